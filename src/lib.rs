@@ -1,0 +1,1 @@
+//! Why does this Kubernetes Service not work? See `README.md`.
