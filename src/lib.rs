@@ -1,1 +1,5 @@
 //! Why does this Kubernetes Service not work? See `README.md`.
+
+pub mod api;
+pub mod diagnosis;
+pub mod objects;

@@ -1,0 +1,100 @@
+//! Schema fragments with the bounds that the derived schemas lack.
+//!
+//! Every string and list of our kinds is bounded: it keeps an object small whatever a client
+//! sends, and it is what the API server estimates the cost of the CEL rules by.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use super::ConditionType;
+
+/// Longest message we write; the API server would take 32768 characters.
+pub(super) const MESSAGE_MAX: usize = 4096;
+
+/// DNS label of RFC 1123, the form of namespace and Service names.
+const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+pub(super) fn service_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 63, "pattern": DNS_LABEL,
+        "x-kubernetes-validations": [{ "rule": "self == oldSelf", "message": "serviceName is immutable" }] })
+}
+
+pub(super) fn node_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 253,
+        "x-kubernetes-validations": [{ "rule": "self == oldSelf", "message": "nodeName is immutable" }] })
+}
+
+pub(super) fn namespace(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 63, "pattern": DNS_LABEL, "nullable": true })
+}
+
+/// Number or name of a Service port.
+pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 63,
+        "x-kubernetes-validations": [{
+            "rule": "type(self) == int ? self >= 1 && self <= 65535 : self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
+            "message": "must be a port number from 1 to 65535 or the name of a port" }] })
+}
+
+pub(super) fn ports(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 100, "x-kubernetes-list-type": "atomic", "items": port(generator) })
+}
+
+pub(super) fn http_path(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 1024,
+        "x-kubernetes-validations": [{ "rule": "self.startsWith('/')", "message": "http needs a path that starts with /" }] })
+}
+
+pub(super) fn http_statuses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 50, "x-kubernetes-list-type": "set",
+        "items": { "type": "integer", "format": "int32", "minimum": 100, "maximum": 599 } })
+}
+
+/// metav1.LabelSelector with the limits that label keys and values have anyway.
+pub(super) fn label_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "nullable": true, "x-kubernetes-map-type": "atomic",
+        "properties": {
+            "matchLabels": { "type": "object", "maxProperties": 64,
+                "description": "Labels that must be present with exactly these values.",
+                "additionalProperties": { "type": "string", "maxLength": 63 } },
+            "matchExpressions": { "type": "array", "maxItems": 64, "x-kubernetes-list-type": "atomic",
+                "description": "Requirements that must all be met.",
+                "items": { "type": "object", "required": ["key", "operator"], "properties": {
+                    "key": { "type": "string", "minLength": 1, "maxLength": 317, "description": "Label key." },
+                    "operator": { "type": "string", "enum": ["In", "NotIn", "Exists", "DoesNotExist"],
+                        "description": "How the label relates to the values." },
+                    "values": { "type": "array", "maxItems": 64, "x-kubernetes-list-type": "atomic",
+                        "description": "Values for In and NotIn; empty for Exists and DoesNotExist.",
+                        "items": { "type": "string", "maxLength": 63 } } },
+                    "x-kubernetes-validations": [{
+                        "rule": "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : !has(self.values) || size(self.values) == 0",
+                        "message": "values must be given for In and NotIn, and only for them" }] } } } })
+}
+
+pub(super) fn skip(_: &mut SchemaGenerator) -> Schema {
+    let stages: Vec<&str> = ConditionType::stages().iter().map(|t| t.as_str()).collect();
+    json_schema!({ "type": "array", "maxItems": stages.len(), "x-kubernetes-list-type": "set",
+        "items": { "type": "string", "enum": stages } })
+}
+
+/// metav1.Condition: the generated schema of k8s-openapi has neither the enum nor the patterns.
+pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
+    let types: Vec<&str> = ConditionType::ALL.iter().map(|t| t.as_str()).collect();
+    json_schema!({ "type": "array", "maxItems": 32,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],
+        "items": { "type": "object",
+            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": { "type": "string", "enum": types, "description": "The question that is answered." },
+                "status": { "type": "string", "enum": ["True", "False", "Unknown"], "description": "The answer." },
+                "reason": { "type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z]([A-Za-z0-9]*[A-Za-z0-9])?$",
+                    "description": "Why, as one CamelCase word for programs." },
+                "message": { "type": "string", "maxLength": MESSAGE_MAX, "description": "Why, with the evidence, for people." },
+                "lastTransitionTime": { "type": "string", "format": "date-time", "description": "When the status last changed." },
+                "observedGeneration": { "type": "integer", "format": "int64", "minimum": 0,
+                    "description": "metadata.generation that was judged." } } } })
+}
+
+pub(super) fn ips(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 4, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "maxLength": 45 } })
+}

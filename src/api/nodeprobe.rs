@@ -1,0 +1,142 @@
+//! The kind between controller and node agent: what to look at on one node, and what was seen there.
+//!
+//! NodeProbe is to the agent what Pod is to the kubelet. It carries facts, never verdicts.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Observation, bounds};
+
+/// What the agent of one node is to look at for one diagnosis.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "svcdiag.dev",
+    version = "v1alpha1",
+    kind = "NodeProbe",
+    plural = "nodeprobes",
+    shortname = "nprobe",
+    namespaced,
+    status = "NodeProbeStatus",
+    derive = "PartialEq",
+    selectable = ".spec.nodeName",
+    doc = "NodeProbe asks the agent of one node to look at a Service and holds the facts that it saw. It is written by the svcdiag controller and owned by a ServiceDiagnosis.",
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
+    printcolumn(name = "Diagnosis", type_ = "string", json_path = ".spec.diagnosis.name"),
+    printcolumn(name = "Observed", type_ = "date", json_path = ".status.observedTime"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeProbeSpec {
+    /// Node whose agent is asked. Immutable.
+    #[schemars(schema_with = "bounds::node_name")]
+    pub node_name: String,
+
+    /// The ServiceDiagnosis this probe serves.
+    pub diagnosis: DiagnosisRef,
+
+    /// Client Pods on this node. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub clients: Vec<ProbePod>,
+
+    /// Pods on this node that are endpoints of the Service. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50))]
+    pub endpoints: Vec<ProbePod>,
+
+    /// Changes when the agent should look again at once.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub revision: String,
+}
+
+/// A ServiceDiagnosis in the same namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DiagnosisRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its UID.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+}
+
+/// What an agent has to know of a Pod, so that it needs no right to read Pods.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbePod {
+    /// Name of the Pod.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Namespace of the Pod.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// UID of the Pod, by which its processes are found.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+    /// Addresses of the Pod.
+    #[serde(default, rename = "ips")]
+    #[schemars(schema_with = "bounds::ips")]
+    pub ips: Vec<String>,
+    /// Whether the Pod uses the network namespace of its node. Default: false.
+    #[serde(default)]
+    pub host_network: bool,
+    /// Runtime class of the Pod, for example one that runs it in a virtual machine. Default: the node's own runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub runtime_class: Option<String>,
+}
+
+/// What the agent saw.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeProbeStatus {
+    /// metadata.generation that the facts answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// When the facts last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_time: Option<Time>,
+    /// Version of the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub agent_version: Option<String>,
+    /// The facts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<NodeFacts>,
+}
+
+/// Counts of what was tried, and the single results, failures first.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeFacts {
+    /// Probes that were made in the round.
+    #[serde(default)]
+    pub probes_made: u32,
+    /// Probes of the round that failed.
+    #[serde(default)]
+    pub probes_failed: u32,
+    /// EndpointSlices the facts were compared with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub slices: Vec<SliceVersion>,
+    /// Single results, failures first; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub observations: Vec<Observation>,
+}
+
+/// An EndpointSlice at the moment of the look.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceVersion {
+    /// Its name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Its metadata.resourceVersion.
+    #[schemars(length(max = 64))]
+    pub resource_version: String,
+}

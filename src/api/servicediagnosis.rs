@@ -1,0 +1,368 @@
+//! The kind a user writes: which Service, seen from where, how often; and the answer in its status.
+
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ConditionType, bounds, string_enum};
+
+/// A port of a Service: its number or its name.
+pub type PortRef = IntOrString;
+
+/// What to diagnose and from where.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "svcdiag.dev",
+    version = "v1alpha1",
+    kind = "ServiceDiagnosis",
+    plural = "servicediagnoses",
+    shortname = "svcdiag",
+    category = "diagnostics",
+    namespaced,
+    status = "ServiceDiagnosisStatus",
+    derive = "PartialEq",
+    doc = "ServiceDiagnosis answers, continuously and with evidence, why a Service does not work: one condition for each question of Kubernetes' \"Debug Services\" page, and the root cause with its remedy.",
+    printcolumn(name = "Service", type_ = "string", json_path = ".spec.serviceName"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(name = "Root Cause", type_ = "string", json_path = ".status.rootCause.reason"),
+    printcolumn(name = "DNS", type_ = "string", json_path = ".status.summary.dns"),
+    printcolumn(name = "Endpoints", type_ = "string", json_path = ".status.summary.endpoints"),
+    printcolumn(name = "Proxy", type_ = "string", json_path = ".status.summary.proxy"),
+    printcolumn(name = "Hairpin", type_ = "string", json_path = ".status.summary.hairpin"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".status.proxyMode", priority = 1),
+    printcolumn(name = "Changed", type_ = "date", json_path = ".status.lastChangeTime", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.rootCause.message", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceDiagnosisSpec {
+    /// Name of the Service in the same namespace. It need not exist yet. Immutable.
+    #[schemars(schema_with = "bounds::service_name")]
+    pub service_name: String,
+
+    /// Service ports that clients use, by number or by name. Default: all ports of the Service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::ports")]
+    pub ports: Vec<PortRef>,
+
+    /// From which Pods DNS and the Service are tried.
+    #[serde(default)]
+    pub clients: Clients,
+
+    /// Which nodes are looked at.
+    #[serde(default)]
+    pub nodes: Nodes,
+
+    /// Pause between two rounds of probes, in seconds. Changes of the API objects are judged at once. Default: 60.
+    #[serde(default = "default_interval")]
+    #[schemars(range(min = 10, max = 86400))]
+    pub interval_seconds: u32,
+
+    /// How the probes are made.
+    #[serde(default)]
+    pub probe: Probe,
+
+    /// Domain of the cluster's DNS names. Default: found in the Pods' resolv.conf, else cluster.local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub cluster_domain: Option<String>,
+
+    /// Condition types not to work out. They become Unknown with the reason Skipped and do not hold up Ready. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::skip")]
+    pub skip: Vec<ConditionType>,
+
+    /// How long Ready has to be False until Stalled is set, in seconds. Default: 120.
+    #[serde(default = "default_stalled_after")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub stalled_after_seconds: u32,
+
+    /// While true nothing is probed or judged and Ready is Unknown with the reason Suspended. Default: false.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+const fn default_interval() -> u32 {
+    60
+}
+
+const fn default_stalled_after() -> u32 {
+    120
+}
+
+impl ServiceDiagnosisSpec {
+    /// The spec that a user gets who names nothing but the Service.
+    #[must_use]
+    pub fn for_service(service_name: impl Into<String>) -> Self {
+        Self {
+            service_name: service_name.into(),
+            ports: Vec::new(),
+            clients: Clients::default(),
+            nodes: Nodes::default(),
+            interval_seconds: default_interval(),
+            probe: Probe::default(),
+            cluster_domain: None,
+            skip: Vec::new(),
+            stalled_after_seconds: default_stalled_after(),
+            suspend: false,
+        }
+    }
+}
+
+/// The Pods from whose network namespace DNS and the Service are tried.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Clients {
+    /// Pods that are clients of the Service. Default: running Pods of the namespace that are not
+    /// hostNetwork, have dnsPolicy ClusterFirst and are not shut out by a NetworkPolicy; Pods that
+    /// are no endpoints of the Service come first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "bounds::label_selector")]
+    pub pod_selector: Option<LabelSelector>,
+
+    /// Namespace of the client Pods. Another namespace than the own one has to grant it with the
+    /// annotation svcdiag.dev/clients-for. Default: the own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "bounds::namespace")]
+    pub namespace: Option<String>,
+
+    /// How many client Pods, spread over nodes. Default: 2.
+    #[serde(default = "default_max_pods")]
+    #[schemars(range(min = 1, max = 10))]
+    pub max_pods: u32,
+}
+
+const fn default_max_pods() -> u32 {
+    2
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self { pod_selector: None, namespace: None, max_pods: default_max_pods() }
+    }
+}
+
+/// The nodes that are looked at beside those of the client Pods and up to three with endpoints.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Nodes {
+    /// Nodes that may be vantage points. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "bounds::label_selector")]
+    pub selector: Option<LabelSelector>,
+
+    /// Size of the sample of further nodes, rotated hourly. Default: 3.
+    #[serde(default = "default_max_nodes")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_nodes: u32,
+}
+
+const fn default_max_nodes() -> u32 {
+    3
+}
+
+impl Default for Nodes {
+    fn default() -> Self {
+        Self { selector: None, max_nodes: default_max_nodes() }
+    }
+}
+
+/// How the probes are made.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Probe {
+    /// How long one attempt may take, in seconds. Default: 4, because ARP gives up after 3.
+    #[serde(default = "default_timeout")]
+    #[schemars(range(min = 1, max = 30))]
+    pub timeout_seconds: u32,
+
+    /// Attempts of one probe, started one second apart. Default: 2.
+    #[serde(default = "default_attempts")]
+    #[schemars(range(min = 1, max = 10))]
+    pub attempts: u32,
+
+    /// Speak HTTP after connecting. Default: only connect and close, without a byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpProbe>,
+}
+
+const fn default_timeout() -> u32 {
+    4
+}
+
+const fn default_attempts() -> u32 {
+    2
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { timeout_seconds: default_timeout(), attempts: default_attempts(), http: None }
+    }
+}
+
+/// An HTTP request and the answers that count as good.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpProbe {
+    /// Path of the request, for example /healthz.
+    #[schemars(schema_with = "bounds::http_path")]
+    pub path: String,
+
+    /// Service port to speak HTTP on, by number or by name. Default: every TCP port that is probed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "bounds::port")]
+    pub port: Option<PortRef>,
+
+    /// HTTP or HTTPS (certificates are not verified). Default: HTTP.
+    #[serde(default)]
+    pub scheme: HttpScheme,
+
+    /// Status codes that count as good. Default: 200 to 399.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::http_statuses")]
+    pub expected_statuses: Vec<u16>,
+}
+
+string_enum! {
+    /// Scheme of an HTTP probe.
+    HttpScheme {
+        /// Plain HTTP.
+        HTTP,
+        /// HTTP over TLS.
+        HTTPS,
+    }
+}
+
+#[expect(clippy::derivable_impls, reason = "the macro writes the enum, so its variants cannot be marked")]
+impl Default for HttpScheme {
+    fn default() -> Self {
+        Self::HTTP
+    }
+}
+
+string_enum! {
+    /// How much of the Service a fault takes away.
+    Impact {
+        /// Part of the Service fails: some ports, endpoints, nodes or clients.
+        Some,
+        /// Nothing works.
+        All,
+    }
+}
+
+/// The answer.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceDiagnosisStatus {
+    /// metadata.generation that was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// One condition for each question of the page, and Ready, Reconciling and Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::conditions")]
+    pub conditions: Vec<Condition>,
+
+    /// What has to be mended first. Present exactly while Ready is False.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_cause: Option<RootCause>,
+
+    /// Short strings made for the columns of kubectl get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
+
+    /// iptables, nftables, ipvs, userspace, mixed, or the replacement of kube-proxy that was found, for example cilium.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub proxy_mode: Option<String>,
+
+    /// What was seen, failures first; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub observations: Vec<Observation>,
+
+    /// When a verdict last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_change_time: Option<Time>,
+}
+
+/// The first fault in causal order that explains why the Service does not work.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RootCause {
+    /// Type of the condition that is False.
+    #[schemars(length(max = 63))]
+    pub condition: String,
+    /// Reason of that condition.
+    #[schemars(length(max = 63))]
+    pub reason: String,
+    /// All when nothing works, Some when part of the Service fails.
+    pub impact: Impact,
+    /// What is wrong, with the evidence.
+    #[schemars(length(max = 4096))]
+    pub message: String,
+    /// What to do, with the command to type.
+    #[schemars(length(max = 4096))]
+    pub remediation: String,
+    /// Where to read more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub link: Option<String>,
+}
+
+/// Short strings made for the columns of kubectl get; "?" is not known, "n/a" does not apply.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Ready endpoints of all, for example 3/3.
+    #[schemars(length(max = 63))]
+    pub endpoints: String,
+    /// Mode and nodes with right rules of those looked at, for example "nftables 3/3".
+    #[schemars(length(max = 63))]
+    pub proxy: String,
+    /// OK, Failed, n/a or ?.
+    #[schemars(length(max = 63))]
+    pub dns: String,
+    /// OK, Failed, n/a or ?.
+    #[schemars(length(max = 63))]
+    pub hairpin: String,
+}
+
+/// One thing that was seen or tried.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct Observation {
+    /// Type of the condition it is evidence for.
+    #[schemars(length(max = 63))]
+    pub condition: String,
+    /// Node it was seen on or from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub node: Option<String>,
+    /// Pod it was seen in or from, as namespace/name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317))]
+    pub pod: Option<String>,
+    /// What was looked at or dialled, for example an address and port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317))]
+    pub target: Option<String>,
+    /// Outcome: the errno in words, a status code, a state.
+    #[schemars(length(max = 317))]
+    pub result: String,
+    /// More about the outcome. Never bytes or headers of an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub detail: Option<String>,
+    /// How long it took, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_milliseconds: Option<u32>,
+}

@@ -1,0 +1,160 @@
+//! Everything a verdict can depend on, as one value.
+//!
+//! Facts are gathered by the controller from its watches, by `svcdiag check` from the API and by
+//! a bundle from files. They can be written to a file and read back without a change of verdict.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::ServiceDiagnosisSpec,
+    objects::{
+        Deployment, EndpointSlice, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service, StatefulSet,
+        matches_labels,
+    },
+};
+
+/// Everything a verdict can depend on. The order of the lists means nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Facts {
+    /// The present time.
+    pub now: Timestamp,
+    /// Namespace of the diagnosis, and so of the Service.
+    pub namespace: String,
+    /// What the user asked.
+    pub spec: ServiceDiagnosisSpec,
+    /// Since when Ready has been False, by the status that the last verdict left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready_since: Option<Timestamp>,
+
+    /// The Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Arc<Service>>,
+    /// Names of the other Services of the namespace.
+    #[serde(default)]
+    pub other_services: Vec<String>,
+    /// Other Namespaces that have a Service of the same name.
+    #[serde(default)]
+    pub namesakes: Vec<String>,
+    /// Whether messages may name Namespaces other than the diagnosis' own.
+    #[serde(default)]
+    pub name_other_namespaces: bool,
+    /// EndpointSlices of the Service.
+    #[serde(default)]
+    pub slices: Vec<Arc<EndpointSlice>>,
+    /// All Pods of the namespace.
+    #[serde(default)]
+    pub pods: Vec<Arc<Pod>>,
+    /// Deployments of the namespace.
+    #[serde(default)]
+    pub deployments: Vec<Arc<Deployment>>,
+    /// ReplicaSets of the namespace.
+    #[serde(default)]
+    pub replica_sets: Vec<Arc<ReplicaSet>>,
+    /// StatefulSets of the namespace.
+    #[serde(default)]
+    pub stateful_sets: Vec<Arc<StatefulSet>>,
+    /// The Namespace of the clients, where spec.clients.namespace names another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_namespace: Option<ClientNamespace>,
+    /// NetworkPolicies of the namespace and of the clients' Namespace.
+    #[serde(default)]
+    pub policies: Vec<Arc<NetworkPolicy>>,
+    /// Those Namespaces, and that of cluster DNS.
+    #[serde(default)]
+    pub namespaces: Vec<Arc<Namespace>>,
+    /// Cluster DNS, where the cluster runs its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_dns: Option<ClusterDns>,
+    /// Kinds of policies beyond NetworkPolicy that the cluster serves, for example CiliumNetworkPolicy.
+    #[serde(default)]
+    pub other_policy_kinds: Vec<String>,
+    /// What could not be read, as the right that is missing: "list pods in namespace kube-system".
+    #[serde(default)]
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A Namespace that lends its Pods as clients, or does not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientNamespace {
+    /// Its name.
+    pub name: String,
+    /// Whether its annotation svcdiag.dev/clients-for names the diagnosis' namespace.
+    pub granted: bool,
+    /// Its Pods; empty unless granted.
+    #[serde(default)]
+    pub pods: Vec<Arc<Pod>>,
+}
+
+/// The cluster's own DNS.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterDns {
+    /// Its Service.
+    pub service: Arc<Service>,
+    /// The Pods that the Service selects.
+    #[serde(default)]
+    pub pods: Vec<Arc<Pod>>,
+}
+
+/// Something that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unreadable {
+    /// Plural of the resource, for example networkpolicies.
+    pub resource: String,
+    /// The right that is missing, or what else went wrong.
+    pub why: String,
+}
+
+impl Facts {
+    /// Facts about a Service of which nothing is known yet.
+    #[must_use]
+    pub fn new(now: Timestamp, namespace: impl Into<String>, spec: ServiceDiagnosisSpec) -> Self {
+        Self {
+            now,
+            namespace: namespace.into(),
+            spec,
+            not_ready_since: None,
+            service: None,
+            other_services: Vec::new(),
+            namesakes: Vec::new(),
+            name_other_namespaces: false,
+            slices: Vec::new(),
+            pods: Vec::new(),
+            deployments: Vec::new(),
+            replica_sets: Vec::new(),
+            stateful_sets: Vec::new(),
+            client_namespace: None,
+            policies: Vec::new(),
+            namespaces: Vec::new(),
+            cluster_dns: None,
+            other_policy_kinds: Vec::new(),
+            unreadable: Vec::new(),
+        }
+    }
+
+    /// The Pods that the Service's selector matches and that have not ended, by name.
+    #[must_use]
+    pub fn selected_pods(&self) -> Vec<&Pod> {
+        let Some(service) = self.service.as_deref().filter(|s| s.has_selector()) else { return Vec::new() };
+        let mut pods: Vec<&Pod> = self
+            .pods
+            .iter()
+            .map(Arc::as_ref)
+            .filter(|p| matches_labels(&service.spec.selector, p.labels()) && !p.has_ended())
+            .collect();
+        pods.sort_by(|a, b| a.name().cmp(b.name()));
+        pods
+    }
+
+    /// Why a resource could not be read, if so.
+    #[must_use]
+    pub fn why_unreadable(&self, resource: &str) -> Option<&str> {
+        self.unreadable.iter().filter(|u| u.resource == resource).map(|u| u.why.as_str()).min()
+    }
+}

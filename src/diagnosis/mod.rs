@@ -1,0 +1,86 @@
+//! The heart: [`Facts`] in, [`Diagnosis`] out. Pure, synchronous, and the time is a value.
+//!
+//! [`diagnose`] asks the questions of the "Debug Services" page one after the other. The table in
+//! `stages` lists them in causal order with what each needs; every stage is one function in one
+//! file. `ready` sums the answers up, `status` turns the result into what is written to the API.
+
+mod facts;
+mod finding;
+mod link;
+mod ready;
+mod stages;
+mod status;
+mod summary;
+
+use jiff::Timestamp;
+
+use crate::api::{ConditionStatus, ConditionType, Observation, Reason, RootCause, Summary};
+
+pub use facts::{ClientNamespace, ClusterDns, Facts, Unreadable};
+pub use finding::{Finding, Verdict};
+pub use status::is_same;
+
+/// Most observations that a status carries.
+const MAX_OBSERVATIONS: usize = 32;
+
+/// The verdict on a Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagnosis {
+    /// The answer of every stage, in causal order.
+    pub stages: Vec<(ConditionType, Finding)>,
+    /// Whether the Service works.
+    pub ready: Outcome,
+    /// Whether the verdict is still being worked out, in words; absent otherwise.
+    pub reconciling: Option<Outcome>,
+    /// Whether the Service has been broken for long; absent otherwise.
+    pub stalled: Option<Outcome>,
+    /// What has to be mended first; present exactly while `ready` is False.
+    pub root_cause: Option<RootCause>,
+    /// Short strings for columns.
+    pub summary: Summary,
+    /// What was seen, failures first.
+    pub observations: Vec<Observation>,
+    /// The earliest time at which the same Facts give another verdict.
+    pub recheck_at: Option<Timestamp>,
+}
+
+/// A condition that sums up the stages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The answer.
+    pub status: ConditionStatus,
+    /// Why, for programs.
+    pub reason: Reason,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// Judges a Service.
+#[must_use]
+pub fn diagnose(facts: &Facts) -> Diagnosis {
+    let stages = stages::judge_all(facts);
+    let root_cause = ready::root_cause(&stages);
+    let ready = ready::ready(facts, &stages, root_cause.as_ref());
+    let stalled_at = ready::stalled_at(facts, &ready);
+    let stalled = ready::stalled(facts, &ready, stalled_at);
+    let reconciling = ready::reconciling(&ready, stalled.as_ref());
+    let mut observations: Vec<Observation> =
+        stages.iter().flat_map(|(_, finding)| finding.observations.clone()).collect();
+    observations.truncate(MAX_OBSERVATIONS);
+    let recheck_at = stages
+        .iter()
+        .filter_map(|(_, finding)| finding.recheck_at)
+        .chain(stalled_at)
+        .filter(|at| *at > facts.now)
+        .min();
+    Diagnosis {
+        summary: summary::summary(facts, &stages),
+        stages,
+        ready,
+        reconciling,
+        stalled,
+        root_cause,
+        observations,
+        recheck_at,
+    }
+}

@@ -1,0 +1,119 @@
+//! From the stages' answers to Ready, Reconciling, Stalled and the root cause.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Facts, Finding, Outcome, Verdict};
+use crate::api::{ConditionStatus, ConditionType, Impact, Reason, RootCause};
+
+type Stages = [(ConditionType, Finding)];
+
+/// The first fault that leaves nothing working, else the first fault: what stands earlier in
+/// causal order explains what stands later, and a fault of a part does not explain a failure of all.
+pub(super) fn root_cause(stages: &Stages) -> Option<RootCause> {
+    let faults = || {
+        stages.iter().filter_map(|(condition, finding)| match &finding.verdict {
+            Verdict::False { impact, remediation } => Some((*condition, finding, *impact, remediation)),
+            _ => None,
+        })
+    };
+    let (condition, finding, impact, remediation) =
+        faults().find(|(_, _, impact, _)| *impact == Impact::All).or_else(|| faults().next())?;
+    Some(RootCause {
+        condition: condition.as_str().to_owned(),
+        reason: finding.reason.as_str().to_owned(),
+        impact,
+        message: finding.message.clone(),
+        remediation: remediation.clone(),
+        link: Some(super::link::for_condition(condition).to_owned()),
+    })
+}
+
+/// Whether the Service works.
+pub(super) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCause>) -> Outcome {
+    if facts.spec.suspend {
+        return Outcome {
+            status: ConditionStatus::Unknown,
+            reason: Reason::Suspended,
+            message: "The diagnosis is suspended (spec.suspend); nothing is probed or judged.".to_owned(),
+        };
+    }
+    if let Some(cause) = root_cause {
+        let reason = stages
+            .iter()
+            .find(|(condition, _)| condition.as_str() == cause.condition)
+            .map_or(Reason::Pending, |(_, finding)| finding.reason);
+        return Outcome {
+            status: ConditionStatus::False,
+            reason,
+            message: format!("{} is False: {}", cause.condition, cause.message),
+        };
+    }
+    let open: Vec<_> = stages.iter().filter(|(_, finding)| !finding.is_satisfied()).collect();
+    if open.is_empty() {
+        let no_clients = stages.iter().any(|(_, finding)| finding.reason == Reason::NoClientPods);
+        let (reason, message) = if no_clients {
+            (Reason::WorksFromNodes, "The Service works from the nodes; there is no client Pod to try from.")
+        } else {
+            (Reason::ServiceWorks, "Every stage that applies to the Service is True.")
+        };
+        return Outcome { status: ConditionStatus::True, reason, message: message.to_owned() };
+    }
+    let all_open = |reason| open.iter().all(|(_, finding)| finding.reason == reason);
+    let any_open = |reason| open.iter().any(|(_, finding)| finding.reason == reason);
+    let names = |reason: Option<Reason>| {
+        let of_reason = open.iter().filter(|(_, finding)| reason.is_none_or(|r| finding.reason == r));
+        of_reason.map(|(condition, _)| condition.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let (reason, message) = if all_open(Reason::NoVantagePoint) {
+        (
+            Reason::NoVantagePoint,
+            format!(
+                "No fault in the API objects; the data path was not looked at, because no node agent reports ({}).",
+                names(None)
+            ),
+        )
+    } else if any_open(Reason::AgentNotResponding) {
+        (Reason::AgentNotResponding, format!("Node agents have stopped reporting ({}).", names(Some(Reason::AgentNotResponding))))
+    } else {
+        let (condition, finding) = open
+            .iter()
+            .find(|(_, f)| !matches!(f.reason, Reason::Blocked | Reason::NoVantagePoint))
+            .unwrap_or(&open[0]);
+        (Reason::Pending, format!("{condition} is not known yet ({}): {}", finding.reason, finding.message))
+    };
+    Outcome { status: ConditionStatus::Unknown, reason, message }
+}
+
+/// When a Service that is not ready becomes Stalled.
+pub(super) fn stalled_at(facts: &Facts, ready: &Outcome) -> Option<Timestamp> {
+    if ready.status != ConditionStatus::False {
+        return None;
+    }
+    let patience = SignedDuration::from_secs(i64::from(facts.spec.stalled_after_seconds));
+    facts.not_ready_since.unwrap_or(facts.now).checked_add(patience).ok()
+}
+
+pub(super) fn stalled(facts: &Facts, ready: &Outcome, at: Option<Timestamp>) -> Option<Outcome> {
+    at.filter(|at| *at <= facts.now).map(|_| Outcome {
+        status: ConditionStatus::True,
+        reason: ready.reason,
+        message: format!(
+            "Ready has been False for {} seconds or more; it will not become True without a change.",
+            facts.spec.stalled_after_seconds
+        ),
+    })
+}
+
+/// True while the verdict may still change without anybody's doing.
+pub(super) fn reconciling(ready: &Outcome, stalled: Option<&Outcome>) -> Option<Outcome> {
+    let waiting = match ready.status {
+        ConditionStatus::False => stalled.is_none(),
+        ConditionStatus::Unknown => ready.reason == Reason::Pending,
+        ConditionStatus::True => false,
+    };
+    waiting.then(|| Outcome {
+        status: ConditionStatus::True,
+        reason: ready.reason,
+        message: "The verdict may still change; waiting for the Service to settle.".to_owned(),
+    })
+}

@@ -1,0 +1,65 @@
+//! The decision tree as a table: the stages in causal order, what each needs, and its function.
+
+mod data_path;
+mod definition_valid;
+mod dns_resolves;
+mod endpoints_populated;
+mod network_policy_allows;
+mod pods_healthy;
+mod service_exists;
+
+use super::{Facts, Finding};
+use crate::api::{ConditionType as C, Reason};
+
+/// A question of the page.
+struct Stage {
+    condition: C,
+    /// Stages that have to be all right before this one means anything.
+    needs: &'static [C],
+    judge: fn(&Facts) -> Finding,
+}
+
+const STAGES: [Stage; 12] = [
+    Stage { condition: C::ServiceExists, needs: &[], judge: service_exists::judge },
+    Stage { condition: C::DefinitionValid, needs: &[C::ServiceExists], judge: definition_valid::judge },
+    Stage { condition: C::PodsHealthy, needs: &[C::ServiceExists], judge: pods_healthy::judge },
+    Stage { condition: C::EndpointsPopulated, needs: &[C::ServiceExists], judge: endpoints_populated::judge },
+    Stage { condition: C::NetworkPolicyAllows, needs: &[C::ServiceExists], judge: network_policy_allows::judge },
+    Stage { condition: C::EndpointsReachable, needs: &[C::EndpointsPopulated], judge: data_path::endpoints_reachable },
+    Stage { condition: C::KubeProxyHealthy, needs: &[], judge: data_path::kube_proxy_healthy },
+    Stage { condition: C::ProxyRulesPresent, needs: &[C::ServiceExists], judge: data_path::proxy_rules_present },
+    Stage { condition: C::ProxyForwards, needs: &[C::EndpointsPopulated], judge: data_path::proxy_forwards },
+    Stage { condition: C::ServiceReachable, needs: &[C::EndpointsPopulated], judge: data_path::service_reachable },
+    Stage { condition: C::DNSResolves, needs: &[C::ServiceExists], judge: dns_resolves::judge },
+    Stage {
+        condition: C::HairpinOK,
+        needs: &[C::EndpointsReachable, C::ProxyRulesPresent],
+        judge: data_path::hairpin_ok,
+    },
+];
+
+/// Asks every question.
+pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
+    let mut answers: Vec<(C, Finding)> = Vec::with_capacity(STAGES.len());
+    for stage in &STAGES {
+        let finding = if facts.spec.suspend {
+            Finding::unknown(Reason::Skipped, "Not judged while the diagnosis is suspended.")
+        } else if facts.spec.skip.contains(&stage.condition) {
+            Finding::unknown(Reason::Skipped, "Not judged, as spec.skip asks.")
+        } else if let Some(by) = answers.iter().find(|(c, f)| stage.needs.contains(c) && blocks(f)) {
+            Finding::blocked(by.0)
+        } else {
+            (stage.judge)(facts)
+        };
+        answers.push((stage.condition, finding));
+    }
+    answers
+}
+
+/// Whether an answer leaves the stages that need it without meaning: nothing works, or it is not
+/// known. A fault of a part does not block, since a later one may take everything away; nor does
+/// the lack of a node agent, which the later stage notices itself.
+fn blocks(finding: &Finding) -> bool {
+    finding.leaves_nothing()
+        || matches!(finding.reason, Reason::Blocked | Reason::Pending | Reason::PodsStarting | Reason::ProbeFailed)
+}

@@ -1,0 +1,89 @@
+//! From a Diagnosis to the status that is written: only here do times enter.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::{Diagnosis, Outcome};
+use crate::api::{ConditionStatus, ConditionType, Reason, ServiceDiagnosisStatus};
+
+/// Longest message that the API takes from us, in characters.
+const MESSAGE_MAX: usize = 4096;
+
+impl Diagnosis {
+    /// The status to be written for generation `generation`, given the one that is there.
+    ///
+    /// A lastTransitionTime moves only when its condition's status flips, lastChangeTime only
+    /// when a status or reason changes: the same Diagnosis gives the same status at any later time.
+    #[must_use]
+    pub fn status(
+        &self,
+        previous: Option<&ServiceDiagnosisStatus>,
+        generation: Option<i64>,
+        now: Timestamp,
+    ) -> ServiceDiagnosisStatus {
+        let old = previous.map(|p| p.conditions.as_slice()).unwrap_or_default();
+        let condition = |type_: ConditionType, status: ConditionStatus, reason: Reason, message: &str| {
+            let same = old.iter().find(|c| c.type_ == type_.as_str() && c.status == status.as_str());
+            Condition {
+                type_: type_.as_str().to_owned(),
+                status: status.as_str().to_owned(),
+                reason: reason.as_str().to_owned(),
+                message: cut(message, MESSAGE_MAX),
+                last_transition_time: same.map_or(Time(now), |c| c.last_transition_time.clone()),
+                observed_generation: generation,
+            }
+        };
+        let outcome = |type_, o: &Outcome| condition(type_, o.status, o.reason, &o.message);
+        let conditions: Vec<Condition> = self
+            .stages
+            .iter()
+            .map(|(type_, f)| condition(*type_, f.status(), f.reason, &f.message))
+            .chain([outcome(ConditionType::Ready, &self.ready)])
+            .chain(self.reconciling.iter().map(|o| outcome(ConditionType::Reconciling, o)))
+            .chain(self.stalled.iter().map(|o| outcome(ConditionType::Stalled, o)))
+            .collect();
+        let verdicts = |conditions: &[Condition]| -> BTreeSet<(String, String, String)> {
+            conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+        };
+        let last_change = previous
+            .and_then(|p| p.last_change_time.clone())
+            .filter(|_| verdicts(old) == verdicts(&conditions))
+            .unwrap_or(Time(now));
+        let root_cause = self.root_cause.clone().map(|mut cause| {
+            cause.message = cut(&cause.message, MESSAGE_MAX);
+            cause.remediation = cut(&cause.remediation, MESSAGE_MAX);
+            cause
+        });
+        ServiceDiagnosisStatus {
+            observed_generation: generation,
+            conditions,
+            root_cause,
+            summary: Some(self.summary.clone()),
+            proxy_mode: None,
+            observations: self.observations.clone(),
+            last_change_time: Some(last_change),
+        }
+    }
+}
+
+/// Whether two statuses say the same. The order of the conditions says nothing: the API server
+/// keeps the one in which they first appeared.
+#[must_use]
+pub fn is_same(a: &ServiceDiagnosisStatus, b: &ServiceDiagnosisStatus) -> bool {
+    let sorted = |status: &ServiceDiagnosisStatus| {
+        let mut status = status.clone();
+        status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+        status
+    };
+    sorted(a) == sorted(b)
+}
+
+/// At most `max` characters, with an ellipsis where something was left out.
+fn cut(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(max - 1).chain(['…']).collect(),
+    }
+}

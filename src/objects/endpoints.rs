@@ -1,0 +1,145 @@
+//! EndpointSlice.
+
+use k8s_openapi::{api::discovery::v1 as discovery, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::Resource;
+use serde::{Deserialize, Serialize};
+
+use super::{Object, null_is_default};
+
+/// An EndpointSlice.
+#[derive(Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[resource(inherit = "discovery::EndpointSlice")]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointSlice {
+    /// Metadata; the label kubernetes.io/service-name says whose endpoints these are.
+    pub metadata: ObjectMeta,
+    /// IPv4, IPv6 or FQDN.
+    #[serde(default)]
+    pub address_type: String,
+    /// Endpoints.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub endpoints: Vec<Endpoint>,
+    /// Ports that all endpoints of the slice have.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub ports: Vec<EndpointPort>,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Endpoint {
+    /// Addresses; kube-proxy uses the first.
+    #[serde(deserialize_with = "null_is_default")]
+    pub addresses: Vec<String>,
+    /// State.
+    #[serde(deserialize_with = "null_is_default")]
+    pub conditions: EndpointConditions,
+    /// Node the endpoint is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+    /// Zone the endpoint is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The Pod behind the endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_ref: Option<TargetRef>,
+}
+
+/// State of an endpoint; an absent field has the meaning that the API's documentation gives it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointConditions {
+    /// Takes traffic. Absent: yes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// Can take traffic though it may be terminating. Absent: as ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving: Option<bool>,
+    /// Is going away. Absent: no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminating: Option<bool>,
+}
+
+/// The object behind an endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetRef {
+    /// Kind, for example Pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// UID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+}
+
+/// A port of all endpoints of a slice.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointPort {
+    /// Name, that of the Service port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Number; absent means every port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+    /// TCP, UDP or SCTP; TCP when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+}
+
+impl EndpointSlice {
+    /// Label that names the Service a slice belongs to.
+    pub const SERVICE_LABEL: &'static str = "kubernetes.io/service-name";
+
+    /// Name of the Service that the slice belongs to.
+    #[must_use]
+    pub fn service(&self) -> Option<&str> {
+        self.labels().get(Self::SERVICE_LABEL).map(String::as_str)
+    }
+}
+
+impl EndpointPort {
+    /// The name, empty when there is none.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    /// The protocol with its default.
+    #[must_use]
+    pub fn protocol(&self) -> &str {
+        self.protocol.as_deref().unwrap_or("TCP")
+    }
+}
+
+impl Endpoint {
+    /// Whether the endpoint takes traffic in the normal case.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.conditions.ready.unwrap_or(true)
+    }
+
+    /// Whether the endpoint can take traffic though it may be terminating.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.conditions.serving.unwrap_or_else(|| self.is_ready())
+    }
+
+    /// Whether the endpoint is going away.
+    #[must_use]
+    pub fn is_terminating(&self) -> bool {
+        self.conditions.terminating.unwrap_or(false)
+    }
+
+    /// UID of the Pod behind the endpoint.
+    #[must_use]
+    pub fn pod_uid(&self) -> Option<&str> {
+        self.target_ref.as_ref().filter(|t| t.kind.as_deref() == Some("Pod"))?.uid.as_deref()
+    }
+}

@@ -1,0 +1,124 @@
+//! The objects of the cluster, cut down to the fields that a verdict can depend on.
+//!
+//! A cluster has many Pods and the controller keeps all of them in memory, so these types hold a
+//! tenth of what `k8s_openapi`'s hold. They parse straight from the API's JSON: what they do not
+//! name is skipped without being stored. [`Facts`](crate::diagnosis::Facts) is made of them, so
+//! that a verdict can be replayed from a file.
+
+mod endpoints;
+mod networkpolicy;
+mod node;
+mod pod;
+mod selector;
+mod service;
+mod workload;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use endpoints::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
+pub use networkpolicy::{EgressRule, IngressRule, IpBlock, NetworkPolicy, NetworkPolicySpec, Peer, PolicyPort};
+pub use node::{Namespace, Node};
+pub use pod::{
+    Container, ContainerPort, ContainerState, ContainerStatus, Pod, PodCondition, PodIp, PodSpec, PodStatus,
+    Probe, ReadinessGate, Running, Terminated, Waiting,
+};
+pub use selector::{LabelSelector, Operator, Requirement, matches_labels};
+pub use service::{Service, ServicePort, ServiceSpec, ServiceStatus};
+pub use workload::{Deployment, PodTemplate, ReplicaSet, StatefulSet, WorkloadCondition, WorkloadSpec, WorkloadStatus};
+
+/// Labels or annotations of an object, or a label map selector.
+pub type Labels = BTreeMap<String, String>;
+
+/// A port number or the name of a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum IntOrString {
+    /// Number.
+    Int(i32),
+    /// Name.
+    String(String),
+}
+
+impl std::fmt::Display for IntOrString {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Int(n) => write!(f, "{n}"),
+            Self::String(s) => f.write_str(s),
+        }
+    }
+}
+
+/// Reads `null` like an absent field: the API server may send either for an empty list or map.
+pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Shorthands that every object has.
+pub trait Object: Resource {
+    /// metadata.name, empty when absent.
+    fn name(&self) -> &str {
+        self.meta().name.as_deref().unwrap_or_default()
+    }
+
+    /// metadata.namespace, empty for objects without one.
+    fn namespace(&self) -> &str {
+        self.meta().namespace.as_deref().unwrap_or_default()
+    }
+
+    /// metadata.labels; `None` is an empty map.
+    fn labels(&self) -> &Labels {
+        static EMPTY: Labels = Labels::new();
+        self.meta().labels.as_ref().unwrap_or(&EMPTY)
+    }
+
+    /// The value of an annotation.
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.meta().annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// When anybody last changed the object, as the API server noted it; it is what a grace
+    /// period for things that follow the object counts from.
+    fn changed_at(&self) -> Option<Timestamp> {
+        let meta = self.meta();
+        let managed = meta.managed_fields.iter().flatten().filter_map(|f| f.time.as_ref());
+        managed
+            .chain(meta.creation_timestamp.as_ref())
+            .chain(meta.deletion_timestamp.as_ref())
+            .map(|t| t.0)
+            .max()
+    }
+
+    /// Whether the object is being deleted.
+    fn is_terminating(&self) -> bool {
+        self.meta().deletion_timestamp.is_some()
+    }
+}
+
+impl<K: Resource> Object for K {}
+
+/// Drops the metadata that no verdict depends on: of managedFields only the latest time stays,
+/// of the annotations those of our own group.
+pub fn trim_metadata(meta: &mut ObjectMeta) {
+    if let Some(managed) = &mut meta.managed_fields {
+        managed.sort_by(|a, b| b.time.cmp(&a.time));
+        managed.truncate(1);
+        for entry in managed {
+            *entry = k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry {
+                time: entry.time.take(),
+                ..Default::default()
+            };
+        }
+    }
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.retain(|key, _| key.starts_with(crate::api::GROUP));
+    }
+}
