@@ -4,13 +4,19 @@
 //! `stages` lists them in causal order with what each needs; every stage is one function in one
 //! file. `ready` sums the answers up, `status` turns the result into what is written to the API.
 
+mod clients;
 mod facts;
 mod finding;
 mod link;
+mod near_miss;
+mod pod_state;
+mod policy;
+mod ports;
 mod ready;
 mod stages;
 mod status;
 mod summary;
+mod words;
 
 use jiff::Timestamp;
 

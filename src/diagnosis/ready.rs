@@ -5,6 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Facts, Finding, Outcome, Verdict};
 use crate::api::{ConditionStatus, ConditionType, Impact, Reason, RootCause};
 
+/// What is said of a Service whose API objects are without fault while no agent has looked further.
+pub(super) const NOTHING_BUT_THE_API: &str = "No fault in the API objects; the data path was not looked at";
+
 type Stages = [(ConditionType, Finding)];
 
 /// The first fault that leaves nothing working, else the first fault: what stands earlier in
@@ -48,7 +51,7 @@ pub(super) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
             message: format!("{} is False: {}", cause.condition, cause.message),
         };
     }
-    let open: Vec<_> = stages.iter().filter(|(_, finding)| !finding.is_satisfied()).collect();
+    let open: Vec<&(ConditionType, Finding)> = stages.iter().filter(|(_, finding)| !finding.is_satisfied()).collect();
     if open.is_empty() {
         let no_clients = stages.iter().any(|(_, finding)| finding.reason == Reason::NoClientPods);
         let (reason, message) = if no_clients {
@@ -58,28 +61,28 @@ pub(super) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
         };
         return Outcome { status: ConditionStatus::True, reason, message: message.to_owned() };
     }
-    let all_open = |reason| open.iter().all(|(_, finding)| finding.reason == reason);
-    let any_open = |reason| open.iter().any(|(_, finding)| finding.reason == reason);
-    let names = |reason: Option<Reason>| {
-        let of_reason = open.iter().filter(|(_, finding)| reason.is_none_or(|r| finding.reason == r));
-        of_reason.map(|(condition, _)| condition.as_str()).collect::<Vec<_>>().join(", ")
+    let of = |reasons: &[Reason]| -> Vec<&(ConditionType, Finding)> {
+        open.iter().copied().filter(|(_, finding)| reasons.contains(&finding.reason)).collect()
     };
-    let (reason, message) = if all_open(Reason::NoVantagePoint) {
-        (
-            Reason::NoVantagePoint,
-            format!(
-                "No fault in the API objects; the data path was not looked at, because no node agent reports ({}).",
-                names(None)
-            ),
-        )
-    } else if any_open(Reason::AgentNotResponding) {
-        (Reason::AgentNotResponding, format!("Node agents have stopped reporting ({}).", names(Some(Reason::AgentNotResponding))))
+    let names = |stages: &[&(ConditionType, Finding)]| {
+        stages.iter().map(|(condition, _)| condition.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let told = |(condition, finding): &(ConditionType, Finding)| {
+        format!("{condition} is not known ({}): {}", finding.reason, finding.message)
+    };
+    let pending = of(&[Reason::Pending, Reason::PodsStarting]);
+    let silent = of(&[Reason::AgentNotResponding]);
+    let unseen = of(&[Reason::NoVantagePoint]);
+    let other = open.iter().find(|(_, f)| !matches!(f.reason, Reason::NoVantagePoint | Reason::Blocked));
+    let (reason, message) = if let Some(first) = pending.first() {
+        (Reason::Pending, told(first))
+    } else if !silent.is_empty() {
+        (Reason::AgentNotResponding, format!("Node agents have stopped reporting ({}).", names(&silent)))
+    } else if let Some(first) = other {
+        (Reason::NoVantagePoint, told(first))
     } else {
-        let (condition, finding) = open
-            .iter()
-            .find(|(_, f)| !matches!(f.reason, Reason::Blocked | Reason::NoVantagePoint))
-            .unwrap_or(&open[0]);
-        (Reason::Pending, format!("{condition} is not known yet ({}): {}", finding.reason, finding.message))
+        let unseen = names(&unseen);
+        (Reason::NoVantagePoint, format!("{NOTHING_BUT_THE_API} ({unseen}): no node agent reports."))
     };
     Outcome { status: ConditionStatus::Unknown, reason, message }
 }
