@@ -43,7 +43,10 @@ impl<'a> Clients<'a> {
         let (mut pods, role): (Vec<&Pod>, Role) = match &facts.spec.clients.pod_selector {
             Some(selector) => {
                 let selector = LabelSelector::from(selector);
-                (usable.filter(|p| selector.matches(p.labels())).collect(), Role::Named)
+                (
+                    usable.filter(|p| selector.matches(p.labels())).collect(),
+                    Role::Named,
+                )
             }
             None => prefer_others(facts, usable.filter(|p| is_ordinary(p)).collect()),
         };
@@ -53,13 +56,21 @@ impl<'a> Clients<'a> {
 
     /// Namespace of the clients.
     pub(super) fn namespace(facts: &Facts) -> &str {
-        facts.client_namespace.as_ref().map_or(&facts.namespace, |other| &other.name)
+        facts
+            .client_namespace
+            .as_ref()
+            .map_or(&facts.namespace, |other| &other.name)
     }
 }
 
 /// Whether the Pod looks names up in cluster DNS and has an address of its own.
 fn is_ordinary(pod: &Pod) -> bool {
-    !pod.is_host_network() && pod.spec.dns_policy.as_deref().is_none_or(|policy| policy == "ClusterFirst")
+    !pod.is_host_network()
+        && pod
+            .spec
+            .dns_policy
+            .as_deref()
+            .is_none_or(|policy| policy == "ClusterFirst")
 }
 
 /// Those that are no endpoints of the Service; all, if there are no others.
@@ -67,13 +78,28 @@ fn prefer_others<'a>(facts: &Facts, pods: Vec<&'a Pod>) -> (Vec<&'a Pod>, Role) 
     if facts.client_namespace.is_some() {
         return (pods, Role::Candidate);
     }
-    let listed = facts.slices.iter().flat_map(|s| &s.endpoints).filter_map(|e| e.pod_uid());
+    let listed = facts
+        .slices
+        .iter()
+        .flat_map(|s| &s.endpoints)
+        .filter_map(|e| e.pod_uid());
     let selected = facts.selected_pods();
-    let endpoints: BTreeSet<&str> = listed.chain(selected.iter().filter_map(|p| p.metadata.uid.as_deref())).collect();
+    let endpoints: BTreeSet<&str> = listed
+        .chain(selected.iter().filter_map(|p| p.metadata.uid.as_deref()))
+        .collect();
     let others: Vec<&Pod> = pods
         .iter()
         .copied()
-        .filter(|p| p.metadata.uid.as_deref().is_none_or(|uid| !endpoints.contains(uid)))
+        .filter(|p| {
+            p.metadata
+                .uid
+                .as_deref()
+                .is_none_or(|uid| !endpoints.contains(uid))
+        })
         .collect();
-    if others.is_empty() { (pods, Role::Endpoint) } else { (others, Role::Candidate) }
+    if others.is_empty() {
+        (pods, Role::Endpoint)
+    } else {
+        (others, Role::Candidate)
+    }
 }

@@ -26,7 +26,11 @@ struct Change {
 
 /// A selector as `kubectl -l` takes it.
 pub(super) fn selector(pairs: &Labels) -> String {
-    pairs.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
+    pairs
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// The Pods that the fewest and smallest changes of the selector would match.
@@ -35,17 +39,28 @@ pub(super) fn selector(pairs: &Labels) -> String {
 /// match, or in its key where a label has the wanted value.
 pub(super) fn find(facts: &Facts, wanted: &Labels) -> Option<NearMiss> {
     let mut candidates: BTreeMap<(usize, Vec<Change>), Vec<&str>> = BTreeMap::new();
-    for pod in facts.pods.iter().filter(|p| !p.has_ended() && !p.is_terminating()) {
+    for pod in facts
+        .pods
+        .iter()
+        .filter(|p| !p.has_ended() && !p.is_terminating())
+    {
         if let Some((cost, changes)) = changes(wanted, pod) {
             candidates.entry((cost, changes)).or_default().push(pod.name());
         }
     }
     // Of equally near ones, those with more Pods were more probably meant.
-    let ((_, changes), mut pods) = candidates.into_iter().min_by_key(|((cost, _), pods)| (*cost, usize::MAX - pods.len()))?;
+    let ((_, changes), mut pods) = candidates
+        .into_iter()
+        .min_by_key(|((cost, _), pods)| (*cost, usize::MAX - pods.len()))?;
     pods.sort_unstable();
     let differences: Vec<String> = changes
         .iter()
-        .map(|c| format!("{}={} where the selector wants {}={}", c.instead_key, c.instead_value, c.key, c.value))
+        .map(|c| {
+            format!(
+                "{}={} where the selector wants {}={}",
+                c.instead_key, c.instead_value, c.key, c.value
+            )
+        })
         .collect();
     let have = if pods.len() == 1 { "has" } else { "have" };
     let mut patch = serde_json::Map::new();
@@ -68,7 +83,9 @@ fn changes(wanted: &Labels, pod: &Pod) -> Option<(usize, Vec<Change>)> {
     let mut cost = 0;
     let mut changes = Vec::new();
     for (key, value) in wanted.iter().filter(|(k, v)| labels.get(*k) != Some(*v)) {
-        let other_key = labels.iter().find(|(k, v)| *v == value && !wanted.contains_key(*k));
+        let other_key = labels
+            .iter()
+            .find(|(k, v)| *v == value && !wanted.contains_key(*k));
         let (instead_key, instead_value) = match labels.get(key) {
             Some(found) if is_typing_error(value, found) => {
                 cost += 1;

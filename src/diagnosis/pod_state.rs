@@ -41,8 +41,14 @@ const START_PATIENCE: SignedDuration = SignedDuration::from_secs(600);
 const PROBE_SLACK: SignedDuration = SignedDuration::from_secs(15);
 
 /// Waiting reasons of the kubelet that mean the image (kubelet/images/types.go).
-const IMAGE_REASONS: [&str; 6] =
-    ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"];
+const IMAGE_REASONS: [&str; 6] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+];
 
 /// Waiting reasons that pass by themselves.
 const START_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
@@ -52,7 +58,9 @@ pub(super) fn trouble(facts: &Facts, pod: &Pod) -> Trouble {
     if let Some(c) = pod.condition("PodScheduled").filter(|c| c.status == "False") {
         return Trouble::Unschedulable(c.message.clone().or(c.reason.clone()).unwrap_or_default());
     }
-    let mut troubles: Vec<Trouble> = containers(pod).filter_map(|(c, s)| container_trouble(facts, pod, c, s)).collect();
+    let mut troubles: Vec<Trouble> = containers(pod)
+        .filter_map(|(c, s)| container_trouble(facts, pod, c, s))
+        .collect();
     // A container that is still starting does not excuse another one that fails, but a failing
     // probe may be waiting for it.
     troubles.sort();
@@ -78,15 +86,25 @@ fn containers(pod: &Pod) -> impl Iterator<Item = (Option<&Container>, &Container
     init.chain(main)
 }
 
-fn container_trouble(facts: &Facts, pod: &Pod, spec: Option<&Container>, status: &ContainerStatus) -> Option<Trouble> {
+fn container_trouble(
+    facts: &Facts,
+    pod: &Pod,
+    spec: Option<&Container>,
+    status: &ContainerStatus,
+) -> Option<Trouble> {
     let name = &status.name;
     if let Some(waiting) = &status.state.waiting {
         let reason = waiting.reason.as_deref().unwrap_or("Waiting");
         let message = waiting.message.as_deref().unwrap_or_default();
-        let told = format!("container {name}: {reason}{}{message}", if message.is_empty() { "" } else { ": " });
+        let told = format!(
+            "container {name}: {reason}{}{message}",
+            if message.is_empty() { "" } else { ": " }
+        );
         if IMAGE_REASONS.contains(&reason) {
             let image = spec.and_then(|c| c.image.as_deref()).unwrap_or("?");
-            return Some(Trouble::ImagePull(format!("container {name}: {reason} for image {image}")));
+            return Some(Trouble::ImagePull(format!(
+                "container {name}: {reason} for image {image}"
+            )));
         }
         if reason == "CrashLoopBackOff" {
             return Some(Trouble::CrashLoop(ended(status)));
@@ -108,7 +126,11 @@ fn container_trouble(facts: &Facts, pod: &Pod, spec: Option<&Container>, status:
     }
     let running = status.state.running.as_ref()?;
     let started_at = running.started_at?;
-    let is_init = pod.spec.init_containers.iter().any(|c| c.name == *name && c.restart_policy.is_none());
+    let is_init = pod
+        .spec
+        .init_containers
+        .iter()
+        .any(|c| c.name == *name && c.restart_policy.is_none());
     if is_init {
         let told = format!("init container {name} has not ended");
         return Some(patience(facts, start_deadline(facts, pod), Trouble::Other(told)));
@@ -124,11 +146,16 @@ fn container_trouble(facts: &Facts, pod: &Pod, spec: Option<&Container>, status:
         return Some(patience(facts, deadline, Trouble::Other(told)));
     }
     let told = format!("container {name} runs, but its readiness probe fails");
-    let failing = if readiness.is_some() { Trouble::ProbeFailing(told) } else { Trouble::Other(format!("container {name} runs, but is not ready")) };
+    let failing = if readiness.is_some() {
+        Trouble::ProbeFailing(told)
+    } else {
+        Trouble::Other(format!("container {name} runs, but is not ready"))
+    };
     if was_ready_since(pod, started_at) {
         return Some(failing);
     }
-    let deadline = later(started_at, startup + probe(readiness) + PROBE_SLACK).max(progress_deadline(facts, pod));
+    let deadline =
+        later(started_at, startup + probe(readiness) + PROBE_SLACK).max(progress_deadline(facts, pod));
     Some(patience(facts, deadline, failing))
 }
 
@@ -149,14 +176,31 @@ fn without_container_trouble(facts: &Facts, pod: &Pod) -> Trouble {
         .filter(|t| pod.condition(t).is_none_or(|c| c.status != "True"))
         .collect();
     if !unmet.is_empty() {
-        let told = format!("its containers are ready, but the readiness gate {} is not met", unmet.join(", "));
-        let since = pod.condition("ContainersReady").and_then(|c| c.last_transition_time).unwrap_or(facts.now);
+        let told = format!(
+            "its containers are ready, but the readiness gate {} is not met",
+            unmet.join(", ")
+        );
+        let since = pod
+            .condition("ContainersReady")
+            .and_then(|c| c.last_transition_time)
+            .unwrap_or(facts.now);
         return patience(facts, later(since, START_PATIENCE), Trouble::Other(told));
     }
     let told = pod.condition("Ready").map(|c| {
-        let words = [c.reason.as_deref(), c.message.as_deref()].into_iter().flatten().collect::<Vec<_>>().join(": ");
-        let words = if words.is_empty() { "no reason is given".to_owned() } else { words };
-        format!("its containers are ready, but its Ready condition is {} ({words})", c.status)
+        let words = [c.reason.as_deref(), c.message.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join(": ");
+        let words = if words.is_empty() {
+            "no reason is given".to_owned()
+        } else {
+            words
+        };
+        format!(
+            "its containers are ready, but its Ready condition is {} ({words})",
+            c.status
+        )
     });
     Trouble::Other(told.unwrap_or_else(|| "it has no Ready condition".to_owned()))
 }
@@ -173,13 +217,21 @@ pub(super) fn restarting_until(facts: &Facts, pod: &Pod) -> Option<(String, Time
 
 /// `container web ended 5 times, last with exit code 1 (Error)`.
 fn ended(status: &ContainerStatus) -> String {
-    let last = status.state.terminated.as_ref().or(status.last_state.terminated.as_ref());
+    let last = status
+        .state
+        .terminated
+        .as_ref()
+        .or(status.last_state.terminated.as_ref());
     let last = last.map(|t| {
         let reason = t.reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default();
         format!(", last with exit code {}{reason}", t.exit_code)
     });
     let times = super::words::count(usize::try_from(status.restart_count).unwrap_or(0), "time");
-    format!("container {} was restarted {times}{}", status.name, last.unwrap_or_default())
+    format!(
+        "container {} was restarted {times}{}",
+        status.name,
+        last.unwrap_or_default()
+    )
 }
 
 fn looping(facts: &Facts, status: &ContainerStatus) -> bool {
@@ -195,7 +247,10 @@ fn last_end(status: &ContainerStatus) -> Option<Timestamp> {
 /// Whether the Pod was ready at some time since its container started: then it lost its readiness,
 /// and no start-up time excuses it.
 fn was_ready_since(pod: &Pod, started_at: Timestamp) -> bool {
-    let lost = pod.condition("Ready").filter(|c| c.status == "False").and_then(|c| c.last_transition_time);
+    let lost = pod
+        .condition("Ready")
+        .filter(|c| c.status == "False")
+        .and_then(|c| c.last_transition_time);
     lost.is_some_and(|lost| lost > later(started_at, SignedDuration::from_secs(1)))
 }
 
@@ -209,23 +264,44 @@ fn start_deadline(facts: &Facts, pod: &Pod) -> Timestamp {
 /// By when the rollout that the Pod belongs to has to make progress; the past if there is none.
 fn progress_deadline(facts: &Facts, pod: &Pod) -> Timestamp {
     let deployment = pod.controller_uid().and_then(|uid| {
-        let set = facts.replica_sets.iter().find(|r| r.metadata.uid.as_deref() == Some(uid))?;
-        let owner = set.metadata.owner_references.as_ref()?.iter().find(|o| o.controller == Some(true))?;
-        facts.deployments.iter().find(|d| d.metadata.uid.as_ref() == Some(&owner.uid))
+        let set = facts
+            .replica_sets
+            .iter()
+            .find(|r| r.metadata.uid.as_deref() == Some(uid))?;
+        let owner = set
+            .metadata
+            .owner_references
+            .as_ref()?
+            .iter()
+            .find(|o| o.controller == Some(true))?;
+        facts
+            .deployments
+            .iter()
+            .find(|d| d.metadata.uid.as_ref() == Some(&owner.uid))
     });
-    let Some(deployment) = deployment else { return Timestamp::MIN };
+    let Some(deployment) = deployment else {
+        return Timestamp::MIN;
+    };
     let rolling_out = deployment.status.conditions.iter().find(|c| {
         let under_way = ["NewReplicaSetCreated", "FoundNewReplicaSet", "ReplicaSetUpdated"];
-        c.type_ == "Progressing" && c.status == "True" && c.reason.as_deref().is_some_and(|r| under_way.contains(&r))
+        c.type_ == "Progressing"
+            && c.status == "True"
+            && c.reason.as_deref().is_some_and(|r| under_way.contains(&r))
     });
     let patience = deployment.spec.progress_deadline_seconds.unwrap_or(600);
     rolling_out
         .and_then(|c| c.last_update_time)
-        .map_or(Timestamp::MIN, |at| later(at, SignedDuration::from_secs(i64::from(patience))))
+        .map_or(Timestamp::MIN, |at| {
+            later(at, SignedDuration::from_secs(i64::from(patience)))
+        })
 }
 
 fn patience(facts: &Facts, deadline: Timestamp, then: Trouble) -> Trouble {
-    if deadline > facts.now { Trouble::Starting(deadline) } else { then }
+    if deadline > facts.now {
+        Trouble::Starting(deadline)
+    } else {
+        then
+    }
 }
 
 /// A time that far in the future; the end of time where there is none.

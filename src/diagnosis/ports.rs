@@ -9,13 +9,22 @@ use crate::{
 /// The Service's ports that clients use: those that spec.ports names, else all.
 pub(super) fn judged<'a>(facts: &Facts, service: &'a Service) -> Vec<&'a ServicePort> {
     let wanted = &facts.spec.ports;
-    service.spec.ports.iter().filter(|p| wanted.is_empty() || wanted.iter().any(|w| names(w, p))).collect()
+    service
+        .spec
+        .ports
+        .iter()
+        .filter(|p| wanted.is_empty() || wanted.iter().any(|w| names(w, p)))
+        .collect()
 }
 
 /// The ports of spec.ports that the Service does not list.
 pub(super) fn unlisted<'a>(facts: &'a Facts, service: &Service) -> Vec<&'a PortRef> {
-    let mut unlisted: Vec<&PortRef> =
-        facts.spec.ports.iter().filter(|w| !service.spec.ports.iter().any(|p| names(w, p))).collect();
+    let mut unlisted: Vec<&PortRef> = facts
+        .spec
+        .ports
+        .iter()
+        .filter(|w| !service.spec.ports.iter().any(|p| names(w, p)))
+        .collect();
     unlisted.sort_by_key(|w| text(w));
     unlisted
 }

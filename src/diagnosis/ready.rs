@@ -6,7 +6,7 @@ use super::{Facts, Finding, Outcome, Verdict};
 use crate::api::{ConditionStatus, ConditionType, Impact, Reason, RootCause};
 
 /// What is said of a Service whose API objects are without fault while no agent has looked further.
-pub(super) const NOTHING_BUT_THE_API: &str = "No fault in the API objects; the data path was not looked at";
+pub const NOTHING_BUT_THE_API: &str = "no fault in the API objects; the data path was not looked at";
 
 type Stages = [(ConditionType, Finding)];
 
@@ -14,13 +14,16 @@ type Stages = [(ConditionType, Finding)];
 /// causal order explains what stands later, and a fault of a part does not explain a failure of all.
 pub(super) fn root_cause(stages: &Stages) -> Option<RootCause> {
     let faults = || {
-        stages.iter().filter_map(|(condition, finding)| match &finding.verdict {
-            Verdict::False { impact, remediation } => Some((*condition, finding, *impact, remediation)),
-            _ => None,
-        })
+        stages
+            .iter()
+            .filter_map(|(condition, finding)| match &finding.verdict {
+                Verdict::False { impact, remediation } => Some((*condition, finding, *impact, remediation)),
+                _ => None,
+            })
     };
-    let (condition, finding, impact, remediation) =
-        faults().find(|(_, _, impact, _)| *impact == Impact::All).or_else(|| faults().next())?;
+    let (condition, finding, impact, remediation) = faults()
+        .find(|(_, _, impact, _)| *impact == Impact::All)
+        .or_else(|| faults().next())?;
     Some(RootCause {
         condition: condition.as_str().to_owned(),
         reason: finding.reason.as_str().to_owned(),
@@ -51,40 +54,77 @@ pub(super) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
             message: format!("{} is False: {}", cause.condition, cause.message),
         };
     }
-    let open: Vec<&(ConditionType, Finding)> = stages.iter().filter(|(_, finding)| !finding.is_satisfied()).collect();
+    let open: Vec<&(ConditionType, Finding)> = stages
+        .iter()
+        .filter(|(_, finding)| !finding.is_satisfied())
+        .collect();
     if open.is_empty() {
-        let no_clients = stages.iter().any(|(_, finding)| finding.reason == Reason::NoClientPods);
+        let no_clients = stages
+            .iter()
+            .any(|(_, finding)| finding.reason == Reason::NoClientPods);
         let (reason, message) = if no_clients {
-            (Reason::WorksFromNodes, "The Service works from the nodes; there is no client Pod to try from.")
+            (
+                Reason::WorksFromNodes,
+                "The Service works from the nodes; there is no client Pod to try from.",
+            )
         } else {
-            (Reason::ServiceWorks, "Every stage that applies to the Service is True.")
+            (
+                Reason::ServiceWorks,
+                "Every stage that applies to the Service is True.",
+            )
         };
-        return Outcome { status: ConditionStatus::True, reason, message: message.to_owned() };
+        return Outcome {
+            status: ConditionStatus::True,
+            reason,
+            message: message.to_owned(),
+        };
     }
     let of = |reasons: &[Reason]| -> Vec<&(ConditionType, Finding)> {
-        open.iter().copied().filter(|(_, finding)| reasons.contains(&finding.reason)).collect()
+        open.iter()
+            .copied()
+            .filter(|(_, finding)| reasons.contains(&finding.reason))
+            .collect()
     };
     let names = |stages: &[&(ConditionType, Finding)]| {
-        stages.iter().map(|(condition, _)| condition.as_str()).collect::<Vec<_>>().join(", ")
+        stages
+            .iter()
+            .map(|(condition, _)| condition.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let told = |(condition, finding): &(ConditionType, Finding)| {
-        format!("{condition} is not known ({}): {}", finding.reason, finding.message)
+        format!(
+            "{condition} is not known ({}): {}",
+            finding.reason, finding.message
+        )
     };
     let pending = of(&[Reason::Pending, Reason::PodsStarting]);
     let silent = of(&[Reason::AgentNotResponding]);
     let unseen = of(&[Reason::NoVantagePoint]);
-    let other = open.iter().find(|(_, f)| !matches!(f.reason, Reason::NoVantagePoint | Reason::Blocked));
+    let other = open
+        .iter()
+        .find(|(_, f)| !matches!(f.reason, Reason::NoVantagePoint | Reason::Blocked));
     let (reason, message) = if let Some(first) = pending.first() {
         (Reason::Pending, told(first))
     } else if !silent.is_empty() {
-        (Reason::AgentNotResponding, format!("Node agents have stopped reporting ({}).", names(&silent)))
+        (
+            Reason::AgentNotResponding,
+            format!("Node agents have stopped reporting ({}).", names(&silent)),
+        )
     } else if let Some(first) = other {
         (Reason::NoVantagePoint, told(first))
     } else {
         let unseen = names(&unseen);
-        (Reason::NoVantagePoint, format!("{NOTHING_BUT_THE_API} ({unseen}): no node agent reports."))
+        (
+            Reason::NoVantagePoint,
+            format!("{NOTHING_BUT_THE_API}: no node agent reports ({unseen})."),
+        )
     };
-    Outcome { status: ConditionStatus::Unknown, reason, message }
+    Outcome {
+        status: ConditionStatus::Unknown,
+        reason,
+        message,
+    }
 }
 
 /// When a Service that is not ready becomes Stalled.
@@ -93,7 +133,11 @@ pub(super) fn stalled_at(facts: &Facts, ready: &Outcome) -> Option<Timestamp> {
         return None;
     }
     let patience = SignedDuration::from_secs(i64::from(facts.spec.stalled_after_seconds));
-    facts.not_ready_since.unwrap_or(facts.now).checked_add(patience).ok()
+    facts
+        .not_ready_since
+        .unwrap_or(facts.now)
+        .checked_add(patience)
+        .ok()
 }
 
 pub(super) fn stalled(facts: &Facts, ready: &Outcome, at: Option<Timestamp>) -> Option<Outcome> {

@@ -42,7 +42,10 @@ fn a02_the_service_exists_only_in_another_namespace() {
         f.namesakes = vec!["staging".into()];
     });
     let message = d.root_cause.unwrap().message;
-    assert!(message.contains("exists in 1 other namespace") && !message.contains("staging"), "{message}");
+    assert!(
+        message.contains("exists in 1 other namespace") && !message.contains("staging"),
+        "{message}"
+    );
     fault("A02-named", C::ServiceExists, R::ServiceNotFound, |f| {
         f.service = None;
         f.slices.clear();
@@ -53,12 +56,16 @@ fn a02_the_service_exists_only_in_another_namespace() {
 
 #[test]
 fn a03_clients_use_a_port_that_is_not_listed() {
-    fault("A03", C::DefinitionValid, R::PortNotListed, |f| patch(&mut f.spec, json!({ "ports": [8080] })));
+    fault("A03", C::DefinitionValid, R::PortNotListed, |f| {
+        patch(&mut f.spec, json!({ "ports": [8080] }))
+    });
 }
 
 #[test]
 fn a04_no_pod_has_the_port_that_target_port_names() {
-    fault("A04", C::DefinitionValid, R::NamedPortNotFound, |f| target_port(f, json!("web")));
+    fault("A04", C::DefinitionValid, R::NamedPortNotFound, |f| {
+        target_port(f, json!("web"))
+    });
 }
 
 #[test]
@@ -73,14 +80,23 @@ fn a05_some_pods_of_one_revision_lack_the_named_port() {
 
 #[test]
 fn a06_target_port_is_a_number_in_quotes() {
-    fault("A06", C::DefinitionValid, R::NumericTargetPortName, |f| target_port(f, json!("9376")));
+    fault("A06", C::DefinitionValid, R::NumericTargetPortName, |f| {
+        target_port(f, json!("9376"))
+    });
 }
 
 #[test]
 fn a07_a_udp_service_over_a_port_declared_tcp_is_a_hint() {
     let mut facts = healthy();
-    service(&mut facts, json!({ "spec": { "ports": [{ "name": "default", "protocol": "UDP", "port": 80, "targetPort": 9376 }] } }));
-    facts.slices = vec![slice("hostnames", &facts.pods[..3], json!({ "name": "default", "port": 9376, "protocol": "UDP" }))];
+    service(
+        &mut facts,
+        json!({ "spec": { "ports": [{ "name": "default", "protocol": "UDP", "port": 80, "targetPort": 9376 }] } }),
+    );
+    facts.slices = vec![slice(
+        "hostnames",
+        &facts.pods[..3],
+        json!({ "name": "default", "port": 9376, "protocol": "UDP" }),
+    )];
     let diagnosis = assert_nothing_false(&facts);
     assert_eq!(stage(&diagnosis, C::DefinitionValid).reason, R::ValidWithHints);
     insta::assert_snapshot!("A07", report(&diagnosis));
@@ -89,28 +105,67 @@ fn a07_a_udp_service_over_a_port_declared_tcp_is_a_hint() {
 #[test]
 fn a08_the_selector_matches_no_pods() {
     let d = fault("A08", C::EndpointsPopulated, R::SelectorMatchesNoPods, |f| {
-        service(f, json!({ "spec": { "selector": { "app": null, "run": "hostnames" } } }));
-        f.slices = vec![slice("hostnames", &[], json!({ "name": "default", "port": 9376 }))];
+        service(
+            f,
+            json!({ "spec": { "selector": { "app": null, "run": "hostnames" } } }),
+        );
+        f.slices = vec![slice(
+            "hostnames",
+            &[],
+            json!({ "name": "default", "port": 9376 }),
+        )];
     });
     let cause = d.root_cause.unwrap();
-    assert!(cause.message.contains("app=hostnames where the selector wants run=hostnames"), "{}", cause.message);
-    assert!(cause.remediation.contains(r#"'{"spec":{"selector":{"app":"hostnames","run":null}}}'"#), "{}", cause.remediation);
-    fault("A08-typing-error", C::EndpointsPopulated, R::SelectorMatchesNoPods, |f| {
-        service(f, json!({ "spec": { "selector": { "app": "hostname" } } }));
-        f.slices.clear();
-    });
-    fault("A08-no-near-miss", C::EndpointsPopulated, R::SelectorMatchesNoPods, |f| {
-        service(f, json!({ "spec": { "selector": { "app": null, "tier": "backend" } } }));
-        f.slices.clear();
-    });
+    assert!(
+        cause
+            .message
+            .contains("app=hostnames where the selector wants run=hostnames"),
+        "{}",
+        cause.message
+    );
+    assert!(
+        cause
+            .remediation
+            .contains(r#"'{"spec":{"selector":{"app":"hostnames","run":null}}}'"#),
+        "{}",
+        cause.remediation
+    );
+    fault(
+        "A08-typing-error",
+        C::EndpointsPopulated,
+        R::SelectorMatchesNoPods,
+        |f| {
+            service(f, json!({ "spec": { "selector": { "app": "hostname" } } }));
+            f.slices.clear();
+        },
+    );
+    fault(
+        "A08-no-near-miss",
+        C::EndpointsPopulated,
+        R::SelectorMatchesNoPods,
+        |f| {
+            service(
+                f,
+                json!({ "spec": { "selector": { "app": null, "tier": "backend" } } }),
+            );
+            f.slices.clear();
+        },
+    );
 }
 
 #[test]
 fn a09_the_workload_is_scaled_to_zero() {
     fault("A09", C::EndpointsPopulated, R::ScaledToZero, |f| {
         f.pods.retain(|p| p.metadata.name.as_deref() == Some("client"));
-        f.slices = vec![slice("hostnames", &[], json!({ "name": "default", "port": 9376 }))];
-        patch(Arc::make_mut(&mut f.deployments[0]), json!({ "spec": { "replicas": 0 } }));
+        f.slices = vec![slice(
+            "hostnames",
+            &[],
+            json!({ "name": "default", "port": 9376 }),
+        )];
+        patch(
+            Arc::make_mut(&mut f.deployments[0]),
+            json!({ "spec": { "replicas": 0 } }),
+        );
     });
     fault("A09-statefulset", C::EndpointsPopulated, R::ScaledToZero, |f| {
         f.pods.retain(|p| p.metadata.name.as_deref() == Some("client"));
@@ -141,7 +196,11 @@ fn a11_the_image_cannot_be_pulled() {
     fault("A11", C::PodsHealthy, R::ImagePullFailed, |f| {
         each_pod(f, |p| {
             p.spec.containers[0].image = Some("registry.invalid/hostnames:v1".into());
-            not_ready(p, 60, json!({ "name": "app", "state": { "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image" } } }));
+            not_ready(
+                p,
+                60,
+                json!({ "name": "app", "state": { "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image" } } }),
+            );
         });
         resync(f);
     });
@@ -168,17 +227,26 @@ fn a12_the_containers_crash_loop() {
 fn a13_no_node_takes_the_pods() {
     fault("A13", C::PodsHealthy, R::PodsUnschedulable, |f| {
         each_pod(f, |p| {
-            patch(p, json!({ "spec": { "nodeName": null }, "status": { "phase": "Pending", "podIP": null, "podIPs": null,
+            patch(
+                p,
+                json!({ "spec": { "nodeName": null }, "status": { "phase": "Pending", "podIP": null, "podIPs": null,
                 "containerStatuses": null, "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-                    "message": "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector." }] } }));
+                    "message": "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector." }] } }),
+            );
         });
-        f.slices = vec![slice("hostnames", &[], json!({ "name": "default", "port": 9376 }))];
+        f.slices = vec![slice(
+            "hostnames",
+            &[],
+            json!({ "name": "default", "port": 9376 }),
+        )];
     });
 }
 
 #[test]
 fn a14_the_endpoint_slices_do_not_follow_the_pods() {
-    fault("A14", C::EndpointsPopulated, R::EndpointSlicesStale, |f| f.slices.clear());
+    fault("A14", C::EndpointsPopulated, R::EndpointSlicesStale, |f| {
+        f.slices.clear()
+    });
     let d = fault("A14-some", C::EndpointsPopulated, R::EndpointSlicesStale, |f| {
         Arc::make_mut(&mut f.slices[0]).endpoints.truncate(2);
     });
@@ -207,25 +275,35 @@ pub fn manual(facts: &mut Facts, port: &str, ready: &[bool]) {
 
 #[test]
 fn a16_the_port_of_a_manual_slice_has_another_name() {
-    fault("A16", C::DefinitionValid, R::ManualEndpointsPortMismatch, |f| manual(f, "http", &[true]));
+    fault("A16", C::DefinitionValid, R::ManualEndpointsPortMismatch, |f| {
+        manual(f, "http", &[true])
+    });
 }
 
 #[test]
 fn a17_external_name_is_an_address() {
-    fault("A17", C::DefinitionValid, R::ExternalNameIsIP, |f| external_name(f, "192.0.2.1"));
+    fault("A17", C::DefinitionValid, R::ExternalNameIsIP, |f| {
+        external_name(f, "192.0.2.1")
+    });
 }
 
 /// Makes the Service an alias.
 pub fn external_name(facts: &mut Facts, name: &str) {
-    service(facts, json!({ "spec": { "type": "ExternalName", "externalName": name, "selector": null, "ports": null,
-        "clusterIP": null, "clusterIPs": null, "ipFamilies": null } }));
+    service(
+        facts,
+        json!({ "spec": { "type": "ExternalName", "externalName": name, "selector": null, "ports": null,
+        "clusterIP": null, "clusterIPs": null, "ipFamilies": null } }),
+    );
     facts.slices.clear();
 }
 
 #[test]
 fn a18_service_and_pods_share_no_ip_family() {
     fault("A18", C::DefinitionValid, R::IPFamilyMismatch, |f| {
-        service(f, json!({ "spec": { "ipFamilies": ["IPv6"], "clusterIP": "fd00:10:96::7", "clusterIPs": ["fd00:10:96::7"] } }));
+        service(
+            f,
+            json!({ "spec": { "ipFamilies": ["IPv6"], "clusterIP": "fd00:10:96::7", "clusterIPs": ["fd00:10:96::7"] } }),
+        );
         f.slices.clear();
     });
 }
@@ -233,23 +311,47 @@ fn a18_service_and_pods_share_no_ip_family() {
 #[test]
 fn a19_default_deny_admits_nobody() {
     let d = fault("A19", C::NetworkPolicyAllows, R::IngressDenied, |f| {
-        policy(f, "default-deny", json!({ "podSelector": {}, "policyTypes": ["Ingress"] }));
+        policy(
+            f,
+            "default-deny",
+            json!({ "podSelector": {}, "policyTypes": ["Ingress"] }),
+        );
     });
     assert!(d.root_cause.unwrap().message.contains("default-deny"));
-    fault("A19-service-port", C::NetworkPolicyAllows, R::IngressDenied, |f| {
-        let rule = json!({ "from": [{ "podSelector": {} }], "ports": [{ "port": 80 }] });
-        policy(f, "allow-80", json!({ "podSelector": { "matchLabels": { "app": "hostnames" } }, "ingress": [rule] }));
-    });
-    fault("A19-named-clients", C::NetworkPolicyAllows, R::IngressDenied, |f| {
-        name_clients(f);
-        let rule = json!({ "from": [{ "podSelector": { "matchLabels": { "app": "web" } } }] });
-        policy(f, "only-web", json!({ "podSelector": {}, "policyTypes": ["Ingress"], "ingress": [rule] }));
-    });
+    fault(
+        "A19-service-port",
+        C::NetworkPolicyAllows,
+        R::IngressDenied,
+        |f| {
+            let rule = json!({ "from": [{ "podSelector": {} }], "ports": [{ "port": 80 }] });
+            policy(
+                f,
+                "allow-80",
+                json!({ "podSelector": { "matchLabels": { "app": "hostnames" } }, "ingress": [rule] }),
+            );
+        },
+    );
+    fault(
+        "A19-named-clients",
+        C::NetworkPolicyAllows,
+        R::IngressDenied,
+        |f| {
+            name_clients(f);
+            let rule = json!({ "from": [{ "podSelector": { "matchLabels": { "app": "web" } } }] });
+            policy(
+                f,
+                "only-web",
+                json!({ "podSelector": {}, "policyTypes": ["Ingress"], "ingress": [rule] }),
+            );
+        },
+    );
 }
 
 #[test]
 fn a20_the_clients_may_not_ask_dns() {
-    fault("A20", C::NetworkPolicyAllows, R::EgressToDNSDenied, |f| policy(f, "client-egress", egress_to_app()));
+    fault("A20", C::NetworkPolicyAllows, R::EgressToDNSDenied, |f| {
+        policy(f, "client-egress", egress_to_app())
+    });
 }
 
 /// Clients may talk to the Service's Pods and to nobody else.
@@ -283,10 +385,21 @@ fn a22_no_pod_of_cluster_dns_is_ready() {
 fn a23_pods_that_are_starting_are_given_time() {
     let mut facts = healthy();
     each_pod(&mut facts, |p| {
-        patch(p, json!({ "metadata": { "creationTimestamp": ago(20) }, "status": { "phase": "Pending", "startTime": ago(20), "podIP": null, "podIPs": null } }));
-        not_ready(p, 20, json!({ "name": "app", "state": { "waiting": { "reason": "ContainerCreating" } } }));
+        patch(
+            p,
+            json!({ "metadata": { "creationTimestamp": ago(20) }, "status": { "phase": "Pending", "startTime": ago(20), "podIP": null, "podIPs": null } }),
+        );
+        not_ready(
+            p,
+            20,
+            json!({ "name": "app", "state": { "waiting": { "reason": "ContainerCreating" } } }),
+        );
     });
-    facts.slices = vec![slice("hostnames", &[], json!({ "name": "default", "port": 9376 }))];
+    facts.slices = vec![slice(
+        "hostnames",
+        &[],
+        json!({ "name": "default", "port": 9376 }),
+    )];
     let diagnosis = assert_nothing_false(&facts);
     assert_eq!(stage(&diagnosis, C::PodsHealthy).reason, R::PodsStarting);
     assert!(diagnosis.stalled.is_none() && diagnosis.reconciling.is_some());
@@ -296,11 +409,17 @@ fn a23_pods_that_are_starting_are_given_time() {
 #[test]
 fn a24_the_only_clients_may_go_nowhere() {
     let deny = json!({ "podSelector": { "matchLabels": { "app": "client" } }, "policyTypes": ["Egress"] });
-    fault("A24", C::NetworkPolicyAllows, R::EgressDenied, |f| policy(f, "client-deny", deny.clone()));
+    fault("A24", C::NetworkPolicyAllows, R::EgressDenied, |f| {
+        policy(f, "client-deny", deny.clone())
+    });
     fault("A24-named", C::NetworkPolicyAllows, R::EgressDenied, |f| {
         name_clients(f);
         let rule = json!({ "to": [{ "podSelector": { "matchLabels": { "app": "db" } } }] });
-        policy(f, "only-db", json!({ "podSelector": { "matchLabels": { "app": "client" } }, "policyTypes": ["Egress"], "egress": [rule] }));
+        policy(
+            f,
+            "only-db",
+            json!({ "podSelector": { "matchLabels": { "app": "client" } }, "policyTypes": ["Egress"], "egress": [rule] }),
+        );
     });
 }
 
@@ -308,7 +427,12 @@ fn a24_the_only_clients_may_go_nowhere() {
 fn a25_pods_are_not_ready_for_an_unknown_cause() {
     fault("A25", C::PodsHealthy, R::PodsNotReady, |f| {
         each_pod(f, |p| {
-            let ready = p.status.conditions.iter_mut().find(|c| c.type_ == "Ready").unwrap();
+            let ready = p
+                .status
+                .conditions
+                .iter_mut()
+                .find(|c| c.type_ == "Ready")
+                .unwrap();
             ready.status = "False".into();
             ready.last_transition_time = Some(ago(60).parse().unwrap());
         });
@@ -328,17 +452,29 @@ fn a26_a_suspended_diagnosis_judges_nothing() {
 
 #[test]
 fn a27_no_endpoint_of_a_manual_slice_is_ready() {
-    fault("A27", C::EndpointsPopulated, R::NoReadyEndpoints, |f| manual(f, "default", &[false, false]));
+    fault("A27", C::EndpointsPopulated, R::NoReadyEndpoints, |f| {
+        manual(f, "default", &[false, false])
+    });
 }
 
 #[test]
 fn a28_the_clients_namespace_does_not_lend_its_pods() {
     let mut facts = healthy();
     patch(&mut facts.spec, json!({ "clients": { "namespace": "web" } }));
-    facts.client_namespace = Some(ClientNamespace { name: "web".into(), granted: false, pods: vec![] });
+    facts.client_namespace = Some(ClientNamespace {
+        name: "web".into(),
+        granted: false,
+        pods: vec![],
+    });
     let diagnosis = assert_nothing_false(&facts);
-    assert_eq!(stage(&diagnosis, C::ServiceReachable).reason, R::ClientNamespaceNotGranted);
-    assert_eq!(stage(&diagnosis, C::DNSResolves).reason, R::ClientNamespaceNotGranted);
+    assert_eq!(
+        stage(&diagnosis, C::ServiceReachable).reason,
+        R::ClientNamespaceNotGranted
+    );
+    assert_eq!(
+        stage(&diagnosis, C::DNSResolves).reason,
+        R::ClientNamespaceNotGranted
+    );
     insta::assert_snapshot!("A28", report(&diagnosis));
 }
 
@@ -351,5 +487,8 @@ fn the_healthy_walk_through_waits_for_a_node_agent() {
 
 /// Sets the Service's targetPort.
 pub fn target_port(facts: &mut Facts, target: Value) {
-    service(facts, json!({ "spec": { "ports": [{ "name": "default", "protocol": "TCP", "port": 80, "targetPort": target }] } }));
+    service(
+        facts,
+        json!({ "spec": { "ports": [{ "name": "default", "protocol": "TCP", "port": 80, "targetPort": target }] } }),
+    );
 }

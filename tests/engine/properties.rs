@@ -14,12 +14,36 @@ use crate::walkthrough::*;
 
 /// Strings that mean something somewhere, and some that mean nothing.
 fn word() -> impl Strategy<Value = String> {
-    select(vec!["", "app", "hostnames", "web", "client", "9376", "default", "shop", "kube-system", "n1", "é\u{301}", "'`$(x)"])
-        .prop_map(str::to_owned)
+    select(vec![
+        "",
+        "app",
+        "hostnames",
+        "web",
+        "client",
+        "9376",
+        "default",
+        "shop",
+        "kube-system",
+        "n1",
+        "é\u{301}",
+        "'`$(x)",
+    ])
+    .prop_map(str::to_owned)
 }
 
 fn address() -> impl Strategy<Value = String> {
-    select(vec!["", "10.244.1.5", "fd00::1", "None", "999.1.1.1", "10.0.0.0/8", "::/0", "10.0.0.0/99", "/"]).prop_map(str::to_owned)
+    select(vec![
+        "",
+        "10.244.1.5",
+        "fd00::1",
+        "None",
+        "999.1.1.1",
+        "10.0.0.0/8",
+        "::/0",
+        "10.0.0.0/99",
+        "/",
+    ])
+    .prop_map(str::to_owned)
 }
 
 fn number() -> impl Strategy<Value = i32> {
@@ -35,13 +59,24 @@ fn labels() -> impl Strategy<Value = Value> {
 }
 
 fn selector() -> impl Strategy<Value = Value> {
-    (labels(), vec((word(), select(vec!["In", "NotIn", "Exists", "DoesNotExist"]), vec(word(), 0..2)), 0..2)).prop_map(
-        |(labels, expressions)| {
-            let expressions: Vec<Value> =
-                expressions.into_iter().map(|(key, operator, values)| json!({ "key": key, "operator": operator, "values": values })).collect();
-            json!({ "matchLabels": labels, "matchExpressions": expressions })
-        },
+    (
+        labels(),
+        vec(
+            (
+                word(),
+                select(vec!["In", "NotIn", "Exists", "DoesNotExist"]),
+                vec(word(), 0..2),
+            ),
+            0..2,
+        ),
     )
+        .prop_map(|(labels, expressions)| {
+            let expressions: Vec<Value> = expressions
+                .into_iter()
+                .map(|(key, operator, values)| json!({ "key": key, "operator": operator, "values": values }))
+                .collect();
+            json!({ "matchLabels": labels, "matchExpressions": expressions })
+        })
 }
 
 fn port_ref() -> impl Strategy<Value = Value> {
@@ -49,20 +84,33 @@ fn port_ref() -> impl Strategy<Value = Value> {
 }
 
 fn protocol() -> impl Strategy<Value = Value> {
-    select(vec![json!(null), json!("TCP"), json!("UDP"), json!("SCTP"), json!("?")])
+    select(vec![
+        json!(null),
+        json!("TCP"),
+        json!("UDP"),
+        json!("SCTP"),
+        json!("?"),
+    ])
 }
 
 fn meta(namespace: &'static str) -> impl Strategy<Value = Value> {
-    (word(), labels(), option::of(time()), option::of(time()), word()).prop_map(move |(name, labels, created, deleted, uid)| {
-        json!({ "name": name, "namespace": namespace, "uid": uid, "labels": labels,
+    (word(), labels(), option::of(time()), option::of(time()), word()).prop_map(
+        move |(name, labels, created, deleted, uid)| {
+            json!({ "name": name, "namespace": namespace, "uid": uid, "labels": labels,
             "creationTimestamp": created, "deletionTimestamp": deleted })
-    })
+        },
+    )
 }
 
 fn service() -> impl Strategy<Value = Service> {
     let port = (word(), protocol(), number(), option::of(port_ref()))
         .prop_map(|(name, protocol, port, target)| json!({ "name": name, "protocol": protocol, "port": port, "targetPort": target }));
-    let type_ = select(vec![json!(null), json!("ClusterIP"), json!("ExternalName"), json!("LoadBalancer")]);
+    let type_ = select(vec![
+        json!(null),
+        json!("ClusterIP"),
+        json!("ExternalName"),
+        json!("LoadBalancer"),
+    ]);
     (meta(NS), labels(), vec(port, 0..3), type_, address(), any::<bool>(), option::of(address()), vec(select(vec!["IPv4", "IPv6"]), 0..2))
         .prop_map(|(meta, selector, ports, type_, ip, local, external, families)| {
             object(json!({ "metadata": meta, "spec": {
@@ -74,10 +122,17 @@ fn service() -> impl Strategy<Value = Service> {
 
 fn container_status() -> impl Strategy<Value = Value> {
     let state = prop_oneof![
-        select(vec!["CrashLoopBackOff", "ErrImagePull", "ContainerCreating", "CreateContainerConfigError", ""])
-            .prop_map(|r| json!({ "waiting": { "reason": r } })),
+        select(vec![
+            "CrashLoopBackOff",
+            "ErrImagePull",
+            "ContainerCreating",
+            "CreateContainerConfigError",
+            ""
+        ])
+        .prop_map(|r| json!({ "waiting": { "reason": r } })),
         time().prop_map(|t| json!({ "running": { "startedAt": t } })),
-        (number(), option::of(time())).prop_map(|(code, t)| json!({ "terminated": { "exitCode": code, "finishedAt": t } })),
+        (number(), option::of(time()))
+            .prop_map(|(code, t)| json!({ "terminated": { "exitCode": code, "finishedAt": t } })),
         Just(json!({})),
     ];
     (state.clone(), state, any::<bool>(), option::of(any::<bool>()), number()).prop_map(|(state, last, ready, started, restarts)| {
@@ -86,9 +141,14 @@ fn container_status() -> impl Strategy<Value = Value> {
 }
 
 fn pod_of(namespace: &'static str) -> impl Strategy<Value = Pod> {
-    let condition = (select(vec!["Ready", "ContainersReady", "PodScheduled"]), select(vec!["True", "False", "Unknown"]), option::of(time()))
+    let condition = (
+        select(vec!["Ready", "ContainersReady", "PodScheduled"]),
+        select(vec!["True", "False", "Unknown"]),
+        option::of(time()),
+    )
         .prop_map(|(type_, status, at)| json!({ "type": type_, "status": status, "lastTransitionTime": at }));
-    let port = (word(), number(), protocol()).prop_map(|(name, n, p)| json!({ "name": name, "containerPort": n, "protocol": p }));
+    let port = (word(), number(), protocol())
+        .prop_map(|(name, n, p)| json!({ "name": name, "containerPort": n, "protocol": p }));
     let probe = || {
         option::of((number(), number(), number())).prop_map(|p| {
             p.map(|(delay, period, failures)| json!({ "initialDelaySeconds": delay, "periodSeconds": period, "failureThreshold": failures }))
@@ -114,13 +174,25 @@ fn slice_() -> impl Strategy<Value = EndpointSlice> {
             json!({ "addresses": addresses, "conditions": { "ready": ready, "serving": serving, "terminating": terminating },
                 "targetRef": uid.map(|uid| json!({ "kind": "Pod", "uid": uid })) })
         });
-    let port = (word(), option::of(number()), protocol()).prop_map(|(name, n, p)| json!({ "name": name, "port": n, "protocol": p }));
-    (meta(NS), vec(endpoint, 0..3), vec(port, 0..2), select(vec!["IPv4", "IPv6", "FQDN", ""]))
-        .prop_map(|(meta, endpoints, ports, family)| object(json!({ "metadata": meta, "endpoints": endpoints, "ports": ports, "addressType": family })))
+    let port = (word(), option::of(number()), protocol())
+        .prop_map(|(name, n, p)| json!({ "name": name, "port": n, "protocol": p }));
+    (
+        meta(NS),
+        vec(endpoint, 0..3),
+        vec(port, 0..2),
+        select(vec!["IPv4", "IPv6", "FQDN", ""]),
+    )
+        .prop_map(|(meta, endpoints, ports, family)| {
+            object(json!({ "metadata": meta, "endpoints": endpoints, "ports": ports, "addressType": family }))
+        })
 }
 
 fn network_policy() -> impl Strategy<Value = NetworkPolicy> {
-    let peer = (option::of(selector()), option::of(selector()), option::of((address(), vec(address(), 0..2))))
+    let peer = (
+        option::of(selector()),
+        option::of(selector()),
+        option::of((address(), vec(address(), 0..2))),
+    )
         .prop_map(|(pods, namespaces, block)| {
             json!({ "podSelector": pods, "namespaceSelector": namespaces,
                 "ipBlock": block.map(|(cidr, except)| json!({ "cidr": cidr, "except": except })) })

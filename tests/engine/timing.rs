@@ -16,11 +16,20 @@ fn broken() -> Facts {
 }
 
 fn later(facts: &Facts, seconds: i64) -> Facts {
-    Facts { now: facts.now + SignedDuration::from_secs(seconds), ..facts.clone() }
+    Facts {
+        now: facts.now + SignedDuration::from_secs(seconds),
+        ..facts.clone()
+    }
 }
 
 fn transition(status: &ServiceDiagnosisStatus, type_: &str) -> Timestamp {
-    status.conditions.iter().find(|c| c.type_ == type_).unwrap().last_transition_time.0
+    status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == type_)
+        .unwrap()
+        .last_transition_time
+        .0
 }
 
 #[test]
@@ -48,12 +57,29 @@ fn stalled_after_zero_seconds_is_at_once() {
 fn the_verdict_changes_at_recheck_at_and_not_before() {
     let mut facts = healthy();
     facts.slices.clear();
-    each_pod(&mut facts, |p| p.status.conditions.iter_mut().for_each(|c| c.last_transition_time = Some(ago(2).parse().unwrap())));
+    each_pod(&mut facts, |p| {
+        p.status
+            .conditions
+            .iter_mut()
+            .for_each(|c| c.last_transition_time = Some(ago(2).parse().unwrap()))
+    });
     let recheck = diagnose(&facts).recheck_at.unwrap();
-    let before = Facts { now: recheck - SignedDuration::from_millis(1), ..facts.clone() };
-    assert_eq!(stage(&diagnose(&before), C::EndpointsPopulated).reason, R::Pending);
-    let then = Facts { now: recheck, ..facts };
-    assert_eq!(stage(&diagnose(&then), C::EndpointsPopulated).reason, R::EndpointSlicesStale);
+    let before = Facts {
+        now: recheck - SignedDuration::from_millis(1),
+        ..facts.clone()
+    };
+    assert_eq!(
+        stage(&diagnose(&before), C::EndpointsPopulated).reason,
+        R::Pending
+    );
+    let then = Facts {
+        now: recheck,
+        ..facts
+    };
+    assert_eq!(
+        stage(&diagnose(&then), C::EndpointsPopulated).reason,
+        R::EndpointSlicesStale
+    );
 }
 
 #[test]
@@ -76,9 +102,12 @@ fn a_probe_that_never_passed_fails_only_after_its_start_up_time() {
 fn a_rollout_may_take_until_its_progress_deadline() {
     let rollout = |seconds: i64, reason: &str| {
         let mut facts = healthy();
-        patch(std::sync::Arc::make_mut(&mut facts.deployments[0]), json!({ "spec": { "progressDeadlineSeconds": 300 }, "status": { "conditions": [
+        patch(
+            std::sync::Arc::make_mut(&mut facts.deployments[0]),
+            json!({ "spec": { "progressDeadlineSeconds": 300 }, "status": { "conditions": [
             { "type": "Progressing", "status": "True", "reason": reason, "lastUpdateTime": ago(seconds) },
-        ] } }));
+        ] } }),
+        );
         each_pod(&mut facts, |p| {
             let running = json!({ "name": "app", "started": true, "state": { "running": { "startedAt": ago(seconds) } } });
             not_ready(p, seconds + 3, running);
@@ -96,7 +125,11 @@ fn the_same_facts_never_write_status_twice() {
     for facts in [healthy(), broken()] {
         let first = diagnose(&facts).status(None, Some(3), facts.now);
         for seconds in [1, 60, 86_400] {
-            let again = diagnose(&facts).status(Some(&first), Some(3), facts.now + SignedDuration::from_secs(seconds));
+            let again = diagnose(&facts).status(
+                Some(&first),
+                Some(3),
+                facts.now + SignedDuration::from_secs(seconds),
+            );
             assert!(is_same(&first, &again));
         }
     }

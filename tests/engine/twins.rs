@@ -57,10 +57,13 @@ fn a05_port_on_a_native_sidecar() {
     twin(|f| {
         target_port(f, json!("proxy"));
         each_pod(f, |p| {
-            patch(p, json!({
-                "spec": { "initContainers": [{ "name": "proxy", "restartPolicy": "Always", "ports": [{ "name": "proxy", "containerPort": 15001 }] }] },
-                "status": { "initContainerStatuses": [{ "name": "proxy", "ready": true, "started": true, "state": { "running": { "startedAt": ago(3660) } } }] },
-            }));
+            patch(
+                p,
+                json!({
+                    "spec": { "initContainers": [{ "name": "proxy", "restartPolicy": "Always", "ports": [{ "name": "proxy", "containerPort": 15001 }] }] },
+                    "status": { "initContainerStatuses": [{ "name": "proxy", "ready": true, "started": true, "state": { "running": { "startedAt": ago(3660) } } }] },
+                }),
+            );
         });
     });
 }
@@ -75,14 +78,21 @@ fn a06_number_that_the_containers_do_not_declare() {
 
 #[test]
 fn a08_pods_carry_extra_labels() {
-    twin(|f| each_pod(f, |p| patch(p, json!({ "metadata": { "labels": { "version": "v2" } } }))));
+    twin(|f| {
+        each_pod(f, |p| {
+            patch(p, json!({ "metadata": { "labels": { "version": "v2" } } }))
+        })
+    });
 }
 
 #[test]
 fn a09_scaled_to_one() {
     twin(|f| {
         f.pods.drain(1..3);
-        patch(Arc::make_mut(&mut f.deployments[0]), json!({ "spec": { "replicas": 1 } }));
+        patch(
+            Arc::make_mut(&mut f.deployments[0]),
+            json!({ "spec": { "replicas": 1 } }),
+        );
         resync(f);
     });
 }
@@ -112,8 +122,15 @@ fn a10_publish_not_ready_addresses() {
 fn a11_pulling_for_thirty_seconds() {
     let d = twin(|f| {
         each_pod(f, |p| {
-            patch(p, json!({ "metadata": { "creationTimestamp": ago(30) }, "status": { "startTime": ago(30) } }));
-            not_ready(p, 30, json!({ "name": "app", "state": { "waiting": { "reason": "ContainerCreating" } } }));
+            patch(
+                p,
+                json!({ "metadata": { "creationTimestamp": ago(30) }, "status": { "startTime": ago(30) } }),
+            );
+            not_ready(
+                p,
+                30,
+                json!({ "name": "app", "state": { "waiting": { "reason": "ContainerCreating" } } }),
+            );
         });
         resync(f);
     });
@@ -126,7 +143,8 @@ fn a12_restarts_of_last_week() {
     let d = twin(|f| {
         each_pod(f, |p| {
             p.status.container_statuses[0].restart_count = 5;
-            p.status.container_statuses[0].last_state = object(json!({ "terminated": { "exitCode": 1, "finishedAt": ago(week) } }));
+            p.status.container_statuses[0].last_state =
+                object(json!({ "terminated": { "exitCode": 1, "finishedAt": ago(week) } }));
         });
     });
     assert_eq!(stage(&d, C::PodsHealthy).reason, R::AllPodsReady);
@@ -141,15 +159,21 @@ fn a12_ready_pods_that_restart_often() {
     });
     let pods = stage(&d, C::PodsHealthy);
     assert_eq!(pods.reason, R::RestartingOften);
-    assert_eq!(pods.recheck_at, Some(now() + jiff::SignedDuration::from_secs(480)));
+    assert_eq!(
+        pods.recheck_at,
+        Some(now() + jiff::SignedDuration::from_secs(480))
+    );
 }
 
 #[test]
 fn a13_rollout_whose_new_pods_are_pending() {
     twin(|f| {
         let mut new = pod("hostnames-77-new", "n1", "", app());
-        patch(Arc::make_mut(&mut new), json!({ "spec": { "nodeName": null }, "status": { "phase": "Pending", "podIP": null, "podIPs": null,
-            "containerStatuses": null, "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable" }] } }));
+        patch(
+            Arc::make_mut(&mut new),
+            json!({ "spec": { "nodeName": null }, "status": { "phase": "Pending", "podIP": null, "podIPs": null,
+            "containerStatuses": null, "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable" }] } }),
+        );
         f.pods.push(new);
     });
 }
@@ -158,7 +182,12 @@ fn a13_rollout_whose_new_pods_are_pending() {
 fn a14_slices_that_are_two_seconds_behind() {
     let d = twin(|f| {
         f.slices.clear();
-        each_pod(f, |p| p.status.conditions.iter_mut().for_each(|c| c.last_transition_time = Some(ago(2).parse().unwrap())));
+        each_pod(f, |p| {
+            p.status
+                .conditions
+                .iter_mut()
+                .for_each(|c| c.last_transition_time = Some(ago(2).parse().unwrap()))
+        });
     });
     assert_eq!(d.recheck_at, Some(now() + jiff::SignedDuration::from_secs(28)));
 }
@@ -167,11 +196,19 @@ fn a14_slices_that_are_two_seconds_behind() {
 fn a14_a_label_that_was_added_two_seconds_ago() {
     twin(|f| {
         f.slices.clear();
-        each_pod(f, |p| patch(p, json!({ "metadata": { "managedFields": [{ "time": ago(2) }] } })));
+        each_pod(f, |p| {
+            patch(
+                p,
+                json!({ "metadata": { "managedFields": [{ "time": ago(2) }] } }),
+            )
+        });
     });
     twin(|f| {
         f.slices.clear();
-        service(f, json!({ "metadata": { "managedFields": [{ "time": ago(2) }] } }));
+        service(
+            f,
+            json!({ "metadata": { "managedFields": [{ "time": ago(2) }] } }),
+        );
     });
 }
 
@@ -179,9 +216,14 @@ fn a14_a_label_that_was_added_two_seconds_ago() {
 fn a14_readiness_gates() {
     let d = twin(|f| {
         each_pod(f, |p| {
-            patch(p, json!({ "spec": { "readinessGates": [{ "conditionType": "lb/attached" }] } }));
+            patch(
+                p,
+                json!({ "spec": { "readinessGates": [{ "conditionType": "lb/attached" }] } }),
+            );
             p.status.conditions[1].last_transition_time = Some(ago(40).parse().unwrap());
-            p.status.conditions[2] = object(json!({ "type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady", "lastTransitionTime": ago(3700) }));
+            p.status.conditions[2] = object(
+                json!({ "type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady", "lastTransitionTime": ago(3700) }),
+            );
         });
         resync(f);
     });
@@ -197,8 +239,14 @@ fn a15_no_selector_but_a_manual_slice() {
 fn a16_two_ports_of_a_manual_slice_matched_by_name() {
     twin(|f| {
         manual(f, "default", &[true]);
-        service(f, json!({ "spec": { "ports": [{ "name": "default", "port": 80 }, { "name": "metrics", "port": 9090 }] } }));
-        patch(Arc::make_mut(&mut f.slices[0]), json!({ "ports": [{ "name": "metrics", "port": 9100 }, { "name": "default", "port": 9376 }] }));
+        service(
+            f,
+            json!({ "spec": { "ports": [{ "name": "default", "port": 80 }, { "name": "metrics", "port": 9090 }] } }),
+        );
+        patch(
+            Arc::make_mut(&mut f.slices[0]),
+            json!({ "ports": [{ "name": "metrics", "port": 9100 }, { "name": "default", "port": 9376 }] }),
+        );
     });
 }
 
@@ -209,7 +257,12 @@ fn a17_external_name_with_a_host_name() {
 
 #[test]
 fn a18_prefer_dual_stack_on_a_single_stack_cluster() {
-    twin(|f| service(f, json!({ "spec": { "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4"] } })));
+    twin(|f| {
+        service(
+            f,
+            json!({ "spec": { "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4"] } }),
+        )
+    });
     let d = twin(|f| service(f, json!({ "spec": { "ipFamilies": ["IPv4", "IPv6"] } })));
     assert_eq!(stage(&d, C::DefinitionValid).reason, R::ValidWithHints);
 }
@@ -220,7 +273,11 @@ fn a20_dns_and_the_pods_of_the_service_allowed() {
         policy(f, "client-egress", egress_to_app());
         let rule = json!({ "to": [{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "kube-system" } } }],
             "ports": [{ "port": 53, "protocol": "UDP" }, { "port": 53, "protocol": "TCP" }] });
-        policy(f, "dns", json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [rule] }));
+        policy(
+            f,
+            "dns",
+            json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [rule] }),
+        );
     });
     assert_eq!(stage(&d, C::NetworkPolicyAllows).reason, R::Allowed);
 }
@@ -229,7 +286,8 @@ fn a20_dns_and_the_pods_of_the_service_allowed() {
 fn a21_one_client_has_a_local_endpoint() {
     twin(|f| {
         local(f);
-        f.pods.push(pod("client-2", "n2", "10.244.2.9", json!({ "app": "client" })));
+        f.pods
+            .push(pod("client-2", "n2", "10.244.2.9", json!({ "app": "client" })));
     });
 }
 
@@ -237,7 +295,10 @@ fn a21_one_client_has_a_local_endpoint() {
 fn a21_external_traffic_policy_local() {
     twin(|f| {
         local(f);
-        service(f, json!({ "spec": { "type": "NodePort", "internalTrafficPolicy": "Cluster", "externalTrafficPolicy": "Local" } }));
+        service(
+            f,
+            json!({ "spec": { "type": "NodePort", "internalTrafficPolicy": "Cluster", "externalTrafficPolicy": "Local" } }),
+        );
     });
 }
 
@@ -256,8 +317,15 @@ fn a28_annotation_present() {
     let d = twin(|f| {
         patch(&mut f.spec, json!({ "clients": { "namespace": "web" } }));
         let mut client = pod("web-1", "n1", "10.244.1.20", json!({ "app": "web" }));
-        patch(Arc::make_mut(&mut client), json!({ "metadata": { "namespace": "web" } }));
-        f.client_namespace = Some(ClientNamespace { name: "web".into(), granted: true, pods: vec![client] });
+        patch(
+            Arc::make_mut(&mut client),
+            json!({ "metadata": { "namespace": "web" } }),
+        );
+        f.client_namespace = Some(ClientNamespace {
+            name: "web".into(),
+            granted: true,
+            pods: vec![client],
+        });
     });
     assert_eq!(stage(&d, C::ServiceReachable).reason, R::NoVantagePoint);
 }
@@ -265,10 +333,18 @@ fn a28_annotation_present() {
 #[test]
 fn headless_services_translate_no_ports() {
     let d = twin(|f| {
-        service(f, json!({ "spec": { "clusterIP": "None", "clusterIPs": ["None"], "ports": [{ "port": 80, "targetPort": "nowhere" }] } }));
+        service(
+            f,
+            json!({ "spec": { "clusterIP": "None", "clusterIPs": ["None"], "ports": [{ "port": 80, "targetPort": "nowhere" }] } }),
+        );
         patch(&mut f.spec, json!({ "ports": [9376] }));
     });
-    for condition in [C::ProxyRulesPresent, C::ProxyForwards, C::ServiceReachable, C::HairpinOK] {
+    for condition in [
+        C::ProxyRulesPresent,
+        C::ProxyForwards,
+        C::ServiceReachable,
+        C::HairpinOK,
+    ] {
         assert_eq!(stage(&d, condition).reason, R::NotApplicable, "{condition}");
     }
 }
@@ -276,13 +352,18 @@ fn headless_services_translate_no_ports() {
 #[test]
 fn only_terminating_endpoints_still_serve() {
     let d = twin(|f| {
-        each_pod(f, |p| patch(p, json!({ "metadata": { "deletionTimestamp": ago(5) } })));
+        each_pod(f, |p| {
+            patch(p, json!({ "metadata": { "deletionTimestamp": ago(5) } }))
+        });
         resync(f);
         for e in &mut Arc::make_mut(&mut f.slices[0]).endpoints {
             e.conditions = object(json!({ "ready": false, "serving": true, "terminating": true }));
         }
     });
-    assert_eq!(stage(&d, C::EndpointsPopulated).reason, R::OnlyTerminatingEndpoints);
+    assert_eq!(
+        stage(&d, C::EndpointsPopulated).reason,
+        R::OnlyTerminatingEndpoints
+    );
 }
 
 #[test]
@@ -290,13 +371,21 @@ fn a_deployment_that_was_just_applied_has_no_pods_yet() {
     let d = twin(|f| {
         f.pods.retain(|p| p.metadata.name.as_deref() == Some("client"));
         f.slices.clear();
-        patch(Arc::make_mut(&mut f.deployments[0]), json!({ "metadata": { "creationTimestamp": ago(1) } }));
+        patch(
+            Arc::make_mut(&mut f.deployments[0]),
+            json!({ "metadata": { "creationTimestamp": ago(1) } }),
+        );
     });
     assert_eq!(stage(&d, C::EndpointsPopulated).reason, R::Pending);
 }
 
 #[test]
 fn services_of_another_proxy_are_left_to_it() {
-    let d = twin(|f| service(f, json!({ "metadata": { "labels": { "service.kubernetes.io/service-proxy-name": "mesh" } } })));
+    let d = twin(|f| {
+        service(
+            f,
+            json!({ "metadata": { "labels": { "service.kubernetes.io/service-proxy-name": "mesh" } } }),
+        )
+    });
     assert_eq!(stage(&d, C::ProxyRulesPresent).reason, R::HandledByAnotherProxy);
 }

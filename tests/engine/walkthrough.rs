@@ -136,15 +136,25 @@ pub fn healthy() -> Facts {
                 "uid": "uid-deployment", "controller": true }] },
         "spec": { "replicas": 3, "template": { "metadata": { "labels": app() } } },
     })))];
-    facts.pods = [("bbpiw", "n1", "10.244.1.5"), ("ly40y", "n2", "10.244.2.6"), ("tlaok", "n3", "10.244.3.7")]
-        .map(|(id, node, ip)| {
-            let mut pod = pod(&format!("hostnames-632524106-{id}"), node, ip, app());
-            owned(Arc::make_mut(&mut pod), "uid-rs");
-            pod
-        })
-        .to_vec();
-    facts.slices = vec![slice("hostnames", &facts.pods, json!({ "name": "default", "port": 9376, "protocol": "TCP" }))];
-    facts.pods.push(pod("client", "n1", "10.244.1.9", json!({ "app": "client" })));
+    facts.pods = [
+        ("bbpiw", "n1", "10.244.1.5"),
+        ("ly40y", "n2", "10.244.2.6"),
+        ("tlaok", "n3", "10.244.3.7"),
+    ]
+    .map(|(id, node, ip)| {
+        let mut pod = pod(&format!("hostnames-632524106-{id}"), node, ip, app());
+        owned(Arc::make_mut(&mut pod), "uid-rs");
+        pod
+    })
+    .to_vec();
+    facts.slices = vec![slice(
+        "hostnames",
+        &facts.pods,
+        json!({ "name": "default", "port": 9376, "protocol": "TCP" }),
+    )];
+    facts
+        .pods
+        .push(pod("client", "n1", "10.244.1.9", json!({ "app": "client" })));
     facts.namespaces = vec![namespace(NS), namespace("kube-system")];
     facts.cluster_dns = Some(dns());
     facts
@@ -152,19 +162,27 @@ pub fn healthy() -> Facts {
 
 /// Makes a ReplicaSet the controller of a Pod.
 pub fn owned(target: &mut Pod, uid: &str) {
-    patch(target, json!({ "metadata": { "ownerReferences": [
+    patch(
+        target,
+        json!({ "metadata": { "ownerReferences": [
         { "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "rs", "uid": uid, "controller": true },
-    ] } }));
+    ] } }),
+    );
 }
 
 pub fn namespace(name: &str) -> Arc<svcdiag::objects::Namespace> {
-    Arc::new(object(json!({ "metadata": { "name": name, "labels": { "kubernetes.io/metadata.name": name } } })))
+    Arc::new(object(
+        json!({ "metadata": { "name": name, "labels": { "kubernetes.io/metadata.name": name } } }),
+    ))
 }
 
 fn dns() -> ClusterDns {
     let pods = ["coredns-1", "coredns-2"].map(|name| {
         let mut pod = pod(name, "n1", "10.244.1.2", json!({ "k8s-app": "kube-dns" }));
-        patch(Arc::make_mut(&mut pod), json!({ "metadata": { "namespace": "kube-system" } }));
+        patch(
+            Arc::make_mut(&mut pod),
+            json!({ "metadata": { "namespace": "kube-system" } }),
+        );
         pod
     });
     ClusterDns {
@@ -184,25 +202,40 @@ pub fn service(facts: &mut Facts, change: Value) {
 
 /// Changes every Pod behind the Service.
 pub fn each_pod(facts: &mut Facts, change: impl Fn(&mut Pod)) {
-    for pod in facts.pods.iter_mut().filter(|p| p.metadata.name.as_ref().unwrap().starts_with("hostnames-")) {
+    for pod in facts
+        .pods
+        .iter_mut()
+        .filter(|p| p.metadata.name.as_ref().unwrap().starts_with("hostnames-"))
+    {
         change(Arc::make_mut(pod));
     }
 }
 
 /// Writes the EndpointSlice anew from the Pods behind the Service, as the endpoints controller would.
 pub fn resync(facts: &mut Facts) {
-    let pods: Vec<Arc<Pod>> =
-        facts.pods.iter().filter(|p| p.metadata.name.as_ref().unwrap().starts_with("hostnames-")).cloned().collect();
-    facts.slices = vec![slice("hostnames", &pods, json!({ "name": "default", "port": 9376, "protocol": "TCP" }))];
+    let pods: Vec<Arc<Pod>> = facts
+        .pods
+        .iter()
+        .filter(|p| p.metadata.name.as_ref().unwrap().starts_with("hostnames-"))
+        .cloned()
+        .collect();
+    facts.slices = vec![slice(
+        "hostnames",
+        &pods,
+        json!({ "name": "default", "port": 9376, "protocol": "TCP" }),
+    )];
 }
 
 /// Makes a Pod not ready since a while: its conditions, and the state of its container.
 pub fn not_ready(pod: &mut Pod, since: i64, container: Value) {
-    patch(pod, json!({ "status": { "conditions": [
+    patch(
+        pod,
+        json!({ "status": { "conditions": [
         { "type": "PodScheduled", "status": "True", "lastTransitionTime": ago(3700) },
         { "type": "ContainersReady", "status": "False", "reason": "ContainersNotReady", "lastTransitionTime": ago(since) },
         { "type": "Ready", "status": "False", "reason": "ContainersNotReady", "lastTransitionTime": ago(since) },
-    ], "containerStatuses": [container] } }));
+    ], "containerStatuses": [container] } }),
+    );
 }
 
 /// Adds a NetworkPolicy to the namespace.
@@ -214,5 +247,8 @@ pub fn policy(facts: &mut Facts, name: &str, spec: Value) {
 
 /// Names the clients.
 pub fn name_clients(facts: &mut Facts) {
-    patch(&mut facts.spec, json!({ "clients": { "podSelector": { "matchLabels": { "app": "client" } } } }));
+    patch(
+        &mut facts.spec,
+        json!({ "clients": { "podSelector": { "matchLabels": { "app": "client" } } } }),
+    );
 }

@@ -1,7 +1,10 @@
 //! The stages below the API: without a node agent their questions stay open, except where they
 //! do not arise for the Service at all.
 
-use super::super::{Facts, Finding, clients::{Clients, Role}};
+use super::super::{
+    Facts, Finding,
+    clients::{Clients, Role},
+};
 use crate::{
     api::Reason,
     objects::{Object, Service},
@@ -15,7 +18,9 @@ const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
 pub(super) fn endpoints_reachable(facts: &Facts) -> Finding {
     match facts.service.as_deref() {
-        Some(service) if service.is_external_name() => Finding::not_applicable("An ExternalName Service has no endpoints."),
+        Some(service) if service.is_external_name() => {
+            Finding::not_applicable("An ExternalName Service has no endpoints.")
+        }
         _ => no_agent("The endpoints were not dialled"),
     }
 }
@@ -62,7 +67,9 @@ pub(super) fn no_clients(facts: &Facts) -> Option<Finding> {
             Reason::NoClientPods,
             match role {
                 Role::Named => "spec.clients.podSelector matches no running Pod.",
-                Role::Candidate | Role::Endpoint => "No running Pod of the namespace can stand for a client (hostNetwork, dnsPolicy).",
+                Role::Candidate | Role::Endpoint => {
+                    "No running Pod of the namespace can stand for a client (hostNetwork, dnsPolicy)."
+                }
             },
         )),
         Clients::Pods { .. } => None,
@@ -84,7 +91,11 @@ fn not_proxied(facts: &Facts) -> Option<Finding> {
     }
     without_address(facts).or_else(|| {
         let headless = service.labels().contains_key(HEADLESS_LABEL);
-        headless.then(|| Finding::not_applicable(format!("The label {HEADLESS_LABEL} keeps kube-proxy from the Service.")))
+        headless.then(|| {
+            Finding::not_applicable(format!(
+                "The label {HEADLESS_LABEL} keeps kube-proxy from the Service."
+            ))
+        })
     })
 }
 
@@ -92,7 +103,11 @@ fn not_proxied(facts: &Facts) -> Option<Finding> {
 fn without_address(facts: &Facts) -> Option<Finding> {
     let service: &Service = facts.service.as_deref()?;
     if service.is_external_name() {
-        return Some(Finding::not_applicable("An ExternalName Service is an alias in DNS only."));
+        return Some(Finding::not_applicable(
+            "An ExternalName Service is an alias in DNS only.",
+        ));
     }
-    service.is_headless().then(|| Finding::not_applicable("A headless Service has no address; clients dial the Pods."))
+    service
+        .is_headless()
+        .then(|| Finding::not_applicable("A headless Service has no address; clients dial the Pods."))
 }

@@ -5,17 +5,23 @@ use std::net::IpAddr;
 
 use super::super::{Facts, Finding, ports, words};
 use crate::{
-    api::{Impact, Reason, PortRef},
+    api::{Impact, PortRef, Reason},
     objects::{IntOrString, Object, Pod, Service, ServicePort},
 };
 
 pub(super) fn judge(facts: &Facts) -> Finding {
-    let Some(service) = facts.service.as_deref() else { return Finding::not_applicable("There is no Service.") };
+    let Some(service) = facts.service.as_deref() else {
+        return Finding::not_applicable("There is no Service.");
+    };
     let subject = Subject {
         facts,
         service,
         ports: ports::judged(facts, service),
-        pods: facts.selected_pods().into_iter().filter(|p| !p.is_terminating()).collect(),
+        pods: facts
+            .selected_pods()
+            .into_iter()
+            .filter(|p| !p.is_terminating())
+            .collect(),
     };
     // In the order of precedence; a fault that leaves nothing working explains more than one of a part.
     let faults: Vec<Finding> = [
@@ -38,7 +44,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if hints.is_empty() {
         return Finding::yes(Reason::Valid, "The definition of the Service is consistent.");
     }
-    Finding::yes(Reason::ValidWithHints, format!("Nothing is wrong, but: {}.", hints.join("; ")))
+    Finding::yes(
+        Reason::ValidWithHints,
+        format!("Nothing is wrong, but: {}.", hints.join("; ")),
+    )
 }
 
 struct Subject<'a> {
@@ -53,7 +62,11 @@ struct Subject<'a> {
 impl Subject<'_> {
     /// The command that opens the Service in an editor.
     fn edit(&self) -> String {
-        format!("`kubectl -n {} edit service {}`", self.facts.namespace, self.service.name())
+        format!(
+            "`kubectl -n {} edit service {}`",
+            self.facts.namespace,
+            self.service.name()
+        )
     }
 
     /// A fault of these ports; of the whole Service, if clients use no others.
@@ -84,10 +97,27 @@ impl Subject<'_> {
         if unlisted.is_empty() {
             return None;
         }
-        let listed: Vec<String> = self.service.spec.ports.iter().map(ServicePort::describe).collect();
-        let listed = if listed.is_empty() { "no port".to_owned() } else { words::list(&listed) };
-        let impact = if self.ports.is_empty() { Impact::All } else { Impact::Some };
-        let message = format!("Clients use port {}, but the Service lists {listed}.", words::list(&unlisted));
+        let listed: Vec<String> = self
+            .service
+            .spec
+            .ports
+            .iter()
+            .map(ServicePort::describe)
+            .collect();
+        let listed = if listed.is_empty() {
+            "no port".to_owned()
+        } else {
+            words::list(&listed)
+        };
+        let impact = if self.ports.is_empty() {
+            Impact::All
+        } else {
+            Impact::Some
+        };
+        let message = format!(
+            "Clients use port {}, but the Service lists {listed}.",
+            words::list(&unlisted)
+        );
         let remediation = format!(
             "Add the port to spec.ports of the Service ({}), or let the clients use a listed port and correct spec.ports of the ServiceDiagnosis.",
             self.edit()
@@ -111,7 +141,11 @@ impl Subject<'_> {
     }
 
     fn numeric_target_port_name(&self) -> Option<Finding> {
-        let numeric: Vec<_> = self.named_targets().into_iter().filter(|(_, name)| is_number(name)).collect();
+        let numeric: Vec<_> = self
+            .named_targets()
+            .into_iter()
+            .filter(|(_, name)| is_number(name))
+            .collect();
         let (port, name) = numeric.first()?;
         Some(self.fault(
             numeric.len(),
@@ -140,7 +174,14 @@ impl Subject<'_> {
             .iter()
             .flat_map(|p| p.long_running())
             .flat_map(|c| &c.ports)
-            .filter_map(|p| Some(format!("{} ({}/{})", p.name.as_ref()?, p.container_port, p.protocol())))
+            .filter_map(|p| {
+                Some(format!(
+                    "{} ({}/{})",
+                    p.name.as_ref()?,
+                    p.container_port,
+                    p.protocol()
+                ))
+            })
             .collect();
         let known: Vec<String> = known.into_iter().collect();
         let known = match known.is_empty() {
@@ -171,7 +212,8 @@ impl Subject<'_> {
         }
         for (port, name) in self.named_targets() {
             for pods in revisions.values() {
-                let (with, without): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|pod| has_port(pod, &name, port));
+                let (with, without): (Vec<&Pod>, Vec<&Pod>) =
+                    pods.iter().partition(|pod| has_port(pod, &name, port));
                 if with.is_empty() || without.is_empty() {
                     continue;
                 }
@@ -200,16 +242,30 @@ impl Subject<'_> {
     fn ip_family_mismatch(&self) -> Option<Finding> {
         let families = self.families();
         let have: BTreeSet<&str> = if self.service.has_selector() {
-            self.pods.iter().flat_map(|p| p.ips()).filter_map(family).collect()
+            self.pods
+                .iter()
+                .flat_map(|p| p.ips())
+                .filter_map(family)
+                .collect()
         } else {
             let used = self.facts.slices.iter().filter(|s| !s.endpoints.is_empty());
-            used.map(|s| s.address_type.as_str()).filter(|t| *t == "IPv4" || *t == "IPv6").collect()
+            used.map(|s| s.address_type.as_str())
+                .filter(|t| *t == "IPv4" || *t == "IPv6")
+                .collect()
         };
-        if self.service.is_external_name() || families.is_empty() || have.is_empty() || !families.is_disjoint(&have) {
+        if self.service.is_external_name()
+            || families.is_empty()
+            || have.is_empty()
+            || !families.is_disjoint(&have)
+        {
             return None;
         }
         let (wants, has) = (join(&families), join(&have));
-        let whose = if self.service.has_selector() { "its Pods have" } else { "its EndpointSlices hold" };
+        let whose = if self.service.has_selector() {
+            "its Pods have"
+        } else {
+            "its EndpointSlices hold"
+        };
         Some(Finding::nothing_works(
             Reason::IPFamilyMismatch,
             format!("The Service is {wants} only, but {whose} {has} addresses only."),
@@ -239,7 +295,9 @@ impl Subject<'_> {
         }
         Some(Finding::nothing_works(
             Reason::ExternalNameIsIP,
-            format!("externalName is the address {name}; DNS would answer with a CNAME to a host of that name, which does not exist."),
+            format!(
+                "externalName is the address {name}; DNS would answer with a CNAME to a host of that name, which does not exist."
+            ),
             format!(
                 "Put a host name into externalName, or make it a Service without selector and give the address in an EndpointSlice: {}.",
                 self.edit()
@@ -251,7 +309,12 @@ impl Subject<'_> {
         if self.service.has_selector() || !self.translates_ports() {
             return None;
         }
-        let slices: Vec<_> = self.facts.slices.iter().filter(|s| !s.endpoints.is_empty()).collect();
+        let slices: Vec<_> = self
+            .facts
+            .slices
+            .iter()
+            .filter(|s| !s.endpoints.is_empty())
+            .collect();
         if slices.is_empty() {
             return None;
         }
@@ -259,7 +322,9 @@ impl Subject<'_> {
             .ports
             .iter()
             .filter(|port| {
-                let same = |p: &&crate::objects::EndpointPort| p.name() == port.name() && p.protocol() == port.protocol();
+                let same = |p: &&crate::objects::EndpointPort| {
+                    p.name() == port.name() && p.protocol() == port.protocol()
+                };
                 !slices.iter().any(|s| s.ports.iter().any(|p| same(&p)))
             })
             .collect();
@@ -270,7 +335,11 @@ impl Subject<'_> {
             .map(|p| format!("\"{}\"/{}", p.name(), p.protocol()))
             .collect();
         let have: Vec<String> = have.into_iter().collect();
-        let have = if have.is_empty() { "no port".to_owned() } else { words::list(&have) };
+        let have = if have.is_empty() {
+            "no port".to_owned()
+        } else {
+            words::list(&have)
+        };
         let mut names: Vec<&str> = slices.iter().map(|s| s.name()).collect();
         names.sort_unstable();
         Some(self.fault(
@@ -298,9 +367,16 @@ impl Subject<'_> {
         let service = self.service;
         if service.is_headless() {
             for wanted in ports::unlisted(self.facts, service) {
-                hints.push(format!("port {} is not listed, which a headless Service does not need", ports::text(wanted)));
+                hints.push(format!(
+                    "port {} is not listed, which a headless Service does not need",
+                    ports::text(wanted)
+                ));
             }
-            for port in self.ports.iter().filter(|p| matches!(p.target_port(), IntOrString::Int(t) if t != p.port)) {
+            for port in self
+                .ports
+                .iter()
+                .filter(|p| matches!(p.target_port(), IntOrString::Int(t) if t != p.port))
+            {
                 hints.push(format!(
                     "a headless Service does not translate ports: clients have to dial {}, not {}",
                     port.target_port(),
@@ -311,24 +387,44 @@ impl Subject<'_> {
         for port in &self.ports {
             hints.extend(self.undeclared(port));
         }
-        if service.spec.type_.as_deref() == Some("LoadBalancer") && service.status.load_balancer.ingress.is_empty() {
-            hints.push("the load balancer has no address yet, so that clients from outside cannot use it".to_owned());
+        if service.spec.type_.as_deref() == Some("LoadBalancer")
+            && service.status.load_balancer.ingress.is_empty()
+        {
+            hints.push(
+                "the load balancer has no address yet, so that clients from outside cannot use it".to_owned(),
+            );
         }
         let families = self.families();
-        let have: BTreeSet<&str> = self.pods.iter().flat_map(|p| p.ips()).filter_map(family).collect();
+        let have: BTreeSet<&str> = self
+            .pods
+            .iter()
+            .flat_map(|p| p.ips())
+            .filter_map(family)
+            .collect();
         let lacking: BTreeSet<&str> = families.difference(&have).copied().collect();
         if !have.is_empty() && !lacking.is_empty() {
-            hints.push(format!("no Pod has an {} address, so that the Service does not work over it", join(&lacking)));
+            hints.push(format!(
+                "no Pod has an {} address, so that the Service does not work over it",
+                join(&lacking)
+            ));
         }
         hints
     }
 
     /// Declared ports that differ from the target port. Declarations are informative only.
     fn undeclared(&self, port: &ServicePort) -> Option<String> {
-        let IntOrString::Int(target) = port.target_port() else { return None };
-        let pod = self.pods.iter().find(|p| p.long_running().any(|c| !c.ports.is_empty()))?;
+        let IntOrString::Int(target) = port.target_port() else {
+            return None;
+        };
+        let pod = self
+            .pods
+            .iter()
+            .find(|p| p.long_running().any(|c| !c.ports.is_empty()))?;
         let declared: Vec<_> = pod.long_running().flat_map(|c| &c.ports).collect();
-        if declared.iter().any(|d| d.container_port == target && d.protocol() == port.protocol()) {
+        if declared
+            .iter()
+            .any(|d| d.container_port == target && d.protocol() == port.protocol())
+        {
             return None;
         }
         if let Some(other) = declared.iter().find(|d| d.container_port == target) {
@@ -339,13 +435,20 @@ impl Subject<'_> {
                 other.protocol()
             ));
         }
-        let declared: Vec<String> = declared.iter().map(|d| format!("{}/{}", d.container_port, d.protocol())).collect();
-        Some(format!("targetPort {target} is not among the declared container ports {}", words::list(&declared)))
+        let declared: Vec<String> = declared
+            .iter()
+            .map(|d| format!("{}/{}", d.container_port, d.protocol()))
+            .collect();
+        Some(format!(
+            "targetPort {target} is not among the declared container ports {}",
+            words::list(&declared)
+        ))
     }
 }
 
 fn has_port(pod: &Pod, name: &str, port: &ServicePort) -> bool {
-    pod.resolve_port(&IntOrString::String(name.to_owned()), port.protocol()).is_some()
+    pod.resolve_port(&IntOrString::String(name.to_owned()), port.protocol())
+        .is_some()
 }
 
 /// What Pods that were made from one template share: the ReplicaSet, or the revision of a

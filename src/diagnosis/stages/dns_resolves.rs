@@ -20,14 +20,24 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 /// DNS), or with one that selects no Pods, cannot be judged from the API.
 fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
     let dns = facts.cluster_dns.as_ref()?;
-    let pods: Vec<&Pod> = dns.pods.iter().map(AsRef::as_ref).filter(|p| !p.has_ended()).collect();
+    let pods: Vec<&Pod> = dns
+        .pods
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|p| !p.has_ended())
+        .collect();
     if pods.is_empty() || pods.iter().any(|p| p.is_ready()) {
         return None;
     }
     let (namespace, name) = (dns.service.namespace(), dns.service.name());
     Some(Finding::nothing_works(
         Reason::ClusterDNSNotReady,
-        format!("None of the {} of cluster DNS ({namespace}/{name}) is ready; no name of a Service resolves.", words::count(pods.len(), "Pod")),
-        format!("Diagnose cluster DNS itself: `svcdiag check {name} -n {namespace}`; its Pods: `kubectl -n {namespace} get pods`."),
+        format!(
+            "None of the {} of cluster DNS ({namespace}/{name}) is ready; no name of a Service resolves.",
+            words::count(pods.len(), "Pod")
+        ),
+        format!(
+            "Diagnose cluster DNS itself: `svcdiag check {name} -n {namespace}`; its Pods: `kubectl -n {namespace} get pods`."
+        ),
     ))
 }

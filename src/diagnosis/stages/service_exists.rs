@@ -9,10 +9,18 @@ const NEAR: usize = 2;
 pub(super) fn judge(facts: &Facts) -> Finding {
     let (name, namespace) = (&facts.spec.service_name, &facts.namespace);
     if facts.service.is_some() {
-        return Finding::yes(Reason::ServiceFound, format!("Service {namespace}/{name} exists."));
+        return Finding::yes(
+            Reason::ServiceFound,
+            format!("Service {namespace}/{name} exists."),
+        );
     }
     let mut message = format!("There is no Service {name} in namespace {namespace}");
-    let mut near: Vec<&str> = facts.other_services.iter().map(String::as_str).filter(|s| is_near(name, s)).collect();
+    let mut near: Vec<&str> = facts
+        .other_services
+        .iter()
+        .map(String::as_str)
+        .filter(|s| is_near(name, s))
+        .collect();
     near.sort_unstable();
     if !near.is_empty() {
         message.push_str(&format!("; similar names there: {}", words::list(&near)));
@@ -38,7 +46,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
              `kubectl -n {namespace} expose deployment {name} --port=PORT --target-port=TARGET`."
         )
     } else {
-        format!("Create the Service: `kubectl -n {namespace} expose deployment {name} --port=PORT --target-port=TARGET`.")
+        format!(
+            "Create the Service: `kubectl -n {namespace} expose deployment {name} --port=PORT --target-port=TARGET`."
+        )
     };
     Finding::nothing_works(Reason::ServiceNotFound, message, remediation)
 }
