@@ -2,5 +2,15 @@
 //!
 //! It exists to put a real HTTP API (and, later, real kernel state) in front of the real
 //! binary, and knows nothing of svcdiag but its CRDs and its command lines.
+//!
+//! [`cluster::Cluster`] starts an API server and the stand-in [`controllers`] around it; a
+//! [`faults::Scene`] puts the walk-through of "Debug Services" into a namespace; the
+//! [`faults`] break it in the ways the catalogue lists and mend it again.
 
 pub mod apiserver;
+pub mod cluster;
+pub mod controllers;
+pub mod error;
+pub mod faults;
+pub mod kubectl;
+pub mod svcdiag;

@@ -1,0 +1,139 @@
+//! The scheduler: a node for every Pod, by node selector, spreading siblings over the nodes.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::Controller;
+use kube::runtime::controller::{Action, Config};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+
+use super::{Outcome, done, drain, everything, retry};
+use crate::error::{Context, RequestError};
+
+/// A Pod that fits nowhere is looked at again: a node or its labels may have changed.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Runs until dropped.
+pub(super) async fn run(client: Client) {
+    // One Pod at a time: siblings are spread by counting those already placed.
+    let controller = Controller::new(Api::<Pod>::all(client.clone()), everything())
+        .with_config(Config::default().concurrency(1));
+    drain("scheduler", controller.run(reconcile, retry, Arc::new(client))).await;
+}
+
+async fn reconcile(seen: Arc<Pod>, client: Arc<Client>) -> Outcome {
+    if is_placed(&seen) || seen.metadata.deletion_timestamp.is_some() {
+        return done();
+    }
+    let namespace = seen.namespace().unwrap_or_default();
+    let what = || format!("Pod {namespace}/{}", seen.name_any());
+    let api = Api::<Pod>::namespaced((*client).clone(), &namespace);
+    let nodes = Api::<Node>::all((*client).clone())
+        .list(&ListParams::default())
+        .await
+        .during("list", || "the Nodes".to_owned())?
+        .items;
+    let siblings = api.list(&ListParams::default()).await.during("list", || format!("the Pods of {namespace}"))?.items;
+    // The live state, in case our own binding has not reached the watch yet.
+    let Some(pod) = siblings.iter().find(|pod| pod.uid() == seen.uid()) else { return done() };
+    if is_placed(pod) {
+        return done();
+    }
+    match choose(pod, &nodes, &siblings) {
+        Some(node) => {
+            bind(&api, pod, &node).await.during("bind", what)?;
+            done()
+        }
+        None => {
+            report_unschedulable(&api, pod, nodes.len()).await?;
+            Ok(Action::requeue(LOOK_AGAIN))
+        }
+    }
+}
+
+fn is_placed(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|name| !name.is_empty()))
+}
+
+/// The fitting node with the fewest siblings, then with the fewest Pods of the namespace.
+fn choose(pod: &Pod, nodes: &[Node], others: &[Pod]) -> Option<String> {
+    let owner = |pod: &Pod| pod.owner_references().first().map(|owner| owner.uid.clone());
+    let ours = owner(pod);
+    nodes
+        .iter()
+        .filter(|node| fits(pod, node))
+        .map(|node| {
+            let name = node.name_any();
+            let here = others.iter().filter(|other| {
+                other.metadata.deletion_timestamp.is_none()
+                    && other.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&name)
+            });
+            let (siblings, all) = here.fold((0, 0), |(siblings, all), other| {
+                (siblings + u32::from(ours.is_some() && owner(other) == ours), all + 1)
+            });
+            (siblings, all, name)
+        })
+        .min()
+        .map(|(_, _, name)| name)
+}
+
+fn fits(pod: &Pod, node: &Node) -> bool {
+    let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+    let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+    !cordoned
+        && selector.is_none_or(|selector| selector.iter().all(|(key, value)| node.labels().get(key) == Some(value)))
+}
+
+async fn bind(api: &Api<Pod>, pod: &Pod, node: &str) -> Result<(), kube::Error> {
+    let binding = Binding {
+        metadata: ObjectMeta {
+            name: Some(pod.name_any()),
+            namespace: pod.namespace(),
+            uid: pod.uid(),
+            ..ObjectMeta::default()
+        },
+        target: ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(node.to_owned()),
+            ..ObjectReference::default()
+        },
+    };
+    let answer: serde_json::Value =
+        api.create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding).await?;
+    tracing::trace!(%answer, "bound");
+    Ok(())
+}
+
+async fn report_unschedulable(api: &Api<Pod>, pod: &Pod, nodes: usize) -> Result<(), RequestError> {
+    let message = format!(
+        "0/{nodes} nodes are available: {nodes} node(s) didn't match Pod's node affinity/selector. \
+         preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling."
+    );
+    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    if conditions.iter().any(|one| one.type_ == "PodScheduled" && one.message.as_ref() == Some(&message)) {
+        return Ok(());
+    }
+    conditions.retain(|condition| condition.type_ != "PodScheduled");
+    conditions.push(PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some("Unschedulable".to_owned()),
+        message: Some(message),
+        last_transition_time: Some(Time(Timestamp::now())),
+        last_probe_time: None,
+        observed_generation: pod.metadata.generation,
+    });
+    let patch = json!({
+        "metadata": { "resourceVersion": pod.resource_version() },
+        "status": { "phase": "Pending", "conditions": conditions },
+    });
+    api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .during("report as unschedulable", || format!("Pod {}/{}", pod.namespace().unwrap_or_default(), pod.name_any()))?;
+    Ok(())
+}

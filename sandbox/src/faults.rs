@@ -1,0 +1,190 @@
+//! The faults of the walk-through, as data: what to do to a healthy scene, and what svcdiag must
+//! say about it.
+//!
+//! The catalogue is YAML (`manifests/faults/*.yaml`), one entry for each row of the fault table,
+//! with its healthy twins: the nearest odd-but-right configurations, on which nothing may be
+//! False. A step edits, deletes or creates objects; the [`Scene`] keeps a journal of how every
+//! touched object was before, so undoing needs no code of its own.
+//!
+//! ```text
+//! catalogue() -> Fault { steps } -> inject(&Scene) -> objects change, journal grows
+//!                                   undo(&Scene)   <- journal, backwards
+//! ```
+
+mod expected;
+mod journal;
+pub mod kinds;
+mod scene;
+mod steps;
+
+use serde::Deserialize;
+
+use crate::error::RequestError;
+pub use expected::{Expected, ExpectedCondition, Verdict};
+pub use scene::Scene;
+pub use steps::Step;
+
+/// One file for each stage of the decision tree.
+const FILES: [(&str, &str); 6] = [
+    ("service.yaml", include_str!("../manifests/faults/service.yaml")),
+    ("definition.yaml", include_str!("../manifests/faults/definition.yaml")),
+    ("pods.yaml", include_str!("../manifests/faults/pods.yaml")),
+    ("endpoints.yaml", include_str!("../manifests/faults/endpoints.yaml")),
+    ("policy.yaml", include_str!("../manifests/faults/policy.yaml")),
+    ("diagnosis.yaml", include_str!("../manifests/faults/diagnosis.yaml")),
+];
+
+/// A row of the fault table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fault {
+    /// `A08`; a second way to the same row has a suffix, as in `A09-statefulset`.
+    pub id: String,
+    /// What is broken, in one line.
+    pub title: String,
+    /// What svcdiag must say.
+    pub expected: Expected,
+    /// How long svcdiag may take to say so.
+    #[serde(default = "default_patience")]
+    pub within_seconds: u64,
+    /// Whether it breaks something that all namespaces share: not to be run beside others.
+    #[serde(default)]
+    pub exclusive: bool,
+    /// Why a current API server cannot be brought into this state, if it cannot.
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// What to do to the scene.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    /// The nearest healthy configurations.
+    #[serde(default)]
+    pub twins: Vec<Twin>,
+}
+
+/// A configuration that looks like a fault and is none.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Twin {
+    /// The fault that it resembles; filled in by [`catalogue`].
+    #[serde(default)]
+    pub fault: String,
+    /// What is odd but right about it.
+    pub title: String,
+    /// Whether it touches something that all namespaces share.
+    #[serde(default)]
+    pub exclusive: bool,
+    /// What to do to the scene.
+    pub steps: Vec<Step>,
+}
+
+fn default_patience() -> u64 {
+    20
+}
+
+/// Why a fault could not be injected or undone.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the catalogue or of the walk-through.
+    #[error("{file} is not what it should be: {message}")]
+    Manifest {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The row describes a state that the API server does not let anybody create.
+    #[error("{id} cannot be injected: {reason}")]
+    Refused {
+        /// Which fault.
+        id: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A step that makes no sense on the objects as they are.
+    #[error("step on {target}: {message}")]
+    Step {
+        /// The object that the step names.
+        target: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// Something did not come about in time.
+    #[error("{what} did not happen within {} s; {found}", within.as_secs())]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        within: std::time::Duration,
+        /// How things were at the end.
+        found: String,
+    },
+    /// A request.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// All faults, in the order of the table.
+pub fn catalogue() -> Result<Vec<Fault>, Error> {
+    let mut faults = Vec::new();
+    for (file, text) in FILES {
+        let some: Vec<Fault> = serde_saphyr::from_str(text)
+            .map_err(|error| Error::Manifest { file: file.to_owned(), message: error.to_string() })?;
+        faults.extend(some);
+    }
+    for fault in &mut faults {
+        for twin in &mut fault.twins {
+            twin.fault.clone_from(&fault.id);
+        }
+    }
+    faults.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(faults)
+}
+
+impl Fault {
+    /// Breaks a healthy scene in this way. A failed injection is to be undone as well.
+    pub async fn inject(&self, scene: &Scene) -> Result<(), Error> {
+        if let Some(reason) = &self.refused {
+            return Err(Error::Refused { id: self.id.clone(), reason: reason.clone() });
+        }
+        steps::take(scene, &self.steps).await
+    }
+
+    /// Brings every object back into the state before.
+    pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
+        journal::undo(scene).await
+    }
+}
+
+impl Twin {
+    /// Brings a healthy scene into this configuration.
+    pub async fn apply(&self, scene: &Scene) -> Result<(), Error> {
+        steps::take(scene, &self.steps).await
+    }
+
+    /// Brings every object back into the state before.
+    pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
+        journal::undo(scene).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_has_every_row_of_level_a() {
+        let faults = catalogue().unwrap();
+        for number in 1..=28 {
+            let id = format!("A{number:02}");
+            assert!(faults.iter().any(|fault| fault.id == id), "{id} is missing");
+        }
+    }
+
+    #[test]
+    fn every_row_says_how_to_get_there_or_why_not() {
+        for fault in catalogue().unwrap() {
+            assert!(fault.refused.is_some() || !fault.steps.is_empty(), "{}", fault.id);
+            assert!(fault.twins.iter().all(|twin| twin.fault == fault.id));
+        }
+    }
+}

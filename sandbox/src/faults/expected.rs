@@ -1,0 +1,195 @@
+//! What svcdiag must say about a fault, and reading what it said.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The stages of the decision tree, in causal order. `Ready`, `Reconciling` and `Stalled` are
+/// conditions too, but sum up instead of judging.
+const STAGES: [&str; 12] = [
+    "ServiceExists",
+    "DefinitionValid",
+    "PodsHealthy",
+    "EndpointsPopulated",
+    "NetworkPolicyAllows",
+    "EndpointsReachable",
+    "KubeProxyHealthy",
+    "ProxyRulesPresent",
+    "ProxyForwards",
+    "ServiceReachable",
+    "DNSResolves",
+    "HairpinOK",
+];
+
+/// What svcdiag must say.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Expected {
+    /// Ready is False with this root cause.
+    RootCause {
+        /// The stage that is False.
+        condition: String,
+        /// Its reason.
+        reason: String,
+    },
+    /// Ready is not False, and these conditions say so.
+    NotFalse(Vec<ExpectedCondition>),
+}
+
+/// A condition of a diagnosis.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectedCondition {
+    /// `PodsHealthy`, `Ready`, ...
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// True, False or Unknown.
+    pub status: String,
+    /// Its reason.
+    pub reason: String,
+}
+
+/// A ServiceDiagnosis' status, read without svcdiag's types.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    conditions: Vec<ExpectedCondition>,
+    root_cause: Option<(String, String)>,
+    current: bool,
+}
+
+impl Verdict {
+    /// Reads a ServiceDiagnosis.
+    pub fn read(diagnosis: &Value) -> Self {
+        let status = &diagnosis["status"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        let root_cause = status.get("rootCause").filter(|cause| cause.is_object());
+        let generation = diagnosis["metadata"]["generation"].as_i64();
+        Self {
+            conditions: conditions
+                .map(|condition| ExpectedCondition {
+                    kind: text(&condition["type"]),
+                    status: text(&condition["status"]),
+                    reason: text(&condition["reason"]),
+                })
+                .collect(),
+            root_cause: root_cause.map(|cause| (text(&cause["condition"]), text(&cause["reason"]))),
+            current: generation.is_some() && status["observedGeneration"].as_i64() == generation,
+        }
+    }
+
+    /// The condition of this type.
+    pub fn condition(&self, kind: &str) -> Option<&ExpectedCondition> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
+    /// Stages that are False, in causal order.
+    pub fn broken_stages(&self) -> Vec<&str> {
+        STAGES.into_iter().filter(|stage| self.is(stage, "False")).collect()
+    }
+
+    /// Whether nothing is False and the API-level questions are answered with yes.
+    pub fn is_healthy(&self) -> bool {
+        self.current
+            && self.broken_stages().is_empty()
+            && !self.is("Ready", "False")
+            && ["ServiceExists", "DefinitionValid", "PodsHealthy", "EndpointsPopulated", "NetworkPolicyAllows"]
+                .into_iter()
+                .all(|stage| self.is(stage, "True"))
+    }
+
+    fn is(&self, kind: &str, status: &str) -> bool {
+        self.condition(kind).is_some_and(|condition| condition.status == status)
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.root_cause, self.condition("Ready")) {
+            (Some((condition, reason)), _) => write!(formatter, "{condition}/{reason}"),
+            (None, Some(ready)) => write!(formatter, "Ready {}/{}", ready.status, ready.reason),
+            (None, None) => write!(formatter, "no verdict yet"),
+        }
+    }
+}
+
+impl Expected {
+    /// Whether the verdict is the expected one, with nothing False before the root cause.
+    pub fn is_met_by(&self, verdict: &Verdict) -> bool {
+        verdict.current
+            && match self {
+                Self::RootCause { condition, reason } => {
+                    verdict.is("Ready", "False")
+                        && verdict.root_cause.as_ref().is_some_and(|(a, b)| (a, b) == (condition, reason))
+                        && verdict.broken_stages().first() == Some(&condition.as_str())
+                }
+                Self::NotFalse(conditions) => {
+                    !verdict.is("Ready", "False")
+                        && conditions.iter().all(|wanted| verdict.condition(&wanted.kind) == Some(wanted))
+                }
+            }
+    }
+
+    /// What the verdict says about the matter, to be shown beside [`Expected`].
+    pub fn found_in(&self, verdict: &Verdict) -> String {
+        match self {
+            Self::NotFalse(conditions) if !verdict.is("Ready", "False") => conditions
+                .iter()
+                .map(|wanted| verdict.condition(&wanted.kind).map_or_else(|| "nothing".to_owned(), ToString::to_string))
+                .collect::<Vec<_>>()
+                .join(", "),
+            _ => verdict.to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for Expected {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::RootCause { condition, reason } => write!(formatter, "{condition}/{reason}"),
+            Self::NotFalse(conditions) => {
+                let texts: Vec<String> = conditions.iter().map(ToString::to_string).collect();
+                formatter.write_str(&texts.join(", "))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for ExpectedCondition {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} {}/{}", self.kind, self.status, self.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn diagnosis(observed: i64) -> Value {
+        json!({
+            "metadata": { "generation": 2 },
+            "status": {
+                "observedGeneration": observed,
+                "conditions": [
+                    { "type": "Ready", "status": "False", "reason": "ScaledToZero" },
+                    { "type": "EndpointsPopulated", "status": "False", "reason": "ScaledToZero" },
+                ],
+                "rootCause": { "condition": "EndpointsPopulated", "reason": "ScaledToZero" },
+            },
+        })
+    }
+
+    fn scaled_to_zero() -> Expected {
+        Expected::RootCause { condition: "EndpointsPopulated".into(), reason: "ScaledToZero".into() }
+    }
+
+    #[test]
+    fn the_expected_root_cause_is_recognised() {
+        assert!(scaled_to_zero().is_met_by(&Verdict::read(&diagnosis(2))));
+    }
+
+    #[test]
+    fn a_verdict_on_an_older_generation_does_not_count() {
+        assert!(!scaled_to_zero().is_met_by(&Verdict::read(&diagnosis(1))));
+    }
+}

@@ -1,0 +1,80 @@
+//! How every object was before a fault touched it, and the way back.
+
+use kube::api::{DynamicObject, PostParams};
+use serde_json::Value;
+
+use super::kinds::Target;
+use super::{Error, Scene, steps};
+use crate::error::Context;
+
+/// An object as it was before it was first touched.
+pub(super) struct Entry {
+    target: Target,
+    /// `None`: it did not exist.
+    before: Option<DynamicObject>,
+    /// Controllers replace it as they like: if it is gone, it need not come back.
+    passing: bool,
+}
+
+/// Writes down how the object is, unless that was done before.
+pub(super) async fn note(scene: &Scene, target: &Target, passing: bool) -> Result<(), Error> {
+    let mut journal = scene.journal().lock().await;
+    if journal.iter().any(|entry| entry.target == *target) {
+        return Ok(());
+    }
+    let before =
+        target.api(scene.client()).get_opt(&target.name).await.during("get", || target.to_string())?;
+    journal.push(Entry { target: target.clone(), before, passing });
+    Ok(())
+}
+
+/// Goes back through the journal. An entry that cannot be restored stays, for another try.
+pub(super) async fn undo(scene: &Scene) -> Result<(), Error> {
+    let mut journal = scene.journal().lock().await;
+    while let Some(entry) = journal.last() {
+        restore(scene, entry).await?;
+        journal.pop();
+    }
+    Ok(())
+}
+
+async fn restore(scene: &Scene, entry: &Entry) -> Result<(), Error> {
+    let target = &entry.target;
+    let Some(before) = &entry.before else { return steps::delete(scene, target).await };
+    let api = target.api(scene.client());
+    for attempt in 1.. {
+        let now = api.get_opt(&target.name).await.during("get", || target.to_string())?;
+        let Some(now) = now else {
+            return if entry.passing { Ok(()) } else { steps::create(scene, target, &steps::fresh(before)).await };
+        };
+        if now.metadata.uid != before.metadata.uid {
+            if entry.passing {
+                return Ok(());
+            }
+            steps::delete(scene, target).await?;
+            return steps::create(scene, target, &steps::fresh(before)).await;
+        }
+        let back = as_before(&now, before);
+        match api.replace(&target.name, &PostParams::default(), &back).await.during("restore", || target.to_string()) {
+            Err(error) if error.is_conflict() && attempt < 10 => continue,
+            result => return Ok(result.map(|_| ())?),
+        }
+    }
+    Ok(())
+}
+
+/// The present object with the content it had; what the server keeps about it stays.
+fn as_before(now: &DynamicObject, before: &DynamicObject) -> DynamicObject {
+    let mut back = now.clone();
+    back.metadata.labels.clone_from(&before.metadata.labels);
+    back.metadata.annotations.clone_from(&before.metadata.annotations);
+    let status = now.data.get("status").cloned();
+    back.data.clone_from(&before.data);
+    if let Value::Object(data) = &mut back.data {
+        match status {
+            Some(status) => drop(data.insert("status".to_owned(), status)),
+            None => drop(data.remove("status")),
+        }
+    }
+    back
+}
