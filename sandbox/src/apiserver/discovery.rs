@@ -122,61 +122,59 @@ pub(crate) fn aggregated(registry: &Registry, core: bool) -> Value {
     json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items })
 }
 
-/// `/openapi/v3`: the groups that have a document.
+/// `/openapi/v3`: the documents, one for each group.
 pub(crate) fn openapi_index(registry: &Registry) -> Value {
     let mut paths = Map::new();
-    for r in registry.all().filter(|r| r.custom.is_some()) {
-        let path = format!("apis/{}/{}", r.group, r.version);
-        paths.insert(
-            path.clone(),
-            json!({ "serverRelativeURL": format!("/openapi/v3/{path}") }),
-        );
+    for (group, version) in groups(registry).keys() {
+        let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+        paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}") }));
     }
     json!({ "paths": paths })
 }
 
-/// The OpenAPI document of a group of custom kinds.
+/// The OpenAPI document of a group. It has the operations of all kinds, by which kubectl learns that
+/// the server checks fields itself, and the schemas of custom kinds.
 pub(crate) fn openapi(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    let groups = groups(registry);
+    let resources = groups.get(&(group, version))?;
     let (mut paths, mut schemas) = (Map::new(), Map::new());
-    for r in registry
-        .all()
-        .filter(|r| r.group == group && r.version == version)
-    {
-        let custom = r.custom.as_ref()?;
+    for r in resources {
         let gvk = json!({ "group": r.group, "version": r.version, "kind": r.kind });
-        let mut reversed: Vec<&str> = r.group.split('.').collect();
-        reversed.reverse();
-        let name = format!("{}.{}.{}", reversed.join("."), r.version, r.kind);
-        let mut schema = custom.schema().clone();
-        schema["properties"]["apiVersion"] = json!({ "type": "string", "description": "APIVersion defines the versioned schema of this representation of an object." });
-        schema["properties"]["kind"] = json!({ "type": "string", "description": "Kind is a string value representing the REST resource this object represents." });
-        schema["properties"]["metadata"] =
-            json!({ "type": "object", "description": "Standard object's metadata." });
-        schema["x-kubernetes-group-version-kind"] = json!([gvk]);
-        schemas.insert(name.clone(), schema);
-        let scope = if r.namespaced {
-            "/namespaces/{namespace}"
-        } else {
-            ""
-        };
-        let base = format!("/apis/{group}/{version}{scope}/{}", r.plural);
+        let schema = r.custom.as_ref().map(|custom| {
+            let name = schema_name(r);
+            schemas.insert(name.clone(), described(custom.schema().clone(), &gvk));
+            json!({ "$ref": format!("#/components/schemas/{name}") })
+        });
         let operation = |action: &str| {
-            let body = json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{name}") } } });
+            let body = json!({ "application/json": { "schema": schema.clone().unwrap_or_else(|| json!({ "type": "object" })) } });
             json!({ "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk,
                 "parameters": [{ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } }],
                 "responses": { "200": { "description": "OK", "content": body } } })
         };
-        paths.insert(
-            base.clone(),
-            json!({ "get": operation("list"), "post": operation("post") }),
-        );
-        paths.insert(
-            format!("{base}/{{name}}"),
-            json!({ "get": operation("get"), "put": operation("put"), "patch": operation("patch") }),
-        );
+        let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
+        let scope = if r.namespaced { "/namespaces/{namespace}" } else { "" };
+        let base = format!("{root}{scope}/{}", r.plural);
+        paths.insert(base.clone(), json!({ "get": operation("list"), "post": operation("post") }));
+        let one = json!({ "get": operation("get"), "put": operation("put"), "patch": operation("patch") });
+        paths.insert(format!("{base}/{{name}}"), one);
     }
     let info = json!({ "title": "svcdiag sandbox", "version": "v1" });
-    (!schemas.is_empty()).then(
-        || json!({ "openapi": "3.0.0", "info": info, "paths": paths, "components": { "schemas": schemas } }),
-    )
+    Some(json!({ "openapi": "3.0.0", "info": info, "paths": paths, "components": { "schemas": schemas } }))
+}
+
+/// `dev.svcdiag.v1alpha1.ServiceDiagnosis`.
+fn schema_name(r: &Resource) -> String {
+    let mut group: Vec<&str> = r.group.split('.').collect();
+    group.reverse();
+    format!("{}.{}.{}", group.join("."), r.version, r.kind)
+}
+
+/// A CRD's schema with the fields that every object has.
+fn described(mut schema: Value, gvk: &Value) -> Value {
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    schema["properties"]["apiVersion"] = text("APIVersion defines the versioned schema of this representation of an object.");
+    schema["properties"]["kind"] = text("Kind is a string value representing the REST resource this object represents.");
+    schema["properties"]["metadata"] = json!({ "type": "object", "description": "Standard object's metadata." });
+    schema["x-kubernetes-group-version-kind"] = json!([gvk]);
+    schema
 }

@@ -76,6 +76,7 @@ async fn answer(server: &Server, request: Request) -> Result<Response, Failure> 
         (&Method::GET, false) => call.list(),
         (&Method::GET, true) => call.get(),
         (&Method::POST, false) => call.create(&bytes),
+        (&Method::POST, true) if call.target.subresource.as_deref() == Some("binding") => call.bind(&bytes),
         (&Method::PUT, true) => call.update(&bytes),
         (&Method::PATCH, true) => call.patch(&bytes),
         (&Method::DELETE, true) => call.delete(&bytes),
@@ -95,6 +96,7 @@ fn fixed(server: &Server, path: &str, headers: &HeaderMap) -> Option<Result<Resp
             ([(header::CONTENT_TYPE, kind)], value.to_string()).into_response()
         ))
     };
+    let found = |value: Option<Value>| Some(value.map(|v| Json(v).into_response()).ok_or_else(Failure::no_such_path));
     let steps: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     server.store.with(|state| match steps.as_slice() {
         ["version"] => ok(discovery::version()),
@@ -103,27 +105,12 @@ fn fixed(server: &Server, path: &str, headers: &HeaderMap) -> Option<Result<Resp
         ["apis"] if aggregated => discovered(discovery::aggregated(&state.registry, false)),
         ["api"] => ok(json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] })),
         ["apis"] => ok(discovery::group_list(&state.registry)),
-        ["api", version] => Some(
-            discovery::resource_list(&state.registry, "", version)
-                .map(|v| Json(v).into_response())
-                .ok_or_else(Failure::no_such_path),
-        ),
-        ["apis", group] => Some(
-            discovery::group(&state.registry, group)
-                .map(|v| Json(v).into_response())
-                .ok_or_else(Failure::no_such_path),
-        ),
-        ["apis", group, version] => Some(
-            discovery::resource_list(&state.registry, group, version)
-                .map(|v| Json(v).into_response())
-                .ok_or_else(Failure::no_such_path),
-        ),
+        ["api", version] => found(discovery::resource_list(&state.registry, "", version)),
+        ["apis", group] => found(discovery::group(&state.registry, group)),
+        ["apis", group, version] => found(discovery::resource_list(&state.registry, group, version)),
         ["openapi", "v3"] => ok(discovery::openapi_index(&state.registry)),
-        ["openapi", "v3", "apis", group, version] => Some(
-            discovery::openapi(&state.registry, group, version)
-                .map(|v| Json(v).into_response())
-                .ok_or_else(Failure::no_such_path),
-        ),
+        ["openapi", "v3", "apis", group, version] => found(discovery::openapi(&state.registry, group, version)),
+        ["openapi", "v3", "api", version] => found(discovery::openapi(&state.registry, "", version)),
         ["openapi", ..] => Some(Err(Failure::no_such_path())),
         _ => None,
     })
@@ -435,6 +422,25 @@ impl Call<'_> {
             })
         })?;
         Ok(Json(scale(&object)).into_response())
+    }
+
+    /// Puts a Pod on a node.
+    fn bind(&self, bytes: &[u8]) -> Result<Response, Failure> {
+        let node = parse(bytes)?["target"]["name"].clone();
+        let target = Target { subresource: None, ..self.target.clone() };
+        let write = Write { target: &target, ..self.write() };
+        self.with(|s| {
+            write.patch(s, |pod| {
+                if pod["spec"]["nodeName"].is_string() {
+                    let name = target.name.as_deref().unwrap_or_default();
+                    return Err(Failure::conflict(&target.resource, name, "the pod is already assigned to a node"));
+                }
+                pod["spec"]["nodeName"] = node;
+                Ok(())
+            })
+        })?;
+        let done = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+        Ok((StatusCode::CREATED, Json(done)).into_response())
     }
 
     fn delete(&self, bytes: &[u8]) -> Result<Response, Failure> {

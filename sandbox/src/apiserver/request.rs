@@ -13,7 +13,7 @@ pub(crate) struct Target {
     pub resource: Arc<Resource>,
     pub namespace: Option<String>,
     pub name: Option<String>,
-    /// status or scale.
+    /// status, scale or binding.
     pub subresource: Option<String>,
 }
 
@@ -42,6 +42,7 @@ impl Target {
             Some("status") => resource.status,
             Some("scale") => resource.scale,
             Some("finalize") => resource.plural == "namespaces",
+            Some("binding") => resource.plural == "pods",
             Some(_) => false,
         };
         let scoped = resource.namespaced || namespace.is_none();
