@@ -3,4 +3,5 @@
 pub mod api;
 pub mod check;
 pub mod diagnosis;
+pub mod inventory;
 pub mod objects;

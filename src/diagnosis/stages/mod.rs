@@ -8,7 +8,7 @@ mod network_policy_allows;
 mod pods_healthy;
 mod service_exists;
 
-use super::{Facts, Finding};
+use super::{Facts, Finding, Verdict};
 use crate::api::{ConditionType as C, Reason};
 
 /// A question of the page.
@@ -93,11 +93,23 @@ pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
         } else if let Some(by) = answers.iter().find(|(c, f)| stage.needs.contains(c) && blocks(f)) {
             Finding::blocked(by.0)
         } else {
-            (stage.judge)(facts)
+            on_full_evidence(facts, (stage.judge)(facts))
         };
         answers.push((stage.condition, finding));
     }
     answers
+}
+
+/// Nobody is blamed on evidence with gaps: where Pods, slices or the Service could not be read,
+/// what looks like a fault may be what is missing.
+fn on_full_evidence(facts: &Facts, finding: Finding) -> Finding {
+    let gap = ["services", "endpointslices", "pods"].iter().find_map(|resource| facts.why_unreadable(resource));
+    match gap {
+        Some(why) if matches!(finding.verdict, Verdict::False { .. }) => {
+            Finding::unknown(Reason::ProbeFailed, format!("Not judged, because not everything could be read: {why}."))
+        }
+        _ => finding,
+    }
 }
 
 /// Whether an answer leaves the stages that need it without meaning: nothing works, or it is not

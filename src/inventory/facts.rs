@@ -1,0 +1,104 @@
+//! From the Inventory to the Facts about one diagnosis.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::Inventory;
+use crate::{
+    api::{ServiceDiagnosisSpec, ServiceDiagnosisStatus},
+    diagnosis::{ClientNamespace, ClusterDns, Facts, Unreadable},
+    objects::{EndpointSlice, Object, Pod, Service, grants_clients_to, matches_labels},
+};
+
+/// Where cluster DNS is looked for: upstream's names and OpenShift's.
+pub const CLUSTER_DNS: [(&str, &str); 3] =
+    [("kube-system", "kube-dns"), ("kube-system", "coredns"), ("openshift-dns", "dns-default")];
+
+/// Kinds whose unparsable objects leave a gap in the Facts, with their plural.
+const GAPS: [(&str, &str); 4] =
+    [("Service", "services"), ("EndpointSlice", "endpointslices"), ("Pod", "pods"), ("NetworkPolicy", "networkpolicies")];
+
+impl Inventory {
+    /// Everything that the verdict on a Service can depend on.
+    #[must_use]
+    pub fn facts(
+        &self,
+        namespace: &str,
+        spec: ServiceDiagnosisSpec,
+        previous: Option<&ServiceDiagnosisStatus>,
+        now: Timestamp,
+        name_other_namespaces: bool,
+    ) -> Facts {
+        let mut facts = Facts::new(now, namespace, spec);
+        let name = facts.spec.service_name.clone();
+        facts.name_other_namespaces = name_other_namespaces;
+        facts.not_ready_since = previous.and_then(not_ready_since);
+        facts.service = self.services.get(namespace, &name).cloned();
+        if facts.service.is_none() {
+            // Only a Service that is not there is looked for under other names and in other places.
+            facts.other_services = self.services.of(namespace).map(|s| s.name().to_owned()).collect();
+            let others = self.services.0.iter().filter(|(ns, of)| *ns != namespace && of.contains_key(&name));
+            facts.namesakes = others.map(|(ns, _)| ns.clone()).collect();
+        }
+        facts.slices = self.slices_of(namespace, &name).cloned().collect();
+        facts.pods = self.pods.of(namespace).cloned().collect();
+        facts.deployments = self.deployments.of(namespace).cloned().collect();
+        facts.replica_sets = self.replica_sets.of(namespace).cloned().collect();
+        facts.stateful_sets = self.stateful_sets.of(namespace).cloned().collect();
+        facts.policies = self.policies.of(namespace).cloned().collect();
+        facts.cluster_dns = self.cluster_dns();
+        let mut involved = vec![namespace.to_owned()];
+        if let Some(other) = facts.spec.clients.namespace.clone().filter(|other| other != namespace) {
+            let granted = self.namespaces.get("", &other).is_some_and(|n| grants_clients_to(n, namespace));
+            if granted {
+                facts.policies.extend(self.policies.of(&other).cloned());
+            }
+            let pods = if granted { self.pods.of(&other).cloned().collect() } else { Vec::new() };
+            involved.push(other.clone());
+            facts.client_namespace = Some(ClientNamespace { name: other, granted, pods });
+        }
+        involved.extend(facts.cluster_dns.as_ref().map(|dns| dns.service.namespace().to_owned()));
+        involved.sort_unstable();
+        involved.dedup();
+        facts.namespaces = involved.iter().filter_map(|n| self.namespaces.get("", n).cloned()).collect();
+        facts.unreadable = self.gaps(namespace, &name);
+        facts
+    }
+
+    /// Slices of a Service.
+    pub(super) fn slices_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        let names = self.slices_of.get(&(namespace.to_owned(), service.to_owned()));
+        names.into_iter().flatten().filter_map(|name| self.slices.get(namespace, name))
+    }
+
+    /// The Service of cluster DNS.
+    pub(super) fn dns_service(&self) -> Option<&Arc<Service>> {
+        CLUSTER_DNS.iter().find_map(|(namespace, name)| self.services.get(namespace, name))
+    }
+
+    fn cluster_dns(&self) -> Option<ClusterDns> {
+        let service = self.dns_service()?;
+        let selected = |p: &&Arc<Pod>| service.has_selector() && matches_labels(&service.spec.selector, p.labels());
+        let pods = self.pods.of(service.namespace()).filter(selected).cloned().collect();
+        Some(ClusterDns { service: service.clone(), pods })
+    }
+
+    fn gaps(&self, namespace: &str, service: &str) -> Vec<Unreadable> {
+        let of_namespace = self.unparsable.iter().filter(|((_, ns, _), _)| ns == namespace);
+        of_namespace
+            .filter_map(|((kind, _, name), why)| {
+                let (_, resource) = GAPS.iter().find(|(k, _)| k == kind)?;
+                // Another Service that cannot be parsed does not matter.
+                let matters = *resource != "services" || name == service;
+                let why = format!("{kind} {name} could not be parsed: {why}");
+                matters.then(|| Unreadable { resource: (*resource).to_owned(), why })
+            })
+            .collect()
+    }
+}
+
+fn not_ready_since(previous: &ServiceDiagnosisStatus) -> Option<Timestamp> {
+    let ready = previous.conditions.iter().find(|c| c.type_ == "Ready" && c.status == "False")?;
+    Some(ready.last_transition_time.0)
+}
