@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod check;
+pub mod controller;
 pub mod diagnosis;
 pub mod inventory;
 pub mod objects;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
-use svcdiag::{api, check};
+use svcdiag::{api, check, controller};
 
 /// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check`.
 const EXIT_ERROR: u8 = 3;
@@ -23,6 +23,8 @@ struct Cli {
 enum Command {
     /// Check one Service now, with your kubeconfig and nothing installed in the cluster
     Check(Box<check::Options>),
+    /// Run the controller that keeps every ServiceDiagnosis up to date
+    Controller(controller::Options),
     /// Print the CustomResourceDefinitions, or write them into a directory
     Crd {
         /// Directory for one file per CRD; without it all go to standard output
@@ -56,6 +58,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Check(options) => Ok(ExitCode::from(runtime.block_on(check::run(*options))?.code())),
+        Command::Controller(options) => runtime.block_on(run_controller(options)).map(|()| ExitCode::SUCCESS),
         Command::Crd { output_dir } => crd(output_dir).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -72,4 +75,20 @@ fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     Ok(())
+}
+
+async fn run_controller(options: controller::Options) -> Result<(), Box<dyn std::error::Error>> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SVCDIAG_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let config = kube::Config::infer().await.map_err(|e| format!("could not find out how to reach the cluster: {e}"))?;
+    let client = kube::Client::try_from(config)?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    Ok(controller::run(options, client, shutdown).await?)
 }

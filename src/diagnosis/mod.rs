@@ -95,6 +95,22 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
 }
 
 impl Diagnosis {
+    /// An answer without a judgement: every stage is Unknown, and so is Ready.
+    #[must_use]
+    pub fn unjudged(stages: Vec<(ConditionType, Finding)>, reason: Reason, message: String) -> Self {
+        let unknown = || "?".to_owned();
+        Self {
+            stages,
+            ready: Outcome { status: ConditionStatus::Unknown, reason, message },
+            reconciling: None,
+            stalled: None,
+            root_cause: None,
+            summary: Summary { endpoints: unknown(), proxy: unknown(), dns: unknown(), hairpin: unknown() },
+            observations: Vec::new(),
+            recheck_at: None,
+        }
+    }
+
     /// Whether nothing is left open but what only a node agent can see.
     #[must_use]
     pub fn api_is_faultless(&self) -> bool {

@@ -167,7 +167,7 @@ impl Fields {
 
     /// The fields as the server names them in conflicts.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.0.iter().map(|path| name(path)).collect()
+        self.0.iter().map(name).collect()
     }
 }
 

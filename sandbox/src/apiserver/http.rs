@@ -46,11 +46,10 @@ async fn answer(server: &Server, request: Request) -> Result<Response, Failure> 
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let query = Query::parse(head.uri.query());
-    if head.method == Method::GET {
-        if let Some(response) = fixed(server, &path, &head.headers) {
+    if head.method == Method::GET
+        && let Some(response) = fixed(server, &path, &head.headers) {
             return response;
         }
-    }
     let bytes = to_bytes(body, MAX_BODY)
         .await
         .map_err(|e| Failure::bad_request(format!("could not read the body: {e}")))?;

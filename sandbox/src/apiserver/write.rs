@@ -389,11 +389,10 @@ impl Write<'_> {
         if finished {
             super::delete::remove(state, resource, key);
         }
-        if resource.kind == "CustomResourceDefinition" {
-            if let Some(custom) = resources::from_crd(&stored) {
+        if resource.kind == "CustomResourceDefinition"
+            && let Some(custom) = resources::from_crd(&stored) {
                 state.registry.add(custom);
             }
-        }
         Ok(stored)
     }
 

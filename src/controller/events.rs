@@ -1,0 +1,66 @@
+//! Kubernetes Events, when a Service stops or begins to work.
+
+use std::time::Duration;
+
+use kube::{
+    Client, Resource,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+
+use super::Context;
+use crate::{
+    api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
+    objects::Object,
+};
+
+/// An Event tells what the status says anyway; it is not worth a long wait.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest note that the API takes, in bytes.
+const NOTE_MAX: usize = 1024;
+
+/// Publishes Events; those that say the same again are counted up in one object.
+pub(super) struct Events(Recorder);
+
+impl Events {
+    pub(super) fn new(client: Client) -> Self {
+        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
+        Self(Recorder::new(client, reporter))
+    }
+}
+
+/// Status, reason and message of Ready.
+fn ready(status: Option<&ServiceDiagnosisStatus>) -> Option<(&str, &str, &str)> {
+    let ready = status?.conditions.iter().find(|c| c.type_ == "Ready")?;
+    Some((&ready.status, &ready.reason, &ready.message))
+}
+
+/// Publishes an Event if Ready has become True or False.
+pub(super) async fn ready_flipped(
+    context: &Context,
+    diagnosis: &ServiceDiagnosis,
+    previous: Option<&ServiceDiagnosisStatus>,
+    status: &ServiceDiagnosisStatus,
+) {
+    let before = ready(previous).map(|(status, ..)| status);
+    let Some((now, reason, message)) = ready(Some(status)).filter(|(now, ..)| Some(*now) != before) else { return };
+    let type_ = match (before, now) {
+        (_, "False") => EventType::Warning,
+        (_, "True") | (Some("False"), _) => EventType::Normal,
+        // Nothing was known before and nothing is now.
+        _ => return,
+    };
+    let mut note = message.to_owned();
+    while note.len() > NOTE_MAX {
+        note.pop();
+    }
+    let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: "Diagnose".to_owned(), secondary: None };
+    let reference = diagnosis.object_ref(&());
+    match tokio::time::timeout(TIMEOUT, context.events.0.publish(&event, &reference)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(namespace = diagnosis.namespace(), name = diagnosis.name(), "Could not publish an Event: {error}.");
+        }
+        Err(_) => tracing::warn!(namespace = diagnosis.namespace(), name = diagnosis.name(), "Could not publish an Event in time."),
+    }
+}

@@ -1,0 +1,130 @@
+//! What Prometheus is told.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::{api::Reason, inventory::DiagnosisKey};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfDiagnosis {
+    namespace: String,
+    name: String,
+    reason: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfKind {
+    kind: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfOutcome {
+    outcome: Outcome,
+}
+
+/// How a round ended.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub(super) enum Outcome {
+    /// A status was written.
+    Written,
+    /// There was nothing new to write.
+    Unchanged,
+    /// The status could not be written.
+    Failed,
+}
+
+/// All metrics.
+pub(super) struct Metrics {
+    registry: Registry,
+    ready: Family<OfDiagnosis, Gauge>,
+    /// The series of each diagnosis, to be removed when its reason changes or it goes.
+    series: Mutex<HashMap<DiagnosisKey, OfDiagnosis>>,
+    reconciles: Family<OfOutcome, Counter>,
+    duration: Histogram,
+    writes: Counter,
+    unparsable: Family<OfKind, Counter>,
+    watch_errors: Family<OfKind, Counter>,
+    diagnoses: Gauge<i64>,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("svcdiag");
+        let ready = Family::default();
+        registry.register("ready", "Whether the Service of a ServiceDiagnosis works: 1 if Ready is True, else 0; reason is that of Ready", ready.clone());
+        let reconciles = Family::default();
+        registry.register("reconciles", "Rounds, by their outcome", reconciles.clone());
+        // From a tenth of a millisecond, the time of a verdict, to some seconds, the time of a slow API server.
+        let duration = Histogram::new(exponential_buckets(0.0001, 4.0, 9));
+        registry.register_with_unit("reconcile_duration", "Time that a round took", Unit::Seconds, duration.clone());
+        let writes = Counter::<u64, AtomicU64>::default();
+        registry.register("status_writes", "Statuses written", writes.clone());
+        let unparsable = Family::default();
+        registry.register("unparsable_objects", "Objects that could not be parsed, by kind", unparsable.clone());
+        let watch_errors = Family::default();
+        registry.register("watch_errors", "Interruptions of watches, by kind", watch_errors.clone());
+        let diagnoses = Gauge::default();
+        registry.register("diagnoses", "ServiceDiagnosis objects", diagnoses.clone());
+        Self { registry, ready, series: Mutex::default(), reconciles, duration, writes, unparsable, watch_errors, diagnoses }
+    }
+
+    /// All metrics in the text format of OpenMetrics.
+    pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    pub(super) fn reconciled(&self, outcome: Outcome, took: Duration) {
+        self.reconciles.get_or_create(&OfOutcome { outcome }).inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn ready(&self, namespace: &str, name: &str, is_true: bool, reason: Reason) {
+        let labels = OfDiagnosis { namespace: namespace.to_owned(), name: name.to_owned(), reason: reason.to_string() };
+        let key = (namespace.to_owned(), name.to_owned());
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = series.insert(key, labels.clone()).filter(|old| *old != labels) {
+            self.ready.remove(&old);
+        }
+        self.ready.get_or_create(&labels).set(i64::from(is_true));
+    }
+
+    /// Removes the series of a diagnosis that has gone.
+    pub(super) fn forget(&self, namespace: &str, name: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        if let Some(old) = self.series.lock().unwrap_or_else(PoisonError::into_inner).remove(&key) {
+            self.ready.remove(&old);
+        }
+    }
+
+    pub(super) fn status_written(&self) {
+        self.writes.inc();
+    }
+
+    pub(super) fn unparsable(&self, kind: &str) {
+        self.unparsable.get_or_create(&OfKind { kind: kind.to_owned() }).inc();
+    }
+
+    pub(super) fn watch_error(&self, kind: &str) {
+        self.watch_errors.get_or_create(&OfKind { kind: kind.to_owned() }).inc();
+    }
+
+    pub(super) fn diagnoses(&self, count: usize) {
+        self.diagnoses.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,196 @@
+//! The controller: keeps the status of every ServiceDiagnosis true.
+//!
+//! The way of a datum: `watch` puts a change into the [`Inventory`](crate::inventory::Inventory),
+//! which names the diagnoses it concerns; these are queued; `reconcile` takes the Facts of one,
+//! has them judged, and `status` writes the result if anything but time has changed. `schedule`
+//! says when to look again. `events`, `metrics` and `server` tell the outside; `auto` makes
+//! diagnoses for Namespaces that ask for them.
+//!
+//! There is no leader election: one replica runs at a time (the Deployment's strategy is Recreate).
+
+mod auto;
+mod events;
+mod metrics;
+mod reconcile;
+mod schedule;
+mod server;
+mod status;
+mod watch;
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use clap::Args;
+use futures::StreamExt;
+use jiff::Timestamp;
+use kube::{
+    Client,
+    runtime::{
+        controller::{self, Action},
+        reflector::{self, ObjectRef},
+    },
+};
+use tokio::sync::Notify;
+
+use crate::{
+    api::ServiceDiagnosis,
+    inventory::{DiagnosisKey, Inventory},
+    objects::Object,
+};
+use metrics::Metrics;
+
+/// How the controller works.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Examples:
+  # In the cluster, or against the cluster of the current kubeconfig
+  svcdiag controller
+
+  # For one namespace only, with metrics on loopback
+  svcdiag controller --namespace shop --listen 127.0.0.1:8080")]
+pub struct Options {
+    /// Address of /healthz, /readyz and /metrics
+    #[arg(long, env = "SVCDIAG_LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+
+    /// Watch this namespace only [default: all]
+    #[arg(short, long, env = "SVCDIAG_NAMESPACE")]
+    namespace: Option<String>,
+
+    /// How many diagnoses are worked on at the same time
+    #[arg(long, env = "SVCDIAG_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    concurrency: u16,
+
+    /// Smallest pause between two rounds; a smaller spec.intervalSeconds is raised to it
+    #[arg(long, env = "SVCDIAG_MIN_INTERVAL", value_name = "SECONDS", default_value_t = 10)]
+    min_interval: u32,
+
+    /// Largest sample of nodes; a larger spec.nodes.maxNodes is cut to it
+    #[arg(long, env = "SVCDIAG_MAX_NODES", default_value_t = 100)]
+    max_nodes: u32,
+
+    /// How many diagnoses of a namespace are judged, the oldest first; 0 for all
+    #[arg(long, env = "SVCDIAG_MAX_DIAGNOSES_PER_NAMESPACE", default_value_t = 0)]
+    max_diagnoses_per_namespace: usize,
+
+    /// Name other namespaces in messages, for example those that have a Service of the same name
+    #[arg(long, env = "SVCDIAG_NAME_OTHER_NAMESPACES")]
+    name_other_namespaces: bool,
+}
+
+/// Why the controller could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address of the HTTP server cannot be had.
+    #[error("could not listen on {address}: {source}; choose another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What all parts share.
+struct Context {
+    client: Client,
+    options: Options,
+    inventory: RwLock<Inventory>,
+    metrics: Metrics,
+    readiness: watch::Readiness,
+    written: status::Written,
+    failures: schedule::Failures,
+    events: events::Events,
+    /// Wakes `auto` when Services, Namespaces or diagnoses have changed.
+    auto: Notify,
+}
+
+impl Context {
+    /// Reads the inventory. A writer that panicked has left at worst an old object behind.
+    fn inventory(&self) -> std::sync::RwLockReadGuard<'_, Inventory> {
+        self.inventory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inventory_mut(&self) -> std::sync::RwLockWriteGuard<'_, Inventory> {
+        self.inventory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The controller's clock: the only place where it asks for the time.
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// Diagnoses waiting to be looked at. The scheduler behind it takes them at once and keeps each only
+/// once, so that a short queue is enough; a full one slows the watches down, which is meant.
+const QUEUE: usize = 1024;
+
+type Queue = futures::channel::mpsc::Sender<ObjectRef<ServiceDiagnosis>>;
+
+/// Runs until `shutdown`, then finishes what is under way.
+///
+/// # Errors
+/// When the HTTP server cannot be started.
+pub async fn run(options: Options, client: Client, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    let (queue, requests) = futures::channel::mpsc::channel(QUEUE);
+    let (store, writer) = reflector::store::<ServiceDiagnosis>();
+    let listen = options.listen;
+    let concurrency = options.concurrency;
+    let context = Arc::new(Context {
+        events: events::Events::new(client.clone()),
+        client,
+        options,
+        inventory: RwLock::default(),
+        metrics: Metrics::new(),
+        readiness: watch::Readiness::default(),
+        written: status::Written::default(),
+        failures: schedule::Failures::default(),
+        auto: Notify::new(),
+    });
+    let server = server::bind(listen, context.clone()).await?;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(server);
+    tasks.spawn(auto::run(context.clone()));
+    watch::spawn(&mut tasks, &context, &queue, writer);
+    drop(queue);
+
+    let config = controller::Config::default().concurrency(concurrency);
+    let requests = requests.map(Ok::<_, std::convert::Infallible>).take_until(shutdown);
+    tracing::info!(%listen, "The controller is starting.");
+    controller::applier(
+        |diagnosis, context| Box::pin(reconcile::reconcile(diagnosis, context)),
+        |diagnosis: Arc<ServiceDiagnosis>, error: &reconcile::Error, context: Arc<Context>| {
+            let wait = context.failures.next(diagnosis.metadata.uid.as_deref().unwrap_or_default());
+            tracing::warn!(
+                namespace = diagnosis.namespace(),
+                name = diagnosis.name(),
+                wait_seconds = wait.as_secs(),
+                "Could not bring a diagnosis up to date: {error}."
+            );
+            Action::requeue(wait)
+        },
+        context,
+        store,
+        requests,
+        config,
+    )
+    .for_each(|result| async move {
+        // Errors of a diagnosis have been logged; one that has gone is none.
+        if let Err(error) = result {
+            tracing::debug!(%error, "A round has ended early.");
+        }
+    })
+    .await;
+    tracing::info!("The controller has stopped.");
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// A reference by which a diagnosis is queued.
+fn reference(key: &DiagnosisKey) -> ObjectRef<ServiceDiagnosis> {
+    ObjectRef::new(&key.1).within(&key.0)
+}

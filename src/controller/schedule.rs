@@ -1,0 +1,89 @@
+//! When to look again.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use crate::api::ServiceDiagnosisSpec;
+
+/// The kubelet and the endpoints controller write whole seconds; a look a moment after a deadline
+/// sees it as over.
+const AFTER_DEADLINE: Duration = Duration::from_millis(50);
+
+/// First and longest pause after a failure.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// Time until the next round: the interval, up to a tenth more or less by the diagnosis' own UID so
+/// that many do not come at once; or the time at which the verdict changes by itself, if earlier.
+pub(super) fn next_look(spec: &ServiceDiagnosisSpec, recheck_at: Option<Timestamp>, uid: &str, now: Timestamp) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    // 0 to 1 from the hash's upper bits.
+    let fraction = (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64;
+    let round = Duration::from_secs(u64::from(spec.interval_seconds)).mul_f64(0.9 + 0.2 * fraction);
+    let recheck = recheck_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default() + AFTER_DEADLINE);
+    recheck.map_or(round, |recheck| recheck.min(round))
+}
+
+/// Failures in a row of each diagnosis, by UID.
+#[derive(Debug, Default)]
+pub(super) struct Failures(Mutex<HashMap<String, u32>>);
+
+impl Failures {
+    /// Counts a failure; the pause until the next attempt doubles with each.
+    pub(super) fn next(&self, uid: &str) -> Duration {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = failures.entry(uid.to_owned()).or_insert(0);
+        let wait = BACKOFF.0.saturating_mul(1 << (*count).min(10)).min(BACKOFF.1);
+        *count += 1;
+        wait
+    }
+
+    /// Forgets the failures.
+    pub(super) fn reset(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::SignedDuration;
+
+    fn spec() -> ServiceDiagnosisSpec {
+        ServiceDiagnosisSpec::for_service("web")
+    }
+
+    #[test]
+    fn rounds_are_spread_by_a_tenth_and_always_the_same_for_one_diagnosis() {
+        let looks: Vec<Duration> =
+            (0..1000).map(|i| next_look(&spec(), None, &format!("uid-{i}"), Timestamp::UNIX_EPOCH)).collect();
+        assert!(looks.iter().all(|d| (54..=66).contains(&d.as_secs())));
+        let early = looks.iter().filter(|d| d.as_secs_f64() < 60.0).count();
+        assert!((400..600).contains(&early), "{early} of 1000 come early");
+        assert_eq!(looks[7], next_look(&spec(), None, "uid-7", Timestamp::UNIX_EPOCH));
+    }
+
+    #[test]
+    fn recheck_at_is_honoured_when_it_comes_first() {
+        let now = Timestamp::UNIX_EPOCH;
+        let at = |seconds: i64| next_look(&spec(), Some(now + SignedDuration::from_secs(seconds)), "uid", now);
+        assert_eq!(at(28), Duration::from_millis(28_050));
+        assert_eq!(at(-5), Duration::from_millis(50));
+        assert!(at(3600) <= Duration::from_secs(66));
+    }
+
+    #[test]
+    fn failures_back_off_up_to_five_minutes_and_are_forgotten() {
+        let failures = Failures::default();
+        let waits: Vec<u64> = (0..12).map(|_| failures.next("a").as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+        failures.reset("a");
+        assert_eq!(failures.next("a").as_secs(), 1);
+    }
+}

@@ -1,0 +1,111 @@
+//! Writes a status: one server-side apply, and only if it says something new.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::Context;
+use crate::{
+    api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
+    diagnosis::is_same,
+    objects::Object,
+};
+
+/// Longest wait for the API server to take a status.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a status could not be written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WriteError {
+    /// The API server refused it or could not be reached.
+    #[error("could not write the status of ServiceDiagnosis {key}: {source}")]
+    Api {
+        /// Namespace and name.
+        key: String,
+        /// What the client says.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer.
+    #[error("could not write the status of ServiceDiagnosis {key}: no answer within {} seconds", TIMEOUT.as_secs())]
+    Timeout {
+        /// Namespace and name.
+        key: String,
+    },
+}
+
+/// What was last written for each diagnosis, by UID. The watch brings our own write back a moment
+/// later; until then the object at hand has an older status than we know of.
+#[derive(Debug, Default)]
+pub(super) struct Written(Mutex<HashMap<String, Write>>);
+
+#[derive(Debug)]
+struct Write {
+    /// resourceVersion of the object that was at hand when this was written.
+    seen: Option<String>,
+    status: ServiceDiagnosisStatus,
+}
+
+impl Written {
+    /// The latest status of a diagnosis: what was written on top of this very object, else its own.
+    pub(super) fn latest(&self, diagnosis: &ServiceDiagnosis) -> Option<ServiceDiagnosisStatus> {
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let on_top = written.get(diagnosis.metadata.uid.as_deref().unwrap_or_default());
+        match on_top.filter(|w| w.seen == diagnosis.metadata.resource_version) {
+            Some(write) => Some(write.status.clone()),
+            None => diagnosis.status.clone(),
+        }
+    }
+
+    fn note(&self, diagnosis: &ServiceDiagnosis, status: ServiceDiagnosisStatus) {
+        let uid = diagnosis.metadata.uid.clone().unwrap_or_default();
+        let write = Write { seen: diagnosis.metadata.resource_version.clone(), status };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, write);
+    }
+
+    /// Forgets a diagnosis that has gone.
+    pub(super) fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+/// Writes the status unless it says the same as before; whether it was written.
+pub(super) async fn write_if_changed(
+    context: &Context,
+    diagnosis: &ServiceDiagnosis,
+    previous: Option<&ServiceDiagnosisStatus>,
+    status: &ServiceDiagnosisStatus,
+) -> Result<bool, WriteError> {
+    if previous.is_some_and(|previous| is_same(previous, status)) {
+        return Ok(false);
+    }
+    let (namespace, name) = (diagnosis.namespace(), diagnosis.name());
+    let key = || format!("{namespace}/{name}");
+    // The UID keeps the status of an object that was deleted from falling to its successor.
+    let patch = json!({
+        "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
+        "metadata": { "name": name, "namespace": namespace, "uid": diagnosis.metadata.uid },
+        "status": status,
+    });
+    let api: Api<ServiceDiagnosis> = Api::namespaced(context.client.clone(), namespace);
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match tokio::time::timeout(TIMEOUT, api.patch_status(name, &params, &Patch::Apply(&patch))).await {
+        Ok(Ok(_)) => {
+            context.written.note(diagnosis, status.clone());
+            context.metrics.status_written();
+            Ok(true)
+        }
+        // It has been deleted meanwhile, or replaced by one of the same name.
+        Ok(Err(kube::Error::Api(refusal))) if refusal.is_not_found() || refusal.is_conflict() => Ok(false),
+        Ok(Err(source)) => Err(WriteError::Api { key: key(), source: Box::new(source) }),
+        Err(_) => Err(WriteError::Timeout { key: key() }),
+    }
+}

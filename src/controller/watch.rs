@@ -1,0 +1,256 @@
+//! Watches: one for each kind, into the inventory.
+//!
+//! An object that cannot be parsed is logged and counted, and the others go on. After a break the
+//! kind is listed anew and replaced at once, so that nobody ever sees half a list. Nothing is judged
+//! before every kind has been listed: half a cluster looks like a broken one.
+
+use std::{
+    collections::BTreeSet,
+    fmt::Debug,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use futures::{SinkExt, StreamExt};
+use kube::{
+    Api, Resource,
+    core::{DeserializeGuard, NamespaceResourceScope},
+    runtime::{
+        WatchStreamExt,
+        reflector::store::Writer,
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
+
+use super::{Context, Queue, reference};
+use crate::{
+    api::ServiceDiagnosis,
+    inventory::{DiagnosisKey, Tracked},
+    objects::{
+        Deployment, EndpointSlice, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service, StatefulSet,
+        trim_metadata,
+    },
+};
+
+/// Objects of one page of a list. Every page is parsed as a whole, so this bounds the memory of a relist.
+const PAGE: u32 = 250;
+
+/// Kinds that are watched.
+const KINDS: u32 = 9;
+
+/// How many kinds have been listed once.
+#[derive(Debug, Default)]
+pub(super) struct Readiness(AtomicU32);
+
+impl Readiness {
+    /// Whether all kinds have been listed, so that verdicts can be made.
+    pub(super) fn is_complete(&self) -> bool {
+        self.0.load(Ordering::Acquire) >= KINDS
+    }
+
+    /// Notes that a kind has been listed for the first time; whether it was the last.
+    fn complete(&self) -> bool {
+        self.0.fetch_add(1, Ordering::AcqRel) + 1 == KINDS
+    }
+}
+
+/// Starts all watches.
+pub(super) fn spawn(tasks: &mut JoinSet<()>, context: &Arc<Context>, queue: &Queue, writer: Writer<ServiceDiagnosis>) {
+    let (c, q) = (context, queue);
+    tasks.spawn(watch_diagnoses(c.clone(), q.clone(), scoped(c), writer));
+    tasks.spawn(watch::<Service>(c.clone(), q.clone(), scoped(c)));
+    tasks.spawn(watch::<EndpointSlice>(c.clone(), q.clone(), scoped(c)));
+    tasks.spawn(watch::<Pod>(c.clone(), q.clone(), scoped(c)));
+    tasks.spawn(watch::<Deployment>(c.clone(), q.clone(), scoped(c)));
+    tasks.spawn(watch::<ReplicaSet>(c.clone(), q.clone(), scoped(c)));
+    tasks.spawn(watch::<StatefulSet>(c.clone(), q.clone(), scoped(c)));
+    tasks.spawn(watch::<NetworkPolicy>(c.clone(), q.clone(), scoped(c)));
+    let only = context.options.namespace.as_ref().map(|n| format!("metadata.name={n}"));
+    let config = watcher::Config { field_selector: only, ..watcher::Config::default() };
+    tasks.spawn(watch::<Namespace>(c.clone(), q.clone(), (Api::all(context.client.clone()), config)));
+}
+
+/// A kind, and which of its objects are watched.
+type Source<K> = (Api<DeserializeGuard<K>>, watcher::Config);
+
+/// A namespaced kind: in the namespace that --namespace names, or in all.
+fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(context: &Context) -> Source<K> {
+    let client = context.client.clone();
+    let api = match &context.options.namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    (api, watcher::Config::default())
+}
+
+/// What a watch delivers, with broken objects set apart.
+enum News<K> {
+    Begin,
+    Listed(K),
+    End,
+    Changed(K),
+    Gone(K),
+    Unparsable { namespace: String, name: String, why: String },
+}
+
+/// A kind's events, without end. Errors are logged and counted; the watch comes back by itself.
+fn news<K>(context: &Arc<Context>, (api, config): Source<K>) -> impl futures::Stream<Item = News<K>> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let kind = K::kind(&()).into_owned();
+    let context = context.clone();
+    let guard = move |object: DeserializeGuard<K>, wrap: fn(K) -> News<K>| match object.0 {
+        Ok(mut object) => {
+            trim_metadata(object.meta_mut());
+            wrap(object)
+        }
+        Err(invalid) => News::Unparsable {
+            namespace: invalid.metadata.namespace.unwrap_or_default(),
+            name: invalid.metadata.name.unwrap_or_default(),
+            why: invalid.error,
+        },
+    };
+    watcher(api, config.page_size(PAGE)).default_backoff().filter_map(move |event| {
+        let news = match event {
+            Ok(Event::Init) => Some(News::Begin),
+            Ok(Event::InitApply(object)) => Some(guard(object, News::Listed)),
+            Ok(Event::InitDone) => Some(News::End),
+            Ok(Event::Apply(object)) => Some(guard(object, News::Changed)),
+            Ok(Event::Delete(object)) => Some(guard(object, News::Gone)),
+            Err(error) => {
+                context.metrics.watch_error(&kind);
+                tracing::warn!(kind, "A watch was interrupted and will be resumed: {error}.");
+                None
+            }
+        };
+        if let Some(News::Unparsable { namespace, name, why }) = &news {
+            context.metrics.unparsable(&kind);
+            tracing::warn!(kind, namespace, name, "An object could not be parsed: {why}.");
+        }
+        futures::future::ready(news)
+    })
+}
+
+/// Keeps a kind of the inventory up to date.
+async fn watch<K>(context: Arc<Context>, mut queue: Queue, source: Source<K>)
+where
+    K: Tracked + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let mut listed: Vec<K> = Vec::new();
+    let mut unparsable: Vec<(String, String, String)> = Vec::new();
+    let mut first = true;
+    let mut news = std::pin::pin!(news(&context, source));
+    while let Some(news) = news.next().await {
+        let concerned = match news {
+            News::Begin => {
+                listed.clear();
+                BTreeSet::new()
+            }
+            News::Listed(object) => {
+                listed.push(object);
+                BTreeSet::new()
+            }
+            News::End => {
+                let mut inventory = context.inventory_mut();
+                let mut concerned = inventory.replace(std::mem::take(&mut listed));
+                for (namespace, name, why) in unparsable.drain(..) {
+                    concerned.extend(inventory.note_unparsable::<K>(&namespace, &name, why));
+                }
+                drop(inventory);
+                if std::mem::take(&mut first) && context.readiness.complete() {
+                    tracing::info!("Every kind has been listed; verdicts begin.");
+                    concerned = context.inventory().all();
+                }
+                concerned
+            }
+            News::Changed(object) => context.inventory_mut().apply(object),
+            News::Gone(object) => context.inventory_mut().delete::<K>(object.namespace(), object.name()),
+            News::Unparsable { namespace, name, why } => {
+                let concerned = context.inventory_mut().note_unparsable::<K>(&namespace, &name, why.clone());
+                unparsable.push((namespace, name, why));
+                concerned
+            }
+        };
+        if matches!(K::kind(&()).as_ref(), "Service" | "Namespace") {
+            context.auto.notify_one();
+        }
+        enqueue(&context, &mut queue, concerned).await;
+    }
+}
+
+/// Keeps the diagnoses up to date: the store that rounds read them from, and what the inventory has
+/// to know of them.
+async fn watch_diagnoses(
+    context: Arc<Context>,
+    mut queue: Queue,
+    source: Source<ServiceDiagnosis>,
+    mut writer: Writer<ServiceDiagnosis>,
+) {
+    let mut listed: BTreeSet<DiagnosisKey> = BTreeSet::new();
+    let mut first = true;
+    let mut news = std::pin::pin!(news(&context, source));
+    while let Some(news) = news.next().await {
+        let key = |d: &ServiceDiagnosis| (d.namespace().to_owned(), d.name().to_owned());
+        let mut concerned = BTreeSet::new();
+        match news {
+            News::Begin => {
+                listed.clear();
+                writer.apply_watcher_event(&Event::Init);
+            }
+            News::Listed(diagnosis) => {
+                listed.insert(key(&diagnosis));
+                context.inventory_mut().set_interest(&diagnosis);
+                writer.apply_watcher_event(&Event::InitApply(diagnosis));
+            }
+            News::End => {
+                writer.apply_watcher_event(&Event::InitDone);
+                let known = context.inventory().all();
+                for (namespace, name) in known.difference(&listed) {
+                    forget(&context, namespace, name);
+                }
+                concerned.clone_from(&listed);
+                if std::mem::take(&mut first) && context.readiness.complete() {
+                    tracing::info!("Every kind has been listed; verdicts begin.");
+                }
+            }
+            News::Changed(diagnosis) => {
+                concerned.insert(key(&diagnosis));
+                context.inventory_mut().set_interest(&diagnosis);
+                writer.apply_watcher_event(&Event::Apply(diagnosis));
+            }
+            News::Gone(diagnosis) => {
+                let (namespace, name) = key(&diagnosis);
+                let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
+                context.written.forget(uid);
+                context.failures.reset(uid);
+                forget(&context, &namespace, &name);
+                writer.apply_watcher_event(&Event::Delete(diagnosis));
+            }
+            // It keeps its last status; there is nothing to judge it by.
+            News::Unparsable { .. } => {}
+        }
+        context.metrics.diagnoses(context.inventory().all().len());
+        context.auto.notify_one();
+        enqueue(&context, &mut queue, concerned).await;
+    }
+}
+
+fn forget(context: &Context, namespace: &str, name: &str) {
+    context.inventory_mut().remove_interest(namespace, name);
+    context.metrics.forget(namespace, name);
+}
+
+async fn enqueue(context: &Context, queue: &mut Queue, concerned: BTreeSet<DiagnosisKey>) {
+    if !context.readiness.is_complete() {
+        return;
+    }
+    for key in concerned {
+        // The other end has gone when the controller is shutting down.
+        let _ = queue.send(reference(&key)).await;
+    }
+}
