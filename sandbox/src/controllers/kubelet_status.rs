@@ -96,7 +96,7 @@ pub(super) fn at(pod: &Pod, old: &PodStatus, moment: &Moment) -> PodStatus {
     status.phase = Some(if begun { "Running" } else { "Pending" }.to_owned());
     status.host_ip = Some(moment.host.to_owned());
     status.host_ips = Some(vec![HostIP { ip: moment.host.to_owned() }]);
-    status.start_time = old.start_time.clone().or_else(|| Some(Time(moment.now)));
+    status.start_time = old.start_time.clone().or(Some(Time(moment.now)));
     status.observed_generation = pod.metadata.generation;
     if network {
         status.pod_ip = moment.addresses.first().cloned();
