@@ -1,3 +1,75 @@
-fn main() {
-    for c in svcdiag::api::crds() { println!("---"); print!("{}", serde_saphyr::to_string(&c).unwrap()); }
+//! The command line of svcdiag.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+use svcdiag::{api, check};
+
+/// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check`.
+const EXIT_ERROR: u8 = 3;
+
+/// Why does this Kubernetes Service not work?
+///
+/// svcdiag walks the decision tree of Kubernetes' "Debug Services" page and tells, with evidence,
+/// which stage fails first, and what to do about it.
+#[derive(Parser)]
+#[command(name = "svcdiag", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check one Service now, with your kubeconfig and nothing installed in the cluster
+    Check(Box<check::Options>),
+    /// Print the CustomResourceDefinitions, or write them into a directory
+    Crd {
+        /// Directory for one file per CRD; without it all go to standard output
+        #[arg(long, value_name = "DIR")]
+        output_dir: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; nothing can be done when printing fails.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(EXIT_ERROR),
+            };
+        }
+    };
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match command {
+        Command::Check(options) => Ok(ExitCode::from(runtime.block_on(check::run(*options))?.code())),
+        Command::Crd { output_dir } => crd(output_dir).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+    for (name, manifest) in api::crd_manifests()? {
+        match &output_dir {
+            Some(dir) => {
+                let path = dir.join(name);
+                std::fs::write(&path, manifest)
+                    .map_err(|e| format!("could not write {}: {e}", path.display()))?;
+            }
+            None => print!("---\n{manifest}"),
+        }
+    }
+    Ok(())
 }

@@ -21,6 +21,7 @@ use kube::Client;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use crate::apiserver::ApiServer;
 use crate::controllers::{self, Pace};
 use crate::error::RequestError;
 pub use controlplane::ControlPlane;
@@ -106,8 +107,8 @@ pub enum Error {
     #[error("cannot find a free port on 127.0.0.1")]
     Port(#[source] std::io::Error),
     /// The embedded API server.
-    #[error("cannot start the embedded API server: {0}")]
-    Embedded(String),
+    #[error(transparent)]
+    Embedded(#[from] crate::apiserver::Error),
     /// A client could not be built from the kubeconfig.
     #[error("cannot use the kubeconfig just written: {0}")]
     Kubeconfig(String),
@@ -144,7 +145,7 @@ pub struct Cluster {
 }
 
 enum Server {
-    Embedded,
+    Embedded(ApiServer),
     Real(Box<ControlPlane>),
 }
 
@@ -174,7 +175,9 @@ impl Cluster {
                 (Server::Real(Box::new(plane)), access)
             }
             None => {
-                return Err(Error::Embedded("not there yet".to_owned()));
+                let server = ApiServer::start().await?;
+                let access = kubeconfig::Access { url: server.url().to_owned(), credentials: None };
+                (Server::Embedded(server), access)
             }
         };
         let kubeconfig = state.path().join("kubeconfig");
@@ -221,10 +224,18 @@ impl Cluster {
         self.state.path()
     }
 
+    /// The embedded API server, for tests that disturb it; `None` on a real one.
+    pub fn embedded(&self) -> Option<&ApiServer> {
+        match &self.server {
+            Server::Embedded(server) => Some(server),
+            Server::Real(_) => None,
+        }
+    }
+
     /// What serves the API, in words for the screen.
     pub fn describe(&self) -> String {
         match &self.server {
-            Server::Embedded => "the embedded API server".to_owned(),
+            Server::Embedded(_) => "the embedded API server".to_owned(),
             Server::Real(plane) => format!("the real kube-apiserver of {}", plane.assets().display()),
         }
     }
@@ -234,7 +245,7 @@ impl Cluster {
         let Self { mut controllers, server, state, .. } = self;
         controllers.shutdown().await;
         match server {
-            Server::Embedded => {},
+            Server::Embedded(server) => server.stop().await,
             Server::Real(plane) => plane.stop().await,
         }
         drop(state);

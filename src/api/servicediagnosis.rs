@@ -38,9 +38,24 @@ pub type PortRef = IntOrString;
     printcolumn(name = "Proxy", type_ = "string", json_path = ".status.summary.proxy"),
     printcolumn(name = "Hairpin", type_ = "string", json_path = ".status.summary.hairpin"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Mode", type_ = "string", json_path = ".status.proxyMode", priority = 1),
-    printcolumn(name = "Changed", type_ = "date", json_path = ".status.lastChangeTime", priority = 1),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.rootCause.message", priority = 1)
+    printcolumn(
+        name = "Mode",
+        type_ = "string",
+        json_path = ".status.proxyMode",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Changed",
+        type_ = "date",
+        json_path = ".status.lastChangeTime",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.rootCause.message",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceDiagnosisSpec {
@@ -146,7 +161,11 @@ const fn default_max_pods() -> u32 {
 
 impl Default for Clients {
     fn default() -> Self {
-        Self { pod_selector: None, namespace: None, max_pods: default_max_pods() }
+        Self {
+            pod_selector: None,
+            namespace: None,
+            max_pods: default_max_pods(),
+        }
     }
 }
 
@@ -171,7 +190,10 @@ const fn default_max_nodes() -> u32 {
 
 impl Default for Nodes {
     fn default() -> Self {
-        Self { selector: None, max_nodes: default_max_nodes() }
+        Self {
+            selector: None,
+            max_nodes: default_max_nodes(),
+        }
     }
 }
 
@@ -204,7 +226,11 @@ const fn default_attempts() -> u32 {
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { timeout_seconds: default_timeout(), attempts: default_attempts(), http: None }
+        Self {
+            timeout_seconds: default_timeout(),
+            attempts: default_attempts(),
+            http: None,
+        }
     }
 }
 
@@ -241,7 +267,10 @@ string_enum! {
     }
 }
 
-#[expect(clippy::derivable_impls, reason = "the macro writes the enum, so its variants cannot be marked")]
+#[expect(
+    clippy::derivable_impls,
+    reason = "the macro writes the enum, so its variants cannot be marked"
+)]
 impl Default for HttpScheme {
     fn default() -> Self {
         Self::HTTP

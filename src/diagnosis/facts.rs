@@ -141,7 +141,9 @@ impl Facts {
     /// The Pods that the Service's selector matches and that have not ended, by name.
     #[must_use]
     pub fn selected_pods(&self) -> Vec<&Pod> {
-        let Some(service) = self.service.as_deref().filter(|s| s.has_selector()) else { return Vec::new() };
+        let Some(service) = self.service.as_deref().filter(|s| s.has_selector()) else {
+            return Vec::new();
+        };
         let mut pods: Vec<&Pod> = self
             .pods
             .iter()
@@ -155,6 +157,10 @@ impl Facts {
     /// Why a resource could not be read, if so.
     #[must_use]
     pub fn why_unreadable(&self, resource: &str) -> Option<&str> {
-        self.unreadable.iter().filter(|u| u.resource == resource).map(|u| u.why.as_str()).min()
+        self.unreadable
+            .iter()
+            .filter(|u| u.resource == resource)
+            .map(|u| u.why.as_str())
+            .min()
     }
 }

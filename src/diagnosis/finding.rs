@@ -37,7 +37,13 @@ pub enum Verdict {
 
 impl Finding {
     fn new(verdict: Verdict, reason: Reason, message: impl Into<String>) -> Self {
-        Self { verdict, reason, message: message.into(), observations: Vec::new(), recheck_at: None }
+        Self {
+            verdict,
+            reason,
+            message: message.into(),
+            observations: Vec::new(),
+            recheck_at: None,
+        }
     }
 
     /// As it should be.
@@ -49,13 +55,27 @@ impl Finding {
     /// Nothing works for this reason.
     #[must_use]
     pub fn nothing_works(reason: Reason, message: impl Into<String>, remediation: impl Into<String>) -> Self {
-        Self::new(Verdict::False { impact: Impact::All, remediation: remediation.into() }, reason, message)
+        Self::new(
+            Verdict::False {
+                impact: Impact::All,
+                remediation: remediation.into(),
+            },
+            reason,
+            message,
+        )
     }
 
     /// Part of the Service fails for this reason.
     #[must_use]
     pub fn part_fails(reason: Reason, message: impl Into<String>, remediation: impl Into<String>) -> Self {
-        Self::new(Verdict::False { impact: Impact::Some, remediation: remediation.into() }, reason, message)
+        Self::new(
+            Verdict::False {
+                impact: Impact::Some,
+                remediation: remediation.into(),
+            },
+            reason,
+            message,
+        )
     }
 
     /// Not known for this reason.
@@ -96,7 +116,13 @@ impl Finding {
     /// Whether a fault was found, and one that leaves nothing working.
     #[must_use]
     pub fn leaves_nothing(&self) -> bool {
-        matches!(self.verdict, Verdict::False { impact: Impact::All, .. })
+        matches!(
+            self.verdict,
+            Verdict::False {
+                impact: Impact::All,
+                ..
+            }
+        )
     }
 
     /// Whether Ready may be True with this answer.

@@ -4,13 +4,19 @@
 //! `stages` lists them in causal order with what each needs; every stage is one function in one
 //! file. `ready` sums the answers up, `status` turns the result into what is written to the API.
 
+mod clients;
 mod facts;
 mod finding;
 mod link;
+mod near_miss;
+mod pod_state;
+mod policy;
+mod ports;
 mod ready;
 mod stages;
 mod status;
 mod summary;
+mod words;
 
 use jiff::Timestamp;
 
@@ -18,6 +24,7 @@ use crate::api::{ConditionStatus, ConditionType, Observation, Reason, RootCause,
 
 pub use facts::{ClientNamespace, ClusterDns, Facts, Unreadable};
 pub use finding::{Finding, Verdict};
+pub use ready::NOTHING_BUT_THE_API;
 pub use status::is_same;
 
 /// Most observations that a status carries.
@@ -64,8 +71,10 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
     let stalled_at = ready::stalled_at(facts, &ready);
     let stalled = ready::stalled(facts, &ready, stalled_at);
     let reconciling = ready::reconciling(&ready, stalled.as_ref());
-    let mut observations: Vec<Observation> =
-        stages.iter().flat_map(|(_, finding)| finding.observations.clone()).collect();
+    let mut observations: Vec<Observation> = stages
+        .iter()
+        .flat_map(|(_, finding)| finding.observations.clone())
+        .collect();
     observations.truncate(MAX_OBSERVATIONS);
     let recheck_at = stages
         .iter()
@@ -82,5 +91,17 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         root_cause,
         observations,
         recheck_at,
+    }
+}
+
+impl Diagnosis {
+    /// Whether nothing is left open but what only a node agent can see.
+    #[must_use]
+    pub fn api_is_faultless(&self) -> bool {
+        self.ready.reason != Reason::Suspended
+            && self
+                .stages
+                .iter()
+                .all(|(_, f)| f.is_satisfied() || matches!(f.reason, Reason::NoVantagePoint))
     }
 }

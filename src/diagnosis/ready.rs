@@ -5,19 +5,25 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Facts, Finding, Outcome, Verdict};
 use crate::api::{ConditionStatus, ConditionType, Impact, Reason, RootCause};
 
+/// What is said of a Service whose API objects are without fault while no agent has looked further.
+pub const NOTHING_BUT_THE_API: &str = "no fault in the API objects; the data path was not looked at";
+
 type Stages = [(ConditionType, Finding)];
 
 /// The first fault that leaves nothing working, else the first fault: what stands earlier in
 /// causal order explains what stands later, and a fault of a part does not explain a failure of all.
 pub(super) fn root_cause(stages: &Stages) -> Option<RootCause> {
     let faults = || {
-        stages.iter().filter_map(|(condition, finding)| match &finding.verdict {
-            Verdict::False { impact, remediation } => Some((*condition, finding, *impact, remediation)),
-            _ => None,
-        })
+        stages
+            .iter()
+            .filter_map(|(condition, finding)| match &finding.verdict {
+                Verdict::False { impact, remediation } => Some((*condition, finding, *impact, remediation)),
+                _ => None,
+            })
     };
-    let (condition, finding, impact, remediation) =
-        faults().find(|(_, _, impact, _)| *impact == Impact::All).or_else(|| faults().next())?;
+    let (condition, finding, impact, remediation) = faults()
+        .find(|(_, _, impact, _)| *impact == Impact::All)
+        .or_else(|| faults().next())?;
     Some(RootCause {
         condition: condition.as_str().to_owned(),
         reason: finding.reason.as_str().to_owned(),
@@ -48,40 +54,77 @@ pub(super) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
             message: format!("{} is False: {}", cause.condition, cause.message),
         };
     }
-    let open: Vec<_> = stages.iter().filter(|(_, finding)| !finding.is_satisfied()).collect();
+    let open: Vec<&(ConditionType, Finding)> = stages
+        .iter()
+        .filter(|(_, finding)| !finding.is_satisfied())
+        .collect();
     if open.is_empty() {
-        let no_clients = stages.iter().any(|(_, finding)| finding.reason == Reason::NoClientPods);
+        let no_clients = stages
+            .iter()
+            .any(|(_, finding)| finding.reason == Reason::NoClientPods);
         let (reason, message) = if no_clients {
-            (Reason::WorksFromNodes, "The Service works from the nodes; there is no client Pod to try from.")
+            (
+                Reason::WorksFromNodes,
+                "The Service works from the nodes; there is no client Pod to try from.",
+            )
         } else {
-            (Reason::ServiceWorks, "Every stage that applies to the Service is True.")
+            (
+                Reason::ServiceWorks,
+                "Every stage that applies to the Service is True.",
+            )
         };
-        return Outcome { status: ConditionStatus::True, reason, message: message.to_owned() };
+        return Outcome {
+            status: ConditionStatus::True,
+            reason,
+            message: message.to_owned(),
+        };
     }
-    let all_open = |reason| open.iter().all(|(_, finding)| finding.reason == reason);
-    let any_open = |reason| open.iter().any(|(_, finding)| finding.reason == reason);
-    let names = |reason: Option<Reason>| {
-        let of_reason = open.iter().filter(|(_, finding)| reason.is_none_or(|r| finding.reason == r));
-        of_reason.map(|(condition, _)| condition.as_str()).collect::<Vec<_>>().join(", ")
+    let of = |reasons: &[Reason]| -> Vec<&(ConditionType, Finding)> {
+        open.iter()
+            .copied()
+            .filter(|(_, finding)| reasons.contains(&finding.reason))
+            .collect()
     };
-    let (reason, message) = if all_open(Reason::NoVantagePoint) {
+    let names = |stages: &[&(ConditionType, Finding)]| {
+        stages
+            .iter()
+            .map(|(condition, _)| condition.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let told = |(condition, finding): &(ConditionType, Finding)| {
+        format!(
+            "{condition} is not known ({}): {}",
+            finding.reason, finding.message
+        )
+    };
+    let pending = of(&[Reason::Pending, Reason::PodsStarting]);
+    let silent = of(&[Reason::AgentNotResponding]);
+    let unseen = of(&[Reason::NoVantagePoint]);
+    let other = open
+        .iter()
+        .find(|(_, f)| !matches!(f.reason, Reason::NoVantagePoint | Reason::Blocked));
+    let (reason, message) = if let Some(first) = pending.first() {
+        (Reason::Pending, told(first))
+    } else if !silent.is_empty() {
+        (
+            Reason::AgentNotResponding,
+            format!("Node agents have stopped reporting ({}).", names(&silent)),
+        )
+    } else if let Some(first) = other {
+        (Reason::NoVantagePoint, told(first))
+    } else {
+        let unseen = names(&unseen);
         (
             Reason::NoVantagePoint,
-            format!(
-                "No fault in the API objects; the data path was not looked at, because no node agent reports ({}).",
-                names(None)
-            ),
+            format!("{NOTHING_BUT_THE_API}: no node agent reports ({unseen})."),
         )
-    } else if any_open(Reason::AgentNotResponding) {
-        (Reason::AgentNotResponding, format!("Node agents have stopped reporting ({}).", names(Some(Reason::AgentNotResponding))))
-    } else {
-        let (condition, finding) = open
-            .iter()
-            .find(|(_, f)| !matches!(f.reason, Reason::Blocked | Reason::NoVantagePoint))
-            .unwrap_or(&open[0]);
-        (Reason::Pending, format!("{condition} is not known yet ({}): {}", finding.reason, finding.message))
     };
-    Outcome { status: ConditionStatus::Unknown, reason, message }
+    Outcome {
+        status: ConditionStatus::Unknown,
+        reason,
+        message,
+    }
 }
 
 /// When a Service that is not ready becomes Stalled.
@@ -90,7 +133,11 @@ pub(super) fn stalled_at(facts: &Facts, ready: &Outcome) -> Option<Timestamp> {
         return None;
     }
     let patience = SignedDuration::from_secs(i64::from(facts.spec.stalled_after_seconds));
-    facts.not_ready_since.unwrap_or(facts.now).checked_add(patience).ok()
+    facts
+        .not_ready_since
+        .unwrap_or(facts.now)
+        .checked_add(patience)
+        .ok()
 }
 
 pub(super) fn stalled(facts: &Facts, ready: &Outcome, at: Option<Timestamp>) -> Option<Outcome> {

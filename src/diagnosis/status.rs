@@ -25,7 +25,9 @@ impl Diagnosis {
     ) -> ServiceDiagnosisStatus {
         let old = previous.map(|p| p.conditions.as_slice()).unwrap_or_default();
         let condition = |type_: ConditionType, status: ConditionStatus, reason: Reason, message: &str| {
-            let same = old.iter().find(|c| c.type_ == type_.as_str() && c.status == status.as_str());
+            let same = old
+                .iter()
+                .find(|c| c.type_ == type_.as_str() && c.status == status.as_str());
             Condition {
                 type_: type_.as_str().to_owned(),
                 status: status.as_str().to_owned(),
@@ -41,11 +43,18 @@ impl Diagnosis {
             .iter()
             .map(|(type_, f)| condition(*type_, f.status(), f.reason, &f.message))
             .chain([outcome(ConditionType::Ready, &self.ready)])
-            .chain(self.reconciling.iter().map(|o| outcome(ConditionType::Reconciling, o)))
+            .chain(
+                self.reconciling
+                    .iter()
+                    .map(|o| outcome(ConditionType::Reconciling, o)),
+            )
             .chain(self.stalled.iter().map(|o| outcome(ConditionType::Stalled, o)))
             .collect();
         let verdicts = |conditions: &[Condition]| -> BTreeSet<(String, String, String)> {
-            conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+            conditions
+                .iter()
+                .map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone()))
+                .collect()
         };
         let last_change = previous
             .and_then(|p| p.last_change_time.clone())

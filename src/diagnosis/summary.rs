@@ -7,7 +7,10 @@ use crate::api::{ConditionType, Reason, Summary};
 
 pub(super) fn summary(facts: &Facts, stages: &[(ConditionType, Finding)]) -> Summary {
     let word = |condition| {
-        let finding = stages.iter().find(|(c, _)| *c == condition).map(|(_, finding)| finding);
+        let finding = stages
+            .iter()
+            .find(|(c, _)| *c == condition)
+            .map(|(_, finding)| finding);
         match finding.map(|f| (&f.verdict, f.reason)) {
             Some((Verdict::True, _)) => "OK",
             Some((Verdict::False { .. }, _)) => "Failed",
@@ -27,7 +30,9 @@ pub(super) fn summary(facts: &Facts, stages: &[(ConditionType, Finding)]) -> Sum
 /// Ready endpoints of all. A Pod is one endpoint though it may stand in several slices, one for
 /// each IP family or for each set of ports; it is ready if it is ready in any of them.
 fn endpoints(facts: &Facts) -> String {
-    let Some(service) = facts.service.as_deref() else { return "?".to_owned() };
+    let Some(service) = facts.service.as_deref() else {
+        return "?".to_owned();
+    };
     if service.is_external_name() {
         return "n/a".to_owned();
     }
@@ -38,5 +43,9 @@ fn endpoints(facts: &Facts) -> String {
             *endpoints.entry(key).or_default() |= endpoint.is_ready();
         }
     }
-    format!("{}/{}", endpoints.values().filter(|ready| **ready).count(), endpoints.len())
+    format!(
+        "{}/{}",
+        endpoints.values().filter(|ready| **ready).count(),
+        endpoints.len()
+    )
 }

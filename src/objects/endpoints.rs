@@ -140,6 +140,10 @@ impl Endpoint {
     /// UID of the Pod behind the endpoint.
     #[must_use]
     pub fn pod_uid(&self) -> Option<&str> {
-        self.target_ref.as_ref().filter(|t| t.kind.as_deref() == Some("Pod"))?.uid.as_deref()
+        self.target_ref
+            .as_ref()
+            .filter(|t| t.kind.as_deref() == Some("Pod"))?
+            .uid
+            .as_deref()
     }
 }

@@ -21,15 +21,19 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use endpoints::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
-pub use networkpolicy::{EgressRule, IngressRule, IpBlock, NetworkPolicy, NetworkPolicySpec, Peer, PolicyPort};
-pub use node::{Namespace, Node};
+pub use networkpolicy::{
+    EgressRule, IngressRule, IpBlock, NetworkPolicy, NetworkPolicySpec, Peer, PolicyPort,
+};
+pub use node::{Namespace, Node, grants_clients_to};
 pub use pod::{
     Container, ContainerPort, ContainerState, ContainerStatus, Pod, PodCondition, PodIp, PodSpec, PodStatus,
     Probe, ReadinessGate, Running, Terminated, Waiting,
 };
 pub use selector::{LabelSelector, Operator, Requirement, matches_labels};
 pub use service::{Service, ServicePort, ServiceSpec, ServiceStatus};
-pub use workload::{Deployment, PodTemplate, ReplicaSet, StatefulSet, WorkloadCondition, WorkloadSpec, WorkloadStatus};
+pub use workload::{
+    Deployment, PodTemplate, ReplicaSet, StatefulSet, WorkloadCondition, WorkloadSpec, WorkloadStatus,
+};
 
 /// Labels or annotations of an object, or a label map selector.
 pub type Labels = BTreeMap<String, String>;
@@ -89,7 +93,11 @@ pub trait Object: Resource {
     /// period for things that follow the object counts from.
     fn changed_at(&self) -> Option<Timestamp> {
         let meta = self.meta();
-        let managed = meta.managed_fields.iter().flatten().filter_map(|f| f.time.as_ref());
+        let managed = meta
+            .managed_fields
+            .iter()
+            .flatten()
+            .filter_map(|f| f.time.as_ref());
         managed
             .chain(meta.creation_timestamp.as_ref())
             .chain(meta.deletion_timestamp.as_ref())

@@ -4,6 +4,8 @@ use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Obje
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
+use super::Object;
+
 /// A Node.
 #[derive(Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[resource(inherit = "core::Node")]
@@ -18,4 +20,13 @@ pub struct Node {
 pub struct Namespace {
     /// Metadata.
     pub metadata: ObjectMeta,
+}
+
+/// Whether the owner of a Namespace lends its Pods as clients to the diagnoses of another one.
+#[must_use]
+pub fn grants_clients_to(namespace: &Namespace, other: &str) -> bool {
+    let granted = namespace
+        .annotation(crate::api::CLIENTS_FOR_ANNOTATION)
+        .unwrap_or_default();
+    granted.split(',').any(|name| name.trim() == other)
 }

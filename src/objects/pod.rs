@@ -271,13 +271,26 @@ impl Pod {
 
     /// All addresses of the Pod.
     pub fn ips(&self) -> impl Iterator<Item = &str> {
-        let single = if self.status.pod_ips.is_empty() { self.status.pod_ip.as_deref() } else { None };
-        self.status.pod_ips.iter().map(|p| p.ip.as_str()).chain(single).filter(|ip| !ip.is_empty())
+        let single = if self.status.pod_ips.is_empty() {
+            self.status.pod_ip.as_deref()
+        } else {
+            None
+        };
+        self.status
+            .pod_ips
+            .iter()
+            .map(|p| p.ip.as_str())
+            .chain(single)
+            .filter(|ip| !ip.is_empty())
     }
 
     /// Containers that run as long as the Pod: the ordinary ones and the native sidecars.
     pub fn long_running(&self) -> impl Iterator<Item = &Container> {
-        let sidecars = self.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let sidecars = self
+            .spec
+            .init_containers
+            .iter()
+            .filter(|c| c.restart_policy.as_deref() == Some("Always"));
         self.spec.containers.iter().chain(sidecars)
     }
 
@@ -299,7 +312,10 @@ impl Pod {
     #[must_use]
     pub fn controller_uid(&self) -> Option<&str> {
         let owners = self.metadata.owner_references.as_ref()?;
-        owners.iter().find(|o| o.controller == Some(true)).map(|o| o.uid.as_str())
+        owners
+            .iter()
+            .find(|o| o.controller == Some(true))
+            .map(|o| o.uid.as_str())
     }
 }
 

@@ -67,11 +67,20 @@ impl From<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector> for La
                 "In" => (Operator::In, r.values.clone().unwrap_or_default()),
                 _ => (Operator::In, Vec::new()),
             };
-            Requirement { key: r.key.clone(), operator, values }
+            Requirement {
+                key: r.key.clone(),
+                operator,
+                values,
+            }
         };
         Self {
             match_labels: selector.match_labels.clone().unwrap_or_default(),
-            match_expressions: selector.match_expressions.iter().flatten().map(requirement).collect(),
+            match_expressions: selector
+                .match_expressions
+                .iter()
+                .flatten()
+                .map(requirement)
+                .collect(),
         }
     }
 }

@@ -131,7 +131,8 @@ impl Service {
     /// Whether clients from outside the cluster are expected: type NodePort or LoadBalancer, or externalIPs.
     #[must_use]
     pub fn is_for_outside(&self) -> bool {
-        matches!(self.spec.type_.as_deref(), Some("NodePort" | "LoadBalancer")) || !self.spec.external_ips.is_empty()
+        matches!(self.spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"))
+            || !self.spec.external_ips.is_empty()
     }
 
     /// Whether Pods that are not ready are published, too.

@@ -20,17 +20,61 @@ struct Stage {
 }
 
 const STAGES: [Stage; 12] = [
-    Stage { condition: C::ServiceExists, needs: &[], judge: service_exists::judge },
-    Stage { condition: C::DefinitionValid, needs: &[C::ServiceExists], judge: definition_valid::judge },
-    Stage { condition: C::PodsHealthy, needs: &[C::ServiceExists], judge: pods_healthy::judge },
-    Stage { condition: C::EndpointsPopulated, needs: &[C::ServiceExists], judge: endpoints_populated::judge },
-    Stage { condition: C::NetworkPolicyAllows, needs: &[C::ServiceExists], judge: network_policy_allows::judge },
-    Stage { condition: C::EndpointsReachable, needs: &[C::EndpointsPopulated], judge: data_path::endpoints_reachable },
-    Stage { condition: C::KubeProxyHealthy, needs: &[], judge: data_path::kube_proxy_healthy },
-    Stage { condition: C::ProxyRulesPresent, needs: &[C::ServiceExists], judge: data_path::proxy_rules_present },
-    Stage { condition: C::ProxyForwards, needs: &[C::EndpointsPopulated], judge: data_path::proxy_forwards },
-    Stage { condition: C::ServiceReachable, needs: &[C::EndpointsPopulated], judge: data_path::service_reachable },
-    Stage { condition: C::DNSResolves, needs: &[C::ServiceExists], judge: dns_resolves::judge },
+    Stage {
+        condition: C::ServiceExists,
+        needs: &[],
+        judge: service_exists::judge,
+    },
+    Stage {
+        condition: C::DefinitionValid,
+        needs: &[C::ServiceExists],
+        judge: definition_valid::judge,
+    },
+    Stage {
+        condition: C::PodsHealthy,
+        needs: &[C::ServiceExists],
+        judge: pods_healthy::judge,
+    },
+    Stage {
+        condition: C::EndpointsPopulated,
+        needs: &[C::ServiceExists],
+        judge: endpoints_populated::judge,
+    },
+    Stage {
+        condition: C::NetworkPolicyAllows,
+        needs: &[C::ServiceExists],
+        judge: network_policy_allows::judge,
+    },
+    Stage {
+        condition: C::EndpointsReachable,
+        needs: &[C::EndpointsPopulated],
+        judge: data_path::endpoints_reachable,
+    },
+    Stage {
+        condition: C::KubeProxyHealthy,
+        needs: &[],
+        judge: data_path::kube_proxy_healthy,
+    },
+    Stage {
+        condition: C::ProxyRulesPresent,
+        needs: &[C::ServiceExists],
+        judge: data_path::proxy_rules_present,
+    },
+    Stage {
+        condition: C::ProxyForwards,
+        needs: &[C::EndpointsPopulated],
+        judge: data_path::proxy_forwards,
+    },
+    Stage {
+        condition: C::ServiceReachable,
+        needs: &[C::EndpointsPopulated],
+        judge: data_path::service_reachable,
+    },
+    Stage {
+        condition: C::DNSResolves,
+        needs: &[C::ServiceExists],
+        judge: dns_resolves::judge,
+    },
     Stage {
         condition: C::HairpinOK,
         needs: &[C::EndpointsReachable, C::ProxyRulesPresent],
@@ -61,5 +105,8 @@ pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
 /// the lack of a node agent, which the later stage notices itself.
 fn blocks(finding: &Finding) -> bool {
     finding.leaves_nothing()
-        || matches!(finding.reason, Reason::Blocked | Reason::Pending | Reason::PodsStarting | Reason::ProbeFailed)
+        || matches!(
+            finding.reason,
+            Reason::Blocked | Reason::Pending | Reason::PodsStarting | Reason::ProbeFailed
+        )
 }

@@ -1,0 +1,90 @@
+# Run `make` for the list of targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# Image that `make deploy` runs.
+IMG ?= ghcr.io/svcdiag/svcdiag:v0.1.0
+# What the manifests are applied with; any kubectl from 1.30.
+KUBECTL ?= kubectl
+
+SANDBOX := $(CARGO) run --locked --quiet -p svcdiag-sandbox --bin svcdiag-sandbox --
+
+##@ General
+
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*##"; printf "Usage: make \033[36mTARGET\033[0m\n"} \
+	  /^[a-zA-Z_-]+:.*?##/ { printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2 } \
+	  /^##@/ { printf "\n\033[1m%s\033[0m\n", substr($$0, 5) }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Install what the build and the tests need and this machine lacks (done by the other targets).
+	@hack/setup
+
+##@ Try it
+
+.PHONY: demo
+demo: build ## Break a Service in a pocket cluster in a dozen ways and watch the verdicts.
+	@$(SANDBOX) demo
+
+.PHONY: sandbox
+sandbox: build ## Start the pocket cluster and leave it running for your own kubectl.
+	@$(SANDBOX) up
+
+##@ Development
+
+.PHONY: build
+build: setup ## Build the binaries.
+	@$(CARGO) build --locked --workspace --bins
+
+.PHONY: generate
+generate: ## Write crds/ anew from the types in src/api.
+	@$(CARGO) run --locked --quiet --bin svcdiag -- crd --output-dir crds
+
+.PHONY: fmt
+fmt: ## Format the code.
+	@$(CARGO) fmt --all
+
+.PHONY: lint
+lint: setup ## Check format, lints and documentation.
+	@$(CARGO) fmt --all -- --check
+	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+
+.PHONY: test
+test: setup build ## Run all tests against the embedded sandbox.
+	@env -u KUBEBUILDER_ASSETS $(CARGO) test --locked --workspace
+
+.PHONY: test-apiserver
+test-apiserver: setup build ## Run the end-to-end tests on the etcd and kube-apiserver in KUBEBUILDER_ASSETS.
+	@hack/test-apiserver
+
+.PHONY: bench
+bench: setup ## Measure, and print the figures as tables.
+	@$(CARGO) build --locked --release --workspace --bins
+	@$(CARGO) bench --locked --workspace --benches
+
+.PHONY: run
+run: build ## Run the controller on this machine against the cluster of the current kubeconfig.
+	@$(CARGO) run --locked --quiet --bin svcdiag -- controller
+
+##@ Deployment
+
+.PHONY: install
+install: ## Install the CRDs into the cluster of the current kubeconfig.
+	@$(KUBECTL) apply --server-side -f crds/
+
+.PHONY: uninstall
+uninstall: ## Remove the CRDs, and with them every ServiceDiagnosis.
+	@$(KUBECTL) delete --ignore-not-found -f crds/
+
+.PHONY: deploy
+deploy: ## Install the CRDs and the controller (IMG=...).
+	@$(KUBECTL) kustomize config/default | sed 's#image: .*/svcdiag:.*#image: $(IMG)#' | $(KUBECTL) apply --server-side -f -
+
+.PHONY: undeploy
+undeploy: ## Remove the controller and the CRDs.
+	@$(KUBECTL) kustomize config/default | $(KUBECTL) delete --ignore-not-found -f -

@@ -1,0 +1,182 @@
+//! What is served: discovery in its old and its aggregated form, and OpenAPI for custom kinds.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::resources::{Registry, Resource};
+
+/// Version that the server says it has.
+const VERSION: (&str, &str) = ("1", "36");
+
+/// `/version`.
+pub(crate) fn version() -> Value {
+    let (major, minor) = VERSION;
+    json!({ "major": major, "minor": minor, "gitVersion": format!("v{major}.{minor}.0+sandbox"), "platform": "linux/amd64",
+        "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "" })
+}
+
+/// Kinds by group, each group with its one version.
+fn groups(registry: &Registry) -> BTreeMap<(&str, &str), Vec<&Resource>> {
+    let mut groups: BTreeMap<(&str, &str), Vec<&Resource>> = BTreeMap::new();
+    for resource in registry.all() {
+        groups
+            .entry((&resource.group, &resource.version))
+            .or_default()
+            .push(resource);
+    }
+    groups.entry(("authorization.k8s.io", "v1")).or_default();
+    groups
+}
+
+/// `/apis`.
+pub(crate) fn group_list(registry: &Registry) -> Value {
+    let group = |(group, version): &(&str, &str)| {
+        let version = json!({ "groupVersion": format!("{group}/{version}"), "version": version });
+        json!({ "name": group, "versions": [version], "preferredVersion": version })
+    };
+    let groups: Vec<Value> = groups(registry)
+        .keys()
+        .filter(|(g, _)| !g.is_empty())
+        .map(group)
+        .collect();
+    json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
+}
+
+/// `/apis/GROUP`.
+pub(crate) fn group(registry: &Registry, name: &str) -> Option<Value> {
+    let list = group_list(registry);
+    let mut group = list["groups"]
+        .as_array()?
+        .iter()
+        .find(|g| g["name"] == name)?
+        .clone();
+    group["kind"] = json!("APIGroup");
+    group["apiVersion"] = json!("v1");
+    Some(group)
+}
+
+/// `/api/v1` and `/apis/GROUP/VERSION`.
+pub(crate) fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    let groups = groups(registry);
+    let resources = groups.get(&(group, version))?;
+    let mut listed = Vec::new();
+    for r in resources {
+        listed.push(
+            json!({ "name": r.plural, "singularName": r.singular, "namespaced": r.namespaced, "kind": r.kind,
+            "verbs": Resource::VERBS, "shortNames": r.short_names, "categories": r.categories }),
+        );
+        for (name, kind) in subresources(r) {
+            listed.push(json!({ "name": format!("{}/{name}", r.plural), "singularName": "", "namespaced": r.namespaced,
+                "kind": kind["kind"], "group": kind["group"], "version": kind["version"], "verbs": ["get", "patch", "update"] }));
+        }
+    }
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
+    Some(
+        json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": listed }),
+    )
+}
+
+fn subresources(r: &Resource) -> Vec<(&'static str, Value)> {
+    let mut subresources = Vec::new();
+    if r.status {
+        subresources.push((
+            "status",
+            json!({ "group": r.group, "version": r.version, "kind": r.kind }),
+        ));
+    }
+    if r.scale {
+        subresources.push((
+            "scale",
+            json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" }),
+        ));
+    }
+    subresources
+}
+
+/// `/api` and `/apis` as APIGroupDiscoveryList.
+pub(crate) fn aggregated(registry: &Registry, core: bool) -> Value {
+    let resource = |r: &&Resource| {
+        let scope = if r.namespaced { "Namespaced" } else { "Cluster" };
+        let kind = json!({ "group": r.group, "version": r.version, "kind": r.kind });
+        let subresources: Vec<Value> = subresources(r)
+            .into_iter()
+            .map(|(name, kind)| json!({ "subresource": name, "responseKind": kind, "verbs": ["get", "patch", "update"] }))
+            .collect();
+        json!({ "resource": r.plural, "responseKind": kind, "scope": scope, "singularResource": r.singular,
+            "shortNames": r.short_names, "categories": r.categories, "verbs": Resource::VERBS, "subresources": subresources })
+    };
+    let items: Vec<Value> = groups(registry)
+        .iter()
+        .filter(|((group, _), _)| group.is_empty() == core)
+        .map(|((group, version), resources)| {
+            let resources: Vec<Value> = resources.iter().map(resource).collect();
+            json!({ "metadata": { "name": group, "creationTimestamp": null },
+                "versions": [{ "version": version, "freshness": "Current", "resources": resources }] })
+        })
+        .collect();
+    json!({ "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items })
+}
+
+/// `/openapi/v3`: the groups that have a document.
+pub(crate) fn openapi_index(registry: &Registry) -> Value {
+    let mut paths = Map::new();
+    for r in registry.all().filter(|r| r.custom.is_some()) {
+        let path = format!("apis/{}/{}", r.group, r.version);
+        paths.insert(
+            path.clone(),
+            json!({ "serverRelativeURL": format!("/openapi/v3/{path}") }),
+        );
+    }
+    json!({ "paths": paths })
+}
+
+/// The OpenAPI document of a group of custom kinds.
+pub(crate) fn openapi(registry: &Registry, group: &str, version: &str) -> Option<Value> {
+    let (mut paths, mut schemas) = (Map::new(), Map::new());
+    for r in registry
+        .all()
+        .filter(|r| r.group == group && r.version == version)
+    {
+        let custom = r.custom.as_ref()?;
+        let gvk = json!({ "group": r.group, "version": r.version, "kind": r.kind });
+        let mut reversed: Vec<&str> = r.group.split('.').collect();
+        reversed.reverse();
+        let name = format!("{}.{}.{}", reversed.join("."), r.version, r.kind);
+        let mut schema = custom.schema().clone();
+        schema["properties"]["apiVersion"] = json!({ "type": "string", "description": "APIVersion defines the versioned schema of this representation of an object." });
+        schema["properties"]["kind"] = json!({ "type": "string", "description": "Kind is a string value representing the REST resource this object represents." });
+        schema["properties"]["metadata"] =
+            json!({ "type": "object", "description": "Standard object's metadata." });
+        schema["x-kubernetes-group-version-kind"] = json!([gvk]);
+        schemas.insert(name.clone(), schema);
+        let scope = if r.namespaced {
+            "/namespaces/{namespace}"
+        } else {
+            ""
+        };
+        let base = format!("/apis/{group}/{version}{scope}/{}", r.plural);
+        let operation = |action: &str| {
+            let body = json!({ "application/json": { "schema": { "$ref": format!("#/components/schemas/{name}") } } });
+            json!({ "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk,
+                "parameters": [{ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } }],
+                "responses": { "200": { "description": "OK", "content": body } } })
+        };
+        paths.insert(
+            base.clone(),
+            json!({ "get": operation("list"), "post": operation("post") }),
+        );
+        paths.insert(
+            format!("{base}/{{name}}"),
+            json!({ "get": operation("get"), "put": operation("put"), "patch": operation("patch") }),
+        );
+    }
+    let info = json!({ "title": "svcdiag sandbox", "version": "v1" });
+    (!schemas.is_empty()).then(
+        || json!({ "openapi": "3.0.0", "info": info, "paths": paths, "components": { "schemas": schemas } }),
+    )
+}

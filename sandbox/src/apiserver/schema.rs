@@ -1,0 +1,318 @@
+//! Schemas of custom kinds: defaulting, pruning and validation as the real server does them.
+//!
+//! The CEL rules and the defaults are left to the kube-cel crate.
+
+use kube_cel::{Validator, apply_defaults};
+use serde_json::{Map, Value};
+
+use super::{fields::ListKind, status::Cause};
+
+/// What a CRD says of its kind.
+#[derive(Debug)]
+pub(crate) struct CustomSchema {
+    schema: Value,
+    /// additionalPrinterColumns.
+    pub columns: Vec<Value>,
+}
+
+impl CustomSchema {
+    /// Reads a version of a CRD.
+    pub(crate) fn new(version: &Value) -> Self {
+        Self {
+            schema: version["schema"]["openAPIV3Schema"].clone(),
+            columns: version["additionalPrinterColumns"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default(),
+        }
+    }
+
+    pub(crate) fn schema(&self) -> &Value {
+        &self.schema
+    }
+
+    /// Removes fields that the schema does not know; returns their paths.
+    pub(crate) fn prune(&self, object: &mut Value) -> Vec<String> {
+        let mut unknown = Vec::new();
+        if let Some(fields) = object.as_object_mut() {
+            let system: Vec<(String, Option<Value>)> = ["apiVersion", "kind", "metadata"]
+                .into_iter()
+                .map(|k| (k.to_owned(), fields.remove(k)))
+                .collect();
+            prune(&self.schema, fields, "", &mut unknown);
+            fields.extend(system.into_iter().filter_map(|(k, v)| Some((k, v?))));
+        }
+        unknown
+    }
+
+    /// Fills in defaults; null in a field that is not nullable counts as absent.
+    pub(crate) fn set_defaults(&self, object: &mut Value) {
+        drop_nulls(&self.schema, object);
+        *object = apply_defaults(&self.schema, object);
+    }
+
+    /// Everything that is wrong with an object.
+    pub(crate) fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        check(&self.schema, object, "", &mut causes);
+        if !causes.is_empty() {
+            return causes;
+        }
+        match Validator::new().validate(&self.schema, object, old) {
+            Ok(()) => Vec::new(),
+            Err(errors) => errors
+                .into_vec()
+                .into_iter()
+                .map(|e| {
+                    let field = e.field_path.trim_start_matches('.').to_owned();
+                    let value = at_path(object, &field);
+                    Cause::invalid(field, &value, e.message)
+                })
+                .collect(),
+        }
+    }
+
+    /// How the list at a path is merged.
+    pub(crate) fn list_kind(&self, path: &[&str]) -> ListKind {
+        let mut schema = &self.schema;
+        for name in path {
+            if schema["type"] == "array" {
+                schema = &schema["items"];
+            }
+            schema = match &schema["properties"][*name] {
+                Value::Null => &schema["additionalProperties"],
+                found => found,
+            };
+        }
+        match schema["x-kubernetes-list-type"].as_str() {
+            Some("map") => {
+                let keys = schema["x-kubernetes-list-map-keys"]
+                    .as_array()
+                    .into_iter()
+                    .flatten();
+                ListKind::Map(keys.filter_map(|k| k.as_str().map(str::to_owned)).collect())
+            }
+            Some("set") => ListKind::Set,
+            _ => ListKind::Atomic,
+        }
+    }
+}
+
+fn is_open(schema: &Value) -> bool {
+    schema["x-kubernetes-preserve-unknown-fields"] == true
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+fn prune(schema: &Value, fields: &mut Map<String, Value>, path: &str, unknown: &mut Vec<String>) {
+    fields.retain(|name, value| {
+        let known = match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Null | Value::Bool(false)) => None,
+            (Value::Null, other) => Some(other),
+            (found, _) => Some(found),
+        };
+        let path = join(path, name);
+        let Some(schema) = known else {
+            if is_open(schema) {
+                return true;
+            }
+            unknown.push(path);
+            return false;
+        };
+        prune_value(schema, value, &path, unknown);
+        true
+    });
+}
+
+fn prune_value(schema: &Value, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) if !is_open(schema) => prune(schema, fields, path, unknown),
+        Value::Array(items) => {
+            for (i, item) in items.iter_mut().enumerate() {
+                prune_value(&schema["items"], item, &format!("{path}[{i}]"), unknown);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn drop_nulls(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, value| {
+                let schema = &schema["properties"][name];
+                !(value.is_null() && schema.is_object() && schema["nullable"] != true)
+            });
+            for (name, value) in fields {
+                drop_nulls(&schema["properties"][name.as_str()], value);
+            }
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| drop_nulls(&schema["items"], item)),
+        _ => {}
+    }
+}
+
+/// Type, enum, bounds and required fields.
+fn check(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
+    if value.is_null() && (schema["nullable"] == true || path.is_empty())
+        || is_open(schema) && schema["type"].is_null()
+    {
+        return;
+    }
+    let mut invalid = |why: String| causes.push(Cause::invalid(path, value, why));
+    if let Some(type_) = schema["type"].as_str() {
+        let fits = match type_ {
+            "object" => value.is_object(),
+            "array" => value.is_array(),
+            "string" => value.is_string(),
+            "boolean" => value.is_boolean(),
+            "integer" => value.is_i64() || value.is_u64(),
+            "number" => value.is_number(),
+            _ => true,
+        };
+        if !fits {
+            let is = match value {
+                Value::Null => "null",
+                Value::Bool(_) => "boolean",
+                Value::Number(_) => "integer",
+                Value::String(_) => "string",
+                Value::Array(_) => "array",
+                Value::Object(_) => "object",
+            };
+            invalid(format!("{path} in body must be of type {type_}: {is:?}"));
+            return;
+        }
+    } else if schema["x-kubernetes-int-or-string"] == true && !(value.is_i64() || value.is_string()) {
+        invalid(format!("{path} in body must be of type integer or string"));
+        return;
+    }
+    if let Some(allowed) = schema["enum"].as_array().filter(|a| !a.contains(value)) {
+        let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
+        causes.push(Cause {
+            field: path.to_owned(),
+            reason: "FieldValueNotSupported",
+            message: format!(
+                "Unsupported value: {value}: supported values: {}",
+                allowed.join(", ")
+            ),
+        });
+        return;
+    }
+    match value {
+        Value::Number(n) => {
+            let n = n.as_f64().unwrap_or(f64::NAN);
+            if let Some(min) = schema["minimum"].as_f64().filter(|min| n < *min) {
+                invalid(format!("{path} in body should be greater than or equal to {min}"));
+            }
+            if let Some(max) = schema["maximum"].as_f64().filter(|max| n > *max) {
+                invalid(format!("{path} in body should be less than or equal to {max}"));
+            }
+        }
+        Value::String(text) => check_text(schema, text, path, &mut invalid),
+        Value::Array(items) => {
+            let length = items.len() as u64;
+            if let Some(max) = schema["maxItems"].as_u64().filter(|max| length > *max) {
+                invalid(format!("{path} in body should have at most {max} items"));
+            }
+            if let Some(min) = schema["minItems"].as_u64().filter(|min| length < *min) {
+                invalid(format!("{path} in body should have at least {min} items"));
+            }
+            check_unique(schema, items, path, causes);
+            for (i, item) in items.iter().enumerate() {
+                check(&schema["items"], item, &format!("{path}[{i}]"), causes);
+            }
+        }
+        Value::Object(fields) => {
+            for required in schema["required"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+            {
+                if !fields.contains_key(required) {
+                    causes.push(Cause::required(join(path, required)));
+                }
+            }
+            for (name, value) in fields {
+                let schema = match &schema["properties"][name] {
+                    Value::Null => &schema["additionalProperties"],
+                    found => found,
+                };
+                check(schema, value, &join(path, name), causes);
+            }
+        }
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+fn check_text(schema: &Value, text: &str, path: &str, invalid: &mut impl FnMut(String)) {
+    let length = text.chars().count() as u64;
+    if let Some(max) = schema["maxLength"].as_u64().filter(|max| length > *max) {
+        invalid(format!("{path} in body should be at most {max} chars long"));
+    }
+    if let Some(min) = schema["minLength"].as_u64().filter(|min| length < *min) {
+        invalid(format!("{path} in body should be at least {min} chars long"));
+    }
+    if let Some(pattern) = schema["pattern"].as_str() {
+        if regex::Regex::new(pattern).is_ok_and(|regex| !regex.is_match(text)) {
+            invalid(format!("{path} in body should match '{pattern}'"));
+        }
+    }
+    if schema["format"] == "date-time" && text.parse::<jiff::Timestamp>().is_err() {
+        invalid(format!("{path} in body must be of type date-time: {text:?}"));
+    }
+}
+
+fn check_unique(schema: &Value, items: &[Value], path: &str, causes: &mut Vec<Cause>) {
+    let keys: Vec<&str> = match schema["x-kubernetes-list-type"].as_str() {
+        Some("map") => schema["x-kubernetes-list-map-keys"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect(),
+        Some("set") => Vec::new(),
+        _ => return,
+    };
+    let key = |item: &Value| -> Value {
+        if keys.is_empty() {
+            item.clone()
+        } else {
+            keys.iter().map(|k| item[*k].clone()).collect()
+        }
+    };
+    for (i, item) in items.iter().enumerate() {
+        if items[..i].iter().any(|earlier| key(earlier) == key(item)) {
+            let message = format!("Duplicate value: {}", key(item));
+            causes.push(Cause {
+                field: format!("{path}[{i}]"),
+                reason: "FieldValueDuplicate",
+                message,
+            });
+        }
+    }
+}
+
+/// The value at a path such as `spec.ports[0].name`; null where there is none.
+fn at_path(object: &Value, path: &str) -> Value {
+    let mut value = object;
+    for step in path
+        .split(['.', '['])
+        .map(|s| s.trim_end_matches(']'))
+        .filter(|s| !s.is_empty())
+    {
+        value = match step.parse::<usize>() {
+            Ok(index) if value.is_array() => &value[index],
+            _ => &value[step],
+        };
+    }
+    value.clone()
+}

@@ -1,0 +1,233 @@
+//! The objects, and the history of their changes that watches read.
+//!
+//! One lock guards everything: every request is a short computation. A watch holds no queue of its
+//! own; it remembers the last version it has seen, waits for a later one and reads the history. A
+//! watcher whose version has left the history is told that it has expired.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::{
+    resources::{Registry, Resource},
+    selector::Selection,
+};
+
+/// Events that are kept for each kind.
+const HISTORY: usize = 20_000;
+
+/// Namespace and name; the namespace is empty for objects without one.
+pub(crate) type Key = (String, String);
+
+/// Group and plural of a kind.
+pub(crate) type TableKey = (String, String);
+
+/// A change of an object.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub version: u64,
+    pub before: Option<Arc<Value>>,
+    /// The object; its last state when it is gone.
+    pub object: Arc<Value>,
+    pub gone: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Table {
+    pub objects: BTreeMap<Key, Arc<Value>>,
+    history: VecDeque<Change>,
+    /// Version up to which changes have been forgotten.
+    forgotten: u64,
+}
+
+impl Table {
+    /// Objects of one namespace, or of all.
+    pub(crate) fn list<'a>(
+        &'a self,
+        namespace: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
+        let from = (namespace.unwrap_or_default().to_owned(), String::new());
+        self.objects
+            .range(from..)
+            .take_while(move |((ns, _), _)| namespace.is_none_or(|n| n == ns))
+    }
+
+    /// Changes after a version; `None` if some of them have been forgotten.
+    pub(crate) fn since(&self, version: u64) -> Option<impl Iterator<Item = &Change>> {
+        let start = self.history.partition_point(|c| c.version <= version);
+        (version >= self.forgotten).then(|| self.history.range(start..))
+    }
+}
+
+/// What is behind the lock.
+pub(crate) struct State {
+    pub registry: Registry,
+    pub tables: BTreeMap<TableKey, Table>,
+    pub version: u64,
+    writes: BTreeMap<(String, String), u64>,
+}
+
+impl State {
+    pub(crate) fn table(&mut self, resource: &Resource) -> &mut Table {
+        self.tables
+            .entry((resource.group.clone(), resource.plural.clone()))
+            .or_default()
+    }
+
+    pub(crate) fn get(&self, resource: &Resource, key: &Key) -> Option<&Arc<Value>> {
+        self.tables
+            .get(&(resource.group.clone(), resource.plural.clone()))?
+            .objects
+            .get(key)
+    }
+
+    /// Stores an object with the next version.
+    pub(crate) fn put(
+        &mut self,
+        resource: &Resource,
+        key: Key,
+        mut object: Value,
+        manager: &str,
+    ) -> Arc<Value> {
+        self.version += 1;
+        let version = self.version;
+        object["metadata"]["resourceVersion"] = Value::String(version.to_string());
+        let object = Arc::new(object);
+        *self
+            .writes
+            .entry((resource.plural.clone(), manager.to_owned()))
+            .or_default() += 1;
+        let table = self.table(resource);
+        let before = table.objects.insert(key, object.clone());
+        table.record(Change {
+            version,
+            before,
+            object: object.clone(),
+            gone: false,
+        });
+        object
+    }
+
+    /// Removes an object.
+    pub(crate) fn remove(&mut self, resource: &Resource, key: &Key) -> Option<Arc<Value>> {
+        let version = self.version + 1;
+        let table = self.table(resource);
+        let before = table.objects.remove(key)?;
+        let mut last = Value::clone(&before);
+        last["metadata"]["resourceVersion"] = Value::String(version.to_string());
+        let last = Arc::new(last);
+        table.record(Change {
+            version,
+            before: Some(before),
+            object: last.clone(),
+            gone: true,
+        });
+        self.version = version;
+        Some(last)
+    }
+}
+
+impl Table {
+    fn record(&mut self, change: Change) {
+        self.history.push_back(change);
+        while self.history.len() > HISTORY {
+            self.forgotten = self.history.pop_front().map_or(self.forgotten, |c| c.version);
+        }
+    }
+}
+
+/// The objects of a cluster. They outlive the server: another one can be started with the same store.
+pub struct Store {
+    state: Mutex<State>,
+    version: watch::Sender<u64>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        let state = State {
+            registry: Registry::built_in(),
+            tables: BTreeMap::new(),
+            version: 1,
+            writes: BTreeMap::new(),
+        };
+        Self {
+            state: Mutex::new(state),
+            version: watch::Sender::new(1),
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Runs a request; watches are told when it has changed something.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let before = state.version;
+        let result = work(&mut state);
+        if state.version != before {
+            self.version.send_replace(state.version);
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic in a request leaves nothing half done that later ones could not live with.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of new versions.
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// How often a field manager has changed objects of a kind (by its plural), status included.
+    /// Writes that change nothing do not count.
+    #[must_use]
+    pub fn writes(&self, plural: &str, manager: &str) -> u64 {
+        self.lock()
+            .writes
+            .get(&(plural.to_owned(), manager.to_owned()))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// Forgets the history: every watch that asks for an older version has expired.
+    pub fn compact(&self) {
+        self.with(|state| {
+            state.version += 1;
+            let version = state.version;
+            for table in state.tables.values_mut() {
+                table.history.clear();
+                table.forgotten = version;
+            }
+        });
+    }
+}
+
+/// The type of the event by which a watcher with a selection sees a change, if it does.
+pub(crate) fn seen_as(
+    change: &Change,
+    namespace: Option<&str>,
+    selection: &Selection,
+) -> Option<&'static str> {
+    if namespace.is_some_and(|n| change.object["metadata"]["namespace"] != n) {
+        return None;
+    }
+    let before = change.before.as_ref().is_some_and(|b| selection.matches(b));
+    let after = !change.gone && selection.matches(&change.object);
+    match (before, after) {
+        (false, true) => Some("ADDED"),
+        (true, true) => Some("MODIFIED"),
+        (true, false) => Some("DELETED"),
+        (false, false) => None,
+    }
+}

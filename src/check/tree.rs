@@ -1,0 +1,203 @@
+//! A Diagnosis for people: the stages as a tree, with evidence and remedy.
+
+use std::fmt::Write;
+
+use crate::{
+    api::{ConditionStatus, Reason},
+    diagnosis::{Diagnosis, Facts, Finding, NOTHING_BUT_THE_API, Verdict},
+};
+
+/// How the text may look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// With ANSI colours.
+    pub colour: bool,
+    /// With characters beyond ASCII.
+    pub unicode: bool,
+}
+
+/// How a stage's answer is shown.
+struct Mark {
+    unicode: &'static str,
+    ascii: &'static str,
+    /// SGR parameter of the colour.
+    colour: &'static str,
+}
+
+const GOOD: Mark = Mark {
+    unicode: "✓",
+    ascii: "ok",
+    colour: "32",
+};
+const BAD: Mark = Mark {
+    unicode: "✗",
+    ascii: "NO",
+    colour: "31",
+};
+const OPEN: Mark = Mark {
+    unicode: "?",
+    ascii: "? ",
+    colour: "33",
+};
+const PASSED_OVER: Mark = Mark {
+    unicode: "-",
+    ascii: "- ",
+    colour: "2",
+};
+
+fn mark(finding: &Finding) -> &'static Mark {
+    match finding.verdict {
+        Verdict::True => &GOOD,
+        Verdict::False { .. } => &BAD,
+        Verdict::Unknown if finding.is_satisfied() => &PASSED_OVER,
+        Verdict::Unknown => &OPEN,
+    }
+}
+
+/// The whole answer. `wide` adds the reasons of all stages and the single observations.
+#[must_use]
+pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) -> String {
+    let paint = |text: &str, colour: &str| match style.colour {
+        true => format!("\u{1b}[{colour}m{text}\u{1b}[0m"),
+        false => text.to_owned(),
+    };
+    let (verdict, colour) = match diagnosis.ready.status {
+        ConditionStatus::True => ("works", GOOD.colour),
+        ConditionStatus::False => ("does not work", BAD.colour),
+        ConditionStatus::Unknown => ("not known", OPEN.colour),
+    };
+    let mut out = String::new();
+    let name = format!("Service {}/{}", facts.namespace, facts.spec.service_name);
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "{}: {} ({})",
+        paint(&name, "1"),
+        paint(verdict, colour),
+        diagnosis.ready.reason
+    );
+    for (i, (condition, finding)) in diagnosis.stages.iter().enumerate() {
+        let last = i + 1 == diagnosis.stages.len();
+        let branch = match (style.unicode, last) {
+            (true, false) => "├─",
+            (true, true) => "└─",
+            (false, false) => "|-",
+            (false, true) => "`-",
+        };
+        let mark = mark(finding);
+        let sign = paint(if style.unicode { mark.unicode } else { mark.ascii }, mark.colour);
+        let reason = match finding.verdict {
+            Verdict::True if !wide => String::new(),
+            _ => format!("{}: ", finding.reason),
+        };
+        // What nobody looked at needs no sentence each time.
+        let terse = !wide && matches!(finding.reason, Reason::NoVantagePoint | Reason::Blocked);
+        let text = if terse {
+            finding.reason.to_string()
+        } else {
+            format!("{reason}{}", finding.message)
+        };
+        let _ = writeln!(out, "{branch} {sign} {condition:<20} {text}");
+        if wide {
+            let stem = if last {
+                "  "
+            } else if style.unicode {
+                "│ "
+            } else {
+                "| "
+            };
+            for o in &finding.observations {
+                let place = [o.node.as_deref(), o.pod.as_deref(), o.target.as_deref()]
+                    .into_iter()
+                    .flatten();
+                let place = place.collect::<Vec<_>>().join(" ");
+                let _ = writeln!(
+                    out,
+                    "{stem}     {place}: {} {}",
+                    o.result,
+                    o.detail.as_deref().unwrap_or_default()
+                );
+            }
+        }
+    }
+    if let Some(cause) = &diagnosis.root_cause {
+        let _ = writeln!(
+            out,
+            "\n{}  {} / {} ({})",
+            paint("Root cause", "1"),
+            cause.condition,
+            cause.reason,
+            cause.impact
+        );
+        let _ = writeln!(out, "{}    {}", paint("Evidence", "1"), cause.message);
+        let _ = writeln!(out, "{}      {}", paint("Remedy", "1"), cause.remediation);
+        if let Some(link) = &cause.link {
+            let _ = writeln!(out, "{}   {link}", paint("Read more", "1"));
+        }
+    } else if diagnosis.ready.status == ConditionStatus::Unknown {
+        let sentence = match diagnosis.api_is_faultless() {
+            true => format!("{NOTHING_BUT_THE_API}."),
+            false => diagnosis.ready.message.clone(),
+        };
+        let _ = writeln!(out, "\n{sentence}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::ServiceDiagnosisSpec, diagnosis::diagnose};
+
+    fn missing() -> (Facts, Diagnosis) {
+        let facts = Facts::new(
+            jiff::Timestamp::UNIX_EPOCH,
+            "shop",
+            ServiceDiagnosisSpec::for_service("web"),
+        );
+        let diagnosis = diagnose(&facts);
+        (facts, diagnosis)
+    }
+
+    #[test]
+    fn plain_text_has_neither_colours_nor_unicode() {
+        let (facts, diagnosis) = missing();
+        let text = render(
+            &facts,
+            &diagnosis,
+            true,
+            Style {
+                colour: false,
+                unicode: false,
+            },
+        );
+        assert!(text.is_ascii() && !text.contains('\u{1b}'), "{text}");
+        insta::assert_snapshot!(render(
+            &facts,
+            &diagnosis,
+            false,
+            Style {
+                colour: false,
+                unicode: false
+            }
+        ));
+    }
+
+    #[test]
+    fn a_terminal_gets_both() {
+        let (facts, diagnosis) = missing();
+        let text = render(
+            &facts,
+            &diagnosis,
+            false,
+            Style {
+                colour: true,
+                unicode: true,
+            },
+        );
+        assert!(
+            text.contains("└─") && text.contains("\u{1b}[31m✗\u{1b}[0m ServiceExists"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! Wording that several messages share.
+
+/// `1 Pod`, `3 Pods`.
+pub(super) fn count(n: usize, noun: &str) -> String {
+    match n {
+        1 => format!("1 {noun}"),
+        _ => format!("{n} {noun}s"),
+    }
+}
+
+/// `a`, `a and b`, `a, b, c and 7 more`: enough to recognise, short enough for a message.
+pub(super) fn list<S: AsRef<str>>(items: &[S]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = items.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    match (items.len(), shown.split_last()) {
+        (_, None) => String::new(),
+        (n, _) if n > SHOWN => format!("{} and {} more", shown.join(", "), n - SHOWN),
+        (_, Some((only, []))) => (*only).to_owned(),
+        (_, Some((last, rest))) => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+/// Levenshtein distance, in characters.
+pub(super) fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A word as one argument of a shell command.
+pub(super) fn quoted(argument: &str) -> String {
+    format!("'{}'", argument.replace('\'', r"'\''"))
+}
