@@ -143,6 +143,8 @@ impl Kubectl {
         command.args(arguments).stdin(Stdio::piped());
         if let Some(kubeconfig) = &self.kubeconfig {
             command.env("KUBECONFIG", kubeconfig);
+            // Its cache of what the server offers would outlive the sandbox in the user's home.
+            command.env("KUBECACHEDIR", kubeconfig.with_file_name("kubectl-cache"));
         }
         let failed = |message: String| Error::Failed { arguments: arguments.join(" "), message };
         let output = output(&mut command, input, RUN_WITHIN)

@@ -1,5 +1,7 @@
 //! Finding kubectl, and saying clearly when there is none.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 

@@ -27,7 +27,7 @@ pub enum Step {
     /// Deletes an object.
     Delete(String),
     /// Creates an object from its manifest.
-    Create(DynamicObject),
+    Create(Box<DynamicObject>),
     /// Changes the Pods that carry a label.
     EditPods {
         /// Where; the scene's namespace by default.

@@ -1,0 +1,135 @@
+//! The command line: arguments, what both commands share, and how they end.
+
+mod demo;
+mod screen;
+mod session;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use svcdiag_sandbox::error::chain;
+use tokio::signal::unix::{SignalKind, signal};
+
+use screen::Screen;
+use session::Session;
+
+/// The status that a shell gives to a program ended by ^C.
+const INTERRUPTED: u8 = 130;
+
+/// A pocket Kubernetes cluster to see svcdiag at work.
+///
+/// It needs no Docker and no root: an API server on loopback, stand-ins for the controllers, the
+/// scheduler and the kubelets, and the real svcdiag controller as a child. With KUBEBUILDER_ASSETS
+/// naming a directory that holds etcd and kube-apiserver, that real pair serves the API.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "\
+Examples:
+  svcdiag-sandbox demo                   break the walk-through in a dozen ways and watch svcdiag find out
+  svcdiag-sandbox demo --only A08,A10    just these two
+  svcdiag-sandbox demo --list            all faults
+  svcdiag-sandbox up                     a cluster to play with; ^C ends it")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cluster with the walk-through of "Debug Services" in it and keep it until ^C
+    #[command(after_help = "\
+Examples:
+  svcdiag-sandbox up
+  svcdiag-sandbox up --no-controller --state /tmp/sandbox
+  KUBEBUILDER_ASSETS=$(setup-envtest use -p path) svcdiag-sandbox up")]
+    Up(up::Options),
+    /// Guided tour: break the walk-through, see the verdict, mend it again
+    #[command(after_help = "\
+Exit status: 0 if svcdiag found every cause, 1 otherwise.
+
+Examples:
+  svcdiag-sandbox demo
+  svcdiag-sandbox demo --only A01,A14
+  NO_COLOR=1 svcdiag-sandbox demo > demo.log")]
+    Demo(demo::Options),
+}
+
+/// What `up` and `demo` have in common.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// Directory for the kubeconfig and the logs [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Directory of the CRD manifests to install [default: crds/ of the source tree]
+    #[arg(long, value_name = "DIR", env = "SVCDIAG_CRDS")]
+    crds: Option<PathBuf>,
+    /// Namespace for the walk-through
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    namespace: String,
+}
+
+/// Any error of a command; they end on the screen as one line with all causes.
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs the command to its end, or to the first SIGINT or SIGTERM; either way everything started is stopped.
+pub(crate) async fn run(arguments: Arguments) -> ExitCode {
+    let screen = Screen::for_stdout();
+    let common = match &arguments.command {
+        Command::Demo(options) if options.list => return finish(demo::list(&screen)),
+        Command::Up(options) => &options.common,
+        Command::Demo(options) => &options.common,
+    };
+    let mut session = Session::new(common.clone());
+    let outcome = {
+        let work = async {
+            match &arguments.command {
+                Command::Up(options) => up::run(options, &mut session, &screen).await.map(|()| true),
+                Command::Demo(options) => demo::run(options, &mut session, &screen).await,
+            }
+        };
+        tokio::select! {
+            outcome = work => Some(outcome),
+            () = interrupted() => None,
+        }
+    };
+    session.stop().await;
+    match outcome {
+        Some(outcome) => finish(outcome),
+        // Ending `up` is what ^C is for.
+        None if matches!(arguments.command, Command::Up(_)) => {
+            screen.say("\nStopped; nothing is left behind.");
+            ExitCode::SUCCESS
+        }
+        None => {
+            screen.say("\nInterrupted; everything is stopped.");
+            ExitCode::from(INTERRUPTED)
+        }
+    }
+}
+
+fn finish(outcome: Result<bool, Failure>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("svcdiag-sandbox: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Returns at the first SIGINT or SIGTERM.
+async fn interrupted() {
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    match signals {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        // Without handlers the signals end us at once; children are then ended by their guards or by init.
+        _ => std::future::pending().await,
+    }
+}

@@ -1,0 +1,87 @@
+//! What a command has started, in one place, so that it is stopped in order however the command ends.
+
+use std::time::{Duration, Instant};
+
+use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
+use svcdiag_sandbox::faults::{Scene, Verdict};
+use svcdiag_sandbox::svcdiag::{self, Controller};
+
+use super::{Common, Failure, Screen};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A cluster and, perhaps, the svcdiag controller on it.
+pub(crate) struct Session {
+    common: Common,
+    cluster: Option<Cluster>,
+    controller: Option<Controller>,
+}
+
+impl Session {
+    pub(crate) fn new(common: Common) -> Self {
+        Self { common, cluster: None, controller: None }
+    }
+
+    /// Starts the cluster.
+    pub(crate) async fn start_cluster(&mut self, screen: &Screen) -> Result<&Cluster, Failure> {
+        let mut config = ClusterConfig { state: self.common.state.clone(), ..ClusterConfig::default() };
+        if let Some(crds) = &self.common.crds {
+            config.crds.clone_from(crds);
+        }
+        screen.step("starting a cluster of three nodes ...");
+        let start = Instant::now();
+        let cluster = self.cluster.insert(Cluster::start(config).await?);
+        let took = start.elapsed().as_secs_f64();
+        screen.good(&format!("{} answers at {} ({took:.1} s)", cluster.describe(), cluster.url()));
+        Ok(cluster)
+    }
+
+    /// Starts the controller on the cluster.
+    pub(crate) fn start_controller(&mut self, screen: &Screen) -> Result<(), Failure> {
+        let Some(cluster) = &self.cluster else { return Err("the cluster is not running".into()) };
+        let program = svcdiag::find_binary()?;
+        let controller = Controller::start(&program, cluster.kubeconfig_path(), cluster.state_dir())?;
+        screen.good(&format!("{} controller runs, log {}", program.display(), controller.log().display()));
+        self.controller = Some(controller);
+        Ok(())
+    }
+
+    /// Waits for a verdict that `wanted` accepts; the last one seen comes back either way.
+    pub(crate) async fn wait_for_verdict(
+        &mut self,
+        scene: &Scene,
+        within: Duration,
+        wanted: impl Fn(&Verdict) -> bool,
+    ) -> Result<(Verdict, bool), Failure> {
+        let start = Instant::now();
+        loop {
+            self.check()?;
+            let verdict = scene.verdict().await?;
+            if wanted(&verdict) {
+                return Ok((verdict, true));
+            }
+            if start.elapsed() > within {
+                return Ok((verdict, false));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// An error if the controller has died.
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
+        match &mut self.controller {
+            Some(controller) => Ok(controller.check()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops what was started, the controller first.
+    pub(crate) async fn stop(self) {
+        if let Some(controller) = self.controller {
+            controller.stop().await;
+        }
+        if let Some(cluster) = self.cluster {
+            cluster.stop().await;
+        }
+    }
+}
