@@ -58,7 +58,9 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Check(options) => Ok(ExitCode::from(runtime.block_on(check::run(*options))?.code())),
-        Command::Controller(options) => runtime.block_on(run_controller(options)).map(|()| ExitCode::SUCCESS),
+        Command::Controller(options) => runtime
+            .block_on(run_controller(options))
+            .map(|()| ExitCode::SUCCESS),
         Command::Crd { output_dir } => crd(output_dir).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -80,8 +82,13 @@ fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
 async fn run_controller(options: controller::Options) -> Result<(), Box<dyn std::error::Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SVCDIAG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let config = kube::Config::infer().await.map_err(|e| format!("could not find out how to reach the cluster: {e}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let config = kube::Config::infer()
+        .await
+        .map_err(|e| format!("could not find out how to reach the cluster: {e}"))?;
     let client = kube::Client::try_from(config)?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let shutdown = async move {

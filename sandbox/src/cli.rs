@@ -24,12 +24,15 @@ const INTERRUPTED: u8 = 130;
 /// scheduler and the kubelets, and the real svcdiag controller as a child. With KUBEBUILDER_ASSETS
 /// naming a directory that holds etcd and kube-apiserver, that real pair serves the API.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 Examples:
   svcdiag-sandbox demo                   break the walk-through in a dozen ways and watch svcdiag find out
   svcdiag-sandbox demo --only A08,A10    just these two
   svcdiag-sandbox demo --list            all faults
-  svcdiag-sandbox up                     a cluster to play with; ^C ends it")]
+  svcdiag-sandbox up                     a cluster to play with; ^C ends it"
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -51,7 +51,9 @@ impl Default for ClusterConfig {
         Self {
             crds: Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds"),
             state: None,
-            assets: std::env::var_os(ASSETS_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from),
+            assets: std::env::var_os(ASSETS_VARIABLE)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from),
             dual_stack: false,
             pace: Pace::default(),
         }
@@ -176,7 +178,10 @@ impl Cluster {
             }
             None => {
                 let server = ApiServer::start().await?;
-                let access = kubeconfig::Access { url: server.url().to_owned(), credentials: None };
+                let access = kubeconfig::Access {
+                    url: server.url().to_owned(),
+                    credentials: None,
+                };
                 (Server::Embedded(server), access)
             }
         };
@@ -193,7 +198,11 @@ impl Cluster {
         furniture::create_nodes(&client, config.dual_stack).await?;
         controllers::spawn(
             &client,
-            &controllers::Options { pace: config.pace, dual_stack: config.dual_stack, collect_garbage: real },
+            &controllers::Options {
+                pace: config.pace,
+                dual_stack: config.dual_stack,
+                collect_garbage: real,
+            },
             &mut tasks,
         );
         furniture::create_dns(&client).await?;
@@ -201,7 +210,14 @@ impl Cluster {
             furniture::create_kubernetes_service(&client, &access.url).await?;
         }
         tracing::info!(url = access.url, real, "the cluster is up");
-        Ok(Self { controllers: tasks, server, client, url: access.url, kubeconfig, state })
+        Ok(Self {
+            controllers: tasks,
+            server,
+            client,
+            url: access.url,
+            kubeconfig,
+            state,
+        })
     }
 
     /// A client with all rights.
@@ -242,7 +258,12 @@ impl Cluster {
 
     /// Stops the controllers, then the server, then removes a temporary state directory.
     pub async fn stop(self) {
-        let Self { mut controllers, server, state, .. } = self;
+        let Self {
+            mut controllers,
+            server,
+            state,
+            ..
+        } = self;
         controllers.shutdown().await;
         match server {
             Server::Embedded(server) => server.stop().await,
@@ -255,8 +276,11 @@ impl Cluster {
 fn prepare_state(wanted: Option<PathBuf>) -> Result<State, Error> {
     match wanted {
         Some(path) => {
-            std::fs::create_dir_all(&path)
-                .map_err(|source| Error::File { operation: "create", path: path.clone(), source })?;
+            std::fs::create_dir_all(&path).map_err(|source| Error::File {
+                operation: "create",
+                path: path.clone(),
+                source,
+            })?;
             Ok(State::Kept(path))
         }
         // tempfile makes the directory with mode 0700.
@@ -264,6 +288,10 @@ fn prepare_state(wanted: Option<PathBuf>) -> Result<State, Error> {
             .prefix("svcdiag-sandbox-")
             .tempdir()
             .map(State::Temporary)
-            .map_err(|source| Error::File { operation: "create", path: std::env::temp_dir(), source }),
+            .map_err(|source| Error::File {
+                operation: "create",
+                path: std::env::temp_dir(),
+                source,
+            }),
     }
 }

@@ -32,7 +32,11 @@ pub trait Context<T> {
 
 impl<T> Context<T> for Result<T, kube::Error> {
     fn during(self, operation: &'static str, object: impl FnOnce() -> String) -> Result<T, RequestError> {
-        self.map_err(|source| RequestError { operation, object: object(), source: Box::new(source) })
+        self.map_err(|source| RequestError {
+            operation,
+            object: object(),
+            source: Box::new(source),
+        })
     }
 }
 

@@ -27,11 +27,20 @@ pub use steps::Step;
 /// One file for each stage of the decision tree.
 const FILES: [(&str, &str); 6] = [
     ("service.yaml", include_str!("../manifests/faults/service.yaml")),
-    ("definition.yaml", include_str!("../manifests/faults/definition.yaml")),
+    (
+        "definition.yaml",
+        include_str!("../manifests/faults/definition.yaml"),
+    ),
     ("pods.yaml", include_str!("../manifests/faults/pods.yaml")),
-    ("endpoints.yaml", include_str!("../manifests/faults/endpoints.yaml")),
+    (
+        "endpoints.yaml",
+        include_str!("../manifests/faults/endpoints.yaml"),
+    ),
     ("policy.yaml", include_str!("../manifests/faults/policy.yaml")),
-    ("diagnosis.yaml", include_str!("../manifests/faults/diagnosis.yaml")),
+    (
+        "diagnosis.yaml",
+        include_str!("../manifests/faults/diagnosis.yaml"),
+    ),
 ];
 
 /// A row of the fault table.
@@ -127,8 +136,10 @@ pub enum Error {
 pub fn catalogue() -> Result<Vec<Fault>, Error> {
     let mut faults = Vec::new();
     for (file, text) in FILES {
-        let some: Vec<Fault> = serde_saphyr::from_str(text)
-            .map_err(|error| Error::Manifest { file: file.to_owned(), message: error.to_string() })?;
+        let some: Vec<Fault> = serde_saphyr::from_str(text).map_err(|error| Error::Manifest {
+            file: file.to_owned(),
+            message: error.to_string(),
+        })?;
         faults.extend(some);
     }
     for fault in &mut faults {
@@ -144,7 +155,10 @@ impl Fault {
     /// Breaks a healthy scene in this way. A failed injection is to be undone as well.
     pub async fn inject(&self, scene: &Scene) -> Result<(), Error> {
         if let Some(reason) = &self.refused {
-            return Err(Error::Refused { id: self.id.clone(), reason: reason.clone() });
+            return Err(Error::Refused {
+                id: self.id.clone(),
+                reason: reason.clone(),
+            });
         }
         steps::take(scene, &self.steps).await
     }

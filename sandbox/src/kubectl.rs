@@ -76,7 +76,11 @@ pub struct Places {
 
 impl Default for Places {
     fn default() -> Self {
-        let directory = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let directory = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         let cache = directory("XDG_CACHE_HOME").or_else(|| Some(directory("HOME")?.join(".cache")));
         Self {
             named: directory("KUBECTL"),
@@ -146,10 +150,16 @@ impl Kubectl {
             // Its cache of what the server offers would outlive the sandbox in the user's home.
             command.env("KUBECACHEDIR", kubeconfig.with_file_name("kubectl-cache"));
         }
-        let failed = |message: String| Error::Failed { arguments: arguments.join(" "), message };
+        let failed = |message: String| Error::Failed {
+            arguments: arguments.join(" "),
+            message,
+        };
         let output = output(&mut command, input, RUN_WITHIN)
             .await
-            .map_err(|source| Error::Run { program: self.program.clone(), source })?;
+            .map_err(|source| Error::Run {
+                program: self.program.clone(),
+                source,
+            })?;
         if !output.status.success() {
             return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
@@ -160,31 +170,49 @@ impl Kubectl {
 async fn output(command: &mut Command, input: &str, within: Duration) -> std::io::Result<Output> {
     use tokio::io::AsyncWriteExt;
     let run = async {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             // A program that does not read its input is not an error.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
         child.wait_with_output().await
     };
-    tokio::time::timeout(within, run)
-        .await
-        .unwrap_or_else(|_| Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no answer in time")))
+    tokio::time::timeout(within, run).await.unwrap_or_else(|_| {
+        Err(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "no answer in time",
+        ))
+    })
 }
 
 /// Asks a program for its version; the error says in a few words why it will not do.
 async fn probe(program: &Path) -> Result<Kubectl, String> {
     let mut command = Command::new(program);
     command.args(["version", "--client", "-o", "json"]);
-    let output = output(&mut command, "", RUN_WITHIN).await.map_err(|error| error.to_string())?;
-    let text: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|_| format!("`version --client -o json` ended with {} and no JSON", output.status))?;
-    let version = text["clientVersion"]["gitVersion"].as_str().unwrap_or_default().to_owned();
+    let output = output(&mut command, "", RUN_WITHIN)
+        .await
+        .map_err(|error| error.to_string())?;
+    let text: Value = serde_json::from_slice(&output.stdout).map_err(|_| {
+        format!(
+            "`version --client -o json` ended with {} and no JSON",
+            output.status
+        )
+    })?;
+    let version = text["clientVersion"]["gitVersion"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     match parse(&version) {
-        Some(number) if number >= OLDEST => {
-            Ok(Kubectl { program: program.to_owned(), version, kubeconfig: None })
-        }
+        Some(number) if number >= OLDEST => Ok(Kubectl {
+            program: program.to_owned(),
+            version,
+            kubeconfig: None,
+        }),
         Some(_) => Err(format!("{version} is too old")),
         None => Err(format!("says its version is {version:?}")),
     }
@@ -202,26 +230,42 @@ async fn install(cache: &Path) -> Result<Kubectl, String> {
         return Ok(found);
     }
     std::fs::create_dir_all(cache).map_err(|error| format!("cannot create {}: {error}", cache.display()))?;
-    call("python3", &["-m".as_ref(), "venv".as_ref(), environment.as_os_str()]).await?;
+    call(
+        "python3",
+        &["-m".as_ref(), "venv".as_ref(), environment.as_os_str()],
+    )
+    .await?;
     let pip = environment.join("bin/pip");
-    let options: [&OsStr; 4] = ["install".as_ref(), "--quiet".as_ref(), "--disable-pip-version-check".as_ref(), WHEEL.as_ref()];
+    let options: [&OsStr; 4] = [
+        "install".as_ref(),
+        "--quiet".as_ref(),
+        "--disable-pip-version-check".as_ref(),
+        WHEEL.as_ref(),
+    ];
     call(pip.as_os_str(), &options).await?;
     if !binary.is_file() {
         return Err(format!("it was installed, but there is no {}", binary.display()));
     }
-    probe(&binary).await.map_err(|reason| format!("{}: {reason}", binary.display()))
+    probe(&binary)
+        .await
+        .map_err(|reason| format!("{}: {reason}", binary.display()))
 }
 
 async fn call(program: impl AsRef<OsStr>, arguments: &[&OsStr]) -> Result<(), String> {
     let mut command = Command::new(&program);
     command.args(arguments);
     let name = program.as_ref().to_string_lossy().into_owned();
-    let output = output(&mut command, "", INSTALL_WITHIN).await.map_err(|error| format!("{name}: {error}"))?;
+    let output = output(&mut command, "", INSTALL_WITHIN)
+        .await
+        .map_err(|error| format!("{name}: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
     let message = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{name}: {}", message.trim().lines().last().unwrap_or("failed without a word")))
+    Err(format!(
+        "{name}: {}",
+        message.trim().lines().last().unwrap_or("failed without a word")
+    ))
 }
 
 #[cfg(test)]

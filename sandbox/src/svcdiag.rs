@@ -52,12 +52,23 @@ pub struct Controller {
 /// The svcdiag binary: `SVCDIAG_BIN`, else the one beside the current executable (or one
 /// directory up, for tests, which Cargo puts into `deps/`).
 pub fn find_binary() -> Result<PathBuf, Error> {
-    if let Some(named) = std::env::var_os(BINARY_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from) {
-        return if named.is_file() { Ok(named) } else { Err(Error::NotFound { tried: named }) };
+    if let Some(named) = std::env::var_os(BINARY_VARIABLE)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
+    {
+        return if named.is_file() {
+            Ok(named)
+        } else {
+            Err(Error::NotFound { tried: named })
+        };
     }
     let own = std::env::current_exe().unwrap_or_default();
     let beside = own.parent().unwrap_or(Path::new(".")).join("svcdiag");
-    let above = own.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join("svcdiag");
+    let above = own
+        .parent()
+        .and_then(Path::parent)
+        .unwrap_or(Path::new("."))
+        .join("svcdiag");
     let found = [&beside, &above].into_iter().find(|path| path.is_file()).cloned();
     found.ok_or(Error::NotFound { tried: beside })
 }
@@ -66,7 +77,10 @@ impl Controller {
     /// Starts `svcdiag controller` with its log in `directory/controller.log`.
     pub fn start(program: &Path, kubeconfig: &Path, directory: &Path) -> Result<Self, Error> {
         let log = directory.join("controller.log");
-        let failed = |source| Error::Start { program: program.to_owned(), source };
+        let failed = |source| Error::Start {
+            program: program.to_owned(),
+            source,
+        };
         let output = File::create(&log).map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
         let child = Command::new(program)
@@ -90,7 +104,11 @@ impl Controller {
     /// An error if it has ended by itself.
     pub fn check(&mut self) -> Result<(), Error> {
         match self.child.try_wait() {
-            Ok(Some(status)) => Err(Error::Ended { status, log: self.log.clone(), tail: tail(&self.log) }),
+            Ok(Some(status)) => Err(Error::Ended {
+                status,
+                log: self.log.clone(),
+                tail: tail(&self.log),
+            }),
             _ => Ok(()),
         }
     }

@@ -52,12 +52,23 @@ async fn play(cluster: &Cluster, number: usize, act: &Act<'_>) -> Result<(), Str
     }
     let during = scene.snapshot().await.map_err(|error| trouble("look", error))?;
     act.undo(&scene).await.map_err(|error| trouble("undo", error))?;
-    scene.wait_until_settled().await.map_err(|error| trouble("settle", error))?;
+    scene
+        .wait_until_settled()
+        .await
+        .map_err(|error| trouble("settle", error))?;
     let after = scene.snapshot().await.map_err(|error| trouble("look", error))?;
-    scene.tear_down().await.map_err(|error| trouble("tear down", error))?;
+    scene
+        .tear_down()
+        .await
+        .map_err(|error| trouble("tear down", error))?;
     for name in before.keys().chain(after.keys()) {
         if before.get(name) != after.get(name) {
-            return Err(format!("{}: {name} was {:?}, is {:?}", act.title(), before.get(name), after.get(name)));
+            return Err(format!(
+                "{}: {name} was {:?}, is {:?}",
+                act.title(),
+                before.get(name),
+                after.get(name)
+            ));
         }
     }
     let patched_pods = matches!(act, Act::Fault(fault) if ["A10", "A22", "A25"].contains(&fault.id.as_str()));
@@ -70,7 +81,10 @@ async fn play(cluster: &Cluster, number: usize, act: &Act<'_>) -> Result<(), Str
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_and_every_twin_can_be_undone() {
     let logs = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
-    let _ = tracing_subscriber::fmt().with_env_filter(logs).with_test_writer().try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(logs)
+        .with_test_writer()
+        .try_init();
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
     let faults = catalogue().unwrap();
     let acts: Vec<Act> = faults
@@ -78,7 +92,10 @@ async fn every_fault_and_every_twin_can_be_undone() {
         .flat_map(|fault| std::iter::once(Act::Fault(fault)).chain(fault.twins.iter().map(Act::Twin)))
         .collect();
     let run = |exclusive: bool, width: usize| {
-        let acts = acts.iter().enumerate().filter(move |(_, act)| act.is_exclusive() == exclusive);
+        let acts = acts
+            .iter()
+            .enumerate()
+            .filter(move |(_, act)| act.is_exclusive() == exclusive);
         futures::stream::iter(acts.map(|(number, act)| play(&cluster, number, act)))
             .buffer_unordered(width)
             .filter_map(async |result| result.err())

@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 use svcdiag_sandbox::kubectl::{Error, Kubectl, Places};
 
 fn nowhere() -> Places {
-    Places { named: None, command: PathBuf::from("no-such-kubectl"), cache: None }
+    Places {
+        named: None,
+        command: PathBuf::from("no-such-kubectl"),
+        cache: None,
+    }
 }
 
 fn pretend(directory: &Path, name: &str, version: &str) -> PathBuf {
@@ -34,7 +38,10 @@ async fn the_variable_goes_before_the_path() {
 #[tokio::test]
 async fn an_old_kubectl_on_the_path_is_passed_over() {
     let directory = tempfile::tempdir().unwrap();
-    let places = Places { command: pretend(directory.path(), "kubectl", "v1.19.3"), ..nowhere() };
+    let places = Places {
+        command: pretend(directory.path(), "kubectl", "v1.19.3"),
+        ..nowhere()
+    };
     let error = Kubectl::find_in(&places).await.unwrap_err();
     assert!(error.to_string().contains("v1.19.3 is too old"), "{error}");
 }

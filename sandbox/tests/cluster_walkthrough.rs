@@ -16,7 +16,10 @@ use svcdiag_sandbox::faults::Scene;
 
 async fn cluster() -> Cluster {
     let logs = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
-    let _ = tracing_subscriber::fmt().with_env_filter(logs).with_test_writer().try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(logs)
+        .with_test_writer()
+        .try_init();
     Cluster::start(ClusterConfig::default()).await.unwrap()
 }
 
@@ -35,16 +38,29 @@ async fn the_walk_through_becomes_ready_with_three_endpoints_on_three_nodes() {
     scene.set_up().await.unwrap();
     println!("the walk-through was ready after {:?}", start.elapsed());
 
-    let slices = Api::<EndpointSlice>::namespaced(cluster.client(), "walk").list(&ListParams::default()).await.unwrap();
+    let slices = Api::<EndpointSlice>::namespaced(cluster.client(), "walk")
+        .list(&ListParams::default())
+        .await
+        .unwrap();
     assert_eq!(slices.items.len(), 1);
     let slice = &slices.items[0];
-    assert_eq!(slice.labels()["endpointslice.kubernetes.io/managed-by"], "endpointslice-controller.k8s.io");
+    assert_eq!(
+        slice.labels()["endpointslice.kubernetes.io/managed-by"],
+        "endpointslice-controller.k8s.io"
+    );
     let port = &slice.ports.as_ref().unwrap()[0];
     assert_eq!((port.name.as_deref(), port.port), (Some("default"), Some(9376)));
     let endpoints = slice.endpoints.as_ref().unwrap();
-    let nodes: BTreeSet<_> = endpoints.iter().filter_map(|endpoint| endpoint.node_name.clone()).collect();
+    let nodes: BTreeSet<_> = endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.node_name.clone())
+        .collect();
     assert_eq!(nodes.len(), 3);
-    assert!(endpoints.iter().all(|endpoint| endpoint.zone.is_some() && endpoint.target_ref.is_some()));
+    assert!(
+        endpoints
+            .iter()
+            .all(|endpoint| endpoint.zone.is_some() && endpoint.target_ref.is_some())
+    );
     cluster.stop().await;
 }
 
@@ -67,11 +83,18 @@ async fn a_rollout_replaces_every_pod_and_never_leaves_the_service_short() {
     scene.set_up().await.unwrap();
     let pods = Api::<Pod>::namespaced(cluster.client(), "roll");
     let names = async || -> BTreeSet<String> {
-        let list = pods.list(&ListParams::default().labels("app=hostnames")).await.unwrap();
+        let list = pods
+            .list(&ListParams::default().labels("app=hostnames"))
+            .await
+            .unwrap();
         list.iter().map(ResourceExt::name_any).collect()
     };
     let before = names().await;
-    patch(&scene, json!({ "spec": { "template": { "metadata": { "labels": { "release": "two" } } } } })).await;
+    patch(
+        &scene,
+        json!({ "spec": { "template": { "metadata": { "labels": { "release": "two" } } } } }),
+    )
+    .await;
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let ready = scene.ready_endpoints().await.unwrap();
@@ -102,11 +125,21 @@ async fn a_stateful_set_has_numbered_pods() {
     .unwrap();
     api.create(&PostParams::default(), &set).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while api.get("db").await.unwrap().status.and_then(|status| status.ready_replicas) != Some(2) {
+    while api
+        .get("db")
+        .await
+        .unwrap()
+        .status
+        .and_then(|status| status.ready_replicas)
+        != Some(2)
+    {
         assert!(Instant::now() < deadline, "the StatefulSet does not become ready");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let pods = Api::<Pod>::namespaced(cluster.client(), "default").list(&ListParams::default()).await.unwrap();
+    let pods = Api::<Pod>::namespaced(cluster.client(), "default")
+        .list(&ListParams::default())
+        .await
+        .unwrap();
     let names: Vec<String> = pods.iter().map(ResourceExt::name_any).collect();
     assert_eq!(names, ["db-0", "db-1"]);
     cluster.stop().await;

@@ -64,11 +64,17 @@ fn steps(inventory: &Inventory) -> Vec<Step> {
     for namespace in inventory.namespaces().filter(|n| !n.is_terminating()) {
         let labelled = namespace.labels().get(AUTO).is_some_and(|v| v == "true");
         let name = namespace.name();
-        let wants = |s: &&Arc<Service>| labelled && !s.is_terminating() && s.annotation(AUTO) != Some("false");
+        let wants =
+            |s: &&Arc<Service>| labelled && !s.is_terminating() && s.annotation(AUTO) != Some("false");
         let wanted: Vec<&Arc<Service>> = inventory.services_of(name).filter(wants).collect();
         for service in &wanted {
-            if !inventory.interests_of(name).any(|(diagnosis, _)| diagnosis == service.name()) {
-                steps.push(Step::Create { service: Arc::clone(service) });
+            if !inventory
+                .interests_of(name)
+                .any(|(diagnosis, _)| diagnosis == service.name())
+            {
+                steps.push(Step::Create {
+                    service: Arc::clone(service),
+                });
             }
         }
         for (diagnosis, interest) in inventory.interests_of(name).filter(|(_, i)| i.automatic) {
@@ -89,12 +95,18 @@ async fn take(context: &Context, step: &Step) -> Result<(), String> {
             let patch = Patch::Apply(manifest(service));
             let call = api(namespace);
             let result = tokio::time::timeout(TIMEOUT, call.patch(name, &params, &patch)).await;
-            (format!("create ServiceDiagnosis {namespace}/{name}"), result.map(|r| r.map(drop)))
+            (
+                format!("create ServiceDiagnosis {namespace}/{name}"),
+                result.map(|r| r.map(drop)),
+            )
         }
         Step::Delete((namespace, name)) => {
             let call = api(namespace);
             let result = tokio::time::timeout(TIMEOUT, call.delete(name, &DeleteParams::default())).await;
-            (format!("delete ServiceDiagnosis {namespace}/{name}"), result.map(|r| r.map(drop)))
+            (
+                format!("delete ServiceDiagnosis {namespace}/{name}"),
+                result.map(|r| r.map(drop)),
+            )
         }
     };
     match result {
@@ -133,15 +145,25 @@ mod tests {
     fn inventory(label: &str) -> Inventory {
         let mut inventory = Inventory::default();
         let object = |v: serde_json::Value| serde_json::from_value(v).unwrap();
-        inventory.apply::<crate::objects::Namespace>(serde_json::from_value(json!({ "metadata": { "name": "shop", "labels": { AUTO: label } } })).unwrap());
-        inventory.apply::<Service>(object(json!({ "metadata": { "namespace": "shop", "name": "cart" } })));
-        let out = json!({ "metadata": { "namespace": "shop", "name": "out", "annotations": { AUTO: "false" } } });
+        inventory.apply::<crate::objects::Namespace>(
+            serde_json::from_value(json!({ "metadata": { "name": "shop", "labels": { AUTO: label } } }))
+                .unwrap(),
+        );
+        inventory.apply::<Service>(object(
+            json!({ "metadata": { "namespace": "shop", "name": "cart" } }),
+        ));
+        let out =
+            json!({ "metadata": { "namespace": "shop", "name": "out", "annotations": { AUTO: "false" } } });
         inventory.apply::<Service>(object(out));
         inventory
     }
 
     fn diagnosis(name: &str, ours: bool) -> ServiceDiagnosis {
-        let labels = if ours { json!({ MANAGED_BY.0: MANAGED_BY.1 }) } else { json!({}) };
+        let labels = if ours {
+            json!({ MANAGED_BY.0: MANAGED_BY.1 })
+        } else {
+            json!({})
+        };
         serde_json::from_value(json!({
             "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
             "metadata": { "namespace": "shop", "name": name, "labels": labels }, "spec": { "serviceName": name },

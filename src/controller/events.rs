@@ -24,7 +24,10 @@ pub(super) struct Events(Recorder);
 
 impl Events {
     pub(super) fn new(client: Client) -> Self {
-        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: std::env::var("POD_NAME").ok() };
+        let reporter = Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance: std::env::var("POD_NAME").ok(),
+        };
         Self(Recorder::new(client, reporter))
     }
 }
@@ -43,7 +46,9 @@ pub(super) async fn ready_flipped(
     status: &ServiceDiagnosisStatus,
 ) {
     let before = ready(previous).map(|(status, ..)| status);
-    let Some((now, reason, message)) = ready(Some(status)).filter(|(now, ..)| Some(*now) != before) else { return };
+    let Some((now, reason, message)) = ready(Some(status)).filter(|(now, ..)| Some(*now) != before) else {
+        return;
+    };
     let type_ = match (before, now) {
         (_, "False") => EventType::Warning,
         (_, "True") | (Some("False"), _) => EventType::Normal,
@@ -54,13 +59,27 @@ pub(super) async fn ready_flipped(
     while note.len() > NOTE_MAX {
         note.pop();
     }
-    let event = Event { type_, reason: reason.to_owned(), note: Some(note), action: "Diagnose".to_owned(), secondary: None };
+    let event = Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note),
+        action: "Diagnose".to_owned(),
+        secondary: None,
+    };
     let reference = diagnosis.object_ref(&());
     match tokio::time::timeout(TIMEOUT, context.events.0.publish(&event, &reference)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(namespace = diagnosis.namespace(), name = diagnosis.name(), "Could not publish an Event: {error}.");
+            tracing::warn!(
+                namespace = diagnosis.namespace(),
+                name = diagnosis.name(),
+                "Could not publish an Event: {error}."
+            );
         }
-        Err(_) => tracing::warn!(namespace = diagnosis.namespace(), name = diagnosis.name(), "Could not publish an Event in time."),
+        Err(_) => tracing::warn!(
+            namespace = diagnosis.namespace(),
+            name = diagnosis.name(),
+            "Could not publish an Event in time."
+        ),
     }
 }

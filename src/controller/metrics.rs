@@ -70,16 +70,39 @@ impl Metrics {
         registry.register("reconciles", "Rounds, by their outcome", reconciles.clone());
         // From a tenth of a millisecond, the time of a verdict, to some seconds, the time of a slow API server.
         let duration = Histogram::new(exponential_buckets(0.0001, 4.0, 9));
-        registry.register_with_unit("reconcile_duration", "Time that a round took", Unit::Seconds, duration.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time that a round took",
+            Unit::Seconds,
+            duration.clone(),
+        );
         let writes = Counter::<u64, AtomicU64>::default();
         registry.register("status_writes", "Statuses written", writes.clone());
         let unparsable = Family::default();
-        registry.register("unparsable_objects", "Objects that could not be parsed, by kind", unparsable.clone());
+        registry.register(
+            "unparsable_objects",
+            "Objects that could not be parsed, by kind",
+            unparsable.clone(),
+        );
         let watch_errors = Family::default();
-        registry.register("watch_errors", "Interruptions of watches, by kind", watch_errors.clone());
+        registry.register(
+            "watch_errors",
+            "Interruptions of watches, by kind",
+            watch_errors.clone(),
+        );
         let diagnoses = Gauge::default();
         registry.register("diagnoses", "ServiceDiagnosis objects", diagnoses.clone());
-        Self { registry, ready, series: Mutex::default(), reconciles, duration, writes, unparsable, watch_errors, diagnoses }
+        Self {
+            registry,
+            ready,
+            series: Mutex::default(),
+            reconciles,
+            duration,
+            writes,
+            unparsable,
+            watch_errors,
+            diagnoses,
+        }
     }
 
     /// All metrics in the text format of OpenMetrics.
@@ -95,7 +118,11 @@ impl Metrics {
     }
 
     pub(super) fn ready(&self, namespace: &str, name: &str, is_true: bool, reason: Reason) {
-        let labels = OfDiagnosis { namespace: namespace.to_owned(), name: name.to_owned(), reason: reason.to_string() };
+        let labels = OfDiagnosis {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            reason: reason.to_string(),
+        };
         let key = (namespace.to_owned(), name.to_owned());
         let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = series.insert(key, labels.clone()).filter(|old| *old != labels) {
@@ -107,7 +134,12 @@ impl Metrics {
     /// Removes the series of a diagnosis that has gone.
     pub(super) fn forget(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
-        if let Some(old) = self.series.lock().unwrap_or_else(PoisonError::into_inner).remove(&key) {
+        if let Some(old) = self
+            .series
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key)
+        {
             self.ready.remove(&old);
         }
     }
@@ -117,11 +149,19 @@ impl Metrics {
     }
 
     pub(super) fn unparsable(&self, kind: &str) {
-        self.unparsable.get_or_create(&OfKind { kind: kind.to_owned() }).inc();
+        self.unparsable
+            .get_or_create(&OfKind {
+                kind: kind.to_owned(),
+            })
+            .inc();
     }
 
     pub(super) fn watch_error(&self, kind: &str) {
-        self.watch_errors.get_or_create(&OfKind { kind: kind.to_owned() }).inc();
+        self.watch_errors
+            .get_or_create(&OfKind {
+                kind: kind.to_owned(),
+            })
+            .inc();
     }
 
     pub(super) fn diagnoses(&self, count: usize) {

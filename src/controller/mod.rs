@@ -65,7 +65,12 @@ pub struct Options {
     concurrency: u16,
 
     /// Smallest pause between two rounds; a smaller spec.intervalSeconds is raised to it
-    #[arg(long, env = "SVCDIAG_MIN_INTERVAL", value_name = "SECONDS", default_value_t = 10)]
+    #[arg(
+        long,
+        env = "SVCDIAG_MIN_INTERVAL",
+        value_name = "SECONDS",
+        default_value_t = 10
+    )]
     min_interval: u32,
 
     /// Largest sample of nodes; a larger spec.nodes.maxNodes is cut to it
@@ -135,7 +140,11 @@ type Queue = futures::channel::mpsc::Sender<ObjectRef<ServiceDiagnosis>>;
 ///
 /// # Errors
 /// When the HTTP server cannot be started.
-pub async fn run(options: Options, client: Client, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+pub async fn run(
+    options: Options,
+    client: Client,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
     let (queue, requests) = futures::channel::mpsc::channel(QUEUE);
     let (store, writer) = reflector::store::<ServiceDiagnosis>();
     let listen = options.listen;
@@ -159,12 +168,16 @@ pub async fn run(options: Options, client: Client, shutdown: impl Future<Output 
     drop(queue);
 
     let config = controller::Config::default().concurrency(concurrency);
-    let requests = requests.map(Ok::<_, std::convert::Infallible>).take_until(shutdown);
+    let requests = requests
+        .map(Ok::<_, std::convert::Infallible>)
+        .take_until(shutdown);
     tracing::info!(%listen, "The controller is starting.");
     controller::applier(
         |diagnosis, context| Box::pin(reconcile::reconcile(diagnosis, context)),
         |diagnosis: Arc<ServiceDiagnosis>, error: &reconcile::Error, context: Arc<Context>| {
-            let wait = context.failures.next(diagnosis.metadata.uid.as_deref().unwrap_or_default());
+            let wait = context
+                .failures
+                .next(diagnosis.metadata.uid.as_deref().unwrap_or_default());
             tracing::warn!(
                 namespace = diagnosis.namespace(),
                 name = diagnosis.name(),

@@ -20,7 +20,10 @@ pub(super) enum Error {
 }
 
 /// Brings the status of a diagnosis up to date.
-pub(super) async fn reconcile(diagnosis: Arc<ServiceDiagnosis>, context: Arc<Context>) -> Result<Action, Error> {
+pub(super) async fn reconcile(
+    diagnosis: Arc<ServiceDiagnosis>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
     let start = Instant::now();
     let result = round(&diagnosis, &context).await;
     let outcome = match &result {
@@ -45,7 +48,12 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     if written {
         events::ready_flipped(context, diagnosis, previous.as_ref(), &status).await;
     }
-    context.metrics.ready(namespace, name, verdict.ready.status == ConditionStatus::True, verdict.ready.reason);
+    context.metrics.ready(
+        namespace,
+        name,
+        verdict.ready.status == ConditionStatus::True,
+        verdict.ready.reason,
+    );
     let spec = bounded(diagnosis, context);
     let action = if spec.suspend {
         Action::await_change()
@@ -66,9 +74,19 @@ fn judge(
     let spec = bounded(diagnosis, context);
     let inventory = context.inventory();
     let beyond = inventory.is_beyond(limit, namespace, name);
-    let facts = inventory.facts(namespace, spec, previous, now, context.options.name_other_namespaces);
+    let facts = inventory.facts(
+        namespace,
+        spec,
+        previous,
+        now,
+        context.options.name_other_namespaces,
+    );
     drop(inventory);
-    if beyond { beyond_bound(limit) } else { diagnose(&facts) }
+    if beyond {
+        beyond_bound(limit)
+    } else {
+        diagnose(&facts)
+    }
 }
 
 /// The spec within the bounds that the controller's flags set for tenants.
@@ -81,7 +99,11 @@ fn bounded(diagnosis: &ServiceDiagnosis, context: &Context) -> ServiceDiagnosisS
 
 /// The answer for a diagnosis beyond the number that a namespace may have.
 fn beyond_bound(limit: usize) -> Diagnosis {
-    let told = format!("Not judged: the namespace has more than the {limit} diagnoses that the controller judges (--max-diagnoses-per-namespace).");
-    let stages = ConditionType::stages().iter().map(|c| (*c, Finding::unknown(Reason::Pending, told.clone())));
+    let told = format!(
+        "Not judged: the namespace has more than the {limit} diagnoses that the controller judges (--max-diagnoses-per-namespace)."
+    );
+    let stages = ConditionType::stages()
+        .iter()
+        .map(|c| (*c, Finding::unknown(Reason::Pending, told.clone())));
     Diagnosis::unjudged(stages.collect(), Reason::Pending, told)
 }

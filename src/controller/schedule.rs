@@ -20,13 +20,19 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 
 /// Time until the next round: the interval, up to a tenth more or less by the diagnosis' own UID so
 /// that many do not come at once; or the time at which the verdict changes by itself, if earlier.
-pub(super) fn next_look(spec: &ServiceDiagnosisSpec, recheck_at: Option<Timestamp>, uid: &str, now: Timestamp) -> Duration {
+pub(super) fn next_look(
+    spec: &ServiceDiagnosisSpec,
+    recheck_at: Option<Timestamp>,
+    uid: &str,
+    now: Timestamp,
+) -> Duration {
     let mut hasher = DefaultHasher::new();
     uid.hash(&mut hasher);
     // 0 to 1 from the hash's upper bits.
     let fraction = (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64;
     let round = Duration::from_secs(u64::from(spec.interval_seconds)).mul_f64(0.9 + 0.2 * fraction);
-    let recheck = recheck_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default() + AFTER_DEADLINE);
+    let recheck =
+        recheck_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default() + AFTER_DEADLINE);
     recheck.map_or(round, |recheck| recheck.min(round))
 }
 
@@ -61,8 +67,9 @@ mod tests {
 
     #[test]
     fn rounds_are_spread_by_a_tenth_and_always_the_same_for_one_diagnosis() {
-        let looks: Vec<Duration> =
-            (0..1000).map(|i| next_look(&spec(), None, &format!("uid-{i}"), Timestamp::UNIX_EPOCH)).collect();
+        let looks: Vec<Duration> = (0..1000)
+            .map(|i| next_look(&spec(), None, &format!("uid-{i}"), Timestamp::UNIX_EPOCH))
+            .collect();
         assert!(looks.iter().all(|d| (54..=66).contains(&d.as_secs())));
         let early = looks.iter().filter(|d| d.as_secs_f64() < 60.0).count();
         assert!((400..600).contains(&early), "{early} of 1000 come early");
@@ -72,7 +79,14 @@ mod tests {
     #[test]
     fn recheck_at_is_honoured_when_it_comes_first() {
         let now = Timestamp::UNIX_EPOCH;
-        let at = |seconds: i64| next_look(&spec(), Some(now + SignedDuration::from_secs(seconds)), "uid", now);
+        let at = |seconds: i64| {
+            next_look(
+                &spec(),
+                Some(now + SignedDuration::from_secs(seconds)),
+                "uid",
+                now,
+            )
+        };
         assert_eq!(at(28), Duration::from_millis(28_050));
         assert_eq!(at(-5), Duration::from_millis(50));
         assert!(at(3600) <= Duration::from_secs(66));

@@ -17,8 +17,13 @@ use super::{Context, Error};
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Takes the address at once, so that a wrong one is told at the start; the future serves.
-pub(super) async fn bind(address: SocketAddr, context: Arc<Context>) -> Result<impl Future<Output = ()>, Error> {
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+pub(super) async fn bind(
+    address: SocketAddr,
+    context: Arc<Context>,
+) -> Result<impl Future<Output = ()>, Error> {
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen { address, source })?;
     let app = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
@@ -36,7 +41,11 @@ async fn ready(State(context): State<Arc<Context>>) -> Response {
     if context.readiness.is_complete() {
         "ok".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the first lists are not complete").into_response()
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the first lists are not complete",
+        )
+            .into_response()
     }
 }
 

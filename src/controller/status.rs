@@ -67,8 +67,14 @@ impl Written {
 
     fn note(&self, diagnosis: &ServiceDiagnosis, status: ServiceDiagnosisStatus) {
         let uid = diagnosis.metadata.uid.clone().unwrap_or_default();
-        let write = Write { seen: diagnosis.metadata.resource_version.clone(), status };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, write);
+        let write = Write {
+            seen: diagnosis.metadata.resource_version.clone(),
+            status,
+        };
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uid, write);
     }
 
     /// Forgets a diagnosis that has gone.
@@ -105,7 +111,10 @@ pub(super) async fn write_if_changed(
         }
         // It has been deleted meanwhile, or replaced by one of the same name.
         Ok(Err(kube::Error::Api(refusal))) if refusal.is_not_found() || refusal.is_conflict() => Ok(false),
-        Ok(Err(source)) => Err(WriteError::Api { key: key(), source: Box::new(source) }),
+        Ok(Err(source)) => Err(WriteError::Api {
+            key: key(),
+            source: Box::new(source),
+        }),
         Err(_) => Err(WriteError::Timeout { key: key() }),
     }
 }

@@ -59,7 +59,12 @@ impl Readiness {
 }
 
 /// Starts all watches.
-pub(super) fn spawn(tasks: &mut JoinSet<()>, context: &Arc<Context>, queue: &Queue, writer: Writer<ServiceDiagnosis>) {
+pub(super) fn spawn(
+    tasks: &mut JoinSet<()>,
+    context: &Arc<Context>,
+    queue: &Queue,
+    writer: Writer<ServiceDiagnosis>,
+) {
     let (c, q) = (context, queue);
     tasks.spawn(watch_diagnoses(c.clone(), q.clone(), scoped(c), writer));
     tasks.spawn(watch::<Service>(c.clone(), q.clone(), scoped(c)));
@@ -69,9 +74,20 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, context: &Arc<Context>, queue: &Que
     tasks.spawn(watch::<ReplicaSet>(c.clone(), q.clone(), scoped(c)));
     tasks.spawn(watch::<StatefulSet>(c.clone(), q.clone(), scoped(c)));
     tasks.spawn(watch::<NetworkPolicy>(c.clone(), q.clone(), scoped(c)));
-    let only = context.options.namespace.as_ref().map(|n| format!("metadata.name={n}"));
-    let config = watcher::Config { field_selector: only, ..watcher::Config::default() };
-    tasks.spawn(watch::<Namespace>(c.clone(), q.clone(), (Api::all(context.client.clone()), config)));
+    let only = context
+        .options
+        .namespace
+        .as_ref()
+        .map(|n| format!("metadata.name={n}"));
+    let config = watcher::Config {
+        field_selector: only,
+        ..watcher::Config::default()
+    };
+    tasks.spawn(watch::<Namespace>(
+        c.clone(),
+        q.clone(),
+        (Api::all(context.client.clone()), config),
+    ));
 }
 
 /// A kind, and which of its objects are watched.
@@ -94,11 +110,18 @@ enum News<K> {
     End,
     Changed(K),
     Gone(K),
-    Unparsable { namespace: String, name: String, why: String },
+    Unparsable {
+        namespace: String,
+        name: String,
+        why: String,
+    },
 }
 
 /// A kind's events, without end. Errors are logged and counted; the watch comes back by itself.
-fn news<K>(context: &Arc<Context>, (api, config): Source<K>) -> impl futures::Stream<Item = News<K>> + Send + use<K>
+fn news<K>(
+    context: &Arc<Context>,
+    (api, config): Source<K>,
+) -> impl futures::Stream<Item = News<K>> + Send + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -115,25 +138,27 @@ where
             why: invalid.error,
         },
     };
-    watcher(api, config.page_size(PAGE)).default_backoff().filter_map(move |event| {
-        let news = match event {
-            Ok(Event::Init) => Some(News::Begin),
-            Ok(Event::InitApply(object)) => Some(guard(object, News::Listed)),
-            Ok(Event::InitDone) => Some(News::End),
-            Ok(Event::Apply(object)) => Some(guard(object, News::Changed)),
-            Ok(Event::Delete(object)) => Some(guard(object, News::Gone)),
-            Err(error) => {
-                context.metrics.watch_error(&kind);
-                tracing::warn!(kind, "A watch was interrupted and will be resumed: {error}.");
-                None
+    watcher(api, config.page_size(PAGE))
+        .default_backoff()
+        .filter_map(move |event| {
+            let news = match event {
+                Ok(Event::Init) => Some(News::Begin),
+                Ok(Event::InitApply(object)) => Some(guard(object, News::Listed)),
+                Ok(Event::InitDone) => Some(News::End),
+                Ok(Event::Apply(object)) => Some(guard(object, News::Changed)),
+                Ok(Event::Delete(object)) => Some(guard(object, News::Gone)),
+                Err(error) => {
+                    context.metrics.watch_error(&kind);
+                    tracing::warn!(kind, "A watch was interrupted and will be resumed: {error}.");
+                    None
+                }
+            };
+            if let Some(News::Unparsable { namespace, name, why }) = &news {
+                context.metrics.unparsable(&kind);
+                tracing::warn!(kind, namespace, name, "An object could not be parsed: {why}.");
             }
-        };
-        if let Some(News::Unparsable { namespace, name, why }) = &news {
-            context.metrics.unparsable(&kind);
-            tracing::warn!(kind, namespace, name, "An object could not be parsed: {why}.");
-        }
-        futures::future::ready(news)
-    })
+            futures::future::ready(news)
+        })
 }
 
 /// Keeps a kind of the inventory up to date.
@@ -169,9 +194,13 @@ where
                 concerned
             }
             News::Changed(object) => context.inventory_mut().apply(object),
-            News::Gone(object) => context.inventory_mut().delete::<K>(object.namespace(), object.name()),
+            News::Gone(object) => context
+                .inventory_mut()
+                .delete::<K>(object.namespace(), object.name()),
             News::Unparsable { namespace, name, why } => {
-                let concerned = context.inventory_mut().note_unparsable::<K>(&namespace, &name, why.clone());
+                let concerned = context
+                    .inventory_mut()
+                    .note_unparsable::<K>(&namespace, &name, why.clone());
                 unparsable.push((namespace, name, why));
                 concerned
             }

@@ -101,11 +101,20 @@ impl Diagnosis {
         let unknown = || "?".to_owned();
         Self {
             stages,
-            ready: Outcome { status: ConditionStatus::Unknown, reason, message },
+            ready: Outcome {
+                status: ConditionStatus::Unknown,
+                reason,
+                message,
+            },
             reconciling: None,
             stalled: None,
             root_cause: None,
-            summary: Summary { endpoints: unknown(), proxy: unknown(), dns: unknown(), hairpin: unknown() },
+            summary: Summary {
+                endpoints: unknown(),
+                proxy: unknown(),
+                dns: unknown(),
+                hairpin: unknown(),
+            },
             observations: Vec::new(),
             recheck_at: None,
         }

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use super::{DiagnosisKey, Interest, Inventory, Table, Tracked};
 use crate::objects::{
-    Deployment, EndpointSlice, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service, StatefulSet, matches_labels,
+    Deployment, EndpointSlice, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service, StatefulSet,
+    matches_labels,
 };
 
 impl Inventory {
@@ -27,13 +28,16 @@ impl Inventory {
     }
 
     fn is_cluster_dns(&self, namespace: &str, name: &str) -> bool {
-        self.dns_service().is_some_and(|s| s.namespace() == namespace && s.name() == name)
+        self.dns_service()
+            .is_some_and(|s| s.namespace() == namespace && s.name() == name)
     }
 }
 
 /// Namespace of an object before or after its change.
 fn place<K: Object>(old: Option<&K>, new: Option<&K>) -> (String, String) {
-    old.or(new).map(|o| (o.namespace().to_owned(), o.name().to_owned())).unwrap_or_default()
+    old.or(new)
+        .map(|o| (o.namespace().to_owned(), o.name().to_owned()))
+        .unwrap_or_default()
 }
 
 /// Declares a kind that concerns every diagnosis involving its namespace.
@@ -44,7 +48,11 @@ macro_rules! whole_namespace {
                 &mut inventory.$table
             }
 
-            fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
+            fn concerns(
+                inventory: &Inventory,
+                old: Option<&Self>,
+                new: Option<&Self>,
+            ) -> BTreeSet<DiagnosisKey> {
                 let (namespace, _) = place(old, new);
                 inventory.involving(&namespace, |_, _| true)
             }
@@ -62,13 +70,23 @@ macro_rules! workload {
                 &mut inventory.$table
             }
 
-            fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
+            fn concerns(
+                inventory: &Inventory,
+                old: Option<&Self>,
+                new: Option<&Self>,
+            ) -> BTreeSet<DiagnosisKey> {
                 let (namespace, _) = place(old, new);
-                let templates = || old.into_iter().chain(new).map(|w| &w.spec.template.metadata.labels);
+                let templates = || {
+                    old.into_iter()
+                        .chain(new)
+                        .map(|w| &w.spec.template.metadata.labels)
+                };
                 inventory.involving(&namespace, |home, interest| {
                     let service = inventory.services.get(home, &interest.service);
                     home == namespace
-                        && service.is_some_and(|s| templates().any(|labels| matches_labels(&s.spec.selector, labels)))
+                        && service.is_some_and(|s| {
+                            templates().any(|labels| matches_labels(&s.spec.selector, labels))
+                        })
                 })
             }
         }
@@ -88,7 +106,9 @@ impl Tracked for Service {
     /// messages name near misses); all, if it is cluster DNS.
     fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
         let (namespace, name) = place(old, new);
-        if inventory.is_cluster_dns(&namespace, &name) || super::facts::CLUSTER_DNS.contains(&(&namespace, &name)) {
+        if inventory.is_cluster_dns(&namespace, &name)
+            || super::facts::CLUSTER_DNS.contains(&(&namespace, &name))
+        {
             return inventory.all();
         }
         let appeared_or_gone = old.is_none() || new.is_none();
@@ -114,8 +134,14 @@ impl Tracked for EndpointSlice {
 
     fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
         let (namespace, _) = place(old, new);
-        let services: BTreeSet<&str> = old.into_iter().chain(new).filter_map(EndpointSlice::service).collect();
-        inventory.involving(&namespace, |home, interest| home == namespace && services.contains(interest.service.as_str()))
+        let services: BTreeSet<&str> = old
+            .into_iter()
+            .chain(new)
+            .filter_map(EndpointSlice::service)
+            .collect();
+        inventory.involving(&namespace, |home, interest| {
+            home == namespace && services.contains(interest.service.as_str())
+        })
     }
 
     fn index(inventory: &mut Inventory, old: Option<&Self>, new: Option<&Self>) {
@@ -129,7 +155,11 @@ impl Tracked for EndpointSlice {
             }
         }
         if let Some((new, key)) = new.and_then(|s| Some((s, key(s)?))) {
-            inventory.slices_of.entry(key).or_default().insert(new.name().to_owned());
+            inventory
+                .slices_of
+                .entry(key)
+                .or_default()
+                .insert(new.name().to_owned());
         }
     }
 }
@@ -143,23 +173,33 @@ impl Tracked for Pod {
     /// narrowly; and, where it can be told apart as a client, those that are judged by their clients.
     fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
         let (namespace, _) = place(old, new);
-        let dns = inventory.dns_service().filter(|s| s.namespace() == namespace && s.has_selector());
+        let dns = inventory
+            .dns_service()
+            .filter(|s| s.namespace() == namespace && s.has_selector());
         let selected_by = |service: &Service| {
             service.has_selector()
-                && old.into_iter().chain(new).any(|p| matches_labels(&service.spec.selector, p.labels()))
+                && old
+                    .into_iter()
+                    .chain(new)
+                    .any(|p| matches_labels(&service.spec.selector, p.labels()))
         };
         if dns.is_some_and(|s| selected_by(s)) {
             return inventory.all();
         }
         let as_client = old.map(client_view) != new.map(client_view);
         inventory.involving(&namespace, |home, interest| {
-            let Some(service) = inventory.services.get(home, &interest.service) else { return false };
+            let Some(service) = inventory.services.get(home, &interest.service) else {
+                return false;
+            };
             let by_clients = interest.names_clients
                 || service.is_internally_local()
                 || inventory.policies.0.contains_key(home)
                 || inventory.policies.0.contains_key(&namespace);
-            let no_endpoints =
-                || inventory.slices_of(home, &interest.service).all(|slice| slice.endpoints.is_empty());
+            let no_endpoints = || {
+                inventory
+                    .slices_of(home, &interest.service)
+                    .all(|slice| slice.endpoints.is_empty())
+            };
             home == namespace && (selected_by(service) || no_endpoints()) || as_client && by_clients
         })
     }
@@ -168,7 +208,13 @@ impl Tracked for Pod {
 /// What of a Pod matters to it as a client.
 fn client_view(pod: &Pod) -> impl PartialEq + use<> {
     let ips: Vec<String> = pod.ips().map(str::to_owned).collect();
-    (pod.labels().clone(), pod.status.phase.clone(), pod.is_terminating(), pod.spec.node_name.clone(), ips)
+    (
+        pod.labels().clone(),
+        pod.status.phase.clone(),
+        pod.is_terminating(),
+        pod.spec.node_name.clone(),
+        ips,
+    )
 }
 
 impl Tracked for Namespace {

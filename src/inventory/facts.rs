@@ -12,12 +12,19 @@ use crate::{
 };
 
 /// Where cluster DNS is looked for: upstream's names and OpenShift's.
-pub const CLUSTER_DNS: [(&str, &str); 3] =
-    [("kube-system", "kube-dns"), ("kube-system", "coredns"), ("openshift-dns", "dns-default")];
+pub const CLUSTER_DNS: [(&str, &str); 3] = [
+    ("kube-system", "kube-dns"),
+    ("kube-system", "coredns"),
+    ("openshift-dns", "dns-default"),
+];
 
 /// Kinds whose unparsable objects leave a gap in the Facts, with their plural.
-const GAPS: [(&str, &str); 4] =
-    [("Service", "services"), ("EndpointSlice", "endpointslices"), ("Pod", "pods"), ("NetworkPolicy", "networkpolicies")];
+const GAPS: [(&str, &str); 4] = [
+    ("Service", "services"),
+    ("EndpointSlice", "endpointslices"),
+    ("Pod", "pods"),
+    ("NetworkPolicy", "networkpolicies"),
+];
 
 impl Inventory {
     /// Everything that the verdict on a Service can depend on.
@@ -38,7 +45,11 @@ impl Inventory {
         if facts.service.is_none() {
             // Only a Service that is not there is looked for under other names and in other places.
             facts.other_services = self.services.of(namespace).map(|s| s.name().to_owned()).collect();
-            let others = self.services.0.iter().filter(|(ns, of)| *ns != namespace && of.contains_key(&name));
+            let others = self
+                .services
+                .0
+                .iter()
+                .filter(|(ns, of)| *ns != namespace && of.contains_key(&name));
             facts.namesakes = others.map(|(ns, _)| ns.clone()).collect();
         }
         facts.slices = self.slices_of(namespace, &name).cloned().collect();
@@ -49,39 +60,82 @@ impl Inventory {
         facts.policies = self.policies.of(namespace).cloned().collect();
         facts.cluster_dns = self.cluster_dns();
         let mut involved = vec![namespace.to_owned()];
-        if let Some(other) = facts.spec.clients.namespace.clone().filter(|other| other != namespace) {
-            let granted = self.namespaces.get("", &other).is_some_and(|n| grants_clients_to(n, namespace));
+        if let Some(other) = facts
+            .spec
+            .clients
+            .namespace
+            .clone()
+            .filter(|other| other != namespace)
+        {
+            let granted = self
+                .namespaces
+                .get("", &other)
+                .is_some_and(|n| grants_clients_to(n, namespace));
             if granted {
                 facts.policies.extend(self.policies.of(&other).cloned());
             }
-            let pods = if granted { self.pods.of(&other).cloned().collect() } else { Vec::new() };
+            let pods = if granted {
+                self.pods.of(&other).cloned().collect()
+            } else {
+                Vec::new()
+            };
             involved.push(other.clone());
-            facts.client_namespace = Some(ClientNamespace { name: other, granted, pods });
+            facts.client_namespace = Some(ClientNamespace {
+                name: other,
+                granted,
+                pods,
+            });
         }
-        involved.extend(facts.cluster_dns.as_ref().map(|dns| dns.service.namespace().to_owned()));
+        involved.extend(
+            facts
+                .cluster_dns
+                .as_ref()
+                .map(|dns| dns.service.namespace().to_owned()),
+        );
         involved.sort_unstable();
         involved.dedup();
-        facts.namespaces = involved.iter().filter_map(|n| self.namespaces.get("", n).cloned()).collect();
+        facts.namespaces = involved
+            .iter()
+            .filter_map(|n| self.namespaces.get("", n).cloned())
+            .collect();
         facts.unreadable = self.gaps(namespace, &name);
         facts
     }
 
     /// Slices of a Service.
-    pub(super) fn slices_of(&self, namespace: &str, service: &str) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+    pub(super) fn slices_of(
+        &self,
+        namespace: &str,
+        service: &str,
+    ) -> impl Iterator<Item = &Arc<EndpointSlice>> {
         let names = self.slices_of.get(&(namespace.to_owned(), service.to_owned()));
-        names.into_iter().flatten().filter_map(|name| self.slices.get(namespace, name))
+        names
+            .into_iter()
+            .flatten()
+            .filter_map(|name| self.slices.get(namespace, name))
     }
 
     /// The Service of cluster DNS.
     pub(super) fn dns_service(&self) -> Option<&Arc<Service>> {
-        CLUSTER_DNS.iter().find_map(|(namespace, name)| self.services.get(namespace, name))
+        CLUSTER_DNS
+            .iter()
+            .find_map(|(namespace, name)| self.services.get(namespace, name))
     }
 
     fn cluster_dns(&self) -> Option<ClusterDns> {
         let service = self.dns_service()?;
-        let selected = |p: &&Arc<Pod>| service.has_selector() && matches_labels(&service.spec.selector, p.labels());
-        let pods = self.pods.of(service.namespace()).filter(selected).cloned().collect();
-        Some(ClusterDns { service: service.clone(), pods })
+        let selected =
+            |p: &&Arc<Pod>| service.has_selector() && matches_labels(&service.spec.selector, p.labels());
+        let pods = self
+            .pods
+            .of(service.namespace())
+            .filter(selected)
+            .cloned()
+            .collect();
+        Some(ClusterDns {
+            service: service.clone(),
+            pods,
+        })
     }
 
     fn gaps(&self, namespace: &str, service: &str) -> Vec<Unreadable> {
@@ -92,13 +146,19 @@ impl Inventory {
                 // Another Service that cannot be parsed does not matter.
                 let matters = *resource != "services" || name == service;
                 let why = format!("{kind} {name} could not be parsed: {why}");
-                matters.then(|| Unreadable { resource: (*resource).to_owned(), why })
+                matters.then(|| Unreadable {
+                    resource: (*resource).to_owned(),
+                    why,
+                })
             })
             .collect()
     }
 }
 
 fn not_ready_since(previous: &ServiceDiagnosisStatus) -> Option<Timestamp> {
-    let ready = previous.conditions.iter().find(|c| c.type_ == "Ready" && c.status == "False")?;
+    let ready = previous
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "Ready" && c.status == "False")?;
     Some(ready.last_transition_time.0)
 }

@@ -57,7 +57,10 @@ impl<K> Table<K> {
     }
 
     fn insert(&mut self, namespace: &str, name: &str, object: Arc<K>) -> Option<Arc<K>> {
-        self.0.entry(namespace.to_owned()).or_default().insert(name.to_owned(), object)
+        self.0
+            .entry(namespace.to_owned())
+            .or_default()
+            .insert(name.to_owned(), object)
     }
 
     fn remove(&mut self, namespace: &str, name: &str) -> Option<Arc<K>> {
@@ -96,7 +99,10 @@ impl From<&ServiceDiagnosis> for Interest {
             service: spec.service_name.clone(),
             client_namespace: spec.clients.namespace.clone().filter(|n| n != own),
             names_clients: spec.clients.pod_selector.is_some(),
-            automatic: diagnosis.labels().get(MANAGED_BY.0).is_some_and(|v| v == MANAGED_BY.1),
+            automatic: diagnosis
+                .labels()
+                .get(MANAGED_BY.0)
+                .is_some_and(|v| v == MANAGED_BY.1),
             created: diagnosis.metadata.creation_timestamp.as_ref().map(|t| t.0),
         }
     }
@@ -146,7 +152,9 @@ impl Inventory {
     /// Forgets an object; returns the diagnoses it concerned.
     pub fn delete<K: Tracked>(&mut self, namespace: &str, name: &str) -> BTreeSet<DiagnosisKey> {
         self.unparsable.remove(&unparsable_key::<K>(namespace, name));
-        let Some(old) = K::table(self).remove(namespace, name) else { return BTreeSet::new() };
+        let Some(old) = K::table(self).remove(namespace, name) else {
+            return BTreeSet::new();
+        };
         K::index(self, Some(&old), None);
         K::concerns(self, Some(&old), None)
     }
@@ -167,23 +175,40 @@ impl Inventory {
 
     /// Notes that an object could not be parsed. What was known of it stays, but nothing is blamed
     /// on what it may have become.
-    pub fn note_unparsable<K: Tracked>(&mut self, namespace: &str, name: &str, why: String) -> BTreeSet<DiagnosisKey> {
+    pub fn note_unparsable<K: Tracked>(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        why: String,
+    ) -> BTreeSet<DiagnosisKey> {
         self.unparsable.insert(unparsable_key::<K>(namespace, name), why);
-        self.interests.0.get(namespace).into_iter().flatten().map(|(n, _)| (namespace.to_owned(), n.clone())).collect()
+        self.interests
+            .0
+            .get(namespace)
+            .into_iter()
+            .flatten()
+            .map(|(n, _)| (namespace.to_owned(), n.clone()))
+            .collect()
     }
 
     /// Every diagnosis.
     #[must_use]
     pub fn all(&self) -> BTreeSet<DiagnosisKey> {
         let keys = |(namespace, of): (&String, &BTreeMap<String, _>)| {
-            of.keys().map(|name| (namespace.clone(), name.clone())).collect::<Vec<_>>()
+            of.keys()
+                .map(|name| (namespace.clone(), name.clone()))
+                .collect::<Vec<_>>()
         };
         self.interests.0.iter().flat_map(keys).collect()
     }
 
     /// Takes in a diagnosis that is new or has changed.
     pub fn set_interest(&mut self, diagnosis: &ServiceDiagnosis) {
-        self.interests.insert(diagnosis.namespace(), diagnosis.name(), Arc::new(Interest::from(diagnosis)));
+        self.interests.insert(
+            diagnosis.namespace(),
+            diagnosis.name(),
+            Arc::new(Interest::from(diagnosis)),
+        );
     }
 
     /// Forgets a diagnosis.
@@ -194,7 +219,14 @@ impl Inventory {
     /// Whether a diagnosis is beyond the number that a namespace may have, the oldest first.
     #[must_use]
     pub fn is_beyond(&self, limit: usize, namespace: &str, name: &str) -> bool {
-        let Some(of) = self.interests.0.get(namespace).filter(|of| limit > 0 && of.len() > limit) else { return false };
+        let Some(of) = self
+            .interests
+            .0
+            .get(namespace)
+            .filter(|of| limit > 0 && of.len() > limit)
+        else {
+            return false;
+        };
         let rank = |name: &str| of.get(name).map(|i| (i.created, name.to_owned()));
         let own = rank(name);
         of.keys().filter(|other| rank(other) < own).count() >= limit

@@ -8,22 +8,30 @@ fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
 }
 
 fn service(namespace: &str, name: &str, app: &str) -> Service {
-    object(json!({ "metadata": { "namespace": namespace, "name": name }, "spec": { "selector": { "app": app }, "ports": [{ "port": 80 }] } }))
+    object(
+        json!({ "metadata": { "namespace": namespace, "name": name }, "spec": { "selector": { "app": app }, "ports": [{ "port": 80 }] } }),
+    )
 }
 
 fn pod(namespace: &str, name: &str, app: &str) -> Pod {
-    object(json!({ "metadata": { "namespace": namespace, "name": name, "uid": name, "labels": { "app": app } },
-        "status": { "phase": "Running", "podIP": "10.0.0.1" } }))
+    object(
+        json!({ "metadata": { "namespace": namespace, "name": name, "uid": name, "labels": { "app": app } },
+        "status": { "phase": "Running", "podIP": "10.0.0.1" } }),
+    )
 }
 
 fn slice(namespace: &str, name: &str, service: &str) -> EndpointSlice {
-    object(json!({ "metadata": { "namespace": namespace, "name": name, "labels": { "kubernetes.io/service-name": service } },
-        "addressType": "IPv4", "endpoints": [{ "addresses": ["10.0.0.1"] }] }))
+    object(
+        json!({ "metadata": { "namespace": namespace, "name": name, "labels": { "kubernetes.io/service-name": service } },
+        "addressType": "IPv4", "endpoints": [{ "addresses": ["10.0.0.1"] }] }),
+    )
 }
 
 fn diagnosis(namespace: &str, name: &str, spec: Value) -> ServiceDiagnosis {
-    object(json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
-        "metadata": { "namespace": namespace, "name": name }, "spec": spec }))
+    object(
+        json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
+        "metadata": { "namespace": namespace, "name": name }, "spec": spec }),
+    )
 }
 
 /// Two Services with a diagnosis each in `shop`, one in `web`.
@@ -50,17 +58,35 @@ fn a_service_concerns_its_own_diagnosis() {
 fn a_new_service_concerns_those_that_look_for_one() {
     let mut inventory = inventory();
     inventory.set_interest(&diagnosis("web", "lost", json!({ "serviceName": "lost" })));
-    assert_eq!(names(inventory.apply(service("shop", "lost", "x"))), ["lost"], "a namesake elsewhere");
-    assert_eq!(names(inventory.apply(service("web", "los", "x"))), ["lost"], "a near miss");
-    assert!(names(inventory.apply(service("web", "los", "y"))).is_empty(), "which was known");
+    assert_eq!(
+        names(inventory.apply(service("shop", "lost", "x"))),
+        ["lost"],
+        "a namesake elsewhere"
+    );
+    assert_eq!(
+        names(inventory.apply(service("web", "los", "x"))),
+        ["lost"],
+        "a near miss"
+    );
+    assert!(
+        names(inventory.apply(service("web", "los", "y"))).is_empty(),
+        "which was known"
+    );
 }
 
 #[test]
 fn a_slice_concerns_the_diagnosis_of_its_service() {
     let mut inventory = inventory();
     assert_eq!(names(inventory.apply(slice("shop", "pay-2", "pay"))), ["pay"]);
-    assert_eq!(names(inventory.apply(slice("shop", "pay-2", "cart"))), ["cart", "pay"], "before and after");
-    assert_eq!(names(inventory.delete::<EndpointSlice>("shop", "pay-2")), ["cart"]);
+    assert_eq!(
+        names(inventory.apply(slice("shop", "pay-2", "cart"))),
+        ["cart", "pay"],
+        "before and after"
+    );
+    assert_eq!(
+        names(inventory.delete::<EndpointSlice>("shop", "pay-2")),
+        ["cart"]
+    );
 }
 
 #[test]
@@ -84,14 +110,20 @@ fn a_pod_concerns_those_who_are_judged_by_their_clients() {
     let spec = json!({ "serviceName": "cart", "clients": { "namespace": "web", "podSelector": {} } });
     inventory.set_interest(&diagnosis("shop", "cart", spec));
     assert_eq!(names(inventory.apply(pod("web", "p", "none"))), ["cart"]);
-    assert!(names(inventory.apply(pod("web", "p", "none"))).is_empty(), "nothing has changed for clients");
+    assert!(
+        names(inventory.apply(pod("web", "p", "none"))).is_empty(),
+        "nothing has changed for clients"
+    );
 }
 
 #[test]
 fn a_pod_of_cluster_dns_concerns_all() {
     let mut inventory = inventory();
     inventory.apply(service("kube-system", "kube-dns", "dns"));
-    assert_eq!(names(inventory.apply(pod("kube-system", "coredns", "dns"))), ["cart", "pay", "front"]);
+    assert_eq!(
+        names(inventory.apply(pod("kube-system", "coredns", "dns"))),
+        ["cart", "pay", "front"]
+    );
     assert!(names(inventory.apply(pod("kube-system", "etcd", "etcd"))).is_empty());
 }
 
@@ -103,7 +135,14 @@ fn a_relist_replaces_everything_at_once() {
         let spec = crate::api::ServiceDiagnosisSpec::for_service(name);
         inventory.facts("shop", spec, None, Timestamp::UNIX_EPOCH, false)
     };
-    assert_eq!(facts("cart").slices.iter().map(|s| s.name().to_owned()).collect::<Vec<_>>(), ["new"]);
+    assert_eq!(
+        facts("cart")
+            .slices
+            .iter()
+            .map(|s| s.name().to_owned())
+            .collect::<Vec<_>>(),
+        ["new"]
+    );
     assert!(facts("pay").slices.is_empty());
 }
 
@@ -116,11 +155,17 @@ fn facts_hold_what_concerns_the_service_and_no_more() {
     let spec = crate::api::ServiceDiagnosisSpec::for_service("cart");
     let facts = inventory.facts("shop", spec, None, Timestamp::UNIX_EPOCH, false);
     assert_eq!((facts.pods.len(), facts.slices.len()), (1, 1));
-    assert!(facts.namesakes.is_empty(), "only looked for while the Service is missing");
+    assert!(
+        facts.namesakes.is_empty(),
+        "only looked for while the Service is missing"
+    );
     inventory.delete::<Service>("shop", "cart");
     let spec = crate::api::ServiceDiagnosisSpec::for_service("cart");
     let facts = inventory.facts("shop", spec, None, Timestamp::UNIX_EPOCH, false);
-    assert_eq!((facts.namesakes, facts.other_services), (vec!["web".to_owned()], vec!["pay".to_owned()]));
+    assert_eq!(
+        (facts.namesakes, facts.other_services),
+        (vec!["web".to_owned()], vec!["pay".to_owned()])
+    );
 }
 
 #[test]
@@ -128,11 +173,20 @@ fn clients_of_another_namespace_need_its_consent() {
     let mut inventory = inventory();
     inventory.apply(pod("web", "q", "front"));
     let facts = |inventory: &Inventory| {
-        let spec = diagnosis("shop", "d", json!({ "serviceName": "cart", "clients": { "namespace": "web" } })).spec;
-        inventory.facts("shop", spec, None, Timestamp::UNIX_EPOCH, false).client_namespace.unwrap()
+        let spec = diagnosis(
+            "shop",
+            "d",
+            json!({ "serviceName": "cart", "clients": { "namespace": "web" } }),
+        )
+        .spec;
+        inventory
+            .facts("shop", spec, None, Timestamp::UNIX_EPOCH, false)
+            .client_namespace
+            .unwrap()
     };
     assert!(!facts(&inventory).granted && facts(&inventory).pods.is_empty());
-    let web = json!({ "metadata": { "name": "web", "annotations": { "svcdiag.dev/clients-for": "pay, shop" } } });
+    let web =
+        json!({ "metadata": { "name": "web", "annotations": { "svcdiag.dev/clients-for": "pay, shop" } } });
     let mut web: Namespace = object(web);
     trim_metadata(&mut web.metadata);
     inventory.apply(web);
@@ -144,9 +198,15 @@ fn what_cannot_be_parsed_is_a_gap_in_the_facts_until_it_can() {
     let mut inventory = inventory();
     let gaps = |inventory: &Inventory, name: &str| {
         let spec = crate::api::ServiceDiagnosisSpec::for_service(name);
-        inventory.facts("shop", spec, None, Timestamp::UNIX_EPOCH, false).unreadable.len()
+        inventory
+            .facts("shop", spec, None, Timestamp::UNIX_EPOCH, false)
+            .unreadable
+            .len()
     };
-    assert_eq!(names(inventory.note_unparsable::<Service>("shop", "cart", "odd".into())), ["cart", "pay"]);
+    assert_eq!(
+        names(inventory.note_unparsable::<Service>("shop", "cart", "odd".into())),
+        ["cart", "pay"]
+    );
     assert_eq!((gaps(&inventory, "cart"), gaps(&inventory, "pay")), (1, 0));
     inventory.apply(service("shop", "cart", "cart"));
     assert_eq!(gaps(&inventory, "cart"), 0);
@@ -155,9 +215,15 @@ fn what_cannot_be_parsed_is_a_gap_in_the_facts_until_it_can() {
 #[test]
 fn the_oldest_diagnoses_of_a_namespace_come_first() {
     let mut inventory = Inventory::default();
-    for (name, created) in [("c", "2026-01-01T00:00:00Z"), ("b", "2026-01-02T00:00:00Z"), ("a", "2026-01-03T00:00:00Z")] {
+    for (name, created) in [
+        ("c", "2026-01-01T00:00:00Z"),
+        ("b", "2026-01-02T00:00:00Z"),
+        ("a", "2026-01-03T00:00:00Z"),
+    ] {
         let mut d = diagnosis("shop", name, json!({ "serviceName": name }));
-        d.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created.parse().unwrap()));
+        d.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            created.parse().unwrap(),
+        ));
         inventory.set_interest(&d);
     }
     let beyond = |limit| ["a", "b", "c"].map(|name| inventory.is_beyond(limit, "shop", name));

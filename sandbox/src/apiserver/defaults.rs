@@ -19,7 +19,11 @@ fn default(object: &mut Value, name: &str, value: Value) {
 
 fn items<'a>(object: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut Value> {
     // Not by index: that would leave a null where nothing is.
-    object.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten()
+    object
+        .get_mut(name)
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
 }
 
 /// Addresses and node ports that are taken.

@@ -126,8 +126,15 @@ pub(crate) fn aggregated(registry: &Registry, core: bool) -> Value {
 pub(crate) fn openapi_index(registry: &Registry) -> Value {
     let mut paths = Map::new();
     for (group, version) in groups(registry).keys() {
-        let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
-        paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}") }));
+        let path = if group.is_empty() {
+            format!("api/{version}")
+        } else {
+            format!("apis/{group}/{version}")
+        };
+        paths.insert(
+            path.clone(),
+            json!({ "serverRelativeURL": format!("/openapi/v3/{path}") }),
+        );
     }
     json!({ "paths": paths })
 }
@@ -151,10 +158,21 @@ pub(crate) fn openapi(registry: &Registry, group: &str, version: &str) -> Option
                 "parameters": [{ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } }],
                 "responses": { "200": { "description": "OK", "content": body } } })
         };
-        let root = if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
-        let scope = if r.namespaced { "/namespaces/{namespace}" } else { "" };
+        let root = if group.is_empty() {
+            format!("/api/{version}")
+        } else {
+            format!("/apis/{group}/{version}")
+        };
+        let scope = if r.namespaced {
+            "/namespaces/{namespace}"
+        } else {
+            ""
+        };
         let base = format!("{root}{scope}/{}", r.plural);
-        paths.insert(base.clone(), json!({ "get": operation("list"), "post": operation("post") }));
+        paths.insert(
+            base.clone(),
+            json!({ "get": operation("list"), "post": operation("post") }),
+        );
         let one = json!({ "get": operation("get"), "put": operation("put"), "patch": operation("patch") });
         paths.insert(format!("{base}/{{name}}"), one);
     }
@@ -172,9 +190,12 @@ fn schema_name(r: &Resource) -> String {
 /// A CRD's schema with the fields that every object has.
 fn described(mut schema: Value, gvk: &Value) -> Value {
     let text = |description: &str| json!({ "type": "string", "description": description });
-    schema["properties"]["apiVersion"] = text("APIVersion defines the versioned schema of this representation of an object.");
-    schema["properties"]["kind"] = text("Kind is a string value representing the REST resource this object represents.");
-    schema["properties"]["metadata"] = json!({ "type": "object", "description": "Standard object's metadata." });
+    schema["properties"]["apiVersion"] =
+        text("APIVersion defines the versioned schema of this representation of an object.");
+    schema["properties"]["kind"] =
+        text("Kind is a string value representing the REST resource this object represents.");
+    schema["properties"]["metadata"] =
+        json!({ "type": "object", "description": "Standard object's metadata." });
     schema["x-kubernetes-group-version-kind"] = json!([gvk]);
     schema
 }

@@ -47,9 +47,10 @@ async fn answer(server: &Server, request: Request) -> Result<Response, Failure> 
     let path = head.uri.path().to_owned();
     let query = Query::parse(head.uri.query());
     if head.method == Method::GET
-        && let Some(response) = fixed(server, &path, &head.headers) {
-            return response;
-        }
+        && let Some(response) = fixed(server, &path, &head.headers)
+    {
+        return response;
+    }
     let bytes = to_bytes(body, MAX_BODY)
         .await
         .map_err(|e| Failure::bad_request(format!("could not read the body: {e}")))?;
@@ -95,7 +96,13 @@ fn fixed(server: &Server, path: &str, headers: &HeaderMap) -> Option<Result<Resp
             ([(header::CONTENT_TYPE, kind)], value.to_string()).into_response()
         ))
     };
-    let found = |value: Option<Value>| Some(value.map(|v| Json(v).into_response()).ok_or_else(Failure::no_such_path));
+    let found = |value: Option<Value>| {
+        Some(
+            value
+                .map(|v| Json(v).into_response())
+                .ok_or_else(Failure::no_such_path),
+        )
+    };
     let steps: Vec<&str> = path.split('/').filter(|s| !s.is_empty()).collect();
     server.store.with(|state| match steps.as_slice() {
         ["version"] => ok(discovery::version()),
@@ -108,7 +115,9 @@ fn fixed(server: &Server, path: &str, headers: &HeaderMap) -> Option<Result<Resp
         ["apis", group] => found(discovery::group(&state.registry, group)),
         ["apis", group, version] => found(discovery::resource_list(&state.registry, group, version)),
         ["openapi", "v3"] => ok(discovery::openapi_index(&state.registry)),
-        ["openapi", "v3", "apis", group, version] => found(discovery::openapi(&state.registry, group, version)),
+        ["openapi", "v3", "apis", group, version] => {
+            found(discovery::openapi(&state.registry, group, version))
+        }
         ["openapi", "v3", "api", version] => found(discovery::openapi(&state.registry, "", version)),
         ["openapi", ..] => Some(Err(Failure::no_such_path())),
         _ => None,
@@ -426,19 +435,30 @@ impl Call<'_> {
     /// Puts a Pod on a node.
     fn bind(&self, bytes: &[u8]) -> Result<Response, Failure> {
         let node = parse(bytes)?["target"]["name"].clone();
-        let target = Target { subresource: None, ..self.target.clone() };
-        let write = Write { target: &target, ..self.write() };
+        let target = Target {
+            subresource: None,
+            ..self.target.clone()
+        };
+        let write = Write {
+            target: &target,
+            ..self.write()
+        };
         self.with(|s| {
             write.patch(s, |pod| {
                 if pod["spec"]["nodeName"].is_string() {
                     let name = target.name.as_deref().unwrap_or_default();
-                    return Err(Failure::conflict(&target.resource, name, "the pod is already assigned to a node"));
+                    return Err(Failure::conflict(
+                        &target.resource,
+                        name,
+                        "the pod is already assigned to a node",
+                    ));
                 }
                 pod["spec"]["nodeName"] = node;
                 Ok(())
             })
         })?;
-        let done = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+        let done =
+            json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
         Ok((StatusCode::CREATED, Json(done)).into_response())
     }
 

@@ -262,9 +262,10 @@ fn check_text(schema: &Value, text: &str, path: &str, invalid: &mut impl FnMut(S
         invalid(format!("{path} in body should be at least {min} chars long"));
     }
     if let Some(pattern) = schema["pattern"].as_str()
-        && regex::Regex::new(pattern).is_ok_and(|regex| !regex.is_match(text)) {
-            invalid(format!("{path} in body should match '{pattern}'"));
-        }
+        && regex::Regex::new(pattern).is_ok_and(|regex| !regex.is_match(text))
+    {
+        invalid(format!("{path} in body should match '{pattern}'"));
+    }
     if schema["format"] == "date-time" && text.parse::<jiff::Timestamp>().is_err() {
         invalid(format!("{path} in body must be of type date-time: {text:?}"));
     }

@@ -390,9 +390,10 @@ impl Write<'_> {
             super::delete::remove(state, resource, key);
         }
         if resource.kind == "CustomResourceDefinition"
-            && let Some(custom) = resources::from_crd(&stored) {
-                state.registry.add(custom);
-            }
+            && let Some(custom) = resources::from_crd(&stored)
+        {
+            state.registry.add(custom);
+        }
         Ok(stored)
     }
 

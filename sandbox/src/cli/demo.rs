@@ -34,7 +34,11 @@ pub(crate) struct Options {
 
 /// Prints the catalogue.
 pub(super) fn list(screen: &Screen) -> Result<bool, Failure> {
-    let mut rows = vec![["FAULT", "TOUR", "WHAT IS BROKEN", "VERDICT"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["FAULT", "TOUR", "WHAT IS BROKEN", "VERDICT"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for fault in catalogue()? {
         let stop = if fault.refused.is_some() {
             "refused"
@@ -43,7 +47,12 @@ pub(super) fn list(screen: &Screen) -> Result<bool, Failure> {
         } else {
             ""
         };
-        rows.push(vec![fault.id, stop.to_owned(), fault.title, fault.expected.to_string()]);
+        rows.push(vec![
+            fault.id,
+            stop.to_owned(),
+            fault.title,
+            fault.expected.to_string(),
+        ]);
     }
     screen.table(&rows, &vec![true; rows.len()]);
     Ok(true)
@@ -65,13 +74,28 @@ pub(super) async fn run(options: &Options, session: &mut Session, screen: &Scree
     let cluster = session.start_cluster(screen).await?;
     let scene = Scene::new(cluster.client(), &options.common.namespace);
     let kubectl = Kubectl::find().await?.with_kubeconfig(cluster.kubeconfig_path());
-    screen.good(&format!("kubectl {} is {}", kubectl.version(), kubectl.program().display()));
+    screen.good(&format!(
+        "kubectl {} is {}",
+        kubectl.version(),
+        kubectl.program().display()
+    ));
     session.start_controller(screen)?;
-    let mut tour = Tour { session, scene, kubectl, screen };
+    let mut tour = Tour {
+        session,
+        scene,
+        kubectl,
+        screen,
+    };
     tour.set_up().await?;
     let mut stops = Vec::new();
     for (index, fault) in faults.iter().enumerate() {
-        screen.heading(&format!("[{}/{}] {}  {}", index + 1, faults.len(), fault.id, fault.title));
+        screen.heading(&format!(
+            "[{}/{}] {}  {}",
+            index + 1,
+            faults.len(),
+            fault.id,
+            fault.title
+        ));
         stops.push(tour.stop_at(fault).await?);
     }
     Ok(report(&stops, screen))
@@ -80,10 +104,16 @@ pub(super) async fn run(options: &Options, session: &mut Session, screen: &Scree
 /// The faults to show, in order.
 fn choose(only: &[String]) -> Result<Vec<Fault>, Failure> {
     let catalogue = catalogue()?;
-    let ids: Vec<&str> = if only.is_empty() { TOUR.to_vec() } else { only.iter().map(String::as_str).collect() };
+    let ids: Vec<&str> = if only.is_empty() {
+        TOUR.to_vec()
+    } else {
+        only.iter().map(String::as_str).collect()
+    };
     ids.into_iter()
         .map(|id| {
-            let known = catalogue.iter().find(|fault| fault.id.eq_ignore_ascii_case(id.trim()));
+            let known = catalogue
+                .iter()
+                .find(|fault| fault.id.eq_ignore_ascii_case(id.trim()));
             let fault = known.ok_or_else(|| format!("there is no fault {id}; `demo --list` shows all"))?;
             match &fault.refused {
                 Some(reason) => Err(format!("{id} cannot be shown: {reason}").into()),
@@ -103,22 +133,35 @@ struct Tour<'a> {
 impl Tour<'_> {
     /// The walk-through as a user would create it, and a first, healthy verdict.
     async fn set_up(&mut self) -> Result<(), Failure> {
-        self.screen.heading("The walk-through: three Pods, a Service, a client and a diagnosis");
+        self.screen
+            .heading("The walk-through: three Pods, a Service, a client and a diagnosis");
         let namespace = self.scene.namespace();
         if namespace != "default" {
             self.kubectl.run(&["create", "namespace", namespace]).await?;
         }
-        let applied = self.kubectl.run_with_input(&["apply", "-n", namespace, "-f", "-"], Scene::manifests()).await?;
+        let applied = self
+            .kubectl
+            .run_with_input(&["apply", "-n", namespace, "-f", "-"], Scene::manifests())
+            .await?;
         self.screen.command("kubectl apply -f walkthrough.yaml", &applied);
         self.scene.wait_until_settled().await?;
-        let (verdict, healthy) =
-            self.session.wait_for_verdict(&self.scene, HEALTHY_WITHIN, Verdict::is_healthy).await?;
+        let (verdict, healthy) = self
+            .session
+            .wait_for_verdict(&self.scene, HEALTHY_WITHIN, Verdict::is_healthy)
+            .await?;
         self.show_table().await?;
         if !healthy {
-            return Err(format!("the walk-through is healthy, but svcdiag says: {}", describe(&verdict)).into());
+            return Err(format!(
+                "the walk-through is healthy, but svcdiag says: {}",
+                describe(&verdict)
+            )
+            .into());
         }
         self.screen.good("healthy, as far as the API can tell");
-        if verdict.condition("Ready").is_some_and(|ready| ready.reason == "NoVantagePoint") {
+        if verdict
+            .condition("Ready")
+            .is_some_and(|ready| ready.reason == "NoVantagePoint")
+        {
             self.screen.say(
                 "     Ready is Unknown (NoVantagePoint), not True, because no node agents run here: nobody has tried the data path.",
             );
@@ -130,8 +173,10 @@ impl Tour<'_> {
         fault.inject(&self.scene).await?;
         let start = Instant::now();
         let within = Duration::from_secs(fault.within_seconds);
-        let (verdict, matched) =
-            self.session.wait_for_verdict(&self.scene, within, |verdict| fault.expected.is_met_by(verdict)).await?;
+        let (verdict, matched) = self
+            .session
+            .wait_for_verdict(&self.scene, within, |verdict| fault.expected.is_met_by(verdict))
+            .await?;
         let seconds = start.elapsed().as_secs_f64();
         self.show_table().await?;
         self.show_root_cause().await?;
@@ -139,26 +184,42 @@ impl Tour<'_> {
         if matched {
             self.screen.good(&format!("{found}, after {seconds:.1} s"));
         } else {
-            self.screen.bad(&format!("found {found}, expected {}", fault.expected));
+            self.screen
+                .bad(&format!("found {found}, expected {}", fault.expected));
             self.screen.step(&describe(&verdict));
         }
         fault.undo(&self.scene).await?;
         self.scene.wait_until_settled().await?;
         let start = Instant::now();
-        let (verdict, recovered) =
-            self.session.wait_for_verdict(&self.scene, HEALTHY_WITHIN, Verdict::is_healthy).await?;
+        let (verdict, recovered) = self
+            .session
+            .wait_for_verdict(&self.scene, HEALTHY_WITHIN, Verdict::is_healthy)
+            .await?;
         if recovered {
-            self.screen.good(&format!("mended; healthy again {:.1} s later", start.elapsed().as_secs_f64()));
+            self.screen.good(&format!(
+                "mended; healthy again {:.1} s later",
+                start.elapsed().as_secs_f64()
+            ));
         } else {
-            self.screen.bad(&format!("mended, but svcdiag still says: {}", describe(&verdict)));
+            self.screen
+                .bad(&format!("mended, but svcdiag still says: {}", describe(&verdict)));
             found.push_str(" (stays after mending)");
         }
         let expected = fault.expected.to_string();
-        Ok(Stop { id: fault.id.clone(), expected, found, seconds, matched: matched && recovered })
+        Ok(Stop {
+            id: fault.id.clone(),
+            expected,
+            found,
+            seconds,
+            matched: matched && recovered,
+        })
     }
 
     async fn show_table(&self) -> Result<(), Failure> {
-        let table = self.kubectl.run(&["get", "svcdiag", "-n", self.scene.namespace()]).await?;
+        let table = self
+            .kubectl
+            .run(&["get", "svcdiag", "-n", self.scene.namespace()])
+            .await?;
         self.screen.command("kubectl get svcdiag", &table);
         Ok(())
     }
@@ -166,10 +227,19 @@ impl Tour<'_> {
     async fn show_root_cause(&self) -> Result<(), Failure> {
         for (label, path) in [("cause: ", "message"), ("remedy:", "remediation")] {
             let template = format!("jsonpath={{.status.rootCause.{path}}}");
-            let arguments = ["get", "svcdiag", Scene::NAME, "-n", self.scene.namespace(), "-o", &template];
+            let arguments = [
+                "get",
+                "svcdiag",
+                Scene::NAME,
+                "-n",
+                self.scene.namespace(),
+                "-o",
+                &template,
+            ];
             let text = self.kubectl.run(&arguments).await?;
             if !text.is_empty() {
-                self.screen.block(&format!("{label} {}", text.replace('\n', "\n         ")));
+                self.screen
+                    .block(&format!("{label} {}", text.replace('\n', "\n         ")));
             }
         }
         Ok(())
@@ -186,10 +256,19 @@ fn describe(verdict: &Verdict) -> String {
 
 fn report(stops: &[Stop], screen: &Screen) -> bool {
     screen.heading("What was broken and what svcdiag found");
-    let mut rows = vec![["FAULT", "EXPECTED", "FOUND", "SECONDS"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["FAULT", "EXPECTED", "FOUND", "SECONDS"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(stops.iter().map(|stop| {
         let found = stop.found.clone();
-        vec![stop.id.clone(), stop.expected.clone(), found, format!("{:.1}", stop.seconds)]
+        vec![
+            stop.id.clone(),
+            stop.expected.clone(),
+            found,
+            format!("{:.1}", stop.seconds),
+        ]
     }));
     let matched: Vec<bool> = stops.iter().map(|stop| stop.matched).collect();
     screen.table(&rows, &matched);

@@ -16,7 +16,9 @@ impl Screen {
     /// Colours on a terminal, unless NO_COLOR is set (<https://no-color.org>).
     pub(crate) fn for_stdout() -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { colours: !unwanted && std::io::stdout().is_terminal() }
+        Self {
+            colours: !unwanted && std::io::stdout().is_terminal(),
+        }
     }
 
     /// A line. Output that nobody reads any more (`| head`) is no error.
@@ -62,11 +64,19 @@ impl Screen {
     /// Rows in columns, the first row being the heading. `good` says for each further row how it is coloured.
     pub(crate) fn table(&self, rows: &[Vec<String>], good: &[bool]) {
         let columns = rows.first().map_or(0, Vec::len);
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for (index, row) in rows.iter().enumerate() {
-            let cells: Vec<String> =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}", width = *width)).collect();
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:width$}", width = *width))
+                .collect();
             let line = cells.join("  ");
             let style = match index.checked_sub(1).and_then(|index| good.get(index)) {
                 None => BOLD,
@@ -78,6 +88,10 @@ impl Screen {
     }
 
     fn paint(&self, style: &str, text: &str) -> String {
-        if self.colours { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colours {
+            format!("\x1b[{style}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }

@@ -19,12 +19,19 @@ pub(crate) struct Session {
 
 impl Session {
     pub(crate) fn new(common: Common) -> Self {
-        Self { common, cluster: None, controller: None }
+        Self {
+            common,
+            cluster: None,
+            controller: None,
+        }
     }
 
     /// Starts the cluster.
     pub(crate) async fn start_cluster(&mut self, screen: &Screen) -> Result<&Cluster, Failure> {
-        let mut config = ClusterConfig { state: self.common.state.clone(), ..ClusterConfig::default() };
+        let mut config = ClusterConfig {
+            state: self.common.state.clone(),
+            ..ClusterConfig::default()
+        };
         if let Some(crds) = &self.common.crds {
             config.crds.clone_from(crds);
         }
@@ -32,16 +39,26 @@ impl Session {
         let start = Instant::now();
         let cluster = self.cluster.insert(Cluster::start(config).await?);
         let took = start.elapsed().as_secs_f64();
-        screen.good(&format!("{} answers at {} ({took:.1} s)", cluster.describe(), cluster.url()));
+        screen.good(&format!(
+            "{} answers at {} ({took:.1} s)",
+            cluster.describe(),
+            cluster.url()
+        ));
         Ok(cluster)
     }
 
     /// Starts the controller on the cluster.
     pub(crate) fn start_controller(&mut self, screen: &Screen) -> Result<(), Failure> {
-        let Some(cluster) = &self.cluster else { return Err("the cluster is not running".into()) };
+        let Some(cluster) = &self.cluster else {
+            return Err("the cluster is not running".into());
+        };
         let program = svcdiag::find_binary()?;
         let controller = Controller::start(&program, cluster.kubeconfig_path(), cluster.state_dir())?;
-        screen.good(&format!("{} controller runs, log {}", program.display(), controller.log().display()));
+        screen.good(&format!(
+            "{} controller runs, log {}",
+            program.display(),
+            controller.log().display()
+        ));
         self.controller = Some(controller);
         Ok(())
     }

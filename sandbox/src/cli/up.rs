@@ -32,7 +32,11 @@ pub(super) async fn run(options: &Options, session: &mut Session, screen: &Scree
         session.start_controller(screen)?;
     }
     scene.set_up().await?;
-    screen.good(&format!("Service {}/{} has three ready endpoints", scene.namespace(), Scene::NAME));
+    screen.good(&format!(
+        "Service {}/{} has three ready endpoints",
+        scene.namespace(),
+        Scene::NAME
+    ));
 
     let namespace = match scene.namespace() {
         "default" => String::new(),

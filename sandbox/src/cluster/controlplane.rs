@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use kube::Client;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 
 use super::kubeconfig::{Access, Credentials};
@@ -37,15 +38,26 @@ impl ControlPlane {
     /// Starts both binaries of `assets` with their files in `directory`, and returns once the API answers.
     pub async fn start(assets: &Path, directory: &Path) -> Result<Self, Error> {
         let binaries = Binaries::find(assets)?;
-        std::fs::create_dir_all(directory)
-            .map_err(|source| Error::File { operation: "create", path: directory.to_owned(), source })?;
+        std::fs::create_dir_all(directory).map_err(|source| Error::File {
+            operation: "create",
+            path: directory.to_owned(),
+            source,
+        })?;
         let keys = Keys::generate(directory)?;
         let mut attempt = 1;
         loop {
             match Self::try_start(&binaries, &keys, directory).await {
                 Ok((etcd, apiserver, url)) => {
-                    let access = Access { url, credentials: Some(keys.admin) };
-                    return Ok(Self { apiserver, etcd, assets: assets.to_owned(), access });
+                    let access = Access {
+                        url,
+                        credentials: Some(keys.admin),
+                    };
+                    return Ok(Self {
+                        apiserver,
+                        etcd,
+                        assets: assets.to_owned(),
+                        access,
+                    });
                 }
                 Err((error, true)) if attempt < ATTEMPTS => {
                     tracing::info!(%error, "a port was taken meanwhile; trying others");
@@ -69,7 +81,9 @@ impl ControlPlane {
         let data = directory.join(format!("etcd-{etcd_port}"));
         let arguments = etcd_arguments(&data, &etcd_url, &format!("http://127.0.0.1:{peer_port}"));
         let mut etcd = Process::start(&binaries.etcd, &arguments, directory).map_err(fatal)?;
-        wait_for_port(&mut etcd, etcd_port).await.map_err(|error| (error, port_taken(&etcd)))?;
+        wait_for_port(&mut etcd, etcd_port)
+            .await
+            .map_err(|error| (error, port_taken(&etcd)))?;
 
         let arguments = apiserver_arguments(directory, keys, &etcd_url, secure_port);
         let mut apiserver = Process::start(&binaries.apiserver, &arguments, directory).map_err(fatal)?;
@@ -96,9 +110,10 @@ impl ControlPlane {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
-        tokio::time::timeout(READY_WITHIN, ready)
-            .await
-            .map_err(|_| self.apiserver.failure(&format!("was not ready within {} s", READY_WITHIN.as_secs())))
+        tokio::time::timeout(READY_WITHIN, ready).await.map_err(|_| {
+            self.apiserver
+                .failure(&format!("was not ready within {} s", READY_WITHIN.as_secs()))
+        })
     }
 
     /// Stops the API server, then its database.
@@ -120,10 +135,16 @@ impl Binaries {
             if path.is_file() {
                 Ok(path)
             } else {
-                Err(Error::Assets { directory: assets.to_owned(), missing: name })
+                Err(Error::Assets {
+                    directory: assets.to_owned(),
+                    missing: name,
+                })
             }
         };
-        Ok(Self { etcd: find("etcd")?, apiserver: find("kube-apiserver")? })
+        Ok(Self {
+            etcd: find("etcd")?,
+            apiserver: find("kube-apiserver")?,
+        })
     }
 }
 
@@ -180,7 +201,10 @@ async fn wait_for_port(process: &mut Process, port: u16) -> Result<(), Error> {
     let wait = async {
         loop {
             process.check()?;
-            if tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() {
+            if tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+                .await
+                .is_ok()
+            {
                 return Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -211,21 +235,35 @@ impl Keys {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        params.distinguished_name.push(DnType::CommonName, "svcdiag sandbox");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "svcdiag sandbox");
         let key = KeyPair::generate().map_err(certificate("the authority's key"))?;
-        let authority = params.self_signed(&key).map_err(certificate("the authority's certificate"))?.pem();
+        let authority = params
+            .self_signed(&key)
+            .map_err(certificate("the authority's certificate"))?
+            .pem();
         let issuer = Issuer::new(params, key);
 
         let (server_certificate, server_key) = leaf(
             &issuer,
-            &["127.0.0.1", "localhost", ADVERTISED_ADDRESS, "10.96.0.1", "kubernetes.default.svc"],
+            &[
+                "127.0.0.1",
+                "localhost",
+                ADVERTISED_ADDRESS,
+                "10.96.0.1",
+                "kubernetes.default.svc",
+            ],
             &[(DnType::CommonName, "kube-apiserver")],
             ExtendedKeyUsagePurpose::ServerAuth,
         )?;
         let (admin_certificate, admin_key) = leaf(
             &issuer,
             &[],
-            &[(DnType::CommonName, "svcdiag-sandbox"), (DnType::OrganizationName, "system:masters")],
+            &[
+                (DnType::CommonName, "svcdiag-sandbox"),
+                (DnType::OrganizationName, "system:masters"),
+            ],
             ExtendedKeyUsagePurpose::ClientAuth,
         )?;
         let account = KeyPair::generate().map_err(certificate("the service accounts' key"))?;
@@ -236,7 +274,11 @@ impl Keys {
             server_key: "server.key",
             account_public: "sa.pub",
             account_key: "sa.key",
-            admin: Credentials { authority: authority.clone(), certificate: admin_certificate, key: admin_key },
+            admin: Credentials {
+                authority: authority.clone(),
+                certificate: admin_certificate,
+                key: admin_key,
+            },
         };
         for (name, text) in [
             (keys.authority, authority),
@@ -246,7 +288,11 @@ impl Keys {
             (keys.account_key, account.serialize_pem()),
         ] {
             let path = directory.join(name);
-            std::fs::write(&path, text).map_err(|source| Error::File { operation: "write", path, source })?;
+            std::fs::write(&path, text).map_err(|source| Error::File {
+                operation: "write",
+                path,
+                source,
+            })?;
         }
         Ok(keys)
     }
@@ -268,7 +314,9 @@ fn leaf(
     params.extended_key_usages = vec![usage];
     params.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate().map_err(certificate("a key"))?;
-    let signed = params.signed_by(&key, issuer).map_err(certificate("a certificate"))?;
+    let signed = params
+        .signed_by(&key, issuer)
+        .map_err(certificate("a certificate"))?;
     Ok((signed.pem(), key.serialize_pem()))
 }
 

@@ -31,7 +31,9 @@ const DNS_SERVICE: &str = include_str!("../../manifests/coredns-service.yaml");
 
 /// Whether the server is ready and has made its own namespaces.
 pub(super) async fn is_ready(client: &Client) -> bool {
-    let Ok(request) = http_get("/readyz") else { return false };
+    let Ok(request) = http_get("/readyz") else {
+        return false;
+    };
     if client.request_text(request).await.is_err() {
         return false;
     }
@@ -53,10 +55,16 @@ pub(super) async fn install_crds(client: &Client, directory: &Path) -> Result<()
     let api = Api::<CustomResourceDefinition>::all(client.clone());
     let mut names = Vec::new();
     for path in manifests(directory)? {
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| Error::File { operation: "read", path: path.clone(), source })?;
-        let crd: CustomResourceDefinition = serde_saphyr::from_str(&text)
-            .map_err(|error| Error::Manifest { path: path.clone(), message: error.to_string() })?;
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::File {
+            operation: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let crd: CustomResourceDefinition =
+            serde_saphyr::from_str(&text).map_err(|error| Error::Manifest {
+                path: path.clone(),
+                message: error.to_string(),
+            })?;
         let name = crd.name_any();
         unless_exists(api.create(&PostParams::default(), &crd).await)
             .during("create", || format!("CustomResourceDefinition {name}"))?;
@@ -73,7 +81,11 @@ fn manifests(directory: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
         tracing::warn!(directory = %directory.display(), "no CRDs to install");
         return Ok(Vec::new());
     }
-    let failed = |source| Error::File { operation: "list", path: directory.to_owned(), source };
+    let failed = |source| Error::File {
+        operation: "list",
+        path: directory.to_owned(),
+        source,
+    };
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -88,17 +100,31 @@ fn manifests(directory: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
 async fn wait_established(api: &Api<CustomResourceDefinition>, name: &str) -> Result<(), Error> {
     let established = async {
         loop {
-            let crd = api.get(name).await.during("get", || format!("CustomResourceDefinition {name}"))?;
-            let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
-            if conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
+            let crd = api
+                .get(name)
+                .await
+                .during("get", || format!("CustomResourceDefinition {name}"))?;
+            let conditions = crd
+                .status
+                .and_then(|status| status.conditions)
+                .unwrap_or_default();
+            if conditions
+                .iter()
+                .any(|condition| condition.type_ == "Established" && condition.status == "True")
+            {
                 return Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    tokio::time::timeout(ESTABLISHED_WITHIN, established).await.unwrap_or_else(|_| {
-        Err(Error::Timeout { what: format!("serving CustomResourceDefinition {name}"), within: ESTABLISHED_WITHIN })
-    })
+    tokio::time::timeout(ESTABLISHED_WITHIN, established)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::Timeout {
+                what: format!("serving CustomResourceDefinition {name}"),
+                within: ESTABLISHED_WITHIN,
+            })
+        })
 }
 
 /// The address of a node, as in a small machine network.
@@ -134,7 +160,9 @@ pub(super) async fn create_nodes(client: &Client, dual_stack: bool) -> Result<()
             .during("update the status of", what)?;
         // The real server's admission taints every new node until its node controller has seen it; we are that controller.
         let untaint = json!({ "spec": { "taints": null } });
-        api.patch(name, &PatchParams::apply(MANAGER), &Patch::Merge(untaint)).await.during("untaint", what)?;
+        api.patch(name, &PatchParams::apply(MANAGER), &Patch::Merge(untaint))
+            .await
+            .during("untaint", what)?;
     }
     Ok(())
 }
@@ -180,7 +208,11 @@ pub(super) async fn create_dns(client: &Client) -> Result<(), Error> {
 /// Creates the `kubernetes` Service and the EndpointSlice behind it; the real server makes its own.
 pub(super) async fn create_kubernetes_service(client: &Client, url: &str) -> Result<(), Error> {
     ensure_namespace(client, "default").await?;
-    let port: u16 = url.rsplit(':').next().and_then(|port| port.trim_end_matches('/').parse().ok()).unwrap_or(6443);
+    let port: u16 = url
+        .rsplit(':')
+        .next()
+        .and_then(|port| port.trim_end_matches('/').parse().ok())
+        .unwrap_or(6443);
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": { "name": "kubernetes", "namespace": "default",
@@ -204,8 +236,12 @@ pub(super) async fn create_kubernetes_service(client: &Client, url: &str) -> Res
 
 async fn ensure_namespace(client: &Client, name: &str) -> Result<(), Error> {
     let api = Api::<Namespace>::all(client.clone());
-    if optional(api.get(name).await).during("get", || format!("Namespace {name}"))?.is_none() {
-        let namespace = typed(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))?;
+    if optional(api.get(name).await)
+        .during("get", || format!("Namespace {name}"))?
+        .is_none()
+    {
+        let namespace =
+            typed(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))?;
         unless_exists(api.create(&PostParams::default(), &namespace).await)
             .during("create", || format!("Namespace {name}"))?;
     }
@@ -213,23 +249,38 @@ async fn ensure_namespace(client: &Client, name: &str) -> Result<(), Error> {
 }
 
 async fn create(client: &Client, object: &DynamicObject) -> Result<(), Error> {
-    let kind = object.types.as_ref().map(|types| types.kind.clone()).unwrap_or_default();
+    let kind = object
+        .types
+        .as_ref()
+        .map(|types| types.kind.clone())
+        .unwrap_or_default();
     let name = object.name_any();
     let namespace = object.namespace().unwrap_or_default();
     let what = || format!("{kind} {namespace}/{name}");
-    let known = Kind::parse(&kind)
-        .ok_or_else(|| Error::Manifest { path: name.clone().into(), message: format!("unknown kind {kind}") })?;
-    unless_exists(known.api(client, &namespace).create(&PostParams::default(), object).await)
-        .during("create", what)?;
+    let known = Kind::parse(&kind).ok_or_else(|| Error::Manifest {
+        path: name.clone().into(),
+        message: format!("unknown kind {kind}"),
+    })?;
+    unless_exists(
+        known
+            .api(client, &namespace)
+            .create(&PostParams::default(), object)
+            .await,
+    )
+    .during("create", what)?;
     Ok(())
 }
 
 fn manifest<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T, Error> {
-    serde_saphyr::from_str(text)
-        .map_err(|error| Error::Manifest { path: name.into(), message: error.to_string() })
+    serde_saphyr::from_str(text).map_err(|error| Error::Manifest {
+        path: name.into(),
+        message: error.to_string(),
+    })
 }
 
 fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Error> {
-    serde_json::from_value(value)
-        .map_err(|error| Error::Manifest { path: "built-in".into(), message: error.to_string() })
+    serde_json::from_value(value).map_err(|error| Error::Manifest {
+        path: "built-in".into(),
+        message: error.to_string(),
+    })
 }

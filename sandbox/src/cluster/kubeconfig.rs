@@ -56,7 +56,11 @@ pub(super) fn write(path: &Path, access: &Access) -> Result<String, Error> {
         .mode(0o600)
         .open(path)
         .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|source| Error::File { operation: "write", path: path.to_owned(), source })?;
+        .map_err(|source| Error::File {
+            operation: "write",
+            path: path.to_owned(),
+            source,
+        })?;
     Ok(text)
 }
 

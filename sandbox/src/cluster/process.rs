@@ -25,9 +25,17 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `program` with its output in `<directory>/<name>.log`.
     pub(crate) fn start(program: &Path, arguments: &[String], directory: &Path) -> Result<Self, Error> {
-        let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+        let name = program
+            .file_name()
+            .unwrap_or(program.as_os_str())
+            .to_string_lossy()
+            .into_owned();
         let log = directory.join(format!("{name}.log"));
-        let file = |source| Error::File { operation: "write", path: log.clone(), source };
+        let file = |source| Error::File {
+            operation: "write",
+            path: log.clone(),
+            source,
+        };
         let output = File::create(&log).map_err(file)?;
         let errors = output.try_clone().map_err(file)?;
         let child = Command::new(program)
@@ -39,8 +47,16 @@ impl Process {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|source| Error::File { operation: "run", path: program.to_owned(), source })?;
-        Ok(Self { program: name, log, child })
+            .map_err(|source| Error::File {
+                operation: "run",
+                path: program.to_owned(),
+                source,
+            })?;
+        Ok(Self {
+            program: name,
+            log,
+            child,
+        })
     }
 
     /// An error if the process has ended.
@@ -76,8 +92,14 @@ impl Process {
 pub(crate) async fn terminate(child: &mut Child) {
     let Some(pid) = child.id() else { return };
     // `kill` is a program because sending a signal other than SIGKILL would need unsafe code or another crate.
-    let asked = Command::new("kill").arg(pid.to_string()).stderr(Stdio::null()).status().await;
-    if asked.is_ok_and(|status| status.success()) && tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_ok() {
+    let asked = Command::new("kill")
+        .arg(pid.to_string())
+        .stderr(Stdio::null())
+        .status()
+        .await;
+    if asked.is_ok_and(|status| status.success())
+        && tokio::time::timeout(STOP_WITHIN, child.wait()).await.is_ok()
+    {
         return;
     }
     if let Err(error) = child.kill().await {

@@ -36,7 +36,9 @@ pub(super) async fn run(client: Client) {
 }
 
 async fn reconcile(deployment: Arc<Deployment>, client: Arc<Client>) -> Outcome {
-    let Some(spec) = deployment.spec.as_ref() else { return done() };
+    let Some(spec) = deployment.spec.as_ref() else {
+        return done();
+    };
     if deployment.metadata.deletion_timestamp.is_some() {
         return done();
     }
@@ -63,29 +65,50 @@ struct Rollout {
 }
 
 impl Rollout {
-    async fn read(client: &Client, deployment: &Deployment, spec: &DeploymentSpec) -> Result<Self, RequestError> {
+    async fn read(
+        client: &Client,
+        deployment: &Deployment,
+        spec: &DeploymentSpec,
+    ) -> Result<Self, RequestError> {
         let namespace = deployment.namespace().unwrap_or_default();
         let what = || format!("the ReplicaSets of {namespace}/{}", deployment.name_any());
         let params = ListParams::default().labels(&pods::selector_text(&spec.selector).unwrap_or_default());
-        let list = Api::<ReplicaSet>::namespaced(client.clone(), &namespace).list(&params).await.during("list", what)?;
+        let list = Api::<ReplicaSet>::namespaced(client.clone(), &namespace)
+            .list(&params)
+            .await
+            .during("list", what)?;
         let hash = template_hash(&spec.template);
         let (mut new, old): (Vec<_>, Vec<_>) = list
             .items
             .into_iter()
-            .filter(|set| pods::is_controlled_by(set, deployment) && set.metadata.deletion_timestamp.is_none())
+            .filter(|set| {
+                pods::is_controlled_by(set, deployment) && set.metadata.deletion_timestamp.is_none()
+            })
             .partition(|set| set.labels().get(HASH_LABEL) == Some(&hash));
         let replicas = spec.replicas.unwrap_or(1);
         let strategy = spec.strategy.as_ref();
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-        let max_surge = share(rolling.and_then(|rolling| rolling.max_surge.as_ref()), replicas, true);
-        let max_unavailable = share(rolling.and_then(|rolling| rolling.max_unavailable.as_ref()), replicas, false);
+        let max_surge = share(
+            rolling.and_then(|rolling| rolling.max_surge.as_ref()),
+            replicas,
+            true,
+        );
+        let max_unavailable = share(
+            rolling.and_then(|rolling| rolling.max_unavailable.as_ref()),
+            replicas,
+            false,
+        );
         Ok(Self {
             new: new.pop(),
             old,
             replicas,
             max_surge,
             // Both zero would never move.
-            max_unavailable: if max_surge == 0 { max_unavailable.max(1) } else { max_unavailable },
+            max_unavailable: if max_surge == 0 {
+                max_unavailable.max(1)
+            } else {
+                max_unavailable
+            },
             recreate: strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate"),
         })
     }
@@ -106,10 +129,21 @@ impl Rollout {
         } else if self.recreate {
             self.old.iter().for_each(|old| resize(old, 0));
             let gone = self.old.iter().all(|old| existing(old) == 0);
-            resize(new, if gone { self.replicas } else { wanted(new).min(self.replicas) });
+            resize(
+                new,
+                if gone {
+                    self.replicas
+                } else {
+                    wanted(new).min(self.replicas)
+                },
+            );
         } else {
             let room = (self.replicas + self.max_surge - old_total).max(0);
-            let next = if wanted(new) < self.replicas { room.min(self.replicas).max(wanted(new)) } else { self.replicas };
+            let next = if wanted(new) < self.replicas {
+                room.min(self.replicas).max(wanted(new))
+            } else {
+                self.replicas
+            };
             resize(new, next);
             let mut spare = self.spare_old_pods(new);
             for old in &self.old {
@@ -140,12 +174,18 @@ fn wanted(set: &ReplicaSet) -> i32 {
 
 /// Available Pods, without those that the set was told to give up but that its status still counts.
 fn available(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0).min(wanted(set))
+    set.status
+        .as_ref()
+        .and_then(|status| status.available_replicas)
+        .unwrap_or(0)
+        .min(wanted(set))
 }
 
 /// Pods that still exist, those on their way out included.
 fn existing(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().map_or(0, |status| status.replicas + status.terminating_replicas.unwrap_or(0))
+    set.status.as_ref().map_or(0, |status| {
+        status.replicas + status.terminating_replicas.unwrap_or(0)
+    })
 }
 
 /// A count, or a percentage (25% by default) of `total`; surge rounds up, unavailability down.
@@ -155,7 +195,11 @@ fn share(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
         Some(IntOrString::String(text)) => text.trim_end_matches('%').parse().unwrap_or(25),
         None => 25,
     };
-    if round_up { (total * percent + 99) / 100 } else { total * percent / 100 }
+    if round_up {
+        (total * percent + 99) / 100
+    } else {
+        total * percent / 100
+    }
 }
 
 async fn create_set(
@@ -168,15 +212,26 @@ async fn create_set(
     let hash = template_hash(&spec.template);
     let name = format!("{}-{hash}", deployment.name_any());
     let mut template = spec.template.clone();
-    template.metadata.get_or_insert_default().labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash.clone());
+    template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default()
+        .insert(HASH_LABEL.to_owned(), hash.clone());
     let mut selector = spec.selector.clone();
-    selector.match_labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash);
+    selector
+        .match_labels
+        .get_or_insert_default()
+        .insert(HASH_LABEL.to_owned(), hash);
     let revision = rollout.old.iter().map(revision).max().unwrap_or(0) + 1;
     let set = ReplicaSet {
         metadata: ObjectMeta {
             name: Some(name.clone()),
             namespace: Some(namespace.clone()),
-            labels: template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()),
+            labels: template
+                .metadata
+                .as_ref()
+                .and_then(|metadata| metadata.labels.clone()),
             annotations: Some([(REVISION.to_owned(), revision.to_string())].into()),
             owner_references: pods::owner_reference(deployment),
             ..ObjectMeta::default()
@@ -192,11 +247,16 @@ async fn create_set(
     let api = Api::<ReplicaSet>::namespaced(client.clone(), &namespace);
     let what = || format!("ReplicaSet {namespace}/{name}");
     // A leftover of a deleted namesake is in the way only until it is collected: we try again.
-    api.create(&PostParams::default(), &set).await.during("create", what)
+    api.create(&PostParams::default(), &set)
+        .await
+        .during("create", what)
 }
 
 fn revision(set: &ReplicaSet) -> i64 {
-    set.annotations().get(REVISION).and_then(|text| text.parse().ok()).unwrap_or(0)
+    set.annotations()
+        .get(REVISION)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 async fn scale(client: &Client, set: &ReplicaSet, replicas: i32) -> Result<(), RequestError> {
@@ -206,7 +266,9 @@ async fn scale(client: &Client, set: &ReplicaSet, replicas: i32) -> Result<(), R
     Api::<ReplicaSet>::namespaced(client.clone(), &namespace)
         .patch(&set.name_any(), &PatchParams::default(), &Patch::Merge(patch))
         .await
-        .during("scale", || format!("ReplicaSet {namespace}/{} to {replicas}", set.name_any()))?;
+        .during("scale", || {
+            format!("ReplicaSet {namespace}/{} to {replicas}", set.name_any())
+        })?;
     Ok(())
 }
 
@@ -221,18 +283,34 @@ async fn write_status(
     let sum = |count: fn(&ReplicaSet) -> i32| rollout.all().map(count).sum::<i32>();
     let total = sum(|set| set.status.as_ref().map_or(0, |status| status.replicas));
     let serving = sum(available);
-    let updated = rollout.new.as_ref().and_then(|set| set.status.as_ref()).map_or(0, |status| status.replicas);
+    let updated = rollout
+        .new
+        .as_ref()
+        .and_then(|set| set.status.as_ref())
+        .map_or(0, |status| status.replicas);
     let current = rollout.new.as_ref().map_or(0, available);
     let complete = updated == rollout.replicas && total == updated && current >= rollout.replicas;
     let enough = serving >= rollout.replicas - rollout.max_unavailable;
 
-    let new_name = rollout.new.as_ref().map(ResourceExt::name_any).unwrap_or_default();
+    let new_name = rollout
+        .new
+        .as_ref()
+        .map(ResourceExt::name_any)
+        .unwrap_or_default();
     let (progressing, reason) = progress(&old, complete, created, updated, total, spec);
     let message = format!("ReplicaSet \"{new_name}\" {}", progress_in_words(reason));
     let availability = if enough {
-        ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+        (
+            "True",
+            "MinimumReplicasAvailable",
+            "Deployment has minimum availability.",
+        )
     } else {
-        ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
+        (
+            "False",
+            "MinimumReplicasUnavailable",
+            "Deployment does not have minimum availability.",
+        )
     };
     let status = DeploymentStatus {
         replicas: Some(total),
@@ -241,7 +319,10 @@ async fn write_status(
         available_replicas: Some(serving),
         unavailable_replicas: Some((total.max(rollout.replicas) - serving).max(0)),
         terminating_replicas: Some(sum(|set| {
-            set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or(0)
+            set.status
+                .as_ref()
+                .and_then(|status| status.terminating_replicas)
+                .unwrap_or(0)
         })),
         observed_generation: deployment.metadata.generation,
         collision_count: old.collision_count,
@@ -250,19 +331,30 @@ async fn write_status(
             condition(&old, "Progressing", progressing, reason, &message),
         ]),
     };
-    let later = if complete { Action::await_change() } else { Action::requeue(std::time::Duration::from_secs(5)) };
+    let later = if complete {
+        Action::await_change()
+    } else {
+        Action::requeue(std::time::Duration::from_secs(5))
+    };
     let revision = rollout.new.as_ref().map(revision).unwrap_or(0).to_string();
     let namespace = deployment.namespace().unwrap_or_default();
     let what = || format!("Deployment {namespace}/{}", deployment.name_any());
     let api = Api::<Deployment>::namespaced(client.clone(), &namespace);
     if deployment.annotations().get(REVISION) != Some(&revision) {
         let patch = Patch::Merge(json!({ "metadata": { "annotations": { REVISION: revision } } }));
-        optional(api.patch(&deployment.name_any(), &PatchParams::default(), &patch).await).during("annotate", what)?;
+        optional(
+            api.patch(&deployment.name_any(), &PatchParams::default(), &patch)
+                .await,
+        )
+        .during("annotate", what)?;
     }
     if normalised(&old) != normalised(&status) {
         let patch = Patch::Merge(json!({ "status": status }));
-        optional(api.patch_status(&deployment.name_any(), &PatchParams::default(), &patch).await)
-            .during("update the status of", what)?;
+        optional(
+            api.patch_status(&deployment.name_any(), &PatchParams::default(), &patch)
+                .await,
+        )
+        .during("update the status of", what)?;
     }
     Ok(later)
 }
@@ -276,7 +368,11 @@ fn progress(
     total: i32,
     spec: &DeploymentSpec,
 ) -> (&'static str, &'static str) {
-    let before = old.conditions.iter().flatten().find(|condition| condition.type_ == "Progressing");
+    let before = old
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Progressing");
     let reason = before.and_then(|condition| condition.reason.as_deref());
     if complete || (reason == Some("NewReplicaSetAvailable") && !created && updated == total && updated > 0) {
         return ("True", "NewReplicaSetAvailable");
@@ -284,7 +380,10 @@ fn progress(
     if created || before.is_none() {
         return ("True", "NewReplicaSetCreated");
     }
-    let deadline = i64::from(spec.progress_deadline_seconds.unwrap_or(PROGRESS_DEADLINE_SECONDS));
+    let deadline = i64::from(
+        spec.progress_deadline_seconds
+            .unwrap_or(PROGRESS_DEADLINE_SECONDS),
+    );
     let last = before.and_then(|condition| condition.last_update_time.as_ref());
     let waited = last.map_or(0, |time| Timestamp::now().as_second() - time.0.as_second());
     if reason == Some("ProgressDeadlineExceeded") || waited > deadline {
@@ -302,9 +401,19 @@ fn progress_in_words(reason: &str) -> &'static str {
     }
 }
 
-fn condition(old: &DeploymentStatus, kind: &str, status: &str, reason: &str, message: &str) -> DeploymentCondition {
+fn condition(
+    old: &DeploymentStatus,
+    kind: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+) -> DeploymentCondition {
     let now = Some(Time(Timestamp::now()));
-    let before = old.conditions.iter().flatten().find(|condition| condition.type_ == kind);
+    let before = old
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == kind);
     let same = before.filter(|before| before.status == status);
     let unchanged = same.filter(|before| before.reason.as_deref() == Some(reason));
     DeploymentCondition {

@@ -26,21 +26,31 @@ pub(super) async fn run(client: Client) {
         .watches(Api::<Pod>::all(client.clone()), everything(), move |pod: Pod| {
             services_in(&of_pod, &pod.namespace().unwrap_or_default())
         })
-        .watches(Api::<Namespace>::all(client.clone()), everything(), move |namespace: Namespace| {
-            services_in(&of_namespace, &namespace.name_any())
-        });
-    drain("endpointslice", controller.run(reconcile, retry, Arc::new(client))).await;
+        .watches(
+            Api::<Namespace>::all(client.clone()),
+            everything(),
+            move |namespace: Namespace| services_in(&of_namespace, &namespace.name_any()),
+        );
+    drain(
+        "endpointslice",
+        controller.run(reconcile, retry, Arc::new(client)),
+    )
+    .await;
 }
 
 fn services_in(store: &kube::runtime::reflector::Store<Service>, namespace: &str) -> Vec<ObjectRef<Service>> {
     let services = store.state();
-    let here = services.iter().filter(|service| service.metadata.namespace.as_deref() == Some(namespace));
+    let here = services
+        .iter()
+        .filter(|service| service.metadata.namespace.as_deref() == Some(namespace));
     here.map(|service| ObjectRef::from_obj(&**service)).collect()
 }
 
 async fn reconcile(service: Arc<Service>, client: Arc<Client>) -> Outcome {
     // Without a selector, the slices are somebody else's business, and what we made earlier stays.
-    let Some(selector) = layout::selector(&service) else { return done() };
+    let Some(selector) = layout::selector(&service) else {
+        return done();
+    };
     let namespace = service.namespace().unwrap_or_default();
     let name = service.name_any();
     if service.metadata.deletion_timestamp.is_some() || is_paused(&client, &namespace).await? {
@@ -58,7 +68,9 @@ async fn reconcile(service: Arc<Service>, client: Arc<Client>) -> Outcome {
     let present = slices
         .list(&ListParams::default().labels(&format!("{SERVICE_NAME}={name},{MANAGED_BY}={MANAGER}")))
         .await
-        .during("list", || format!("the EndpointSlices of Service {namespace}/{name}"))?
+        .during("list", || {
+            format!("the EndpointSlices of Service {namespace}/{name}")
+        })?
         .items
         .into_iter()
         // Those of a deleted namesake are collected soon.
@@ -74,20 +86,30 @@ async fn is_paused(client: &Client, namespace: &str) -> Result<bool, RequestErro
         .get_opt(namespace)
         .await
         .during("get", || format!("Namespace {namespace}"))?;
-    let paused = |found: &Namespace| found.annotations().get(annotations::PAUSE_ENDPOINTS).is_some_and(|it| it == "true");
+    let paused = |found: &Namespace| {
+        found
+            .annotations()
+            .get(annotations::PAUSE_ENDPOINTS)
+            .is_some_and(|it| it == "true")
+    };
     Ok(found.is_some_and(|found| paused(&found)))
 }
 
 async fn apply(api: &Api<EndpointSlice>, changes: layout::Changes) -> Result<(), RequestError> {
     let what = |slice: &EndpointSlice| format!("EndpointSlice {}", slice.name_any());
     for slice in &changes.create {
-        api.create(&PostParams::default(), slice).await.during("create", || what(slice))?;
+        api.create(&PostParams::default(), slice)
+            .await
+            .during("create", || what(slice))?;
     }
     for slice in &changes.update {
-        api.replace(&slice.name_any(), &PostParams::default(), slice).await.during("update", || what(slice))?;
+        api.replace(&slice.name_any(), &PostParams::default(), slice)
+            .await
+            .during("update", || what(slice))?;
     }
     for slice in &changes.delete {
-        optional(api.delete(&slice.name_any(), &DeleteParams::default()).await).during("delete", || what(slice))?;
+        optional(api.delete(&slice.name_any(), &DeleteParams::default()).await)
+            .during("delete", || what(slice))?;
     }
     Ok(())
 }

@@ -53,10 +53,17 @@ pub(super) fn selector(service: &Service) -> Option<String> {
 
 /// The slices that the Service should have.
 pub(super) fn of(service: &Service, pods: &[Pod], nodes: &[Node]) -> Vec<Layout> {
-    let Some(spec) = service.spec.as_ref() else { return Vec::new() };
+    let Some(spec) = service.spec.as_ref() else {
+        return Vec::new();
+    };
     let zones: BTreeMap<String, String> = nodes
         .iter()
-        .filter_map(|node| Some((node.name_any(), node.labels().get("topology.kubernetes.io/zone")?.clone())))
+        .filter_map(|node| {
+            Some((
+                node.name_any(),
+                node.labels().get("topology.kubernetes.io/zone")?.clone(),
+            ))
+        })
         .collect();
     let mut layouts = Vec::new();
     for family in families(spec) {
@@ -69,7 +76,11 @@ pub(super) fn of(service: &Service, pods: &[Pod], nodes: &[Node]) -> Vec<Layout>
             }
         }
         if groups.is_empty() {
-            layouts.push(Layout { family, ports: Vec::new(), endpoints: Vec::new() });
+            layouts.push(Layout {
+                family,
+                ports: Vec::new(),
+                endpoints: Vec::new(),
+            });
             continue;
         }
         for (ports, mut endpoints) in groups.into_values() {
@@ -104,8 +115,12 @@ fn endpoint(
     zones: &BTreeMap<String, String>,
 ) -> Option<Endpoint> {
     let status = pod.status.as_ref()?;
-    let address =
-        status.pod_ips.iter().flatten().map(|ip| &ip.ip).find(|ip| ip.contains(':') == (family == "IPv6"))?;
+    let address = status
+        .pod_ips
+        .iter()
+        .flatten()
+        .map(|ip| &ip.ip)
+        .find(|ip| ip.contains(':') == (family == "IPv6"))?;
     let serving = pods::is_ready(pod);
     let terminating = pods::is_terminating(pod);
     let always = spec.publish_not_ready_addresses == Some(true);
@@ -160,7 +175,9 @@ fn number(port: &ServicePort, pod: &Pod) -> Option<i32> {
         .iter()
         .chain(sidecars)
         .flat_map(|container| container.ports.iter().flatten())
-        .find(|candidate| candidate.name.as_ref() == Some(name) && protocol(candidate.protocol.as_ref()) == wanted)
+        .find(|candidate| {
+            candidate.name.as_ref() == Some(name) && protocol(candidate.protocol.as_ref()) == wanted
+        })
         .map(|found| found.container_port)
 }
 
@@ -174,7 +191,13 @@ fn key(ports: &[EndpointPort]) -> String {
         .iter()
         .map(|port| {
             let text = |value: &Option<String>| value.clone().unwrap_or_default();
-            format!("{}/{:?}/{}/{}", text(&port.name), port.port, text(&port.protocol), text(&port.app_protocol))
+            format!(
+                "{}/{:?}/{}/{}",
+                text(&port.name),
+                port.port,
+                text(&port.protocol),
+                text(&port.app_protocol)
+            )
         })
         .collect();
     parts.sort();

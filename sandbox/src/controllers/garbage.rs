@@ -68,14 +68,21 @@ async fn collect(client: &Client, owner: &impl ResourceExt, kind: &ApiResource) 
     let namespace = owner.namespace().unwrap_or_default();
     let api = Api::<DynamicObject>::namespaced_with(client.clone(), &namespace, kind);
     let what = |name: String| format!("{} {namespace}/{name}", kind.kind);
-    let Some(list) = optional(api.list(&ListParams::default()).await).during("list", || what("*".to_owned()))? else {
+    let Some(list) =
+        optional(api.list(&ListParams::default()).await).during("list", || what("*".to_owned()))?
+    else {
         return Ok(());
     };
     let uid = owner.uid().unwrap_or_default();
     for object in list {
-        if object.owner_references().iter().any(|reference| reference.uid == uid) {
+        if object
+            .owner_references()
+            .iter()
+            .any(|reference| reference.uid == uid)
+        {
             let name = object.name_any();
-            optional(api.delete(&name, &DeleteParams::background()).await).during("delete", || what(name.clone()))?;
+            optional(api.delete(&name, &DeleteParams::background()).await)
+                .during("delete", || what(name.clone()))?;
         }
     }
     Ok(())
@@ -84,7 +91,11 @@ async fn collect(client: &Client, owner: &impl ResourceExt, kind: &ApiResource) 
 /// Empties namespaces that are being deleted, then lets them go.
 async fn namespaces(client: Client) {
     let controller = Controller::new(Api::<Namespace>::all(client.clone()), everything());
-    drain("namespace", controller.run(empty_namespace, retry, Arc::new(client))).await;
+    drain(
+        "namespace",
+        controller.run(empty_namespace, retry, Arc::new(client)),
+    )
+    .await;
 }
 
 async fn empty_namespace(namespace: Arc<Namespace>, client: Arc<Client>) -> Outcome {
@@ -93,10 +104,17 @@ async fn empty_namespace(namespace: Arc<Namespace>, client: Arc<Client>) -> Outc
     }
     let name = namespace.name_any();
     let what = || format!("the contents of Namespace {name}");
-    let discovery = Discovery::new((*client).clone()).run().await.during("discover", what)?;
+    let discovery = Discovery::new((*client).clone())
+        .run()
+        .await
+        .during("discover", what)?;
     let mut left = 0;
-    for (kind, capabilities) in discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources) {
-        let usable = capabilities.supports_operation(verbs::LIST) && capabilities.supports_operation(verbs::DELETE);
+    for (kind, capabilities) in discovery
+        .groups()
+        .flat_map(kube::discovery::ApiGroup::recommended_resources)
+    {
+        let usable =
+            capabilities.supports_operation(verbs::LIST) && capabilities.supports_operation(verbs::DELETE);
         if capabilities.scope != Scope::Namespaced || !usable {
             continue;
         }
@@ -104,7 +122,8 @@ async fn empty_namespace(namespace: Arc<Namespace>, client: Arc<Client>) -> Outc
         for object in api.list(&ListParams::default()).await.during("list", what)? {
             left += 1;
             if object.metadata.deletion_timestamp.is_none() {
-                optional(api.delete(&object.name_any(), &DeleteParams::background()).await).during("delete", what)?;
+                optional(api.delete(&object.name_any(), &DeleteParams::background()).await)
+                    .during("delete", what)?;
             }
         }
     }
@@ -120,7 +139,9 @@ async fn finalize(client: &Client, namespace: &Namespace) -> Result<(), RequestE
     let mut empty = namespace.clone();
     empty.spec.get_or_insert_default().finalizers = Some(Vec::new());
     let api = Api::<Namespace>::all(client.clone());
-    let replaced = api.replace_subresource("finalize", &name, &PostParams::default(), &empty).await;
+    let replaced = api
+        .replace_subresource("finalize", &name, &PostParams::default(), &empty)
+        .await;
     optional(replaced).during("finalize", || format!("Namespace {name}"))?;
     Ok(())
 }

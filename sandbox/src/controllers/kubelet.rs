@@ -43,12 +43,22 @@ struct Memory {
 /// Runs until dropped.
 pub(super) async fn run(client: Client, options: Options) {
     let controller = Controller::new(Api::<Pod>::all(client.clone()), everything());
-    let kubelet = Kubelet { client, options, pods: controller.store(), memory: Mutex::default() };
+    let kubelet = Kubelet {
+        client,
+        options,
+        pods: controller.store(),
+        memory: Mutex::default(),
+    };
     drain("kubelet", controller.run(reconcile, retry, Arc::new(kubelet))).await;
 }
 
 async fn reconcile(pod: Arc<Pod>, kubelet: Arc<Kubelet>) -> Outcome {
-    let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty()) else {
+    let Some(node) = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_name.clone())
+        .filter(|name| !name.is_empty())
+    else {
         return done();
     };
     let uid = pod.uid().unwrap_or_default();
@@ -57,23 +67,37 @@ async fn reconcile(pod: Arc<Pod>, kubelet: Arc<Kubelet>) -> Outcome {
     }
     let host = kubelet.host_address(&node).await?;
     let (elapsed, addresses) = kubelet.remember(&pod, &uid, &node, &host);
-    let moment = Moment { now: Timestamp::now(), elapsed, pace: kubelet.options.pace, host: &host, addresses };
+    let moment = Moment {
+        now: Timestamp::now(),
+        elapsed,
+        pace: kubelet.options.pace,
+        host: &host,
+        addresses,
+    };
     let old = pod.status.clone().unwrap_or_default();
     let status = kubelet_status::at(&pod, &old, &moment);
     if !same(&old, &status) {
         kubelet.write(&pod, status).await?;
     }
-    Ok(moment.next_change().map_or_else(Action::await_change, Action::requeue))
+    Ok(moment
+        .next_change()
+        .map_or_else(Action::await_change, Action::requeue))
 }
 
 impl Kubelet {
     fn remember(&self, pod: &Pod, uid: &str, node: &str, host: &str) -> (std::time::Duration, Vec<String>) {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed = memory.arrived.entry(uid.to_owned()).or_insert_with(Instant::now).elapsed();
+        let elapsed = memory
+            .arrived
+            .entry(uid.to_owned())
+            .or_insert_with(Instant::now)
+            .elapsed();
         if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
             return (elapsed, vec![host.to_owned()]);
         }
-        let addresses = memory.addresses.of(pod, uid, node, self.options.dual_stack, &self.pods);
+        let addresses = memory
+            .addresses
+            .of(pod, uid, node, self.options.dual_stack, &self.pods);
         (elapsed, addresses)
     }
 
@@ -88,8 +112,15 @@ impl Kubelet {
             .during("list", || "the Nodes".to_owned())?;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         for node in list {
-            let addresses = node.status.as_ref().and_then(|status| status.addresses.clone()).unwrap_or_default();
-            if let Some(internal) = addresses.into_iter().find(|address| address.type_ == "InternalIP") {
+            let addresses = node
+                .status
+                .as_ref()
+                .and_then(|status| status.addresses.clone())
+                .unwrap_or_default();
+            if let Some(internal) = addresses
+                .into_iter()
+                .find(|address| address.type_ == "InternalIP")
+            {
                 memory.nodes.insert(node.name_any(), internal.address);
             }
         }
@@ -102,8 +133,13 @@ impl Kubelet {
         let mut pod = pod.clone();
         pod.status = Some(status);
         let api = Api::<Pod>::namespaced(self.client.clone(), &namespace);
-        optional(api.replace_status(&pod.name_any(), &PostParams::default(), &pod).await)
-            .during("update the status of", || format!("Pod {namespace}/{}", pod.name_any()))?;
+        optional(
+            api.replace_status(&pod.name_any(), &PostParams::default(), &pod)
+                .await,
+        )
+        .during("update the status of", || {
+            format!("Pod {namespace}/{}", pod.name_any())
+        })?;
         Ok(())
     }
 
@@ -111,20 +147,34 @@ impl Kubelet {
     async fn end(&self, pod: &Pod, uid: &str) -> Outcome {
         let waited = {
             let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.leaving.entry(uid.to_owned()).or_insert_with(Instant::now).elapsed()
+            memory
+                .leaving
+                .entry(uid.to_owned())
+                .or_insert_with(Instant::now)
+                .elapsed()
         };
-        if let Some(rest) = self.options.pace.stop.checked_sub(waited).filter(|rest| !rest.is_zero()) {
+        if let Some(rest) = self
+            .options
+            .pace
+            .stop
+            .checked_sub(waited)
+            .filter(|rest| !rest.is_zero())
+        {
             return Ok(Action::requeue(rest));
         }
         let namespace = pod.namespace().unwrap_or_default();
         let params = DeleteParams {
             grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+            preconditions: Some(Preconditions {
+                uid: pod.uid(),
+                resource_version: None,
+            }),
             ..DeleteParams::default()
         };
         let api = Api::<Pod>::namespaced(self.client.clone(), &namespace);
-        optional(api.delete(&pod.name_any(), &params).await)
-            .during("finish the deletion of", || format!("Pod {namespace}/{}", pod.name_any()))?;
+        optional(api.delete(&pod.name_any(), &params).await).during("finish the deletion of", || {
+            format!("Pod {namespace}/{}", pod.name_any())
+        })?;
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.arrived.remove(uid);
         memory.leaving.remove(uid);

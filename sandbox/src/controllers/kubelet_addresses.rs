@@ -19,8 +19,19 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// The Pod's addresses, IPv4 first. They are not used again soon, as with real nodes.
-    pub(super) fn of(&mut self, pod: &Pod, uid: &str, node: &str, dual_stack: bool, pods: &Store<Pod>) -> Vec<String> {
-        let range = node.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    pub(super) fn of(
+        &mut self,
+        pod: &Pod,
+        uid: &str,
+        node: &str,
+        dual_stack: bool,
+        pods: &Store<Pod>,
+    ) -> Vec<String> {
+        let range = node
+            .rsplit('-')
+            .next()
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(0);
         let host = match self.held.get(uid) {
             Some((_, host)) => *host,
             None => {
@@ -45,8 +56,12 @@ impl Addresses {
         // Pods deleted by force never come by `release`.
         let alive: HashSet<String> = pods.state().iter().filter_map(|pod| pod.uid()).collect();
         self.held.retain(|uid, _| alive.contains(uid));
-        let taken: HashSet<u8> =
-            self.held.values().filter(|(of, _)| *of == range).map(|(_, host)| *host).collect();
+        let taken: HashSet<u8> = self
+            .held
+            .values()
+            .filter(|(of, _)| *of == range)
+            .map(|(_, host)| *host)
+            .collect();
         let cursor = self.cursor.entry(range).or_insert(FIRST - 1);
         for _ in FIRST..=LAST {
             *cursor = if *cursor >= LAST { FIRST } else { *cursor + 1 };
@@ -60,5 +75,12 @@ impl Addresses {
 
 /// The address a Pod had before we were started.
 fn published(pod: &Pod) -> Option<u8> {
-    pod.status.as_ref()?.pod_ip.as_ref()?.rsplit('.').next()?.parse().ok()
+    pod.status
+        .as_ref()?
+        .pod_ip
+        .as_ref()?
+        .rsplit('.')
+        .next()?
+        .parse()
+        .ok()
 }

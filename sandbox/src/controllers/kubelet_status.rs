@@ -41,7 +41,9 @@ impl Moment<'_> {
     /// When the status changes by itself, if it will.
     pub(super) fn next_change(&self) -> Option<Duration> {
         let milestones = [self.pace.start, self.pace.start + self.pace.probe];
-        milestones.iter().find_map(|at| at.checked_sub(self.elapsed).filter(|rest| !rest.is_zero()))
+        milestones
+            .iter()
+            .find_map(|at| at.checked_sub(self.elapsed).filter(|rest| !rest.is_zero()))
     }
 
     fn started(&self) -> bool {
@@ -77,7 +79,9 @@ fn fate(container: &Container) -> Fate {
 
 /// The status that the kubelet would publish now.
 pub(super) fn at(pod: &Pod, old: &PodStatus, moment: &Moment) -> PodStatus {
-    let Some(spec) = pod.spec.as_ref() else { return old.clone() };
+    let Some(spec) = pod.spec.as_ref() else {
+        return old.clone();
+    };
     let containers: Vec<ContainerStatus> = spec
         .containers
         .iter()
@@ -90,17 +94,31 @@ pub(super) fn at(pod: &Pod, old: &PodStatus, moment: &Moment) -> PodStatus {
         .map(|container| init_status(pod, container, old.init_container_statuses.as_deref(), moment))
         .collect();
     // A node sets up the network first, but says so only once the pull has ended either way.
-    let network = moment.started() && !spec.containers.iter().all(|one| fate(one) == Fate::IsPulledForEver);
-    let begun = containers.iter().any(|status| !is_waiting(status) || status.last_state.is_some());
+    let network = moment.started()
+        && !spec
+            .containers
+            .iter()
+            .all(|one| fate(one) == Fate::IsPulledForEver);
+    let begun = containers
+        .iter()
+        .any(|status| !is_waiting(status) || status.last_state.is_some());
     let mut status = old.clone();
     status.phase = Some(if begun { "Running" } else { "Pending" }.to_owned());
     status.host_ip = Some(moment.host.to_owned());
-    status.host_ips = Some(vec![HostIP { ip: moment.host.to_owned() }]);
+    status.host_ips = Some(vec![HostIP {
+        ip: moment.host.to_owned(),
+    }]);
     status.start_time = old.start_time.clone().or(Some(Time(moment.now)));
     status.observed_generation = pod.metadata.generation;
     if network {
         status.pod_ip = moment.addresses.first().cloned();
-        status.pod_ips = Some(moment.addresses.iter().map(|ip| PodIP { ip: ip.clone() }).collect());
+        status.pod_ips = Some(
+            moment
+                .addresses
+                .iter()
+                .map(|ip| PodIP { ip: ip.clone() })
+                .collect(),
+        );
     }
     status.conditions = Some(conditions(pod, spec, old, &containers, network, moment));
     status.container_statuses = Some(containers);
@@ -151,7 +169,12 @@ fn container_status(
 }
 
 /// Init containers: sidecars run, the others have done their work.
-fn init_status(pod: &Pod, container: &Container, old: Option<&[ContainerStatus]>, moment: &Moment) -> ContainerStatus {
+fn init_status(
+    pod: &Pod,
+    container: &Container,
+    old: Option<&[ContainerStatus]>,
+    moment: &Moment,
+) -> ContainerStatus {
     let old = find(old, &container.name);
     let mut status = blank(container, pod);
     if !moment.started() {
@@ -161,7 +184,9 @@ fn init_status(pod: &Pod, container: &Container, old: Option<&[ContainerStatus]>
         status.started = Some(true);
         status.ready = container.readiness_probe.is_none() || moment.probed();
     } else {
-        let before = old.and_then(|old| old.state.clone()).filter(|state| state.terminated.is_some());
+        let before = old
+            .and_then(|old| old.state.clone())
+            .filter(|state| state.terminated.is_some());
         status.state = before.or_else(|| Some(terminated(moment.now, 0, "Completed")));
         status.started = Some(false);
         status.ready = true;
@@ -177,21 +202,36 @@ fn blank(container: &Container, pod: &Pod) -> ContainerStatus {
     ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
-        container_id: Some(format!("sandbox://{}/{}", pod.uid().unwrap_or_default(), container.name)),
+        container_id: Some(format!(
+            "sandbox://{}/{}",
+            pod.uid().unwrap_or_default(),
+            container.name
+        )),
         started: Some(false),
         ..ContainerStatus::default()
     }
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ContainerState {
-    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
-    ContainerState { waiting: Some(waiting), ..ContainerState::default() }
+    let waiting = ContainerStateWaiting {
+        reason: Some(reason.to_owned()),
+        message,
+    };
+    ContainerState {
+        waiting: Some(waiting),
+        ..ContainerState::default()
+    }
 }
 
 fn running(old: Option<&ContainerStatus>, now: Timestamp) -> ContainerState {
     let before = old.and_then(|old| old.state.as_ref()?.running.clone());
-    let running = before.unwrap_or(ContainerStateRunning { started_at: Some(Time(now)) });
-    ContainerState { running: Some(running), ..ContainerState::default() }
+    let running = before.unwrap_or(ContainerStateRunning {
+        started_at: Some(Time(now)),
+    });
+    ContainerState {
+        running: Some(running),
+        ..ContainerState::default()
+    }
 }
 
 fn terminated(at: Timestamp, code: i32, reason: &str) -> ContainerState {
@@ -202,7 +242,10 @@ fn terminated(at: Timestamp, code: i32, reason: &str) -> ContainerState {
         finished_at: Some(Time(at)),
         ..ContainerStateTerminated::default()
     };
-    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
+    ContainerState {
+        terminated: Some(terminated),
+        ..ContainerState::default()
+    }
 }
 
 fn pull_failure(container: &Container, again: bool) -> ContainerState {
@@ -222,12 +265,15 @@ fn pull_failure(container: &Container, again: bool) -> ContainerState {
 /// Restarts that the annotations tell of.
 fn restarted_before(pod: &Pod, old: Option<&ContainerStatus>, status: &mut ContainerStatus, now: Timestamp) {
     let number = |key| annotation(pod, key).and_then(|text| text.parse::<i64>().ok());
-    let Some(restarts) = number(annotations::RESTARTS) else { return };
+    let Some(restarts) = number(annotations::RESTARTS) else {
+        return;
+    };
     let ago = SignedDuration::from_secs(number(annotations::RESTARTED_SECONDS_AGO).unwrap_or(0));
     let at = now.checked_sub(ago).unwrap_or(now);
     status.restart_count = i32::try_from(restarts).unwrap_or(i32::MAX);
-    status.last_state =
-        old.and_then(|old| old.last_state.clone()).or_else(|| Some(terminated(at, 1, "Error")));
+    status.last_state = old
+        .and_then(|old| old.last_state.clone())
+        .or_else(|| Some(terminated(at, 1, "Error")));
 }
 
 /// The kubelet's own conditions anew, those of others as they are.
@@ -240,10 +286,23 @@ fn conditions(
     moment: &Moment,
 ) -> Vec<PodCondition> {
     let before = old.conditions.as_deref().unwrap_or_default();
-    let unready: Vec<&str> =
-        containers.iter().filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
-    let not_ready = || ("False", "ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")));
-    let containers_ready = if unready.is_empty() { ("True", "", String::new()) } else { not_ready() };
+    let unready: Vec<&str> = containers
+        .iter()
+        .filter(|status| !status.ready)
+        .map(|status| status.name.as_str())
+        .collect();
+    let not_ready = || {
+        (
+            "False",
+            "ContainersNotReady",
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        )
+    };
+    let containers_ready = if unready.is_empty() {
+        ("True", "", String::new())
+    } else {
+        not_ready()
+    };
     let ready = match unmet_gate(spec, before) {
         _ if !unready.is_empty() => not_ready(),
         Some(message) => ("False", "ReadinessGatesNotReady", message),
@@ -262,7 +321,9 @@ fn conditions(
     let mut conditions: Vec<PodCondition> = own
         .into_iter()
         .map(|(kind, (status, reason, message))| {
-            let same = before.iter().find(|condition| condition.type_ == kind && condition.status == status);
+            let same = before
+                .iter()
+                .find(|condition| condition.type_ == kind && condition.status == status);
             let since = same.and_then(|condition| condition.last_transition_time.clone());
             PodCondition {
                 type_: kind.to_owned(),
@@ -281,14 +342,19 @@ fn conditions(
 }
 
 fn own_condition(kind: &str) -> bool {
-    matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled")
+    matches!(
+        kind,
+        "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled"
+    )
 }
 
 fn unmet_gate(spec: &PodSpec, conditions: &[PodCondition]) -> Option<String> {
     spec.readiness_gates.iter().flatten().find_map(|gate| {
         let gate = &gate.condition_type;
         match conditions.iter().find(|condition| &condition.type_ == gate) {
-            None => Some(format!("corresponding condition of pod readiness gate \"{gate}\" does not exist.")),
+            None => Some(format!(
+                "corresponding condition of pod readiness gate \"{gate}\" does not exist."
+            )),
             Some(condition) if condition.status != "True" => Some(format!(
                 "the status of pod readiness gate \"{gate}\" is not \"True\", but {}",
                 condition.status

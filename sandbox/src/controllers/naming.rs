@@ -9,14 +9,21 @@ const SUFFIX_LENGTH: usize = 5;
 
 /// Five random letters.
 pub(super) fn random_suffix() -> String {
-    Uuid::new_v4().as_bytes().iter().take(SUFFIX_LENGTH).map(|byte| letter(*byte)).collect()
+    Uuid::new_v4()
+        .as_bytes()
+        .iter()
+        .take(SUFFIX_LENGTH)
+        .map(|byte| letter(*byte))
+        .collect()
 }
 
 /// A short hash of a template (FNV-1a): equal templates belong to the same revision. Hashing
 /// the JSON form is stable because k8s-openapi writes maps in order.
 pub(super) fn template_hash(template: &impl Serialize) -> String {
     let text = serde_json::to_string(template).unwrap_or_default();
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
     hash.to_string().bytes().map(letter).collect()
 }
 

@@ -42,7 +42,10 @@ pub(super) fn is_controlled_by(object: &impl ResourceExt, owner: &impl ResourceE
 
 /// The selector in the form that a request takes; one that cannot be parsed selects nothing.
 pub(super) fn selector_text(selector: &LabelSelector) -> Option<String> {
-    Selector::try_from(selector.clone()).ok().filter(|parsed| !parsed.selects_all()).map(|parsed| parsed.to_string())
+    Selector::try_from(selector.clone())
+        .ok()
+        .filter(|parsed| !parsed.selects_all())
+        .map(|parsed| parsed.to_string())
 }
 
 /// The owner's own Pods, live from the server.
@@ -55,12 +58,18 @@ where
     O: ResourceExt,
 {
     let namespace = owner.namespace().unwrap_or_default();
-    let Some(text) = selector_text(selector) else { return Ok(Vec::new()) };
+    let Some(text) = selector_text(selector) else {
+        return Ok(Vec::new());
+    };
     let list = Api::<Pod>::namespaced(client.clone(), &namespace)
         .list(&ListParams::default().labels(&text))
         .await
         .during("list", || format!("the Pods of {namespace}/{}", owner.name_any()))?;
-    Ok(list.items.into_iter().filter(|pod| is_controlled_by(pod, owner) && !has_ended(pod)).collect())
+    Ok(list
+        .items
+        .into_iter()
+        .filter(|pod| is_controlled_by(pod, owner) && !has_ended(pod))
+        .collect())
 }
 
 /// A Pod made from a template for its controller.
@@ -98,10 +107,17 @@ pub(super) fn generated_name(owner: &str) -> String {
 pub(super) async fn delete(client: &Client, pod: &Pod) -> Result<(), RequestError> {
     let namespace = pod.namespace().unwrap_or_default();
     let params = DeleteParams {
-        preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: pod.uid(),
+            resource_version: None,
+        }),
         ..DeleteParams::default()
     };
-    optional(Api::<Pod>::namespaced(client.clone(), &namespace).delete(&pod.name_any(), &params).await)
-        .during("delete", || format!("Pod {namespace}/{}", pod.name_any()))?;
+    optional(
+        Api::<Pod>::namespaced(client.clone(), &namespace)
+            .delete(&pod.name_any(), &params)
+            .await,
+    )
+    .during("delete", || format!("Pod {namespace}/{}", pod.name_any()))?;
     Ok(())
 }

@@ -21,16 +21,26 @@ pub(super) async fn run(client: Client) {
 }
 
 async fn reconcile(set: Arc<ReplicaSet>, client: Arc<Client>) -> Outcome {
-    let Some(spec) = set.spec.as_ref() else { return done() };
+    let Some(spec) = set.spec.as_ref() else {
+        return done();
+    };
     if set.metadata.deletion_timestamp.is_some() {
         return done();
     }
     let (terminating, mut active): (Vec<Pod>, Vec<Pod>) =
-        pods::list_controlled(&client, &*set, &spec.selector).await?.into_iter().partition(is_terminating);
+        pods::list_controlled(&client, &*set, &spec.selector)
+            .await?
+            .into_iter()
+            .partition(is_terminating);
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     if active.len() > wanted {
         // The least useful first, and among equals the youngest.
-        active.sort_by_key(|pod| (usefulness(pod), std::cmp::Reverse(pod.creation_timestamp().map(|time| time.0))));
+        active.sort_by_key(|pod| {
+            (
+                usefulness(pod),
+                std::cmp::Reverse(pod.creation_timestamp().map(|time| time.0)),
+            )
+        });
         for pod in active.drain(..active.len() - wanted) {
             pods::delete(&client, &pod).await?;
         }
@@ -46,7 +56,10 @@ async fn reconcile(set: Arc<ReplicaSet>, client: Arc<Client>) -> Outcome {
 /// Unscheduled, then pending, then unready Pods are given up before ready ones.
 fn usefulness(pod: &Pod) -> u8 {
     let scheduled = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-    let running = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
+    let running = pod
+        .status
+        .as_ref()
+        .is_some_and(|status| status.phase.as_deref() == Some("Running"));
     u8::from(scheduled) + u8::from(running) + u8::from(is_ready(pod))
 }
 
@@ -85,8 +98,13 @@ async fn write_status(
     let namespace = set.namespace().unwrap_or_default();
     let api = Api::<ReplicaSet>::namespaced(client.clone(), &namespace);
     let patch = Patch::Merge(json!({ "status": status }));
-    optional(api.patch_status(&set.name_any(), &PatchParams::default(), &patch).await)
-        .during("update the status of", || format!("ReplicaSet {namespace}/{}", set.name_any()))?;
+    optional(
+        api.patch_status(&set.name_any(), &PatchParams::default(), &patch)
+            .await,
+    )
+    .during("update the status of", || {
+        format!("ReplicaSet {namespace}/{}", set.name_any())
+    })?;
     Ok(())
 }
 

@@ -37,9 +37,15 @@ async fn reconcile(seen: Arc<Pod>, client: Arc<Client>) -> Outcome {
         .await
         .during("list", || "the Nodes".to_owned())?
         .items;
-    let siblings = api.list(&ListParams::default()).await.during("list", || format!("the Pods of {namespace}"))?.items;
+    let siblings = api
+        .list(&ListParams::default())
+        .await
+        .during("list", || format!("the Pods of {namespace}"))?
+        .items;
     // The live state, in case our own binding has not reached the watch yet.
-    let Some(pod) = siblings.iter().find(|pod| pod.uid() == seen.uid()) else { return done() };
+    let Some(pod) = siblings.iter().find(|pod| pod.uid() == seen.uid()) else {
+        return done();
+    };
     if is_placed(pod) {
         return done();
     }
@@ -56,7 +62,9 @@ async fn reconcile(seen: Arc<Pod>, client: Arc<Client>) -> Outcome {
 }
 
 fn is_placed(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_ref().is_some_and(|name| !name.is_empty()))
+    pod.spec
+        .as_ref()
+        .is_some_and(|spec| spec.node_name.as_ref().is_some_and(|name| !name.is_empty()))
 }
 
 /// The fitting node with the fewest siblings, then with the fewest Pods of the namespace.
@@ -73,7 +81,10 @@ fn choose(pod: &Pod, nodes: &[Node], others: &[Pod]) -> Option<String> {
                     && other.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) == Some(&name)
             });
             let (siblings, all) = here.fold((0, 0), |(siblings, all), other| {
-                (siblings + u32::from(ours.is_some() && owner(other) == ours), all + 1)
+                (
+                    siblings + u32::from(ours.is_some() && owner(other) == ours),
+                    all + 1,
+                )
             });
             (siblings, all, name)
         })
@@ -82,10 +93,18 @@ fn choose(pod: &Pod, nodes: &[Node], others: &[Pod]) -> Option<String> {
 }
 
 fn fits(pod: &Pod, node: &Node) -> bool {
-    let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+    let cordoned = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.unschedulable)
+        .unwrap_or(false);
     let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
     !cordoned
-        && selector.is_none_or(|selector| selector.iter().all(|(key, value)| node.labels().get(key) == Some(value)))
+        && selector.is_none_or(|selector| {
+            selector
+                .iter()
+                .all(|(key, value)| node.labels().get(key) == Some(value))
+        })
 }
 
 async fn bind(api: &Api<Pod>, pod: &Pod, node: &str) -> Result<(), kube::Error> {
@@ -103,8 +122,9 @@ async fn bind(api: &Api<Pod>, pod: &Pod, node: &str) -> Result<(), kube::Error> 
             ..ObjectReference::default()
         },
     };
-    let answer: serde_json::Value =
-        api.create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding).await?;
+    let answer: serde_json::Value = api
+        .create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding)
+        .await?;
     tracing::trace!(%answer, "bound");
     Ok(())
 }
@@ -114,8 +134,15 @@ async fn report_unschedulable(api: &Api<Pod>, pod: &Pod, nodes: usize) -> Result
         "0/{nodes} nodes are available: {nodes} node(s) didn't match Pod's node affinity/selector. \
          preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling."
     );
-    let mut conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    if conditions.iter().any(|one| one.type_ == "PodScheduled" && one.message.as_ref() == Some(&message)) {
+    let mut conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.clone())
+        .unwrap_or_default();
+    if conditions
+        .iter()
+        .any(|one| one.type_ == "PodScheduled" && one.message.as_ref() == Some(&message))
+    {
         return Ok(());
     }
     conditions.retain(|condition| condition.type_ != "PodScheduled");
@@ -134,6 +161,8 @@ async fn report_unschedulable(api: &Api<Pod>, pod: &Pod, nodes: usize) -> Result
     });
     api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch))
         .await
-        .during("report as unschedulable", || format!("Pod {}/{}", pod.namespace().unwrap_or_default(), pod.name_any()))?;
+        .during("report as unschedulable", || {
+            format!("Pod {}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
+        })?;
     Ok(())
 }

@@ -26,7 +26,9 @@ pub(super) async fn run(client: Client) {
 }
 
 async fn reconcile(set: Arc<StatefulSet>, client: Arc<Client>) -> Outcome {
-    let Some(spec) = set.spec.as_ref() else { return done() };
+    let Some(spec) = set.spec.as_ref() else {
+        return done();
+    };
     if set.metadata.deletion_timestamp.is_some() {
         return done();
     }
@@ -51,7 +53,11 @@ enum Step<'a> {
 }
 
 /// One step at a time: the change it makes wakes us for the next.
-fn next_step<'a>(spec: &StatefulSetSpec, members: &'a BTreeMap<usize, Pod>, revision: &str) -> Option<Step<'a>> {
+fn next_step<'a>(
+    spec: &StatefulSetSpec,
+    members: &'a BTreeMap<usize, Pod>,
+    revision: &str,
+) -> Option<Step<'a>> {
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     let in_order = spec.pod_management_policy.as_deref() != Some("Parallel");
     for ordinal in 0..wanted {
@@ -69,7 +75,9 @@ fn next_step<'a>(spec: &StatefulSetSpec, members: &'a BTreeMap<usize, Pod>, revi
     if members.values().any(is_terminating) {
         return None;
     }
-    live().find(|(_, pod)| outdated(pod, revision)).map(|(_, pod)| Step::Delete(pod))
+    live()
+        .find(|(_, pod)| outdated(pod, revision))
+        .map(|(_, pod)| Step::Delete(pod))
 }
 
 fn outdated(pod: &Pod, revision: &str) -> bool {
@@ -134,15 +142,24 @@ async fn write_status(
     let namespace = set.namespace().unwrap_or_default();
     let api = Api::<StatefulSet>::namespaced(client.clone(), &namespace);
     let patch = Patch::Merge(json!({ "status": status }));
-    optional(api.patch_status(&set.name_any(), &PatchParams::default(), &patch).await)
-        .during("update the status of", || format!("StatefulSet {namespace}/{}", set.name_any()))?;
+    optional(
+        api.patch_status(&set.name_any(), &PatchParams::default(), &patch)
+            .await,
+    )
+    .during("update the status of", || {
+        format!("StatefulSet {namespace}/{}", set.name_any())
+    })?;
     Ok(())
 }
 
 /// Servers drop or keep zero counts as they like.
 fn same(old: &StatefulSetStatus, new: &StatefulSetStatus) -> bool {
     let counts = |status: &StatefulSetStatus| {
-        [status.replicas, status.ready_replicas.unwrap_or(0), status.updated_replicas.unwrap_or(0)]
+        [
+            status.replicas,
+            status.ready_replicas.unwrap_or(0),
+            status.updated_replicas.unwrap_or(0),
+        ]
     };
     counts(old) == counts(new)
         && old.observed_generation == new.observed_generation

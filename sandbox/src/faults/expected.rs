@@ -84,7 +84,10 @@ impl Verdict {
 
     /// Stages that are False, in causal order.
     pub fn broken_stages(&self) -> Vec<&str> {
-        STAGES.into_iter().filter(|stage| self.is(stage, "False")).collect()
+        STAGES
+            .into_iter()
+            .filter(|stage| self.is(stage, "False"))
+            .collect()
     }
 
     /// Whether nothing is False and the API-level questions are answered with yes.
@@ -92,13 +95,20 @@ impl Verdict {
         self.current
             && self.broken_stages().is_empty()
             && !self.is("Ready", "False")
-            && ["ServiceExists", "DefinitionValid", "PodsHealthy", "EndpointsPopulated", "NetworkPolicyAllows"]
-                .into_iter()
-                .all(|stage| self.is(stage, "True"))
+            && [
+                "ServiceExists",
+                "DefinitionValid",
+                "PodsHealthy",
+                "EndpointsPopulated",
+                "NetworkPolicyAllows",
+            ]
+            .into_iter()
+            .all(|stage| self.is(stage, "True"))
     }
 
     fn is(&self, kind: &str, status: &str) -> bool {
-        self.condition(kind).is_some_and(|condition| condition.status == status)
+        self.condition(kind)
+            .is_some_and(|condition| condition.status == status)
     }
 }
 
@@ -119,12 +129,17 @@ impl Expected {
             && match self {
                 Self::RootCause { condition, reason } => {
                     verdict.is("Ready", "False")
-                        && verdict.root_cause.as_ref().is_some_and(|(a, b)| (a, b) == (condition, reason))
+                        && verdict
+                            .root_cause
+                            .as_ref()
+                            .is_some_and(|(a, b)| (a, b) == (condition, reason))
                         && verdict.broken_stages().first() == Some(&condition.as_str())
                 }
                 Self::NotFalse(conditions) => {
                     !verdict.is("Ready", "False")
-                        && conditions.iter().all(|wanted| verdict.condition(&wanted.kind) == Some(wanted))
+                        && conditions
+                            .iter()
+                            .all(|wanted| verdict.condition(&wanted.kind) == Some(wanted))
                 }
             }
     }
@@ -134,7 +149,11 @@ impl Expected {
         match self {
             Self::NotFalse(conditions) if !verdict.is("Ready", "False") => conditions
                 .iter()
-                .map(|wanted| verdict.condition(&wanted.kind).map_or_else(|| "nothing".to_owned(), ToString::to_string))
+                .map(|wanted| {
+                    verdict
+                        .condition(&wanted.kind)
+                        .map_or_else(|| "nothing".to_owned(), ToString::to_string)
+                })
                 .collect::<Vec<_>>()
                 .join(", "),
             _ => verdict.to_string(),
@@ -180,7 +199,10 @@ mod tests {
     }
 
     fn scaled_to_zero() -> Expected {
-        Expected::RootCause { condition: "EndpointsPopulated".into(), reason: "ScaledToZero".into() }
+        Expected::RootCause {
+            condition: "EndpointsPopulated".into(),
+            reason: "ScaledToZero".into(),
+        }
     }
 
     #[test]

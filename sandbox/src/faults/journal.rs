@@ -22,9 +22,16 @@ pub(super) async fn note(scene: &Scene, target: &Target, passing: bool) -> Resul
     if journal.iter().any(|entry| entry.target == *target) {
         return Ok(());
     }
-    let before =
-        target.api(scene.client()).get_opt(&target.name).await.during("get", || target.to_string())?;
-    journal.push(Entry { target: target.clone(), before, passing });
+    let before = target
+        .api(scene.client())
+        .get_opt(&target.name)
+        .await
+        .during("get", || target.to_string())?;
+    journal.push(Entry {
+        target: target.clone(),
+        before,
+        passing,
+    });
     Ok(())
 }
 
@@ -40,12 +47,21 @@ pub(super) async fn undo(scene: &Scene) -> Result<(), Error> {
 
 async fn restore(scene: &Scene, entry: &Entry) -> Result<(), Error> {
     let target = &entry.target;
-    let Some(before) = &entry.before else { return steps::delete(scene, target).await };
+    let Some(before) = &entry.before else {
+        return steps::delete(scene, target).await;
+    };
     let api = target.api(scene.client());
     for attempt in 1.. {
-        let now = api.get_opt(&target.name).await.during("get", || target.to_string())?;
+        let now = api
+            .get_opt(&target.name)
+            .await
+            .during("get", || target.to_string())?;
         let Some(now) = now else {
-            return if entry.passing { Ok(()) } else { steps::create(scene, target, &steps::fresh(before)).await };
+            return if entry.passing {
+                Ok(())
+            } else {
+                steps::create(scene, target, &steps::fresh(before)).await
+            };
         };
         if now.metadata.uid != before.metadata.uid {
             if entry.passing {
@@ -55,7 +71,11 @@ async fn restore(scene: &Scene, entry: &Entry) -> Result<(), Error> {
             return steps::create(scene, target, &steps::fresh(before)).await;
         }
         let back = as_before(&now, before);
-        match api.replace(&target.name, &PostParams::default(), &back).await.during("restore", || target.to_string()) {
+        match api
+            .replace(&target.name, &PostParams::default(), &back)
+            .await
+            .during("restore", || target.to_string())
+        {
             Err(error) if error.is_conflict() && attempt < 10 => continue,
             result => return Ok(result.map(|_| ())?),
         }

@@ -24,8 +24,20 @@ pub const KINDS: [Kind; 10] = [
     kind("ReplicaSet", "apps", "v1", "replicasets", true),
     kind("StatefulSet", "apps", "v1", "statefulsets", true),
     kind("EndpointSlice", "discovery.k8s.io", "v1", "endpointslices", true),
-    kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies", true),
-    kind("ServiceDiagnosis", "svcdiag.dev", "v1alpha1", "servicediagnoses", true),
+    kind(
+        "NetworkPolicy",
+        "networking.k8s.io",
+        "v1",
+        "networkpolicies",
+        true,
+    ),
+    kind(
+        "ServiceDiagnosis",
+        "svcdiag.dev",
+        "v1alpha1",
+        "servicediagnoses",
+        true,
+    ),
     kind("NodeProbe", "svcdiag.dev", "v1alpha1", "nodeprobes", true),
 ];
 
@@ -36,7 +48,13 @@ const fn kind(
     plural: &'static str,
     namespaced: bool,
 ) -> Kind {
-    Kind { kind, group, version, plural, namespaced }
+    Kind {
+        kind,
+        group,
+        version,
+        plural,
+        namespaced,
+    }
 }
 
 impl Kind {
@@ -83,12 +101,24 @@ impl Target {
     /// The object that a manifest describes; without a namespace in it, it goes to `namespace`.
     pub fn of(object: &DynamicObject, namespace: &str) -> Option<Self> {
         let kind = Kind::parse(&object.types.as_ref()?.kind)?;
-        Some(Self::new(kind, &object.namespace().unwrap_or_else(|| namespace.to_owned()), &object.name_any()))
+        Some(Self::new(
+            kind,
+            &object.namespace().unwrap_or_else(|| namespace.to_owned()),
+            &object.name_any(),
+        ))
     }
 
     fn new(kind: Kind, namespace: &str, name: &str) -> Self {
-        let namespace = if kind.namespaced { namespace.to_owned() } else { String::new() };
-        Self { kind, namespace, name: name.to_owned() }
+        let namespace = if kind.namespaced {
+            namespace.to_owned()
+        } else {
+            String::new()
+        };
+        Self {
+            kind,
+            namespace,
+            name: name.to_owned(),
+        }
     }
 
     /// The API to reach it.

@@ -38,7 +38,11 @@ impl Scene {
 
     /// A scene in this namespace; nothing is created yet.
     pub fn new(client: Client, namespace: impl Into<String>) -> Self {
-        Self { client, namespace: namespace.into(), journal: Mutex::default() }
+        Self {
+            client,
+            namespace: namespace.into(),
+            journal: Mutex::default(),
+        }
     }
 
     /// The client it acts with.
@@ -62,7 +66,10 @@ impl Scene {
 
     /// Creates the namespace and the walk-through in it, and waits until all Pods serve.
     pub async fn set_up(&self) -> Result<(), Error> {
-        let manifest = |message: String| Error::Manifest { file: "walkthrough.yaml".to_owned(), message };
+        let manifest = |message: String| Error::Manifest {
+            file: "walkthrough.yaml".to_owned(),
+            message,
+        };
         let namespace: DynamicObject = serde_json::from_value(
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": self.namespace } }),
         )
@@ -70,8 +77,12 @@ impl Scene {
         let objects: Vec<DynamicObject> =
             serde_saphyr::from_multiple(WALKTHROUGH).map_err(|error| manifest(error.to_string()))?;
         for object in std::iter::once(&namespace).chain(&objects) {
-            let target = Target::of(object, &self.namespace).ok_or_else(|| manifest("unknown kind".to_owned()))?;
-            let created = target.api(&self.client).create(&PostParams::default(), object).await;
+            let target =
+                Target::of(object, &self.namespace).ok_or_else(|| manifest("unknown kind".to_owned()))?;
+            let created = target
+                .api(&self.client)
+                .create(&PostParams::default(), object)
+                .await;
             unless_exists(created).during("create", || target.to_string())?;
         }
         self.wait_until_settled().await
@@ -80,21 +91,33 @@ impl Scene {
     /// Deletes the namespace with everything in it, without waiting for the end.
     pub async fn tear_down(&self) -> Result<(), Error> {
         let target = self.target("Namespace", &self.namespace)?;
-        let deleted = target.api(&self.client).delete(&target.name, &DeleteParams::background()).await;
+        let deleted = target
+            .api(&self.client)
+            .delete(&target.name, &DeleteParams::background())
+            .await;
         optional(deleted).during("delete", || target.to_string())?;
         Ok(())
     }
 
     fn target(&self, kind: &str, name: &str) -> Result<Target, Error> {
-        Target::parse(&format!("{kind}/{name}"), &self.namespace)
-            .ok_or_else(|| Error::Step { target: kind.to_owned(), message: "unknown kind".to_owned() })
+        Target::parse(&format!("{kind}/{name}"), &self.namespace).ok_or_else(|| Error::Step {
+            target: kind.to_owned(),
+            message: "unknown kind".to_owned(),
+        })
     }
 
     /// What the diagnosis says now.
     pub async fn verdict(&self) -> Result<Verdict, Error> {
         let target = self.target("ServiceDiagnosis", Self::NAME)?;
-        let found = target.api(&self.client).get_opt(&target.name).await.during("get", || target.to_string())?;
-        Ok(found.and_then(|object| serde_json::to_value(object).ok()).map(|value| Verdict::read(&value)).unwrap_or_default())
+        let found = target
+            .api(&self.client)
+            .get_opt(&target.name)
+            .await
+            .during("get", || target.to_string())?;
+        Ok(found
+            .and_then(|object| serde_json::to_value(object).ok())
+            .map(|value| Verdict::read(&value))
+            .unwrap_or_default())
     }
 
     /// Waits until the rollouts are complete and the Service has its three ready endpoints.
@@ -102,8 +125,15 @@ impl Scene {
         for name in [Self::NAME, Self::CLIENT] {
             let target = self.target("Deployment", name)?;
             self.wait(&format!("the rollout of {target}"), async || {
-                let found = target.api(&self.client).get_opt(&target.name).await.during("get", || target.to_string())?;
-                Ok(found.map_or_else(|| Some("it does not exist".to_owned()), |found| unfinished(&found)))
+                let found = target
+                    .api(&self.client)
+                    .get_opt(&target.name)
+                    .await
+                    .during("get", || target.to_string())?;
+                Ok(found.map_or_else(
+                    || Some("it does not exist".to_owned()),
+                    |found| unfinished(&found),
+                ))
             })
             .await?;
         }
@@ -112,23 +142,32 @@ impl Scene {
 
     /// Waits until the Service has exactly so many ready endpoints.
     pub async fn wait_for_endpoints(&self, count: usize) -> Result<(), Error> {
-        self.wait(&format!("having {count} ready endpoints in {}", self.namespace), async || {
-            let ready = self.ready_endpoints().await?;
-            Ok((ready != count).then(|| format!("there are {ready}")))
-        })
+        self.wait(
+            &format!("having {count} ready endpoints in {}", self.namespace),
+            async || {
+                let ready = self.ready_endpoints().await?;
+                Ok((ready != count).then(|| format!("there are {ready}")))
+            },
+        )
         .await
     }
 
     /// How many ready endpoints the Service has, each counted once for all families.
     pub async fn ready_endpoints(&self) -> Result<usize, RequestError> {
-        let Some(kind) = Kind::parse("EndpointSlice") else { return Ok(0) };
+        let Some(kind) = Kind::parse("EndpointSlice") else {
+            return Ok(0);
+        };
         let params = ListParams::default().labels(&format!("kubernetes.io/service-name={}", Self::NAME));
         let slices = kind
             .api(&self.client, &self.namespace)
             .list(&params)
             .await
-            .during("list", || format!("the EndpointSlices of {}/{}", self.namespace, Self::NAME))?;
-        let endpoints = slices.iter().flat_map(|slice| slice.data["endpoints"].as_array().into_iter().flatten());
+            .during("list", || {
+                format!("the EndpointSlices of {}/{}", self.namespace, Self::NAME)
+            })?;
+        let endpoints = slices
+            .iter()
+            .flat_map(|slice| slice.data["endpoints"].as_array().into_iter().flatten());
         let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != Value::Bool(false));
         let identity = |endpoint: &Value| match &endpoint["targetRef"]["uid"] {
             Value::String(uid) => uid.clone(),
@@ -145,9 +184,15 @@ impl Scene {
     ) -> Result<(), Error> {
         let start = Instant::now();
         loop {
-            let Some(found) = state().await? else { return Ok(()) };
+            let Some(found) = state().await? else {
+                return Ok(());
+            };
             if start.elapsed() > SETTLE_WITHIN {
-                return Err(Error::Timeout { what: what.to_owned(), within: SETTLE_WITHIN, found });
+                return Err(Error::Timeout {
+                    what: what.to_owned(),
+                    within: SETTLE_WITHIN,
+                    found,
+                });
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -156,18 +201,37 @@ impl Scene {
     /// Everything a user wrote into the namespace, without what servers and controllers add:
     /// equal before a fault and after its undoing.
     pub async fn snapshot(&self) -> Result<BTreeMap<String, Value>, Error> {
-        let kinds =
-            ["Deployment", "StatefulSet", "Service", "EndpointSlice", "NetworkPolicy", "ServiceDiagnosis", "Pod"];
+        let kinds = [
+            "Deployment",
+            "StatefulSet",
+            "Service",
+            "EndpointSlice",
+            "NetworkPolicy",
+            "ServiceDiagnosis",
+            "Pod",
+        ];
         let mut snapshot = BTreeMap::new();
         for kind in kinds.into_iter().filter_map(Kind::parse) {
             let what = || format!("the {} objects of {}", kind.kind, self.namespace);
-            let list = kind.api(&self.client, &self.namespace).list(&ListParams::default()).await.during("list", what)?;
-            for object in list.items.iter().filter(|object| object.owner_references().is_empty()) {
+            let list = kind
+                .api(&self.client, &self.namespace)
+                .list(&ListParams::default())
+                .await
+                .during("list", what)?;
+            for object in list
+                .items
+                .iter()
+                .filter(|object| object.owner_references().is_empty())
+            {
                 snapshot.insert(format!("{}/{}", kind.kind, object.name_any()), content(object));
             }
         }
         let namespace = self.target("Namespace", &self.namespace)?;
-        let found = namespace.api(&self.client).get(&self.namespace).await.during("get", || namespace.to_string())?;
+        let found = namespace
+            .api(&self.client)
+            .get(&self.namespace)
+            .await
+            .during("get", || namespace.to_string())?;
         snapshot.insert(namespace.to_string(), content(&found));
         Ok(snapshot)
     }

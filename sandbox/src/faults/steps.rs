@@ -18,7 +18,11 @@ use crate::error::{Context, optional};
 
 /// A change of the scene. `$NAMESPACE` in any text stands for the scene's namespace.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
 pub enum Step {
     /// Changes an object in place.
     Edit(Edit),
@@ -86,7 +90,12 @@ pub(super) async fn take(scene: &Scene, steps: &[Step]) -> Result<(), Error> {
                 journal::note(scene, &target, false).await?;
                 create(scene, &target, &object).await?;
             }
-            Step::EditPods { namespace, labels, at_most, merge } => {
+            Step::EditPods {
+                namespace,
+                labels,
+                at_most,
+                merge,
+            } => {
                 edit_pods(scene, namespace.as_deref(), &labels, at_most, merge).await?;
             }
             Step::AwaitReady(count) => scene.wait_for_endpoints(count).await?,
@@ -98,7 +107,10 @@ pub(super) async fn take(scene: &Scene, steps: &[Step]) -> Result<(), Error> {
 }
 
 fn failed(target: &str, message: &str) -> Error {
-    Error::Step { target: target.to_owned(), message: message.to_owned() }
+    Error::Step {
+        target: target.to_owned(),
+        message: message.to_owned(),
+    }
 }
 
 /// Puts the scene's namespace in place of `$NAMESPACE`.
@@ -118,7 +130,10 @@ async fn edit_object(scene: &Scene, target: &Target, edit: &Edit, passing: bool)
     for attempt in 1.. {
         let object = api.get(&target.name).await.during("get", || target.to_string())?;
         let changed = apply(&object, edit, target)?;
-        match api.replace(&target.name, &PostParams::default(), &changed).await.during("change", || target.to_string())
+        match api
+            .replace(&target.name, &PostParams::default(), &changed)
+            .await
+            .during("change", || target.to_string())
         {
             Err(error) if error.is_conflict() && attempt < ATTEMPTS => continue,
             result => return Ok(result.map(|_| ())?),
@@ -141,8 +156,15 @@ async fn edit_pods(
         .list(&ListParams::default().labels(labels))
         .await
         .during("list", || format!("the Pods {labels} of {namespace}"))?;
-    let edit = Edit { on: String::new(), merge, set: BTreeMap::new() };
-    let live = pods.items.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let edit = Edit {
+        on: String::new(),
+        merge,
+        set: BTreeMap::new(),
+    };
+    let live = pods
+        .items
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
     for pod in live.take(at_most.unwrap_or(usize::MAX)) {
         let on = format!("{namespace}/Pod/{}", pod.name_any());
         edit_object(scene, &target(scene, &on)?, &edit, true).await?;
@@ -155,11 +177,20 @@ async fn wait_until_placed(scene: &Scene, labels: &str, node: &str) -> Result<()
     let api = Api::<Pod>::namespaced(scene.client().clone(), scene.namespace());
     scene
         .wait(&what, async || {
-            let list = api.list(&ListParams::default().labels(labels)).await.during("list", || what.clone())?;
+            let list = api
+                .list(&ListParams::default().labels(labels))
+                .await
+                .during("list", || what.clone())?;
             let there = |pod: &Pod| {
-                let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+                let conditions = pod
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.conditions.as_deref());
                 pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
-                    && conditions.unwrap_or_default().iter().any(|one| one.type_ == "Ready" && one.status == "True")
+                    && conditions
+                        .unwrap_or_default()
+                        .iter()
+                        .any(|one| one.type_ == "Ready" && one.status == "True")
             };
             let elsewhere = list.iter().filter(|pod| !there(pod)).count();
             Ok((elsewhere > 0 || list.items.is_empty()).then(|| format!("{elsewhere} are not")))
@@ -169,7 +200,11 @@ async fn wait_until_placed(scene: &Scene, labels: &str, node: &str) -> Result<()
 
 async fn recreate(scene: &Scene, target: &Target, edit: &Edit) -> Result<(), Error> {
     journal::note(scene, target, false).await?;
-    let before = target.api(scene.client()).get(&target.name).await.during("get", || target.to_string())?;
+    let before = target
+        .api(scene.client())
+        .get(&target.name)
+        .await
+        .during("get", || target.to_string())?;
     let object = apply(&fresh(&before), edit, target)?;
     delete(scene, target).await?;
     create(scene, target, &object).await
@@ -227,10 +262,14 @@ pub(super) async fn create(scene: &Scene, target: &Target, object: &DynamicObjec
 /// Deletes the object, if it is there, and waits until it is gone.
 pub(super) async fn delete(scene: &Scene, target: &Target) -> Result<(), Error> {
     let api = target.api(scene.client());
-    optional(api.delete(&target.name, &DeleteParams::background()).await).during("delete", || target.to_string())?;
+    optional(api.delete(&target.name, &DeleteParams::background()).await)
+        .during("delete", || target.to_string())?;
     scene
         .wait(&format!("the deletion of {target}"), async || {
-            let found = api.get_opt(&target.name).await.during("get", || target.to_string())?;
+            let found = api
+                .get_opt(&target.name)
+                .await
+                .during("get", || target.to_string())?;
             Ok(found.map(|_| "it is still there".to_owned()))
         })
         .await

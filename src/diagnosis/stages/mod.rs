@@ -103,11 +103,14 @@ pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
 /// Nobody is blamed on evidence with gaps: where Pods, slices or the Service could not be read,
 /// what looks like a fault may be what is missing.
 fn on_full_evidence(facts: &Facts, finding: Finding) -> Finding {
-    let gap = ["services", "endpointslices", "pods"].iter().find_map(|resource| facts.why_unreadable(resource));
+    let gap = ["services", "endpointslices", "pods"]
+        .iter()
+        .find_map(|resource| facts.why_unreadable(resource));
     match gap {
-        Some(why) if matches!(finding.verdict, Verdict::False { .. }) => {
-            Finding::unknown(Reason::ProbeFailed, format!("Not judged, because not everything could be read: {why}."))
-        }
+        Some(why) if matches!(finding.verdict, Verdict::False { .. }) => Finding::unknown(
+            Reason::ProbeFailed,
+            format!("Not judged, because not everything could be read: {why}."),
+        ),
         _ => finding,
     }
 }
