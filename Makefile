@@ -75,11 +75,11 @@ run: build ## Run the controller on this machine against the cluster of the curr
 
 .PHONY: install
 install: ## Install the CRDs into the cluster of the current kubeconfig.
-	@$(KUBECTL) apply --server-side -f crds/
+	@$(KUBECTL) apply --server-side -k crds
 
 .PHONY: uninstall
 uninstall: ## Remove the CRDs, and with them every ServiceDiagnosis.
-	@$(KUBECTL) delete --ignore-not-found -f crds/
+	@$(KUBECTL) delete --ignore-not-found -k crds
 
 .PHONY: deploy
 deploy: ## Install the CRDs and the controller (IMG=...).

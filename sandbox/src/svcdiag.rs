@@ -85,6 +85,7 @@ impl Controller {
         let errors = output.try_clone().map_err(failed)?;
         let child = Command::new(program)
             .arg("controller")
+            .args(["--listen", "127.0.0.1:0"])
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(output)

@@ -6,6 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use svcdiag_sandbox::kubectl::{Error, Kubectl, Places};
+use tokio::sync::Mutex;
+
+/// A script that is still open for writing cannot be run ("Text file busy"), and a child that
+/// another test starts meanwhile holds it open.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 fn nowhere() -> Places {
     Places {
@@ -25,6 +30,7 @@ fn pretend(directory: &Path, name: &str, version: &str) -> PathBuf {
 
 #[tokio::test]
 async fn the_variable_goes_before_the_path() {
+    let _guard = ONE_AT_A_TIME.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let places = Places {
         named: Some(pretend(directory.path(), "named", "v1.36.1")),
@@ -37,6 +43,7 @@ async fn the_variable_goes_before_the_path() {
 
 #[tokio::test]
 async fn an_old_kubectl_on_the_path_is_passed_over() {
+    let _guard = ONE_AT_A_TIME.lock().await;
     let directory = tempfile::tempdir().unwrap();
     let places = Places {
         command: pretend(directory.path(), "kubectl", "v1.19.3"),
@@ -48,6 +55,7 @@ async fn an_old_kubectl_on_the_path_is_passed_over() {
 
 #[tokio::test]
 async fn the_error_names_all_that_was_tried() {
+    let _guard = ONE_AT_A_TIME.lock().await;
     let error = Kubectl::find_in(&nowhere()).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }));
     let text = error.to_string();

@@ -27,12 +27,13 @@ pub(super) fn namespace(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": 63, "pattern": DNS_LABEL, "nullable": true })
 }
 
-/// Number or name of a Service port.
+/// Number or name of a Service port. `self == string(self)` asks whether it is a string. A name has a
+/// letter (k8s.io/apimachinery, IsValidPortName), so that "80" is not mistaken for one.
 pub(super) fn port(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 63,
         "x-kubernetes-validations": [{
-            "rule": "type(self) == int ? self >= 1 && self <= 65535 : self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
-            "message": "must be a port number from 1 to 65535 or the name of a port" }] })
+            "rule": "self == string(self) ? self.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$') && self.matches('[a-z]') : self >= 1 && self <= 65535",
+            "message": "must be a port number from 1 to 65535 or the name of a port, which has at least one letter" }] })
 }
 
 pub(super) fn ports(generator: &mut SchemaGenerator) -> Schema {

@@ -171,7 +171,7 @@ pub async fn run(
     let requests = requests
         .map(Ok::<_, std::convert::Infallible>)
         .take_until(shutdown);
-    tracing::info!(%listen, "The controller is starting.");
+    tracing::info!("The controller is starting.");
     controller::applier(
         |diagnosis, context| Box::pin(reconcile::reconcile(diagnosis, context)),
         |diagnosis: Arc<ServiceDiagnosis>, error: &reconcile::Error, context: Arc<Context>| {

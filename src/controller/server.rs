@@ -24,6 +24,9 @@ pub(super) async fn bind(
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| Error::Listen { address, source })?;
+    // With port 0 the system has chosen one.
+    let address = listener.local_addr().unwrap_or(address);
+    tracing::info!(%address, "Serving /healthz, /readyz and /metrics.");
     let app = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))

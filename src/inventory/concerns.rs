@@ -146,12 +146,12 @@ impl Tracked for EndpointSlice {
 
     fn index(inventory: &mut Inventory, old: Option<&Self>, new: Option<&Self>) {
         let key = |s: &Self| Some((s.namespace().to_owned(), s.service()?.to_owned()));
-        if let Some((old, key)) = old.and_then(|s| Some((s, key(s)?))) {
-            if let Some(names) = inventory.slices_of.get_mut(&key) {
-                names.remove(old.name());
-                if names.is_empty() {
-                    inventory.slices_of.remove(&key);
-                }
+        if let Some((old, key)) = old.and_then(|s| Some((s, key(s)?)))
+            && let Some(names) = inventory.slices_of.get_mut(&key)
+        {
+            names.remove(old.name());
+            if names.is_empty() {
+                inventory.slices_of.remove(&key);
             }
         }
         if let Some((new, key)) = new.and_then(|s| Some((s, key(s)?))) {

@@ -303,6 +303,25 @@ fn a21_external_traffic_policy_local() {
 }
 
 #[test]
+fn a22_the_pods_of_cluster_dns_are_starting() {
+    let d = twin(|f| {
+        for pod in &mut f.cluster_dns.as_mut().unwrap().pods {
+            let pod = Arc::make_mut(pod);
+            patch(
+                pod,
+                json!({ "metadata": { "creationTimestamp": ago(5) }, "status": { "startTime": ago(5) } }),
+            );
+            not_ready(
+                pod,
+                5,
+                json!({ "name": "coredns", "state": { "waiting": { "reason": "ContainerCreating" } } }),
+            );
+        }
+    });
+    assert_eq!(stage(&d, C::DNSResolves).reason, R::Pending);
+}
+
+#[test]
 fn a22_no_cluster_dns_service() {
     twin(|f| f.cluster_dns = None);
 }

@@ -290,11 +290,15 @@ fn matches_key(item: &Value, key: &str) -> bool {
     key_of(&keys, item) == Value::Object(key)
 }
 
+fn is_item(item: &Value, text: &str) -> bool {
+    serde_json::from_str::<Value>(text).is_ok_and(|value| value == *item)
+}
+
 fn value_at<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
     path.iter().try_fold(object, |value, step| match step {
         Step::Field(name) => value.get(name),
         Step::Key(key) => value.as_array()?.iter().find(|item| matches_key(item, key)),
-        Step::Item(text) => value.as_array()?.iter().find(|item| item.to_string() == *text),
+        Step::Item(text) => value.as_array()?.iter().find(|item| is_item(item, text)),
     })
 }
 
@@ -322,7 +326,7 @@ fn remove_at(object: &mut Value, path: &[Step]) {
                 remove_at(item, rest);
             }
         }
-        (Step::Item(text), Value::Array(items)) => items.retain(|item| item.to_string() != *text),
+        (Step::Item(text), Value::Array(items)) => items.retain(|item| !is_item(item, text)),
         _ => {}
     }
 }
@@ -368,12 +372,21 @@ fn merge_at<'a>(resource: &Resource, live: &mut Value, applied: &'a Value, names
 /// unless somebody else still owns a part of it.
 pub(crate) fn remove_fields(object: &mut Value, gone: &Fields, kept_by_others: &Fields) {
     let needed = |path: &Path| kept_by_others.0.iter().any(|other| other.starts_with(path));
-    // Longer paths first: fields of an item before the item.
-    for path in gone.0.iter().rev() {
-        if !needed(path) {
+    // In the set's order an item comes before its own fields, while its key can still be read.
+    for path in &gone.0 {
+        if !needed(path) && !is_key_field(path) {
             remove_at(object, path);
         }
     }
+}
+
+/// Whether a path leads to a field by which an item of a keyed list is told apart: such a field
+/// stays as long as the item does.
+fn is_key_field(path: &Path) -> bool {
+    let [.., Step::Key(key), Step::Field(name)] = path.as_slice() else {
+        return false;
+    };
+    serde_json::from_str::<Map<String, Value>>(key).is_ok_and(|key| key.contains_key(name))
 }
 
 /// The fields of `mine` that `theirs` owns with another value.

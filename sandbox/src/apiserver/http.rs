@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
-    delete, discovery,
+    delete, discovery, events,
     request::{Query, Target},
     selector::Selection,
     status::Failure,
@@ -59,19 +59,26 @@ async fn answer(server: &Server, request: Request) -> Result<Response, Failure> 
         review["status"] = json!({ "allowed": true });
         return Ok((StatusCode::CREATED, Json(review)).into_response());
     }
-    let target = server
+    let mut target = server
         .store
         .with(|s| Target::parse(&s.registry, &path))
         .ok_or_else(Failure::no_such_path)?;
     let form = form(&head.headers)?;
+    let new_events = events::is_new_form(&target.resource);
+    if new_events {
+        let old = server.store.with(|s| s.registry.get("", "v1", "events").cloned());
+        target.resource = old.ok_or_else(Failure::no_such_path)?;
+    }
     let call = Call {
         server,
         target,
         query,
         form,
+        new_events,
         headers: &head.headers,
     };
     match (&head.method, call.target.name.is_some()) {
+        (&Method::GET, false) if call.query.flag("watch") && new_events => Err(Failure::method_not_allowed()),
         (&Method::GET, false) if call.query.flag("watch") => call.watch(),
         (&Method::GET, false) => call.list(),
         (&Method::GET, true) => call.get(),
@@ -169,12 +176,26 @@ struct Call<'a> {
     target: Target,
     query: Query,
     form: Form,
+    /// Whether the client speaks of Events in the form of events.k8s.io.
+    new_events: bool,
     headers: &'a HeaderMap,
 }
+
+/// What a patch does to an object.
+type Edit<'a> = Box<dyn FnOnce(&mut Value) -> Result<(), Failure> + 'a>;
 
 impl Call<'_> {
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         self.server.store.with(work)
+    }
+
+    fn body(&self, bytes: &[u8]) -> Result<Value, Failure> {
+        let body = parse(bytes)?;
+        Ok(if self.new_events {
+            events::stored(body)
+        } else {
+            body
+        })
     }
 
     fn write(&self) -> Write<'_> {
@@ -195,6 +216,7 @@ impl Call<'_> {
 
     fn show(&self, code: StatusCode, object: &Value) -> Response {
         let shown = match &self.form {
+            Form::Object if self.new_events => events::shown(object.clone()),
             Form::Object => object.clone(),
             Form::Metadata => table::partial(object),
             Form::Table(_) => self.table(
@@ -266,7 +288,10 @@ impl Call<'_> {
                 meta["continue"] = json!(format!("{namespace}/{name}"));
             }
         }
-        let objects: Vec<Value> = found.iter().map(|(_, o)| Value::clone(o)).collect();
+        let mut objects: Vec<Value> = found.iter().map(|(_, o)| Value::clone(o)).collect();
+        if self.new_events {
+            objects = objects.into_iter().map(events::shown).collect();
+        }
         let list = match &self.form {
             Form::Table(_) => self.table(&objects, &meta),
             Form::Metadata => {
@@ -324,7 +349,7 @@ impl Call<'_> {
     }
 
     fn create(&self, bytes: &[u8]) -> Result<Response, Failure> {
-        let object = parse(bytes)?;
+        let object = self.body(bytes)?;
         let mut target = self.target.clone();
         if target.resource.namespaced && target.namespace.is_none() {
             target.namespace = Some(
@@ -343,7 +368,7 @@ impl Call<'_> {
     }
 
     fn update(&self, bytes: &[u8]) -> Result<Response, Failure> {
-        let object = parse(bytes)?;
+        let object = self.body(bytes)?;
         if self.target.subresource.as_deref() == Some("scale") {
             return self.rescale(|scale| {
                 *scale = object;
@@ -360,13 +385,13 @@ impl Call<'_> {
             .next()
             .unwrap_or_default()
             .trim();
-        let patch = parse(bytes)?;
+        let patch = self.body(bytes)?;
         let resource = &self.target.resource;
         let json_patch = || -> Result<json_patch::Patch, Failure> {
             serde_json::from_value(patch.clone())
                 .map_err(|e| Failure::bad_request(format!("not a JSON patch: {e}")))
         };
-        let change: Box<dyn FnOnce(&mut Value) -> Result<(), Failure>> = match kind {
+        let change: Edit<'_> = match kind {
             "application/json-patch+json" => {
                 let patch = json_patch()?;
                 Box::new(move |o| {
@@ -434,7 +459,7 @@ impl Call<'_> {
 
     /// Puts a Pod on a node.
     fn bind(&self, bytes: &[u8]) -> Result<Response, Failure> {
-        let node = parse(bytes)?["target"]["name"].clone();
+        let node = self.body(bytes)?["target"]["name"].clone();
         let target = Target {
             subresource: None,
             ..self.target.clone()
@@ -466,7 +491,7 @@ impl Call<'_> {
         let options = if bytes.is_empty() {
             Value::Null
         } else {
-            parse(bytes)?
+            self.body(bytes)?
         };
         let object =
             self.with(|s| delete::delete(s, &self.target, &self.query, &options, Timestamp::now()))?;
@@ -478,7 +503,7 @@ impl Call<'_> {
         let options = if bytes.is_empty() {
             Value::Null
         } else {
-            parse(bytes)?
+            self.body(bytes)?
         };
         let resource = &self.target.resource;
         self.with(|s| {

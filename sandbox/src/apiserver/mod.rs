@@ -8,6 +8,7 @@
 mod defaults;
 mod delete;
 mod discovery;
+mod events;
 mod fields;
 mod http;
 mod request;

@@ -89,7 +89,9 @@ fn manifests(directory: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "yaml") {
+        let is_yaml = path.extension().is_some_and(|extension| extension == "yaml");
+        // That one is for `kubectl apply -k`.
+        if is_yaml && !path.ends_with("kustomization.yaml") {
             paths.push(path);
         }
     }

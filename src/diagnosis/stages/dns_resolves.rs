@@ -1,7 +1,11 @@
 //! Does the Service work by DNS name?
 
 use super::{
-    super::{Facts, Finding, words},
+    super::{
+        Facts, Finding,
+        pod_state::{self, Trouble},
+        words,
+    },
     data_path,
 };
 use crate::{
@@ -30,6 +34,19 @@ fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
         return None;
     }
     let (namespace, name) = (dns.service.namespace(), dns.service.name());
+    let deadlines = pods.iter().filter_map(|p| match pod_state::trouble(facts, p) {
+        Trouble::Starting(until) => Some(until),
+        _ => None,
+    });
+    if let Some(until) = deadlines.min() {
+        return Some(
+            Finding::unknown(
+                Reason::Pending,
+                format!("The Pods of cluster DNS ({namespace}/{name}) are starting."),
+            )
+            .recheck_at(Some(until)),
+        );
+    }
     Some(Finding::nothing_works(
         Reason::ClusterDNSNotReady,
         format!(
