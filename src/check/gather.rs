@@ -3,22 +3,19 @@
 //! The Service, its EndpointSlices and the Pods are indispensable. What else the user may not read
 //! becomes a gap in the Facts, and the stage that needs it says so.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
 use jiff::Timestamp;
-use kube::{
-    Api, Client, Resource,
-    api::{ListParams, ObjectList},
-    core::NamespaceResourceScope,
-};
+use kube::{Api, Client, Resource, api::ListParams, core::NamespaceResourceScope};
 use serde::de::DeserializeOwned;
 
 use crate::{
     api::ServiceDiagnosisSpec,
-    diagnosis::{ClientNamespace, ClusterDns, Facts, Unreadable},
+    diagnosis::{Facts, Unreadable},
+    inventory::{CLUSTER_DNS, Inventory, Tracked},
     objects::{
-        EndpointSlice, Namespace, NetworkPolicy, Object, Pod, Service, grants_clients_to, matches_labels,
-        trim_metadata,
+        Deployment, EndpointSlice, Namespace, NetworkPolicy, Pod, ReplicaSet, Service, StatefulSet,
+        grants_clients_to, trim_metadata,
     },
 };
 
@@ -56,13 +53,6 @@ pub enum GatherError {
     },
 }
 
-/// Where cluster DNS is looked for: upstream's and OpenShift's names.
-const CLUSTER_DNS: [(&str, &str); 3] = [
-    ("kube-system", "kube-dns"),
-    ("kube-system", "coredns"),
-    ("openshift-dns", "dns-default"),
-];
-
 /// Reads everything about one Service.
 ///
 /// # Errors
@@ -73,164 +63,161 @@ pub(super) async fn gather(
     spec: ServiceDiagnosisSpec,
     now: Timestamp,
 ) -> Result<Facts, GatherError> {
-    let mut facts = Facts::new(now, namespace, spec);
-    let mut gaps = Gaps::default();
-    let name = facts.spec.service_name.clone();
-
-    let services = list::<Service>(client, Some(namespace), None).await?;
-    facts.service = services.iter().find(|s| s.name() == name).cloned();
-    facts.other_services = services
-        .iter()
-        .map(|s| s.name().to_owned())
-        .filter(|s| *s != name)
-        .collect();
-    let of_service = format!("{}={name}", EndpointSlice::SERVICE_LABEL);
-    facts.slices = list(client, Some(namespace), Some(&of_service)).await?;
-    facts.pods = list(client, Some(namespace), None).await?;
-
-    facts.deployments = gaps.note("deployments", list(client, Some(namespace), None).await)?;
-    facts.replica_sets = gaps.note("replicasets", list(client, Some(namespace), None).await)?;
-    facts.stateful_sets = gaps.note("statefulsets", list(client, Some(namespace), None).await)?;
-    facts.policies = gaps.note(
-        "networkpolicies",
-        list::<NetworkPolicy>(client, Some(namespace), None).await,
-    )?;
-    facts.namespaces = gaps.note("namespaces", list_cluster::<Namespace>(client).await)?;
-    if facts.service.is_none() {
-        facts.namesakes = namesakes(client, namespace, &name).await;
-        facts.name_other_namespaces = true;
-    }
-    if let Some(other) = facts
-        .spec
+    let mut reader = Reader {
+        client,
+        inventory: Inventory::default(),
+        gaps: Vec::new(),
+    };
+    let service = spec.service_name.clone();
+    let of_service = format!("{}={service}", EndpointSlice::SERVICE_LABEL);
+    reader.need::<Service>(namespace, None).await?;
+    reader.need::<EndpointSlice>(namespace, Some(&of_service)).await?;
+    reader.need::<Pod>(namespace, None).await?;
+    reader.want::<Deployment>(namespace).await?;
+    reader.want::<ReplicaSet>(namespace).await?;
+    reader.want::<StatefulSet>(namespace).await?;
+    reader.want::<NetworkPolicy>(namespace).await?;
+    reader.want_namespace(namespace).await?;
+    reader.namesakes(&service).await;
+    if let Some(other) = spec
         .clients
         .namespace
-        .clone()
-        .filter(|other| other != namespace)
+        .as_deref()
+        .filter(|other| *other != namespace)
     {
-        let granted = facts
-            .namespaces
-            .iter()
-            .any(|n| n.name() == other && grants_clients_to(n, namespace));
-        let pods = if granted {
-            list(client, Some(&other), None).await?
-        } else {
-            Vec::new()
-        };
-        if granted {
-            facts
-                .policies
-                .extend(gaps.note("networkpolicies", list(client, Some(&other), None).await)?);
+        let granted = reader.want_namespace(other).await?;
+        if granted.is_some_and(|n| grants_clients_to(&n, namespace)) {
+            reader.need::<Pod>(other, None).await?;
+            reader.want::<NetworkPolicy>(other).await?;
         }
-        facts.client_namespace = Some(ClientNamespace {
-            name: other,
-            granted,
-            pods,
-        });
     }
-    facts.cluster_dns = cluster_dns(client).await;
-    facts.unreadable = gaps.0;
+    reader.cluster_dns().await?;
+    let mut facts = reader.inventory.facts(namespace, spec, None, now, true);
+    facts.unreadable.extend(reader.gaps);
     Ok(facts)
 }
 
-/// What the user may not read, but the engine can do without.
-#[derive(Default)]
-struct Gaps(Vec<Unreadable>);
+/// Fills an Inventory with what one diagnosis needs of it.
+struct Reader<'a> {
+    client: &'a Client,
+    inventory: Inventory,
+    /// What the user may not read, but the engine can do without.
+    gaps: Vec<Unreadable>,
+}
 
-impl Gaps {
-    fn note<T>(&mut self, resource: &str, read: Result<Vec<T>, GatherError>) -> Result<Vec<T>, GatherError> {
+impl Reader<'_> {
+    /// Reads the objects of a kind in a namespace.
+    async fn need<K: Listed>(&mut self, namespace: &str, labels: Option<&str>) -> Result<(), GatherError> {
+        for object in list::<K>(self.client, namespace, labels).await? {
+            self.inventory.apply(object);
+        }
+        Ok(())
+    }
+
+    /// The same, but a missing right only leaves a gap.
+    async fn want<K: Listed>(&mut self, namespace: &str) -> Result<(), GatherError> {
+        let read = self.need::<K>(namespace, None).await;
+        self.or_gap::<K, ()>(read).map(drop)
+    }
+
+    fn or_gap<K: Resource<DynamicType = ()>, T>(
+        &mut self,
+        read: Result<T, GatherError>,
+    ) -> Result<Option<T>, GatherError> {
         match read {
+            Ok(found) => Ok(Some(found)),
             Err(error @ GatherError::Forbidden { .. }) => {
-                self.0.push(Unreadable {
-                    resource: resource.to_owned(),
+                self.gaps.push(Unreadable {
+                    resource: K::plural(&()).into_owned(),
                     why: error.to_string(),
                 });
-                Ok(Vec::new())
+                Ok(None)
             }
-            other => other,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn want_namespace(&mut self, name: &str) -> Result<Option<Namespace>, GatherError> {
+        let api = Api::<Namespace>::all(self.client.clone());
+        let read = ask(api.get_opt(name), || Request::get::<Namespace>(name)).await;
+        let found = self.or_gap::<Namespace, _>(read)?.flatten();
+        if let Some(mut namespace) = found.clone() {
+            trim_metadata(namespace.meta_mut());
+            self.inventory.apply(namespace);
+        }
+        Ok(found)
+    }
+
+    /// Services of the same name elsewhere: only a hint, so not worth an error.
+    async fn namesakes(&mut self, name: &str) {
+        let params = ListParams::default().fields(&format!("metadata.name={name}"));
+        let api = Api::<Service>::all(self.client.clone());
+        let found = ask(api.list(&params), || Request::list::<Service>(None)).await;
+        for service in found.into_iter().flatten() {
+            self.inventory.apply(service);
+        }
+    }
+
+    /// Cluster DNS, where the user may see it; a cluster without one is judged as with managed DNS.
+    async fn cluster_dns(&mut self) -> Result<(), GatherError> {
+        for (namespace, name) in CLUSTER_DNS {
+            let api = Api::<Service>::namespaced(self.client.clone(), namespace);
+            let Ok(Some(service)) = ask(api.get_opt(name), || Request::get::<Service>(name)).await else {
+                continue;
+            };
+            // Without its Pods nothing is known of it.
+            if let Some(()) = self.or_nothing(namespace).await? {
+                self.inventory.apply(service);
+                // Policies with a namespaceSelector ask for its labels.
+                self.want_namespace(namespace).await?;
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    async fn or_nothing(&mut self, namespace: &str) -> Result<Option<()>, GatherError> {
+        match self.need::<Pod>(namespace, None).await {
+            Ok(()) => Ok(Some(())),
+            Err(GatherError::Forbidden { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
 
-/// Namespaces that have a Service of the same name; none where the user may not look.
-async fn namesakes(client: &Client, namespace: &str, name: &str) -> Vec<String> {
-    let params = ListParams::default().fields(&format!("metadata.name={name}"));
-    let found = tokio::time::timeout(TIMEOUT, Api::<Service>::all(client.clone()).list(&params)).await;
-    let Ok(Ok(found)) = found else { return Vec::new() };
-    found
-        .items
-        .iter()
-        .map(|s| s.namespace().to_owned())
-        .filter(|n| n != namespace)
-        .collect()
+/// A kind that is listed by namespace into the Inventory.
+trait Listed:
+    Tracked + Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
+{
 }
 
-/// Cluster DNS, where the user may see it; a cluster without one is judged as with managed DNS.
-async fn cluster_dns(client: &Client) -> Option<ClusterDns> {
-    for (namespace, name) in CLUSTER_DNS {
-        let api = Api::<Service>::namespaced(client.clone(), namespace);
-        let Ok(Ok(Some(service))) = tokio::time::timeout(TIMEOUT, api.get_opt(name)).await else {
-            continue;
-        };
-        let pods: Vec<Arc<Pod>> = list(client, Some(namespace), None).await.unwrap_or_default();
-        let selector = service.spec.selector.clone();
-        let selected = |p: &Arc<Pod>| !selector.is_empty() && matches_labels(&selector, p.labels());
-        return Some(ClusterDns {
-            service: Arc::new(service),
-            pods: pods.into_iter().filter(selected).collect(),
-        });
-    }
-    None
+impl<K> Listed for K where
+    K: Tracked
+        + Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+{
 }
 
 /// All objects of a kind in a namespace, page by page.
-async fn list<K>(
+async fn list<K: Listed>(
     client: &Client,
-    namespace: Option<&str>,
+    namespace: &str,
     labels: Option<&str>,
-) -> Result<Vec<Arc<K>>, GatherError>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
-{
-    let api = match namespace {
-        Some(namespace) => Api::<K>::namespaced(client.clone(), namespace),
-        None => Api::<K>::all(client.clone()),
-    };
-    pages(&api, namespace, labels).await
-}
-
-async fn list_cluster<K>(client: &Client) -> Result<Vec<Arc<K>>, GatherError>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-{
-    pages(&Api::<K>::all(client.clone()), None, None).await
-}
-
-async fn pages<K>(
-    api: &Api<K>,
-    namespace: Option<&str>,
-    labels: Option<&str>,
-) -> Result<Vec<Arc<K>>, GatherError>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-{
+) -> Result<Vec<K>, GatherError> {
+    let api = Api::<K>::namespaced(client.clone(), namespace);
     let mut params = ListParams {
         label_selector: labels.map(str::to_owned),
         ..ListParams::default().limit(PAGE)
     };
     let mut objects = Vec::new();
     loop {
-        let page: ObjectList<K> = match tokio::time::timeout(TIMEOUT, api.list(&params)).await {
-            Ok(answer) => answer.map_err(|e| failed::<K>(namespace, e))?,
-            Err(_) => {
-                return Err(GatherError::Timeout {
-                    what: to_list::<K>(namespace),
-                });
-            }
-        };
+        let page = ask(api.list(&params), || Request::list::<K>(Some(namespace))).await?;
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         objects.extend(page.items.into_iter().map(|mut object| {
             trim_metadata(object.meta_mut());
-            Arc::new(object)
+            object
         }));
         if params.continue_token.is_none() {
             return Ok(objects);
@@ -238,26 +225,52 @@ where
     }
 }
 
-fn to_list<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> String {
-    let place = namespace.map_or_else(|| "in all namespaces".to_owned(), |n| format!("in namespace {n}"));
-    format!("list {} {place}", K::plural(&()))
+/// What is asked for, for messages: in words, and as arguments of `kubectl auth can-i`.
+struct Request {
+    what: String,
+    command: String,
 }
 
-fn failed<K: Resource<DynamicType = ()>>(namespace: Option<&str>, error: kube::Error) -> GatherError {
-    let what = to_list::<K>(namespace);
-    match error {
-        kube::Error::Api(status) if status.is_forbidden() => {
-            let group = K::group(&());
-            let dot = if group.is_empty() { "" } else { "." };
-            let place = namespace.map_or_else(|| "-A".to_owned(), |n| format!("-n {n}"));
-            GatherError::Forbidden {
-                what,
-                command: format!("list {}{dot}{group} {place}", K::plural(&())),
-            }
+impl Request {
+    fn list<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Self {
+        let place = namespace.map_or_else(|| "in all namespaces".to_owned(), |n| format!("in namespace {n}"));
+        let flag = namespace.map_or_else(|| "-A".to_owned(), |n| format!("-n {n}"));
+        Self {
+            what: format!("list {} {place}", K::plural(&())),
+            command: format!("list {} {flag}", resource::<K>()),
         }
-        error => GatherError::Api {
-            what,
+    }
+
+    fn get<K: Resource<DynamicType = ()>>(name: &str) -> Self {
+        Self {
+            what: format!("get {} {name}", K::kind(&())),
+            command: format!("get {}/{name}", resource::<K>()),
+        }
+    }
+}
+
+fn resource<K: Resource<DynamicType = ()>>() -> String {
+    match K::group(&()).as_ref() {
+        "" => K::plural(&()).into_owned(),
+        group => format!("{}.{group}", K::plural(&())),
+    }
+}
+
+/// Awaits an answer of the API server for a bounded time.
+async fn ask<T>(
+    answer: impl Future<Output = kube::Result<T>>,
+    request: impl Fn() -> Request,
+) -> Result<T, GatherError> {
+    match tokio::time::timeout(TIMEOUT, answer).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+            let Request { what, command } = request();
+            Err(GatherError::Forbidden { what, command })
+        }
+        Ok(Err(error)) => Err(GatherError::Api {
+            what: request().what,
             source: Box::new(error),
-        },
+        }),
+        Err(_) => Err(GatherError::Timeout { what: request().what }),
     }
 }

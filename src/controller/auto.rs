@@ -159,14 +159,16 @@ mod tests {
     }
 
     fn diagnosis(name: &str, ours: bool) -> ServiceDiagnosis {
-        let labels = if ours {
-            json!({ MANAGED_BY.0: MANAGED_BY.1 })
+        let (labels, owners) = if ours {
+            let owner = json!({ "apiVersion": "v1", "kind": "Service", "name": name, "uid": "u", "controller": true });
+            (json!({ MANAGED_BY.0: MANAGED_BY.1 }), json!([owner]))
         } else {
-            json!({})
+            (json!({}), json!([]))
         };
         serde_json::from_value(json!({
             "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
-            "metadata": { "namespace": "shop", "name": name, "labels": labels }, "spec": { "serviceName": name },
+            "metadata": { "namespace": "shop", "name": name, "labels": labels, "ownerReferences": owners },
+            "spec": { "serviceName": name },
         }))
         .unwrap()
     }

@@ -1,7 +1,7 @@
 //! When to look again.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -48,6 +48,14 @@ impl Failures {
         let wait = BACKOFF.0.saturating_mul(1 << (*count).min(10)).min(BACKOFF.1);
         *count += 1;
         wait
+    }
+
+    /// Forgets all but these, by UID.
+    pub(super) fn retain(&self, uids: &BTreeSet<String>) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|uid, _| uids.contains(uid));
     }
 
     /// Forgets the failures.

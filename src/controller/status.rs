@@ -1,7 +1,7 @@
 //! Writes a status: one server-side apply, and only if it says something new.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -75,6 +75,14 @@ impl Written {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(uid, write);
+    }
+
+    /// Forgets all but these, by UID.
+    pub(super) fn retain(&self, uids: &BTreeSet<String>) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|uid, _| uids.contains(uid));
     }
 
     /// Forgets a diagnosis that has gone.

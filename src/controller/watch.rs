@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures::{SinkExt, StreamExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Resource,
     core::{DeserializeGuard, NamespaceResourceScope},
@@ -28,7 +29,7 @@ use tokio::task::JoinSet;
 
 use super::{Context, Queue, reference};
 use crate::{
-    api::ServiceDiagnosis,
+    api::{ServiceDiagnosis, ServiceDiagnosisSpec},
     inventory::{DiagnosisKey, Tracked},
     objects::{
         Deployment, EndpointSlice, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service, StatefulSet,
@@ -109,7 +110,11 @@ enum News<K> {
     Listed(K),
     End,
     Changed(K),
-    Gone(K),
+    Gone {
+        namespace: String,
+        name: String,
+        uid: String,
+    },
     Unparsable {
         namespace: String,
         name: String,
@@ -138,6 +143,12 @@ where
             why: invalid.error,
         },
     };
+    // What has gone need not be parsable.
+    let gone = |metadata: ObjectMeta| News::Gone {
+        namespace: metadata.namespace.unwrap_or_default(),
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.unwrap_or_default(),
+    };
     watcher(api, config.page_size(PAGE))
         .default_backoff()
         .filter_map(move |event| {
@@ -146,7 +157,7 @@ where
                 Ok(Event::InitApply(object)) => Some(guard(object, News::Listed)),
                 Ok(Event::InitDone) => Some(News::End),
                 Ok(Event::Apply(object)) => Some(guard(object, News::Changed)),
-                Ok(Event::Delete(object)) => Some(guard(object, News::Gone)),
+                Ok(Event::Delete(object)) => Some(gone(object.meta().clone())),
                 Err(error) => {
                     context.metrics.watch_error(&kind);
                     tracing::warn!(kind, "A watch was interrupted and will be resumed: {error}.");
@@ -174,6 +185,7 @@ where
         let concerned = match news {
             News::Begin => {
                 listed.clear();
+                unparsable.clear();
                 BTreeSet::new()
             }
             News::Listed(object) => {
@@ -194,9 +206,7 @@ where
                 concerned
             }
             News::Changed(object) => context.inventory_mut().apply(object),
-            News::Gone(object) => context
-                .inventory_mut()
-                .delete::<K>(object.namespace(), object.name()),
+            News::Gone { namespace, name, .. } => context.inventory_mut().delete::<K>(&namespace, &name),
             News::Unparsable { namespace, name, why } => {
                 let concerned = context
                     .inventory_mut()
@@ -221,6 +231,7 @@ async fn watch_diagnoses(
     mut writer: Writer<ServiceDiagnosis>,
 ) {
     let mut listed: BTreeSet<DiagnosisKey> = BTreeSet::new();
+    let mut uids: BTreeSet<String> = BTreeSet::new();
     let mut first = true;
     let mut news = std::pin::pin!(news(&context, source));
     while let Some(news) = news.next().await {
@@ -229,10 +240,12 @@ async fn watch_diagnoses(
         match news {
             News::Begin => {
                 listed.clear();
+                uids.clear();
                 writer.apply_watcher_event(&Event::Init);
             }
             News::Listed(diagnosis) => {
                 listed.insert(key(&diagnosis));
+                uids.extend(diagnosis.metadata.uid.clone());
                 context.inventory_mut().set_interest(&diagnosis);
                 writer.apply_watcher_event(&Event::InitApply(diagnosis));
             }
@@ -242,6 +255,8 @@ async fn watch_diagnoses(
                 for (namespace, name) in known.difference(&listed) {
                     forget(&context, namespace, name);
                 }
+                context.written.retain(&uids);
+                context.failures.retain(&uids);
                 concerned.clone_from(&listed);
                 if std::mem::take(&mut first) && context.readiness.complete() {
                     tracing::info!("Every kind has been listed; verdicts begin.");
@@ -252,18 +267,19 @@ async fn watch_diagnoses(
                 context.inventory_mut().set_interest(&diagnosis);
                 writer.apply_watcher_event(&Event::Apply(diagnosis));
             }
-            News::Gone(diagnosis) => {
-                let (namespace, name) = key(&diagnosis);
-                let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
-                context.written.forget(uid);
-                context.failures.reset(uid);
+            News::Gone { namespace, name, uid } => {
+                context.written.forget(&uid);
+                context.failures.reset(&uid);
                 forget(&context, &namespace, &name);
-                writer.apply_watcher_event(&Event::Delete(diagnosis));
+                // The store looks at namespace and name only.
+                let mut gone = ServiceDiagnosis::new(&name, ServiceDiagnosisSpec::for_service(""));
+                gone.metadata.namespace = Some(namespace);
+                writer.apply_watcher_event(&Event::Delete(gone));
             }
             // It keeps its last status; there is nothing to judge it by.
             News::Unparsable { .. } => {}
         }
-        context.metrics.diagnoses(context.inventory().all().len());
+        context.metrics.diagnoses(context.inventory().diagnoses());
         context.auto.notify_one();
         enqueue(&context, &mut queue, concerned).await;
     }

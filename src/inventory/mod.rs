@@ -14,6 +14,8 @@ use std::{
 
 use jiff::Timestamp;
 
+pub use facts::CLUSTER_DNS;
+
 use crate::{
     api::ServiceDiagnosis,
     objects::{
@@ -99,10 +101,17 @@ impl From<&ServiceDiagnosis> for Interest {
             service: spec.service_name.clone(),
             client_namespace: spec.clients.namespace.clone().filter(|n| n != own),
             names_clients: spec.clients.pod_selector.is_some(),
+            // The label alone could have come with a copied manifest.
             automatic: diagnosis
                 .labels()
                 .get(MANAGED_BY.0)
-                .is_some_and(|v| v == MANAGED_BY.1),
+                .is_some_and(|v| v == MANAGED_BY.1)
+                && diagnosis
+                    .metadata
+                    .owner_references
+                    .iter()
+                    .flatten()
+                    .any(|o| o.kind == "Service" && o.controller == Some(true)),
             created: diagnosis.metadata.creation_timestamp.as_ref().map(|t| t.0),
         }
     }
@@ -161,6 +170,8 @@ impl Inventory {
 
     /// Replaces all objects of a kind, after they were listed anew; concerns every diagnosis.
     pub fn replace<K: Tracked>(&mut self, objects: Vec<K>) -> BTreeSet<DiagnosisKey> {
+        let kind = kind_of::<K>();
+        self.unparsable.retain(|(k, _, _), _| *k != kind);
         let old = std::mem::take(K::table(self));
         for object in old.0.values().flat_map(BTreeMap::values) {
             K::index(self, Some(object), None);
@@ -200,6 +211,12 @@ impl Inventory {
                 .collect::<Vec<_>>()
         };
         self.interests.0.iter().flat_map(keys).collect()
+    }
+
+    /// How many diagnoses there are.
+    #[must_use]
+    pub fn diagnoses(&self) -> usize {
+        self.interests.len()
     }
 
     /// Takes in a diagnosis that is new or has changed.
@@ -248,10 +265,13 @@ impl Inventory {
     }
 }
 
+/// Our types have the names of their kinds.
+fn kind_of<K>() -> &'static str {
+    std::any::type_name::<K>().rsplit("::").next().unwrap_or_default()
+}
+
 fn unparsable_key<K>(namespace: &str, name: &str) -> (String, String, String) {
-    // Our types have the names of their kinds.
-    let kind = std::any::type_name::<K>().rsplit("::").next().unwrap_or_default();
-    (kind.to_owned(), namespace.to_owned(), name.to_owned())
+    (kind_of::<K>().to_owned(), namespace.to_owned(), name.to_owned())
 }
 
 #[cfg(test)]

@@ -231,3 +231,19 @@ fn the_oldest_diagnoses_of_a_namespace_come_first() {
     assert_eq!(beyond(2), [true, false, false]);
     assert_eq!(beyond(1), [true, true, false]);
 }
+
+#[test]
+fn a_new_list_forgets_what_could_not_be_parsed_before() {
+    let mut inventory = inventory();
+    inventory.note_unparsable::<Pod>("shop", "p", "odd".to_owned());
+    let gaps = |inventory: &Inventory| {
+        let spec = crate::api::ServiceDiagnosisSpec::for_service("cart");
+        inventory
+            .facts("shop", spec, None, Timestamp::UNIX_EPOCH, false)
+            .unreadable
+            .len()
+    };
+    assert_eq!(gaps(&inventory), 1);
+    inventory.replace::<Pod>(Vec::new());
+    assert_eq!(gaps(&inventory), 0);
+}
