@@ -1,6 +1,6 @@
 //! The command line of svcdiag.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use svcdiag::{api, check, controller};
@@ -85,6 +85,7 @@ async fn run_controller(options: controller::Options) -> Result<(), Box<dyn std:
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let config = kube::Config::infer()
         .await

@@ -248,6 +248,22 @@ impl Cluster {
         }
     }
 
+    /// Stops the API server and starts it again with the same objects at the same address.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    pub async fn restart_server(&mut self) -> Result<(), Error> {
+        match &mut self.server {
+            Server::Embedded(server) => {
+                let next = (server.store(), server.address());
+                server.stop().await;
+                *server = ApiServer::start_with(next.0, next.1).await?;
+                Ok(())
+            }
+            Server::Real(plane) => plane.restart_apiserver(&self.client).await,
+        }
+    }
+
     /// What serves the API, in words for the screen.
     pub fn describe(&self) -> String {
         match &self.server {
@@ -266,7 +282,7 @@ impl Cluster {
         } = self;
         controllers.shutdown().await;
         match server {
-            Server::Embedded(server) => server.stop().await,
+            Server::Embedded(mut server) => server.stop().await,
             Server::Real(plane) => plane.stop().await,
         }
         drop(state);

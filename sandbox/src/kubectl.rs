@@ -141,19 +141,21 @@ impl Kubectl {
         self.run_with_input(arguments, "").await
     }
 
-    /// Runs it with text on its standard input, and returns its standard output.
-    pub async fn run_with_input(&self, arguments: &[&str], input: &str) -> Result<String, Error> {
+    /// A command with this kubeconfig, not started yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(arguments).stdin(Stdio::piped());
+        command.args(arguments);
         if let Some(kubeconfig) = &self.kubeconfig {
             command.env("KUBECONFIG", kubeconfig);
             // Its cache of what the server offers would outlive the sandbox in the user's home.
             command.env("KUBECACHEDIR", kubeconfig.with_file_name("kubectl-cache"));
         }
-        let failed = |message: String| Error::Failed {
-            arguments: arguments.join(" "),
-            message,
-        };
+        command
+    }
+
+    /// Runs it with text on its standard input, and returns its standard output.
+    pub async fn run_with_input(&self, arguments: &[&str], input: &str) -> Result<String, Error> {
+        let mut command = self.command(arguments);
         let output = output(&mut command, input, RUN_WITHIN)
             .await
             .map_err(|source| Error::Run {
@@ -161,7 +163,10 @@ impl Kubectl {
                 source,
             })?;
         if !output.status.success() {
-            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+            return Err(Error::Failed {
+                arguments: arguments.join(" "),
+                message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            });
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -75,7 +75,12 @@ pub fn find_binary() -> Result<PathBuf, Error> {
 
 impl Controller {
     /// Starts `svcdiag controller` with its log in `directory/controller.log`.
-    pub fn start(program: &Path, kubeconfig: &Path, directory: &Path) -> Result<Self, Error> {
+    pub fn start(
+        program: &Path,
+        kubeconfig: &Path,
+        directory: &Path,
+        arguments: &[&str],
+    ) -> Result<Self, Error> {
         let log = directory.join("controller.log");
         let failed = |source| Error::Start {
             program: program.to_owned(),
@@ -86,6 +91,7 @@ impl Controller {
         let child = Command::new(program)
             .arg("controller")
             .args(["--listen", "127.0.0.1:0"])
+            .args(arguments)
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(output)
@@ -100,6 +106,11 @@ impl Controller {
     /// Where it writes its log.
     pub fn log(&self) -> &Path {
         &self.log
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// An error if it has ended by itself.

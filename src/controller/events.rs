@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kube::{
     Client, Resource,
+    core::Status,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
@@ -30,6 +31,15 @@ impl Events {
         };
         Self(Recorder::new(client, reporter))
     }
+}
+
+/// Whether an Event was refused because its Namespace is being deleted, or has been.
+fn is_namespace_going(refusal: &Status) -> bool {
+    let causes = refusal.details.iter().flat_map(|d| &d.causes);
+    refusal.is_not_found()
+        || causes
+            .map(|c| c.reason.as_str())
+            .any(|r| r == "NamespaceTerminating")
 }
 
 /// Status, reason and message of Ready.
@@ -69,6 +79,7 @@ pub(super) async fn ready_flipped(
     let reference = diagnosis.object_ref(&());
     match tokio::time::timeout(TIMEOUT, context.events.0.publish(&event, &reference)).await {
         Ok(Ok(())) => {}
+        Ok(Err(kube::Error::Api(refusal))) if is_namespace_going(&refusal) => {}
         Ok(Err(error)) => {
             tracing::warn!(
                 namespace = diagnosis.namespace(),

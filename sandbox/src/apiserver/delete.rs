@@ -166,6 +166,15 @@ fn collect_garbage(state: &mut State, uid: &str) {
     }
 }
 
+/// Deletes a new object all of whose owners have gone: somebody made it who had not heard yet.
+pub(crate) fn collect_if_ownerless(state: &mut State, resource: &Resource, key: &Key, object: &Value) {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    let mut uids = owners.into_iter().flatten().filter_map(|o| o["uid"].as_str());
+    if owners.is_some_and(|o| !o.is_empty()) && uids.all(|uid| state.has_gone(uid)) {
+        remove(state, resource, key);
+    }
+}
+
 fn orphan(state: &mut State, owner: &Value) {
     let uid = owner["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     for (kind, key, object) in dependents(state, &uid) {

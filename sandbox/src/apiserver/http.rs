@@ -63,6 +63,9 @@ async fn answer(server: &Server, request: Request) -> Result<Response, Failure> 
         .store
         .with(|s| Target::parse(&s.registry, &path))
         .ok_or_else(Failure::no_such_path)?;
+    if server.store.with(|s| s.is_denied(&target.resource)) {
+        return Err(Failure::forbidden(&target, head.method.as_str()));
+    }
     let form = form(&head.headers)?;
     let new_events = events::is_new_form(&target.resource);
     if new_events {
@@ -163,6 +166,13 @@ fn form(headers: &HeaderMap) -> Result<Form, Failure> {
 fn parse(bytes: &[u8]) -> Result<Value, Failure> {
     if let Ok(value) = serde_json::from_slice(bytes) {
         return Ok(value);
+    }
+    // `kubectl create deployment` and its like send protobuf (apimachinery, runtime/serializer/protobuf).
+    if bytes.starts_with(b"k8s\0") {
+        return Err(Failure::unsupported_media_type(
+            "application/json, application/yaml (this small server does not read protobuf: \
+             add `--dry-run=client -o yaml | kubectl apply -f -`)",
+        ));
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Failure::bad_request(format!("the body is not UTF-8: {e}")))?;

@@ -133,7 +133,7 @@ impl ApiServer {
     }
 
     /// Ends watches and waits for requests under way.
-    pub async fn stop(mut self) {
+    pub async fn stop(&mut self) {
         self.drop_watches();
         self.stop.send_replace(true);
         // Idle connections are kept open by clients; they need not be waited for.

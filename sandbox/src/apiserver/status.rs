@@ -8,7 +8,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::resources::Resource;
+use super::{request::Target, resources::Resource};
 
 /// A failed request.
 #[derive(Clone, Debug)]
@@ -78,6 +78,35 @@ impl Failure {
         Self::new(
             StatusCode::NOT_FOUND,
             "NotFound",
+            message,
+            Self::about(resource, name),
+        )
+    }
+
+    /// Refuses a request for which the right is missing; the sandbox knows one user only.
+    pub(crate) fn forbidden(target: &Target, method: &str) -> Self {
+        let (resource, name) = (&target.resource, target.name.as_deref().unwrap_or_default());
+        let verb = match (method, &target.name) {
+            ("GET", None) => "list",
+            ("GET", Some(_)) => "get",
+            ("POST", _) => "create",
+            ("PUT", _) => "update",
+            ("PATCH", _) => "patch",
+            _ => "delete",
+        };
+        let scope = match &target.namespace {
+            Some(namespace) => format!("in the namespace {namespace:?}"),
+            None => "at the cluster scope".to_owned(),
+        };
+        let message = format!(
+            "{} {name:?} is forbidden: User \"sandbox\" cannot {verb} resource {:?} in API group {:?} {scope}",
+            resource.qualified(),
+            resource.plural,
+            resource.group
+        );
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "Forbidden",
             message,
             Self::about(resource, name),
         )

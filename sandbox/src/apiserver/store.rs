@@ -5,7 +5,7 @@
 //! watcher whose version has left the history is told that it has expired.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -69,9 +69,23 @@ pub(crate) struct State {
     pub tables: BTreeMap<TableKey, Table>,
     pub version: u64,
     writes: BTreeMap<(String, String), u64>,
+    /// Plurals of the kinds that nobody may read or write.
+    denied: BTreeSet<String>,
+    /// UIDs of all objects that have gone.
+    gone: BTreeSet<String>,
 }
 
 impl State {
+    /// Whether requests about a kind are refused.
+    pub(crate) fn is_denied(&self, resource: &Resource) -> bool {
+        self.denied.contains(&resource.plural)
+    }
+
+    /// Whether an object of this UID existed and has gone.
+    pub(crate) fn has_gone(&self, uid: &str) -> bool {
+        self.gone.contains(uid)
+    }
+
     pub(crate) fn table(&mut self, resource: &Resource) -> &mut Table {
         self.tables
             .entry((resource.group.clone(), resource.plural.clone()))
@@ -127,6 +141,8 @@ impl State {
             gone: true,
         });
         self.version = version;
+        self.gone
+            .extend(last["metadata"]["uid"].as_str().map(str::to_owned));
         Some(last)
     }
 }
@@ -153,6 +169,8 @@ impl Default for Store {
             tables: BTreeMap::new(),
             version: 1,
             writes: BTreeMap::new(),
+            denied: BTreeSet::new(),
+            gone: BTreeSet::new(),
         };
         Self {
             state: Mutex::new(state),
@@ -198,6 +216,11 @@ impl Store {
             .get(&(plural.to_owned(), manager.to_owned()))
             .copied()
             .unwrap_or(0)
+    }
+
+    /// Refuses all requests about these kinds, by their plurals, as without the right; and no others.
+    pub fn deny(&self, plurals: &[&str]) {
+        self.lock().denied = plurals.iter().map(|p| (*p).to_owned()).collect();
     }
 
     /// Forgets the history: every watch that asks for an older version has expired.

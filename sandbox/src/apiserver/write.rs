@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     defaults::{self, Taken},
+    delete,
     fields::{self, Fields},
     request::{Query, Target},
     resources::{self, Resource},
@@ -116,7 +117,9 @@ impl Write<'_> {
         if resource.status && resource.custom.is_some() {
             remove(&mut object, "status");
         }
-        self.commit(state, &key, None, object, how)
+        let created = self.commit(state, &key, None, object, how)?;
+        delete::collect_if_ownerless(state, resource, &key, &created);
+        Ok(created)
     }
 
     /// Replaces an object.

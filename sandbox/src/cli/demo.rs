@@ -137,7 +137,10 @@ impl Tour<'_> {
             .heading("The walk-through: three Pods, a Service, a client and a diagnosis");
         let namespace = self.scene.namespace();
         if namespace != "default" {
-            self.kubectl.run(&["create", "namespace", namespace]).await?;
+            let manifest = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}");
+            self.kubectl
+                .run_with_input(&["apply", "-f", "-"], &manifest)
+                .await?;
         }
         let applied = self
             .kubectl

@@ -53,7 +53,7 @@ impl Session {
             return Err("the cluster is not running".into());
         };
         let program = svcdiag::find_binary()?;
-        let controller = Controller::start(&program, cluster.kubeconfig_path(), cluster.state_dir())?;
+        let controller = Controller::start(&program, cluster.kubeconfig_path(), cluster.state_dir(), &[])?;
         screen.good(&format!(
             "{} controller runs, log {}",
             program.display(),

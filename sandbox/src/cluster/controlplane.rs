@@ -116,6 +116,12 @@ impl ControlPlane {
         })
     }
 
+    /// Stops the API server and starts it again on the same database and port.
+    pub(super) async fn restart_apiserver(&mut self, client: &Client) -> Result<(), Error> {
+        self.apiserver.restart().await?;
+        self.wait_until_ready(client).await
+    }
+
     /// Stops the API server, then its database.
     pub async fn stop(self) {
         self.apiserver.stop().await;

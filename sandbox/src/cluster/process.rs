@@ -17,7 +17,8 @@ const TAIL_LINES: usize = 15;
 
 /// A child process with a log file.
 pub(crate) struct Process {
-    program: String,
+    program: PathBuf,
+    arguments: Vec<String>,
     log: PathBuf,
     child: Child,
 }
@@ -31,32 +32,20 @@ impl Process {
             .to_string_lossy()
             .into_owned();
         let log = directory.join(format!("{name}.log"));
-        let file = |source| Error::File {
-            operation: "write",
-            path: log.clone(),
-            source,
-        };
-        let output = File::create(&log).map_err(file)?;
-        let errors = output.try_clone().map_err(file)?;
-        let child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
-            // Its own group: ^C on the terminal reaches us only, and we stop things in order.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|source| Error::File {
-                operation: "run",
-                path: program.to_owned(),
-                source,
-            })?;
+        let child = spawn(program, arguments, &log)?;
         Ok(Self {
-            program: name,
+            program: program.to_owned(),
+            arguments: arguments.to_vec(),
             log,
             child,
         })
+    }
+
+    /// Stops the process and starts it again with the same arguments.
+    pub(crate) async fn restart(&mut self) -> Result<(), Error> {
+        terminate(&mut self.child).await;
+        self.child = spawn(&self.program, &self.arguments, &self.log)?;
+        Ok(())
     }
 
     /// An error if the process has ended.
@@ -70,7 +59,12 @@ impl Process {
     /// An error about this process, with the end of its log.
     pub(crate) fn failure(&self, what: &str) -> Error {
         Error::Process {
-            program: self.program.clone(),
+            program: self
+                .program
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             what: what.to_owned(),
             log: self.log.clone(),
             tail: tail(&self.log),
@@ -86,6 +80,30 @@ impl Process {
     pub(crate) async fn stop(mut self) {
         terminate(&mut self.child).await;
     }
+}
+
+fn spawn(program: &Path, arguments: &[String], log: &Path) -> Result<Child, Error> {
+    let file = |source| Error::File {
+        operation: "write",
+        path: log.to_owned(),
+        source,
+    };
+    let output = File::create(log).map_err(file)?;
+    let errors = output.try_clone().map_err(file)?;
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(output)
+        .stderr(errors)
+        // Its own group: ^C on the terminal reaches us only, and we stop things in order.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| Error::File {
+            operation: "run",
+            path: program.to_owned(),
+            source,
+        })
 }
 
 /// SIGTERM, a pause, SIGKILL.

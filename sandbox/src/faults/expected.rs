@@ -77,6 +77,11 @@ impl Verdict {
         }
     }
 
+    /// All conditions, in the order of the status.
+    pub fn conditions(&self) -> &[ExpectedCondition] {
+        &self.conditions
+    }
+
     /// The condition of this type.
     pub fn condition(&self, kind: &str) -> Option<&ExpectedCondition> {
         self.conditions.iter().find(|condition| condition.kind == kind)

@@ -1,0 +1,192 @@
+//! `svcdiag check` on a cluster: answers, exit codes and what it says when it may not look.
+
+use std::{path::PathBuf, process::Output};
+
+use serde_json::Value;
+use svcdiag_sandbox::{
+    cluster::{Cluster, ClusterConfig},
+    faults::{Scene, catalogue},
+    kubectl::Kubectl,
+};
+
+use crate::rig::{Rig, svcdiag};
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[track_caller]
+fn assert_answer(output: &Output, code: i32, parts: &[&str]) {
+    let text = text(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_is_that_of_the_controller() {
+    let rig = Rig::start().await;
+    let scene = rig.scene("check").await;
+    let check = async |arguments: &[&str]| {
+        let all = [&["check", Scene::NAME, "-n", "check"], arguments].concat();
+        rig.svcdiag(&all).await
+    };
+    let faultless = "no fault in the API objects; the data path was not looked at";
+    assert_answer(&check(&[]).await, 2, &[faultless]);
+    assert_answer(&check(&["--api-only"]).await, 0, &["ServiceExists"]);
+
+    for id in ["A04", "A08", "A10", "A19", "A01"] {
+        let fault = catalogue().unwrap().into_iter().find(|f| f.id == id).unwrap();
+        fault.inject(&scene).await.unwrap();
+        rig.wait(&scene, &fault.title, |v| fault.expected.is_met_by(v))
+            .await;
+        let output = check(&["-o", "json"]).await;
+        assert_answer(&output, 1, &[]);
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let arguments = ["-n", "check", "get", "svcdiag", Scene::NAME, "-o", "json"];
+        let written: Value = serde_json::from_str(&rig.kubectl.run(&arguments).await.unwrap()).unwrap();
+        for field in ["condition", "reason", "message", "remediation", "impact"] {
+            assert_eq!(
+                found["status"]["rootCause"][field], written["status"]["rootCause"][field],
+                "{id}"
+            );
+        }
+        let table = check(&["-o", "wide"]).await;
+        let cause = &found["status"]["rootCause"];
+        assert_answer(
+            &table,
+            1,
+            &[
+                cause["condition"].as_str().unwrap(),
+                cause["reason"].as_str().unwrap(),
+                cause["remediation"].as_str().unwrap(),
+            ],
+        );
+        assert!(!text(&table).contains('\u{1b}'), "colours in a pipe");
+        fault.undo(&scene).await.unwrap();
+        scene.wait_until_settled().await.unwrap();
+    }
+    let ports = check(&["--ports", "8080", "-o", "yaml"]).await;
+    assert_answer(&ports, 1, &["reason: PortNotListed"]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_access_it_says_what_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let nobody = directory.path().join("kubeconfig");
+    let output = svcdiag(&["check", "web"], &nobody).await;
+    assert_answer(&output, 3, &["kubeconfig"]);
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let config = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]\n\
+         users: [{{name: u, user: {{}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
+    );
+    std::fs::write(&nobody, config).unwrap();
+    assert_answer(
+        &svcdiag(&["check", "web"], &nobody).await,
+        3,
+        &["could not list services"],
+    );
+    assert_answer(&svcdiag(&["check"], &nobody).await, 3, &["<SERVICE>"]);
+    assert_answer(
+        &svcdiag(&["check", "Web"], &nobody).await,
+        3,
+        &["Web", "cannot be the name of a Service"],
+    );
+    assert_answer(
+        &svcdiag(&["check", "--help"], &nobody).await,
+        0,
+        &["Exit codes", "Examples"],
+    );
+}
+
+const NO_SERVICES: [&str; 2] = [
+    "not allowed to list services in namespace rights",
+    "kubectl auth can-i list services -n rights",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_right_is_named_with_the_command_to_ask_for_it() {
+    let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
+    let scene = Scene::new(cluster.client(), "rights");
+    scene.set_up().await.unwrap();
+    let restricted = match cluster.embedded() {
+        Some(server) => {
+            server.store().deny(&["services"]);
+            cluster.kubeconfig_path().to_owned()
+        }
+        None => reader(&cluster).await,
+    };
+    let check = async || svcdiag(&["check", Scene::NAME, "-n", "rights", "-o", "wide"], &restricted).await;
+    assert_answer(&check().await, 3, &NO_SERVICES);
+
+    match cluster.embedded() {
+        Some(server) => server.store().deny(&["networkpolicies"]),
+        None => let_reader_look(&cluster).await,
+    }
+    // What it may not read is a gap, not an error and never a fault.
+    assert_answer(&check().await, 2, &["not allowed to list networkpolicies"]);
+    cluster.stop().await;
+}
+
+fn admin(cluster: &Cluster, kubectl: &Kubectl) -> Kubectl {
+    kubectl.clone().with_kubeconfig(cluster.kubeconfig_path())
+}
+
+/// A kubeconfig of a service account without any right.
+async fn reader(cluster: &Cluster) -> PathBuf {
+    let kubectl = admin(cluster, &Kubectl::find().await.unwrap());
+    let account = ["create", "serviceaccount", "reader", "-n", "rights"];
+    kubectl.run(&account).await.unwrap();
+    let token = ["create", "token", "reader", "-n", "rights"];
+    let token = kubectl.run(&token).await.unwrap();
+    let path = cluster.state_dir().join("reader.kubeconfig");
+    std::fs::copy(cluster.kubeconfig_path(), &path).unwrap();
+    let reader = kubectl.clone().with_kubeconfig(&path);
+    let token = format!("--token={}", token.trim());
+    reader
+        .run(&["config", "set-credentials", "reader", &token])
+        .await
+        .unwrap();
+    let context = ["config", "set-context", "--current", "--user=reader"];
+    reader.run(&context).await.unwrap();
+    path
+}
+
+/// The three rights without which nothing can be said.
+async fn let_reader_look(cluster: &Cluster) {
+    let kubectl = admin(cluster, &Kubectl::find().await.unwrap());
+    let resources = "--resource=services,pods,endpointslices.discovery.k8s.io";
+    let role = [
+        "create",
+        "role",
+        "look",
+        "-n",
+        "rights",
+        "--verb=get,list",
+        resources,
+    ];
+    kubectl.run(&role).await.unwrap();
+    let account = "--serviceaccount=rights:reader";
+    let binding = [
+        "create",
+        "rolebinding",
+        "look",
+        "-n",
+        "rights",
+        "--role=look",
+        account,
+    ];
+    kubectl.run(&binding).await.unwrap();
+}

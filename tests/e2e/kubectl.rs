@@ -1,0 +1,334 @@
+//! An unmodified kubectl on our kinds: what a user types, and what comes back.
+
+use std::{process::Stdio, time::Duration};
+
+use serde_json::{Value, json};
+use svcdiag_sandbox::{
+    faults::{Scene, Verdict},
+    kubectl::{Error, Kubectl},
+};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::rig::{Rig, SOON, eventually};
+
+const NAMESPACE: &str = "typed";
+
+/// A kubectl and the namespace it works in.
+struct User<'a> {
+    kubectl: &'a Kubectl,
+}
+
+impl User<'_> {
+    async fn types(&self, line: &str) -> String {
+        self.tries(line, "").await.unwrap()
+    }
+
+    async fn applies(&self, arguments: &str, manifest: &Value) -> Result<String, Error> {
+        self.tries(&format!("apply {arguments} -f -"), &manifest.to_string())
+            .await
+    }
+
+    /// The arguments are split at spaces; none of ours has one.
+    async fn tries(&self, line: &str, input: &str) -> Result<String, Error> {
+        let arguments: Vec<&str> = ["-n", NAMESPACE]
+            .into_iter()
+            .chain(line.split_whitespace())
+            .collect();
+        self.kubectl.run_with_input(&arguments, input).await
+    }
+
+    async fn status(&self) -> Value {
+        let text = self.types("get svcdiag hostnames -o json").await;
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+fn diagnosis(spec: &Value) -> Value {
+    json!({
+        "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
+        "metadata": { "name": "hostnames", "namespace": NAMESPACE }, "spec": spec,
+    })
+}
+
+fn message(result: Result<String, Error>) -> String {
+    match result {
+        Err(Error::Failed { message, .. }) => message,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_user_types_works() {
+    let rig = Rig::start().await;
+    println!("kubectl {} on {}", rig.kubectl.version(), rig.cluster.describe());
+    let scene = Scene::new(rig.cluster.client(), NAMESPACE);
+    scene.set_up().await.unwrap();
+    let user = User {
+        kubectl: &rig.kubectl,
+    };
+    user.types("delete svcdiag hostnames").await;
+    applying(&user).await;
+    rig.wait(&scene, "healthy", Verdict::is_healthy).await;
+    reading(&user).await;
+    patching(&rig, &scene, &user).await;
+    waiting(&user).await;
+    probes(&user).await;
+    deleting(&rig, &user).await;
+    rig.stop().await;
+}
+
+/// Client-side and server-side, twice and with a change.
+async fn applying(user: &User<'_>) {
+    let first = diagnosis(&json!({ "serviceName": "hostnames" }));
+    let second = diagnosis(&json!({ "serviceName": "hostnames", "intervalSeconds": 30 }));
+    let told = async |arguments: &str, manifest: &Value| user.applies(arguments, manifest).await.unwrap();
+    assert!(told("", &first).await.ends_with("created\n"));
+    assert!(told("", &first).await.ends_with("unchanged\n"));
+    assert!(told("", &second).await.ends_with("configured\n"));
+    user.types("delete svcdiag hostnames").await;
+    for manifest in [&first, &first, &second] {
+        assert!(
+            told("--server-side", manifest)
+                .await
+                .ends_with("serverside-applied\n")
+        );
+    }
+    let applied = user.status().await;
+    assert_eq!(applied["spec"]["intervalSeconds"], 30);
+    // The same by another manager is a conflict, and names the field.
+    let third = diagnosis(&json!({ "serviceName": "hostnames", "intervalSeconds": 20 }));
+    let refusal = message(user.applies("--server-side --field-manager=other", &third).await);
+    assert!(refusal.contains(".spec.intervalSeconds"), "{refusal}");
+}
+
+async fn reading(user: &User<'_>) {
+    let table = user.types("get svcdiag").await;
+    let columns: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+    let expected = [
+        "NAME",
+        "SERVICE",
+        "READY",
+        "ROOT",
+        "CAUSE",
+        "DNS",
+        "ENDPOINTS",
+        "PROXY",
+        "HAIRPIN",
+        "AGE",
+    ];
+    assert_eq!(columns, expected);
+    assert!(table.contains("3/3"), "{table}");
+    let wide = user.types("get svcdiag hostnames -o wide").await;
+    assert!(
+        wide.lines().next().unwrap().split_whitespace().count() > expected.len(),
+        "{wide}"
+    );
+    let yaml = user.types("get servicediagnosis/hostnames -o yaml").await;
+    for part in [
+        "kind: ServiceDiagnosis",
+        "type: ServiceExists",
+        "reason: ServiceFound",
+    ] {
+        assert!(yaml.contains(part), "{part} is not in:\n{yaml}");
+    }
+    let described = user.types("describe svcdiag hostnames").await;
+    assert!(
+        described.contains("ServiceFound") && described.contains("NoVantagePoint"),
+        "{described}"
+    );
+    let explained = user.types("explain svcdiag.spec.intervalSeconds").await;
+    assert!(explained.contains("intervalSeconds <integer>"), "{explained}");
+    let explained = user.types("explain svcdiag").await;
+    assert!(
+        explained.contains("ServiceDiagnosis") && explained.contains("FIELDS:"),
+        "{explained}"
+    );
+    let by_category = user
+        .types("get svcdiag --field-selector metadata.name=hostnames -o name")
+        .await;
+    assert_eq!(by_category, "servicediagnosis.svcdiag.dev/hostnames\n");
+}
+
+/// All kinds of patches, and what they lead to.
+async fn patching(rig: &Rig, scene: &Scene, user: &User<'_>) {
+    user.types(r#"patch svcdiag hostnames --type=merge -p {"spec":{"skip":["HairpinOK"]}}"#)
+        .await;
+    let skipped = |v: &Verdict| v.condition("HairpinOK").is_some_and(|c| c.reason == "Skipped");
+    rig.wait(scene, "without the stage HairpinOK", skipped).await;
+    user.types(r#"patch svcdiag hostnames --type=json -p [{"op":"remove","path":"/spec/skip"}]"#)
+        .await;
+    rig.wait(scene, "with the stage HairpinOK", |v| !skipped(v)).await;
+    // Strategic: the port is found by its number, the other fields stay.
+    user.types(r#"patch service hostnames -p {"spec":{"ports":[{"port":80,"targetPort":"web"}]}}"#)
+        .await;
+    rig.wait(scene, "without the port web", |v| {
+        v.broken_stages() == ["DefinitionValid"]
+    })
+    .await;
+    let described = user.types("describe svcdiag hostnames").await;
+    assert!(
+        described.contains("Warning  NamedPortNotFound"),
+        "no Event in:\n{described}"
+    );
+    user.types(r#"patch service hostnames -p {"spec":{"ports":[{"port":80,"targetPort":9376}]}}"#)
+        .await;
+    rig.wait(scene, "healthy", Verdict::is_healthy).await;
+}
+
+async fn waiting(user: &User<'_>) {
+    user.types("wait --for=condition=EndpointsPopulated svcdiag/hostnames --timeout=20s")
+        .await;
+    let mut watch = user
+        .kubectl
+        .command(&["-n", NAMESPACE, "get", "svcdiag", "-w"])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    user.types("scale deployment hostnames --replicas=0").await;
+    let told = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("ScaledToZero") {
+                return;
+            }
+        }
+        panic!("the watch ended");
+    };
+    tokio::time::timeout(SOON, told)
+        .await
+        .expect("get -w does not show the verdict");
+    watch.kill().await.unwrap();
+    user.types("wait --for=condition=Ready=False svcdiag/hostnames --timeout=20s")
+        .await;
+    user.types("scale deployment hostnames --replicas=3").await;
+    user.types("wait --for=condition=Ready=Unknown svcdiag/hostnames --timeout=20s")
+        .await;
+    let none = tokio::time::timeout(
+        Duration::from_secs(10),
+        user.tries("wait --for=condition=Ready svcdiag/hostnames --timeout=1s", ""),
+    );
+    assert!(message(none.await.unwrap()).contains("timed out waiting"));
+}
+
+async fn probes(user: &User<'_>) {
+    for node in ["sandbox-0", "sandbox-1"] {
+        let probe = json!({
+            "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+            "metadata": { "name": format!("hostnames-{node}") },
+            "spec": { "nodeName": node, "diagnosis": { "name": "hostnames", "uid": "u" } },
+        });
+        user.applies("", &probe).await.unwrap();
+    }
+    let found = user
+        .types("get nodeprobes --field-selector spec.nodeName=sandbox-1 -o name")
+        .await;
+    assert_eq!(found, "nodeprobe.svcdiag.dev/hostnames-sandbox-1\n");
+    let moved = user
+        .tries(
+            r#"patch nprobe hostnames-sandbox-1 --type=merge -p {"spec":{"nodeName":"other"}}"#,
+            "",
+        )
+        .await;
+    assert!(message(moved).contains("spec.nodeName"));
+}
+
+/// What a Service or a Deployment owns goes with it.
+async fn deleting(rig: &Rig, user: &User<'_>) {
+    user.types(&format!("label namespace {NAMESPACE} svcdiag.dev/auto=true"))
+        .await;
+    let cart = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "cart" },
+        "spec": { "selector": { "app": "cart" }, "ports": [{ "port": 80, "targetPort": 8080 }] },
+    });
+    user.applies("", &cart).await.unwrap();
+    eventually("a diagnosis of the new Service", async || {
+        user.tries("get svcdiag cart", "").await.ok()
+    })
+    .await;
+    user.types("delete service cart").await;
+    eventually("the diagnosis goes with its Service", async || {
+        user.tries("get svcdiag cart", "").await.err()
+    })
+    .await;
+    user.types("delete deployment hostnames").await;
+    eventually("the Pods go with their Deployment", async || {
+        let left = user.types("get pods -l app=hostnames -o name").await;
+        left.is_empty().then_some(())
+    })
+    .await;
+    // The user's own diagnosis is not the controller's to delete.
+    user.types(&format!("label namespace {NAMESPACE} svcdiag.dev/auto-"))
+        .await;
+    user.types("get svcdiag hostnames").await;
+    user.types("delete svcdiag hostnames").await;
+    let line = format!("svcdiag_ready{{namespace=\"{NAMESPACE}\",name=\"hostnames\"");
+    eventually("the metric goes with the diagnosis", async || {
+        rig.metric(&line).await.is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_spec_is_refused_and_the_field_named() {
+    let rig = Rig::start().await;
+    let scene = Scene::new(rig.cluster.client(), NAMESPACE);
+    scene.set_up().await.unwrap();
+    let user = User {
+        kubectl: &rig.kubectl,
+    };
+    let cases = [
+        (
+            json!({ "serviceName": "hostnames", "servicename": "x" }),
+            "spec.servicename",
+        ),
+        (json!({}), "spec.serviceName"),
+        (json!({ "serviceName": "" }), "spec.serviceName"),
+        (
+            json!({ "serviceName": "hostnames", "intervalSeconds": 0 }),
+            "spec.intervalSeconds",
+        ),
+        (
+            json!({ "serviceName": "hostnames", "intervalSeconds": "soon" }),
+            "intervalSeconds",
+        ),
+        (
+            json!({ "serviceName": "hostnames", "skip": ["Hairpin"] }),
+            "spec.skip[0]",
+        ),
+        (
+            json!({ "serviceName": "hostnames", "ports": ["80"] }),
+            "spec.ports[0]",
+        ),
+        (
+            json!({ "serviceName": "hostnames", "ports": [0] }),
+            "spec.ports[0]",
+        ),
+        (
+            json!({ "serviceName": "hostnames", "probe": { "http": { "path": "health" } } }),
+            "spec.probe.http.path",
+        ),
+        (
+            json!({ "serviceName": "hostnames", "probe": { "http": { "path": "/", "scheme": "ftp" } } }),
+            "spec.probe.http.scheme",
+        ),
+    ];
+    let refused = async |how: &str, manifest: &Value, field: &str| {
+        let refusal = message(user.applies(how, manifest).await);
+        assert!(
+            refusal.contains(field),
+            "{field} is not named for {manifest} {how}: {refusal}"
+        );
+    };
+    for (spec, field) in cases {
+        let mut manifest = diagnosis(&spec);
+        manifest["metadata"]["name"] = json!("bad");
+        for how in ["", "--server-side"] {
+            refused(how, &manifest, field).await;
+        }
+    }
+    let other = diagnosis(&json!({ "serviceName": "other" }));
+    refused("", &other, "spec.serviceName").await;
+    refused("--server-side --force-conflicts", &other, "spec.serviceName").await;
+    rig.stop().await;
+}

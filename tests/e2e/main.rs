@@ -1,0 +1,17 @@
+//! The real binary on a real HTTP API: the embedded server, or the etcd and kube-apiserver that
+//! `KUBEBUILDER_ASSETS` names.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod check;
+mod controller;
+mod disturbances;
+mod faults;
+mod kubectl;
+mod remedies;
+mod rig;

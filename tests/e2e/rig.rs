@@ -1,0 +1,156 @@
+//! A pocket cluster with the real controller on it.
+
+use std::{
+    path::Path,
+    process::Output,
+    time::{Duration, Instant},
+};
+
+use svcdiag_sandbox::{
+    cluster::{Cluster, ClusterConfig},
+    faults::{Scene, Verdict},
+    kubectl::Kubectl,
+    svcdiag::Controller,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
+
+/// Verdicts come within a second; the rest is for busy machines.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// How often a test looks again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A cluster, the controller and a kubectl.
+pub struct Rig {
+    pub cluster: Cluster,
+    pub kubectl: Kubectl,
+    controller: Controller,
+}
+
+impl Rig {
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With further arguments for the controller.
+    pub async fn start_with(arguments: &[&str]) -> Self {
+        let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
+        let kubectl = Kubectl::find().await.unwrap();
+        Self {
+            kubectl: kubectl.with_kubeconfig(cluster.kubeconfig_path()),
+            controller: start_controller(&cluster, arguments),
+            cluster,
+        }
+    }
+
+    /// Ends the controller in good order and starts it anew.
+    pub async fn restart_controller(&mut self, arguments: &[&str]) {
+        let next = start_controller(&self.cluster, arguments);
+        std::mem::replace(&mut self.controller, next).stop().await;
+    }
+
+    /// The healthy walk-through in a namespace of its own, with its first verdict.
+    pub async fn scene(&self, namespace: &str) -> Scene {
+        let scene = Scene::new(self.cluster.client(), namespace);
+        scene.set_up().await.unwrap();
+        self.wait(&scene, "healthy", Verdict::is_healthy).await;
+        scene
+    }
+
+    /// Waits for a verdict; fails with what was said last.
+    pub async fn wait(&self, scene: &Scene, what: &str, test: impl Fn(&Verdict) -> bool) -> Verdict {
+        let start = Instant::now();
+        loop {
+            let verdict = scene.verdict().await.unwrap();
+            if test(&verdict) {
+                return verdict;
+            }
+            assert!(
+                start.elapsed() < SOON,
+                "{} is not {what}: {:#?}\n{}",
+                scene.namespace(),
+                verdict.conditions(),
+                self.log()
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What the controller has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.controller.log()).unwrap_or_default()
+    }
+
+    /// Status line and body of a GET from the controller's HTTP server.
+    pub async fn http(&self, path: &str) -> (String, String) {
+        let address = eventually("the controller serves HTTP", async || {
+            let log = self.log();
+            let after = log.split("address=").nth(1)?;
+            after.split_whitespace().next().map(str::to_owned)
+        })
+        .await;
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.lines().next().unwrap().to_owned(), body.to_owned())
+    }
+
+    /// The value of a metric, by the beginning of its line.
+    pub async fn metric(&self, line: &str) -> Option<f64> {
+        let (_, body) = self.http("/metrics").await;
+        let found = body.lines().find(|l| l.starts_with(line))?;
+        found.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// `svcdiag` with these arguments, on the cluster.
+    pub async fn svcdiag(&self, arguments: &[&str]) -> Output {
+        svcdiag(arguments, self.cluster.kubeconfig_path()).await
+    }
+
+    pub async fn stop(self) {
+        self.controller.stop().await;
+        self.cluster.stop().await;
+    }
+}
+
+fn start_controller(cluster: &Cluster, arguments: &[&str]) -> Controller {
+    Controller::start(
+        Path::new(BINARY),
+        cluster.kubeconfig_path(),
+        cluster.state_dir(),
+        arguments,
+    )
+    .unwrap()
+}
+
+/// `svcdiag` with a kubeconfig.
+pub async fn svcdiag(arguments: &[&str], kubeconfig: &Path) -> Output {
+    let mut command = Command::new(BINARY);
+    command
+        .args(arguments)
+        .env("KUBECONFIG", kubeconfig)
+        .env_remove("NO_COLOR");
+    command.output().await.unwrap()
+}
+
+/// Looks until there is something to see.
+pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(start.elapsed() < SOON, "not seen within {SOON:?}: {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
