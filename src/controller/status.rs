@@ -10,7 +10,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Context;
 use crate::{
@@ -110,9 +110,8 @@ pub(super) async fn write_if_changed(
         "status": status,
     });
     let api: Api<ServiceDiagnosis> = Api::namespaced(context.client.clone(), namespace);
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    match tokio::time::timeout(TIMEOUT, api.patch_status(name, &params, &Patch::Apply(&patch))).await {
-        Ok(Ok(_)) => {
+    match tokio::time::timeout(TIMEOUT, write(&api, name, &patch, status)).await {
+        Ok(Ok(())) => {
             context.written.note(diagnosis, status.clone());
             context.metrics.status_written();
             Ok(true)
@@ -124,5 +123,67 @@ pub(super) async fn write_if_changed(
             source: Box::new(source),
         }),
         Err(_) => Err(WriteError::Timeout { key: key() }),
+    }
+}
+
+/// Applies the status. What others wrote into it and we do not say stays behind by the rules of
+/// server-side apply; it is a lie, so it is removed. Only the removal is patched, so that no field
+/// of ours comes to be owned twice.
+async fn write(
+    api: &Api<ServiceDiagnosis>,
+    name: &str,
+    patch: &Value,
+    status: &ServiceDiagnosisStatus,
+) -> kube::Result<()> {
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let written = api.patch_status(name, &params, &Patch::Apply(patch)).await?;
+    if written
+        .status
+        .as_ref()
+        .is_some_and(|written| is_same(written, status))
+    {
+        return Ok(());
+    }
+    let mut removal = json!({
+        "metadata": { "uid": written.metadata.uid, "resourceVersion": written.metadata.resource_version },
+    });
+    removal["status"] = difference(&json!(written.status), &json!(status));
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch_status(name, &params, &Patch::Merge(removal))
+        .await
+        .map(drop)
+}
+
+/// The merge patch (RFC 7386) that leads from one value to another.
+fn difference(from: &Value, to: &Value) -> Value {
+    let (Value::Object(from), Value::Object(to)) = (from, to) else {
+        return to.clone();
+    };
+    let gone = from.keys().filter(|key| !to.contains_key(*key));
+    let changed = to.iter().filter(|(key, value)| from.get(*key) != Some(value));
+    gone.map(|key| (key.clone(), Value::Null))
+        .chain(changed.map(|(key, value)| {
+            let before = from.get(key).unwrap_or(&Value::Null);
+            (key.clone(), difference(before, value))
+        }))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_difference_removes_what_is_not_said() {
+        let from = json!({ "a": 1, "b": { "c": 1, "d": 2 }, "e": [1, 2] });
+        let to = json!({ "a": 1, "b": { "c": 3 }, "e": [2] });
+        assert_eq!(
+            difference(&from, &to),
+            json!({ "b": { "c": 3, "d": null }, "e": [2] })
+        );
+        assert_eq!(difference(&to, &to), json!({}));
     }
 }

@@ -271,6 +271,10 @@ async fn watch_diagnoses(
                 context.written.forget(&uid);
                 context.failures.reset(&uid);
                 forget(&context, &namespace, &name);
+                if context.options.max_diagnoses_per_namespace > 0 {
+                    // It has made room for another one.
+                    concerned = context.inventory().diagnoses_in(&namespace);
+                }
                 // The store looks at namespace and name only.
                 let mut gone = ServiceDiagnosis::new(&name, ServiceDiagnosisSpec::for_service(""));
                 gone.metadata.namespace = Some(namespace);

@@ -99,6 +99,10 @@ impl Inventory {
             .filter_map(|n| self.namespaces.get("", n).cloned())
             .collect();
         facts.unreadable = self.gaps(namespace, &name);
+        if let Some(clients) = facts.client_namespace.as_ref().filter(|c| c.granted) {
+            // None of its Services matters.
+            facts.unreadable.extend(self.gaps(&clients.name, ""));
+        }
         facts
     }
 

@@ -151,21 +151,39 @@ impl Inventory {
     /// Takes in an object that is new or has changed; returns the diagnoses it concerns.
     pub fn apply<K: Tracked>(&mut self, object: K) -> BTreeSet<DiagnosisKey> {
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
-        self.unparsable.remove(&unparsable_key::<K>(&namespace, &name));
+        let closed = self.close_gap::<K>(&namespace, &name);
         let object = Arc::new(object);
         let old = K::table(self).insert(&namespace, &name, object.clone());
         K::index(self, old.as_deref(), Some(&object));
-        K::concerns(self, old.as_deref(), Some(&object))
+        let concerned = K::concerns(self, old.as_deref(), Some(&object));
+        &closed | &concerned
     }
 
     /// Forgets an object; returns the diagnoses it concerned.
     pub fn delete<K: Tracked>(&mut self, namespace: &str, name: &str) -> BTreeSet<DiagnosisKey> {
-        self.unparsable.remove(&unparsable_key::<K>(namespace, name));
+        let closed = self.close_gap::<K>(namespace, name);
         let Some(old) = K::table(self).remove(namespace, name) else {
-            return BTreeSet::new();
+            return closed;
         };
         K::index(self, Some(&old), None);
-        K::concerns(self, Some(&old), None)
+        let concerned = K::concerns(self, Some(&old), None);
+        &closed | &concerned
+    }
+
+    /// Forgets that an object could not be parsed; returns the diagnoses that it kept from a verdict.
+    fn close_gap<K>(&mut self, namespace: &str, name: &str) -> BTreeSet<DiagnosisKey> {
+        match self.unparsable.remove(&unparsable_key::<K>(namespace, name)) {
+            Some(_) => self.diagnoses_in(namespace),
+            None => BTreeSet::new(),
+        }
+    }
+
+    /// Diagnoses of a namespace.
+    pub(crate) fn diagnoses_in(&self, namespace: &str) -> BTreeSet<DiagnosisKey> {
+        let names = self.interests_of(namespace);
+        names
+            .map(|(name, _)| (namespace.to_owned(), name.clone()))
+            .collect()
     }
 
     /// Replaces all objects of a kind, after they were listed anew; concerns every diagnosis.
@@ -193,13 +211,7 @@ impl Inventory {
         why: String,
     ) -> BTreeSet<DiagnosisKey> {
         self.unparsable.insert(unparsable_key::<K>(namespace, name), why);
-        self.interests
-            .0
-            .get(namespace)
-            .into_iter()
-            .flatten()
-            .map(|(n, _)| (namespace.to_owned(), n.clone()))
-            .collect()
+        self.diagnoses_in(namespace)
     }
 
     /// Every diagnosis.

@@ -1,1 +1,170 @@
+//! What befalls a controller: watches end, history is forgotten, the API server restarts, others
+//! write, objects cannot be parsed. The conditions come right all the same.
 
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use svcdiag::api::ServiceDiagnosis;
+use svcdiag_sandbox::faults::{Fault, Scene, Verdict, catalogue};
+
+use crate::rig::{Rig, eventually};
+
+fn fault(id: &str) -> Fault {
+    catalogue().unwrap().into_iter().find(|f| f.id == id).unwrap()
+}
+
+/// Breaks and mends the scene; both must be seen.
+async fn verdict_follows(rig: &Rig, scene: &Scene) {
+    let fault = fault("A08");
+    fault.inject(scene).await.unwrap();
+    rig.wait(scene, &fault.title, |v| fault.expected.is_met_by(v))
+        .await;
+    fault.undo(scene).await.unwrap();
+    rig.wait(scene, "healthy", Verdict::is_healthy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_api_server_is_survived() {
+    let mut rig = Rig::start().await;
+    let scene = rig.scene("restart").await;
+    rig.cluster.restart_server().await.unwrap();
+    verdict_follows(&rig, &scene).await;
+    let fault = fault("A19");
+    fault.inject(&scene).await.unwrap();
+    rig.cluster.restart_server().await.unwrap();
+    rig.wait(&scene, &fault.title, |v| fault.expected.is_met_by(v))
+        .await;
+    assert!(rig.http("/healthz").await.0.contains("200"));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_end_or_have_expired_are_taken_up_again() {
+    let rig = Rig::start().await;
+    let scene = rig.scene("cut").await;
+    let Some(server) = rig.cluster.embedded() else {
+        println!("a real API server cannot be asked to cut watches; its restart is a test of its own");
+        rig.stop().await;
+        return;
+    };
+    let fault = fault("A19");
+    for disturb in [
+        svcdiag_sandbox::apiserver::ApiServer::drop_watches,
+        svcdiag_sandbox::apiserver::ApiServer::compact,
+    ] {
+        // Before, during and after the change.
+        disturb(server);
+        fault.inject(&scene).await.unwrap();
+        disturb(server);
+        rig.wait(&scene, &fault.title, |v| fault.expected.is_met_by(v))
+            .await;
+        disturb(server);
+        fault.undo(&scene).await.unwrap();
+        rig.wait(&scene, "healthy", Verdict::is_healthy).await;
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_write_into_the_status_is_put_right() {
+    let rig = Rig::start().await;
+    let scene = rig.scene("writers").await;
+    let api = Api::<ServiceDiagnosis>::namespaced(rig.cluster.client(), "writers");
+    let lies = json!({ "status": { "conditions": [], "summary": { "endpoints": "9/9" }, "rootCause": {
+        "condition": "HairpinOK", "reason": "HairpinTimedOut", "impact": "All", "message": "a lie", "remediation": "none" } } });
+    for _ in 0..3 {
+        let merge = Patch::Merge(&lies);
+        api.patch_status(Scene::NAME, &PatchParams::default(), &merge)
+            .await
+            .unwrap();
+        rig.wait(&scene, "put right", Verdict::is_healthy).await;
+        let status = api.get_status(Scene::NAME).await.unwrap().status.unwrap();
+        assert_eq!(status.root_cause, None);
+        assert_eq!(status.summary.unwrap().endpoints, "3/3");
+    }
+    // Writers of the spec and of metadata, all at once: the verdict is on the last generation.
+    let writes = (0..20).map(|i| {
+        let api = api.clone();
+        async move {
+            let patch = json!({ "metadata": { "annotations": { "writer": i.to_string() } }, "spec": { "intervalSeconds": 30 + i } });
+            api.patch(Scene::NAME, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        }
+    });
+    futures::future::join_all(writes).await;
+    rig.wait(&scene, "current", Verdict::is_healthy).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diagnosis_that_cannot_be_parsed_is_counted_and_the_others_go_on() {
+    let rig = Rig::start().await;
+    let scene = rig.scene("odd").await;
+    let client = rig.cluster.client();
+    // A newer CRD may allow what this controller does not know.
+    let crds: Api<DynamicObject> = Api::all_with(
+        client.clone(),
+        &kube::discovery::ApiResource::erase::<
+            k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+        >(&()),
+    );
+    let name = "servicediagnoses.svcdiag.dev";
+    let mut crd = crds.get(name).await.unwrap();
+    crd.data["spec"]["versions"][0]["schema"]["openAPIV3Schema"] =
+        json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    crds.replace(name, &PostParams::default(), &crd).await.unwrap();
+    let odd: Value = json!({
+        "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
+        "metadata": { "name": "odd", "namespace": "odd" }, "spec": { "intervalSeconds": "often" },
+    });
+    eventually("the looser CRD takes effect", async || {
+        rig.kubectl
+            .run_with_input(&["apply", "--validate=false", "-f", "-"], &odd.to_string())
+            .await
+            .ok()
+    })
+    .await;
+    let counter = r#"svcdiag_unparsable_objects_total{kind="ServiceDiagnosis"}"#;
+    eventually("it is counted", async || rig.metric(counter).await).await;
+    assert!(
+        rig.log().contains(r#"namespace="odd" name="odd""#),
+        "{}",
+        rig.log()
+    );
+    verdict_follows(&rig, &scene).await;
+    rig.kubectl
+        .run(&["-n", "odd", "delete", "svcdiag", "odd"])
+        .await
+        .unwrap();
+    rig.stop().await;
+}
+
+/// The real server checks the types of its own kinds, so it never shows such an object.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_parsed_leaves_a_gap_and_no_blame() {
+    let rig = Rig::start().await;
+    let Some(server) = rig.cluster.embedded() else {
+        println!("a real API server refuses objects of its own kinds that cannot be parsed");
+        rig.stop().await;
+        return;
+    };
+    let scene = rig.scene("gap").await;
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": { "name": "odd", "namespace": "gap" }, "spec": { "podSelector": "everything" },
+    });
+    server
+        .store()
+        .put_unchecked("networking.k8s.io", "networkpolicies", policy);
+    let gap = |v: &Verdict| {
+        let policies = v.condition("NetworkPolicyAllows");
+        policies.is_some_and(|c| (c.status.as_str(), c.reason.as_str()) == ("Unknown", "ProbeFailed"))
+    };
+    rig.wait(&scene, "with a gap", gap).await;
+    let counter = r#"svcdiag_unparsable_objects_total{kind="NetworkPolicy"}"#;
+    assert!(rig.metric(counter).await.is_some());
+    rig.kubectl
+        .run(&["-n", "gap", "delete", "networkpolicy", "odd"])
+        .await
+        .unwrap();
+    rig.wait(&scene, "healthy", Verdict::is_healthy).await;
+    rig.stop().await;
+}

@@ -218,6 +218,19 @@ impl Store {
             .unwrap_or(0)
     }
 
+    /// Stores an object of a built-in kind without any check, as a server of another version might
+    /// hold it. Nothing happens if the group and plural are not served.
+    pub fn put_unchecked(&self, group: &str, plural: &str, object: Value) {
+        self.with(|state| {
+            let Some(resource) = state.registry.get(group, "v1", plural).cloned() else {
+                return;
+            };
+            let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+            let key = (text("namespace"), text("name"));
+            state.put(&resource, key, object, "unchecked");
+        });
+    }
+
     /// Refuses all requests about these kinds, by their plurals, as without the right; and no others.
     pub fn deny(&self, plurals: &[&str]) {
         self.lock().denied = plurals.iter().map(|p| (*p).to_owned()).collect();
