@@ -82,6 +82,9 @@ pub struct Twin {
     /// Whether it touches something that all namespaces share.
     #[serde(default)]
     pub exclusive: bool,
+    /// What svcdiag must say once the scene is there, where that is more than "nothing is False".
+    #[serde(default)]
+    pub expected: Option<Expected>,
     /// What to do to the scene.
     pub steps: Vec<Step>,
 }

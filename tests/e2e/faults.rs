@@ -107,6 +107,11 @@ async fn play_on(scene: &Scene, act: &Act<'_>, seen: &mut BTreeSet<String>) -> R
         }
         Act::Twin(twin) => {
             twin.apply(scene).await.map_err(told("apply"))?;
+            if let Some(expected) = &twin.expected {
+                watch(scene, seen, SOON, |v| expected.is_met_by(v))
+                    .await
+                    .map_err(|last| format!("expected {expected}, found {last}"))?;
+            }
             let start = Instant::now();
             let mut quiet = Instant::now();
             while quiet.elapsed() < TWIN_WATCHED {

@@ -273,6 +273,8 @@ fn restarted_before(pod: &Pod, old: Option<&ContainerStatus>, status: &mut Conta
     status.restart_count = i32::try_from(restarts).unwrap_or(i32::MAX);
     status.last_state = old
         .and_then(|old| old.last_state.clone())
+        // The real server answers an empty state for none.
+        .filter(|state| state.terminated.is_some())
         .or_else(|| Some(terminated(at, 1, "Error")));
 }
 
