@@ -44,6 +44,8 @@ pub struct ClusterConfig {
     pub dual_stack: bool,
     /// How long Pods take to start, to become ready and to end.
     pub pace: Pace,
+    /// Whether the stand-in controllers run; without them every object stays as it was written.
+    pub controllers: bool,
 }
 
 impl Default for ClusterConfig {
@@ -56,6 +58,7 @@ impl Default for ClusterConfig {
                 .map(PathBuf::from),
             dual_stack: false,
             pace: Pace::default(),
+            controllers: true,
         }
     }
 }
@@ -196,15 +199,14 @@ impl Cluster {
         let real = matches!(server, Server::Real(_));
         furniture::install_crds(&client, &config.crds).await?;
         furniture::create_nodes(&client, config.dual_stack).await?;
-        controllers::spawn(
-            &client,
-            &controllers::Options {
+        if config.controllers {
+            let options = controllers::Options {
                 pace: config.pace,
                 dual_stack: config.dual_stack,
                 collect_garbage: real,
-            },
-            &mut tasks,
-        );
+            };
+            controllers::spawn(&client, &options, &mut tasks);
+        }
         furniture::create_dns(&client).await?;
         if !real {
             furniture::create_kubernetes_service(&client, &access.url).await?;

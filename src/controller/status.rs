@@ -42,8 +42,8 @@ pub(super) enum WriteError {
     },
 }
 
-/// What was last written for each diagnosis, by UID. The watch brings our own write back a moment
-/// later; until then the object at hand has an older status than we know of.
+/// What was last written for each diagnosis, by UID, until the watch brings our own write back a
+/// moment later: so long the object at hand has an older status than we know of.
 #[derive(Debug, Default)]
 pub(super) struct Written(Mutex<HashMap<String, Write>>);
 
@@ -57,11 +57,14 @@ struct Write {
 impl Written {
     /// The latest status of a diagnosis: what was written on top of this very object, else its own.
     pub(super) fn latest(&self, diagnosis: &ServiceDiagnosis) -> Option<ServiceDiagnosisStatus> {
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let on_top = written.get(diagnosis.metadata.uid.as_deref().unwrap_or_default());
-        match on_top.filter(|w| w.seen == diagnosis.metadata.resource_version) {
-            Some(write) => Some(write.status.clone()),
-            None => diagnosis.status.clone(),
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
+        match written.get(uid) {
+            Some(write) if write.seen == diagnosis.metadata.resource_version => Some(write.status.clone()),
+            _ => {
+                written.remove(uid);
+                diagnosis.status.clone()
+            }
         }
     }
 
