@@ -1,6 +1,6 @@
 //! `svcdiag check` on a cluster: answers, exit codes and what it says when it may not look.
 
-use std::{path::PathBuf, process::Output};
+use std::process::Output;
 
 use serde_json::Value;
 use svcdiag_sandbox::{
@@ -9,7 +9,10 @@ use svcdiag_sandbox::{
     kubectl::Kubectl,
 };
 
-use crate::rig::{Rig, svcdiag};
+use crate::{
+    rig::{Rig, svcdiag},
+    rights::kubeconfig_of,
+};
 
 fn text(output: &Output) -> String {
     format!(
@@ -121,52 +124,37 @@ async fn a_missing_right_is_named_with_the_command_to_ask_for_it() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
     let scene = Scene::new(cluster.client(), "rights");
     scene.set_up().await.unwrap();
+    let admin = Kubectl::find()
+        .await
+        .unwrap()
+        .with_kubeconfig(cluster.kubeconfig_path());
     let restricted = match cluster.embedded() {
         Some(server) => {
             server.store().deny(&["services"]);
             cluster.kubeconfig_path().to_owned()
         }
-        None => reader(&cluster).await,
+        None => {
+            admin
+                .run(&["create", "serviceaccount", "reader", "-n", "rights"])
+                .await
+                .unwrap();
+            kubeconfig_of(&cluster, &admin, "rights", "reader").await
+        }
     };
     let check = async || svcdiag(&["check", Scene::NAME, "-n", "rights", "-o", "wide"], &restricted).await;
     assert_answer(&check().await, 3, &NO_SERVICES);
 
     match cluster.embedded() {
         Some(server) => server.store().deny(&["networkpolicies"]),
-        None => let_reader_look(&cluster).await,
+        None => let_reader_look(&admin).await,
     }
     // What it may not read is a gap, not an error and never a fault.
     assert_answer(&check().await, 2, &["not allowed to list networkpolicies"]);
     cluster.stop().await;
 }
 
-fn admin(cluster: &Cluster, kubectl: &Kubectl) -> Kubectl {
-    kubectl.clone().with_kubeconfig(cluster.kubeconfig_path())
-}
-
-/// A kubeconfig of a service account without any right.
-async fn reader(cluster: &Cluster) -> PathBuf {
-    let kubectl = admin(cluster, &Kubectl::find().await.unwrap());
-    let account = ["create", "serviceaccount", "reader", "-n", "rights"];
-    kubectl.run(&account).await.unwrap();
-    let token = ["create", "token", "reader", "-n", "rights"];
-    let token = kubectl.run(&token).await.unwrap();
-    let path = cluster.state_dir().join("reader.kubeconfig");
-    std::fs::copy(cluster.kubeconfig_path(), &path).unwrap();
-    let reader = kubectl.clone().with_kubeconfig(&path);
-    let token = format!("--token={}", token.trim());
-    reader
-        .run(&["config", "set-credentials", "reader", &token])
-        .await
-        .unwrap();
-    let context = ["config", "set-context", "--current", "--user=reader"];
-    reader.run(&context).await.unwrap();
-    path
-}
-
 /// The three rights without which nothing can be said.
-async fn let_reader_look(cluster: &Cluster) {
-    let kubectl = admin(cluster, &Kubectl::find().await.unwrap());
+async fn let_reader_look(kubectl: &Kubectl) {
     let resources = "--resource=services,pods,endpointslices.discovery.k8s.io";
     let role = [
         "create",

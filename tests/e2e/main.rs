@@ -15,3 +15,4 @@ mod faults;
 mod kubectl;
 mod remedies;
 mod rig;
+mod rights;

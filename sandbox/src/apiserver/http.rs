@@ -164,6 +164,30 @@ fn form(headers: &HeaderMap) -> Result<Form, Failure> {
 
 /// Reads a body, which may be JSON or YAML.
 fn parse(bytes: &[u8]) -> Result<Value, Failure> {
+    let mut value = parse_as_written(bytes)?;
+    whole_numbers(&mut value);
+    Ok(value)
+}
+
+/// Writes 10.0 as 10, like the real server's encoder, so that the two are the same value.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Number(number) if number.is_f64() => {
+            // Up to 2^53 every whole number has one float.
+            let whole = number
+                .as_f64()
+                .filter(|f| f.fract() == 0.0 && f.abs() < 9_007_199_254_740_992.0);
+            if let Some(whole) = whole {
+                *value = json!(whole as i64);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn parse_as_written(bytes: &[u8]) -> Result<Value, Failure> {
     if let Ok(value) = serde_json::from_slice(bytes) {
         return Ok(value);
     }

@@ -130,6 +130,19 @@ fn built_in_columns(resource: &Resource, objects: &[Value], now: Timestamp) -> (
         "NetworkPolicy" => &[("Pod-Selector", 0, |o| {
             selector(&o["spec"]["podSelector"]["matchLabels"])
         })],
+        "Event" => &[
+            ("Type", 0, |o| o["type"].clone()),
+            ("Reason", 0, |o| o["reason"].clone()),
+            ("Object", 0, |o| {
+                let object = &o["involvedObject"];
+                json!(format!(
+                    "{}/{}",
+                    text(&object["kind"]).to_lowercase(),
+                    text(&object["name"])
+                ))
+            }),
+            ("Message", 0, |o| o["message"].clone()),
+        ],
         "Lease" => &[("Holder", 0, |o| o["spec"]["holderIdentity"].clone())],
         "CustomResourceDefinition" => &[],
         _ => &[],

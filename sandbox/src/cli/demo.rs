@@ -137,7 +137,7 @@ impl Tour<'_> {
             .heading("The walk-through: three Pods, a Service, a client and a diagnosis");
         let namespace = self.scene.namespace();
         if namespace != "default" {
-            let manifest = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}");
+            let manifest = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
             self.kubectl
                 .run_with_input(&["apply", "-f", "-"], &manifest)
                 .await?;

@@ -1,0 +1,228 @@
+//! What users apply: crds/ is what the types say, config/ renders, and every object in it is one
+//! that its kind allows.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::{collections::BTreeSet, path::Path};
+
+use kube::{
+    Client,
+    api::{Api, DynamicObject, Patch, PatchParams},
+    discovery::{ApiResource, Discovery, Scope},
+};
+use serde_json::Value;
+use svcdiag::api::{NodeProbe, ServiceDiagnosis};
+use svcdiag_sandbox::{
+    cluster::{Cluster, ClusterConfig},
+    kubectl::Kubectl,
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+#[test]
+fn the_crds_are_those_of_the_types() {
+    for (name, manifest) in svcdiag::api::crd_manifests().unwrap() {
+        let path = Path::new(ROOT).join("crds").join(&name);
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            written == manifest,
+            "{} is out of date: run make generate and commit",
+            path.display()
+        );
+    }
+}
+
+/// The objects that a kustomization yields.
+async fn render(kubectl: &Kubectl, directory: &str) -> Vec<DynamicObject> {
+    let path = Path::new(ROOT).join(directory);
+    let text = kubectl.run(&["kustomize", path.to_str().unwrap()]).await.unwrap();
+    serde_saphyr::from_multiple(&text).unwrap()
+}
+
+fn kind(object: &DynamicObject) -> &str {
+    object.types.as_ref().map(|t| t.kind.as_str()).unwrap_or_default()
+}
+
+fn find<'a>(objects: &'a [DynamicObject], wanted: &str) -> &'a DynamicObject {
+    objects
+        .iter()
+        .find(|o| kind(o) == wanted)
+        .unwrap_or_else(|| panic!("no {wanted}"))
+}
+
+/// Applies every object as a dry run; the server is the judge of each.
+async fn accept(client: &Client, discovery: &Discovery, objects: &[DynamicObject]) {
+    for object in objects {
+        let types = object.types.as_ref().unwrap();
+        let (group, version) = types
+            .api_version
+            .split_once('/')
+            .unwrap_or(("", &types.api_version));
+        let gvk = kube::api::GroupVersionKind::gvk(group, version, &types.kind);
+        let (resource, capabilities): (ApiResource, _) = discovery
+            .resolve_gvk(&gvk)
+            .unwrap_or_else(|| panic!("the server does not know {gvk:?}"));
+        let api: Api<DynamicObject> = match (capabilities.scope, &object.metadata.namespace) {
+            (Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
+            (Scope::Namespaced, Some(namespace)) => {
+                Api::namespaced_with(client.clone(), namespace, &resource)
+            }
+            (Scope::Namespaced, None) => Api::namespaced_with(client.clone(), "default", &resource),
+        };
+        let name = object.metadata.name.as_deref().unwrap();
+        let mut params = PatchParams::apply("test").force();
+        params.field_validation = Some(kube::api::ValidationDirective::Strict);
+        api.patch(name, &params, &Patch::Apply(object))
+            .await
+            .unwrap_or_else(|error| panic!("{} {name}: {error}", types.kind));
+    }
+}
+
+/// All kustomizations that need nothing but Kubernetes, applied for real.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_object_is_accepted_by_the_api_server() {
+    let config = ClusterConfig {
+        controllers: false,
+        ..ClusterConfig::default()
+    };
+    let cluster = Cluster::start(config).await.unwrap();
+    let kubectl = Kubectl::find().await.unwrap();
+    let client = cluster.client();
+    let discovery = Discovery::new(client.clone()).run().await.unwrap();
+    let mut checked = 0;
+    for directory in ["config/default", "config/samples"] {
+        let mut objects = render(&kubectl, directory).await;
+        assert!(!objects.is_empty());
+        // Namespaces first, as kubectl does it.
+        objects.sort_by_key(|o| kind(o) != "Namespace");
+        accept(&client, &discovery, &objects).await;
+        checked += objects.len();
+    }
+    println!("{checked} objects accepted by {}", cluster.describe());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn the_samples_have_one_diagnosis_for_each_kind_of_service() {
+    let kubectl = Kubectl::find().await.unwrap();
+    let objects = render(&kubectl, "config/samples").await;
+    let services: Vec<&DynamicObject> = objects.iter().filter(|o| kind(o) == "Service").collect();
+    let names: BTreeSet<_> = services
+        .iter()
+        .map(|s| s.metadata.name.clone().unwrap())
+        .collect();
+    for object in objects.iter().filter(|o| kind(o) == "ServiceDiagnosis") {
+        let diagnosis: ServiceDiagnosis =
+            serde_json::from_value(serde_json::to_value(object).unwrap()).unwrap();
+        assert!(
+            names.contains(&diagnosis.spec.service_name),
+            "{:?}",
+            diagnosis.metadata.name
+        );
+    }
+    let types: BTreeSet<&str> = services
+        .iter()
+        .map(
+            |s| match (&s.data["spec"]["clusterIP"], &s.data["spec"]["type"]) {
+                (Value::String(ip), _) if ip == "None" => "Headless",
+                (_, Value::String(t)) => t,
+                _ => "ClusterIP",
+            },
+        )
+        .collect();
+    let expected = [
+        "ClusterIP",
+        "ExternalName",
+        "Headless",
+        "LoadBalancer",
+        "NodePort",
+    ];
+    assert_eq!(types, BTreeSet::from(expected));
+}
+
+#[tokio::test]
+async fn the_controller_runs_with_no_more_than_it_needs() {
+    let kubectl = Kubectl::find().await.unwrap();
+    let objects = render(&kubectl, "config/default").await;
+    let deployment = find(&objects, "Deployment");
+    let pod = &deployment.data["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let container = &pod["containers"][0];
+    let security = &container["securityContext"];
+    assert_eq!(security["readOnlyRootFilesystem"], true);
+    assert_eq!(security["allowPrivilegeEscalation"], false);
+    assert_eq!(security["capabilities"]["drop"][0], "ALL");
+    for probe in ["livenessProbe", "readinessProbe"] {
+        assert!(container[probe]["httpGet"]["path"].is_string(), "{probe}");
+    }
+    assert!(container["resources"]["requests"]["memory"].is_string());
+
+    let roles = objects.iter().filter(|o| kind(o) == "ClusterRole");
+    let controller = roles
+        .clone()
+        .find(|o| o.metadata.name.as_deref() == Some("svcdiag-controller"))
+        .expect("the controller's role");
+    for rule in controller.data["rules"].as_array().unwrap() {
+        let has = |key: &str, wanted: &str| rule[key].as_array().unwrap().iter().any(|v| v == wanted);
+        assert!(
+            !has("resources", "secrets") && !has("resources", "configmaps"),
+            "{rule}"
+        );
+        assert!(
+            !has("verbs", "*") && !has("resources", "*") && !has("apiGroups", "*"),
+            "{rule}"
+        );
+        let ours = has("apiGroups", "svcdiag.dev") || has("apiGroups", "events.k8s.io");
+        let writes = ["create", "update", "patch", "delete"]
+            .iter()
+            .any(|verb| has("verbs", verb));
+        assert!(ours || !writes, "it writes what is not its own: {rule}");
+    }
+    for role in ["view", "edit", "admin"] {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
+        let found = roles.clone().any(|o| {
+            let labels = o.metadata.labels.iter().flatten();
+            labels.into_iter().any(|(k, v)| *k == label && v == "true")
+        });
+        assert!(found, "nothing is aggregated to {role}");
+    }
+}
+
+/// The flags in the Deployment are flags that the binary has.
+#[tokio::test]
+async fn the_arguments_of_the_deployment_are_understood() {
+    let kubectl = Kubectl::find().await.unwrap();
+    let objects = render(&kubectl, "config/default").await;
+    let arguments = &find(&objects, "Deployment").data["spec"]["template"]["spec"]["containers"][0]["args"];
+    let arguments: Vec<&str> = arguments
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|a| a.as_str().unwrap())
+        .collect();
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_svcdiag"))
+        .args(arguments)
+        .arg("--help")
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn a_node_probe_is_not_for_users() {
+    let roles = std::fs::read_to_string(Path::new(ROOT).join("config/rbac/user_roles.yaml")).unwrap();
+    let plural = <NodeProbe as kube::Resource>::plural(&());
+    let rules = roles.lines().filter(|l| !l.trim_start().starts_with('#'));
+    assert!(rules.into_iter().all(|l| !l.contains(plural.as_ref())));
+}
