@@ -36,7 +36,7 @@ use tokio::task::JoinSet;
 
 use crate::error::{RequestError, chain};
 
-/// The kubelet's annotations by which a test or a demo steers a Pod; see [`kubelet_status`].
+/// The kubelet's annotations by which a test or a demo steers a Pod; `kubelet_status` obeys them.
 pub mod annotations {
     /// `"false"` on a Pod: its containers fail their readiness probe.
     pub const READY: &str = "sandbox.svcdiag.dev/ready";

@@ -1,6 +1,6 @@
 //! The controller: keeps the status of every ServiceDiagnosis true.
 //!
-//! The way of a datum: `watch` puts a change into the [`Inventory`](crate::inventory::Inventory),
+//! The way of a datum: `watch` puts a change into the [`Inventory`],
 //! which names the diagnoses it concerns; these are queued; `reconcile` takes the Facts of one,
 //! has them judged, and `status` writes the result if anything but time has changed. `schedule`
 //! says when to look again. `events`, `metrics` and `server` tell the outside; `auto` makes

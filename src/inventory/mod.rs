@@ -1,4 +1,4 @@
-//! What is known of the cluster, indexed by what the engine asks: objects in, [`Facts`] out.
+//! What is known of the cluster, indexed by what the engine asks: objects in, [`Facts`](crate::diagnosis::Facts) out.
 //!
 //! Pure and without IO. The controller keeps an Inventory up to date from its watches; each change
 //! answers with the diagnoses whose verdict may depend on it (`concerns`). [`Inventory::facts`]
