@@ -40,27 +40,17 @@ fn place<K: Object>(old: Option<&K>, new: Option<&K>) -> (String, String) {
         .unwrap_or_default()
 }
 
-/// Declares a kind that concerns every diagnosis involving its namespace.
-macro_rules! whole_namespace {
-    ($kind:ident, $table:ident) => {
-        impl Tracked for $kind {
-            fn table(inventory: &mut Inventory) -> &mut Table<Self> {
-                &mut inventory.$table
-            }
+impl Tracked for NetworkPolicy {
+    fn table(inventory: &mut Inventory) -> &mut Table<Self> {
+        &mut inventory.policies
+    }
 
-            fn concerns(
-                inventory: &Inventory,
-                old: Option<&Self>,
-                new: Option<&Self>,
-            ) -> BTreeSet<DiagnosisKey> {
-                let (namespace, _) = place(old, new);
-                inventory.involving(&namespace, |_, _| true)
-            }
-        }
-    };
+    /// Every diagnosis that involves its namespace.
+    fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
+        let (namespace, _) = place(old, new);
+        inventory.involving(&namespace, |_, _| true)
+    }
 }
-
-whole_namespace!(NetworkPolicy, policies);
 
 /// Declares a workload: it concerns the Services that select its Pods.
 macro_rules! workload {
