@@ -56,7 +56,7 @@ lint: setup ## Check format, lints and documentation.
 
 .PHONY: test
 test: setup build ## Run all tests against the embedded sandbox.
-	@env -u KUBEBUILDER_ASSETS $(CARGO) test --locked --workspace
+	@env -u KUBEBUILDER_ASSETS hack/as-root $(CARGO) test --locked --workspace
 
 .PHONY: test-apiserver
 test-apiserver: setup build ## Run the end-to-end tests on the etcd and kube-apiserver in KUBEBUILDER_ASSETS.

@@ -1,8 +1,10 @@
 //! Why does this Kubernetes Service not work? See `README.md`.
 
+pub mod agent;
 pub mod api;
 pub mod check;
 pub mod controller;
 pub mod diagnosis;
 pub mod inventory;
 pub mod objects;
+pub mod proxy;

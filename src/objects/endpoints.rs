@@ -43,6 +43,29 @@ pub struct Endpoint {
     /// The Pod behind the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<TargetRef>,
+    /// For whom the endpoint is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hints: Option<EndpointHints>,
+}
+
+/// For whom an endpoint is meant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointHints {
+    /// Zones.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub for_zones: Vec<Hint>,
+    /// Nodes.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub for_nodes: Vec<Hint>,
+}
+
+/// A zone or a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hint {
+    /// Its name.
+    pub name: String,
 }
 
 /// State of an endpoint; an absent field has the meaning that the API's documentation gives it.
@@ -135,6 +158,26 @@ impl Endpoint {
     #[must_use]
     pub fn is_terminating(&self) -> bool {
         self.conditions.terminating.unwrap_or(false)
+    }
+
+    /// Zones that the endpoint is meant for.
+    #[must_use]
+    pub fn hinted_zones(&self) -> Vec<&str> {
+        self.hints
+            .iter()
+            .flat_map(|h| &h.for_zones)
+            .map(|z| z.name.as_str())
+            .collect()
+    }
+
+    /// Nodes that the endpoint is meant for.
+    #[must_use]
+    pub fn hinted_nodes(&self) -> Vec<&str> {
+        self.hints
+            .iter()
+            .flat_map(|h| &h.for_nodes)
+            .map(|n| n.name.as_str())
+            .collect()
     }
 
     /// UID of the Pod behind the endpoint.

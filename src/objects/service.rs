@@ -54,6 +54,12 @@ pub struct ServiceSpec {
     /// Local or Cluster, for traffic from outside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_traffic_policy: Option<String>,
+    /// ClientIP or None; None when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<String>,
+    /// Networks whose traffic a load balancer's address takes; all when empty.
+    #[serde(deserialize_with = "null_is_default")]
+    pub load_balancer_source_ranges: Vec<String>,
     /// Whether Pods that are not ready are endpoints, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publish_not_ready_addresses: Option<bool>,
@@ -107,6 +113,17 @@ pub struct Ingress {
     /// Host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// VIP or Proxy; VIP when absent.
+    #[serde(rename = "ipMode", skip_serializing_if = "Option::is_none")]
+    pub ip_mode: Option<String>,
+}
+
+impl Ingress {
+    /// Whether nodes take the traffic to the address themselves.
+    #[must_use]
+    pub fn is_proxied(&self) -> bool {
+        self.ip_mode.as_deref() != Some("Proxy")
+    }
 }
 
 impl Service {
@@ -120,6 +137,17 @@ impl Service {
     #[must_use]
     pub fn is_headless(&self) -> bool {
         self.spec.cluster_ip.as_deref() == Some("None")
+    }
+
+    /// The Service's own addresses; none for a headless Service.
+    #[must_use]
+    pub fn cluster_ips(&self) -> Vec<&str> {
+        let all = self.spec.cluster_ips.iter().map(String::as_str);
+        let mut ips: Vec<&str> = all.chain(self.spec.cluster_ip.as_deref()).collect();
+        ips.retain(|ip| !ip.is_empty() && *ip != "None");
+        let mut seen = std::collections::BTreeSet::new();
+        ips.retain(|ip| seen.insert(*ip));
+        ips
     }
 
     /// Whether Pods are selected for the Service.

@@ -1,0 +1,527 @@
+//! The tables of iptables-legacy, as one blob by getsockopt, the way iptables-legacy-save reads them.
+//!
+//! Asking for a table that does not exist creates it. So [`Legacy::open`] reads the names of those that
+//! exist first, and asks for no other.
+//!
+//! Source: the kernel's include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter_ipv6/ip6_tables.h.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
+    os::fd::OwnedFd,
+};
+
+use ipnet::IpNet;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::xt;
+use crate::{
+    agent::{
+        netlink::{u16_at, u32_at},
+        sockopt,
+    },
+    proxy::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict},
+};
+
+/// A table may be replaced between the question for its size and the one for its entries.
+const MAX_TRIES: usize = 5;
+
+/// The tables nat and filter of one IP family in a network namespace.
+#[derive(Debug, Default)]
+pub struct Legacy {
+    tables: HashMap<(IpFamily, Table), Blob>,
+}
+
+/// A table.
+#[derive(Debug)]
+pub struct Blob {
+    family: IpFamily,
+    /// Entries, one after the other.
+    bytes: Vec<u8>,
+    /// Where the rules of each chain are, without its head and its policy.
+    chains: HashMap<String, Range<usize>>,
+}
+
+/// Where the rules of a built-in chain are, by the kernel's word.
+pub type Hook = (&'static str, Range<usize>);
+
+impl Legacy {
+    /// Reads the tables that exist in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When a table exists but cannot be read.
+    pub fn open() -> Result<Self, ReadError> {
+        let mut tables = HashMap::new();
+        for (family, names) in [
+            (IpFamily::V4, "/proc/thread-self/net/ip_tables_names"),
+            (IpFamily::V6, "/proc/thread-self/net/ip6_tables_names"),
+        ] {
+            // Where the kernel has no iptables-legacy there is no such file.
+            let names = fs::read_to_string(names).unwrap_or_default();
+            for table in [Table::Nat, Table::Filter] {
+                if names.lines().any(|name| name == table.name()) {
+                    let blob = read_blob(family, table).map_err(|error| ReadError {
+                        what: format!("table {} of iptables-legacy ({family})", table.name()),
+                        why: error.to_string(),
+                    })?;
+                    tables.insert((family, table), blob);
+                }
+            }
+        }
+        Ok(Self { tables })
+    }
+
+    /// Whether there is a table of iptables-legacy at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+}
+
+fn read_blob(family: IpFamily, table: Table) -> io::Result<Blob> {
+    let socket = iptables_socket(family)?;
+    let mut last = io::Error::from(io::ErrorKind::Interrupted);
+    for _ in 0..MAX_TRIES {
+        match try_read(&socket, family, table) {
+            Ok((bytes, hooks)) => {
+                return Blob::parse(family, bytes, hooks).ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::InvalidData, "its entries do not fit together")
+                });
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn iptables_socket(family: IpFamily) -> io::Result<OwnedFd> {
+    let domain = match family {
+        IpFamily::V4 => AddressFamily::Inet,
+        IpFamily::V6 => AddressFamily::Inet6,
+    };
+    Ok(socket(domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
+fn try_read(socket: &OwnedFd, family: IpFamily, table: Table) -> io::Result<(Vec<u8>, Vec<Hook>)> {
+    /// IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, the same numbers for IPv6.
+    const GET_INFO: i32 = 64;
+    const GET_ENTRIES: i32 = 65;
+    /// struct ipt_getinfo: name, hooks, two times five offsets, number of entries, size.
+    const INFO: usize = 84;
+    /// struct ipt_get_entries: name, size, filled up to eight bytes.
+    const ENTRIES: usize = 40;
+    /// A table larger than this is none.
+    const MAX_SIZE: usize = 1 << 30;
+
+    let level = match family {
+        IpFamily::V4 => 0,
+        IpFamily::V6 => 41,
+    };
+    let mut info = vec![0; INFO];
+    copy_name(&mut info, table.name());
+    sockopt::read(socket, level, GET_INFO, &mut info)?;
+    let size = u32_at(&info, 80)
+        .and_then(|s| usize::try_from(s).ok())
+        .unwrap_or_default();
+    if size > MAX_SIZE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its size is absurd"));
+    }
+    let mut entries = vec![0; ENTRIES + size];
+    copy_name(&mut entries, table.name());
+    if let (Some(field), Ok(size)) = (entries.get_mut(32..36), u32::try_from(size)) {
+        field.copy_from_slice(&size.to_ne_bytes());
+    }
+    sockopt::read(socket, level, GET_ENTRIES, &mut entries)?;
+    entries.drain(..ENTRIES);
+    Ok((entries, hooks(&info)))
+}
+
+/// The built-in chains by struct ipt_getinfo: which there are, where each begins, and where its policy is.
+fn hooks(info: &[u8]) -> Vec<Hook> {
+    const NAMES: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+    let valid = u32_at(info, 32).unwrap_or_default();
+    let offset = |at: usize| u32_at(info, at).and_then(|o| usize::try_from(o).ok());
+    NAMES
+        .into_iter()
+        .enumerate()
+        .filter(|(hook, _)| valid & (1 << hook) != 0)
+        .filter_map(|(hook, name)| Some((name, offset(36 + 4 * hook)?..offset(56 + 4 * hook)?)))
+        .collect()
+}
+
+fn copy_name(to: &mut [u8], name: &str) {
+    for (byte, value) in to.iter_mut().zip(name.bytes()) {
+        *byte = value;
+    }
+}
+
+/// Offsets in struct ipt_entry and struct ip6t_entry.
+struct EntryLayout {
+    source: usize,
+    destination: usize,
+    source_mask: usize,
+    destination_mask: usize,
+    address: usize,
+    /// Names of the interfaces, in and out, 16 bytes each.
+    interfaces: usize,
+    protocol: usize,
+    inverted: usize,
+    target_offset: usize,
+    length: usize,
+}
+
+const V4_ENTRY: EntryLayout = EntryLayout {
+    source: 0,
+    destination: 4,
+    source_mask: 8,
+    destination_mask: 12,
+    address: 4,
+    interfaces: 16,
+    protocol: 80,
+    inverted: 83,
+    target_offset: 88,
+    length: 112,
+};
+
+const V6_ENTRY: EntryLayout = EntryLayout {
+    source: 0,
+    destination: 16,
+    source_mask: 32,
+    destination_mask: 48,
+    address: 16,
+    interfaces: 64,
+    protocol: 128,
+    inverted: 132,
+    target_offset: 140,
+    length: 168,
+};
+
+/// Length of the head of a match or target: size, name of 29 bytes, revision.
+const XT_HEAD: usize = 32;
+
+/// An entry of a table.
+struct Entry<'a> {
+    bytes: &'a [u8],
+    layout: &'static EntryLayout,
+    target_offset: usize,
+    next: usize,
+}
+
+impl Blob {
+    /// Finds the chains; None if the entries do not fit together.
+    #[must_use]
+    pub fn parse(family: IpFamily, bytes: Vec<u8>, hooks: Vec<Hook>) -> Option<Self> {
+        let mut blob = Self {
+            family,
+            bytes,
+            chains: hooks
+                .into_iter()
+                .map(|(name, rules)| (name.to_owned(), rules))
+                .collect(),
+        };
+        // A chain reaches from its head to that of the next one; its last entry is what happens at its end.
+        let mut open: Option<(String, usize)> = None;
+        let (mut offset, mut previous) = (0, 0);
+        while offset < blob.bytes.len() {
+            let entry = blob.entry(offset)?;
+            let next = offset.checked_add(entry.next)?;
+            if let Some(name) = entry.chain_head()
+                && let Some((chain, start)) = open.replace((name, next))
+            {
+                blob.chains.insert(chain, start..previous.max(start));
+            }
+            previous = offset;
+            offset = next;
+        }
+        Some(blob)
+    }
+
+    fn entry(&self, offset: usize) -> Option<Entry<'_>> {
+        let layout = match self.family {
+            IpFamily::V4 => &V4_ENTRY,
+            IpFamily::V6 => &V6_ENTRY,
+        };
+        let bytes = self.bytes.get(offset..)?;
+        let target_offset = usize::from(u16_at(bytes, layout.target_offset)?);
+        let next = usize::from(u16_at(bytes, layout.target_offset + 2)?);
+        (layout.length <= target_offset && target_offset + XT_HEAD <= next).then_some(())?;
+        Some(Entry {
+            bytes: bytes.get(..next)?,
+            layout,
+            target_offset,
+            next,
+        })
+    }
+
+    /// The rules of a chain; None if there is no such chain, Some(None) if they make no sense.
+    #[must_use]
+    pub fn rules(&self, chain: &str) -> Option<Option<Vec<Rule>>> {
+        let place = self.chains.get(chain)?.clone();
+        Some(self.rules_at(place))
+    }
+
+    fn rules_at(&self, place: Range<usize>) -> Option<Vec<Rule>> {
+        let mut rules = Vec::new();
+        let mut offset = place.start;
+        while offset < place.end {
+            let entry = self.entry(offset)?;
+            rules.push(self.rule(&entry));
+            offset = offset.checked_add(entry.next)?;
+        }
+        Some(rules)
+    }
+
+    fn rule(&self, entry: &Entry<'_>) -> Rule {
+        let mut matches = entry.addresses(self.family);
+        for (name, revision, info) in entry.matches() {
+            matches.push(xt::read_match(&name, revision, info));
+        }
+        Rule {
+            matches,
+            target: self
+                .target(entry)
+                .unwrap_or_else(|| Target::Other("?".to_owned())),
+        }
+    }
+
+    fn target(&self, entry: &Entry<'_>) -> Option<Target> {
+        let (name, revision, info) = entry.target()?;
+        if !name.is_empty() {
+            return Some(xt::read_target(&name, revision, info, self.family));
+        }
+        // A standard target: a verdict, or where to go on.
+        const DROP: i32 = -1;
+        const ACCEPT: i32 = -2;
+        const RETURN: i32 = -5;
+        let verdict = i32::from_ne_bytes(*info.first_chunk::<4>()?);
+        Some(match verdict {
+            DROP => Target::Drop,
+            ACCEPT => Target::Accept,
+            RETURN => Target::Return,
+            offset => {
+                let offset = usize::try_from(offset).ok()?;
+                match self.chain_at(offset) {
+                    Some(name) => Target::Chain(name),
+                    // Without a target a rule leads to the one behind it.
+                    None => Target::Continue,
+                }
+            }
+        })
+    }
+
+    /// Name of the chain whose first rule is at an offset: its head stands right before it, and is as
+    /// long as every head.
+    fn chain_at(&self, offset: usize) -> Option<String> {
+        let layout = match self.family {
+            IpFamily::V4 => &V4_ENTRY,
+            IpFamily::V6 => &V6_ENTRY,
+        };
+        let head = offset.checked_sub(layout.length + ERROR_TARGET)?;
+        self.entry(head)?.chain_head()
+    }
+}
+
+/// struct xt_error_target: head, name of 30 bytes, filled up to eight.
+const ERROR_TARGET: usize = 64;
+
+impl Entry<'_> {
+    /// The name of the chain that begins behind the entry. The end of the table looks like one, too.
+    fn chain_head(&self) -> Option<String> {
+        let (name, _, info) = self.target()?;
+        (name == "ERROR").then(|| xt::c_string(info.get(..30)?))?
+    }
+
+    fn target(&self) -> Option<(String, u8, &[u8])> {
+        extension(self.bytes, self.target_offset).map(|(name, revision, info, _)| (name, revision, info))
+    }
+
+    fn matches(&self) -> Vec<(String, u8, &[u8])> {
+        let mut offset = self.layout.length;
+        let mut matches = Vec::new();
+        while offset < self.target_offset {
+            let Some((name, revision, info, size)) = extension(self.bytes, offset) else {
+                matches.push(("?".to_owned(), 0, &[][..]));
+                break;
+            };
+            matches.push((name, revision, info));
+            offset += size;
+        }
+        matches
+    }
+
+    /// Conditions on addresses, protocol and interfaces, which stand in the entry itself.
+    fn addresses(&self, family: IpFamily) -> Vec<Match> {
+        const INVERTED_IN: u8 = 0x01;
+        const INVERTED_SOURCE: u8 = 0x08;
+        const INVERTED_DESTINATION: u8 = 0x10;
+        const INVERTED_PROTOCOL: u8 = 0x40;
+        let layout = self.layout;
+        let inverted = self.bytes.get(layout.inverted).copied().unwrap_or_default();
+        let mut matches = Vec::new();
+        if let Some(net) = self.network(family, layout.source, layout.source_mask) {
+            let not = inverted & INVERTED_SOURCE != 0;
+            matches.push(net.map_or_else(
+                || Match::Other("source".to_owned()),
+                |net| Match::Source { net, not },
+            ));
+        }
+        if let Some(net) = self.network(family, layout.destination, layout.destination_mask) {
+            let not = inverted & INVERTED_DESTINATION != 0;
+            matches.push(net.map_or_else(
+                || Match::Other("destination".to_owned()),
+                |net| Match::Destination { net, not },
+            ));
+        }
+        match u16_at(self.bytes, layout.protocol).and_then(|p| u8::try_from(p).ok()) {
+            Some(0) | None => {}
+            Some(_) if inverted & INVERTED_PROTOCOL != 0 => matches.push(Match::Other("protocol".to_owned())),
+            Some(number) => matches.push(Match::Protocol(number)),
+        }
+        let interfaces = self
+            .bytes
+            .get(layout.interfaces..layout.interfaces + 32)
+            .unwrap_or_default();
+        if interfaces.iter().any(|byte| *byte != 0) || inverted & INVERTED_IN != 0 {
+            matches.push(Match::Other("interface".to_owned()));
+        }
+        matches
+    }
+
+    /// None if every address will do; Some(None) for a mask that is no prefix.
+    fn network(&self, family: IpFamily, address: usize, mask: usize) -> Option<Option<IpNet>> {
+        let mask = self.address(family, mask)?;
+        if mask.is_unspecified() {
+            return None;
+        }
+        Some(
+            self.address(family, address)
+                .and_then(|address| IpNet::with_netmask(address, mask).ok()),
+        )
+    }
+
+    fn address(&self, family: IpFamily, offset: usize) -> Option<IpAddr> {
+        let bytes = self.bytes.get(offset..offset + self.layout.address)?;
+        Some(match family {
+            IpFamily::V4 => IpAddr::V4(Ipv4Addr::from(*bytes.first_chunk::<4>()?)),
+            IpFamily::V6 => IpAddr::V6(Ipv6Addr::from(*bytes.first_chunk::<16>()?)),
+        })
+    }
+}
+
+/// Name, revision, data and size of a match or target.
+fn extension(entry: &[u8], offset: usize) -> Option<(String, u8, &[u8], usize)> {
+    let bytes = entry.get(offset..)?;
+    let size = usize::from(u16_at(bytes, 0)?);
+    let name = xt::c_string(bytes.get(2..31)?)?;
+    let info = bytes.get(XT_HEAD..size)?;
+    Some((name, *bytes.get(31)?, info, size))
+}
+
+impl Ruleset for Legacy {
+    fn layout(&self) -> Layout {
+        Layout::Iptables
+    }
+
+    fn chain(&self, family: IpFamily, table: Table, chain: &str) -> Result<Option<Vec<Rule>>, ReadError> {
+        let Some(blob) = self.tables.get(&(family, table)) else {
+            return Ok(None);
+        };
+        match blob.rules(chain) {
+            None => Ok(None),
+            Some(Some(rules)) => Ok(Some(rules)),
+            Some(None) => Err(ReadError {
+                what: format!("chain {chain} of table {} of iptables-legacy", table.name()),
+                why: "its entries do not fit together".to_owned(),
+            }),
+        }
+    }
+
+    fn element(&self, _: IpFamily, _: &str, _: &[u8]) -> Result<Option<Verdict>, ReadError> {
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// An entry with a standard target or the head of a chain.
+    fn entry(destination: [u8; 4], target: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; V4_ENTRY.length];
+        bytes[4..8].copy_from_slice(&destination);
+        bytes[12..16].copy_from_slice(&[255; 4]);
+        let size = (XT_HEAD + data.len()).next_multiple_of(8);
+        let mut head = vec![0; size];
+        head[..2].copy_from_slice(&u16::try_from(size).unwrap().to_ne_bytes());
+        copy_name(&mut head[2..31], target);
+        head[XT_HEAD..XT_HEAD + data.len()].copy_from_slice(data);
+        bytes[88..90].copy_from_slice(&112_u16.to_ne_bytes());
+        bytes[90..92].copy_from_slice(&u16::try_from(112 + size).unwrap().to_ne_bytes());
+        bytes.extend(head);
+        bytes
+    }
+
+    fn head(name: &str) -> Vec<u8> {
+        let mut data = vec![0; 30];
+        copy_name(&mut data, name);
+        entry([0; 4], "ERROR", &data)
+    }
+
+    fn table() -> Vec<u8> {
+        let policy = entry([0; 4], "", &(-2_i32).to_ne_bytes());
+        let end = entry([0; 4], "", &(-5_i32).to_ne_bytes());
+        [
+            policy,
+            head("KUBE-SERVICES"),
+            entry([10, 96, 0, 1], "", &(-1_i32).to_ne_bytes()),
+            end,
+            head("ERROR"),
+        ]
+        .concat()
+    }
+
+    fn ask_everything(blob: &Blob) {
+        for chain in blob.chains.keys() {
+            let _ = blob.rules(chain);
+        }
+    }
+
+    #[test]
+    fn a_chain_reaches_from_its_head_to_its_last_entry() {
+        let blob = Blob::parse(IpFamily::V4, table(), vec![("PREROUTING", 0..0)]).unwrap();
+        assert_eq!(blob.rules("PREROUTING"), Some(Some(Vec::new())));
+        assert_eq!(blob.rules("KUBE-NODEPORTS"), None);
+        let rules = blob.rules("KUBE-SERVICES").unwrap().unwrap();
+        assert_eq!(rules.len(), 1);
+        assert_eq!(rules[0].target, Target::Drop);
+        assert!(rules[0].can_take(Some([10, 96, 0, 1].into()), 6, 80));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..2048), v6: bool, hook in 0_usize..4096) {
+            let family = if v6 { IpFamily::V6 } else { IpFamily::V4 };
+            if let Some(blob) = Blob::parse(family, bytes, vec![("OUTPUT", hook..hook + 300)]) {
+                ask_everything(&blob);
+            }
+        }
+
+        #[test]
+        fn a_damaged_table_is_survived(at in 0_usize..800, value: u8, length in 0_usize..900) {
+            let mut bytes = table();
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+            bytes.truncate(length);
+            if let Some(blob) = Blob::parse(IpFamily::V4, bytes, vec![("OUTPUT", 0..length)]) {
+                ask_everything(&blob);
+            }
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The way of packets through kube-proxy's rules in iptables mode.
+//!
+//! Source: `syncProxyRules` of kube-proxy's iptables proxier. Packets are captured in `KUBE-SERVICES`
+//! and `KUBE-NODEPORTS` of the table nat and led through `KUBE-EXT-*`, `KUBE-SVC-*` and `KUBE-SEP-*`;
+//! what has no endpoint is refused in the table filter.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::{
+    Destination, IpFamily, Match, Protocol, Purpose, ReadError, Ruleset, Table, Target,
+    audit::{Held, Sender, follow},
+};
+
+const SERVICES: &str = "KUBE-SERVICES";
+const NODE_PORTS: &str = "KUBE-NODEPORTS";
+/// Chains that check the source against loadBalancerSourceRanges.
+const FIREWALL: &str = "KUBE-FW-";
+const MARK_FOR_MASQUERADE: &str = "KUBE-MARK-MASQ";
+
+pub(super) fn held(
+    rules: &dyn Ruleset,
+    family: IpFamily,
+    destination: &Destination,
+) -> Result<Held, ReadError> {
+    let key = (
+        destination.address,
+        destination.protocol.number(),
+        destination.port,
+    );
+    let entrance = match destination.purpose {
+        Purpose::NodePort => NODE_PORTS,
+        _ => SERVICES,
+    };
+    let mut held = Held {
+        entrance: format!("{entrance} for {destination}"),
+        unhooked: unhooked(rules, family, destination)?,
+        refusal: refusal(rules, family, destination)?,
+        ..Held::default()
+    };
+    for rule in rules.rules_towards(family, Table::Nat, entrance, key)? {
+        // The last rule of KUBE-SERVICES leads to the node ports, which is another destination.
+        let Some(chain) = rule
+            .leads_to()
+            .filter(|c| *c != NODE_PORTS && *c != MARK_FOR_MASQUERADE)
+        else {
+            continue;
+        };
+        let mut chain = chain.to_owned();
+        if chain.starts_with(FIREWALL) {
+            let (behind, admitted) = firewall(rules, family, &chain)?;
+            held.guarded = is_guarded(rules, family, key)?;
+            held.admitted = Some(admitted);
+            chain = behind;
+        }
+        follow(rules, family, Table::Nat, &chain, Sender::Node, &mut held.inside)?;
+        follow(
+            rules,
+            family,
+            Table::Nat,
+            &chain,
+            Sender::Outside,
+            &mut held.outside,
+        )?;
+        if rule.is_for_all_senders() {
+            break;
+        }
+    }
+    Ok(held)
+}
+
+/// What keeps packets from the chain that captures them, if so: the jumps that kube-proxy writes anew
+/// with every full sync.
+fn unhooked(
+    rules: &dyn Ruleset,
+    family: IpFamily,
+    destination: &Destination,
+) -> Result<Option<String>, ReadError> {
+    let has_jump = |from: &str, to: &str| -> Result<bool, ReadError> {
+        let chain = rules.chain(family, Table::Nat, from)?.unwrap_or_default();
+        Ok(chain.iter().any(|rule| rule.leads_to() == Some(to)))
+    };
+    for hook in ["PREROUTING", "OUTPUT"] {
+        if !has_jump(hook, SERVICES)? {
+            return Ok(Some(format!("{hook} of table nat does not jump to {SERVICES}")));
+        }
+    }
+    if destination.purpose == Purpose::NodePort {
+        // Towards an address of the node: of all rules of the chain only the last one does not name another.
+        let last = rules.rules_towards(
+            family,
+            Table::Nat,
+            SERVICES,
+            (None, destination.protocol.number(), destination.port),
+        )?;
+        if !last.iter().any(|rule| rule.leads_to() == Some(NODE_PORTS)) {
+            return Ok(Some(format!("{SERVICES} does not jump to {NODE_PORTS}")));
+        }
+    }
+    Ok(None)
+}
+
+/// How packets that no endpoint takes are refused, if they are.
+fn refusal(
+    rules: &dyn Ruleset,
+    family: IpFamily,
+    destination: &Destination,
+) -> Result<Option<Target>, ReadError> {
+    let chain = match destination.purpose {
+        Purpose::ClusterIp => SERVICES,
+        _ => "KUBE-EXTERNAL-SERVICES",
+    };
+    let key = (
+        destination.address,
+        destination.protocol.number(),
+        destination.port,
+    );
+    Ok(rules
+        .rules_towards(family, Table::Filter, chain, key)?
+        .into_iter()
+        .map(|rule| rule.target)
+        .find(|target| matches!(target, Target::Reject | Target::Drop)))
+}
+
+/// The chain that packets from admitted sources get to, and these sources.
+fn firewall(rules: &dyn Ruleset, family: IpFamily, chain: &str) -> Result<(String, Vec<IpNet>), ReadError> {
+    let (mut behind, mut admitted) = (String::new(), Vec::new());
+    for rule in rules.chain(family, Table::Nat, chain)?.unwrap_or_default() {
+        let Some(next) = rule.leads_to() else { continue };
+        for condition in &rule.matches {
+            if let Match::Source { net, not: false } = condition {
+                next.clone_into(&mut behind);
+                admitted.push(net.trunc());
+            }
+        }
+    }
+    Ok((behind, admitted))
+}
+
+/// Whether packets from sources that are not admitted are dropped.
+fn is_guarded(
+    rules: &dyn Ruleset,
+    family: IpFamily,
+    key: (Option<IpAddr>, u8, u16),
+) -> Result<bool, ReadError> {
+    let rules = rules.rules_towards(family, Table::Filter, "KUBE-PROXY-FIREWALL", key)?;
+    Ok(rules.iter().any(|rule| rule.target == Target::Drop))
+}
+
+pub(super) fn masquerades(
+    rules: &dyn Ruleset,
+    service_address: (IpAddr, u16),
+    protocol: Protocol,
+    endpoint: SocketAddr,
+) -> Result<bool, ReadError> {
+    let (address, port) = service_address;
+    let family = IpFamily::of(address);
+    let key = (Some(address), protocol.number(), port);
+    for capture in rules.rules_towards(family, Table::Nat, SERVICES, key)? {
+        let Some(service_chain) = capture.leads_to() else {
+            continue;
+        };
+        for way in rules
+            .chain(family, Table::Nat, service_chain)?
+            .unwrap_or_default()
+        {
+            let Some(endpoint_chain) = way.leads_to() else {
+                continue;
+            };
+            let steps = rules
+                .chain(family, Table::Nat, endpoint_chain)?
+                .unwrap_or_default();
+            let is_its_chain = steps
+                .iter()
+                .any(|rule| matches!(&rule.target, Target::Dnat(to) if to.contains(&endpoint)));
+            let marks = steps.iter().any(|rule| {
+                rule.leads_to() == Some(MARK_FOR_MASQUERADE)
+                    && rule.matches.iter().any(
+                        |m| matches!(m, Match::Source { net, not: false } if net.contains(&endpoint.ip())),
+                    )
+            });
+            if is_its_chain && marks {
+                return masquerades_marked(rules, family);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether marked packets are masqueraded after routing.
+fn masquerades_marked(rules: &dyn Ruleset, family: IpFamily) -> Result<bool, ReadError> {
+    let chain = rules
+        .chain(family, Table::Nat, "KUBE-POSTROUTING")?
+        .unwrap_or_default();
+    Ok(chain.iter().any(|rule| rule.target == Target::Masquerade))
+}

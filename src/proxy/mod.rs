@@ -1,0 +1,84 @@
+//! What kube-proxy must hold on a node for a Service, and whether the rules there hold it.
+//!
+//! [`expected`] turns a Service and its EndpointSlices into the destinations that a node has to
+//! serve, as kube-proxy chooses them. [`Ruleset`] is what can be asked of a node's rules: a chain by
+//! its name, an element of a map by its key.
+//! [`audit`] follows the rules from every destination to the endpoints and tells the differences.
+//! All of it is pure; the rules come from the kernel (`agent::netfilter`) or from a file.
+
+mod audit;
+mod expected;
+mod iptables;
+mod nftables;
+mod rules;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+pub use audit::{Gap, RuleFault, audit, hairpin_is_masqueraded};
+pub use expected::{Destination, ExpectedPort, Purpose, Traffic, Vantage, expected};
+pub use rules::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict};
+
+/// Label of a Service that another proxy than kube-proxy handles.
+pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+
+/// Label of a Service that proxies are to take for headless.
+pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+
+/// A protocol that Services know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Protocol {
+    /// TCP.
+    #[serde(rename = "TCP")]
+    Tcp,
+    /// UDP.
+    #[serde(rename = "UDP")]
+    Udp,
+    /// SCTP.
+    #[serde(rename = "SCTP")]
+    Sctp,
+}
+
+impl Protocol {
+    /// The protocol of a Service port or an EndpointSlice port, if it is one that kube-proxy knows.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+
+    /// Its number in IP headers (IANA protocol numbers).
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// Its name as kube-proxy writes it into the names of chains.
+    #[must_use]
+    pub fn lower_case(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}

@@ -1,0 +1,12 @@
+//! What the agent reads on a node, from real kernel state in network namespaces of the tests' own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod captures;
+mod deletions;
+mod namespace;
