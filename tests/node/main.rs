@@ -9,4 +9,5 @@
 
 mod captures;
 mod deletions;
+mod dials;
 mod namespace;

@@ -1,9 +1,13 @@
 //! Network namespaces for tests.
 
 use std::{
-    io::Write,
+    io::{self, Write},
+    net::{TcpListener, UdpSocket},
     process::{Command, Stdio},
+    sync::mpsc,
 };
+
+use svcdiag::agent::netns::Netns;
 
 /// Runs something in a new and empty network namespace, which goes when it ends.
 pub fn in_new_namespace<T: Send>(run: impl FnOnce() -> T + Send) -> T {
@@ -22,20 +26,110 @@ pub fn in_new_namespace<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// A new and empty network namespace with its loopback up.
+pub fn new_namespace() -> Netns {
+    in_new_namespace(|| {
+        run("ip link set lo up");
+        Netns::current().unwrap()
+    })
+}
+
+/// Runs commands in the namespace of the calling thread, one a line.
+pub fn run(commands: &str) {
+    for command in commands.lines().map(str::trim).filter(|c| !c.is_empty()) {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        feed(&words, "");
+    }
+}
+
 /// Runs a command in the namespace of the calling thread and gives it a text to read.
 pub fn feed(command: &[&str], input: &str) {
+    let lock = std::env::temp_dir().join(format!("svcdiag-tests-{}.lock", std::process::id()));
     let mut child = Command::new(command[0])
         .args(&command[1..])
+        // Elsewhere all processes of the machine wait for one lock, which takes root to open.
+        .env("XTABLES_LOCKFILE", lock)
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .unwrap_or_else(|e| panic!("{}: {e}", command[0]));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    // A command that reads nothing may have ended by now.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     assert!(
         output.status.success(),
         "{command:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Does something in a namespace; commands that it starts run there, too.
+pub fn inside<T: Send>(netns: &Netns, job: impl FnOnce() -> T + Send) -> T {
+    netns.run(|| Ok(job())).unwrap()
+}
+
+/// Two namespaces with a cable between them: 10.1.0.1 and 10.1.0.2, fd01::1 and fd01::2.
+pub struct Cable {
+    pub client: Netns,
+    pub server: Netns,
+    /// Keeps the thread by whose number the cable was plugged in.
+    _done: mpsc::Sender<()>,
+}
+
+impl Cable {
+    pub fn new() -> Self {
+        let (client, server) = (new_namespace(), new_namespace());
+        // `ip` finds a namespace by a thread that is in it.
+        let (done, wait) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        let held = server.clone();
+        std::thread::spawn(move || {
+            held.run(move || {
+                tell.send(nix::unistd::gettid()).unwrap();
+                let _ = wait.recv();
+                Ok(())
+            })
+            .unwrap();
+        });
+        let thread = told.recv().unwrap();
+        inside(&client, || {
+            run(&format!(
+                "ip link add eth0 type veth peer name eth0 netns {thread}
+                 ip addr add 10.1.0.1/24 dev eth0
+                 ip -6 addr add fd01::1/64 dev eth0 nodad
+                 ip link set eth0 up"
+            ));
+        });
+        inside(&server, || {
+            run("ip addr add 10.1.0.2/24 dev eth0
+                 ip -6 addr add fd01::2/64 dev eth0 nodad
+                 ip link set eth0 up");
+        });
+        Self {
+            client,
+            server,
+            _done: done,
+        }
+    }
+}
+
+/// Listens in a namespace until the listener is dropped; the kernel takes the connections.
+pub fn listen(netns: &Netns, address: &str) -> TcpListener {
+    netns.run(|| TcpListener::bind(address)).unwrap()
+}
+
+/// Takes datagrams in a namespace until the socket is dropped.
+pub fn listen_udp(netns: &Netns, address: &str) -> UdpSocket {
+    netns.run(|| UdpSocket::bind(address)).unwrap()
+}
+
+/// Loads rules of nftables into a namespace.
+pub fn nft(netns: &Netns, rules: &str) {
+    inside(netns, || feed(&["nft", "-f", "-"], rules));
+}
+
+/// The result of something that a namespace does not forbid.
+pub fn must<T>(result: io::Result<T>) -> T {
+    result.unwrap_or_else(|e| panic!("{e}"))
 }

@@ -4,6 +4,7 @@
 //! with the getsockopt of iptables-legacy; [`xt`] knows the matches and targets that both of iptables'
 //! backends use. All answer as a [`Ruleset`](crate::proxy::Ruleset).
 
+pub mod conntrack;
 mod expressions;
 pub mod legacy;
 pub mod nf_tables;

@@ -1,0 +1,242 @@
+//! Dials: whether somebody answers at an address, seen from a network namespace.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    sys::socket::{
+        self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, setsockopt,
+        sockopt,
+    },
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::Interest,
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+
+use super::netns::Netns;
+use crate::proxy::Protocol;
+
+/// How a dial ended.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum Answer {
+    /// Somebody took the connection; over UDP: nobody refused the datagram.
+    Accepted,
+    /// The other end refused it: nobody listens there.
+    Refused,
+    /// Something on the way refused it: a rule that rejects, or a router.
+    Rejected,
+    /// There is no way there.
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+}
+
+/// A dial that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dialled {
+    /// How it ended.
+    pub answer: Answer,
+    /// The source that the kernel chose.
+    pub source: Option<SocketAddr>,
+    /// Who refused it, where a message said so.
+    pub offender: Option<IpAddr>,
+    /// How long the answer took.
+    pub latency: Duration,
+}
+
+/// Over UDP a refusal comes at once or not at all: so long is it waited for.
+const UDP_PATIENCE: Duration = Duration::from_millis(300);
+
+/// A socket that tokio drives.
+enum Socket {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+}
+
+impl Socket {
+    fn of(protocol: Protocol, socket: OwnedFd) -> io::Result<Self> {
+        Ok(match protocol {
+            Protocol::Udp => Self::Udp(UdpSocket::from_std(socket.into())?),
+            Protocol::Tcp | Protocol::Sctp => Self::Tcp(TcpStream::from_std(socket.into())?),
+        })
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// A dial on its way, made in a network namespace.
+pub struct Dial {
+    socket: Socket,
+    protocol: Protocol,
+    source: Option<SocketAddr>,
+    started: Instant,
+    /// What connect said at once, if it did.
+    at_once: Option<io::Error>,
+}
+
+impl Dial {
+    /// Starts to dial from a namespace: with TCP the first packet is on its way when this returns, so
+    /// that conntrack can be asked what became of it.
+    ///
+    /// # Errors
+    /// When no socket could be made: nothing was tried then.
+    pub fn start(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<Self> {
+        let (socket, at_once) = netns.run(|| begin(protocol, target))?;
+        let source = socket::getsockname::<SockaddrStorage>(socket.as_raw_fd())
+            .ok()
+            .and_then(|address| socket_address(&address));
+        Ok(Self {
+            socket: Socket::of(protocol, socket)?,
+            protocol,
+            source,
+            started: Instant::now(),
+            at_once,
+        })
+    }
+
+    /// The source that the kernel chose.
+    #[must_use]
+    pub fn source(&self) -> Option<SocketAddr> {
+        self.source
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// When the kernel says something that is no answer: the dial proves nothing then.
+    pub async fn finish(mut self, patience: Duration) -> io::Result<Dialled> {
+        let at_once = self.at_once.take();
+        let outcome = match at_once {
+            Some(error) => Err(error),
+            None => match &self.socket {
+                Socket::Tcp(socket) => connected(socket, patience).await,
+                Socket::Udp(socket) => not_refused(socket, patience.min(UDP_PATIENCE)).await,
+            },
+        };
+        let latency = self.started.elapsed();
+        let offender = offender(self.socket.as_fd());
+        let answer = match outcome {
+            Ok(()) => Answer::Accepted,
+            Err(error) => answer(&error, offender.is_some(), self.protocol)?,
+        };
+        Ok(Dialled {
+            answer,
+            source: self.source,
+            offender,
+            latency,
+        })
+    }
+}
+
+async fn connected(socket: &TcpStream, patience: Duration) -> io::Result<()> {
+    let Ok(ready) = timeout(patience, socket.writable()).await else {
+        return Err(io::ErrorKind::TimedOut.into());
+    };
+    ready?;
+    socket.take_error()?.map_or(Ok(()), Err)
+}
+
+/// Sends an empty datagram. A refusal shows as an error alone, an answer as something to read.
+async fn not_refused(socket: &UdpSocket, patience: Duration) -> io::Result<()> {
+    socket.send(&[]).await?;
+    let Ok(ready) = timeout(patience, socket.ready(Interest::READABLE | Interest::ERROR)).await else {
+        return Ok(());
+    };
+    ready?;
+    socket.take_error()?.map_or(Ok(()), Err)
+}
+
+/// Makes a socket in the namespace of the calling thread and connects it.
+fn begin(protocol: Protocol, target: SocketAddr) -> io::Result<(OwnedFd, Option<io::Error>)> {
+    let family = if target.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (SockType::Stream, socket::SockProtocol::Tcp),
+        Protocol::Udp => (SockType::Datagram, socket::SockProtocol::Udp),
+        Protocol::Sctp => {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "SCTP is not dialled"));
+        }
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(family, kind, flags, Some(number))?;
+    // The error queue tells a rule that rejects from a Pod that refuses.
+    if target.is_ipv4() {
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+    }
+    match socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(target)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok((socket, None)),
+        Err(error) => Ok((socket, Some(error.into()))),
+    }
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddr::from((v4.ip(), v4.port())));
+    }
+    address
+        .as_sockaddr_in6()
+        .map(|v6| SocketAddr::from((v6.ip(), v6.port())))
+}
+
+/// Who sent the ICMP message in the error queue, if one is there. A reset leaves none.
+fn offender(socket: BorrowedFd<'_>) -> Option<IpAddr> {
+    let mut space = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+    let message = socket::recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut [],
+        Some(&mut space),
+        MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
+    )
+    .ok()?;
+    const ORIGIN_ICMP: u8 = 2;
+    const ORIGIN_ICMP6: u8 = 3;
+    message.cmsgs().ok()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv4RecvErr(error, sender) if error.ee_origin == ORIGIN_ICMP => {
+            Some(sender.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |s| {
+                IpAddr::V4(Ipv4Addr::from(u32::from_be(s.sin_addr.s_addr)))
+            }))
+        }
+        ControlMessageOwned::Ipv6RecvErr(error, sender) if error.ee_origin == ORIGIN_ICMP6 => {
+            Some(sender.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |s| {
+                IpAddr::V6(Ipv6Addr::from(s.sin6_addr.s6_addr))
+            }))
+        }
+        _ => None,
+    })
+}
+
+/// What an error says about the other end. Over TCP a refusal by a message, not by a reset, comes from a
+/// rule; over UDP a closed port is told by a message as well.
+fn answer(error: &io::Error, by_message: bool, protocol: Protocol) -> io::Result<Answer> {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ECONNREFUSED) if by_message && protocol == Protocol::Tcp => Ok(Answer::Rejected),
+        Some(Errno::ECONNREFUSED | Errno::ECONNRESET) => Ok(Answer::Refused),
+        Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH) => Ok(Answer::Unreachable),
+        Some(Errno::ETIMEDOUT) => Ok(Answer::TimedOut),
+        None if error.kind() == io::ErrorKind::TimedOut => Ok(Answer::TimedOut),
+        // A prohibition by a router or a rule of the node's own output.
+        Some(Errno::EACCES | Errno::EPERM) => Ok(Answer::Rejected),
+        _ => Err(io::Error::new(error.kind(), error.to_string())),
+    }
+}

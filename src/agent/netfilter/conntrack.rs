@@ -1,0 +1,163 @@
+//! Connections that the kernel tracks: which endpoint answered, and what leads nowhere.
+//!
+//! Source: the kernel's include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use crate::{
+    agent::netlink::{Attributes, Netlink, Protocol as Bus, Request, attributes_of, nested},
+    proxy::{IpFamily, Protocol},
+};
+
+/// NFNL_SUBSYS_CTNETLINK.
+const SUBSYSTEM: u8 = 1;
+const GET: u8 = 1;
+/// Length of struct nfgenmsg.
+const HEADER: usize = 4;
+
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const TIMEOUT: u16 = 7;
+const FILTER: u16 = 25;
+const TUPLE_IP: u16 = 1;
+const TUPLE_PROTO: u16 = 2;
+const PROTO_NUMBER: u16 = 1;
+const PROTO_SOURCE_PORT: u16 = 2;
+const PROTO_DESTINATION_PORT: u16 = 3;
+
+/// A tracked connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Who began it, by the address it had then.
+    pub source: SocketAddr,
+    /// Whom it was meant for.
+    pub destination: SocketAddr,
+    /// Who answers, or would.
+    pub answers: SocketAddr,
+    /// To whom the answer goes: the source, or the node where it was masqueraded.
+    pub answers_to: SocketAddr,
+    /// Seconds until it is forgotten.
+    pub seconds_left: u32,
+}
+
+/// The connections tracked in a network namespace.
+#[derive(Debug)]
+pub struct Conntrack(Netlink);
+
+impl Conntrack {
+    /// Opens a socket in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn open() -> io::Result<Self> {
+        Netlink::open(Bus::Netfilter).map(Self)
+    }
+
+    /// The connection from a source to a destination, if it is tracked.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn find(
+        &self,
+        protocol: Protocol,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> io::Result<Option<Connection>> {
+        let request = request(IpFamily::of(source.ip()))
+            .nested(TUPLE_ORIGINAL, &tuple(protocol, Some(source), destination));
+        match self.0.get(&request) {
+            Ok(messages) => Ok(messages.iter().find_map(|(_, body)| connection(body))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The connections to a destination, from wherever. The kernel picks them out.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn towards(&self, protocol: Protocol, destination: SocketAddr) -> io::Result<Vec<Connection>> {
+        /// CTA_FILTER_ORIG_FLAGS, and the flags of destination address, protocol and destination port.
+        const ORIGINAL_FLAGS: u16 = 1;
+        const FLAGS: u32 = (1 << 1) | (1 << 3) | (1 << 5);
+        let filter = attributes_of(&[(ORIGINAL_FLAGS, &FLAGS.to_ne_bytes())]);
+        let request = request(IpFamily::of(destination.ip()))
+            .nested(TUPLE_ORIGINAL, &tuple(protocol, None, destination))
+            .nested(FILTER, &filter);
+        let messages = self.0.dump(&request)?;
+        Ok(messages
+            .iter()
+            .filter_map(|(_, body)| connection(body))
+            // Kernels before 5.8 do not know the filter.
+            .filter(|c| c.destination == destination)
+            .collect())
+    }
+}
+
+fn request(family: IpFamily) -> Request {
+    let family = match family {
+        IpFamily::V4 => 2,
+        IpFamily::V6 => 10,
+    };
+    Request::netfilter(SUBSYSTEM, GET, family)
+}
+
+fn tuple(protocol: Protocol, source: Option<SocketAddr>, destination: SocketAddr) -> Vec<u8> {
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let (source_kind, destination_kind) = match destination.ip() {
+        IpAddr::V4(_) => (1, 2),
+        IpAddr::V6(_) => (3, 4),
+    };
+    let source_ip = source.map(|s| octets(s.ip()));
+    let destination_ip = octets(destination.ip());
+    let mut ip: Vec<(u16, &[u8])> = Vec::new();
+    ip.extend(source_ip.as_deref().map(|bytes| (source_kind, bytes)));
+    ip.push((destination_kind, &destination_ip));
+    let number = [protocol.number()];
+    let source_port = source.map(|s| s.port().to_be_bytes());
+    let destination_port = destination.port().to_be_bytes();
+    let mut proto: Vec<(u16, &[u8])> = vec![(PROTO_NUMBER, &number)];
+    proto.extend(
+        source_port
+            .as_ref()
+            .map(|bytes| (PROTO_SOURCE_PORT, bytes.as_slice())),
+    );
+    proto.push((PROTO_DESTINATION_PORT, &destination_port));
+    attributes_of(&[
+        (nested(TUPLE_IP), &attributes_of(&ip)),
+        (nested(TUPLE_PROTO), &attributes_of(&proto)),
+    ])
+}
+
+fn connection(body: &[u8]) -> Option<Connection> {
+    let attributes = Attributes::behind(body, HEADER);
+    let (source, destination) = ends(attributes.nested(TUPLE_ORIGINAL)?)?;
+    let (answers, answers_to) = ends(attributes.nested(TUPLE_REPLY)?)?;
+    Some(Connection {
+        source,
+        destination,
+        answers,
+        answers_to,
+        seconds_left: attributes.be_u32(TIMEOUT).unwrap_or_default(),
+    })
+}
+
+/// Source and destination of a tuple.
+fn ends(tuple: Attributes<'_>) -> Option<(SocketAddr, SocketAddr)> {
+    let (ip, proto) = (tuple.nested(TUPLE_IP)?, tuple.nested(TUPLE_PROTO)?);
+    let address = |v4: u16, v6: u16| match ip.get(v4) {
+        Some(bytes) => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        None => Some(IpAddr::from(<[u8; 16]>::try_from(ip.get(v6)?).ok()?)),
+    };
+    let port = |kind| proto.be_u16(kind).unwrap_or_default();
+    Some((
+        SocketAddr::new(address(1, 3)?, port(PROTO_SOURCE_PORT)),
+        SocketAddr::new(address(2, 4)?, port(PROTO_DESTINATION_PORT)),
+    ))
+}

@@ -1,0 +1,210 @@
+//! From a Pod to its processes and its network namespace.
+//!
+//! The kubelet gives each Pod a cgroup with the Pod's UID in its name, so that the processes of a Pod
+//! are found in /proc without asking the container runtime. The drivers write it differently:
+//!
+//! ```text
+//! systemd:   /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid with _>.slice/cri-containerd-<id>.scope
+//! cgroupfs:  /kubepods/burstable/pod<uid>/<id>
+//! CRI-O:     .../kubepods-pod<uid with _>.slice/crio-<id>.scope
+//! ```
+//!
+//! A static Pod's cgroup has the hash of its manifest instead, which its annotation
+//! kubernetes.io/config.hash carries. Source: kubelet's pkg/kubelet/cm (`GetPodCgroupNameSuffix`).
+
+use std::{collections::HashMap, fs, io, net::IpAddr};
+
+use super::{
+    netlink::{Attributes, Netlink, Protocol, Request},
+    netns::Netns,
+};
+
+/// A cgroup file longer than this is none; one has a dozen lines.
+const MAX_CGROUP_FILE: usize = 64 * 1024;
+
+/// Why a Pod's network namespace is not at hand. Nothing follows from it about the Pod.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No process of the Pod runs here.
+    #[error("no process of Pod {uid} was found")]
+    NoProcess {
+        /// UID of the Pod.
+        uid: String,
+    },
+    /// What was found is the namespace of something else.
+    #[error("the network namespace of Pod {uid} does not have its address {ip}")]
+    WrongNamespace {
+        /// UID of the Pod.
+        uid: String,
+        /// The address that the Pod should have.
+        ip: IpAddr,
+    },
+    /// The kernel does not tell.
+    #[error("could not {what} of Pod {uid}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// UID of the Pod.
+        uid: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The UID of the Pod that a line of /proc/PID/cgroup names, with dashes.
+#[must_use]
+pub fn pod_uid(line: &str) -> Option<String> {
+    // hierarchy-id:controllers:path; the path may itself hold colons (cgroupfs with CRI plugins).
+    let path = line.splitn(3, ':').nth(2)?;
+    path.split('/').find_map(|part| {
+        let part = part.strip_suffix(".slice").unwrap_or(part);
+        let start = part.rfind("pod")?;
+        let is_pod = start == 0 || part.starts_with("kubepods") && part[..start].ends_with('-');
+        let uid = part.get(start + 3..)?.replace('_', "-");
+        let is_uid = |uid: &str| {
+            uid.len() >= 32 && uid.len() <= 36 && uid.chars().all(|c| c.is_ascii_hexdigit() || c == '-')
+        };
+        (is_pod && is_uid(&uid)).then_some(uid)
+    })
+}
+
+/// The processes of all Pods on the node, by the UID that their cgroups carry. Processes that cannot be
+/// read are passed over: they may have just ended.
+///
+/// # Errors
+/// When /proc itself cannot be read.
+pub fn processes() -> io::Result<HashMap<String, Vec<i32>>> {
+    let mut pods: HashMap<String, Vec<i32>> = HashMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(cgroups) = fs::read_to_string(entry.path().join("cgroup")) else {
+            continue;
+        };
+        if cgroups.len() > MAX_CGROUP_FILE {
+            continue;
+        }
+        if let Some(uid) = cgroups.lines().find_map(pod_uid) {
+            pods.entry(uid).or_default().push(pid);
+        }
+    }
+    for pids in pods.values_mut() {
+        pids.sort_unstable();
+    }
+    Ok(pods)
+}
+
+/// The network namespace of a Pod, once it is sure that it is the Pod's: one of its addresses is in it.
+///
+/// # Errors
+/// When there is none, or it is not the Pod's.
+pub fn network_namespace(uid: &str, pids: &[i32], ips: &[IpAddr]) -> Result<Netns, Error> {
+    let io = |what| {
+        move |source| Error::Io {
+            what,
+            uid: uid.to_owned(),
+            source,
+        }
+    };
+    let mut last = Error::NoProcess { uid: uid.to_owned() };
+    for pid in pids {
+        let found = Netns::of_process(*pid).map_err(io("open the network namespace"));
+        let addresses = found.and_then(|netns| {
+            let addresses = netns.run(addresses).map_err(io("read the addresses"))?;
+            Ok((netns, addresses))
+        });
+        match addresses {
+            Ok((netns, addresses)) => match ips.first() {
+                Some(ip) if !ips.iter().any(|ip| addresses.contains(ip)) => {
+                    last = Error::WrongNamespace {
+                        uid: uid.to_owned(),
+                        ip: *ip,
+                    };
+                }
+                _ => return Ok(netns),
+            },
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The addresses in the network namespace of the calling thread.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    const GET_ADDRESS: u16 = 22;
+    const NEW_ADDRESS: u16 = 20;
+    /// struct ifaddrmsg: family, prefix length, flags, scope, index.
+    const HEADER: usize = 8;
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    let messages = Netlink::open(Protocol::Route)?.dump(&Request::with_header(GET_ADDRESS, &[0; HEADER]))?;
+    let address = |body: &[u8]| {
+        let attributes = Attributes::behind(body, HEADER);
+        // On a link between two ends IFA_ADDRESS is the other end's.
+        let bytes = attributes
+            .get(IFA_LOCAL)
+            .or_else(|| attributes.get(IFA_ADDRESS))?;
+        match bytes.len() {
+            4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+            16 => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+            _ => None,
+        }
+    };
+    Ok(messages
+        .iter()
+        .filter(|(kind, _)| *kind == NEW_ADDRESS)
+        .filter_map(|(_, body)| address(body))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const UID: &str = "6d5c8b1e-0f3a-4f0b-9d3e-2a1b3c4d5e6f";
+
+    #[test]
+    fn a_pods_uid_is_found_however_the_driver_writes_it() {
+        for line in [
+            "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod6d5c8b1e_0f3a_4f0b_9d3e_2a1b3c4d5e6f.slice/cri-containerd-0123.scope",
+            "0::/kubepods.slice/kubepods-pod6d5c8b1e_0f3a_4f0b_9d3e_2a1b3c4d5e6f.slice/crio-0123.scope",
+            "4:memory:/kubepods/besteffort/pod6d5c8b1e-0f3a-4f0b-9d3e-2a1b3c4d5e6f/0123456789abcdef",
+            "0::/../../pod6d5c8b1e-0f3a-4f0b-9d3e-2a1b3c4d5e6f/0123",
+            "1:name=systemd:/docker/0123/kubelet/kubepods/pod6d5c8b1e-0f3a-4f0b-9d3e-2a1b3c4d5e6f/4567:cri",
+        ] {
+            assert_eq!(pod_uid(line).as_deref(), Some(UID), "{line}");
+        }
+        let static_pod = "0::/kubepods/burstable/pod0123456789abcdef0123456789abcdef/4567";
+        assert_eq!(
+            pod_uid(static_pod).as_deref(),
+            Some("0123456789abcdef0123456789abcdef")
+        );
+    }
+
+    #[test]
+    fn other_cgroups_are_no_pods() {
+        for line in [
+            "0::/",
+            "0::/system.slice/podman.service",
+            "0::/user.slice/user-1000.slice/podcast",
+            "0::/kubepods.slice",
+            "",
+        ] {
+            assert_eq!(pod_uid(line), None, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_survived(line in ".{0,200}") {
+            let _ = pod_uid(&line);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Sockets that listen in a network namespace, from /proc/PID/net.
+//!
+//! Source: the kernel's Documentation/networking/proc_net_tcp.rst.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use crate::proxy::Protocol;
+
+/// State TCP_LISTEN, and the state of a UDP socket that is not connected.
+const LISTEN: &str = "0A";
+const UNCONNECTED: &str = "07";
+
+/// A socket that takes connections or datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Where; the unspecified address stands for every one.
+    pub address: SocketAddr,
+}
+
+/// The listeners in the network namespace of a process.
+///
+/// # Errors
+/// When the process has gone.
+pub fn listeners(pid: i32) -> io::Result<Vec<Listener>> {
+    let mut all = Vec::new();
+    for (file, protocol, state) in [
+        ("tcp", Protocol::Tcp, LISTEN),
+        ("tcp6", Protocol::Tcp, LISTEN),
+        ("udp", Protocol::Udp, UNCONNECTED),
+        ("udp6", Protocol::Udp, UNCONNECTED),
+    ] {
+        match fs::read_to_string(format!("/proc/{pid}/net/{file}")) {
+            Ok(text) => all.extend(
+                text.lines()
+                    .filter_map(|line| listener(line, state))
+                    .map(|address| Listener { protocol, address }),
+            ),
+            // Without IPv6 there are no files for it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file.ends_with('6') => {}
+            Err(error) => return Err(error),
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+/// `sl local_address rem_address st ...`: the local address of a line in the given state.
+#[must_use]
+pub fn listener(line: &str, state: &str) -> Option<SocketAddr> {
+    let mut fields = line.split_whitespace();
+    let local = fields.nth(1)?;
+    fields.next()?;
+    (fields.next()? == state).then_some(())?;
+    let (address, port) = local.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some(SocketAddr::new(hexadecimal(address)?, port))
+}
+
+/// An address as 32-bit words in the byte order of the machine.
+fn hexadecimal(text: &str) -> Option<IpAddr> {
+    (text.len().is_multiple_of(8) && text.is_ascii()).then_some(())?;
+    let mut bytes = Vec::with_capacity(16);
+    for start in (0..text.len()).step_by(8) {
+        let word = u32::from_str_radix(text.get(start..start + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    match bytes.len() {
+        4 => Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))),
+        16 => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lines_of_the_kernel_are_read() {
+        let line = "   0: 0100007F:24A0 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0";
+        assert_eq!(listener(line, LISTEN), Some("127.0.0.1:9376".parse().unwrap()));
+        assert_eq!(listener(line, UNCONNECTED), None);
+        let v6 =
+            "   1: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 0:0 00:0 0";
+        assert_eq!(listener(v6, LISTEN), Some("[::]:80".parse().unwrap()));
+        let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode";
+        assert_eq!(listener(head, LISTEN), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_survived(line in ".{0,200}") {
+            let _ = listener(&line, LISTEN);
+        }
+    }
+}

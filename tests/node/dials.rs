@@ -1,0 +1,152 @@
+//! Dials between two namespaces: each way to fail has its own answer.
+
+use std::{net::SocketAddr, time::Duration};
+
+use svcdiag::{
+    agent::{
+        dial::{Answer, Dial, Dialled},
+        netfilter::conntrack::Conntrack,
+        netns::Netns,
+        pods::addresses,
+        sockets::{Listener, listeners},
+    },
+    proxy::Protocol,
+};
+
+use super::namespace::{Cable, inside, listen, listen_udp, must, new_namespace, nft, run};
+
+const PATIENCE: Duration = Duration::from_secs(4);
+
+async fn dial(from: &Netns, protocol: Protocol, target: &str) -> Dialled {
+    dial_for(from, protocol, target, PATIENCE).await
+}
+
+async fn dial_for(from: &Netns, protocol: Protocol, target: &str, patience: Duration) -> Dialled {
+    let target: SocketAddr = target.parse().unwrap();
+    must(must(Dial::start(from, protocol, target)).finish(patience).await)
+}
+
+#[tokio::test]
+async fn somebody_answers_over_both_families() {
+    let cable = Cable::new();
+    let _v4 = listen(&cable.server, "10.1.0.2:9376");
+    let _v6 = listen(&cable.server, "[fd01::2]:9376");
+    let v4 = dial(&cable.client, Protocol::Tcp, "10.1.0.2:9376").await;
+    assert_eq!(v4.answer, Answer::Accepted);
+    assert_eq!(v4.source.unwrap().ip().to_string(), "10.1.0.1");
+    let v6 = dial(&cable.client, Protocol::Tcp, "[fd01::2]:9376").await;
+    assert_eq!(v6.answer, Answer::Accepted);
+}
+
+#[tokio::test]
+async fn a_closed_port_and_a_rule_that_rejects_are_told_apart() {
+    let cable = Cable::new();
+    let _listener = listen(&cable.server, "10.1.0.2:80");
+    let closed = dial(&cable.client, Protocol::Tcp, "10.1.0.2:9376").await;
+    assert_eq!((closed.answer, closed.offender), (Answer::Refused, None));
+    nft(
+        &cable.server,
+        "add table ip t
+         add chain ip t in { type filter hook input priority 0; }
+         add rule ip t in tcp dport 80 reject with icmp type port-unreachable",
+    );
+    let rejected = dial(&cable.client, Protocol::Tcp, "10.1.0.2:80").await;
+    assert_eq!(rejected.answer, Answer::Rejected);
+    assert_eq!(rejected.offender, Some("10.1.0.2".parse().unwrap()));
+    let v6 = dial(&cable.client, Protocol::Tcp, "[fd01::2]:9376").await;
+    assert_eq!((v6.answer, v6.offender), (Answer::Refused, None));
+}
+
+#[tokio::test]
+async fn silence_and_a_missing_neighbour_are_told_apart() {
+    let cable = Cable::new();
+    nft(
+        &cable.server,
+        "add table ip t
+         add chain ip t in { type filter hook input priority 0; }
+         add rule ip t in tcp dport 80 drop",
+    );
+    let silent = dial_for(
+        &cable.client,
+        Protocol::Tcp,
+        "10.1.0.2:80",
+        Duration::from_secs(1),
+    )
+    .await;
+    assert_eq!(silent.answer, Answer::TimedOut);
+    let gone = dial(&cable.client, Protocol::Tcp, "10.1.0.77:80").await;
+    assert_eq!(gone.answer, Answer::Unreachable);
+    let nowhere = dial(&cable.client, Protocol::Tcp, "10.2.0.1:80").await;
+    assert_eq!(nowhere.answer, Answer::Unreachable);
+}
+
+#[tokio::test]
+async fn over_udp_only_a_refusal_is_a_failure() {
+    let cable = Cable::new();
+    let _silent = listen_udp(&cable.server, "10.1.0.2:9376");
+    let silent = dial(&cable.client, Protocol::Udp, "10.1.0.2:9376").await;
+    assert_eq!(silent.answer, Answer::Accepted);
+    let closed = dial(&cable.client, Protocol::Udp, "10.1.0.2:9377").await;
+    assert_eq!(closed.answer, Answer::Refused);
+}
+
+#[tokio::test]
+async fn conntrack_tells_who_answers_for_a_service() {
+    let cable = Cable::new();
+    let _listener = listen(&cable.server, "10.1.0.2:9376");
+    nft(
+        &cable.client,
+        "add table ip t
+         add chain ip t out { type nat hook output priority -100; }
+         add rule ip t out ip daddr 10.96.0.1 meta l4proto { tcp, udp } th dport 80 dnat to 10.1.0.2:9376",
+    );
+    inside(&cable.client, || run("ip route add default via 10.1.0.2"));
+    let service: SocketAddr = "10.96.0.1:80".parse().unwrap();
+    let dial = must(Dial::start(&cable.client, Protocol::Tcp, service));
+    let source = dial.source().unwrap();
+    let conntrack = must(cable.client.run(Conntrack::open));
+    let connection = must(conntrack.find(Protocol::Tcp, source, service)).unwrap();
+    assert_eq!(connection.answers, "10.1.0.2:9376".parse().unwrap());
+    assert_eq!(must(dial.finish(PATIENCE).await).answer, Answer::Accepted);
+
+    assert_eq!(must(conntrack.towards(Protocol::Udp, service)), []);
+    let _udp = listen_udp(&cable.server, "10.1.0.2:9376");
+    dial_for(&cable.client, Protocol::Udp, "10.96.0.1:80", PATIENCE).await;
+    let flows = must(conntrack.towards(Protocol::Udp, service));
+    assert_eq!(flows.len(), 1);
+    assert_eq!(flows[0].answers, "10.1.0.2:9376".parse().unwrap());
+    assert!(flows[0].seconds_left > 0);
+}
+
+#[test]
+fn listeners_and_addresses_of_a_namespace_are_listed() {
+    let netns = new_namespace();
+    let _tcp = listen(&netns, "127.0.0.1:9376");
+    let _udp = listen_udp(&netns, "[::]:53");
+    // A process that lives in the namespace, as a container's would.
+    let mut process = inside(&netns, || {
+        std::process::Command::new("sleep").arg("60").spawn().unwrap()
+    });
+    let found = listeners(i32::try_from(process.id()).unwrap()).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert_eq!(
+        found,
+        [
+            Listener {
+                protocol: Protocol::Tcp,
+                address: "127.0.0.1:9376".parse().unwrap()
+            },
+            Listener {
+                protocol: Protocol::Udp,
+                address: "[::]:53".parse().unwrap()
+            },
+        ]
+    );
+    let mut ips = must(netns.run(addresses));
+    ips.sort();
+    assert_eq!(
+        ips,
+        ["127.0.0.1", "::1"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap())
+    );
+}
