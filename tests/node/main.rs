@@ -10,4 +10,5 @@
 mod captures;
 mod deletions;
 mod dials;
+mod environment;
 mod namespace;

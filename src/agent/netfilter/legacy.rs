@@ -73,6 +73,15 @@ impl Legacy {
         Ok(Self { tables })
     }
 
+    /// Whether a built-in chain drops what none of its rules takes; None if there is no such chain.
+    #[must_use]
+    pub fn drops_by_default(&self, family: IpFamily, table: Table, chain: &str) -> Option<bool> {
+        self.tables
+            .get(&(family, table))?
+            .policy(chain)
+            .map(|policy| policy == Target::Drop)
+    }
+
     /// Whether there is a table of iptables-legacy at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -260,6 +269,11 @@ impl Blob {
     pub fn rules(&self, chain: &str) -> Option<Option<Vec<Rule>>> {
         let place = self.chains.get(chain)?.clone();
         Some(self.rules_at(place))
+    }
+
+    /// What becomes of packets that no rule of a chain takes.
+    fn policy(&self, chain: &str) -> Option<Target> {
+        self.target(&self.entry(self.chains.get(chain)?.end)?)
     }
 
     fn rules_at(&self, place: Range<usize>) -> Option<Vec<Rule>> {

@@ -20,6 +20,7 @@ use crate::{
 const SUBSYSTEM: u8 = 10;
 
 const GET_TABLE: u8 = 1;
+const GET_CHAIN: u8 = 4;
 const GET_RULE: u8 = 7;
 const GET_SET_ELEMENTS: u8 = 13;
 const GET_GENERATION: u8 = 16;
@@ -91,6 +92,34 @@ impl NfTables {
                 what: "the generation of the rules".to_owned(),
                 why: "the kernel's answer holds none".to_owned(),
             })
+    }
+
+    /// Whether a base chain drops what none of its rules takes; None if there is no such chain.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn drops_by_default(
+        &self,
+        family: IpFamily,
+        table: Table,
+        chain: &str,
+    ) -> Result<Option<bool>, ReadError> {
+        const POLICY: u16 = 5;
+        let request = self
+            .request(GET_CHAIN, family)
+            .text(1, table.name())
+            .text(3, chain);
+        match self.netlink.get(&request) {
+            Ok(messages) => Ok(messages
+                .first()
+                .and_then(|(_, body)| Attributes::behind(body, HEADER).be_u32(POLICY))
+                .map(|policy| policy == 0)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(read_error(
+                format!("chain {chain} of table {}", table.name()),
+                &error,
+            )),
+        }
     }
 
     fn request(&self, message: u8, family: IpFamily) -> Request {

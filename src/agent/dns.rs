@@ -1,0 +1,168 @@
+//! Questions to a DNS server, asked from a network namespace: over UDP, and over TCP where the answer
+//! does not fit.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use hickory_proto::{
+    op::{Message, MessageType, Query, ResponseCode},
+    rr::{Name, RData, RecordType},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+
+use super::netns::Netns;
+
+/// Longest message over UDP that is taken (without EDNS servers send 512 bytes).
+const UDP_SIZE: usize = 4096;
+
+/// What a server answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The name has these addresses, for so many seconds.
+    Addresses(Vec<IpAddr>, u32),
+    /// There is no such name, or none with addresses of the kind; true for so many seconds.
+    NotFound(u32),
+    /// The server could not or would not answer: its code in words.
+    Failed(String),
+    /// No answer in time.
+    TimedOut,
+    /// The packet was refused: nothing serves DNS there.
+    Refused,
+}
+
+/// Asks a server for the addresses of a name, which ends with a dot.
+///
+/// # Errors
+/// When nothing could be asked: nothing is known then.
+pub async fn ask(
+    netns: &Netns,
+    server: SocketAddr,
+    name: &str,
+    ipv6: bool,
+    patience: Duration,
+) -> io::Result<Reply> {
+    let kind = if ipv6 { RecordType::AAAA } else { RecordType::A };
+    let name =
+        Name::from_ascii(name).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(name, kind));
+    let bytes = question
+        .to_vec()
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
+    let id = question.metadata.id;
+    let answer = match timeout(patience, over_udp(netns, server, &bytes, id)).await {
+        Err(_) => return Ok(Reply::TimedOut),
+        Ok(Err(error)) => return refused(error),
+        Ok(Ok(answer)) if answer.metadata.truncation => {
+            match timeout(patience, over_tcp(netns, server, &bytes)).await {
+                Err(_) => return Ok(Reply::TimedOut),
+                Ok(Err(error)) => return refused(error),
+                Ok(Ok(answer)) => answer,
+            }
+        }
+        Ok(Ok(answer)) => answer,
+    };
+    Ok(read(&answer, kind))
+}
+
+fn refused(error: io::Error) -> io::Result<Reply> {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Ok(Reply::Refused),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Ok(Reply::TimedOut),
+        _ => Err(error),
+    }
+}
+
+async fn over_udp(netns: &Netns, server: SocketAddr, question: &[u8], id: u16) -> io::Result<Message> {
+    let socket = netns.run(|| {
+        let any: SocketAddr = match server {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = std::net::UdpSocket::bind(any)?;
+        // Connected, so that a refusal is told and nobody else's datagrams are taken.
+        socket.connect(server)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    })?;
+    let socket = UdpSocket::from_std(socket)?;
+    socket.send(question).await?;
+    let mut buffer = vec![0; UDP_SIZE];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        // What is no answer to this question is passed over, as resolvers do.
+        if let Some(Ok(answer)) = buffer.get(..length).map(Message::from_vec)
+            && answer.metadata.id == id
+            && answer.metadata.message_type == MessageType::Response
+        {
+            return Ok(answer);
+        }
+    }
+}
+
+async fn over_tcp(netns: &Netns, server: SocketAddr, question: &[u8]) -> io::Result<Message> {
+    let mut stream = stream(netns, server).await?;
+    let length = u16::try_from(question.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    stream
+        .write_all(&[&length.to_be_bytes(), question].concat())
+        .await?;
+    let length = stream.read_u16().await?;
+    let mut answer = vec![0; usize::from(length)];
+    stream.read_exact(&mut answer).await?;
+    Message::from_vec(&answer).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+}
+
+/// A connection from a network namespace.
+///
+/// # Errors
+/// When it cannot be made.
+pub async fn stream(netns: &Netns, target: SocketAddr) -> io::Result<TcpStream> {
+    let socket = netns.run(|| match target {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+    })?;
+    socket.connect(target).await
+}
+
+fn read(answer: &Message, kind: RecordType) -> Reply {
+    match answer.metadata.response_code {
+        ResponseCode::NoError => {}
+        ResponseCode::NXDomain => return Reply::NotFound(negative_ttl(answer)),
+        code => return Reply::Failed(code.to_string()),
+    }
+    let mut ttl = u32::MAX;
+    let mut addresses = Vec::new();
+    for record in &answer.answers {
+        let address = match &record.data {
+            RData::A(a) if kind == RecordType::A => IpAddr::V4(a.0),
+            RData::AAAA(a) if kind == RecordType::AAAA => IpAddr::V6(a.0),
+            _ => continue,
+        };
+        ttl = ttl.min(record.ttl);
+        addresses.push(address);
+    }
+    if addresses.is_empty() {
+        return Reply::NotFound(negative_ttl(answer));
+    }
+    addresses.sort_unstable();
+    Reply::Addresses(addresses, ttl)
+}
+
+/// How long resolvers keep the absence of a name: the lesser of the SOA's own TTL and its minimum
+/// (RFC 2308), at most a minute here.
+fn negative_ttl(answer: &Message) -> u32 {
+    const MAX: u32 = 60;
+    let soa = answer.authorities.iter().find_map(|record| match &record.data {
+        RData::SOA(soa) => Some(record.ttl.min(soa.minimum)),
+        _ => None,
+    });
+    soa.unwrap_or(MAX).min(MAX)
+}

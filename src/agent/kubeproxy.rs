@@ -1,0 +1,327 @@
+//! kube-proxy on the node: whether its process is there, whether it lives, whether it keeps up.
+//!
+//! Source: kube-proxy's pkg/proxy/healthcheck and pkg/proxy/metrics.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+
+use super::{dns::stream, netns::Netns};
+
+/// Port of livez and healthz.
+const HEALTH_PORT: u16 = 10256;
+/// Port of proxyMode and metrics.
+const METRICS_PORT: u16 = 10249;
+
+/// kube-proxy that takes longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The metrics of a large node have some hundred KiB.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// A difference between two looks means something only after this time.
+pub const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
+
+/// What a port said.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub enum Health {
+    /// It is well.
+    Ok,
+    /// It says that it is not.
+    Failing,
+    /// It takes the connection and says nothing.
+    Silent,
+    /// Nobody listens.
+    Closed,
+}
+
+/// A look at kube-proxy.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// When.
+    pub at: Instant,
+    /// What livez said.
+    pub livez: Health,
+    /// Whether anybody listens on the port of the metrics.
+    pub metrics_port: Health,
+    /// The mode it says it is in.
+    pub mode: Option<String>,
+    /// Its counters; none where the metrics could not be had.
+    pub metrics: Option<Metrics>,
+}
+
+/// Counters of kube-proxy.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// When rules were last written, the earliest of the IP families, in seconds since 1970.
+    pub applied: Option<f64>,
+    /// When writing was last asked for, the latest of the IP families.
+    pub queued: Option<f64>,
+    /// Requests to the API server that failed: no answer, 401 or 403.
+    pub requests_failed: f64,
+    /// Requests to the API server that were answered.
+    pub requests_answered: f64,
+}
+
+/// What two looks say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Changes wait, and nothing was written in between.
+    pub not_syncing: bool,
+    /// Requests to the API server failed in between, and none was answered.
+    pub api_unreachable: bool,
+}
+
+/// Looks at kube-proxy from the node's network namespace.
+pub async fn look(node: &Netns) -> Look {
+    let livez = get(node, HEALTH_PORT, "/livez").await;
+    let mode = get(node, METRICS_PORT, "/proxyMode").await;
+    let metrics = match &mode {
+        Got::Answer(200, _) => get(node, METRICS_PORT, "/metrics").await,
+        _ => Got::Closed,
+    };
+    Look {
+        at: Instant::now(),
+        livez: livez.health(),
+        metrics_port: mode.health(),
+        mode: match mode {
+            Got::Answer(200, body) => Some(body.trim().to_owned()).filter(|m| is_mode(m)),
+            _ => None,
+        },
+        metrics: match metrics {
+            Got::Answer(200, body) => Some(Metrics::parse(&body)),
+            _ => None,
+        },
+    }
+}
+
+fn is_mode(text: &str) -> bool {
+    ["iptables", "nftables", "ipvs", "userspace", "kernelspace"].contains(&text)
+}
+
+impl Look {
+    /// What has happened since an earlier look; nothing is said before enough time has passed.
+    #[must_use]
+    pub fn since(&self, earlier: &Look) -> Option<Lag> {
+        (self.at.duration_since(earlier.at) >= BETWEEN_LOOKS).then_some(())?;
+        let (new, old) = (self.metrics.as_ref()?, earlier.metrics.as_ref()?);
+        let waits = |m: &Metrics| matches!((m.queued, m.applied), (Some(q), Some(a)) if q > a);
+        Some(Lag {
+            not_syncing: waits(new) && waits(old) && new.applied == old.applied,
+            api_unreachable: new.requests_failed > old.requests_failed
+                && new.requests_answered <= old.requests_answered,
+        })
+    }
+}
+
+enum Got {
+    Answer(u16, String),
+    Silent,
+    Closed,
+}
+
+impl Got {
+    fn health(&self) -> Health {
+        match self {
+            Self::Answer(200..=299, _) => Health::Ok,
+            Self::Answer(..) => Health::Failing,
+            Self::Silent => Health::Silent,
+            Self::Closed => Health::Closed,
+        }
+    }
+}
+
+async fn get(node: &Netns, port: u16, path: &str) -> Got {
+    let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let Ok(Ok(stream)) = timeout(PATIENCE, stream(node, target)).await else {
+        return Got::Closed;
+    };
+    let answer = async {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(io::Error::other)?;
+        let connection = tokio::spawn(connection);
+        let request = Request::get(path)
+            .header("Host", target.to_string())
+            .body(Empty::<Bytes>::new())
+            .map_err(io::Error::other)?;
+        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_BODY)
+            .collect()
+            .await
+            .map_err(io::Error::other)?;
+        connection.abort();
+        io::Result::Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+    };
+    match timeout(PATIENCE, answer).await {
+        Ok(Ok((status, body))) => Got::Answer(status, body),
+        _ => Got::Silent,
+    }
+}
+
+impl Metrics {
+    /// Reads what is needed of the Prometheus text format. The label ip_family came with Kubernetes 1.33.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut metrics = Self::default();
+        let mut applied: BTreeMap<&str, f64> = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((name, value)) = line.rsplit_once(' ') else {
+                continue;
+            };
+            let Ok(value) = value.parse::<f64>() else {
+                continue;
+            };
+            let (name, labels) = name.split_once('{').unwrap_or((name, ""));
+            match name {
+                "kubeproxy_sync_proxy_rules_last_timestamp_seconds" => {
+                    applied.insert(labels, value);
+                }
+                "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds" => {
+                    metrics.queued = Some(metrics.queued.map_or(value, |known| known.max(value)));
+                }
+                "rest_client_requests_total" => {
+                    let failed = ["code=\"<error>\"", "code=\"401\"", "code=\"403\""];
+                    if failed.iter().any(|code| labels.contains(code)) {
+                        metrics.requests_failed += value;
+                    } else {
+                        metrics.requests_answered += value;
+                    }
+                }
+                _ => {}
+            }
+        }
+        metrics.applied = applied.into_values().reduce(f64::min);
+        metrics
+    }
+}
+
+/// Programs that run kube-proxy inside their own process.
+const CARRIERS: [&str; 4] = ["k3s", "rke2", "kubelite", "k0s"];
+
+/// Programs that do kube-proxy's work in its stead.
+const REPLACEMENTS: [(&str, &str); 3] = [
+    ("cilium-agent", "cilium"),
+    ("ovnkube", "ovn-kubernetes"),
+    ("kube-router", "kube-router"),
+];
+
+/// Processes of the node that bear on Services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Processes {
+    /// kube-proxy itself, or the program that carries it.
+    pub kube_proxy: Option<String>,
+    /// What does its work in its stead.
+    pub replacement: Option<String>,
+}
+
+/// Looks for processes in the node's network namespace: one in another namespace serves another node.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn processes(node: &Netns) -> io::Result<Processes> {
+    let mut found = Processes::default();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(arguments) = fs::read(entry.path().join("cmdline")) else {
+            continue;
+        };
+        let Some(program) = program(&arguments) else {
+            continue;
+        };
+        let replacement = REPLACEMENTS.iter().find(|(name, _)| *name == program);
+        let is_proxy = program == "kube-proxy" || CARRIERS.contains(&program.as_str());
+        if !is_proxy && replacement.is_none() {
+            continue;
+        }
+        if Netns::of_process(pid).is_ok_and(|netns| netns == *node) {
+            if let Some((_, name)) = replacement {
+                found.replacement = Some((*name).to_owned());
+            } else {
+                found.kube_proxy = Some(program);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Name of the program in the text of /proc/PID/cmdline.
+fn program(arguments: &[u8]) -> Option<String> {
+    let first = arguments.split(|byte| *byte == 0).next()?;
+    let name = first.rsplit(|byte| *byte == b'/').next()?;
+    String::from_utf8(name.to_vec())
+        .ok()
+        .filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEXT: &str = "# TYPE kubeproxy_sync_proxy_rules_last_timestamp_seconds gauge\n\
+        kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} 1.764000000e+09\n\
+        kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv6\"} 1.763999999e+09\n\
+        kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds 1.764000005e+09\n\
+        rest_client_requests_total{code=\"200\",host=\"a\",method=\"GET\"} 7\n\
+        rest_client_requests_total{code=\"<error>\",host=\"a\",method=\"GET\"} 2\n\
+        rest_client_requests_total{code=\"401\",host=\"a\",method=\"GET\"} 1\n";
+
+    fn look(metrics: Metrics, at: Instant) -> Look {
+        Look {
+            at,
+            livez: Health::Ok,
+            metrics_port: Health::Ok,
+            mode: None,
+            metrics: Some(metrics),
+        }
+    }
+
+    #[test]
+    fn metrics_are_read_with_and_without_the_family() {
+        let metrics = Metrics::parse(TEXT);
+        assert_eq!(metrics.applied, Some(1_763_999_999.0));
+        assert_eq!(metrics.queued, Some(1_764_000_005.0));
+        assert!((metrics.requests_failed - 3.0).abs() < f64::EPSILON);
+        assert!((metrics.requests_answered - 7.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn lag_takes_two_looks_without_a_write_in_between() {
+        let start = Instant::now();
+        let behind = Metrics::parse(TEXT);
+        let later = start + BETWEEN_LOOKS;
+        let lag = |new: Metrics, at| look(new, at).since(&look(behind.clone(), start));
+        assert_eq!(lag(behind.clone(), start + BETWEEN_LOOKS / 2), None);
+        assert_eq!(lag(behind.clone(), later).map(|l| l.not_syncing), Some(true));
+        let mut wrote = behind.clone();
+        wrote.applied = Some(1_764_000_004.0);
+        assert_eq!(lag(wrote, later).map(|l| l.not_syncing), Some(false));
+        let mut failing = behind.clone();
+        failing.requests_failed += 4.0;
+        assert_eq!(lag(failing.clone(), later).map(|l| l.api_unreachable), Some(true));
+        failing.requests_answered += 1.0;
+        assert_eq!(lag(failing, later).map(|l| l.api_unreachable), Some(false));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(text in ".{0,500}") {
+            let _ = Metrics::parse(&text);
+        }
+    }
+}

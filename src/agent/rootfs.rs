@@ -1,0 +1,100 @@
+//! Files of a Pod, opened so that an image can do the node no harm.
+//!
+//! Through `/proc/PID/root/etc/resolv.conf` an absolute symlink in the image would lead into the agent's
+//! own root. So the path is resolved by openat2(2) inside the Pod's root, magic links are refused, the
+//! open does not wait for a FIFO, and only regular files are read, at most 64 KiB of them.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::OwnedFd,
+};
+
+use nix::{
+    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    sys::stat::{SFlag, fstat},
+};
+
+/// More than any file that is read here has.
+const MAX_SIZE: u64 = 64 * 1024;
+
+/// Reads a file below the root of a process.
+///
+/// # Errors
+/// NotFound without the file, InvalidInput for something that is no regular file, InvalidData for more
+/// than 64 KiB or bytes that are no text.
+pub fn read(pid: i32, path: &str) -> io::Result<String> {
+    let root = File::open(format!("/proc/{pid}/root"))?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file: OwnedFd = openat2(&root, path, how)?;
+    let status = fstat(&file)?;
+    if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{path} is no regular file"),
+        ));
+    }
+    let mut text = String::new();
+    File::from(file).take(MAX_SIZE + 1).read_to_string(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length > MAX_SIZE) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{path} is longer than {MAX_SIZE} bytes"),
+        ));
+    }
+    Ok(text)
+}
+
+/// The C library of a process, which decides how it looks up names.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+pub enum Libc {
+    /// The GNU C library.
+    Glibc,
+    /// musl.
+    Musl,
+    /// None, or one that is not known, for example in a static Go program, which resolves as glibc does.
+    Unknown,
+}
+
+/// The C library of a process, by the files that it has mapped.
+///
+/// # Errors
+/// When the process has gone.
+pub fn libc_of(pid: i32) -> io::Result<Libc> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    Ok(libc_in(&maps))
+}
+
+/// The C library in the text of /proc/PID/maps.
+#[must_use]
+pub fn libc_in(maps: &str) -> Libc {
+    let mut names = maps.lines().filter_map(|line| line.rsplit('/').next());
+    names
+        .find_map(|name| {
+            if name.starts_with("ld-musl-") || name.starts_with("libc.musl-") {
+                Some(Libc::Musl)
+            } else if name.starts_with("libc.so.6") || name.starts_with("libc-2.") {
+                Some(Libc::Glibc)
+            } else {
+                None
+            }
+        })
+        .unwrap_or(Libc::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_c_library_is_known_by_the_names_of_its_files() {
+        let line = |file: &str| format!("7f00-7f01 r-xp 00000000 00:00 1 {file}\n");
+        assert_eq!(libc_in(&line("/lib/ld-musl-x86_64.so.1")), Libc::Musl);
+        assert_eq!(libc_in(&line("/usr/lib/x86_64-linux-gnu/libc.so.6")), Libc::Glibc);
+        assert_eq!(libc_in(&line("/app/server")), Libc::Unknown);
+    }
+}
