@@ -15,7 +15,6 @@ use nix::{
         sockopt,
     },
 };
-use serde::{Deserialize, Serialize};
 use tokio::{
     io::Interest,
     net::{TcpStream, UdpSocket},
@@ -23,24 +22,7 @@ use tokio::{
 };
 
 use super::netns::Netns;
-use crate::proxy::Protocol;
-
-/// How a dial ended.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
-pub enum Answer {
-    /// Somebody took the connection; over UDP: nobody refused the datagram.
-    Accepted,
-    /// The other end refused it: nobody listens there.
-    Refused,
-    /// Something on the way refused it: a rule that rejects, or a router.
-    Rejected,
-    /// There is no way there.
-    Unreachable,
-    /// No answer in time.
-    TimedOut,
-}
+use crate::{api::Answer, proxy::Protocol};
 
 /// A dial that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use super::{dns::stream, netns::Netns};
+use crate::api::PortState;
 
 /// Port of livez and healthz.
 const HEALTH_PORT: u16 = 10256;
@@ -30,30 +31,15 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 /// A difference between two looks means something only after this time.
 pub const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 
-/// What a port said.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-pub enum Health {
-    /// It is well.
-    Ok,
-    /// It says that it is not.
-    Failing,
-    /// It takes the connection and says nothing.
-    Silent,
-    /// Nobody listens.
-    Closed,
-}
-
 /// A look at kube-proxy.
 #[derive(Clone, Debug)]
 pub struct Look {
     /// When.
     pub at: Instant,
     /// What livez said.
-    pub livez: Health,
+    pub livez: PortState,
     /// Whether anybody listens on the port of the metrics.
-    pub metrics_port: Health,
+    pub metrics_port: PortState,
     /// The mode it says it is in.
     pub mode: Option<String>,
     /// Its counters; none where the metrics could not be had.
@@ -131,12 +117,12 @@ enum Got {
 }
 
 impl Got {
-    fn health(&self) -> Health {
+    fn health(&self) -> PortState {
         match self {
-            Self::Answer(200..=299, _) => Health::Ok,
-            Self::Answer(..) => Health::Failing,
-            Self::Silent => Health::Silent,
-            Self::Closed => Health::Closed,
+            Self::Answer(200..=299, _) => PortState::Ok,
+            Self::Answer(..) => PortState::Failing,
+            Self::Silent => PortState::Silent,
+            Self::Closed => PortState::Closed,
         }
     }
 }
@@ -284,8 +270,8 @@ mod tests {
     fn look(metrics: Metrics, at: Instant) -> Look {
         Look {
             at,
-            livez: Health::Ok,
-            metrics_port: Health::Ok,
+            livez: PortState::Ok,
+            metrics_port: PortState::Ok,
             mode: None,
             metrics: Some(metrics),
         }

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::rootfs::Libc;
+use crate::api::CLibrary;
 
 /// glibc knows three name servers at most, and so does musl (MAXNS).
 const MAX_SERVERS: usize = 3;
@@ -55,7 +55,7 @@ impl ResolvConf {
 
     /// The names that a resolver asks for, in order, until one is found. All end with a dot.
     #[must_use]
-    pub fn candidates(&self, name: &str, libc: Libc) -> Vec<String> {
+    pub fn candidates(&self, name: &str, libc: CLibrary) -> Vec<String> {
         if let Some(absolute) = name.strip_suffix('.') {
             return vec![format!("{absolute}.")];
         }
@@ -69,7 +69,7 @@ impl ResolvConf {
         let has_enough_dots = dots >= usize::from(self.ndots);
         match libc {
             // With enough dots musl asks for the name alone and never searches.
-            Libc::Musl if has_enough_dots => vec![as_it_is],
+            CLibrary::Musl if has_enough_dots => vec![as_it_is],
             _ if has_enough_dots => std::iter::once(as_it_is).chain(searched).collect(),
             _ => searched.chain(std::iter::once(as_it_is)).collect(),
         }
@@ -94,11 +94,11 @@ mod tests {
         assert_eq!(parsed.search.len(), 4);
         assert_eq!(parsed.ndots, 5);
         assert_eq!(
-            parsed.candidates("hostnames", Libc::Glibc).first().unwrap(),
+            parsed.candidates("hostnames", CLibrary::Glibc).first().unwrap(),
             "hostnames.shop.svc.cluster.local."
         );
         assert_eq!(
-            parsed.candidates("hostnames", Libc::Musl).last().unwrap(),
+            parsed.candidates("hostnames", CLibrary::Musl).last().unwrap(),
             "hostnames."
         );
     }
@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn with_ndots_zero_musl_never_searches() {
         let parsed = ResolvConf::parse(&OF_A_POD.replace("ndots:5", "ndots:0"));
-        assert_eq!(parsed.candidates("hostnames", Libc::Musl), ["hostnames."]);
-        let glibc = parsed.candidates("hostnames", Libc::Glibc);
+        assert_eq!(parsed.candidates("hostnames", CLibrary::Musl), ["hostnames."]);
+        let glibc = parsed.candidates("hostnames", CLibrary::Glibc);
         assert_eq!(glibc[..2], ["hostnames.", "hostnames.shop.svc.cluster.local."]);
     }
 
@@ -126,8 +126,8 @@ mod tests {
         #[test]
         fn any_text_is_survived(text in ".{0,500}", name in ".{0,80}") {
             let parsed = ResolvConf::parse(&text);
-            let _ = parsed.candidates(&name, Libc::Glibc);
-            let _ = parsed.candidates(&name, Libc::Musl);
+            let _ = parsed.candidates(&name, CLibrary::Glibc);
+            let _ = parsed.candidates(&name, CLibrary::Musl);
         }
     }
 }

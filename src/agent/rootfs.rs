@@ -15,6 +15,8 @@ use nix::{
     sys::stat::{SFlag, fstat},
 };
 
+use crate::api::CLibrary;
+
 /// More than any file that is read here has.
 const MAX_SIZE: u64 = 64 * 1024;
 
@@ -47,43 +49,30 @@ pub fn read(pid: i32, path: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// The C library of a process, which decides how it looks up names.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-pub enum Libc {
-    /// The GNU C library.
-    Glibc,
-    /// musl.
-    Musl,
-    /// None, or one that is not known, for example in a static Go program, which resolves as glibc does.
-    Unknown,
-}
-
 /// The C library of a process, by the files that it has mapped.
 ///
 /// # Errors
 /// When the process has gone.
-pub fn libc_of(pid: i32) -> io::Result<Libc> {
+pub fn libc_of(pid: i32) -> io::Result<CLibrary> {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
     Ok(libc_in(&maps))
 }
 
 /// The C library in the text of /proc/PID/maps.
 #[must_use]
-pub fn libc_in(maps: &str) -> Libc {
+pub fn libc_in(maps: &str) -> CLibrary {
     let mut names = maps.lines().filter_map(|line| line.rsplit('/').next());
     names
         .find_map(|name| {
             if name.starts_with("ld-musl-") || name.starts_with("libc.musl-") {
-                Some(Libc::Musl)
+                Some(CLibrary::Musl)
             } else if name.starts_with("libc.so.6") || name.starts_with("libc-2.") {
-                Some(Libc::Glibc)
+                Some(CLibrary::Glibc)
             } else {
                 None
             }
         })
-        .unwrap_or(Libc::Unknown)
+        .unwrap_or(CLibrary::Unknown)
 }
 
 #[cfg(test)]
@@ -93,8 +82,11 @@ mod tests {
     #[test]
     fn the_c_library_is_known_by_the_names_of_its_files() {
         let line = |file: &str| format!("7f00-7f01 r-xp 00000000 00:00 1 {file}\n");
-        assert_eq!(libc_in(&line("/lib/ld-musl-x86_64.so.1")), Libc::Musl);
-        assert_eq!(libc_in(&line("/usr/lib/x86_64-linux-gnu/libc.so.6")), Libc::Glibc);
-        assert_eq!(libc_in(&line("/app/server")), Libc::Unknown);
+        assert_eq!(libc_in(&line("/lib/ld-musl-x86_64.so.1")), CLibrary::Musl);
+        assert_eq!(
+            libc_in(&line("/usr/lib/x86_64-linux-gnu/libc.so.6")),
+            CLibrary::Glibc
+        );
+        assert_eq!(libc_in(&line("/app/server")), CLibrary::Unknown);
     }
 }

@@ -99,3 +99,21 @@ pub(super) fn ips(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 4, "x-kubernetes-list-type": "atomic",
         "items": { "type": "string", "maxLength": 45 } })
 }
+
+/// The addresses of a name.
+pub(super) fn addresses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 16, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "maxLength": 45 } })
+}
+
+/// The search list of a resolver.
+pub(super) fn search(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 32, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "maxLength": 253 } })
+}
+
+/// What could not be looked at.
+pub(super) fn problems(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 16, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "maxLength": 512 } })
+}

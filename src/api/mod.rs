@@ -7,6 +7,7 @@
 
 mod bounds;
 mod condition;
+mod nodefacts;
 mod nodeprobe;
 mod reason;
 mod servicediagnosis;
@@ -14,9 +15,12 @@ mod servicediagnosis;
 use kube::CustomResourceExt;
 
 pub use condition::{ConditionStatus, ConditionType};
-pub use nodeprobe::{
-    DiagnosisRef, NodeFacts, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod, SliceVersion,
+pub use nodefacts::{
+    Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, GapKind, Hairpin, KubeProxy,
+    ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
+    RuleGap, Rules, SliceVersion, StaleConnection,
 };
+pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod, ServiceRef};
 pub use reason::Reason;
 pub use servicediagnosis::{
     Clients, HttpProbe, HttpScheme, Impact, Nodes, Observation, PortRef, Probe, RootCause, ServiceDiagnosis,
@@ -75,7 +79,9 @@ fn tidy(value: &mut serde_json::Value) {
         Value::Object(fields) => {
             for (key, field) in fields {
                 match (key.as_str(), &*field) {
-                    ("format", Value::String(f)) if f == "uint32" => *field = "int32".into(),
+                    ("format", Value::String(f)) if ["uint8", "uint16", "uint32"].contains(&f.as_str()) => {
+                        *field = "int32".into()
+                    }
                     ("description", Value::String(text)) => *field = text.replace('\n', " ").into(),
                     ("minimum" | "maximum", Value::Number(n)) => {
                         if let Some(n) = n.as_f64().filter(|n| n.fract() == 0.0) {

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Observation, bounds};
+use super::{NodeFacts, PortRef, Probe, bounds};
 
 /// What the agent of one node is to look at for one diagnosis.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -35,6 +35,32 @@ pub struct NodeProbeSpec {
 
     /// The ServiceDiagnosis this probe serves.
     pub diagnosis: DiagnosisRef,
+
+    /// The Service, in the same namespace.
+    #[schemars(schema_with = "bounds::service_name")]
+    pub service_name: String,
+
+    /// Numbers or names of the Service ports to try. Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::ports")]
+    pub ports: Vec<PortRef>,
+
+    /// Pause between rounds, in seconds.
+    #[schemars(range(min = 10, max = 86400))]
+    pub interval_seconds: u32,
+
+    /// How single probes are made.
+    #[serde(default)]
+    pub probe: Probe,
+
+    /// Domain of the cluster's names. Default: what the clients' resolv.conf says, else cluster.local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub cluster_domain: Option<String>,
+
+    /// The Service of cluster DNS. Default: the cluster runs none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_dns: Option<ServiceRef>,
 
     /// Client Pods on this node. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -64,6 +90,18 @@ pub struct DiagnosisRef {
     pub uid: String,
 }
 
+/// A Service.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRef {
+    /// Its namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+}
+
 /// What an agent has to know of a Pod, so that it needs no right to read Pods.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -74,7 +112,7 @@ pub struct ProbePod {
     /// Namespace of the Pod.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// UID of the Pod, by which its processes are found.
+    /// UID of the Pod, or the hash of a static Pod's manifest, by which its processes are found.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
     /// Addresses of the Pod.
@@ -107,36 +145,4 @@ pub struct NodeProbeStatus {
     /// The facts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<NodeFacts>,
-}
-
-/// Counts of what was tried, and the single results, failures first.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeFacts {
-    /// Probes that were made in the round.
-    #[serde(default)]
-    pub probes_made: u32,
-    /// Probes of the round that failed.
-    #[serde(default)]
-    pub probes_failed: u32,
-    /// EndpointSlices the facts were compared with.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100))]
-    pub slices: Vec<SliceVersion>,
-    /// Single results, failures first; at most 32.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    pub observations: Vec<Observation>,
-}
-
-/// An EndpointSlice at the moment of the look.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct SliceVersion {
-    /// Its name.
-    #[schemars(length(max = 253))]
-    pub name: String,
-    /// Its metadata.resourceVersion.
-    #[schemars(length(max = 64))]
-    pub resource_version: String,
 }

@@ -4,12 +4,13 @@ use std::{net::SocketAddr, time::Duration};
 
 use svcdiag::{
     agent::{
-        dial::{Answer, Dial, Dialled},
+        dial::{Dial, Dialled},
         netfilter::conntrack::Conntrack,
         netns::Netns,
         pods::addresses,
         sockets::{Listener, listeners},
     },
+    api::Answer,
     proxy::Protocol,
 };
 

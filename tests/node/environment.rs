@@ -10,11 +10,12 @@ use std::{
 use svcdiag::{
     agent::{
         dns::{Reply, ask},
-        kubeproxy::{self, Health},
+        kubeproxy,
         links::links,
         netns::Netns,
         rootfs, settings,
     },
+    api::PortState,
     proxy::IpFamily,
 };
 
@@ -264,7 +265,10 @@ fn serve_http(netns: &Netns, port: u16, answer: &'static str) {
 async fn kube_proxy_is_well_ill_stuck_or_away() {
     let node = new_namespace();
     let away = kubeproxy::look(&node).await;
-    assert_eq!((away.livez, away.metrics_port), (Health::Closed, Health::Closed));
+    assert_eq!(
+        (away.livez, away.metrics_port),
+        (PortState::Closed, PortState::Closed)
+    );
 
     serve_http(&node, 10256, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     serve_http(
@@ -273,7 +277,7 @@ async fn kube_proxy_is_well_ill_stuck_or_away() {
         "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nnftables",
     );
     let well = kubeproxy::look(&node).await;
-    assert_eq!((well.livez, well.metrics_port), (Health::Ok, Health::Ok));
+    assert_eq!((well.livez, well.metrics_port), (PortState::Ok, PortState::Ok));
     assert_eq!(well.mode.as_deref(), Some("nftables"));
 
     let ill_node = new_namespace();
@@ -282,11 +286,11 @@ async fn kube_proxy_is_well_ill_stuck_or_away() {
         10256,
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
     );
-    assert_eq!(kubeproxy::look(&ill_node).await.livez, Health::Failing);
+    assert_eq!(kubeproxy::look(&ill_node).await.livez, PortState::Failing);
 
     let stuck_node = new_namespace();
     let _silent = listen(&stuck_node, "127.0.0.1:10256");
-    assert_eq!(kubeproxy::look(&stuck_node).await.livez, Health::Silent);
+    assert_eq!(kubeproxy::look(&stuck_node).await.livez, PortState::Silent);
 }
 
 #[test]
