@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
-use svcdiag::{api, check, controller};
+use svcdiag::{agent, api, check, controller};
 
 /// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check`.
 const EXIT_ERROR: u8 = 3;
@@ -25,6 +25,8 @@ enum Command {
     Check(Box<check::Options>),
     /// Run the controller that keeps every ServiceDiagnosis up to date
     Controller(controller::Options),
+    /// Run the agent that looks at one node for the controller
+    Agent(agent::Options),
     /// Print the CustomResourceDefinitions, or write them into a directory
     Crd {
         /// Directory for one file per CRD; without it all go to standard output
@@ -58,9 +60,16 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Check(options) => Ok(ExitCode::from(runtime.block_on(check::run(*options))?.code())),
-        Command::Controller(options) => runtime
-            .block_on(run_controller(options))
-            .map(|()| ExitCode::SUCCESS),
+        Command::Controller(options) => runtime.block_on(async {
+            let (client, shutdown) = start().await?;
+            controller::run(options, client, shutdown).await?;
+            Ok(ExitCode::SUCCESS)
+        }),
+        Command::Agent(options) => runtime.block_on(async {
+            let (client, shutdown) = start().await?;
+            agent::run(options, client, shutdown).await?;
+            Ok(ExitCode::SUCCESS)
+        }),
         Command::Crd { output_dir } => crd(output_dir).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -79,7 +88,8 @@ fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn run_controller(options: controller::Options) -> Result<(), Box<dyn std::error::Error>> {
+/// What controller and agent begin with: logs, the API server, and the signals that end them.
+async fn start() -> Result<(kube::Client, impl Future<Output = ()> + Send), Box<dyn std::error::Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SVCDIAG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn"));
     tracing_subscriber::fmt()
@@ -98,5 +108,5 @@ async fn run_controller(options: controller::Options) -> Result<(), Box<dyn std:
             _ = terminate.recv() => {}
         }
     };
-    Ok(controller::run(options, client, shutdown).await?)
+    Ok((client, shutdown))
 }

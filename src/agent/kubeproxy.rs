@@ -9,12 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
-
-use super::{dns::stream, netns::Netns};
+use super::{
+    http::{Got, get},
+    netns::Netns,
+};
 use crate::api::PortState;
 
 /// Port of livez and healthz.
@@ -24,9 +22,6 @@ const METRICS_PORT: u16 = 10249;
 
 /// kube-proxy that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// The metrics of a large node have some hundred KiB.
-const MAX_BODY: usize = 4 * 1024 * 1024;
 
 /// A difference between two looks means something only after this time.
 pub const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
@@ -70,16 +65,16 @@ pub struct Lag {
 
 /// Looks at kube-proxy from the node's network namespace.
 pub async fn look(node: &Netns) -> Look {
-    let livez = get(node, HEALTH_PORT, "/livez").await;
-    let mode = get(node, METRICS_PORT, "/proxyMode").await;
+    let livez = ask(node, HEALTH_PORT, "/livez").await;
+    let mode = ask(node, METRICS_PORT, "/proxyMode").await;
     let metrics = match &mode {
-        Got::Answer(200, _) => get(node, METRICS_PORT, "/metrics").await,
-        _ => Got::Closed,
+        Got::Answer(200, _) => ask(node, METRICS_PORT, "/metrics").await,
+        _ => Got::Silent,
     };
     Look {
         at: Instant::now(),
-        livez: livez.health(),
-        metrics_port: mode.health(),
+        livez: state(&livez),
+        metrics_port: state(&mode),
         mode: match mode {
             Got::Answer(200, body) => Some(body.trim().to_owned()).filter(|m| is_mode(m)),
             _ => None,
@@ -110,50 +105,19 @@ impl Look {
     }
 }
 
-enum Got {
-    Answer(u16, String),
-    Silent,
-    Closed,
-}
-
-impl Got {
-    fn health(&self) -> PortState {
-        match self {
-            Self::Answer(200..=299, _) => PortState::Ok,
-            Self::Answer(..) => PortState::Failing,
-            Self::Silent => PortState::Silent,
-            Self::Closed => PortState::Closed,
-        }
+/// What an answer says of the port.
+fn state(got: &Got) -> PortState {
+    match got {
+        Got::Answer(200..=299, _) => PortState::Ok,
+        Got::Answer(..) => PortState::Failing,
+        Got::Silent => PortState::Silent,
+        Got::NotConnected(_) => PortState::Closed,
     }
 }
 
-async fn get(node: &Netns, port: u16, path: &str) -> Got {
+async fn ask(node: &Netns, port: u16, path: &str) -> Got {
     let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let Ok(Ok(stream)) = timeout(PATIENCE, stream(node, target)).await else {
-        return Got::Closed;
-    };
-    let answer = async {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
-        let connection = tokio::spawn(connection);
-        let request = Request::get(path)
-            .header("Host", target.to_string())
-            .body(Empty::<Bytes>::new())
-            .map_err(io::Error::other)?;
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_BODY)
-            .collect()
-            .await
-            .map_err(io::Error::other)?;
-        connection.abort();
-        io::Result::Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
-    };
-    match timeout(PATIENCE, answer).await {
-        Ok(Ok((status, body))) => Got::Answer(status, body),
-        _ => Got::Silent,
-    }
+    get(node, target, path, PATIENCE).await
 }
 
 impl Metrics {

@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io,
     os::{fd::AsFd, unix::fs::MetadataExt},
+    path::Path,
     sync::Arc,
 };
 
@@ -36,7 +37,7 @@ impl Netns {
     /// # Errors
     /// When /proc does not tell.
     pub fn current() -> io::Result<Self> {
-        Self::open("/proc/thread-self/ns/net")
+        Self::of_file(Path::new("/proc/thread-self/ns/net"))
     }
 
     /// The namespace of a process.
@@ -44,10 +45,14 @@ impl Netns {
     /// # Errors
     /// NotFound when the process has gone, PermissionDenied without CAP_SYS_PTRACE.
     pub fn of_process(pid: i32) -> io::Result<Self> {
-        Self::open(&format!("/proc/{pid}/ns/net"))
+        Self::of_file(Path::new(&format!("/proc/{pid}/ns/net")))
     }
 
-    fn open(path: &str) -> io::Result<Self> {
+    /// The namespace that a file stands for, such as those in /run/netns.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         Ok(Self {

@@ -106,6 +106,12 @@ pub(super) fn addresses(_: &mut SchemaGenerator) -> Schema {
         "items": { "type": "string", "maxLength": 45 } })
 }
 
+/// Pods as namespace/name.
+pub(super) fn pods(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 60, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "maxLength": 317 } })
+}
+
 /// The search list of a resolver.
 pub(super) fn search(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 32, "x-kubernetes-list-type": "atomic",

@@ -33,6 +33,9 @@ pub const GROUP: &str = "svcdiag.dev";
 /// Field manager of every server-side apply that the controller makes.
 pub const FIELD_MANAGER: &str = "svcdiag-controller";
 
+/// Field manager of what the agents write.
+pub const FIELD_MANAGER_AGENT: &str = "svcdiag-agent";
+
 /// Annotation of a Namespace that lends its Pods as clients to diagnoses of other Namespaces:
 /// a comma-separated list of Namespace names.
 pub const CLIENTS_FOR_ANNOTATION: &str = "svcdiag.dev/clients-for";

@@ -53,6 +53,11 @@ pub struct NodeFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub hairpins: Vec<Hairpin>,
+    /// Pods, as namespace/name, whose own rules send their connections to a proxy beside them (REDIRECT or
+    /// TPROXY in nat OUTPUT): what their sockets say is said by that proxy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::pods")]
+    pub intercepted: Vec<String>,
     /// Tracked UDP connections to the Service that lead to Pods that are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
@@ -327,6 +332,7 @@ string_enum! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "string_enum! has no place for #[default]")]
 impl Default for PortState {
     fn default() -> Self {
         Self::Closed

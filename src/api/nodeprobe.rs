@@ -62,6 +62,11 @@ pub struct NodeProbeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_dns: Option<ServiceRef>,
 
+    /// Whether the Service and its endpoints may be dialled from the node's own network namespace.
+    /// They are not if an endpoint's address is not one of its Pod: a node reaches more than a Pod does.
+    #[serde(default)]
+    pub from_node: bool,
+
     /// Client Pods on this node. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]

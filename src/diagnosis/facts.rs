@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::ServiceDiagnosisSpec,
+    api::{NodeFacts, NodeProbeSpec, ServiceDiagnosisSpec},
     objects::{
-        Deployment, EndpointSlice, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service, StatefulSet,
-        matches_labels,
+        Deployment, EndpointSlice, Labels, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service,
+        StatefulSet, matches_labels,
     },
 };
 
@@ -75,6 +75,43 @@ pub struct Facts {
     /// What could not be read, as the right that is missing: "list pods in namespace kube-system".
     #[serde(default)]
     pub unreadable: Vec<Unreadable>,
+    /// Nodes with an agent, and what it reported.
+    #[serde(default)]
+    pub nodes: Vec<NodeReport>,
+    /// Changes when the user wants the agents to look again at once.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub refresh: String,
+}
+
+/// A node with an agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// Name of the node.
+    pub name: String,
+    /// Its labels, by which a diagnosis chooses nodes.
+    #[serde(default)]
+    pub labels: Labels,
+    /// Until when the agent counts as alive without another sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alive_until: Option<Timestamp>,
+    /// What it was asked for this diagnosis, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeReport>,
+}
+
+/// What an agent was asked and what it answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeReport {
+    /// What it was asked.
+    pub asked: NodeProbeSpec,
+    /// Whether the answer is to the present question, not to an earlier one.
+    #[serde(default)]
+    pub is_current: bool,
+    /// The answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Arc<NodeFacts>>,
 }
 
 /// A Namespace that lends its Pods as clients, or does not.
@@ -135,6 +172,8 @@ impl Facts {
             cluster_dns: None,
             other_policy_kinds: Vec::new(),
             unreadable: Vec::new(),
+            nodes: Vec::new(),
+            refresh: String::new(),
         }
     }
 

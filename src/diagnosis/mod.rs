@@ -9,6 +9,7 @@ mod facts;
 mod finding;
 mod link;
 mod near_miss;
+mod plan;
 mod pod_state;
 mod policy;
 mod ports;
@@ -22,8 +23,9 @@ use jiff::Timestamp;
 
 use crate::api::{ConditionStatus, ConditionType, Observation, Reason, RootCause, Summary};
 
-pub use facts::{ClientNamespace, ClusterDns, Facts, Unreadable};
+pub use facts::{ClientNamespace, ClusterDns, Facts, NodeReport, ProbeReport, Unreadable};
 pub use finding::{Finding, Verdict};
+pub use plan::{plan, probe_name};
 pub use ready::NOTHING_BUT_THE_API;
 pub use status::is_same;
 

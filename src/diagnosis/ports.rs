@@ -13,7 +13,7 @@ pub(super) fn judged<'a>(facts: &Facts, service: &'a Service) -> Vec<&'a Service
         .spec
         .ports
         .iter()
-        .filter(|p| wanted.is_empty() || wanted.iter().any(|w| names(w, p)))
+        .filter(|p| wanted.is_empty() || wanted.iter().any(|w| p.is_named_by(w)))
         .collect()
 }
 
@@ -23,7 +23,7 @@ pub(super) fn unlisted<'a>(facts: &'a Facts, service: &Service) -> Vec<&'a PortR
         .spec
         .ports
         .iter()
-        .filter(|w| !service.spec.ports.iter().any(|p| names(w, p)))
+        .filter(|w| !service.spec.ports.iter().any(|p| p.is_named_by(w)))
         .collect();
     unlisted.sort_by_key(|w| text(w));
     unlisted
@@ -34,12 +34,5 @@ pub(super) fn text(port: &PortRef) -> String {
     match port {
         PortRef::Int(number) => number.to_string(),
         PortRef::String(name) => name.clone(),
-    }
-}
-
-fn names(wanted: &PortRef, port: &ServicePort) -> bool {
-    match wanted {
-        PortRef::Int(number) => port.port == *number,
-        PortRef::String(name) => port.name() == name,
     }
 }

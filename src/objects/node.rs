@@ -1,10 +1,10 @@
-//! Node and Namespace: only their metadata matters.
+//! Node and Namespace.
 
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
-use super::Object;
+use super::{Object, null_is_default};
 
 /// A Node.
 #[derive(Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -12,6 +12,51 @@ use super::Object;
 pub struct Node {
     /// Metadata.
     pub metadata: ObjectMeta,
+    /// What there is.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub status: NodeStatus,
+}
+
+/// NodeStatus.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    /// Addresses of the node.
+    #[serde(deserialize_with = "null_is_default")]
+    pub addresses: Vec<NodeAddress>,
+}
+
+/// An address of a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeAddress {
+    /// InternalIP, ExternalIP, Hostname, ...
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// The address.
+    pub address: String,
+}
+
+impl Node {
+    /// Label that names the zone a node is in.
+    const ZONE_LABEL: &'static str = "topology.kubernetes.io/zone";
+
+    /// The zone that the node is in.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.labels().get(Self::ZONE_LABEL).map(String::as_str)
+    }
+
+    /// The addresses under which the cluster reaches the node; it serves node ports there.
+    #[must_use]
+    pub fn internal_ips(&self) -> Vec<std::net::IpAddr> {
+        self.status
+            .addresses
+            .iter()
+            .filter(|a| a.type_ == "InternalIP")
+            .filter_map(|a| a.address.parse().ok())
+            .collect()
+    }
 }
 
 /// A Namespace.

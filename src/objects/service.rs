@@ -198,6 +198,15 @@ impl ServicePort {
         }
     }
 
+    /// Whether a number or name means the port.
+    #[must_use]
+    pub fn is_named_by(&self, wanted: &crate::api::PortRef) -> bool {
+        match wanted {
+            crate::api::PortRef::Int(number) => self.port == *number,
+            crate::api::PortRef::String(name) => self.name() == name,
+        }
+    }
+
     /// How people write the port: `http (80/TCP)` or `80/TCP`.
     #[must_use]
     pub fn describe(&self) -> String {

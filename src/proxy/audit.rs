@@ -270,3 +270,22 @@ fn can_be_from(rule: &Rule, sender: Sender) -> bool {
         _ => true,
     })
 }
+
+/// Whether rules take packets to the Service's addresses anywhere, be it to be refused: two sets of
+/// rules that do so get in each other's way.
+///
+/// # Errors
+/// When the rules cannot be read or understood.
+pub fn holds(rules: &dyn Ruleset, expected: &ExpectedPort) -> Result<bool, ReadError> {
+    for destination in &expected.destinations {
+        let held = match rules.layout() {
+            Layout::Iptables => iptables::held(rules, expected.family, destination)?,
+            Layout::Nftables => nftables::held(rules, expected.family, destination)?,
+        };
+        let takes = !held.inside.endpoints.is_empty() || held.refusal.is_some();
+        if held.unhooked.is_none() && takes {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -16,7 +16,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use audit::{Gap, RuleFault, audit, hairpin_is_masqueraded};
+pub use audit::{Gap, RuleFault, audit, hairpin_is_masqueraded, holds};
 pub use expected::{Destination, ExpectedPort, Purpose, Traffic, Vantage, expected};
 pub use rules::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict};
 

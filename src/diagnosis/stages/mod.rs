@@ -8,6 +8,8 @@ mod network_policy_allows;
 mod pods_healthy;
 mod service_exists;
 
+pub(super) use network_policy_allows::shut_out;
+
 use super::{Facts, Finding, Verdict};
 use crate::api::{ConditionType as C, Reason};
 

@@ -92,6 +92,19 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     with_other_kinds(facts, finding)
 }
 
+/// Whether the policies keep a Pod from any endpoint at a port that clients use. Such a Pod is no client:
+/// that it does not get through is what somebody wanted.
+pub(in super::super) fn shut_out(facts: &Facts, pod: &Pod) -> bool {
+    let Some(service) = facts.service.as_deref() else {
+        return false;
+    };
+    let scene = Scene::new(facts, service, &[pod], Role::Candidate);
+    ports::judged(facts, service).iter().any(|port| {
+        let targets = scene.targets_of(port);
+        scene.clients.iter().any(|c| scene.ways(c, &targets).denied > 0)
+    })
+}
+
 /// Policies of other kinds are not judged; the reader has to know that there may be some.
 fn with_other_kinds(facts: &Facts, mut finding: Finding) -> Finding {
     if !facts.other_policy_kinds.is_empty() {

@@ -1,0 +1,229 @@
+//! What the agent reads from the API server and writes to it: Services and EndpointSlices, its own Node,
+//! the facts, and the Lease that says it is alive. It never reads Pods.
+
+use std::{net::SocketAddr, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time},
+};
+use kube::{
+    Api, Client,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::round::{ClusterDns, Subject};
+use crate::{
+    api::{FIELD_MANAGER_AGENT, NodeFacts, NodeProbe, NodeProbeSpec},
+    objects::{EndpointSlice, Node, Object, Service},
+};
+
+/// An API server that takes longer is as good as away.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the Lease is renewed, and how long it lasts: three renewals may fail.
+pub const LEASE_RENEWAL: Duration = Duration::from_secs(10);
+const LEASE_SECONDS: i32 = 40;
+
+/// Label of the agents' Leases.
+pub const LEASE_LABEL: (&str, &str) = ("app.kubernetes.io/component", "svcdiag-agent");
+
+/// Why the API server did not help.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It said no.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was tried.
+        what: String,
+        /// What it said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// It said nothing.
+    #[error("{what}: the API server did not answer in {} seconds", PATIENCE.as_secs())]
+    TimedOut {
+        /// What was tried.
+        what: String,
+    },
+}
+
+/// The API server, as the agent of one node uses it.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+    node: String,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// The API server behind a client.
+    #[must_use]
+    pub fn new(client: Client, node: impl Into<String>) -> Self {
+        Self {
+            client,
+            node: node.into(),
+        }
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// What the API says of the Service of a NodeProbe, and of the node.
+    ///
+    /// # Errors
+    /// When the API server does not answer, or not with what was asked for.
+    pub async fn subject(&self, namespace: &str, spec: &NodeProbeSpec) -> Result<Subject, Error> {
+        let (service, slices, dns, node) = tokio::try_join!(
+            self.service(namespace, &spec.service_name),
+            self.slices(namespace, &spec.service_name),
+            self.dns(spec),
+            self.node(),
+        )?;
+        Ok(Subject {
+            service,
+            slices,
+            dns,
+            node_ips: node.as_ref().map(Node::internal_ips).unwrap_or_default(),
+            zone: node.as_ref().and_then(|n| n.zone().map(str::to_owned)),
+        })
+    }
+
+    async fn service(&self, namespace: &str, name: &str) -> Result<Option<Service>, Error> {
+        let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
+        let what = format!("reading Service {namespace}/{name}");
+        timed(what, api.get_opt(name)).await
+    }
+
+    async fn slices(&self, namespace: &str, service: &str) -> Result<Vec<EndpointSlice>, Error> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
+        let of_service = ListParams::default().labels(&format!("{}={service}", EndpointSlice::SERVICE_LABEL));
+        let what = format!("listing EndpointSlices of {namespace}/{service}");
+        Ok(timed(what, api.list(&of_service)).await?.items)
+    }
+
+    async fn node(&self) -> Result<Option<Node>, Error> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        timed(format!("reading Node {}", self.node), api.get_opt(&self.node)).await
+    }
+
+    /// Addresses of cluster DNS and of its ready endpoints, for questions over UDP.
+    async fn dns(&self, spec: &NodeProbeSpec) -> Result<Option<ClusterDns>, Error> {
+        let Some(of) = &spec.cluster_dns else {
+            return Ok(None);
+        };
+        let Some(service) = self.service(&of.namespace, &of.name).await? else {
+            return Ok(None);
+        };
+        let slices = self.slices(&of.namespace, &of.name).await?;
+        let is_dns = |protocol: &str, port: i32| protocol == "UDP" && port == 53;
+        let Some(port) = service.spec.ports.iter().find(|p| is_dns(p.protocol(), p.port)) else {
+            return Ok(None);
+        };
+        let addresses = service.cluster_ips().into_iter().filter_map(|ip| ip.parse().ok());
+        let mut endpoints = Vec::new();
+        for slice in &slices {
+            let number = slice
+                .ports
+                .iter()
+                .find(|p| p.name() == port.name() && p.protocol() == "UDP")
+                .and_then(|p| u16::try_from(p.port?).ok());
+            let Some(number) = number else { continue };
+            let ready = slice.endpoints.iter().filter(|e| e.is_ready());
+            let ips = ready.filter_map(|e| e.addresses.first()?.parse().ok());
+            endpoints.extend(ips.map(|ip| SocketAddr::new(ip, number)));
+        }
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        Ok(Some(ClusterDns {
+            addresses: addresses.map(|ip| SocketAddr::new(ip, 53)).collect(),
+            endpoints,
+        }))
+    }
+
+    /// Writes down what was seen.
+    ///
+    /// # Errors
+    /// When the API server does not answer or refuses.
+    pub async fn report(&self, probe: &NodeProbe, facts: &NodeFacts, now: Timestamp) -> Result<(), Error> {
+        let (namespace, name) = (probe.namespace(), probe.name());
+        let api: Api<NodeProbe> = Api::namespaced(self.client.clone(), namespace);
+        let patch = json!({
+            "apiVersion": "svcdiag.dev/v1alpha1",
+            "kind": "NodeProbe",
+            "metadata": { "name": name, "uid": probe.metadata.uid },
+            "status": {
+                "observedGeneration": probe.metadata.generation,
+                "observedTime": Time(now),
+                "agentVersion": env!("CARGO_PKG_VERSION"),
+                "facts": facts,
+            },
+        });
+        let params = PatchParams::apply(FIELD_MANAGER_AGENT).force();
+        let patch = Patch::Apply(&patch);
+        let what = format!("writing NodeProbe {namespace}/{name}");
+        timed(what, api.patch_status(name, &params, &patch)).await?;
+        Ok(())
+    }
+
+    /// Says that the agent is alive.
+    ///
+    /// # Errors
+    /// When the API server does not answer or refuses.
+    pub async fn renew_lease(&self, namespace: &str, now: Timestamp) -> Result<(), Error> {
+        let name = lease_name(&self.node);
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                labels: Some([(LEASE_LABEL.0.to_owned(), LEASE_LABEL.1.to_owned())].into()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.node.clone()),
+                lease_duration_seconds: Some(LEASE_SECONDS),
+                renew_time: Some(MicroTime(now)),
+                ..LeaseSpec::default()
+            }),
+        };
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
+        let params = PatchParams::apply(FIELD_MANAGER_AGENT).force();
+        let patch = Patch::Apply(&lease);
+        let what = format!("renewing Lease {namespace}/{name}");
+        timed(what, api.patch(&name, &params, &patch)).await?;
+        Ok(())
+    }
+}
+
+/// Name of the Lease of the agent on a node.
+#[must_use]
+pub fn lease_name(node: &str) -> String {
+    format!("svcdiag-agent-{node}")
+}
+
+/// The client tries again by itself and for long; a round has not so much time.
+async fn timed<T: DeserializeOwned>(
+    what: String,
+    call: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(source)) => Err(Error::Api {
+            what,
+            source: Box::new(source),
+        }),
+        Err(_) => Err(Error::TimedOut { what }),
+    }
+}

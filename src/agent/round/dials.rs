@@ -1,0 +1,154 @@
+//! A dial with its attempts, and the tally of many.
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    agent::{
+        dial::Dial,
+        http::{Got, get},
+        netns::Netns,
+    },
+    api::{Answer, DialCount, DialFailure, DialPath, HttpProbe},
+    objects::Service,
+    proxy::Protocol,
+};
+
+use super::Round;
+
+/// Attempts of one dial begin so long after one another.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
+
+/// How many dials were made and failed, and the failures.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub counts: Vec<DialCount>,
+    pub failures: Vec<DialFailure>,
+}
+
+impl Tally {
+    /// Counts a dial.
+    pub fn count(
+        &mut self,
+        from: Option<&str>,
+        path: DialPath,
+        port: &str,
+        family: String,
+        same_node: Option<bool>,
+        failure: Option<DialFailure>,
+    ) {
+        let known = self.counts.iter_mut().find(|c| {
+            c.from.as_deref() == from
+                && c.path == path
+                && c.port == port
+                && c.family == family
+                && c.same_node == same_node
+        });
+        let failed = u32::from(failure.is_some());
+        match known {
+            Some(count) => {
+                count.made += 1;
+                count.failed += failed;
+            }
+            None => self.counts.push(DialCount {
+                from: from.map(str::to_owned),
+                path,
+                port: port.to_owned(),
+                family,
+                same_node,
+                made: 1,
+                failed,
+            }),
+        }
+        self.failures.extend(failure);
+    }
+}
+
+impl Round<'_> {
+    /// How long one attempt may take.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(u64::from(self.spec.probe.timeout_seconds))
+    }
+
+    /// Dials until somebody answers, at most as often as the probe asks for. Says what is more to be told.
+    pub(super) async fn dial(
+        &self,
+        netns: &Netns,
+        protocol: Protocol,
+        target: SocketAddr,
+        http: Option<&HttpProbe>,
+    ) -> io::Result<(Answer, Option<String>)> {
+        let attempts = self.spec.probe.attempts.max(1);
+        let mut attempt = 1;
+        loop {
+            let begun = Instant::now();
+            let outcome = self.attempt(netns, protocol, target, http).await?;
+            if outcome.0 == Answer::Accepted || attempt >= attempts {
+                return Ok(outcome);
+            }
+            attempt += 1;
+            tokio::time::sleep(BETWEEN_ATTEMPTS.saturating_sub(begun.elapsed())).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        netns: &Netns,
+        protocol: Protocol,
+        target: SocketAddr,
+        http: Option<&HttpProbe>,
+    ) -> io::Result<(Answer, Option<String>)> {
+        let _permit = self.node.dials.acquire().await.map_err(io::Error::other)?;
+        let dialled = Dial::start(netns, protocol, target)?
+            .finish(self.patience())
+            .await?;
+        let by = dialled.offender.map(|offender| format!("by {offender}"));
+        match http {
+            Some(http) if dialled.answer == Answer::Accepted => Ok(self.speak(netns, target, http).await),
+            _ => Ok((dialled.answer, by)),
+        }
+    }
+
+    /// Speaks HTTP where somebody has answered.
+    pub(super) async fn speak(
+        &self,
+        netns: &Netns,
+        target: SocketAddr,
+        http: &HttpProbe,
+    ) -> (Answer, Option<String>) {
+        match get(netns, target, &http.path, self.patience()).await {
+            Got::Answer(status, _) if is_expected(http, status) => (Answer::Accepted, None),
+            Got::Answer(status, _) => (Answer::Unexpected, Some(format!("HTTP status {status}"))),
+            Got::Silent => (
+                Answer::Unexpected,
+                Some("no answer to an HTTP request".to_owned()),
+            ),
+            Got::NotConnected(error) => (Answer::TimedOut, Some(error.to_string())),
+        }
+    }
+
+    /// The HTTP request for a Service port, if one is to be made.
+    pub(super) fn http_for(&self, service: &Service, port: &str) -> Option<&HttpProbe> {
+        let http = self.spec.probe.http.as_ref()?;
+        let named = service
+            .spec
+            .ports
+            .iter()
+            .find(|p| format!("{}/{}", p.port, p.protocol()) == port)?;
+        let is_meant = http.port.as_ref().is_none_or(|wanted| named.is_named_by(wanted));
+        // Without TLS of its own the agent can tell of such a port only whether it answers.
+        let is_plain = http.scheme == crate::api::HttpScheme::HTTP;
+        (is_meant && is_plain && named.protocol() == "TCP").then_some(http)
+    }
+}
+
+fn is_expected(http: &HttpProbe, status: u16) -> bool {
+    if http.expected_statuses.is_empty() {
+        (200..400).contains(&status)
+    } else {
+        http.expected_statuses.contains(&status)
+    }
+}

@@ -1,0 +1,195 @@
+//! The endpoints dialled past the Service: those on the node from the node itself, all from the clients.
+
+use futures::future::join_all;
+
+use super::{MAX_FAILURES, Memory, Ready, Round, SECOND_LOOK, dials::Tally, family, ready};
+use crate::{
+    agent::{netns::Netns, sockets},
+    api::{Answer, DialFailure, DialPath, ListeningSocket, PodListeners},
+};
+
+/// Endpoints that are dialled in one round; of more a window moves on with every round.
+const MAX_ENDPOINTS: usize = 50;
+
+/// A dial to be made.
+struct Planned<'a> {
+    from: Option<&'a str>,
+    netns: &'a Netns,
+    to: &'a Ready,
+}
+
+pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Tally {
+    let endpoints = window(ready(round, round.subject), memory);
+    let planned = plan(round, &endpoints);
+    let mut tally = Tally::default();
+    let first = dial_all(round, &planned).await;
+    let failing: Vec<usize> = failing(&first);
+    let mut second = Vec::new();
+    let mut still_ready = Vec::new();
+    if !failing.is_empty() {
+        tokio::time::sleep(SECOND_LOOK).await;
+        if let Some(subject) = round.read_again().await {
+            still_ready = ready(round, &subject);
+            let again: Vec<&Planned<'_>> = failing.iter().filter_map(|i| planned.get(*i)).collect();
+            second = join_all(again.iter().map(|p| dial(round, p))).await;
+        }
+    }
+    for (index, (planned, outcome)) in planned.iter().zip(&first).enumerate() {
+        let Some((answer, _)) = outcome else { continue };
+        let mut failure = None;
+        if *answer != Answer::Accepted {
+            // It counts if the endpoint is still ready and the second look fails as well.
+            let position = failing.iter().position(|i| *i == index);
+            let confirmed = position.and_then(|p| second.get(p)).and_then(Option::as_ref);
+            match confirmed {
+                Some((answer, detail)) if *answer != Answer::Accepted && still_ready.contains(planned.to) => {
+                    failure = Some(DialFailure {
+                        from: planned.from.map(str::to_owned),
+                        path: DialPath::Endpoint,
+                        port: planned.to.port.clone(),
+                        target: planned.to.address.to_string(),
+                        endpoint: Some(planned.to.address.to_string()),
+                        same_node: Some(planned.to.is_local),
+                        same_bridge: false,
+                        answer: *answer,
+                        detail: detail.clone(),
+                    });
+                }
+                Some((Answer::Accepted, _)) => {}
+                // Gone, or not looked at again: nothing is known.
+                _ => continue,
+            }
+        }
+        tally.count(
+            planned.from,
+            DialPath::Endpoint,
+            &planned.to.port,
+            family(planned.to.address),
+            Some(planned.to.is_local),
+            failure,
+        );
+    }
+    tally
+}
+
+fn failing(outcomes: &[Option<(Answer, Option<String>)>]) -> Vec<usize> {
+    outcomes
+        .iter()
+        .enumerate()
+        .filter(|(_, outcome)| {
+            outcome
+                .as_ref()
+                .is_some_and(|(answer, _)| *answer != Answer::Accepted)
+        })
+        .map(|(index, _)| index)
+        .collect()
+}
+
+/// Local endpoints first, then a window that moves on.
+fn window(mut endpoints: Vec<Ready>, memory: &Memory) -> Vec<Ready> {
+    if endpoints.len() <= MAX_ENDPOINTS {
+        return endpoints;
+    }
+    let (mut chosen, others): (Vec<Ready>, Vec<Ready>) = endpoints.drain(..).partition(|e| e.is_local);
+    chosen.truncate(MAX_ENDPOINTS);
+    let room = MAX_ENDPOINTS - chosen.len();
+    let mut start = memory
+        .window
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let count = others.len().max(1);
+    chosen.extend(others.into_iter().cycle().skip(*start % count).take(room));
+    *start = (*start + room) % count;
+    chosen
+}
+
+fn plan<'a>(round: &'a Round<'a>, endpoints: &'a [Ready]) -> Vec<Planned<'a>> {
+    let mut all = Vec::new();
+    for to in endpoints {
+        if to.is_local && round.spec.from_node {
+            all.push(Planned {
+                from: None,
+                netns: &round.node.netns,
+                to,
+            });
+        }
+        for client in &round.clients {
+            let itself = client.pod.ips.iter().any(|ip| *ip == to.address.ip().to_string());
+            if !itself && (!client.pod.host_network || round.spec.from_node) {
+                all.push(Planned {
+                    from: Some(&client.key),
+                    netns: &client.netns,
+                    to,
+                });
+            }
+        }
+    }
+    all
+}
+
+async fn dial_all(round: &Round<'_>, planned: &[Planned<'_>]) -> Vec<Option<(Answer, Option<String>)>> {
+    join_all(planned.iter().map(|p| dial(round, p))).await
+}
+
+async fn dial(round: &Round<'_>, planned: &Planned<'_>) -> Option<(Answer, Option<String>)> {
+    let service = round.subject.service.as_ref()?;
+    let http = round.http_for(service, &planned.to.port);
+    let outcome = round
+        .dial(planned.netns, planned.to.protocol, planned.to.address, http)
+        .await;
+    outcome
+        .inspect_err(|error| {
+            round.problem(format!("{} could not be dialled: {error}.", planned.to.address));
+        })
+        .ok()
+}
+
+/// What listens in the Pods of the node that refused a dial, unless their sockets are in a machine of
+/// their own.
+pub(super) fn listeners(round: &Round<'_>, failures: &[DialFailure]) -> Vec<PodListeners> {
+    let refused: Vec<&str> = failures
+        .iter()
+        .filter(|f| f.answer == Answer::Refused)
+        .filter_map(|f| f.endpoint.as_deref())
+        .collect();
+    let is_refusing = |ips: &[String]| {
+        ips.iter().any(|ip| {
+            refused.iter().any(|endpoint| {
+                let host = endpoint.rsplit_once(':').map_or(*endpoint, |(host, _)| host);
+                host.trim_matches(['[', ']']) == ip
+            })
+        })
+    };
+    let mut all = Vec::new();
+    for endpoint in &round.endpoints {
+        if !is_refusing(&endpoint.pod.ips) || endpoint.pod.runtime_class.is_some() {
+            continue;
+        }
+        let Some(pid) = endpoint.pids.first() else {
+            continue;
+        };
+        match sockets::listeners(*pid) {
+            Ok(found) => all.push(PodListeners {
+                pod: endpoint.key.clone(),
+                ips: endpoint.pod.ips.clone(),
+                sockets: found
+                    .iter()
+                    .take(32)
+                    .map(|l| ListeningSocket {
+                        protocol: l.protocol.to_string(),
+                        address: l.address.ip().to_string(),
+                        port: l.address.port(),
+                    })
+                    .collect(),
+            }),
+            Err(error) => {
+                round.problem(format!(
+                    "The sockets of Pod {} could not be listed: {error}.",
+                    endpoint.key
+                ));
+            }
+        }
+    }
+    all.truncate(MAX_FAILURES);
+    all
+}

@@ -1,0 +1,318 @@
+//! One round: everything that is looked at for one NodeProbe, in parallel.
+//!
+//! Each look is one file. A failure is looked at a second time, three seconds later and against
+//! EndpointSlices read anew, before it is written down; what could not be looked at becomes a problem,
+//! never a failure.
+
+mod dials;
+mod direct;
+mod hairpin;
+mod names;
+mod proxy;
+mod rules;
+mod service;
+mod stale;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Semaphore;
+
+use super::{cluster::Cluster, kubeproxy, netns::Netns, pods, settings};
+use crate::{
+    api::{DialPath, Hairpin, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
+    objects::{Endpoint, EndpointSlice, Object, Service},
+    proxy::{IpFamily, Protocol, Vantage},
+};
+
+/// A failure counts only if a second look, so much later, fails as well.
+const SECOND_LOOK: Duration = Duration::from_secs(3);
+
+/// Most entries that a list of a NodeProbe takes.
+const MAX_FAILURES: usize = 32;
+const MAX_PROBLEMS: usize = 16;
+
+/// The node that is looked at.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its network namespace.
+    pub netns: Netns,
+    /// Dials under way on the node, of all probes together.
+    pub dials: Semaphore,
+}
+
+/// What the API says of the Service and of the node.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    /// The Service; absent when there is none.
+    pub service: Option<Service>,
+    /// Its EndpointSlices.
+    pub slices: Vec<EndpointSlice>,
+    /// Addresses of cluster DNS, and of its ready endpoints.
+    pub dns: Option<ClusterDns>,
+    /// The node's addresses in the cluster.
+    pub node_ips: Vec<IpAddr>,
+    /// The node's zone.
+    pub zone: Option<String>,
+}
+
+/// Where cluster DNS answers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterDns {
+    /// Its Service's addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// Its ready endpoints.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// What is remembered of a NodeProbe from one round to the next.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The last look at kube-proxy that was long enough ago to compare with, and what came of it.
+    kube_proxy: Mutex<Option<kubeproxy::Look>>,
+    /// Tracked connections that may lead nowhere.
+    suspects: Mutex<stale::Suspects>,
+    /// Where the window of endpoints begins.
+    window: Mutex<usize>,
+    /// What came of the last hairpin, for which API objects, and when.
+    hairpins: Mutex<Option<(String, Instant, Vec<Hairpin>)>>,
+}
+
+/// A client Pod, or an endpoint's Pod, on the node.
+struct LocalPod<'a> {
+    pod: &'a ProbePod,
+    /// As namespace/name.
+    key: String,
+    netns: Netns,
+    pids: Vec<i32>,
+}
+
+/// An endpoint that takes traffic.
+#[derive(Clone, Debug, PartialEq)]
+struct Ready {
+    address: SocketAddr,
+    protocol: Protocol,
+    /// The Service port, as number/protocol.
+    port: String,
+    is_local: bool,
+}
+
+/// What all looks of a round share.
+struct Round<'a> {
+    node: &'a Node,
+    spec: &'a NodeProbeSpec,
+    namespace: &'a str,
+    subject: &'a Subject,
+    cluster: &'a Cluster,
+    clients: Vec<LocalPod<'a>>,
+    endpoints: Vec<LocalPod<'a>>,
+    problems: Mutex<Vec<String>>,
+}
+
+/// Looks at everything that a NodeProbe asks for.
+pub async fn look(
+    node: &Node,
+    namespace: &str,
+    spec: &NodeProbeSpec,
+    subject: &Subject,
+    cluster: &Cluster,
+    memory: &Memory,
+) -> NodeFacts {
+    let mut round = Round {
+        node,
+        spec,
+        namespace,
+        subject,
+        cluster,
+        clients: Vec::new(),
+        endpoints: Vec::new(),
+        problems: Mutex::default(),
+    };
+    round.find_pods();
+    let drops_before = settings::reverse_path_drops(&node.netns).ok();
+    let (kube_proxy, direct, service, names, hairpins) = tokio::join!(
+        proxy::look(&round, memory),
+        direct::look(&round, memory),
+        service::look(&round),
+        names::look(&round),
+        hairpin::look(&round, memory),
+    );
+    let rules = rules::look(&round, kube_proxy.mode.as_deref()).await;
+    let listeners = direct::listeners(&round, &direct.failures);
+    let mut facts = NodeFacts {
+        slices: versions(&subject.slices),
+        listeners,
+        kube_proxy: Some(kube_proxy),
+        rules,
+        stale_connections: stale::look(&round, memory),
+        hairpins,
+        settings: round.settings(drops_before),
+        ..NodeFacts::default()
+    };
+    (facts.resolvers, facts.dns_servers) = names;
+    for tally in [direct, service] {
+        facts.dials.extend(tally.counts);
+        facts.failures.extend(tally.failures);
+    }
+    facts.probes_made = facts.dials.iter().map(|d| d.made).sum();
+    facts.probes_failed = facts.dials.iter().map(|d| d.failed).sum();
+    // Of each way some failures are kept, so that a flood of one does not hide the other.
+    facts.failures = mixed(facts.failures);
+    facts.problems = round.problems.into_inner().unwrap_or_default();
+    facts.problems.sort();
+    facts.problems.dedup();
+    facts.problems.truncate(MAX_PROBLEMS);
+    facts
+}
+
+fn mixed(failures: Vec<crate::api::DialFailure>) -> Vec<crate::api::DialFailure> {
+    let (mut direct, mut through): (Vec<_>, Vec<_>) =
+        failures.into_iter().partition(|f| f.path == DialPath::Endpoint);
+    let spare = MAX_FAILURES.saturating_sub(through.len()).max(MAX_FAILURES / 2);
+    direct.truncate(spare);
+    through.truncate(MAX_FAILURES - direct.len());
+    direct.extend(through);
+    direct
+}
+
+fn versions(slices: &[EndpointSlice]) -> Vec<SliceVersion> {
+    let mut versions: Vec<SliceVersion> = slices
+        .iter()
+        .map(|slice| SliceVersion {
+            name: slice.name().to_owned(),
+            resource_version: slice.metadata.resource_version.clone().unwrap_or_default(),
+        })
+        .collect();
+    versions.sort_by(|a, b| a.name.cmp(&b.name));
+    versions.truncate(100);
+    versions
+}
+
+impl<'a> Round<'a> {
+    /// Finds the network namespaces of the Pods; those that have none here become problems.
+    fn find_pods(&mut self) {
+        let processes = match pods::processes() {
+            Ok(processes) => processes,
+            Err(error) => {
+                self.problem(format!("The processes of the node could not be listed: {error}."));
+                HashMap::new()
+            }
+        };
+        self.clients = self.local(&self.spec.clients, &processes);
+        self.endpoints = self.local(&self.spec.endpoints, &processes);
+    }
+
+    fn local(&self, pods: &'a [ProbePod], processes: &HashMap<String, Vec<i32>>) -> Vec<LocalPod<'a>> {
+        pods.iter()
+            .filter_map(|pod| {
+                let pids = processes.get(&pod.uid).cloned().unwrap_or_default();
+                let ips: Vec<IpAddr> = pod.ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+                let netns = if pod.host_network {
+                    Ok(self.node.netns.clone())
+                } else {
+                    pods::network_namespace(&pod.uid, &pids, &ips)
+                };
+                match netns {
+                    Ok(netns) => Some(LocalPod {
+                        pod,
+                        key: format!("{}/{}", pod.namespace, pod.name),
+                        netns,
+                        pids,
+                    }),
+                    Err(error) => {
+                        self.problem(format!(
+                            "Pod {}/{} was not used: {error}.",
+                            pod.namespace, pod.name
+                        ));
+                        None
+                    }
+                }
+            })
+            .collect()
+    }
+
+    fn problem(&self, what: String) {
+        let mut problems = self
+            .problems
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        problems.push(what);
+    }
+
+    fn vantage(&self) -> Vantage<'_> {
+        Vantage {
+            node: &self.node.name,
+            zone: self.subject.zone.as_deref(),
+        }
+    }
+
+    fn settings(&self, drops_before: Option<u64>) -> crate::api::NodeSettings {
+        let mut read = settings::read(&self.node.netns).unwrap_or_default();
+        let after = settings::reverse_path_drops(&self.node.netns).ok();
+        read.reverse_path_drops = drops_before.zip(after).map(|(before, after)| after > before);
+        read
+    }
+
+    /// The API's word of the present moment, for a second look.
+    async fn read_again(&self) -> Option<Subject> {
+        match self.cluster.subject(self.namespace, self.spec).await {
+            Ok(subject) => Some(subject),
+            Err(error) => {
+                self.problem(format!("The EndpointSlices could not be read again: {error}."));
+                None
+            }
+        }
+    }
+
+    /// Whether a Service port is to be tried.
+    fn is_asked(&self, port: &crate::objects::ServicePort) -> bool {
+        self.spec.ports.is_empty() || self.spec.ports.iter().any(|wanted| port.is_named_by(wanted))
+    }
+}
+
+/// The endpoints of the asked ports that take traffic.
+fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
+    let Some(service) = &subject.service else {
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    for port in service.spec.ports.iter().filter(|p| round.is_asked(p)) {
+        let Some(protocol) = Protocol::parse(port.protocol()) else {
+            continue;
+        };
+        for slice in &subject.slices {
+            let number = slice
+                .ports
+                .iter()
+                .find(|p| p.name() == port.name() && p.protocol() == port.protocol())
+                .and_then(|p| u16::try_from(p.port?).ok());
+            let Some(number) = number else { continue };
+            for endpoint in slice.endpoints.iter().filter(|e| e.is_ready()) {
+                let Some(ip) = address(endpoint) else { continue };
+                all.push(Ready {
+                    address: SocketAddr::new(ip, number),
+                    protocol,
+                    port: format!("{}/{}", port.port, port.protocol()),
+                    is_local: endpoint.node_name.as_deref() == Some(&round.node.name),
+                });
+            }
+        }
+    }
+    all.sort_by(|a, b| (&a.port, a.address).cmp(&(&b.port, b.address)));
+    all.dedup();
+    all
+}
+
+fn address(endpoint: &Endpoint) -> Option<IpAddr> {
+    endpoint.addresses.first()?.parse().ok()
+}
+
+fn family(address: SocketAddr) -> String {
+    IpFamily::of(address.ip()).to_string()
+}

@@ -1,0 +1,250 @@
+//! The Service's names, as the clients resolve them, and the DNS servers one by one.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures::future::join_all;
+
+use super::{LocalPod, Round, SECOND_LOOK};
+use crate::{
+    agent::{
+        dns::{Reply, ask},
+        netns::Netns,
+        resolv::ResolvConf,
+        rootfs,
+    },
+    api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
+    proxy::IpFamily,
+};
+
+const PORT: u16 = 53;
+/// Resolvers wait five seconds for a server; a cluster's answers in one.
+const PATIENCE: Duration = Duration::from_secs(2);
+const TRIES: usize = 2;
+const MAX_SERVERS: usize = 32;
+
+pub(super) async fn look(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
+    // A question before there is a Service would plant the answer that there is none.
+    if round.subject.service.is_none() {
+        return (Vec::new(), Vec::new());
+    }
+    let domain = domain(round);
+    let resolvers = join_all(
+        round
+            .clients
+            .iter()
+            .map(|client| resolver(round, client, &domain)),
+    );
+    let servers = servers(round, &domain);
+    let (resolvers, mut servers) = tokio::join!(resolvers, servers);
+    servers.truncate(MAX_SERVERS);
+    (resolvers.into_iter().flatten().collect(), servers)
+}
+
+/// The domain of the cluster's names, by the first client whose search list tells.
+fn domain(round: &Round<'_>) -> String {
+    if let Some(domain) = &round.spec.cluster_domain {
+        return domain.trim_matches('.').to_owned();
+    }
+    let found = round.clients.iter().find_map(|client| {
+        let (conf, _) = conf(client).ok()?;
+        conf.search
+            .iter()
+            .find_map(|suffix| suffix.trim_matches('.').strip_prefix("svc.").map(str::to_owned))
+    });
+    found.unwrap_or_else(|| "cluster.local".to_owned())
+}
+
+fn conf(client: &LocalPod<'_>) -> std::io::Result<(ResolvConf, CLibrary)> {
+    let pid = client
+        .pids
+        .first()
+        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "it has no process"))?;
+    // The pause container comes first and has no resolv.conf of interest; all share the file.
+    let text = client
+        .pids
+        .iter()
+        .find_map(|pid| rootfs::read(*pid, "/etc/resolv.conf").ok())
+        .map_or_else(|| rootfs::read(*pid, "/etc/resolv.conf"), Ok)?;
+    let library = client
+        .pids
+        .iter()
+        .filter_map(|pid| rootfs::libc_of(*pid).ok())
+        .find(|library| *library != CLibrary::Unknown)
+        .unwrap_or(CLibrary::Unknown);
+    Ok((ResolvConf::parse(&text), library))
+}
+
+async fn resolver(round: &Round<'_>, client: &LocalPod<'_>, domain: &str) -> Option<Resolver> {
+    let (conf, library) = conf(client)
+        .inspect_err(|error| {
+            round.problem(format!(
+                "resolv.conf of Pod {} could not be read: {error}.",
+                client.key
+            ));
+        })
+        .ok()?;
+    let service = &round.spec.service_name;
+    let names = [
+        service.clone(),
+        format!("{service}.{}", round.namespace),
+        format!("{service}.{}.svc.{domain}", round.namespace),
+        "kubernetes.default".to_owned(),
+    ];
+    let lookups = join_all(names.iter().map(|name| {
+        let is_control = name == "kubernetes.default";
+        lookup(round, client, &conf, library, name, !is_control && is_v6(round))
+    }))
+    .await;
+    Some(Resolver {
+        pod: client.key.clone(),
+        servers: conf.servers.iter().take(4).map(ToString::to_string).collect(),
+        search: conf.search.iter().take(32).cloned().collect(),
+        ndots: conf.ndots,
+        c_library: library,
+        lookups: lookups.into_iter().collect::<Option<Vec<Lookup>>>()?,
+    })
+}
+
+/// Whether the Service has IPv6 addresses only.
+fn is_v6(round: &Round<'_>) -> bool {
+    let families = round.subject.service.as_ref().map(|s| s.spec.ip_families.clone());
+    families.is_some_and(|f| f.first().is_some_and(|first| first == "IPv6"))
+}
+
+/// Resolves a name as the client would, a second time where it is not found.
+async fn lookup(
+    round: &Round<'_>,
+    client: &LocalPod<'_>,
+    conf: &ResolvConf,
+    library: CLibrary,
+    name: &str,
+    ipv6: bool,
+) -> Option<Lookup> {
+    let first = resolve(round, client, conf, library, name, ipv6).await?;
+    if first.result == LookupResult::Found {
+        return Some(first);
+    }
+    tokio::time::sleep(SECOND_LOOK).await;
+    resolve(round, client, conf, library, name, ipv6).await
+}
+
+async fn resolve(
+    round: &Round<'_>,
+    client: &LocalPod<'_>,
+    conf: &ResolvConf,
+    library: CLibrary,
+    name: &str,
+    ipv6: bool,
+) -> Option<Lookup> {
+    let lookup = |result, mut addresses: Vec<String>, ttl_seconds| {
+        addresses.truncate(16);
+        Lookup {
+            name: name.to_owned(),
+            result,
+            addresses,
+            ttl_seconds,
+        }
+    };
+    let (mut result, mut ttl) = (LookupResult::TimedOut, 0);
+    for candidate in conf.candidates(name, library) {
+        match ask_in_turn(round, &client.netns, conf, &candidate, ipv6).await? {
+            Reply::Addresses(addresses, ttl) => {
+                let addresses = addresses.iter().map(ToString::to_string).collect();
+                return Some(lookup(LookupResult::Found, addresses, ttl));
+            }
+            Reply::NotFound(seconds) => {
+                result = LookupResult::NotFound;
+                ttl = ttl.max(seconds);
+            }
+            // A resolver that cannot tell whether a name exists does not go on to others.
+            Reply::Failed(_) => return Some(lookup(LookupResult::Failed, Vec::new(), 0)),
+            Reply::TimedOut | Reply::Refused => return Some(lookup(LookupResult::TimedOut, Vec::new(), 0)),
+        }
+    }
+    Some(lookup(result, Vec::new(), ttl))
+}
+
+/// Asks the client's servers one after the other until one answers, twice round.
+async fn ask_in_turn(
+    round: &Round<'_>,
+    netns: &Netns,
+    conf: &ResolvConf,
+    name: &str,
+    ipv6: bool,
+) -> Option<Reply> {
+    let mut last = Reply::TimedOut;
+    for _ in 0..TRIES {
+        for server in &conf.servers {
+            let reply = ask(netns, SocketAddr::new(*server, PORT), name, ipv6, PATIENCE)
+                .await
+                .inspect_err(|error| {
+                    round.problem(format!("DNS server {server} could not be asked: {error}."))
+                })
+                .ok()?;
+            match reply {
+                Reply::Addresses(..) | Reply::NotFound(_) => return Some(reply),
+                other => last = other,
+            }
+        }
+    }
+    Some(last)
+}
+
+/// Each server of each client and each endpoint of cluster DNS, and cluster DNS from the node.
+async fn servers(round: &Round<'_>, domain: &str) -> Vec<DnsServer> {
+    let name = format!("{}.{}.svc.{domain}.", round.spec.service_name, round.namespace);
+    let control = format!("kubernetes.default.svc.{domain}.");
+    let mut questions: Vec<(Option<&LocalPod<'_>>, &Netns, SocketAddr, bool)> = Vec::new();
+    let dns = round.subject.dns.clone().unwrap_or_default();
+    for client in &round.clients {
+        let Ok((conf, _)) = conf(client) else { continue };
+        let own = conf.servers.iter().map(|server| SocketAddr::new(*server, PORT));
+        questions.extend(own.map(|server| (Some(client), &client.netns, server, false)));
+        questions.extend(
+            dns.endpoints
+                .iter()
+                .map(|e| (Some(client), &client.netns, *e, true)),
+        );
+    }
+    questions.extend(dns.addresses.iter().map(|a| (None, &round.node.netns, *a, false)));
+    let v6 = is_v6(round);
+    let answers = questions.iter().map(async |(client, netns, server, endpoint)| {
+        let result = ask_server(round, netns, *server, &name, v6).await?;
+        let control_v6 = IpFamily::of(server.ip()) == IpFamily::V6 && v6;
+        let control = ask_server(round, netns, *server, &control, control_v6).await?;
+        Some(DnsServer {
+            from: client.map(|c| c.key.clone()),
+            server: server.ip().to_string(),
+            endpoint: *endpoint,
+            control,
+            result,
+        })
+    });
+    join_all(answers).await.into_iter().flatten().collect()
+}
+
+async fn ask_server(
+    round: &Round<'_>,
+    netns: &Netns,
+    server: SocketAddr,
+    name: &str,
+    ipv6: bool,
+) -> Option<LookupResult> {
+    let mut result = LookupResult::TimedOut;
+    for attempt in 0..=TRIES {
+        if attempt == TRIES {
+            tokio::time::sleep(SECOND_LOOK).await;
+        }
+        let reply = ask(netns, server, name, ipv6, PATIENCE)
+            .await
+            .inspect_err(|error| round.problem(format!("DNS server {server} could not be asked: {error}.")))
+            .ok()?;
+        result = match reply {
+            Reply::Addresses(..) => return Some(LookupResult::Found),
+            Reply::NotFound(_) => return Some(LookupResult::NotFound),
+            Reply::Failed(_) => LookupResult::Failed,
+            Reply::TimedOut | Reply::Refused => LookupResult::TimedOut,
+        };
+    }
+    Some(result)
+}

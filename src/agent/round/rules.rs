@@ -1,0 +1,125 @@
+//! The rules of the node, compared with what the EndpointSlices ask for.
+
+use super::{MAX_FAILURES, Round, SECOND_LOOK, Subject};
+use crate::{
+    agent::netfilter::{legacy::Legacy, nf_tables::NfTables},
+    api::{GapKind, RuleGap, Rules},
+    proxy::{
+        ExpectedPort, Gap, IpFamily, Layout, ReadError, RuleFault, Ruleset, Table, audit, expected, holds,
+    },
+};
+
+/// Names of the layouts, as they stand in NodeProbes.
+const NFTABLES: &str = "nftables";
+const IPTABLES: &str = "iptables";
+const LEGACY: &str = "iptables-legacy";
+
+/// Chains that kube-proxy makes to see whether somebody flushes its rules; only its own backend has them.
+const CANARY: &str = "KUBE-PROXY-CANARY";
+
+type Opened = (&'static str, Box<dyn Ruleset + Send + Sync>);
+
+pub(super) async fn look(round: &Round<'_>, mode: Option<&str>) -> Option<Rules> {
+    let first = compare(round, round.subject, mode)?;
+    if first.gaps.is_empty() && first.conflict.is_none() {
+        return Some(first);
+    }
+    tokio::time::sleep(SECOND_LOOK).await;
+    let subject = round.read_again().await?;
+    let mut second = compare(round, &subject, mode)?;
+    second.gaps.retain(|gap| first.gaps.contains(gap));
+    second.conflict = second.conflict.filter(|c| first.conflict.as_ref() == Some(c));
+    Some(second)
+}
+
+/// Opens the rules that kube-proxy writes: those of its mode, else those that it left traces in.
+pub(super) fn open(round: &Round<'_>, mode: Option<&str>) -> Option<Opened> {
+    let mut all = open_all(round)?;
+    let position = all.iter().position(|(name, rules)| match mode {
+        Some("nftables") => *name == NFTABLES,
+        Some("iptables") => *name != NFTABLES && has_canary(rules.as_ref()),
+        Some(_) => false,
+        None => has_canary(rules.as_ref()),
+    })?;
+    Some(all.swap_remove(position))
+}
+
+fn open_all(round: &Round<'_>) -> Option<Vec<Opened>> {
+    let opened = round.node.netns.run(|| {
+        let mut all: Vec<Opened> = vec![
+            (NFTABLES, Box::new(NfTables::open(Layout::Nftables)?)),
+            (IPTABLES, Box::new(NfTables::open(Layout::Iptables)?)),
+        ];
+        let legacy = Legacy::open().map_err(std::io::Error::other)?;
+        if !legacy.is_empty() {
+            all.push((LEGACY, Box::new(legacy)));
+        }
+        Ok(all)
+    });
+    opened
+        .inspect_err(|error| round.problem(format!("The rules of the node could not be read: {error}.")))
+        .ok()
+}
+
+fn has_canary(rules: &dyn Ruleset) -> bool {
+    let has = |table, chain| matches!(rules.chain(IpFamily::V4, table, chain), Ok(Some(_)));
+    match rules.layout() {
+        Layout::Nftables => has(Table::KubeProxy, "services"),
+        Layout::Iptables => has(Table::Nat, CANARY),
+    }
+}
+
+fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&str>) -> Option<Rules> {
+    let service = subject.service.as_ref()?;
+    let slices: Vec<_> = subject.slices.iter().collect();
+    let ports = expected(service, &slices, round.vantage());
+    let (layout, rules) = open(round, mode)?;
+    match differences(rules.as_ref(), &ports) {
+        Ok(gaps) => Some(Rules {
+            layout: layout.to_owned(),
+            compared: u32::try_from(ports.len()).unwrap_or(u32::MAX),
+            gaps: gaps.into_iter().take(MAX_FAILURES).map(gap).collect(),
+            conflict: conflict(round, layout, &ports),
+        }),
+        Err(error) => {
+            round.problem(format!("The rules of the node say nothing: {error}."));
+            None
+        }
+    }
+}
+
+fn differences(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> Result<Vec<Gap>, ReadError> {
+    let mut all = Vec::new();
+    for port in ports {
+        all.extend(audit(rules, port)?);
+    }
+    Ok(all)
+}
+
+/// Other rules that take the Service's packets too.
+fn conflict(round: &Round<'_>, own: &str, ports: &[ExpectedPort]) -> Option<String> {
+    open_all(round)?
+        .into_iter()
+        .filter(|(name, _)| *name != own)
+        .find(|(_, rules)| {
+            ports
+                .iter()
+                .any(|port| holds(rules.as_ref(), port).unwrap_or(false))
+        })
+        .map(|(name, _)| name.to_owned())
+}
+
+fn gap(gap: Gap) -> RuleGap {
+    RuleGap {
+        kind: match gap.fault {
+            RuleFault::RulesMissing => GapKind::Missing,
+            RuleFault::EndpointMissing => GapKind::EndpointMissing,
+            RuleFault::StaleEndpoint => GapKind::EndpointStale,
+            RuleFault::NodePortRulesMissing => GapKind::NodePortMissing,
+            RuleFault::Incomplete => GapKind::Incomplete,
+        },
+        destination: gap.destination,
+        endpoint: gap.endpoint.map(|e| e.to_string()),
+        detail: gap.detail,
+    }
+}

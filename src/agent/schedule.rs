@@ -1,0 +1,165 @@
+//! When each NodeProbe of the node is looked at, and when its facts are written.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use kube::{
+    Api,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::{
+    cluster::Cluster,
+    now,
+    round::{self, Memory, Node},
+};
+use crate::{
+    api::{DialPath, NodeFacts, NodeProbe},
+    objects::Object,
+};
+
+/// What could not be written is tried again so much later.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// A NodeProbe's task.
+struct Task {
+    probe: watch::Sender<Arc<NodeProbe>>,
+    handle: JoinHandle<()>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+/// Watches the NodeProbes of the node, for ever.
+pub(super) async fn run(node: Arc<Node>, cluster: Cluster) {
+    let api: Api<NodeProbe> = Api::all(cluster.client());
+    let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", node.name));
+    let mut events = std::pin::pin!(watcher(api, mine).default_backoff());
+    let mut tasks: HashMap<String, Task> = HashMap::new();
+    let mut listed: HashMap<String, Arc<NodeProbe>> = HashMap::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(probe)) => {
+                listed.insert(uid(&probe), Arc::new(probe));
+            }
+            Ok(Event::InitDone) => {
+                tasks.retain(|uid, _| listed.contains_key(uid));
+                for (_, probe) in listed.drain() {
+                    give(&mut tasks, &node, &cluster, probe);
+                }
+            }
+            Ok(Event::Apply(probe)) => give(&mut tasks, &node, &cluster, Arc::new(probe)),
+            Ok(Event::Delete(probe)) => {
+                tasks.remove(&uid(&probe));
+            }
+            Err(error) => tracing::warn!("The watch on NodeProbes has broken: {error}."),
+        }
+    }
+}
+
+fn uid(probe: &NodeProbe) -> String {
+    probe.metadata.uid.clone().unwrap_or_default()
+}
+
+/// Gives a NodeProbe to its task, which takes notice only of another generation.
+fn give(tasks: &mut HashMap<String, Task>, node: &Arc<Node>, cluster: &Cluster, probe: Arc<NodeProbe>) {
+    match tasks.get(&uid(&probe)).filter(|task| !task.handle.is_finished()) {
+        Some(task) => {
+            task.probe.send_if_modified(|known| {
+                let is_new = known.metadata.generation != probe.metadata.generation;
+                *known = probe;
+                is_new
+            });
+        }
+        None => {
+            let key = uid(&probe);
+            let (sender, receiver) = watch::channel(probe);
+            let handle = tokio::spawn(serve(node.clone(), cluster.clone(), receiver));
+            tasks.insert(
+                key,
+                Task {
+                    probe: sender,
+                    handle,
+                },
+            );
+        }
+    }
+}
+
+/// Looks at once, at every change and at the interval.
+async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Arc<NodeProbe>>) {
+    let memory = Memory::default();
+    let mut written: Option<(Option<i64>, NodeFacts)> = None;
+    loop {
+        let probe = probes.borrow_and_update().clone();
+        let pause = match look(&node, &cluster, &probe, &memory, &mut written).await {
+            Ok(()) => jittered(&probe),
+            Err(error) => {
+                tracing::warn!(
+                    namespace = probe.namespace(),
+                    name = probe.name(),
+                    "A round was lost: {error}."
+                );
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = probes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn look(
+    node: &Node,
+    cluster: &Cluster,
+    probe: &NodeProbe,
+    memory: &Memory,
+    written: &mut Option<(Option<i64>, NodeFacts)>,
+) -> Result<(), super::cluster::Error> {
+    let subject = cluster.subject(probe.namespace(), &probe.spec).await?;
+    let facts = round::look(node, probe.namespace(), &probe.spec, &subject, cluster, memory).await;
+    let generation = probe.metadata.generation;
+    let is_known = written
+        .as_ref()
+        .is_some_and(|(of, known)| *of == generation && says_the_same(known, &facts));
+    if !is_known {
+        cluster.report(probe, &facts, now()).await?;
+        *written = Some((generation, facts));
+    }
+    Ok(())
+}
+
+/// Whether two rounds saw the same. How long an answer of DNS stays true and how often chance led to an
+/// endpoint are no facts of their own.
+fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
+    let essence = |facts: &NodeFacts| {
+        let mut facts = facts.clone();
+        facts.probes_made = 0;
+        for count in &mut facts.dials {
+            if count.path != DialPath::Endpoint && count.failed == 0 {
+                count.made = 1;
+            }
+        }
+        for lookup in facts.resolvers.iter_mut().flat_map(|r| &mut r.lookups) {
+            lookup.ttl_seconds = 0;
+        }
+        facts
+    };
+    essence(a) == essence(b)
+}
+
+/// The interval, up to a tenth more or less by the NodeProbe's UID, so that many do not come at once.
+fn jittered(probe: &NodeProbe) -> Duration {
+    let sum: u32 = uid(probe).bytes().map(u32::from).sum();
+    let tenths = 0.9 + 0.2 * f64::from(sum % 100) / 100.0;
+    Duration::from_secs(u64::from(probe.spec.interval_seconds)).mul_f64(tenths)
+}
