@@ -161,9 +161,14 @@ async fn pinned(
     }
     let answers = join_all(lost.into_iter().map(|dial| dial.finish(round.patience()))).await;
     let answers: Vec<Answer> = answers.into_iter().flatten().map(|d| d.answer).collect();
-    // Any that was answered was merely not seen in time.
-    let failed = answers.iter().all(|a| *a != Answer::Accepted);
-    answers.first().copied().filter(|_| failed)
+    let answered = answers.iter().find(|a| **a == Answer::Accepted);
+    match answered {
+        // Nobody else can have answered, though conntrack does not show it (a proxy in eBPF, say).
+        Some(_) if endpoints.len() == 1 => Some(Answer::Accepted),
+        // Those that were answered were merely not seen in time.
+        Some(_) => None,
+        None => answers.first().copied(),
+    }
 }
 
 /// The node's end of a Pod's link.
