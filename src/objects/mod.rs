@@ -114,7 +114,7 @@ pub trait Object: Resource {
 impl<K: Resource> Object for K {}
 
 /// Drops the metadata that no verdict depends on: of managedFields only the latest time stays,
-/// of the annotations those of our own group.
+/// of the annotations those of our own group and those that tell a static Pod.
 pub fn trim_metadata(meta: &mut ObjectMeta) {
     if let Some(managed) = &mut meta.managed_fields {
         managed.sort_by(|a, b| b.time.cmp(&a.time));
@@ -127,6 +127,7 @@ pub fn trim_metadata(meta: &mut ObjectMeta) {
         }
     }
     if let Some(annotations) = &mut meta.annotations {
-        annotations.retain(|key, _| key.starts_with(crate::api::GROUP));
+        annotations
+            .retain(|key, _| key.starts_with(crate::api::GROUP) || key.starts_with("kubernetes.io/config."));
     }
 }
