@@ -370,6 +370,68 @@ fn n38_a_policy_that_keeps_all_but_the_clients_away_nodes_too() {
     assert_eq!(stage(&d, C::ProxyForwards).reason, R::NotApplicable);
 }
 
+fn block(facts: &mut Facts) {
+    policy(
+        facts,
+        "block",
+        json!({ "podSelector": { "matchLabels": { "app": "hostnames" } },
+            "ingress": [{ "from": [{ "ipBlock": { "cidr": "10.244.0.0/16" } }] }] }),
+    );
+    look(facts);
+}
+
+#[test]
+fn dials_decide_where_a_policy_admits_a_block_of_addresses() {
+    let d = works(block);
+    assert_eq!(stage(&d, C::NetworkPolicyAllows).reason, R::Allowed);
+    let d = twin(|f| {
+        block(f);
+        fail_from_clients(f, &[0, 1, 2], Answer::TimedOut);
+        fail_service(f, "n1", Some(CLIENT), Answer::TimedOut);
+    });
+    assert_eq!(stage(&d, C::NetworkPolicyAllows).reason, R::ProbeFailed);
+}
+
+#[test]
+fn a_policy_for_others_that_nobody_enforces() {
+    let d = works(|f| {
+        policy(
+            f,
+            "web-only",
+            json!({ "podSelector": { "matchLabels": { "app": "hostnames" } },
+                "ingress": [{ "from": [{ "podSelector": { "matchLabels": { "app": "web" } } }] }] }),
+        );
+        look(f);
+    });
+    assert_eq!(stage(&d, C::NetworkPolicyAllows).reason, R::DeniedButNotEnforced);
+}
+
+#[test]
+fn a_client_that_policies_cut_off_from_dns_is_none() {
+    let d = twin(|f| {
+        add_egress_policy(f);
+        look(f);
+        client_dns(f, |r| {
+            r.lookups
+                .iter_mut()
+                .for_each(|l| l.result = LookupResult::TimedOut)
+        });
+        f.pods
+            .push(pod("other", "n2", "10.244.2.9", json!({ "app": "other" })));
+    });
+    assert_eq!(stage(&d, C::DNSResolves).reason, R::NoClientPods);
+}
+
+/// Lets the client out to the Service's Pods only, not to DNS.
+fn add_egress_policy(facts: &mut Facts) {
+    policy(
+        facts,
+        "egress",
+        json!({ "podSelector": { "matchLabels": { "app": "client" } }, "policyTypes": ["Egress"],
+            "egress": [{ "to": [{ "podSelector": { "matchLabels": { "app": "hostnames" } } }] }] }),
+    );
+}
+
 #[test]
 fn n39_clients_with_a_sidecar_prove_nothing() {
     let d = works(|f| on(f, "n1", |n| n.intercepted = vec![CLIENT.into()]));

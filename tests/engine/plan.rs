@@ -206,7 +206,7 @@ fn the_revision_follows_what_the_agent_should_look_at_again() {
     let mut changed = facts.clone();
     Arc::make_mut(&mut changed.slices[0]).endpoints.pop();
     assert_ne!(revision(&changed), first);
-    let mut changed = facts.clone();
+    let mut changed = facts;
     changed.refresh = "again".into();
     assert_ne!(revision(&changed), first);
 }
