@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::round::{ClusterDns, Subject};
 use crate::{
-    api::{FIELD_MANAGER_AGENT, NodeFacts, NodeProbe, NodeProbeSpec},
+    api::{AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe, NodeProbeSpec},
     objects::{EndpointSlice, Node, Object, Service},
 };
 
@@ -27,9 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the Lease is renewed, and how long it lasts: three renewals may fail.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
-
-/// Label of the agents' Leases.
-pub const LEASE_LABEL: (&str, &str) = ("app.kubernetes.io/component", "svcdiag-agent");
 
 /// Why the API server did not help.
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +185,7 @@ impl Cluster {
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
-                labels: Some([(LEASE_LABEL.0.to_owned(), LEASE_LABEL.1.to_owned())].into()),
+                labels: Some([(AGENT_LABEL.0.to_owned(), AGENT_LABEL.1.to_owned())].into()),
                 ..ObjectMeta::default()
             },
             spec: Some(LeaseSpec {
@@ -210,7 +207,7 @@ impl Cluster {
 /// Name of the Lease of the agent on a node.
 #[must_use]
 pub fn lease_name(node: &str) -> String {
-    format!("svcdiag-agent-{node}")
+    format!("{AGENT_LEASE_PREFIX}{node}")
 }
 
 /// The client tries again by itself and for long; a round has not so much time.
