@@ -155,15 +155,18 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     Ok(())
 }
 
-/// Renews the Lease for ever.
+/// Renews the Lease for ever, and at once when there is another way to the API server.
 async fn keep_alive(cluster: Cluster, namespace: &str, heart: &Heart) {
-    let mut interval = tokio::time::interval(cluster::LEASE_RENEWAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut access = cluster.access();
     loop {
-        interval.tick().await;
         heart.beat();
+        access.latest();
         if let Err(error) = cluster.renew_lease(namespace, now()).await {
             tracing::warn!("The agent's Lease was not renewed: {error}.");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(cluster::LEASE_RENEWAL) => {}
+            () = access.changed() => {}
         }
     }
 }
