@@ -132,7 +132,8 @@ async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster) -> Res
         name: object.name_any(),
         zone: object.labels().get("topology.kubernetes.io/zone").cloned(),
         ips: node.addresses(),
-        cluster_cidrs: cluster_cidrs(),
+        pod_cidrs: networks(&["10.244.0.0/16", "fd00:10:244::/48"]),
+        service_cidrs: networks(&["10.96.0.0/16", "fd00:10:96::/112"]),
     };
     let scripts = proxy::rules(node.data_path().proxy, cluster, &view);
     let text: String = scripts.iter().map(|script| script.stdin.as_str()).collect();
@@ -149,10 +150,6 @@ async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster) -> Res
     Ok(())
 }
 
-/// The networks of all Pods.
-fn cluster_cidrs() -> Vec<ipnet::IpNet> {
-    ["10.244.0.0/16", "fd00:10:244::/48"]
-        .iter()
-        .filter_map(|net| net.parse().ok())
-        .collect()
+fn networks(texts: &[&str]) -> Vec<ipnet::IpNet> {
+    texts.iter().filter_map(|net| net.parse().ok()).collect()
 }
