@@ -92,7 +92,7 @@ pub(super) fn cleanup(backend: Backend) -> Vec<Script> {
 const APPLY: &str = r#"set -eu
 changes=$({ "$1-save" && echo '#wanted' && cat; } | awk "$2")
 if [ -n "$changes" ]; then
-  printf '%s\n' "$changes" | "$1-restore" --wait 5 --noflush
+  printf '%s\n' "$changes" | "$1-restore" -w 5 --noflush
 fi"#;
 
 fn script(backend: Backend, family: IpFamily, wanted: &str) -> Script {
