@@ -35,6 +35,8 @@ use crate::workload::dns::{Entry, Zone};
 pub(super) const SWITCHES: &str = "sandbox-dns";
 const DOMAIN: &str = "cluster.local";
 const SYSTEM: &str = "kube-system";
+/// The zone, in the root directory of its server.
+const FILE: &str = "zone.json";
 /// The label by which a slice belongs to a Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Servers whose names begin otherwise are not of the cluster and know none of its names.
@@ -174,9 +176,14 @@ pub(super) fn write(
     Ok(())
 }
 
+/// Whether a server has no zone yet.
+pub(super) fn is_missing(servers: &[(String, PathBuf)]) -> bool {
+    servers.iter().any(|(_, root)| !root.join(FILE).exists())
+}
+
 fn put(root: &Path, zone: &Zone) -> io::Result<()> {
     let text = serde_json::to_string(zone)?;
-    let path = root.join("zone.json");
+    let path = root.join(FILE);
     if fs::read_to_string(&path).is_ok_and(|last| last == text) {
         return Ok(());
     }
