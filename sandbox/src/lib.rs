@@ -13,4 +13,5 @@ pub mod controllers;
 pub mod error;
 pub mod faults;
 pub mod kubectl;
+pub mod proxy;
 pub mod svcdiag;
