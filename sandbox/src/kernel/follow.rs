@@ -104,6 +104,7 @@ async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
             .await
             .map_err(failed)?
             .items,
+        service_cidrs: networks(&["10.96.0.0/16", "fd00:10:96::/112"]),
     };
     let switches = ListParams::default().fields(&format!("metadata.name={}", zone::SWITCHES));
     let switches = Api::<ConfigMap>::all(client.clone())
@@ -140,7 +141,7 @@ async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster) -> Res
         name: object.name_any(),
         zone: object.labels().get("topology.kubernetes.io/zone").cloned(),
         ips: node.addresses(),
-        cluster_cidrs: cluster_cidrs(),
+        cluster_cidrs: networks(&["10.244.0.0/16", "fd00:10:244::/48"]),
     };
     let scripts = proxy::rules(node.data_path().proxy, cluster, &view);
     let text: String = scripts.iter().map(|script| script.stdin.as_str()).collect();
@@ -157,10 +158,7 @@ async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster) -> Res
     Ok(())
 }
 
-/// The networks of all Pods.
-fn cluster_cidrs() -> Vec<ipnet::IpNet> {
-    ["10.244.0.0/16", "fd00:10:244::/48"]
-        .iter()
-        .filter_map(|net| net.parse().ok())
-        .collect()
+/// Networks of Services, or of all Pods.
+fn networks(texts: &[&str]) -> Vec<ipnet::IpNet> {
+    texts.iter().filter_map(|net| net.parse().ok()).collect()
 }
