@@ -17,7 +17,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Error, Kernel, Node, kubeproxy::Conduct};
+use super::{Error, Kernel, Node, kubeproxy::Conduct, zone};
 use crate::{
     controllers::annotations,
     error::chain,
@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// What cannot be read or written is tried again so much later.
 const RETRY: Duration = Duration::from_millis(300);
 
-/// Namespace of the ConfigMap that steers cluster DNS, and of cluster DNS.
+/// Namespace of cluster DNS.
 const DNS_NAMESPACE: &str = "kube-system";
 
 type Changes = SelectAll<std::pin::Pin<Box<dyn Stream<Item = ()> + Send>>>;
@@ -45,7 +45,7 @@ pub(crate) async fn run(client: Client, kernel: Arc<Kernel>) {
     changes.push(of(Api::<EndpointSlice>::all(client.clone())));
     changes.push(of(Api::<NodeObject>::all(client.clone())));
     changes.push(of(Api::<Pod>::namespaced(client.clone(), DNS_NAMESPACE)));
-    changes.push(of(Api::<ConfigMap>::namespaced(client.clone(), DNS_NAMESPACE)));
+    changes.push(of(Api::<ConfigMap>::all(client.clone())));
     let mut tick = tokio::time::interval(TICK);
     let mut pending = true;
     loop {
@@ -54,7 +54,7 @@ pub(crate) async fn run(client: Client, kernel: Arc<Kernel>) {
                 for node in kernel.nodes() {
                     told(node.kube_proxy.lock().await.tick());
                 }
-                if !pending {
+                if !pending && !zone::is_missing(&kernel.dns_roots().await) {
                     continue;
                 }
             }
@@ -105,6 +105,14 @@ async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
             .map_err(failed)?
             .items,
     };
+    let switches = ListParams::default().fields(&format!("metadata.name={}", zone::SWITCHES));
+    let switches = Api::<ConfigMap>::all(client.clone())
+        .list(&switches)
+        .await
+        .map_err(failed)?
+        .items;
+    let servers = kernel.dns_roots().await;
+    zone::write(servers, &cluster.services, &cluster.slices, &switches).map_err(|error| chain(&error))?;
     let nodes = Api::<NodeObject>::all(client.clone())
         .list(&everything)
         .await
@@ -150,6 +158,7 @@ async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster) -> Res
     Ok(())
 }
 
+/// Networks of Services, or of all Pods.
 fn networks(texts: &[&str]) -> Vec<ipnet::IpNet> {
     texts.iter().filter_map(|net| net.parse().ok()).collect()
 }

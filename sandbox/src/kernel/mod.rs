@@ -18,6 +18,7 @@ mod kubeproxy;
 mod namespace;
 mod node;
 mod pods;
+mod zone;
 
 use std::{io, path::PathBuf, str::FromStr, sync::Arc};
 

@@ -1,0 +1,149 @@
+//! Rules that the sandbox writes, loaded into the kernel: no Service lacks anything, and they are those that
+//! kube-proxy wrote for the same Services.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use k8s_openapi::serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, Script, rules};
+
+use super::{
+    captures::{Backend, Capture, gaps},
+    namespace::{feed, in_new_namespace},
+};
+
+/// What the API held when the rules were captured.
+fn cluster(capture: &str) -> Cluster {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
+    let text = std::fs::read_to_string(path.join(capture).join("api.json")).unwrap();
+    let api: Value = serde_json::from_str(&text).unwrap();
+    Cluster {
+        services: of_kind(&api, "Service"),
+        slices: of_kind(&api, "EndpointSlice"),
+        service_cidrs: ["10.96.0.0/16", "fd00:10:96::/112"]
+            .map(|cidr| cidr.parse().unwrap())
+            .into(),
+    }
+}
+
+fn of_kind<T: DeserializeOwned>(api: &Value, kind: &str) -> Vec<T> {
+    let items = api["items"].as_array().unwrap().iter();
+    let items = items.filter(|item| item["kind"] == kind).cloned();
+    items.map(|item| serde_json::from_value(item).unwrap()).collect()
+}
+
+fn node(name: &str) -> NodeView {
+    let number = name.strip_prefix("lab-").unwrap();
+    NodeView {
+        name: name.to_owned(),
+        zone: None,
+        ips: [format!("10.89.0.1{number}"), format!("fd00:89::1{number}")]
+            .map(|ip| ip.parse().unwrap())
+            .into(),
+        cluster_cidrs: ["10.244.0.0/16", "fd00:10:244::/56"]
+            .map(|cidr| cidr.parse().unwrap())
+            .into(),
+    }
+}
+
+fn run_all(scripts: &[Script]) {
+    for script in scripts {
+        let mut command = vec![script.program];
+        command.extend(&script.args);
+        feed(&command, &script.stdin);
+    }
+}
+
+fn output(command: &[&str]) -> String {
+    let output = Command::new(command[0]).args(&command[1..]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// kube-proxy's tables in the namespace of the calling thread: what stands in each set, map and chain.
+fn nftables() -> BTreeMap<String, Value> {
+    let mut all = BTreeMap::new();
+    for family in ["ip", "ip6"] {
+        let text = output(&["nft", "--json", "list", "table", family, "kube-proxy"]);
+        let mut listing: Value = serde_json::from_str(&text).unwrap();
+        for entry in listing["nftables"].as_array_mut().unwrap() {
+            let (kind, object) = entry.as_object_mut().unwrap().iter_mut().next().unwrap();
+            let kind = kind.clone();
+            if kind == "metainfo" {
+                continue;
+            }
+            object.as_object_mut().unwrap().remove("handle");
+            if let Some(elements) = object["elem"].as_array_mut() {
+                elements.sort_by_key(ToString::to_string);
+            }
+            if kind == "rule" {
+                let chain = format!("{family} rules of {}", object["chain"].as_str().unwrap());
+                let rules = all.entry(chain).or_insert_with(|| json!([]));
+                rules.as_array_mut().unwrap().push(object.take());
+            } else {
+                all.insert(format!("{family} {kind} {}", object["name"]), object.take());
+            }
+        }
+    }
+    all
+}
+
+/// The two are the same; says where they are not.
+fn assert_same(rendered: &BTreeMap<String, Value>, captured: &BTreeMap<String, Value>) {
+    let names = rendered.keys().chain(captured.keys());
+    let differences: BTreeMap<&String, _> = names
+        .map(|name| (name, (rendered.get(name), captured.get(name))))
+        .filter(|(_, (rendered, captured))| rendered != captured)
+        .collect();
+    let text: Vec<String> = differences
+        .iter()
+        .map(|(name, (rendered, captured))| {
+            let say = |v: &Option<&Value>| v.map_or("nothing".into(), ToString::to_string);
+            format!(
+                "{name}\n  rendered {}\n  captured {}",
+                say(rendered),
+                say(captured)
+            )
+        })
+        .collect();
+    assert!(text.is_empty(), "{}", text.join("\n"));
+}
+
+/// Renders the rules of a capture, loads them and audits them.
+fn assert_complete(capture: &Capture, mode: ProxyMode, cluster: &Cluster, node: &NodeView) {
+    run_all(&rules(mode, cluster, node));
+    let expected = capture.expected();
+    assert!(expected.len() > 30, "ports of Services that were audited");
+    let found = gaps(capture.open().as_ref(), &expected);
+    assert!(found.is_empty(), "{mode}: {found:#?}");
+}
+
+#[test]
+fn the_rules_of_nftables_mode_are_those_of_kube_proxy() {
+    for (name, node_name) in [("nftables", "lab-1"), ("lab-2-nftables", "lab-2")] {
+        let capture = Capture::load(name, node_name, Backend::Nftables);
+        let (cluster, node) = (cluster(name), node(node_name));
+        let rendered = in_new_namespace(|| {
+            assert_complete(&capture, ProxyMode::Nftables, &cluster, &node);
+            nftables()
+        });
+        let captured = in_new_namespace(|| {
+            capture.apply_all();
+            nftables()
+        });
+        assert_same(&rendered, &captured);
+    }
+}
+
+#[test]
+fn the_rules_of_early_nftables_mode_are_complete() {
+    for (name, node_name) in [("nftables", "lab-1"), ("lab-2-nftables", "lab-2")] {
+        let capture = Capture::load(name, node_name, Backend::Nftables);
+        let (cluster, node) = (cluster(name), node(node_name));
+        in_new_namespace(|| assert_complete(&capture, ProxyMode::NftablesOld, &cluster, &node));
+    }
+}
