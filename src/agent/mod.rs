@@ -4,6 +4,7 @@
 //! the NodeProbe changes and else at the interval that it asks for, and writes the facts down when they
 //! have changed. A Lease says that the agent is alive.
 
+pub mod budget;
 pub mod cluster;
 pub mod dial;
 pub mod dns;
@@ -26,9 +27,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use kube::Client;
-use tokio::sync::Semaphore;
 
-use self::{cluster::Cluster, netns::Netns, round::Node};
+use self::{budget::Budget, cluster::Cluster, netns::Netns, round::Node};
 
 /// Flags of `svcdiag agent`.
 #[derive(Clone, Debug, clap::Args)]
@@ -50,6 +50,9 @@ pub struct Options {
     /// Dials under way at once, of all NodeProbes together
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_dials: u32,
+    /// Dials begun in a second, of all NodeProbes together; namespaces that wait take turns
+    #[arg(long, default_value_t = 200, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub connects_per_second: u32,
 }
 
 /// Why the agent could not start.
@@ -87,11 +90,8 @@ pub async fn run(options: Options, client: Client, shutdown: impl Future<Output 
             .map_or_else(|| "the agent's own".to_owned(), |p| p.display().to_string()),
         source,
     })?;
-    let node = Arc::new(Node {
-        name: options.node_name.clone(),
-        netns,
-        dials: Semaphore::new(usize::try_from(options.max_dials).unwrap_or(64)),
-    });
+    let dials = Budget::new(options.max_dials, options.connects_per_second);
+    let node = Arc::new(Node::new(&options.node_name, netns, dials));
     let cluster = Cluster::new(client, &options.node_name);
     tracing::info!(node = options.node_name, "The agent is starting.");
     tokio::select! {

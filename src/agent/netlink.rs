@@ -45,7 +45,8 @@ const MAX_INTERRUPTIONS: usize = 5;
 /// A netlink socket. It belongs to the network namespace it was made in.
 #[derive(Debug)]
 pub struct Netlink {
-    socket: OwnedFd,
+    /// Locked from a question to the end of its answer: whoever reads takes the answers of all.
+    socket: std::sync::Mutex<OwnedFd>,
     sequence: std::sync::atomic::AtomicU32,
 }
 
@@ -88,7 +89,7 @@ impl Netlink {
         let timeout = TimeVal::new(i64::try_from(TIMEOUT.as_secs()).unwrap_or(1), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
         Ok(Self {
-            socket,
+            socket: std::sync::Mutex::new(socket),
             sequence: std::sync::atomic::AtomicU32::new(1),
         })
     }
@@ -121,7 +122,11 @@ impl Netlink {
     fn ask(&self, request: &Request, flags: u16) -> io::Result<(Messages, bool)> {
         let sequence = self.sequence.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let message = request.encode(NLM_F_REQUEST | flags, sequence)?;
-        let descriptor = self.socket.as_raw_fd();
+        let socket = self
+            .socket
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let descriptor = socket.as_raw_fd();
         socket::send(descriptor, &message, MsgFlags::empty())?;
         let mut buffer = vec![0; BUFFER];
         let mut messages = Vec::new();

@@ -2,10 +2,11 @@
 //!
 //! [`nf_tables`] asks over netlink, for kube-proxy's own table as for iptables-nft's; [`legacy`] asks
 //! with the getsockopt of iptables-legacy; [`xt`] knows the matches and targets that both of iptables'
-//! backends use. All answer as a [`Ruleset`](crate::proxy::Ruleset).
+//! backends use. All answer as a [`Ruleset`](crate::proxy::Ruleset); [`rulesets`] keeps them open for a node.
 
 pub mod conntrack;
 mod expressions;
 pub mod legacy;
 pub mod nf_tables;
+pub mod rulesets;
 pub mod xt;
