@@ -357,3 +357,62 @@ impl<'a> Attributes<'a> {
         self.get(kind)?.first().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ask_everything(attributes: Attributes<'_>, depth: usize) {
+        for kind in 0..8 {
+            let _ = (attributes.get(kind), attributes.text(kind), attributes.byte(kind));
+            let _ = (attributes.be_u16(kind), attributes.be_u32(kind));
+            if let Some(inner) = attributes.nested(kind).filter(|_| depth > 0) {
+                ask_everything(inner, depth - 1);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_attribute_is_read(
+            list in prop::collection::vec((0..=NLA_TYPE_MASK, prop::collection::vec(any::<u8>(), 0..64)), 0..16),
+        ) {
+            let written: Vec<(u16, &[u8])> = list.iter().map(|(k, v)| (*k, v.as_slice())).collect();
+            let bytes = attributes_of(&written);
+            prop_assert_eq!(Attributes(&bytes).iter().collect::<Vec<_>>(), written);
+        }
+
+        #[test]
+        fn every_question_is_one_whole_message(
+            kind: u16, flags: u16, sequence: u32, value in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let request = Request::with_header(kind, &[0; 4]).attribute(1, &value);
+            let message = request.encode(flags, sequence).unwrap();
+            let all: Vec<Answer<'_>> = answers(&message).map(Result::unwrap).collect();
+            prop_assert_eq!(all.len(), 1);
+            prop_assert_eq!((all[0].message_type, all[0].flags, all[0].sequence), (kind, flags, sequence));
+            prop_assert_eq!(Attributes::behind(all[0].body, 4).get(1), Some(value.as_slice()));
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            ask_everything(Attributes(&bytes), 3);
+            for answer in answers(&bytes).flatten() {
+                let _ = answer.error_code();
+                ask_everything(Attributes::behind(answer.body, 4), 1);
+            }
+        }
+
+        #[test]
+        fn messages_of_any_length_come_to_an_end(
+            lengths in prop::collection::vec((0_u32..64, any::<[u8; 12]>()), 0..32),
+        ) {
+            let bytes: Vec<u8> = lengths.iter().flat_map(|(length, rest)| [&length.to_ne_bytes()[..], rest].concat()).collect();
+            prop_assert!(answers(&bytes).count() <= bytes.len() / HEADER + 1);
+        }
+    }
+}

@@ -597,6 +597,13 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_answer_about_a_table_is_survived(info in prop::collection::vec(any::<u8>(), 0..100), bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Some(blob) = Blob::parse(IpFamily::V4, bytes, hooks(&info)) {
+                ask_everything(&blob);
+            }
+        }
+
+        #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..2048), v6: bool, hook in 0_u32..4096) {
             let family = if v6 { IpFamily::V6 } else { IpFamily::V4 };
             if let Some(blob) = Blob::parse(family, bytes, vec![("OUTPUT", hook..hook + 300)]) {

@@ -16,13 +16,16 @@ use crate::{agent::netns::Netns, proxy::Layout};
 /// So long the tables of iptables-legacy are taken for what they were.
 const LEGACY_LASTS: Duration = Duration::from_secs(1);
 
+/// Tables, and when they were read.
+type Recent = (Instant, Arc<Legacy>);
+
 /// The rules of a network namespace.
 #[derive(Debug)]
 pub struct Rulesets {
     netns: Netns,
     nftables: Mutex<Option<Arc<NfTables>>>,
     iptables: Mutex<Option<Arc<NfTables>>>,
-    legacy: Arc<Mutex<Option<(Instant, Arc<Legacy>)>>>,
+    legacy: Arc<Mutex<Option<Recent>>>,
 }
 
 impl Rulesets {

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{MAX_FAILURES, Round, SECOND_LOOK, Subject};
 use crate::{
-    agent::netfilter::rulesets::Rulesets,
+    agent::netfilter::{ipvs, rulesets::Rulesets},
     api::{GapKind, RuleGap, Rules},
     proxy::{
         ExpectedPort, Gap, IpFamily, Layout, ReadError, RuleFault, Ruleset, Table, audit, expected, holds,
@@ -15,6 +15,7 @@ use crate::{
 const NFTABLES: &str = "nftables";
 const IPTABLES: &str = "iptables";
 const LEGACY: &str = "iptables-legacy";
+const IPVS: &str = "ipvs";
 
 /// Chains that kube-proxy makes to see whether somebody flushes its rules; only its own backend has them.
 const CANARY: &str = "KUBE-PROXY-CANARY";
@@ -77,6 +78,9 @@ fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&str>) -> Option<R
     let slices: Vec<_> = subject.slices.iter().collect();
     let ports = expected(service, &slices, round.vantage());
     let all = open_all(round)?;
+    if mode == Some(IPVS) {
+        return virtual_servers(round, all, &ports);
+    }
     let (layout, rules) = of_mode(all.clone(), mode)?;
     match differences(rules.as_ref(), &ports) {
         Ok(gaps) => Some(Rules {
@@ -90,6 +94,23 @@ fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&str>) -> Option<R
             None
         }
     }
+}
+
+/// In ipvs mode.
+fn virtual_servers(round: &Round<'_>, all: Vec<Opened>, ports: &[ExpectedPort]) -> Option<Rules> {
+    let servers = round
+        .node
+        .netns
+        .run(ipvs::read)
+        .inspect_err(|error| round.problem(format!("The node's virtual servers could not be read: {error}.")))
+        .ok()?;
+    let gaps = ports.iter().flat_map(|port| servers.audit(port));
+    Some(Rules {
+        layout: IPVS.to_owned(),
+        compared: u32::try_from(ports.len()).unwrap_or(u32::MAX),
+        gaps: gaps.take(MAX_FAILURES).map(gap).collect(),
+        conflict: conflict(all, IPVS, ports),
+    })
 }
 
 fn differences(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> Result<Vec<Gap>, ReadError> {
