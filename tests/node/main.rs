@@ -12,4 +12,3 @@ mod deletions;
 mod dials;
 mod environment;
 mod namespace;
-mod rendered;
