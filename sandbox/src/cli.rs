@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use svcdiag_sandbox::error::chain;
+use svcdiag_sandbox::{
+    error::chain,
+    workload::{self, Workload},
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use screen::Screen;
@@ -40,6 +43,15 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Cluster(ClusterCommand),
+    /// A process inside the cluster
+    #[command(hide = true, subcommand)]
+    Workload(Workload),
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
     /// Start a cluster with the walk-through of "Debug Services" in it and keep it until ^C
     #[command(after_help = "\
 Examples:
@@ -78,17 +90,24 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs the command to its end, or to the first SIGINT or SIGTERM; either way everything started is stopped.
 pub(crate) async fn run(arguments: Arguments) -> ExitCode {
     let screen = Screen::for_stdout();
-    let common = match &arguments.command {
-        Command::Demo(options) if options.list => return finish(demo::list(&screen)),
-        Command::Up(options) => &options.common,
-        Command::Demo(options) => &options.common,
+    let command = match arguments.command {
+        Command::Cluster(command) => command,
+        Command::Workload(workload) => {
+            let ended = workload::run(workload).await;
+            return finish(ended.map(|()| true).map_err(Into::into));
+        }
+    };
+    let common = match &command {
+        ClusterCommand::Demo(options) if options.list => return finish(demo::list(&screen)),
+        ClusterCommand::Up(options) => &options.common,
+        ClusterCommand::Demo(options) => &options.common,
     };
     let mut session = Session::new(common.clone());
     let outcome = {
         let work = async {
-            match &arguments.command {
-                Command::Up(options) => up::run(options, &mut session, &screen).await.map(|()| true),
-                Command::Demo(options) => demo::run(options, &mut session, &screen).await,
+            match &command {
+                ClusterCommand::Up(options) => up::run(options, &mut session, &screen).await.map(|()| true),
+                ClusterCommand::Demo(options) => demo::run(options, &mut session, &screen).await,
             }
         };
         tokio::select! {
@@ -100,7 +119,7 @@ pub(crate) async fn run(arguments: Arguments) -> ExitCode {
     match outcome {
         Some(outcome) => finish(outcome),
         // Ending `up` is what ^C is for.
-        None if matches!(arguments.command, Command::Up(_)) => {
+        None if matches!(command, ClusterCommand::Up(_)) => {
             screen.say("\nStopped; nothing is left behind.");
             ExitCode::SUCCESS
         }

@@ -1,6 +1,10 @@
 //! When each NodeProbe of the node is looked at, and when its facts are written.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt;
 use kube::{
@@ -16,7 +20,7 @@ use super::{
     apiserver,
     cluster::Cluster,
     now,
-    round::{self, Memory, Node},
+    round::{self, Memory, Node, Subject},
 };
 use crate::{
     api::{DialPath, NodeFacts, NodeProbe},
@@ -25,6 +29,9 @@ use crate::{
 
 /// What could not be written is tried again so much later.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// What the API said is asked for anew after so long, whatever happens.
+const SUBJECT_LASTS: Duration = Duration::from_secs(600);
 
 /// A NodeProbe's task.
 struct Task {
@@ -123,11 +130,10 @@ fn give(tasks: &mut HashMap<String, Task>, node: &Arc<Node>, cluster: &Cluster, 
 
 /// Looks at once, at every change and at the interval.
 async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Arc<NodeProbe>>) {
-    let memory = Memory::default();
-    let mut written: Option<(Option<i64>, NodeFacts)> = None;
+    let mut state = State::default();
     loop {
         let probe = probes.borrow_and_update().clone();
-        let pause = match look(&node, &cluster, &probe, &memory, &mut written).await {
+        let pause = match look(&node, &cluster, &probe, &mut state).await {
             Ok(()) => jittered(&probe),
             Err(error) => {
                 tracing::warn!(
@@ -145,22 +151,53 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
     }
 }
 
+/// What a task remembers of its NodeProbe.
+#[derive(Default)]
+struct State {
+    memory: Memory,
+    /// What the API said, for which generation, and when it was asked.
+    subject: Option<(Option<i64>, Instant, Subject)>,
+    /// What was last written, for which generation.
+    written: Option<(Option<i64>, NodeFacts)>,
+}
+
 async fn look(
     node: &Node,
     cluster: &Cluster,
     probe: &NodeProbe,
-    memory: &Memory,
-    written: &mut Option<(Option<i64>, NodeFacts)>,
+    state: &mut State,
 ) -> Result<(), super::cluster::Error> {
-    let subject = cluster.subject(probe.namespace(), &probe.spec).await?;
-    let facts = round::look(node, probe.namespace(), &probe.spec, &subject, cluster, memory).await;
     let generation = probe.metadata.generation;
-    let is_known = written
+    // Whatever of the Service or its endpoints changes, changes the NodeProbe: so nothing is read again
+    // that cannot have changed. What looks like a failure is compared with a fresh answer in any case.
+    let is_fresh =
+        |(of, at, _): &(Option<i64>, Instant, Subject)| *of == generation && at.elapsed() < SUBJECT_LASTS;
+    let subject = match state.subject.take().filter(is_fresh) {
+        Some(known) => known,
+        None => {
+            let subject = cluster.subject(probe.namespace(), &probe.spec).await?;
+            (generation, Instant::now(), subject)
+        }
+    };
+    let facts = round::look(
+        node,
+        probe.namespace(),
+        &probe.spec,
+        &subject.2,
+        cluster,
+        &state.memory,
+    )
+    .await;
+    // A round with failures ends with doubts about what it began with.
+    let has_failures = facts.probes_failed > 0 || facts.rules.as_ref().is_some_and(|r| !r.gaps.is_empty());
+    state.subject = Some(subject).filter(|_| !has_failures);
+    let is_known = state
+        .written
         .as_ref()
         .is_some_and(|(of, known)| *of == generation && says_the_same(known, &facts));
     if !is_known {
         cluster.report(probe, &facts, now()).await?;
-        *written = Some((generation, facts));
+        state.written = Some((generation, facts));
     }
     Ok(())
 }

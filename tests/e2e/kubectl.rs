@@ -216,7 +216,10 @@ async fn probes(user: &User<'_>) {
         let probe = json!({
             "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
             "metadata": { "name": format!("hostnames-{node}") },
-            "spec": { "nodeName": node, "diagnosis": { "name": "hostnames", "uid": "u" } },
+            "spec": {
+                "nodeName": node, "serviceName": "hostnames", "intervalSeconds": 60,
+                "diagnosis": { "name": "hostnames", "uid": "u" },
+            },
         });
         user.applies("", &probe).await.unwrap();
     }

@@ -22,6 +22,9 @@ use super::Round;
 /// Attempts of one dial begin so long after one another.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 
+/// How a dial ended, and what more is to be told of it.
+pub(super) type Outcome = (Answer, Option<String>);
+
 /// How many dials were made and failed, and the failures.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -68,6 +71,22 @@ impl Tally {
 }
 
 impl Round<'_> {
+    /// Leave to dial. None when the agent is ending.
+    pub(super) async fn permit(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        self.node.dials.acquire().await.ok()
+    }
+
+    /// The endpoint that a dial was sent to, if the rules sent it anywhere.
+    pub(super) fn sent_to(
+        &self,
+        protocol: Protocol,
+        source: SocketAddr,
+        target: SocketAddr,
+    ) -> Option<SocketAddr> {
+        let connection = self.conntrack.as_ref()?.find(protocol, source, target).ok()??;
+        (connection.answers != target).then_some(connection.answers)
+    }
+
     /// How long one attempt may take.
     pub(super) fn patience(&self) -> Duration {
         Duration::from_secs(u64::from(self.spec.probe.timeout_seconds))
@@ -80,7 +99,7 @@ impl Round<'_> {
         protocol: Protocol,
         target: SocketAddr,
         http: Option<&HttpProbe>,
-    ) -> io::Result<(Answer, Option<String>)> {
+    ) -> io::Result<Outcome> {
         let attempts = self.spec.probe.attempts.max(1);
         let mut attempt = 1;
         loop {
@@ -100,8 +119,8 @@ impl Round<'_> {
         protocol: Protocol,
         target: SocketAddr,
         http: Option<&HttpProbe>,
-    ) -> io::Result<(Answer, Option<String>)> {
-        let _permit = self.node.dials.acquire().await.map_err(io::Error::other)?;
+    ) -> io::Result<Outcome> {
+        let _permit = self.permit().await.ok_or(io::ErrorKind::Interrupted)?;
         let dialled = Dial::start(netns, protocol, target)?
             .finish(self.patience())
             .await?;
@@ -113,12 +132,7 @@ impl Round<'_> {
     }
 
     /// Speaks HTTP where somebody has answered.
-    pub(super) async fn speak(
-        &self,
-        netns: &Netns,
-        target: SocketAddr,
-        http: &HttpProbe,
-    ) -> (Answer, Option<String>) {
+    pub(super) async fn speak(&self, netns: &Netns, target: SocketAddr, http: &HttpProbe) -> Outcome {
         match get(netns, target, &http.path, self.patience()).await {
             Got::Answer(status, _) if is_expected(http, status) => (Answer::Accepted, None),
             Got::Answer(status, _) => (Answer::Unexpected, Some(format!("HTTP status {status}"))),

@@ -2,7 +2,11 @@
 
 use futures::future::join_all;
 
-use super::{MAX_FAILURES, Memory, Ready, Round, SECOND_LOOK, dials::Tally, family, ready};
+use super::{
+    MAX_FAILURES, Memory, Ready, Round, SECOND_LOOK,
+    dials::{Outcome, Tally},
+    family, ready,
+};
 use crate::{
     agent::{netns::Netns, sockets},
     api::{Answer, DialFailure, DialPath, ListeningSocket, PodListeners},
@@ -28,11 +32,12 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Tally {
     let mut still_ready = Vec::new();
     if !failing.is_empty() {
         tokio::time::sleep(SECOND_LOOK).await;
-        if let Some(subject) = round.read_again().await {
-            still_ready = ready(round, &subject);
-            let again: Vec<&Planned<'_>> = failing.iter().filter_map(|i| planned.get(*i)).collect();
-            second = join_all(again.iter().map(|p| dial(round, p))).await;
-        }
+        let again: Vec<&Planned<'_>> = failing.iter().filter_map(|i| planned.get(*i)).collect();
+        second = join_all(again.iter().map(|p| dial(round, p))).await;
+        still_ready = round
+            .read_again()
+            .await
+            .map_or_else(Vec::new, |subject| ready(round, &subject));
     }
     for (index, (planned, outcome)) in planned.iter().zip(&first).enumerate() {
         let Some((answer, _)) = outcome else { continue };
@@ -72,7 +77,7 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Tally {
     tally
 }
 
-fn failing(outcomes: &[Option<(Answer, Option<String>)>]) -> Vec<usize> {
+fn failing(outcomes: &[Option<Outcome>]) -> Vec<usize> {
     outcomes
         .iter()
         .enumerate()
@@ -127,11 +132,11 @@ fn plan<'a>(round: &'a Round<'a>, endpoints: &'a [Ready]) -> Vec<Planned<'a>> {
     all
 }
 
-async fn dial_all(round: &Round<'_>, planned: &[Planned<'_>]) -> Vec<Option<(Answer, Option<String>)>> {
+async fn dial_all(round: &Round<'_>, planned: &[Planned<'_>]) -> Vec<Option<Outcome>> {
     join_all(planned.iter().map(|p| dial(round, p))).await
 }
 
-async fn dial(round: &Round<'_>, planned: &Planned<'_>) -> Option<(Answer, Option<String>)> {
+async fn dial(round: &Round<'_>, planned: &Planned<'_>) -> Option<Outcome> {
     let service = round.subject.service.as_ref()?;
     let http = round.http_for(service, &planned.to.port);
     let outcome = round

@@ -1,13 +1,16 @@
 //! Pods that dial themselves through the Service.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
+
 use super::{LocalPod, Memory, Round, SECOND_LOOK};
 use crate::{
-    agent::{dial::Dial, links, netfilter::conntrack::Conntrack},
+    agent::{dial::Dial, links},
     api::{Answer, Hairpin},
     objects::Object,
     proxy::{Protocol, Purpose, Traffic, expected, hairpin_is_masqueraded},
@@ -16,7 +19,13 @@ use crate::{
 /// Tries until one comes back to the Pod itself.
 const MAX_TRIES: usize = 100;
 
-/// Tries that are under way at once; each is dropped when it went elsewhere.
+/// Lost tries that are waited for at once.
+const MAX_LOST: usize = 8;
+
+/// The kernel may work a packet off a moment after the call that sent it.
+const A_MOMENT: Duration = Duration::from_millis(2);
+
+/// Pods that dial themselves in one round.
 const PODS: usize = 4;
 
 /// Without a change so long passes before Pods dial themselves again.
@@ -24,24 +33,24 @@ const PAUSE: Duration = Duration::from_secs(3600);
 
 pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
     let key = what_it_depends_on(round);
-    if let Some((known, at, hairpins)) = memory
-        .hairpins
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .as_ref()
+    if let Some((known, at, hairpins)) = memory.hairpins().as_ref()
         && *known == key
         && at.elapsed() < PAUSE
     {
         return hairpins.clone();
     }
-    let mut hairpins = Vec::new();
-    for pod in round.endpoints.iter().filter(|p| !p.pod.host_network).take(PODS) {
-        hairpins.extend(hairpin(round, pod).await);
-    }
-    *memory
-        .hairpins
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some((key, Instant::now(), hairpins.clone()));
+    let own_namespace = |pod: &&LocalPod<'_>| !pod.pod.host_network;
+    let pods = round.endpoints.iter().filter(own_namespace).take(PODS);
+    let hairpins: Vec<Hairpin> = join_all(pods.map(|pod| hairpin(round, pod)))
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
+    // What fails is tried again in the next round, to see it mended.
+    let works = hairpins
+        .iter()
+        .all(|h| h.answer.is_none_or(|a| a == Answer::Accepted));
+    *memory.hairpins() = works.then(|| (key, Instant::now(), hairpins.clone()));
     hairpins
 }
 
@@ -70,7 +79,7 @@ async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<Hairpin> {
     let service = round.subject.service.as_ref()?;
     let slices: Vec<_> = round.subject.slices.iter().collect();
     // The first TCP address that has the Pod behind it will do: bridge and rules are the same for all.
-    let (target, protocol, own) =
+    let (target, own, endpoints) =
         expected(service, &slices, round.vantage())
             .into_iter()
             .find_map(|port| {
@@ -85,13 +94,17 @@ async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<Hairpin> {
                     .iter()
                     .find(|e| pod.pod.ips.contains(&e.ip().to_string()))?;
                 let target = SocketAddr::new(cluster.address?, cluster.port);
-                (port.protocol == Protocol::Tcp).then_some((target, port.protocol, *own))
+                (port.protocol == Protocol::Tcp).then(|| (target, *own, endpoints.clone()))
             })?;
-    let mut answer = pinned(round, pod, target, own).await;
+    let mut answer = pinned(round, pod, target, own, &endpoints).await;
     if answer.is_some_and(|a| a != Answer::Accepted) {
         tokio::time::sleep(SECOND_LOOK).await;
-        // What was not met again stays unknown.
-        answer = pinned(round, pod, target, own).await;
+        // What was not met again stays unknown, and so does a Pod that is no endpoint any more.
+        answer = pinned(round, pod, target, own, &endpoints).await;
+        let subject = round.read_again().await?;
+        if !super::ready(round, &subject).iter().any(|r| r.address == own) {
+            return None;
+        }
     }
     Some(Hairpin {
         pod: pod.key.clone(),
@@ -99,29 +112,63 @@ async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<Hairpin> {
         answer,
         hairpin_mode: port_of(round, pod).and_then(|link| link.hairpin_mode),
         masqueraded: super::rules::open(round, None).and_then(|(_, rules)| {
-            hairpin_is_masqueraded(rules.as_ref(), (target.ip(), target.port()), protocol, own).ok()
+            let service = (target.ip(), target.port());
+            hairpin_is_masqueraded(rules.as_ref(), service, Protocol::Tcp, own).ok()
         }),
     })
 }
 
 /// How a dial that comes back to the Pod ends; None if none did.
+///
+/// Conntrack shows at once where a dial goes, so that those that go elsewhere are dropped. Those that it
+/// does not show were lost before the node was done with them: they were on their way to the Pod itself
+/// if every other endpoint was met.
 async fn pinned(
     round: &Round<'_>,
     pod: &LocalPod<'_>,
     target: SocketAddr,
     own: SocketAddr,
+    endpoints: &BTreeSet<SocketAddr>,
 ) -> Option<Answer> {
-    let conntrack = round.node.netns.run(Conntrack::open).ok()?;
+    let mut met = BTreeSet::new();
+    let mut lost = Vec::new();
     for _ in 0..MAX_TRIES {
-        let _permit = round.node.dials.acquire().await.ok()?;
+        let _permit = round.permit().await?;
         let dial = Dial::start(&pod.netns, Protocol::Tcp, target).ok()?;
         let source = dial.source()?;
-        let connection = conntrack.find(Protocol::Tcp, source, target).ok()?;
-        if connection.is_some_and(|c| c.answers == own) {
-            return dial.finish(round.patience()).await.ok().map(|d| d.answer);
+        let mut sent_to = round.sent_to(Protocol::Tcp, source, target);
+        if sent_to.is_none() {
+            tokio::time::sleep(A_MOMENT).await;
+            sent_to = round.sent_to(Protocol::Tcp, source, target);
+        }
+        match sent_to {
+            Some(endpoint) if endpoint == own => {
+                return dial.finish(round.patience()).await.ok().map(|d| d.answer);
+            }
+            Some(endpoint) => {
+                met.insert(endpoint);
+            }
+            None if lost.len() < MAX_LOST => lost.push(dial),
+            None => {}
+        }
+        let all_others_met = endpoints.iter().all(|e| *e == own || met.contains(e));
+        if all_others_met && lost.len() == MAX_LOST {
+            break;
         }
     }
-    None
+    if lost.is_empty() || !endpoints.iter().all(|e| *e == own || met.contains(e)) {
+        return None;
+    }
+    let answers = join_all(lost.into_iter().map(|dial| dial.finish(round.patience()))).await;
+    let answers: Vec<Answer> = answers.into_iter().flatten().map(|d| d.answer).collect();
+    let answered = answers.iter().find(|a| **a == Answer::Accepted);
+    match answered {
+        // Nobody else can have answered, though conntrack does not show it (a proxy in eBPF, say).
+        Some(_) if endpoints.len() == 1 => Some(Answer::Accepted),
+        // Those that were answered were merely not seen in time.
+        Some(_) => None,
+        None => answers.first().copied(),
+    }
 }
 
 /// The node's end of a Pod's link.

@@ -7,22 +7,24 @@
 mod dials;
 mod direct;
 mod hairpin;
+mod mesh;
 mod names;
 mod proxy;
 mod rules;
 mod service;
 mod stale;
+mod tries;
 
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::Semaphore;
 
-use super::{cluster::Cluster, kubeproxy, netns::Netns, pods, settings};
+use super::{cluster::Cluster, kubeproxy, netfilter::conntrack::Conntrack, netns::Netns, pods, settings};
 use crate::{
     api::{DialPath, Hairpin, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
     objects::{Endpoint, EndpointSlice, Object, Service},
@@ -84,6 +86,12 @@ pub struct Memory {
     hairpins: Mutex<Option<(String, Instant, Vec<Hairpin>)>>,
 }
 
+impl Memory {
+    fn hairpins(&self) -> MutexGuard<'_, Option<(String, Instant, Vec<Hairpin>)>> {
+        self.hairpins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A client Pod, or an endpoint's Pod, on the node.
 struct LocalPod<'a> {
     pod: &'a ProbePod,
@@ -112,6 +120,10 @@ struct Round<'a> {
     cluster: &'a Cluster,
     clients: Vec<LocalPod<'a>>,
     endpoints: Vec<LocalPod<'a>>,
+    /// The connections that the node tracks; None where they cannot be asked for.
+    conntrack: Option<Conntrack>,
+    /// The EndpointSlices as they were when they were last read.
+    versions: Mutex<Vec<SliceVersion>>,
     problems: Mutex<Vec<String>>,
 }
 
@@ -132,8 +144,15 @@ pub async fn look(
         cluster,
         clients: Vec::new(),
         endpoints: Vec::new(),
+        conntrack: None,
+        versions: Mutex::new(versions(&subject.slices)),
         problems: Mutex::default(),
     };
+    round.conntrack = node
+        .netns
+        .run(Conntrack::open)
+        .inspect_err(|error| round.problem(format!("Tracked connections cannot be asked for: {error}.")))
+        .ok();
     round.find_pods();
     let drops_before = settings::reverse_path_drops(&node.netns).ok();
     let (kube_proxy, direct, service, names, hairpins) = tokio::join!(
@@ -146,13 +165,12 @@ pub async fn look(
     let rules = rules::look(&round, kube_proxy.mode.as_deref()).await;
     let listeners = direct::listeners(&round, &direct.failures);
     let mut facts = NodeFacts {
-        slices: versions(&subject.slices),
         listeners,
         kube_proxy: Some(kube_proxy),
         rules,
+        intercepted: mesh::look(&round),
         stale_connections: stale::look(&round, memory),
         hairpins,
-        settings: round.settings(drops_before),
         ..NodeFacts::default()
     };
     (facts.resolvers, facts.dns_servers) = names;
@@ -164,7 +182,16 @@ pub async fn look(
     facts.probes_failed = facts.dials.iter().map(|d| d.failed).sum();
     // Of each way some failures are kept, so that a flood of one does not hide the other.
     facts.failures = mixed(facts.failures);
-    facts.problems = round.problems.into_inner().unwrap_or_default();
+    // Packets are dropped here and there on any node; only beside a failure does it say something.
+    facts.settings = round.settings(drops_before.filter(|_| facts.probes_failed > 0));
+    facts.slices = round
+        .versions
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    facts.problems = round
+        .problems
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     facts.problems.sort();
     facts.problems.dedup();
     facts.problems.truncate(MAX_PROBLEMS);
@@ -238,10 +265,7 @@ impl<'a> Round<'a> {
     }
 
     fn problem(&self, what: String) {
-        let mut problems = self
-            .problems
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
         problems.push(what);
     }
 
@@ -262,7 +286,10 @@ impl<'a> Round<'a> {
     /// The API's word of the present moment, for a second look.
     async fn read_again(&self) -> Option<Subject> {
         match self.cluster.subject(self.namespace, self.spec).await {
-            Ok(subject) => Some(subject),
+            Ok(subject) => {
+                *self.versions.lock().unwrap_or_else(PoisonError::into_inner) = versions(&subject.slices);
+                Some(subject)
+            }
             Err(error) => {
                 self.problem(format!("The EndpointSlices could not be read again: {error}."));
                 None

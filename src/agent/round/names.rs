@@ -153,11 +153,16 @@ async fn resolve(
                 return Some(lookup(LookupResult::Found, addresses, ttl));
             }
             Reply::NotFound(seconds) => {
-                result = LookupResult::NotFound;
+                if result != LookupResult::Failed {
+                    result = LookupResult::NotFound;
+                }
                 ttl = ttl.max(seconds);
             }
-            // A resolver that cannot tell whether a name exists does not go on to others.
-            Reply::Failed(_) => return Some(lookup(LookupResult::Failed, Vec::new(), 0)),
+            // Where a server fails musl gives up; glibc goes on with the next suffix (res_search(3)).
+            Reply::Failed(_) if library == CLibrary::Musl => {
+                return Some(lookup(LookupResult::Failed, Vec::new(), 0));
+            }
+            Reply::Failed(_) => result = LookupResult::Failed,
             Reply::TimedOut | Reply::Refused => return Some(lookup(LookupResult::TimedOut, Vec::new(), 0)),
         }
     }

@@ -12,7 +12,6 @@ use std::{
 
 use super::{Memory, Round};
 use crate::{
-    agent::netfilter::conntrack::Conntrack,
     api::StaleConnection,
     proxy::{Protocol, expected},
 };
@@ -64,7 +63,7 @@ fn flows_to_nowhere(round: &Round<'_>) -> Vec<(Flow, u32)> {
         if port.protocol != Protocol::Udp || port.serving.is_empty() {
             continue;
         }
-        let Ok(conntrack) = round.node.netns.run(Conntrack::open) else {
+        let Some(conntrack) = &round.conntrack else {
             continue;
         };
         for destination in &port.destinations {
