@@ -44,7 +44,11 @@ fn addresses(pod: &Pod) -> Vec<String> {
 
 /// What an HTTP request from a Pod is answered. Python is there wherever the tests are.
 async fn answer(cluster: &Cluster, from: &Pod, address: &str, port: u16) -> String {
-    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+    let host = if address.contains(':') {
+        format!("[{address}]")
+    } else {
+        address.to_owned()
+    };
     let script = format!(
         "python3 -c 'import urllib.request as r; print(r.urlopen(\"http://{host}:{port}/\", timeout=3).read().decode())'"
     );
