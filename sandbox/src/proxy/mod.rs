@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 
 /// How kube-proxy writes its rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProxyMode {
     /// nftables, as since Kubernetes 1.36: the endpoints of a Service stand in its own rule.
     Nftables,
