@@ -94,6 +94,7 @@ fn nftables() -> BTreeMap<String, Value> {
 
 /// The two are the same; says where they are not.
 fn assert_same(rendered: &BTreeMap<String, Value>, captured: &BTreeMap<String, Value>) {
+    assert!(captured.len() > 15, "what kube-proxy wrote");
     let names = rendered.keys().chain(captured.keys());
     let differences: BTreeMap<&String, _> = names
         .map(|name| (name, (rendered.get(name), captured.get(name))))
@@ -146,4 +147,75 @@ fn the_rules_of_early_nftables_mode_are_complete() {
         let (cluster, node) = (cluster(name), node(node_name));
         in_new_namespace(|| assert_complete(&capture, ProxyMode::NftablesOld, &cluster, &node));
     }
+}
+
+/// The rules in the namespace of the calling thread, by table and chain, without those of kubelet.
+fn iptables(save: &str) -> BTreeMap<String, Value> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut table = String::new();
+    for line in output(&[save]).lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        if let Some(name) = line.strip_prefix('*') {
+            name.clone_into(&mut table);
+        } else if let Some(chain) = words[0].strip_prefix(':') {
+            all.entry(format!("{table} {chain}")).or_default();
+        } else if words[0] == "-A" && !line.ends_with("-j KUBE-FIREWALL") {
+            let rules = all.entry(format!("{table} {}", words[1])).or_default();
+            rules.push(line.to_owned());
+        }
+    }
+    let kubelet = ["KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT"];
+    all.retain(|chain, rules| {
+        let is_kubelet = kubelet.iter().any(|theirs| chain.ends_with(theirs));
+        !is_kubelet && (chain.contains(" KUBE-") || !rules.is_empty())
+    });
+    for (chain, rules) in &mut all {
+        // kube-proxy goes through the Services in no order.
+        if ["-SERVICES", "-NODEPORTS"].iter().any(|hub| chain.ends_with(hub)) {
+            rules.sort();
+        }
+        if chain.ends_with("KUBE-NODEPORTS") {
+            // Where it can count them, kube-proxy has the packets to loopback a rule of their own.
+            rules.retain(|rule| !rule.contains("-d 127.0.0.0/8"));
+        }
+    }
+    all.into_iter()
+        .map(|(chain, rules)| (chain, json!(rules)))
+        .collect()
+}
+
+fn assert_as_kube_proxy(name: &str, node_name: &'static str, mode: ProxyMode) {
+    let (backend, saves) = match mode {
+        ProxyMode::IptablesLegacy => (
+            Backend::IptablesLegacy,
+            ["iptables-legacy-save", "ip6tables-legacy-save"],
+        ),
+        _ => (Backend::IptablesNft, ["iptables-nft-save", "ip6tables-nft-save"]),
+    };
+    let capture = Capture::load(name, node_name, backend);
+    let (cluster, node) = (cluster(name), node(node_name));
+    let rendered = in_new_namespace(|| {
+        assert_complete(&capture, mode, &cluster, &node);
+        saves.map(iptables)
+    });
+    let captured = in_new_namespace(|| {
+        capture.apply_all();
+        saves.map(iptables)
+    });
+    assert_same(&rendered[0], &captured[0]);
+    if capture.rules_v6.is_some() {
+        assert_same(&rendered[1], &captured[1]);
+    }
+}
+
+#[test]
+fn the_rules_of_iptables_mode_are_those_of_kube_proxy() {
+    assert_as_kube_proxy("iptables", "lab-1", ProxyMode::Iptables);
+    assert_as_kube_proxy("lab-2-iptables", "lab-2", ProxyMode::Iptables);
+    assert_as_kube_proxy("iptables-legacy", "lab-2", ProxyMode::IptablesLegacy);
+}
+
+#[test]
+fn the_rules_of_iptables_mode_with_many_endpoints_are_those_of_kube_proxy() {
+    assert_as_kube_proxy("iptables-large", "lab-2", ProxyMode::Iptables);
 }
