@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use k8s_openapi::serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, Script, rules};
+use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, Script, cleanup, rules};
 
 use super::{
     captures::{Backend, Capture, gaps},
@@ -218,4 +218,114 @@ fn the_rules_of_iptables_mode_are_those_of_kube_proxy() {
 #[test]
 fn the_rules_of_iptables_mode_with_many_endpoints_are_those_of_kube_proxy() {
     assert_as_kube_proxy("iptables-large", "lab-2", ProxyMode::Iptables);
+}
+
+/// What others than kube-proxy have in a namespace.
+const FOREIGN_IPTABLES: &str = "\
+*nat
+:KUBE-KUBELET-CANARY - [0:0]
+:OTHERS - [0:0]
+-A POSTROUTING -s 10.244.0.0/16 -j OTHERS
+-A OTHERS -j RETURN
+COMMIT
+*filter
+:KUBE-FIREWALL - [0:0]
+-A OUTPUT -j KUBE-FIREWALL
+-A KUBE-FIREWALL -m comment --comment \"of kubelet\" -j DROP
+COMMIT
+";
+
+/// A few Services of a cluster, and no others.
+fn only(cluster: &Cluster, services: &[&str]) -> Cluster {
+    let mut fewer = cluster.clone();
+    fewer
+        .services
+        .retain(|s| services.contains(&s.metadata.name.as_deref().unwrap()));
+    fewer
+}
+
+#[test]
+fn a_sync_replaces_what_an_earlier_one_wrote_and_a_cleanup_removes_it_all() {
+    let cluster = cluster("iptables");
+    let node = node("lab-1");
+    for (mode, restore, saves) in [
+        (
+            ProxyMode::Iptables,
+            "iptables-nft-restore",
+            ["iptables-nft-save", "ip6tables-nft-save"],
+        ),
+        (
+            ProxyMode::IptablesLegacy,
+            "iptables-legacy-restore",
+            ["iptables-legacy-save", "ip6tables-legacy-save"],
+        ),
+    ] {
+        let state = || saves.map(|save| without_comments(&output(&[save])));
+        let after = |syncs: &[&Cluster]| {
+            in_new_namespace(|| {
+                feed(&[restore], FOREIGN_IPTABLES);
+                let before = state();
+                for cluster in syncs {
+                    run_all(&rules(mode, cluster, &node));
+                }
+                let synced = state();
+                run_all(&cleanup(mode));
+                let after = state();
+                assert_eq!(without_empty(&after[0]), without_empty(&before[0]), "{mode}");
+                assert_eq!(without_empty(&after[1]), "", "{mode}");
+                synced
+            })
+        };
+        let few = only(&cluster, &["plain", "lb-ranges"]);
+        let once = after(&[&few]);
+        // Without a Service that has an IPv6 address no table of IPv6 comes into being.
+        assert_eq!(once[1], "", "{mode}");
+        let again = after(&[&few, &cluster, &few, &few]);
+        assert_eq!(again[0], once[0], "{mode}");
+        assert_eq!(without_empty(&again[1]), "", "{mode}");
+    }
+}
+
+#[test]
+fn a_sync_of_nftables_mode_replaces_what_was_there_and_leaves_the_rest() {
+    let cluster = cluster("nftables");
+    let node = node("lab-1");
+    let few = only(&cluster, &["plain", "sticky"]);
+    let foreign = "table ip others {\n\tchain c {\n\t\tcounter packets 0 bytes 0 drop\n\t}\n}\n";
+    let after = |syncs: &[(ProxyMode, &Cluster)]| {
+        in_new_namespace(|| {
+            feed(&["nft", "-f", "-"], foreign);
+            for (mode, cluster) in syncs {
+                run_all(&rules(*mode, cluster, &node));
+            }
+            let synced = output(&["nft", "list", "ruleset"]);
+            run_all(&cleanup(ProxyMode::Nftables));
+            assert_eq!(output(&["nft", "list", "ruleset"]), foreign);
+            synced
+        })
+    };
+    let once = after(&[(ProxyMode::Nftables, &few)]);
+    assert!(once.contains("table ip kube-proxy"));
+    assert!(!once.contains("table ip6 kube-proxy"));
+    let all = [
+        (ProxyMode::Nftables, &cluster),
+        (ProxyMode::NftablesOld, &cluster),
+        (ProxyMode::Nftables, &few),
+    ];
+    assert_eq!(after(&all), once);
+}
+
+/// A saved ruleset without what differs from one time to the next.
+fn without_comments(saved: &str) -> String {
+    let lines = saved.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// A saved ruleset without base chains that hold nothing and tables that hold nothing else.
+fn without_empty(saved: &str) -> String {
+    let is_frame = |line: &&str| {
+        line.starts_with('*') || *line == "COMMIT" || (line.starts_with(':') && !line.contains(" - "))
+    };
+    let lines = saved.lines().filter(|line| !is_frame(line));
+    lines.map(|line| format!("{line}\n")).collect()
 }
