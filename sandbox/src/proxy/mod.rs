@@ -102,6 +102,13 @@ pub struct NodeView {
     pub cluster_cidrs: Vec<IpNet>,
 }
 
+impl NodeView {
+    /// The primary address of an IP family.
+    fn ip(&self, family: Family) -> Option<IpAddr> {
+        self.ips.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
+}
+
 /// A program to be run in the node's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {

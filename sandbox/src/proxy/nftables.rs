@@ -6,10 +6,7 @@
 
 mod frame;
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{
     Cluster, Family, NodeView, Script,
@@ -202,18 +199,13 @@ impl<'a> Table<'a> {
             }
             let ranges = port.source_ranges.iter().map(ToString::to_string);
             let own = port
-                .sources_of_node(self.node_ip())
+                .sources_of_node(self.node.ip(self.family))
                 .iter()
                 .map(ToString::to_string);
             let sources: Vec<String> = ranges.chain(own).collect();
             let rule = format!("{} saddr != {{ {} }} drop", ip(self.family), sources.join(", "));
             self.chains.push((names.firewall(), vec![rule]));
         }
-    }
-
-    fn node_ip(&self) -> Option<IpAddr> {
-        let mut ips = self.node.ips.iter().copied();
-        ips.find(|ip| Family::of(*ip) == self.family)
     }
 
     /// The statement that has a packet masqueraded.

@@ -29,7 +29,7 @@ impl Table<'_> {
             ));
         }
         let mut node_ips = Elements::default();
-        if let Some(ip) = self.node_ip() {
+        if let Some(ip) = self.node.ip(self.family) {
             node_ips.add(&ip.to_string(), "");
         }
         for (name, kind, comment, elements) in [
