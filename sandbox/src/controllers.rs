@@ -50,7 +50,8 @@ pub mod annotations {
     pub const RESTARTED_SECONDS_AGO: &str = "sandbox.svcdiag.dev/restarted-seconds-ago";
     /// On a Node: what its kube-proxy does, such as `stopped` or `paused`; see the kernel's `kubeproxy`.
     pub const KUBE_PROXY: &str = "sandbox.svcdiag.dev/kube-proxy";
-    /// On a Pod: where its process listens, as `tcp://0.0.0.0:9376,udp://[::]:53`. Default: on the declared ports.
+    /// On a Pod: where its process listens, as `tcp://0.0.0.0:9376,udp://[::]:53`; `$POD_IP` is its own address, and
+    /// `tcp6` takes no IPv4. Default: on the declared ports.
     pub const LISTEN: &str = "sandbox.svcdiag.dev/listen";
     /// A number on a Pod: status of its process' HTTP answers. Default: 200.
     pub const HTTP_STATUS: &str = "sandbox.svcdiag.dev/http-status";

@@ -22,11 +22,11 @@ pub(super) fn setup(pod: &Pod, node: &str, addresses: &[String]) -> PodSetup {
         addresses: addresses.to_vec(),
         host_network: spec.host_network == Some(true),
         resolv_conf: resolv_conf(pod, &spec),
-        role: role(pod, &spec),
+        role: role(pod, &spec, addresses),
     }
 }
 
-fn role(pod: &Pod, spec: &PodSpec) -> Role {
+fn role(pod: &Pod, spec: &PodSpec, addresses: &[String]) -> Role {
     let annotation = |name: &str| pod.annotations().get(name).map(String::as_str);
     let number = |name: &str| annotation(name).and_then(|value| value.parse::<u64>().ok());
     if annotation(annotations::DNS) == Some("true") {
@@ -40,6 +40,8 @@ fn role(pod: &Pod, spec: &PodSpec) -> Role {
             .collect()
     };
     let listed = |text: &str| {
+        let own = addresses.first().map(String::as_str).unwrap_or_default();
+        let text = text.replace("$POD_IP", own);
         let places = text.split(',').map(str::trim);
         places
             .filter(|place| !place.is_empty())

@@ -141,21 +141,25 @@ impl Scene {
     /// Waits until the rollouts are complete and the Service has its three ready endpoints.
     pub async fn wait_until_settled(&self) -> Result<(), Error> {
         for name in [Self::NAME, Self::CLIENT] {
-            let target = self.target("Deployment", name)?;
-            self.wait(&format!("the rollout of {target}"), async || {
-                let found = target
-                    .api(&self.client)
-                    .get_opt(&target.name)
-                    .await
-                    .during("get", || target.to_string())?;
-                Ok(found.map_or_else(
-                    || Some("it does not exist".to_owned()),
-                    |found| unfinished(&found),
-                ))
-            })
-            .await?;
+            self.wait_for_rollout(&self.target("Deployment", name)?).await?;
         }
         self.wait_for_endpoints(Self::ENDPOINTS).await
+    }
+
+    /// Waits until the rollout of a Deployment is complete.
+    pub(super) async fn wait_for_rollout(&self, target: &Target) -> Result<(), Error> {
+        self.wait(&format!("the rollout of {target}"), async || {
+            let found = target
+                .api(&self.client)
+                .get_opt(&target.name)
+                .await
+                .during("get", || target.to_string())?;
+            Ok(found.map_or_else(
+                || Some("it does not exist".to_owned()),
+                |found| unfinished(&found),
+            ))
+        })
+        .await
     }
 
     /// Waits until the Service has exactly so many ready endpoints.

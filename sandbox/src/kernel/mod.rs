@@ -20,7 +20,12 @@ mod node;
 mod pods;
 mod zone;
 
-use std::{io, path::PathBuf, str::FromStr, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -118,7 +123,7 @@ pub struct Kernel {
     data_path: DataPath,
     // The cable is pulled last.
     _underlay: Namespace,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Kernel {
@@ -156,7 +161,7 @@ impl Kernel {
             pods: Pods::new(cgroups, workload_program()?, directory.path().join("pods")),
             data_path,
             _underlay: underlay,
-            _directory: directory,
+            directory,
         })
     }
 
@@ -211,6 +216,25 @@ impl Kernel {
     #[must_use]
     pub fn veth(&self, uid: &str) -> String {
         pods::veth(uid)
+    }
+
+    /// Whether the process of a Pod runs.
+    pub(crate) async fn has_pod(&self, uid: &str) -> bool {
+        self.pods.has(uid).await
+    }
+
+    /// The program that runs in Pods.
+    pub(crate) fn program(&self) -> &Path {
+        self.pods.program()
+    }
+
+    /// A directory for what scripts have to remember, removed with everything else.
+    pub(crate) fn scratch(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.directory.path().join("scratch").join(name);
+        match std::fs::create_dir_all(&path) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(Error::File { path, source }),
+        }
     }
 
     /// Root directories of the Pods that serve DNS, with the Pods' names.

@@ -199,6 +199,14 @@ impl Pods {
         }
     }
 
+    pub(super) async fn has(&self, uid: &str) -> bool {
+        self.running.lock().await.contains_key(uid)
+    }
+
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
     pub(super) async fn dns_roots(&self) -> Vec<(String, PathBuf)> {
         let running = self.running.lock().await;
         let servers = running.values().filter(|pod| pod.role == Role::Dns);

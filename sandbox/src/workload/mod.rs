@@ -1,11 +1,13 @@
 //! What runs inside the pocket cluster's namespaces: this very program, started again.
 //!
-//! Each ends when its standard input does, which is when the cluster ends, however it does.
+//! Each ends when its standard input does, which is when the cluster ends, however it does; traffic that
+//! faults are made of ends with the process that it is told to watch.
 
 pub mod dns;
 pub mod kubeproxy;
 mod mapped;
 mod pod;
+mod traffic;
 
 use std::{io, path::PathBuf};
 
@@ -34,6 +36,24 @@ pub enum Workload {
         #[arg(long)]
         answers: PathBuf,
     },
+    /// Fill or empty the table of tracked connections
+    Conntrack {
+        /// Fill it to so many percent; without it, empty it
+        #[arg(long)]
+        fill: Option<u64>,
+        /// Keep it so while this process runs
+        #[arg(long, value_name = "PID")]
+        r#while: Option<u32>,
+    },
+    /// Send datagrams from one port, again and again
+    Datagrams {
+        /// To whom, as address:port
+        #[arg(long)]
+        to: std::net::SocketAddr,
+        /// While this process runs
+        #[arg(long, value_name = "PID")]
+        r#while: u32,
+    },
 }
 
 /// Runs until the end of the input.
@@ -52,6 +72,12 @@ pub async fn run(workload: Workload) -> io::Result<()> {
                 () = end_of_input() => Ok(()),
             }
         }
+        Workload::Conntrack {
+            fill: Some(percent),
+            r#while,
+        } => traffic::fill(percent, r#while),
+        Workload::Conntrack { fill: None, .. } => traffic::flush(),
+        Workload::Datagrams { to, r#while } => traffic::datagrams(to, r#while),
     }
 }
 

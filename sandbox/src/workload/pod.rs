@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
@@ -61,8 +62,8 @@ async fn serve(name: &str, listen: &[String], status: u16, delay: Duration) -> i
         let address: SocketAddr = address.parse().map_err(|_| invalid())?;
         let name = name.to_owned();
         match protocol {
-            "tcp" => {
-                let listener = listen_on(address)?;
+            "tcp" | "tcp6" => {
+                let listener = listen_on(address, protocol == "tcp6")?;
                 tasks.spawn(async move { take_connections(&listener, &name, status, delay).await });
             }
             "udp" => {
@@ -80,12 +81,15 @@ async fn serve(name: &str, listen: &[String], status: u16, delay: Duration) -> i
 }
 
 /// `[::]` means IPv6 and IPv4 as well, unless IPv4 is bound on its own: as programs in Go do it.
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen_on(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     let socket = match address.ip() {
         IpAddr::V4(_) => TcpSocket::new_v4()?,
         IpAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_reuseaddr(true)?;
+    if only_v6 {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
