@@ -167,24 +167,28 @@ impl Fault {
                 reason: reason.clone(),
             });
         }
-        steps::take(scene, &self.steps).await
+        steps::take(scene, &self.steps).await?;
+        scene.refresh_nodes().await
     }
 
     /// Brings every object back into the state before.
     pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
-        journal::undo(scene).await
+        journal::undo(scene).await?;
+        scene.refresh_nodes().await
     }
 }
 
 impl Twin {
     /// Brings a healthy scene into this configuration.
     pub async fn apply(&self, scene: &Scene) -> Result<(), Error> {
-        steps::take(scene, &self.steps).await
+        steps::take(scene, &self.steps).await?;
+        scene.refresh_nodes().await
     }
 
     /// Brings every object back into the state before.
     pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
-        journal::undo(scene).await
+        journal::undo(scene).await?;
+        scene.refresh_nodes().await
     }
 }
 

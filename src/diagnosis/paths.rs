@@ -452,7 +452,7 @@ fn targets<'a>(
     for slice in &facts.slices {
         let numbers = slice.ports.iter().filter(|p| {
             let is_judged = |port: &&ServicePort| p.name() == port.name() && p.protocol() == port.protocol();
-            ports.values().any(|port| is_judged(port))
+            ports.values().any(is_judged)
         });
         let numbers: Vec<u16> = numbers.filter_map(|p| u16::try_from(p.port?).ok()).collect();
         for endpoint in slice.endpoints.iter().filter(|e| e.is_ready()) {

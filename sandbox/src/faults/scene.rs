@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -22,7 +22,9 @@ const WALKTHROUGH: &str = include_str!("../../manifests/walkthrough.yaml");
 const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Annotations and labels that controllers write and nobody restores.
-const FOREIGN_ANNOTATIONS: [&str; 1] = ["deployment.kubernetes.io/revision"];
+const FOREIGN_ANNOTATIONS: [&str; 2] = ["deployment.kubernetes.io/revision", REFRESH];
+/// Asks svcdiag's agents to look again at once, whenever its value changes.
+const REFRESH: &str = "svcdiag.dev/refresh";
 
 /// A namespace with the walk-through in it.
 pub struct Scene {
@@ -122,6 +124,27 @@ impl Scene {
             target: kind.to_owned(),
             message: "unknown kind".to_owned(),
         })
+    }
+
+    /// Asks svcdiag to have the nodes looked at again at once.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        let target = self.target("ServiceDiagnosis", Self::NAME)?;
+        let value = jiff::Timestamp::now().to_string();
+        let patch = json!({ "metadata": { "annotations": { REFRESH: value } } });
+        let patched = target
+            .api(&self.client)
+            .patch(&target.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        optional(patched).during("refresh", || target.to_string())?;
+        Ok(())
+    }
+
+    /// The same, where there are nodes to be looked at.
+    pub(super) async fn refresh_nodes(&self) -> Result<(), Error> {
+        match &self.kernel {
+            Some(_) => self.refresh().await,
+            None => Ok(()),
+        }
     }
 
     /// What the diagnosis says now.
