@@ -15,6 +15,7 @@ mod expected;
 mod journal;
 pub mod kinds;
 mod scene;
+mod scripts;
 mod steps;
 
 use serde::Deserialize;
@@ -133,6 +134,9 @@ pub enum Error {
     /// A request.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// A script on a node or in a Pod.
+    #[error(transparent)]
+    Kernel(#[from] crate::kernel::Error),
 }
 
 /// All faults, in the order of the table.
@@ -163,24 +167,28 @@ impl Fault {
                 reason: reason.clone(),
             });
         }
-        steps::take(scene, &self.steps).await
+        steps::take(scene, &self.steps).await?;
+        scene.refresh_nodes().await
     }
 
     /// Brings every object back into the state before.
     pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
-        journal::undo(scene).await
+        journal::undo(scene).await?;
+        scene.refresh_nodes().await
     }
 }
 
 impl Twin {
     /// Brings a healthy scene into this configuration.
     pub async fn apply(&self, scene: &Scene) -> Result<(), Error> {
-        steps::take(scene, &self.steps).await
+        steps::take(scene, &self.steps).await?;
+        scene.refresh_nodes().await
     }
 
     /// Brings every object back into the state before.
     pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
-        journal::undo(scene).await
+        journal::undo(scene).await?;
+        scene.refresh_nodes().await
     }
 }
 

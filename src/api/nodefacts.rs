@@ -350,7 +350,7 @@ impl Default for PortState {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rules {
-    /// How the rules are laid out: nftables, iptables (by the nf_tables backend) or iptables-legacy.
+    /// How the rules are laid out: nftables, iptables (by the nf_tables backend), iptables-legacy or ipvs.
     #[schemars(length(max = 32))]
     pub layout: String,
     /// Service ports that were compared, counted for each IP family.

@@ -12,3 +12,4 @@ mod deletions;
 mod dials;
 mod environment;
 mod namespace;
+mod rendered;

@@ -1,9 +1,10 @@
 //! The walk-through in a namespace of its own: the stage on which faults are played.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -12,19 +13,24 @@ use tokio::time::Instant;
 use super::journal::Entry;
 use super::kinds::{Kind, Target};
 use super::{Error, Verdict};
+use crate::cluster::Cluster;
 use crate::error::{Context, RequestError, optional, unless_exists};
+use crate::kernel::Kernel;
 
 const WALKTHROUGH: &str = include_str!("../../manifests/walkthrough.yaml");
 /// Controllers need well under two seconds; the rest is for busy machines.
 const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Annotations and labels that controllers write and nobody restores.
-const FOREIGN_ANNOTATIONS: [&str; 1] = ["deployment.kubernetes.io/revision"];
+const FOREIGN_ANNOTATIONS: [&str; 2] = ["deployment.kubernetes.io/revision", REFRESH];
+/// Asks svcdiag's agents to look again at once, whenever its value changes.
+const REFRESH: &str = "svcdiag.dev/refresh";
 
 /// A namespace with the walk-through in it.
 pub struct Scene {
     client: Client,
     namespace: String,
+    kernel: Option<Arc<Kernel>>,
     journal: Mutex<Vec<Entry>>,
 }
 
@@ -41,8 +47,22 @@ impl Scene {
         Self {
             client,
             namespace: namespace.into(),
+            kernel: None,
             journal: Mutex::default(),
         }
+    }
+
+    /// A scene in a namespace of a cluster, with its nodes in the kernel if it has any.
+    pub fn of(cluster: &Cluster, namespace: impl Into<String>) -> Self {
+        Self {
+            kernel: cluster.kernel().cloned(),
+            ..Self::new(cluster.client(), namespace)
+        }
+    }
+
+    /// The cluster's nodes in the kernel, if it has any.
+    pub fn kernel(&self) -> Option<&Arc<Kernel>> {
+        self.kernel.as_ref()
     }
 
     /// The client it acts with.
@@ -106,6 +126,27 @@ impl Scene {
         })
     }
 
+    /// Asks svcdiag to have the nodes looked at again at once.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        let target = self.target("ServiceDiagnosis", Self::NAME)?;
+        let value = jiff::Timestamp::now().to_string();
+        let patch = json!({ "metadata": { "annotations": { REFRESH: value } } });
+        let patched = target
+            .api(&self.client)
+            .patch(&target.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        optional(patched).during("refresh", || target.to_string())?;
+        Ok(())
+    }
+
+    /// The same, where there are nodes to be looked at.
+    pub(super) async fn refresh_nodes(&self) -> Result<(), Error> {
+        match &self.kernel {
+            Some(_) => self.refresh().await,
+            None => Ok(()),
+        }
+    }
+
     /// What the diagnosis says now.
     pub async fn verdict(&self) -> Result<Verdict, Error> {
         let target = self.target("ServiceDiagnosis", Self::NAME)?;
@@ -123,21 +164,25 @@ impl Scene {
     /// Waits until the rollouts are complete and the Service has its three ready endpoints.
     pub async fn wait_until_settled(&self) -> Result<(), Error> {
         for name in [Self::NAME, Self::CLIENT] {
-            let target = self.target("Deployment", name)?;
-            self.wait(&format!("the rollout of {target}"), async || {
-                let found = target
-                    .api(&self.client)
-                    .get_opt(&target.name)
-                    .await
-                    .during("get", || target.to_string())?;
-                Ok(found.map_or_else(
-                    || Some("it does not exist".to_owned()),
-                    |found| unfinished(&found),
-                ))
-            })
-            .await?;
+            self.wait_for_rollout(&self.target("Deployment", name)?).await?;
         }
         self.wait_for_endpoints(Self::ENDPOINTS).await
+    }
+
+    /// Waits until the rollout of a Deployment is complete.
+    pub(super) async fn wait_for_rollout(&self, target: &Target) -> Result<(), Error> {
+        self.wait(&format!("the rollout of {target}"), async || {
+            let found = target
+                .api(&self.client)
+                .get_opt(&target.name)
+                .await
+                .during("get", || target.to_string())?;
+            Ok(found.map_or_else(
+                || Some("it does not exist".to_owned()),
+                |found| unfinished(&found),
+            ))
+        })
+        .await
     }
 
     /// Waits until the Service has exactly so many ready endpoints.
