@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -22,7 +23,11 @@ const WALKTHROUGH: &str = include_str!("../../manifests/walkthrough.yaml");
 const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Annotations and labels that controllers write and nobody restores.
-const FOREIGN_ANNOTATIONS: [&str; 1] = ["deployment.kubernetes.io/revision"];
+const FOREIGN_ANNOTATIONS: [&str; 2] = ["deployment.kubernetes.io/revision", REFRESH];
+/// An annotation of a diagnosis that makes agents look again at once when it changes.
+const REFRESH: &str = "svcdiag.dev/refresh";
+/// With agents, nobody wants to wait for a round longer than needed: the least that the API takes.
+const INTERVAL_SECONDS: u64 = 10;
 
 /// A namespace with the walk-through in it.
 pub struct Scene {
@@ -30,6 +35,8 @@ pub struct Scene {
     namespace: String,
     kernel: Option<Arc<Kernel>>,
     journal: Mutex<Vec<Entry>>,
+    /// How often agents were asked to look again.
+    refreshed: AtomicU64,
 }
 
 impl Scene {
@@ -47,6 +54,7 @@ impl Scene {
             namespace: namespace.into(),
             kernel: None,
             journal: Mutex::default(),
+            refreshed: AtomicU64::default(),
         }
     }
 
@@ -92,8 +100,17 @@ impl Scene {
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": self.namespace } }),
         )
         .map_err(|error| manifest(error.to_string()))?;
-        let objects: Vec<DynamicObject> =
+        let mut objects: Vec<DynamicObject> =
             serde_saphyr::from_multiple(WALKTHROUGH).map_err(|error| manifest(error.to_string()))?;
+        if self.kernel.is_some() {
+            let is_diagnosis = |object: &&mut DynamicObject| kind_of(object) == "ServiceDiagnosis";
+            for diagnosis in objects.iter_mut().filter(is_diagnosis) {
+                json_patch::merge(
+                    &mut diagnosis.data,
+                    &json!({ "spec": { "intervalSeconds": INTERVAL_SECONDS } }),
+                );
+            }
+        }
         for object in std::iter::once(&namespace).chain(&objects) {
             let target =
                 Target::of(object, &self.namespace).ok_or_else(|| manifest("unknown kind".to_owned()))?;
@@ -144,6 +161,22 @@ impl Scene {
             self.wait_for_rollout(&self.target("Deployment", name)?).await?;
         }
         self.wait_for_endpoints(Self::ENDPOINTS).await
+    }
+
+    /// Asks the agents to look again, if there can be any.
+    pub(super) async fn look_again(&self) -> Result<(), Error> {
+        if self.kernel.is_none() {
+            return Ok(());
+        }
+        let target = self.target("ServiceDiagnosis", Self::NAME)?;
+        let number = self.refreshed.fetch_add(1, Ordering::Relaxed) + 1;
+        let patch = json!({ "metadata": { "annotations": { REFRESH: number.to_string() } } });
+        let patched = target
+            .api(&self.client)
+            .patch(&target.name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
+        optional(patched).during("change", || target.to_string())?;
+        Ok(())
     }
 
     /// Waits until the rollout of a Deployment is complete.
@@ -224,6 +257,7 @@ impl Scene {
     /// equal before a fault and after its undoing.
     pub async fn snapshot(&self) -> Result<BTreeMap<String, Value>, Error> {
         let kinds = [
+            "ConfigMap",
             "Deployment",
             "StatefulSet",
             "Service",
@@ -257,6 +291,10 @@ impl Scene {
         snapshot.insert(namespace.to_string(), content(&found));
         Ok(snapshot)
     }
+}
+
+fn kind_of(object: &DynamicObject) -> &str {
+    object.types.as_ref().map_or("", |types| types.kind.as_str())
 }
 
 /// Why a Deployment is not there yet.
