@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use svcdiag_sandbox::{
     error::chain,
+    kernel::{DataPath, Wiring},
+    proxy::{self, ProxyMode},
     workload::{self, Workload},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -79,9 +81,40 @@ pub(crate) struct Common {
     /// Directory of the CRD manifests to install [default: crds/ of the source tree]
     #[arg(long, value_name = "DIR", env = "SVCDIAG_CRDS")]
     crds: Option<PathBuf>,
+    /// How kube-proxy lays its rules out: nftables, nftables-old, iptables or iptables-legacy. With `none`
+    /// there are objects only, no nodes and Pods in the kernel and no agents
+    #[arg(long, default_value = "nftables", value_name = "MODE", value_parser = proxy_mode)]
+    data_path: Mode,
+    /// How Pods are linked to their nodes: bridge or ptp
+    #[arg(long, default_value = "bridge", value_name = "PLUGIN")]
+    wiring: Wiring,
     /// Namespace for the walk-through
     #[arg(long, default_value = "default", value_name = "NAME")]
     namespace: String,
+}
+
+/// A mode, or none.
+#[derive(Clone, Copy, Debug)]
+struct Mode(Option<ProxyMode>);
+
+fn proxy_mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "none" => Ok(Mode(None)),
+        mode => mode
+            .parse()
+            .map(|mode| Mode(Some(mode)))
+            .map_err(|error: proxy::UnknownMode| format!("{error}, none")),
+    }
+}
+
+impl Common {
+    /// The machine side of the cluster, if one is wanted.
+    fn data_path(&self) -> Option<DataPath> {
+        self.data_path.0.map(|proxy| DataPath {
+            proxy,
+            wiring: self.wiring,
+        })
+    }
 }
 
 /// Any error of a command; they end on the screen as one line with all causes.

@@ -228,6 +228,7 @@ impl Cluster {
             tasks.spawn(kernel::follow::run(client.clone(), kernel.clone()));
         }
         furniture::create_dns(&client).await?;
+        furniture::create_agents_namespace(&client).await?;
         if !real {
             furniture::create_kubernetes_service(&client, &access.url).await?;
         }

@@ -271,13 +271,13 @@ impl Fault {
             });
         }
         steps::take(scene, &self.steps).await?;
-        scene.look_again().await
+        scene.refresh_nodes().await
     }
 
     /// Brings everything back into the state before.
     pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
         journal::undo(scene).await?;
-        scene.look_again().await
+        scene.refresh_nodes().await
     }
 }
 
@@ -285,13 +285,13 @@ impl Twin {
     /// Brings a healthy scene into this configuration.
     pub async fn apply(&self, scene: &Scene) -> Result<(), Error> {
         steps::take(scene, &self.steps).await?;
-        scene.look_again().await
+        scene.refresh_nodes().await
     }
 
     /// Brings everything back into the state before.
     pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
         journal::undo(scene).await?;
-        scene.look_again().await
+        scene.refresh_nodes().await
     }
 }
 

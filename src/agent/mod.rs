@@ -6,6 +6,7 @@
 //! where that of the node is broken.
 
 pub mod apiserver;
+pub mod budget;
 pub mod cluster;
 pub mod dial;
 pub mod dns;
@@ -29,9 +30,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use kube::Config;
-use tokio::sync::Semaphore;
 
-use self::{apiserver::Ways, cluster::Cluster, health::Heart, netns::Netns, round::Node};
+use self::{apiserver::Ways, budget::Budget, cluster::Cluster, health::Heart, netns::Netns, round::Node};
 
 /// Flags of `svcdiag agent`.
 #[derive(Clone, Debug, clap::Args)]
@@ -64,6 +64,9 @@ pub struct Options {
     /// Dials under way at once, of all NodeProbes together
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_dials: u32,
+    /// Dials begun in a second, of all NodeProbes together; namespaces that wait take turns
+    #[arg(long, default_value_t = 200, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub connects_per_second: u32,
 }
 
 /// Why the agent could not start.
@@ -133,11 +136,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
             .map_or_else(|| "the agent's own".to_owned(), |p| p.display().to_string()),
         source,
     })?;
-    let node = Arc::new(Node {
-        name: options.node_name.clone(),
-        netns,
-        dials: Semaphore::new(usize::try_from(options.max_dials).unwrap_or(64)),
-    });
+    let dials = Budget::new(options.max_dials, options.connects_per_second);
+    let node = Arc::new(Node::new(&options.node_name, netns, dials));
     let ways = ways(&options).await?;
     let (access, keep_open) =
         apiserver::access(ways, apiserver::Pace::default()).map_err(|e| Error::Client(Box::new(e)))?;

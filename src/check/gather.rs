@@ -335,3 +335,6 @@ async fn ask<T>(
         Err(_) => Err(GatherError::Timeout { what: request().what }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,6 +62,14 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
         .collect()
 }
 
+/// Whether any node is to be asked.
+pub(super) fn asks_anybody(facts: &Facts) -> bool {
+    if facts.spec.suspend || facts.nodes.is_empty() || facts.service.is_none() {
+        return false;
+    }
+    !chosen_nodes(facts, &chosen_clients(facts), &endpoint_pods(facts)).is_empty()
+}
+
 /// Name of the NodeProbe of a diagnosis on a node.
 #[must_use]
 pub fn probe_name(diagnosis: &DiagnosisRef, node: &str) -> String {

@@ -272,12 +272,18 @@ async fn an_agent_goes_around_a_dead_service_address_and_answers() {
     std::fs::write(&addresses, format!("{direct}\n")).unwrap();
     let file = format!("--apiserver-addresses={}", addresses.display());
     let agent = Agent::start(NODES[0], &kubeconfig, rig.cluster.state_dir(), &[&file]).await;
-    eventually("an answer", async || {
-        let probes = probes(&rig.cluster, "around").await;
-        let probe = probes.into_iter().find(|p| p.spec.node_name == NODES[0])?;
-        probe.status?.observed_generation
-    })
-    .await;
+    // This one is told to go elsewhere, with the same credentials.
+    let named = ["--apiserver", rig.cluster.url()];
+    let other = Agent::start(NODES[1], &kubeconfig, rig.cluster.state_dir(), &named).await;
+    for node in &NODES[..2] {
+        eventually("an answer", async || {
+            let probes = probes(&rig.cluster, "around").await;
+            let probe = probes.into_iter().find(|p| p.spec.node_name == *node)?;
+            probe.status?.observed_generation
+        })
+        .await;
+    }
+    other.stop().await;
     assert!(agent.log().contains("does not answer"), "{}", agent.log());
     agent.stop().await;
     rig.stop().await;

@@ -111,6 +111,11 @@ impl Verdict {
             .all(|stage| self.is(stage, "True"))
     }
 
+    /// Whether everything was looked at and nothing is amiss.
+    pub fn works(&self) -> bool {
+        self.is_healthy() && self.is("Ready", "True")
+    }
+
     fn is(&self, kind: &str, status: &str) -> bool {
         self.condition(kind)
             .is_some_and(|condition| condition.status == status)

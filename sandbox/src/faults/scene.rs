@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -24,7 +23,7 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Annotations and labels that controllers write and nobody restores.
 const FOREIGN_ANNOTATIONS: [&str; 2] = ["deployment.kubernetes.io/revision", REFRESH];
-/// An annotation of a diagnosis that makes agents look again at once when it changes.
+/// Asks svcdiag's agents to look again at once, whenever its value changes.
 const REFRESH: &str = "svcdiag.dev/refresh";
 /// With agents, nobody wants to wait for a round longer than needed: the least that the API takes.
 const INTERVAL_SECONDS: u64 = 10;
@@ -35,8 +34,6 @@ pub struct Scene {
     namespace: String,
     kernel: Option<Arc<Kernel>>,
     journal: Mutex<Vec<Entry>>,
-    /// How often agents were asked to look again.
-    refreshed: AtomicU64,
 }
 
 impl Scene {
@@ -54,7 +51,6 @@ impl Scene {
             namespace: namespace.into(),
             kernel: None,
             journal: Mutex::default(),
-            refreshed: AtomicU64::default(),
         }
     }
 
@@ -141,6 +137,27 @@ impl Scene {
         })
     }
 
+    /// Asks svcdiag to have the nodes looked at again at once.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        let target = self.target("ServiceDiagnosis", Self::NAME)?;
+        let value = jiff::Timestamp::now().to_string();
+        let patch = json!({ "metadata": { "annotations": { REFRESH: value } } });
+        let patched = target
+            .api(&self.client)
+            .patch(&target.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await;
+        optional(patched).during("refresh", || target.to_string())?;
+        Ok(())
+    }
+
+    /// The same, where there are nodes to be looked at.
+    pub(super) async fn refresh_nodes(&self) -> Result<(), Error> {
+        match &self.kernel {
+            Some(_) => self.refresh().await,
+            None => Ok(()),
+        }
+    }
+
     /// What the diagnosis says now.
     pub async fn verdict(&self) -> Result<Verdict, Error> {
         let target = self.target("ServiceDiagnosis", Self::NAME)?;
@@ -161,22 +178,6 @@ impl Scene {
             self.wait_for_rollout(&self.target("Deployment", name)?).await?;
         }
         self.wait_for_endpoints(Self::ENDPOINTS).await
-    }
-
-    /// Asks the agents to look again, if there can be any.
-    pub(super) async fn look_again(&self) -> Result<(), Error> {
-        if self.kernel.is_none() {
-            return Ok(());
-        }
-        let target = self.target("ServiceDiagnosis", Self::NAME)?;
-        let number = self.refreshed.fetch_add(1, Ordering::Relaxed) + 1;
-        let patch = json!({ "metadata": { "annotations": { REFRESH: number.to_string() } } });
-        let patched = target
-            .api(&self.client)
-            .patch(&target.name, &PatchParams::default(), &Patch::Merge(&patch))
-            .await;
-        optional(patched).during("change", || target.to_string())?;
-        Ok(())
     }
 
     /// Waits until the rollout of a Deployment is complete.

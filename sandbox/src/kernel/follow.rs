@@ -104,7 +104,6 @@ async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
             .await
             .map_err(failed)?
             .items,
-        service_cidrs: networks(&["10.96.0.0/16", "fd00:10:96::/112"]),
     };
     let switches = ListParams::default().fields(&format!("metadata.name={}", zone::SWITCHES));
     let switches = Api::<ConfigMap>::all(client.clone())
@@ -141,7 +140,8 @@ async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster) -> Res
         name: object.name_any(),
         zone: object.labels().get("topology.kubernetes.io/zone").cloned(),
         ips: node.addresses(),
-        cluster_cidrs: networks(&["10.244.0.0/16", "fd00:10:244::/48"]),
+        pod_cidrs: networks(&["10.244.0.0/16", "fd00:10:244::/48"]),
+        service_cidrs: networks(&["10.96.0.0/16", "fd00:10:96::/112"]),
     };
     let scripts = proxy::rules(node.data_path().proxy, cluster, &view);
     let text: String = scripts.iter().map(|script| script.stdin.as_str()).collect();

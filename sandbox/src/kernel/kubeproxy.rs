@@ -232,7 +232,7 @@ async fn wait_until_named(pid: u32, name: &str) {
 }
 
 fn node_mode(node: &Node) -> String {
-    node.data_path().proxy.reported().to_owned()
+    node.data_path().proxy.proxy_mode().to_owned()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]

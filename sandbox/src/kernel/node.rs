@@ -7,10 +7,13 @@ use tokio::sync::Mutex;
 use super::{DataPath, Error, Wiring, kubeproxy::KubeProxy, namespace::Namespace};
 use crate::proxy::Script;
 
-/// The cable: a bridge whose packets no rule sees.
+/// The cable: a bridge whose packets no rule sees. The nodes' default route leads to it, and there packets
+/// that go nowhere in the cluster vanish.
 pub(super) const UNDERLAY: &str = "
     ip link add br0 type bridge
     ip link set br0 up
+    ip addr add 172.18.0.254/24 dev br0
+    ip addr add fd00:172:18::fe/64 dev br0 nodad
     for file in /proc/sys/net/bridge/bridge-nf-call-*; do if [ -e $file ]; then echo 0 > $file; fi; done
 ";
 
@@ -65,6 +68,8 @@ impl Node {
             echo 1 > /proc/sys/net/ipv4/ip_forward
             echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
             ip addr add fd00:172:18::{host:x}/64 dev eth0 nodad
+            ip route add default via 172.18.0.254
+            ip -6 route add default via fd00:172:18::fe
             for file in /proc/sys/net/bridge/bridge-nf-call-*; do if [ -e $file ]; then echo 1 > $file; fi; done
             ",
             address = self.address(),
@@ -165,8 +170,9 @@ impl Node {
     /// When one fails.
     pub async fn write(&self, scripts: &[Script]) -> Result<(), Error> {
         for script in scripts {
+            let arguments: Vec<&str> = script.args.iter().map(String::as_str).collect();
             self.namespace
-                .feed(script.program, &script.args, &[], &script.stdin)
+                .feed(script.program, &arguments, &[], &script.stdin)
                 .await?;
         }
         Ok(())

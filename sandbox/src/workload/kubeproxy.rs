@@ -70,13 +70,12 @@ fn read(path: &Path) -> Answers {
 }
 
 fn health_routes(path: PathBuf) -> Router {
-    let drained = path.clone();
     Router::new()
         .route("/livez", get(|| async { "{\"nodeEligible\": true}" }))
         .route(
             "/healthz",
             get(|| async move {
-                if read(&drained).draining {
+                if read(&path).draining {
                     (StatusCode::SERVICE_UNAVAILABLE, "{\"nodeEligible\": false}")
                 } else {
                     (StatusCode::OK, "{\"nodeEligible\": true}")
