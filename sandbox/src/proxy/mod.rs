@@ -13,6 +13,8 @@ mod iptables;
 mod names;
 mod nftables;
 mod ports;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
