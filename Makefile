@@ -62,6 +62,10 @@ test: setup build ## Run all tests against the embedded sandbox.
 test-apiserver: setup build ## Run the end-to-end tests on the etcd and kube-apiserver in KUBEBUILDER_ASSETS.
 	@hack/test-apiserver
 
+.PHONY: fuzz
+fuzz: setup ## Feed every decoder of foreign bytes and texts with nonsense for about a minute each.
+	@hack/fuzz
+
 .PHONY: bench
 bench: setup ## Measure, and print the figures as tables.
 	@$(CARGO) build --locked --release --workspace --bins

@@ -15,6 +15,7 @@ mod expected;
 mod journal;
 pub mod kinds;
 mod scene;
+mod scripts;
 mod steps;
 
 use serde::Deserialize;
@@ -133,6 +134,9 @@ pub enum Error {
     /// A request.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// A script on a node or in a Pod.
+    #[error(transparent)]
+    Kernel(#[from] crate::kernel::Error),
 }
 
 /// All faults, in the order of the table.

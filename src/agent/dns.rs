@@ -166,3 +166,73 @@ fn negative_ttl(answer: &Message) -> u32 {
     });
     soa.unwrap_or(MAX).min(MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use hickory_proto::rr::{
+        Record,
+        rdata::{A, CNAME},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAME: &str = "hostnames.default.svc.cluster.local.";
+
+    fn answer(addresses: &[(Ipv4Addr, u32)]) -> Message {
+        let name = Name::from_ascii(NAME).unwrap();
+        let mut message = Message::query();
+        message.metadata.message_type = MessageType::Response;
+        message.add_query(Query::query(name.clone(), RecordType::A));
+        let alias = Name::from_ascii("other.example.").unwrap();
+        message
+            .answers
+            .push(Record::from_rdata(name.clone(), 1, RData::CNAME(CNAME(alias))));
+        for (address, ttl) in addresses {
+            message
+                .answers
+                .push(Record::from_rdata(name.clone(), *ttl, RData::A(A(*address))));
+        }
+        message
+    }
+
+    proptest! {
+        #[test]
+        fn every_address_is_read(
+            addresses in prop::collection::btree_map(any::<Ipv4Addr>(), 0_u32..86_400, 1..20),
+        ) {
+            let list: Vec<(Ipv4Addr, u32)> = addresses.iter().map(|(a, ttl)| (*a, *ttl)).collect();
+            let message = Message::from_vec(&answer(&list).to_vec().unwrap()).unwrap();
+            let expected = addresses.keys().map(|a| IpAddr::V4(*a)).collect();
+            let ttl = addresses.values().copied().min().unwrap();
+            prop_assert_eq!(read(&message, RecordType::A), Reply::Addresses(expected, ttl));
+            prop_assert_eq!(read(&message, RecordType::AAAA), Reply::NotFound(60));
+        }
+
+        #[test]
+        fn damaged_answers_are_survived(
+            damage in prop::collection::vec((0_usize..200, any::<u8>()), 0..8),
+            length in 0_usize..220,
+        ) {
+            let mut bytes = answer(&[(Ipv4Addr::LOCALHOST, 30), (Ipv4Addr::UNSPECIFIED, 5)]).to_vec().unwrap();
+            for (at, value) in damage {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            bytes.truncate(length);
+            if let Ok(message) = Message::from_vec(&bytes) {
+                let _ = read(&message, RecordType::A);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            if let Ok(message) = Message::from_vec(&bytes) {
+                let _ = read(&message, RecordType::AAAA);
+            }
+        }
+    }
+}

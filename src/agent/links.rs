@@ -77,3 +77,30 @@ fn link(body: &[u8]) -> Option<Link> {
         hairpin_mode: port.and_then(|p| p.byte(IFLA_BRPORT_MODE)).map(|mode| mode != 0),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::agent::netlink::attributes_of;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            let _ = link(&bytes);
+        }
+
+        #[test]
+        fn any_attributes_are_survived(
+            header in prop::collection::vec(any::<u8>(), HEADER),
+            name in "[a-z0-9]{1,15}",
+            others in prop::collection::vec((0_u16..64, prop::collection::vec(any::<u8>(), 0..40)), 0..12),
+        ) {
+            let mut list: Vec<(u16, &[u8])> = vec![(IFLA_IFNAME, name.as_bytes())];
+            list.extend(others.iter().map(|(kind, value)| (*kind, value.as_slice())));
+            let body = [header, attributes_of(&list)].concat();
+            prop_assert_eq!(link(&body).map(|l| l.name), Some(name));
+        }
+    }
+}

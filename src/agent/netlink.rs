@@ -45,7 +45,8 @@ const MAX_INTERRUPTIONS: usize = 5;
 /// A netlink socket. It belongs to the network namespace it was made in.
 #[derive(Debug)]
 pub struct Netlink {
-    socket: OwnedFd,
+    /// Locked from a question to the end of its answer: whoever reads takes the answers of all.
+    socket: std::sync::Mutex<OwnedFd>,
     sequence: std::sync::atomic::AtomicU32,
 }
 
@@ -88,7 +89,7 @@ impl Netlink {
         let timeout = TimeVal::new(i64::try_from(TIMEOUT.as_secs()).unwrap_or(1), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
         Ok(Self {
-            socket,
+            socket: std::sync::Mutex::new(socket),
             sequence: std::sync::atomic::AtomicU32::new(1),
         })
     }
@@ -121,7 +122,11 @@ impl Netlink {
     fn ask(&self, request: &Request, flags: u16) -> io::Result<(Messages, bool)> {
         let sequence = self.sequence.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let message = request.encode(NLM_F_REQUEST | flags, sequence)?;
-        let descriptor = self.socket.as_raw_fd();
+        let socket = self
+            .socket
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let descriptor = socket.as_raw_fd();
         socket::send(descriptor, &message, MsgFlags::empty())?;
         let mut buffer = vec![0; BUFFER];
         let mut messages = Vec::new();
@@ -350,5 +355,64 @@ impl<'a> Attributes<'a> {
     #[must_use]
     pub fn byte(self, kind: u16) -> Option<u8> {
         self.get(kind)?.first().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ask_everything(attributes: Attributes<'_>, depth: usize) {
+        for kind in 0..8 {
+            let _ = (attributes.get(kind), attributes.text(kind), attributes.byte(kind));
+            let _ = (attributes.be_u16(kind), attributes.be_u32(kind));
+            if let Some(inner) = attributes.nested(kind).filter(|_| depth > 0) {
+                ask_everything(inner, depth - 1);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_attribute_is_read(
+            list in prop::collection::vec((0..=NLA_TYPE_MASK, prop::collection::vec(any::<u8>(), 0..64)), 0..16),
+        ) {
+            let written: Vec<(u16, &[u8])> = list.iter().map(|(k, v)| (*k, v.as_slice())).collect();
+            let bytes = attributes_of(&written);
+            prop_assert_eq!(Attributes(&bytes).iter().collect::<Vec<_>>(), written);
+        }
+
+        #[test]
+        fn every_question_is_one_whole_message(
+            kind: u16, flags: u16, sequence: u32, value in prop::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let request = Request::with_header(kind, &[0; 4]).attribute(1, &value);
+            let message = request.encode(flags, sequence).unwrap();
+            let all: Vec<Answer<'_>> = answers(&message).map(Result::unwrap).collect();
+            prop_assert_eq!(all.len(), 1);
+            prop_assert_eq!((all[0].message_type, all[0].flags, all[0].sequence), (kind, flags, sequence));
+            prop_assert_eq!(Attributes::behind(all[0].body, 4).get(1), Some(value.as_slice()));
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
+            ask_everything(Attributes(&bytes), 3);
+            for answer in answers(&bytes).flatten() {
+                let _ = answer.error_code();
+                ask_everything(Attributes::behind(answer.body, 4), 1);
+            }
+        }
+
+        #[test]
+        fn messages_of_any_length_come_to_an_end(
+            lengths in prop::collection::vec((0_u32..64, any::<[u8; 12]>()), 0..32),
+        ) {
+            let bytes: Vec<u8> = lengths.iter().flat_map(|(length, rest)| [&length.to_ne_bytes()[..], rest].concat()).collect();
+            prop_assert!(answers(&bytes).count() <= bytes.len() / HEADER + 1);
+        }
     }
 }

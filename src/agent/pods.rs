@@ -138,28 +138,31 @@ pub fn network_namespace(uid: &str, pids: &[i32], ips: &[IpAddr]) -> Result<Netn
 pub fn addresses() -> io::Result<Vec<IpAddr>> {
     const GET_ADDRESS: u16 = 22;
     const NEW_ADDRESS: u16 = 20;
-    /// struct ifaddrmsg: family, prefix length, flags, scope, index.
-    const HEADER: usize = 8;
-    const IFA_ADDRESS: u16 = 1;
-    const IFA_LOCAL: u16 = 2;
-    let messages = Netlink::open(Protocol::Route)?.dump(&Request::with_header(GET_ADDRESS, &[0; HEADER]))?;
-    let address = |body: &[u8]| {
-        let attributes = Attributes::behind(body, HEADER);
-        // On a link between two ends IFA_ADDRESS is the other end's.
-        let bytes = attributes
-            .get(IFA_LOCAL)
-            .or_else(|| attributes.get(IFA_ADDRESS))?;
-        match bytes.len() {
-            4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
-            16 => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
-            _ => None,
-        }
-    };
+    let messages =
+        Netlink::open(Protocol::Route)?.dump(&Request::with_header(GET_ADDRESS, &[0; IFADDRMSG]))?;
     Ok(messages
         .iter()
         .filter(|(kind, _)| *kind == NEW_ADDRESS)
         .filter_map(|(_, body)| address(body))
         .collect())
+}
+
+/// Length of struct ifaddrmsg: family, prefix length, flags, scope, index.
+const IFADDRMSG: usize = 8;
+
+fn address(body: &[u8]) -> Option<IpAddr> {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    let attributes = Attributes::behind(body, IFADDRMSG);
+    // On a link between two ends IFA_ADDRESS is the other end's.
+    let bytes = attributes
+        .get(IFA_LOCAL)
+        .or_else(|| attributes.get(IFA_ADDRESS))?;
+    match bytes.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        16 => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -205,6 +208,17 @@ mod tests {
         #[test]
         fn any_line_is_survived(line in ".{0,200}") {
             let _ = pod_uid(&line);
+        }
+
+        #[test]
+        fn a_uid_is_found_in_any_path(uid in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", before in "[a-z0-9/]{0,20}") {
+            let line = format!("0::/{before}/pod{uid}/0123");
+            prop_assert_eq!(pod_uid(&line), Some(uid));
+        }
+
+        #[test]
+        fn any_address_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..128)) {
+            let _ = address(&bytes);
         }
     }
 }

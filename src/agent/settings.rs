@@ -2,21 +2,20 @@
 
 use std::{fs, io};
 
-use super::{
-    netfilter::{legacy::Legacy, nf_tables::NfTables},
-    netns::Netns,
-};
+use super::{netfilter::rulesets::Rulesets, netns::Netns};
 use crate::{
     api::NodeSettings,
-    proxy::{IpFamily, Layout, Table},
+    proxy::{IpFamily, Table},
 };
 
-/// Reads the settings of a network namespace.
+/// Reads the settings of a network namespace, whose rules are at hand.
 ///
 /// # Errors
 /// When the namespace cannot be entered. What cannot be read in it is None.
-pub fn read(node: &Netns) -> io::Result<NodeSettings> {
-    node.run(|| Ok(read_here()))
+pub fn read(node: &Netns, rules: &Rulesets) -> io::Result<NodeSettings> {
+    let mut settings = node.run(|| Ok(read_here()))?;
+    settings.forward_drops = forward_drops(rules);
+    Ok(settings)
 }
 
 fn read_here() -> NodeSettings {
@@ -26,7 +25,7 @@ fn read_here() -> NodeSettings {
         ipv4_forwarding: number("ipv4/ip_forward").map(|n| n != 0),
         ipv6_forwarding: number("ipv6/conf/all/forwarding").map(|n| n != 0),
         bridge_netfilter: number("bridge/bridge-nf-call-iptables").map(|n| n != 0),
-        forward_drops: forward_drops(),
+        forward_drops: None,
         // The kernel makes room for a connection before it counts it.
         conntrack_full: count.zip(max).map(|(count, max)| max > 0 && count >= max),
         reverse_path_drops: None,
@@ -43,13 +42,16 @@ fn number(name: &str) -> Option<i64> {
 }
 
 /// Either backend may have the chain; what one drops the other cannot save.
-fn forward_drops() -> Option<bool> {
-    let nf_tables = NfTables::open(Layout::Iptables).ok()?;
-    let by_nf_tables = nf_tables
+fn forward_drops(rules: &Rulesets) -> Option<bool> {
+    let by_nf_tables = rules
+        .iptables()
+        .ok()?
         .drops_by_default(IpFamily::V4, Table::Filter, "FORWARD")
         .ok()?;
-    let legacy = Legacy::open().ok()?;
-    let by_legacy = legacy.drops_by_default(IpFamily::V4, Table::Filter, "FORWARD");
+    let by_legacy = rules
+        .legacy()
+        .ok()?
+        .drops_by_default(IpFamily::V4, Table::Filter, "FORWARD");
     Some(by_nf_tables.unwrap_or(false) || by_legacy.unwrap_or(false))
 }
 

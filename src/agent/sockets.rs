@@ -99,6 +99,16 @@ mod tests {
 
     proptest! {
         #[test]
+        fn every_address_is_read(address: (Ipv4Addr, u16), v6: (Ipv6Addr, u16)) {
+            let words = |bytes: &[u8]| -> String {
+                bytes.chunks(4).map(|word| format!("{:08X}", u32::from_ne_bytes(word.try_into().unwrap()))).collect()
+            };
+            let line = |ip: &[u8], port: u16| format!("   0: {}:{port:04X} 00000000:0000 0A 0:0", words(ip));
+            prop_assert_eq!(listener(&line(&address.0.octets(), address.1), LISTEN), Some(SocketAddr::from(address)));
+            prop_assert_eq!(listener(&line(&v6.0.octets(), v6.1), LISTEN), Some(SocketAddr::from(v6)));
+        }
+
+        #[test]
         fn any_line_is_survived(line in ".{0,200}") {
             let _ = listener(&line, LISTEN);
         }

@@ -245,6 +245,10 @@ pub struct Resolver {
     pub ndots: u8,
     /// The C library of its image.
     pub c_library: CLibrary,
+    /// Whether a process of the Pod was started with the Service's short name, without the namespace, in
+    /// its arguments or environment: evidence that the client uses that name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uses_short_name: bool,
     /// The Service's names as this client resolves them, shortest first, and last kubernetes.default.
     #[schemars(length(max = 8))]
     pub lookups: Vec<Lookup>,
@@ -304,6 +308,9 @@ pub struct KubeProxy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub replacement: Option<String>,
+    /// Whether the processes of the node could not be listed, so that an absent one proves nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub processes_unread: bool,
     /// What livez on port 10256 said.
     #[serde(default)]
     pub livez: PortState,
@@ -343,7 +350,7 @@ impl Default for PortState {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rules {
-    /// How the rules are laid out: nftables, iptables (by the nf_tables backend) or iptables-legacy.
+    /// How the rules are laid out: nftables, iptables (by the nf_tables backend), iptables-legacy or ipvs.
     #[schemars(length(max = 32))]
     pub layout: String,
     /// Service ports that were compared, counted for each IP family.
@@ -405,6 +412,10 @@ pub struct Hairpin {
     /// How the dial to itself ended; absent where no dial came back to the Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
+    /// The node's end of the Pod's link, where it is a port of a bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 15))]
+    pub bridge_port: Option<String>,
     /// Whether the Pod's bridge port sends packets back; absent without a bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hairpin_mode: Option<bool>,

@@ -5,18 +5,24 @@
 //! file. `ready` sums the answers up, `status` turns the result into what is written to the API.
 
 mod clients;
+mod explaining;
 mod facts;
 mod finding;
 mod link;
 mod near_miss;
+mod observations;
+mod paths;
 mod plan;
 mod pod_state;
 mod policy;
 mod ports;
+mod proxies;
 mod ready;
 mod stages;
 mod status;
 mod summary;
+mod told;
+mod vantage;
 mod words;
 
 use jiff::Timestamp;
@@ -47,6 +53,8 @@ pub struct Diagnosis {
     pub root_cause: Option<RootCause>,
     /// Short strings for columns.
     pub summary: Summary,
+    /// How the nodes that were looked at forward the Services' packets.
+    pub proxy_mode: Option<String>,
     /// What was seen, failures first.
     pub observations: Vec<Observation>,
     /// The earliest time at which the same Facts give another verdict.
@@ -77,15 +85,19 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .iter()
         .flat_map(|(_, finding)| finding.observations.clone())
         .collect();
+    let vantage = vantage::Vantage::of(facts);
+    observations.extend(observations::of(facts, &vantage));
     observations.truncate(MAX_OBSERVATIONS);
     let recheck_at = stages
         .iter()
         .filter_map(|(_, finding)| finding.recheck_at)
         .chain(stalled_at)
+        .chain(vantage::expires_at(facts))
         .filter(|at| *at > facts.now)
         .min();
     Diagnosis {
-        summary: summary::summary(facts, &stages),
+        summary: summary::summary(facts, &vantage, &stages),
+        proxy_mode: proxies::mode(&vantage),
         stages,
         ready,
         reconciling,
@@ -117,6 +129,7 @@ impl Diagnosis {
                 dns: unknown(),
                 hairpin: unknown(),
             },
+            proxy_mode: None,
             observations: Vec::new(),
             recheck_at: None,
         }

@@ -70,7 +70,7 @@ impl Diagnosis {
             conditions,
             root_cause,
             summary: Some(self.summary.clone()),
-            proxy_mode: None,
+            proxy_mode: self.proxy_mode.clone(),
             observations: self.observations.clone(),
             last_change_time: Some(last_change),
         }

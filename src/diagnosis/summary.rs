@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Facts, Finding, Verdict};
+use super::{
+    Facts, Finding, Verdict,
+    proxies::{self, Proxy},
+    vantage::Vantage,
+};
 use crate::api::{ConditionType, Reason, Summary};
 
-pub(super) fn summary(facts: &Facts, stages: &[(ConditionType, Finding)]) -> Summary {
+pub(super) fn summary(facts: &Facts, vantage: &Vantage<'_>, stages: &[(ConditionType, Finding)]) -> Summary {
     let word = |condition| {
         let finding = stages
             .iter()
@@ -21,10 +25,33 @@ pub(super) fn summary(facts: &Facts, stages: &[(ConditionType, Finding)]) -> Sum
     };
     Summary {
         endpoints: endpoints(facts),
-        proxy: word(ConditionType::ProxyRulesPresent),
+        proxy: proxy(vantage).unwrap_or_else(|| word(ConditionType::ProxyRulesPresent)),
         dns: word(ConditionType::DNSResolves),
         hairpin: word(ConditionType::HairpinOK),
     }
+}
+
+/// The mode, and the nodes with right rules of those whose rules were compared.
+fn proxy(vantage: &Vantage<'_>) -> Option<String> {
+    let own = vantage.reports.iter().filter(|r| proxies::of(r) == Proxy::Own);
+    let compared: Vec<_> = own
+        .filter_map(|r| r.facts.rules.as_ref())
+        .filter(|rules| rules.compared > 0)
+        .collect();
+    let mode = proxies::mode(vantage);
+    if compared.is_empty() {
+        // A replacement has no rules to compare, but a name.
+        return mode.filter(|_| proxies::replaced_everywhere(vantage).is_some());
+    }
+    let right = compared
+        .iter()
+        .filter(|rules| rules.gaps.is_empty() && rules.conflict.is_none());
+    Some(format!(
+        "{} {}/{}",
+        mode.unwrap_or_default(),
+        right.count(),
+        compared.len()
+    ))
 }
 
 /// Ready endpoints of all. A Pod is one endpoint though it may stand in several slices, one for

@@ -98,7 +98,13 @@ pub fn hairpin_is_masqueraded(
     }
 }
 
-fn compare(expected: &ExpectedPort, destination: &Destination, held: &Held, gaps: &mut BTreeSet<Gap>) {
+/// Tells the differences of one destination.
+pub(super) fn compare(
+    expected: &ExpectedPort,
+    destination: &Destination,
+    held: &Held,
+    gaps: &mut BTreeSet<Gap>,
+) {
     let mut report = |fault, endpoint, detail: String| {
         gaps.insert(Gap {
             fault,

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Destination, IpFamily, Match, Protocol, Purpose, ReadError, Ruleset, Table, Target,
@@ -128,11 +128,18 @@ fn firewall(rules: &dyn Ruleset, family: IpFamily, chain: &str) -> Result<(Strin
     let (mut behind, mut admitted) = (String::new(), Vec::new());
     for rule in rules.chain(family, Table::Nat, chain)?.unwrap_or_default() {
         let Some(next) = rule.leads_to() else { continue };
-        for condition in &rule.matches {
-            if let Match::Source { net, not: false } = condition {
-                next.clone_into(&mut behind);
-                admitted.push(net.trunc());
-            }
+        let sources = rule.matches.iter().filter_map(|condition| match condition {
+            Match::Source { net, not: false } => Some(net.trunc()),
+            _ => None,
+        });
+        // The network of all addresses is no condition for the kernel.
+        let everybody = rule.is_for_all_senders().then(|| match family {
+            IpFamily::V4 => Ipv4Net::default().into(),
+            IpFamily::V6 => Ipv6Net::default().into(),
+        });
+        for net in sources.chain(everybody) {
+            next.clone_into(&mut behind);
+            admitted.push(net);
         }
     }
     Ok((behind, admitted))
@@ -194,4 +201,56 @@ fn masquerades_marked(rules: &dyn Ruleset, family: IpFamily) -> Result<bool, Rea
         .chain(family, Table::Nat, "KUBE-POSTROUTING")?
         .unwrap_or_default();
     Ok(chain.iter().any(|rule| rule.target == Target::Masquerade))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::proxy::{Layout, Rule, Verdict};
+
+    /// A node whose chains all have these rules.
+    struct Firewall(Vec<Rule>);
+
+    impl Ruleset for Firewall {
+        fn layout(&self) -> Layout {
+            Layout::Iptables
+        }
+
+        fn chain(&self, _: IpFamily, _: Table, _: &str) -> Result<Option<Vec<Rule>>, ReadError> {
+            Ok(Some(self.0.clone()))
+        }
+
+        fn element(&self, _: IpFamily, _: &str, _: &[u8]) -> Result<Option<Verdict>, ReadError> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn a_range_of_all_addresses_is_a_rule_without_condition() {
+        let rule = |matches| Rule {
+            matches,
+            target: Target::Chain("KUBE-EXT-A".to_owned()),
+        };
+        let net: IpNet = "192.0.2.0/24".parse().unwrap();
+        let source = Match::Source { net, not: false };
+        // The chain ends with a rule that is only a comment.
+        let comment = Rule {
+            matches: vec![Match::Neutral],
+            ..Rule::default()
+        };
+        let admitted = |family, rules: Vec<Rule>| firewall(&Firewall(rules), family, "KUBE-FW-A").unwrap();
+        let everybody = rule(vec![Match::Neutral]);
+        let (behind, nets) = admitted(
+            IpFamily::V4,
+            vec![rule(vec![source]), everybody.clone(), comment.clone()],
+        );
+        assert_eq!(behind, "KUBE-EXT-A");
+        assert_eq!(nets, [net, "0.0.0.0/0".parse().unwrap()]);
+        let (behind, nets) = admitted(IpFamily::V6, vec![everybody, comment.clone()]);
+        assert_eq!(behind, "KUBE-EXT-A");
+        assert_eq!(nets, ["::/0".parse::<IpNet>().unwrap()]);
+        assert_eq!(admitted(IpFamily::V4, vec![comment]), (String::new(), Vec::new()));
+    }
 }

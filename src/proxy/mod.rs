@@ -9,6 +9,7 @@
 mod audit;
 mod expected;
 mod iptables;
+mod ipvs;
 mod nftables;
 mod rules;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use audit::{Gap, RuleFault, audit, hairpin_is_masqueraded, holds};
 pub use expected::{Destination, ExpectedPort, Purpose, Traffic, Vantage, expected};
+pub use ipvs::{VirtualServer, VirtualServers};
 pub use rules::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict};
 
 /// Label of a Service that another proxy than kube-proxy handles.

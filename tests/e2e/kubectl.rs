@@ -212,13 +212,14 @@ async fn waiting(user: &User<'_>) {
 }
 
 async fn probes(user: &User<'_>) {
+    // Of a diagnosis that is not there: those of one that is are the controller's to keep in order.
     for node in ["sandbox-0", "sandbox-1"] {
         let probe = json!({
             "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
             "metadata": { "name": format!("hostnames-{node}") },
             "spec": {
                 "nodeName": node, "serviceName": "hostnames", "intervalSeconds": 60,
-                "diagnosis": { "name": "hostnames", "uid": "u" },
+                "diagnosis": { "name": "another", "uid": "u" },
             },
         });
         user.applies("", &probe).await.unwrap();

@@ -1,12 +1,17 @@
-//! The engine on Facts: every row of the fault catalogue that the API alone can judge, its healthy
+//! The engine on Facts: every row of the fault catalogue, by the API alone and by what agents saw, its healthy
 //! twins, and the properties that hold for all Facts.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod agents;
+mod data_path;
+mod data_path_twins;
 mod faults;
+mod plan;
 mod policies;
 mod properties;
 mod report;
+mod silence;
 mod timing;
 mod twins;
 mod walkthrough;

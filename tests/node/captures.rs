@@ -154,7 +154,7 @@ pub fn gaps(rules: &dyn Ruleset, expected: &[(String, ExpectedPort)]) -> Vec<(St
 }
 
 /// Every Service address with an endpoint on the node behind it.
-fn hairpins(capture: &Capture) -> Vec<((IpAddr, u16), Protocol, SocketAddr)> {
+pub fn hairpins(capture: &Capture) -> Vec<((IpAddr, u16), Protocol, SocketAddr)> {
     let here: BTreeSet<IpAddr> = capture
         .slices
         .iter()

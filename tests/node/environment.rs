@@ -12,10 +12,11 @@ use svcdiag::{
         dns::{Reply, ask},
         kubeproxy,
         links::links,
+        netfilter::rulesets::Rulesets,
         netns::Netns,
         rootfs, settings,
     },
-    api::PortState,
+    api::{NodeSettings, PortState},
     proxy::IpFamily,
 };
 
@@ -54,19 +55,23 @@ impl Drop for Sleeper {
     }
 }
 
+fn read_settings(node: &Netns) -> std::io::Result<NodeSettings> {
+    settings::read(node, &Rulesets::of(node.clone()))
+}
+
 #[test]
 fn settings_are_those_of_the_namespace() {
     let node = new_namespace();
-    assert_eq!(must(settings::read(&node)).ipv4_forwarding, Some(false));
+    assert_eq!(must(read_settings(&node)).ipv4_forwarding, Some(false));
     inside(&node, || {
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap()
     });
-    let read = must(settings::read(&node));
+    let read = must(read_settings(&node));
     assert_eq!(read.ipv4_forwarding, Some(true));
     assert_eq!(read.forward_drops, Some(false));
     assert_eq!(read.conntrack_full, Some(false));
     inside(&node, || run("iptables-nft -P FORWARD DROP"));
-    assert_eq!(must(settings::read(&node)).forward_drops, Some(true));
+    assert_eq!(must(read_settings(&node)).forward_drops, Some(true));
     assert!(must(settings::reverse_path_drops(&node)) == 0);
 }
 
@@ -74,7 +79,7 @@ fn settings_are_those_of_the_namespace() {
 fn the_policy_of_the_legacy_backend_counts_as_well() {
     let node = new_namespace();
     inside(&node, || run("iptables-legacy -P FORWARD DROP"));
-    assert_eq!(must(settings::read(&node)).forward_drops, Some(true));
+    assert_eq!(must(read_settings(&node)).forward_drops, Some(true));
 }
 
 #[test]
@@ -86,7 +91,7 @@ fn looking_creates_no_table_of_the_legacy_backend() {
         })
     };
     let before = tables();
-    must(settings::read(&node));
+    must(read_settings(&node));
     inside(&node, || {
         Capture::load("iptables-legacy", "lab-2", Backend::IptablesLegacy).open();
     });

@@ -1,14 +1,23 @@
-//! How every object was before a fault touched it, and the way back.
+//! How everything was before a fault touched it, and the way back.
 
 use kube::api::{DynamicObject, PostParams};
 use serde_json::Value;
 
 use super::kinds::Target;
+use super::scripts::Undo;
 use super::{Error, Scene, steps};
 use crate::error::Context;
 
-/// An object as it was before it was first touched.
-pub(super) struct Entry {
+/// A step of the way back.
+pub(super) enum Entry {
+    /// An object as it was before it was first touched.
+    Object(Box<Before>),
+    /// A script in the kernel's namespaces.
+    Script(Undo),
+}
+
+/// An object as it was.
+pub(super) struct Before {
     target: Target,
     /// `None`: it did not exist.
     before: Option<DynamicObject>,
@@ -19,7 +28,8 @@ pub(super) struct Entry {
 /// Writes down how the object is, unless that was done before.
 pub(super) async fn note(scene: &Scene, target: &Target, passing: bool) -> Result<(), Error> {
     let mut journal = scene.journal().lock().await;
-    if journal.iter().any(|entry| entry.target == *target) {
+    let is_known = |entry: &Entry| matches!(entry, Entry::Object(object) if object.target == *target);
+    if journal.iter().any(is_known) {
         return Ok(());
     }
     let before = target
@@ -27,25 +37,33 @@ pub(super) async fn note(scene: &Scene, target: &Target, passing: bool) -> Resul
         .get_opt(&target.name)
         .await
         .during("get", || target.to_string())?;
-    journal.push(Entry {
+    journal.push(Entry::Object(Box::new(Before {
         target: target.clone(),
         before,
         passing,
-    });
+    })));
     Ok(())
+}
+
+/// Writes down how a script is undone that is about to run.
+pub(super) async fn note_script(scene: &Scene, undo: Undo) {
+    scene.journal().lock().await.push(Entry::Script(undo));
 }
 
 /// Goes back through the journal. An entry that cannot be restored stays, for another try.
 pub(super) async fn undo(scene: &Scene) -> Result<(), Error> {
     let mut journal = scene.journal().lock().await;
     while let Some(entry) = journal.last() {
-        restore(scene, entry).await?;
+        match entry {
+            Entry::Object(object) => restore(scene, object).await?,
+            Entry::Script(undo) => undo.run(scene).await?,
+        }
         journal.pop();
     }
     Ok(())
 }
 
-async fn restore(scene: &Scene, entry: &Entry) -> Result<(), Error> {
+async fn restore(scene: &Scene, entry: &Before) -> Result<(), Error> {
     let target = &entry.target;
     let Some(before) = &entry.before else {
         return steps::delete(scene, target).await;

@@ -16,11 +16,14 @@ pub struct Kind {
 }
 
 /// All of them.
-pub const KINDS: [Kind; 10] = [
+pub const KINDS: [Kind; 13] = [
     kind("Namespace", "", "v1", "namespaces", false),
+    kind("Node", "", "v1", "nodes", false),
+    kind("ConfigMap", "", "v1", "configmaps", true),
     kind("Pod", "", "v1", "pods", true),
     kind("Service", "", "v1", "services", true),
     kind("Deployment", "apps", "v1", "deployments", true),
+    kind("Job", "batch", "v1", "jobs", true),
     kind("ReplicaSet", "apps", "v1", "replicasets", true),
     kind("StatefulSet", "apps", "v1", "statefulsets", true),
     kind("EndpointSlice", "discovery.k8s.io", "v1", "endpointslices", true),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::kinds::{Kind, Target};
+use super::scripts::{self, InPod, OnNode};
 use super::{Error, Scene, journal};
 use crate::error::{Context, optional};
 
@@ -47,13 +48,21 @@ pub enum Step {
     AwaitReady(usize),
     /// Waits until the Pods that carry a label are ready on this node, and on no other.
     AwaitPlaced {
+        /// Where; the scene's namespace by default.
+        namespace: Option<String>,
         /// Which Pods: `app=client`.
         labels: String,
         /// Which node.
         node: String,
     },
+    /// Waits until the rollouts of these Deployments are complete.
+    AwaitRollout(Vec<String>),
     /// Lets time pass.
     PauseSeconds(u64),
+    /// Runs a script in the network namespaces of nodes.
+    OnNode(OnNode),
+    /// Runs a script in the network namespaces of Pods.
+    InPod(InPod),
 }
 
 /// Changes of one object.
@@ -99,7 +108,20 @@ pub(super) async fn take(scene: &Scene, steps: &[Step]) -> Result<(), Error> {
                 edit_pods(scene, namespace.as_deref(), &labels, at_most, merge).await?;
             }
             Step::AwaitReady(count) => scene.wait_for_endpoints(count).await?,
-            Step::AwaitPlaced { labels, node } => wait_until_placed(scene, &labels, &node).await?,
+            Step::AwaitPlaced {
+                namespace,
+                labels,
+                node,
+            } => wait_until_placed(scene, namespace.as_deref(), &labels, &node).await?,
+            Step::AwaitRollout(names) => {
+                for name in names {
+                    scene
+                        .wait_for_rollout(&target(scene, &format!("Deployment/{name}"))?)
+                        .await?;
+                }
+            }
+            Step::OnNode(step) => scripts::on_nodes(scene, &step).await?,
+            Step::InPod(step) => scripts::in_pods(scene, &step).await?,
             Step::PauseSeconds(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
         }
     }
@@ -172,9 +194,15 @@ async fn edit_pods(
     Ok(())
 }
 
-async fn wait_until_placed(scene: &Scene, labels: &str, node: &str) -> Result<(), Error> {
-    let what = format!("having the Pods {labels} of {} on {node}", scene.namespace());
-    let api = Api::<Pod>::namespaced(scene.client().clone(), scene.namespace());
+async fn wait_until_placed(
+    scene: &Scene,
+    namespace: Option<&str>,
+    labels: &str,
+    node: &str,
+) -> Result<(), Error> {
+    let namespace = namespace.unwrap_or(scene.namespace());
+    let what = format!("having the Pods {labels} of {namespace} on {node}");
+    let api = Api::<Pod>::namespaced(scene.client().clone(), namespace);
     scene
         .wait(&what, async || {
             let list = api

@@ -1,348 +1,459 @@
-//! iptables mode: chains `KUBE-...` in the tables nat, filter and mangle of each IP family.
+//! kube-proxy's chains in iptables mode.
 //!
-//! Source: `syncProxyRules` and `writeServiceToEndpointRules` of kube-proxy's iptables proxier, but for what
-//! only counts packets (nfacct), which not every kernel has.
-//!
-//! A restore that flushes nothing but the chains it names writes all chains anew; then a shell script
-//! ([`TIDY`]) brings in the jumps from the base chains and removes the chains of Services that are gone.
+//! Source: `iptablesJumpChains` and `syncProxyRules` of kube-proxy's iptables proxier. [`sync`] writes the
+//! chains of the tables mangle, filter and nat as `iptables-restore` reads them; `merge.awk` adds what removes
+//! the chains that are there and no longer wanted, as kube-proxy does it, so that rules of others stay.
 
-mod frame;
+use std::fmt::Write;
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-};
+use ipnet::IpNet;
 
 use super::{
-    Cluster, Family, NodeView, Script,
-    names::Iptables as Names,
-    ports::{Port, ports},
+    IpFamily, NodeView, Script,
+    names::Iptables,
+    select::{Refusal, ServicePort},
 };
 
-/// The programs of a backend, by IP family.
-pub struct Backend {
-    v4: Programs,
-    v6: Programs,
+/// Which kernel interface the tools use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Backend {
+    /// nf_tables.
+    NfTables,
+    /// The old one.
+    Legacy,
 }
 
-struct Programs {
-    save: &'static str,
-    restore: &'static str,
-}
+/// With more endpoints, kube-proxy leaves comments off the rules of endpoints.
+const MANY_ENDPOINTS: usize = 1_000;
 
-/// The backend that writes to nf_tables.
-pub const NF_TABLES: Backend = Backend {
-    v4: Programs {
-        save: "iptables-nft-save",
-        restore: "iptables-nft-restore",
-    },
-    v6: Programs {
-        save: "ip6tables-nft-save",
-        restore: "ip6tables-nft-restore",
-    },
+/// Jumps from the base chains, in the order in which kube-proxy puts each before all others: the table, the
+/// base chain, the condition, the comment and the chain.
+const JUMPS: [(&str, &str, &str, &str, &str); 12] = {
+    const NEW: &str = "-m conntrack --ctstate NEW ";
+    const EXTERNAL: &str = "kubernetes externally-visible service portals";
+    const PORTALS: &str = "kubernetes service portals";
+    const FIREWALL: &str = "kubernetes load balancer firewall";
+    [
+        ("filter", "INPUT", NEW, EXTERNAL, "KUBE-EXTERNAL-SERVICES"),
+        ("filter", "FORWARD", NEW, EXTERNAL, "KUBE-EXTERNAL-SERVICES"),
+        (
+            "filter",
+            "INPUT",
+            "",
+            "kubernetes health check service ports",
+            "KUBE-NODEPORTS",
+        ),
+        ("filter", "FORWARD", NEW, PORTALS, "KUBE-SERVICES"),
+        ("filter", "OUTPUT", NEW, PORTALS, "KUBE-SERVICES"),
+        (
+            "filter",
+            "FORWARD",
+            "",
+            "kubernetes forwarding rules",
+            "KUBE-FORWARD",
+        ),
+        ("filter", "INPUT", NEW, FIREWALL, "KUBE-PROXY-FIREWALL"),
+        ("filter", "OUTPUT", NEW, FIREWALL, "KUBE-PROXY-FIREWALL"),
+        ("filter", "FORWARD", NEW, FIREWALL, "KUBE-PROXY-FIREWALL"),
+        ("nat", "OUTPUT", "", PORTALS, "KUBE-SERVICES"),
+        ("nat", "PREROUTING", "", PORTALS, "KUBE-SERVICES"),
+        (
+            "nat",
+            "POSTROUTING",
+            "",
+            "kubernetes postrouting rules",
+            "KUBE-POSTROUTING",
+        ),
+    ]
 };
 
-/// The backend with tables of its own in the kernel.
-pub const LEGACY: Backend = Backend {
-    v4: Programs {
-        save: "iptables-legacy-save",
-        restore: "iptables-legacy-restore",
-    },
-    v6: Programs {
-        save: "ip6tables-legacy-save",
-        restore: "ip6tables-legacy-restore",
-    },
-};
-
-/// With more endpoints than these kube-proxy leaves comments off the rules of endpoints.
-const LARGE: usize = 1000;
-
-/// Shell script that brings in the jumps and removes what is not wanted.
-const TIDY: &str = include_str!("iptables/tidy.sh");
-
-/// The programs that bring the chains of both families up to date.
-pub fn rules(backend: &Backend, cluster: &Cluster, node: &NodeView) -> Vec<Script> {
-    let mut scripts = Vec::new();
-    for (family, programs) in [(Family::V4, &backend.v4), (Family::V6, &backend.v6)] {
-        let ports = ports(cluster, node, family);
-        if family == Family::V6 && ports.is_empty() {
-            scripts.push(tidy(programs, String::new()));
-            continue;
-        }
-        let mut tables = Tables::new(family, node, &ports);
-        for port in &ports {
-            tables.add(port);
-        }
-        scripts.push(Script {
-            program: programs.restore,
-            args: vec!["--noflush", "-w", "5"],
-            stdin: tables.text(),
-        });
-        scripts.push(tidy(programs, tables.wanted()));
-    }
-    scripts
+/// What makes kube-proxy's chains the wanted ones.
+pub(super) fn sync(
+    backend: Backend,
+    families: &[(IpFamily, Vec<ServicePort>)],
+    node: &NodeView,
+) -> Vec<Script> {
+    families
+        .iter()
+        .map(|(family, ports)| script(backend, *family, &Writer::of(*family, ports, node).render(ports)))
+        .collect()
 }
 
-/// The programs that remove all chains and jumps.
-pub fn cleanup(backend: &Backend) -> Vec<Script> {
-    [&backend.v4, &backend.v6]
-        .map(|programs| tidy(programs, String::new()))
-        .into()
+/// What removes kube-proxy's chains.
+pub(super) fn cleanup(backend: Backend) -> Vec<Script> {
+    let nothing = "*mangle\nCOMMIT\n*filter\nCOMMIT\n*nat\nCOMMIT\n";
+    IpFamily::ALL
+        .into_iter()
+        .map(|family| script(backend, family, nothing))
+        .collect()
 }
 
-fn tidy(programs: &Programs, wanted: String) -> Script {
+/// Reads the wanted rules and gives the changes to `iptables-restore`; nothing is run without any.
+const APPLY: &str = r#"set -eu
+changes=$({ "$1-save" && echo '#wanted' && cat; } | awk "$2")
+if [ -n "$changes" ]; then
+  printf '%s\n' "$changes" | "$1-restore" -w 5 --noflush
+fi"#;
+
+fn script(backend: Backend, family: IpFamily, wanted: &str) -> Script {
+    let tools = match (backend, family) {
+        (Backend::NfTables, IpFamily::V4) => "iptables-nft",
+        (Backend::NfTables, IpFamily::V6) => "ip6tables-nft",
+        (Backend::Legacy, IpFamily::V4) => "iptables-legacy",
+        (Backend::Legacy, IpFamily::V6) => "ip6tables-legacy",
+    };
     Script {
         program: "sh",
-        args: vec!["-ceu", TIDY, "sh", programs.save, programs.restore],
-        stdin: wanted,
+        args: ["-c", APPLY, "kube-proxy", tools, include_str!("merge.awk")]
+            .map(str::to_owned)
+            .to_vec(),
+        stdin: wanted.to_owned(),
     }
 }
 
-/// The tables nat and filter in the making.
-struct Tables<'a> {
-    family: Family,
-    node: &'a NodeView,
-    is_large: bool,
-    /// Chains of Services and endpoints, in nat.
-    chains: BTreeSet<String>,
-    nat: Vec<String>,
-    filter: Vec<String>,
+/// A table's chains and rules.
+#[derive(Default)]
+struct Table {
+    chains: Vec<String>,
+    rules: String,
 }
 
-impl<'a> Tables<'a> {
-    fn new(family: Family, node: &'a NodeView, ports: &[Port]) -> Self {
+impl Table {
+    fn with_chains(chains: &[&str]) -> Self {
+        Self {
+            chains: chains.iter().map(|chain| (*chain).to_owned()).collect(),
+            rules: String::new(),
+        }
+    }
+
+    fn chain(&mut self, name: &str) {
+        self.chains.push(name.to_owned());
+    }
+
+    /// Adds a rule; conditions come in the order in which the tools list them, parts that are empty are left
+    /// out.
+    fn rule(&mut self, chain: &str, parts: &[&str]) {
+        let parts: Vec<_> = parts.iter().copied().filter(|part| !part.is_empty()).collect();
+        let _ = writeln!(self.rules, "-A {chain} {}", parts.join(" "));
+    }
+
+    fn render(&self, name: &str) -> String {
+        let mut text = format!("*{name}\n");
+        for chain in &self.chains {
+            let _ = writeln!(text, ":{chain} - [0:0]");
+        }
+        for (table, base, condition, comment, chain) in JUMPS {
+            if table == name {
+                let comment = comment_of(comment);
+                let _ = writeln!(text, "-I {base} {condition}{comment} -j {chain}");
+            }
+        }
+        text + &self.rules + "COMMIT\n"
+    }
+}
+
+fn comment_of(text: &str) -> String {
+    format!("-m comment --comment \"{text}\"")
+}
+
+/// Rules of one family.
+struct Writer<'a> {
+    family: IpFamily,
+    node: &'a NodeView,
+    filter: Table,
+    nat: Table,
+    is_large: bool,
+}
+
+impl<'a> Writer<'a> {
+    fn of(family: IpFamily, ports: &[ServicePort], node: &'a NodeView) -> Self {
+        let endpoints: usize = ports.iter().map(|port| port.endpoints.reachable.len()).sum();
         Self {
             family,
             node,
-            is_large: ports.iter().map(|port| port.reachable.len()).sum::<usize>() > LARGE,
-            chains: BTreeSet::new(),
-            nat: frame::nat(),
-            filter: frame::filter(),
+            filter: Table::with_chains(&[
+                "KUBE-EXTERNAL-SERVICES",
+                "KUBE-FORWARD",
+                "KUBE-NODEPORTS",
+                "KUBE-PROXY-CANARY",
+                "KUBE-PROXY-FIREWALL",
+                "KUBE-SERVICES",
+            ]),
+            nat: Table::with_chains(&[
+                "KUBE-MARK-MASQ",
+                "KUBE-NODEPORTS",
+                "KUBE-POSTROUTING",
+                "KUBE-PROXY-CANARY",
+                "KUBE-SERVICES",
+            ]),
+            is_large: endpoints > MANY_ENDPOINTS,
         }
     }
 
-    fn add(&mut self, port: &Port) {
-        let names = Names::of(&port.name);
-        self.capture(port, &names);
-        if port.has_endpoints && port.is_external() {
-            self.external(port, &names);
+    fn render(mut self, ports: &[ServicePort]) -> String {
+        for port in ports {
+            self.add(port);
         }
-        if port.has_internal_endpoints()
-            && let Some(pods) = self.family.first(&self.node.cluster_cidrs)
-        {
-            let chain = internal(port, &names);
-            let to = to(port.cluster_ip, port);
-            self.nat.push(format!(
-                "-A {chain} ! -s {pods} {}{to} -j KUBE-MARK-MASQ",
-                comment(&format!("{} cluster IP", port.name))
-            ));
-        }
-        if !port.cluster.is_empty() {
-            self.balance(port, &names, names.cluster(), &port.cluster);
-        }
-        if !port.local.is_empty() {
-            self.balance(port, &names, names.local(), &port.local);
-        }
-        for endpoint in &port.reachable {
-            self.endpoint(port, &names, *endpoint);
-        }
-    }
-
-    /// Rules that say where packets to the Service go.
-    fn capture(&mut self, port: &Port, names: &Names) {
-        let name = &port.name;
-        // Without any endpoint the sender is told; with none that the Local policy allows packets vanish.
-        let (why, refuse) = if port.has_endpoints {
-            (comment(&format!("{name} has no local endpoints")), "DROP")
-        } else {
-            (comment(&format!("{name} has no endpoints")), "REJECT")
+        let not_localhost = match self.family {
+            IpFamily::V4 => "",
+            IpFamily::V6 => "! -d ::1/128",
         };
-
-        let to_cluster_ip = to(port.cluster_ip, port);
-        if port.has_internal_endpoints() {
-            let (what, chain) = (comment(&format!("{name} cluster IP")), internal(port, names));
-            self.nat
-                .push(format!("-A KUBE-SERVICES {what}{to_cluster_ip} -j {chain}"));
-        } else {
-            self.filter
-                .push(format!("-A KUBE-SERVICES {why}{to_cluster_ip} -j {refuse}"));
+        let last = comment_of("kubernetes service nodeports; NOTE: this must be the last rule in this chain");
+        let local = "-m addrtype --dst-type LOCAL";
+        self.nat.rule(
+            "KUBE-SERVICES",
+            &[not_localhost, &last, local, "-j KUBE-NODEPORTS"],
+        );
+        self.nat
+            .rule("KUBE-MARK-MASQ", &["-j MARK --set-xmark 0x4000/0x4000"]);
+        let postrouting = [
+            "-m mark ! --mark 0x4000/0x4000 -j RETURN",
+            "-j MARK --set-xmark 0x4000/0x0",
+            "-m comment --comment \"kubernetes service traffic requiring SNAT\" -j MASQUERADE --random-fully",
+        ];
+        for rule in postrouting {
+            self.nat.rule("KUBE-POSTROUTING", &[rule]);
         }
+        let forward = [
+            "-m conntrack --ctstate INVALID -j DROP",
+            "-m comment --comment \"kubernetes forwarding rules\" -m mark --mark 0x4000/0x4000 -j ACCEPT",
+            "-m comment --comment \"kubernetes forwarding conntrack rule\" -m conntrack --ctstate \
+             RELATED,ESTABLISHED -j ACCEPT",
+        ];
+        for rule in forward {
+            self.filter.rule("KUBE-FORWARD", &[rule]);
+        }
+        let mangle = Table::with_chains(&["KUBE-PROXY-CANARY"]);
+        mangle.render("mangle") + &self.filter.render("filter") + &self.nat.render("nat")
+    }
 
-        let is_guarded =
-            port.has_endpoints && !port.load_balancer_ips.is_empty() && !port.source_ranges.is_empty();
-        let balancer_chain = if is_guarded {
+    /// The network of Pods.
+    fn pods(&self) -> Option<IpNet> {
+        self.family.select_nets(&self.node.pod_cidrs).next()
+    }
+
+    fn add(&mut self, port: &ServicePort) {
+        let names = Iptables::of(&port.name);
+        self.capture_internal(port, &names);
+        self.capture_external(port, &names);
+        self.add_external_chain(port, &names);
+        self.add_endpoints(port, &names);
+    }
+
+    /// The ClusterIP.
+    fn capture_internal(&mut self, port: &ServicePort, names: &Iptables) {
+        let (protocol, dport) = protocol_and_port(port, port.port);
+        let to = format!("-d {}", IpNet::from(port.cluster_ip));
+        if let Some(refusal) = port.internal_refusal() {
+            let (comment, verdict) = refused(port, refusal, self.family);
+            self.filter
+                .rule("KUBE-SERVICES", &[&to, &protocol, &comment, &dport, verdict]);
+            return;
+        }
+        let chain = if port.internally_local {
+            names.local()
+        } else {
+            names.cluster()
+        };
+        let comment = comment_of(&format!("{} cluster IP", port.name));
+        let jump = format!("-j {chain}");
+        self.nat
+            .rule("KUBE-SERVICES", &[&to, &protocol, &comment, &dport, &jump]);
+        if let Some(pods) = self.pods() {
+            let from = format!("! -s {pods}");
+            self.nat.rule(
+                &chain,
+                &[&from, &to, &protocol, &comment, &dport, "-j KUBE-MARK-MASQ"],
+            );
+        }
+    }
+
+    /// External addresses, load balancer addresses and the node port.
+    fn capture_external(&mut self, port: &ServicePort, names: &Iptables) {
+        let (protocol, dport) = protocol_and_port(port, port.port);
+        let external = names.external();
+        let is_guarded = port.is_guarded() && port.endpoints.exist;
+        let balanced = if is_guarded {
             names.firewall()
         } else {
-            names.external()
+            external.clone()
         };
-        let external = port
-            .external_ips
-            .iter()
-            .map(|ip| (ip, "external", names.external()));
-        let balancers = port
+        let refused = port.external_refusal().map(|r| refused(port, r, self.family));
+        let external_ips = port.external_ips.iter().map(|ip| (ip, "external IP", &external));
+        let balancer_ips = port
             .load_balancer_ips
             .iter()
-            .map(|ip| (ip, "loadbalancer", balancer_chain.clone()));
-        for (ip, kind, chain) in external.chain(balancers) {
-            let to = to(*ip, port);
-            if port.has_endpoints {
-                let what = comment(&format!("{name} {kind} IP"));
-                self.nat.push(format!("-A KUBE-SERVICES {what}{to} -j {chain}"));
+            .map(|ip| (ip, "loadbalancer IP", &balanced));
+        for (ip, what, chain) in external_ips.chain(balancer_ips) {
+            let to = format!("-d {}", IpNet::from(*ip));
+            if port.uses_external_chain() {
+                let comment = comment_of(&format!("{} {what}", port.name));
+                let jump = format!("-j {chain}");
+                self.nat
+                    .rule("KUBE-SERVICES", &[&to, &protocol, &comment, &dport, &jump]);
             }
-            if !port.has_external_endpoints() {
-                self.filter
-                    .push(format!("-A KUBE-EXTERNAL-SERVICES {why}{to} -j {refuse}"));
+            if let Some((comment, verdict)) = &refused {
+                let parts = [&to, &protocol, comment.as_str(), &dport, verdict];
+                self.filter.rule("KUBE-EXTERNAL-SERVICES", &parts);
+            }
+        }
+        if is_guarded {
+            let comment = format!("{} traffic not accepted by {}", port.name, names.firewall());
+            let comment = comment_of(&comment);
+            for ip in &port.load_balancer_ips {
+                let to = format!("-d {}", IpNet::from(*ip));
+                self.filter.rule(
+                    "KUBE-PROXY-FIREWALL",
+                    &[&to, &protocol, &comment, &dport, "-j DROP"],
+                );
             }
         }
         if let Some(node_port) = port.node_port {
-            let to = to_port(port, node_port);
-            if port.has_endpoints {
-                let (what, chain) = (comment(&name.to_string()), names.external());
-                self.nat.push(format!("-A KUBE-NODEPORTS {what}{to} -j {chain}"));
+            let (protocol, dport) = protocol_and_port(port, node_port);
+            if port.uses_external_chain() {
+                let comment = comment_of(&port.name.to_string());
+                let jump = format!("-j {external}");
+                self.nat
+                    .rule("KUBE-NODEPORTS", &[&protocol, &comment, &dport, &jump]);
             }
-            if !port.has_external_endpoints() {
-                self.filter.push(format!(
-                    "-A KUBE-EXTERNAL-SERVICES {why}-m addrtype --dst-type LOCAL {to} -j {refuse}"
-                ));
+            if let Some((comment, verdict)) = &refused {
+                let local = "-m addrtype --dst-type LOCAL";
+                self.filter.rule(
+                    "KUBE-EXTERNAL-SERVICES",
+                    &[&protocol, comment, local, &dport, verdict],
+                );
             }
         }
         if let Some(health) = port.health_check_node_port {
-            let what = comment(&format!("{name} health check node port"));
-            self.filter.push(format!(
-                "-A KUBE-NODEPORTS {what}-p tcp -m tcp --dport {health} -j ACCEPT"
-            ));
-        }
-        if is_guarded {
-            self.firewall(port, names);
-        }
-    }
-
-    /// loadBalancerSourceRanges: what does not get through the chain has not been sent to an endpoint, and is
-    /// dropped in the filter table.
-    fn firewall(&mut self, port: &Port, names: &Names) {
-        let (name, chain, external) = (&port.name, names.firewall(), names.external());
-        let what = comment(&format!("{name} loadbalancer IP"));
-        let ranges = port.source_ranges.iter().map(ToString::to_string);
-        let own = port.sources_of_node(self.node.ip(self.family));
-        for source in ranges.chain(own.iter().map(ToString::to_string)) {
-            self.nat
-                .push(format!("-A {chain} -s {source} {what}-j {external}"));
-        }
-        let rest = comment(&format!(
-            "other traffic to {name} will be dropped by KUBE-PROXY-FIREWALL"
-        ));
-        self.nat.push(format!("-A {chain} {}", rest.trim_end()));
-        let why = comment(&format!("{name} traffic not accepted by {chain}"));
-        for ip in &port.load_balancer_ips {
-            let to = to(*ip, port);
+            let comment = comment_of(&format!("{} health check node port", port.name));
+            let dport = format!("-m tcp --dport {health}");
             self.filter
-                .push(format!("-A KUBE-PROXY-FIREWALL {why}{to} -j DROP"));
+                .rule("KUBE-NODEPORTS", &["-p tcp", &comment, &dport, "-j ACCEPT"]);
         }
-        self.chains.insert(chain);
     }
 
-    /// The chain of traffic from outside the cluster, or what looks like it.
-    fn external(&mut self, port: &Port, names: &Names) {
-        let (name, chain, cluster) = (&port.name, names.external(), names.cluster());
-        let what = |what: &str| comment(&format!("{what} traffic for {name} external destinations"));
-        if port.external_local {
-            if let Some(pods) = self.family.first(&self.node.cluster_cidrs) {
+    /// What becomes of packets to external addresses, and who may send them to load balancer addresses.
+    fn add_external_chain(&mut self, port: &ServicePort, names: &Iptables) {
+        if !port.uses_external_chain() {
+            return;
+        }
+        let external = names.external();
+        let (to_cluster, mark) = (format!("-j {}", names.cluster()), "-j KUBE-MARK-MASQ");
+        let comment = |what| comment_of(&format!("{what} for {} external destinations", port.name));
+        self.nat.chain(&external);
+        if port.externally_local {
+            if let Some(pods) = self.pods() {
+                let from = format!("-s {pods}");
                 self.nat
-                    .push(format!("-A {chain} -s {pods} {}-j {cluster}", what("pod")));
+                    .rule(&external, &[&from, &comment("pod traffic"), &to_cluster]);
             }
             let local = "-m addrtype --src-type LOCAL";
-            let (mark, route) = (what("masquerade LOCAL"), what("route LOCAL"));
             self.nat
-                .push(format!("-A {chain} {mark}{local} -j KUBE-MARK-MASQ"));
-            self.nat.push(format!("-A {chain} {route}{local} -j {cluster}"));
-        } else {
+                .rule(&external, &[&comment("masquerade LOCAL traffic"), local, mark]);
             self.nat
-                .push(format!("-A {chain} {}-j KUBE-MARK-MASQ", what("masquerade")));
-        }
-        if port.has_external_endpoints() {
-            let policy = if port.external_local {
-                names.local()
-            } else {
-                cluster
-            };
-            self.nat.push(format!("-A {chain} -j {policy}"));
-        }
-        self.chains.insert(chain);
-    }
-
-    /// The chain that chooses an endpoint.
-    fn balance(&mut self, port: &Port, names: &Names, chain: String, endpoints: &[SocketAddr]) {
-        let what = |endpoint: &SocketAddr| self.detail(format!("{} -> {endpoint}", port.name));
-        let mut rules = Vec::new();
-        if let Some(seconds) = port.affinity {
-            rules.extend(endpoints.iter().map(|endpoint| {
-                let (what, target) = (what(endpoint), names.endpoint(*endpoint));
-                format!(
-                    "-A {chain} {what}-m recent --name {target} --rcheck --seconds {seconds} --reap -j {target}"
-                )
-            }));
-        }
-        rules.extend(endpoints.iter().enumerate().map(|(i, endpoint)| {
-            let (what, target) = (what(endpoint), names.endpoint(*endpoint));
-            match endpoints.len() - i {
-                1 => format!("-A {chain} {what}-j {target}"),
-                #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 endpoints")]
-                left => format!(
-                    "-A {chain} {what}-m statistic --mode random --probability {:.10} -j {target}",
-                    1.0 / left as f64
-                ),
+                .rule(&external, &[&comment("route LOCAL traffic"), local, &to_cluster]);
+            if port.external_refusal().is_none() {
+                self.nat.rule(&external, &[&format!("-j {}", names.local())]);
             }
-        }));
-        self.nat.extend(rules);
-        self.chains.insert(chain);
-    }
-
-    fn endpoint(&mut self, port: &Port, names: &Names, endpoint: SocketAddr) {
-        let chain = names.endpoint(endpoint);
-        let what = self.detail(port.name.to_string());
-        self.nat
-            .push(format!("-A {chain} {what}-s {} -j KUBE-MARK-MASQ", endpoint.ip()));
-        let recent = match port.affinity {
-            Some(_) => format!("-m recent --name {chain} --set "),
-            None => String::new(),
-        };
-        let protocol = port.name.protocol.lower_case();
-        self.nat.push(format!(
-            "-A {chain} {what}{recent}-p {protocol} -m {protocol} -j DNAT --to-destination {endpoint}"
-        ));
-        self.chains.insert(chain);
-    }
-
-    /// A comment that large clusters go without.
-    fn detail(&self, text: String) -> String {
-        if self.is_large {
-            String::new()
         } else {
-            comment(&text)
+            self.nat.rule(&external, &[&comment("masquerade traffic"), mark]);
+            self.nat.rule(&external, &[&to_cluster]);
+        }
+        if port.is_guarded() {
+            let firewall = names.firewall();
+            self.nat.chain(&firewall);
+            let comment = comment_of(&format!("{} loadbalancer IP", port.name));
+            let jump = format!("-j {external}");
+            for source in port.admitted(self.node) {
+                self.nat
+                    .rule(&firewall, &[&format!("-s {source}"), &comment, &jump]);
+            }
+            let rest = format!(
+                "other traffic to {} will be dropped by KUBE-PROXY-FIREWALL",
+                port.name
+            );
+            self.nat.rule(&firewall, &[&comment_of(&rest)]);
+        }
+    }
+
+    /// Chains of the policies in use, and those of the endpoints.
+    fn add_endpoints(&mut self, port: &ServicePort, names: &Iptables) {
+        let endpoints = &port.endpoints;
+        let policies = [
+            (port.uses_cluster_chain(), names.cluster(), &endpoints.cluster),
+            (port.uses_local_chain(), names.local(), &endpoints.local),
+        ];
+        let optional = |text: String| {
+            if self.is_large {
+                String::new()
+            } else {
+                comment_of(&text)
+            }
+        };
+        for (_, chain, endpoints) in policies.into_iter().filter(|(is_used, ..)| *is_used) {
+            self.nat.chain(&chain);
+            let steps: Vec<_> = endpoints
+                .iter()
+                .map(|e| (names.endpoint(*e), optional(format!("{} -> {e}", port.name))))
+                .collect();
+            if let Some(seconds) = port.affinity {
+                for (next, comment) in &steps {
+                    let known = format!("-m recent --rcheck --seconds {seconds} --reap --name {next}");
+                    self.nat.rule(&chain, &[comment, &known, &format!("-j {next}")]);
+                }
+            }
+            for (i, (next, comment)) in steps.iter().enumerate() {
+                let share = match steps.len() - i {
+                    1 => String::new(),
+                    left => {
+                        // Thousands of endpoints at most: the number is exact.
+                        let probability = 1.0 / f64::from(u32::try_from(left).unwrap_or(u32::MAX));
+                        format!("-m statistic --mode random --probability {probability:.10}")
+                    }
+                };
+                self.nat.rule(&chain, &[comment, &share, &format!("-j {next}")]);
+            }
+        }
+        let comment = optional(port.name.to_string());
+        let protocol = port.name.protocol.lower_case();
+        for endpoint in &endpoints.reachable {
+            let chain = names.endpoint(*endpoint);
+            let from = format!("-s {}", IpNet::from(endpoint.ip()));
+            let known = port
+                .affinity
+                .map_or_else(String::new, |_| format!("-m recent --set --name {chain}"));
+            let matches = format!("-m {protocol}");
+            let to = format!("-j DNAT --to-destination {endpoint}");
+            self.nat.chain(&chain);
+            self.nat.rule(&chain, &[&from, &comment, "-j KUBE-MARK-MASQ"]);
+            self.nat.rule(
+                &chain,
+                &[&format!("-p {protocol}"), &comment, &known, &matches, &to],
+            );
         }
     }
 }
 
-/// The chain of traffic to the cluster IP.
-fn internal(port: &Port, names: &Names) -> String {
-    if port.internal_local {
-        names.local()
-    } else {
-        names.cluster()
-    }
-}
-
-/// Match of a comment, with a blank after it.
-fn comment(text: &str) -> String {
-    format!("-m comment --comment \"{text}\" ")
-}
-
-/// Match of packets to a port of an address.
-fn to(ip: IpAddr, port: &Port) -> String {
-    format!("-d {ip} {}", to_port(port, port.port))
-}
-
-fn to_port(port: &Port, number: u16) -> String {
+fn protocol_and_port(port: &ServicePort, number: u16) -> (String, String) {
     let protocol = port.name.protocol.lower_case();
-    format!("-p {protocol} -m {protocol} --dport {number}")
+    (
+        format!("-p {protocol}"),
+        format!("-m {protocol} --dport {number}"),
+    )
+}
+
+/// The comment and the target of a rule that refuses packets.
+fn refused(port: &ServicePort, refusal: Refusal, family: IpFamily) -> (String, &'static str) {
+    let (comment, target) = match (refusal, family) {
+        (Refusal::Reject, IpFamily::V4) => (
+            format!("{} has no endpoints", port.name),
+            "-j REJECT --reject-with icmp-port-unreachable",
+        ),
+        (Refusal::Reject, IpFamily::V6) => (
+            format!("{} has no endpoints", port.name),
+            "-j REJECT --reject-with icmp6-port-unreachable",
+        ),
+        (Refusal::Drop, _) => (format!("{} has no local endpoints", port.name), "-j DROP"),
+    };
+    (comment_of(&comment), target)
 }

@@ -1,18 +1,15 @@
-//! The rules that kube-proxy writes on a node, laid out as kube-proxy does it.
+//! The rules that kube-proxy would write on a node.
 //!
-//! [`rules`] takes what the API says ([`Cluster`]) and which node it is for ([`NodeView`]) and gives
-//! [`Script`]s: programs to be run one after the other in the node's network namespace, with the text for
-//! each to read. Every time is a full sync: whatever an earlier one wrote is replaced or removed, what
-//! others wrote (kubelet's chains, foreign tables) stays. [`cleanup`] removes it all. Nothing here runs
-//! anything.
-//!
-//! [`ports`] says what a Service port needs on the node, by kube-proxy's choice of endpoints; the module of
-//! each mode writes it down.
+//! It exists so that nodes of the sandbox hold what real nodes hold, down to the names of the chains.
+//! [`rules`] is pure: it turns the Services and EndpointSlices of a cluster, as one node sees them, into
+//! scripts, and whoever has the node's network namespace at hand runs them there. [`select`] says what
+//! becomes of the packets to each Service port; [`nftables`] and [`iptables`] lay that out as kube-proxy's
+//! proxiers of these names do. Every sync is a full one.
 
 mod iptables;
-mod names;
+pub mod names;
 mod nftables;
-mod ports;
+mod select;
 #[cfg(test)]
 mod tests;
 
@@ -24,18 +21,18 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 /// How kube-proxy writes its rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProxyMode {
-    /// nftables mode as Kubernetes 1.36 lays it out: a Service's chain maps to its endpoints.
+    /// nftables, as since Kubernetes 1.36: the endpoints of a Service stand in its own rule.
     Nftables,
-    /// nftables mode as it was before: a chain for every endpoint.
+    /// nftables, as before: a chain for every endpoint.
     NftablesOld,
-    /// iptables mode with the nf_tables backend.
+    /// iptables with the backend nf_tables.
     Iptables,
-    /// iptables mode with the legacy backend.
+    /// iptables with the legacy backend.
     IptablesLegacy,
 }
 
 impl ProxyMode {
-    /// All of them.
+    /// All modes.
     pub const ALL: [Self; 4] = [
         Self::Nftables,
         Self::NftablesOld,
@@ -45,7 +42,7 @@ impl ProxyMode {
 
     /// What kube-proxy answers at `/proxyMode`.
     #[must_use]
-    pub fn reported(self) -> &'static str {
+    pub fn proxy_mode(self) -> &'static str {
         match self {
             Self::Nftables | Self::NftablesOld => "nftables",
             Self::Iptables | Self::IptablesLegacy => "iptables",
@@ -64,125 +61,85 @@ impl fmt::Display for ProxyMode {
     }
 }
 
+/// A name that is none of a proxy mode.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is none of nftables, nftables-old, iptables, iptables-legacy")]
+pub struct UnknownMode(String);
+
 impl FromStr for ProxyMode {
     type Err = UnknownMode;
 
-    fn from_str(name: &str) -> Result<Self, UnknownMode> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL
             .into_iter()
-            .find(|mode| mode.to_string() == name)
-            .ok_or_else(|| UnknownMode(name.to_owned()))
+            .find(|mode| mode.to_string() == text)
+            .ok_or_else(|| UnknownMode(text.to_owned()))
     }
 }
 
-/// A name that is no [`ProxyMode`]'s.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no proxy mode; there are nftables, nftables-old, iptables and iptables-legacy")]
-pub struct UnknownMode(String);
-
-/// What kube-proxy reads from the API.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What kube-proxy watches.
+#[derive(Clone, Debug, Default)]
 pub struct Cluster {
-    /// All Services.
+    /// Services of all namespaces.
     pub services: Vec<Service>,
-    /// All EndpointSlices.
+    /// EndpointSlices of all namespaces.
     pub slices: Vec<EndpointSlice>,
-    /// Ranges of the ServiceCIDRs; unallocated addresses in them are dropped in nftables mode.
-    pub service_cidrs: Vec<IpNet>,
 }
 
-/// The node that the rules are for.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What kube-proxy knows of its node and of the cluster's networks.
+#[derive(Clone, Debug, Default)]
 pub struct NodeView {
-    /// Its name.
+    /// Name of the node.
     pub name: String,
     /// Its zone, by its label topology.kubernetes.io/zone.
     pub zone: Option<String>,
-    /// Its addresses, the primary one of each IP family first.
+    /// Its addresses; node ports answer on these. The first of a family is the node's address in it.
     pub ips: Vec<IpAddr>,
-    /// Where the cluster's Pods are; the first range of each IP family counts.
-    pub cluster_cidrs: Vec<IpNet>,
+    /// Networks of the cluster's Pods (kube-proxy's clusterCIDR): packets from elsewhere are masqueraded.
+    /// Of a family only the first counts; without one, nothing is masqueraded for that.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Networks that ClusterIPs are taken from: in nftables mode, packets to an address there that no
+    /// Service has are dropped.
+    pub service_cidrs: Vec<IpNet>,
 }
 
-impl NodeView {
-    /// The primary address of an IP family.
-    fn ip(&self, family: Family) -> Option<IpAddr> {
-        self.ips.iter().copied().find(|ip| Family::of(*ip) == family)
-    }
-}
-
-/// A program to be run in the node's network namespace.
+/// A command and what it reads, to be run in the node's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     /// The program.
     pub program: &'static str,
     /// Its arguments.
-    pub args: Vec<&'static str>,
-    /// What it is given to read.
+    pub args: Vec<String>,
+    /// Its standard input.
     pub stdin: String,
 }
 
-/// The programs that bring a node's rules up to date.
-#[must_use]
-pub fn rules(mode: ProxyMode, cluster: &Cluster, node: &NodeView) -> Vec<Script> {
-    match mode {
-        ProxyMode::Nftables => nftables::rules(nftables::Layout::Maps, cluster, node),
-        ProxyMode::NftablesOld => nftables::rules(nftables::Layout::EndpointChains, cluster, node),
-        ProxyMode::Iptables => iptables::rules(&iptables::NF_TABLES, cluster, node),
-        ProxyMode::IptablesLegacy => iptables::rules(&iptables::LEGACY, cluster, node),
-    }
-}
-
-/// The programs that remove all that a mode wrote.
-#[must_use]
-pub fn cleanup(mode: ProxyMode) -> Vec<Script> {
-    match mode {
-        ProxyMode::Nftables | ProxyMode::NftablesOld => nftables::cleanup(),
-        ProxyMode::Iptables => iptables::cleanup(&iptables::NF_TABLES),
-        ProxyMode::IptablesLegacy => iptables::cleanup(&iptables::LEGACY),
-    }
-}
-
-/// An IP family; each has tables of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// The first of some ranges that is of this family.
-    fn first(self, nets: &[IpNet]) -> Option<IpNet> {
-        nets.iter().copied().find(|net| Self::of(net.addr()) == self)
-    }
-}
-
 /// A protocol that Services know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Protocol {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
     Tcp,
+    /// UDP.
     Udp,
+    /// SCTP.
     Sctp,
 }
 
 impl Protocol {
-    /// The protocol of a Service port or an EndpointSlice port; without a name it is TCP.
-    fn parse(name: Option<&str>) -> Option<Self> {
-        match name {
-            None | Some("TCP") => Some(Self::Tcp),
-            Some("UDP") => Some(Self::Udp),
-            Some("SCTP") => Some(Self::Sctp),
-            Some(_) => None,
+    /// The protocol of a port; the API's default is TCP.
+    #[must_use]
+    pub fn of(name: Option<&str>) -> Option<Self> {
+        match name.unwrap_or("TCP") {
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
+            _ => None,
         }
     }
 
-    fn lower_case(self) -> &'static str {
+    /// Its name as kube-proxy and the tools write it.
+    #[must_use]
+    pub fn lower_case(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
@@ -192,23 +149,92 @@ impl Protocol {
 }
 
 /// A port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct ServicePortName {
-    namespace: String,
-    service: String,
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServicePortName {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub service: String,
     /// Name of the port; empty where it has none.
-    port: String,
-    protocol: Protocol,
+    pub port: String,
+    /// Its protocol.
+    pub protocol: Protocol,
 }
 
-/// `namespace/name:port`, as kube-proxy writes it into comments.
 impl fmt::Display for ServicePortName {
+    /// As in kube-proxy's comments.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.service)?;
-        if self.port.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ":{}", self.port)
+        if !self.port.is_empty() {
+            write!(f, ":{}", self.port)?;
         }
+        Ok(())
+    }
+}
+
+/// An IP family; kube-proxy runs a proxier for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IpFamily {
+    V4,
+    V6,
+}
+
+impl IpFamily {
+    const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// The family's addresses of several.
+    fn select(self, addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
+        addresses.iter().copied().filter(move |a| Self::of(*a) == self)
+    }
+
+    /// The family's networks of several.
+    fn select_nets(self, nets: &[IpNet]) -> impl Iterator<Item = IpNet> {
+        nets.iter()
+            .copied()
+            .filter(move |net| Self::of(net.addr()) == self)
+    }
+}
+
+/// Families that are in use: IPv6 only where the node or a Service has it.
+fn families(cluster: &Cluster, node: &NodeView) -> Vec<IpFamily> {
+    let has_v6 = node.ips.iter().any(IpAddr::is_ipv6)
+        || cluster
+            .services
+            .iter()
+            .flat_map(select::cluster_ips)
+            .any(|ip| ip.is_ipv6());
+    IpFamily::ALL
+        .into_iter()
+        .filter(|family| *family == IpFamily::V4 || has_v6)
+        .collect()
+}
+
+/// What makes the node's rules those that kube-proxy would write now, whatever it wrote before in this
+/// mode. Rules of others are left alone.
+#[must_use]
+pub fn rules(mode: ProxyMode, cluster: &Cluster, node: &NodeView) -> Vec<Script> {
+    let families: Vec<_> = families(cluster, node)
+        .into_iter()
+        .map(|family| (family, select::ports(cluster, node, family)))
+        .collect();
+    match mode {
+        ProxyMode::Nftables => vec![nftables::sync(nftables::Layout::Maps, &families, node)],
+        ProxyMode::NftablesOld => vec![nftables::sync(nftables::Layout::Chains, &families, node)],
+        ProxyMode::Iptables => iptables::sync(iptables::Backend::NfTables, &families, node),
+        ProxyMode::IptablesLegacy => iptables::sync(iptables::Backend::Legacy, &families, node),
+    }
+}
+
+/// What removes all rules that were written in a mode.
+#[must_use]
+pub fn cleanup(mode: ProxyMode) -> Vec<Script> {
+    match mode {
+        ProxyMode::Nftables | ProxyMode::NftablesOld => vec![nftables::cleanup()],
+        ProxyMode::Iptables => iptables::cleanup(iptables::Backend::NfTables),
+        ProxyMode::IptablesLegacy => iptables::cleanup(iptables::Backend::Legacy),
     }
 }

@@ -1,257 +1,310 @@
-//! What no captured node shows.
+//! What the text of the rules says in cases that are hard to come by on a real node.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use serde_json::{Value, json};
 
 use super::*;
 
-/// A Service `ns/web` with one port, and what the test says of its spec besides.
-fn service(spec: Value) -> Service {
+/// A Service `shop/web` with port 80 and one EndpointSlice in IPv4.
+fn cluster(spec: Value, ingress: Value, endpoints: Value) -> Cluster {
     let mut service = json!({
-        "metadata": {"namespace": "ns", "name": "web"},
-        "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"],
-            "ports": [{"port": 80, "protocol": "TCP"}]},
+        "metadata": {"namespace": "shop", "name": "web"},
+        "spec": {"clusterIP": "10.96.1.1", "clusterIPs": ["10.96.1.1"],
+                 "ports": [{"port": 80, "protocol": "TCP"}]},
+        "status": {"loadBalancer": {"ingress": ingress}},
     });
-    let own = service["spec"].as_object_mut().unwrap();
-    own.extend(spec.as_object().unwrap().clone());
-    serde_json::from_value(service).unwrap()
-}
-
-/// Endpoints on port 8080: address, node, conditions (`ready`, `leaving` or `gone`) and hints.
-fn slice(endpoints: &[(&str, &str, &str, Value)]) -> EndpointSlice {
-    let endpoints: Vec<Value> = endpoints
-        .iter()
-        .map(|(address, node, state, hints)| {
-            json!({
-                "addresses": [address],
-                "nodeName": node,
-                "hints": hints,
-                "conditions": {
-                    "ready": *state == "ready",
-                    "serving": *state != "gone",
-                    "terminating": *state != "ready",
-                },
-            })
-        })
-        .collect();
-    serde_json::from_value(json!({
-        "metadata": {"namespace": "ns", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+    for (field, value) in spec.as_object().unwrap() {
+        service["spec"][field] = value.clone();
+    }
+    let slice = json!({
+        "metadata": {"namespace": "shop", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4",
+        "ports": [{"name": "", "port": 9376, "protocol": "TCP"}],
         "endpoints": endpoints,
-        "ports": [{"port": 8080, "protocol": "TCP"}, {"port": 8080, "protocol": "SCTP"}],
-    }))
-    .unwrap()
+    });
+    Cluster {
+        services: vec![serde_json::from_value(service).unwrap()],
+        slices: vec![serde_json::from_value(slice).unwrap()],
+    }
 }
 
 fn node() -> NodeView {
     NodeView {
         name: "here".into(),
-        zone: Some("a".into()),
+        zone: Some("zone-1".into()),
         ips: vec!["192.0.2.1".parse().unwrap()],
-        cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
     }
 }
 
-/// Everything that a mode's programs are given to read.
-fn text(mode: ProxyMode, service: Service, endpoints: &[(&str, &str, &str, Value)]) -> String {
-    let cluster = Cluster {
-        services: vec![service],
-        slices: vec![slice(endpoints)],
-        service_cidrs: Vec::new(),
-    };
-    let scripts = rules(mode, &cluster, &node());
-    scripts.iter().map(|script| script.stdin.as_str()).collect()
+/// An endpoint on a node.
+fn endpoint(address: &str, node: &str) -> Value {
+    json!({"addresses": [address], "nodeName": node})
 }
 
-/// The endpoints that a mode's rules lead to.
-fn endpoints(mode: ProxyMode, service: Service, endpoints: &[(&str, &str, &str, Value)]) -> Vec<String> {
-    let text = text(mode, service, endpoints);
-    let known = endpoints.iter().map(|(address, ..)| (*address).to_owned());
-    known.filter(|address| text.contains(address)).collect()
+fn with(mut endpoint: Value, field: &str, value: Value) -> Value {
+    endpoint[field] = value;
+    endpoint
+}
+
+fn leaving(endpoint: Value) -> Value {
+    let conditions = json!({"ready": false, "serving": true, "terminating": true});
+    with(endpoint, "conditions", conditions)
+}
+
+/// All that a mode writes in IPv4 and, if so, in IPv6.
+fn text(mode: ProxyMode, cluster: &Cluster) -> String {
+    rules(mode, cluster, &node())
+        .into_iter()
+        .map(|script| script.stdin)
+        .collect()
+}
+
+/// Lines of a text that hold all of several words.
+fn lines<'a>(text: &'a str, words: &[&str]) -> Vec<&'a str> {
+    let has = |line: &&str| words.iter().all(|word| line.contains(word));
+    text.lines().map(str::trim).filter(has).collect()
+}
+
+/// The addresses that packets to the ClusterIP can get to in both modes.
+#[track_caller]
+fn assert_reached(cluster: &Cluster, addresses: &[&str]) {
+    let nft = text(ProxyMode::Nftables, cluster);
+    let chain = lines(&nft, &["numgen random"])[0];
+    let iptables = text(ProxyMode::Iptables, cluster);
+    let ways = lines(&iptables, &["--to-destination"]);
+    assert_eq!(ways.len(), addresses.len(), "{ways:?}");
+    for (i, address) in addresses.iter().enumerate() {
+        assert!(chain.contains(&format!("{i} : {address} . 9376")), "{chain}");
+        assert!(
+            ways.iter().any(|w| w.ends_with(&format!(" {address}:9376"))),
+            "{ways:?}"
+        );
+    }
 }
 
 #[test]
-fn modes_have_names() {
+fn modes_are_told_by_their_names() {
     for mode in ProxyMode::ALL {
         assert_eq!(mode.to_string().parse(), Ok(mode));
-        assert!(mode.to_string().starts_with(mode.reported()));
     }
     assert!("ipvs".parse::<ProxyMode>().is_err());
+    assert_eq!(ProxyMode::NftablesOld.proxy_mode(), "nftables");
+    assert_eq!(ProxyMode::IptablesLegacy.proxy_mode(), "iptables");
 }
 
 #[test]
-fn endpoints_that_are_leaving_take_over_when_none_is_ready() {
-    let some = [
-        ("10.244.0.1", "here", "ready", json!(null)),
-        ("10.244.0.2", "here", "leaving", json!(null)),
-    ];
-    let none = [
-        ("10.244.0.1", "here", "gone", json!(null)),
-        ("10.244.0.2", "here", "leaving", json!(null)),
-    ];
-    let local = json!({"internalTrafficPolicy": "Local"});
-    for mode in ProxyMode::ALL {
-        for spec in [json!({}), local.clone()] {
-            assert_eq!(
-                endpoints(mode, service(spec.clone()), &some),
-                ["10.244.0.1"],
-                "{mode}"
-            );
-            assert_eq!(endpoints(mode, service(spec), &none), ["10.244.0.2"], "{mode}");
+fn both_backends_get_the_same_rules() {
+    let endpoints = json!([endpoint("10.244.0.1", "here")]);
+    let cluster = cluster(json!({}), json!([]), endpoints);
+    assert_eq!(
+        text(ProxyMode::Iptables, &cluster),
+        text(ProxyMode::IptablesLegacy, &cluster)
+    );
+    let tools = |mode| rules(mode, &cluster, &node())[0].args[3].clone();
+    assert_eq!(tools(ProxyMode::Iptables), "iptables-nft");
+    assert_eq!(tools(ProxyMode::IptablesLegacy), "iptables-legacy");
+}
+
+#[test]
+fn ipv6_is_left_alone_where_nobody_has_it() {
+    let mut cluster = cluster(json!({}), json!([]), json!([]));
+    assert!(!text(ProxyMode::Nftables, &cluster).contains("ip6"));
+    assert_eq!(rules(ProxyMode::Iptables, &cluster, &node()).len(), 1);
+    let spec = cluster.services[0].spec.as_mut().unwrap();
+    spec.cluster_ips = Some(vec!["10.96.1.1".into(), "fd00:96::1".into()]);
+    assert!(text(ProxyMode::Nftables, &cluster).contains("fd00:96::1 . tcp . 80"));
+    assert_eq!(rules(ProxyMode::Iptables, &cluster, &node()).len(), 2);
+}
+
+#[test]
+fn services_of_others_get_no_rules() {
+    let endpoints = json!([endpoint("10.244.0.1", "here")]);
+    let cluster = cluster(json!({}), json!([]), endpoints);
+    for label in ["service-proxy-name", "headless"] {
+        let mut marked = cluster.clone();
+        let labels = [(format!("service.kubernetes.io/{label}"), String::new())];
+        marked.services[0].metadata.labels = Some(labels.into());
+        for mode in ProxyMode::ALL {
+            assert!(!text(mode, &marked).contains("shop/web"));
         }
     }
-}
-
-#[test]
-fn hints_count_only_if_all_ready_endpoints_have_one() {
-    let zone = |zone: &str| json!({"forZones": [{"name": zone}]});
-    let both = |zone: &str, node: &str| json!({"forZones": [{"name": zone}], "forNodes": [{"name": node}]});
-    let chosen = |hints: [Value; 3]| {
-        let [first, second, third] = hints;
-        let all = [
-            ("10.244.0.1", "here", "ready", first),
-            ("10.244.0.2", "there", "ready", second),
-            ("10.244.0.3", "there", "ready", third),
-        ];
-        endpoints(ProxyMode::Nftables, service(json!({})), &all)
-    };
-    assert_eq!(
-        chosen([zone("a"), zone("a"), zone("b")]),
-        ["10.244.0.1", "10.244.0.2"]
-    );
-    assert_eq!(chosen([zone("a"), zone("a"), json!(null)]).len(), 3);
-    assert_eq!(chosen([zone("b"), zone("b"), zone("c")]).len(), 3);
-    assert_eq!(
-        chosen([both("a", "here"), both("a", "there"), both("b", "there")]),
-        ["10.244.0.1"]
-    );
-    assert_eq!(
-        chosen([both("a", "elsewhere"), both("a", "there"), both("b", "there")]),
-        ["10.244.0.1", "10.244.0.2"],
-        "no endpoint for this node, so that the zone counts"
-    );
-}
-
-#[test]
-fn load_balancer_addresses_of_mode_proxy_are_left_to_the_load_balancer() {
-    let mut balanced = service(json!({"type": "LoadBalancer"}));
-    balanced.status = serde_json::from_value(json!({"loadBalancer": {"ingress": [
-        {"ip": "198.51.100.1", "ipMode": "VIP"},
-        {"ip": "198.51.100.2", "ipMode": "Proxy"},
-        {"hostname": "balancer.example"},
-    ]}}))
-    .unwrap();
-    for mode in ProxyMode::ALL {
-        let text = text(
-            mode,
-            balanced.clone(),
-            &[("10.244.0.1", "here", "ready", json!(null))],
-        );
-        assert!(text.contains("198.51.100.1"), "{mode}");
-        assert!(!text.contains("198.51.100.2"), "{mode}");
-    }
-}
-
-#[test]
-fn headless_services_and_those_of_other_proxies_have_no_rules() {
-    let labelled = |label: &str| {
-        let mut service = service(json!({}));
-        service.metadata.labels = Some([(label.to_owned(), "x".to_owned())].into());
-        service
-    };
-    let one = [("10.244.0.1", "here", "ready", json!(null))];
-    for mode in ProxyMode::ALL {
-        for service in [
-            service(json!({"clusterIP": "None", "clusterIPs": ["None"]})),
-            service(json!({"type": "ExternalName", "clusterIP": null, "clusterIPs": null})),
-            labelled("service.kubernetes.io/service-proxy-name"),
-            labelled("service.kubernetes.io/headless"),
-        ] {
-            assert!(endpoints(mode, service, &one).is_empty(), "{mode}");
-        }
-    }
-}
-
-#[test]
-fn sctp_is_a_protocol_like_any_other() {
-    let sctp = || service(json!({"ports": [{"port": 80, "protocol": "SCTP"}]}));
-    let one = [("10.244.0.1", "here", "ready", json!(null))];
-    let nft = text(ProxyMode::Nftables, sctp(), &one);
-    assert!(nft.contains("10.96.0.7 . sctp . 80 : goto service-"), "{nft}");
-    assert!(nft.contains("meta l4proto sctp dnat ip to numgen random mod 1 map { 0 : 10.244.0.1 . 8080 }"));
-    let iptables = text(ProxyMode::Iptables, sctp(), &one);
-    assert!(iptables.contains("-p sctp -m sctp -j DNAT --to-destination 10.244.0.1:8080"));
-}
-
-#[test]
-fn the_old_layout_has_a_chain_for_every_endpoint() {
-    let two = [
-        ("10.244.0.1", "here", "ready", json!(null)),
-        ("10.244.0.10", "there", "ready", json!(null)),
-    ];
-    let text = text(ProxyMode::NftablesOld, service(json!({})), &two);
-    let port = ServicePortName {
-        namespace: "ns".into(),
-        service: "web".into(),
-        port: String::new(),
-        protocol: Protocol::Tcp,
-    };
-    let names = names::Nftables::of(&port);
-    let [first, second] = ["10.244.0.10:8080", "10.244.0.1:8080"].map(|e| e.parse().unwrap());
-    let chain = |name: &str, rules: &[&str]| format!("chain {name} {{\n\t\t{}\n\t}}", rules.join("\n\t\t"));
-    for wanted in [
-        chain(
-            &names.cluster(),
-            &[
-                "ip daddr 10.96.0.7 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade",
-                // In the order of their text, as kube-proxy has them.
-                &format!(
-                    "numgen random mod 2 vmap {{ 0 : goto {}, 1 : goto {} }}",
-                    names.endpoint(first),
-                    names.endpoint(second)
-                ),
-            ],
-        ),
-        chain(
-            &names.endpoint(first),
-            &[
-                "ip saddr 10.244.0.10 jump mark-for-masquerade",
-                "meta l4proto tcp dnat to 10.244.0.10:8080",
-            ],
-        ),
+    for spec in [
+        json!({"clusterIP": "None", "clusterIPs": ["None"]}),
+        json!({"type": "ExternalName"}),
     ] {
-        assert!(text.contains(&wanted), "{wanted}\nnot in\n{text}");
+        let headless = self::cluster(spec, json!([]), json!([endpoint("10.244.0.1", "here")]));
+        assert!(!text(ProxyMode::Iptables, &headless).contains("shop/web"));
     }
-    assert!(!text.contains("hairpin-connections"));
 }
 
 #[test]
-fn of_two_services_with_one_external_address_the_first_has_it() {
-    let external = json!({"externalIPs": ["198.51.100.9"]});
-    let mut other = service(external.clone());
-    other.metadata.name = Some("aaa".into());
-    other.spec.as_mut().unwrap().cluster_ips = Some(vec!["10.96.0.8".into()]);
-    let cluster = Cluster {
-        services: vec![service(external), other],
-        ..Cluster::default()
+fn endpoints_that_leave_serve_only_while_there_is_no_other() {
+    let gone = leaving(endpoint("10.244.0.2", "here"));
+    let both = json!([endpoint("10.244.0.1", "here"), gone]);
+    assert_reached(&cluster(json!({}), json!([]), both), &["10.244.0.1"]);
+    let dead = json!({"ready": false, "serving": false, "terminating": true});
+    let alone = json!([gone, with(endpoint("10.244.0.3", "here"), "conditions", dead)]);
+    assert_reached(&cluster(json!({}), json!([]), alone), &["10.244.0.2"]);
+}
+
+#[test]
+fn hints_count_only_where_every_ready_endpoint_has_one_and_one_is_for_here() {
+    let for_zone = |address: &str, zone: &str| {
+        let hints = json!({"forZones": [{"name": zone}]});
+        with(endpoint(address, "there"), "hints", hints)
     };
-    // nftables takes no key twice: nothing at all would be written.
-    let text = rules(ProxyMode::Nftables, &cluster, &node()).remove(0).stdin;
-    assert_eq!(text.matches("198.51.100.9 . tcp . 80").count(), 1);
-    assert!(text.contains("198.51.100.9 . tcp . 80 comment \"ns/aaa\" : goto reject-chain"));
+    let for_node = |address: &str, node: &str| {
+        let hints = json!({"forZones": [{"name": "zone-1"}], "forNodes": [{"name": node}]});
+        with(endpoint(address, node), "hints", hints)
+    };
+    let reached = |endpoints: Value, addresses: &[&str]| {
+        assert_reached(&cluster(json!({}), json!([]), endpoints), addresses);
+    };
+    let (near, far) = (for_zone("10.244.0.1", "zone-1"), for_zone("10.244.0.2", "zone-2"));
+    reached(json!([near, far]), &["10.244.0.1"]);
+    reached(
+        json!([near, far, endpoint("10.244.0.3", "there")]),
+        &["10.244.0.1", "10.244.0.2", "10.244.0.3"],
+    );
+    reached(json!([far]), &["10.244.0.2"]);
+    reached(
+        json!([near, leaving(endpoint("10.244.0.3", "there"))]),
+        &["10.244.0.1"],
+    );
+    reached(
+        json!([for_node("10.244.0.4", "here"), for_node("10.244.0.5", "there")]),
+        &["10.244.0.4"],
+    );
+    reached(
+        json!([for_node("10.244.0.5", "there"), near]),
+        &["10.244.0.1", "10.244.0.5"],
+    );
 }
 
 #[test]
-fn clients_stay_for_three_hours_unless_the_service_says_otherwise() {
-    let one = [("10.244.0.1", "here", "ready", json!(null))];
-    let sticky = || service(json!({"sessionAffinity": "ClientIP"}));
-    assert!(text(ProxyMode::Nftables, sticky(), &one).contains("timeout 10800s"));
-    assert!(text(ProxyMode::Iptables, sticky(), &one).contains("--rcheck --seconds 10800 --reap"));
+fn a_local_policy_drops_without_endpoint_here_and_rejects_without_any() {
+    let spec = || {
+        json!({"type": "NodePort", "internalTrafficPolicy": "Local", "externalTrafficPolicy": "Local",
+               "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}]})
+    };
+    let elsewhere = cluster(spec(), json!([]), json!([endpoint("10.244.1.1", "there")]));
+    let nft = text(ProxyMode::Nftables, &elsewhere);
+    let key = "10.96.1.1 . tcp . 80 comment \"shop/web\" : ";
+    assert_eq!(lines(&nft, &[key, ": drop"]).len(), 1, "{nft}");
+    assert_eq!(lines(&nft, &["tcp . 30080 comment", ": drop"]).len(), 1);
+    assert_eq!(lines(&nft, &["tcp . 30080 : goto external-"]).len(), 1);
+    assert!(lines(&nft, &["goto local-"]).is_empty());
+    assert_eq!(lines(&nft, &["ip saddr 10.244.0.0/16 goto service-"]).len(), 1);
+    let iptables = text(ProxyMode::Iptables, &elsewhere);
+    assert_eq!(lines(&iptables, &["has no local endpoints", "-j DROP"]).len(), 2);
+    assert!(!iptables.contains("KUBE-SVL-"));
+
+    let nowhere = cluster(spec(), json!([]), json!([]));
+    let nft = text(ProxyMode::Nftables, &nowhere);
+    assert_eq!(lines(&nft, &[key, "goto reject-chain"]).len(), 1);
+    assert!(!nft.contains("goto external-"));
+    let iptables = text(ProxyMode::Iptables, &nowhere);
+    assert_eq!(lines(&iptables, &["has no endpoints", "-j REJECT"]).len(), 2);
+    assert!(!iptables.contains("KUBE-EXT-"));
 }
 
 #[test]
-fn node_ports_come_last_in_the_chain_of_services() {
-    let one = [("10.244.0.1", "here", "ready", json!(null))];
-    let text = text(ProxyMode::Iptables, service(json!({})), &one);
-    let services = text.lines().rfind(|line| line.starts_with("-A KUBE-SERVICES"));
-    assert!(services.unwrap().ends_with("-j KUBE-NODEPORTS"));
+fn load_balancers_that_hand_packets_to_the_node_get_no_rules() {
+    let ingress = json!([{"ip": "203.0.113.1", "ipMode": "Proxy"}, {"ip": "203.0.113.2", "ipMode": "VIP"},
+                         {"ip": "203.0.113.3"}, {"hostname": "lb.example"}]);
+    let endpoints = json!([endpoint("10.244.0.1", "here")]);
+    let cluster = cluster(json!({"type": "LoadBalancer"}), ingress, endpoints);
+    for mode in [ProxyMode::Nftables, ProxyMode::Iptables] {
+        let text = text(mode, &cluster);
+        assert!(!text.contains("203.0.113.1"), "{text}");
+        assert!(
+            text.contains("203.0.113.2") && text.contains("203.0.113.3"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_node_that_may_talk_to_a_load_balancer_may_do_so_from_the_balancers_address() {
+    let sources = |ranges: Value| {
+        let spec = json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ranges});
+        let cluster = cluster(
+            spec,
+            json!([{"ip": "203.0.113.1"}]),
+            json!([endpoint("10.244.0.1", "here")]),
+        );
+        let iptables = text(ProxyMode::Iptables, &cluster);
+        let nft = text(ProxyMode::Nftables, &cluster);
+        let admitted = lines(&iptables, &["-A KUBE-FW-", " -s "]).len();
+        (admitted, lines(&nft, &["saddr != {"])[0].to_owned())
+    };
+    let (admitted, rule) = sources(json!(["192.0.2.0/24"]));
+    assert_eq!(
+        (admitted, rule.as_str()),
+        (2, "ip saddr != { 192.0.2.0/24, 203.0.113.1/32 } drop")
+    );
+    let (admitted, rule) = sources(json!(["198.51.100.0/24", "2001:db8::/32"]));
+    assert_eq!(
+        (admitted, rule.as_str()),
+        (1, "ip saddr != { 198.51.100.0/24 } drop")
+    );
+}
+
+#[test]
+fn clients_stay_for_as_long_as_the_service_says() {
+    let endpoints = || json!([endpoint("10.244.0.1", "here")]);
+    let seconds = json!({"clientIP": {"timeoutSeconds": 60}});
+    let spec = json!({"sessionAffinity": "ClientIP", "sessionAffinityConfig": seconds});
+    let short = cluster(spec, json!([]), endpoints());
+    assert!(text(ProxyMode::Nftables, &short).contains("timeout 60s"));
+    assert!(text(ProxyMode::Iptables, &short).contains("--rcheck --seconds 60 --reap"));
+    let usual = cluster(json!({"sessionAffinity": "ClientIP"}), json!([]), endpoints());
+    assert!(text(ProxyMode::Nftables, &usual).contains("timeout 10800s"));
+}
+
+#[test]
+fn older_versions_have_a_chain_for_every_endpoint() {
+    let endpoints = json!([endpoint("10.244.0.1", "here"), endpoint("10.244.1.1", "there")]);
+    let cluster = cluster(json!({}), json!([]), endpoints);
+    let old = text(ProxyMode::NftablesOld, &cluster);
+    assert_eq!(lines(&old, &["chain endpoint-"]).len(), 2);
+    assert_eq!(
+        lines(&old, &["ip saddr 10.244.1.1 jump mark-for-masquerade"]).len(),
+        1
+    );
+    let rule = "ip daddr 10.96.1.1 tcp dport 80 ip saddr != 10.244.0.0/16 jump mark-for-masquerade";
+    assert_eq!(lines(&old, &[rule]).len(), 1);
+    assert!(!old.contains("hairpin-connections"));
+    let new = text(ProxyMode::Nftables, &cluster);
+    assert!(!new.contains("chain endpoint-"));
+    // Only what is on the node can talk to itself there.
+    assert_eq!(lines(&new, &["10.244.0.1 . 10.244.0.1 . tcp . 9376"]).len(), 1);
+    assert!(!new.contains("10.244.1.1 . 10.244.1.1"));
+}
+
+#[test]
+fn an_address_that_two_services_claim_stands_in_the_map_once() {
+    let endpoints = json!([endpoint("10.244.0.1", "here")]);
+    let mut cluster = cluster(json!({"externalIPs": ["203.0.113.1"]}), json!([]), endpoints);
+    let mut second = cluster.services[0].clone();
+    second.metadata.name = Some("zzz".into());
+    cluster.services.push(second);
+    let nft = text(ProxyMode::Nftables, &cluster);
+    assert_eq!(lines(&nft, &["203.0.113.1 . tcp . 80 : goto external-"]).len(), 1);
+}
+
+#[test]
+fn without_a_network_of_pods_nothing_is_masqueraded_for_being_from_elsewhere() {
+    let endpoints = json!([endpoint("10.244.0.1", "here")]);
+    let cluster = cluster(json!({}), json!([]), endpoints);
+    let blind = NodeView {
+        pod_cidrs: Vec::new(),
+        ..node()
+    };
+    for mode in ProxyMode::ALL {
+        let text = &rules(mode, &cluster, &blind)[0].stdin;
+        assert!(lines(text, &["! -s"]).is_empty() && lines(text, &["saddr !="]).is_empty());
+    }
 }

@@ -161,3 +161,63 @@ fn ends(tuple: Attributes<'_>) -> Option<(SocketAddr, SocketAddr)> {
         SocketAddr::new(address(2, 4)?, port(PROTO_DESTINATION_PORT)),
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_address(v6: bool) -> BoxedStrategy<SocketAddr> {
+        if v6 {
+            any::<([u8; 16], u16)>().prop_map(SocketAddr::from).boxed()
+        } else {
+            any::<([u8; 4], u16)>().prop_map(SocketAddr::from).boxed()
+        }
+    }
+
+    fn ends_of_a_connection() -> impl Strategy<Value = [SocketAddr; 4]> {
+        any::<bool>().prop_flat_map(|v6| std::array::from_fn(|_| any_address(v6)))
+    }
+
+    fn message([source, destination, answers, answers_to]: [SocketAddr; 4], timeout: u32) -> Vec<u8> {
+        let original = tuple(Protocol::Udp, Some(source), destination);
+        let reply = tuple(Protocol::Udp, Some(answers), answers_to);
+        let attributes = attributes_of(&[
+            (nested(TUPLE_ORIGINAL), &original),
+            (nested(TUPLE_REPLY), &reply),
+            (TIMEOUT, &timeout.to_be_bytes()),
+        ]);
+        [vec![0; HEADER], attributes].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn every_connection_is_read(ends in ends_of_a_connection(), seconds_left: u32) {
+            let [source, destination, answers, answers_to] = ends;
+            let expected = Connection { source, destination, answers, answers_to, seconds_left };
+            prop_assert_eq!(connection(&message(ends, seconds_left)), Some(expected));
+        }
+
+        #[test]
+        fn damaged_messages_are_survived(
+            ends in ends_of_a_connection(),
+            damage in prop::collection::vec((0_usize..200, any::<u8>()), 0..8),
+            length in 0_usize..220,
+        ) {
+            let mut message = message(ends, 0);
+            for (at, value) in damage {
+                if let Some(byte) = message.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            message.truncate(length);
+            let _ = connection(&message);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
+            let _ = connection(&bytes);
+        }
+    }
+}

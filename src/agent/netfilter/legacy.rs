@@ -3,6 +3,9 @@
 //! Asking for a table that does not exist creates it. So [`Legacy::open`] reads the names of those that
 //! exist first, and asks for no other.
 //!
+//! A table of a big cluster has some hundred thousand entries. So the blob stays as it is, with the places
+//! of the chains beside it, and only entries that are asked for become rules.
+//!
 //! Source: the kernel's include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter_ipv6/ip6_tables.h.
 
 use std::{
@@ -41,11 +44,21 @@ pub struct Blob {
     /// Entries, one after the other.
     bytes: Vec<u8>,
     /// Where the rules of each chain are, without its head and its policy.
-    chains: HashMap<String, Range<usize>>,
+    chains: HashMap<ChainName, Range<u32>>,
 }
 
 /// Where the rules of a built-in chain are, by the kernel's word.
-pub type Hook = (&'static str, Range<usize>);
+pub type Hook = (&'static str, Range<u32>);
+
+/// The name of a chain, filled up with zeros: XT_FUNCTION_MAXNAMELEN bytes, so that it needs no memory of
+/// its own.
+type ChainName = [u8; 30];
+
+fn chain_name(name: &[u8]) -> Option<ChainName> {
+    let mut filled = [0; 30];
+    filled.get_mut(..name.len())?.copy_from_slice(name);
+    Some(filled)
+}
 
 impl Legacy {
     /// Reads the tables that exist in the network namespace of the calling thread.
@@ -151,12 +164,11 @@ fn try_read(socket: &OwnedFd, family: IpFamily, table: Table) -> io::Result<(Vec
 fn hooks(info: &[u8]) -> Vec<Hook> {
     const NAMES: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
     let valid = u32_at(info, 32).unwrap_or_default();
-    let offset = |at: usize| u32_at(info, at).and_then(|o| usize::try_from(o).ok());
     NAMES
         .into_iter()
         .enumerate()
         .filter(|(hook, _)| valid & (1 << hook) != 0)
-        .filter_map(|(hook, name)| Some((name, offset(36 + 4 * hook)?..offset(56 + 4 * hook)?)))
+        .filter_map(|(hook, name)| Some((name, u32_at(info, 36 + 4 * hook)?..u32_at(info, 56 + 4 * hook)?)))
         .collect()
 }
 
@@ -227,21 +239,22 @@ impl Blob {
             bytes,
             chains: hooks
                 .into_iter()
-                .map(|(name, rules)| (name.to_owned(), rules))
+                .filter_map(|(name, rules)| Some((chain_name(name.as_bytes())?, rules)))
                 .collect(),
         };
         // A chain reaches from its head to that of the next one; its last entry is what happens at its end.
-        let mut open: Option<(String, usize)> = None;
-        let (mut offset, mut previous) = (0, 0);
+        let mut open: Option<(ChainName, u32)> = None;
+        let (mut offset, mut previous) = (0_usize, 0_u32);
         while offset < blob.bytes.len() {
             let entry = blob.entry(offset)?;
             let next = offset.checked_add(entry.next)?;
-            if let Some(name) = entry.chain_head()
-                && let Some((chain, start)) = open.replace((name, next))
+            let head = entry.chain_head().and_then(|name| chain_name(name.as_bytes()));
+            if let Some(name) = head
+                && let Some((chain, start)) = open.replace((name, u32::try_from(next).ok()?))
             {
                 blob.chains.insert(chain, start..previous.max(start));
             }
-            previous = offset;
+            previous = u32::try_from(offset).ok()?;
             offset = next;
         }
         Some(blob)
@@ -267,21 +280,29 @@ impl Blob {
     /// The rules of a chain; None if there is no such chain, Some(None) if they make no sense.
     #[must_use]
     pub fn rules(&self, chain: &str) -> Option<Option<Vec<Rule>>> {
-        let place = self.chains.get(chain)?.clone();
-        Some(self.rules_at(place))
+        Some(self.rules_at(self.place(chain)?, |_| true))
+    }
+
+    /// Where the rules of a chain begin and end.
+    fn place(&self, chain: &str) -> Option<Range<usize>> {
+        let place = self.chains.get(&chain_name(chain.as_bytes())?)?;
+        Some(usize::try_from(place.start).ok()?..usize::try_from(place.end).ok()?)
     }
 
     /// What becomes of packets that no rule of a chain takes.
     fn policy(&self, chain: &str) -> Option<Target> {
-        self.target(&self.entry(self.chains.get(chain)?.end)?)
+        self.target(&self.entry(self.place(chain)?.end)?)
     }
 
-    fn rules_at(&self, place: Range<usize>) -> Option<Vec<Rule>> {
+    /// The rules at a place, of those entries that are wanted.
+    fn rules_at(&self, place: Range<usize>, is_wanted: impl Fn(&Entry<'_>) -> bool) -> Option<Vec<Rule>> {
         let mut rules = Vec::new();
         let mut offset = place.start;
         while offset < place.end {
             let entry = self.entry(offset)?;
-            rules.push(self.rule(&entry));
+            if is_wanted(&entry) {
+                rules.push(self.rule(&entry));
+            }
             offset = offset.checked_add(entry.next)?;
         }
         Some(rules)
@@ -290,7 +311,7 @@ impl Blob {
     fn rule(&self, entry: &Entry<'_>) -> Rule {
         let mut matches = entry.addresses(self.family);
         for (name, revision, info) in entry.matches() {
-            matches.push(xt::read_match(&name, revision, info));
+            matches.push(xt::read_match(name, revision, info));
         }
         Rule {
             matches,
@@ -303,7 +324,7 @@ impl Blob {
     fn target(&self, entry: &Entry<'_>) -> Option<Target> {
         let (name, revision, info) = entry.target()?;
         if !name.is_empty() {
-            return Some(xt::read_target(&name, revision, info, self.family));
+            return Some(xt::read_target(name, revision, info, self.family));
         }
         // A standard target: a verdict, or where to go on.
         const DROP: i32 = -1;
@@ -317,7 +338,7 @@ impl Blob {
             offset => {
                 let offset = usize::try_from(offset).ok()?;
                 match self.chain_at(offset) {
-                    Some(name) => Target::Chain(name),
+                    Some(name) => Target::Chain(name.to_owned()),
                     // Without a target a rule leads to the one behind it.
                     None => Target::Continue,
                 }
@@ -327,7 +348,7 @@ impl Blob {
 
     /// Name of the chain whose first rule is at an offset: its head stands right before it, and is as
     /// long as every head.
-    fn chain_at(&self, offset: usize) -> Option<String> {
+    fn chain_at(&self, offset: usize) -> Option<&str> {
         let layout = match self.family {
             IpFamily::V4 => &V4_ENTRY,
             IpFamily::V6 => &V6_ENTRY,
@@ -340,29 +361,53 @@ impl Blob {
 /// struct xt_error_target: head, name of 30 bytes, filled up to eight.
 const ERROR_TARGET: usize = 64;
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
     /// The name of the chain that begins behind the entry. The end of the table looks like one, too.
-    fn chain_head(&self) -> Option<String> {
+    fn chain_head(&self) -> Option<&'a str> {
         let (name, _, info) = self.target()?;
         (name == "ERROR").then(|| xt::c_string(info.get(..30)?))?
     }
 
-    fn target(&self) -> Option<(String, u8, &[u8])> {
+    fn target(&self) -> Option<(&'a str, u8, &'a [u8])> {
         extension(self.bytes, self.target_offset).map(|(name, revision, info, _)| (name, revision, info))
     }
 
-    fn matches(&self) -> Vec<(String, u8, &[u8])> {
+    fn matches(&self) -> Vec<(&'a str, u8, &'a [u8])> {
         let mut offset = self.layout.length;
         let mut matches = Vec::new();
         while offset < self.target_offset {
             let Some((name, revision, info, size)) = extension(self.bytes, offset) else {
-                matches.push(("?".to_owned(), 0, &[][..]));
+                matches.push(("?", 0, &[][..]));
                 break;
             };
             matches.push((name, revision, info));
             offset += size;
         }
         matches
+    }
+
+    /// Whether packets to an address, or to any of the node, can take the entry, by its destination alone.
+    fn may_take(&self, destination: Option<IpAddr>) -> bool {
+        const INVERTED_DESTINATION: u8 = 0x10;
+        let at = |offset: usize| self.bytes.get(offset..offset + self.layout.address);
+        let (Some(net), Some(mask)) = (at(self.layout.destination), at(self.layout.destination_mask)) else {
+            return true;
+        };
+        if mask.iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        let contains = |address: &[u8]| {
+            let pairs = address.iter().zip(net).zip(mask);
+            pairs.into_iter().all(|((a, n), m)| a & m == *n)
+        };
+        let is_in = match destination {
+            Some(IpAddr::V4(ip)) => contains(&ip.octets()),
+            Some(IpAddr::V6(ip)) => contains(&ip.octets()),
+            // Rules name no address of the node.
+            None => false,
+        };
+        let inverted = self.bytes.get(self.layout.inverted).copied().unwrap_or_default();
+        is_in == (inverted & INVERTED_DESTINATION == 0)
     }
 
     /// Conditions on addresses, protocol and interfaces, which stand in the entry itself.
@@ -425,7 +470,7 @@ impl Entry<'_> {
 }
 
 /// Name, revision, data and size of a match or target.
-fn extension(entry: &[u8], offset: usize) -> Option<(String, u8, &[u8], usize)> {
+fn extension(entry: &[u8], offset: usize) -> Option<(&str, u8, &[u8], usize)> {
     let bytes = entry.get(offset..)?;
     let size = usize::from(u16_at(bytes, 0)?);
     let name = xt::c_string(bytes.get(2..31)?)?;
@@ -442,18 +487,42 @@ impl Ruleset for Legacy {
         let Some(blob) = self.tables.get(&(family, table)) else {
             return Ok(None);
         };
-        match blob.rules(chain) {
-            None => Ok(None),
-            Some(Some(rules)) => Ok(Some(rules)),
-            Some(None) => Err(ReadError {
-                what: format!("chain {chain} of table {} of iptables-legacy", table.name()),
-                why: "its entries do not fit together".to_owned(),
-            }),
-        }
+        blob.rules(chain)
+            .map(|rules| rules.ok_or_else(|| unreadable(table, chain)))
+            .transpose()
+    }
+
+    fn rules_towards(
+        &self,
+        family: IpFamily,
+        table: Table,
+        chain: &str,
+        destination: (Option<IpAddr>, u8, u16),
+    ) -> Result<Vec<Rule>, ReadError> {
+        let (address, protocol, port) = destination;
+        let Some(blob) = self.tables.get(&(family, table)) else {
+            return Ok(Vec::new());
+        };
+        let Some(place) = blob.place(chain) else {
+            return Ok(Vec::new());
+        };
+        // Most rules of the long chains name another address: they never become rules here.
+        let mut rules = blob
+            .rules_at(place, |entry| entry.may_take(address))
+            .ok_or_else(|| unreadable(table, chain))?;
+        rules.retain(|rule| rule.can_take(address, protocol, port));
+        Ok(rules)
     }
 
     fn element(&self, _: IpFamily, _: &str, _: &[u8]) -> Result<Option<Verdict>, ReadError> {
         Ok(None)
+    }
+}
+
+fn unreadable(table: Table, chain: &str) -> ReadError {
+    ReadError {
+        what: format!("chain {chain} of table {} of iptables-legacy", table.name()),
+        why: "its entries do not fit together".to_owned(),
     }
 }
 
@@ -502,7 +571,16 @@ mod tests {
 
     fn ask_everything(blob: &Blob) {
         for chain in blob.chains.keys() {
+            let Some(chain) = xt::c_string(chain) else {
+                continue;
+            };
             let _ = blob.rules(chain);
+            let _ = blob.policy(chain);
+            let place = blob.place(chain).unwrap();
+            let _ = blob.rules_at(place, |entry| entry.may_take(Some(Ipv4Addr::LOCALHOST.into())));
+            let _ = blob.rules_at(blob.place(chain).unwrap(), |e| {
+                e.may_take(Some(Ipv6Addr::LOCALHOST.into()))
+            });
         }
     }
 
@@ -519,7 +597,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..2048), v6: bool, hook in 0_usize..4096) {
+        fn any_answer_about_a_table_is_survived(info in prop::collection::vec(any::<u8>(), 0..100), bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            if let Some(blob) = Blob::parse(IpFamily::V4, bytes, hooks(&info)) {
+                ask_everything(&blob);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..2048), v6: bool, hook in 0_u32..4096) {
             let family = if v6 { IpFamily::V6 } else { IpFamily::V4 };
             if let Some(blob) = Blob::parse(family, bytes, vec![("OUTPUT", hook..hook + 300)]) {
                 ask_everything(&blob);
@@ -527,12 +612,12 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_table_is_survived(at in 0_usize..800, value: u8, length in 0_usize..900) {
+        fn a_damaged_table_is_survived(at in 0_usize..800, value: u8, length in 0_u32..900) {
             let mut bytes = table();
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;
             }
-            bytes.truncate(length);
+            bytes.truncate(usize::try_from(length).unwrap());
             if let Some(blob) = Blob::parse(IpFamily::V4, bytes, vec![("OUTPUT", 0..length)]) {
                 ask_everything(&blob);
             }

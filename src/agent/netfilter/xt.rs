@@ -60,7 +60,7 @@ fn recent(info: &[u8]) -> Option<Match> {
     if *turned_round != 0 {
         None
     } else if what & CHECK != 0 {
-        Some(Match::Affinity(c_string(info.get(10..210)?)?))
+        Some(Match::Affinity(c_string(info.get(10..210)?)?.to_owned()))
     } else {
         // Remembering the client holds back no packet.
         (what & SET != 0).then_some(Match::Neutral)
@@ -105,9 +105,9 @@ fn be_u16(bytes: &[u8], offset: usize) -> Option<u16> {
 
 /// The text before the first zero.
 #[must_use]
-pub fn c_string(bytes: &[u8]) -> Option<String> {
+pub fn c_string(bytes: &[u8]) -> Option<&str> {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8(bytes.get(..end)?.to_vec()).ok()
+    std::str::from_utf8(bytes.get(..end)?).ok()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     agent::{
+        budget::Permit,
         dial::Dial,
         http::{Got, get},
         netns::Netns,
@@ -72,8 +73,8 @@ impl Tally {
 
 impl Round<'_> {
     /// Leave to dial. None when the agent is ending.
-    pub(super) async fn permit(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        self.node.dials.acquire().await.ok()
+    pub(super) async fn permit(&self) -> Option<Permit> {
+        self.node.dials.take(self.namespace).await
     }
 
     /// The endpoint that a dial was sent to, if the rules sent it anywhere.

@@ -106,11 +106,16 @@ async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<Hairpin> {
             return None;
         }
     }
+    let link = port_of(round, pod);
     Some(Hairpin {
         pod: pod.key.clone(),
         target: target.to_string(),
         answer,
-        hairpin_mode: port_of(round, pod).and_then(|link| link.hairpin_mode),
+        bridge_port: link
+            .as_ref()
+            .filter(|l| l.bridge.is_some())
+            .map(|l| l.name.clone()),
+        hairpin_mode: link.and_then(|link| link.hairpin_mode),
         masqueraded: super::rules::open(round, None).and_then(|(_, rules)| {
             let service = (target.ip(), target.port());
             hairpin_is_masqueraded(rules.as_ref(), service, Protocol::Tcp, own).ok()

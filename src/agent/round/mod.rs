@@ -22,9 +22,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::Semaphore;
+use futures::future::BoxFuture;
 
-use super::{cluster::Cluster, kubeproxy, netfilter::conntrack::Conntrack, netns::Netns, pods, settings};
+use super::{
+    budget::Budget,
+    cluster, kubeproxy,
+    netfilter::{conntrack::Conntrack, rulesets::Rulesets},
+    netns::Netns,
+    pods, settings,
+};
 use crate::{
     api::{DialPath, Hairpin, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
     objects::{Endpoint, EndpointSlice, Object, Service},
@@ -45,8 +51,43 @@ pub struct Node {
     pub name: String,
     /// Its network namespace.
     pub netns: Netns,
-    /// Dials under way on the node, of all probes together.
-    pub dials: Semaphore,
+    /// Dials of all probes together.
+    pub dials: Budget,
+    /// Its rules.
+    pub rulesets: Rulesets,
+}
+
+impl Node {
+    /// A node of which nothing is known yet.
+    #[must_use]
+    pub fn new(name: impl Into<String>, netns: Netns, dials: Budget) -> Self {
+        Self {
+            name: name.into(),
+            rulesets: Rulesets::of(netns.clone()),
+            netns,
+            dials,
+        }
+    }
+}
+
+/// Who tells what the API says at the present moment.
+pub trait Source: Send + Sync {
+    /// Of the Service of a NodeProbe, and of the node.
+    fn subject<'a>(
+        &'a self,
+        namespace: &'a str,
+        spec: &'a NodeProbeSpec,
+    ) -> BoxFuture<'a, Result<Subject, cluster::Error>>;
+}
+
+impl Source for cluster::Cluster {
+    fn subject<'a>(
+        &'a self,
+        namespace: &'a str,
+        spec: &'a NodeProbeSpec,
+    ) -> BoxFuture<'a, Result<Subject, cluster::Error>> {
+        Box::pin(self.subject(namespace, spec))
+    }
 }
 
 /// What the API says of the Service and of the node.
@@ -117,7 +158,7 @@ struct Round<'a> {
     spec: &'a NodeProbeSpec,
     namespace: &'a str,
     subject: &'a Subject,
-    cluster: &'a Cluster,
+    source: &'a dyn Source,
     clients: Vec<LocalPod<'a>>,
     endpoints: Vec<LocalPod<'a>>,
     /// The connections that the node tracks; None where they cannot be asked for.
@@ -127,13 +168,14 @@ struct Round<'a> {
     problems: Mutex<Vec<String>>,
 }
 
-/// Looks at everything that a NodeProbe asks for.
+/// Looks at everything that a NodeProbe asks for. What the API says is `subject`; `source` is asked again before a second
+/// look.
 pub async fn look(
     node: &Node,
     namespace: &str,
     spec: &NodeProbeSpec,
     subject: &Subject,
-    cluster: &Cluster,
+    source: &dyn Source,
     memory: &Memory,
 ) -> NodeFacts {
     let mut round = Round {
@@ -141,7 +183,7 @@ pub async fn look(
         spec,
         namespace,
         subject,
-        cluster,
+        source,
         clients: Vec::new(),
         endpoints: Vec::new(),
         conntrack: None,
@@ -277,7 +319,7 @@ impl<'a> Round<'a> {
     }
 
     fn settings(&self, drops_before: Option<u64>) -> crate::api::NodeSettings {
-        let mut read = settings::read(&self.node.netns).unwrap_or_default();
+        let mut read = settings::read(&self.node.netns, &self.node.rulesets).unwrap_or_default();
         let after = settings::reverse_path_drops(&self.node.netns).ok();
         read.reverse_path_drops = drops_before.zip(after).map(|(before, after)| after > before);
         read
@@ -285,7 +327,7 @@ impl<'a> Round<'a> {
 
     /// The API's word of the present moment, for a second look.
     async fn read_again(&self) -> Option<Subject> {
-        match self.cluster.subject(self.namespace, self.spec).await {
+        match self.source.subject(self.namespace, self.spec).await {
             Ok(subject) => {
                 *self.versions.lock().unwrap_or_else(PoisonError::into_inner) = versions(&subject.slices);
                 Some(subject)

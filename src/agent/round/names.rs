@@ -101,8 +101,34 @@ async fn resolver(round: &Round<'_>, client: &LocalPod<'_>, domain: &str) -> Opt
         search: conf.search.iter().take(32).cloned().collect(),
         ndots: conf.ndots,
         c_library: library,
+        uses_short_name: uses_short_name(&client.pids, service),
         lookups: lookups.into_iter().collect::<Option<Vec<Lookup>>>()?,
     })
+}
+
+/// Whether a process was started with the Service's short name as a host in its arguments or environment.
+/// Nothing of the texts is kept.
+fn uses_short_name(pids: &[i32], service: &str) -> bool {
+    let texts = pids
+        .iter()
+        .flat_map(|pid| ["cmdline", "environ"].map(|file| format!("/proc/{pid}/{file}")));
+    texts
+        .filter_map(|path| std::fs::read(path).ok())
+        .any(|text| names_host(&String::from_utf8_lossy(&text), service))
+}
+
+/// Whether a text has a name as a host: behind `//` or `@`, or before a port.
+fn names_host(text: &str, name: &str) -> bool {
+    !name.is_empty()
+        && text.match_indices(name).any(|(start, _)| {
+            let (before, after) = (&text[..start], &text[start + name.len()..]);
+            let is_whole = !before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.')
+                && !after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.');
+            let has_port = after
+                .strip_prefix(':')
+                .is_some_and(|p| p.starts_with(|c: char| c.is_ascii_digit()));
+            is_whole && (before.ends_with("//") || before.ends_with('@') || has_port)
+        })
 }
 
 /// Whether the Service has IPv6 addresses only.
@@ -252,4 +278,32 @@ async fn ask_server(
         };
     }
     Some(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_host;
+
+    #[test]
+    fn a_name_counts_where_it_stands_for_a_host() {
+        for text in [
+            "http://web/x",
+            "URL=http://web:80\0",
+            "amqp://user@web",
+            "--upstream=web:8080",
+        ] {
+            assert!(names_host(text, "web"), "{text}");
+        }
+        for text in [
+            "APP=web",
+            "http://web.shop",
+            "http://my-web:80",
+            "web:latest",
+            "web-1:80",
+            "webs:80",
+            "",
+        ] {
+            assert!(!names_host(text, "web"), "{text}");
+        }
+    }
 }

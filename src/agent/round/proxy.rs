@@ -5,14 +5,16 @@ use crate::{agent::kubeproxy, api::KubeProxy};
 
 pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
     let now = kubeproxy::look(&round.node.netns).await;
-    let processes = kubeproxy::processes(&round.node.netns).unwrap_or_else(|error| {
-        round.problem(format!("The processes of the node could not be listed: {error}."));
-        kubeproxy::Processes::default()
+    let listed = kubeproxy::processes(&round.node.netns).inspect_err(|error| {
+        round.problem(format!("The processes of the node could not be listed: {error}."))
     });
+    let processes_unread = listed.is_err();
+    let processes = listed.unwrap_or_default();
     let mut facts = KubeProxy {
         mode: now.mode.clone(),
         process: processes.kube_proxy,
         replacement: processes.replacement,
+        processes_unread,
         livez: now.livez,
         metrics: now.metrics_port,
         ..KubeProxy::default()

@@ -1,8 +1,10 @@
 //! The rules of the node, compared with what the EndpointSlices ask for.
 
+use std::{io, sync::Arc};
+
 use super::{MAX_FAILURES, Round, SECOND_LOOK, Subject};
 use crate::{
-    agent::netfilter::{legacy::Legacy, nf_tables::NfTables},
+    agent::netfilter::{ipvs, rulesets::Rulesets},
     api::{GapKind, RuleGap, Rules},
     proxy::{
         ExpectedPort, Gap, IpFamily, Layout, ReadError, RuleFault, Ruleset, Table, audit, expected, holds,
@@ -13,11 +15,13 @@ use crate::{
 const NFTABLES: &str = "nftables";
 const IPTABLES: &str = "iptables";
 const LEGACY: &str = "iptables-legacy";
+const IPVS: &str = "ipvs";
 
 /// Chains that kube-proxy makes to see whether somebody flushes its rules; only its own backend has them.
 const CANARY: &str = "KUBE-PROXY-CANARY";
 
-type Opened = (&'static str, Box<dyn Ruleset + Send + Sync>);
+/// Rules and the name of their layout.
+type Opened = (&'static str, Arc<dyn Ruleset + Send + Sync>);
 
 pub(super) async fn look(round: &Round<'_>, mode: Option<&str>) -> Option<Rules> {
     let first = compare(round, round.subject, mode)?;
@@ -34,31 +38,31 @@ pub(super) async fn look(round: &Round<'_>, mode: Option<&str>) -> Option<Rules>
 
 /// Opens the rules that kube-proxy writes: those of its mode, else those that it left traces in.
 pub(super) fn open(round: &Round<'_>, mode: Option<&str>) -> Option<Opened> {
-    let mut all = open_all(round)?;
-    let position = all.iter().position(|(name, rules)| match mode {
+    of_mode(open_all(round)?, mode)
+}
+
+fn of_mode(all: Vec<Opened>, mode: Option<&str>) -> Option<Opened> {
+    all.into_iter().find(|(name, rules)| match mode {
         Some("nftables") => *name == NFTABLES,
         Some("iptables") => *name != NFTABLES && has_canary(rules.as_ref()),
         Some(_) => false,
         None => has_canary(rules.as_ref()),
-    })?;
-    Some(all.swap_remove(position))
+    })
 }
 
 fn open_all(round: &Round<'_>) -> Option<Vec<Opened>> {
-    let opened = round.node.netns.run(|| {
-        let mut all: Vec<Opened> = vec![
-            (NFTABLES, Box::new(NfTables::open(Layout::Nftables)?)),
-            (IPTABLES, Box::new(NfTables::open(Layout::Iptables)?)),
-        ];
-        let legacy = Legacy::open().map_err(std::io::Error::other)?;
-        if !legacy.is_empty() {
-            all.push((LEGACY, Box::new(legacy)));
-        }
-        Ok(all)
-    });
-    opened
+    every_layout(&round.node.rulesets)
         .inspect_err(|error| round.problem(format!("The rules of the node could not be read: {error}.")))
         .ok()
+}
+
+fn every_layout(rulesets: &Rulesets) -> io::Result<Vec<Opened>> {
+    let mut all: Vec<Opened> = vec![(NFTABLES, rulesets.nftables()?), (IPTABLES, rulesets.iptables()?)];
+    let legacy = rulesets.legacy()?;
+    if !legacy.is_empty() {
+        all.push((LEGACY, legacy));
+    }
+    Ok(all)
 }
 
 fn has_canary(rules: &dyn Ruleset) -> bool {
@@ -73,19 +77,40 @@ fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&str>) -> Option<R
     let service = subject.service.as_ref()?;
     let slices: Vec<_> = subject.slices.iter().collect();
     let ports = expected(service, &slices, round.vantage());
-    let (layout, rules) = open(round, mode)?;
+    let all = open_all(round)?;
+    if mode == Some(IPVS) {
+        return virtual_servers(round, all, &ports);
+    }
+    let (layout, rules) = of_mode(all.clone(), mode)?;
     match differences(rules.as_ref(), &ports) {
         Ok(gaps) => Some(Rules {
             layout: layout.to_owned(),
             compared: u32::try_from(ports.len()).unwrap_or(u32::MAX),
             gaps: gaps.into_iter().take(MAX_FAILURES).map(gap).collect(),
-            conflict: conflict(round, layout, &ports),
+            conflict: conflict(all, layout, &ports),
         }),
         Err(error) => {
             round.problem(format!("The rules of the node say nothing: {error}."));
             None
         }
     }
+}
+
+/// In ipvs mode.
+fn virtual_servers(round: &Round<'_>, all: Vec<Opened>, ports: &[ExpectedPort]) -> Option<Rules> {
+    let servers = round
+        .node
+        .netns
+        .run(ipvs::read)
+        .inspect_err(|error| round.problem(format!("The node's virtual servers could not be read: {error}.")))
+        .ok()?;
+    let gaps = ports.iter().flat_map(|port| servers.audit(port));
+    Some(Rules {
+        layout: IPVS.to_owned(),
+        compared: u32::try_from(ports.len()).unwrap_or(u32::MAX),
+        gaps: gaps.take(MAX_FAILURES).map(gap).collect(),
+        conflict: conflict(all, IPVS, ports),
+    })
 }
 
 fn differences(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> Result<Vec<Gap>, ReadError> {
@@ -97,9 +122,8 @@ fn differences(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> Result<Vec<Gap>, 
 }
 
 /// Other rules that take the Service's packets too.
-fn conflict(round: &Round<'_>, own: &str, ports: &[ExpectedPort]) -> Option<String> {
-    open_all(round)?
-        .into_iter()
+fn conflict(all: Vec<Opened>, own: &str, ports: &[ExpectedPort]) -> Option<String> {
+    all.into_iter()
         .filter(|(name, _)| *name != own)
         .find(|(_, rules)| {
             ports

@@ -1,23 +1,142 @@
 //! Does the Service work by DNS name?
+//!
+//! Clients in the Service's namespace have to find the short name, others the one with the namespace.
+//! `names` says what a client got and why it got nothing, `dns_servers` what single servers answer.
+
+use std::collections::BTreeSet;
 
 use super::{
     super::{
         Facts, Finding,
         pod_state::{self, Trouble},
+        vantage::{Report, Vantage},
         words,
     },
-    data_path,
+    applicable, dns_servers,
+    names::{self, Client},
 };
 use crate::{
-    api::Reason,
+    api::{Reason, Resolver},
     objects::{Object, Pod},
 };
+
+const WHAT: &str = "No name was looked up";
+
+/// The reasons in order of precedence.
+const ORDER: [Reason; 8] = [
+    Reason::ClusterDNSUnreachable,
+    Reason::NameserverNotClusterDNS,
+    Reason::NameNotFound,
+    Reason::SearchPathMissing,
+    Reason::NdotsTooLow,
+    Reason::OnlyQualifiedNameResolves,
+    Reason::OnlyFullyQualifiedNameResolves,
+    Reason::WrongAddress,
+];
 
 pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = cluster_dns_not_ready(facts) {
         return finding;
     }
-    data_path::no_clients(facts).unwrap_or_else(|| data_path::no_agent("No name was looked up"))
+    if let Some(finding) = applicable::no_clients(facts) {
+        return finding;
+    }
+    let vantage = Vantage::of(facts);
+    if let Some(finding) = vantage.nobody(WHAT) {
+        return finding;
+    }
+    let mut resolvers: Vec<(&Report<'_>, &Resolver)> = vantage
+        .reports
+        .iter()
+        .flat_map(|r| r.facts.resolvers.iter().map(move |resolver| (r, resolver)))
+        .collect();
+    resolvers.sort_by(|a, b| (a.0.node, &a.1.pod).cmp(&(b.0.node, &b.1.pod)));
+    let all = resolvers.len();
+    // A Pod that policies cut off from DNS is no client; NetworkPolicyAllows judges those that are.
+    resolvers.retain(|(_, r)| !super::is_cut_off_from_dns(facts, &r.pod));
+    let clients: Vec<Client> = resolvers
+        .iter()
+        .map(|(report, resolver)| Client::of(facts, &vantage, report, resolver))
+        .collect();
+    for reason in ORDER {
+        let of: Vec<&Client> = clients.iter().filter(|c| c.fault == Some(reason)).collect();
+        if !of.is_empty() {
+            let (message, remediation) = names::told(facts, &vantage, reason, &of);
+            let all_fail = clients.iter().all(|c| c.fault.is_some());
+            return if all_fail {
+                Finding::nothing_works(reason, message, remediation)
+            } else {
+                Finding::part_fails(reason, message, remediation)
+            };
+        }
+    }
+    if let Some(finding) = dns_servers::some_fail(facts, &vantage) {
+        return finding;
+    }
+    let settles_at = clients.iter().filter_map(|c| c.settles_at).min();
+    if let Some(at) = settles_at {
+        return Finding::unknown(
+            Reason::Pending,
+            "The answers may be older than the last change of the Service; they are looked at again once they are not.",
+        )
+        .recheck_at(Some(at));
+    }
+    if let Some(finding) = vantage.incomplete(WHAT) {
+        return finding;
+    }
+    if clients.is_empty() {
+        return nobody_asked(facts, &vantage, all > 0);
+    }
+    if let Some(unsure) = clients.iter().find(|c| !c.resolves) {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "What Pod {} got for {} says neither that the name is known nor that it is not: {}.",
+                unsure.resolver.pod, unsure.wanted, unsure.result
+            ),
+        );
+    }
+    works(&clients)
+}
+
+fn works(clients: &[Client<'_>]) -> Finding {
+    let wanted: BTreeSet<&str> = clients.iter().map(|c| c.wanted.as_str()).collect();
+    let wanted: Vec<&str> = wanted.into_iter().collect();
+    let mut message = format!(
+        "{} found the Service as {}.",
+        words::count(clients.len(), "client Pod"),
+        words::list(&wanted)
+    );
+    let hints: BTreeSet<String> = clients.iter().filter_map(names::hint).collect();
+    for hint in hints {
+        message.push_str(&format!(" {hint}"));
+    }
+    Finding::yes(Reason::Resolves, message)
+}
+
+fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Finding {
+    if were_cut_off {
+        return if facts.spec.clients.pod_selector.is_some() {
+            Finding::blocked(crate::api::ConditionType::NetworkPolicyAllows)
+        } else {
+            Finding::unknown(
+                Reason::NoClientPods,
+                "The policies keep the Pods at hand away from DNS, so that they look nothing up.",
+            )
+        };
+    }
+    let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
+    if !asked {
+        return Finding::unknown(
+            Reason::NoVantagePoint,
+            format!("{WHAT}: no client Pod is on a node that was asked."),
+        );
+    }
+    let why = vantage.problem().unwrap_or_default();
+    Finding::unknown(
+        Reason::ProbeFailed,
+        format!("{WHAT}. {why}").trim_end().to_owned(),
+    )
 }
 
 /// Cluster DNS has Pods and none is ready. A cluster without a DNS Service of its own (managed

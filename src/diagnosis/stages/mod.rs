@@ -1,17 +1,31 @@
 //! The decision tree as a table: the stages in causal order, what each needs, and its function.
 
-mod data_path;
+mod applicable;
 mod definition_valid;
 mod dns_resolves;
+mod dns_servers;
 mod endpoints_populated;
+mod endpoints_reachable;
+mod hairpin_ok;
+mod kube_proxy_healthy;
+mod listening;
+mod names;
 mod network_policy_allows;
 mod pods_healthy;
+mod policy_probes;
+mod proxy_forwards;
+mod proxy_rules_present;
+mod reaching;
 mod service_exists;
+mod service_reachable;
 
-pub(super) use network_policy_allows::shut_out;
+pub(super) use network_policy_allows::{is_cut_off_from_dns, is_isolated, may_be_shut_out, shut_out};
 
 use super::{Facts, Finding, Verdict};
-use crate::api::{ConditionType as C, Reason};
+use crate::{
+    api::{ConditionType as C, Reason},
+    objects::Service,
+};
 
 /// A question of the page.
 struct Stage {
@@ -50,27 +64,27 @@ const STAGES: [Stage; 12] = [
     Stage {
         condition: C::EndpointsReachable,
         needs: &[C::EndpointsPopulated],
-        judge: data_path::endpoints_reachable,
+        judge: endpoints_reachable::judge,
     },
     Stage {
         condition: C::KubeProxyHealthy,
         needs: &[],
-        judge: data_path::kube_proxy_healthy,
+        judge: kube_proxy_healthy::judge,
     },
     Stage {
         condition: C::ProxyRulesPresent,
         needs: &[C::ServiceExists],
-        judge: data_path::proxy_rules_present,
+        judge: proxy_rules_present::judge,
     },
     Stage {
         condition: C::ProxyForwards,
         needs: &[C::EndpointsPopulated],
-        judge: data_path::proxy_forwards,
+        judge: proxy_forwards::judge,
     },
     Stage {
         condition: C::ServiceReachable,
         needs: &[C::EndpointsPopulated],
-        judge: data_path::service_reachable,
+        judge: service_reachable::judge,
     },
     Stage {
         condition: C::DNSResolves,
@@ -80,7 +94,7 @@ const STAGES: [Stage; 12] = [
     Stage {
         condition: C::HairpinOK,
         needs: &[C::EndpointsReachable, C::ProxyRulesPresent],
-        judge: data_path::hairpin_ok,
+        judge: hairpin_ok::judge,
     },
 ];
 
@@ -92,14 +106,26 @@ pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
             Finding::unknown(Reason::Skipped, "Not judged while the diagnosis is suspended.")
         } else if facts.spec.skip.contains(&stage.condition) {
             Finding::unknown(Reason::Skipped, "Not judged, as spec.skip asks.")
-        } else if let Some(by) = answers.iter().find(|(c, f)| stage.needs.contains(c) && blocks(f)) {
+        } else if let Some(by) = answers
+            .iter()
+            .find(|(c, f)| is_needed(facts, stage, *c) && blocks(f))
+        {
             Finding::blocked(by.0)
         } else {
             on_full_evidence(facts, (stage.judge)(facts))
         };
         answers.push((stage.condition, finding));
     }
+    service_reachable::ask_for_help(facts, &mut answers);
     answers
+}
+
+/// Whether a stage means nothing before another is all right. The names of a headless Service are those
+/// of its endpoints.
+fn is_needed(facts: &Facts, stage: &Stage, other: C) -> bool {
+    let is_headless = || facts.service.as_deref().is_some_and(Service::is_headless);
+    stage.needs.contains(&other)
+        || (stage.condition == C::DNSResolves && other == C::EndpointsPopulated && is_headless())
 }
 
 /// Nobody is blamed on evidence with gaps: where Pods, slices or the Service could not be read,
@@ -119,7 +145,7 @@ fn on_full_evidence(facts: &Facts, finding: Finding) -> Finding {
 
 /// Whether an answer leaves the stages that need it without meaning: nothing works, or it is not
 /// known. A fault of a part does not block, since a later one may take everything away; nor does
-/// the lack of a node agent, which the later stage notices itself.
+/// the lack of a node agent or its silence, which the later stage notices itself.
 fn blocks(finding: &Finding) -> bool {
     finding.leaves_nothing()
         || matches!(

@@ -12,9 +12,12 @@ use super::{
         Facts, Finding,
         clients::{Clients, Role},
         policy::{self, Access, Direction, End, Port},
-        ports, words,
+        ports,
+        vantage::Vantage,
+        words,
     },
-    data_path,
+    applicable,
+    policy_probes::{self, Probed},
 };
 use crate::{
     api::Reason,
@@ -40,7 +43,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let (clients, role) = match Clients::of(facts) {
         Clients::Pods { pods, role } => (pods, role),
         Clients::NotGranted(_) => {
-            return data_path::no_clients(facts)
+            return applicable::no_clients(facts)
                 .unwrap_or_else(|| Finding::not_applicable("There are no clients."));
         }
     };
@@ -55,14 +58,44 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             _ => None,
         })
         .collect();
-    if let Some(finding) = scene.denied(&denied, verdicts.len()) {
-        return finding;
+    let vantage = Vantage::of(facts);
+    let mut unenforced = None;
+    // What the policies say is held against what clients see, where any has tried.
+    if let Some((finding, clients)) = scene.denied(&denied, verdicts.len()) {
+        match policy_probes::to_the_service(facts, &vantage, &clients) {
+            Probed::Passes => unenforced = Some(finding.message),
+            Probed::Pending(pending) => return pending,
+            Probed::Fails | Probed::Nobody => return finding,
+        }
     }
-    if let Some(finding) = scene.dns_denied(&ports) {
-        return finding;
+    if let Some((finding, clients)) = scene.dns_denied(&ports) {
+        match policy_probes::to_dns(&vantage, &clients) {
+            Probed::Passes => unenforced = unenforced.or(Some(finding.message)),
+            Probed::Pending(pending) => return pending,
+            Probed::Fails | Probed::Nobody => return finding,
+        }
+    }
+    if let Some(denial) = unenforced {
+        return with_other_kinds(
+            facts,
+            Finding::yes(
+                Reason::DeniedButNotEnforced,
+                format!("{denial} But the traffic passes: the network plugin does not enforce the policies."),
+            ),
+        );
     }
     let has = |wanted: fn(&PortVerdict) -> bool| verdicts.iter().any(|(_, v)| wanted(v));
-    let finding = if has(|v| matches!(v, PortVerdict::Undecided)) {
+    let is_undecided = has(|v| matches!(v, PortVerdict::Undecided));
+    let probed = policy_probes::to_the_service(facts, &vantage, &[]);
+    let finding = if is_undecided && matches!(probed, Probed::Passes) {
+        Finding::yes(
+            Reason::Allowed,
+            format!(
+                "The policies {} let the clients through, as their dials show.",
+                words::list(&scene.policy_names())
+            ),
+        )
+    } else if is_undecided {
         Finding::unknown(
             Reason::NoVantagePoint,
             "A rule admits a block of addresses (ipBlock) or a Namespace whose labels are not known; whether that holds for the clients' Pods, only a probe can tell.",
@@ -92,16 +125,46 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     with_other_kinds(facts, finding)
 }
 
+/// Whether any policy isolates a Pod of the Service against others.
+pub(in super::super) fn is_isolated(facts: &Facts, pod: &Pod) -> bool {
+    let policies: Vec<&NetworkPolicy> = facts.policies.iter().map(AsRef::as_ref).collect();
+    !policy::isolating(&policies, pod, Direction::Ingress).is_empty()
+}
+
+/// Whether the policies keep a Pod, as namespace/name, away from cluster DNS.
+pub(in super::super) fn is_cut_off_from_dns(facts: &Facts, key: &str) -> bool {
+    let Some(service) = facts.service.as_deref() else {
+        return false;
+    };
+    let others = facts.client_namespace.iter().flat_map(|n| &n.pods);
+    let mut pods = facts.pods.iter().chain(others).map(AsRef::as_ref);
+    pods.any(|pod: &Pod| {
+        key == format!("{}/{}", pod.namespace(), pod.name()) && {
+            let scene = Scene::new(facts, service, &[pod], Role::Candidate);
+            scene.clients.iter().any(|c| scene.is_cut_off_from_dns(c))
+        }
+    })
+}
+
+/// Whether the policies keep a Pod from any endpoint, or may do so for all that can be told.
+pub(in super::super) fn may_be_shut_out(facts: &Facts, pod: &Pod) -> bool {
+    is_kept(facts, pod, |ways| ways.denied > 0 || ways.undecided > 0)
+}
+
 /// Whether the policies keep a Pod from any endpoint at a port that clients use. Such a Pod is no client:
 /// that it does not get through is what somebody wanted.
 pub(in super::super) fn shut_out(facts: &Facts, pod: &Pod) -> bool {
+    is_kept(facts, pod, |ways| ways.denied > 0)
+}
+
+fn is_kept(facts: &Facts, pod: &Pod, is_kept: fn(&Ways) -> bool) -> bool {
     let Some(service) = facts.service.as_deref() else {
         return false;
     };
     let scene = Scene::new(facts, service, &[pod], Role::Candidate);
     ports::judged(facts, service).iter().any(|port| {
         let targets = scene.targets_of(port);
-        scene.clients.iter().any(|c| scene.ways(c, &targets).denied > 0)
+        scene.clients.iter().any(|c| is_kept(&scene.ways(c, &targets)))
     })
 }
 
@@ -335,7 +398,8 @@ impl<'a> Scene<'a> {
         ways
     }
 
-    fn denied(&self, denied: &[(&ServicePort, &Denial)], ports: usize) -> Option<Finding> {
+    /// What is denied, and the clients that it is denied to, as namespace/name; none when it is everybody.
+    fn denied(&self, denied: &[(&ServicePort, &Denial)], ports: usize) -> Option<(Finding, Vec<String>)> {
         let by_precedence = [Reason::IngressDenied, Reason::EgressDenied];
         let (port, denial) = by_precedence
             .iter()
@@ -373,15 +437,20 @@ impl<'a> Scene<'a> {
         };
         let first = policies.first().map(|p| p.as_str()).unwrap_or_default();
         let remediation = format!("Add {fix}: `kubectl -n {namespace} edit networkpolicy {first}`.");
-        Some(if all {
+        let finding = if all {
             Finding::nothing_works(denial.reason, message, remediation)
         } else {
             Finding::part_fails(denial.reason, message, remediation)
-        })
+        };
+        let keys = denial
+            .clients
+            .iter()
+            .map(|name| format!("{}/{name}", self.client_namespace));
+        Some((finding, keys.collect()))
     }
 
     /// Clients that get to the Service but not to cluster DNS, so that they never find it.
-    fn dns_denied(&self, ports: &[&ServicePort]) -> Option<Finding> {
+    fn dns_denied(&self, ports: &[&ServicePort]) -> Option<(Finding, Vec<String>)> {
         let asks_dns = |c: &&Client| {
             c.pod
                 .spec
@@ -427,11 +496,13 @@ impl<'a> Scene<'a> {
             self.client_namespace,
             policies.first().map(String::as_str).unwrap_or_default()
         );
-        Some(if shut_out.len() == clients.len() {
+        let finding = if shut_out.len() == clients.len() {
             Finding::nothing_works(Reason::EgressToDNSDenied, message, remediation)
         } else {
             Finding::part_fails(Reason::EgressToDNSDenied, message, remediation)
-        })
+        };
+        let keys = who.iter().map(|name| format!("{}/{name}", self.client_namespace));
+        Some((finding, keys.collect()))
     }
 
     /// Whether for sure no query leaves the client. A rule for a block of addresses may mean a DNS

@@ -1,5 +1,4 @@
-//! The stages below the API: without a node agent their questions stay open, except where they
-//! do not arise for the Service at all.
+//! Whether the questions of the data path arise for the Service at all, and for whom.
 
 use super::super::{
     Facts, Finding,
@@ -8,48 +7,8 @@ use super::super::{
 use crate::{
     api::Reason,
     objects::{Object, Service},
+    proxy::{HEADLESS_LABEL, PROXY_NAME_LABEL},
 };
-
-/// Label of a Service that another proxy than kube-proxy handles.
-const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
-
-/// Label of a Service that proxies are to take for headless.
-const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
-
-pub(super) fn endpoints_reachable(facts: &Facts) -> Finding {
-    match facts.service.as_deref() {
-        Some(service) if service.is_external_name() => {
-            Finding::not_applicable("An ExternalName Service has no endpoints.")
-        }
-        _ => no_agent("The endpoints were not dialled"),
-    }
-}
-
-pub(super) fn kube_proxy_healthy(facts: &Facts) -> Finding {
-    not_proxied(facts).unwrap_or_else(|| no_agent("kube-proxy was not looked at"))
-}
-
-pub(super) fn proxy_rules_present(facts: &Facts) -> Finding {
-    not_proxied(facts).unwrap_or_else(|| no_agent("The rules of kube-proxy were not read"))
-}
-
-pub(super) fn proxy_forwards(facts: &Facts) -> Finding {
-    not_proxied(facts).unwrap_or_else(|| no_agent("The Service's addresses were not dialled from the nodes"))
-}
-
-pub(super) fn service_reachable(facts: &Facts) -> Finding {
-    if let Some(finding) = without_address(facts) {
-        return finding;
-    }
-    no_clients(facts).unwrap_or_else(|| no_agent("The Service's addresses were not dialled from client Pods"))
-}
-
-pub(super) fn hairpin_ok(facts: &Facts) -> Finding {
-    match facts.service.as_deref() {
-        Some(service) if !service.has_selector() => Finding::not_applicable("No Pod is behind the Service."),
-        _ => not_proxied(facts).unwrap_or_else(|| no_agent("No Pod's way to itself was tried")),
-    }
-}
 
 /// Why no client Pod can be used, if so.
 pub(super) fn no_clients(facts: &Facts) -> Option<Finding> {
@@ -76,12 +35,8 @@ pub(super) fn no_clients(facts: &Facts) -> Option<Finding> {
     }
 }
 
-pub(super) fn no_agent(what: &str) -> Finding {
-    Finding::unknown(Reason::NoVantagePoint, format!("{what}: no node agent reports."))
-}
-
 /// Why kube-proxy has nothing to do with the Service, if so.
-fn not_proxied(facts: &Facts) -> Option<Finding> {
+pub(super) fn not_proxied(facts: &Facts) -> Option<Finding> {
     let service = facts.service.as_deref()?;
     if let Some(other) = service.labels().get(PROXY_NAME_LABEL) {
         return Some(Finding::unknown(
@@ -100,7 +55,7 @@ fn not_proxied(facts: &Facts) -> Option<Finding> {
 }
 
 /// Why the Service has no address of its own, if so.
-fn without_address(facts: &Facts) -> Option<Finding> {
+pub(super) fn without_address(facts: &Facts) -> Option<Finding> {
     let service: &Service = facts.service.as_deref()?;
     if service.is_external_name() {
         return Some(Finding::not_applicable(

@@ -1,0 +1,204 @@
+//! Which setting of a node explains that packets were lost.
+//!
+//! A setting explains a failure only where the packets went through that node in a way that the setting
+//! bears on; it never makes a fault of what works.
+
+use super::paths::{Failed, Paths, Target};
+use crate::api::{Answer, DialPath, NodeSettings, Reason};
+
+/// A setting that explains a failure.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Explanation {
+    /// The reason that it is.
+    pub reason: Reason,
+    /// The node whose setting it is.
+    pub node: String,
+    /// The setting, in words.
+    pub sentence: String,
+    /// What to do on the node.
+    pub remediation: String,
+}
+
+/// What packets do at a node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passage {
+    /// They begin or end there, in the network of the node itself.
+    Local,
+    /// They go from one port of a bridge to another.
+    Bridged,
+    /// They go from one link to another.
+    Forwarded,
+    /// Bridged or forwarded: how the Pods of the node are linked is not known.
+    Unknown,
+}
+
+/// The settings that explain why an answer did not come, those with precedence first.
+pub(super) fn explain(paths: &Paths<'_>, failed: &Failed<'_>) -> Option<Explanation> {
+    if failed.dial.answer != Answer::TimedOut {
+        return None;
+    }
+    let is_v4 = failed
+        .dial
+        .target
+        .parse::<std::net::SocketAddr>()
+        .is_ok_and(|target| target.is_ipv4());
+    let mut found = Vec::new();
+    for (node, passage) in passages(paths, failed) {
+        if let Some(settings) = paths.settings(node) {
+            found.extend(of_node(node, settings, passage, is_v4));
+        }
+        // What a Pod sends to its own bridge never leaves it, so that the rules are passed by.
+        if node == failed.node
+            && failed.dial.same_bridge
+            && failed.dial.path == DialPath::Service
+            && let Some(settings) = paths.settings(node)
+        {
+            found.extend(bridge_netfilter(node, settings));
+        }
+    }
+    found
+        .into_iter()
+        .min_by_key(|e| (precedence(e.reason), e.node.clone()))
+}
+
+/// The order of the table: what the bridge does stands before all.
+fn precedence(reason: Reason) -> (bool, Reason) {
+    (reason != Reason::BridgeNetfilterDisabled, reason)
+}
+
+/// The nodes that the packets of a dial go through, and how.
+fn passages<'a>(paths: &Paths<'a>, failed: &Failed<'a>) -> Vec<(&'a str, Passage)> {
+    let elsewhere = failed
+        .target
+        .and_then(|t| t.node)
+        .filter(|node| *node != failed.node);
+    let into_host = failed.target.is_some_and(|t| t.is_host_network());
+    let through_service = failed.dial.path != DialPath::Endpoint;
+    let is_same_node = failed.dial.same_node == Some(true);
+    let at_client = match failed.from_host {
+        true => Passage::Local,
+        false if is_same_node && into_host => Passage::Local,
+        // Packets to a Service get another destination, and so are routed though a bridge has both ends.
+        false if through_service || !is_same_node => Passage::Forwarded,
+        false if failed.dial.same_bridge => Passage::Bridged,
+        false => links(paths, failed.node, failed.target),
+    };
+    let mut passages = vec![(failed.node, at_client)];
+    if let Some(node) = elsewhere {
+        let passage = if into_host {
+            Passage::Local
+        } else {
+            Passage::Forwarded
+        };
+        passages.push((node, passage));
+    }
+    passages
+}
+
+/// How a Pod is linked to others of its node, as its hairpin tells.
+fn links(paths: &Paths<'_>, node: &str, target: Option<Target<'_>>) -> Passage {
+    let Some(pod) = target.and_then(|t| t.pod).map(super::paths::key) else {
+        return Passage::Unknown;
+    };
+    let hairpins = paths.reports().iter().filter(|r| r.node == node);
+    let mut own = hairpins.flat_map(|r| &r.facts.hairpins).filter(|h| h.pod == pod);
+    match own.next() {
+        Some(hairpin) if hairpin.hairpin_mode.is_none() => Passage::Forwarded,
+        Some(_) => Passage::Bridged,
+        None => Passage::Unknown,
+    }
+}
+
+fn of_node(node: &str, settings: &NodeSettings, passage: Passage, is_v4: bool) -> Vec<Explanation> {
+    let mut found = Vec::new();
+    let mut add = |reason, sentence: String, remediation: String| {
+        found.push(Explanation {
+            reason,
+            node: node.to_owned(),
+            sentence,
+            remediation,
+        });
+    };
+    let (forwards, sysctl) = if is_v4 {
+        (settings.ipv4_forwarding, "net.ipv4.ip_forward")
+    } else {
+        (settings.ipv6_forwarding, "net.ipv6.conf.all.forwarding")
+    };
+    if forwards == Some(false) && passage == Passage::Forwarded {
+        add(
+            Reason::IPForwardingDisabled,
+            format!("Node {node} does not forward packets ({sysctl} is 0)"),
+            format!(
+                "Let node {node} forward packets: `sysctl -w {sysctl}=1` there, and keep it so with a file in /etc/sysctl.d."
+            ),
+        );
+    }
+    // br_netfilter sends bridged packets through the same chain.
+    let is_filtered = match passage {
+        Passage::Forwarded => true,
+        Passage::Bridged => settings.bridge_netfilter == Some(true),
+        Passage::Local | Passage::Unknown => false,
+    };
+    if settings.forward_drops == Some(true) && is_v4 && is_filtered {
+        add(
+            Reason::ForwardChainDrops,
+            format!("The FORWARD chain of node {node} drops what no rule accepts"),
+            format!(
+                "Let node {node} forward the Pods' packets: `iptables -P FORWARD ACCEPT` there, or accept the Pods' network in that chain; \
+                 find out what set the policy (often Docker or a firewall)."
+            ),
+        );
+    }
+    if settings.conntrack_full == Some(true) {
+        add(
+            Reason::ConntrackTableFull,
+            format!("The table of tracked connections of node {node} is full"),
+            format!(
+                "Find out who holds so many connections on node {node}: `conntrack -L | head`; make room there: \
+                 `sysctl -w net.netfilter.nf_conntrack_max=$((2 * $(sysctl -n net.netfilter.nf_conntrack_max)))`."
+            ),
+        );
+    }
+    if settings.reverse_path_drops == Some(true) && is_v4 && passage != Passage::Bridged {
+        add(
+            Reason::ReversePathFiltering,
+            format!(
+                "Node {node} drops packets that come in by another way than their answers would leave (rp_filter)"
+            ),
+            format!(
+                "Make the routes of node {node} symmetric, or loosen the check on the link that the packets come in by: \
+                 `sysctl -w net.ipv4.conf.all.rp_filter=2` there."
+            ),
+        );
+    }
+    found
+}
+
+/// Without br_netfilter the setting does not exist, and bridged packets skip the rules as well.
+fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> {
+    let (sentence, load) = match settings.bridge_netfilter {
+        Some(true) => return None,
+        Some(false) => (
+            format!(
+                "Answers between Pods on one bridge of node {node} skip kube-proxy's rules (net.bridge.bridge-nf-call-iptables is 0)"
+            ),
+            "",
+        ),
+        // Where nothing could be read this is not known either.
+        None if settings.ipv4_forwarding.is_none() => return None,
+        None => (
+            format!(
+                "Answers between Pods on one bridge of node {node} skip kube-proxy's rules (br_netfilter is not loaded)"
+            ),
+            "modprobe br_netfilter && ",
+        ),
+    };
+    Some(Explanation {
+        reason: Reason::BridgeNetfilterDisabled,
+        node: node.to_owned(),
+        sentence,
+        remediation: format!(
+            "Let the rules of node {node} see bridged packets: `{load}sysctl -w net.bridge.bridge-nf-call-iptables=1` there, and keep it so with a file in /etc/sysctl.d."
+        ),
+    })
+}

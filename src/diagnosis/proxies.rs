@@ -1,0 +1,74 @@
+//! What does kube-proxy's work on each node.
+
+use std::collections::BTreeSet;
+
+use super::vantage::{Report, Vantage};
+use crate::api::DialPath;
+
+/// What forwards the Services' packets on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proxy<'a> {
+    /// kube-proxy, or nothing.
+    Own,
+    /// Another product.
+    Replaced(&'a str),
+}
+
+/// What does kube-proxy's work on the node of a report.
+///
+/// Not every replacement is known by its program: where there is neither kube-proxy nor a rule of its
+/// and the Service answers from the node all the same, something else sees to it.
+pub(super) fn of<'a>(report: &Report<'a>) -> Proxy<'a> {
+    let Some(proxy) = &report.facts.kube_proxy else {
+        return Proxy::Own;
+    };
+    if proxy.process.is_some() {
+        return Proxy::Own;
+    }
+    if let Some(name) = &proxy.replacement {
+        return Proxy::Replaced(name);
+    }
+    let answers = report.facts.dials.iter().any(|d| {
+        d.from.is_none() && d.path == DialPath::Service && d.made > d.failed && !d.port.ends_with("UDP")
+    });
+    if report.facts.rules.is_none() && answers {
+        return Proxy::Replaced("something else than kube-proxy");
+    }
+    Proxy::Own
+}
+
+/// The product that does the work on every node that was looked at, if so.
+pub(super) fn replaced_everywhere<'a>(vantage: &Vantage<'a>) -> Option<&'a str> {
+    let mut name = None;
+    for report in &vantage.reports {
+        match of(report) {
+            Proxy::Own => return None,
+            Proxy::Replaced(by) => name = name.max(Some(by)),
+        }
+    }
+    name
+}
+
+/// iptables, nftables, ipvs, userspace, mixed, or the replacement; None where nothing is known.
+pub(super) fn mode(vantage: &Vantage<'_>) -> Option<String> {
+    let modes: BTreeSet<&str> = vantage.reports.iter().filter_map(mode_of).collect();
+    let mut modes = modes.into_iter();
+    match (modes.next(), modes.next()) {
+        (Some(only), None) => Some(only.to_owned()),
+        (Some(_), Some(_)) => Some("mixed".to_owned()),
+        (None, _) => None,
+    }
+}
+
+/// The mode of one node.
+pub(super) fn mode_of<'a>(report: &Report<'a>) -> Option<&'a str> {
+    if let Proxy::Replaced(by) = of(report) {
+        return Some(by).filter(|name| !name.contains(' '));
+    }
+    let said = report.facts.kube_proxy.as_ref().and_then(|p| p.mode.as_deref());
+    let layout = report.facts.rules.as_ref().map(|r| match r.layout.as_str() {
+        "iptables-legacy" => "iptables",
+        other => other,
+    });
+    said.or(layout)
+}

@@ -1,0 +1,248 @@
+//! Can a Pod reach itself through the Service?
+
+use super::{
+    super::{
+        Facts, Finding,
+        paths::{self, Paths, Way},
+        told,
+        vantage::{Report, Vantage},
+        words,
+    },
+    applicable,
+};
+use crate::api::{Answer, Hairpin, Reason};
+
+const WHAT: &str = "No Pod's way to itself was tried";
+
+/// The reasons in order of precedence.
+const ORDER: [Reason; 4] = [
+    Reason::HairpinModeDisabled,
+    Reason::MasqueradeMissing,
+    Reason::HairpinRefused,
+    Reason::HairpinTimedOut,
+];
+
+/// A Pod's way to itself, on its node.
+type Look<'a> = (&'a Report<'a>, &'a Hairpin);
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    if facts.service.as_deref().is_some_and(|s| !s.has_selector()) {
+        return Finding::not_applicable("No Pod is behind the Service.");
+    }
+    if let Some(finding) = applicable::not_proxied(facts) {
+        return finding;
+    }
+    let vantage = Vantage::of(facts);
+    if let Some(finding) = vantage.nobody(WHAT) {
+        return finding;
+    }
+    let Some(paths) = Paths::of(facts, &vantage) else {
+        return Finding::not_applicable("There is no Service.");
+    };
+    if let Some(why) = cannot_happen(facts, &paths) {
+        return Finding::not_applicable(why);
+    }
+    let all: Vec<Look> = vantage
+        .reports
+        .iter()
+        .flat_map(|r| r.facts.hairpins.iter().map(move |h| (r, h)))
+        .filter(|(_, h)| !paths.has_sidecar(&h.pod))
+        .collect();
+    let mut looks: Vec<Look> = all
+        .iter()
+        .copied()
+        .filter(|(_, h)| is_of_today(facts, &paths, h))
+        .collect();
+    looks.sort_by(|a, b| (a.0.node, &a.1.pod).cmp(&(b.0.node, &b.1.pod)));
+    let faults: Vec<(Reason, Look)> = looks
+        .iter()
+        .filter_map(|look| Some((fault(look.1)?, *look)))
+        .collect();
+    // What no setting explains may be a policy's doing: the packets come from the node's address.
+    let (faults, by_policy): (Vec<_>, Vec<_>) = faults.into_iter().partition(|(reason, (_, hairpin))| {
+        matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing)
+            || !paths
+                .pod(&hairpin.pod)
+                .is_some_and(|pod| super::is_isolated(facts, pod))
+    });
+    for reason in ORDER {
+        let of: Vec<Look> = faults
+            .iter()
+            .filter(|(r, _)| *r == reason)
+            .map(|(_, l)| *l)
+            .collect();
+        if !of.is_empty() {
+            return told(reason, &of);
+        }
+    }
+    if looks.len() < all.len() && looks.is_empty() {
+        return Finding::unknown(
+            Reason::Pending,
+            "The Pods that dialled themselves are no endpoints any more; the agents are looking again.",
+        );
+    }
+    if let Some(finding) = vantage.incomplete(WHAT) {
+        return finding;
+    }
+    if !by_policy.is_empty() {
+        return Finding::not_applicable(
+            "A NetworkPolicy isolates the Pods; their packets to themselves come from the node's address, which it may keep away.",
+        );
+    }
+    let works = looks
+        .iter()
+        .filter(|(_, h)| h.answer == Some(Answer::Accepted))
+        .count();
+    if works > 0 {
+        return Finding::yes(
+            Reason::HairpinWorks,
+            format!(
+                "{} reached itself through the Service.",
+                words::count(works, "Pod")
+            ),
+        );
+    }
+    let is_configured = |h: &Hairpin| h.masqueraded == Some(true) && h.hairpin_mode != Some(false);
+    if !looks.is_empty() && looks.iter().all(|(_, h)| is_configured(h)) {
+        return Finding::yes(
+            Reason::HairpinConfigured,
+            "The bridge ports send packets back and the rules masquerade them; no dial came back to its Pod.",
+        );
+    }
+    unseen(&vantage, &paths, !all.is_empty())
+}
+
+/// Why nothing was seen of the Pods' ways to themselves.
+fn unseen(vantage: &Vantage<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding {
+    if paths.dials(Way::FromClients).is_intercepted {
+        return Finding::not_applicable("A proxy beside the Pods (a service mesh) takes their connections.");
+    }
+    let asked = vantage.reports.iter().any(|r| !r.asked.endpoints.is_empty());
+    if !asked {
+        return Finding::unknown(
+            Reason::NoVantagePoint,
+            format!("{WHAT}: no endpoint is on a node that was asked."),
+        );
+    }
+    let why = match vantage.problem() {
+        Some(problem) => format!("{WHAT}. {problem}"),
+        None if was_tried => {
+            "No dial of a Pod came back to it, and its bridge port and rules do not tell.".to_owned()
+        }
+        None => format!("{WHAT}."),
+    };
+    Finding::unknown(Reason::ProbeFailed, why)
+}
+
+/// Why no Pod can meet itself, or nobody could see it, if so.
+fn cannot_happen(facts: &Facts, paths: &Paths<'_>) -> Option<&'static str> {
+    let service = facts.service.as_deref()?;
+    if !service.spec.ports.iter().any(|p| p.protocol() == "TCP") {
+        return Some("Only TCP tells whether a Pod has reached itself.");
+    }
+    let targets = &paths.targets;
+    if !targets.is_empty() && targets.values().all(|t| t.is_host_network()) {
+        return Some("The Pods use the network of their nodes, where a packet to itself needs no way back.");
+    }
+    let own_pods = targets.values().filter_map(|t| t.pod).map(paths::key);
+    let own_pods: Vec<String> = own_pods.collect();
+    (!own_pods.is_empty() && own_pods.iter().all(|key| paths.has_sidecar(key)))
+        .then_some("A proxy beside the Pods (a service mesh) takes their connections.")
+}
+
+/// Whether the Pod is still an endpoint, and the address the Service's.
+fn is_of_today(facts: &Facts, paths: &Paths<'_>, hairpin: &Hairpin) -> bool {
+    let is_endpoint = paths
+        .targets
+        .values()
+        .any(|t| t.pod.is_some_and(|pod| paths::key(pod) == hairpin.pod));
+    let target = hairpin.target.parse::<std::net::SocketAddr>();
+    let is_address = facts
+        .service
+        .as_deref()
+        .zip(target.ok())
+        .is_some_and(|(service, target)| paths::is_address_of(service, target.ip()));
+    is_endpoint && is_address
+}
+
+/// Why a Pod does not reach itself. Bridge port and rules only explain what the dial has shown.
+fn fault(hairpin: &Hairpin) -> Option<Reason> {
+    match hairpin.answer? {
+        Answer::Accepted | Answer::Unexpected => None,
+        Answer::TimedOut | Answer::Unreachable if hairpin.hairpin_mode == Some(false) => {
+            Some(Reason::HairpinModeDisabled)
+        }
+        Answer::TimedOut | Answer::Unreachable if hairpin.masqueraded == Some(false) => {
+            Some(Reason::MasqueradeMissing)
+        }
+        Answer::Refused | Answer::Rejected => Some(Reason::HairpinRefused),
+        Answer::TimedOut | Answer::Unreachable => Some(Reason::HairpinTimedOut),
+    }
+}
+
+fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
+    let each: Vec<String> = looks
+        .iter()
+        .map(|(report, h)| {
+            let answer = h.answer.map_or("no answer", told::result);
+            format!(
+                "Pod {} on node {} dialled itself at {}: {answer}",
+                h.pod, report.node, h.target
+            )
+        })
+        .collect();
+    let seen = words::list(&each);
+    let (node, port, target, pod) = looks.first().map_or(("", None, "", ""), |(report, h)| {
+        (
+            report.node,
+            h.bridge_port.as_deref(),
+            h.target.as_str(),
+            h.pod.as_str(),
+        )
+    });
+    let ip = target
+        .parse::<std::net::SocketAddr>()
+        .map_or_else(|_| target.to_owned(), |a| a.ip().to_string());
+    let kube_proxy = format!(
+        "`kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={node}`"
+    );
+    let (message, remediation) = match reason {
+        Reason::HairpinModeDisabled => {
+            let command = match port {
+                Some(port) => format!("`bridge link set dev {port} hairpin on`"),
+                None => {
+                    "`for port in /sys/class/net/*/brport; do echo 1 > $port/hairpin_mode; done`".to_owned()
+                }
+            };
+            (
+                format!(
+                    "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), so that a Pod does not reach itself: {seen}."
+                ),
+                format!(
+                    "Switch it on at the Pod's port on node {node}: {command}; for Pods to come set hairpinMode in the bridge plugin's configuration in /etc/cni/net.d."
+                ),
+            )
+        }
+        Reason::MasqueradeMissing => (
+            format!(
+                "The rules do not masquerade what a Pod sends to itself, so that its answers look like its own packets: {seen}."
+            ),
+            format!(
+                "Have kube-proxy write its rules anew: {kube_proxy}; look for what removes or comes before the masquerading: `nft list ruleset` on node {node}."
+            ),
+        ),
+        Reason::HairpinRefused => (
+            format!("A Pod's connection to itself through the Service is refused: {seen}."),
+            format!(
+                "Look for a rule on node {node} that rejects packets of {pod} to {ip} and to itself: `nft list ruleset` there (and `iptables-legacy-save`)."
+            ),
+        ),
+        _ => (
+            format!("A Pod does not reach itself through the Service: {seen}."),
+            format!(
+                "Look for what drops packets of {pod} to itself on node {node}: `nft list ruleset` there (and `iptables-legacy-save`), `tcpdump -ni any host {ip}` while dialling."
+            ),
+        ),
+    };
+    Finding::part_fails(reason, message, remediation)
+}

@@ -1,0 +1,149 @@
+//! Is kube-proxy running?
+
+use std::collections::BTreeSet;
+
+use super::{
+    super::{
+        Facts, Finding,
+        paths::Paths,
+        proxies::{self, Proxy},
+        vantage::{self, Report, Vantage},
+    },
+    applicable,
+};
+use crate::api::{KubeProxy, PortState, Reason};
+
+const WHAT: &str = "kube-proxy was not looked at";
+
+/// The reasons in order of precedence.
+const ORDER: [Reason; 4] = [
+    Reason::NotRunning,
+    Reason::NotLive,
+    Reason::NotSyncing,
+    Reason::APIServerUnreachable,
+];
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    if let Some(finding) = applicable::not_proxied(facts) {
+        return finding;
+    }
+    let vantage = Vantage::of(facts);
+    if let Some(finding) = vantage.nobody(WHAT) {
+        return finding;
+    }
+    let looks: Vec<(&Report<'_>, &KubeProxy)> = vantage
+        .reports
+        .iter()
+        .filter(|r| proxies::of(r) == Proxy::Own)
+        .filter_map(|r| Some((r, r.facts.kube_proxy.as_ref()?)))
+        .collect();
+    let wrong: Vec<(&str, Reason)> = looks
+        .iter()
+        .filter_map(|(report, proxy)| Some((report.node, fault(proxy)?)))
+        .collect();
+    for reason in ORDER {
+        let nodes: Vec<&str> = wrong
+            .iter()
+            .filter(|(_, r)| *r == reason)
+            .map(|(n, _)| *n)
+            .collect();
+        if !nodes.is_empty() {
+            return told(facts, &vantage, reason, &nodes);
+        }
+    }
+    if let Some(finding) = vantage.incomplete(WHAT) {
+        return finding;
+    }
+    if let Some(by) = proxies::replaced_everywhere(&vantage) {
+        return Finding::unknown(
+            Reason::ProxyReplaced,
+            format!("No kube-proxy runs on the nodes; {by} does its work."),
+        );
+    }
+    if looks.is_empty() || looks.iter().all(|(_, proxy)| proxy.processes_unread) {
+        let why = vantage.problem().unwrap_or_default();
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!("{WHAT}. {why}").trim_end().to_owned(),
+        );
+    }
+    let nodes: Vec<&str> = looks.iter().map(|(report, _)| report.node).collect();
+    Finding::yes(
+        Reason::Running,
+        format!("kube-proxy runs on {}.", vantage::nodes(&nodes)),
+    )
+}
+
+/// What is wrong with kube-proxy of a node. Ports may be moved or closed by configuration: that nobody
+/// listens says something only where no process is there either.
+fn fault(proxy: &KubeProxy) -> Option<Reason> {
+    let ports_closed = proxy.livez == PortState::Closed && proxy.metrics == PortState::Closed;
+    if proxy.process.is_none() && !proxy.processes_unread && ports_closed {
+        return Some(Reason::NotRunning);
+    }
+    if proxy.process.is_some() && proxy.livez == PortState::Silent {
+        return Some(Reason::NotLive);
+    }
+    if proxy.livez == PortState::Failing || proxy.not_syncing {
+        return Some(Reason::NotSyncing);
+    }
+    proxy.api_unreachable.then_some(Reason::APIServerUnreachable)
+}
+
+fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) -> Finding {
+    let on = vantage::nodes(nodes);
+    let first = nodes.first().copied().unwrap_or_default();
+    let of_pod = |verb: &str| {
+        format!(
+            "`kubectl -n kube-system {verb} -l k8s-app=kube-proxy --field-selector spec.nodeName={first}`"
+        )
+    };
+    let logs = format!(
+        "`kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={first} -o name)`"
+    );
+    let (message, remediation) = match reason {
+        Reason::NotRunning => (
+            format!(
+                "No kube-proxy runs on {on}: no process of it is there, and ports 10256 and 10249 refuse. Rules that are left there do not follow the Services any more."
+            ),
+            format!(
+                "See why its Pod does not run: {}, and `kubectl -n kube-system describe daemonset kube-proxy`.",
+                of_pod("get pods -o wide")
+            ),
+        ),
+        Reason::NotLive => (
+            format!(
+                "kube-proxy on {on} hangs: livez on port 10256 takes the connection and does not answer."
+            ),
+            format!(
+                "See what it was doing: {logs}; have it made anew: {}.",
+                of_pod("delete pod")
+            ),
+        ),
+        Reason::NotSyncing => (
+            format!("kube-proxy on {on} writes no rules though changes wait."),
+            format!("See why: {logs}; have it made anew: {}.", of_pod("delete pod")),
+        ),
+        _ => (
+            format!(
+                "kube-proxy on {on} cannot reach the API server, or is not let in: its requests fail and none is answered."
+            ),
+            format!(
+                "See the address and credentials that it uses: {logs}, `kubectl -n kube-system get configmap kube-proxy -o yaml`; then have it made anew: {}.",
+                of_pod("delete pod")
+            ),
+        ),
+    };
+    let affected: BTreeSet<&str> = nodes.iter().copied().collect();
+    match Paths::of(facts, vantage) {
+        Some(paths) if paths.leaves_nothing(&affected) && has_dialled(vantage) => {
+            Finding::nothing_works(reason, message, remediation)
+        }
+        _ => Finding::part_fails(reason, message, remediation),
+    }
+}
+
+/// Rules outlive kube-proxy: only dials tell that nothing works.
+fn has_dialled(vantage: &Vantage<'_>) -> bool {
+    vantage.reports.iter().any(|r| r.facts.probes_made > 0)
+}

@@ -1,0 +1,236 @@
+//! Is kube-proxy proxying, tried from the nodes?
+
+use std::net::SocketAddr;
+
+use super::{
+    super::{
+        Facts, Finding,
+        paths::{Dials, Failed, Paths, Way},
+        proxies::{self, Proxy},
+        told,
+        vantage::Vantage,
+        words,
+    },
+    applicable, reaching,
+};
+use crate::{
+    api::{Answer, ConditionType, Reason, StaleConnection},
+    objects::Service,
+    proxy::{Protocol, expected},
+};
+
+const WHAT: &str = "The Service's addresses were not dialled from the nodes";
+
+/// The reasons that dials give, in order of precedence.
+const ORDER: [Reason; 7] = [
+    Reason::IPForwardingDisabled,
+    Reason::ForwardChainDrops,
+    Reason::ConntrackTableFull,
+    Reason::ReversePathFiltering,
+    Reason::ConnectionRefused,
+    Reason::NoRouteToHost,
+    Reason::TimedOut,
+];
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    if let Some(finding) = applicable::not_proxied(facts) {
+        return finding;
+    }
+    let vantage = Vantage::of(facts);
+    if let Some(finding) = vantage.nobody(WHAT) {
+        return finding;
+    }
+    if let Some(finding) = stale_connections(facts, &vantage) {
+        return finding;
+    }
+    let Some(paths) = Paths::of(facts, &vantage) else {
+        return Finding::not_applicable("There is no Service.");
+    };
+    if !paths.has_ports_to_dial() {
+        return Finding::not_applicable("No port of the Service can be dialled (SCTP).");
+    }
+    let dials = paths.dials(Way::FromNodes);
+    // That an answer is an odd one is no matter of the way it took.
+    let lost = dials
+        .failures
+        .iter()
+        .filter(|f| f.dial.answer != Answer::Unexpected);
+    let (replaced, own): (Vec<&Failed>, Vec<&Failed>) = lost.partition(|f| is_replaced(&vantage, f.node));
+    let direct = paths.dials(Way::Direct);
+    let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
+        own.into_iter().partition(|f| is_explained(&direct, f));
+    if let Some(finding) = fault(facts, &paths, &dials, &own) {
+        return finding;
+    }
+    if !explained.is_empty() {
+        return Finding::blocked(ConditionType::EndpointsReachable);
+    }
+    if let Some(Proxy::Replaced(by)) = replaced.first().and_then(|f| proxy_of(&vantage, f.node)) {
+        return Finding::unknown(
+            Reason::ProxyReplaced,
+            format!(
+                "The nodes' own dials to the Service fail; {by} does kube-proxy's work, which may not serve them."
+            ),
+        );
+    }
+    if dials.is_node_shut_out {
+        return if paths.dials(Way::FromClients).succeeded() > 0 {
+            Finding::not_applicable(
+                "A NetworkPolicy isolates the Pods, and only the nodes' own dials fail: it may keep nodes away.",
+            )
+        } else {
+            Finding::unknown(
+                Reason::ProbeFailed,
+                "Only the nodes' own dials fail, and a NetworkPolicy that isolates the Pods may keep nodes away.",
+            )
+        };
+    }
+    let asked_from_nodes = vantage.reports.iter().any(|r| r.asked.from_node);
+    if dials.made() == 0 && vantage.incomplete(WHAT).is_none() {
+        if !asked_from_nodes {
+            return Finding::not_applicable(
+                "Some endpoints are no addresses of Pods of the namespace; such a Service is not dialled from nodes.",
+            );
+        }
+        if vantage.reports.iter().all(|r| !leads_anywhere(facts, r.node)) {
+            return Finding::not_applicable(
+                "By its Local policy the Service has no endpoint for the nodes that were asked.",
+            );
+        }
+    }
+    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
+        Finding::yes(
+            Reason::Forwards,
+            format!(
+                "The Service's addresses answer, dialled from {}.",
+                words::count(nodes(&dials), "node")
+            ),
+        )
+    })
+}
+
+fn nodes(dials: &Dials<'_>) -> usize {
+    let nodes: std::collections::BTreeSet<&str> = dials
+        .counts
+        .iter()
+        .filter(|c| c.succeeded > 0)
+        .map(|c| c.node)
+        .collect();
+    nodes.len()
+}
+
+fn proxy_of<'a>(vantage: &Vantage<'a>, node: &str) -> Option<Proxy<'a>> {
+    vantage.reports.iter().find(|r| r.node == node).map(proxies::of)
+}
+
+fn is_replaced(vantage: &Vantage<'_>, node: &str) -> bool {
+    matches!(proxy_of(vantage, node), Some(Proxy::Replaced(_)))
+}
+
+/// Whether the node has any endpoint to send packets to.
+fn leads_anywhere(facts: &Facts, node: &str) -> bool {
+    let Some(service) = facts.service.as_deref() else {
+        return false;
+    };
+    let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
+    let vantage = crate::proxy::Vantage { node, zone: None };
+    expected(service, &slices, vantage)
+        .iter()
+        .flat_map(|port| &port.destinations)
+        .any(|d| matches!(d.inside, crate::proxy::Traffic::To(_)))
+}
+
+/// Whether the endpoint, or the way to it, fails past the Service as well.
+fn is_explained(direct: &Dials<'_>, failed: &Failed<'_>) -> bool {
+    let of_port = || direct.failures.iter().filter(|d| d.dial.port == failed.dial.port);
+    match failed.endpoint {
+        Some(endpoint) if of_port().any(|d| d.endpoint == Some(endpoint)) => true,
+        None if of_port().next().is_some() => true,
+        _ => failed.dial.same_node != Some(true) && of_port().any(|d| d.dial.same_node == Some(false)),
+    }
+}
+
+fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Failed<'_>]) -> Option<Finding> {
+    let mut cases: Vec<_> = failures.iter().map(|f| reaching::case(paths, f)).collect();
+    if cases.iter().any(|c| dials.is_dead(&c.failed.dial.port)) {
+        cases.retain(|c| dials.is_dead(&c.failed.dial.port));
+    }
+    let (reason, of) = reaching::foremost(&cases, &ORDER)?;
+    let failures = reaching::failures(&of);
+    let ways = told::ways(&failures);
+    let (mut message, remediation) = match reaching::settings(&of) {
+        Some((sentence, remediation)) => (format!("{sentence}: {ways}."), remediation),
+        None => (
+            format!("The Service does not answer from nodes, though its endpoints do: {ways}."),
+            reaching::advice(facts, reason, &failures),
+        ),
+    };
+    if reason == Reason::TimedOut {
+        reaching::with_other_kinds(facts, &mut message);
+    }
+    let clients_get_through = paths.dials(Way::FromClients).succeeded() > 0;
+    Some(if dials.is_all_dead() && !clients_get_through {
+        Finding::nothing_works(reason, message, remediation)
+    } else {
+        Finding::part_fails(reason, message, remediation)
+    })
+}
+
+/// Senders that are tied to a Pod that is gone.
+fn stale_connections(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
+    let service = facts.service.as_deref()?;
+    let mut found: Vec<(&str, &StaleConnection)> = vantage
+        .reports
+        .iter()
+        .flat_map(|r| r.facts.stale_connections.iter().map(move |c| (r.node, c)))
+        .filter(|(node, connection)| still_leads_nowhere(facts, service, node, connection))
+        .collect();
+    found.sort_by(|a, b| (a.0, &a.1.source, &a.1.endpoint).cmp(&(b.0, &b.1.source, &b.1.endpoint)));
+    let (node, first) = found.first().copied()?;
+    let told: Vec<String> = found
+        .iter()
+        .map(|(node, c)| {
+            format!(
+                "{} to {} goes to {} on node {node}",
+                c.source, c.destination, c.endpoint
+            )
+        })
+        .collect();
+    let ip = |address: &str| {
+        address
+            .parse::<SocketAddr>()
+            .map_or_else(|_| address.to_owned(), |a| a.ip().to_string())
+    };
+    Some(Finding::part_fails(
+        Reason::StaleConntrackEntry,
+        format!(
+            "Tracked UDP connections still lead to endpoints that are gone, and are kept alive by those who send: {}.",
+            words::list(&told)
+        ),
+        format!(
+            "Remove the entries on node {node}: `conntrack -D -p udp --orig-dst {} --reply-src {}`; the next packet goes to an endpoint that is there.",
+            ip(&first.destination),
+            ip(&first.endpoint)
+        ),
+    ))
+}
+
+fn still_leads_nowhere(facts: &Facts, service: &Service, node: &str, connection: &StaleConnection) -> bool {
+    let (Ok(destination), Ok(endpoint)) = (
+        connection.destination.parse::<SocketAddr>(),
+        connection.endpoint.parse::<SocketAddr>(),
+    ) else {
+        return false;
+    };
+    let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
+    let vantage = crate::proxy::Vantage { node, zone: None };
+    expected(service, &slices, vantage).iter().any(|port| {
+        port.protocol == Protocol::Udp
+            && port
+                .destinations
+                .iter()
+                .any(|d| d.address == Some(destination.ip()) && d.port == destination.port())
+            && !port.serving.is_empty()
+            && !port.serving.contains(&endpoint)
+    })
+}

@@ -1,0 +1,300 @@
+//! Is kube-proxy writing the rules of this Service?
+
+use std::collections::BTreeSet;
+
+use super::{
+    super::{
+        Facts, Finding,
+        paths::Paths,
+        proxies::{self, Proxy},
+        vantage::{self, Report, Vantage},
+        words,
+    },
+    applicable,
+};
+use crate::{
+    api::{GapKind, Reason, RuleGap, Rules},
+    objects::{Object, Service},
+    proxy::{Destination, ExpectedPort, Purpose, Traffic, expected},
+};
+
+const WHAT: &str = "The rules of kube-proxy were not read";
+
+/// Label of a node's zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// The reasons in order of precedence.
+const ORDER: [Reason; 6] = [
+    Reason::ConflictingBackends,
+    Reason::ConflictingModes,
+    Reason::RulesMissing,
+    Reason::EndpointMissingFromRules,
+    Reason::StaleEndpointInRules,
+    Reason::NodePortRulesMissing,
+];
+
+/// Something wrong on a node.
+struct Fault<'a> {
+    node: &'a str,
+    reason: Reason,
+    rules: &'a Rules,
+    gap: Option<&'a RuleGap>,
+}
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    if let Some(finding) = applicable::not_proxied(facts) {
+        return finding;
+    }
+    let vantage = Vantage::of(facts);
+    if let Some(finding) = vantage.nobody(WHAT) {
+        return finding;
+    }
+    let Some(service) = facts.service.as_deref() else {
+        return Finding::not_applicable("There is no Service.");
+    };
+    let mut faults: Vec<Fault> = Vec::new();
+    let mut is_stale = false;
+    let mut hints: BTreeSet<String> = BTreeSet::new();
+    let mut right: Vec<&str> = Vec::new();
+    let mut unread: Vec<&str> = Vec::new();
+    let mut other_modes: BTreeSet<&str> = BTreeSet::new();
+    for report in &vantage.reports {
+        if proxies::of(report) != Proxy::Own {
+            continue;
+        }
+        let Some(rules) = &report.facts.rules else {
+            match proxies::mode_of(report) {
+                Some(mode @ ("ipvs" | "userspace")) => {
+                    other_modes.insert(mode);
+                }
+                _ => unread.push(report.node),
+            }
+            continue;
+        };
+        let before = faults.len();
+        if let Some(reason) = conflict(rules) {
+            faults.push(Fault {
+                node: report.node,
+                reason,
+                rules,
+                gap: None,
+            });
+        }
+        for gap in &rules.gaps {
+            if !still_is(facts, service, report, gap) {
+                is_stale = true;
+            } else if let Some(reason) = reason(gap.kind) {
+                faults.push(Fault {
+                    node: report.node,
+                    reason,
+                    rules,
+                    gap: Some(gap),
+                });
+            } else {
+                hints.insert(format!(
+                    "on node {}, {}: {}",
+                    report.node, gap.destination, gap.detail
+                ));
+            }
+        }
+        if faults.len() == before {
+            right.push(report.node);
+        }
+    }
+    for reason in ORDER {
+        let of: Vec<&Fault> = faults.iter().filter(|f| f.reason == reason).collect();
+        if !of.is_empty() {
+            return told(facts, &vantage, reason, &of);
+        }
+    }
+    if is_stale {
+        return Finding::unknown(
+            Reason::Pending,
+            "The rules were compared with earlier EndpointSlices; the agents are looking again.",
+        );
+    }
+    if let Some(finding) = vantage.incomplete(WHAT) {
+        return finding;
+    }
+    if let Some(by) = proxies::replaced_everywhere(&vantage) {
+        return Finding::unknown(
+            Reason::ProxyReplaced,
+            format!("There are no rules of kube-proxy to compare: {by} does its work."),
+        );
+    }
+    if !unread.is_empty() {
+        let why = vantage.problem().unwrap_or_default();
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!("{WHAT} on {}. {why}", vantage::nodes(&unread))
+                .trim_end()
+                .to_owned(),
+        );
+    }
+    if right.is_empty() {
+        let modes: Vec<&str> = other_modes.into_iter().collect();
+        return Finding::not_applicable(format!(
+            "kube-proxy is in {} mode, whose rules are not compared; whether they work, the dials tell.",
+            words::list(&modes)
+        ));
+    }
+    let mut message = format!(
+        "The rules on {} are what the EndpointSlices ask for",
+        vantage::nodes(&right)
+    );
+    if !hints.is_empty() {
+        let hints: Vec<String> = hints.into_iter().collect();
+        message.push_str(&format!(", but: {}", words::list(&hints)));
+    }
+    Finding::yes(Reason::RulesMatchEndpoints, format!("{message}."))
+}
+
+/// Whether another layout than kube-proxy's own holds the Service's addresses too.
+fn conflict(rules: &Rules) -> Option<Reason> {
+    let other = rules.conflict.as_deref()?;
+    let is_iptables = |layout: &str| layout.starts_with("iptables");
+    Some(if is_iptables(other) && is_iptables(&rules.layout) {
+        Reason::ConflictingBackends
+    } else {
+        Reason::ConflictingModes
+    })
+}
+
+fn reason(kind: GapKind) -> Option<Reason> {
+    match kind {
+        GapKind::Missing => Some(Reason::RulesMissing),
+        GapKind::EndpointMissing => Some(Reason::EndpointMissingFromRules),
+        GapKind::EndpointStale => Some(Reason::StaleEndpointInRules),
+        GapKind::NodePortMissing => Some(Reason::NodePortRulesMissing),
+        GapKind::Incomplete => None,
+    }
+}
+
+/// Whether a gap is one today: it was found against these very slices, or they still ask for it.
+fn still_is(facts: &Facts, service: &Service, report: &Report<'_>, gap: &RuleGap) -> bool {
+    let mut compared: Vec<(&str, &str)> = report
+        .facts
+        .slices
+        .iter()
+        .map(|s| (s.name.as_str(), s.resource_version.as_str()))
+        .collect();
+    let mut present: Vec<(&str, &str)> = facts
+        .slices
+        .iter()
+        .map(|s| {
+            (
+                s.name(),
+                s.metadata.resource_version.as_deref().unwrap_or_default(),
+            )
+        })
+        .collect();
+    compared.sort_unstable();
+    present.sort_unstable();
+    let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
+    let node = facts.nodes.iter().find(|n| n.name == report.node);
+    let zone = node.and_then(|n| n.labels.get(ZONE_LABEL)).map(String::as_str);
+    let vantage = crate::proxy::Vantage {
+        node: report.node,
+        zone,
+    };
+    let ports = expected(service, &slices, vantage);
+    let asked = ports
+        .iter()
+        .flat_map(|port| port.destinations.iter().map(move |d| (port, d)))
+        .find(|(_, destination)| destination.to_string() == gap.destination);
+    // An address that is no longer the Service's says nothing, whatever the slices.
+    let Some((port, destination)) = asked else {
+        return false;
+    };
+    compared == present || is_asked_for(port, destination, gap)
+}
+
+fn is_asked_for(port: &ExpectedPort, destination: &Destination, gap: &RuleGap) -> bool {
+    let endpoint = gap.endpoint.as_deref().and_then(|e| e.parse().ok());
+    let leads = |traffic: &Traffic| match (traffic, endpoint) {
+        (Traffic::To(all), Some(endpoint)) => all.contains(&endpoint),
+        (Traffic::To(all), None) => !all.is_empty(),
+        (Traffic::Reject | Traffic::Drop, _) => false,
+    };
+    let is_led = leads(&destination.inside) || destination.outside.as_ref().is_some_and(leads);
+    match gap.kind {
+        GapKind::Missing | GapKind::EndpointMissing => is_led,
+        GapKind::NodePortMissing => destination.purpose == Purpose::NodePort && is_led,
+        GapKind::EndpointStale => endpoint.is_some_and(|e| !port.serving.contains(&e)),
+        GapKind::Incomplete => true,
+    }
+}
+
+fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {
+    let nodes: BTreeSet<&str> = faults.iter().map(|f| f.node).collect();
+    let names: Vec<&str> = nodes.iter().copied().collect();
+    let on = vantage::nodes(&names);
+    let first = names.first().copied().unwrap_or_default();
+    let layout = faults.first().map_or("", |f| f.rules.layout.as_str());
+    let other = faults
+        .first()
+        .and_then(|f| f.rules.conflict.as_deref())
+        .unwrap_or_default();
+    let gaps: BTreeSet<String> = faults
+        .iter()
+        .filter_map(|f| Some((f.node, f.gap?)))
+        .map(|(node, gap)| match &gap.endpoint {
+            Some(endpoint) => format!("{} to {endpoint} on node {node}", gap.destination),
+            None => format!("{} on node {node}", gap.destination),
+        })
+        .collect();
+    let gaps: Vec<String> = gaps.into_iter().collect();
+    let gaps = words::list(&gaps);
+    let restart = format!(
+        "`kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={first}`"
+    );
+    let logs = format!(
+        "`kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={first} -o name)`"
+    );
+    let rewrite = format!(
+        "Have kube-proxy write its rules anew: {restart}; if they are taken away again, its log says more: {logs}."
+    );
+    let (message, remediation) = match reason {
+        Reason::ConflictingBackends => (
+            format!(
+                "On {on} rules for the Service's addresses are in both backends of iptables: kube-proxy writes {layout}, and {other} holds older ones."
+            ),
+            format!(
+                "Remove the rules of the other backend on node {first}: {}.",
+                flush(other)
+            ),
+        ),
+        Reason::ConflictingModes => (
+            format!(
+                "On {on} leftovers of another mode of kube-proxy hold the Service's addresses too: it writes {layout}, and {other} holds older rules."
+            ),
+            format!("Remove the leftovers on node {first}: {}.", flush(other)),
+        ),
+        Reason::RulesMissing => (format!("Rules of the Service are missing: {gaps}."), rewrite),
+        Reason::EndpointMissingFromRules => {
+            (format!("The rules leave out ready endpoints: {gaps}."), rewrite)
+        }
+        Reason::StaleEndpointInRules => (
+            format!("The rules still lead to endpoints that are gone: {gaps}."),
+            rewrite,
+        ),
+        _ => (format!("Rules of the node port are missing: {gaps}."), rewrite),
+    };
+    let leaves_nothing = Paths::of(facts, vantage).is_some_and(|paths| paths.leaves_nothing(&nodes));
+    if leaves_nothing {
+        Finding::nothing_works(reason, message, remediation)
+    } else {
+        Finding::part_fails(reason, message, remediation)
+    }
+}
+
+/// The command that removes the rules of a layout.
+fn flush(layout: &str) -> String {
+    match layout {
+        "nftables" => "`nft delete table ip kube-proxy; nft delete table ip6 kube-proxy`".to_owned(),
+        "iptables-legacy" => {
+            "`iptables-legacy-save | grep -v KUBE- | iptables-legacy-restore`, and the same with ip6tables-legacy".to_owned()
+        }
+        _ => "`iptables-nft-save | grep -v KUBE- | iptables-nft-restore`, and the same with ip6tables-nft".to_owned(),
+    }
+}

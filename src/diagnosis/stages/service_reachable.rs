@@ -1,0 +1,177 @@
+//! Does the Service work by IP, tried from client Pods?
+
+use super::{
+    super::{
+        Facts, Finding, Verdict,
+        paths::{Dials, Failed, Paths, Way},
+        told,
+        vantage::Vantage,
+    },
+    applicable,
+    reaching::{self, Case},
+};
+use crate::api::{ConditionType, Reason};
+
+const WHAT: &str = "The Service's addresses were not dialled from client Pods";
+
+/// The reasons in order of precedence; PartiallyReachable comes last.
+const ORDER: [Reason; 9] = [
+    Reason::BridgeNetfilterDisabled,
+    Reason::IPForwardingDisabled,
+    Reason::ForwardChainDrops,
+    Reason::ConntrackTableFull,
+    Reason::ReversePathFiltering,
+    Reason::ConnectionRefused,
+    Reason::NoRouteToHost,
+    Reason::TimedOut,
+    Reason::UnexpectedResponse,
+];
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    if let Some(finding) = applicable::without_address(facts).or_else(|| applicable::no_clients(facts)) {
+        return finding;
+    }
+    let vantage = Vantage::of(facts);
+    if let Some(finding) = vantage.nobody(WHAT) {
+        return finding;
+    }
+    let Some(paths) = Paths::of(facts, &vantage) else {
+        return Finding::not_applicable("There is no Service.");
+    };
+    if !paths.has_ports_to_dial() {
+        return Finding::not_applicable("No port of the Service can be dialled (SCTP).");
+    }
+    let dials = paths.dials(Way::FromClients);
+    let direct = paths.dials(Way::Direct);
+    let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
+        dials.failures.iter().partition(|f| is_explained(&direct, f));
+    if let Some(finding) = fault(facts, &paths, &dials, &own) {
+        return finding;
+    }
+    if !explained.is_empty() {
+        return Finding::blocked(ConditionType::EndpointsReachable);
+    }
+    let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
+    if dials.made() == 0 && vantage.incomplete(WHAT).is_none() && !dials.is_intercepted && !dials.is_shut_out
+    {
+        if !asked {
+            return Finding::unknown(
+                Reason::NoVantagePoint,
+                format!("{WHAT}: no client Pod is on a node that was asked."),
+            );
+        }
+        if vantage.problem().is_none() {
+            return nobody_but_itself(facts);
+        }
+    }
+    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
+        Finding::yes(
+            Reason::Reachable,
+            "The Service's addresses answer, dialled from client Pods.",
+        )
+    })
+}
+
+/// Clients were asked and had nothing to dial: the only endpoint is the client, or a Local policy leaves
+/// its node without one.
+fn nobody_but_itself(facts: &Facts) -> Finding {
+    let name = &facts.spec.service_name;
+    Finding::unknown(
+        Reason::NoClientPods,
+        format!(
+            "The Pods at hand reach nobody but themselves through {name}; there is no other client to try from."
+        ),
+    )
+}
+
+/// Whether the same client fails at the endpoint past the Service, too.
+fn is_explained(direct: &Dials<'_>, failed: &Failed<'_>) -> bool {
+    let mut same_client = direct.failures.iter().filter(|d| {
+        d.node == failed.node && d.dial.from == failed.dial.from && d.dial.port == failed.dial.port
+    });
+    same_client.any(|d| failed.endpoint.is_none() || d.endpoint == failed.endpoint)
+}
+
+fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Failed<'_>]) -> Option<Finding> {
+    let mut cases: Vec<Case> = failures.iter().map(|f| reaching::case(paths, f)).collect();
+    if cases.iter().any(|c| dials.is_dead(&c.failed.dial.port)) {
+        cases.retain(|c| dials.is_dead(&c.failed.dial.port));
+    } else {
+        let partial: Vec<usize> = cases
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| c.explanation.is_none() && reaches_others(dials, c.failed))
+            .map(|(index, _)| index)
+            .collect();
+        for index in partial {
+            if let Some(case) = cases.get_mut(index) {
+                case.reason = Reason::PartiallyReachable;
+            }
+        }
+    }
+    let (reason, of) = reaching::foremost(&cases, &ORDER)
+        .or_else(|| reaching::foremost(&cases, &[Reason::PartiallyReachable]))?;
+    let failures = reaching::failures(&of);
+    let ways = told::ways(&failures);
+    let (mut message, remediation) = match (reaching::settings(&of), reason) {
+        (Some((sentence, remediation)), _) => (format!("{sentence}: {ways}."), remediation),
+        (None, Reason::PartiallyReachable) => (
+            format!("Some endpoints do not answer through the Service, though they do past it: {ways}."),
+            reaching::advice(facts, reason, &failures),
+        ),
+        (None, Reason::UnexpectedResponse) => (
+            format!("The Service does not answer client Pods as expected: {ways}."),
+            reaching::advice(facts, reason, &failures),
+        ),
+        _ => (
+            format!("The Service does not answer client Pods, though its endpoints do: {ways}."),
+            reaching::advice(facts, reason, &failures),
+        ),
+    };
+    if matches!(
+        reason,
+        Reason::TimedOut | Reason::NoRouteToHost | Reason::PartiallyReachable
+    ) {
+        reaching::with_other_kinds(facts, &mut message);
+    }
+    Some(if dials.is_all_dead() {
+        Finding::nothing_works(reason, message, remediation)
+    } else {
+        Finding::part_fails(reason, message, remediation)
+    })
+}
+
+/// Whether the client that failed at an endpoint got through to others.
+fn reaches_others(dials: &Dials<'_>, failed: &Failed<'_>) -> bool {
+    failed.endpoint.is_some()
+        && dials.counts.iter().any(|c| {
+            c.node == failed.node
+                && c.from == failed.dial.from.as_deref()
+                && c.port == failed.dial.port
+                && c.succeeded > 0
+        })
+}
+
+/// Where everything else is as it should be, the page knows no further step but to ask.
+pub(super) fn ask_for_help(facts: &Facts, stages: &mut [(ConditionType, Finding)]) {
+    let others_are_right = stages
+        .iter()
+        .all(|(c, f)| *c == ConditionType::ServiceReachable || f.is_satisfied());
+    let this = stages
+        .iter_mut()
+        .find(|(c, _)| *c == ConditionType::ServiceReachable);
+    let Some((_, finding)) = this.filter(|_| others_are_right) else {
+        return;
+    };
+    let is_known = reaching::is_explained(finding.reason);
+    if let Verdict::False { remediation, .. } = &mut finding.verdict
+        && !is_known
+    {
+        remediation.push_str(&format!(
+            " Everything else is as it should be. If that does not help, collect what was seen \
+             (`kubectl -n {} get servicediagnoses,nodeprobes,services,endpointslices -o yaml > {}.yaml`) and ask: \
+             https://kubernetes.io/docs/tasks/debug/#slack, https://discuss.kubernetes.io or https://github.com/kubernetes/kubernetes.",
+            facts.namespace, facts.spec.service_name
+        ));
+    }
+}

@@ -1,0 +1,99 @@
+//! Failed dials in words.
+
+use std::collections::BTreeSet;
+
+use super::{
+    paths::{Failed, Paths},
+    words,
+};
+use crate::{
+    api::{Answer, DialFailure},
+    objects::Object,
+};
+
+/// How a dial ended.
+pub(super) fn answer(dial: &DialFailure) -> String {
+    let result = result(dial.answer);
+    match &dial.detail {
+        Some(detail) => format!("{result} ({detail})"),
+        None => result.to_owned(),
+    }
+}
+
+/// What an answer is called.
+pub(super) fn result(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Accepted => "connected",
+        Answer::Refused => "connection refused",
+        Answer::Rejected => "connection refused by a rule",
+        Answer::Unreachable => "no route to host",
+        Answer::TimedOut => "connection timed out",
+        Answer::Unexpected => "unexpected answer",
+    }
+}
+
+/// Who dialled.
+pub(super) fn whom(failed: &Failed<'_>) -> String {
+    match &failed.dial.from {
+        Some(pod) => format!("Pod {pod} on node {}", failed.node),
+        None => format!("node {}", failed.node),
+    }
+}
+
+/// An endpoint with its Pod and node.
+pub(super) fn endpoint(failed: &Failed<'_>) -> String {
+    let address = failed.dial.endpoint.as_deref().unwrap_or(&failed.dial.target);
+    let Some(target) = failed.target else {
+        return address.to_owned();
+    };
+    match (target.pod, target.node) {
+        (Some(pod), Some(node)) => format!("{address} (Pod {} on node {node})", pod.name()),
+        (Some(pod), None) => format!("{address} (Pod {})", pod.name()),
+        (None, Some(node)) => format!("{address} (on node {node})"),
+        (None, None) => address.to_owned(),
+    }
+}
+
+/// `10.244.2.6:9376 (Pod a on node n2) from node n1: connection timed out`, of each endpoint once.
+pub(super) fn endpoints(failures: &[&Failed<'_>]) -> String {
+    let mut seen = BTreeSet::new();
+    let each: Vec<String> = failures
+        .iter()
+        .filter(|f| seen.insert(f.dial.endpoint.as_deref()))
+        .map(|f| format!("{} from {}: {}", endpoint(f), whom(f), answer(f.dial)))
+        .collect();
+    words::list(&each)
+}
+
+/// `10.96.1.175:80 from Pod shop/client on node n1: connection timed out`, of each origin once.
+pub(super) fn ways(failures: &[&Failed<'_>]) -> String {
+    let mut seen = BTreeSet::new();
+    let each: Vec<String> = failures
+        .iter()
+        .filter(|f| seen.insert((f.node, f.dial.from.as_deref(), &f.dial.target)))
+        .map(|f| {
+            let through = match f.endpoint {
+                Some(_) => format!(" to endpoint {}", endpoint(f)),
+                None => String::new(),
+            };
+            format!("{}{through} from {}: {}", f.dial.target, whom(f), answer(f.dial))
+        })
+        .collect();
+    words::list(&each)
+}
+
+/// A Service port as its Service describes it.
+pub(super) fn port(paths: &Paths<'_>, port: &str) -> String {
+    paths
+        .service_port(port)
+        .map_or_else(|| port.to_owned(), |p| p.describe())
+}
+
+/// Names of the Pods behind the endpoints, each once.
+pub(super) fn pods<'a>(failures: &[&Failed<'a>]) -> Vec<&'a str> {
+    let names: BTreeSet<&str> = failures
+        .iter()
+        .filter_map(|f| Some(f.target?.pod?.name()))
+        .collect();
+    names.into_iter().collect()
+}

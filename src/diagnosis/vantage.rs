@@ -1,0 +1,142 @@
+//! Which reports of node agents count.
+//!
+//! A node that was asked and whose agent is not alive any more says nothing, and one that has not
+//! answered the present question yet says nothing so far. Neither is evidence of a fault, and neither
+//! lets a stage be True.
+
+use jiff::Timestamp;
+
+use super::{Facts, Finding, plan, words};
+use crate::api::{NodeFacts, NodeProbeSpec, Reason};
+
+/// What an agent that is alive answers to the present question.
+#[derive(Clone, Copy)]
+pub(super) struct Report<'a> {
+    /// The node.
+    pub node: &'a str,
+    /// What its agent was asked.
+    pub asked: &'a NodeProbeSpec,
+    /// What it saw.
+    pub facts: &'a NodeFacts,
+}
+
+/// All that agents have to say of a Service.
+pub(super) struct Vantage<'a> {
+    /// Reports that count, by node.
+    pub reports: Vec<Report<'a>>,
+    /// Nodes that were asked and whose agents have stopped reporting.
+    pub silent: Vec<&'a str>,
+    /// Nodes whose agents have not answered the present question yet.
+    pub waiting: Vec<&'a str>,
+    /// Whether there is an agent at all.
+    has_agents: bool,
+    /// Whether the agents are about to be asked.
+    about_to_ask: bool,
+}
+
+impl<'a> Vantage<'a> {
+    pub(super) fn of(facts: &'a Facts) -> Self {
+        let mut nodes: Vec<_> = facts.nodes.iter().collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut vantage = Self {
+            reports: Vec::new(),
+            silent: Vec::new(),
+            waiting: Vec::new(),
+            has_agents: !nodes.is_empty(),
+            about_to_ask: false,
+        };
+        for node in nodes {
+            let Some(probe) = &node.probe else { continue };
+            if !is_alive(facts, node.alive_until) {
+                vantage.silent.push(&node.name);
+            } else if let Some(seen) = probe.facts.as_deref().filter(|_| probe.is_current) {
+                vantage.reports.push(Report {
+                    node: &node.name,
+                    asked: &probe.asked,
+                    facts: seen,
+                });
+            } else {
+                vantage.waiting.push(&node.name);
+            }
+        }
+        vantage.about_to_ask = vantage.is_unasked() && plan::asks_anybody(facts);
+        vantage
+    }
+
+    fn is_unasked(&self) -> bool {
+        self.reports.is_empty() && self.silent.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Why nobody looked, if so; `what` says what was not done.
+    pub(super) fn nobody(&self, what: &str) -> Option<Finding> {
+        if !self.is_unasked() {
+            return None;
+        }
+        Some(if self.about_to_ask {
+            Finding::unknown(
+                Reason::Pending,
+                format!("{what} yet: the node agents are being asked."),
+            )
+        } else {
+            let why = if self.has_agents {
+                "no node was asked (spec.nodes, spec.clients)"
+            } else {
+                "no node agent reports"
+            };
+            Finding::unknown(Reason::NoVantagePoint, format!("{what}: {why}."))
+        })
+    }
+
+    /// Why what was seen without a fault is not everything, if so.
+    pub(super) fn incomplete(&self, what: &str) -> Option<Finding> {
+        if !self.waiting.is_empty() {
+            return Some(Finding::unknown(
+                Reason::Pending,
+                format!(
+                    "{what} from everywhere yet: the first round on {} is not over.",
+                    nodes(&self.waiting)
+                ),
+            ));
+        }
+        (!self.silent.is_empty()).then(|| {
+            Finding::unknown(
+                Reason::AgentNotResponding,
+                format!(
+                    "{what} from everywhere: the agent of {} has stopped reporting. \
+                     See its Pod: `kubectl get pods --all-namespaces -l app.kubernetes.io/component=agent -o wide`.",
+                    nodes(&self.silent)
+                ),
+            )
+        })
+    }
+
+    /// What could not be looked at, as the agents say it; the first.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.reports.iter().find_map(|r| {
+            let problem = r.facts.problems.iter().min()?;
+            Some(format!("On node {}: {problem}", r.node))
+        })
+    }
+}
+
+/// `node n1`, `nodes n1 and n2`.
+pub(super) fn nodes<S: AsRef<str>>(names: &[S]) -> String {
+    let noun = if names.len() == 1 { "node" } else { "nodes" };
+    format!("{noun} {}", words::list(names))
+}
+
+pub(super) fn is_alive(facts: &Facts, until: Option<Timestamp>) -> bool {
+    until.is_some_and(|until| until > facts.now)
+}
+
+/// When the first agent that counts as alive no longer does, unless it gives another sign.
+pub(super) fn expires_at(facts: &Facts) -> Option<Timestamp> {
+    if facts.spec.suspend {
+        return None;
+    }
+    let asked = facts.nodes.iter().filter(|n| n.probe.is_some());
+    asked
+        .filter_map(|n| n.alive_until)
+        .filter(|until| *until > facts.now)
+        .min()
+}
