@@ -4,7 +4,7 @@
 //! The catalogue is YAML (`manifests/faults/*.yaml`), one entry for each row of the fault table,
 //! with its healthy twins: the nearest odd-but-right configurations, on which nothing may be
 //! False. A step edits, deletes or creates objects; the [`Scene`] keeps a journal of how every
-//! touched object was before, so undoing needs no code of its own.
+//! touched object was before, so undoing needs no code of its own; a script on a node or in a Pod brings its own.
 //!
 //! ```text
 //! catalogue() -> Fault { steps } -> inject(&Scene) -> objects change, journal grows
@@ -21,11 +21,13 @@ mod steps;
 use serde::Deserialize;
 
 use crate::error::RequestError;
+use crate::kernel::Wiring;
+use crate::proxy::ProxyMode;
 pub use expected::{Expected, ExpectedCondition, Verdict};
 pub use scene::Scene;
 pub use steps::Step;
 
-/// One file for each stage of the decision tree.
+/// Rows that the API alone leads to, one file for each stage of the decision tree.
 const FILES: [(&str, &str); 6] = [
     ("service.yaml", include_str!("../manifests/faults/service.yaml")),
     (
@@ -42,6 +44,25 @@ const FILES: [(&str, &str); 6] = [
         "diagnosis.yaml",
         include_str!("../manifests/faults/diagnosis.yaml"),
     ),
+];
+
+/// Rows that need nodes and Pods in the kernel.
+const DATA_PATH_FILES: [(&str, &str); 6] = [
+    (
+        "pods-working.yaml",
+        include_str!("../manifests/faults/pods-working.yaml"),
+    ),
+    (
+        "kube-proxy.yaml",
+        include_str!("../manifests/faults/kube-proxy.yaml"),
+    ),
+    (
+        "service-path.yaml",
+        include_str!("../manifests/faults/service-path.yaml"),
+    ),
+    ("dns.yaml", include_str!("../manifests/faults/dns.yaml")),
+    ("hairpin.yaml", include_str!("../manifests/faults/hairpin.yaml")),
+    ("agents.yaml", include_str!("../manifests/faults/agents.yaml")),
 ];
 
 /// A row of the fault table.
@@ -63,6 +84,15 @@ pub struct Fault {
     /// Why a current API server cannot be brought into this state, if it cannot.
     #[serde(default)]
     pub refused: Option<String>,
+    /// In which modes of kube-proxy it is to be played, where there are nodes in the kernel.
+    #[serde(default)]
+    pub modes: Modes,
+    /// How Pods have to be linked to their nodes.
+    #[serde(default)]
+    pub wiring: Wiring,
+    /// The code that plays it, after the steps: where it takes more than a state.
+    #[serde(default)]
+    pub driver: Option<Driver>,
     /// What to do to the scene.
     #[serde(default)]
     pub steps: Vec<Step>,
@@ -83,11 +113,75 @@ pub struct Twin {
     /// Whether it touches something that all namespaces share.
     #[serde(default)]
     pub exclusive: bool,
+    /// In which modes of kube-proxy it is to be played, where there are nodes in the kernel.
+    #[serde(default)]
+    pub modes: Modes,
+    /// How Pods have to be linked to their nodes.
+    #[serde(default)]
+    pub wiring: Wiring,
     /// What svcdiag must say once the scene is there, where that is more than "nothing is False".
     #[serde(default)]
     pub expected: Option<Expected>,
     /// What to do to the scene.
     pub steps: Vec<Step>,
+}
+
+/// Modes of kube-proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "ModesText")]
+pub struct Modes(Vec<ProxyMode>);
+
+/// `all`, or a list of names.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ModesText {
+    Names(Vec<String>),
+    Word(String),
+}
+
+impl Default for Modes {
+    /// What Kubernetes makes of a new cluster today.
+    fn default() -> Self {
+        Self(vec![ProxyMode::Nftables])
+    }
+}
+
+impl TryFrom<ModesText> for Modes {
+    type Error = String;
+
+    fn try_from(text: ModesText) -> Result<Self, String> {
+        let names = match text {
+            ModesText::Word(word) if word == "all" => return Ok(Self(ProxyMode::ALL.to_vec())),
+            ModesText::Word(word) => vec![word],
+            ModesText::Names(names) => names,
+        };
+        let modes = names.iter().map(|name| name.parse::<ProxyMode>());
+        let modes: Result<Vec<_>, _> = modes.collect();
+        modes.map(Self).map_err(|error| error.to_string())
+    }
+}
+
+impl Modes {
+    /// In the order of [`ProxyMode::ALL`].
+    pub fn all(&self) -> &[ProxyMode] {
+        &self.0
+    }
+}
+
+/// Code that plays a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Driver {
+    /// There have never been agents.
+    AgentAbsent,
+    /// The agents are killed.
+    AgentDead,
+    /// The agent of sandbox-2 is killed and started anew.
+    AgentRestarted,
+    /// The Pods are replaced 50 times.
+    RollingRestart,
+    /// The Service gets 1,000 endpoints.
+    ThousandEndpoints,
 }
 
 fn default_patience() -> u64 {
@@ -139,12 +233,21 @@ pub enum Error {
     Kernel(#[from] crate::kernel::Error),
 }
 
-/// All faults, in the order of the table.
+/// The faults that the API alone leads to, in the order of the table.
 pub fn catalogue() -> Result<Vec<Fault>, Error> {
+    read(&FILES)
+}
+
+/// The faults that take a scene on nodes in the kernel, in the order of the table.
+pub fn data_path_catalogue() -> Result<Vec<Fault>, Error> {
+    read(&DATA_PATH_FILES)
+}
+
+fn read(files: &[(&str, &str)]) -> Result<Vec<Fault>, Error> {
     let mut faults = Vec::new();
-    for (file, text) in FILES {
+    for (file, text) in files {
         let some: Vec<Fault> = serde_saphyr::from_str(text).map_err(|error| Error::Manifest {
-            file: file.to_owned(),
+            file: (*file).to_owned(),
             message: error.to_string(),
         })?;
         faults.extend(some);
@@ -171,7 +274,7 @@ impl Fault {
         scene.refresh_nodes().await
     }
 
-    /// Brings every object back into the state before.
+    /// Brings everything back into the state before.
     pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
         journal::undo(scene).await?;
         scene.refresh_nodes().await
@@ -185,7 +288,7 @@ impl Twin {
         scene.refresh_nodes().await
     }
 
-    /// Brings every object back into the state before.
+    /// Brings everything back into the state before.
     pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
         journal::undo(scene).await?;
         scene.refresh_nodes().await
@@ -202,6 +305,34 @@ mod tests {
         for number in 1..=28 {
             let id = format!("A{number:02}");
             assert!(faults.iter().any(|fault| fault.id == id), "{id} is missing");
+        }
+    }
+
+    #[test]
+    fn the_catalogue_has_every_row_of_the_data_path() {
+        let faults = data_path_catalogue().unwrap();
+        for number in 1..=47 {
+            let id = format!("N{number:02}");
+            assert!(faults.iter().any(|fault| fault.id == id), "{id} is missing");
+        }
+        assert!(faults.iter().all(|fault| fault.id.starts_with('N')));
+        let everywhere = |fault: &&Fault| fault.modes.all() == ProxyMode::ALL;
+        let starred: Vec<&str> = faults.iter().filter(everywhere).map(|f| f.id.as_str()).collect();
+        assert_eq!(
+            starred,
+            ["N09", "N10", "N11", "N12", "N14", "N18", "N20", "N30", "N31"]
+        );
+    }
+
+    #[test]
+    fn every_row_of_the_data_path_says_how_to_get_there() {
+        for fault in data_path_catalogue().unwrap() {
+            assert!(fault.driver.is_some() || !fault.steps.is_empty(), "{}", fault.id);
+            assert!(
+                fault.twins.iter().all(|twin| !twin.steps.is_empty()),
+                "{}",
+                fault.id
+            );
         }
     }
 

@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Node, ObjectReference, Pod, Service, ServicePort, ServiceSpec};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
@@ -127,7 +129,13 @@ fn endpoint(
     let pod_spec = pod.spec.as_ref()?;
     let node_name = pod_spec.node_name.clone();
     let named = pod_spec.subdomain.as_ref() == service.metadata.name.as_ref();
+    let zone = node_name.as_ref().and_then(|name| zones.get(name).cloned());
     Some(Endpoint {
+        hints: hints(
+            spec.traffic_distribution.as_deref(),
+            zone.as_ref(),
+            node_name.as_ref(),
+        ),
         addresses: vec![address.clone()],
         conditions: Some(EndpointConditions {
             ready: Some(always || (serving && !terminating)),
@@ -135,7 +143,7 @@ fn endpoint(
             terminating: Some(terminating),
         }),
         hostname: pod_spec.hostname.clone().filter(|_| named),
-        zone: node_name.as_ref().and_then(|name| zones.get(name).cloned()),
+        zone,
         node_name,
         target_ref: Some(ObjectReference {
             kind: Some("Pod".to_owned()),
@@ -145,6 +153,20 @@ fn endpoint(
             ..ObjectReference::default()
         }),
         ..Endpoint::default()
+    })
+}
+
+/// Whom an endpoint is meant for first; PreferClose is the older name of PreferSameZone.
+fn hints(distribution: Option<&str>, zone: Option<&String>, node: Option<&String>) -> Option<EndpointHints> {
+    let near = matches!(
+        distribution,
+        Some("PreferClose" | "PreferSameZone" | "PreferSameNode")
+    );
+    let zones = zone.filter(|_| near)?;
+    let nodes = node.filter(|_| distribution == Some("PreferSameNode"));
+    Some(EndpointHints {
+        for_zones: Some(vec![ForZone { name: zones.clone() }]),
+        for_nodes: nodes.map(|name| vec![ForNode { name: name.clone() }]),
     })
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use super::kubelet_addresses::Addresses;
 use super::kubelet_process;
 use super::kubelet_status::{self, Moment};
-use super::{Options, Outcome, RETRY_AFTER, done, drain, everything, retry};
+use super::{Options, Outcome, RETRY_AFTER, annotations, done, drain, everything, retry};
 use crate::error::{Context, RequestError, chain, optional};
 
 /// What the kubelets remember, as real ones do.
@@ -166,13 +167,12 @@ impl Kubelet {
                 .or_insert_with(Instant::now)
                 .elapsed()
         };
-        if let Some(rest) = self
-            .options
-            .pace
-            .stop
-            .checked_sub(waited)
-            .filter(|rest| !rest.is_zero())
-        {
+        let seconds = pod
+            .annotations()
+            .get(annotations::STOP_SECONDS)
+            .and_then(|seconds| seconds.parse().ok());
+        let stop = seconds.map_or(self.options.pace.stop, Duration::from_secs);
+        if let Some(rest) = stop.checked_sub(waited).filter(|rest| !rest.is_zero()) {
             return Ok(Action::requeue(rest));
         }
         if let Some(kernel) = &self.options.kernel {

@@ -22,8 +22,17 @@ pub(super) fn setup(pod: &Pod, node: &str, addresses: &[String]) -> PodSetup {
         addresses: addresses.to_vec(),
         host_network: spec.host_network == Some(true),
         resolv_conf: resolv_conf(pod, &spec),
+        environment: environment(&spec),
         role: role(pod, &spec, addresses),
     }
+}
+
+/// Variables with plain values.
+fn environment(spec: &PodSpec) -> Vec<(String, String)> {
+    let variables = spec.containers.iter().flat_map(|c| c.env.iter().flatten());
+    variables
+        .filter_map(|variable| Some((variable.name.clone(), variable.value.clone()?)))
+        .collect()
 }
 
 fn role(pod: &Pod, spec: &PodSpec, addresses: &[String]) -> Role {

@@ -25,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const FOREIGN_ANNOTATIONS: [&str; 2] = ["deployment.kubernetes.io/revision", REFRESH];
 /// Asks svcdiag's agents to look again at once, whenever its value changes.
 const REFRESH: &str = "svcdiag.dev/refresh";
+/// With agents, nobody wants to wait for a round longer than needed: the least that the API takes.
+const INTERVAL_SECONDS: u64 = 10;
 
 /// A namespace with the walk-through in it.
 pub struct Scene {
@@ -94,8 +96,17 @@ impl Scene {
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": self.namespace } }),
         )
         .map_err(|error| manifest(error.to_string()))?;
-        let objects: Vec<DynamicObject> =
+        let mut objects: Vec<DynamicObject> =
             serde_saphyr::from_multiple(WALKTHROUGH).map_err(|error| manifest(error.to_string()))?;
+        if self.kernel.is_some() {
+            let is_diagnosis = |object: &&mut DynamicObject| kind_of(object) == "ServiceDiagnosis";
+            for diagnosis in objects.iter_mut().filter(is_diagnosis) {
+                json_patch::merge(
+                    &mut diagnosis.data,
+                    &json!({ "spec": { "intervalSeconds": INTERVAL_SECONDS } }),
+                );
+            }
+        }
         for object in std::iter::once(&namespace).chain(&objects) {
             let target =
                 Target::of(object, &self.namespace).ok_or_else(|| manifest("unknown kind".to_owned()))?;
@@ -247,6 +258,7 @@ impl Scene {
     /// equal before a fault and after its undoing.
     pub async fn snapshot(&self) -> Result<BTreeMap<String, Value>, Error> {
         let kinds = [
+            "ConfigMap",
             "Deployment",
             "StatefulSet",
             "Service",
@@ -280,6 +292,10 @@ impl Scene {
         snapshot.insert(namespace.to_string(), content(&found));
         Ok(snapshot)
     }
+}
+
+fn kind_of(object: &DynamicObject) -> &str {
+    object.types.as_ref().map_or("", |types| types.kind.as_str())
 }
 
 /// Why a Deployment is not there yet.

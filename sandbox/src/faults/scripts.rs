@@ -9,6 +9,8 @@
 //! | `ENDPOINT_IPS`, `ENDPOINT_IP_1`, ... | the same without the port |
 //! | `POD_IPS`, `CLIENT_IPS` | IPv4 addresses of the Service's Pods and of the clients |
 //! | `NODE_IPS` | IPv4 addresses of all nodes |
+//! | `PID_OF_sandbox_1`, ... | a process in the namespace of a node, for `ip link ... netns` |
+//! | `DNS_ENDPOINT_IP` | IPv4 address of a server of cluster DNS |
 //! | `MODE`, `WIRING`, `IPTABLES` | `nftables`, ...; `bridge` or `ptp`; the iptables program of the mode |
 //! | `STATE` | a directory of the scene for what scripts have to remember |
 //! | `SANDBOX`, `SANDBOX_PID` | our program, and the process without which nothing of it has to run |
@@ -39,9 +41,8 @@ type Variables = Vec<(String, String)>;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OnNode {
-    /// Names of nodes; all of them by default.
-    #[serde(default)]
-    nodes: Vec<String>,
+    /// Which nodes.
+    nodes: Nodes,
     /// In every mode of kube-proxy.
     #[serde(default, rename = "do")]
     run: String,
@@ -52,6 +53,20 @@ pub struct OnNode {
     /// The way back.
     #[serde(default)]
     undo: String,
+}
+
+/// Names of nodes, or `all`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+enum Nodes {
+    Names(Vec<String>),
+    All(All),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum All {
+    All,
 }
 
 /// A script for the network namespaces of Pods.
@@ -152,15 +167,14 @@ impl Undo {
 pub(super) async fn on_nodes(scene: &Scene, step: &OnNode) -> Result<(), Error> {
     let kernel = kernel(scene)?;
     let surroundings = Surroundings::of(scene, kernel).await?;
-    if let Some(unknown) = step.nodes.iter().find(|name| kernel.node(name).is_none()) {
-        return Err(failed(unknown, "no such node"));
-    }
-    for node in kernel.nodes() {
-        if step.nodes.is_empty() || step.nodes.iter().any(|name| name == node.name()) {
-            let variables = surroundings.on_node(kernel, node.name(), &node.address().to_string());
-            let place = Place::Node(node.name().to_owned());
-            perform(scene, kernel, place, step.script(), variables).await?;
-        }
+    let names = match &step.nodes {
+        Nodes::Names(names) => names.clone(),
+        Nodes::All(All::All) => kernel.nodes().iter().map(|node| node.name().to_owned()).collect(),
+    };
+    for name in names {
+        let node = kernel.node(&name).ok_or_else(|| failed(&name, "no such node"))?;
+        let variables = surroundings.on_node(kernel, &name, &node.address().to_string());
+        perform(scene, kernel, Place::Node(name), step.script(), variables).await?;
     }
     Ok(())
 }
@@ -269,6 +283,21 @@ impl Surroundings {
             .map(|node| node.address().to_string())
             .collect();
         push(&mut common, "NODE_IPS", nodes.join(" "));
+        for node in kernel.nodes() {
+            let pid = node.netns_path();
+            let pid = pid.iter().nth(2).unwrap_or_default().to_string_lossy();
+            push(
+                &mut common,
+                &format!("PID_OF_{}", node.name().replace('-', "_")),
+                pid,
+            );
+        }
+        let servers = Api::<Pod>::namespaced(scene.client().clone(), "kube-system")
+            .list(&ListParams::default().labels("k8s-app=kube-dns"))
+            .await
+            .during("list", || "the Pods of cluster DNS".to_owned())?;
+        let server = servers.items.iter().find_map(address_of);
+        push(&mut common, "DNS_ENDPOINT_IP", server.unwrap_or_default());
         let data_path = kernel.data_path();
         push(&mut common, "MODE", data_path.proxy.to_string());
         let wiring = match data_path.wiring {
@@ -430,7 +459,7 @@ mod tests {
     #[test]
     fn a_mode_has_the_script_of_its_kin() {
         let step: OnNode = serde_json::from_value(json!({
-            "do": "any", "doByMode": { "nftables": "new", "nftables-old": "old" }, "undo": "back",
+            "nodes": "all", "do": "any", "doByMode": { "nftables": "new", "nftables-old": "old" }, "undo": "back",
         }))
         .unwrap();
         let script = step.script();

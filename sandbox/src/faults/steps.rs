@@ -55,6 +55,8 @@ pub enum Step {
         /// Which node.
         node: String,
     },
+    /// Waits until all Pods that carry a label are ready, and there are any.
+    AwaitPods(String),
     /// Waits until the rollouts of these Deployments are complete.
     AwaitRollout(Vec<String>),
     /// Lets time pass.
@@ -112,7 +114,8 @@ pub(super) async fn take(scene: &Scene, steps: &[Step]) -> Result<(), Error> {
                 namespace,
                 labels,
                 node,
-            } => wait_until_placed(scene, namespace.as_deref(), &labels, &node).await?,
+            } => wait_until_ready(scene, namespace.as_deref(), &labels, Some(&node)).await?,
+            Step::AwaitPods(labels) => wait_until_ready(scene, None, &labels, None).await?,
             Step::AwaitRollout(names) => {
                 for name in names {
                     scene
@@ -194,14 +197,15 @@ async fn edit_pods(
     Ok(())
 }
 
-async fn wait_until_placed(
+async fn wait_until_ready(
     scene: &Scene,
     namespace: Option<&str>,
     labels: &str,
-    node: &str,
+    node: Option<&str>,
 ) -> Result<(), Error> {
     let namespace = namespace.unwrap_or(scene.namespace());
-    let what = format!("having the Pods {labels} of {namespace} on {node}");
+    let place = node.map(|node| format!(" on {node}")).unwrap_or_default();
+    let what = format!("having the Pods {labels} of {namespace} ready{place}");
     let api = Api::<Pod>::namespaced(scene.client().clone(), namespace);
     scene
         .wait(&what, async || {
@@ -214,7 +218,8 @@ async fn wait_until_placed(
                     .status
                     .as_ref()
                     .and_then(|status| status.conditions.as_deref());
-                pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
+                let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+                (node.is_none() || on == node)
                     && conditions
                         .unwrap_or_default()
                         .iter()

@@ -26,6 +26,8 @@ pub struct PodSetup {
     pub host_network: bool,
     /// Its resolv.conf.
     pub resolv_conf: String,
+    /// Environment of its containers.
+    pub environment: Vec<(String, String)>,
     /// What its process does.
     pub role: Role,
 }
@@ -96,6 +98,7 @@ impl Pods {
             let mut command = node.namespace().command(&self.program.to_string_lossy());
             let mut process = command
                 .args(&arguments)
+                .envs(setup.environment.iter().cloned())
                 .stdin(std::process::Stdio::piped())
                 .process_group(0)
                 .spawn()
@@ -111,7 +114,11 @@ impl Pods {
             (None, Some(process))
         } else {
             let mut command = Command::new("unshare");
-            command.args(["--net", "--"]).arg(&self.program).args(&arguments);
+            command
+                .args(["--net", "--"])
+                .arg(&self.program)
+                .args(&arguments)
+                .envs(setup.environment.iter().cloned());
             let place = format!("Pod {}", setup.name);
             let mut namespace = Namespace::held_by(command, &place, &self.directory).await?;
             self.cgroups.join(&setup.uid, namespace.pid())?;
