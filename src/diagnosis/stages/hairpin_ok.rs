@@ -53,7 +53,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .copied()
         .filter(|(_, h)| is_of_today(facts, &paths, h))
         .collect();
-    looks.sort_by(|a, b| (a.0.node, &a.1.pod).cmp(&(b.0.node, &b.1.pod)));
+    looks.sort_by_cached_key(|(report, h)| (report.node, h.pod.clone(), format!("{h:?}")));
     let faults: Vec<(Reason, Look)> = looks
         .iter()
         .filter_map(|look| Some((fault(look.1)?, *look)))
