@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Facts,
     clients::{Clients, Role},
-    stages,
+    stages, vantage,
 };
 use crate::{
     api::{DiagnosisRef, NodeProbeSpec, ProbePod, ServiceRef},
@@ -109,7 +109,7 @@ fn chosen_clients(facts: &Facts) -> Vec<&Pod> {
 }
 
 /// First one Pod of each node, then the second of each, up to the number asked for; nodes whose agents
-/// are alive come first, and where it makes no difference those that were chosen before.
+/// are alive come before all, and where it makes no difference those that were chosen before.
 fn spread<'a>(facts: &Facts, pods: Vec<&'a Pod>) -> Vec<&'a Pod> {
     let most = usize::try_from(facts.spec.clients.max_pods).unwrap_or(1);
     let known: BTreeSet<&str> = facts
@@ -137,8 +137,8 @@ fn spread<'a>(facts: &Facts, pods: Vec<&'a Pod>) -> Vec<&'a Pod> {
     ranked.sort_by_key(|(nth, pod)| {
         let node = pod.spec.node_name.as_deref().unwrap_or_default();
         (
-            *nth,
             !is_alive(facts, node),
+            *nth,
             !is_known(pod),
             pod.name().to_owned(),
         )
@@ -148,7 +148,7 @@ fn spread<'a>(facts: &Facts, pods: Vec<&'a Pod>) -> Vec<&'a Pod> {
 
 fn is_alive(facts: &Facts, node: &str) -> bool {
     let report = facts.nodes.iter().find(|n| n.name == node);
-    report.is_some_and(|n| n.alive_until.is_some_and(|until| until > facts.now))
+    report.is_some_and(|n| vantage::is_alive(facts, n.alive_until))
 }
 
 /// The Pods behind the Service's endpoints, by name.
@@ -184,7 +184,12 @@ fn chosen_nodes<'a>(facts: &'a Facts, clients: &[&'a Pod], endpoints: &[&'a Pod]
     let mut with_endpoints: Vec<&str> = with_endpoints.into_iter().collect();
     with_endpoints.sort_by_key(|n| (!is_alive(facts, n), !was_asked(facts, n), *n));
     chosen.extend(with_endpoints.into_iter().take(NODES_WITH_ENDPOINTS));
-    let others: Vec<&str> = eligible.iter().copied().filter(|n| !chosen.contains(n)).collect();
+    // Further nodes are a sample: one whose agent is silent would only leave the question open.
+    let others: Vec<&str> = eligible
+        .iter()
+        .copied()
+        .filter(|n| !chosen.contains(n) && is_alive(facts, n))
+        .collect();
     let (failing, rest): (Vec<&str>, Vec<&str>) = others.into_iter().partition(|n| failed(facts, n));
     let most = usize::try_from(facts.spec.nodes.max_nodes).unwrap_or_default();
     let start = usize::try_from(facts.now.as_second() / ROTATION_SECONDS).unwrap_or_default() * most;

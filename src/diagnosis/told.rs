@@ -54,32 +54,38 @@ pub(super) fn endpoint(failed: &Failed<'_>) -> String {
     }
 }
 
-/// `10.244.2.6:9376 (Pod a on node n2) from node n1: connection timed out`, of each endpoint once.
+/// `10.244.2.6:9376 (Pod a on node n2): connection timed out, dialled from node n1`.
 pub(super) fn endpoints(failures: &[&Failed<'_>]) -> String {
-    let mut seen = BTreeSet::new();
-    let each: Vec<String> = failures
-        .iter()
-        .filter(|f| seen.insert(f.dial.endpoint.as_deref()))
-        .map(|f| format!("{} from {}: {}", endpoint(f), whom(f), answer(f.dial)))
-        .collect();
-    words::list(&each)
+    let targets: BTreeSet<String> = failures.iter().map(|f| endpoint(f)).collect();
+    dialled(&targets, failures)
 }
 
-/// `10.96.1.175:80 from Pod shop/client on node n1: connection timed out`, of each origin once.
+/// `10.96.1.175:80: connection timed out, dialled from Pod shop/client on node n1`; with the endpoints
+/// that the dials were sent to, where they are known.
 pub(super) fn ways(failures: &[&Failed<'_>]) -> String {
-    let mut seen = BTreeSet::new();
-    let each: Vec<String> = failures
+    let targets: BTreeSet<String> = failures
         .iter()
-        .filter(|f| seen.insert((f.node, f.dial.from.as_deref(), &f.dial.target)))
-        .map(|f| {
-            let through = match f.endpoint {
-                Some(_) => format!(" to endpoint {}", endpoint(f)),
-                None => String::new(),
-            };
-            format!("{}{through} from {}: {}", f.dial.target, whom(f), answer(f.dial))
+        .map(|f| match f.endpoint {
+            Some(_) => format!("{} to endpoint {}", f.dial.target, endpoint(f)),
+            None => f.dial.target.clone(),
         })
         .collect();
-    words::list(&each)
+    dialled(&targets, failures)
+}
+
+fn dialled(targets: &BTreeSet<String>, failures: &[&Failed<'_>]) -> String {
+    let list = |items: &BTreeSet<String>| {
+        let items: Vec<&String> = items.iter().collect();
+        words::list(&items)
+    };
+    let answers: BTreeSet<String> = failures.iter().map(|f| answer(f.dial)).collect();
+    let origins: BTreeSet<String> = failures.iter().map(|f| whom(f)).collect();
+    format!(
+        "{}: {}, dialled from {}",
+        list(targets),
+        list(&answers),
+        list(&origins)
+    )
 }
 
 /// A Service port as its Service describes it.

@@ -6,11 +6,16 @@ use jiff::SignedDuration;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 use svcdiag::{
-    diagnosis::{Facts, Verdict, diagnose},
+    api::{
+        Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, GapKind, Hairpin, KubeProxy,
+        ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
+        RuleGap, Rules, StaleConnection,
+    },
+    diagnosis::{Facts, NodeReport, ProbeReport, Verdict, diagnose},
     objects::{EndpointSlice, NetworkPolicy, Pod, Service},
 };
 
-use crate::walkthrough::*;
+use crate::{agents::agent, walkthrough::*};
 
 /// Strings that mean something somewhere, and some that mean nothing.
 fn word() -> impl Strategy<Value = String> {
@@ -207,6 +212,289 @@ fn network_policy() -> impl Strategy<Value = NetworkPolicy> {
     })
 }
 
+/// A value of one of our enums.
+fn one_of<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = T> {
+    select(all)
+}
+
+fn key() -> impl Strategy<Value = String> {
+    select(vec![
+        "shop/client",
+        "shop/hostnames-632524106-bbpiw",
+        "shop/",
+        "nonsense",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn socket() -> impl Strategy<Value = String> {
+    select(vec![
+        "10.244.1.5:9376",
+        "10.244.2.6:9376",
+        "10.244.9.9:1",
+        "10.96.1.175:80",
+        "10.96.1.175:80/TCP",
+        "node port 80/TCP",
+        "[fd00::1]:80",
+        "",
+        "x:y",
+    ])
+    .prop_map(str::to_owned)
+}
+
+fn port_name() -> impl Strategy<Value = String> {
+    select(vec!["80/TCP", "80/UDP", "53/UDP", "", "/"]).prop_map(str::to_owned)
+}
+
+fn dial_count() -> impl Strategy<Value = DialCount> {
+    (
+        option::of(key()),
+        one_of(DialPath::ALL),
+        port_name(),
+        option::of(any::<bool>()),
+        0_u32..4,
+        select(vec![0, 1, 3, u32::MAX]),
+    )
+        .prop_map(|(from, path, port, same_node, made, failed)| DialCount {
+            from,
+            path,
+            port,
+            family: "IPv4".into(),
+            same_node,
+            made,
+            failed,
+        })
+}
+
+fn dial_failure() -> impl Strategy<Value = DialFailure> {
+    let more = (
+        option::of(socket()),
+        option::of(any::<bool>()),
+        any::<bool>(),
+        option::of(word()),
+    );
+    (
+        option::of(key()),
+        one_of(DialPath::ALL),
+        port_name(),
+        socket(),
+        one_of(Answer::ALL),
+        more,
+    )
+        .prop_map(
+            |(from, path, port, target, answer, (endpoint, same_node, same_bridge, detail))| DialFailure {
+                from,
+                path,
+                port,
+                target,
+                endpoint,
+                same_node,
+                same_bridge,
+                answer,
+                detail,
+            },
+        )
+}
+
+fn resolver() -> impl Strategy<Value = Resolver> {
+    let name = select(vec![
+        "hostnames",
+        "hostnames.shop",
+        "hostnames.shop.svc.cluster.local",
+        "kubernetes.default",
+        "",
+    ]);
+    let lookup = (
+        name,
+        one_of(LookupResult::ALL),
+        vec(address(), 0..3),
+        select(vec![0, 30, u32::MAX]),
+    )
+        .prop_map(|(name, result, addresses, ttl_seconds)| Lookup {
+            name: name.into(),
+            result,
+            addresses,
+            ttl_seconds,
+        });
+    let search = vec(
+        select(vec!["shop.svc.cluster.local", "svc.cluster.local", "."]).prop_map(str::to_owned),
+        0..3,
+    );
+    (
+        key(),
+        vec(address(), 0..2),
+        search,
+        0_u8..8,
+        one_of(CLibrary::ALL),
+        any::<bool>(),
+        vec(lookup, 0..5),
+    )
+        .prop_map(
+            |(pod, servers, search, ndots, c_library, uses_short_name, lookups)| Resolver {
+                pod,
+                servers,
+                search,
+                ndots,
+                c_library,
+                uses_short_name,
+                lookups,
+            },
+        )
+}
+
+fn dns_server() -> impl Strategy<Value = DnsServer> {
+    (
+        option::of(key()),
+        address(),
+        any::<bool>(),
+        one_of(LookupResult::ALL),
+        one_of(LookupResult::ALL),
+    )
+        .prop_map(|(from, server, endpoint, control, result)| DnsServer {
+            from,
+            server,
+            endpoint,
+            control,
+            result,
+        })
+}
+
+fn kube_proxy() -> impl Strategy<Value = KubeProxy> {
+    let words = (
+        option::of(select(vec!["iptables", "ipvs", ""])),
+        option::of(Just("kube-proxy")),
+        option::of(Just("cilium")),
+    );
+    (
+        words,
+        one_of(PortState::ALL),
+        one_of(PortState::ALL),
+        any::<(bool, bool, bool)>(),
+    )
+        .prop_map(
+            |(
+                (mode, process, replacement),
+                livez,
+                metrics,
+                (processes_unread, not_syncing, api_unreachable),
+            )| KubeProxy {
+                mode: mode.map(Into::into),
+                process: process.map(Into::into),
+                replacement: replacement.map(Into::into),
+                processes_unread,
+                livez,
+                metrics,
+                not_syncing,
+                api_unreachable,
+            },
+        )
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    let gap = (one_of(GapKind::ALL), socket(), option::of(socket()), word()).prop_map(
+        |(kind, destination, endpoint, detail)| RuleGap {
+            kind,
+            destination,
+            endpoint,
+            detail,
+        },
+    );
+    (
+        select(vec!["nftables", "iptables", "iptables-legacy"]),
+        0_u32..3,
+        vec(gap, 0..3),
+        option::of(select(vec!["iptables-legacy", "nftables"])),
+    )
+        .prop_map(|(layout, compared, gaps, conflict)| Rules {
+            layout: layout.into(),
+            compared,
+            gaps,
+            conflict: conflict.map(Into::into),
+        })
+}
+
+fn hairpin() -> impl Strategy<Value = Hairpin> {
+    let answer = option::of(one_of(Answer::ALL));
+    (
+        key(),
+        socket(),
+        answer,
+        option::of(any::<bool>()),
+        option::of(any::<bool>()),
+    )
+        .prop_map(|(pod, target, answer, hairpin_mode, masqueraded)| Hairpin {
+            pod,
+            target,
+            answer,
+            bridge_port: None,
+            hairpin_mode,
+            masqueraded,
+        })
+}
+
+fn settings() -> impl Strategy<Value = NodeSettings> {
+    vec(option::of(any::<bool>()), 6).prop_map(|s| NodeSettings {
+        ipv4_forwarding: s[0],
+        ipv6_forwarding: s[1],
+        bridge_netfilter: s[2],
+        forward_drops: s[3],
+        conntrack_full: s[4],
+        reverse_path_drops: s[5],
+    })
+}
+
+prop_compose! {
+    fn node_facts()(
+        dials in vec(dial_count(), 0..6),
+        failures in vec(dial_failure(), 0..6),
+        listeners in vec((key(), address(), vec((select(vec!["TCP", "UDP", "?"]), address(), select(vec![0, 80, 9376])), 0..3)), 0..3),
+        resolvers in vec(resolver(), 0..3),
+        dns_servers in vec(dns_server(), 0..4),
+        kube_proxy in option::of(kube_proxy()),
+        rules in option::of(rules()),
+        hairpins in vec(hairpin(), 0..3),
+        intercepted in vec(key(), 0..2),
+        stale in vec((socket(), socket(), socket()), 0..2),
+        settings in settings(),
+        problems in vec(word(), 0..2),
+    ) -> NodeFacts {
+        NodeFacts {
+            probes_made: 1,
+            probes_failed: 0,
+            slices: Vec::new(),
+            dials, failures, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
+            listeners: listeners.into_iter().map(|(pod, ip, sockets)| PodListeners {
+                pod,
+                ips: vec![ip],
+                sockets: sockets.into_iter().map(|(protocol, address, port)| ListeningSocket { protocol: protocol.into(), address, port }).collect(),
+            }).collect(),
+            stale_connections: stale.into_iter().map(|(destination, endpoint, source)| StaleConnection { destination, endpoint, source }).collect(),
+        }
+    }
+}
+
+/// A node with an agent in any state: dead or alive, asked or not, with an answer or not.
+fn node_report(name: &'static str) -> impl Strategy<Value = NodeReport> {
+    let seen = option::of((any::<bool>(), option::of(node_facts())));
+    (option::of(-50_i64..500), seen).prop_map(move |(alive, seen)| NodeReport {
+        alive_until: alive.map(|s| now() + SignedDuration::from_secs(s)),
+        probe: seen.map(|(is_current, facts)| ProbeReport {
+            asked: object(json!({ "nodeName": name, "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "hostnames",
+                "intervalSeconds": 60, "fromNode": true })),
+            is_current,
+            facts: facts.map(Arc::new),
+        }),
+        ..agent(name)
+    })
+}
+
+prop_compose! {
+    /// Agents of up to three nodes.
+    fn agents()(n1 in option::of(node_report("n1")), n2 in option::of(node_report("n2")), n3 in option::of(node_report("n3"))) -> Vec<NodeReport> {
+        [n1, n2, n3].into_iter().flatten().collect()
+    }
+}
+
 prop_compose! {
     /// Facts of all sorts, near enough to the walk-through that the stages have something to judge.
     fn facts()(
@@ -220,8 +508,10 @@ prop_compose! {
         clients in option::of(selector()),
         names in vec(word(), 0..3),
         not_ready in option::of(time()),
+        nodes in agents(),
     ) -> Facts {
         let mut facts = healthy();
+        facts.nodes = nodes;
         facts.pods.extend(pods.into_iter().map(Arc::new));
         facts.slices.extend(slices.into_iter().map(Arc::new));
         facts.policies = policies.into_iter().map(Arc::new).collect();
@@ -247,6 +537,29 @@ fn shuffled(mut facts: Facts) -> Facts {
     facts.namesakes.reverse();
     facts.spec.ports.reverse();
     facts.cluster_dns.as_mut().unwrap().pods.reverse();
+    facts.nodes.reverse();
+    for node in &mut facts.nodes {
+        let Some(seen) = node
+            .probe
+            .as_mut()
+            .and_then(|p| p.facts.as_mut())
+            .map(Arc::make_mut)
+        else {
+            continue;
+        };
+        seen.dials.reverse();
+        seen.failures.reverse();
+        seen.listeners.reverse();
+        seen.resolvers.reverse();
+        seen.dns_servers.reverse();
+        seen.hairpins.reverse();
+        seen.intercepted.reverse();
+        seen.stale_connections.reverse();
+        seen.problems.reverse();
+        if let Some(rules) = &mut seen.rules {
+            rules.gaps.reverse();
+        }
+    }
     let mid = facts.pods.len() / 2;
     facts.pods.rotate_left(mid);
     facts
@@ -281,6 +594,15 @@ proptest! {
         let read: Facts = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(&diagnose(&facts), &diagnose(&read));
         prop_assert_eq!(facts, read);
+    }
+
+    #[test]
+    fn plans_are_bounded(facts in facts()) {
+        let diagnosis = crate::agents::diagnosis_ref();
+        let asked = svcdiag::diagnosis::plan(&facts, &diagnosis);
+        prop_assert!(asked.len() <= facts.nodes.len());
+        prop_assert!(asked.values().map(|s| s.clients.len()).sum::<usize>() <= 10);
+        prop_assert!(asked.values().all(|s| s.endpoints.len() <= 50));
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub fn report(diagnosis: &Diagnosis) -> String {
     for (condition, f) in &diagnosis.stages {
         lines.push(format!("{condition} {} {}: {}", f.status(), f.reason, f.message));
     }
-    for o in &diagnosis.observations {
+    // Failures come first; the rest is much the same everywhere.
+    for o in diagnosis.observations.iter().take(4) {
         lines.push(format!(
             "saw {:?} {:?}: {} {:?}",
             o.pod, o.target, o.result, o.detail

@@ -15,6 +15,9 @@ use crate::{
     objects::{Object, Pod},
 };
 
+/// What came of asking one server: on which node, and what it answered.
+type Looks<'a> = Vec<(&'a str, &'a DnsServer)>;
+
 /// Whether a server said something, be it that there is no such name.
 fn answers(server: &DnsServer) -> bool {
     matches!(server.control, LookupResult::Found | LookupResult::NotFound)
@@ -75,7 +78,7 @@ pub(super) fn knows(report: &Report<'_>, pod: &str) -> bool {
 /// Servers that nobody got an answer from, beside others that answer the same client: so a policy that
 /// keeps a client from all of them is not mistaken for a fault.
 pub(super) fn some_fail(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
-    let mut asked: BTreeMap<(&str, bool), Vec<(&str, &DnsServer)>> = BTreeMap::new();
+    let mut asked: BTreeMap<(&str, bool), Looks<'_>> = BTreeMap::new();
     for report in &vantage.reports {
         for server in report.facts.dns_servers.iter().filter(|s| s.from.is_some()) {
             asked
@@ -93,7 +96,7 @@ pub(super) fn some_fail(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding>
                     .any(|(n, s)| n == node && s.from == silent.from && answers(s))
         })
     };
-    let failing: Vec<(&str, bool, &Vec<(&str, &DnsServer)>)> = asked
+    let failing: Vec<(&str, bool, &Looks<'_>)> = asked
         .iter()
         .filter(|((address, endpoint), looks)| {
             is_of_today(facts, address, *endpoint)

@@ -46,7 +46,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return Finding::not_applicable("There is no Service.");
     };
     if !paths.has_ports_to_dial() {
-        return Finding::not_applicable("No port of the Service can be dialled (SCTP).");
+        return Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP).");
     }
     let dials = paths.dials(Way::Direct);
     if let Some(fault) = fault(facts, &paths, &dials) {
@@ -219,13 +219,9 @@ fn told(facts: &Facts, paths: &Paths<'_>, reason: Reason, cases: &[&Case<'_, '_>
     let number = first.endpoint.map_or(0, |e| e.port());
     let wanted = format!("{number}/{}", listening::protocol(first));
     let pods = told::pods(&failures);
-    let who = match pods.as_slice() {
-        [one] => format!("Pod {one}"),
-        several => format!(
-            "{} ({})",
-            words::count(several.len(), "Pod"),
-            words::list(several)
-        ),
+    let (who, listen) = match pods.as_slice() {
+        [one] => (format!("Pod {one}"), "listens"),
+        several => (words::count(several.len(), "Pod"), "listen"),
     };
     let port = told::port(paths, &first.dial.port);
     let endpoints = told::endpoints(&failures);
@@ -242,7 +238,7 @@ fn told(facts: &Facts, paths: &Paths<'_>, reason: Reason, cases: &[&Case<'_, '_>
         ),
         Reason::ListensOnLoopbackOnly => (
             format!(
-                "{who} listens on port {wanted} at {} only, where nobody else reaches it: {endpoints}.",
+                "{who} {listen} on port {wanted} at {} only, where nobody else reaches it: {endpoints}.",
                 words::list(&listening::addresses(paths, &failures))
             ),
             format!(
@@ -252,7 +248,7 @@ fn told(facts: &Facts, paths: &Paths<'_>, reason: Reason, cases: &[&Case<'_, '_>
         ),
         Reason::WrongFamilyListening => (
             format!(
-                "{who} listens on port {wanted} at {} only, which is the other IP family than the Service's: {endpoints}.",
+                "{who} {listen} on port {wanted} at {} only, which is the other IP family than the Service's: {endpoints}.",
                 words::list(&listening::addresses(paths, &failures))
             ),
             format!(

@@ -96,10 +96,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if works > 0 {
         return Finding::yes(
             Reason::HairpinWorks,
-            format!(
-                "{} reached itself through the Service.",
-                words::count(works, "Pod")
-            ),
+            match works {
+                1 => "1 Pod reached itself through the Service.".to_owned(),
+                _ => format!("{works} Pods reached themselves through the Service."),
+            },
         );
     }
     let is_configured = |h: &Hairpin| h.masqueraded == Some(true) && h.hairpin_mode != Some(false);

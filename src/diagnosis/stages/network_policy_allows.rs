@@ -86,7 +86,12 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     let has = |wanted: fn(&PortVerdict) -> bool| verdicts.iter().any(|(_, v)| wanted(v));
     let is_undecided = has(|v| matches!(v, PortVerdict::Undecided));
-    let probed = policy_probes::to_the_service(facts, &vantage, &[]);
+    let is_for_others =
+        !verdicts.is_empty() && verdicts.iter().all(|(_, v)| matches!(v, PortVerdict::ForOthers));
+    let probed = match policy_probes::to_the_service(facts, &vantage, &[]) {
+        Probed::Pending(pending) if is_undecided => return pending,
+        probed => probed,
+    };
     let finding = if is_undecided && matches!(probed, Probed::Passes) {
         Finding::yes(
             Reason::Allowed,
@@ -95,12 +100,28 @@ pub(super) fn judge(facts: &Facts) -> Finding {
                 words::list(&scene.policy_names())
             ),
         )
+    } else if is_undecided && matches!(probed, Probed::Fails) {
+        Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "A rule of {} admits a block of addresses (ipBlock) or a Namespace whose labels are not known; the clients' dials fail, which may be what the policies ask for.",
+                words::list(&scene.policy_names())
+            ),
+        )
     } else if is_undecided {
         Finding::unknown(
             Reason::NoVantagePoint,
             "A rule admits a block of addresses (ipBlock) or a Namespace whose labels are not known; whether that holds for the clients' Pods, only a probe can tell.",
         )
-    } else if !verdicts.is_empty() && verdicts.iter().all(|(_, v)| matches!(v, PortVerdict::ForOthers)) {
+    } else if is_for_others && matches!(probed, Probed::Passes) {
+        Finding::yes(
+            Reason::DeniedButNotEnforced,
+            format!(
+                "The policies {} admit others than the Pods that tried, and these get through all the same: the network plugin does not enforce the policies.",
+                words::list(&scene.policy_names())
+            ),
+        )
+    } else if is_for_others {
         Finding::unknown(
             Reason::NoClientPods,
             format!(

@@ -47,7 +47,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return Finding::not_applicable("There is no Service.");
     };
     if !paths.has_ports_to_dial() {
-        return Finding::not_applicable("No port of the Service can be dialled (SCTP).");
+        return Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP).");
     }
     let dials = paths.dials(Way::FromNodes);
     // That an answer is an odd one is no matter of the way it took.

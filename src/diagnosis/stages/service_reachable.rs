@@ -39,7 +39,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return Finding::not_applicable("There is no Service.");
     };
     if !paths.has_ports_to_dial() {
-        return Finding::not_applicable("No port of the Service can be dialled (SCTP).");
+        return Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP).");
     }
     let dials = paths.dials(Way::FromClients);
     let direct = paths.dials(Way::Direct);
