@@ -352,7 +352,9 @@ impl Stage {
         if problems.is_empty() {
             return Ok(());
         }
-        Err(format!("{what}: {}", problems.join("; ")))
+        let problem = format!("{what}: {}", problems.join("; "));
+        println!("{problem}");
+        Err(problem)
     }
 }
 
@@ -386,12 +388,7 @@ async fn every_fault_comes_and_goes(mode: ProxyMode, wiring: Wiring) {
                 played += 1;
             }
         }
-        println!(
-            "{mode} {} {:.1} s, {} problems",
-            fault.id,
-            start.elapsed().as_secs_f32(),
-            problems.len()
-        );
+        println!("{mode} {} {:.1} s", fault.id, start.elapsed().as_secs_f32());
     }
     stage.cluster.stop().await;
     println!("{mode}: {played} faults and twins came and went");
