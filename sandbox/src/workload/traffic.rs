@@ -17,6 +17,8 @@ const TOP_UP_EVERY: Duration = Duration::from_millis(10);
 const SEND_EVERY: Duration = Duration::from_millis(500);
 /// Entries in one message to the kernel, which takes 64 KiB.
 const BATCH: u64 = 256;
+/// Others may end as quickly as ours are put in, but not for long.
+const MOST_IN_VAIN: u32 = 10_000;
 /// Nobody's addresses (RFC 2544).
 const SOURCE: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const FIRST_DESTINATION: u32 = 0xc613_0000;
@@ -34,10 +36,23 @@ pub(super) fn fill(percent: u64, process: Option<u32>) -> io::Result<()> {
     let netlink = Netlink::open()?;
     let mut next = 0;
     loop {
-        while number("nf_conntrack_count")? < wanted {
-            let missing = wanted - number("nf_conntrack_count")?;
-            netlink.insert(next..next + missing.min(BATCH))?;
-            next += missing.min(BATCH);
+        let mut in_vain = 0;
+        loop {
+            let count = number("nf_conntrack_count")?;
+            if count >= wanted {
+                break;
+            }
+            let some = (wanted - count).min(BATCH);
+            netlink.insert(next..next + some)?;
+            next += some;
+            in_vain = if number("nf_conntrack_count")? > count {
+                0
+            } else {
+                in_vain + 1
+            };
+            if in_vain > MOST_IN_VAIN {
+                return Err(io::Error::other("the kernel takes no tracked connections"));
+            }
         }
         if !process.is_some_and(runs) {
             return Ok(());
