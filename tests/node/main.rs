@@ -13,3 +13,4 @@ mod dials;
 mod environment;
 mod namespace;
 mod rendered;
+mod traffic;

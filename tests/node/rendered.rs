@@ -40,7 +40,7 @@ fn capture(name: &str, node: &'static str, mode: ProxyMode) -> Capture {
 }
 
 /// What kube-proxy watched when rules were captured.
-fn cluster(capture: &str) -> Cluster {
+pub fn cluster(capture: &str) -> Cluster {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/captures")
         .join(capture)
@@ -58,7 +58,7 @@ fn cluster(capture: &str) -> Cluster {
     }
 }
 
-fn node(name: &str) -> NodeView {
+pub fn node(name: &str) -> NodeView {
     let number = name.strip_prefix("lab-").unwrap();
     NodeView {
         name: name.into(),
@@ -76,7 +76,7 @@ fn node(name: &str) -> NodeView {
 }
 
 /// Runs scripts in the namespace of the calling thread.
-fn apply(scripts: &[Script]) {
+pub fn apply(scripts: &[Script]) {
     for script in scripts {
         let mut command = vec![script.program];
         command.extend(script.args.iter().map(String::as_str));
@@ -360,6 +360,40 @@ fn write_rules_of_others(mode: ProxyMode) {
              nft add rule ip others forward ip saddr 192.0.2.0/24 drop"),
         ProxyMode::Iptables => feed(&["iptables-nft-restore"], kubelet),
         ProxyMode::IptablesLegacy => feed(&["iptables-legacy-restore"], kubelet),
+    }
+}
+
+#[test]
+fn rules_of_ipv6_go_with_the_last_service_that_has_it() {
+    let before = cluster("nftables");
+    let mut after = before.clone();
+    let is_only_v4 = |ips: &Vec<String>| !ips.iter().any(|ip| ip.contains(':'));
+    after.services.retain(|s| {
+        s.spec
+            .as_ref()
+            .unwrap()
+            .cluster_ips
+            .as_ref()
+            .is_none_or(is_only_v4)
+    });
+    let mut view = node("lab-1");
+    view.ips.retain(std::net::IpAddr::is_ipv4);
+    for mode in ProxyMode::ALL {
+        let [fresh, replaced] = [vec![&after], vec![&before, &after]].map(|syncs| {
+            in_new_namespace(|| {
+                for cluster in syncs {
+                    apply(&rules(mode, cluster, &view));
+                }
+                listing(mode)
+            })
+        });
+        // iptables has no way to remove base chains: those of IPv6 stay, empty.
+        let rules = |listing: Listing| -> Listing {
+            let all = listing.into_iter();
+            all.filter(|(name, rules)| !rules.is_empty() || name.contains("KUBE-"))
+                .collect()
+        };
+        assert_same(&mode.to_string(), &rules(replaced), &rules(fresh));
     }
 }
 

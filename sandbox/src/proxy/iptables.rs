@@ -67,24 +67,29 @@ const JUMPS: [(&str, &str, &str, &str, &str); 12] = {
     ]
 };
 
-/// What makes kube-proxy's chains the wanted ones.
+/// Wanted rules where none are wanted.
+const NOTHING: &str = "*mangle\nCOMMIT\n*filter\nCOMMIT\n*nat\nCOMMIT\n";
+
+/// What makes kube-proxy's chains the wanted ones; a family without ports has none.
 pub(super) fn sync(
     backend: Backend,
-    families: &[(IpFamily, Vec<ServicePort>)],
+    families: &[(IpFamily, Option<Vec<ServicePort>>)],
     node: &NodeView,
 ) -> Vec<Script> {
     families
         .iter()
-        .map(|(family, ports)| script(backend, *family, &Writer::of(*family, ports, node).render(ports)))
+        .map(|(family, ports)| match ports {
+            Some(ports) => script(backend, *family, &Writer::of(*family, ports, node).render(ports)),
+            None => script(backend, *family, NOTHING),
+        })
         .collect()
 }
 
 /// What removes kube-proxy's chains.
 pub(super) fn cleanup(backend: Backend) -> Vec<Script> {
-    let nothing = "*mangle\nCOMMIT\n*filter\nCOMMIT\n*nat\nCOMMIT\n";
     IpFamily::ALL
         .into_iter()
-        .map(|family| script(backend, family, nothing))
+        .map(|family| script(backend, family, NOTHING))
         .collect()
 }
 

@@ -199,28 +199,21 @@ impl IpFamily {
     }
 }
 
-/// Families that are in use: IPv6 only where the node or a Service has it.
-fn families(cluster: &Cluster, node: &NodeView) -> Vec<IpFamily> {
-    let has_v6 = node.ips.iter().any(IpAddr::is_ipv6)
-        || cluster
-            .services
-            .iter()
-            .flat_map(select::cluster_ips)
-            .any(|ip| ip.is_ipv6());
-    IpFamily::ALL
-        .into_iter()
-        .filter(|family| *family == IpFamily::V4 || has_v6)
-        .collect()
+/// Whether a family is in use: IPv6 only where the node or a Service has it.
+fn is_used(family: IpFamily, cluster: &Cluster, node: &NodeView) -> bool {
+    let mut service_ips = cluster.services.iter().flat_map(select::cluster_ips);
+    family == IpFamily::V4 || node.ips.iter().any(IpAddr::is_ipv6) || service_ips.any(|ip| ip.is_ipv6())
 }
 
 /// What makes the node's rules those that kube-proxy would write now, whatever it wrote before in this
 /// mode. Rules of others are left alone.
 #[must_use]
 pub fn rules(mode: ProxyMode, cluster: &Cluster, node: &NodeView) -> Vec<Script> {
-    let families: Vec<_> = families(cluster, node)
-        .into_iter()
-        .map(|family| (family, select::ports(cluster, node, family)))
-        .collect();
+    // What was written for a family goes when nobody uses it any longer.
+    let families = IpFamily::ALL.map(|family| {
+        let ports = is_used(family, cluster, node).then(|| select::ports(cluster, node, family));
+        (family, ports)
+    });
     match mode {
         ProxyMode::Nftables => vec![nftables::sync(nftables::Layout::Maps, &families, node)],
         ProxyMode::NftablesOld => vec![nftables::sync(nftables::Layout::Chains, &families, node)],

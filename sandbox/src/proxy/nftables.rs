@@ -24,12 +24,18 @@ pub(super) enum Layout {
 /// The mark of packets that are to be masqueraded, as nft writes it.
 const MASQUERADE_MARK: &str = "0x00004000";
 
-/// What replaces kube-proxy's tables.
-pub(super) fn sync(layout: Layout, families: &[(IpFamily, Vec<ServicePort>)], node: &NodeView) -> Script {
+/// What replaces kube-proxy's tables; a family without ports has none.
+pub(super) fn sync(
+    layout: Layout,
+    families: &[(IpFamily, Option<Vec<ServicePort>>)],
+    node: &NodeView,
+) -> Script {
     let mut text = String::new();
     for (family, ports) in families {
         text += &removal(*family);
-        text += &Table::of(layout, *family, node).render(ports);
+        if let Some(ports) = ports {
+            text += &Table::of(layout, *family, node).render(ports);
+        }
     }
     script(text)
 }

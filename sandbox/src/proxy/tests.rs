@@ -108,14 +108,20 @@ fn both_backends_get_the_same_rules() {
 }
 
 #[test]
-fn ipv6_is_left_alone_where_nobody_has_it() {
+fn ipv6_is_cleared_where_nobody_has_it() {
     let mut cluster = cluster(json!({}), json!([]), json!([]));
-    assert!(!text(ProxyMode::Nftables, &cluster).contains("ip6"));
-    assert_eq!(rules(ProxyMode::Iptables, &cluster, &node()).len(), 1);
+    let nothing = "add table ip6 kube-proxy\ndelete table ip6 kube-proxy\n";
+    assert!(text(ProxyMode::Nftables, &cluster).ends_with(nothing));
+    let mode = ProxyMode::Iptables;
+    assert_eq!(rules(mode, &cluster, &node())[1], cleanup(mode)[1]);
     let spec = cluster.services[0].spec.as_mut().unwrap();
     spec.cluster_ips = Some(vec!["10.96.1.1".into(), "fd00:96::1".into()]);
     assert!(text(ProxyMode::Nftables, &cluster).contains("fd00:96::1 . tcp . 80"));
-    assert_eq!(rules(ProxyMode::Iptables, &cluster, &node()).len(), 2);
+    assert!(
+        rules(mode, &cluster, &node())[1]
+            .stdin
+            .contains("-d fd00:96::1/128")
+    );
 }
 
 #[test]

@@ -1,0 +1,224 @@
+//! Every row and every twin, in every mode that it asks for.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use svcdiag_sandbox::{
+    error::chain,
+    faults::{Fault, Twin, Verdict, data_path_catalogue},
+    kernel::Wiring,
+    proxy::ProxyMode,
+};
+
+use crate::lane::{Kind, Lane, SOON};
+
+/// Clusters at the same time. They wait for time-outs most of the time.
+const LANES: usize = 5;
+
+/// A look at kube-proxy and at tracked connections compares with one ten seconds before.
+const TWO_LOOKS: Duration = Duration::from_secs(12);
+
+/// What is played on a cluster.
+#[derive(Clone)]
+enum Act {
+    Fault(Fault),
+    Twin(Twin),
+}
+
+impl Act {
+    fn title(&self) -> String {
+        match self {
+            Self::Fault(fault) => format!("{}: {}", fault.id, fault.title),
+            Self::Twin(twin) => format!("twin of {}: {}", twin.fault, twin.title),
+        }
+    }
+}
+
+/// All acts, by the kind of cluster that they need.
+fn acts() -> BTreeMap<(ProxyMode, Wiring), VecDeque<Act>> {
+    let mut all: BTreeMap<(ProxyMode, Wiring), VecDeque<Act>> = BTreeMap::new();
+    for fault in data_path_catalogue().unwrap() {
+        if fault.driver.is_none() {
+            for mode in fault.modes.all() {
+                all.entry((*mode, fault.wiring))
+                    .or_default()
+                    .push_back(Act::Fault(fault.clone()));
+            }
+        }
+        for twin in &fault.twins {
+            for mode in twin.modes.all() {
+                all.entry((*mode, twin.wiring))
+                    .or_default()
+                    .push_back(Act::Twin(twin.clone()));
+            }
+        }
+    }
+    all
+}
+
+async fn play(lane: &Lane, act: &Act) -> Result<(), String> {
+    match act {
+        Act::Fault(fault) => play_fault(lane, fault).await?,
+        Act::Twin(twin) => play_twin(lane, twin).await?,
+    }
+    lane.wait("well again", SOON, Verdict::works).await?;
+    Ok(())
+}
+
+async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), String> {
+    let mut noted = BTreeSet::new();
+    let injected = fault
+        .inject(&lane.scene)
+        .await
+        .map_err(|e| format!("inject: {}", chain(&e)));
+    let found = match injected {
+        Ok(()) => {
+            let within = Duration::from_secs(fault.within_seconds);
+            let expected = |v: &Verdict| fault.expected.is_met_by(v);
+            lane.wait_noting(&fault.expected.to_string(), within, expected, &mut noted)
+                .await
+        }
+        Err(why) => Err(why),
+    };
+    // Undone in any case: the next act plays on the same cluster.
+    fault
+        .undo(&lane.scene)
+        .await
+        .map_err(|e| format!("undo: {}", chain(&e)))?;
+    found?;
+    noted.remove(&fault.expected.to_string());
+    if noted.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("blamed on the way: {noted:?}"))
+    }
+}
+
+async fn play_twin(lane: &Lane, twin: &Twin) -> Result<(), String> {
+    let applied = twin
+        .apply(&lane.scene)
+        .await
+        .map_err(|e| format!("apply: {}", chain(&e)));
+    let judged = match applied {
+        Ok(()) => watch(lane, twin).await,
+        Err(why) => Err(why),
+    };
+    twin.undo(&lane.scene)
+        .await
+        .map_err(|e| format!("undo: {}", chain(&e)))?;
+    judged
+}
+
+/// Two rounds, far enough from one another, and nothing False in between or afterwards.
+async fn watch(lane: &Lane, twin: &Twin) -> Result<(), String> {
+    lane.round(SOON).await?;
+    let start = Instant::now();
+    while start.elapsed() < TWO_LOOKS {
+        unblamed(lane).await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    lane.round(SOON).await?;
+    match &twin.expected {
+        Some(expected) => {
+            lane.wait(&expected.to_string(), SOON, |v| expected.is_met_by(v))
+                .await
+        }
+        None => lane.wait("well", SOON, Verdict::works).await,
+    }?;
+    unblamed(lane).await
+}
+
+async fn unblamed(lane: &Lane) -> Result<(), String> {
+    let verdict = lane.scene.verdict().await.map_err(|e| chain(&e))?;
+    if verdict.broken_stages().is_empty() {
+        Ok(())
+    } else {
+        Err(format!("false blame: {}", lane.told(&verdict).await))
+    }
+}
+
+/// One lane: takes acts of one kind after the other until none is left.
+async fn run(
+    queue: &Mutex<BTreeMap<(ProxyMode, Wiring), VecDeque<Act>>>,
+    results: &Mutex<Vec<(String, Result<(), String>)>>,
+) {
+    let mut lane: Option<Lane> = None;
+    loop {
+        let next = {
+            let mut queue = queue.lock().unwrap();
+            queue.retain(|_, acts| !acts.is_empty());
+            let own = lane.as_ref().map(|l| (l.kind().mode, l.kind().wiring));
+            // Those of the own kind first, then those of which there are most.
+            let kind = own.filter(|kind| queue.contains_key(kind)).or_else(|| {
+                queue
+                    .iter()
+                    .max_by_key(|(_, acts)| acts.len())
+                    .map(|(kind, _)| *kind)
+            });
+            kind.and_then(|kind| Some((kind, queue.get_mut(&kind)?.pop_front()?)))
+        };
+        let Some(((mode, wiring), act)) = next else { break };
+        let kind = Kind { mode, wiring };
+        let is_other = lane.as_ref().is_some_and(|l| l.kind() != kind);
+        if is_other && let Some(old) = lane.take() {
+            old.stop().await;
+        }
+        let title = format!("{} [{mode}]", act.title());
+        if lane.is_none() {
+            match Lane::start(kind).await {
+                Ok(started) => lane = Some(started),
+                Err(why) => {
+                    results
+                        .lock()
+                        .unwrap()
+                        .push((title, Err(format!("no cluster: {why}"))));
+                    continue;
+                }
+            }
+        }
+        let Some(current) = &lane else { continue };
+        let start = Instant::now();
+        let result = play(current, &act).await;
+        println!(
+            "{} {title} ({:.1} s)",
+            if result.is_ok() { "ok  " } else { "FAIL" },
+            start.elapsed().as_secs_f64()
+        );
+        if result.is_err()
+            && let Some(broken) = lane.take()
+        {
+            broken.stop().await;
+        }
+        results.lock().unwrap().push((title, result));
+    }
+    if let Some(lane) = lane {
+        lane.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_is_found_in_every_mode_and_no_twin_is_blamed() {
+    let only = std::env::var("SVCDIAG_MATRIX").unwrap_or_default();
+    let mut acts = acts();
+    for list in acts.values_mut() {
+        list.retain(|act| act.title().contains(&only));
+    }
+    let total: usize = acts.values().map(VecDeque::len).sum();
+    let queue = Mutex::new(acts);
+    let results = Mutex::new(Vec::new());
+    futures::future::join_all((0..LANES).map(|_| run(&queue, &results))).await;
+    let results = results.into_inner().unwrap();
+    let failures: Vec<String> = results
+        .iter()
+        .filter_map(|(title, result)| Some(format!("{title}: {}", result.as_ref().err()?)))
+        .collect();
+    println!(
+        "fault matrix: {} of {total} rows and twins x modes passed",
+        results.len() - failures.len()
+    );
+    assert_eq!(results.len(), total);
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}

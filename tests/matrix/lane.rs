@@ -1,0 +1,204 @@
+//! A pocket cluster with kernel state, the controller and an agent on each node, and the walk-through.
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+use svcdiag::api::{NodeProbe, ServiceDiagnosis};
+use svcdiag_sandbox::{
+    cluster::{Cluster, ClusterConfig, DataPath},
+    error::chain,
+    faults::{Scene, Verdict},
+    kernel::Wiring,
+    proxy::ProxyMode,
+    svcdiag::{Agents, Controller},
+};
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
+
+/// Looks take a dial, its time-out, and all that a second time; the rest is for busy machines.
+pub const SOON: Duration = Duration::from_secs(45);
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Namespace of the walk-through.
+const NAMESPACE: &str = "default";
+
+/// How a lane's cluster is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    pub mode: ProxyMode,
+    pub wiring: Wiring,
+}
+
+/// A cluster to play on.
+pub struct Lane {
+    pub cluster: Cluster,
+    pub scene: Scene,
+    pub agents: Agents,
+    controller: Controller,
+    kind: Kind,
+}
+
+impl Lane {
+    pub async fn start(kind: Kind) -> Result<Self, String> {
+        let config = ClusterConfig {
+            data_path: Some(DataPath {
+                proxy: kind.mode,
+                wiring: kind.wiring,
+            }),
+            // The dials of the agents are the point; the objects' API is judged elsewhere.
+            assets: None,
+            ..ClusterConfig::default()
+        };
+        let cluster = Cluster::start(config).await.map_err(|e| chain(&e))?;
+        let (program, state) = (Path::new(BINARY), cluster.state_dir());
+        let controller =
+            Controller::start(program, cluster.kubeconfig_path(), state, &[]).map_err(|e| chain(&e))?;
+        let agents = Agents::start(program, &cluster).map_err(|e| chain(&e))?;
+        let scene = Scene::of(&cluster, NAMESPACE);
+        let lane = Self {
+            cluster,
+            scene,
+            agents,
+            controller,
+            kind,
+        };
+        lane.scene.set_up().await.map_err(|e| chain(&e))?;
+        // Short, so that faults that make packets vanish are seen soon.
+        lane.patch(
+            json!({ "spec": { "intervalSeconds": 10, "probe": { "timeoutSeconds": 2, "attempts": 1 } } }),
+        )
+        .await?;
+        lane.wait("well at the start", SOON, Verdict::works).await?;
+        Ok(lane)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn diagnoses(&self) -> Api<ServiceDiagnosis> {
+        Api::namespaced(self.cluster.client(), NAMESPACE)
+    }
+
+    /// Changes the diagnosis.
+    pub async fn patch(&self, patch: serde_json::Value) -> Result<(), String> {
+        self.diagnoses()
+            .patch(Scene::NAME, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .map(drop)
+            .map_err(|e| chain(&e))
+    }
+
+    /// Has the agents look at once, and waits until each has.
+    pub async fn round(&self, within: Duration) -> Result<(), String> {
+        self.scene.refresh().await.map_err(|e| chain(&e))?;
+        let probes: Api<NodeProbe> = Api::namespaced(self.cluster.client(), NAMESPACE);
+        let start = Instant::now();
+        // The controller needs a moment to ask anew.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        loop {
+            let all = probes.list(&ListParams::default()).await.map_err(|e| chain(&e))?;
+            let answered = |p: &NodeProbe| {
+                p.status.as_ref().and_then(|s| s.observed_generation) == p.metadata.generation
+            };
+            if all.items.iter().all(answered) {
+                return Ok(());
+            }
+            if start.elapsed() > within {
+                return Err("the agents did not finish a round".to_owned());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits for a verdict that passes; every root cause on the way is noted.
+    pub async fn wait_noting(
+        &self,
+        what: &str,
+        within: Duration,
+        passes: impl Fn(&Verdict) -> bool,
+        noted: &mut BTreeSet<String>,
+    ) -> Result<Verdict, String> {
+        let start = Instant::now();
+        loop {
+            let verdict = self.scene.verdict().await.map_err(|e| chain(&e))?;
+            if passes(&verdict) {
+                return Ok(verdict);
+            }
+            if !verdict.broken_stages().is_empty() {
+                noted.insert(verdict.to_string());
+            }
+            if start.elapsed() > within {
+                return Err(format!(
+                    "not {what} within {within:?}: {}",
+                    self.told(&verdict).await
+                ));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits for a verdict that passes.
+    pub async fn wait(
+        &self,
+        what: &str,
+        within: Duration,
+        passes: impl Fn(&Verdict) -> bool,
+    ) -> Result<Verdict, String> {
+        self.wait_noting(what, within, passes, &mut BTreeSet::new()).await
+    }
+
+    /// The verdict with its messages and what the agents saw, for whoever reads the failure.
+    pub async fn told(&self, verdict: &Verdict) -> String {
+        let mut text = format!("{verdict}\n");
+        if let Ok(diagnosis) = self.diagnoses().get(Scene::NAME).await {
+            for c in diagnosis.status.iter().flat_map(|s| &s.conditions) {
+                text.push_str(&format!(
+                    "    {} {} {}: {}\n",
+                    c.type_, c.status, c.reason, c.message
+                ));
+            }
+        }
+        let probes: Api<NodeProbe> = Api::namespaced(self.cluster.client(), NAMESPACE);
+        if let Ok(all) = probes.list(&ListParams::default()).await {
+            for probe in all {
+                let facts = probe.status.and_then(|s| s.facts);
+                let facts = serde_json::to_string(&facts).unwrap_or_default();
+                text.push_str(&format!("    {}: {}\n", probe.spec.node_name, cut(&facts, 3000)));
+            }
+        }
+        text
+    }
+
+    /// The end of the controller's log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.controller.log()).unwrap_or_default()
+    }
+
+    /// The controller's process.
+    pub fn controller(&mut self) -> &mut Controller {
+        &mut self.controller
+    }
+
+    pub async fn stop(self) {
+        self.agents.stop().await;
+        self.controller.stop().await;
+        self.cluster.stop().await;
+    }
+}
+
+fn cut(text: &str, most: usize) -> &str {
+    text.char_indices()
+        .nth(most)
+        .map_or(text, |(end, _)| &text[..end])
+}
