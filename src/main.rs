@@ -61,13 +61,17 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
         Command::Check(options) => Ok(ExitCode::from(runtime.block_on(check::run(*options))?.code())),
         Command::Controller(options) => runtime.block_on(async {
-            let (client, shutdown) = start().await?;
+            let shutdown = start()?;
+            let config = kube::Config::infer()
+                .await
+                .map_err(|e| format!("could not find out how to reach the cluster: {e}"))?;
+            let client = kube::Client::try_from(config)?;
             controller::run(options, client, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }),
         Command::Agent(options) => runtime.block_on(async {
-            let (client, shutdown) = start().await?;
-            agent::run(options, client, shutdown).await?;
+            let shutdown = start()?;
+            agent::run(options, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }),
         Command::Crd { output_dir } => crd(output_dir).map(|()| ExitCode::SUCCESS),
@@ -88,8 +92,8 @@ fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What controller and agent begin with: logs, the API server, and the signals that end them.
-async fn start() -> Result<(kube::Client, impl Future<Output = ()> + Send), Box<dyn std::error::Error>> {
+/// What controller and agent begin with: logs, and the signals that end them.
+fn start() -> Result<impl Future<Output = ()> + Send, Box<dyn std::error::Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SVCDIAG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn"));
     tracing_subscriber::fmt()
@@ -97,16 +101,11 @@ async fn start() -> Result<(kube::Client, impl Future<Output = ()> + Send), Box<
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let config = kube::Config::infer()
-        .await
-        .map_err(|e| format!("could not find out how to reach the cluster: {e}"))?;
-    let client = kube::Client::try_from(config)?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let shutdown = async move {
+    Ok(async move {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
         }
-    };
-    Ok((client, shutdown))
+    })
 }

@@ -16,7 +16,7 @@ use kube::{
     discovery::{ApiResource, Discovery, Scope},
 };
 use serde_json::Value;
-use svcdiag::api::{NodeProbe, ServiceDiagnosis};
+use svcdiag::api::{AGENT_LABEL, AGENT_LEASE_PREFIX, APISERVER_CONFIG_MAP, NodeProbe, ServiceDiagnosis};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
     kubectl::Kubectl,
@@ -194,29 +194,181 @@ async fn the_controller_runs_with_no_more_than_it_needs() {
     }
 }
 
-/// The flags in the Deployment are flags that the binary has.
+/// The flags in the manifests are flags that the binary has.
 #[tokio::test]
-async fn the_arguments_of_the_deployment_are_understood() {
+async fn the_arguments_of_controller_and_agent_are_understood() {
     let kubectl = Kubectl::find().await.unwrap();
     let objects = render(&kubectl, "config/default").await;
-    let arguments = &find(&objects, "Deployment").data["spec"]["template"]["spec"]["containers"][0]["args"];
-    let arguments: Vec<&str> = arguments
-        .as_array()
+    for kind in ["Deployment", "DaemonSet"] {
+        let arguments = &find(&objects, kind).data["spec"]["template"]["spec"]["containers"][0]["args"];
+        let arguments: Vec<&str> = arguments
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|a| a.as_str().unwrap())
+            .collect();
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_svcdiag"))
+            .args(arguments)
+            .arg("--help")
+            .output()
+            .await
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+/// The values of a list of strings.
+fn strings(list: &Value) -> BTreeSet<&str> {
+    list.as_array()
         .unwrap()
         .iter()
-        .map(|a| a.as_str().unwrap())
-        .collect();
-    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_svcdiag"))
-        .args(arguments)
-        .arg("--help")
-        .output()
-        .await
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+        .map(|v| v.as_str().unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_agent_runs_everywhere_with_no_more_than_it_needs() {
+    let kubectl = Kubectl::find().await.unwrap();
+    let objects = render(&kubectl, "config/default").await;
+    let pod = &find(&objects, "DaemonSet").data["spec"]["template"]["spec"];
+    assert_eq!(
+        (&pod["hostNetwork"], &pod["hostPID"]),
+        (&true.into(), &true.into())
     );
+    assert_eq!(pod["dnsPolicy"], "Default");
+    assert_eq!(pod["tolerations"], serde_json::json!([{ "operator": "Exists" }]));
+    let container = &pod["containers"][0];
+    let security = &container["securityContext"];
+    assert!(security["privileged"].is_null());
+    assert_eq!(
+        strings(&security["capabilities"]["drop"]),
+        BTreeSet::from(["ALL"])
+    );
+    assert_eq!(
+        strings(&security["capabilities"]["add"]),
+        BTreeSet::from(["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"])
+    );
+    assert_eq!(security["readOnlyRootFilesystem"], true);
+    assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault");
+    // The address that the kubelet asks is the one that the agent listens on.
+    let probe = &container["livenessProbe"]["httpGet"];
+    let listen = format!("--listen={}:{}", probe["host"].as_str().unwrap(), probe["port"]);
+    assert!(strings(&container["args"]).contains(listen.as_str()), "{listen}");
+    let map = &pod["volumes"][0]["configMap"];
+    assert_eq!(
+        (&map["name"], &map["optional"]),
+        (&APISERVER_CONFIG_MAP.into(), &true.into())
+    );
+    let file = format!(
+        "--apiserver-addresses={}/{}",
+        container["volumeMounts"][0]["mountPath"].as_str().unwrap(),
+        svcdiag::api::APISERVER_KEY
+    );
+    assert!(strings(&container["args"]).contains(file.as_str()), "{file}");
+    assert_eq!(
+        find(&objects, "DaemonSet").metadata.labels.as_ref().unwrap()[AGENT_LABEL.0],
+        AGENT_LABEL.1
+    );
+}
+
+#[tokio::test]
+async fn the_agent_reads_no_pods_and_writes_only_answers_and_leases() {
+    let kubectl = Kubectl::find().await.unwrap();
+    let objects = render(&kubectl, "config/default").await;
+    let of = |account: &str, kind_: &str| {
+        let role = objects
+            .iter()
+            .find(|o| kind(o) == kind_ && o.metadata.name.as_deref() == Some(account));
+        role.unwrap().data["rules"].as_array().unwrap().clone()
+    };
+    let mut writes = BTreeSet::new();
+    for rule in of("svcdiag-agent", "ClusterRole")
+        .iter()
+        .chain(&of("svcdiag-agent", "Role"))
+    {
+        let (resources, verbs) = (strings(&rule["resources"]), strings(&rule["verbs"]));
+        for forbidden in ["pods", "secrets", "configmaps", "*"] {
+            assert!(!resources.contains(forbidden), "{rule}");
+        }
+        assert!(
+            !verbs.contains("*") && !verbs.contains("update") && !verbs.contains("delete"),
+            "{rule}"
+        );
+        if verbs.contains("patch") {
+            writes.extend(resources.into_iter().map(str::to_owned));
+        }
+    }
+    let expected = ["leases", "nodeprobes/status"].map(str::to_owned);
+    assert_eq!(writes, BTreeSet::from(expected));
+    let own = of("svcdiag-controller", "Role");
+    let maps = own
+        .iter()
+        .find(|r| strings(&r["resources"]).contains("configmaps"))
+        .unwrap();
+    assert_eq!(
+        strings(&maps["resourceNames"]),
+        BTreeSet::from([APISERVER_CONFIG_MAP])
+    );
+}
+
+/// What the expressions say is judged on a real API server (tests/e2e/rights.rs); here, that they are in
+/// force and speak of the accounts, names and resources that there are.
+#[tokio::test]
+async fn the_admission_policies_are_bound_and_name_what_there_is() {
+    let kubectl = Kubectl::find().await.unwrap();
+    let objects = render(&kubectl, "config/default").await;
+    let named = |wanted: &str, name: &str| {
+        let found = objects
+            .iter()
+            .find(|o| kind(o) == wanted && o.metadata.name.as_deref() == Some(name));
+        found.unwrap_or_else(|| panic!("no {wanted} {name}")).data.clone()
+    };
+    let controller = "system:serviceaccount:svcdiag-system:svcdiag-controller";
+    let agent = "system:serviceaccount:svcdiag-system:svcdiag-agent";
+    for (name, resource, parts) in [
+        (
+            "svcdiag-nodeprobe-spec",
+            "nodeprobes",
+            [controller, "oldObject.spec"],
+        ),
+        (
+            "svcdiag-nodeprobe-status",
+            "nodeprobes/status",
+            [agent, "object.spec.nodeName"],
+        ),
+        ("svcdiag-agent-lease", "leases", [agent, AGENT_LEASE_PREFIX]),
+    ] {
+        let policy = &named("ValidatingAdmissionPolicy", name)["spec"];
+        assert_eq!(policy["failurePolicy"], "Fail", "{name}");
+        let rule = &policy["matchConstraints"]["resourceRules"][0];
+        assert_eq!(strings(&rule["resources"]), BTreeSet::from([resource]), "{name}");
+        assert_eq!(
+            strings(&rule["operations"]),
+            BTreeSet::from(["CREATE", "UPDATE"]),
+            "{name}"
+        );
+        let expression = policy["validations"][0]["expression"].as_str().unwrap();
+        for part in parts {
+            assert!(expression.contains(part), "{name}: {part} is not in {expression}");
+        }
+        if parts[0] == agent {
+            let node = policy["variables"][0]["expression"].as_str().unwrap();
+            assert!(
+                node.contains("authentication.kubernetes.io/node-name"),
+                "{name}: {node}"
+            );
+        }
+        let binding = &named("ValidatingAdmissionPolicyBinding", name)["spec"];
+        assert_eq!(binding["policyName"], name);
+        assert_eq!(strings(&binding["validationActions"]), BTreeSet::from(["Deny"]));
+    }
+    for account in ["svcdiag-controller", "svcdiag-agent"] {
+        named("ServiceAccount", account);
+    }
 }
 
 #[test]

@@ -9,7 +9,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use svcdiag_sandbox::error::chain;
+use svcdiag_sandbox::{
+    error::chain,
+    kernel::{DataPath, Wiring},
+    proxy::{self, ProxyMode},
+    workload::{self, Workload},
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use screen::Screen;
@@ -40,6 +45,15 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Cluster(ClusterCommand),
+    /// A process inside the cluster
+    #[command(hide = true, subcommand)]
+    Workload(Workload),
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
     /// Start a cluster with the walk-through of "Debug Services" in it and keep it until ^C
     #[command(after_help = "\
 Examples:
@@ -67,9 +81,40 @@ pub(crate) struct Common {
     /// Directory of the CRD manifests to install [default: crds/ of the source tree]
     #[arg(long, value_name = "DIR", env = "SVCDIAG_CRDS")]
     crds: Option<PathBuf>,
+    /// How kube-proxy lays its rules out: nftables, nftables-old, iptables or iptables-legacy. With `none`
+    /// there are objects only, no nodes and Pods in the kernel and no agents
+    #[arg(long, default_value = "nftables", value_name = "MODE", value_parser = proxy_mode)]
+    data_path: Mode,
+    /// How Pods are linked to their nodes: bridge or ptp
+    #[arg(long, default_value = "bridge", value_name = "PLUGIN")]
+    wiring: Wiring,
     /// Namespace for the walk-through
     #[arg(long, default_value = "default", value_name = "NAME")]
     namespace: String,
+}
+
+/// A mode, or none.
+#[derive(Clone, Copy, Debug)]
+struct Mode(Option<ProxyMode>);
+
+fn proxy_mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "none" => Ok(Mode(None)),
+        mode => mode
+            .parse()
+            .map(|mode| Mode(Some(mode)))
+            .map_err(|error: proxy::UnknownMode| format!("{error}, none")),
+    }
+}
+
+impl Common {
+    /// The machine side of the cluster, if one is wanted.
+    fn data_path(&self) -> Option<DataPath> {
+        self.data_path.0.map(|proxy| DataPath {
+            proxy,
+            wiring: self.wiring,
+        })
+    }
 }
 
 /// Any error of a command; they end on the screen as one line with all causes.
@@ -78,17 +123,24 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs the command to its end, or to the first SIGINT or SIGTERM; either way everything started is stopped.
 pub(crate) async fn run(arguments: Arguments) -> ExitCode {
     let screen = Screen::for_stdout();
-    let common = match &arguments.command {
-        Command::Demo(options) if options.list => return finish(demo::list(&screen)),
-        Command::Up(options) => &options.common,
-        Command::Demo(options) => &options.common,
+    let command = match arguments.command {
+        Command::Cluster(command) => command,
+        Command::Workload(workload) => {
+            let ended = workload::run(workload).await;
+            return finish(ended.map(|()| true).map_err(Into::into));
+        }
+    };
+    let common = match &command {
+        ClusterCommand::Demo(options) if options.list => return finish(demo::list(&screen)),
+        ClusterCommand::Up(options) => &options.common,
+        ClusterCommand::Demo(options) => &options.common,
     };
     let mut session = Session::new(common.clone());
     let outcome = {
         let work = async {
-            match &arguments.command {
-                Command::Up(options) => up::run(options, &mut session, &screen).await.map(|()| true),
-                Command::Demo(options) => demo::run(options, &mut session, &screen).await,
+            match &command {
+                ClusterCommand::Up(options) => up::run(options, &mut session, &screen).await.map(|()| true),
+                ClusterCommand::Demo(options) => demo::run(options, &mut session, &screen).await,
             }
         };
         tokio::select! {
@@ -100,7 +152,7 @@ pub(crate) async fn run(arguments: Arguments) -> ExitCode {
     match outcome {
         Some(outcome) => finish(outcome),
         // Ending `up` is what ^C is for.
-        None if matches!(arguments.command, Command::Up(_)) => {
+        None if matches!(command, ClusterCommand::Up(_)) => {
             screen.say("\nStopped; nothing is left behind.");
             ExitCode::SUCCESS
         }

@@ -15,6 +15,7 @@ mod kubeconfig;
 mod process;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -24,6 +25,8 @@ use tokio::task::JoinSet;
 use crate::apiserver::ApiServer;
 use crate::controllers::{self, Pace};
 use crate::error::RequestError;
+pub use crate::kernel::DataPath;
+use crate::kernel::{self, Kernel};
 pub use controlplane::ControlPlane;
 pub use furniture::NODES;
 pub(crate) use process::{tail, terminate};
@@ -46,6 +49,8 @@ pub struct ClusterConfig {
     pub pace: Pace,
     /// Whether the stand-in controllers run; without them every object stays as it was written.
     pub controllers: bool,
+    /// Nodes and Pods in the kernel, if they are wanted; it takes root or a user namespace.
+    pub data_path: Option<DataPath>,
 }
 
 impl Default for ClusterConfig {
@@ -59,6 +64,7 @@ impl Default for ClusterConfig {
             dual_stack: false,
             pace: Pace::default(),
             controllers: true,
+            data_path: None,
         }
     }
 }
@@ -125,6 +131,9 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// Nodes and Pods in the kernel.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
     /// A request while the cluster was furnished.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -142,6 +151,7 @@ pub enum Error {
 pub struct Cluster {
     // Fields are dropped in this order: first those who talk, then the server, then its files.
     controllers: JoinSet<()>,
+    kernel: Option<Arc<Kernel>>,
     server: Server,
     client: Client,
     url: String,
@@ -195,6 +205,12 @@ impl Cluster {
             plane.wait_until_ready(&client).await?;
         }
 
+        let kernel = match config.data_path {
+            Some(data_path) => Some(Arc::new(
+                Kernel::start(&NODES, data_path, config.dual_stack).await?,
+            )),
+            None => None,
+        };
         let mut tasks = JoinSet::new();
         let real = matches!(server, Server::Real(_));
         furniture::install_crds(&client, &config.crds).await?;
@@ -204,16 +220,22 @@ impl Cluster {
                 pace: config.pace,
                 dual_stack: config.dual_stack,
                 collect_garbage: real,
+                kernel: kernel.clone(),
             };
             controllers::spawn(&client, &options, &mut tasks);
         }
+        if let Some(kernel) = &kernel {
+            tasks.spawn(kernel::follow::run(client.clone(), kernel.clone()));
+        }
         furniture::create_dns(&client).await?;
+        furniture::create_agents_namespace(&client).await?;
         if !real {
             furniture::create_kubernetes_service(&client, &access.url).await?;
         }
         tracing::info!(url = access.url, real, "the cluster is up");
         Ok(Self {
             controllers: tasks,
+            kernel,
             server,
             client,
             url: access.url,
@@ -230,6 +252,11 @@ impl Cluster {
     /// The kubeconfig file for kubectl and other processes; only its owner can read it.
     pub fn kubeconfig_path(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// Nodes and Pods in the kernel, if there are any.
+    pub fn kernel(&self) -> Option<&Arc<Kernel>> {
+        self.kernel.as_ref()
     }
 
     /// The API server's address.
@@ -278,11 +305,15 @@ impl Cluster {
     pub async fn stop(self) {
         let Self {
             mut controllers,
+            kernel,
             server,
             state,
             ..
         } = self;
         controllers.shutdown().await;
+        if let Some(kernel) = kernel {
+            kernel.stop().await;
+        }
         match server {
             Server::Embedded(mut server) => server.stop().await,
             Server::Real(plane) => plane.stop().await,

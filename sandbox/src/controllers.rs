@@ -15,6 +15,7 @@ mod endpointslice_layout;
 mod garbage;
 mod kubelet;
 mod kubelet_addresses;
+mod kubelet_process;
 mod kubelet_status;
 mod naming;
 mod pods;
@@ -35,6 +36,7 @@ use kube::{Client, Resource};
 use tokio::task::JoinSet;
 
 use crate::error::{RequestError, chain};
+use crate::kernel::Kernel;
 
 /// The kubelet's annotations by which a test or a demo steers a Pod; `kubelet_status` obeys them.
 pub mod annotations {
@@ -46,6 +48,20 @@ pub mod annotations {
     pub const RESTARTS: &str = "sandbox.svcdiag.dev/restarts";
     /// A number on a Pod: how many seconds ago the last of these restarts was. Default: 0.
     pub const RESTARTED_SECONDS_AGO: &str = "sandbox.svcdiag.dev/restarted-seconds-ago";
+    /// On a Node: what its kube-proxy does, such as `stopped` or `paused`; see the kernel's `kubeproxy`.
+    pub const KUBE_PROXY: &str = "sandbox.svcdiag.dev/kube-proxy";
+    /// On a Pod: where its process listens, as `tcp://0.0.0.0:9376,udp://[::]:53`. Default: on the declared ports.
+    pub const LISTEN: &str = "sandbox.svcdiag.dev/listen";
+    /// A number on a Pod: status of its process' HTTP answers. Default: 200.
+    pub const HTTP_STATUS: &str = "sandbox.svcdiag.dev/http-status";
+    /// A number on a Pod: milliseconds that its process waits before it takes a connection. Default: 0.
+    pub const ACCEPT_DELAY: &str = "sandbox.svcdiag.dev/accept-delay-milliseconds";
+    /// On a Pod: the C library that its process is seen with, `musl` or `glibc`.
+    pub const LIBC: &str = "sandbox.svcdiag.dev/libc";
+    /// On a Pod: its resolv.conf.
+    pub const RESOLV_CONF: &str = "sandbox.svcdiag.dev/resolv-conf";
+    /// `"true"` on a Pod: its process serves the cluster's names.
+    pub const DNS: &str = "sandbox.svcdiag.dev/dns";
     /// `"true"` on a Namespace: its EndpointSlices are no longer updated.
     pub const PAUSE_ENDPOINTS: &str = "sandbox.svcdiag.dev/pause-endpoints";
 }
@@ -75,7 +91,7 @@ impl Default for Pace {
 }
 
 /// What the controllers need to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// How quickly Pods live.
     pub pace: Pace,
@@ -83,6 +99,8 @@ pub struct Options {
     pub dual_stack: bool,
     /// Whether owned objects and namespaces have to be cleaned up here; the embedded server does it itself.
     pub collect_garbage: bool,
+    /// Where the processes of Pods run; none do without it.
+    pub kernel: Option<Arc<Kernel>>,
 }
 
 /// Sets all controllers going.
@@ -91,7 +109,7 @@ pub fn spawn(client: &Client, options: &Options, tasks: &mut JoinSet<()>) {
     tasks.spawn(replicaset::run(client.clone()));
     tasks.spawn(statefulset::run(client.clone()));
     tasks.spawn(scheduler::run(client.clone()));
-    tasks.spawn(kubelet::run(client.clone(), *options));
+    tasks.spawn(kubelet::run(client.clone(), options.clone()));
     tasks.spawn(endpointslice::run(client.clone()));
     if options.collect_garbage {
         tasks.spawn(garbage::run(client.clone()));

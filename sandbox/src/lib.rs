@@ -1,9 +1,10 @@
 //! A pocket Kubernetes cluster for the demo and the tests.
 //!
-//! It exists to put a real HTTP API (and, later, real kernel state) in front of the real
-//! binary, and knows nothing of svcdiag but its CRDs and its command lines.
+//! It exists to put a real HTTP API and real kernel state in front of the real binary, and knows
+//! nothing of svcdiag but its CRDs and its command lines.
 //!
-//! [`cluster::Cluster`] starts an API server and the stand-in [`controllers`] around it; a
+//! [`cluster::Cluster`] starts an API server and the stand-in [`controllers`] around it, and, if asked
+//! to, nodes and Pods in the [`kernel`] with the rules that a [`proxy`] writes; a
 //! [`faults::Scene`] puts the walk-through of "Debug Services" into a namespace; the
 //! [`faults`] break it in the ways the catalogue lists and mend it again.
 
@@ -12,5 +13,8 @@ pub mod cluster;
 pub mod controllers;
 pub mod error;
 pub mod faults;
+pub mod kernel;
 pub mod kubectl;
+pub mod proxy;
 pub mod svcdiag;
+pub mod workload;

@@ -15,9 +15,12 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::round::{ClusterDns, Subject};
+use super::{
+    apiserver::{Access, is_unreachable},
+    round::{ClusterDns, Subject},
+};
 use crate::{
-    api::{FIELD_MANAGER_AGENT, NodeFacts, NodeProbe, NodeProbeSpec},
+    api::{AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe, NodeProbeSpec},
     objects::{EndpointSlice, Node, Object, Service},
 };
 
@@ -27,9 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the Lease is renewed, and how long it lasts: three renewals may fail.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
-
-/// Label of the agents' Leases.
-pub const LEASE_LABEL: (&str, &str) = ("app.kubernetes.io/component", "svcdiag-agent");
 
 /// Why the API server did not help.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum Error {
 /// The API server, as the agent of one node uses it.
 #[derive(Clone)]
 pub struct Cluster {
-    client: Client,
+    access: Access,
     node: String,
 }
 
@@ -67,19 +67,23 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// The API server behind a client.
+    /// The API server that an access or a client leads to.
     #[must_use]
-    pub fn new(client: Client, node: impl Into<String>) -> Self {
+    pub fn new(access: impl Into<Access>, node: impl Into<String>) -> Self {
         Self {
-            client,
+            access: access.into(),
             node: node.into(),
         }
     }
 
-    /// The client.
+    /// The way to the API server.
     #[must_use]
-    pub fn client(&self) -> Client {
-        self.client.clone()
+    pub fn access(&self) -> Access {
+        self.access.clone()
+    }
+
+    fn client(&self) -> Client {
+        self.access.client()
     }
 
     /// What the API says of the Service of a NodeProbe, and of the node.
@@ -103,21 +107,22 @@ impl Cluster {
     }
 
     async fn service(&self, namespace: &str, name: &str) -> Result<Option<Service>, Error> {
-        let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Service> = Api::namespaced(self.client(), namespace);
         let what = format!("reading Service {namespace}/{name}");
-        timed(what, api.get_opt(name)).await
+        self.timed(what, api.get_opt(name)).await
     }
 
     async fn slices(&self, namespace: &str, service: &str) -> Result<Vec<EndpointSlice>, Error> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<EndpointSlice> = Api::namespaced(self.client(), namespace);
         let of_service = ListParams::default().labels(&format!("{}={service}", EndpointSlice::SERVICE_LABEL));
         let what = format!("listing EndpointSlices of {namespace}/{service}");
-        Ok(timed(what, api.list(&of_service)).await?.items)
+        Ok(self.timed(what, api.list(&of_service)).await?.items)
     }
 
     async fn node(&self) -> Result<Option<Node>, Error> {
-        let api: Api<Node> = Api::all(self.client.clone());
-        timed(format!("reading Node {}", self.node), api.get_opt(&self.node)).await
+        let api: Api<Node> = Api::all(self.client());
+        self.timed(format!("reading Node {}", self.node), api.get_opt(&self.node))
+            .await
     }
 
     /// Addresses of cluster DNS and of its ready endpoints, for questions over UDP.
@@ -160,7 +165,7 @@ impl Cluster {
     /// When the API server does not answer or refuses.
     pub async fn report(&self, probe: &NodeProbe, facts: &NodeFacts, now: Timestamp) -> Result<(), Error> {
         let (namespace, name) = (probe.namespace(), probe.name());
-        let api: Api<NodeProbe> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<NodeProbe> = Api::namespaced(self.client(), namespace);
         let patch = json!({
             "apiVersion": "svcdiag.dev/v1alpha1",
             "kind": "NodeProbe",
@@ -175,7 +180,7 @@ impl Cluster {
         let params = PatchParams::apply(FIELD_MANAGER_AGENT).force();
         let patch = Patch::Apply(&patch);
         let what = format!("writing NodeProbe {namespace}/{name}");
-        timed(what, api.patch_status(name, &params, &patch)).await?;
+        self.timed(what, api.patch_status(name, &params, &patch)).await?;
         Ok(())
     }
 
@@ -188,7 +193,7 @@ impl Cluster {
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
-                labels: Some([(LEASE_LABEL.0.to_owned(), LEASE_LABEL.1.to_owned())].into()),
+                labels: Some([(AGENT_LABEL.0.to_owned(), AGENT_LABEL.1.to_owned())].into()),
                 ..ObjectMeta::default()
             },
             spec: Some(LeaseSpec {
@@ -198,32 +203,41 @@ impl Cluster {
                 ..LeaseSpec::default()
             }),
         };
-        let api: Api<Lease> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Lease> = Api::namespaced(self.client(), namespace);
         let params = PatchParams::apply(FIELD_MANAGER_AGENT).force();
         let patch = Patch::Apply(&lease);
         let what = format!("renewing Lease {namespace}/{name}");
-        timed(what, api.patch(&name, &params, &patch)).await?;
+        self.timed(what, api.patch(&name, &params, &patch)).await?;
         Ok(())
+    }
+
+    /// The client tries again by itself and for long; a round has not so much time.
+    async fn timed<T: DeserializeOwned>(
+        &self,
+        what: String,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(PATIENCE, call).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(source)) => {
+                if is_unreachable(&source) {
+                    self.access.is_in_trouble();
+                }
+                Err(Error::Api {
+                    what,
+                    source: Box::new(source),
+                })
+            }
+            Err(_) => {
+                self.access.is_in_trouble();
+                Err(Error::TimedOut { what })
+            }
+        }
     }
 }
 
 /// Name of the Lease of the agent on a node.
 #[must_use]
 pub fn lease_name(node: &str) -> String {
-    format!("svcdiag-agent-{node}")
-}
-
-/// The client tries again by itself and for long; a round has not so much time.
-async fn timed<T: DeserializeOwned>(
-    what: String,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(PATIENCE, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(Error::Api {
-            what,
-            source: Box::new(source),
-        }),
-        Err(_) => Err(Error::TimedOut { what }),
-    }
+    format!("{AGENT_LEASE_PREFIX}{node}")
 }

@@ -2,12 +2,15 @@
 //!
 //! It watches the NodeProbes of its node; each has a task of its own that looks ([`round`]) at once when
 //! the NodeProbe changes and else at the interval that it asks for, and writes the facts down when they
-//! have changed. A Lease says that the agent is alive.
+//! have changed. A Lease says that the agent is alive. [`apiserver`] keeps the way to the API server open
+//! where that of the node is broken.
 
+pub mod apiserver;
 pub mod budget;
 pub mod cluster;
 pub mod dial;
 pub mod dns;
+mod health;
 pub mod http;
 pub mod kubeproxy;
 pub mod links;
@@ -23,12 +26,12 @@ pub mod settings;
 pub mod sockets;
 mod sockopt;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
-use kube::Client;
+use kube::Config;
 
-use self::{budget::Budget, cluster::Cluster, netns::Netns, round::Node};
+use self::{apiserver::Ways, budget::Budget, cluster::Cluster, health::Heart, netns::Netns, round::Node};
 
 /// Flags of `svcdiag agent`.
 #[derive(Clone, Debug, clap::Args)]
@@ -47,6 +50,17 @@ pub struct Options {
     /// Network namespace of the node, as a file; default: the agent's own, for which it needs hostNetwork
     #[arg(long, value_name = "FILE")]
     pub node_network: Option<PathBuf>,
+    /// URL of the API server [default: that of the kubeconfig or of the Pod's service account, and where
+    /// that does not answer the addresses of --apiserver-addresses]
+    #[arg(long, value_name = "URL")]
+    pub apiserver: Option<String>,
+    /// File with addresses of API servers, separated by commas or line breaks, for when they do not answer
+    /// at their usual address; it need not exist
+    #[arg(long, value_name = "FILE", default_value = "/etc/svcdiag/apiserver/addresses")]
+    pub apiserver_addresses: PathBuf,
+    /// Address of /healthz
+    #[arg(long, env = "SVCDIAG_LISTEN", default_value = "127.0.0.1:9809")]
+    pub listen: SocketAddr,
     /// Dials under way at once, of all NodeProbes together
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_dials: u32,
@@ -67,6 +81,38 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// It is not known how to reach the API server.
+    #[error("could not find out how to reach the cluster: {0}; name the API server with --apiserver")]
+    Infer(#[source] Box<kube::config::InferConfigError>),
+    /// What --apiserver says.
+    #[error("--apiserver {0} is no URL")]
+    Url(String),
+    /// The client could not be made from the configuration.
+    #[error("could not make a client for the cluster: {0}")]
+    Client(#[source] Box<kube::Error>),
+}
+
+/// How to reach the API server. One that is named stands for itself; else there are two ways.
+async fn ways(options: &Options) -> Result<Ways, Error> {
+    let inferred = Config::infer().await;
+    let Some(url) = &options.apiserver else {
+        let usual = inferred.map_err(|e| Error::Infer(Box::new(e)))?;
+        return Ok(Ways::new(usual, Some(options.apiserver_addresses.clone())));
+    };
+    let invalid = || Error::Url(url.clone());
+    let parsed = kube::Config::new(url.parse().map_err(|_| invalid())?);
+    if parsed.cluster_url.host().is_none() || parsed.cluster_url.scheme().is_none() {
+        return Err(invalid());
+    }
+    // The credentials are those that are at hand, if any.
+    let config = match inferred {
+        Ok(mut config) => {
+            config.cluster_url = parsed.cluster_url;
+            config
+        }
+        Err(_) => parsed,
+    };
+    Ok(Ways::new(config, None))
 }
 
 /// The agent's clock: the only place where it asks for the time of day.
@@ -77,8 +123,8 @@ fn now() -> Timestamp {
 /// Runs until `shutdown`.
 ///
 /// # Errors
-/// When the node's network cannot be looked at.
-pub async fn run(options: Options, client: Client, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+/// When the node's network cannot be looked at, or there is no way to an API server.
+pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     let netns = match &options.node_network {
         Some(path) => Netns::of_file(path),
         None => Netns::current(),
@@ -92,25 +138,35 @@ pub async fn run(options: Options, client: Client, shutdown: impl Future<Output 
     })?;
     let dials = Budget::new(options.max_dials, options.connects_per_second);
     let node = Arc::new(Node::new(&options.node_name, netns, dials));
-    let cluster = Cluster::new(client, &options.node_name);
+    let ways = ways(&options).await?;
+    let (access, keep_open) =
+        apiserver::access(ways, apiserver::Pace::default()).map_err(|e| Error::Client(Box::new(e)))?;
+    let cluster = Cluster::new(access, &options.node_name);
+    let heart = Heart::new();
     tracing::info!(node = options.node_name, "The agent is starting.");
     tokio::select! {
         () = schedule::run(node, cluster.clone()) => {}
-        () = keep_alive(cluster, &options.lease_namespace) => {}
+        () = keep_alive(cluster, &options.lease_namespace, &heart) => {}
+        () = keep_open => {}
+        () = health::serve(options.listen, heart.clone()) => {}
         () = shutdown => {}
     }
     tracing::info!("The agent has stopped.");
     Ok(())
 }
 
-/// Renews the Lease for ever.
-async fn keep_alive(cluster: Cluster, namespace: &str) {
-    let mut interval = tokio::time::interval(cluster::LEASE_RENEWAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+/// Renews the Lease for ever, and at once when there is another way to the API server.
+async fn keep_alive(cluster: Cluster, namespace: &str, heart: &Heart) {
+    let mut access = cluster.access();
     loop {
-        interval.tick().await;
+        heart.beat();
+        access.latest();
         if let Err(error) = cluster.renew_lease(namespace, now()).await {
             tracing::warn!("The agent's Lease was not renewed: {error}.");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(cluster::LEASE_RENEWAL) => {}
+            () = access.changed() => {}
         }
     }
 }

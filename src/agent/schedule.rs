@@ -17,6 +17,7 @@ use kube::{
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
+    apiserver,
     cluster::Cluster,
     now,
     round::{self, Memory, Node, Subject},
@@ -44,12 +45,23 @@ impl Drop for Task {
     }
 }
 
-/// Watches the NodeProbes of the node, for ever.
+/// Watches the NodeProbes of the node, for ever, on whichever way leads to the API server.
 pub(super) async fn run(node: Arc<Node>, cluster: Cluster) {
-    let api: Api<NodeProbe> = Api::all(cluster.client());
+    let mut access = cluster.access();
+    let mut tasks = HashMap::new();
+    loop {
+        let api = Api::all(access.latest());
+        tokio::select! {
+            () = follow(api, &node, &cluster, &mut tasks) => {}
+            () = access.changed() => {}
+        }
+    }
+}
+
+/// Keeps the tasks those of the node's NodeProbes.
+async fn follow(api: Api<NodeProbe>, node: &Arc<Node>, cluster: &Cluster, tasks: &mut HashMap<String, Task>) {
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", node.name));
     let mut events = std::pin::pin!(watcher(api, mine).default_backoff());
-    let mut tasks: HashMap<String, Task> = HashMap::new();
     let mut listed: HashMap<String, Arc<NodeProbe>> = HashMap::new();
     while let Some(event) = events.next().await {
         match event {
@@ -60,15 +72,30 @@ pub(super) async fn run(node: Arc<Node>, cluster: Cluster) {
             Ok(Event::InitDone) => {
                 tasks.retain(|uid, _| listed.contains_key(uid));
                 for (_, probe) in listed.drain() {
-                    give(&mut tasks, &node, &cluster, probe);
+                    give(tasks, node, cluster, probe);
                 }
             }
-            Ok(Event::Apply(probe)) => give(&mut tasks, &node, &cluster, Arc::new(probe)),
+            Ok(Event::Apply(probe)) => give(tasks, node, cluster, Arc::new(probe)),
             Ok(Event::Delete(probe)) => {
                 tasks.remove(&uid(&probe));
             }
-            Err(error) => tracing::warn!("The watch on NodeProbes has broken: {error}."),
+            Err(error) => {
+                if is_unreachable(&error) {
+                    cluster.access().is_in_trouble();
+                }
+                tracing::warn!("The watch on NodeProbes has broken: {error}.");
+            }
         }
+    }
+}
+
+fn is_unreachable(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(source) | WatchStartFailed(source) | WatchFailed(source) => {
+            apiserver::is_unreachable(source)
+        }
+        _ => false,
     }
 }
 

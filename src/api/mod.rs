@@ -44,6 +44,23 @@ pub const CLIENTS_FOR_ANNOTATION: &str = "svcdiag.dev/clients-for";
 /// Service (`"false"`) that opts it out.
 pub const AUTO: &str = "svcdiag.dev/auto";
 
+/// Annotation of a ServiceDiagnosis: any change of its value has the agents look again at once, for
+/// example `kubectl annotate svcdiag NAME svcdiag.dev/refresh="$(date)" --overwrite`.
+pub const REFRESH_ANNOTATION: &str = "svcdiag.dev/refresh";
+
+/// Label of the agents' Leases.
+pub const AGENT_LABEL: (&str, &str) = ("app.kubernetes.io/component", "svcdiag-agent");
+
+/// Name of an agent's Lease, but for the name of its node.
+pub const AGENT_LEASE_PREFIX: &str = "svcdiag-agent-";
+
+/// ConfigMap in the agents' Namespace with the addresses behind the `kubernetes` Service, one a line
+/// under the key [`APISERVER_KEY`]: for agents whose way through the Service is broken.
+pub const APISERVER_CONFIG_MAP: &str = "svcdiag-apiserver";
+
+/// Key of the addresses in [`APISERVER_CONFIG_MAP`], and the name of the file that the agents find.
+pub const APISERVER_KEY: &str = "addresses";
+
 /// Both CRDs, in the order in which they are printed.
 #[must_use]
 pub fn crds() -> Vec<serde_json::Value> {

@@ -1,7 +1,8 @@
 //! Reads what the engine needs of one Service over the API.
 //!
 //! The Service, its EndpointSlices and the Pods are indispensable. What else the user may not read
-//! becomes a gap in the Facts, and the stage that needs it says so.
+//! becomes a gap in the Facts, and the stage that needs it says so. Where a ServiceDiagnosis has agents
+//! look at the same Service already, what they saw is used, if the user may read it.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -10,12 +11,12 @@ use kube::{Api, Client, Resource, api::ListParams, core::NamespaceResourceScope}
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::ServiceDiagnosisSpec,
+    api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
     diagnosis::{Facts, Unreadable},
     inventory::{CLUSTER_DNS, Inventory, Tracked},
     objects::{
-        Deployment, EndpointSlice, Namespace, NetworkPolicy, Pod, ReplicaSet, Service, StatefulSet,
-        grants_clients_to, trim_metadata,
+        Deployment, EndpointSlice, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
+        StatefulSet, grants_clients_to, trim_metadata,
     },
 };
 
@@ -61,6 +62,7 @@ pub(super) async fn gather(
     client: &Client,
     namespace: &str,
     spec: ServiceDiagnosisSpec,
+    agent_namespace: &str,
     now: Timestamp,
 ) -> Result<Facts, GatherError> {
     let mut reader = Reader {
@@ -92,7 +94,10 @@ pub(super) async fn gather(
         }
     }
     reader.cluster_dns().await?;
-    let mut facts = reader.inventory.facts(namespace, spec, None, now, true);
+    let mut judged = reader.agents(namespace, &service, agent_namespace).await?;
+    judged.spec = spec;
+    judged.status = None;
+    let mut facts = reader.inventory.facts(&judged, now, true);
     facts.unreadable.extend(reader.gaps);
     Ok(facts)
 }
@@ -107,7 +112,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads the objects of a kind in a namespace.
-    async fn need<K: Listed>(&mut self, namespace: &str, labels: Option<&str>) -> Result<(), GatherError> {
+    async fn need<K: Listed + Tracked>(
+        &mut self,
+        namespace: &str,
+        labels: Option<&str>,
+    ) -> Result<(), GatherError> {
         for object in list::<K>(self.client, namespace, labels).await? {
             self.inventory.apply(object);
         }
@@ -115,7 +124,7 @@ impl Reader<'_> {
     }
 
     /// The same, but a missing right only leaves a gap.
-    async fn want<K: Listed>(&mut self, namespace: &str) -> Result<(), GatherError> {
+    async fn want<K: Listed + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
         let read = self.need::<K>(namespace, None).await;
         self.or_gap::<K, ()>(read).map(drop)
     }
@@ -176,6 +185,51 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// What the agents saw of the Service: NodeProbes of a ServiceDiagnosis that asks about it, and the
+    /// Leases that tell which agents are alive. Returns that diagnosis, else one that nobody was asked for.
+    async fn agents(
+        &mut self,
+        namespace: &str,
+        service: &str,
+        agent_namespace: &str,
+    ) -> Result<ServiceDiagnosis, GatherError> {
+        let mut none = ServiceDiagnosis::new(service, ServiceDiagnosisSpec::for_service(service));
+        none.metadata.namespace = Some(namespace.to_owned());
+        let diagnoses: Vec<ServiceDiagnosis> = optional(list(self.client, namespace, None).await)?;
+        let asks = |d: &ServiceDiagnosis| d.spec.service_name == service && !d.spec.suspend;
+        let diagnoses: Vec<ServiceDiagnosis> = diagnoses.into_iter().filter(asks).collect();
+        if diagnoses.is_empty() {
+            return Ok(none);
+        }
+        let probes: Vec<NodeProbe> = optional(list(self.client, namespace, None).await)?;
+        let is_asked = |d: &ServiceDiagnosis| {
+            probes
+                .iter()
+                .any(|p| Some(&p.spec.diagnosis.uid) == d.metadata.uid.as_ref())
+        };
+        let Some(diagnosis) = diagnoses.into_iter().find(is_asked) else {
+            return Ok(none);
+        };
+        let of_agents = format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1);
+        let leases: Vec<Lease> = optional(list(self.client, agent_namespace, Some(&of_agents)).await)?;
+        for lease in leases {
+            let (Some(node), Some(renewed)) = (lease.agent_node(), &lease.spec.renew_time) else {
+                continue;
+            };
+            // The nodes were chosen by the controller; only their names matter here.
+            let mut node_object = Node::default();
+            node_object.metadata.name = Some(node.to_owned());
+            self.inventory.apply(node_object);
+            // One look cannot tell when a renewal was first seen: the agent's clock has to do.
+            self.inventory.observe_at(renewed.0);
+            self.inventory.apply(lease);
+        }
+        for probe in probes {
+            self.inventory.apply(probe);
+        }
+        Ok(diagnosis)
+    }
+
     async fn or_nothing(&mut self, namespace: &str) -> Result<Option<()>, GatherError> {
         match self.need::<Pod>(namespace, None).await {
             Ok(()) => Ok(Some(())),
@@ -185,19 +239,26 @@ impl Reader<'_> {
     }
 }
 
-/// A kind that is listed by namespace into the Inventory.
+/// A kind that is listed by namespace.
 trait Listed:
-    Tracked + Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
 {
 }
 
 impl<K> Listed for K where
-    K: Tracked
-        + Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + Debug
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
 {
+}
+
+/// What was listed; nothing, if the user may not or the cluster does not know the kind.
+fn optional<T>(listed: Result<Vec<T>, GatherError>) -> Result<Vec<T>, GatherError> {
+    match listed {
+        Err(GatherError::Forbidden { .. }) => Ok(Vec::new()),
+        Err(GatherError::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_not_found()) => {
+            Ok(Vec::new())
+        }
+        other => other,
+    }
 }
 
 /// All objects of a kind in a namespace, page by page.

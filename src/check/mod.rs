@@ -64,6 +64,10 @@ pub struct Options {
     #[arg(long, value_name = "NAMESPACE")]
     client_namespace: Option<String>,
 
+    /// Namespace of the node agents, whose findings are used where a ServiceDiagnosis asks for them
+    #[arg(long, value_name = "NAMESPACE", default_value = "svcdiag-system")]
+    agent_namespace: String,
+
     /// Judge the API objects only: a Service without fault in them gives exit code 0
     #[arg(long)]
     api_only: bool,
@@ -164,7 +168,14 @@ pub async fn run(options: Options) -> Result<Answer, Error> {
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))?;
-    let facts = gather::gather(&client, &namespace, spec(&options), jiff::Timestamp::now()).await?;
+    let facts = gather::gather(
+        &client,
+        &namespace,
+        spec(&options),
+        &options.agent_namespace,
+        jiff::Timestamp::now(),
+    )
+    .await?;
     let diagnosis = diagnose(&facts);
     let text = print(&options, &facts, &diagnosis)?;
     match std::io::stdout().write_all(text.as_bytes()) {

@@ -33,8 +33,8 @@ impl Events {
     }
 }
 
-/// Whether an Event was refused because its Namespace is being deleted, or has been.
-fn is_namespace_going(refusal: &Status) -> bool {
+/// Whether a write was refused because its Namespace is being deleted, or has been.
+pub(super) fn is_namespace_going(refusal: &Status) -> bool {
     let causes = refusal.details.iter().flat_map(|d| &d.causes);
     refusal.is_not_found()
         || causes

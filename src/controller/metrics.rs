@@ -58,6 +58,8 @@ pub(super) struct Metrics {
     writes: Counter,
     unparsable: Family<OfKind, Counter>,
     watch_errors: Family<OfKind, Counter>,
+    watch_denied: Family<OfKind, Gauge>,
+    probe_writes: Counter,
     diagnoses: Gauge<i64>,
 }
 
@@ -90,6 +92,18 @@ impl Metrics {
             "Interruptions of watches, by kind",
             watch_errors.clone(),
         );
+        let watch_denied = Family::default();
+        registry.register(
+            "watch_denied",
+            "Whether the right to watch a kind is missing that the controller can do without, by kind: 1 if so; the data path is then not judged",
+            watch_denied.clone(),
+        );
+        let probe_writes = Counter::<u64, AtomicU64>::default();
+        registry.register(
+            "node_probe_writes",
+            "NodeProbes written and deleted",
+            probe_writes.clone(),
+        );
         let diagnoses = Gauge::default();
         registry.register("diagnoses", "ServiceDiagnosis objects", diagnoses.clone());
         Self {
@@ -101,6 +115,8 @@ impl Metrics {
             writes,
             unparsable,
             watch_errors,
+            watch_denied,
+            probe_writes,
             diagnoses,
         }
     }
@@ -162,6 +178,17 @@ impl Metrics {
                 kind: kind.to_owned(),
             })
             .inc();
+    }
+
+    pub(super) fn watch_denied(&self, kind: &str, is_denied: bool) {
+        let kind = OfKind {
+            kind: kind.to_owned(),
+        };
+        self.watch_denied.get_or_create(&kind).set(i64::from(is_denied));
+    }
+
+    pub(super) fn node_probe_written(&self) {
+        self.probe_writes.inc();
     }
 
     pub(super) fn diagnoses(&self, count: usize) {

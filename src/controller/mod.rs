@@ -3,14 +3,17 @@
 //! The way of a datum: `watch` puts a change into the [`Inventory`],
 //! which names the diagnoses it concerns; these are queued; `reconcile` takes the Facts of one,
 //! has them judged, and `status` writes the result if anything but time has changed. `schedule`
-//! says when to look again. `events`, `metrics` and `server` tell the outside; `auto` makes
+//! says when to look again; `probes` keeps the NodeProbes by which the agents are asked as they are
+//! planned, and `apiserver` tells the agents where the API server is. `events`, `metrics` and `server` tell the outside; `auto` makes
 //! diagnoses for Namespaces that ask for them.
 //!
 //! There is no leader election: one replica runs at a time (the Deployment's strategy is Recreate).
 
+mod apiserver;
 mod auto;
 mod events;
 mod metrics;
+mod probes;
 mod reconcile;
 mod schedule;
 mod server;
@@ -59,6 +62,15 @@ pub struct Options {
     /// Watch this namespace only [default: all]
     #[arg(short, long, env = "SVCDIAG_NAMESPACE")]
     namespace: Option<String>,
+
+    /// Namespace of the agents: of their Leases, and of the ConfigMap that tells them where the API server is
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        default_value = "svcdiag-system",
+        value_name = "NAMESPACE"
+    )]
+    agent_namespace: String,
 
     /// How many diagnoses are worked on at the same time
     #[arg(long, env = "SVCDIAG_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
@@ -112,6 +124,8 @@ struct Context {
     events: events::Events,
     /// Wakes `auto` when Services, Namespaces or diagnoses have changed.
     auto: Notify,
+    /// Wakes `watch` when an agent comes or goes, or its node has changed.
+    agents: Notify,
 }
 
 impl Context {
@@ -120,8 +134,11 @@ impl Context {
         self.inventory.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The same for a change, which is seen now.
     fn inventory_mut(&self) -> std::sync::RwLockWriteGuard<'_, Inventory> {
-        self.inventory.write().unwrap_or_else(PoisonError::into_inner)
+        let mut inventory = self.inventory.write().unwrap_or_else(PoisonError::into_inner);
+        inventory.observe_at(now());
+        inventory
     }
 }
 
@@ -159,11 +176,13 @@ pub async fn run(
         written: status::Written::default(),
         failures: schedule::Failures::default(),
         auto: Notify::new(),
+        agents: Notify::new(),
     });
     let server = server::bind(listen, context.clone()).await?;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(server);
     tasks.spawn(auto::run(context.clone()));
+    tasks.spawn(apiserver::run(context.clone()));
     watch::spawn(&mut tasks, &context, &queue, writer);
     drop(queue);
 

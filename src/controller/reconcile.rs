@@ -1,13 +1,21 @@
-//! One round for one diagnosis: Facts, verdict, status.
+//! One round for one diagnosis: Facts, verdict, status; then what the agents are asked.
 
 use std::{sync::Arc, time::Instant};
 
 use kube::runtime::controller::Action;
 
-use super::{Context, events, metrics::Outcome, schedule, status};
+use super::{
+    Context, events,
+    metrics::Outcome,
+    probes::{self, Plan},
+    schedule, status,
+};
 use crate::{
-    api::{ConditionStatus, ConditionType, Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
-    diagnosis::{Diagnosis, Finding, diagnose},
+    api::{
+        ConditionStatus, ConditionType, Reason, ServiceDiagnosis, ServiceDiagnosisSpec,
+        ServiceDiagnosisStatus,
+    },
+    diagnosis::{Diagnosis, Finding, diagnose, plan},
     objects::Object,
 };
 
@@ -17,6 +25,9 @@ pub(super) enum Error {
     /// The status could not be written.
     #[error(transparent)]
     Status(#[from] status::WriteError),
+    /// An agent could not be asked.
+    #[error(transparent)]
+    Probes(#[from] probes::Error),
 }
 
 /// Brings the status of a diagnosis up to date.
@@ -41,13 +52,17 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
     let previous = context.written.latest(diagnosis);
     let now = super::now();
-    let verdict = judge(diagnosis, context, previous.as_ref(), now);
+    let (verdict, plan) = judge(diagnosis, context, previous.as_ref(), now);
     let status = verdict.status(previous.as_ref(), diagnosis.metadata.generation, now);
-    let written = status::write_if_changed(context, diagnosis, previous.as_ref(), &status).await?;
-    context.failures.reset(uid);
+    let written = status::write_if_changed(context, diagnosis, previous.as_ref(), &status).await;
+    // A status that cannot be written is no reason not to ask.
+    let asked = probes::keep(context, diagnosis, plan).await;
+    let written = written?;
     if written {
         events::ready_flipped(context, diagnosis, previous.as_ref(), &status).await;
     }
+    asked?;
+    context.failures.reset(uid);
     context.metrics.ready(
         namespace,
         name,
@@ -63,30 +78,26 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     Ok((action, written))
 }
 
+/// The verdict, and what the agents are to be asked.
 fn judge(
     diagnosis: &ServiceDiagnosis,
     context: &Context,
-    previous: Option<&crate::api::ServiceDiagnosisStatus>,
+    previous: Option<&ServiceDiagnosisStatus>,
     now: jiff::Timestamp,
-) -> Diagnosis {
-    let (namespace, name) = (diagnosis.namespace(), diagnosis.name());
+) -> (Diagnosis, Plan) {
     let limit = context.options.max_diagnoses_per_namespace;
-    let spec = bounded(diagnosis, context);
+    let judged = ServiceDiagnosis {
+        metadata: diagnosis.metadata.clone(),
+        spec: bounded(diagnosis, context),
+        status: previous.cloned(),
+    };
     let inventory = context.inventory();
-    let beyond = inventory.is_beyond(limit, namespace, name);
-    let facts = inventory.facts(
-        namespace,
-        spec,
-        previous,
-        now,
-        context.options.name_other_namespaces,
-    );
-    drop(inventory);
-    if beyond {
-        beyond_bound(limit)
-    } else {
-        diagnose(&facts)
+    if inventory.is_beyond(limit, diagnosis.namespace(), diagnosis.name()) {
+        return (beyond_bound(limit), Plan::new());
     }
+    let facts = inventory.facts(&judged, now, context.options.name_other_namespaces);
+    drop(inventory);
+    (diagnose(&facts), plan(&facts, &probes::reference(diagnosis)))
 }
 
 /// The spec within the bounds that the controller's flags set for tenants.

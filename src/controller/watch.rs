@@ -2,7 +2,9 @@
 //!
 //! An object that cannot be parsed is logged and counted, and the others go on. After a break the
 //! kind is listed anew and replaced at once, so that nobody ever sees half a list. Nothing is judged
-//! before every kind has been listed: half a cluster looks like a broken one.
+//! before every kind has been listed: half a cluster looks like a broken one. Nodes and the agents'
+//! Leases may be out of bounds for a controller that may look at one namespace only: the API objects
+//! are judged without them.
 
 use std::{
     collections::BTreeSet,
@@ -11,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use futures::{SinkExt, StreamExt};
@@ -29,11 +32,11 @@ use tokio::task::JoinSet;
 
 use super::{Context, Queue, reference};
 use crate::{
-    api::{ServiceDiagnosis, ServiceDiagnosisSpec},
+    api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
     inventory::{DiagnosisKey, Tracked},
     objects::{
-        Deployment, EndpointSlice, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service, StatefulSet,
-        trim_metadata,
+        Deployment, EndpointSlice, Lease, Namespace, NetworkPolicy, Node, Object, Pod, ReplicaSet, Service,
+        StatefulSet, trim_metadata,
     },
 };
 
@@ -41,7 +44,15 @@ use crate::{
 const PAGE: u32 = 250;
 
 /// Kinds that are watched.
-const KINDS: u32 = 9;
+const KINDS: u32 = 12;
+
+/// Kinds without which the API objects can still be judged.
+const DISPENSABLE: [&str; 2] = ["Node", "Lease"];
+
+/// Agents that come and go are taken together for this long: all diagnoses are judged anew for them,
+/// and a rollout replaces one agent after the other.
+const SETTLE: Duration = Duration::from_millis(500);
+const NOT_AGAIN_FOR: Duration = Duration::from_secs(5);
 
 /// How many kinds have been listed once.
 #[derive(Debug, Default)]
@@ -75,6 +86,13 @@ pub(super) fn spawn(
     tasks.spawn(watch::<ReplicaSet>(c.clone(), q.clone(), scoped(c)));
     tasks.spawn(watch::<StatefulSet>(c.clone(), q.clone(), scoped(c)));
     tasks.spawn(watch::<NetworkPolicy>(c.clone(), q.clone(), scoped(c)));
+    tasks.spawn(watch::<NodeProbe>(c.clone(), q.clone(), scoped(c)));
+    let everywhere = (Api::all(c.client.clone()), watcher::Config::default());
+    tasks.spawn(watch::<Node>(c.clone(), q.clone(), everywhere));
+    let of_agents = watcher::Config::default().labels(&format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1));
+    let leases = Api::namespaced(c.client.clone(), &c.options.agent_namespace);
+    tasks.spawn(watch::<Lease>(c.clone(), q.clone(), (leases, of_agents)));
+    tasks.spawn(judge_all_when_agents_change(c.clone(), q.clone()));
     let only = context
         .options
         .namespace
@@ -109,6 +127,8 @@ enum News<K> {
     Begin,
     Listed(K),
     End,
+    /// The right to watch the kind is missing.
+    Denied,
     Changed(K),
     Gone {
         namespace: String,
@@ -158,6 +178,7 @@ where
                 Ok(Event::InitDone) => Some(News::End),
                 Ok(Event::Apply(object)) => Some(guard(object, News::Changed)),
                 Ok(Event::Delete(object)) => Some(gone(object.meta().clone())),
+                Err(error) if DISPENSABLE.contains(&kind.as_ref()) && is_denied(&error) => Some(News::Denied),
                 Err(error) => {
                     context.metrics.watch_error(&kind);
                     tracing::warn!(kind, "A watch was interrupted and will be resumed: {error}.");
@@ -172,6 +193,18 @@ where
         })
 }
 
+/// Whether a watch failed for want of a right.
+fn is_denied(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(s))
+        | WatchStartFailed(kube::Error::Api(s))
+        | WatchFailed(kube::Error::Api(s))
+        | WatchError(s) => s.is_forbidden(),
+        _ => false,
+    }
+}
+
 /// Keeps a kind of the inventory up to date.
 async fn watch<K>(context: Arc<Context>, mut queue: Queue, source: Source<K>)
 where
@@ -179,7 +212,9 @@ where
 {
     let mut listed: Vec<K> = Vec::new();
     let mut unparsable: Vec<(String, String, String)> = Vec::new();
+    let kind = K::kind(&());
     let mut first = true;
+    let mut denied = false;
     let mut news = std::pin::pin!(news(&context, source));
     while let Some(news) = news.next().await {
         let concerned = match news {
@@ -193,17 +228,28 @@ where
                 BTreeSet::new()
             }
             News::End => {
-                let mut inventory = context.inventory_mut();
-                let mut concerned = inventory.replace(std::mem::take(&mut listed));
-                for (namespace, name, why) in unparsable.drain(..) {
-                    concerned.extend(inventory.note_unparsable::<K>(&namespace, &name, why));
+                let concerned = relist(&context, std::mem::take(&mut listed), &mut unparsable);
+                if std::mem::take(&mut denied) {
+                    context.metrics.watch_denied(&kind, false);
+                    tracing::info!(%kind, "The right that was missing has been granted.");
                 }
-                drop(inventory);
-                if std::mem::take(&mut first) && context.readiness.complete() {
-                    tracing::info!("Every kind has been listed; verdicts begin.");
-                    concerned = context.inventory().all();
+                if std::mem::take(&mut first) {
+                    begin_if_complete(&context, &mut queue).await;
                 }
                 concerned
+            }
+            News::Denied => {
+                if !std::mem::replace(&mut denied, true) {
+                    context.metrics.watch_denied(&kind, true);
+                    tracing::warn!(
+                        %kind,
+                        "Not allowed to list and watch these: the API objects are judged, but no agent is asked to look at the data path."
+                    );
+                }
+                if std::mem::take(&mut first) {
+                    begin_if_complete(&context, &mut queue).await;
+                }
+                BTreeSet::new()
             }
             News::Changed(object) => context.inventory_mut().apply(object),
             News::Gone { namespace, name, .. } => context.inventory_mut().delete::<K>(&namespace, &name),
@@ -215,10 +261,48 @@ where
                 concerned
             }
         };
-        if matches!(K::kind(&()).as_ref(), "Service" | "Namespace") {
+        if matches!(kind.as_ref(), "Service" | "Namespace") {
             context.auto.notify_one();
         }
-        enqueue(&context, &mut queue, concerned).await;
+        if !DISPENSABLE.contains(&kind.as_ref()) {
+            enqueue(&context, &mut queue, concerned).await;
+        } else if !concerned.is_empty() {
+            context.agents.notify_one();
+        }
+    }
+}
+
+/// Takes in a whole list at once.
+fn relist<K: Tracked>(
+    context: &Context,
+    listed: Vec<K>,
+    unparsable: &mut Vec<(String, String, String)>,
+) -> BTreeSet<DiagnosisKey> {
+    let mut inventory = context.inventory_mut();
+    let mut concerned = inventory.replace(listed);
+    for (namespace, name, why) in unparsable.drain(..) {
+        concerned.extend(inventory.note_unparsable::<K>(&namespace, &name, why));
+    }
+    concerned
+}
+
+/// Notes that a kind has been listed for the first time, or may not be; everything is judged after the last.
+async fn begin_if_complete(context: &Context, queue: &mut Queue) {
+    if context.readiness.complete() {
+        tracing::info!("Every kind has been listed; verdicts begin.");
+        let all = context.inventory().all();
+        enqueue(context, queue, all).await;
+    }
+}
+
+/// Judges everything anew when agents have come or gone, but not once for each of them.
+async fn judge_all_when_agents_change(context: Arc<Context>, mut queue: Queue) {
+    loop {
+        context.agents.notified().await;
+        tokio::time::sleep(SETTLE).await;
+        let all = context.inventory().all();
+        enqueue(&context, &mut queue, all).await;
+        tokio::time::sleep(NOT_AGAIN_FOR).await;
     }
 }
 
@@ -258,8 +342,8 @@ async fn watch_diagnoses(
                 context.written.retain(&uids);
                 context.failures.retain(&uids);
                 concerned.clone_from(&listed);
-                if std::mem::take(&mut first) && context.readiness.complete() {
-                    tracing::info!("Every kind has been listed; verdicts begin.");
+                if std::mem::take(&mut first) {
+                    begin_if_complete(&context, &mut queue).await;
                 }
             }
             News::Changed(diagnosis) => {
@@ -282,6 +366,8 @@ async fn watch_diagnoses(
             }
             // It keeps its last status; there is nothing to judge it by.
             News::Unparsable { .. } => {}
+            // Nothing can be done without diagnoses; that is an error, not news.
+            News::Denied => {}
         }
         context.metrics.diagnoses(context.inventory().diagnoses());
         context.auto.notify_one();

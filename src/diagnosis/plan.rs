@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{DiagnosisRef, NodeProbeSpec, ProbePod, ServiceRef},
-    objects::{LabelSelector, Object, Pod},
+    objects::{LabelSelector, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR},
 };
 
 /// Nodes with endpoints that are always looked at.
@@ -19,10 +19,6 @@ const NODES_WITH_ENDPOINTS: usize = 3;
 
 /// Most endpoints that a NodeProbe lists.
 const MAX_ENDPOINTS: usize = 50;
-
-/// Annotation of a static Pod's mirror: the hash that its cgroup carries in place of the UID.
-const STATIC_POD_HASH: &str = "kubernetes.io/config.hash";
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// The sample of nodes moves on once an hour.
 const ROTATION_SECONDS: i64 = 3600;
@@ -205,7 +201,7 @@ fn failed(facts: &Facts, node: &str) -> bool {
 
 fn probe_pod(pod: &Pod) -> ProbePod {
     let hash = pod
-        .annotation(MIRROR)
+        .annotation(STATIC_POD_MIRROR)
         .and_then(|_| pod.annotation(STATIC_POD_HASH));
     let uid = hash.or(pod.metadata.uid.as_deref()).unwrap_or_default();
     ProbePod {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Inventory;
 use crate::{
-    api::{ServiceDiagnosisSpec, ServiceDiagnosisStatus},
+    api::{REFRESH_ANNOTATION, ServiceDiagnosis, ServiceDiagnosisStatus},
     diagnosis::{ClientNamespace, ClusterDns, Facts, Unreadable},
     objects::{EndpointSlice, Object, Pod, Service, grants_clients_to, matches_labels},
 };
@@ -27,20 +27,19 @@ const GAPS: [(&str, &str); 4] = [
 ];
 
 impl Inventory {
-    /// Everything that the verdict on a Service can depend on.
+    /// Everything that the verdict on a Service can depend on. The diagnosis is as it is to be judged:
+    /// with its bounds, and with the status that was written last.
     #[must_use]
-    pub fn facts(
-        &self,
-        namespace: &str,
-        spec: ServiceDiagnosisSpec,
-        previous: Option<&ServiceDiagnosisStatus>,
-        now: Timestamp,
-        name_other_namespaces: bool,
-    ) -> Facts {
-        let mut facts = Facts::new(now, namespace, spec);
+    pub fn facts(&self, diagnosis: &ServiceDiagnosis, now: Timestamp, name_other_namespaces: bool) -> Facts {
+        let namespace = diagnosis.namespace();
+        let mut facts = Facts::new(now, namespace, diagnosis.spec.clone());
         let name = facts.spec.service_name.clone();
         facts.name_other_namespaces = name_other_namespaces;
-        facts.not_ready_since = previous.and_then(not_ready_since);
+        facts.not_ready_since = diagnosis.status.as_ref().and_then(not_ready_since);
+        let refresh = diagnosis.annotation(REFRESH_ANNOTATION);
+        facts.refresh = refresh.unwrap_or_default().to_owned();
+        let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
+        facts.nodes = self.node_reports(&(namespace.to_owned(), diagnosis.name().to_owned()), uid);
         facts.service = self.services.get(namespace, &name).cloned();
         if facts.service.is_none() {
             // Only a Service that is not there is looked for under other names and in other places.

@@ -4,6 +4,7 @@
 //! answers with the diagnoses whose verdict may depend on it (`concerns`). [`Inventory::facts`]
 //! then puts together what the engine needs for one of them.
 
+mod agents;
 mod concerns;
 mod facts;
 
@@ -17,9 +18,10 @@ use jiff::Timestamp;
 pub use facts::CLUSTER_DNS;
 
 use crate::{
-    api::ServiceDiagnosis,
+    api::{NodeProbe, ServiceDiagnosis},
     objects::{
-        Deployment, EndpointSlice, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service, StatefulSet,
+        Deployment, EndpointSlice, Lease, Namespace, NetworkPolicy, Node, Object, Pod, ReplicaSet, Service,
+        StatefulSet,
     },
 };
 
@@ -130,6 +132,15 @@ pub struct Inventory {
     stateful_sets: Table<StatefulSet>,
     policies: Table<NetworkPolicy>,
     namespaces: Table<Namespace>,
+    nodes: Table<Node>,
+    leases: Table<Lease>,
+    /// What the Leases say of the agents, by node.
+    agents: BTreeMap<String, agents::Agent>,
+    probes: Table<NodeProbe>,
+    /// Names of the NodeProbes of a diagnosis.
+    probes_of: BTreeMap<DiagnosisKey, BTreeSet<String>>,
+    /// When what is taken in was seen.
+    now: Timestamp,
     interests: Table<Interest>,
     /// Objects that could not be parsed: kind, namespace and name, and why.
     unparsable: BTreeMap<(String, String, String), String>,
@@ -148,6 +159,11 @@ pub trait Tracked: Object + Sized + Send + Sync + 'static {
 }
 
 impl Inventory {
+    /// Sets the time at which what is taken in next was seen. Only the agents' Leases ask for it.
+    pub fn observe_at(&mut self, now: Timestamp) {
+        self.now = now;
+    }
+
     /// Takes in an object that is new or has changed; returns the diagnoses it concerns.
     pub fn apply<K: Tracked>(&mut self, object: K) -> BTreeSet<DiagnosisKey> {
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
@@ -190,14 +206,15 @@ impl Inventory {
     pub fn replace<K: Tracked>(&mut self, objects: Vec<K>) -> BTreeSet<DiagnosisKey> {
         let kind = kind_of::<K>();
         self.unparsable.retain(|(k, _, _), _| *k != kind);
-        let old = std::mem::take(K::table(self));
-        for object in old.0.values().flat_map(BTreeMap::values) {
-            K::index(self, Some(object), None);
-        }
+        let mut old = std::mem::take(K::table(self));
         for object in objects {
             let object = Arc::new(object);
+            let before = old.remove(object.namespace(), object.name());
             K::table(self).insert(object.namespace(), object.name(), object.clone());
-            K::index(self, None, Some(&object));
+            K::index(self, before.as_deref(), Some(&object));
+        }
+        for gone in old.0.values().flat_map(BTreeMap::values) {
+            K::index(self, Some(gone), None);
         }
         self.all()
     }
@@ -286,5 +303,7 @@ fn unparsable_key<K>(namespace: &str, name: &str) -> (String, String, String) {
     (kind_of::<K>().to_owned(), namespace.to_owned(), name.to_owned())
 }
 
+#[cfg(test)]
+mod agent_tests;
 #[cfg(test)]
 mod tests;

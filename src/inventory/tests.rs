@@ -45,6 +45,12 @@ fn inventory() -> Inventory {
     inventory
 }
 
+/// The facts about a Service of `shop`, for a diagnosis of the same name.
+fn facts(inventory: &Inventory, name: &str) -> crate::diagnosis::Facts {
+    let diagnosis = diagnosis("shop", name, json!({ "serviceName": name }));
+    inventory.facts(&diagnosis, Timestamp::UNIX_EPOCH, false)
+}
+
 fn names(keys: BTreeSet<DiagnosisKey>) -> Vec<String> {
     keys.into_iter().map(|(_, name)| name).collect()
 }
@@ -131,19 +137,15 @@ fn a_pod_of_cluster_dns_concerns_all() {
 fn a_relist_replaces_everything_at_once() {
     let mut inventory = inventory();
     assert_eq!(inventory.replace(vec![slice("shop", "new", "cart")]).len(), 3);
-    let facts = |name: &str| {
-        let spec = crate::api::ServiceDiagnosisSpec::for_service(name);
-        inventory.facts("shop", spec, None, Timestamp::UNIX_EPOCH, false)
-    };
     assert_eq!(
-        facts("cart")
+        facts(&inventory, "cart")
             .slices
             .iter()
             .map(|s| s.name().to_owned())
             .collect::<Vec<_>>(),
         ["new"]
     );
-    assert!(facts("pay").slices.is_empty());
+    assert!(facts(&inventory, "pay").slices.is_empty());
 }
 
 #[test]
@@ -152,18 +154,16 @@ fn facts_hold_what_concerns_the_service_and_no_more() {
     inventory.apply(pod("shop", "p", "cart"));
     inventory.apply(pod("web", "q", "front"));
     inventory.apply(service("web", "cart", "x"));
-    let spec = crate::api::ServiceDiagnosisSpec::for_service("cart");
-    let facts = inventory.facts("shop", spec, None, Timestamp::UNIX_EPOCH, false);
-    assert_eq!((facts.pods.len(), facts.slices.len()), (1, 1));
+    let found = facts(&inventory, "cart");
+    assert_eq!((found.pods.len(), found.slices.len()), (1, 1));
     assert!(
-        facts.namesakes.is_empty(),
+        found.namesakes.is_empty(),
         "only looked for while the Service is missing"
     );
     inventory.delete::<Service>("shop", "cart");
-    let spec = crate::api::ServiceDiagnosisSpec::for_service("cart");
-    let facts = inventory.facts("shop", spec, None, Timestamp::UNIX_EPOCH, false);
+    let found = facts(&inventory, "cart");
     assert_eq!(
-        (facts.namesakes, facts.other_services),
+        (found.namesakes, found.other_services),
         (vec!["web".to_owned()], vec!["pay".to_owned()])
     );
 }
@@ -173,16 +173,9 @@ fn clients_of_another_namespace_need_its_consent() {
     let mut inventory = inventory();
     inventory.apply(pod("web", "q", "front"));
     let facts = |inventory: &Inventory| {
-        let spec = diagnosis(
-            "shop",
-            "d",
-            json!({ "serviceName": "cart", "clients": { "namespace": "web" } }),
-        )
-        .spec;
-        inventory
-            .facts("shop", spec, None, Timestamp::UNIX_EPOCH, false)
-            .client_namespace
-            .unwrap()
+        let spec = json!({ "serviceName": "cart", "clients": { "namespace": "web" } });
+        let facts = inventory.facts(&diagnosis("shop", "d", spec), Timestamp::UNIX_EPOCH, false);
+        facts.client_namespace.unwrap()
     };
     assert!(!facts(&inventory).granted && facts(&inventory).pods.is_empty());
     let web =
@@ -196,13 +189,7 @@ fn clients_of_another_namespace_need_its_consent() {
 #[test]
 fn what_cannot_be_parsed_is_a_gap_in_the_facts_until_it_can() {
     let mut inventory = inventory();
-    let gaps = |inventory: &Inventory, name: &str| {
-        let spec = crate::api::ServiceDiagnosisSpec::for_service(name);
-        inventory
-            .facts("shop", spec, None, Timestamp::UNIX_EPOCH, false)
-            .unreadable
-            .len()
-    };
+    let gaps = |inventory: &Inventory, name: &str| facts(inventory, name).unreadable.len();
     assert_eq!(
         names(inventory.note_unparsable::<Service>("shop", "cart", "odd".into())),
         ["cart", "pay"]
@@ -236,13 +223,7 @@ fn the_oldest_diagnoses_of_a_namespace_come_first() {
 fn a_new_list_forgets_what_could_not_be_parsed_before() {
     let mut inventory = inventory();
     inventory.note_unparsable::<Pod>("shop", "p", "odd".to_owned());
-    let gaps = |inventory: &Inventory| {
-        let spec = crate::api::ServiceDiagnosisSpec::for_service("cart");
-        inventory
-            .facts("shop", spec, None, Timestamp::UNIX_EPOCH, false)
-            .unreadable
-            .len()
-    };
+    let gaps = |inventory: &Inventory| facts(inventory, "cart").unreadable.len();
     assert_eq!(gaps(&inventory), 1);
     inventory.replace::<Pod>(Vec::new());
     assert_eq!(gaps(&inventory), 0);

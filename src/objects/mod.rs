@@ -6,6 +6,7 @@
 //! that a verdict can be replayed from a file.
 
 mod endpoints;
+mod lease;
 mod networkpolicy;
 mod node;
 mod pod;
@@ -21,6 +22,7 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use endpoints::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
+pub use lease::{Lease, LeaseSpec};
 pub use networkpolicy::{
     EgressRule, IngressRule, IpBlock, NetworkPolicy, NetworkPolicySpec, Peer, PolicyPort,
 };
@@ -113,8 +115,15 @@ pub trait Object: Resource {
 
 impl<K: Resource> Object for K {}
 
-/// Drops the metadata that no verdict depends on: of managedFields only the latest time stays,
-/// of the annotations those of our own group.
+/// Annotation of a static Pod, and of its mirror in the API: the hash that its cgroup carries in place
+/// of the UID.
+pub const STATIC_POD_HASH: &str = "kubernetes.io/config.hash";
+
+/// Annotation that marks the mirror of a static Pod.
+pub const STATIC_POD_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Drops the metadata that nothing depends on: of managedFields only the latest time stays, of the
+/// annotations those of our own group and those by which a static Pod's processes are found.
 pub fn trim_metadata(meta: &mut ObjectMeta) {
     if let Some(managed) = &mut meta.managed_fields {
         managed.sort_by(|a, b| b.time.cmp(&a.time));
@@ -127,6 +136,8 @@ pub fn trim_metadata(meta: &mut ObjectMeta) {
         }
     }
     if let Some(annotations) = &mut meta.annotations {
-        annotations.retain(|key, _| key.starts_with(crate::api::GROUP));
+        annotations.retain(|key, _| {
+            key.starts_with(crate::api::GROUP) || [STATIC_POD_HASH, STATIC_POD_MIRROR].contains(&key.as_str())
+        });
     }
 }

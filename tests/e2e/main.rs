@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod agents;
 mod check;
 mod controller;
 mod disturbances;

@@ -1,28 +1,48 @@
-//! The rights in config/rbac suffice for all that the controller does. The embedded server grants
-//! everybody everything; the real one is the judge.
+//! The rights in config/ suffice for all that controller and agents do, and admission refuses what is not
+//! theirs to write. The embedded server grants everybody everything; the real one is the judge.
 
 use std::path::{Path, PathBuf};
 
+use kube::{
+    Api, Client, Config,
+    api::{Patch, PatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::json;
+use svcdiag::api::{FIELD_MANAGER_AGENT, NodeProbe};
 use svcdiag_sandbox::{
-    cluster::{Cluster, ClusterConfig},
+    cluster::{Cluster, ClusterConfig, NODES},
     faults::{Fault, Scene, Verdict, catalogue},
     kubectl::Kubectl,
     svcdiag::Controller,
 };
 
-use crate::rig::eventually;
+use crate::{
+    agents::{Agent, NAMESPACE},
+    rig::eventually,
+};
 
 /// A kubeconfig with the token of a service account.
 pub async fn kubeconfig_of(cluster: &Cluster, admin: &Kubectl, namespace: &str, account: &str) -> PathBuf {
-    let path = cluster.state_dir().join(format!("{account}.kubeconfig"));
+    kubeconfig_with(cluster, admin, namespace, account, &[]).await
+}
+
+/// The same with a token that is bound to something.
+async fn kubeconfig_with(
+    cluster: &Cluster,
+    admin: &Kubectl,
+    namespace: &str,
+    account: &str,
+    bound: &[&str],
+) -> PathBuf {
+    let whose = [&[account], bound].concat().join("-").replace(['=', '/'], "-");
+    let path = cluster.state_dir().join(format!("{whose}.kubeconfig"));
     std::fs::copy(cluster.kubeconfig_path(), &path).unwrap();
     if cluster.embedded().is_some() {
         return path;
     }
-    let token = admin
-        .run(&["create", "token", account, "-n", namespace])
-        .await
-        .unwrap();
+    let create = ["create", "token", account, "-n", namespace];
+    let token = admin.run(&[&create, bound].concat()).await.unwrap();
     let owner = admin.clone().with_kubeconfig(&path);
     let token = format!("--token={}", token.trim());
     let user = ["config", "set-credentials", account, &token];
@@ -33,24 +53,161 @@ pub async fn kubeconfig_of(cluster: &Cluster, admin: &Kubectl, namespace: &str, 
     path
 }
 
+/// The kubeconfig of the agent of a node: its Pod's token names the node.
+async fn kubeconfig_of_agent(cluster: &Cluster, admin: &Kubectl, node: &str) -> PathBuf {
+    let name = format!("--bound-object-name={node}");
+    let bound = ["--bound-object-kind=Node", &name];
+    kubeconfig_with(cluster, admin, NAMESPACE, "svcdiag-agent", &bound).await
+}
+
+fn lease(node: &str) -> String {
+    format!(
+        "apiVersion: coordination.k8s.io/v1
+kind: Lease
+metadata:
+  name: svcdiag-agent-{node}
+  namespace: {NAMESPACE}
+  labels: {{app.kubernetes.io/component: svcdiag-agent}}
+spec: {{leaseDurationSeconds: 3600, renewTime: '2026-01-01T00:00:00.000000Z'}}
+"
+    )
+}
+
+/// Answers a NodeProbe as the agent does it.
+async fn answer(kubeconfig: &Path, name: &str) -> kube::Result<NodeProbe> {
+    let file = Kubeconfig::read_from(kubeconfig).unwrap();
+    let context = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(file, &context).await.unwrap();
+    let client = Client::try_from(config).unwrap();
+    let status = json!({
+        "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+        "status": { "agentVersion": "other" },
+    });
+    let params = PatchParams::apply(FIELD_MANAGER_AGENT).force();
+    let api: Api<NodeProbe> = Api::namespaced(client, "role");
+    api.patch_status(name, &params, &Patch::Apply(status)).await
+}
+
+/// The agent does its work with its rights, and neither it nor an administrator can do that of another.
+async fn agents_write_for_their_own_node_only(cluster: &Cluster, admin: &Kubectl) {
+    let [here, there, _] = NODES;
+    let own = kubeconfig_of_agent(cluster, admin, here).await;
+    let agent = Agent::start(here, &own, cluster.state_dir(), &[]).await;
+    let probe = async |node: &str, field: &str| {
+        let column = format!("jsonpath={{.items[?(@.spec.nodeName=='{node}')]{field}}}");
+        let found = admin
+            .run(&["-n", "role", "get", "nodeprobes", "-o", &column])
+            .await
+            .ok()?;
+        Some(found.split(' ').next()?.to_owned()).filter(|name| !name.is_empty())
+    };
+    eventually("the agent's answer", async || {
+        probe(here, ".status.observedTime").await
+    })
+    .await;
+    let map = ["-n", NAMESPACE, "get", "configmap", "svcdiag-apiserver"];
+    eventually("the addresses of the API server", async || {
+        admin.run(&map).await.ok()
+    })
+    .await;
+
+    let apply = [
+        "apply",
+        "--server-side",
+        "--field-manager=svcdiag-agent",
+        "-f",
+        "-",
+    ];
+    let there_too = kubeconfig_of_agent(cluster, admin, there).await;
+    let elsewhere = admin.clone().with_kubeconfig(&there_too);
+    elsewhere.run_with_input(&apply, &lease(there)).await.unwrap();
+    let name = eventually("a NodeProbe", async || probe(there, ".metadata.name").await).await;
+    if cluster.embedded().is_none() {
+        let unbound = kubeconfig_of(cluster, admin, NAMESPACE, "svcdiag-agent").await;
+        let administrator = cluster.kubeconfig_path().to_owned();
+        for other in [&own, &unbound, &administrator] {
+            let refused = answer(other, &name).await.unwrap_err().to_string();
+            assert!(
+                refused.contains("by the svcdiag agent of its node only"),
+                "{refused}"
+            );
+            let other = admin.clone().with_kubeconfig(other);
+            let refused = other
+                .run_with_input(&apply, &lease("sandbox-3"))
+                .await
+                .unwrap_err();
+            let refused = refused.to_string();
+            assert!(refused.contains("by the agent of its node only"), "{refused}");
+        }
+        answer(&there_too, &name).await.unwrap();
+        let foreign = lease(there).replace("svcdiag-agent-", "leader-election-");
+        let refused = elsewhere
+            .run_with_input(&apply, &foreign)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("by the agent of its node only"), "{refused}");
+        admin.run_with_input(&apply, &foreign).await.unwrap();
+
+        let patch = ["-n", "role", "patch", "nodeprobe", &name, "--type=merge"];
+        let question = [
+            &patch[..],
+            &[r#"--patch={"spec":{"fromNode":true,"revision":"mine"}}"#],
+        ]
+        .concat();
+        let refused = admin.run(&question).await.unwrap_err().to_string();
+        assert!(refused.contains("by the svcdiag controller only"), "{refused}");
+        let label = ["-n", "role", "label", "nodeprobe", &name, "mine=yes"];
+        admin.run(&label).await.unwrap();
+        let own = "apiVersion: svcdiag.dev/v1alpha1
+kind: NodeProbe
+metadata: {name: mine, namespace: role}
+spec: {nodeName: sandbox-1, diagnosis: {name: x, uid: x}, serviceName: x, intervalSeconds: 60}
+";
+        let refused = admin
+            .run_with_input(&["apply", "-f", "-"], own)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("by the svcdiag controller only"), "{refused}");
+    }
+    let suspend = r#"--patch={"spec":{"suspend":true}}"#;
+    let suspend = [
+        "-n",
+        "role",
+        "patch",
+        "svcdiag",
+        Scene::NAME,
+        "--type=merge",
+        suspend,
+    ];
+    admin.run(&suspend).await.unwrap();
+    eventually("nobody is asked", async || {
+        let left = admin
+            .run(&["-n", "role", "get", "nodeprobes", "-o", "name"])
+            .await
+            .ok()?;
+        left.trim().is_empty().then_some(())
+    })
+    .await;
+    assert!(!agent.log().contains("orbidden"), "{}", agent.log());
+    agent.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn the_controller_does_its_work_with_the_rights_of_its_role() {
+async fn controller_and_agents_do_their_work_with_the_rights_of_their_roles() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
     let kubectl = Kubectl::find().await.unwrap();
     let kubectl = kubectl.with_kubeconfig(cluster.kubeconfig_path());
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/default");
     let apply = ["apply", "--server-side", "-k", config.to_str().unwrap()];
     kubectl.run(&apply).await.unwrap();
-    // No kubelet here runs the image; the binary stands in for the Pod.
-    let scale = [
-        "-n",
-        "svcdiag-system",
-        "delete",
-        "deployment",
-        "svcdiag-controller",
-    ];
-    kubectl.run(&scale).await.unwrap();
-    let own = kubeconfig_of(&cluster, &kubectl, "svcdiag-system", "svcdiag-controller").await;
+    // No kubelet here runs the image; the binary stands in for the Pods.
+    for workload in ["deployment/svcdiag-controller", "daemonset/svcdiag-agent"] {
+        let delete = ["-n", NAMESPACE, "delete", workload];
+        kubectl.run(&delete).await.unwrap();
+    }
+    let own = kubeconfig_of(&cluster, &kubectl, NAMESPACE, "svcdiag-controller").await;
     let program = Path::new(env!("CARGO_BIN_EXE_svcdiag"));
     let controller = Controller::start(program, &own, cluster.state_dir(), &[]).unwrap();
 
@@ -94,6 +251,7 @@ spec: {ports: [{port: 80}]}
         .await
         .unwrap();
     eventually("its end", async || kubectl.run(&automatic).await.err()).await;
+    agents_write_for_their_own_node_only(&cluster, &kubectl).await;
     let log = std::fs::read_to_string(controller.log()).unwrap();
     assert!(!log.contains("orbidden"), "{log}");
     controller.stop().await;

@@ -4,17 +4,18 @@ use std::time::{Duration, Instant};
 
 use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
 use svcdiag_sandbox::faults::{Scene, Verdict};
-use svcdiag_sandbox::svcdiag::{self, Controller};
+use svcdiag_sandbox::svcdiag::{self, Agents, Controller};
 
 use super::{Common, Failure, Screen};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// A cluster and, perhaps, the svcdiag controller on it.
+/// A cluster and, perhaps, the svcdiag controller and agents on it.
 pub(crate) struct Session {
     common: Common,
     cluster: Option<Cluster>,
     controller: Option<Controller>,
+    agents: Option<Agents>,
 }
 
 impl Session {
@@ -23,6 +24,7 @@ impl Session {
             common,
             cluster: None,
             controller: None,
+            agents: None,
         }
     }
 
@@ -30,6 +32,7 @@ impl Session {
     pub(crate) async fn start_cluster(&mut self, screen: &Screen) -> Result<&Cluster, Failure> {
         let mut config = ClusterConfig {
             state: self.common.state.clone(),
+            data_path: self.common.data_path(),
             ..ClusterConfig::default()
         };
         if let Some(crds) = &self.common.crds {
@@ -60,6 +63,10 @@ impl Session {
             controller.log().display()
         ));
         self.controller = Some(controller);
+        if cluster.kernel().is_some() {
+            self.agents = Some(Agents::start(&program, cluster)?);
+            screen.good("an agent runs on each node");
+        }
         Ok(())
     }
 
@@ -86,14 +93,20 @@ impl Session {
 
     /// An error if the controller has died.
     pub(crate) fn check(&mut self) -> Result<(), Failure> {
-        match &mut self.controller {
-            Some(controller) => Ok(controller.check()?),
-            None => Ok(()),
+        if let Some(controller) = &mut self.controller {
+            controller.check()?;
         }
+        if let Some(agents) = &mut self.agents {
+            agents.check()?;
+        }
+        Ok(())
     }
 
     /// Stops what was started, the controller first.
     pub(crate) async fn stop(self) {
+        if let Some(agents) = self.agents {
+            agents.stop().await;
+        }
         if let Some(controller) = self.controller {
             controller.stop().await;
         }

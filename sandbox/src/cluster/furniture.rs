@@ -197,6 +197,11 @@ fn node_status(name: &str, number: usize) -> Value {
     })
 }
 
+/// Creates the Namespace that the agents' Leases are in.
+pub(super) async fn create_agents_namespace(client: &Client) -> Result<(), Error> {
+    ensure_namespace(client, "svcdiag-system").await
+}
+
 /// Creates the cluster DNS as kubeadm lays it out.
 pub(super) async fn create_dns(client: &Client) -> Result<(), Error> {
     ensure_namespace(client, "kube-system").await?;

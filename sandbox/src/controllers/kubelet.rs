@@ -17,9 +17,10 @@ use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 
 use super::kubelet_addresses::Addresses;
+use super::kubelet_process;
 use super::kubelet_status::{self, Moment};
-use super::{Options, Outcome, done, drain, everything, retry};
-use crate::error::{Context, RequestError, optional};
+use super::{Options, Outcome, RETRY_AFTER, done, drain, everything, retry};
+use crate::error::{Context, RequestError, chain, optional};
 
 /// What the kubelets remember, as real ones do.
 struct Kubelet {
@@ -67,6 +68,18 @@ async fn reconcile(pod: Arc<Pod>, kubelet: Arc<Kubelet>) -> Outcome {
     }
     let host = kubelet.host_address(&node).await?;
     let (elapsed, addresses) = kubelet.remember(&pod, &uid, &node, &host);
+    if let Some(kernel) = &kubelet.options.kernel
+        && let Err(error) = kernel
+            .start_pod(&kubelet_process::setup(&pod, &node, &addresses))
+            .await
+    {
+        tracing::warn!(
+            pod = pod.name_any(),
+            error = chain(&error),
+            "a Pod has no process"
+        );
+        return Ok(Action::requeue(RETRY_AFTER));
+    }
     let moment = Moment {
         now: Timestamp::now(),
         elapsed,
@@ -161,6 +174,9 @@ impl Kubelet {
             .filter(|rest| !rest.is_zero())
         {
             return Ok(Action::requeue(rest));
+        }
+        if let Some(kernel) = &self.options.kernel {
+            kernel.stop_pod(uid).await;
         }
         let namespace = pod.namespace().unwrap_or_default();
         let params = DeleteParams {

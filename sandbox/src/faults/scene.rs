@@ -1,6 +1,7 @@
 //! The walk-through in a namespace of its own: the stage on which faults are played.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
@@ -12,7 +13,9 @@ use tokio::time::Instant;
 use super::journal::Entry;
 use super::kinds::{Kind, Target};
 use super::{Error, Verdict};
+use crate::cluster::Cluster;
 use crate::error::{Context, RequestError, optional, unless_exists};
+use crate::kernel::Kernel;
 
 const WALKTHROUGH: &str = include_str!("../../manifests/walkthrough.yaml");
 /// Controllers need well under two seconds; the rest is for busy machines.
@@ -25,6 +28,7 @@ const FOREIGN_ANNOTATIONS: [&str; 1] = ["deployment.kubernetes.io/revision"];
 pub struct Scene {
     client: Client,
     namespace: String,
+    kernel: Option<Arc<Kernel>>,
     journal: Mutex<Vec<Entry>>,
 }
 
@@ -41,8 +45,22 @@ impl Scene {
         Self {
             client,
             namespace: namespace.into(),
+            kernel: None,
             journal: Mutex::default(),
         }
+    }
+
+    /// A scene in a namespace of a cluster, with its nodes in the kernel if it has any.
+    pub fn of(cluster: &Cluster, namespace: impl Into<String>) -> Self {
+        Self {
+            kernel: cluster.kernel().cloned(),
+            ..Self::new(cluster.client(), namespace)
+        }
+    }
+
+    /// The cluster's nodes in the kernel, if it has any.
+    pub fn kernel(&self) -> Option<&Arc<Kernel>> {
+        self.kernel.as_ref()
     }
 
     /// The client it acts with.

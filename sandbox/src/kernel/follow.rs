@@ -1,0 +1,155 @@
+//! Keeps kube-proxy's rules and the zones of cluster DNS in step with the API's objects.
+//!
+//! Whatever changes, everything is read again and compared with what was written last: a pocket cluster
+//! is small. Changes that come together are taken together, as kube-proxy does.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{Stream, StreamExt, stream::SelectAll};
+use k8s_openapi::api::{
+    core::v1::{ConfigMap, Node as NodeObject, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::ListParams,
+    runtime::{WatchStreamExt, watcher},
+};
+use serde::de::DeserializeOwned;
+
+use super::{Error, Kernel, Node, kubeproxy::Conduct};
+use crate::{
+    controllers::annotations,
+    error::chain,
+    proxy::{self, Cluster, NodeView},
+};
+
+/// Changes within this time are taken together.
+const TOGETHER: Duration = Duration::from_millis(30);
+
+/// How often what goes wrong by itself goes on doing so.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What cannot be read or written is tried again so much later.
+const RETRY: Duration = Duration::from_millis(300);
+
+/// Namespace of the ConfigMap that steers cluster DNS, and of cluster DNS.
+const DNS_NAMESPACE: &str = "kube-system";
+
+type Changes = SelectAll<std::pin::Pin<Box<dyn Stream<Item = ()> + Send>>>;
+
+/// Runs until dropped.
+pub(crate) async fn run(client: Client, kernel: Arc<Kernel>) {
+    let mut changes = Changes::new();
+    changes.push(of(Api::<Service>::all(client.clone())));
+    changes.push(of(Api::<EndpointSlice>::all(client.clone())));
+    changes.push(of(Api::<NodeObject>::all(client.clone())));
+    changes.push(of(Api::<Pod>::namespaced(client.clone(), DNS_NAMESPACE)));
+    changes.push(of(Api::<ConfigMap>::namespaced(client.clone(), DNS_NAMESPACE)));
+    let mut tick = tokio::time::interval(TICK);
+    let mut pending = true;
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {
+                for node in kernel.nodes() {
+                    told(node.kube_proxy.lock().await.tick());
+                }
+                if !pending {
+                    continue;
+                }
+            }
+            Some(()) = changes.next() => {}
+        }
+        tokio::time::sleep(TOGETHER).await;
+        while futures::future::poll_immediate(changes.next())
+            .await
+            .flatten()
+            .is_some()
+        {}
+        pending = false;
+        if let Err(error) = sync(&client, &kernel).await {
+            tracing::debug!(error, "rules and zones will be written again");
+            tokio::time::sleep(RETRY).await;
+            pending = true;
+        }
+    }
+}
+
+/// That something of a kind has changed.
+fn of<K>(api: Api<K>) -> std::pin::Pin<Box<dyn Stream<Item = ()> + Send>>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    let events = watcher(api, watcher::Config::default()).default_backoff();
+    Box::pin(events.filter_map(|event| async move { event.ok().map(drop) }))
+}
+
+fn told(result: Result<(), Error>) {
+    if let Err(error) = result {
+        tracing::warn!(error = chain(&error), "kube-proxy of the pocket cluster");
+    }
+}
+
+async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
+    let failed = |error: kube::Error| error.to_string();
+    let everything = ListParams::default();
+    let cluster = Cluster {
+        services: Api::<Service>::all(client.clone())
+            .list(&everything)
+            .await
+            .map_err(failed)?
+            .items,
+        slices: Api::<EndpointSlice>::all(client.clone())
+            .list(&everything)
+            .await
+            .map_err(failed)?
+            .items,
+    };
+    let nodes = Api::<NodeObject>::all(client.clone())
+        .list(&everything)
+        .await
+        .map_err(failed)?
+        .items;
+    for object in &nodes {
+        if let Some(node) = kernel.node(&object.name_any()) {
+            write_rules(node, object, &cluster)
+                .await
+                .map_err(|error| chain(&error))?;
+        }
+    }
+    Ok(())
+}
+
+async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster) -> Result<(), Error> {
+    let conduct = object
+        .annotations()
+        .get(annotations::KUBE_PROXY)
+        .map(|value| value.parse::<Conduct>())
+        .transpose()
+        .map_err(|what| Error::Missing { what })?
+        .unwrap_or_default();
+    let view = NodeView {
+        name: object.name_any(),
+        zone: object.labels().get("topology.kubernetes.io/zone").cloned(),
+        ips: node.addresses(),
+        pod_cidrs: networks(&["10.244.0.0/16", "fd00:10:244::/48"]),
+        service_cidrs: networks(&["10.96.0.0/16", "fd00:10:96::/112"]),
+    };
+    let scripts = proxy::rules(node.data_path().proxy, cluster, &view);
+    let text: String = scripts.iter().map(|script| script.stdin.as_str()).collect();
+    let mut kube_proxy = node.kube_proxy.lock().await;
+    kube_proxy.behave(node, conduct).await?;
+    if kube_proxy.written.as_ref() == Some(&text) {
+        return Ok(());
+    }
+    kube_proxy.queued();
+    if conduct.writes() {
+        node.write(&scripts).await?;
+        kube_proxy.applied(text)?;
+    }
+    Ok(())
+}
+
+fn networks(texts: &[&str]) -> Vec<ipnet::IpNet> {
+    texts.iter().filter_map(|net| net.parse().ok()).collect()
+}

@@ -1,0 +1,258 @@
+//! Asks the agents: keeps the NodeProbes of a diagnosis as they are planned.
+//!
+//! What should be there ([`plan`](crate::diagnosis::plan)) is compared with what the watch shows, and
+//! only the difference is written. Names follow from diagnosis and node, so that whoever writes twice
+//! writes the same object; the diagnosis owns its NodeProbes, so that they go with it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
+};
+use serde_json::{Value, json};
+
+use super::{Context, events::is_namespace_going};
+use crate::{
+    api::{DiagnosisRef, FIELD_MANAGER, NodeProbe, NodeProbeSpec, ServiceDiagnosis},
+    diagnosis::probe_name,
+    inventory::MANAGED_BY,
+    objects::Object,
+};
+
+/// Longest wait for one answer of the API server.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why a NodeProbe is not as planned.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The API server refused or could not be reached.
+    #[error("could not {what}: {source}")]
+    Api {
+        /// Verb and object.
+        what: String,
+        /// What the client says.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer.
+    #[error("could not {what}: no answer within {} seconds", TIMEOUT.as_secs())]
+    Timeout {
+        /// Verb and object.
+        what: String,
+    },
+}
+
+/// What each node is asked, by its name.
+pub(super) type Plan = BTreeMap<String, NodeProbeSpec>;
+
+/// What has to be done.
+#[derive(Debug, PartialEq)]
+enum Step {
+    Apply { name: String, spec: Box<NodeProbeSpec> },
+    Delete { name: String, uid: Option<String> },
+}
+
+/// A diagnosis, as its NodeProbes name it.
+pub(super) fn reference(diagnosis: &ServiceDiagnosis) -> DiagnosisRef {
+    DiagnosisRef {
+        name: diagnosis.name().to_owned(),
+        uid: diagnosis.metadata.uid.clone().unwrap_or_default(),
+    }
+}
+
+/// Makes the NodeProbes of a diagnosis those that are planned.
+pub(super) async fn keep(context: &Context, diagnosis: &ServiceDiagnosis, plan: Plan) -> Result<(), Error> {
+    if diagnosis.is_terminating() {
+        // They are collected with it.
+        return Ok(());
+    }
+    let key = (diagnosis.namespace().to_owned(), diagnosis.name().to_owned());
+    let present: Vec<Arc<NodeProbe>> = context.inventory().probes_of(&key).cloned().collect();
+    let api: Api<NodeProbe> = Api::namespaced(context.client.clone(), &key.0);
+    for step in steps(diagnosis, &present, plan) {
+        take(&api, diagnosis, step).await?;
+        context.metrics.node_probe_written();
+    }
+    Ok(())
+}
+
+/// The difference between what is planned and what is there.
+fn steps(diagnosis: &ServiceDiagnosis, present: &[Arc<NodeProbe>], plan: Plan) -> Vec<Step> {
+    let of = reference(diagnosis);
+    let owner = owner(diagnosis);
+    let mut steps = Vec::new();
+    let mut wanted = BTreeSet::new();
+    for (node, spec) in plan {
+        let name = probe_name(&of, &node);
+        let is_right = |p: &&Arc<NodeProbe>| {
+            p.name() == name
+                && p.spec == spec
+                && p.metadata.owner_references.iter().flatten().any(|o| *o == owner)
+        };
+        wanted.insert(name.clone());
+        if !present.iter().any(|p| is_right(&p)) {
+            let spec = Box::new(spec);
+            steps.push(Step::Apply { name, spec });
+        }
+    }
+    let leftover = |p: &&Arc<NodeProbe>| !wanted.contains(p.name()) && !p.is_terminating();
+    steps.extend(present.iter().filter(leftover).map(|p| Step::Delete {
+        name: p.name().to_owned(),
+        uid: p.metadata.uid.clone(),
+    }));
+    steps
+}
+
+async fn take(api: &Api<NodeProbe>, diagnosis: &ServiceDiagnosis, step: Step) -> Result<(), Error> {
+    let (verb, name, call) = match step {
+        Step::Apply { name, spec } => {
+            let params = PatchParams::apply(FIELD_MANAGER).force();
+            let patch = manifest(diagnosis, &name, &spec);
+            let call = async { api.patch(&name, &params, &Patch::Apply(patch)).await.map(drop) };
+            ("write", name.clone(), tokio::time::timeout(TIMEOUT, call).await)
+        }
+        Step::Delete { name, uid } => {
+            // Another one may have come under its name.
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid,
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            let call = async { api.delete(&name, &params).await.map(drop) };
+            ("delete", name.clone(), tokio::time::timeout(TIMEOUT, call).await)
+        }
+    };
+    let what = || format!("{verb} NodeProbe {}/{name}", diagnosis.namespace());
+    match call {
+        Ok(Ok(())) => Ok(()),
+        // It, or its namespace, has gone meanwhile.
+        Ok(Err(kube::Error::Api(refusal))) if is_namespace_going(&refusal) => Ok(()),
+        Ok(Err(kube::Error::Api(refusal))) if verb == "delete" && refusal.is_conflict() => Ok(()),
+        Ok(Err(source)) => Err(Error::Api {
+            what: what(),
+            source: Box::new(source),
+        }),
+        Err(_) => Err(Error::Timeout { what: what() }),
+    }
+}
+
+/// Deleting a diagnosis need not wait for its NodeProbes: blockOwnerDeletion stays out.
+fn owner(diagnosis: &ServiceDiagnosis) -> OwnerReference {
+    OwnerReference {
+        api_version: "svcdiag.dev/v1alpha1".to_owned(),
+        kind: "ServiceDiagnosis".to_owned(),
+        name: diagnosis.name().to_owned(),
+        uid: diagnosis.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
+
+fn manifest(diagnosis: &ServiceDiagnosis, name: &str, spec: &NodeProbeSpec) -> Value {
+    json!({
+        "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+        "metadata": {
+            "name": name, "namespace": diagnosis.namespace(),
+            "labels": { MANAGED_BY.0: MANAGED_BY.1 }, "ownerReferences": [owner(diagnosis)],
+        },
+        "spec": spec,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn diagnosis(uid: &str) -> ServiceDiagnosis {
+        serde_json::from_value(json!({
+            "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
+            "metadata": { "namespace": "shop", "name": "cart", "uid": uid }, "spec": { "serviceName": "cart" },
+        }))
+        .unwrap()
+    }
+
+    fn spec(node: &str, revision: &str) -> NodeProbeSpec {
+        serde_json::from_value(json!({
+            "nodeName": node, "diagnosis": { "name": "cart", "uid": "u" }, "serviceName": "cart",
+            "intervalSeconds": 60, "revision": revision,
+        }))
+        .unwrap()
+    }
+
+    fn plan(nodes: &[&str]) -> Plan {
+        nodes.iter().map(|n| ((*n).to_owned(), spec(n, "1"))).collect()
+    }
+
+    /// What the API server holds after a step.
+    fn stored(diagnosis: &ServiceDiagnosis, step: &Step) -> Arc<NodeProbe> {
+        let Step::Apply { name, spec } = step else {
+            panic!("{step:?}")
+        };
+        Arc::new(serde_json::from_value(manifest(diagnosis, name, spec)).unwrap())
+    }
+
+    fn told(steps: &[Step]) -> Vec<String> {
+        let tell = |step: &Step| match step {
+            Step::Apply { spec, .. } => format!("apply {}", spec.node_name),
+            Step::Delete { name, .. } => format!("delete {name}"),
+        };
+        steps.iter().map(tell).collect()
+    }
+
+    #[test]
+    fn only_the_difference_is_written() {
+        let diagnosis = diagnosis("u");
+        let first = steps(&diagnosis, &[], plan(&["a", "b"]));
+        assert_eq!(told(&first), ["apply a", "apply b"]);
+        let present: Vec<_> = first.iter().map(|s| stored(&diagnosis, s)).collect();
+        assert!(steps(&diagnosis, &present, plan(&["a", "b"])).is_empty());
+        let mut changed = plan(&["a", "c"]);
+        changed.insert("a".to_owned(), spec("a", "2"));
+        let expected = ["apply a", "apply c", &format!("delete {}", present[1].name())];
+        assert_eq!(told(&steps(&diagnosis, &present, changed)), expected);
+        assert_eq!(
+            steps(&diagnosis, &present, Plan::new()).len(),
+            2,
+            "nothing is planned any more"
+        );
+    }
+
+    #[test]
+    fn names_are_those_of_diagnosis_and_node() {
+        let names = |uid: &str| -> Vec<String> {
+            let steps = steps(&diagnosis(uid), &[], plan(&["a", "b"]));
+            let name = |s: &Step| match s {
+                Step::Apply { name, .. } | Step::Delete { name, .. } => name.clone(),
+            };
+            steps.iter().map(name).collect()
+        };
+        assert_eq!(names("u"), names("u"));
+        let all: BTreeSet<String> = names("u").into_iter().chain(names("v")).collect();
+        assert_eq!(all.len(), 4);
+    }
+
+    #[test]
+    fn what_lost_its_owner_is_written_again_and_what_is_being_deleted_left_alone() {
+        let diagnosis = diagnosis("u");
+        let first = steps(&diagnosis, &[], plan(&["a"]));
+        let mut probe = NodeProbe::clone(&stored(&diagnosis, &first[0]));
+        let owners = probe.metadata.owner_references.take().unwrap();
+        assert_eq!((owners.len(), owners[0].block_owner_deletion), (1, None));
+        assert_eq!(
+            told(&steps(&diagnosis, &[Arc::new(probe.clone())], plan(&["a"]))),
+            ["apply a"]
+        );
+        probe.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+            "2026-01-01T00:00:00Z".parse().unwrap(),
+        ));
+        assert!(steps(&diagnosis, &[Arc::new(probe)], Plan::new()).is_empty());
+    }
+}
