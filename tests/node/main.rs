@@ -12,3 +12,5 @@ mod deletions;
 mod dials;
 mod environment;
 mod namespace;
+mod pocket;
+mod robustness;
