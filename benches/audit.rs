@@ -96,10 +96,10 @@ fn compare() {
                     rows(mode, services, commands)
                 });
                 for row in rows.join().unwrap() {
+                    eprintln!("{}", row.join(" | "));
                     table.add_row(row);
                 }
             });
-            eprintln!("{mode} with {services} Services: done");
         }
     }
     println!(
@@ -145,9 +145,22 @@ fn words(time: Duration) -> String {
     }
 }
 
+/// Runs a script. In iptables mode it brings what is there up to date; where there is nothing the rules go
+/// to `iptables-restore` as they are, which is much quicker.
 fn feed(script: &Script) {
-    let mut child = Command::new(script.program)
-        .args(&script.args)
+    let mut command = match script.args.get(3) {
+        Some(tools) if script.program == "sh" => {
+            let mut command = Command::new(format!("{tools}-restore"));
+            command.arg("--noflush");
+            command
+        }
+        _ => {
+            let mut command = Command::new(script.program);
+            command.args(&script.args);
+            command
+        }
+    };
+    let mut child = command
         .env("XTABLES_LOCKFILE", "/dev/null")
         .stdin(Stdio::piped())
         .spawn()
@@ -158,12 +171,7 @@ fn feed(script: &Script) {
         .unwrap()
         .write_all(script.stdin.as_bytes())
         .unwrap();
-    assert!(
-        child.wait().unwrap().success(),
-        "{} {:?}",
-        script.program,
-        script.args
-    );
+    assert!(child.wait().unwrap().success(), "{command:?}");
 }
 
 /// Starts the benchmark anew in the namespace of the calling thread, for figures of a process of its own.
