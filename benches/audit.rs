@@ -10,12 +10,10 @@
     reason = "a benchmark fails by panicking"
 )]
 
-#[path = "audit/rules.rs"]
-mod generated;
-
 use std::{
     hint::black_box,
     io::Write,
+    net::Ipv4Addr,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -31,6 +29,7 @@ use svcdiag::{
     objects::{EndpointSlice, Service},
     proxy::{ExpectedPort, Ruleset, Vantage, audit, expected},
 };
+use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, Script, rules};
 
 /// Numbers of Services.
 const SIZES: [usize; 3] = [100, 1_000, 10_000];
@@ -38,37 +37,24 @@ const SIZES: [usize; 3] = [100, 1_000, 10_000];
 /// Audits that are timed.
 const AUDITS: usize = 200;
 
-/// How a set of rules is written, and what a user would run to see one Service in it.
-struct Mode {
-    name: &'static str,
-    rules: fn(usize) -> String,
-    load: &'static [&'static str],
-    by_hand: &'static [&'static str],
-}
+/// A Service has so many endpoints.
+const ENDPOINTS: usize = 3;
 
-const MODES: [Mode; 3] = [
-    Mode {
-        name: "nftables",
-        rules: generated::nftables,
-        load: &["nft", "-f", "-"],
-        by_hand: &[
+/// What a user would run to see one Service in the rules of a mode.
+const BY_HAND: [(ProxyMode, &[&str]); 3] = [
+    (
+        ProxyMode::Nftables,
+        &[
             "nft list table ip kube-proxy",
             "nft -j list table ip kube-proxy",
             "nft get element ip kube-proxy service-ips '{ IP . tcp . 80 }'",
         ],
-    },
-    Mode {
-        name: "iptables-nft",
-        rules: generated::iptables,
-        load: &["iptables-nft-restore"],
-        by_hand: &["iptables-nft-save -t nat | grep IP/32"],
-    },
-    Mode {
-        name: "iptables-legacy",
-        rules: generated::iptables,
-        load: &["iptables-legacy-restore"],
-        by_hand: &["iptables-legacy-save -t nat | grep IP/32"],
-    },
+    ),
+    (ProxyMode::Iptables, &["iptables-nft-save -t nat | grep IP/32"]),
+    (
+        ProxyMode::IptablesLegacy,
+        &["iptables-legacy-save -t nat | grep IP/32"],
+    ),
 ];
 
 /// What something took.
@@ -81,7 +67,7 @@ struct Cost {
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
-        Some("agent") => agent(&arguments[2], arguments[3].parse().unwrap()),
+        Some("agent") => agent(arguments[2].parse().unwrap(), arguments[3].parse().unwrap()),
         Some("by-hand") => by_hand(&arguments[2]),
         // `cargo test --benches` builds it only.
         _ if !arguments.iter().any(|a| a == "--bench") => {}
@@ -100,35 +86,37 @@ fn compare() {
         "peak memory",
         "ratio",
     ]);
-    for mode in &MODES {
+    for (mode, commands) in BY_HAND {
         for services in SIZES {
-            let rules = (mode.rules)(services);
+            let scripts = rules(mode, &cluster(services), &node());
             std::thread::scope(|scope| {
                 let rows = scope.spawn(|| {
                     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-                    feed(mode.load, &rules);
-                    rows(mode, services)
+                    scripts.iter().for_each(feed);
+                    rows(mode, services, commands)
                 });
                 for row in rows.join().unwrap() {
+                    eprintln!("{}", row.join(" | "));
                     table.add_row(row);
                 }
             });
-            eprintln!("{} with {services} Services: done", mode.name);
         }
     }
-    println!("one Service of 3 endpoints among many, its rules compared with what they must be:\n{table}");
+    println!(
+        "one Service of {ENDPOINTS} endpoints among many, its rules compared with what they must be:\n{table}"
+    );
 }
 
 /// The rows of one set of rules, in the namespace that has them.
-fn rows(mode: &Mode, services: usize) -> Vec<[String; 7]> {
-    let ip = generated::cluster_ip(services / 2).to_string();
+fn rows(mode: ProxyMode, services: usize, commands: &[&str]) -> Vec<[String; 7]> {
+    let ip = cluster_ip(services / 2).to_string();
     let number = services.to_string();
-    let [first, later] = *measure(&["agent", mode.name, &number]) else {
+    let [first, later] = *measure(&["agent", &mode.to_string(), &number]) else {
         panic!("two figures")
     };
     let row = |what: &str, cost: Cost| {
         [
-            mode.name.to_owned(),
+            mode.to_string(),
             services.to_string(),
             what.to_owned(),
             words(cost.time),
@@ -141,7 +129,7 @@ fn rows(mode: &Mode, services: usize) -> Vec<[String; 7]> {
         row("audit", later),
         row("audit, the first since the rules changed", first),
     ];
-    for command in mode.by_hand {
+    for command in commands {
         let costs = measure(&["by-hand", &command.replace("IP", &ip)]);
         rows.push(row(command, costs[0]));
     }
@@ -157,14 +145,32 @@ fn words(time: Duration) -> String {
     }
 }
 
-fn feed(command: &[&str], input: &str) {
-    let mut child = Command::new(command[0])
-        .args(&command[1..])
+/// Runs a script. In iptables mode it brings what is there up to date; where there is nothing the rules go
+/// to `iptables-restore` as they are, which is much quicker.
+fn feed(script: &Script) {
+    let mut command = match script.args.get(3) {
+        Some(tools) if script.program == "sh" => {
+            let mut command = Command::new(format!("{tools}-restore"));
+            command.arg("--noflush");
+            command
+        }
+        _ => {
+            let mut command = Command::new(script.program);
+            command.args(&script.args);
+            command
+        }
+    };
+    let mut child = command
         .env("XTABLES_LOCKFILE", "/dev/null")
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(script.stdin.as_bytes())
+        .unwrap();
     assert!(child.wait().unwrap().success(), "{command:?}");
 }
 
@@ -206,21 +212,27 @@ fn by_hand(command: &str) {
 }
 
 /// What the agent does in every round, and tells what the first and the later ones take.
-fn agent(mode: &str, services: usize) {
+fn agent(mode: ProxyMode, services: usize) {
     let rulesets = Rulesets::of(Netns::current().unwrap());
     let ports = ports(services / 2);
     let look = || -> Box<dyn Fn() + '_> {
         match mode {
-            "nftables" => Box::new(|| compare_all(rulesets.nftables().unwrap().as_ref(), &ports)),
-            "iptables-nft" => Box::new(|| compare_all(rulesets.iptables().unwrap().as_ref(), &ports)),
-            _ => Box::new(|| compare_all(&Legacy::open().unwrap(), &ports)),
+            ProxyMode::Nftables | ProxyMode::NftablesOld => {
+                Box::new(|| compare_all(rulesets.nftables().unwrap().as_ref(), &ports))
+            }
+            ProxyMode::Iptables => Box::new(|| compare_all(rulesets.iptables().unwrap().as_ref(), &ports)),
+            ProxyMode::IptablesLegacy => Box::new(|| compare_all(&Legacy::open().unwrap(), &ports)),
         }
     };
     let look = look();
     let begun = Instant::now();
     look();
     let first = begun.elapsed();
-    let number = if mode == "iptables-legacy" { 10 } else { AUDITS };
+    let number = if mode == ProxyMode::IptablesLegacy {
+        10
+    } else {
+        AUDITS
+    };
     let begun = Instant::now();
     for _ in 0..number {
         look();
@@ -247,29 +259,73 @@ fn compare_all(rules: &dyn Ruleset, ports: &[ExpectedPort]) {
 
 /// What a node has to hold for a Service.
 fn ports(service: usize) -> Vec<ExpectedPort> {
-    let name = format!("svc-{service}");
-    let ip = generated::cluster_ip(service).to_string();
-    let endpoints: Vec<_> = generated::endpoints(service)
-        .iter()
-        .map(|e| json!({ "addresses": [e.ip().to_string()], "conditions": { "ready": true } }))
-        .collect();
-    let object: Service = serde_json::from_value(json!({
-        "metadata": { "name": name, "namespace": "scale" },
-        "spec": { "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ports": [{ "port": 80, "targetPort": 9376 }] },
-    }))
-    .unwrap();
-    let slice: EndpointSlice = serde_json::from_value(json!({
-        "metadata": { "name": name, "namespace": "scale", "labels": { "kubernetes.io/service-name": name } },
-        "addressType": "IPv4",
-        "endpoints": endpoints,
-        "ports": [{ "name": "", "port": 9376, "protocol": "TCP" }],
-    }))
-    .unwrap();
+    let [object, slice] = objects(service);
+    let object: Service = serde_json::from_value(object).unwrap();
+    let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
     let vantage = Vantage {
-        node: "n1",
+        node: NODE,
         zone: None,
     };
     let ports = expected(&object, &[&slice], vantage);
     assert_eq!(ports.len(), 1);
     ports
+}
+
+const NODE: &str = "n1";
+
+fn node() -> NodeView {
+    NodeView {
+        name: NODE.to_owned(),
+        ips: vec![[192, 0, 2, 1].into()],
+        pod_cidrs: vec!["10.244.0.0/14".parse().unwrap()],
+        service_cidrs: vec!["10.96.0.0/12".parse().unwrap()],
+        ..NodeView::default()
+    }
+}
+
+fn cluster(services: usize) -> Cluster {
+    let mut cluster = Cluster::default();
+    for service in 0..services {
+        let [object, slice] = objects(service);
+        cluster.services.push(serde_json::from_value(object).unwrap());
+        cluster.slices.push(serde_json::from_value(slice).unwrap());
+    }
+    cluster
+}
+
+/// The ClusterIP of a Service.
+fn cluster_ip(service: usize) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a60_0100 + u32::try_from(service).unwrap())
+}
+
+/// A Service and its EndpointSlice.
+fn objects(service: usize) -> [serde_json::Value; 2] {
+    let name = format!("svc-{service}");
+    let ip = cluster_ip(service).to_string();
+    let first = 0x0af4_0000 + service * ENDPOINTS;
+    let endpoints: Vec<_> = (first..first + ENDPOINTS)
+        .map(|ip| Ipv4Addr::from(u32::try_from(ip).unwrap()).to_string())
+        .map(|ip| json!({ "addresses": [ip], "conditions": { "ready": true }, "nodeName": NODE }))
+        .collect();
+    [
+        json!({
+            "metadata": { "name": name, "namespace": "scale" },
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": ip,
+                "clusterIPs": [ip],
+                "ports": [{ "port": 80, "targetPort": 9376, "protocol": "TCP" }],
+            },
+        }),
+        json!({
+            "metadata": {
+                "name": name,
+                "namespace": "scale",
+                "labels": { "kubernetes.io/service-name": name },
+            },
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "ports": [{ "name": "", "port": 9376, "protocol": "TCP" }],
+        }),
+    ]
 }

@@ -160,7 +160,7 @@ impl Lane {
 
     /// The verdict with its messages and what the agents saw, for whoever reads the failure.
     pub async fn told(&self, verdict: &Verdict) -> String {
-        let mut text = format!("{verdict}\n");
+        let mut text = format!("{verdict}\n{}", self.log());
         if let Ok(diagnosis) = self.diagnoses().get(Scene::NAME).await {
             for c in diagnosis.status.iter().flat_map(|s| &s.conditions) {
                 text.push_str(&format!(
@@ -180,14 +180,9 @@ impl Lane {
         text
     }
 
-    /// The end of the controller's log.
-    pub fn log(&self) -> String {
+    /// What the controller has logged.
+    fn log(&self) -> String {
         std::fs::read_to_string(self.controller.log()).unwrap_or_default()
-    }
-
-    /// The controller's process.
-    pub fn controller(&mut self) -> &mut Controller {
-        &mut self.controller
     }
 
     pub async fn stop(self) {

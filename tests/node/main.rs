@@ -12,5 +12,7 @@ mod deletions;
 mod dials;
 mod environment;
 mod namespace;
+mod pocket;
 mod rendered;
+mod robustness;
 mod traffic;

@@ -168,8 +168,8 @@ struct Round<'a> {
     problems: Mutex<Vec<String>>,
 }
 
-/// Looks at everything that a NodeProbe asks for. What the API says is `subject`; `source` is asked again before a second
-/// look.
+/// Looks at everything that a NodeProbe asks for. What the API says is `subject`; `source` is asked again
+/// before a second look.
 pub async fn look(
     node: &Node,
     namespace: &str,
@@ -220,6 +220,7 @@ pub async fn look(
         facts.dials.extend(tally.counts);
         facts.failures.extend(tally.failures);
     }
+    round.forget_vanished(&mut facts);
     facts.probes_made = facts.dials.iter().map(|d| d.made).sum();
     facts.probes_failed = facts.dials.iter().map(|d| d.failed).sum();
     // Of each way some failures are kept, so that a flood of one does not hide the other.
@@ -323,6 +324,21 @@ impl<'a> Round<'a> {
         let after = settings::reverse_path_drops(&self.node.netns).ok();
         read.reverse_path_drops = drops_before.zip(after).map(|(before, after)| after > before);
         read
+    }
+
+    /// What a client saw that has ended meanwhile says nothing of the Service.
+    fn forget_vanished(&self, facts: &mut NodeFacts) {
+        let runs = |client: &LocalPod<'_>| {
+            let is_there = |pid| Netns::of_process(pid).is_ok_and(|netns| netns == client.netns);
+            client.pod.host_network || client.pids.iter().copied().any(is_there)
+        };
+        for client in self.clients.iter().filter(|client| !runs(client)) {
+            let is_its = |from: &Option<String>| from.as_ref() == Some(&client.key);
+            facts.dials.retain(|dials| !is_its(&dials.from));
+            facts.failures.retain(|failure| !is_its(&failure.from));
+            facts.resolvers.retain(|resolver| resolver.pod != client.key);
+            self.problem(format!("Pod {} has ended during the round.", client.key));
+        }
     }
 
     /// The API's word of the present moment, for a second look.
