@@ -198,10 +198,10 @@ impl Stage {
         let mut variables = vec![pair("TARGETS", targets.trim())];
         let mut printed = String::new();
         match way {
-            Way::Client | Way::Direct => printed = self.from_client(DIAL, &variables).await,
+            Way::Client | Way::Direct => printed = self.in_client(DIAL, &variables).await,
             Way::Http => {
                 variables.push(pair("HTTP", "/"));
-                printed = self.from_client(DIAL, &variables).await;
+                printed = self.in_client(DIAL, &variables).await;
             }
             Way::Name | Way::NameServers => {
                 let asked = if matches!(way, Way::Name) {
@@ -212,7 +212,7 @@ impl Stage {
                 variables.push(pair("SERVERS", &asked));
                 variables.push(pair("NAME", "hostnames.play.svc.cluster.local"));
                 variables.push(pair("WANTED", &address));
-                printed = self.from_client(ASK, &variables).await;
+                printed = self.in_client(ASK, &variables).await;
             }
             Way::Nodes | Way::NodePorts | Way::Livez => {
                 for node in self.kernel().nodes() {
@@ -238,7 +238,7 @@ impl Stage {
         printed.split_whitespace().map(str::to_owned).collect()
     }
 
-    async fn from_client(&self, script: &str, variables: &[(String, String)]) -> String {
+    async fn in_client(&self, script: &str, variables: &[(String, String)]) -> String {
         let client = self.pods("play", "app=client").await.remove(0);
         self.kernel()
             .in_pod(&client.uid().unwrap(), script, variables)
