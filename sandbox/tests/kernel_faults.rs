@@ -63,7 +63,6 @@ fn effects(id: &str) -> &'static [(Way, Seen)] {
     match id {
         "N01" | "N02" | "N03" => &[(Way::Client, Fails), (Way::Direct, Fails)],
         "N04" | "N21" => &[(Way::Client, Partly), (Way::Direct, Partly)],
-        "N05" | "N05-return" => &[(Way::Direct, Partly)],
         "N06" => &[(Way::Livez, Partly), (Way::Client, Works)],
         "N07" => &[(Way::Livez, Partly)],
         "N08" | "N44" => &[(Way::Livez, Works), (Way::Client, Works)],
@@ -73,7 +72,9 @@ fn effects(id: &str) -> &'static [(Way, Seen)] {
         "N13" | "N14" => &[(Way::Direct, Works)],
         "N11" => &[(Way::Client, Partly), (Way::Direct, Works)],
         "N12" => &[(Way::NodePorts, Fails), (Way::Client, Works)],
-        "N15" | "N16" | "N17" | "N19" | "N38" => &[(Way::Client, Fails), (Way::Direct, Fails)],
+        "N05" | "N05-return" | "N15" | "N16" | "N17" | "N19" | "N38" => {
+            &[(Way::Client, Fails), (Way::Direct, Fails)]
+        }
         "N15-same-node" | "N20" => &[(Way::Direct, Works), (Way::Client, Fails)],
         "N22" => &[(Way::Client, Works), (Way::Http, Fails)],
         "N26" | "N27" | "N28" => &[(Way::Name, Fails), (Way::Client, Works)],

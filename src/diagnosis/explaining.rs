@@ -3,7 +3,10 @@
 //! A setting explains a failure only where the packets went through that node in a way that the setting
 //! bears on; it never makes a fault of what works.
 
-use super::paths::{Failed, Paths, Target};
+use super::{
+    paths::{Failed, Paths},
+    targets::Target,
+};
 use crate::api::{Answer, DialPath, NodeSettings, Reason};
 
 /// A setting that explains a failure.
@@ -97,7 +100,7 @@ fn passages<'a>(paths: &Paths<'a>, failed: &Failed<'a>) -> Vec<(&'a str, Passage
 
 /// How a Pod is linked to others of its node, as its hairpin tells.
 fn links(paths: &Paths<'_>, node: &str, target: Option<Target<'_>>) -> Passage {
-    let Some(pod) = target.and_then(|t| t.pod).map(super::paths::key) else {
+    let Some(pod) = target.and_then(|t| t.pod).map(super::targets::key) else {
         return Passage::Unknown;
     };
     let hairpins = paths.reports().iter().filter(|r| r.node == node);

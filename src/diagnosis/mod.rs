@@ -21,6 +21,7 @@ mod ready;
 mod stages;
 mod status;
 mod summary;
+mod targets;
 mod told;
 mod vantage;
 mod words;

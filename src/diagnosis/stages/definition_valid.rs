@@ -4,14 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{
-    super::{
-        Facts, Finding,
-        paths::{self, Failed, Paths, Way},
-        ports, told,
-        vantage::Vantage,
-        words,
-    },
-    listening,
+    super::{Facts, Finding, ports, words},
+    protocol_mismatch,
 };
 use crate::{
     api::{Impact, PortRef, Reason},
@@ -38,7 +32,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         subject.numeric_target_port_name(),
         subject.named_port_not_found(),
         subject.named_port_missing_on_some_pods(),
-        subject.protocol_mismatch(),
+        protocol_mismatch::judge(facts, service, &subject.ports),
         subject.ip_family_mismatch(),
         subject.external_name_is_ip(),
         subject.manual_endpoints_port_mismatch(),
@@ -247,52 +241,6 @@ impl Subject<'_> {
             }
         }
         None
-    }
-
-    /// Ports whose every endpoint refuses, and whose Pods listen there with the other protocol: the agents
-    /// have seen the sockets.
-    fn protocol_mismatch(&self) -> Option<Finding> {
-        let vantage = Vantage::of(self.facts);
-        if vantage.reports.is_empty() {
-            return None;
-        }
-        let paths = Paths::of(self.facts, &vantage)?;
-        let dials = paths.dials(Way::Direct);
-        let of = |port: &ServicePort| -> Vec<&Failed<'_>> {
-            let number = paths::number(port);
-            dials.failures.iter().filter(|f| f.dial.port == number).collect()
-        };
-        let mismatched: Vec<(&ServicePort, Vec<&Failed<'_>>)> = self
-            .ports
-            .iter()
-            .map(|port| (*port, of(port)))
-            .filter(|(port, failures)| {
-                !failures.is_empty()
-                    && dials.is_dead(&paths::number(port))
-                    && failures
-                        .iter()
-                        .all(|f| listening::listens_with_other_protocol(&paths, f))
-            })
-            .collect();
-        let (port, failures) = mismatched.first()?;
-        let other = if port.protocol() == "UDP" { "TCP" } else { "UDP" };
-        let target = failures.first()?.endpoint?.port();
-        let pods = told::pods(failures);
-        Some(self.fault(
-            mismatched.len(),
-            Reason::ProtocolMismatch,
-            format!(
-                "Port {} is {}, but {} with {other} only on port {target}: {}.",
-                port.describe(),
-                port.protocol(),
-                match pods.as_slice() {
-                    [one] => format!("Pod {one} listens"),
-                    several => format!("{} listen", words::count(several.len(), "Pod")),
-                },
-                told::endpoints(failures)
-            ),
-            format!("Set protocol of the port to {other}: {}.", self.edit()),
-        ))
     }
 
     fn ip_family_mismatch(&self) -> Option<Finding> {

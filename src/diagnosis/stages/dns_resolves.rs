@@ -50,7 +50,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .iter()
         .flat_map(|r| r.facts.resolvers.iter().map(move |resolver| (r, resolver)))
         .collect();
-    resolvers.sort_by(|a, b| (a.0.node, &a.1.pod).cmp(&(b.0.node, &b.1.pod)));
+    // A report that names a Pod twice is read the same way whatever its order.
+    resolvers.sort_by_cached_key(|(report, r)| (report.node, r.pod.clone(), format!("{r:?}")));
     let all = resolvers.len();
     // A Pod that policies cut off from DNS is no client; NetworkPolicyAllows judges those that are.
     resolvers.retain(|(_, r)| !super::is_cut_off_from_dns(facts, &r.pod));

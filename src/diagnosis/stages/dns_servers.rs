@@ -39,7 +39,7 @@ pub(super) fn is_cluster_dns(facts: &Facts, address: &str) -> bool {
         return true;
     };
     is_link_local
-        || super::super::paths::is_address_of(&dns.service, ip)
+        || super::super::targets::is_address_of(&dns.service, ip)
         || dns
             .pods
             .iter()

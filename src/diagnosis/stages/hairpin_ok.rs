@@ -3,8 +3,8 @@
 use super::{
     super::{
         Facts, Finding,
-        paths::{self, Paths, Way},
-        told,
+        paths::{Paths, Way},
+        targets, told,
         vantage::{Report, Vantage},
         words,
     },
@@ -53,7 +53,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .copied()
         .filter(|(_, h)| is_of_today(facts, &paths, h))
         .collect();
-    looks.sort_by(|a, b| (a.0.node, &a.1.pod).cmp(&(b.0.node, &b.1.pod)));
+    looks.sort_by_cached_key(|(report, h)| (report.node, h.pod.clone(), format!("{h:?}")));
     let faults: Vec<(Reason, Look)> = looks
         .iter()
         .filter_map(|look| Some((fault(look.1)?, *look)))
@@ -144,7 +144,7 @@ fn cannot_happen(facts: &Facts, paths: &Paths<'_>) -> Option<&'static str> {
     if !targets.is_empty() && targets.values().all(|t| t.is_host_network()) {
         return Some("The Pods use the network of their nodes, where a packet to itself needs no way back.");
     }
-    let own_pods = targets.values().filter_map(|t| t.pod).map(paths::key);
+    let own_pods = targets.values().filter_map(|t| t.pod).map(targets::key);
     let own_pods: Vec<String> = own_pods.collect();
     (!own_pods.is_empty() && own_pods.iter().all(|key| paths.has_sidecar(key)))
         .then_some("A proxy beside the Pods (a service mesh) takes their connections.")
@@ -155,13 +155,13 @@ fn is_of_today(facts: &Facts, paths: &Paths<'_>, hairpin: &Hairpin) -> bool {
     let is_endpoint = paths
         .targets
         .values()
-        .any(|t| t.pod.is_some_and(|pod| paths::key(pod) == hairpin.pod));
+        .any(|t| t.pod.is_some_and(|pod| targets::key(pod) == hairpin.pod));
     let target = hairpin.target.parse::<std::net::SocketAddr>();
     let is_address = facts
         .service
         .as_deref()
         .zip(target.ok())
-        .is_some_and(|(service, target)| paths::is_address_of(service, target.ip()));
+        .is_some_and(|(service, target)| targets::is_address_of(service, target.ip()));
     is_endpoint && is_address
 }
 

@@ -22,7 +22,8 @@ pub(super) fn sockets<'a>(paths: &Paths<'a>, failed: &Failed<'_>) -> Option<&'a 
         .reports()
         .iter()
         .flat_map(|r| &r.facts.listeners)
-        .find(|l| l.ips.iter().any(|own| own.parse() == Ok(ip)))
+        .filter(|l| l.ips.iter().any(|own| own.parse() == Ok(ip)))
+        .min_by_key(|l| format!("{l:?}"))
         .map(|l| l.sockets.as_slice())
 }
 

@@ -13,6 +13,8 @@ mod names;
 mod network_policy_allows;
 mod pods_healthy;
 mod policy_probes;
+mod policy_targets;
+mod protocol_mismatch;
 mod proxy_forwards;
 mod proxy_rules_present;
 mod reaching;

@@ -18,6 +18,7 @@ use super::{
     },
     applicable,
     policy_probes::{self, Probed},
+    policy_targets::{Target, targets},
 };
 use crate::{
     api::Reason,
@@ -200,15 +201,6 @@ fn with_other_kinds(facts: &Facts, mut finding: Finding) -> Finding {
         ));
     }
     finding
-}
-
-/// Pods behind the Service that no policy and no port tells apart, or addresses that are no Pods.
-struct Target<'a> {
-    pod: Option<&'a Pod>,
-    addresses: Vec<String>,
-    /// How many Pods it stands for.
-    pods: usize,
-    isolating: Vec<&'a NetworkPolicy>,
 }
 
 struct Client<'a> {
@@ -598,52 +590,4 @@ fn denial<'a, 'b: 'a>(
 
 fn names(policies: &[&NetworkPolicy]) -> Vec<String> {
     policies.iter().map(|p| p.name().to_owned()).collect()
-}
-
-/// What policies can tell Pods apart by: labels, whether they are on the host's network, and the
-/// number of each port.
-type LikePods<'a> = (&'a Labels, bool, Vec<Option<i32>>);
-
-/// The Pods behind the Service, those with the same labels and ports taken together; without a
-/// selector the addresses of the EndpointSlices.
-fn targets<'a>(facts: &'a Facts, service: &'a Service, policies: &[&'a NetworkPolicy]) -> Vec<Target<'a>> {
-    if !service.has_selector() {
-        let addresses = facts
-            .slices
-            .iter()
-            .flat_map(|s| &s.endpoints)
-            .filter_map(|e| e.addresses.first());
-        let addresses: BTreeSet<&String> = addresses.collect();
-        let target = |a: &String| Target {
-            pod: None,
-            addresses: vec![a.clone()],
-            pods: 0,
-            isolating: Vec::new(),
-        };
-        return addresses.into_iter().map(target).collect();
-    }
-    let mut groups: BTreeMap<LikePods, Vec<&Pod>> = BTreeMap::new();
-    for pod in facts.selected_pods().into_iter().filter(|p| !p.is_terminating()) {
-        let numbers = service
-            .spec
-            .ports
-            .iter()
-            .map(|p| pod.resolve_port(&p.target_port(), p.protocol()))
-            .collect();
-        groups
-            .entry((pod.labels(), pod.is_host_network(), numbers))
-            .or_default()
-            .push(pod);
-    }
-    let target = |pods: Vec<&'a Pod>| {
-        let pod = *pods.first()?;
-        let isolating = policy::isolating(policies, pod, Direction::Ingress);
-        Some(Target {
-            pod: Some(pod),
-            addresses: Vec::new(),
-            pods: pods.len(),
-            isolating,
-        })
-    };
-    groups.into_values().filter_map(target).collect()
 }

@@ -1,0 +1,76 @@
+//! The Service's endpoints as they are today, by address and port.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::Facts;
+use crate::objects::{Object, Pod, Service, ServicePort};
+
+/// An endpoint that is ready today.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    /// Its node.
+    pub node: Option<&'a str>,
+    /// The Pod behind it.
+    pub pod: Option<&'a Pod>,
+}
+
+impl Target<'_> {
+    pub(super) fn is_host_network(&self) -> bool {
+        self.pod.is_some_and(Pod::is_host_network)
+    }
+}
+
+/// The ready endpoints of some ports; the ports are named by number/protocol, the Pods by namespace/name.
+pub(super) fn targets<'a>(
+    facts: &'a Facts,
+    ports: &BTreeMap<String, &ServicePort>,
+    pods: &BTreeMap<String, &'a Pod>,
+) -> BTreeMap<SocketAddr, Target<'a>> {
+    let by_uid: BTreeMap<&str, &Pod> = pods
+        .values()
+        .filter_map(|p| Some((p.metadata.uid.as_deref()?, *p)))
+        .collect();
+    let mut targets: BTreeMap<SocketAddr, Target<'a>> = BTreeMap::new();
+    for slice in &facts.slices {
+        let numbers = slice.ports.iter().filter(|p| {
+            let is_judged = |port: &&ServicePort| p.name() == port.name() && p.protocol() == port.protocol();
+            ports.values().any(is_judged)
+        });
+        let numbers: Vec<u16> = numbers.filter_map(|p| u16::try_from(p.port?).ok()).collect();
+        for endpoint in slice.endpoints.iter().filter(|e| e.is_ready()) {
+            let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok()) else {
+                continue;
+            };
+            let target = Target {
+                node: endpoint.node_name.as_deref(),
+                pod: endpoint.pod_uid().and_then(|uid| by_uid.get(uid).copied()),
+            };
+            for number in &numbers {
+                let known = targets.entry(SocketAddr::new(ip, *number)).or_insert(target);
+                // Two slices may differ in what they know of it; which comes first means nothing.
+                if (target.node, target.pod.map(|p| p.name())) > (known.node, known.pod.map(|p| p.name())) {
+                    *known = target;
+                }
+            }
+        }
+    }
+    targets
+}
+
+/// Whether an address is one of the Service's own.
+pub(super) fn is_address_of(service: &Service, ip: IpAddr) -> bool {
+    service.cluster_ips().iter().any(|own| own.parse() == Ok(ip))
+}
+
+/// A Pod as namespace/name.
+pub(super) fn key(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace(), pod.name())
+}
+
+/// A Service port as number/protocol.
+pub(super) fn number(port: &ServicePort) -> String {
+    format!("{}/{}", port.port, port.protocol())
+}
