@@ -105,15 +105,25 @@ impl NfTables {
         chain: &str,
     ) -> Result<Option<bool>, ReadError> {
         const POLICY: u16 = 5;
+        let found = self.chain_itself(family, table, chain)?;
+        Ok(found
+            .and_then(|body| Attributes::behind(&body, HEADER).be_u32(POLICY))
+            .map(|policy| policy == 0))
+    }
+
+    /// What the kernel says of a chain, without its rules; None if there is no such chain.
+    fn chain_itself(
+        &self,
+        family: IpFamily,
+        table: Table,
+        chain: &str,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
         let request = self
             .request(GET_CHAIN, family)
             .text(1, table.name())
             .text(3, chain);
         match self.netlink.get(&request) {
-            Ok(messages) => Ok(messages
-                .first()
-                .and_then(|(_, body)| Attributes::behind(body, HEADER).be_u32(POLICY))
-                .map(|policy| policy == 0)),
+            Ok(messages) => Ok(messages.into_iter().next().map(|(_, body)| body)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(read_error(
                 format!("chain {chain} of table {}", table.name()),
@@ -220,6 +230,10 @@ impl Ruleset for NfTables {
             rules.push(read_rule(expressions, family, |map| {
                 self.elements(family, table, map)
             })?);
+        }
+        // A dump of what is not there is as empty as that of an empty chain.
+        if rules.is_empty() && self.chain_itself(family, table, chain)?.is_none() {
+            return Ok(None);
         }
         Ok(Some(rules))
     }

@@ -161,19 +161,25 @@ async fn pinned(
             break;
         }
     }
-    if lost.is_empty() || !endpoints.iter().all(|e| *e == own || met.contains(e)) {
+    if !endpoints.iter().all(|e| *e == own || met.contains(e)) {
         return None;
     }
-    let answers = join_all(lost.into_iter().map(|dial| dial.finish(round.patience()))).await;
-    let answers: Vec<Answer> = answers.into_iter().flatten().map(|d| d.answer).collect();
-    let answered = answers.iter().find(|a| **a == Answer::Accepted);
-    match answered {
+    let answers = join_all(lost.into_iter().map(|dial| async {
+        let source = dial.source();
+        let dialled = dial.finish(round.patience()).await.ok()?;
+        // One that was merely not seen in time is seen by now.
+        let sent_to = source.and_then(|source| round.sent_to(Protocol::Tcp, source, target));
+        sent_to.is_none_or(|e| e == own).then_some(dialled.answer)
+    }))
+    .await;
+    let mut answers = answers.into_iter().flatten();
+    if endpoints.len() == 1 {
         // Nobody else can have answered, though conntrack does not show it (a proxy in eBPF, say).
-        Some(_) if endpoints.len() == 1 => Some(Answer::Accepted),
-        // Those that were answered were merely not seen in time.
-        Some(_) => None,
-        None => answers.first().copied(),
+        let answers: Vec<Answer> = answers.collect();
+        let accepted = answers.iter().find(|a| **a == Answer::Accepted);
+        return accepted.or(answers.first()).copied();
     }
+    answers.find(|a| *a != Answer::Accepted)
 }
 
 /// The node's end of a Pod's link.

@@ -92,7 +92,14 @@ async fn resolver(round: &Round<'_>, client: &LocalPod<'_>, domain: &str) -> Opt
     ];
     let lookups = join_all(names.iter().map(|name| {
         let is_control = name == "kubernetes.default";
-        lookup(round, client, &conf, library, name, !is_control && is_v6(round))
+        lookup(
+            round,
+            client,
+            &conf,
+            library,
+            domain,
+            (name, !is_control && is_v6(round)),
+        )
     }))
     .await;
     Some(Resolver {
@@ -143,15 +150,15 @@ async fn lookup(
     client: &LocalPod<'_>,
     conf: &ResolvConf,
     library: CLibrary,
-    name: &str,
-    ipv6: bool,
+    domain: &str,
+    (name, ipv6): (&str, bool),
 ) -> Option<Lookup> {
-    let first = resolve(round, client, conf, library, name, ipv6).await?;
+    let first = resolve(round, client, conf, library, domain, (name, ipv6)).await?;
     if first.result == LookupResult::Found {
         return Some(first);
     }
     tokio::time::sleep(SECOND_LOOK).await;
-    resolve(round, client, conf, library, name, ipv6).await
+    resolve(round, client, conf, library, domain, (name, ipv6)).await
 }
 
 async fn resolve(
@@ -159,8 +166,8 @@ async fn resolve(
     client: &LocalPod<'_>,
     conf: &ResolvConf,
     library: CLibrary,
-    name: &str,
-    ipv6: bool,
+    domain: &str,
+    (name, ipv6): (&str, bool),
 ) -> Option<Lookup> {
     let lookup = |result, mut addresses: Vec<String>, ttl_seconds| {
         addresses.truncate(16);
@@ -184,6 +191,15 @@ async fn resolve(
                 }
                 ttl = ttl.max(seconds);
             }
+            // Whether a name beyond the cluster exists is for others to say: the Service has none there.
+            Reply::Failed(_) if !is_in(&candidate, domain) => {
+                if result == LookupResult::TimedOut {
+                    result = LookupResult::NotFound;
+                }
+                if library == CLibrary::Musl {
+                    break;
+                }
+            }
             // Where a server fails musl gives up; glibc goes on with the next suffix (res_search(3)).
             Reply::Failed(_) if library == CLibrary::Musl => {
                 return Some(lookup(LookupResult::Failed, Vec::new(), 0));
@@ -193,6 +209,13 @@ async fn resolve(
         }
     }
     Some(lookup(result, Vec::new(), ttl))
+}
+
+/// Whether a name that ends with a dot is in a domain.
+fn is_in(name: &str, domain: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name.strip_suffix(domain)
+        .is_some_and(|start| start.is_empty() || start.ends_with('.'))
 }
 
 /// Asks the client's servers one after the other until one answers, twice round.

@@ -59,11 +59,22 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let direct = paths.dials(Way::Direct);
     let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
         own.into_iter().partition(|f| is_explained(&direct, f));
+    let (own, doubtful): (Vec<&Failed>, Vec<&Failed>) =
+        own.into_iter().partition(|f| is_past_doubt(facts, &direct, f));
     if let Some(finding) = fault(facts, &paths, &dials, &own) {
         return finding;
     }
     if !explained.is_empty() {
         return Finding::blocked(ConditionType::EndpointsReachable);
+    }
+    if let Some(first) = doubtful.first() {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "Dials of node {} to the Service fail on the way to endpoints of other nodes; nothing on that node tells whether they answer past the Service.",
+                first.node
+            ),
+        );
     }
     if let Some(Proxy::Replaced(by)) = replaced.first().and_then(|f| proxy_of(&vantage, f.node)) {
         return Finding::unknown(
@@ -138,6 +149,34 @@ fn leads_anywhere(facts: &Facts, node: &str) -> bool {
         .iter()
         .flat_map(|port| &port.destinations)
         .any(|d| matches!(d.inside, crate::proxy::Traffic::To(_)))
+}
+
+/// Whether the very node that fails through the Service got an answer past it: its own dial of an endpoint
+/// that it has, or one of a client on it. What others say of the endpoint may be older, and of its network
+/// they say nothing.
+fn is_past_doubt(facts: &Facts, direct: &Dials<'_>, failed: &Failed<'_>) -> bool {
+    let port = |port: &str| port == failed.dial.port;
+    let mut counts = direct
+        .counts
+        .iter()
+        .filter(|c| c.node == failed.node && port(c.port) && c.succeeded > 0);
+    match (failed.endpoint, failed.dial.same_node) {
+        // Its own dials of the endpoint are not among the failures, or it would have been explained.
+        (Some(_), Some(true)) => counts.any(|c| c.same_node == Some(true)),
+        (Some(_), _) => counts.any(|c| c.from.is_some() && c.same_node == Some(false)),
+        // Lost before it was sent to any endpoint: where one of the node's own could have taken it, or a
+        // client of the node reaches the others, the loss is the Service's.
+        (None, _) => counts.any(|c| c.from.is_some() || leads_to_local(facts, failed.node)),
+    }
+}
+
+/// Whether the node has an endpoint that its own packets may be sent to.
+fn leads_to_local(facts: &Facts, node: &str) -> bool {
+    facts
+        .slices
+        .iter()
+        .flat_map(|s| &s.endpoints)
+        .any(|e| e.is_ready() && e.node_name.as_deref() == Some(node))
 }
 
 /// Whether the endpoint, or the way to it, fails past the Service as well.
