@@ -1,7 +1,7 @@
 //! A pocket cluster with kernel state, the controller and an agent on each node, and the walk-through.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, Instant},
 };
@@ -13,7 +13,7 @@ use kube::{
 use serde_json::json;
 use svcdiag::api::{NodeProbe, ServiceDiagnosis};
 use svcdiag_sandbox::{
-    cluster::{Cluster, ClusterConfig, DataPath},
+    cluster::{Cluster, ClusterConfig, DataPath, NODES},
     error::chain,
     faults::{Scene, Verdict},
     kernel::Wiring,
@@ -49,7 +49,16 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// All that it takes, and the walk-through found well.
     pub async fn start(kind: Kind) -> Result<Self, String> {
+        let mut lane = Self::start_without_agents(kind).await?;
+        lane.start_agents()?;
+        lane.wait("well at the start", SOON, Verdict::works).await?;
+        Ok(lane)
+    }
+
+    /// The same before any agent has come.
+    pub async fn start_without_agents(kind: Kind) -> Result<Self, String> {
         let config = ClusterConfig {
             data_path: Some(DataPath {
                 proxy: kind.mode,
@@ -63,7 +72,7 @@ impl Lane {
         let (program, state) = (Path::new(BINARY), cluster.state_dir());
         let controller =
             Controller::start(program, cluster.kubeconfig_path(), state, &[]).map_err(|e| chain(&e))?;
-        let agents = Agents::start(program, &cluster).map_err(|e| chain(&e))?;
+        let agents = Agents::of(program, &cluster);
         let scene = Scene::of(&cluster, NAMESPACE);
         let lane = Self {
             cluster,
@@ -78,8 +87,21 @@ impl Lane {
             json!({ "spec": { "intervalSeconds": 10, "probe": { "timeoutSeconds": 2, "attempts": 1 } } }),
         )
         .await?;
-        lane.wait("well at the start", SOON, Verdict::works).await?;
         Ok(lane)
+    }
+
+    /// Starts the agents that do not run.
+    pub fn start_agents(&mut self) -> Result<(), String> {
+        NODES
+            .iter()
+            .try_for_each(|node| self.agents.start_on(node).map_err(|e| chain(&e)))
+    }
+
+    /// Kills all agents.
+    pub async fn kill_agents(&mut self) {
+        for node in NODES {
+            self.agents.kill_on(node).await;
+        }
     }
 
     pub fn kind(&self) -> Kind {
@@ -102,22 +124,54 @@ impl Lane {
     /// Has the agents look at once, and waits until each has.
     pub async fn round(&self, within: Duration) -> Result<(), String> {
         self.scene.refresh().await.map_err(|e| chain(&e))?;
-        let probes: Api<NodeProbe> = Api::namespaced(self.cluster.client(), NAMESPACE);
         let start = Instant::now();
         // The controller needs a moment to ask anew.
         tokio::time::sleep(Duration::from_millis(500)).await;
-        loop {
-            let all = probes.list(&ListParams::default()).await.map_err(|e| chain(&e))?;
-            let answered = |p: &NodeProbe| {
-                p.status.as_ref().and_then(|s| s.observed_generation) == p.metadata.generation
-            };
-            if all.items.iter().all(answered) {
-                return Ok(());
-            }
+        // Where objects change all the time, a newer question may come before the answer.
+        let name = |p: &NodeProbe| p.metadata.name.clone().unwrap_or_default();
+        let asked = self.probes().await?;
+        let asked: BTreeMap<String, i64> = asked
+            .iter()
+            .filter_map(|p| Some((name(p), p.metadata.generation?)))
+            .collect();
+        let answered = |p: &NodeProbe| {
+            let observed = p.status.as_ref().and_then(|s| s.observed_generation);
+            asked.get(&name(p)).is_none_or(|asked| observed >= Some(*asked))
+        };
+        while !self.probes().await?.iter().all(answered) {
             if start.elapsed() > within {
                 return Err("the agents did not finish a round".to_owned());
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// What the agents were asked and answered.
+    pub async fn probes(&self) -> Result<Vec<NodeProbe>, String> {
+        let probes: Api<NodeProbe> = Api::namespaced(self.cluster.client(), NAMESPACE);
+        let all = probes.list(&ListParams::default()).await;
+        all.map(|l| l.items).map_err(|e| chain(&e))
+    }
+
+    /// Does the work, and ends it as soon as anything is False.
+    pub async fn unblamed_while<T>(
+        &self,
+        work: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, String> {
+        let blamed = async {
+            loop {
+                if let Ok(verdict) = self.scene.verdict().await
+                    && !verdict.broken_stages().is_empty()
+                {
+                    break self.told(&verdict).await;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            result = work => result,
+            told = blamed => Err(format!("false blame: {told}")),
         }
     }
 
