@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams},
@@ -15,7 +16,7 @@ use svcdiag::api::{NodeProbe, ServiceDiagnosis};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig, DataPath, NODES},
     error::chain,
-    faults::{Scene, Verdict},
+    faults::{Fault, Scene, Verdict, data_path_catalogue},
     kernel::Wiring,
     proxy::ProxyMode,
     svcdiag::{Agents, Controller},
@@ -108,8 +109,24 @@ impl Lane {
         self.kind
     }
 
+    /// Breaks something.
+    pub async fn inject(&self, fault: &Fault) -> Result<(), String> {
+        fault
+            .inject(&self.scene)
+            .await
+            .map_err(|e| format!("inject: {}", chain(&e)))
+    }
+
     fn diagnoses(&self) -> Api<ServiceDiagnosis> {
         Api::namespaced(self.cluster.client(), NAMESPACE)
+    }
+
+    /// The Service's address.
+    pub async fn service_address(&self) -> Result<String, String> {
+        let services: Api<Service> = Api::namespaced(self.cluster.client(), NAMESPACE);
+        let service = services.get(Scene::NAME).await.map_err(|e| chain(&e))?;
+        let address = service.spec.and_then(|s| s.cluster_ip);
+        address.ok_or_else(|| "the Service has no address".to_owned())
     }
 
     /// Changes the diagnosis.
@@ -152,6 +169,22 @@ impl Lane {
         let probes: Api<NodeProbe> = Api::namespaced(self.cluster.client(), NAMESPACE);
         let all = probes.list(&ListParams::default()).await;
         all.map(|l| l.items).map_err(|e| chain(&e))
+    }
+
+    /// Mends what was broken, and waits until all is well.
+    pub async fn mend(&self, fault: &Fault) -> Result<(), String> {
+        fault
+            .undo(&self.scene)
+            .await
+            .map_err(|e| format!("undo: {}", chain(&e)))?;
+        self.wait("well again", SOON, Verdict::works).await.map(drop)
+    }
+
+    /// Waits until a fault is found.
+    pub async fn find(&self, fault: &Fault) -> Result<Verdict, String> {
+        let within = Duration::from_secs(fault.within_seconds);
+        let expected = |v: &Verdict| fault.expected.is_met_by(v);
+        self.wait(&fault.expected.to_string(), within, expected).await
     }
 
     /// Does the work, and ends it as soon as anything is False.
@@ -215,6 +248,10 @@ impl Lane {
     /// The verdict with its messages and what the agents saw, for whoever reads the failure.
     pub async fn told(&self, verdict: &Verdict) -> String {
         let mut text = format!("{verdict}\n{}", self.log());
+        for node in NODES {
+            let log = std::fs::read_to_string(self.agents.log(node)).unwrap_or_default();
+            text.push_str(&format!("    {node} has logged: {}\n", cut(&log, 2000)));
+        }
         if let Ok(diagnosis) = self.diagnoses().get(Scene::NAME).await {
             for c in diagnosis.status.iter().flat_map(|s| &s.conditions) {
                 text.push_str(&format!(
@@ -244,6 +281,12 @@ impl Lane {
         self.controller.stop().await;
         self.cluster.stop().await;
     }
+}
+
+/// A fault of the catalogue.
+pub fn fault(id: &str) -> Fault {
+    let all = data_path_catalogue().unwrap();
+    all.into_iter().find(|f| f.id == id).unwrap()
 }
 
 fn cut(text: &str, most: usize) -> &str {
