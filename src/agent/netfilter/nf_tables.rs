@@ -104,6 +104,13 @@ impl NfTables {
         table: Table,
         chain: &str,
     ) -> Result<Option<bool>, ReadError> {
+        const DROP: u32 = 0;
+        let policy = self.policy(family, table, chain)?.flatten();
+        Ok(policy.map(|policy| policy == DROP))
+    }
+
+    /// The policy of a chain, which base chains alone have; None if there is no such chain.
+    fn policy(&self, family: IpFamily, table: Table, chain: &str) -> Result<Option<Option<u32>>, ReadError> {
         const POLICY: u16 = 5;
         let request = self
             .request(GET_CHAIN, family)
@@ -112,8 +119,7 @@ impl NfTables {
         match self.netlink.get(&request) {
             Ok(messages) => Ok(messages
                 .first()
-                .and_then(|(_, body)| Attributes::behind(body, HEADER).be_u32(POLICY))
-                .map(|policy| policy == 0)),
+                .map(|(_, body)| Attributes::behind(body, HEADER).be_u32(POLICY))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(read_error(
                 format!("chain {chain} of table {}", table.name()),
@@ -220,6 +226,10 @@ impl Ruleset for NfTables {
             rules.push(read_rule(expressions, family, |map| {
                 self.elements(family, table, map)
             })?);
+        }
+        // No rules are no answer: it is the same for an empty chain and for one that is not there.
+        if rules.is_empty() && self.policy(family, table, chain)?.is_none() {
+            return Ok(None);
         }
         Ok(Some(rules))
     }
