@@ -104,22 +104,26 @@ impl NfTables {
         table: Table,
         chain: &str,
     ) -> Result<Option<bool>, ReadError> {
-        const DROP: u32 = 0;
-        let policy = self.policy(family, table, chain)?.flatten();
-        Ok(policy.map(|policy| policy == DROP))
+        const POLICY: u16 = 5;
+        let found = self.chain_itself(family, table, chain)?;
+        Ok(found
+            .and_then(|body| Attributes::behind(&body, HEADER).be_u32(POLICY))
+            .map(|policy| policy == 0))
     }
 
-    /// The policy of a chain, which base chains alone have; None if there is no such chain.
-    fn policy(&self, family: IpFamily, table: Table, chain: &str) -> Result<Option<Option<u32>>, ReadError> {
-        const POLICY: u16 = 5;
+    /// What the kernel says of a chain, without its rules; None if there is no such chain.
+    fn chain_itself(
+        &self,
+        family: IpFamily,
+        table: Table,
+        chain: &str,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
         let request = self
             .request(GET_CHAIN, family)
             .text(1, table.name())
             .text(3, chain);
         match self.netlink.get(&request) {
-            Ok(messages) => Ok(messages
-                .first()
-                .map(|(_, body)| Attributes::behind(body, HEADER).be_u32(POLICY))),
+            Ok(messages) => Ok(messages.into_iter().next().map(|(_, body)| body)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(read_error(
                 format!("chain {chain} of table {}", table.name()),
@@ -227,8 +231,8 @@ impl Ruleset for NfTables {
                 self.elements(family, table, map)
             })?);
         }
-        // No rules are no answer: it is the same for an empty chain and for one that is not there.
-        if rules.is_empty() && self.policy(family, table, chain)?.is_none() {
+        // A dump of what is not there is as empty as that of an empty chain.
+        if rules.is_empty() && self.chain_itself(family, table, chain)?.is_none() {
             return Ok(None);
         }
         Ok(Some(rules))
