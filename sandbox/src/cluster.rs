@@ -293,6 +293,14 @@ impl Cluster {
         }
     }
 
+    /// Takes the embedded API server away; [`Self::restart_server`] brings it back with the same objects at
+    /// the same address. The real one stays.
+    pub async fn stop_server(&mut self) {
+        if let Server::Embedded(server) = &mut self.server {
+            server.stop().await;
+        }
+    }
+
     /// What serves the API, in words for the screen.
     pub fn describe(&self) -> String {
         match &self.server {

@@ -63,6 +63,8 @@ pub mod annotations {
     pub const RESOLV_CONF: &str = "sandbox.svcdiag.dev/resolv-conf";
     /// `"true"` on a Pod: its process serves the cluster's names.
     pub const DNS: &str = "sandbox.svcdiag.dev/dns";
+    /// `"none"` on a Pod: the kubelet starts no process for it, since something else stands for it.
+    pub const PROCESS: &str = "sandbox.svcdiag.dev/process";
     /// A number on a Pod: how many seconds it takes to end. Default: by the pace.
     pub const STOP_SECONDS: &str = "sandbox.svcdiag.dev/stop-seconds";
     /// `"true"` on a Namespace: its EndpointSlices are no longer updated.

@@ -174,22 +174,27 @@ impl Controller {
 impl Agents {
     /// Starts an agent for each node of a cluster that has nodes in the kernel.
     pub fn start(program: &Path, cluster: &Cluster) -> Result<Self, Error> {
-        let nodes = cluster.kernel().map(|kernel| kernel.nodes()).unwrap_or_default();
-        let networks = nodes
-            .iter()
-            .map(|node| (node.name().to_owned(), node.netns_path()));
-        let mut agents = Self {
-            program: program.to_owned(),
-            kubeconfig: cluster.kubeconfig_path().to_owned(),
-            directory: cluster.state_dir().to_owned(),
-            networks: networks.collect(),
-            running: BTreeMap::new(),
-        };
+        let mut agents = Self::of(program, cluster);
         let names: Vec<String> = agents.networks.keys().cloned().collect();
         for name in names {
             agents.start_on(&name)?;
         }
         Ok(agents)
+    }
+
+    /// Agents of a cluster, none of which runs yet.
+    pub fn of(program: &Path, cluster: &Cluster) -> Self {
+        let nodes = cluster.kernel().map(|kernel| kernel.nodes()).unwrap_or_default();
+        let networks = nodes
+            .iter()
+            .map(|node| (node.name().to_owned(), node.netns_path()));
+        Self {
+            program: program.to_owned(),
+            kubeconfig: cluster.kubeconfig_path().to_owned(),
+            directory: cluster.state_dir().to_owned(),
+            networks: networks.collect(),
+            running: BTreeMap::new(),
+        }
     }
 
     /// Starts the agent of one node, if it does not run.

@@ -1,11 +1,12 @@
 //! A pocket cluster with kernel state, the controller and an agent on each node, and the walk-through.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, Instant},
 };
 
+use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams},
@@ -13,9 +14,9 @@ use kube::{
 use serde_json::json;
 use svcdiag::api::{NodeProbe, ServiceDiagnosis};
 use svcdiag_sandbox::{
-    cluster::{Cluster, ClusterConfig, DataPath},
+    cluster::{Cluster, ClusterConfig, DataPath, NODES},
     error::chain,
-    faults::{Scene, Verdict},
+    faults::{Fault, Scene, Verdict, data_path_catalogue},
     kernel::Wiring,
     proxy::ProxyMode,
     svcdiag::{Agents, Controller},
@@ -49,7 +50,16 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// All that it takes, and the walk-through found well.
     pub async fn start(kind: Kind) -> Result<Self, String> {
+        let mut lane = Self::start_without_agents(kind).await?;
+        lane.start_agents()?;
+        lane.wait("well at the start", SOON, Verdict::works).await?;
+        Ok(lane)
+    }
+
+    /// The same before any agent has come.
+    pub async fn start_without_agents(kind: Kind) -> Result<Self, String> {
         let config = ClusterConfig {
             data_path: Some(DataPath {
                 proxy: kind.mode,
@@ -63,7 +73,7 @@ impl Lane {
         let (program, state) = (Path::new(BINARY), cluster.state_dir());
         let controller =
             Controller::start(program, cluster.kubeconfig_path(), state, &[]).map_err(|e| chain(&e))?;
-        let agents = Agents::start(program, &cluster).map_err(|e| chain(&e))?;
+        let agents = Agents::of(program, &cluster);
         let scene = Scene::of(&cluster, NAMESPACE);
         let lane = Self {
             cluster,
@@ -78,16 +88,45 @@ impl Lane {
             json!({ "spec": { "intervalSeconds": 10, "probe": { "timeoutSeconds": 2, "attempts": 1 } } }),
         )
         .await?;
-        lane.wait("well at the start", SOON, Verdict::works).await?;
         Ok(lane)
+    }
+
+    /// Starts the agents that do not run.
+    pub fn start_agents(&mut self) -> Result<(), String> {
+        NODES
+            .iter()
+            .try_for_each(|node| self.agents.start_on(node).map_err(|e| chain(&e)))
+    }
+
+    /// Kills all agents.
+    pub async fn kill_agents(&mut self) {
+        for node in NODES {
+            self.agents.kill_on(node).await;
+        }
     }
 
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
+    /// Breaks something.
+    pub async fn inject(&self, fault: &Fault) -> Result<(), String> {
+        fault
+            .inject(&self.scene)
+            .await
+            .map_err(|e| format!("inject: {}", chain(&e)))
+    }
+
     fn diagnoses(&self) -> Api<ServiceDiagnosis> {
         Api::namespaced(self.cluster.client(), NAMESPACE)
+    }
+
+    /// The Service's address.
+    pub async fn service_address(&self) -> Result<String, String> {
+        let services: Api<Service> = Api::namespaced(self.cluster.client(), NAMESPACE);
+        let service = services.get(Scene::NAME).await.map_err(|e| chain(&e))?;
+        let address = service.spec.and_then(|s| s.cluster_ip);
+        address.ok_or_else(|| "the Service has no address".to_owned())
     }
 
     /// Changes the diagnosis.
@@ -102,22 +141,70 @@ impl Lane {
     /// Has the agents look at once, and waits until each has.
     pub async fn round(&self, within: Duration) -> Result<(), String> {
         self.scene.refresh().await.map_err(|e| chain(&e))?;
-        let probes: Api<NodeProbe> = Api::namespaced(self.cluster.client(), NAMESPACE);
         let start = Instant::now();
         // The controller needs a moment to ask anew.
         tokio::time::sleep(Duration::from_millis(500)).await;
-        loop {
-            let all = probes.list(&ListParams::default()).await.map_err(|e| chain(&e))?;
-            let answered = |p: &NodeProbe| {
-                p.status.as_ref().and_then(|s| s.observed_generation) == p.metadata.generation
-            };
-            if all.items.iter().all(answered) {
-                return Ok(());
-            }
+        // Where objects change all the time, a newer question may come before the answer.
+        let name = |p: &NodeProbe| p.metadata.name.clone().unwrap_or_default();
+        let asked = self.probes().await?;
+        let asked: BTreeMap<String, i64> = asked
+            .iter()
+            .filter_map(|p| Some((name(p), p.metadata.generation?)))
+            .collect();
+        let answered = |p: &NodeProbe| {
+            let observed = p.status.as_ref().and_then(|s| s.observed_generation);
+            asked.get(&name(p)).is_none_or(|asked| observed >= Some(*asked))
+        };
+        while !self.probes().await?.iter().all(answered) {
             if start.elapsed() > within {
                 return Err("the agents did not finish a round".to_owned());
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// What the agents were asked and answered.
+    pub async fn probes(&self) -> Result<Vec<NodeProbe>, String> {
+        let probes: Api<NodeProbe> = Api::namespaced(self.cluster.client(), NAMESPACE);
+        let all = probes.list(&ListParams::default()).await;
+        all.map(|l| l.items).map_err(|e| chain(&e))
+    }
+
+    /// Mends what was broken, and waits until all is well.
+    pub async fn mend(&self, fault: &Fault) -> Result<(), String> {
+        fault
+            .undo(&self.scene)
+            .await
+            .map_err(|e| format!("undo: {}", chain(&e)))?;
+        self.wait("well again", SOON, Verdict::works).await.map(drop)
+    }
+
+    /// Waits until a fault is found.
+    pub async fn find(&self, fault: &Fault) -> Result<Verdict, String> {
+        let within = Duration::from_secs(fault.within_seconds);
+        let expected = |v: &Verdict| fault.expected.is_met_by(v);
+        self.wait(&fault.expected.to_string(), within, expected).await
+    }
+
+    /// Does the work, and ends it as soon as anything is False.
+    pub async fn unblamed_while<T>(
+        &self,
+        work: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, String> {
+        let blamed = async {
+            loop {
+                if let Ok(verdict) = self.scene.verdict().await
+                    && !verdict.broken_stages().is_empty()
+                {
+                    break self.told(&verdict).await;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        tokio::select! {
+            result = work => result,
+            told = blamed => Err(format!("false blame: {told}")),
         }
     }
 
@@ -161,6 +248,10 @@ impl Lane {
     /// The verdict with its messages and what the agents saw, for whoever reads the failure.
     pub async fn told(&self, verdict: &Verdict) -> String {
         let mut text = format!("{verdict}\n{}", self.log());
+        for node in NODES {
+            let log = std::fs::read_to_string(self.agents.log(node)).unwrap_or_default();
+            text.push_str(&format!("    {node} has logged: {}\n", cut(&log, 2000)));
+        }
         if let Ok(diagnosis) = self.diagnoses().get(Scene::NAME).await {
             for c in diagnosis.status.iter().flat_map(|s| &s.conditions) {
                 text.push_str(&format!(
@@ -190,6 +281,12 @@ impl Lane {
         self.controller.stop().await;
         self.cluster.stop().await;
     }
+}
+
+/// A fault of the catalogue.
+pub fn fault(id: &str) -> Fault {
+    let all = data_path_catalogue().unwrap();
+    all.into_iter().find(|f| f.id == id).unwrap()
 }
 
 fn cut(text: &str, most: usize) -> &str {

@@ -12,4 +12,8 @@
 )]
 
 mod acts;
+mod agents;
 mod lane;
+mod remedies;
+mod rest;
+mod size;

@@ -12,12 +12,12 @@ use svcdiag::{
         dns::{Reply, ask},
         kubeproxy,
         links::links,
-        netfilter::rulesets::Rulesets,
+        netfilter::{nf_tables::NfTables, rulesets::Rulesets},
         netns::Netns,
         rootfs, settings,
     },
     api::{NodeSettings, PortState},
-    proxy::IpFamily,
+    proxy::{IpFamily, Layout, Ruleset, Table},
 };
 
 use super::{
@@ -80,6 +80,25 @@ fn the_policy_of_the_legacy_backend_counts_as_well() {
     let node = new_namespace();
     inside(&node, || run("iptables-legacy -P FORWARD DROP"));
     assert_eq!(must(read_settings(&node)).forward_drops, Some(true));
+}
+
+/// Else a node of the legacy backend would seem to have kube-proxy's rules, all gaps, in the other one.
+#[test]
+fn a_chain_that_is_not_there_is_told_from_one_without_rules() {
+    let node = new_namespace();
+    let chain = |name: &str| {
+        inside(&node, || {
+            let rules = must(NfTables::open(Layout::Iptables));
+            rules.chain(IpFamily::V4, Table::Nat, name).unwrap()
+        })
+    };
+    assert_eq!(chain("KUBE-PROXY-CANARY"), None);
+    inside(&node, || run("iptables-nft -t nat -N KUBE-SERVICES"));
+    assert_eq!(chain("KUBE-PROXY-CANARY"), None);
+    assert_eq!(chain("KUBE-SERVICES"), Some(Vec::new()));
+    // Base chains have a policy, which is no matter here.
+    inside(&node, || run("iptables-nft -t nat -P OUTPUT ACCEPT"));
+    assert_eq!(chain("OUTPUT"), Some(Vec::new()));
 }
 
 #[test]

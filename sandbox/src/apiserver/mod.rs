@@ -132,13 +132,15 @@ impl ApiServer {
         self.drop_watches();
     }
 
-    /// Ends watches and waits for requests under way.
+    /// Ends watches and waits for requests under way; once it has ended, nothing.
     pub async fn stop(&mut self) {
         self.drop_watches();
         self.stop.send_replace(true);
         // Idle connections are kept open by clients; they need not be waited for.
         let patience = std::time::Duration::from_millis(500);
-        let _ = tokio::time::timeout(patience, &mut self.task).await;
+        if !self.task.is_finished() && tokio::time::timeout(patience, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
     }
 }
 

@@ -69,7 +69,9 @@ async fn reconcile(pod: Arc<Pod>, kubelet: Arc<Kubelet>) -> Outcome {
     }
     let host = kubelet.host_address(&node).await?;
     let (elapsed, addresses) = kubelet.remember(&pod, &uid, &node, &host);
+    let has_process = pod.annotations().get(annotations::PROCESS).map(String::as_str) != Some("none");
     if let Some(kernel) = &kubelet.options.kernel
+        && has_process
         && let Err(error) = kernel
             .start_pod(&kubelet_process::setup(&pod, &node, &addresses))
             .await

@@ -17,7 +17,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Error, Kernel, Node, kubeproxy::Conduct, zone};
+use super::{Error, Kernel, Node, daemon, kubeproxy::Conduct, zone};
 use crate::{
     controllers::annotations,
     error::chain,
@@ -113,6 +113,7 @@ async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
         .items;
     let servers = kernel.dns_roots().await;
     zone::write(servers, &cluster.services, &cluster.slices, &switches).map_err(|error| chain(&error))?;
+    let proxies = daemon::sync(client, kernel).await.map_err(failed)?;
     let nodes = Api::<NodeObject>::all(client.clone())
         .list(&everything)
         .await
@@ -120,7 +121,8 @@ async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
         .items;
     for object in &nodes {
         if let Some(node) = kernel.node(&object.name_any()) {
-            write_rules(node, object, &cluster)
+            let pod = proxies.get(node.name()).map(String::as_str).unwrap_or_default();
+            write_rules(node, object, &cluster, pod)
                 .await
                 .map_err(|error| chain(&error))?;
         }
@@ -128,7 +130,8 @@ async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
     Ok(())
 }
 
-async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster) -> Result<(), Error> {
+/// Writes what the kube-proxy of a node, in a Pod of this UID, would write.
+async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster, pod: &str) -> Result<(), Error> {
     let conduct = object
         .annotations()
         .get(annotations::KUBE_PROXY)
@@ -147,11 +150,13 @@ async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster) -> Res
     let text: String = scripts.iter().map(|script| script.stdin.as_str()).collect();
     let mut kube_proxy = node.kube_proxy.lock().await;
     kube_proxy.behave(node, conduct).await?;
+    let is_new = kube_proxy.is_new(pod);
     if kube_proxy.written.as_ref() == Some(&text) {
         return Ok(());
     }
     kube_proxy.queued();
-    if conduct.writes() {
+    // A process that has just started writes once, as one does that is not broken yet.
+    if conduct.writes() || is_new {
         node.write(&scripts).await?;
         kube_proxy.applied(text)?;
     }

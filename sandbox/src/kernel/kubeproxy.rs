@@ -90,6 +90,8 @@ pub(super) struct KubeProxy {
     process: Option<(&'static str, Child)>,
     conduct: Conduct,
     answers: Answers,
+    /// UID of its Pod.
+    pod: String,
     /// The rules that were last written.
     pub(super) written: Option<String>,
 }
@@ -105,6 +107,7 @@ impl KubeProxy {
             process: None,
             conduct: Conduct::Running,
             answers: Answers::default(),
+            pod: String::new(),
             written: None,
         })
     }
@@ -126,6 +129,16 @@ impl KubeProxy {
         self.signal(if conduct == Conduct::Hung { "STOP" } else { "CONT" })
             .await;
         Ok(())
+    }
+
+    /// Whether its Pod is another one than before, so that all rules are to be written anew.
+    pub(super) fn is_new(&mut self, pod: &str) -> bool {
+        let is_new = self.pod != pod && self.conduct != Conduct::Stopped;
+        if is_new {
+            pod.clone_into(&mut self.pod);
+            self.written = None;
+        }
+        is_new
     }
 
     /// Notes that changes came in, which are to be written.

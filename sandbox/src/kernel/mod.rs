@@ -13,6 +13,7 @@
 //! when we are killed. `follow` keeps rules and DNS zones in step with the API's objects.
 
 mod cgroup;
+mod daemon;
 pub(crate) mod follow;
 mod kubeproxy;
 mod namespace;

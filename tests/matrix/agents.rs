@@ -1,0 +1,194 @@
+//! Agents that are not there, die, come back, or lose the API server: what is not known is Unknown, and
+//! nothing is False that is not so.
+
+use std::time::{Duration, Instant};
+
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams},
+};
+use svcdiag::{api::NodeProbe, objects::Lease};
+use svcdiag_sandbox::{error::chain, faults::Verdict, kernel::Wiring, proxy::ProxyMode};
+
+use crate::lane::{Kind, Lane, SOON, fault};
+
+const KIND: Kind = Kind {
+    mode: ProxyMode::Nftables,
+    wiring: Wiring::Bridge,
+};
+
+/// How long the Lease of an agent holds after its last renewal.
+const LEASE: Duration = Duration::from_secs(40);
+
+/// The API server is away for a minute.
+const AWAY: Duration = Duration::from_secs(60);
+
+fn unknown(reason: &str) -> impl Fn(&Verdict) -> bool {
+    move |v| {
+        v.condition("Ready")
+            .is_some_and(|c| (c.status.as_str(), c.reason.as_str()) == ("Unknown", reason))
+    }
+}
+
+async fn absent_and_dead(lane: &mut Lane) -> Result<(), String> {
+    // Nobody has come yet.
+    lane.unblamed_while(lane.wait("without agents", SOON, unknown("NoVantagePoint")))
+        .await?;
+    lane.start_agents()?;
+    lane.unblamed_while(lane.wait("well", SOON, Verdict::works))
+        .await?;
+    lane.kill_agents().await;
+    let start = Instant::now();
+    let within = LEASE + Duration::from_secs(10);
+    lane.unblamed_while(lane.wait("dead", within, unknown("AgentNotResponding")))
+        .await?;
+    let dead = start.elapsed();
+    // Leases that are gone with their agents, as when the DaemonSet is deleted.
+    let leases: Api<Lease> = Api::namespaced(lane.cluster.client(), "svcdiag-system");
+    leases
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await
+        .map_err(|e| chain(&e))?;
+    lane.unblamed_while(lane.wait("gone", SOON, unknown("NoVantagePoint")))
+        .await?;
+    lane.start_agents()?;
+    let start = Instant::now();
+    lane.unblamed_while(lane.wait("well again", SOON, Verdict::works))
+        .await?;
+    println!(
+        "agents absent and dead (N33): NoVantagePoint, AgentNotResponding after {:.0} s, Ready {:.0} s after their return; nothing False",
+        dead.as_secs_f64(),
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_agents_the_data_path_is_unknown() {
+    let mut lane = Lane::start_without_agents(KIND).await.unwrap();
+    let result = absent_and_dead(&mut lane).await;
+    lane.stop().await;
+    result.unwrap_or_else(|why| panic!("{why}"));
+}
+
+async fn probe_of(lane: &Lane, node: &str) -> Result<NodeProbe, String> {
+    let probe = lane
+        .probes()
+        .await?
+        .into_iter()
+        .find(|p| p.spec.node_name == node);
+    probe.ok_or_else(|| format!("nobody asks {node}"))
+}
+
+async fn restarted_on_a_broken_node(lane: &mut Lane) -> Result<(), String> {
+    const NODE: &str = "sandbox-2";
+    let n34 = fault("N34");
+    // Its last report, which says that all is well, must not be what counts.
+    lane.agents.kill_on(NODE).await;
+    lane.inject(&n34).await?;
+    let restarted = jiff::Timestamp::now();
+    lane.agents.start_on(NODE).map_err(|e| chain(&e))?;
+    lane.find(&n34).await?;
+    let status = probe_of(lane, NODE).await?.status.unwrap_or_default();
+    let observed = status.observed_time.map(|t| t.0);
+    if observed.is_none_or(|t| t.as_second() < restarted.as_second()) {
+        return Err(format!("reported at {observed:?}, restarted at {restarted}"));
+    }
+    let proxy = status.facts.and_then(|f| f.kube_proxy);
+    if proxy.as_ref().is_none_or(|p| p.process.is_some()) {
+        return Err(format!("the report of {NODE} is not fresh: {proxy:?}"));
+    }
+    let after = restarted.duration_until(jiff::Timestamp::now());
+    lane.mend(&n34).await?;
+    println!(
+        "agent restarted on a node without kube-proxy and rules (N34): NotRunning from its own report after {:.0} s",
+        after.as_secs_f64()
+    );
+    Ok(())
+}
+
+/// The verdict on a fault stands while agents are killed and come back; the mending is seen by the new ones.
+async fn restarted_in_a_fault(lane: &mut Lane) -> Result<(), String> {
+    let n36 = fault("N36");
+    lane.inject(&n36).await?;
+    lane.find(&n36).await?;
+    lane.kill_agents().await;
+    lane.start_agents()?;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        let verdict = lane.scene.verdict().await.map_err(|e| chain(&e))?;
+        if !n36.expected.is_met_by(&verdict) {
+            return Err(format!("forgotten: {}", lane.told(&verdict).await));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    lane.mend(&n36).await?;
+    println!(
+        "agents killed and restarted in the middle of a fault (N36): the verdict stood, and went with the fault"
+    );
+    Ok(())
+}
+
+async fn server_away(lane: &mut Lane) -> Result<(), String> {
+    let n36 = fault("N36");
+    // At rest: facts arrive afterwards, and nothing is False.
+    lane.cluster.stop_server().await;
+    tokio::time::sleep(AWAY).await;
+    lane.cluster.restart_server().await.map_err(|e| chain(&e))?;
+    let start = Instant::now();
+    let back = async {
+        lane.round(SOON).await?;
+        lane.wait("well after it was away", SOON, Verdict::works).await
+    };
+    lane.unblamed_while(back).await?;
+    let well = start.elapsed();
+    // What breaks while nobody can be told is told afterwards. The steps need the server for the addresses.
+    let kernel = lane.cluster.kernel().cloned().ok_or("no kernel")?;
+    let vip = lane.service_address().await?;
+    lane.cluster.stop_server().await;
+    let rule = format!(
+        "nft add table ip foreign
+        nft 'add chain ip foreign output {{ type filter hook output priority raw; }}'
+        nft add rule ip foreign output ip daddr {vip} drop"
+    );
+    for node in kernel.nodes() {
+        node.sh(&rule, &[]).await.map_err(|e| chain(&e))?;
+    }
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    lane.cluster.restart_server().await.map_err(|e| chain(&e))?;
+    let start = Instant::now();
+    lane.find(&n36).await?;
+    let found = start.elapsed();
+    for node in kernel.nodes() {
+        node.sh("nft delete table ip foreign", &[])
+            .await
+            .map_err(|e| chain(&e))?;
+    }
+    lane.wait("mended", SOON, Verdict::works).await?;
+    println!(
+        "API server away for {} s: Ready again after {:.0} s, nothing False; a fault of its absence found after {:.0} s",
+        AWAY.as_secs(),
+        well.as_secs_f64(),
+        found.as_secs_f64()
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_come_back_to_a_broken_node_and_in_the_middle_of_a_fault() {
+    let mut lane = Lane::start(KIND).await.unwrap();
+    let mut result = restarted_on_a_broken_node(&mut lane).await;
+    if result.is_ok() {
+        result = restarted_in_a_fault(&mut lane).await;
+    }
+    lane.stop().await;
+    result.unwrap_or_else(|why| panic!("{why}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_is_away_for_a_minute() {
+    let mut lane = Lane::start(KIND).await.unwrap();
+    let result = server_away(&mut lane).await;
+    lane.stop().await;
+    result.unwrap_or_else(|why| panic!("{why}"));
+}
