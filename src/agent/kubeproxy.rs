@@ -1,9 +1,12 @@
 //! kube-proxy on the node: whether its process is there, whether it lives, whether it keeps up.
 //!
+//! All NodeProbes of the node share one [`Watch`], so that kube-proxy is asked a few times a minute,
+//! however many they are.
+//!
 //! Source: kube-proxy's pkg/proxy/healthcheck and pkg/proxy/metrics.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs, io,
     net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
@@ -25,6 +28,69 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A difference between two looks means something only after this time.
 pub const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
+
+/// So long a look is good for all NodeProbes.
+pub const LOOK_LASTS: Duration = Duration::from_secs(5);
+
+/// What was seen of kube-proxy in the last seconds.
+#[derive(Debug, Default)]
+pub struct Watch(tokio::sync::Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The last look, when it began, and what came of it.
+    last: Option<(Instant, State)>,
+    /// Looks to compare with: the last one that is long enough ago, and those since.
+    looks: VecDeque<Look>,
+}
+
+/// kube-proxy at a moment.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// What it answered.
+    pub look: Look,
+    /// What has happened since a look some time before; nothing where there is none to compare with.
+    pub lag: Lag,
+    /// Its processes; the error in words where they could not be listed.
+    pub processes: Result<Processes, String>,
+}
+
+impl Watch {
+    /// kube-proxy as it was at a moment, or later.
+    pub async fn state(&self, node: &Netns, not_before: Instant) -> State {
+        // Whoever comes while somebody looks takes what that one sees, if it is new enough.
+        let mut seen = self.0.lock().await;
+        if let Some((_, state)) = seen.last.as_ref().filter(|(begun, _)| *begun >= not_before) {
+            return state.clone();
+        }
+        let begun = Instant::now();
+        let look = look(node).await;
+        let state = State {
+            lag: seen.compare(&look),
+            look,
+            processes: processes(node).map_err(|error| error.to_string()),
+        };
+        seen.last = Some((begun, state.clone()));
+        state
+    }
+}
+
+impl Seen {
+    /// Compares a look with the last one that is long enough ago, and keeps it for later ones.
+    fn compare(&mut self, look: &Look) -> Lag {
+        let is_old = |earlier: &Look| look.at.duration_since(earlier.at) >= BETWEEN_LOOKS;
+        while self.looks.get(1).is_some_and(is_old) {
+            self.looks.pop_front();
+        }
+        let lag = self.looks.front().and_then(|earlier| look.since(earlier));
+        // However fast looks follow one another, those to compare with stay few.
+        let is_apart = |last: &Look| look.at.duration_since(last.at) >= LOOK_LASTS;
+        if self.looks.back().is_none_or(is_apart) {
+            self.looks.push_back(look.clone());
+        }
+        lag.unwrap_or_default()
+    }
+}
 
 /// A look at kube-proxy.
 #[derive(Clone, Debug)]
@@ -266,6 +332,29 @@ mod tests {
         assert_eq!(lag(failing.clone(), later).map(|l| l.api_unreachable), Some(true));
         failing.requests_answered += 1.0;
         assert_eq!(lag(failing, later).map(|l| l.api_unreachable), Some(false));
+    }
+
+    #[test]
+    fn a_look_is_compared_with_the_last_one_that_is_long_enough_ago() {
+        let (start, behind) = (Instant::now(), Metrics::parse(TEXT));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let wrote = |applied| Metrics {
+            applied: Some(applied),
+            ..behind.clone()
+        };
+        let mut seen = Seen::default();
+        let mut lags = |metrics: &Metrics, seconds: &[u64]| -> Vec<bool> {
+            let lag = |second: &u64| seen.compare(&look(metrics.clone(), at(*second))).not_syncing;
+            seconds.iter().map(lag).collect()
+        };
+        assert_eq!(
+            lags(&behind, &[0, 1, 6, 9]),
+            [false; 4],
+            "nothing to compare with"
+        );
+        assert_eq!(lags(&behind, &[10, 11, 17]), [true; 3]);
+        assert_eq!(lags(&wrote(1.0), &[18, 23, 28]), [false; 3], "written in between");
+        assert_eq!(lags(&wrote(1.0), &[33, 40]), [true; 2]);
     }
 
     proptest! {

@@ -12,7 +12,13 @@
 //! A static Pod's cgroup has the hash of its manifest instead, which its annotation
 //! kubernetes.io/config.hash carries. Source: kubelet's pkg/kubelet/cm (`GetPodCgroupNameSuffix`).
 
-use std::{collections::HashMap, fs, io, net::IpAddr};
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use super::{
     netlink::{Attributes, Netlink, Protocol, Request},
@@ -21,6 +27,9 @@ use super::{
 
 /// A cgroup file longer than this is none; one has a dozen lines.
 const MAX_CGROUP_FILE: usize = 64 * 1024;
+
+/// So long a list of the node's processes serves to find Pods in.
+const LIST_LASTS: Duration = Duration::from_secs(5);
 
 /// Why a Pod's network namespace is not at hand. Nothing follows from it about the Pod.
 #[derive(Debug, thiserror::Error)]
@@ -80,13 +89,7 @@ pub fn processes() -> io::Result<HashMap<String, Vec<i32>>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        let Ok(cgroups) = fs::read_to_string(entry.path().join("cgroup")) else {
-            continue;
-        };
-        if cgroups.len() > MAX_CGROUP_FILE {
-            continue;
-        }
-        if let Some(uid) = cgroups.lines().find_map(pod_uid) {
+        if let Some(uid) = pod_of(pid) {
             pods.entry(uid).or_default().push(pid);
         }
     }
@@ -94,6 +97,45 @@ pub fn processes() -> io::Result<HashMap<String, Vec<i32>>> {
         pids.sort_unstable();
     }
     Ok(pods)
+}
+
+/// The UID of the Pod that a process belongs to.
+fn pod_of(pid: i32) -> Option<String> {
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    (cgroups.len() <= MAX_CGROUP_FILE).then_some(())?;
+    cgroups.lines().find_map(pod_uid)
+}
+
+/// The processes of all Pods, listed once for all who look for some of them within a few seconds.
+#[derive(Debug, Default)]
+pub struct Census(Mutex<Option<(Instant, Arc<HashMap<String, Vec<i32>>>)>>);
+
+impl Census {
+    /// The processes of some Pods. Each was seen to be the Pod's just now; where a Pod has none among those
+    /// that are known, all are listed anew. What a Pod has started within the last seconds may be left out.
+    ///
+    /// # Errors
+    /// When /proc itself cannot be read.
+    pub fn of(&self, uids: &[&str]) -> io::Result<HashMap<String, Vec<i32>>> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, listed)) = known.as_ref().filter(|(at, _)| at.elapsed() < LIST_LASTS) {
+            let still_theirs = |uid: &&str| {
+                let mut pids = listed.get(*uid)?.clone();
+                pids.retain(|pid| pod_of(*pid).as_deref() == Some(uid));
+                (!pids.is_empty()).then(|| ((*uid).to_owned(), pids))
+            };
+            let found: Option<HashMap<_, _>> = uids.iter().map(still_theirs).collect();
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        let listed = Arc::new(processes()?);
+        *known = Some((Instant::now(), listed.clone()));
+        Ok(uids
+            .iter()
+            .filter_map(|uid| Some(((*uid).to_owned(), listed.get(*uid)?.clone())))
+            .collect())
+    }
 }
 
 /// The network namespace of a Pod, once it is sure that it is the Pod's: one of its addresses is in it.

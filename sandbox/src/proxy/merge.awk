@@ -18,25 +18,27 @@ $0 == "#wanted" { wanted = 1; next }
 /^\*/ { table = $0; if (wanted) { order[++tables] = table } else { present[table] = 1 } next }
 
 # Chains that are there and the jumps into them from chains of others.
-!wanted && /^:/ { if (is_ours(substr($1, 2))) has[table] = has[table] " " substr($1, 2); next }
+!wanted && /^:/ { if (is_ours(substr($1, 2))) has[table, ++chains[table]] = substr($1, 2); next }
 !wanted && $1 == "-A" && !is_ours($2) && is_ours(target()) { jumps[table, ++count[table]] = substr($0, 4); next }
 !wanted { next }
 
-/^:/ { declared[table] = declared[table] $0 "\n"; keep[table, substr($1, 2)] = 1; next }
+# One element a line: text that grows line by line would be copied for each.
+/^:/ { declared[table, ++declarations[table]] = $0; keep[table, substr($1, 2)] = 1; next }
 $1 == "-I" { sub(/^-I /, ""); inserted[table, ++inserts[table]] = $0; is_wanted[table, $0] = 1; next }
-$1 == "-A" { rules[table] = rules[table] $0 "\n"; next }
+$1 == "-A" { rules[table, ++appended[table]] = $0; next }
 
 END {
   for (t = 1; t <= tables; t++) {
     table = order[t]
     # A table that holds nothing is not made.
-    if (declared[table] == "" && !present[table]) continue
+    if (!declarations[table] && !present[table]) continue
     print table
-    printf "%s", declared[table]
+    for (i = 1; i <= declarations[table]; i++) print declared[table, i]
     stale = 0
-    n = split(has[table], chains, " ")
-    for (i = 1; i <= n; i++)
-      if (!keep[table, chains[i]]) { gone[++stale] = chains[i]; print ":" chains[i] " - [0:0]" }
+    for (i = 1; i <= chains[table]; i++) {
+      chain = has[table, i]
+      if (!((table, chain) in keep)) { gone[++stale] = chain; print ":" chain " - [0:0]" }
+    }
     for (i = 1; i <= count[table]; i++) {
       jump = jumps[table, i]
       # Once is enough.
@@ -45,7 +47,7 @@ END {
     }
     for (i = 1; i <= inserts[table]; i++)
       if (!there[table, inserted[table, i]]) print "-I " inserted[table, i]
-    printf "%s", rules[table]
+    for (i = 1; i <= appended[table]; i++) print rules[table, i]
     for (i = 1; i <= stale; i++) print "-X " gone[i]
     print "COMMIT"
   }

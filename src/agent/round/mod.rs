@@ -18,7 +18,7 @@ mod tries;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -29,7 +29,8 @@ use super::{
     cluster, kubeproxy,
     netfilter::{conntrack::Conntrack, rulesets::Rulesets},
     netns::Netns,
-    pods, settings,
+    pods::{self, Census},
+    settings,
 };
 use crate::{
     api::{DialPath, Hairpin, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
@@ -44,7 +45,7 @@ const SECOND_LOOK: Duration = Duration::from_secs(3);
 const MAX_FAILURES: usize = 32;
 const MAX_PROBLEMS: usize = 16;
 
-/// The node that is looked at.
+/// The node that is looked at, and what the rounds of its NodeProbes share.
 #[derive(Debug)]
 pub struct Node {
     /// Its name.
@@ -55,6 +56,12 @@ pub struct Node {
     pub dials: Budget,
     /// Its rules.
     pub rulesets: Rulesets,
+    /// The processes of its Pods.
+    census: Census,
+    /// Its kube-proxy.
+    kube_proxy: kubeproxy::Watch,
+    /// The connections that it tracks, once they were asked for.
+    conntrack: Mutex<Option<Arc<Conntrack>>>,
 }
 
 impl Node {
@@ -66,7 +73,20 @@ impl Node {
             rulesets: Rulesets::of(netns.clone()),
             netns,
             dials,
+            census: Census::default(),
+            kube_proxy: kubeproxy::Watch::default(),
+            conntrack: Mutex::default(),
         }
+    }
+
+    fn conntrack(&self) -> std::io::Result<Arc<Conntrack>> {
+        let mut known = self.conntrack.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(conntrack) = known.as_ref() {
+            return Ok(conntrack.clone());
+        }
+        let conntrack = Arc::new(self.netns.run(Conntrack::open)?);
+        *known = Some(conntrack.clone());
+        Ok(conntrack)
     }
 }
 
@@ -117,8 +137,8 @@ pub struct ClusterDns {
 /// What is remembered of a NodeProbe from one round to the next.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// The last look at kube-proxy that was long enough ago to compare with, and what came of it.
-    kube_proxy: Mutex<Option<kubeproxy::Look>>,
+    /// The revision that the last round was asked with.
+    revision: Mutex<Option<String>>,
     /// Tracked connections that may lead nowhere.
     suspects: Mutex<stale::Suspects>,
     /// Where the window of endpoints begins.
@@ -162,7 +182,7 @@ struct Round<'a> {
     clients: Vec<LocalPod<'a>>,
     endpoints: Vec<LocalPod<'a>>,
     /// The connections that the node tracks; None where they cannot be asked for.
-    conntrack: Option<Conntrack>,
+    conntrack: Option<Arc<Conntrack>>,
     /// The EndpointSlices as they were when they were last read.
     versions: Mutex<Vec<SliceVersion>>,
     problems: Mutex<Vec<String>>,
@@ -191,8 +211,7 @@ pub async fn look(
         problems: Mutex::default(),
     };
     round.conntrack = node
-        .netns
-        .run(Conntrack::open)
+        .conntrack()
         .inspect_err(|error| round.problem(format!("Tracked connections cannot be asked for: {error}.")))
         .ok();
     round.find_pods();
@@ -267,7 +286,9 @@ fn versions(slices: &[EndpointSlice]) -> Vec<SliceVersion> {
 impl<'a> Round<'a> {
     /// Finds the network namespaces of the Pods; those that have none here become problems.
     fn find_pods(&mut self) {
-        let processes = match pods::processes() {
+        let wanted = self.spec.clients.iter().chain(&self.spec.endpoints);
+        let uids: Vec<&str> = wanted.map(|pod| pod.uid.as_str()).collect();
+        let processes = match self.node.census.of(&uids) {
             Ok(processes) => processes,
             Err(error) => {
                 self.problem(format!("The processes of the node could not be listed: {error}."));

@@ -27,27 +27,47 @@ pub(super) async fn look(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
     if round.subject.service.is_none() {
         return (Vec::new(), Vec::new());
     }
-    let domain = domain(round);
-    let resolvers = join_all(
-        round
-            .clients
-            .iter()
-            .map(|client| resolver(round, client, &domain)),
-    );
-    let servers = servers(round, &domain);
+    let clients: Vec<Client<'_>> = round
+        .clients
+        .iter()
+        .filter_map(|pod| client(round, pod))
+        .collect();
+    let domain = domain(round, &clients);
+    let resolvers = join_all(clients.iter().map(|client| resolver(round, client, &domain)));
+    let servers = servers(round, &clients, &domain);
     let (resolvers, mut servers) = tokio::join!(resolvers, servers);
     servers.truncate(MAX_SERVERS);
     (resolvers.into_iter().flatten().collect(), servers)
 }
 
+/// A client Pod, and how it resolves names.
+struct Client<'a> {
+    pod: &'a LocalPod<'a>,
+    conf: ResolvConf,
+    library: CLibrary,
+}
+
+fn client<'a>(round: &Round<'_>, pod: &'a LocalPod<'a>) -> Option<Client<'a>> {
+    let (conf, library) = conf(pod)
+        .inspect_err(|error| {
+            round.problem(format!(
+                "resolv.conf of Pod {} could not be read: {error}.",
+                pod.key
+            ));
+        })
+        .ok()?;
+    Some(Client { pod, conf, library })
+}
+
 /// The domain of the cluster's names, by the first client whose search list tells.
-fn domain(round: &Round<'_>) -> String {
+fn domain(round: &Round<'_>, clients: &[Client<'_>]) -> String {
     if let Some(domain) = &round.spec.cluster_domain {
         return domain.trim_matches('.').to_owned();
     }
-    let found = round.clients.iter().find_map(|client| {
-        let (conf, _) = conf(client).ok()?;
-        conf.search
+    let found = clients.iter().find_map(|client| {
+        client
+            .conf
+            .search
             .iter()
             .find_map(|suffix| suffix.trim_matches('.').strip_prefix("svc.").map(str::to_owned))
     });
@@ -74,15 +94,7 @@ fn conf(client: &LocalPod<'_>) -> std::io::Result<(ResolvConf, CLibrary)> {
     Ok((ResolvConf::parse(&text), library))
 }
 
-async fn resolver(round: &Round<'_>, client: &LocalPod<'_>, domain: &str) -> Option<Resolver> {
-    let (conf, library) = conf(client)
-        .inspect_err(|error| {
-            round.problem(format!(
-                "resolv.conf of Pod {} could not be read: {error}.",
-                client.key
-            ));
-        })
-        .ok()?;
+async fn resolver(round: &Round<'_>, client: &Client<'_>, domain: &str) -> Option<Resolver> {
     let service = &round.spec.service_name;
     let names = [
         service.clone(),
@@ -92,23 +104,17 @@ async fn resolver(round: &Round<'_>, client: &LocalPod<'_>, domain: &str) -> Opt
     ];
     let lookups = join_all(names.iter().map(|name| {
         let is_control = name == "kubernetes.default";
-        lookup(
-            round,
-            client,
-            &conf,
-            library,
-            domain,
-            (name, !is_control && is_v6(round)),
-        )
+        lookup(round, client, domain, name, !is_control && is_v6(round))
     }))
     .await;
+    let conf = &client.conf;
     Some(Resolver {
-        pod: client.key.clone(),
+        pod: client.pod.key.clone(),
         servers: conf.servers.iter().take(4).map(ToString::to_string).collect(),
         search: conf.search.iter().take(32).cloned().collect(),
         ndots: conf.ndots,
-        c_library: library,
-        uses_short_name: uses_short_name(&client.pids, service),
+        c_library: client.library,
+        uses_short_name: uses_short_name(&client.pod.pids, service),
         lookups: lookups.into_iter().collect::<Option<Vec<Lookup>>>()?,
     })
 }
@@ -147,27 +153,25 @@ fn is_v6(round: &Round<'_>) -> bool {
 /// Resolves a name as the client would, a second time where it is not found.
 async fn lookup(
     round: &Round<'_>,
-    client: &LocalPod<'_>,
-    conf: &ResolvConf,
-    library: CLibrary,
+    client: &Client<'_>,
     domain: &str,
-    (name, ipv6): (&str, bool),
+    name: &str,
+    ipv6: bool,
 ) -> Option<Lookup> {
-    let first = resolve(round, client, conf, library, domain, (name, ipv6)).await?;
+    let first = resolve(round, client, domain, name, ipv6).await?;
     if first.result == LookupResult::Found {
         return Some(first);
     }
     tokio::time::sleep(SECOND_LOOK).await;
-    resolve(round, client, conf, library, domain, (name, ipv6)).await
+    resolve(round, client, domain, name, ipv6).await
 }
 
 async fn resolve(
     round: &Round<'_>,
-    client: &LocalPod<'_>,
-    conf: &ResolvConf,
-    library: CLibrary,
+    client: &Client<'_>,
     domain: &str,
-    (name, ipv6): (&str, bool),
+    name: &str,
+    ipv6: bool,
 ) -> Option<Lookup> {
     let lookup = |result, mut addresses: Vec<String>, ttl_seconds| {
         addresses.truncate(16);
@@ -179,8 +183,8 @@ async fn resolve(
         }
     };
     let (mut result, mut ttl) = (LookupResult::TimedOut, 0);
-    for candidate in conf.candidates(name, library) {
-        match ask_in_turn(round, &client.netns, conf, &candidate, ipv6).await? {
+    for candidate in client.conf.candidates(name, client.library) {
+        match ask_in_turn(round, client, &candidate, ipv6).await? {
             Reply::Addresses(addresses, ttl) => {
                 let addresses = addresses.iter().map(ToString::to_string).collect();
                 return Some(lookup(LookupResult::Found, addresses, ttl));
@@ -196,12 +200,12 @@ async fn resolve(
                 if result == LookupResult::TimedOut {
                     result = LookupResult::NotFound;
                 }
-                if library == CLibrary::Musl {
+                if client.library == CLibrary::Musl {
                     break;
                 }
             }
             // Where a server fails musl gives up; glibc goes on with the next suffix (res_search(3)).
-            Reply::Failed(_) if library == CLibrary::Musl => {
+            Reply::Failed(_) if client.library == CLibrary::Musl => {
                 return Some(lookup(LookupResult::Failed, Vec::new(), 0));
             }
             Reply::Failed(_) => result = LookupResult::Failed,
@@ -219,16 +223,11 @@ fn is_in(name: &str, domain: &str) -> bool {
 }
 
 /// Asks the client's servers one after the other until one answers, twice round.
-async fn ask_in_turn(
-    round: &Round<'_>,
-    netns: &Netns,
-    conf: &ResolvConf,
-    name: &str,
-    ipv6: bool,
-) -> Option<Reply> {
+async fn ask_in_turn(round: &Round<'_>, client: &Client<'_>, name: &str, ipv6: bool) -> Option<Reply> {
+    let netns = &client.pod.netns;
     let mut last = Reply::TimedOut;
     for _ in 0..TRIES {
-        for server in &conf.servers {
+        for server in &client.conf.servers {
             let reply = ask(netns, SocketAddr::new(*server, PORT), name, ipv6, PATIENCE)
                 .await
                 .inspect_err(|error| {
@@ -245,20 +244,15 @@ async fn ask_in_turn(
 }
 
 /// Each server of each client and each endpoint of cluster DNS, and cluster DNS from the node.
-async fn servers(round: &Round<'_>, domain: &str) -> Vec<DnsServer> {
+async fn servers(round: &Round<'_>, clients: &[Client<'_>], domain: &str) -> Vec<DnsServer> {
     let name = format!("{}.{}.svc.{domain}.", round.spec.service_name, round.namespace);
     let control = format!("kubernetes.default.svc.{domain}.");
     let mut questions: Vec<(Option<&LocalPod<'_>>, &Netns, SocketAddr, bool)> = Vec::new();
     let dns = round.subject.dns.clone().unwrap_or_default();
-    for client in &round.clients {
-        let Ok((conf, _)) = conf(client) else { continue };
+    for Client { pod, conf, .. } in clients {
         let own = conf.servers.iter().map(|server| SocketAddr::new(*server, PORT));
-        questions.extend(own.map(|server| (Some(client), &client.netns, server, false)));
-        questions.extend(
-            dns.endpoints
-                .iter()
-                .map(|e| (Some(client), &client.netns, *e, true)),
-        );
+        questions.extend(own.map(|server| (Some(*pod), &pod.netns, server, false)));
+        questions.extend(dns.endpoints.iter().map(|e| (Some(*pod), &pod.netns, *e, true)));
     }
     questions.extend(dns.addresses.iter().map(|a| (None, &round.node.netns, *a, false)));
     let v6 = is_v6(round);

@@ -1,37 +1,44 @@
 //! kube-proxy of the node.
 
+use std::{sync::PoisonError, time::Instant};
+
 use super::{Memory, Round};
-use crate::{agent::kubeproxy, api::KubeProxy};
+use crate::{agent::kubeproxy::LOOK_LASTS, api::KubeProxy};
 
 pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
-    let now = kubeproxy::look(&round.node.netns).await;
-    let listed = kubeproxy::processes(&round.node.netns).inspect_err(|error| {
-        round.problem(format!("The processes of the node could not be listed: {error}."))
-    });
-    let processes_unread = listed.is_err();
-    let processes = listed.unwrap_or_default();
-    let mut facts = KubeProxy {
-        mode: now.mode.clone(),
+    let state = round
+        .node
+        .kube_proxy
+        .state(&round.node.netns, not_before(round, memory))
+        .await;
+    let processes_unread = state.processes.is_err();
+    let processes = state
+        .processes
+        .inspect_err(|error| {
+            round.problem(format!("The processes of the node could not be listed: {error}."));
+        })
+        .unwrap_or_default();
+    KubeProxy {
+        mode: state.look.mode,
         process: processes.kube_proxy,
         replacement: processes.replacement,
         processes_unread,
-        livez: now.livez,
-        metrics: now.metrics_port,
+        livez: state.look.livez,
+        metrics: state.look.metrics_port,
+        not_syncing: state.lag.not_syncing,
+        api_unreachable: state.lag.api_unreachable,
         ..KubeProxy::default()
-    };
-    let mut earlier = memory
-        .kube_proxy
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    match earlier.as_ref() {
-        Some(look) => {
-            if let Some(lag) = now.since(look) {
-                facts.not_syncing = lag.not_syncing;
-                facts.api_unreachable = lag.api_unreachable;
-                *earlier = Some(now);
-            }
-        }
-        None => *earlier = Some(now),
     }
-    facts
+}
+
+/// Who asks anew wants to see what is there now; at the interval, what others saw a moment ago will do.
+fn not_before(round: &Round<'_>, memory: &Memory) -> Instant {
+    let now = Instant::now();
+    let mut revision = memory.revision.lock().unwrap_or_else(PoisonError::into_inner);
+    if revision.as_ref() == Some(&round.spec.revision) {
+        now.checked_sub(LOOK_LASTS).unwrap_or(now)
+    } else {
+        *revision = Some(round.spec.revision.clone());
+        now
+    }
 }

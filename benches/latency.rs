@@ -1,0 +1,168 @@
+//! How soon a diagnosis says what is the matter, with three nodes and an agent on each: `make bench`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a benchmark fails by panicking"
+)]
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
+use svcdiag::api::ServiceDiagnosis;
+use svcdiag_sandbox::{
+    cluster::{Cluster, ClusterConfig, DataPath},
+    faults::{Fault, Scene, Verdict, data_path_catalogue},
+    kernel::Wiring,
+    proxy::ProxyMode,
+    svcdiag::{Agents, Controller},
+};
+
+/// The release build: `cargo bench` builds it with the benchmark.
+const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
+
+const NAMESPACE: &str = "default";
+
+/// Diagnoses that are made.
+const DIAGNOSES: usize = 20;
+
+/// How often a fault is made, and which: one that a single look shows, and one that takes two looks three
+/// seconds apart.
+const INJECTIONS: usize = 5;
+const FAULTS: [&str; 2] = ["N06", "N09"];
+
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Longer than anything takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::main]
+async fn main() {
+    // `cargo test --benches` builds it only.
+    if !std::env::args().any(|a| a == "--bench") {
+        return;
+    }
+    let config = ClusterConfig {
+        data_path: Some(DataPath {
+            proxy: ProxyMode::Nftables,
+            wiring: Wiring::default(),
+        }),
+        assets: None,
+        ..ClusterConfig::default()
+    };
+    let cluster = Cluster::start(config).await.unwrap();
+    let (program, state) = (Path::new(BINARY), cluster.state_dir());
+    let controller = Controller::start(program, cluster.kubeconfig_path(), state, &[]).unwrap();
+    let agents = Agents::start(program, &cluster).unwrap();
+    let scene = Scene::of(&cluster, NAMESPACE);
+    scene.set_up().await.unwrap();
+    until(async || scene.verdict().await.unwrap().works()).await;
+
+    let mut table = Table::new();
+    table
+        .load_style(ASCII_MARKDOWN)
+        .set_header(["from ... to ...", "times", "median", "longest", "goal"]);
+    let diagnoses = Api::namespaced(cluster.client(), NAMESPACE);
+    let mut times = Vec::new();
+    for number in 0..DIAGNOSES {
+        times.push(new_diagnosis(&diagnoses, number).await);
+    }
+    table.add_row(row(
+        "a new ServiceDiagnosis to Ready=True",
+        times,
+        "median under 1 s",
+    ));
+    let all = data_path_catalogue().unwrap();
+    for fault in all.iter().filter(|fault| FAULTS.contains(&fault.id.as_str())) {
+        let mut times = Vec::new();
+        for _ in 0..INJECTIONS {
+            times.push(fault_on_a_node(&scene, fault).await);
+        }
+        let what = format!("a look after the fault to {}: {}", fault.expected, fault.title);
+        table.add_row(row(&what, times, ""));
+    }
+    println!("three nodes, an agent on each:\n{table}");
+    let nodes = cluster.kernel().unwrap().nodes();
+    let peaks = nodes
+        .iter()
+        .map(|node| peak_mebibytes(agents.pid(node.name()).unwrap()));
+    println!(
+        "peak resident memory of an agent: {:.1} MiB",
+        peaks.fold(0.0, f64::max)
+    );
+    agents.stop().await;
+    controller.stop().await;
+    cluster.stop().await;
+}
+
+async fn new_diagnosis(diagnoses: &Api<ServiceDiagnosis>, number: usize) -> Duration {
+    let name = format!("fresh-{number}");
+    let manifest = json!({
+        "apiVersion": "svcdiag.dev/v1alpha1",
+        "kind": "ServiceDiagnosis",
+        "metadata": { "name": name },
+        "spec": { "serviceName": Scene::NAME },
+    });
+    let begun = Instant::now();
+    diagnoses
+        .patch(&name, &PatchParams::apply("bench"), &Patch::Apply(manifest))
+        .await
+        .unwrap();
+    until(async || {
+        let diagnosis = serde_json::to_value(diagnoses.get(&name).await.unwrap()).unwrap();
+        Verdict::read(&diagnosis).works()
+    })
+    .await;
+    let time = begun.elapsed();
+    diagnoses.delete(&name, &DeleteParams::default()).await.unwrap();
+    until(async || diagnoses.get_opt(&name).await.unwrap().is_none()).await;
+    time
+}
+
+/// From the moment the agents are asked to look again, which they else do at their interval.
+async fn fault_on_a_node(scene: &Scene, fault: &Fault) -> Duration {
+    fault.inject(scene).await.unwrap();
+    let begun = Instant::now();
+    until(async || fault.expected.is_met_by(&scene.verdict().await.unwrap())).await;
+    let time = begun.elapsed();
+    fault.undo(scene).await.unwrap();
+    until(async || scene.verdict().await.unwrap().works()).await;
+    time
+}
+
+async fn until(holds: impl AsyncFn() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < PATIENCE, "it did not come about");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn peak_mebibytes(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+    let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kibibytes / 1024.0
+}
+
+fn row(what: &str, mut times: Vec<Duration>, goal: &str) -> [String; 5] {
+    times.sort_unstable();
+    let words = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+    [
+        what.to_owned(),
+        times.len().to_string(),
+        words(times[times.len() / 2]),
+        words(times[times.len() - 1]),
+        goal.to_owned(),
+    ]
+}
