@@ -212,6 +212,11 @@ impl Kernel {
         self.pods.stop_all().await;
     }
 
+    /// Pods with a network of their own, by name, and the file that stands for it.
+    pub async fn pod_networks(&self) -> Vec<(String, PathBuf)> {
+        self.pods.networks().await
+    }
+
     /// Name of the node's end of a Pod's link.
     #[must_use]
     pub fn veth(&self, uid: &str) -> String {
