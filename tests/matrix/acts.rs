@@ -201,10 +201,12 @@ async fn run(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_is_found_in_every_mode_and_no_twin_is_blamed() {
+    // For work on some rows: `SVCDIAG_MATRIX="N04,twin of N05"`.
     let only = std::env::var("SVCDIAG_MATRIX").unwrap_or_default();
+    let is_wanted = |title: &str| only.is_empty() || only.split(',').any(|one| title.starts_with(one));
     let mut acts = acts();
     for list in acts.values_mut() {
-        list.retain(|act| act.title().contains(&only));
+        list.retain(|act| is_wanted(&act.title()));
     }
     let total: usize = acts.values().map(VecDeque::len).sum();
     let queue = Mutex::new(acts);
