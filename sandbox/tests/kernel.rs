@@ -166,6 +166,8 @@ async fn stop_leaves_nothing_behind() {
     // One that hangs has to go as well.
     conduct(&scene, "sandbox-2", Some("hung")).await;
 
+    // Nodes stay as long as somebody holds them, and a scene does.
+    drop(scene);
     cluster.stop().await;
     // The kernel takes a moment to forget.
     eventually("the namespaces are gone", async || {
