@@ -94,7 +94,8 @@ pub enum Error {
     },
     /// No cgroup can be made for Pods.
     #[error(
-        "no cgroup hierarchy below /sys/fs/cgroup can be written to, so that Pods have no cgroups: {message}"
+        "no cgroup can be made for Pods ({message}); it takes root, or a cgroup of your own: \
+         `systemd-run --user --scope -p Delegate=yes COMMAND`"
     )]
     Cgroup {
         /// What was tried.
