@@ -1,8 +1,10 @@
 //! The command line: arguments, what both commands share, and how they end.
 
 mod demo;
+mod needs;
 mod screen;
 mod session;
+mod tour;
 mod up;
 
 use std::path::PathBuf;
@@ -25,18 +27,20 @@ const INTERRUPTED: u8 = 130;
 
 /// A pocket Kubernetes cluster to see svcdiag at work.
 ///
-/// It needs no Docker and no root: an API server on loopback, stand-ins for the controllers, the
-/// scheduler and the kubelets, and the real svcdiag controller as a child. With KUBEBUILDER_ASSETS
-/// naming a directory that holds etcd and kube-apiserver, that real pair serves the API.
+/// It needs no Docker and no root: an API server on loopback; stand-ins for the controllers, the scheduler, the
+/// kubelets, kube-proxy and cluster DNS; nodes and Pods as network namespaces with rules in the kernel; and the
+/// real svcdiag controller and agents as children. Who is not root becomes root of a user namespace. With
+/// KUBEBUILDER_ASSETS naming a directory that holds etcd and kube-apiserver, that real pair serves the API.
 #[derive(Debug, Parser)]
 #[command(
     version,
     after_help = "\
 Examples:
-  svcdiag-sandbox demo                   break the walk-through in a dozen ways and watch svcdiag find out
-  svcdiag-sandbox demo --only A08,A10    just these two
-  svcdiag-sandbox demo --list            all faults
-  svcdiag-sandbox up                     a cluster to play with; ^C ends it"
+  svcdiag-sandbox demo                     break the walk-through in every stage and watch svcdiag find out
+  svcdiag-sandbox demo --only A08,N30      just these two
+  svcdiag-sandbox demo --data-path none    objects only: no nodes in the kernel
+  svcdiag-sandbox demo --list              all faults
+  svcdiag-sandbox up                       a cluster to play with; ^C ends it"
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -58,6 +62,7 @@ enum ClusterCommand {
     #[command(after_help = "\
 Examples:
   svcdiag-sandbox up
+  svcdiag-sandbox up --data-path iptables
   svcdiag-sandbox up --no-controller --state /tmp/sandbox
   KUBEBUILDER_ASSETS=$(setup-envtest use -p path) svcdiag-sandbox up")]
     Up(up::Options),
@@ -67,7 +72,8 @@ Exit status: 0 if svcdiag found every cause, 1 otherwise.
 
 Examples:
   svcdiag-sandbox demo
-  svcdiag-sandbox demo --only A01,A14
+  svcdiag-sandbox demo --only A01,N30
+  svcdiag-sandbox demo --only N13 --data-path iptables-legacy
   NO_COLOR=1 svcdiag-sandbox demo > demo.log")]
     Demo(demo::Options),
 }
@@ -120,6 +126,25 @@ impl Common {
 /// Any error of a command; they end on the screen as one line with all causes.
 type Failure = Box<dyn std::error::Error>;
 
+impl Arguments {
+    /// Becomes root of a user namespace where the command needs it and we are not root. To be called while the
+    /// process has no other threads yet.
+    pub(crate) fn become_root_if_needed(&self) -> Result<(), ExitCode> {
+        let Command::Cluster(command) = &self.command else {
+            return Ok(());
+        };
+        let common = match command {
+            ClusterCommand::Demo(options) if options.list => return Ok(()),
+            ClusterCommand::Up(options) => &options.common,
+            ClusterCommand::Demo(options) => &options.common,
+        };
+        match common.data_path() {
+            None => Ok(()),
+            Some(_) => needs::become_root().map_err(|error| finish(Err(error))),
+        }
+    }
+}
+
 /// Runs the command to its end, or to the first SIGINT or SIGTERM; either way everything started is stopped.
 pub(crate) async fn run(arguments: Arguments) -> ExitCode {
     let screen = Screen::for_stdout();
@@ -131,7 +156,7 @@ pub(crate) async fn run(arguments: Arguments) -> ExitCode {
         }
     };
     let common = match &command {
-        ClusterCommand::Demo(options) if options.list => return finish(demo::list(&screen)),
+        ClusterCommand::Demo(options) if options.list => return finish(tour::list(&screen)),
         ClusterCommand::Up(options) => &options.common,
         ClusterCommand::Demo(options) => &options.common,
     };

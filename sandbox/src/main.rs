@@ -1,7 +1,7 @@
 //! `svcdiag-sandbox`: a pocket Kubernetes cluster to see svcdiag at work.
 //!
 //! `up` starts the cluster with the walk-through and keeps it; `demo` breaks the walk-through in
-//! a dozen ways and shows that svcdiag finds each cause.
+//! every stage and shows that svcdiag finds each cause.
 
 mod cli;
 
@@ -12,6 +12,9 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
+    if let Err(code) = arguments.become_root_if_needed() {
+        return code;
+    }
     // Quiet by default: the screen is for the guided tour. The client logs every refused request
     // as an error, also those that we expect, such as asking a server that is still starting.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,kube_client=off"));

@@ -35,6 +35,24 @@ use self::{apiserver::Ways, budget::Budget, cluster::Cluster, health::Heart, net
 
 /// Flags of `svcdiag agent`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = "\
+It runs on every node as a DaemonSet, with hostNetwork, hostPID and the capabilities SYS_ADMIN (to enter the
+network namespaces of Pods), SYS_PTRACE (to find them) and NET_ADMIN (to read rules and tracked connections).
+It changes nothing on the node. What it looks at stands in the NodeProbes of its node, which the controller
+writes; what it saw, in their status.
+
+Examples:
+  # As the DaemonSet of config/agent does, where NODE_NAME and POD_NAMESPACE come from the Pod
+  svcdiag agent --listen 127.0.0.1:9809
+
+  # On a node by hand, as root, with a kubeconfig
+  KUBECONFIG=admin.conf svcdiag agent --node-name worker-1
+
+  # For a node that is a network namespace of this machine, as in the sandbox
+  svcdiag agent --node-name sandbox-1 --node-network /proc/4711/ns/net --listen 127.0.0.1:0
+
+  # What it does, in detail
+  SVCDIAG_LOG=svcdiag=debug svcdiag agent --node-name worker-1")]
 pub struct Options {
     /// Name of the node that the agent runs on
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
@@ -47,7 +65,7 @@ pub struct Options {
         value_name = "NAMESPACE"
     )]
     pub lease_namespace: String,
-    /// Network namespace of the node, as a file; default: the agent's own, for which it needs hostNetwork
+    /// Network namespace of the node, as a file [default: the agent's own, for which it needs hostNetwork]
     #[arg(long, value_name = "FILE")]
     pub node_network: Option<PathBuf>,
     /// URL of the API server [default: that of the kubeconfig or of the Pod's service account, and where
@@ -58,8 +76,13 @@ pub struct Options {
     /// at their usual address; it need not exist
     #[arg(long, value_name = "FILE", default_value = "/etc/svcdiag/apiserver/addresses")]
     pub apiserver_addresses: PathBuf,
-    /// Address of /healthz
-    #[arg(long, env = "SVCDIAG_LISTEN", default_value = "127.0.0.1:9809")]
+    /// Address of /healthz, for the kubelet; with port 0 any that is free
+    #[arg(
+        long,
+        env = "SVCDIAG_LISTEN",
+        default_value = "127.0.0.1:9809",
+        value_name = "ADDRESS"
+    )]
     pub listen: SocketAddr,
     /// Dials under way at once, of all NodeProbes together
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]

@@ -25,6 +25,9 @@ pub use tree::{Style, render};
 /// What to check and how to print it.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
+It reads the API objects with your own rights. Where node agents run and a ServiceDiagnosis of the Service
+exists, what they saw is used as well; else the stages that need a look from a node are Unknown.
+
 Examples:
   # Why does the Service hostnames not work?
   svcdiag check hostnames
@@ -32,7 +35,10 @@ Examples:
   # In another namespace, for the one port that matters, with all evidence
   svcdiag check hostnames -n shop --ports http -o wide
 
-  # In a pipeline, before there are node agents: fail on any fault in the API objects
+  # From the Pods that really use it, in another namespace
+  svcdiag check hostnames -n shop --client-namespace web --client-selector app=frontend
+
+  # In a pipeline, where no node agents run: fail on any fault in the API objects
   svcdiag check hostnames -n shop --api-only
 
   # As the controller would write it

@@ -52,6 +52,9 @@ Examples:
   # In the cluster, or against the cluster of the current kubeconfig
   svcdiag controller
 
+  # Agents in a namespace of another name (the admission policies of config/agent name it, too)
+  svcdiag controller --agent-namespace diagnostics
+
   # For one namespace only, with metrics on loopback
   svcdiag controller --namespace shop --listen 127.0.0.1:8080")]
 pub struct Options {

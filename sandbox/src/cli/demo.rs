@@ -2,22 +2,20 @@
 //!
 //! For each fault: break, wait for the verdict, show what a user sees with the real kubectl,
 //! mend, wait until svcdiag agrees. At the end a table of what was expected and what was found.
+//! Which faults are shown, and in which clusters, stands in [`tour`].
 
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use svcdiag_sandbox::faults::{Fault, Scene, Verdict, catalogue};
+use svcdiag_sandbox::faults::{Fault, Scene, Verdict};
 use svcdiag_sandbox::kubectl::Kubectl;
 
-use super::{Common, Failure, Screen, Session};
+use super::{Common, Failure, Screen, Session, tour};
 
-/// The stops of the tour, in the order in which the page asks its questions. A14 is left out
-/// because svcdiag gives slices 30 s before it calls them stale.
-const TOUR: [&str; 15] = [
-    "A01", "A03", "A04", "A18", "A10", "A11", "A12", "A13", "A08", "A09", "A15", "A21", "A19", "A20", "A22",
-];
-/// svcdiag judges changes of objects at once; the rest is for busy machines.
-const HEALTHY_WITHIN: Duration = Duration::from_secs(30);
+/// svcdiag judges changes of objects at once, and nodes are looked at within seconds; the rest is for busy machines.
+const HEALTHY_WITHIN: Duration = Duration::from_secs(45);
+/// Dials that nobody answers are what the tour waits for most of the time.
+const QUICKLY: &str = r#"{"spec":{"intervalSeconds":10,"probe":{"timeoutSeconds":2,"attempts":1}}}"#;
 
 /// What to show.
 #[derive(Debug, Args)]
@@ -32,35 +30,11 @@ pub(crate) struct Options {
     pub(super) list: bool,
 }
 
-/// Prints the catalogue.
-pub(super) fn list(screen: &Screen) -> Result<bool, Failure> {
-    let mut rows = vec![
-        ["FAULT", "TOUR", "WHAT IS BROKEN", "VERDICT"]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
-    for fault in catalogue()? {
-        let stop = if fault.refused.is_some() {
-            "refused"
-        } else if TOUR.contains(&fault.id.as_str()) {
-            "yes"
-        } else {
-            ""
-        };
-        rows.push(vec![
-            fault.id,
-            stop.to_owned(),
-            fault.title,
-            fault.expected.to_string(),
-        ]);
-    }
-    screen.table(&rows, &vec![true; rows.len()]);
-    Ok(true)
-}
-
 /// What came of one stop of the tour.
 struct Stop {
     id: String,
+    /// Mode of kube-proxy, where there were clusters with several.
+    cluster: Option<String>,
     expected: String,
     found: String,
     seconds: f64,
@@ -69,58 +43,42 @@ struct Stop {
 
 /// Runs the tour; true if every verdict was the expected one.
 pub(super) async fn run(options: &Options, session: &mut Session, screen: &Screen) -> Result<bool, Failure> {
-    let faults = choose(&options.only)?;
+    let parts = tour::parts(options.common.data_path(), &options.only)?;
     screen.heading("svcdiag: why does this Service not work?");
-    let cluster = session.start_cluster(screen).await?;
-    let scene = Scene::new(cluster.client(), &options.common.namespace);
-    let kubectl = Kubectl::find().await?.with_kubeconfig(cluster.kubeconfig_path());
+    let kubectl = Kubectl::find().await?;
     screen.good(&format!(
         "kubectl {} is {}",
         kubectl.version(),
         kubectl.program().display()
     ));
-    session.start_controller(screen)?;
-    let mut tour = Tour {
-        session,
-        scene,
-        kubectl,
-        screen,
-    };
-    tour.set_up().await?;
+    let total = parts.iter().map(|part| part.faults.len()).sum::<usize>();
+    let start = Instant::now();
     let mut stops = Vec::new();
-    for (index, fault) in faults.iter().enumerate() {
-        screen.heading(&format!(
-            "[{}/{}] {}  {}",
-            index + 1,
-            faults.len(),
-            fault.id,
-            fault.title
-        ));
-        stops.push(tour.stop_at(fault).await?);
-    }
-    Ok(report(&stops, screen))
-}
-
-/// The faults to show, in order.
-fn choose(only: &[String]) -> Result<Vec<Fault>, Failure> {
-    let catalogue = catalogue()?;
-    let ids: Vec<&str> = if only.is_empty() {
-        TOUR.to_vec()
-    } else {
-        only.iter().map(String::as_str).collect()
-    };
-    ids.into_iter()
-        .map(|id| {
-            let known = catalogue
-                .iter()
-                .find(|fault| fault.id.eq_ignore_ascii_case(id.trim()));
-            let fault = known.ok_or_else(|| format!("there is no fault {id}; `demo --list` shows all"))?;
-            match &fault.refused {
-                Some(reason) => Err(format!("{id} cannot be shown: {reason}").into()),
-                None => Ok(fault.clone()),
+    for part in &parts {
+        screen.heading(&part.title);
+        let cluster = session.start_cluster(part.data_path, screen).await?;
+        let scene = Scene::of(cluster, &options.common.namespace);
+        let kubectl = kubectl.clone().with_kubeconfig(cluster.kubeconfig_path());
+        session.start_controller(screen)?;
+        let mut tour = Tour {
+            session,
+            scene,
+            kubectl,
+            screen,
+        };
+        tour.set_up().await?;
+        for fault in &part.faults {
+            let number = stops.len() + 1;
+            screen.heading(&format!("[{number}/{total}] {}  {}", fault.id, fault.title));
+            let mut stop = tour.stop_at(fault).await?;
+            if parts.len() > 1 {
+                stop.cluster = part.data_path.map(|data_path| data_path.proxy.to_string());
             }
-        })
-        .collect()
+            stops.push(stop);
+        }
+    }
+    screen.step(&format!("the tour took {:.0} s", start.elapsed().as_secs_f64()));
+    Ok(report(&stops, screen))
 }
 
 struct Tour<'a> {
@@ -147,11 +105,31 @@ impl Tour<'_> {
             .run_with_input(&["apply", "-n", namespace, "-f", "-"], Scene::manifests())
             .await?;
         self.screen.command("kubectl apply -f walkthrough.yaml", &applied);
+        if self.has_nodes() {
+            let name = Scene::NAME;
+            let arguments = [
+                "patch",
+                "svcdiag",
+                name,
+                "-n",
+                namespace,
+                "--type=merge",
+                "-p",
+                QUICKLY,
+            ];
+            let patched = self.kubectl.run(&arguments).await?;
+            self.screen.say(
+                "  To be quick, nodes look every 10 s here, not every minute, and dial once for 2 s at most:",
+            );
+            self.screen.command(
+                &format!("kubectl patch svcdiag {name} --type=merge -p '{QUICKLY}'"),
+                &patched,
+            );
+        }
         self.scene.wait_until_settled().await?;
-        let (verdict, healthy) = self
-            .session
-            .wait_for_verdict(&self.scene, HEALTHY_WITHIN, Verdict::is_healthy)
-            .await?;
+        self.screen.step("waiting for the first verdict ...");
+        let start = Instant::now();
+        let (verdict, healthy) = self.wait_until_healthy().await?;
         self.show_table().await?;
         if !healthy {
             return Err(format!(
@@ -160,11 +138,13 @@ impl Tour<'_> {
             )
             .into());
         }
-        self.screen.good("healthy, as far as the API can tell");
-        if verdict
-            .condition("Ready")
-            .is_some_and(|ready| ready.reason == "NoVantagePoint")
-        {
+        if self.has_nodes() {
+            self.screen.good(&format!(
+                "the Service works: asked from every node and from Pods, by IP and by name ({verdict}, {:.1} s)",
+                start.elapsed().as_secs_f64()
+            ));
+        } else {
+            self.screen.good("healthy, as far as the API can tell");
             self.screen.say(
                 "     Ready is Unknown (NoVantagePoint), not True, because no node agents run here: nobody has tried the data path.",
             );
@@ -172,7 +152,24 @@ impl Tour<'_> {
         Ok(())
     }
 
+    fn has_nodes(&self) -> bool {
+        self.scene.kernel().is_some()
+    }
+
+    /// Healthy is Ready=True where there are nodes, and elsewhere what the API can tell.
+    async fn wait_until_healthy(&mut self) -> Result<(Verdict, bool), Failure> {
+        let healthy = if self.has_nodes() {
+            Verdict::works
+        } else {
+            Verdict::is_healthy
+        };
+        self.session
+            .wait_for_verdict(&self.scene, HEALTHY_WITHIN, healthy)
+            .await
+    }
+
     async fn stop_at(&mut self, fault: &Fault) -> Result<Stop, Failure> {
+        self.screen.step("breaking it, and waiting for the verdict ...");
         fault.inject(&self.scene).await?;
         let start = Instant::now();
         let within = Duration::from_secs(fault.within_seconds);
@@ -194,13 +191,11 @@ impl Tour<'_> {
         fault.undo(&self.scene).await?;
         self.scene.wait_until_settled().await?;
         let start = Instant::now();
-        let (verdict, recovered) = self
-            .session
-            .wait_for_verdict(&self.scene, HEALTHY_WITHIN, Verdict::is_healthy)
-            .await?;
+        let (verdict, recovered) = self.wait_until_healthy().await?;
         if recovered {
             self.screen.good(&format!(
-                "mended; healthy again {:.1} s later",
+                "mended; {} again {:.1} s later",
+                if self.has_nodes() { "Ready=True" } else { "healthy" },
                 start.elapsed().as_secs_f64()
             ));
         } else {
@@ -211,6 +206,7 @@ impl Tour<'_> {
         let expected = fault.expected.to_string();
         Ok(Stop {
             id: fault.id.clone(),
+            cluster: None,
             expected,
             found,
             seconds,
@@ -267,7 +263,10 @@ fn report(stops: &[Stop], screen: &Screen) -> bool {
     rows.extend(stops.iter().map(|stop| {
         let found = stop.found.clone();
         vec![
-            stop.id.clone(),
+            match &stop.cluster {
+                Some(cluster) => format!("{} {cluster}", stop.id),
+                None => stop.id.clone(),
+            },
             stop.expected.clone(),
             found,
             format!("{:.1}", stop.seconds),

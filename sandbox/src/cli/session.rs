@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
+use svcdiag_sandbox::cluster::{self, Cluster, ClusterConfig, DataPath};
+use svcdiag_sandbox::error::chain;
 use svcdiag_sandbox::faults::{Scene, Verdict};
 use svcdiag_sandbox::svcdiag::{self, Agents, Controller};
 
-use super::{Common, Failure, Screen};
+use super::{Common, Failure, Screen, needs};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -28,11 +29,19 @@ impl Session {
         }
     }
 
-    /// Starts the cluster.
-    pub(crate) async fn start_cluster(&mut self, screen: &Screen) -> Result<&Cluster, Failure> {
+    /// Starts a cluster; what was started before is stopped.
+    pub(crate) async fn start_cluster(
+        &mut self,
+        data_path: Option<DataPath>,
+        screen: &Screen,
+    ) -> Result<&Cluster, Failure> {
+        self.stop().await;
+        if let Some(data_path) = data_path {
+            needs::missing_programs(data_path)?;
+        }
         let mut config = ClusterConfig {
             state: self.common.state.clone(),
-            data_path: self.common.data_path(),
+            data_path,
             ..ClusterConfig::default()
         };
         if let Some(crds) = &self.common.crds {
@@ -40,7 +49,8 @@ impl Session {
         }
         screen.step("starting a cluster of three nodes ...");
         let start = Instant::now();
-        let cluster = self.cluster.insert(Cluster::start(config).await?);
+        let started = Cluster::start(config).await.map_err(explain)?;
+        let cluster = self.cluster.insert(started);
         let took = start.elapsed().as_secs_f64();
         screen.good(&format!(
             "{} answers at {} ({took:.1} s)",
@@ -102,16 +112,24 @@ impl Session {
         Ok(())
     }
 
-    /// Stops what was started, the controller first.
-    pub(crate) async fn stop(self) {
-        if let Some(agents) = self.agents {
+    /// Stops what was started, the agents first.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(agents) = self.agents.take() {
             agents.stop().await;
         }
-        if let Some(controller) = self.controller {
+        if let Some(controller) = self.controller.take() {
             controller.stop().await;
         }
-        if let Some(cluster) = self.cluster {
+        if let Some(cluster) = self.cluster.take() {
             cluster.stop().await;
         }
+    }
+}
+
+/// What to do about nodes that cannot be had.
+fn explain(error: cluster::Error) -> Failure {
+    match &error {
+        cluster::Error::Kernel(_) => format!("{}. {}", chain(&error), needs::WITHOUT).into(),
+        _ => error.into(),
     }
 }

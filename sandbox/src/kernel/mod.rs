@@ -95,7 +95,8 @@ pub enum Error {
     },
     /// No cgroup can be made for Pods.
     #[error(
-        "no cgroup hierarchy below /sys/fs/cgroup can be written to, so that Pods have no cgroups: {message}"
+        "no cgroup can be made for Pods ({message}); it takes root, or a cgroup of your own: \
+         `systemd-run --user --scope -p Delegate=yes COMMAND`"
     )]
     Cgroup {
         /// What was tried.
@@ -211,6 +212,11 @@ impl Kernel {
     /// Ends all Pods and waits until they are gone.
     pub async fn stop(&self) {
         self.pods.stop_all().await;
+    }
+
+    /// Pods with a network of their own, by name, and the file that stands for it.
+    pub async fn pod_networks(&self) -> Vec<(String, PathBuf)> {
+        self.pods.networks().await
     }
 
     /// Name of the node's end of a Pod's link.

@@ -210,6 +210,14 @@ impl Pods {
         self.running.lock().await.contains_key(uid)
     }
 
+    pub(super) async fn networks(&self) -> Vec<(String, PathBuf)> {
+        let running = self.running.lock().await;
+        let own = |pod: &Running| Some((pod.name.clone(), pod.namespace.as_ref()?.path()));
+        let mut networks: Vec<_> = running.values().filter_map(own).collect();
+        networks.sort();
+        networks
+    }
+
     pub(super) fn program(&self) -> &Path {
         &self.program
     }
