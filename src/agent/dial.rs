@@ -37,6 +37,10 @@ pub struct Dialled {
     pub latency: Duration,
 }
 
+/// TCP sends its first packet anew after a second (RFC 6298). What conntrack shows a moment before is about
+/// the first one; a packet that is sent anew may be led elsewhere.
+pub const BEFORE_RETRANSMISSION: Duration = Duration::from_millis(800);
+
 /// Over UDP a refusal comes at once or not at all: so long is it waited for.
 const UDP_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -96,6 +100,14 @@ impl Dial {
     #[must_use]
     pub fn source(&self) -> Option<SocketAddr> {
         self.source
+    }
+
+    /// Whether the answer is there within a time; without one the dial is still on its way.
+    pub async fn settles_within(&self, time: Duration) -> bool {
+        match &self.socket {
+            Socket::Tcp(socket) if self.at_once.is_none() => timeout(time, socket.writable()).await.is_ok(),
+            _ => true,
+        }
     }
 
     /// Waits for the answer.

@@ -10,7 +10,10 @@ use futures::future::join_all;
 
 use super::{LocalPod, Memory, Round, SECOND_LOOK};
 use crate::{
-    agent::{dial::Dial, links},
+    agent::{
+        dial::{BEFORE_RETRANSMISSION, Dial},
+        links,
+    },
     api::{Answer, Hairpin},
     objects::Object,
     proxy::{Protocol, Purpose, Traffic, expected, hairpin_is_masqueraded},
@@ -166,10 +169,19 @@ async fn pinned(
     }
     let answers = join_all(lost.into_iter().map(|dial| async {
         let source = dial.source();
-        let dialled = dial.finish(round.patience()).await.ok()?;
+        let is_settled = dial.settles_within(BEFORE_RETRANSMISSION).await;
         // One that was merely not seen in time is seen by now.
         let sent_to = source.and_then(|source| round.sent_to(Protocol::Tcp, source, target));
-        sent_to.is_none_or(|e| e == own).then_some(dialled.answer)
+        if sent_to.is_some_and(|e| e != own) {
+            None
+        } else if !is_settled && sent_to.is_none() {
+            Some(Answer::TimedOut)
+        } else {
+            dial.finish(round.patience())
+                .await
+                .ok()
+                .map(|dialled| dialled.answer)
+        }
     }))
     .await;
     let mut answers = answers.into_iter().flatten();

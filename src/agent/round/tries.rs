@@ -1,8 +1,9 @@
 //! Tries at an address of the Service, each told by the endpoint that it was sent to.
 //!
 //! Which endpoint that is, conntrack of the node shows, unless a packet was lost before the node was done
-//! with it: the kernel keeps no entry of a connection whose first packet it dropped. Such a try is put
-//! down to an endpoint only where one alone was met by no other.
+//! with it: the kernel keeps no entry of a connection whose first packet it dropped. Such a try has failed,
+//! though the packet that TCP sends anew may get through to another endpoint; it is put down to an endpoint
+//! only where one alone was met by no other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +14,10 @@ use futures::future::join_all;
 
 use super::{LocalPod, Round, dials::Outcome};
 use crate::{
-    agent::{dial::Dial, netns::Netns},
+    agent::{
+        dial::{BEFORE_RETRANSMISSION, Dial},
+        netns::Netns,
+    },
     api::{Answer, DialPath, HttpProbe},
     proxy::Protocol,
 };
@@ -40,28 +44,46 @@ pub(super) type Outcomes = BTreeMap<Option<SocketAddr>, Outcome>;
 pub(super) async fn tries(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
     let most = (4 * way.endpoints.len()).clamp(8, 32);
     let first = way.endpoints.len().clamp(2, most);
-    let mut outcomes = Outcomes::new();
-    note(&mut outcomes, wave(round, way, first).await);
-    let is_done = |outcomes: &Outcomes| {
-        let all_met = way.endpoints.iter().all(|e| outcomes.contains_key(&Some(*e)));
-        // Nothing is forwarded to a host of the network itself, so that there is nothing to be met.
-        all_met && outcomes.values().all(|(answer, _)| *answer == Answer::Accepted)
+    let mut all = wave(round, way, first).await;
+    let is_done = |tries: &[Try]| {
+        let is_met = |e: &SocketAddr| tries.iter().any(|t| t.endpoint == Some(*e));
+        way.endpoints.iter().all(is_met)
+            && tries
+                .iter()
+                .all(|t| t.outcome.0 == Answer::Accepted && !t.was_lost)
     };
-    if !is_done(&outcomes) {
-        note(&mut outcomes, wave(round, way, most - first).await);
+    if !is_done(&all) {
+        all.extend(wave(round, way, most - first).await);
     }
+    let mut outcomes = tally(all);
     put_down(&mut outcomes, &way.endpoints);
     outcomes
 }
 
-async fn wave(round: &Round<'_>, way: &Way<'_>, number: usize) -> Vec<(Option<SocketAddr>, Outcome)> {
+/// A try, and the endpoint that it was sent to.
+struct Try {
+    endpoint: Option<SocketAddr>,
+    outcome: Outcome,
+    /// Whether the first packet was lost before the node was done with it.
+    was_lost: bool,
+}
+
+async fn wave(round: &Round<'_>, way: &Way<'_>, number: usize) -> Vec<Try> {
     let tries = join_all((0..number).map(|_| try_once(round, way))).await;
     tries.into_iter().flatten().collect()
 }
 
-/// One answer is enough: an endpoint fails only if all tries that met it did.
-fn note(outcomes: &mut Outcomes, tries: Vec<(Option<SocketAddr>, Outcome)>) {
-    for (endpoint, outcome) in tries {
+/// One answer is enough: an endpoint fails only if all tries that met it did. That a packet was lost is
+/// known only where the node tracks connections to the Service at all.
+fn tally(tries: Vec<Try>) -> Outcomes {
+    let is_tracked = tries.iter().any(|t| t.endpoint.is_some());
+    let mut outcomes = Outcomes::new();
+    for one in tries {
+        let (endpoint, outcome) = if one.was_lost && is_tracked {
+            (None, (Answer::TimedOut, None))
+        } else {
+            (one.endpoint, one.outcome)
+        };
         match outcomes.get_mut(&endpoint) {
             Some(known) if outcome.0 == Answer::Accepted => *known = outcome,
             Some(_) => {}
@@ -70,25 +92,31 @@ fn note(outcomes: &mut Outcomes, tries: Vec<(Option<SocketAddr>, Outcome)>) {
             }
         }
     }
+    outcomes
 }
 
 /// Puts tries that were lost on the way down to the one endpoint that no other try has met.
 fn put_down(outcomes: &mut Outcomes, endpoints: &BTreeSet<SocketAddr>) {
+    let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
+    if endpoints
+        .iter()
+        .all(|e| outcomes.get(&Some(*e)).is_some_and(|o| !is_failure(o)))
+    {
+        // Every endpoint was reached, so that chance took the packet.
+        outcomes.retain(|endpoint, outcome| endpoint.is_some() || !is_failure(outcome));
+        return;
+    }
     let mut unmet = endpoints.iter().filter(|e| !outcomes.contains_key(&Some(**e)));
     let (Some(only), None) = (unmet.next().copied(), unmet.next()) else {
         return;
     };
-    if endpoints.len() > 1
-        && outcomes
-            .get(&None)
-            .is_some_and(|(answer, _)| *answer != Answer::Accepted)
-    {
+    if endpoints.len() > 1 && outcomes.get(&None).is_some_and(is_failure) {
         let lost = outcomes.remove(&None);
         outcomes.extend(lost.map(|outcome| (Some(only), outcome)));
     }
 }
 
-async fn try_once(round: &Round<'_>, way: &Way<'_>) -> Option<(Option<SocketAddr>, Outcome)> {
+async fn try_once(round: &Round<'_>, way: &Way<'_>) -> Option<Try> {
     let permit = round.permit().await?;
     let problem =
         |error: &std::io::Error| round.problem(format!("{} could not be dialled: {error}.", way.target));
@@ -96,9 +124,11 @@ async fn try_once(round: &Round<'_>, way: &Way<'_>) -> Option<(Option<SocketAddr
         .inspect_err(problem)
         .ok()?;
     let source = started.source();
+    let sent_to = || source.and_then(|source| round.sent_to(way.protocol, source, way.target));
+    let was_lost = !started.settles_within(BEFORE_RETRANSMISSION).await && sent_to().is_none();
     // An answer may come before conntrack is asked; the entry stays for a while.
     let dialled = started.finish(round.patience()).await;
-    let endpoint = source.and_then(|source| round.sent_to(way.protocol, source, way.target));
+    let endpoint = sent_to();
     drop(permit);
     let dialled = dialled.inspect_err(problem).ok()?;
     let by = dialled.offender.map(|offender| format!("by {offender}"));
@@ -106,7 +136,11 @@ async fn try_once(round: &Round<'_>, way: &Way<'_>) -> Option<(Option<SocketAddr
         Some(http) if dialled.answer == Answer::Accepted => round.speak(way.netns, way.target, http).await,
         _ => (dialled.answer, by),
     };
-    Some((endpoint, outcome))
+    Some(Try {
+        endpoint,
+        outcome,
+        was_lost,
+    })
 }
 
 #[cfg(test)]
@@ -137,6 +171,18 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_try_is_chance_where_every_endpoint_was_reached() {
+        let all: BTreeSet<SocketAddr> = [1, 2].map(endpoint).into();
+        let mut found = outcomes(&[
+            (Some(1), Answer::Accepted),
+            (Some(2), Answer::Accepted),
+            (None, Answer::TimedOut),
+        ]);
+        put_down(&mut found, &all);
+        assert_eq!(found.get(&None), None);
+    }
+
+    #[test]
     fn lost_tries_stay_nobodys_where_several_endpoints_or_the_only_one_were_not_met() {
         let all: BTreeSet<SocketAddr> = [1, 2, 3].map(endpoint).into();
         for (of, all) in [
@@ -152,18 +198,34 @@ mod tests {
         }
     }
 
+    fn a_try(endpoint: Option<SocketAddr>, answer: Answer, was_lost: bool) -> Try {
+        Try {
+            endpoint,
+            outcome: (answer, None),
+            was_lost,
+        }
+    }
+
     #[test]
     fn one_answer_outweighs_failures() {
-        let mut found = Outcomes::new();
-        let timed_out = (Some(endpoint(1)), (Answer::TimedOut, None));
-        note(
-            &mut found,
-            vec![
-                timed_out.clone(),
-                (Some(endpoint(1)), (Answer::Accepted, None)),
-                timed_out,
-            ],
-        );
-        assert_eq!(found.get(&Some(endpoint(1))), Some(&(Answer::Accepted, None)));
+        let one = Some(endpoint(1));
+        let found = tally(vec![
+            a_try(one, Answer::TimedOut, false),
+            a_try(one, Answer::Accepted, false),
+            a_try(one, Answer::TimedOut, false),
+        ]);
+        assert_eq!(found.get(&one), Some(&(Answer::Accepted, None)));
+    }
+
+    #[test]
+    fn a_lost_packet_counts_where_connections_are_tracked() {
+        let lost = || a_try(Some(endpoint(2)), Answer::Accepted, true);
+        let found = tally(vec![a_try(Some(endpoint(1)), Answer::Accepted, false), lost()]);
+        assert_eq!(found.get(&None), Some(&(Answer::TimedOut, None)));
+        let untracked = tally(vec![
+            a_try(None, Answer::Accepted, true),
+            a_try(None, Answer::Accepted, true),
+        ]);
+        assert_eq!(untracked.get(&None), Some(&(Answer::Accepted, None)));
     }
 }
