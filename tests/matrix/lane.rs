@@ -140,28 +140,37 @@ impl Lane {
 
     /// Has the agents look at once, and waits until each has.
     pub async fn round(&self, within: Duration) -> Result<(), String> {
+        let name = |p: &NodeProbe| p.metadata.name.clone().unwrap_or_default();
+        let before = self.probes().await?;
+        let before: BTreeMap<String, String> = before
+            .iter()
+            .map(|p| (name(p), p.spec.revision.clone()))
+            .collect();
         self.scene.refresh().await.map_err(|e| chain(&e))?;
         let start = Instant::now();
-        // The controller needs a moment to ask anew.
-        tokio::time::sleep(Duration::from_millis(500)).await;
         // Where objects change all the time, a newer question may come before the answer.
-        let name = |p: &NodeProbe| p.metadata.name.clone().unwrap_or_default();
-        let asked = self.probes().await?;
-        let asked: BTreeMap<String, i64> = asked
-            .iter()
-            .filter_map(|p| Some((name(p), p.metadata.generation?)))
-            .collect();
-        let answered = |p: &NodeProbe| {
-            let observed = p.status.as_ref().and_then(|s| s.observed_generation);
-            asked.get(&name(p)).is_none_or(|asked| observed >= Some(*asked))
-        };
-        while !self.probes().await?.iter().all(answered) {
+        let mut asked: BTreeMap<String, Option<i64>> = BTreeMap::new();
+        loop {
+            let mut open = 0;
+            for probe in self.probes().await? {
+                let name = name(&probe);
+                if before.get(&name) == Some(&probe.spec.revision) {
+                    open += 1;
+                    continue;
+                }
+                let asked = *asked.entry(name).or_insert(probe.metadata.generation);
+                if probe.status.and_then(|s| s.observed_generation) < asked {
+                    open += 1;
+                }
+            }
+            if open == 0 {
+                return Ok(());
+            }
             if start.elapsed() > within {
-                return Err("the agents did not finish a round".to_owned());
+                return Err(format!("{open} agents did not finish a round"));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        Ok(())
     }
 
     /// What the agents were asked and answered.
