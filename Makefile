@@ -27,7 +27,7 @@ setup: ## Install what the build and the tests need and this machine lacks (done
 ##@ Try it
 
 .PHONY: demo
-demo: build ## Break a Service in a pocket cluster in a dozen ways and watch the verdicts.
+demo: build ## Break a Service in a pocket cluster in every stage and watch the verdicts.
 	@$(SANDBOX) demo
 
 .PHONY: sandbox
@@ -86,9 +86,9 @@ uninstall: ## Remove the CRDs, and with them every ServiceDiagnosis.
 	@$(KUBECTL) delete --ignore-not-found -k crds
 
 .PHONY: deploy
-deploy: ## Install the CRDs and the controller (IMG=...).
+deploy: ## Install the CRDs, the controller and the agents (IMG=...).
 	@$(KUBECTL) kustomize config/default | sed 's#image: .*/svcdiag:.*#image: $(IMG)#' | $(KUBECTL) apply --server-side -f -
 
 .PHONY: undeploy
-undeploy: ## Remove the controller and the CRDs.
+undeploy: ## Remove the controller, the agents and the CRDs.
 	@$(KUBECTL) kustomize config/default | $(KUBECTL) delete --ignore-not-found -f -

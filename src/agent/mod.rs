@@ -36,9 +36,9 @@ use self::{apiserver::Ways, budget::Budget, cluster::Cluster, health::Heart, net
 /// Flags of `svcdiag agent`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = "\
-It runs on every node as a DaemonSet, with hostNetwork, hostPID and the capabilities SYS_ADMIN (to enter the
-network namespaces of Pods), SYS_PTRACE (to find them) and NET_ADMIN (to read rules and tracked connections).
-It changes nothing on the node. What it looks at stands in the NodeProbes of its node, which the controller
+It runs on every node as a DaemonSet, with hostNetwork, hostPID and the capabilities SYS_ADMIN (to enter the \
+network namespaces of Pods), SYS_PTRACE (to find them) and NET_ADMIN (to read rules and tracked connections). \
+It changes nothing on the node. What it looks at stands in the NodeProbes of its node, which the controller \
 writes; what it saw, in their status.
 
 Examples:

@@ -25,7 +25,7 @@ pub use tree::{Style, render};
 /// What to check and how to print it.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
-It reads the API objects with your own rights. Where node agents run and a ServiceDiagnosis of the Service
+It reads the API objects with your own rights. Where node agents run and a ServiceDiagnosis of the Service \
 exists, what they saw is used as well; else the stages that need a look from a node are Unknown.
 
 Examples:
