@@ -16,7 +16,7 @@ use svcdiag_sandbox::{
 use crate::lane::{Kind, Lane, SOON};
 
 /// Clusters at the same time. They wait for time-outs most of the time.
-const LANES: usize = 5;
+const LANES: usize = 6;
 
 /// How long nothing may be False on a twin between its two rounds.
 const WATCHED: Duration = Duration::from_secs(3);

@@ -204,14 +204,14 @@ fn serve_dns(netns: &Netns, address: &str, flags: [u8; 2], answer: &'static [u8]
         reply.extend(answer);
         reply
     };
-    let udp = inside(netns, || UdpSocket::bind(address)).unwrap();
+    let udp = netns.run(|| UdpSocket::bind(address)).unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, from)) = udp.recv_from(&mut buffer) {
             let _ = udp.send_to(&reply(&buffer[..length]), from);
         }
     });
-    let tcp = inside(netns, || TcpListener::bind(address)).unwrap();
+    let tcp = netns.run(|| TcpListener::bind(address)).unwrap();
     std::thread::spawn(move || {
         for mut stream in tcp.incoming().flatten() {
             let mut length = [0; 2];
@@ -275,7 +275,7 @@ async fn answers_of_dns_servers_are_told_apart() {
 
 /// An HTTP server in a namespace that says the same to everybody.
 fn serve_http(netns: &Netns, port: u16, answer: &'static str) {
-    let listener = inside(netns, || TcpListener::bind(("127.0.0.1", port))).unwrap();
+    let listener = netns.run(|| TcpListener::bind(("127.0.0.1", port))).unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut buffer = [0; 1024];

@@ -66,16 +66,7 @@ pub fn feed(command: &[&str], input: &str) {
 
 /// Does something in a namespace; commands that it starts run there, too.
 pub fn inside<T: Send>(netns: &Netns, job: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            job()
-        });
-        match thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
+    netns.run(|| Ok(job())).unwrap()
 }
 
 /// Two namespaces with a cable between them: 10.1.0.1 and 10.1.0.2, fd01::1 and fd01::2.
@@ -125,12 +116,12 @@ impl Cable {
 
 /// Listens in a namespace until the listener is dropped; the kernel takes the connections.
 pub fn listen(netns: &Netns, address: &str) -> TcpListener {
-    inside(netns, || TcpListener::bind(address)).unwrap()
+    netns.run(|| TcpListener::bind(address)).unwrap()
 }
 
 /// Takes datagrams in a namespace until the socket is dropped.
 pub fn listen_udp(netns: &Netns, address: &str) -> UdpSocket {
-    inside(netns, || UdpSocket::bind(address)).unwrap()
+    netns.run(|| UdpSocket::bind(address)).unwrap()
 }
 
 /// Loads rules of nftables into a namespace.
