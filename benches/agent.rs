@@ -66,15 +66,15 @@ async fn main() {
     table
         .load_style(ASCII_MARKDOWN)
         .set_header(["figure", "measured", "goal"])
-        .add_row([
-            "dials counted in a round",
-            &(dials / NODE_PROBES).to_string(),
-            "",
-        ])
+        .add_row(["dials counted in a round", &(dials / NODE_PROBES).to_string(), ""])
         .add_row(["a round takes", &milliseconds(busy.as_secs_f64()), ""])
         .add_row(["CPU time of a round", &milliseconds(cpu), ""])
         .add_row(["share of a core", &format!("{share:.2} %"), "under 1 %"])
-        .add_row(["peak resident memory", &format!("{:.1} MiB", peak_mebibytes()), ""]);
+        .add_row([
+            "peak resident memory",
+            &format!("{:.1} MiB", peak_mebibytes()),
+            "",
+        ]);
     println!(
         "agent with {NODE_PROBES} NodeProbes every {} s, each a healthy Service with 3 endpoints and 2 clients:\n{table}",
         INTERVAL.as_secs()

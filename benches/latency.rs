@@ -93,7 +93,9 @@ async fn main() {
     }
     println!("three nodes, an agent on each:\n{table}");
     let nodes = cluster.kernel().unwrap().nodes();
-    let peaks = nodes.iter().map(|node| peak_mebibytes(agents.pid(node.name()).unwrap()));
+    let peaks = nodes
+        .iter()
+        .map(|node| peak_mebibytes(agents.pid(node.name()).unwrap()));
     println!(
         "peak resident memory of an agent: {:.1} MiB",
         peaks.fold(0.0, f64::max)

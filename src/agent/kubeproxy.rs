@@ -347,7 +347,11 @@ mod tests {
             let lag = |second: &u64| seen.compare(&look(metrics.clone(), at(*second))).not_syncing;
             seconds.iter().map(lag).collect()
         };
-        assert_eq!(lags(&behind, &[0, 1, 6, 9]), [false; 4], "nothing to compare with");
+        assert_eq!(
+            lags(&behind, &[0, 1, 6, 9]),
+            [false; 4],
+            "nothing to compare with"
+        );
         assert_eq!(lags(&behind, &[10, 11, 17]), [true; 3]);
         assert_eq!(lags(&wrote(1.0), &[18, 23, 28]), [false; 3], "written in between");
         assert_eq!(lags(&wrote(1.0), &[33, 40]), [true; 2]);

@@ -80,8 +80,8 @@ impl Netns {
             };
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(inside));
             let is_home = setns(home.as_fd(), CloneFlags::CLONE_NEWNET).is_ok();
-            let outcome =
-                outcome.unwrap_or_else(|_| Err(io::Error::other("what was done in the namespace has panicked")));
+            let outcome = outcome
+                .unwrap_or_else(|_| Err(io::Error::other("what was done in the namespace has panicked")));
             // Whoever asked has not gone: it waits.
             let _ = reply.send((outcome, is_home));
         });

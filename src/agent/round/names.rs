@@ -27,7 +27,11 @@ pub(super) async fn look(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
     if round.subject.service.is_none() {
         return (Vec::new(), Vec::new());
     }
-    let clients: Vec<Client<'_>> = round.clients.iter().filter_map(|pod| client(round, pod)).collect();
+    let clients: Vec<Client<'_>> = round
+        .clients
+        .iter()
+        .filter_map(|pod| client(round, pod))
+        .collect();
     let domain = domain(round, &clients);
     let resolvers = join_all(clients.iter().map(|client| resolver(round, client, &domain)));
     let servers = servers(round, &clients, &domain);
