@@ -27,7 +27,6 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
         metrics: state.look.metrics_port,
         not_syncing: state.lag.not_syncing,
         api_unreachable: state.lag.api_unreachable,
-        ..KubeProxy::default()
     }
 }
 
