@@ -34,6 +34,9 @@ use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, Script, rules};
 /// Numbers of Services.
 const SIZES: [usize; 3] = [100, 1_000, 10_000];
 
+/// The kernel takes many minutes to load more of iptables-nft.
+const MOST_IPTABLES_NFT: usize = 1_000;
+
 /// Audits that are timed.
 const AUDITS: usize = 200;
 
@@ -87,7 +90,8 @@ fn compare() {
         "ratio",
     ]);
     for (mode, commands) in BY_HAND {
-        for services in SIZES {
+        let is_loaded = |services: &usize| mode != ProxyMode::Iptables || *services <= MOST_IPTABLES_NFT;
+        for services in SIZES.into_iter().filter(is_loaded) {
             let scripts = rules(mode, &cluster(services), &node());
             std::thread::scope(|scope| {
                 let rows = scope.spawn(|| {
