@@ -45,8 +45,9 @@ const MAX_INTERRUPTIONS: usize = 5;
 /// A netlink socket. It belongs to the network namespace it was made in.
 #[derive(Debug)]
 pub struct Netlink {
-    /// Locked from a question to the end of its answer: whoever reads takes the answers of all.
-    socket: std::sync::Mutex<OwnedFd>,
+    /// With room for a datagram. Locked from a question to the end of its answer: whoever reads takes the
+    /// answers of all.
+    socket: std::sync::Mutex<(OwnedFd, Vec<u8>)>,
     sequence: std::sync::atomic::AtomicU32,
 }
 
@@ -89,7 +90,7 @@ impl Netlink {
         let timeout = TimeVal::new(i64::try_from(TIMEOUT.as_secs()).unwrap_or(1), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
         Ok(Self {
-            socket: std::sync::Mutex::new(socket),
+            socket: std::sync::Mutex::new((socket, vec![0; BUFFER])),
             sequence: std::sync::atomic::AtomicU32::new(1),
         })
     }
@@ -122,17 +123,17 @@ impl Netlink {
     fn ask(&self, request: &Request, flags: u16) -> io::Result<(Messages, bool)> {
         let sequence = self.sequence.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let message = request.encode(NLM_F_REQUEST | flags, sequence)?;
-        let socket = self
+        let mut locked = self
             .socket
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (socket, buffer) = &mut *locked;
         let descriptor = socket.as_raw_fd();
         socket::send(descriptor, &message, MsgFlags::empty())?;
-        let mut buffer = vec![0; BUFFER];
         let mut messages = Vec::new();
         let mut is_whole = true;
         loop {
-            let length = socket::recv(descriptor, &mut buffer, MsgFlags::MSG_TRUNC)?;
+            let length = socket::recv(descriptor, buffer, MsgFlags::MSG_TRUNC)?;
             let Some(datagram) = buffer.get(..length) else {
                 return Err(malformed("an answer longer than the kernel may send"));
             };

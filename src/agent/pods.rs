@@ -108,10 +108,10 @@ fn pod_of(pid: i32) -> Option<String> {
 
 /// The processes of all Pods, listed once for all who look for some of them within a few seconds.
 #[derive(Debug, Default)]
-pub struct Census(Mutex<Option<(Instant, Arc<Processes>)>>);
+pub struct Census(Mutex<Option<Listed>>);
 
-/// Processes by the UID of their Pod.
-type Processes = HashMap<String, Vec<i32>>;
+/// When, and the processes by the UID of their Pod.
+type Listed = (Instant, Arc<HashMap<String, Vec<i32>>>);
 
 impl Census {
     /// The processes of some Pods. Each was seen to be the Pod's just now; where a Pod has none among those

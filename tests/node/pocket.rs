@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use futures::future::BoxFuture;
@@ -156,6 +157,7 @@ impl Source for Same {
 /// A Pod: a process that takes connections, in a network namespace, a root and a cgroup of its own.
 pub struct Pod {
     number: u8,
+    uid: String,
     process: Child,
     cgroup: PathBuf,
     root: tempfile::TempDir,
@@ -195,9 +197,11 @@ impl Pod {
         });
         let mut byte = [0];
         process.stdout.take().unwrap().read_exact(&mut byte).unwrap();
+        let uid = new_uid();
         let pod = Self {
             number,
-            cgroup: cgroup().join(format!("pod{}", uid(number))),
+            cgroup: cgroup().join(format!("pod{uid}")),
+            uid,
             process,
             root,
         };
@@ -250,7 +254,7 @@ impl Pod {
         json!({
             "name": format!("pod-{}", self.number),
             "namespace": NAMESPACE,
-            "uid": uid(self.number),
+            "uid": self.uid,
             "ips": [self.ip()],
         })
     }
@@ -266,8 +270,10 @@ impl Drop for Pod {
     }
 }
 
-/// Of this process alone, as several may run.
-fn uid(number: u8) -> String {
+/// Of one Pod alone: several tests may run in this process, and in others.
+fn new_uid() -> String {
+    static PODS: AtomicU32 = AtomicU32::new(0);
+    let number = PODS.fetch_add(1, Ordering::Relaxed);
     format!("6d5c8b1e-0f3a-4f0b-9d3e-{:08x}{number:04x}", std::process::id())
 }
 
