@@ -93,7 +93,11 @@ async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), String> {
         .await
         .map_err(|e| format!("undo: {}", chain(&e)))?;
     found?;
-    noted.remove(&fault.expected.to_string());
+    // An agent that has not reported yet may hold the explanation, so that the reason may become a more
+    // exact one; another stage must not be blamed.
+    let stage = fault.expected.to_string();
+    let stage = stage.split('/').next().unwrap_or_default();
+    noted.retain(|cause| cause.split('/').next() != Some(stage));
     if noted.is_empty() {
         Ok(())
     } else {

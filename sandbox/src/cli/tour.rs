@@ -11,8 +11,8 @@ use super::{Failure, Screen};
 /// The stops where nodes are in the kernel, in the order in which the page asks its questions: each condition
 /// has at least one. Rows that take two looks ten seconds apart are left out.
 const DATA_PATH: [&str; 17] = [
-    "A01", "A04", "A10", "A12", "A08", "A09", "N38", "N01", "N22", "N06", "N07", "N12", "N45", "N37", "N27",
-    "A22", "N31",
+    "A01", "A04", "A10", "A12", "A08", "A09", "N38", "N01", "N22", "N06", "N07", "N12", "N45", "N37", "N24",
+    "A22", "N30",
 ];
 
 /// After these, the rules themselves once more, as the other mode of kube-proxy lays them out.
