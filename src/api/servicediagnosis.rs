@@ -247,7 +247,7 @@ pub struct HttpProbe {
     #[schemars(schema_with = "bounds::port")]
     pub port: Option<PortRef>,
 
-    /// HTTP or HTTPS (certificates are not verified). Default: HTTP.
+    /// HTTP, or HTTPS, with which it is only tried whether somebody takes the connection. Default: HTTP.
     #[serde(default)]
     pub scheme: HttpScheme,
 

@@ -2,8 +2,8 @@
 //!
 //! It exists so that nodes of the sandbox hold what real nodes hold, down to the names of the chains.
 //! [`rules`] is pure: it turns the Services and EndpointSlices of a cluster, as one node sees them, into
-//! scripts, and whoever has the node's network namespace at hand runs them there. [`select`] says what
-//! becomes of the packets to each Service port; [`nftables`] and [`iptables`] lay that out as kube-proxy's
+//! scripts, and whoever has the node's network namespace at hand runs them there. `select` says what
+//! becomes of the packets to each Service port; `nftables` and `iptables` lay that out as kube-proxy's
 //! proxiers of these names do. Every sync is a full one.
 
 mod iptables;

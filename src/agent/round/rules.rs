@@ -1,11 +1,12 @@
 //! The rules of the node, compared with what the EndpointSlices ask for.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use super::{MAX_FAILURES, Round, SECOND_LOOK, Subject};
 use crate::{
     agent::netfilter::{ipvs, rulesets::Rulesets},
     api::{GapKind, RuleGap, Rules},
+    objects::Object,
     proxy::{
         ExpectedPort, Gap, IpFamily, Layout, ReadError, RuleFault, Ruleset, Table, audit, expected, holds,
     },
@@ -28,12 +29,28 @@ pub(super) async fn look(round: &Round<'_>, mode: Option<&str>) -> Option<Rules>
     if first.gaps.is_empty() && first.conflict.is_none() {
         return Some(first);
     }
-    tokio::time::sleep(SECOND_LOOK).await;
+    tokio::time::sleep(SECOND_LOOK.max(settling(round.subject))).await;
     let subject = round.read_again().await?;
     let mut second = compare(round, &subject, mode)?;
     second.gaps.retain(|gap| first.gaps.contains(gap));
     second.conflict = second.conflict.filter(|c| first.conflict.as_ref() == Some(c));
     Some(second)
+}
+
+/// How long kube-proxy may still need for the last change: on large nodes a sync takes many seconds, and it
+/// makes pauses between two.
+fn settling(subject: &Subject) -> Duration {
+    const SETTLES_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(15);
+    let changes = subject.slices.iter().map(Object::changed_at);
+    let changed = changes
+        .chain(subject.service.iter().map(Object::changed_at))
+        .flatten()
+        .max();
+    let rest = changed.map(|at| SETTLES_WITHIN - crate::agent::now().duration_since(at));
+    // A clock that is ahead must not make us wait for long.
+    let rest = rest.map(|rest| rest.min(SETTLES_WITHIN));
+    rest.and_then(|rest| Duration::try_from(rest).ok())
+        .unwrap_or_default()
 }
 
 /// Opens the rules that kube-proxy writes: those of its mode, else those that it left traces in.
