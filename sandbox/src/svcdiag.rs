@@ -108,7 +108,11 @@ impl Child {
             .open(&log)
             .map_err(failed)?;
         let errors = output.try_clone().map_err(failed)?;
-        let process = Command::new(program)
+        // Ends with us also where nobody stops it: one that goes on would serve whatever cluster comes to
+        // have the same port next.
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "--"])
+            .arg(program)
             .arg(what)
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)
