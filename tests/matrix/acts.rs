@@ -154,6 +154,13 @@ async fn unblamed(lane: &Lane) -> Result<(), String> {
     }
 }
 
+/// Whether something did not come about in time: a verdict, or the state that it is about.
+fn is_late(why: &str) -> bool {
+    ["not ", "inject:", "apply:", "undo:"]
+        .iter()
+        .any(|start| why.starts_with(start))
+}
+
 /// One lane: takes acts of one kind after the other until none is left.
 async fn run(
     queue: &Mutex<BTreeMap<(ProxyMode, Wiring), VecDeque<Act>>>,
@@ -219,7 +226,7 @@ async fn run(
         {
             broken.stop().await;
         }
-        if may_try_again && result.as_ref().is_err_and(|why| why.starts_with("not ")) {
+        if may_try_again && result.as_ref().is_err_and(|why| is_late(why)) {
             println!(
                 "AGAIN on a fresh cluster: {title}: {}",
                 result.as_ref().err().map_or("", String::as_str)

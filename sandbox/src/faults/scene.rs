@@ -19,7 +19,7 @@ use crate::kernel::Kernel;
 
 const WALKTHROUGH: &str = include_str!("../../manifests/walkthrough.yaml");
 /// Controllers need well under two seconds; the rest is for busy machines.
-const SETTLE_WITHIN: Duration = Duration::from_secs(30);
+const SETTLE_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Annotations and labels that controllers write and nobody restores.
 const FOREIGN_ANNOTATIONS: [&str; 2] = ["deployment.kubernetes.io/revision", REFRESH];
