@@ -57,7 +57,7 @@ lint: setup ## Check format, lints and documentation.
 .PHONY: test
 test: setup build ## Run all tests against the embedded sandbox.
 	@env -u KUBEBUILDER_ASSETS hack/as-root $(CARGO) test --locked --workspace
-	@env -u KUBEBUILDER_ASSETS hack/as-root $(CARGO) test --locked --test matrix -- --nocapture --test-threads=2
+	@env -u KUBEBUILDER_ASSETS RUST_BACKTRACE=0 hack/as-root $(CARGO) test --locked --test matrix -- --nocapture --test-threads=2
 
 .PHONY: test-apiserver
 test-apiserver: setup build ## Run the end-to-end tests on the etcd and kube-apiserver in KUBEBUILDER_ASSETS.

@@ -23,6 +23,10 @@ const LEASE: Duration = Duration::from_secs(40);
 /// The API server is away for a minute.
 const AWAY: Duration = Duration::from_secs(60);
 
+/// Watches that have broken wait twice as long each time, up to 30 s, and by chance up to twice that
+/// (kube-runtime's default, as client-go's); then comes a round.
+const BACK: Duration = Duration::from_secs(60 + 30);
+
 fn unknown(reason: &str) -> impl Fn(&Verdict) -> bool {
     move |v| {
         v.condition("Ready")
@@ -137,7 +141,7 @@ async fn server_away(lane: &mut Lane) -> Result<(), String> {
     lane.cluster.restart_server().await.map_err(|e| chain(&e))?;
     let start = Instant::now();
     let back = async {
-        lane.round(SOON).await?;
+        lane.round(BACK).await?;
         lane.wait("well after it was away", SOON, Verdict::works).await
     };
     lane.unblamed_while(back).await?;
@@ -157,7 +161,8 @@ async fn server_away(lane: &mut Lane) -> Result<(), String> {
     tokio::time::sleep(Duration::from_secs(15)).await;
     lane.cluster.restart_server().await.map_err(|e| chain(&e))?;
     let start = Instant::now();
-    lane.find(&n36).await?;
+    let expected = |v: &Verdict| n36.expected.is_met_by(v);
+    lane.wait(&n36.expected.to_string(), BACK, expected).await?;
     let found = start.elapsed();
     for node in kernel.nodes() {
         node.sh("nft delete table ip foreign", &[])

@@ -12,7 +12,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::json;
-use svcdiag::api::{NodeProbe, ServiceDiagnosis};
+use svcdiag::api::{NodeFacts, NodeProbe, ServiceDiagnosis};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig, DataPath, NODES},
     error::chain,
@@ -186,6 +186,28 @@ impl Lane {
             .undo(&self.scene)
             .await
             .map_err(|e| format!("undo: {}", chain(&e)))?;
+        self.settle().await
+    }
+
+    /// Waits until everything is as at the start: rollouts have ended, rules have followed them, and every
+    /// agent has found all well since then. A verdict alone may be older than what was undone.
+    pub async fn settle(&self) -> Result<(), String> {
+        self.scene
+            .wait_until_settled()
+            .await
+            .map_err(|e| format!("undo: {}", chain(&e)))?;
+        let start = Instant::now();
+        while start.elapsed() < SOON {
+            self.round(SOON).await?;
+            let is_well = |facts: &NodeFacts| {
+                let gaps = facts.rules.as_ref().is_some_and(|rules| !rules.gaps.is_empty());
+                facts.probes_failed == 0 && !gaps
+            };
+            let mut seen = self.probes().await?.into_iter().map(|p| p.status?.facts);
+            if seen.all(|facts| facts.is_some_and(|facts| is_well(&facts))) {
+                break;
+            }
+        }
         self.wait("well again", SOON, Verdict::works).await.map(drop)
     }
 

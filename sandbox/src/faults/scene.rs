@@ -121,7 +121,7 @@ impl Scene {
 
     /// Deletes the namespace with everything in it, without waiting for the end.
     pub async fn tear_down(&self) -> Result<(), Error> {
-        let target = self.target("Namespace", &self.namespace)?;
+        let target = self.target("Namespace", &self.namespace, &self.namespace)?;
         let deleted = target
             .api(&self.client)
             .delete(&target.name, &DeleteParams::background())
@@ -130,8 +130,8 @@ impl Scene {
         Ok(())
     }
 
-    fn target(&self, kind: &str, name: &str) -> Result<Target, Error> {
-        Target::parse(&format!("{kind}/{name}"), &self.namespace).ok_or_else(|| Error::Step {
+    fn target(&self, kind: &str, name: &str, namespace: &str) -> Result<Target, Error> {
+        Target::parse(&format!("{kind}/{name}"), namespace).ok_or_else(|| Error::Step {
             target: kind.to_owned(),
             message: "unknown kind".to_owned(),
         })
@@ -139,7 +139,7 @@ impl Scene {
 
     /// Asks svcdiag to have the nodes looked at again at once.
     pub async fn refresh(&self) -> Result<(), Error> {
-        let target = self.target("ServiceDiagnosis", Self::NAME)?;
+        let target = self.target("ServiceDiagnosis", Self::NAME, &self.namespace)?;
         let value = jiff::Timestamp::now().to_string();
         let patch = json!({ "metadata": { "annotations": { REFRESH: value } } });
         let patched = target
@@ -160,7 +160,7 @@ impl Scene {
 
     /// What the diagnosis says now.
     pub async fn verdict(&self) -> Result<Verdict, Error> {
-        let target = self.target("ServiceDiagnosis", Self::NAME)?;
+        let target = self.target("ServiceDiagnosis", Self::NAME, &self.namespace)?;
         let found = target
             .api(&self.client)
             .get_opt(&target.name)
@@ -172,10 +172,17 @@ impl Scene {
             .unwrap_or_default())
     }
 
-    /// Waits until the rollouts are complete and the Service has its three ready endpoints.
+    /// Waits until the rollouts are complete, cluster DNS's among them, and the Service has its three ready
+    /// endpoints.
     pub async fn wait_until_settled(&self) -> Result<(), Error> {
         for name in [Self::NAME, Self::CLIENT] {
-            self.wait_for_rollout(&self.target("Deployment", name)?).await?;
+            self.wait_for_rollout(&self.target("Deployment", name, &self.namespace)?)
+                .await?;
+        }
+        // Nodes without a kernel have no cluster DNS that runs.
+        if self.kernel.is_some() {
+            self.wait_for_rollout(&self.target("Deployment", "coredns", "kube-system")?)
+                .await?;
         }
         self.wait_for_endpoints(Self::ENDPOINTS).await
     }
@@ -283,7 +290,7 @@ impl Scene {
                 snapshot.insert(format!("{}/{}", kind.kind, object.name_any()), content(object));
             }
         }
-        let namespace = self.target("Namespace", &self.namespace)?;
+        let namespace = self.target("Namespace", &self.namespace, &self.namespace)?;
         let found = namespace
             .api(&self.client)
             .get(&self.namespace)
