@@ -76,6 +76,16 @@ fn the_first_round_is_waited_for() {
 }
 
 #[test]
+fn what_a_pod_does_not_get_from_itself_waits_for_what_clients_see() {
+    let mut facts = with_agents();
+    on(&mut facts, "n2", |n| {
+        n.hairpins[0].answer = Some(Answer::TimedOut)
+    });
+    facts.nodes[0].probe.as_mut().unwrap().is_current = false;
+    expect(&facts, R::Pending);
+}
+
+#[test]
 fn agents_that_will_be_asked_are_waited_for() {
     let mut facts = healthy();
     facts.nodes = ["n1", "n2"].map(agent).to_vec();

@@ -49,12 +49,18 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
         .into_iter()
         .flatten()
         .collect();
-    // What fails is tried again in the next round, to see it mended.
-    let works = hairpins
-        .iter()
-        .all(|h| h.answer.is_none_or(|a| a == Answer::Accepted));
-    *memory.hairpins() = works.then(|| (key, Instant::now(), hairpins.clone()));
+    let lasts = hairpins.iter().all(lasts);
+    *memory.hairpins() = lasts.then(|| (key, Instant::now(), hairpins.clone()));
     hairpins
+}
+
+/// Whether a result holds for long. What fails is tried again in the next round, to see it mended, and so is
+/// what came to nothing where the settings would not let it: kube-proxy may just be writing its rules.
+fn lasts(hairpin: &Hairpin) -> bool {
+    match hairpin.answer {
+        Some(answer) => answer == Answer::Accepted,
+        None => hairpin.masqueraded != Some(false) && hairpin.hairpin_mode != Some(false),
+    }
 }
 
 fn what_it_depends_on(round: &Round<'_>) -> String {

@@ -71,9 +71,15 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             .filter(|(r, _)| *r == reason)
             .map(|(_, l)| *l)
             .collect();
-        if !of.is_empty() {
-            return told(reason, &of);
+        if of.is_empty() {
+            continue;
         }
+        // What no setting explains may be part of something that other nodes are about to tell.
+        let is_explained = matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing);
+        if !is_explained && !vantage.waiting.is_empty() {
+            break;
+        }
+        return told(reason, &of);
     }
     if looks.len() < all.len() && looks.is_empty() {
         return Finding::unknown(
