@@ -83,7 +83,7 @@ impl Dial {
     /// # Errors
     /// When no socket could be made: nothing was tried then.
     pub fn start(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<Self> {
-        let (socket, at_once) = netns.run(|| begin(protocol, target))?;
+        let (socket, at_once) = netns.run(move || begin(protocol, target))?;
         let source = socket::getsockname::<SockaddrStorage>(socket.as_raw_fd())
             .ok()
             .and_then(|address| socket_address(&address));

@@ -82,7 +82,7 @@ fn refused(error: io::Error) -> io::Result<Reply> {
 }
 
 async fn over_udp(netns: &Netns, server: SocketAddr, question: &[u8], id: u16) -> io::Result<Message> {
-    let socket = netns.run(|| {
+    let socket = netns.run(move || {
         let any: SocketAddr = match server {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -125,7 +125,7 @@ async fn over_tcp(netns: &Netns, server: SocketAddr, question: &[u8]) -> io::Res
 /// # Errors
 /// When it cannot be made.
 pub async fn stream(netns: &Netns, target: SocketAddr) -> io::Result<TcpStream> {
-    let socket = netns.run(|| match target {
+    let socket = netns.run(move || match target {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
         SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
     })?;

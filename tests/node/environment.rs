@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{SocketAddr, TcpListener},
     process::{Child, Command},
     time::Duration,
 };
@@ -22,7 +22,7 @@ use svcdiag::{
 
 use super::{
     captures::{Backend, Capture},
-    namespace::{Cable, inside, listen, must, new_namespace, run},
+    namespace::{Cable, inside, listen, listen_udp, must, new_namespace, run},
 };
 
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -204,14 +204,14 @@ fn serve_dns(netns: &Netns, address: &str, flags: [u8; 2], answer: &'static [u8]
         reply.extend(answer);
         reply
     };
-    let udp = netns.run(|| UdpSocket::bind(address)).unwrap();
+    let udp = listen_udp(netns, address);
     std::thread::spawn(move || {
         let mut buffer = [0; 512];
         while let Ok((length, from)) = udp.recv_from(&mut buffer) {
             let _ = udp.send_to(&reply(&buffer[..length]), from);
         }
     });
-    let tcp = netns.run(|| TcpListener::bind(address)).unwrap();
+    let tcp = listen(netns, address);
     std::thread::spawn(move || {
         for mut stream in tcp.incoming().flatten() {
             let mut length = [0; 2];
@@ -249,7 +249,7 @@ async fn answers_of_dns_servers_are_told_apart() {
     for (address, flags, answer) in cases {
         serve_dns(&cable.server, address, flags, answer);
     }
-    let _silent = super::namespace::listen_udp(&cable.server, "10.1.0.2:58");
+    let _silent = listen_udp(&cable.server, "10.1.0.2:58");
     let found = Reply::Addresses(vec!["10.96.0.1".parse().unwrap()], 30);
     for (server, expected) in [
         ("10.1.0.2:53", found.clone()),
@@ -275,7 +275,7 @@ async fn answers_of_dns_servers_are_told_apart() {
 
 /// An HTTP server in a namespace that says the same to everybody.
 fn serve_http(netns: &Netns, port: u16, answer: &'static str) {
-    let listener = netns.run(|| TcpListener::bind(("127.0.0.1", port))).unwrap();
+    let listener = netns.run(move || TcpListener::bind(("127.0.0.1", port))).unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut buffer = [0; 1024];

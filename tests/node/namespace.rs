@@ -1,19 +1,20 @@
 //! Network namespaces for tests.
 
 use std::{
+    fs::File,
     io::{self, Write},
     net::{TcpListener, UdpSocket},
     process::{Command, Stdio},
-    sync::mpsc,
 };
 
+use nix::sched::{CloneFlags, setns, unshare};
 use svcdiag::agent::netns::Netns;
 
 /// Runs something in a new and empty network namespace, which goes when it ends.
 pub fn in_new_namespace<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect(
+            unshare(CloneFlags::CLONE_NEWNET).expect(
                 "a network namespace of its own; the tests need root, which `make test` gets from a user \
                  namespace where it can",
             );
@@ -66,33 +67,28 @@ pub fn feed(command: &[&str], input: &str) {
 
 /// Does something in a namespace; commands that it starts run there, too.
 pub fn inside<T: Send>(netns: &Netns, job: impl FnOnce() -> T + Send) -> T {
-    netns.run(|| Ok(job())).unwrap()
+    let thread = netns.run(|| Ok(nix::unistd::gettid())).unwrap();
+    let namespace = File::open(format!("/proc/self/task/{thread}/ns/net")).unwrap();
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            job()
+        });
+        inside.join().unwrap()
+    })
 }
 
 /// Two namespaces with a cable between them: 10.1.0.1 and 10.1.0.2, fd01::1 and fd01::2.
 pub struct Cable {
     pub client: Netns,
     pub server: Netns,
-    /// Keeps the thread by whose number the cable was plugged in.
-    _done: mpsc::Sender<()>,
 }
 
 impl Cable {
     pub fn new() -> Self {
         let (client, server) = (new_namespace(), new_namespace());
         // `ip` finds a namespace by a thread that is in it.
-        let (done, wait) = mpsc::channel::<()>();
-        let (tell, told) = mpsc::channel();
-        let held = server.clone();
-        std::thread::spawn(move || {
-            held.run(move || {
-                tell.send(nix::unistd::gettid()).unwrap();
-                let _ = wait.recv();
-                Ok(())
-            })
-            .unwrap();
-        });
-        let thread = told.recv().unwrap();
+        let thread = server.run(|| Ok(nix::unistd::gettid())).unwrap();
         inside(&client, || {
             run(&format!(
                 "ip link add eth0 type veth peer name eth0 netns {thread}
@@ -106,22 +102,20 @@ impl Cable {
                  ip -6 addr add fd01::2/64 dev eth0 nodad
                  ip link set eth0 up");
         });
-        Self {
-            client,
-            server,
-            _done: done,
-        }
+        Self { client, server }
     }
 }
 
 /// Listens in a namespace until the listener is dropped; the kernel takes the connections.
 pub fn listen(netns: &Netns, address: &str) -> TcpListener {
-    netns.run(|| TcpListener::bind(address)).unwrap()
+    let address = address.to_owned();
+    netns.run(move || TcpListener::bind(address)).unwrap()
 }
 
 /// Takes datagrams in a namespace until the socket is dropped.
 pub fn listen_udp(netns: &Netns, address: &str) -> UdpSocket {
-    netns.run(|| UdpSocket::bind(address)).unwrap()
+    let address = address.to_owned();
+    netns.run(move || UdpSocket::bind(address)).unwrap()
 }
 
 /// Loads rules of nftables into a namespace.

@@ -61,7 +61,7 @@ impl Rulesets {
         if let Some(rules) = known.as_ref() {
             return Ok(rules.clone());
         }
-        let rules = Arc::new(self.netns.run(|| NfTables::open(layout))?);
+        let rules = Arc::new(self.netns.run(move || NfTables::open(layout))?);
         *known = Some(rules.clone());
         Ok(rules)
     }
