@@ -145,6 +145,8 @@ pub struct Memory {
     window: Mutex<usize>,
     /// What came of the last hairpin, for which API objects, and when.
     hairpins: Mutex<Option<(String, Instant, Vec<Hairpin>)>>,
+    /// The Pods that were intercepted, for which API objects, and when.
+    intercepted: Mutex<Option<(String, Instant, Vec<String>)>>,
 }
 
 impl Memory {
@@ -224,12 +226,13 @@ pub async fn look(
         hairpin::look(&round, memory),
     );
     let rules = rules::look(&round, kube_proxy.mode.as_deref()).await;
+    let is_all_well = direct.failures.is_empty() && service.failures.is_empty();
     let listeners = direct::listeners(&round, &direct.failures);
     let mut facts = NodeFacts {
         listeners,
         kube_proxy: Some(kube_proxy),
         rules,
-        intercepted: mesh::look(&round),
+        intercepted: mesh::look(&round, memory, is_all_well),
         stale_connections: stale::look(&round, memory),
         hairpins,
         ..NodeFacts::default()
@@ -342,8 +345,10 @@ impl<'a> Round<'a> {
 
     fn settings(&self, drops_before: Option<u64>) -> crate::api::NodeSettings {
         let mut read = settings::read(&self.node.netns, &self.node.rulesets).unwrap_or_default();
-        let after = settings::reverse_path_drops(&self.node.netns).ok();
-        read.reverse_path_drops = drops_before.zip(after).map(|(before, after)| after > before);
+        read.reverse_path_drops = drops_before.and_then(|before| {
+            let after = settings::reverse_path_drops(&self.node.netns).ok()?;
+            Some(after > before)
+        });
         read
     }
 
