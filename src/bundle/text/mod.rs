@@ -4,8 +4,14 @@
 //! are passed over, since people paste prompts, comments and halves of lines. A text of which nothing is
 //! understood is a [`ParseError`], never a good sign. [`prompt`] cuts a text into commands and outputs.
 
+mod api_errors;
 pub mod error;
+mod klog;
+pub mod kube_proxy_log;
+pub mod kubelet_config;
+pub mod kubelet_log;
 pub mod prompt;
 pub mod ps;
 
 pub use error::ParseError;
+pub use klog::LogTime;
