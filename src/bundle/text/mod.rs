@@ -5,6 +5,8 @@
 //! understood is a [`ParseError`], never a good sign. [`prompt`] cuts a text into commands and outputs.
 
 mod api_errors;
+pub mod bridge;
+pub mod conntrack;
 pub mod error;
 mod klog;
 pub mod kube_proxy_log;
@@ -12,6 +14,8 @@ pub mod kubelet_config;
 pub mod kubelet_log;
 pub mod prompt;
 pub mod ps;
+pub mod resolv_conf;
+pub mod sysctl;
 
 pub use error::ParseError;
 pub use klog::LogTime;
