@@ -12,6 +12,7 @@ mod klog;
 pub mod kube_proxy_log;
 pub mod kubelet_config;
 pub mod kubelet_log;
+pub mod names;
 pub mod prompt;
 pub mod ps;
 pub mod resolv_conf;

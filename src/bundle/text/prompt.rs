@@ -67,10 +67,12 @@ pub(super) fn prompted(line: &str) -> Option<&str> {
         return None;
     }
     let command = rest.trim();
-    let has_place = prompt.contains(['@', '~', '[', '/']);
     let first = command.split_whitespace().next().unwrap_or_default();
-    let is_known = PROGRAMS.contains(&format!(" {} ", basename(first))) && !first.is_empty();
-    (is_known || (has_place && (command.is_empty() || is_command(first)))).then_some(command)
+    let is_known = !first.is_empty() && PROGRAMS.contains(&format!(" {} ", basename(first)));
+    // `# something` alone is rather a comment.
+    let is_bare = prompt.is_empty() && line.starts_with('$');
+    let is_place = is_bare || prompt.contains(['@', '~', '[', '/']);
+    (is_known || (is_place && (command.is_empty() || is_command(first)))).then_some(command)
 }
 
 fn is_prompt(text: &str) -> bool {
@@ -131,6 +133,8 @@ mod tests {
             ("$ dig hostnames", "dig hostnames"),
             ("kubectl exec box -- nslookup x", "kubectl exec box -- nslookup x"),
             ("u@node$", ""),
+            ("$ whoami", "whoami"),
+            ("$", ""),
         ] {
             assert_eq!(prompted(line), Some(command), "{line}");
         }
@@ -144,8 +148,9 @@ mod tests {
             "exec: \"conntrack\": executable file not found in $PATH",
             "Address:        10.0.0.10#53",
             "price $ 5",
+            "$ 5",
+            "#",
             "",
-            "$",
         ] {
             assert_eq!(prompted(line), None, "{line}");
         }
