@@ -8,6 +8,7 @@ mod api_errors;
 pub mod bridge;
 pub mod conntrack;
 pub mod error;
+pub mod http;
 mod klog;
 pub mod kube_proxy_log;
 pub mod kubelet_config;
