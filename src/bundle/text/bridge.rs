@@ -41,8 +41,9 @@ pub fn parse(text: &str) -> Result<Vec<Link>, ParseError> {
 
 fn read(piece: &Piece<'_>) -> Vec<Link> {
     let mut links: Vec<Link> = Vec::new();
+    let is_listing = piece.output.iter().all(|(_, line)| is_of_listing(line));
     for (number, line) in &piece.output {
-        if let Some(link) = hairpin_mode(line).or_else(|| opening(line)) {
+        if let Some(link) = hairpin_mode(line, is_listing).or_else(|| opening(line)) {
             links.push(Link {
                 line: *number,
                 ..link
@@ -82,12 +83,19 @@ fn read(piece: &Piece<'_>) -> Vec<Link> {
     links
 }
 
+/// Whether a line may stand in a listing of bare numbers: elsewhere a number alone may mean anything.
+fn is_of_listing(line: &str) -> bool {
+    let line = line.trim();
+    matches!(line, "" | "0" | "1") || line.starts_with("for ") || line.starts_with("cat: ")
+}
+
 /// `1`, `/sys/class/net/veth1/brport/hairpin_mode: 1`, `/sys/devices/virtual/net/cbr0/brif/veth1/hairpin_mode = 0`.
-fn hairpin_mode(line: &str) -> Option<Link> {
+fn hairpin_mode(line: &str, is_listing: bool) -> Option<Link> {
     let line = line.trim();
     let (path, value) = match line.split_once("/hairpin_mode") {
         Some((path, value)) => (Some(path), value),
-        None => (None, line),
+        None if is_listing => (None, line),
+        None => return None,
     };
     let hairpin = match value.trim_start_matches([':', '=', ' ', '\t']).trim() {
         "1" => true,

@@ -97,6 +97,7 @@ fn what_tells_of_no_link_is_an_error() {
     for text in [
         "",
         "hello\n",
+        "[\n1\n]\n",
         "cat: /sys/class/net/x/brport/hairpin_mode: No such file or directory\n",
         "u@node$ ifconfig cbr0 | grep PROMISC\ncbr0: error fetching interface information: Device not found\n",
     ] {

@@ -77,7 +77,7 @@ fn read(piece: &Piece<'_>) -> Option<Request> {
             seen.read(*number, part);
         }
     }
-    if call.is_none() && seen.messages == 0 {
+    if call.is_none() && !seen.is_told {
         return None;
     }
     if piece.command.is_some_and(|command| command.contains("http_code")) {
@@ -121,8 +121,8 @@ fn target<'a>(arguments: &[&'a str]) -> Option<&'a str> {
 /// What is known of a request while its output is read.
 #[derive(Default)]
 struct Seen {
-    /// Lines that only curl or wget write.
-    messages: usize,
+    /// Whether a line is there that only curl or wget write.
+    is_told: bool,
     first: Option<usize>,
     target: Option<String>,
     status: Option<u16>,
@@ -141,8 +141,8 @@ impl Seen {
             self.body.push(line.to_owned());
             return;
         };
-        self.messages += 1;
         self.first.get_or_insert(number);
+        self.is_told |= message != Message::Noise;
         match message {
             Message::Noise => {}
             Message::Target(target) => {

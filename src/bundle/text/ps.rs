@@ -49,7 +49,9 @@ impl Ps {
             let mut before_command = None;
             for (line, content) in piece.output {
                 if let Some(columns) = header(content) {
-                    (before_command, understood, ps.whole) = (Some(columns), true, true);
+                    (before_command, understood) = (Some(columns), true);
+                    // Without users it may be `ps` alone, which shows one terminal.
+                    ps.whole |= content.contains("USER") || content.contains("UID");
                 } else if let Some(process) = process(line, content, before_command) {
                     understood = true;
                     ps.add(process);

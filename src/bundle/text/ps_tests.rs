@@ -35,6 +35,10 @@ fn flags_of_the_kubelet_are_read() {
     assert_eq!(dns, ["10.0.0.10", "fd00::a"]);
     assert!(kubelet.has_flag("babysit") && kubelet.flag("babysit").is_none());
     assert!(!ps.would_show("kube-proxy"), "only the kubelet was searched for");
+    let ps = Ps::parse(&format!("u@node$ ps auxw|grep kubelet\n{text}\n")).unwrap();
+    assert!(ps.would_show("kubelet") && !ps.would_show("kube-proxy"));
+    let alone = Ps::parse("    PID TTY          TIME CMD\n   7704 pts/0    00:00:00 bash\n").unwrap();
+    assert!(!alone.would_show("kube-proxy"), "one terminal's processes");
 }
 
 #[test]

@@ -121,8 +121,7 @@ fn is_value(line: &str) -> bool {
             .all(|b| b.is_ascii_digit() || b == b'-' || b == b'\t' || b == b' ')
 }
 
-/// A key with dots, from one with dots or slashes. Names of interfaces may hold dots themselves: with
-/// slashes between its parts, sysctl writes those dots as slashes.
+/// A key with dots, from one with dots or slashes; an interface's own dots come out the same either way.
 fn key_of(text: &str) -> Option<String> {
     let text = text.trim();
     let key = text.strip_prefix("/proc/sys/").unwrap_or(text).replace('/', ".");

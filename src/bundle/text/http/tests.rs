@@ -211,7 +211,12 @@ fn codes_and_silence_are_understood() {
 
 #[test]
 fn what_is_no_request_is_an_error() {
-    for text in ["", "hostnames-0uton\n", "u@pod$ nslookup a\nServer: 10.0.0.10\n"] {
+    for text in [
+        "",
+        "hostnames-0uton\n",
+        "* a list\n* of things\n",
+        "u@pod$ nslookup a\nServer: 10.0.0.10\n",
+    ] {
         assert!(parse(text).is_err(), "{text}");
     }
 }
