@@ -68,16 +68,15 @@ impl Sysctl {
     #[must_use]
     pub fn strict_reverse_path(&self) -> Vec<&str> {
         let all = self.number("net.ipv4.conf.all.rp_filter").unwrap_or(0);
-        let interface = |key: &'_ String| {
-            let name = key.strip_prefix("net.ipv4.conf.")?.strip_suffix(".rp_filter")?;
-            let own = self.number(key)?;
-            let is_strict = !matches!(name, "all" | "default") && own.max(all) == 1;
-            is_strict.then_some(name.len())
+        let is_strict = |name: &&str| {
+            let own = self.number(&format!("net.ipv4.conf.{name}.rp_filter"));
+            !matches!(*name, "all" | "default") && own.is_some_and(|own| own.max(all) == 1)
         };
-        let start = "net.ipv4.conf.".len();
+        let interface = |key| str::strip_prefix(key, "net.ipv4.conf.")?.strip_suffix(".rp_filter");
         self.0
             .keys()
-            .filter_map(|key| interface(key).and_then(|length| key.get(start..start + length)))
+            .filter_map(|key| interface(key))
+            .filter(is_strict)
             .collect()
     }
 }
