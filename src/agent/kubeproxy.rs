@@ -233,6 +233,30 @@ const REPLACEMENTS: [(&str, &str); 3] = [
     ("kube-router", "kube-router"),
 ];
 
+/// What a program is to the node's Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// kube-proxy.
+    KubeProxy,
+    /// It runs kube-proxy inside its own process.
+    Carrier,
+    /// It does kube-proxy's work in its stead, under this name.
+    Replacement(&'static str),
+}
+
+/// The role of a program, by its name without folders.
+#[must_use]
+pub fn role(program: &str) -> Option<Role> {
+    if program == "kube-proxy" {
+        return Some(Role::KubeProxy);
+    }
+    if CARRIERS.contains(&program) {
+        return Some(Role::Carrier);
+    }
+    let (_, name) = REPLACEMENTS.iter().find(|(known, _)| *known == program)?;
+    Some(Role::Replacement(name))
+}
+
 /// Processes of the node that bear on Services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Processes {
@@ -258,16 +282,13 @@ pub fn processes(node: &Netns) -> io::Result<Processes> {
         let Some(program) = program(&arguments) else {
             continue;
         };
-        let replacement = REPLACEMENTS.iter().find(|(name, _)| *name == program);
-        let is_proxy = program == "kube-proxy" || CARRIERS.contains(&program.as_str());
-        if !is_proxy && replacement.is_none() {
+        let Some(role) = role(&program) else {
             continue;
-        }
+        };
         if Netns::of_process(pid).is_ok_and(|netns| netns == *node) {
-            if let Some((_, name)) = replacement {
-                found.replacement = Some((*name).to_owned());
-            } else {
-                found.kube_proxy = Some(program);
+            match role {
+                Role::Replacement(name) => found.replacement = Some(name.to_owned()),
+                Role::KubeProxy | Role::Carrier => found.kube_proxy = Some(program),
             }
         }
     }

@@ -1,0 +1,3 @@
+//! Evidence that was collected by hand.
+
+pub mod text;

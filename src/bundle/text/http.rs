@@ -1,0 +1,199 @@
+//! Requests by hand: `curl` and `wget` (GNU's and busybox's), quiet or verbose.
+//!
+//! Bodies have no form of their own: without a prompt that shows the command, only messages of curl or wget
+//! make a text one of theirs.
+//!
+//! Sources: curl's lib/strerror.c and lib/connect.c, GNU wget's src/{http,connect,host}.c, busybox's
+//! networking/wget.c and libbb/xconnect.c.
+
+mod message;
+
+use self::message::{Message, message};
+use super::{
+    ParseError,
+    prompt::{Piece, invocation, pieces},
+};
+use crate::api::Answer;
+
+/// A request and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The line of its command, else of its first output, from 1.
+    pub line: usize,
+    /// What was asked for, as it was written: a URL, or host and port. None where neither a command nor a
+    /// message shows it.
+    pub target: Option<String>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The HTTP status, where it is shown.
+    pub status: Option<u16>,
+    /// The body, where there is one.
+    pub body: Option<String>,
+    /// The message that tells why it failed.
+    pub detail: Option<String>,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As a dial ends. Accepted: there was a body, or a status below 400. Unexpected: another status, or an
+    /// end without any.
+    Answer(Answer),
+    /// The name of the host was not found.
+    NotResolved,
+    /// There was no connection; the program does not say why. curl since 7.84 does so without -v.
+    NotConnected,
+    /// Nothing was printed: an empty body, or a failure that -s or -q hid.
+    Silent,
+}
+
+/// Reads requests.
+///
+/// # Errors
+/// When there is none.
+pub fn parse(text: &str) -> Result<Vec<Request>, ParseError> {
+    let requests: Vec<Request> = pieces(text).iter().filter_map(read).collect();
+    if requests.is_empty() {
+        return Err(ParseError::nothing(
+            text,
+            "a command line with curl or wget, or their messages,",
+        ));
+    }
+    Ok(requests)
+}
+
+fn read(piece: &Piece<'_>) -> Option<Request> {
+    let call = piece
+        .command
+        .and_then(|command| invocation(command, &["curl", "wget"]));
+    // What another command printed is not looked at.
+    if piece.command.is_some() && call.is_none() {
+        return None;
+    }
+    let mut seen = Seen::default();
+    for (number, line) in &piece.output {
+        // A meter is written over itself, and what follows it may stand on its line.
+        for part in line.split('\r') {
+            seen.read(*number, part);
+        }
+    }
+    if call.is_none() && !seen.is_told {
+        return None;
+    }
+    if piece.command.is_some_and(|command| command.contains("http_code")) {
+        seen.take_code();
+    }
+    let body = Some(seen.body.join("\n").trim().to_owned()).filter(|body| !body.is_empty());
+    let target = call
+        .as_ref()
+        .and_then(|(_, arguments)| target(arguments))
+        .map(str::to_owned);
+    let outcome = seen.outcome(body.is_some());
+    Some(Request {
+        line: if call.is_some() {
+            piece.line
+        } else {
+            seen.first.unwrap_or(piece.line)
+        },
+        target: target.or(seen.target),
+        outcome,
+        status: seen.status,
+        body,
+        detail: seen.failure.map(|(_, detail)| detail),
+    })
+}
+
+/// The first argument that is neither an option nor the value of one.
+fn target<'a>(arguments: &[&'a str]) -> Option<&'a str> {
+    const WITH_VALUE: &str = " -m -o -w -H -X -d -u -A -e -T -t -O -b -c -x --connect-timeout --max-time --header \
+        --request --data --output --write-out --user-agent --resolve --retry --interface --timeout --tries --user \
+        --cacert --cert --key --proxy --url ";
+    let mut is_value = false;
+    arguments.iter().copied().find(|word| {
+        let was_value = std::mem::replace(&mut is_value, WITH_VALUE.contains(&format!(" {word} ")));
+        // --url is followed by the target itself. In `-O- x` the value is in the word.
+        let is_url = *word == "--url";
+        is_value &= !is_url;
+        !was_value && !word.starts_with('-') && !word.is_empty()
+    })
+}
+
+/// What is known of a request while its output is read.
+#[derive(Default)]
+struct Seen {
+    /// Whether a line is there that only curl or wget write.
+    is_told: bool,
+    first: Option<usize>,
+    target: Option<String>,
+    status: Option<u16>,
+    connected: bool,
+    /// The last failure, and the words for it.
+    failure: Option<(Outcome, String)>,
+    /// Why an address could not be reached; another one may have been.
+    attempt: Option<Answer>,
+    body: Vec<String>,
+}
+
+impl Seen {
+    fn read(&mut self, number: usize, line: &str) {
+        let line = message::behind_meter(line);
+        let Some(message) = message(line) else {
+            self.body.push(line.to_owned());
+            return;
+        };
+        self.first.get_or_insert(number);
+        self.is_told |= message != Message::Noise;
+        match message {
+            Message::Noise => {}
+            Message::Target(target) => {
+                self.target.get_or_insert_with(|| target.to_owned());
+            }
+            Message::Connected => {
+                self.connected = true;
+                self.failure = None;
+            }
+            // What is asked first of all may be told to go on or elsewhere.
+            Message::Status(status) if status < 200 => {}
+            Message::Status(status) => self.status = Some(status),
+            Message::Attempt(answer) => self.attempt = Some(answer),
+            Message::Failure(outcome) => {
+                if let Some(target) = message::target(line) {
+                    self.target.get_or_insert_with(|| target.to_owned());
+                }
+                self.failure = Some((outcome, line.trim().to_owned()));
+            }
+        }
+    }
+
+    /// Takes the status that `-w %{http_code}` wrote behind the body; 000 is none.
+    fn take_code(&mut self) {
+        let Some(last) = self.body.iter_mut().rev().find(|line| !line.trim().is_empty()) else {
+            return;
+        };
+        let is_code = |word: &&str| word.len() == 3 && word.bytes().all(|b| b.is_ascii_digit());
+        let Some(code) = last.split_whitespace().last().filter(is_code).map(str::to_owned) else {
+            return;
+        };
+        *last = last.trim_end().trim_end_matches(&code).to_owned();
+        match code.parse() {
+            Ok(status) if status >= 100 => self.status = Some(status),
+            _ if self.failure.is_none() => self.failure = Some((Outcome::NotConnected, code)),
+            _ => {}
+        }
+    }
+
+    fn outcome(&self, has_body: bool) -> Outcome {
+        match (&self.failure, self.status, self.attempt) {
+            (Some((Outcome::NotConnected, _)), None, Some(answer)) => Outcome::Answer(answer),
+            (Some((outcome, _)), _, _) => *outcome,
+            (None, Some(200..=399), _) => Outcome::Answer(Answer::Accepted),
+            (None, Some(_), _) => Outcome::Answer(Answer::Unexpected),
+            (None, None, _) if has_body || self.connected => Outcome::Answer(Answer::Accepted),
+            (None, None, Some(answer)) => Outcome::Answer(answer),
+            (None, None, None) => Outcome::Silent,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! Lines that curl and wget write themselves.
+
+use super::Outcome;
+use crate::api::Answer;
+
+/// What a line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message<'a> {
+    /// Nothing of importance.
+    Noise,
+    /// What is asked for.
+    Target(&'a str),
+    /// Somebody took the connection.
+    Connected,
+    /// An HTTP status.
+    Status(u16),
+    /// An address could not be reached; others may be tried.
+    Attempt(Answer),
+    /// The request failed.
+    Failure(Outcome),
+}
+
+/// What stands behind curl's meter, which ends no line. Without a meter: all of the line.
+pub(super) fn behind_meter(line: &str) -> &str {
+    let is_meter = |head: &str| {
+        !head.trim().is_empty()
+            && head
+                .bytes()
+                .all(|b| b.is_ascii_digit() || b" -:.kMG".contains(&b))
+    };
+    match line.rsplit_once("--:--:--") {
+        Some((head, rest)) if is_meter(head) => {
+            let speed = |c: char| c.is_ascii_digit() || c == 'k' || c == 'M' || c == '.';
+            rest.trim_start().trim_start_matches(speed)
+        }
+        _ => line,
+    }
+}
+
+/// Reads a line; None for one of the body.
+pub(super) fn message(line: &str) -> Option<Message<'_>> {
+    // Behind a meter, curl's error stands on the same line.
+    if let Some(at) = line.find("curl: (") {
+        return Some(curl_error(line.get(at..)?));
+    }
+    let line = line.trim();
+    if let Some(error) = line.strip_prefix("wget: ") {
+        return Some(wget_error(error));
+    }
+    let headers = line.strip_prefix("< ").unwrap_or(line);
+    if let Some(status) = status(headers) {
+        return Some(Message::Status(status));
+    }
+    if let Some(told) = line.strip_prefix("* ") {
+        return Some(curl_told(told.trim()));
+    }
+    gnu_wget(line).or_else(|| is_noise(line).then_some(Message::Noise))
+}
+
+/// Address and port of `Failed to connect to HOST port 80`.
+pub(super) fn target(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("Failed to connect to ")?;
+    // Ends with the number of the port.
+    let (host, behind) = rest.split_once(" port ")?;
+    let port = behind.split(|c: char| !c.is_ascii_digit()).next()?;
+    rest.get(..host.len() + " port ".len() + port.len())
+}
+
+/// `curl: (7) Failed to connect to 10.0.1.175 port 80 after 0 ms: Couldn't connect to server`.
+fn curl_error(line: &str) -> Message<'_> {
+    let code = line
+        .split(['(', ')'])
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0_u16);
+    Message::Failure(match code {
+        5 | 6 => Outcome::NotResolved,
+        7 => dial(line).map_or(Outcome::NotConnected, Outcome::Answer),
+        22 => {
+            return line.rsplit(' ').next().and_then(|s| s.parse().ok()).map_or(
+                Message::Failure(Outcome::Answer(Answer::Unexpected)),
+                Message::Status,
+            );
+        }
+        28 if line.contains("Resolving timed out") => Outcome::NotResolved,
+        28 => Outcome::Answer(Answer::TimedOut),
+        // Somebody took the connection, and no answer of HTTP came of it: TLS, resets, empty replies.
+        _ => Outcome::Answer(dial(line).unwrap_or(Answer::Unexpected)),
+    })
+}
+
+/// What curl -v tells on its way.
+fn curl_told(line: &str) -> Message<'_> {
+    if line.starts_with("Connected to ") || line.starts_with("Established connection to ") {
+        Message::Connected
+    } else if line.contains("connect to ") && line.contains("failed: ") || line.starts_with("connect to ") {
+        dial(line).map_or(Message::Noise, Message::Attempt)
+    } else {
+        Message::Noise
+    }
+}
+
+/// `wget: can't connect to remote host (10.0.1.175): Connection refused`.
+fn wget_error(error: &str) -> Message<'_> {
+    let lower = error.to_lowercase();
+    if lower.starts_with("bad address") || lower.contains("unable to resolve") {
+        return Message::Failure(Outcome::NotResolved);
+    }
+    if let Some((_, told)) = error.split_once("server returned error: ") {
+        return status(told).map_or(
+            Message::Failure(Outcome::Answer(Answer::Unexpected)),
+            Message::Status,
+        );
+    }
+    Message::Failure(match dial(error) {
+        Some(answer) => Outcome::Answer(answer),
+        None if lower.contains("can't connect") => Outcome::NotConnected,
+        None => Outcome::Answer(Answer::Unexpected),
+    })
+}
+
+fn gnu_wget(line: &str) -> Option<Message<'_>> {
+    if line.starts_with("--") && line.contains("--  ") {
+        return line
+            .split_once("--  ")
+            .map(|(_, target)| Message::Target(target.trim()));
+    }
+    if let Some(rest) = line
+        .strip_prefix("Resolving ")
+        .filter(|rest| rest.contains("... "))
+    {
+        let is_lost = rest.contains("failed: ");
+        return Some(if is_lost {
+            Message::Failure(Outcome::NotResolved)
+        } else {
+            Message::Noise
+        });
+    }
+    if let Some(rest) = line.strip_prefix("Connecting to ") {
+        return Some(match rest.split_once("failed: ") {
+            Some((_, why)) => Message::Failure(dial(why).map_or(Outcome::NotConnected, Outcome::Answer)),
+            None if rest.contains("... connected") => Message::Connected,
+            None => Message::Noise,
+        });
+    }
+    if let Some((_, told)) = line.split_once("awaiting response... ") {
+        let number = told.split_whitespace().next().and_then(|word| word.parse().ok());
+        return Some(number.map_or_else(
+            || Message::Failure(Outcome::Answer(dial(told).unwrap_or(Answer::Unexpected))),
+            Message::Status,
+        ));
+    }
+    None
+}
+
+/// How a dial ended, in the words of the C library.
+fn dial(text: &str) -> Option<Answer> {
+    const REASONS: [(&str, Answer); 8] = [
+        ("connection refused", Answer::Refused),
+        ("no route to host", Answer::Unreachable),
+        ("host is unreachable", Answer::Unreachable),
+        ("network is unreachable", Answer::Unreachable),
+        ("network unreachable", Answer::Unreachable),
+        ("timed out", Answer::TimedOut),
+        ("timeout was reached", Answer::TimedOut),
+        // iptables' REJECT with one of icmp's prohibitions.
+        ("permission denied", Answer::Rejected),
+    ];
+    let lower = text.to_lowercase();
+    REASONS
+        .iter()
+        .find(|(words, _)| lower.contains(words))
+        .map(|(_, answer)| *answer)
+}
+
+/// `HTTP/1.1 503 Service Unavailable`.
+fn status(line: &str) -> Option<u16> {
+    let (_, rest) = line.strip_prefix("HTTP/")?.split_once(' ')?;
+    let number = rest.split_whitespace().next()?;
+    number.parse().ok().filter(|status| (100..=599).contains(status))
+}
+
+fn is_noise(line: &str) -> bool {
+    let starts = [
+        "> ",
+        "< ",
+        "{ [",
+        "} [",
+        "% Total",
+        "Dload  Upload",
+        "Length: ",
+        "Saving to: ",
+        "Retrying.",
+        "Giving up.",
+        "written to stdout",
+        "writing to stdout",
+        "saving to '",
+        "HTTP request sent",
+        "- 100% |",
+        "-                    100%",
+        "remote file exists",
+        "command terminated with exit code",
+    ];
+    matches!(line, ">" | "<" | "*")
+        || starts.iter().any(|start| line.starts_with(start))
+        || line.contains(" written to stdout [")
+        || (line.starts_with('-') && line.contains("100%"))
+}

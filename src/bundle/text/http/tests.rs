@@ -1,0 +1,240 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const PAGE: &str = "\
+u@node$ curl 10.0.1.175:80
+hostnames-0uton
+
+u@node$ curl 10.0.1.175:80
+hostnames-yp2kp
+
+pod $ wget -qO- 10.244.0.6:9376
+hostnames-bvc05
+
+u@pod$ wget -O- hostnames
+Resolving hostnames (hostnames)... failed: Name or service not known.
+wget: unable to resolve host address 'hostnames'
+";
+
+const REFUSED: &str = "\
+  % Total    % Received % Xferd  Average Speed   Time    Time     Time  Current
+                                 Dload  Upload   Total   Spent    Left  Speed
+  0     0    0     0    0     0      0      0 --:--:-- --:--:-- --:--:--     0*   Trying 127.0.0.1:1...
+* connect to 127.0.0.1 port 1 failed: Connection refused
+* Failed to connect to 127.0.0.1 port 1 after 0 ms: Couldn't connect to server
+  0     0    0     0    0     0      0      0 --:--:-- --:--:-- --:--:--     0
+* Closing connection 0
+curl: (7) Failed to connect to 127.0.0.1 port 1 after 0 ms: Couldn't connect to server
+";
+
+const VERBOSE: &str = "\
+*   Trying 10.0.1.175:80...
+* Connected to 10.0.1.175 (10.0.1.175) port 80 (#0)
+> GET / HTTP/1.1
+> Host: 10.0.1.175
+>
+< HTTP/1.1 200 OK
+< Content-Length: 15
+<
+{ [15 bytes data]
+hostnames-0uton
+* Connection #0 to host 10.0.1.175 left intact
+";
+
+fn one(text: &str) -> Request {
+    let requests = parse(text).unwrap();
+    assert_eq!(requests.len(), 1, "{text}: {requests:?}");
+    requests.into_iter().next().unwrap()
+}
+
+#[test]
+fn the_page_is_read() {
+    let requests = parse(PAGE).unwrap();
+    let told: Vec<_> = requests
+        .iter()
+        .map(|r| (r.line, r.target.as_deref().unwrap(), r.outcome, r.body.as_deref()))
+        .collect();
+    let accepted = Outcome::Answer(Answer::Accepted);
+    let expected = [
+        (1, "10.0.1.175:80", accepted, Some("hostnames-0uton")),
+        (4, "10.0.1.175:80", accepted, Some("hostnames-yp2kp")),
+        (7, "10.244.0.6:9376", accepted, Some("hostnames-bvc05")),
+        (10, "hostnames", Outcome::NotResolved, None),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn verbose_curl_is_read() {
+    let request = one(VERBOSE);
+    assert_eq!(
+        (request.outcome, request.status),
+        (Outcome::Answer(Answer::Accepted), Some(200))
+    );
+    assert_eq!(request.body.as_deref(), Some("hostnames-0uton"));
+    assert_eq!(request.target, None, "no command shows it");
+    let request = one(&VERBOSE.replace("200 OK", "503 Service Unavailable"));
+    assert_eq!(
+        (request.outcome, request.status),
+        (Outcome::Answer(Answer::Unexpected), Some(503))
+    );
+    let request = one(REFUSED);
+    assert_eq!(request.outcome, Outcome::Answer(Answer::Refused));
+    assert_eq!(
+        (request.target.as_deref(), request.body),
+        (Some("127.0.0.1 port 1"), None)
+    );
+}
+
+#[test]
+fn failures_are_told_apart() {
+    use Answer::{Refused, Rejected, TimedOut, Unexpected, Unreachable};
+    for (output, outcome) in [
+        (
+            "curl: (7) Failed to connect to 10.0.1.175 port 80: Connection refused",
+            Outcome::Answer(Refused),
+        ),
+        (
+            "curl: (7) Failed to connect to 10.96.86.156 port 80 after 0 ms: Couldn't connect to server",
+            Outcome::NotConnected,
+        ),
+        (
+            "curl: (7) Failed to connect to 10.0.1.175 port 80: No route to host",
+            Outcome::Answer(Unreachable),
+        ),
+        (
+            "curl: (7) Couldn't connect: Network is unreachable",
+            Outcome::Answer(Unreachable),
+        ),
+        (
+            "curl: (7) Failed connect to 10.0.1.175:80; Permission denied",
+            Outcome::Answer(Rejected),
+        ),
+        (
+            "curl: (28) Connection timed out after 5001 milliseconds",
+            Outcome::Answer(TimedOut),
+        ),
+        (
+            "curl: (28) Failed to connect to 10.0.1.175 port 80 after 3002 ms: Timeout was reached",
+            Outcome::Answer(TimedOut),
+        ),
+        (
+            "curl: (28) Resolving timed out after 5000 milliseconds",
+            Outcome::NotResolved,
+        ),
+        (
+            "  0     0    0     0    0     0      0      0 --:--:-- --:--:-- --:--:--     0curl: (6) Could not resolve host: a",
+            Outcome::NotResolved,
+        ),
+        (
+            "* connect to 10.0.1.175 port 80 from 10.0.0.2 port 5 failed: No route to host\ncurl: (7) Failed to connect to 10.0.1.175 port 80 after 3 ms: Could not connect to server",
+            Outcome::Answer(Unreachable),
+        ),
+        ("curl: (52) Empty reply from server", Outcome::Answer(Unexpected)),
+        (
+            "curl: (56) Recv failure: Connection reset by peer",
+            Outcome::Answer(Unexpected),
+        ),
+        (
+            "curl: (22) The requested URL returned error: 404",
+            Outcome::Answer(Unexpected),
+        ),
+        (
+            "wget: can't connect to remote host (10.0.1.175): Connection refused",
+            Outcome::Answer(Refused),
+        ),
+        (
+            "Connecting to hostnames (10.0.1.175:80)\nwget: download timed out",
+            Outcome::Answer(TimedOut),
+        ),
+        ("wget: bad address 'hostnames'", Outcome::NotResolved),
+        (
+            "Connecting to a (10.0.0.1:80)\nwget: server returned error: HTTP/1.1 403 Forbidden",
+            Outcome::Answer(Unexpected),
+        ),
+        (
+            "--2026-11-24 19:55:42--  http://10.0.1.175/\nConnecting to 10.0.1.175:80... failed: Connection refused.",
+            Outcome::Answer(Refused),
+        ),
+        (
+            "--2026-11-24 19:55:42--  http://10.0.1.175/\nConnecting to 10.0.1.175:80... failed: Connection timed out.\nRetrying.\n",
+            Outcome::Answer(TimedOut),
+        ),
+    ] {
+        let request = one(&format!(
+            "/ # curl -m 5 http://x/\n{output}\ncommand terminated with exit code 7\n"
+        ));
+        assert_eq!(request.outcome, outcome, "{output}");
+        assert_eq!(request.target.as_deref(), Some("http://x/"));
+        assert_eq!(request.body, None, "{output}");
+        assert_eq!(
+            one(output).outcome,
+            outcome,
+            "messages tell without a prompt: {output}"
+        );
+    }
+}
+
+#[test]
+fn gnu_wget_is_read() {
+    let text = "--2026-11-24 19:55:42--  http://hostnames/\nResolving hostnames (hostnames)... 10.0.0.9, 10.0.1.175\n\
+                Connecting to hostnames (hostnames)|10.0.0.9|:80... failed: Connection refused.\n\
+                Connecting to hostnames (hostnames)|10.0.1.175|:80... connected.\n\
+                HTTP request sent, awaiting response... 200 OK\nLength: 15 [text/plain]\nSaving to: 'STDOUT'\n\nhostnames-0uton\n\
+                -                   100%[===================>]      15  --.-KB/s    in 0s\n\n\
+                2026-11-24 19:55:42 (1.4 MB/s) - written to stdout [15/15]\n";
+    let request = one(text);
+    assert_eq!(
+        (request.outcome, request.status),
+        (Outcome::Answer(Answer::Accepted), Some(200))
+    );
+    assert_eq!(request.target.as_deref(), Some("http://hostnames/"));
+    assert_eq!(request.body.as_deref(), Some("hostnames-0uton"));
+}
+
+#[test]
+fn codes_and_silence_are_understood() {
+    let request = one("$ curl -s -o /dev/null -w '%{http_code}\\n' http://a:80/\n200\n");
+    assert_eq!(
+        (request.status, request.outcome),
+        (Some(200), Outcome::Answer(Answer::Accepted))
+    );
+    assert_eq!(
+        (request.target.as_deref(), request.body),
+        (Some("http://a:80/"), None)
+    );
+    let request = one("$ curl -s -o /dev/null -w '%{http_code}\\n' http://a:80/\n000\n");
+    assert_eq!((request.status, request.outcome), (None, Outcome::NotConnected));
+    assert_eq!(one("$ curl -s a\n$ \n").outcome, Outcome::Silent);
+}
+
+#[test]
+fn what_is_no_request_is_an_error() {
+    for text in [
+        "",
+        "hostnames-0uton\n",
+        "* a list\n* of things\n",
+        "u@pod$ nslookup a\nServer: 10.0.0.10\n",
+    ] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_survived(text in "(?s).{0,300}") {
+        let _ = parse(&text);
+        let _ = parse(&format!("$ curl {text}"));
+    }
+
+    #[test]
+    fn damaged_output_is_survived(which in 0_usize..3, cut in 0_usize..900, at in 0_usize..900, c: char) {
+        let text = [PAGE, REFUSED, VERBOSE].get(which).copied().unwrap_or_default();
+        let mut chars: Vec<char> = text.chars().take(cut).collect();
+        if let Some(place) = chars.get_mut(at) {
+            *place = c;
+        }
+        let _ = parse(&chars.into_iter().collect::<String>());
+    }
+}

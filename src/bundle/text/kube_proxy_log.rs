@@ -1,0 +1,236 @@
+//! kube-proxy's log: its mode, the endpoints that it set, its way to the API server, the conntrack binary.
+//!
+//! Sources: Kubernetes' cmd/kube-proxy/app/server*.go (modes and fall-backs, 1.1 to 1.36),
+//! pkg/proxy/endpointslicecache.go and older pkg/proxy/iptables/proxier.go (endpoints), client-go's
+//! tools/cache/reflector.go (errors), pkg/proxy/conntrack (the binary, which 1.32 no longer runs).
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+pub use super::api_errors::{ApiError, ApiErrorKind};
+use super::{
+    LogTime, ParseError,
+    api_errors::{api_error, is_from_api},
+    klog::Entry,
+};
+
+/// What a log says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubeProxyLog {
+    /// The mode, as kube-proxy last said it.
+    pub mode: Option<ProxyMode>,
+    /// The mode that was asked for and that it fell back from.
+    pub fell_back_from: Option<ProxyMode>,
+    /// The endpoints that it last set, by Service port. Empty where it logs too little (below -v=3), which
+    /// proves nothing. Newer versions do not log that the last endpoint went.
+    pub endpoints: BTreeMap<ServicePortName, Vec<SocketAddr>>,
+    /// The last error of its way to the API server.
+    pub api: Option<ApiError>,
+    /// The first line that says that the conntrack binary is missing.
+    pub conntrack_missing: Option<usize>,
+}
+
+/// How kube-proxy does its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// iptables.
+    Iptables,
+    /// nftables.
+    Nftables,
+    /// ipvs.
+    Ipvs,
+    /// userspace, until Kubernetes 1.25.
+    Userspace,
+    /// kernelspace, on Windows.
+    Kernelspace,
+    /// One that is not known.
+    Other(String),
+}
+
+impl ProxyMode {
+    /// A mode by its name; None for the empty one, which stands for the default.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().as_str() {
+            "" => return None,
+            "iptables" => Self::Iptables,
+            "nftables" => Self::Nftables,
+            "ipvs" => Self::Ipvs,
+            "userspace" => Self::Userspace,
+            "kernelspace" | "winkernel" => Self::Kernelspace,
+            other => Self::Other(other.to_owned()),
+        })
+    }
+}
+
+/// A port of a Service as kube-proxy calls it: namespace/name:port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServicePortName {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// Name of the port; empty where it has none.
+    pub port: String,
+}
+
+impl ServicePortName {
+    fn parse(text: &str) -> Option<Self> {
+        let (namespace, rest) = text.trim_matches('"').split_once('/')?;
+        let (name, port) = rest.split_once(':').unwrap_or((rest, ""));
+        Some(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            port: port.to_owned(),
+        })
+    }
+}
+
+impl KubeProxyLog {
+    /// Reads a log.
+    ///
+    /// # Errors
+    /// When no line looks like one of kube-proxy.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let mut log = Self::default();
+        let mut understood = false;
+        for (index, line) in text.lines().enumerate() {
+            let entry = Entry::parse(line);
+            understood |= log.read(index + 1, &entry) || entry.at.is_some();
+        }
+        if understood {
+            Ok(log)
+        } else {
+            Err(ParseError::nothing(text, "a log of kube-proxy"))
+        }
+    }
+
+    /// The endpoints last set for a Service port; None where the log does not say.
+    #[must_use]
+    pub fn endpoints_of(&self, namespace: &str, name: &str, port: &str) -> Option<&[SocketAddr]> {
+        let [namespace, name, port] = [namespace, name, port].map(str::to_owned);
+        let key = ServicePortName {
+            namespace,
+            name,
+            port,
+        };
+        self.endpoints.get(&key).map(Vec::as_slice)
+    }
+
+    /// Takes in a line; false where it says nothing.
+    fn read(&mut self, line: usize, entry: &Entry<'_>) -> bool {
+        let message = entry.message.as_ref();
+        if let Some(mode) = between(message, "Using ", " Proxier").and_then(ProxyMode::parse) {
+            self.mode = Some(mode);
+        } else if let Some(asked) = fell_back_from(entry) {
+            self.fell_back_from = ProxyMode::parse(asked);
+        } else if let Some((port, endpoints)) = endpoints(entry) {
+            self.set(port, endpoints);
+            self.alive(line, entry.at);
+        } else if let Some(kind) = api_error(message) {
+            self.api = Some(ApiError {
+                kind,
+                line,
+                at: entry.at,
+                recovered: None,
+            });
+        } else if message.contains("conntrack")
+            && (message.contains("executable file not found") || message.contains("is not installed"))
+        {
+            self.conntrack_missing.get_or_insert(line);
+        } else if is_from_api(message) {
+            self.alive(line, entry.at);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    fn set(&mut self, port: ServicePortName, new: Vec<SocketAddr>) {
+        let known = self.endpoints.entry(port).or_default();
+        // With two IP families each is set on a line of its own.
+        let (v4, v6) = (
+            new.iter().any(SocketAddr::is_ipv4),
+            new.iter().any(SocketAddr::is_ipv6),
+        );
+        known.retain(|old| (v4 && !v6 && old.is_ipv6()) || (v6 && !v4 && old.is_ipv4()));
+        known.extend(new);
+    }
+
+    fn alive(&mut self, line: usize, at: Option<LogTime>) {
+        if let Some(error) = &mut self.api {
+            error.recovered = Some((line, at));
+        }
+    }
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(before)?;
+    Some(rest.split_once(after)?.0)
+}
+
+/// The mode that was asked for, where the line says that another is taken; empty for none.
+fn fell_back_from<'a>(entry: &'a Entry<'_>) -> Option<&'a str> {
+    let message = entry.message.as_ref();
+    if message.contains("assuming iptables proxy") {
+        // `Flag proxy-mode="x" unknown`, `Unknown proxy mode "x"`, `"Unknown proxy mode, ..." proxyMode="x"`.
+        return entry
+            .value("proxyMode")
+            .or_else(|| between(message, "proxy-mode=\"", "\""))
+            .or_else(|| between(message, "proxy mode \"", "\""));
+    }
+    let lower = message.find("an't use ").and_then(|at| message.get(at + 9..))?;
+    let mode = lower.trim_start_matches("the ").split_once(" proxier")?.0;
+    (message.contains("trying ") || message.contains("using ") || message.contains("fall")).then_some(mode)
+}
+
+/// `Setting endpoints for "ns/name:port" to [a:p]`, the same without quotes, and
+/// `"Setting endpoints for service port name" portName="ns/name:port" endpoints=["a:p"]`; removals too.
+fn endpoints(entry: &Entry<'_>) -> Option<(ServicePortName, Vec<SocketAddr>)> {
+    let message = entry.message.as_ref();
+    let is_removal = message.contains("Removing endpoints");
+    if !is_removal && !message.contains("Setting endpoints") {
+        return None;
+    }
+    let structured = entry.value("portName").or_else(|| entry.value("servicePortName"));
+    let port = match structured {
+        Some(port) => port,
+        None => message
+            .split_once(" endpoints for ")?
+            .1
+            .split_whitespace()
+            .next()?,
+    };
+    let port = ServicePortName::parse(port)?;
+    if is_removal {
+        return Some((port, Vec::new()));
+    }
+    let list = match structured {
+        Some(_) => message.split_once("endpoints=")?.1,
+        None => message.split_once(" to ")?.1,
+    };
+    Some((port, addresses(list.strip_prefix('[')?)))
+}
+
+/// Addresses up to the end of the list: IPv6 ones have brackets of their own, old versions wrote
+/// `{10.0.0.1:80 true}`.
+fn addresses(list: &str) -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for word in list.split([' ', ',']) {
+        let word = word.trim_matches(['"', '{', '}', '\\']);
+        let address = word.parse().or_else(|_| {
+            word.trim_end_matches(']')
+                .trim_matches(['"', '{', '}', '\\'])
+                .parse()
+        });
+        match address {
+            Ok(address) => found.push(address),
+            Err(_) if matches!(word, "true" | "false" | "") => {}
+            Err(_) => break,
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+#[path = "kube_proxy_log_tests.rs"]
+mod tests;

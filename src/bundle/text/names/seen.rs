@@ -1,0 +1,115 @@
+//! What is known of a look-up while its output is read.
+
+use std::net::IpAddr;
+
+use crate::api::LookupResult;
+
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The name as the output has it.
+    pub(super) name: Option<String>,
+    pub(super) server: Option<IpAddr>,
+    pub(super) addresses: Vec<IpAddr>,
+    /// Whether what follows is the answer; before it, addresses are the server's.
+    pub(super) in_answer: bool,
+    /// Whether records of another kind were found.
+    pub(super) has_records: bool,
+    /// Whether it failed without a reason.
+    pub(super) unexplained: bool,
+    told: Vec<LookupResult>,
+    /// Errors on the way that another server may have made good.
+    trouble: Option<LookupResult>,
+}
+
+impl Seen {
+    pub(super) fn name(&mut self, name: &str) {
+        let name = name.trim().trim_end_matches('.');
+        if self.name.is_none() && !name.is_empty() {
+            self.name = Some(name.to_owned());
+        }
+    }
+
+    pub(super) fn address(&mut self, address: IpAddr) {
+        if !self.addresses.contains(&address) {
+            self.addresses.push(address);
+        }
+    }
+
+    pub(super) fn tell(&mut self, result: LookupResult) {
+        self.told.push(result);
+    }
+
+    /// Takes in an error that is not about the name: of the way to the servers, or of all of them.
+    pub(super) fn error(&mut self, line: &str) -> bool {
+        let lower = line.to_lowercase();
+        if lower.contains("no servers could be reached") {
+            // Older programs say "connection timed out" even where every server refused.
+            let trouble = self.trouble.unwrap_or(LookupResult::TimedOut);
+            self.tell(trouble);
+        } else if ["communications error", "setup with", "reply from"]
+            .iter()
+            .any(|words| lower.contains(words))
+        {
+            if self.trouble != Some(LookupResult::TimedOut) {
+                self.trouble = reason(&lower).or(Some(LookupResult::Failed));
+            }
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// How the look-up ended; None where nothing was understood. Suffixes are tried one by one: what one
+    /// server could not say outweighs that another name does not exist.
+    pub(super) fn result(&self) -> Option<LookupResult> {
+        if !self.addresses.is_empty() || self.has_records {
+            return Some(LookupResult::Found);
+        }
+        let order = [
+            LookupResult::TimedOut,
+            LookupResult::Failed,
+            LookupResult::NotFound,
+        ];
+        let told = order.into_iter().find(|result| self.told.contains(result));
+        let unexplained = self.unexplained.then_some(LookupResult::NotFound);
+        told.or(self.trouble).or(unexplained)
+    }
+
+    /// Whether that it failed without a reason is all that is known.
+    pub(super) fn only_unexplained(&self) -> bool {
+        self.told.is_empty() && self.trouble.is_none()
+    }
+}
+
+/// How a look-up ended, in the words of resolvers and servers.
+pub(super) fn reason(text: &str) -> Option<LookupResult> {
+    const REASONS: [(&str, LookupResult); 21] = [
+        ("timed out", LookupResult::TimedOut),
+        ("no response", LookupResult::TimedOut),
+        ("nxdomain", LookupResult::NotFound),
+        ("non-existent domain", LookupResult::NotFound),
+        ("name or service not known", LookupResult::NotFound),
+        ("name does not resolve", LookupResult::NotFound),
+        ("no address associated", LookupResult::NotFound),
+        ("no answer", LookupResult::NotFound),
+        ("servfail", LookupResult::Failed),
+        ("server failed", LookupResult::Failed),
+        ("server failure", LookupResult::Failed),
+        ("refused", LookupResult::Failed),
+        ("formerr", LookupResult::Failed),
+        ("notimp", LookupResult::Failed),
+        ("notauth", LookupResult::Failed),
+        // EAI_AGAIN, of musl and of glibc.
+        ("try again", LookupResult::Failed),
+        ("temporary failure", LookupResult::Failed),
+        ("unreachable", LookupResult::Failed),
+        ("no route to host", LookupResult::Failed),
+        ("parse error", LookupResult::Failed),
+        ("operation not permitted", LookupResult::Failed),
+    ];
+    let lower = text.to_lowercase();
+    REASONS
+        .iter()
+        .find(|(words, _)| lower.contains(words))
+        .map(|(_, result)| *result)
+}

@@ -1,0 +1,208 @@
+//! Settings of the kernel: `sysctl -a`, `key = value`, `key: value`, `/proc/sys/...:value` as grep prints it,
+//! `==> /proc/sys/... <==` as head prints it, and `cat /proc/sys/...` behind a prompt.
+//!
+//! Sources: sysctl(8) of procps; the kernel's Documentation/networking/ip-sysctl.rst and
+//! nf_conntrack-sysctl.rst.
+
+use std::collections::BTreeMap;
+
+use super::{
+    ParseError,
+    prompt::{Piece, invocation, pieces},
+};
+use crate::api::NodeSettings;
+
+/// Settings of a kernel, by key with dots.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sysctl(BTreeMap<String, String>);
+
+impl Sysctl {
+    /// Reads settings.
+    ///
+    /// # Errors
+    /// When no line is one.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let mut values = BTreeMap::new();
+        for piece in pieces(text) {
+            read(&piece, &mut values);
+        }
+        if values.is_empty() {
+            return Err(ParseError::nothing(text, "output of sysctl, as `key = value`"));
+        }
+        Ok(Self(values))
+    }
+
+    /// A value, by its key with dots.
+    #[must_use]
+    pub fn number(&self, key: &str) -> Option<i64> {
+        self.0.get(key)?.parse().ok()
+    }
+
+    /// What the text tells of the settings that explain lost packets. What drops packets, as opposed to what
+    /// may, cannot be told by sysctl.
+    #[must_use]
+    pub fn settings(&self) -> NodeSettings {
+        let first = |keys: &[&str]| keys.iter().find_map(|key| self.number(key));
+        let is_on = |keys: &[&str]| first(keys).map(|value| value != 0);
+        let count = first(&[
+            "net.netfilter.nf_conntrack_count",
+            "net.ipv4.netfilter.ip_conntrack_count",
+        ]);
+        let max = first(&[
+            "net.netfilter.nf_conntrack_max",
+            "net.nf_conntrack_max",
+            "net.ipv4.netfilter.ip_conntrack_max",
+        ]);
+        NodeSettings {
+            ipv4_forwarding: is_on(&["net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"]),
+            ipv6_forwarding: is_on(&["net.ipv6.conf.all.forwarding"]),
+            bridge_netfilter: is_on(&["net.bridge.bridge-nf-call-iptables"]),
+            forward_drops: None,
+            conntrack_full: count.zip(max).map(|(count, max)| max > 0 && count >= max),
+            reverse_path_drops: None,
+        }
+    }
+
+    /// Interfaces on which the kernel drops packets that come in by another way than their answers would
+    /// leave: the greater one of conf.all and the interface's own rp_filter counts, and 1 is strict.
+    #[must_use]
+    pub fn strict_reverse_path(&self) -> Vec<&str> {
+        let all = self.number("net.ipv4.conf.all.rp_filter").unwrap_or(0);
+        let is_strict = |name: &&str| {
+            let own = self.number(&format!("net.ipv4.conf.{name}.rp_filter"));
+            !matches!(*name, "all" | "default") && own.is_some_and(|own| own.max(all) == 1)
+        };
+        let interface = |key| str::strip_prefix(key, "net.ipv4.conf.")?.strip_suffix(".rp_filter");
+        self.0
+            .keys()
+            .filter_map(|key| interface(key))
+            .filter(is_strict)
+            .collect()
+    }
+}
+
+fn read(piece: &Piece<'_>, values: &mut BTreeMap<String, String>) {
+    // Keys whose values stand alone on the lines to come, the next one last.
+    let mut pending: Vec<String> = piece
+        .command
+        .and_then(|command| invocation(command, &["cat"]))
+        .map(|(_, paths)| paths.iter().rev().filter_map(|path| key_of(path)).collect())
+        .unwrap_or_default();
+    for (_, line) in &piece.output {
+        let line = line.trim();
+        if let Some(path) = line
+            .strip_prefix("==> ")
+            .and_then(|rest| rest.strip_suffix(" <=="))
+        {
+            pending = key_of(path).into_iter().collect();
+        } else if let Some((key, value)) = pair(line) {
+            values.insert(key, value.to_owned());
+        } else if line.starts_with("cat:") || line.starts_with("sysctl:") {
+            // `cat: /proc/sys/net/bridge/bridge-nf-call-iptables: No such file or directory`
+            pending.retain(|key| !line.replace('/', ".").contains(key.as_str()));
+        } else if is_value(line)
+            && let Some(key) = pending.pop()
+        {
+            values.insert(key, line.to_owned());
+        }
+    }
+}
+
+fn pair(line: &str) -> Option<(String, &str)> {
+    let (key, value) = line.split_once(['=', ':'])?;
+    Some((key_of(key)?, value.trim()))
+}
+
+fn is_value(line: &str) -> bool {
+    !line.is_empty()
+        && line
+            .bytes()
+            .all(|b| b.is_ascii_digit() || b == b'-' || b == b'\t' || b == b' ')
+}
+
+/// A key with dots, from one with dots or slashes; an interface's own dots come out the same either way.
+fn key_of(text: &str) -> Option<String> {
+    let text = text.trim();
+    let key = text.strip_prefix("/proc/sys/").unwrap_or(text).replace('/', ".");
+    let is_fit = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
+    let is_key = ["net.", "kernel.", "vm.", "fs."]
+        .iter()
+        .any(|first| key.starts_with(first));
+    (is_key && key.chars().all(is_fit)).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CAPTURE: &str = "net.bridge.bridge-nf-call-iptables = 1\nnet.ipv4.conf.all.forwarding = 1\nnet.ipv4.conf.all.rp_filter = 0\n\
+        net.ipv4.conf.cni0.rp_filter = 0\nnet.ipv4.ip_forward = 1\nnet.ipv6.conf.all.forwarding = 1\n\
+        net.netfilter.nf_conntrack_count = 185\nnet.netfilter.nf_conntrack_max = 262144\n";
+
+    #[test]
+    fn a_capture_is_read() {
+        let settings = Sysctl::parse(CAPTURE).unwrap().settings();
+        let expected = NodeSettings {
+            ipv4_forwarding: Some(true),
+            ipv6_forwarding: Some(true),
+            bridge_netfilter: Some(true),
+            conntrack_full: Some(false),
+            ..NodeSettings::default()
+        };
+        assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn all_notations_are_read() {
+        for text in [
+            "net.ipv4.ip_forward=0",
+            "net.ipv4.ip_forward: 0",
+            "net/ipv4/ip_forward = 0",
+            "/proc/sys/net/ipv4/ip_forward:0",
+            "==> /proc/sys/net/ipv4/ip_forward <==\n0\n",
+            "u@node$ cat /proc/sys/net/ipv4/ip_forward\n0\n",
+            "u@node$ cat /proc/sys/net/bridge/bridge-nf-call-iptables /proc/sys/net/ipv4/ip_forward\n\
+             cat: /proc/sys/net/bridge/bridge-nf-call-iptables: No such file or directory\n0\n",
+        ] {
+            let settings = Sysctl::parse(text).unwrap().settings();
+            assert_eq!(settings.ipv4_forwarding, Some(false), "{text}");
+            assert_eq!(settings.bridge_netfilter, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_full_table_and_strict_interfaces_are_told() {
+        let text = "net.netfilter.nf_conntrack_count = 9\nnet.nf_conntrack_max = 9\nnet.ipv4.conf.all.rp_filter = 1\n\
+                    net.ipv4.conf.default.rp_filter = 1\nnet.ipv4.conf.eth0.rp_filter = 0\nnet.ipv4.conf.eth1.rp_filter = 2\n";
+        let sysctl = Sysctl::parse(text).unwrap();
+        assert_eq!(sysctl.settings().conntrack_full, Some(true));
+        assert_eq!(sysctl.strict_reverse_path(), ["eth0"]);
+    }
+
+    #[test]
+    fn what_is_not_of_sysctl_is_an_error() {
+        for text in [
+            "",
+            "hello: 1\n",
+            "sysctl: cannot stat /proc/sys/net/bridge: No such file or directory",
+            "0\n",
+        ] {
+            assert!(Sysctl::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_survived(text in "(?s).{0,300}") {
+            let _ = Sysctl::parse(&text).map(|s| (s.settings(), s.strict_reverse_path().len()));
+        }
+
+        #[test]
+        fn any_value_is_survived(name in "[a-z.é/]{0,10}", value in ".{0,20}") {
+            let text = format!("net.ipv4.conf.{name}.rp_filter = {value}\nnet.ipv4.ip_forward = {value}");
+            let _ = Sysctl::parse(&text).map(|s| (s.settings(), s.strict_reverse_path().len()));
+        }
+    }
+}
