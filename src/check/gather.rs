@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
+    bundle::Listed,
     diagnosis::{Facts, Unreadable},
     inventory::{CLUSTER_DNS, Inventory, Tracked},
     objects::{
@@ -54,27 +55,64 @@ pub enum GatherError {
     },
 }
 
+/// What was read about one Service.
+#[derive(Debug)]
+pub struct Gathered {
+    /// The objects.
+    pub inventory: Inventory,
+    /// The diagnosis whose agents were asked about the Service, as it is in the cluster.
+    pub diagnosis: Option<ServiceDiagnosis>,
+    /// What is to be judged.
+    pub judged: ServiceDiagnosis,
+    /// What was listed as a whole.
+    pub listed: Listed,
+    /// What the user may not read, but the engine can do without.
+    pub gaps: Vec<Unreadable>,
+}
+
+impl Gathered {
+    /// Everything that the verdict depends on.
+    #[must_use]
+    pub fn facts(&self, now: Timestamp) -> Facts {
+        let mut facts = self.inventory.facts(&self.judged, now, true);
+        facts.unreadable.extend(self.gaps.iter().cloned());
+        facts
+    }
+}
+
+/// The diagnosis to judge: one that asks these things now, with the probes of the one that is there.
+pub(crate) fn judged(
+    found: Option<ServiceDiagnosis>,
+    namespace: &str,
+    spec: ServiceDiagnosisSpec,
+) -> ServiceDiagnosis {
+    let mut judged = found.unwrap_or_else(|| ServiceDiagnosis::new(&spec.service_name, spec.clone()));
+    judged.metadata.namespace = Some(namespace.to_owned());
+    judged.spec = spec;
+    judged.status = None;
+    judged
+}
+
 /// Reads everything about one Service.
 ///
 /// # Errors
 /// When the Service, its EndpointSlices or its namespace's Pods cannot be read.
-pub(super) async fn gather(
+pub(crate) async fn gather(
     client: &Client,
     namespace: &str,
     spec: ServiceDiagnosisSpec,
     agent_namespace: &str,
-    now: Timestamp,
-) -> Result<Facts, GatherError> {
+) -> Result<Gathered, GatherError> {
     let mut reader = Reader {
         client,
         inventory: Inventory::default(),
+        listed: Listed::default(),
         gaps: Vec::new(),
     };
     let service = spec.service_name.clone();
-    let of_service = format!("{}={service}", EndpointSlice::SERVICE_LABEL);
-    reader.need::<Service>(namespace, None).await?;
-    reader.need::<EndpointSlice>(namespace, Some(&of_service)).await?;
-    reader.need::<Pod>(namespace, None).await?;
+    reader.need::<Service>(namespace).await?;
+    reader.slices(namespace, &service).await?;
+    reader.need::<Pod>(namespace).await?;
     reader.want::<Deployment>(namespace).await?;
     reader.want::<ReplicaSet>(namespace).await?;
     reader.want::<StatefulSet>(namespace).await?;
@@ -89,44 +127,53 @@ pub(super) async fn gather(
     {
         let granted = reader.want_namespace(other).await?;
         if granted.is_some_and(|n| grants_clients_to(&n, namespace)) {
-            reader.need::<Pod>(other, None).await?;
+            reader.need::<Pod>(other).await?;
             reader.want::<NetworkPolicy>(other).await?;
         }
     }
     reader.cluster_dns().await?;
-    let mut judged = reader.agents(namespace, &service, agent_namespace).await?;
-    judged.spec = spec;
-    judged.status = None;
-    let mut facts = reader.inventory.facts(&judged, now, true);
-    facts.unreadable.extend(reader.gaps);
-    Ok(facts)
+    let diagnosis = reader.agents(namespace, &service, agent_namespace).await?;
+    Ok(Gathered {
+        judged: judged(diagnosis.clone(), namespace, spec),
+        diagnosis,
+        inventory: reader.inventory,
+        listed: reader.listed,
+        gaps: reader.gaps,
+    })
 }
 
 /// Fills an Inventory with what one diagnosis needs of it.
 struct Reader<'a> {
     client: &'a Client,
     inventory: Inventory,
-    /// What the user may not read, but the engine can do without.
+    listed: Listed,
     gaps: Vec<Unreadable>,
 }
 
 impl Reader<'_> {
     /// Reads the objects of a kind in a namespace.
-    async fn need<K: Listed + Tracked>(
-        &mut self,
-        namespace: &str,
-        labels: Option<&str>,
-    ) -> Result<(), GatherError> {
-        for object in list::<K>(self.client, namespace, labels).await? {
+    async fn need<K: Listable + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
+        for object in list::<K>(self.client, namespace, None).await? {
             self.inventory.apply(object);
         }
+        self.listed.note(&K::plural(&()), namespace);
         Ok(())
     }
 
     /// The same, but a missing right only leaves a gap.
-    async fn want<K: Listed + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
-        let read = self.need::<K>(namespace, None).await;
+    async fn want<K: Listable + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
+        let read = self.need::<K>(namespace).await;
         self.or_gap::<K, ()>(read).map(drop)
+    }
+
+    /// Reads the EndpointSlices of a Service.
+    async fn slices(&mut self, namespace: &str, service: &str) -> Result<(), GatherError> {
+        let of_service = format!("{}={service}", EndpointSlice::SERVICE_LABEL);
+        for slice in list::<EndpointSlice>(self.client, namespace, Some(&of_service)).await? {
+            self.inventory.apply(slice);
+        }
+        self.listed.note_slices_of(namespace, service);
+        Ok(())
     }
 
     fn or_gap<K: Resource<DynamicType = ()>, T>(
@@ -186,20 +233,18 @@ impl Reader<'_> {
     }
 
     /// What the agents saw of the Service: NodeProbes of a ServiceDiagnosis that asks about it, and the
-    /// Leases that tell which agents are alive. Returns that diagnosis, else one that nobody was asked for.
+    /// Leases that tell which agents are alive. Returns that diagnosis.
     async fn agents(
         &mut self,
         namespace: &str,
         service: &str,
         agent_namespace: &str,
-    ) -> Result<ServiceDiagnosis, GatherError> {
-        let mut none = ServiceDiagnosis::new(service, ServiceDiagnosisSpec::for_service(service));
-        none.metadata.namespace = Some(namespace.to_owned());
+    ) -> Result<Option<ServiceDiagnosis>, GatherError> {
         let diagnoses: Vec<ServiceDiagnosis> = optional(list(self.client, namespace, None).await)?;
         let asks = |d: &ServiceDiagnosis| d.spec.service_name == service && !d.spec.suspend;
         let diagnoses: Vec<ServiceDiagnosis> = diagnoses.into_iter().filter(asks).collect();
         if diagnoses.is_empty() {
-            return Ok(none);
+            return Ok(None);
         }
         let probes: Vec<NodeProbe> = optional(list(self.client, namespace, None).await)?;
         let is_asked = |d: &ServiceDiagnosis| {
@@ -208,7 +253,7 @@ impl Reader<'_> {
                 .any(|p| Some(&p.spec.diagnosis.uid) == d.metadata.uid.as_ref())
         };
         let Some(diagnosis) = diagnoses.into_iter().find(is_asked) else {
-            return Ok(none);
+            return Ok(None);
         };
         let of_agents = format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1);
         let leases: Vec<Lease> = optional(list(self.client, agent_namespace, Some(&of_agents)).await)?;
@@ -227,11 +272,11 @@ impl Reader<'_> {
         for probe in probes {
             self.inventory.apply(probe);
         }
-        Ok(diagnosis)
+        Ok(Some(diagnosis))
     }
 
     async fn or_nothing(&mut self, namespace: &str) -> Result<Option<()>, GatherError> {
-        match self.need::<Pod>(namespace, None).await {
+        match self.need::<Pod>(namespace).await {
             Ok(()) => Ok(Some(())),
             Err(GatherError::Forbidden { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -240,12 +285,12 @@ impl Reader<'_> {
 }
 
 /// A kind that is listed by namespace.
-trait Listed:
+trait Listable:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
 {
 }
 
-impl<K> Listed for K where
+impl<K> Listable for K where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
 {
 }
@@ -262,7 +307,7 @@ fn optional<T>(listed: Result<Vec<T>, GatherError>) -> Result<Vec<T>, GatherErro
 }
 
 /// All objects of a kind in a namespace, page by page.
-async fn list<K: Listed>(
+async fn list<K: Listable>(
     client: &Client,
     namespace: &str,
     labels: Option<&str>,

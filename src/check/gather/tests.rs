@@ -66,9 +66,8 @@ async fn cluster(now: Timestamp) -> Cluster {
 
 async fn look(cluster: &Cluster, now: Timestamp) -> Facts {
     let spec = ServiceDiagnosisSpec::for_service("cart");
-    gather(&cluster.client(), "shop", spec, AGENTS, now)
-        .await
-        .unwrap()
+    let gathered = gather(&cluster.client(), "shop", spec, AGENTS).await.unwrap();
+    gathered.facts(now)
 }
 
 #[tokio::test(flavor = "multi_thread")]
