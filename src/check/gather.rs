@@ -269,7 +269,8 @@ impl Reader<'_> {
             self.inventory.observe_at(renewed.0);
             self.inventory.apply(lease);
         }
-        for probe in probes {
+        let uid = diagnosis.metadata.uid.as_ref();
+        for probe in probes.into_iter().filter(|p| Some(&p.spec.diagnosis.uid) == uid) {
             self.inventory.apply(probe);
         }
         Ok(Some(diagnosis))
@@ -313,13 +314,25 @@ async fn list<K: Listable>(
     labels: Option<&str>,
 ) -> Result<Vec<K>, GatherError> {
     let api = Api::<K>::namespaced(client.clone(), namespace);
+    pages(&api, labels, || Request::list::<K>(Some(namespace))).await
+}
+
+/// All objects that an Api lists, page by page.
+pub(crate) async fn pages<K>(
+    api: &Api<K>,
+    labels: Option<&str>,
+    request: impl Fn() -> Request,
+) -> Result<Vec<K>, GatherError>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
     let mut params = ListParams {
         label_selector: labels.map(str::to_owned),
         ..ListParams::default().limit(PAGE)
     };
     let mut objects = Vec::new();
     loop {
-        let page = ask(api.list(&params), || Request::list::<K>(Some(namespace))).await?;
+        let page = ask(api.list(&params), &request).await?;
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
         objects.extend(page.items.into_iter().map(|mut object| {
             trim_metadata(object.meta_mut());
@@ -332,13 +345,20 @@ async fn list<K: Listable>(
 }
 
 /// What is asked for, for messages: in words, and as arguments of `kubectl auth can-i`.
-struct Request {
+pub(crate) struct Request {
     what: String,
     command: String,
 }
 
 impl Request {
-    fn list<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Self {
+    pub(crate) fn version() -> Self {
+        Self {
+            what: "ask for the version of the API server".to_owned(),
+            command: "get /version".to_owned(),
+        }
+    }
+
+    pub(crate) fn list<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Self {
         let place = namespace.map_or_else(|| "in all namespaces".to_owned(), |n| format!("in namespace {n}"));
         let flag = namespace.map_or_else(|| "-A".to_owned(), |n| format!("-n {n}"));
         Self {
@@ -347,7 +367,7 @@ impl Request {
         }
     }
 
-    fn get<K: Resource<DynamicType = ()>>(name: &str) -> Self {
+    pub(crate) fn get<K: Resource<DynamicType = ()>>(name: &str) -> Self {
         Self {
             what: format!("get {} {name}", K::kind(&())),
             command: format!("get {}/{name}", resource::<K>()),
@@ -363,7 +383,7 @@ fn resource<K: Resource<DynamicType = ()>>() -> String {
 }
 
 /// Awaits an answer of the API server for a bounded time.
-async fn ask<T>(
+pub(crate) async fn ask<T>(
     answer: impl Future<Output = kube::Result<T>>,
     request: impl Fn() -> Request,
 ) -> Result<T, GatherError> {

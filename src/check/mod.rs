@@ -16,7 +16,7 @@ pub use gather::{GatherError, Gathered};
 pub use query::Query;
 pub use tree::{Style, render};
 
-pub(crate) use gather::{gather, judged};
+pub(crate) use gather::{Request, ask, gather, judged, pages};
 pub(crate) use query::service_name;
 
 /// What to check and how to print it.
