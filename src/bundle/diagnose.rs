@@ -152,3 +152,78 @@ fn target(
         .map(|(ns, name)| printable(&format!("{name} -n {ns}")));
     Err(Error::SeveralServices(names.collect()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::bundle::{Files, files::File};
+
+    fn bundle(files: &[(&str, Value)]) -> Bundle {
+        let file = |(path, content): &(&str, Value)| File {
+            path: (*path).to_owned(),
+            text: content.to_string(),
+            modified: None,
+        };
+        Bundle::of(Files {
+            files: files.iter().map(file).collect(),
+            problems: Vec::new(),
+        })
+    }
+
+    fn object(kind: &str, namespace: &str, name: &str) -> Value {
+        let version = if kind == "Service" {
+            "v1"
+        } else {
+            "svcdiag.dev/v1alpha1"
+        };
+        json!({ "apiVersion": version, "kind": kind, "metadata": { "name": name, "namespace": namespace },
+            "spec": { "serviceName": name } })
+    }
+
+    fn found(bundle: &Bundle, service: Option<&str>, namespace: Option<&str>) -> Result<String, String> {
+        let found = target(bundle, service, namespace);
+        found
+            .map(|(namespace, name)| format!("{namespace}/{name}"))
+            .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_service_is_that_of_the_arguments_then_of_the_manifest() {
+        let manifest = json!({ "namespace": "shop", "service": "web" });
+        let bundle = bundle(&[("manifest.yaml", manifest)]);
+        let shop = |name: &str| Ok(format!("shop/{name}"));
+        assert_eq!(found(&bundle, None, None), shop("web"));
+        assert_eq!(found(&bundle, None, Some("shop")), shop("web"));
+        assert_eq!(found(&bundle, Some("db"), None), shop("db"));
+        assert_eq!(found(&bundle, Some("db"), Some("x")), Ok("x/db".to_owned()));
+        let error = found(&bundle, None, Some("x")).unwrap_err();
+        assert!(
+            error.contains("of namespace x") && error.contains("SERVICE -n NAMESPACE"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn without_a_manifest_it_is_the_only_one_that_there_is() {
+        let web = ("a.yaml", object("Service", "shop", "web"));
+        let db = ("b.yaml", object("Service", "shop", "db"));
+        let far = ("c.yaml", object("Service", "far", "web"));
+        let asked = ("d.yaml", object("ServiceDiagnosis", "shop", "db"));
+        assert_eq!(
+            found(&bundle(&[web.clone()]), None, None),
+            Ok("shop/web".to_owned())
+        );
+        let several = bundle(&[web.clone(), db.clone(), far.clone()]);
+        assert_eq!(found(&several, None, Some("far")), Ok("far/web".to_owned()));
+        assert_eq!(found(&several, Some("db"), None), Ok("shop/db".to_owned()));
+        let error = found(&several, None, None).unwrap_err();
+        assert!(error.contains("db -n shop, web -n shop"), "{error}");
+        assert_eq!(
+            found(&bundle(&[web, db, far, asked]), None, None),
+            Ok("shop/db".to_owned())
+        );
+        assert!(found(&bundle(&[]), None, None).is_err());
+    }
+}

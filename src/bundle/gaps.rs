@@ -18,8 +18,8 @@ pub(super) fn add(bundle: &Bundle, facts: &mut Facts) {
         home: &namespace,
         found: Vec::new(),
     };
-    let is_listed = bundle.listed.has_for("services", &namespace, &service)
-        || bundle.listed.has_for("services", "", &service);
+    let is_listed =
+        bundle.has_listed("services", &namespace) || bundle.listed.has_for("services", &namespace, &service);
     if facts.service.is_none() && !is_listed {
         let what = format!("neither Service {service} nor a list of the Services of namespace {namespace}");
         missing.found.push(gap("services", what));
@@ -48,43 +48,44 @@ pub(super) fn add(bundle: &Bundle, facts: &mut Facts) {
         .unreadable
         .extend(bundle.manifest.unreadable.iter().cloned());
     // Half of its Pods may be the half that is broken: nothing is known of DNS without all.
-    if let Some(dns) = &facts.cluster_dns
-        && !bundle.listed.has("pods", dns.service.namespace())
-        && !(dns.service.namespace() == namespace && bundle.listed.has("pods", ""))
-    {
+    let dns = facts.cluster_dns.as_ref().map(|dns| dns.service.namespace());
+    if dns.is_some_and(|dns| !has(bundle, &namespace, "pods", dns)) {
         facts.cluster_dns = None;
     }
 }
 
 struct Missing<'a> {
     bundle: &'a Bundle,
-    /// Namespace of the Service, of which a list is that does not name its own.
+    /// Namespace of the Service.
     home: &'a str,
     found: Vec<Unreadable>,
 }
 
 impl Missing<'_> {
-    fn has(&self, resource: &str, namespace: &str) -> bool {
-        let listed = &self.bundle.listed;
-        listed.has(resource, namespace) || namespace == self.home && listed.has(resource, "")
-    }
-
     fn kind(&mut self, resource: &str, kinds: &str, namespace: &str) {
-        if !self.has(resource, namespace) {
+        if !has(self.bundle, self.home, resource, namespace) {
             let what = format!("no list of the {kinds} of namespace {namespace}");
             self.found.push(gap(resource, what));
         }
     }
 
     fn slices(&mut self, service: &str) {
-        let listed = &self.bundle.listed;
-        if !self.has("endpointslices", self.home) && !listed.has_for("endpointslices", self.home, service) {
+        if !self.bundle.knows_slices(self.home, service) {
             let what = format!(
                 "neither a list of the EndpointSlices of Service {service} nor its Endpoints (namespace {})",
                 self.home
             );
             self.found.push(gap("endpointslices", what));
         }
+    }
+}
+
+/// Whether a kind was listed in a namespace. A list that does not say its namespace is never one of
+/// another than the Service's.
+fn has(bundle: &Bundle, home: &str, resource: &str, namespace: &str) -> bool {
+    match namespace == home {
+        true => bundle.has_listed(resource, namespace),
+        false => bundle.listed.has(resource, namespace),
     }
 }
 

@@ -69,8 +69,25 @@ impl Bundle {
     /// When it was made: as the manifest says, else when its newest file was written, else now.
     #[must_use]
     pub fn time(&self, now: Timestamp) -> Timestamp {
-        let made = self.manifest.time.or_else(|| self.files.newest());
-        made.filter(|made| *made <= now).unwrap_or(now)
+        // A file may have been copied to a machine whose clock is ahead.
+        let written = self.files.newest().filter(|written| *written <= now);
+        self.manifest.time.or(written).unwrap_or(now)
+    }
+
+    /// Whether a kind was listed in a namespace as a whole. A list that does not say its namespace is
+    /// one of the manifest's; without that, of any that is asked about.
+    fn has_listed(&self, resource: &str, namespace: &str) -> bool {
+        self.listed.has(resource, namespace) || self.is_home(namespace) && self.listed.has(resource, "")
+    }
+
+    /// Whether all EndpointSlices of a Service are in the bundle.
+    fn knows_slices(&self, namespace: &str, service: &str) -> bool {
+        self.has_listed("endpointslices", namespace)
+            || self.listed.has_for("endpointslices", namespace, service)
+    }
+
+    fn is_home(&self, namespace: &str) -> bool {
+        self.manifest.namespace.as_deref().is_none_or(|n| n == namespace)
     }
 
     /// The diagnosis to judge: with what was asked when the bundle was made, else with what the

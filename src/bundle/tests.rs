@@ -195,6 +195,38 @@ fn a_service_is_missing_only_where_services_were_listed() {
 }
 
 #[test]
+fn an_empty_list_is_of_the_namespace_of_the_manifest() {
+    let empty = json!({ "apiVersion": "v1", "kind": "ServiceList", "items": [] });
+    let mut files = without("objects/services.yaml");
+    files.push(("objects/services.json", empty));
+    files.push((MANIFEST, json!({ "namespace": "elsewhere" })));
+    assert_nobody_is_blamed(&bundle(&files));
+    files.pop();
+    files.push((MANIFEST, json!({ "namespace": "shop" })));
+    assert_cause(&bundle(&files), "ServiceNotFound");
+}
+
+#[test]
+fn it_is_judged_as_of_when_it_was_made() {
+    let now: Timestamp = NOW.parse().unwrap();
+    let with = |time: Option<&str>, modified: Option<&str>| {
+        let text = time.map_or_else(String::new, |t| format!("time: {t}\n"));
+        let file = File {
+            path: MANIFEST.to_owned(),
+            text,
+            modified: modified.map(|m| m.parse().unwrap()),
+        };
+        let files = vec![file];
+        let problems = Vec::new();
+        Bundle::of(Files { files, problems }).time(now).to_string()
+    };
+    assert_eq!(with(Some(LONG_AGO), Some(NOW)), LONG_AGO);
+    assert_eq!(with(None, Some(LONG_AGO)), LONG_AGO);
+    assert_eq!(with(None, Some("2030-01-01T00:00:00Z")), NOW);
+    assert_eq!(with(None, None), NOW);
+}
+
+#[test]
 fn a_service_that_kubectl_did_not_find_is_missing() {
     let mut bundle = bundle(&without("objects/services.yaml"));
     bundle.listed.note_service_looked_for("shop", "web");
@@ -352,6 +384,12 @@ fn endpoints_stand_in_for_slices() {
     cut["metadata"]["annotations"] = json!({ "endpoints.kubernetes.io/over-capacity": "truncated" });
     files.push(("objects/endpoints.yaml", cut));
     assert_nobody_is_blamed(&bundle(&files));
+    // Where slices were listed and there are none, Endpoints do not make up for them.
+    let empty = json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSliceList", "items": [] });
+    let mut files = without("objects/endpointslices.yaml");
+    files.push(("objects/endpoints.yaml", endpoints(true)));
+    files.push(("objects/slices.json", empty));
+    assert_cause(&bundle(&files), "EndpointSlicesStale");
     // Where there are slices, they are what kube-proxy reads.
     let mut files = healthy();
     files.push(("objects/endpoints.yaml", endpoints(false)));

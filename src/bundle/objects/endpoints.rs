@@ -42,14 +42,16 @@ struct Address {
     target_ref: Option<TargetRef>,
 }
 
-/// Makes EndpointSlices of the Endpoints of Services that have none; returns the names of those that
+/// Makes EndpointSlices of the Endpoints of Services of which no slices are known; returns the names of those that
 /// are cut short.
 pub(super) fn convert(all: Vec<Endpoints>, bundle: &mut Bundle) -> Vec<String> {
     let mut cut = Vec::new();
     for endpoints in all {
         let namespace = endpoints.metadata.namespace.clone().unwrap_or_default();
         let service = endpoints.metadata.name.clone().unwrap_or_default();
-        if bundle.inventory.slices_of(&namespace, &service).next().is_some() {
+        let has_slices = bundle.inventory.slices_of(&namespace, &service).next().is_some();
+        // kube-proxy reads slices: where these are known to be missing, that is the fault.
+        if has_slices || bundle.knows_slices(&namespace, &service) {
             continue;
         }
         let annotations = endpoints.metadata.annotations.as_ref();
