@@ -212,7 +212,7 @@ mod tests {
         let far = ("c.yaml", object("Service", "far", "web"));
         let asked = ("d.yaml", object("ServiceDiagnosis", "shop", "db"));
         assert_eq!(
-            found(&bundle(&[web.clone()]), None, None),
+            found(&bundle(std::slice::from_ref(&web)), None, None),
             Ok("shop/web".to_owned())
         );
         let several = bundle(&[web.clone(), db.clone(), far.clone()]);
