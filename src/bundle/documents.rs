@@ -85,6 +85,8 @@ fn yaml(part: &str, first_line: usize) -> Result<Value, String> {
             .map_or(0, |l| usize::try_from(l.line()).unwrap_or(0));
         let told = error.to_string();
         let told = told.lines().next().unwrap_or_default();
+        // It counts from the beginning of the document, not of the file.
+        let told = told.split(" at line ").next().unwrap_or_default();
         format!("line {}: {told}", first_line + line.saturating_sub(1))
     })
 }

@@ -6,18 +6,21 @@
 mod answer;
 mod gather;
 mod query;
+mod request;
 mod tree;
 
 use clap::Args;
 use kube::config::KubeconfigError;
 
 pub use answer::{Answer, Output, Printing};
-pub use gather::{GatherError, Gathered};
+pub use gather::Gathered;
 pub use query::Query;
+pub use request::GatherError;
 pub use tree::{Style, render};
 
-pub(crate) use gather::{Request, ask, gather, judged, pages};
+pub(crate) use gather::{gather, judged};
 pub(crate) use query::service_name;
+pub(crate) use request::{Request, ask, pages};
 
 /// What to check and how to print it.
 #[derive(Args, Clone, Debug)]

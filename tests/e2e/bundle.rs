@@ -122,5 +122,29 @@ async fn a_bundle_gives_the_answer_of_the_cluster() {
     );
     let (_, code) = answer(&diagnose(&path, &["elsewhere", "-n", "other"]).await);
     assert_eq!(code, Some(2));
+    // What could not be read is told twice: to who collects, and to who judges.
+    if let Some(server) = rig.cluster.embedded() {
+        server.store().deny(&["networkpolicies", "nodes", "configmaps"]);
+        let live = answer(
+            &rig.svcdiag(&["check", Scene::NAME, "-n", NAMESPACE, "-o", "json"])
+                .await,
+        );
+        let path = directory.path().join("denied.tgz");
+        let arguments = [
+            "collect",
+            Scene::NAME,
+            "-n",
+            NAMESPACE,
+            "-o",
+            path.to_str().unwrap(),
+        ];
+        let output = rig.svcdiag(&arguments).await;
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            told.contains("Not read: not allowed to list networkpolicies"),
+            "{told}"
+        );
+        assert_eq!(answer(&diagnose(&path, &[]).await), live);
+    }
     rig.stop().await;
 }

@@ -1,4 +1,10 @@
-use kube::api::{Patch, PatchParams, PostParams};
+use std::fmt::Debug;
+
+use kube::{
+    api::{Patch, PatchParams, PostParams},
+    core::NamespaceResourceScope,
+};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
 
