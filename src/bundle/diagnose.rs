@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, path::PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{Bundle, FilesError, facts, files::printable};
+use super::{Bundle, FilesError, facts};
 use crate::{
-    check::{self, Answer, Printing, service_name},
+    check::{self, Answer, Printing, printable, service_name},
     objects::Object,
 };
 

@@ -18,6 +18,8 @@ use std::{
 
 use jiff::Timestamp;
 
+use crate::check::printable;
+
 /// Largest file that is kept: a list of some 5,000 Pods as kubectl writes it.
 pub const MAX_FILE: u64 = 32 << 20;
 
@@ -61,16 +63,6 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path.escape_debug(), printable(&self.what))
     }
-}
-
-/// A text that does not steer a terminal.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    let escape = |c: char| match c.is_control() && c != '\n' {
-        true => c.escape_debug().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(escape).collect()
 }
 
 /// Why there is no bundle at all.

@@ -92,8 +92,11 @@ impl Reader<'_> {
         let kind = text(&value, "/kind").to_owned();
         let is_list = kind.ends_with("List") && (value["items"].is_array() || value["items"].is_null());
         if is_list {
-            let items = value["items"].take();
-            self.list(&value, items.as_array().cloned().unwrap_or_default(), place);
+            let items = match value["items"].take() {
+                Value::Array(items) => items,
+                _ => Vec::new(),
+            };
+            self.list(&value, items, place);
         } else if !kind.is_empty() && value["apiVersion"].is_string() {
             self.object(value, place);
         } else if value["items"].is_array() {

@@ -16,7 +16,7 @@ pub use answer::{Answer, Output, Printing};
 pub use gather::Gathered;
 pub use query::Query;
 pub use request::GatherError;
-pub use tree::{Style, render};
+pub use tree::{Style, printable, render};
 
 pub(crate) use gather::{gather, judged};
 pub(crate) use query::service_name;
