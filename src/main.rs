@@ -3,9 +3,9 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
-use svcdiag::{agent, api, check, controller};
+use svcdiag::{agent, api, bundle::diagnose, check, collect, controller};
 
-/// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check`.
+/// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check` and `diagnose`.
 const EXIT_ERROR: u8 = 3;
 
 /// Why does this Kubernetes Service not work?
@@ -23,6 +23,10 @@ struct Cli {
 enum Command {
     /// Check one Service now, with your kubeconfig and nothing installed in the cluster
     Check(Box<check::Options>),
+    /// Collect what a verdict on a Service depends on into a bundle of files
+    Collect(Box<collect::Options>),
+    /// Judge a Service from a bundle of files, without any cluster
+    Diagnose(diagnose::Options),
     /// Run the controller that keeps every ServiceDiagnosis up to date
     Controller(controller::Options),
     /// Run the agent that looks at one node for the controller
@@ -60,6 +64,11 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Check(options) => Ok(ExitCode::from(runtime.block_on(check::run(*options))?.code())),
+        Command::Collect(options) => {
+            runtime.block_on(collect::run(*options))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Diagnose(options) => Ok(ExitCode::from(diagnose::run(&options)?.code())),
         Command::Controller(options) => runtime.block_on(async {
             let shutdown = start()?;
             let config = kube::Config::infer()

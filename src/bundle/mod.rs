@@ -1,3 +1,132 @@
-//! Evidence that was collected by hand.
+//! A Service's evidence in files: the same [`Facts`] as of a live cluster, read from a bundle.
+//!
+//! `files` reads a directory or an archive, `objects` takes the API objects out of the files, `gaps`
+//! says what the bundle does not hold (which is something else than that there is none), and
+//! `diagnose` judges and prints. `svcdiag collect` writes such bundles; they can be made by hand, too.
 
+pub mod diagnose;
+mod documents;
+pub mod files;
+mod gaps;
+mod listed;
+mod manifest;
+mod objects;
 pub mod text;
+
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::{
+    api::{ServiceDiagnosis, ServiceDiagnosisSpec},
+    diagnosis::Facts,
+    inventory::Inventory,
+    objects::Object,
+};
+
+pub use files::{Files, FilesError, Problem};
+pub use listed::{Listed, Listing};
+pub use manifest::{MANIFEST, Manifest};
+
+/// What is in a bundle.
+#[derive(Debug, Default)]
+pub struct Bundle {
+    /// Its files; text evidence is in `nodes/NODE/...` and `pods/NAMESPACE/NAME/...`.
+    pub files: Files,
+    /// What whoever made it says of it.
+    pub manifest: Manifest,
+    /// Its API objects.
+    pub inventory: Inventory,
+    /// Its diagnoses.
+    pub diagnoses: Vec<ServiceDiagnosis>,
+    /// What was listed as a whole, so that what is not in the bundle does not exist.
+    pub listed: Listed,
+    /// What was left out or not understood.
+    pub problems: Vec<Problem>,
+}
+
+impl Bundle {
+    /// Reads a bundle.
+    ///
+    /// # Errors
+    /// When there is none at the path. What is wrong in a bundle is in its problems.
+    pub fn read(path: &Path) -> Result<Self, FilesError> {
+        Files::read(path).map(Self::of)
+    }
+
+    /// Takes a bundle out of its files.
+    #[must_use]
+    pub fn of(files: Files) -> Self {
+        let mut bundle = Self {
+            problems: files.problems.clone(),
+            files,
+            ..Self::default()
+        };
+        manifest::take(&mut bundle);
+        objects::take(&mut bundle);
+        bundle
+    }
+
+    /// When it was made: as the manifest says, else when its newest file was written, else now.
+    #[must_use]
+    pub fn time(&self, now: Timestamp) -> Timestamp {
+        // A file may have been copied to a machine whose clock is ahead.
+        let written = self.files.newest().filter(|written| *written <= now);
+        self.manifest.time.or(written).unwrap_or(now)
+    }
+
+    /// Whether a kind was listed in a namespace as a whole. A list that does not say its namespace is
+    /// one of the manifest's; without that, of any that is asked about.
+    fn has_listed(&self, resource: &str, namespace: &str) -> bool {
+        self.listed.has(resource, namespace) || self.is_home(namespace) && self.listed.has(resource, "")
+    }
+
+    /// Whether all EndpointSlices of a Service are in the bundle.
+    fn knows_slices(&self, namespace: &str, service: &str) -> bool {
+        self.has_listed("endpointslices", namespace)
+            || self.listed.has_for("endpointslices", namespace, service)
+    }
+
+    fn is_home(&self, namespace: &str) -> bool {
+        self.manifest.namespace.as_deref().is_none_or(|n| n == namespace)
+    }
+
+    /// The diagnosis to judge: with what was asked when the bundle was made, else with what the
+    /// ServiceDiagnosis in it asks, and with the probes of that.
+    #[must_use]
+    pub fn diagnosis(&self, namespace: &str, service: &str) -> ServiceDiagnosis {
+        let asks = |d: &&ServiceDiagnosis| {
+            d.namespace() == namespace && d.spec.service_name == service && !d.spec.suspend
+        };
+        let key = |d: &ServiceDiagnosis| (namespace.to_owned(), d.name().to_owned());
+        let is_asked = |d: &&ServiceDiagnosis| {
+            let uid = d.metadata.uid.as_ref();
+            self.inventory
+                .probes_of(&key(d))
+                .any(|p| Some(&p.spec.diagnosis.uid) == uid)
+        };
+        let found = self.diagnoses.iter().filter(asks);
+        let found = found
+            .clone()
+            .find(is_asked)
+            .or_else(|| found.clone().next())
+            .cloned();
+        let spec = self.manifest.spec_for(namespace, service);
+        let spec = spec.or_else(|| found.as_ref().map(|d| d.spec.clone()));
+        let spec = spec.unwrap_or_else(|| ServiceDiagnosisSpec::for_service(service));
+        crate::check::judged(found, namespace, spec)
+    }
+}
+
+/// What the bundle knows of a Service.
+///
+/// What text evidence of nodes and client Pods tells is to be added to [`Facts::nodes`] here.
+#[must_use]
+pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> Facts {
+    let mut facts = bundle.inventory.facts(diagnosis, now, true);
+    gaps::add(bundle, &mut facts);
+    facts
+}
+
+#[cfg(test)]
+mod tests;

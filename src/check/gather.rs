@@ -4,14 +4,13 @@
 //! becomes a gap in the Facts, and the stage that needs it says so. Where a ServiceDiagnosis has agents
 //! look at the same Service already, what they saw is used, if the user may read it.
 
-use std::{fmt::Debug, time::Duration};
-
 use jiff::Timestamp;
-use kube::{Api, Client, Resource, api::ListParams, core::NamespaceResourceScope};
-use serde::de::DeserializeOwned;
+use kube::{Api, Client, Resource, api::ListParams};
 
+use super::request::{GatherError, Listable, Request, ask, list, optional};
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
+    bundle::Listed,
     diagnosis::{Facts, Unreadable},
     inventory::{CLUSTER_DNS, Inventory, Tracked},
     objects::{
@@ -20,61 +19,64 @@ use crate::{
     },
 };
 
-/// Longest wait for one answer of the API server.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// What was read about one Service.
+#[derive(Debug)]
+pub struct Gathered {
+    /// The objects.
+    pub inventory: Inventory,
+    /// The diagnosis whose agents were asked about the Service, as it is in the cluster.
+    pub diagnosis: Option<ServiceDiagnosis>,
+    /// What is to be judged.
+    pub judged: ServiceDiagnosis,
+    /// What was listed as a whole.
+    pub listed: Listed,
+    /// What the user may not read, but the engine can do without.
+    pub gaps: Vec<Unreadable>,
+}
 
-/// Objects of one page of a list, the size that kubectl asks for.
-const PAGE: u32 = 500;
+impl Gathered {
+    /// Everything that the verdict depends on.
+    #[must_use]
+    pub fn facts(&self, now: Timestamp) -> Facts {
+        let mut facts = self.inventory.facts(&self.judged, now, true);
+        facts.unreadable.extend(self.gaps.iter().cloned());
+        facts
+    }
+}
 
-/// Why the Facts could not be gathered.
-#[derive(Debug, thiserror::Error)]
-pub enum GatherError {
-    /// A right is missing.
-    #[error("not allowed to {what}; ask for that right, or try: kubectl auth can-i {command}")]
-    Forbidden {
-        /// Verb, resource and place, in words.
-        what: String,
-        /// The same as arguments of `kubectl auth can-i`.
-        command: String,
-    },
-    /// The API server did not answer.
-    #[error("could not {what}: no answer within {} seconds", TIMEOUT.as_secs())]
-    Timeout {
-        /// Verb, resource and place, in words.
-        what: String,
-    },
-    /// Anything else.
-    #[error("could not {what}: {source}")]
-    Api {
-        /// Verb, resource and place, in words.
-        what: String,
-        /// What the client says.
-        #[source]
-        source: Box<kube::Error>,
-    },
+/// The diagnosis to judge: one that asks these things now, with the probes of the one that is there.
+pub(crate) fn judged(
+    found: Option<ServiceDiagnosis>,
+    namespace: &str,
+    spec: ServiceDiagnosisSpec,
+) -> ServiceDiagnosis {
+    let mut judged = found.unwrap_or_else(|| ServiceDiagnosis::new(&spec.service_name, spec.clone()));
+    judged.metadata.namespace = Some(namespace.to_owned());
+    judged.spec = spec;
+    judged.status = None;
+    judged
 }
 
 /// Reads everything about one Service.
 ///
 /// # Errors
 /// When the Service, its EndpointSlices or its namespace's Pods cannot be read.
-pub(super) async fn gather(
+pub(crate) async fn gather(
     client: &Client,
     namespace: &str,
     spec: ServiceDiagnosisSpec,
     agent_namespace: &str,
-    now: Timestamp,
-) -> Result<Facts, GatherError> {
+) -> Result<Gathered, GatherError> {
     let mut reader = Reader {
         client,
         inventory: Inventory::default(),
+        listed: Listed::default(),
         gaps: Vec::new(),
     };
     let service = spec.service_name.clone();
-    let of_service = format!("{}={service}", EndpointSlice::SERVICE_LABEL);
-    reader.need::<Service>(namespace, None).await?;
-    reader.need::<EndpointSlice>(namespace, Some(&of_service)).await?;
-    reader.need::<Pod>(namespace, None).await?;
+    reader.need::<Service>(namespace).await?;
+    reader.slices(namespace, &service).await?;
+    reader.need::<Pod>(namespace).await?;
     reader.want::<Deployment>(namespace).await?;
     reader.want::<ReplicaSet>(namespace).await?;
     reader.want::<StatefulSet>(namespace).await?;
@@ -89,44 +91,53 @@ pub(super) async fn gather(
     {
         let granted = reader.want_namespace(other).await?;
         if granted.is_some_and(|n| grants_clients_to(&n, namespace)) {
-            reader.need::<Pod>(other, None).await?;
+            reader.need::<Pod>(other).await?;
             reader.want::<NetworkPolicy>(other).await?;
         }
     }
     reader.cluster_dns().await?;
-    let mut judged = reader.agents(namespace, &service, agent_namespace).await?;
-    judged.spec = spec;
-    judged.status = None;
-    let mut facts = reader.inventory.facts(&judged, now, true);
-    facts.unreadable.extend(reader.gaps);
-    Ok(facts)
+    let diagnosis = reader.agents(namespace, &service, agent_namespace).await?;
+    Ok(Gathered {
+        judged: judged(diagnosis.clone(), namespace, spec),
+        diagnosis,
+        inventory: reader.inventory,
+        listed: reader.listed,
+        gaps: reader.gaps,
+    })
 }
 
 /// Fills an Inventory with what one diagnosis needs of it.
 struct Reader<'a> {
     client: &'a Client,
     inventory: Inventory,
-    /// What the user may not read, but the engine can do without.
+    listed: Listed,
     gaps: Vec<Unreadable>,
 }
 
 impl Reader<'_> {
     /// Reads the objects of a kind in a namespace.
-    async fn need<K: Listed + Tracked>(
-        &mut self,
-        namespace: &str,
-        labels: Option<&str>,
-    ) -> Result<(), GatherError> {
-        for object in list::<K>(self.client, namespace, labels).await? {
+    async fn need<K: Listable + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
+        for object in list::<K>(self.client, namespace, None).await? {
             self.inventory.apply(object);
         }
+        self.listed.note(&K::plural(&()), namespace);
         Ok(())
     }
 
     /// The same, but a missing right only leaves a gap.
-    async fn want<K: Listed + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
-        let read = self.need::<K>(namespace, None).await;
+    async fn want<K: Listable + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
+        let read = self.need::<K>(namespace).await;
         self.or_gap::<K, ()>(read).map(drop)
+    }
+
+    /// Reads the EndpointSlices of a Service.
+    async fn slices(&mut self, namespace: &str, service: &str) -> Result<(), GatherError> {
+        let of_service = format!("{}={service}", EndpointSlice::SERVICE_LABEL);
+        for slice in list::<EndpointSlice>(self.client, namespace, Some(&of_service)).await? {
+            self.inventory.apply(slice);
+        }
+        self.listed.note_slices_of(namespace, service);
+        Ok(())
     }
 
     fn or_gap<K: Resource<DynamicType = ()>, T>(
@@ -186,20 +197,18 @@ impl Reader<'_> {
     }
 
     /// What the agents saw of the Service: NodeProbes of a ServiceDiagnosis that asks about it, and the
-    /// Leases that tell which agents are alive. Returns that diagnosis, else one that nobody was asked for.
+    /// Leases that tell which agents are alive. Returns that diagnosis.
     async fn agents(
         &mut self,
         namespace: &str,
         service: &str,
         agent_namespace: &str,
-    ) -> Result<ServiceDiagnosis, GatherError> {
-        let mut none = ServiceDiagnosis::new(service, ServiceDiagnosisSpec::for_service(service));
-        none.metadata.namespace = Some(namespace.to_owned());
+    ) -> Result<Option<ServiceDiagnosis>, GatherError> {
         let diagnoses: Vec<ServiceDiagnosis> = optional(list(self.client, namespace, None).await)?;
         let asks = |d: &ServiceDiagnosis| d.spec.service_name == service && !d.spec.suspend;
         let diagnoses: Vec<ServiceDiagnosis> = diagnoses.into_iter().filter(asks).collect();
         if diagnoses.is_empty() {
-            return Ok(none);
+            return Ok(None);
         }
         let probes: Vec<NodeProbe> = optional(list(self.client, namespace, None).await)?;
         let is_asked = |d: &ServiceDiagnosis| {
@@ -208,7 +217,7 @@ impl Reader<'_> {
                 .any(|p| Some(&p.spec.diagnosis.uid) == d.metadata.uid.as_ref())
         };
         let Some(diagnosis) = diagnoses.into_iter().find(is_asked) else {
-            return Ok(none);
+            return Ok(None);
         };
         let of_agents = format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1);
         let leases: Vec<Lease> = optional(list(self.client, agent_namespace, Some(&of_agents)).await)?;
@@ -224,115 +233,19 @@ impl Reader<'_> {
             self.inventory.observe_at(renewed.0);
             self.inventory.apply(lease);
         }
-        for probe in probes {
+        let uid = diagnosis.metadata.uid.as_ref();
+        for probe in probes.into_iter().filter(|p| Some(&p.spec.diagnosis.uid) == uid) {
             self.inventory.apply(probe);
         }
-        Ok(diagnosis)
+        Ok(Some(diagnosis))
     }
 
     async fn or_nothing(&mut self, namespace: &str) -> Result<Option<()>, GatherError> {
-        match self.need::<Pod>(namespace, None).await {
+        match self.need::<Pod>(namespace).await {
             Ok(()) => Ok(Some(())),
             Err(GatherError::Forbidden { .. }) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-}
-
-/// A kind that is listed by namespace.
-trait Listed:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
-{
-}
-
-impl<K> Listed for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
-{
-}
-
-/// What was listed; nothing, if the user may not or the cluster does not know the kind.
-fn optional<T>(listed: Result<Vec<T>, GatherError>) -> Result<Vec<T>, GatherError> {
-    match listed {
-        Err(GatherError::Forbidden { .. }) => Ok(Vec::new()),
-        Err(GatherError::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_not_found()) => {
-            Ok(Vec::new())
-        }
-        other => other,
-    }
-}
-
-/// All objects of a kind in a namespace, page by page.
-async fn list<K: Listed>(
-    client: &Client,
-    namespace: &str,
-    labels: Option<&str>,
-) -> Result<Vec<K>, GatherError> {
-    let api = Api::<K>::namespaced(client.clone(), namespace);
-    let mut params = ListParams {
-        label_selector: labels.map(str::to_owned),
-        ..ListParams::default().limit(PAGE)
-    };
-    let mut objects = Vec::new();
-    loop {
-        let page = ask(api.list(&params), || Request::list::<K>(Some(namespace))).await?;
-        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-        objects.extend(page.items.into_iter().map(|mut object| {
-            trim_metadata(object.meta_mut());
-            object
-        }));
-        if params.continue_token.is_none() {
-            return Ok(objects);
-        }
-    }
-}
-
-/// What is asked for, for messages: in words, and as arguments of `kubectl auth can-i`.
-struct Request {
-    what: String,
-    command: String,
-}
-
-impl Request {
-    fn list<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Self {
-        let place = namespace.map_or_else(|| "in all namespaces".to_owned(), |n| format!("in namespace {n}"));
-        let flag = namespace.map_or_else(|| "-A".to_owned(), |n| format!("-n {n}"));
-        Self {
-            what: format!("list {} {place}", K::plural(&())),
-            command: format!("list {} {flag}", resource::<K>()),
-        }
-    }
-
-    fn get<K: Resource<DynamicType = ()>>(name: &str) -> Self {
-        Self {
-            what: format!("get {} {name}", K::kind(&())),
-            command: format!("get {}/{name}", resource::<K>()),
-        }
-    }
-}
-
-fn resource<K: Resource<DynamicType = ()>>() -> String {
-    match K::group(&()).as_ref() {
-        "" => K::plural(&()).into_owned(),
-        group => format!("{}.{group}", K::plural(&())),
-    }
-}
-
-/// Awaits an answer of the API server for a bounded time.
-async fn ask<T>(
-    answer: impl Future<Output = kube::Result<T>>,
-    request: impl Fn() -> Request,
-) -> Result<T, GatherError> {
-    match tokio::time::timeout(TIMEOUT, answer).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
-            let Request { what, command } = request();
-            Err(GatherError::Forbidden { what, command })
-        }
-        Ok(Err(error)) => Err(GatherError::Api {
-            what: request().what,
-            source: Box::new(error),
-        }),
-        Err(_) => Err(GatherError::Timeout { what: request().what }),
     }
 }
 

@@ -54,6 +54,16 @@ fn mark(finding: &Finding) -> &'static Mark {
     }
 }
 
+/// A text that does not steer a terminal: much of what is told was written by others.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let escape = |c: char| match c.is_control() && c != '\n' {
+        true => c.escape_debug().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(escape).collect()
+}
+
 /// The whole answer. `wide` adds the reasons of all stages and the single observations.
 #[must_use]
 pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) -> String {
@@ -95,7 +105,7 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
         let text = if terse {
             finding.reason.to_string()
         } else {
-            format!("{reason}{}", finding.message)
+            format!("{reason}{}", printable(&finding.message))
         };
         let _ = writeln!(out, "{branch} {sign} {condition:<20} {text}");
         if wide {
@@ -110,12 +120,12 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
                 let place = [o.node.as_deref(), o.pod.as_deref(), o.target.as_deref()]
                     .into_iter()
                     .flatten();
-                let place = place.collect::<Vec<_>>().join(" ");
+                let place = printable(&place.collect::<Vec<_>>().join(" "));
                 let _ = writeln!(
                     out,
                     "{stem}     {place}: {} {}",
-                    o.result,
-                    o.detail.as_deref().unwrap_or_default()
+                    printable(&o.result),
+                    printable(o.detail.as_deref().unwrap_or_default())
                 );
             }
         }
@@ -129,15 +139,20 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
             cause.reason,
             cause.impact
         );
-        let _ = writeln!(out, "{}    {}", paint("Evidence", "1"), cause.message);
-        let _ = writeln!(out, "{}      {}", paint("Remedy", "1"), cause.remediation);
+        let _ = writeln!(out, "{}    {}", paint("Evidence", "1"), printable(&cause.message));
+        let _ = writeln!(
+            out,
+            "{}      {}",
+            paint("Remedy", "1"),
+            printable(&cause.remediation)
+        );
         if let Some(link) = &cause.link {
             let _ = writeln!(out, "{}   {link}", paint("Read more", "1"));
         }
     } else if diagnosis.ready.status == ConditionStatus::Unknown {
         let sentence = match diagnosis.api_is_faultless() {
             true => format!("{NOTHING_BUT_THE_API}."),
-            false => diagnosis.ready.message.clone(),
+            false => printable(&diagnosis.ready.message),
         };
         let _ = writeln!(out, "\n{sentence}");
     }
@@ -181,6 +196,19 @@ mod tests {
                 unicode: false
             }
         ));
+    }
+
+    #[test]
+    fn what_others_wrote_does_not_steer_the_terminal() {
+        let (mut facts, _) = missing();
+        facts.name_other_namespaces = true;
+        facts.namesakes = vec!["x\u{1b}[2J".to_owned()];
+        let plain = Style {
+            colour: false,
+            unicode: false,
+        };
+        let text = render(&facts, &diagnose(&facts), true, plain);
+        assert!(!text.contains('\u{1b}') && text.contains("[2J"), "{text}");
     }
 
     #[test]

@@ -64,6 +64,11 @@ impl Inventory {
         self.nodes.of("").filter_map(report).collect()
     }
 
+    /// Names of the nodes whose agents have Leases.
+    pub(crate) fn agent_nodes(&self) -> impl Iterator<Item = &str> {
+        self.agents.keys().map(String::as_str)
+    }
+
     /// The NodeProbes that say they are of a diagnosis.
     pub(crate) fn probes_of(&self, diagnosis: &DiagnosisKey) -> impl Iterator<Item = &Arc<NodeProbe>> {
         let names = self.probes_of.get(diagnosis);

@@ -106,7 +106,7 @@ impl Inventory {
     }
 
     /// Slices of a Service.
-    pub(super) fn slices_of(
+    pub(crate) fn slices_of(
         &self,
         namespace: &str,
         service: &str,

@@ -6,6 +6,7 @@
 
 mod agents;
 mod concerns;
+mod contents;
 mod facts;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use jiff::Timestamp;
 
+pub(crate) use contents::written;
 pub use facts::CLUSTER_DNS;
 
 use crate::{
@@ -281,6 +283,16 @@ impl Inventory {
     /// Services, each with the diagnosis of its name, for Namespaces that ask for one for each.
     pub(crate) fn services_of(&self, namespace: &str) -> impl Iterator<Item = &Arc<Service>> {
         self.services.of(namespace)
+    }
+
+    /// Namespaces and names of all Services.
+    pub(crate) fn service_names(&self) -> impl Iterator<Item = (String, String)> {
+        let of = |(namespace, of): (&String, &BTreeMap<String, _>)| {
+            of.keys()
+                .map(|name| (namespace.clone(), name.clone()))
+                .collect::<Vec<_>>()
+        };
+        self.services.0.iter().flat_map(of)
     }
 
     /// Namespaces.

@@ -9,6 +9,7 @@
 )]
 
 mod agents;
+mod bundle;
 mod check;
 mod controller;
 mod disturbances;

@@ -9,13 +9,13 @@ use svcdiag::{
         Answer, CLibrary, ConditionType as C, DialPath, GapKind, LookupResult, PortState, Reason as R,
         RuleGap, StaleConnection,
     },
-    diagnosis::{Diagnosis, Facts},
+    diagnosis::{Diagnosis, Facts, Unreadable},
     objects::Object,
 };
 
 use crate::{
     agents::*,
-    data_path::{client_elsewhere, default_deny, no_record, node_port, old_address},
+    data_path::{client_elsewhere, default_deny, dns_is_silent, no_record, node_port, old_address},
     report::{assert_nothing_false, report, stage},
     walkthrough::*,
 };
@@ -300,6 +300,37 @@ fn n29_dns_pods_that_are_all_silent_to_one_client_may_be_out_of_its_reach() {
             }
         });
     });
+}
+
+#[test]
+fn n28_silence_may_be_what_policies_want_that_could_not_be_read() {
+    let d = twin(|f| {
+        dns_is_silent(f);
+        f.unreadable.push(Unreadable {
+            resource: "networkpolicies".into(),
+            why: "the bundle has no list of them".into(),
+        });
+    });
+    assert_eq!(stage(&d, C::DNSResolves).reason, R::ProbeFailed);
+}
+
+#[test]
+fn n32_policies_that_could_not_be_read_may_keep_a_pod_from_itself() {
+    let timed_out = |f: &mut Facts| {
+        on(f, "n2", |n| {
+            n.hairpins[0].answer = Some(Answer::TimedOut);
+            n.hairpins[0].masqueraded = Some(true);
+            n.hairpins[0].hairpin_mode = Some(true);
+        });
+    };
+    let d = twin(|f| {
+        timed_out(f);
+        f.unreadable.push(Unreadable {
+            resource: "networkpolicies".into(),
+            why: "the bundle has no list of them".into(),
+        });
+    });
+    assert_eq!(stage(&d, C::HairpinOK).reason, R::ProbeFailed);
 }
 
 #[test]

@@ -1,4 +1,10 @@
-use kube::api::{Patch, PatchParams, PostParams};
+use std::fmt::Debug;
+
+use kube::{
+    api::{Patch, PatchParams, PostParams},
+    core::NamespaceResourceScope,
+};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
 
@@ -66,9 +72,8 @@ async fn cluster(now: Timestamp) -> Cluster {
 
 async fn look(cluster: &Cluster, now: Timestamp) -> Facts {
     let spec = ServiceDiagnosisSpec::for_service("cart");
-    gather(&cluster.client(), "shop", spec, AGENTS, now)
-        .await
-        .unwrap()
+    let gathered = gather(&cluster.client(), "shop", spec, AGENTS).await.unwrap();
+    gathered.facts(now)
 }
 
 #[tokio::test(flavor = "multi_thread")]

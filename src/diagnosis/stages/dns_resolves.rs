@@ -61,6 +61,18 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .collect();
     for reason in ORDER {
         let of: Vec<&Client> = clients.iter().filter(|c| c.fault == Some(reason)).collect();
+        // Silence may be what a policy wants.
+        if reason == Reason::ClusterDNSUnreachable
+            && !of.is_empty()
+            && let Some(why) = facts.why_unreadable("networkpolicies")
+        {
+            return Finding::unknown(
+                Reason::ProbeFailed,
+                format!(
+                    "Cluster DNS does not answer, but whether a NetworkPolicy keeps the clients away from it could not be read: {why}."
+                ),
+            );
+        }
         if !of.is_empty() {
             let (message, remediation) = names::told(facts, &vantage, reason, &of);
             let all_fail = clients.iter().all(|c| c.fault.is_some());

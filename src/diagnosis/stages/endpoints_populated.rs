@@ -177,6 +177,19 @@ fn no_pods(facts: &Facts, service: &Service) -> Finding {
             format!("Scale up: `kubectl -n {ns} scale {workload} --replicas=1`."),
         );
     }
+    if let Some(why) = unseen_workloads(facts) {
+        // Nobody is told to change a selector that may be the right one for a workload without Pods.
+        return Finding::nothing_works(
+            Reason::SelectorMatchesNoPods,
+            format!(
+                "The selector {selector} matches none of the {} of namespace {ns}; whether it would match those of a workload that has none now is not known: {why}.",
+                words::count(facts.pods.len(), "Pod")
+            ),
+            format!(
+                "See whether a workload is scaled to 0, and compare the selector with the labels of the Pods: `kubectl -n {ns} get deployments,statefulsets,replicasets,pods --show-labels`."
+            ),
+        );
+    }
     let Some(near) = near_miss::find(facts, &service.spec.selector) else {
         return Finding::nothing_works(
             Reason::SelectorMatchesNoPods,
@@ -198,6 +211,12 @@ fn no_pods(facts: &Facts, service: &Service) -> Finding {
             words::quoted(&near.patch)
         ),
     )
+}
+
+/// Why not all workloads could be read, if so.
+fn unseen_workloads(facts: &Facts) -> Option<&str> {
+    let mut kinds = ["deployments", "statefulsets", "replicasets"].into_iter();
+    kinds.find_map(|resource| facts.why_unreadable(resource))
 }
 
 type WorkloadRow<'a> = (String, &'a WorkloadSpec, Option<Timestamp>);

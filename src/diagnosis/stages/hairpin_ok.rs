@@ -58,12 +58,15 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .iter()
         .filter_map(|look| Some((fault(look.1)?, *look)))
         .collect();
-    // What no setting explains may be a policy's doing: the packets come from the node's address.
+    // What no setting explains may be a policy's doing, be it one that nobody could read: the packets
+    // come from the node's address.
+    let unread = facts.why_unreadable("networkpolicies");
     let (faults, by_policy): (Vec<_>, Vec<_>) = faults.into_iter().partition(|(reason, (_, hairpin))| {
         matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing)
-            || !paths
-                .pod(&hairpin.pod)
-                .is_some_and(|pod| super::is_isolated(facts, pod))
+            || unread.is_none()
+                && !paths
+                    .pod(&hairpin.pod)
+                    .is_some_and(|pod| super::is_isolated(facts, pod))
     });
     for reason in ORDER {
         let of: Vec<Look> = faults
@@ -89,6 +92,14 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     if let Some(finding) = vantage.incomplete(WHAT) {
         return finding;
+    }
+    if let Some(why) = unread.filter(|_| !by_policy.is_empty()) {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "Pods did not reach themselves, but whether a NetworkPolicy keeps their nodes away could not be read: {why}."
+            ),
+        );
     }
     if !by_policy.is_empty() {
         return Finding::not_applicable(

@@ -114,7 +114,7 @@ pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
         {
             Finding::blocked(by.0)
         } else {
-            on_full_evidence(facts, (stage.judge)(facts))
+            on_full_evidence(facts, stage.condition, (stage.judge)(facts))
         };
         answers.push((stage.condition, finding));
     }
@@ -131,17 +131,30 @@ fn is_needed(facts: &Facts, stage: &Stage, other: C) -> bool {
 }
 
 /// Nobody is blamed on evidence with gaps: where Pods, slices or the Service could not be read,
-/// what looks like a fault may be what is missing.
-fn on_full_evidence(facts: &Facts, finding: Finding) -> Finding {
-    let gap = ["services", "endpointslices", "pods"]
+/// what looks like a fault may be what is missing. Nor is anything all right with Pods that nobody saw.
+fn on_full_evidence(facts: &Facts, condition: C, finding: Finding) -> Finding {
+    let depends_on: &[&str] = match condition {
+        // Whether there is a Service does not depend on the Pods.
+        C::ServiceExists => &["services"],
+        _ => &["services", "endpointslices", "pods"],
+    };
+    let gap = depends_on
         .iter()
         .find_map(|resource| facts.why_unreadable(resource));
-    match gap {
-        Some(why) if matches!(finding.verdict, Verdict::False { .. }) => Finding::unknown(
+    let is_of_pods = matches!(
+        condition,
+        C::DefinitionValid | C::PodsHealthy | C::NetworkPolicyAllows
+    ) && facts.service.as_deref().is_some_and(Service::has_selector);
+    let unseen = facts
+        .why_unreadable("pods")
+        .filter(|_| is_of_pods && facts.pods.is_empty());
+    let is_false = matches!(finding.verdict, Verdict::False { .. });
+    match gap.filter(|_| is_false).or(unseen) {
+        Some(why) => Finding::unknown(
             Reason::ProbeFailed,
             format!("Not judged, because not everything could be read: {why}."),
         ),
-        _ => finding,
+        None => finding,
     }
 }
 

@@ -1,0 +1,229 @@
+//! `svcdiag diagnose`: the verdict on a Service from a bundle, as `svcdiag check` gives it live.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::{Bundle, FilesError, facts};
+use crate::{
+    check::{self, Answer, Printing, printable, service_name},
+    objects::Object,
+};
+
+/// Most problems of a bundle that are printed.
+const MAX_TOLD: usize = 20;
+
+/// Which bundle to judge and how to print.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+Nothing but the files is read. What the bundle does not hold is not taken for missing in the cluster: \
+the stages that need it are Unknown and say so.
+
+Examples:
+  # What svcdiag collect wrote
+  svcdiag diagnose --bundle hostnames.tar.gz
+
+  # What somebody made with kubectl, with several Services in it
+  svcdiag diagnose --bundle ./from-customer hostnames -n shop -o wide
+
+Exit codes:
+  0  the Service works (with --api-only: no fault in the API objects)
+  1  it is broken; the root cause is printed
+  2  not known, for example because the bundle does not hold enough
+  3  usage error, or no bundle there")]
+pub struct Options {
+    /// Directory or archive (.tar.gz, .tgz, .tar) with the bundle
+    #[arg(long, value_name = "PATH")]
+    bundle: PathBuf,
+
+    /// Name of the Service; the form service/NAME or svc/NAME is accepted, too [default: that of the
+    /// bundle's manifest, else the only one that there is]
+    #[arg(value_name = "SERVICE", value_parser = service_name)]
+    service: Option<String>,
+
+    /// Namespace of the Service [default: that of the bundle's manifest, else the only one that there is]
+    #[arg(short, long)]
+    namespace: Option<String>,
+
+    #[command(flatten)]
+    printing: Printing,
+}
+
+/// Why a bundle gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no bundle.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// Nothing tells which Service is meant.
+    #[error(
+        "the bundle names no Service: it has no {MANIFEST} that names one, and no Service or ServiceDiagnosis{place}; name the Service: svcdiag diagnose --bundle PATH SERVICE -n NAMESPACE",
+        MANIFEST = super::MANIFEST
+    )]
+    NoService {
+        /// The namespace that was looked at, in words.
+        place: String,
+    },
+    /// More than one could be meant.
+    #[error("the bundle has several Services; name one of them: {}", .0.join(", "))]
+    SeveralServices(Vec<String>),
+    /// The answer could not be printed.
+    #[error(transparent)]
+    Print(#[from] check::Error),
+}
+
+/// Reads a bundle, judges and prints.
+///
+/// # Errors
+/// When there is no bundle, nothing tells which Service is meant, or the output cannot be written.
+pub fn run(options: &Options) -> Result<Answer, Error> {
+    let bundle = Bundle::read(&options.bundle)?;
+    tell(&bundle);
+    let (namespace, service) = target(&bundle, options.service.as_deref(), options.namespace.as_deref())?;
+    let now = bundle.time(Timestamp::now());
+    if bundle.manifest.time.is_none() {
+        eprintln!(
+            "note: {} does not say when the bundle was made; judged as of {now}",
+            super::MANIFEST
+        );
+    }
+    let diagnosis = bundle.diagnosis(&namespace, &service);
+    Ok(options.printing.answer(&facts(&bundle, &diagnosis, now))?)
+}
+
+/// What was left out and why, for those who can mend the bundle.
+fn tell(bundle: &Bundle) {
+    for problem in bundle.problems.iter().take(MAX_TOLD) {
+        eprintln!("warning: {problem}");
+    }
+    let more = bundle.problems.len().saturating_sub(MAX_TOLD);
+    if more > 0 {
+        eprintln!("warning: and {more} more of that kind");
+    }
+}
+
+/// Namespace and name of the Service that is meant: as named, else as in the manifest, else the only
+/// one that somebody asks about, else the only one that there is.
+fn target(
+    bundle: &Bundle,
+    service: Option<&str>,
+    namespace: Option<&str>,
+) -> Result<(String, String), Error> {
+    let manifest = &bundle.manifest;
+    let of_spec = manifest.spec.as_ref().map(|s| s.service_name.as_str());
+    let of_manifest = manifest.service.as_deref().or(of_spec);
+    let home = manifest.namespace.as_deref();
+    match (service, namespace) {
+        (Some(service), Some(namespace)) => return Ok((namespace.to_owned(), service.to_owned())),
+        (Some(service), None) => {
+            if let Some(home) = home {
+                return Ok((home.to_owned(), service.to_owned()));
+            }
+        }
+        // The manifest's Service is in the manifest's namespace and no other.
+        (None, namespace) => {
+            if let (Some(home), Some(service)) = (home, of_manifest)
+                && namespace.is_none_or(|n| n == home)
+            {
+                return Ok((home.to_owned(), service.to_owned()));
+            }
+        }
+    }
+    let fits = |(ns, name): &(String, String)| {
+        namespace.is_none_or(|n| n == ns) && service.is_none_or(|s| s == name)
+    };
+    let asked = bundle.diagnoses.iter();
+    let asked = asked.map(|d| (d.namespace().to_owned(), d.spec.service_name.clone()));
+    let asked: BTreeSet<(String, String)> = asked.filter(fits).collect();
+    let there: BTreeSet<(String, String)> = bundle.inventory.service_names().filter(fits).collect();
+    for found in [&asked, &there] {
+        if let Some(only) = found.first().filter(|_| found.len() == 1) {
+            return Ok(only.clone());
+        }
+    }
+    let several: BTreeSet<&(String, String)> = asked.iter().chain(&there).collect();
+    if several.is_empty() {
+        let place = namespace.map_or_else(String::new, |n| format!(" of namespace {n}"));
+        return Err(Error::NoService { place });
+    }
+    let names = several
+        .iter()
+        .map(|(ns, name)| printable(&format!("{name} -n {ns}")));
+    Err(Error::SeveralServices(names.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::bundle::{Files, files::File};
+
+    fn bundle(files: &[(&str, Value)]) -> Bundle {
+        let file = |(path, content): &(&str, Value)| File {
+            path: (*path).to_owned(),
+            text: content.to_string(),
+            modified: None,
+        };
+        Bundle::of(Files {
+            files: files.iter().map(file).collect(),
+            problems: Vec::new(),
+        })
+    }
+
+    fn object(kind: &str, namespace: &str, name: &str) -> Value {
+        let version = if kind == "Service" {
+            "v1"
+        } else {
+            "svcdiag.dev/v1alpha1"
+        };
+        json!({ "apiVersion": version, "kind": kind, "metadata": { "name": name, "namespace": namespace },
+            "spec": { "serviceName": name } })
+    }
+
+    fn found(bundle: &Bundle, service: Option<&str>, namespace: Option<&str>) -> Result<String, String> {
+        let found = target(bundle, service, namespace);
+        found
+            .map(|(namespace, name)| format!("{namespace}/{name}"))
+            .map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_service_is_that_of_the_arguments_then_of_the_manifest() {
+        let manifest = json!({ "namespace": "shop", "service": "web" });
+        let bundle = bundle(&[("manifest.yaml", manifest)]);
+        let shop = |name: &str| Ok(format!("shop/{name}"));
+        assert_eq!(found(&bundle, None, None), shop("web"));
+        assert_eq!(found(&bundle, None, Some("shop")), shop("web"));
+        assert_eq!(found(&bundle, Some("db"), None), shop("db"));
+        assert_eq!(found(&bundle, Some("db"), Some("x")), Ok("x/db".to_owned()));
+        let error = found(&bundle, None, Some("x")).unwrap_err();
+        assert!(
+            error.contains("of namespace x") && error.contains("SERVICE -n NAMESPACE"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn without_a_manifest_it_is_the_only_one_that_there_is() {
+        let web = ("a.yaml", object("Service", "shop", "web"));
+        let db = ("b.yaml", object("Service", "shop", "db"));
+        let far = ("c.yaml", object("Service", "far", "web"));
+        let asked = ("d.yaml", object("ServiceDiagnosis", "shop", "db"));
+        assert_eq!(
+            found(&bundle(std::slice::from_ref(&web)), None, None),
+            Ok("shop/web".to_owned())
+        );
+        let several = bundle(&[web.clone(), db.clone(), far.clone()]);
+        assert_eq!(found(&several, None, Some("far")), Ok("far/web".to_owned()));
+        assert_eq!(found(&several, Some("db"), None), Ok("shop/db".to_owned()));
+        let error = found(&several, None, None).unwrap_err();
+        assert!(error.contains("db -n shop, web -n shop"), "{error}");
+        assert_eq!(
+            found(&bundle(&[web, db, far, asked]), None, None),
+            Ok("shop/db".to_owned())
+        );
+        assert!(found(&bundle(&[]), None, None).is_err());
+    }
+}

@@ -1,0 +1,240 @@
+//! The files of a bundle, from a directory or an archive, in memory.
+//!
+//! A bundle comes from somebody else. So nothing outside of it is opened (no links, no `..`), nothing
+//! that blocks or has no end (no devices, no FIFOs), and everything has a bound. What is left out is a
+//! [`Problem`] that names the file, never a failure of the whole: the rest may still hold the answer.
+
+mod archive;
+mod directory;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::{File as Handle, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+
+use crate::check::printable;
+
+/// Largest file that is kept: a list of some 5,000 Pods as kubectl writes it.
+pub const MAX_FILE: u64 = 32 << 20;
+
+/// Most that is kept of a bundle. Everything is in memory at once.
+pub const MAX_BUNDLE: u64 = 256 << 20;
+
+/// Most files of a bundle: 5,000 nodes with two files each.
+pub const MAX_FILES: usize = 10_000;
+
+/// Deepest path, counted in names.
+pub const MAX_DEPTH: usize = 16;
+
+/// Most problems that are kept; a hostile bundle could have one for each of its members.
+const MAX_PROBLEMS: usize = 200;
+
+/// Directories of the layout, which are never taken for one around the whole bundle.
+const OWN_DIRECTORIES: [&str; 3] = ["objects", "nodes", "pods"];
+
+/// A file of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Path below the root of the bundle, with slashes.
+    pub path: String,
+    /// Content.
+    pub text: String,
+    /// When it was last written, where that is known.
+    pub modified: Option<Timestamp>,
+}
+
+/// Something in a bundle that was left out or could not be understood.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Path of the file, as it is named in the bundle.
+    pub path: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    /// Names come from the bundle: what could steer a terminal is escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.escape_debug(), printable(&self.what))
+    }
+}
+
+/// Why there is no bundle at all.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// Nothing is there.
+    #[error(
+        "there is no bundle at {0}: nothing of this name exists; name a directory or an archive (.tar.gz, .tgz, .tar), as `svcdiag collect -o` writes it"
+    )]
+    NotFound(PathBuf),
+    /// It is there, but may not be read.
+    #[error("could not read the bundle {path}: {source}; see who may read it with `ls -ld {path}`")]
+    Unreadable {
+        /// Path of the bundle.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error(
+        "{0} is no bundle: neither a directory nor a tar archive (.tar.gz, .tgz, .tar); unpack it into a directory and name that"
+    )]
+    NotABundle(PathBuf),
+}
+
+/// The files of a bundle and what was left out.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// By path.
+    pub files: Vec<File>,
+    /// What was left out.
+    pub problems: Vec<Problem>,
+}
+
+impl Files {
+    /// Reads a directory or an archive, whichever the path is.
+    ///
+    /// # Errors
+    /// When there is nothing to read at all.
+    pub fn read(path: &Path) -> Result<Self, FilesError> {
+        let unreadable = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => FilesError::NotFound(path.to_owned()),
+            _ => FilesError::Unreadable {
+                path: path.to_owned(),
+                source,
+            },
+        };
+        let mut taken = Taken::default();
+        if std::fs::metadata(path).map_err(unreadable)?.is_dir() {
+            directory::read(path, &mut taken).map_err(unreadable)?;
+        } else {
+            // The user names the archive, so that it may be a link; it may not be a FIFO.
+            let options = OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .clone();
+            let file = options.open(path).map_err(unreadable)?;
+            if !file.metadata().map_err(unreadable)?.is_file() || !archive::read(file, path, &mut taken) {
+                return Err(FilesError::NotABundle(path.to_owned()));
+            }
+        }
+        Ok(taken.finish())
+    }
+
+    /// The file at a path.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&File> {
+        self.files.iter().find(|f| f.path == path)
+    }
+
+    /// When the newest file was written.
+    #[must_use]
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.files.iter().filter_map(|f| f.modified).max()
+    }
+}
+
+/// What has been taken in so far.
+#[derive(Default)]
+struct Taken {
+    files: BTreeMap<String, File>,
+    problems: Vec<Problem>,
+    bytes: u64,
+}
+
+impl Taken {
+    fn problem(&mut self, path: &str, what: impl Into<String>) {
+        let what = match self.problems.len() {
+            n if n < MAX_PROBLEMS => what.into(),
+            MAX_PROBLEMS => "and more problems, which are not listed".to_owned(),
+            _ => return,
+        };
+        let path = path.to_owned();
+        self.problems.push(Problem { path, what });
+    }
+
+    /// Whether there is room for a file of a size; a problem if not.
+    fn has_room(&mut self, path: &str, size: u64) -> bool {
+        let why = if self.files.len() >= MAX_FILES {
+            format!("left out: the bundle has more than {MAX_FILES} files")
+        } else if size > MAX_FILE {
+            format!("left out: larger than {} MiB", MAX_FILE >> 20)
+        } else if self.bytes + size > MAX_BUNDLE {
+            format!("left out: the bundle is larger than {} MiB", MAX_BUNDLE >> 20)
+        } else {
+            return true;
+        };
+        self.problem(path, why);
+        false
+    }
+
+    /// Takes a file in. It may be longer than it said.
+    fn take(&mut self, path: &str, modified: Option<Timestamp>, content: impl Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        content.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+        if !self.has_room(path, bytes.len() as u64) {
+            return Ok(());
+        }
+        let size = bytes.len() as u64;
+        match String::from_utf8(bytes) {
+            Ok(text) if !text.contains('\0') => {
+                self.bytes += size;
+                let path = path.to_owned();
+                let file = File {
+                    path: path.clone(),
+                    text,
+                    modified,
+                };
+                self.files.insert(path, file);
+            }
+            _ => self.problem(path, "left out: not a text file (UTF-8)"),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Files {
+        let mut files: Vec<File> = self.files.into_values().collect();
+        while let Some(outer) = directory_around(&files) {
+            for file in &mut files {
+                file.path.drain(..=outer.len());
+            }
+        }
+        Files {
+            files,
+            problems: self.problems,
+        }
+    }
+}
+
+/// The directory that all files are in, if it is none of the layout: archives are often made of a
+/// directory and not in it.
+fn directory_around(files: &[File]) -> Option<String> {
+    let (outer, _) = files.first()?.path.split_once('/')?;
+    let in_it = |f: &File| f.path.split_once('/').is_some_and(|(first, _)| first == outer);
+    let holds = |names: &[&str]| {
+        files.iter().any(|f| {
+            let inner = f.path.split('/').nth(1).unwrap_or_default();
+            names.contains(&inner)
+        })
+    };
+    // What lies directly in a directory tells its namespace, as in `kubectl cluster-info dump`.
+    let is_root = holds(&OWN_DIRECTORIES) || holds(&["manifest.yaml", "nodes.json"]);
+    (files.iter().all(in_it) && is_root && !OWN_DIRECTORIES.contains(&outer)).then(|| outer.to_owned())
+}
+
+/// Opens what has to be a regular file, without following a link or waiting for a FIFO's writer.
+fn open_regular(path: &Path) -> io::Result<Option<Handle>> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    Ok(file.metadata()?.is_file().then_some(file))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! The API objects of a bundle: from YAML and JSON to the slim types.
+//!
+//! Objects may stand in any file that ends like one of these formats: alone, in lists of kubectl or of
+//! the API, or as several documents. An object that cannot be parsed is noted, so that nothing is
+//! blamed on what it may be.
+
+mod endpoints;
+mod lists;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Bundle, MANIFEST, Problem, documents, files::File};
+use crate::{
+    api::{NodeProbe, ServiceDiagnosis},
+    inventory::Tracked,
+    objects::{
+        Deployment, EndpointSlice, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
+        StatefulSet, trim_metadata,
+    },
+};
+
+/// Takes the objects of all files into the bundle.
+pub(super) fn take(bundle: &mut Bundle) {
+    let files = std::mem::take(&mut bundle.files.files);
+    let mut reader = Reader {
+        bundle,
+        nodes: BTreeSet::new(),
+        endpoints: Vec::new(),
+        seen: BTreeMap::new(),
+        whole: BTreeSet::new(),
+    };
+    let is_structured =
+        |f: &&File| f.path != MANIFEST && [".yaml", ".yml", ".json"].iter().any(|end| f.path.ends_with(end));
+    for file in files.iter().filter(is_structured) {
+        for document in documents::parse(&file.text) {
+            let place = Place {
+                path: &file.path,
+                document: document.place,
+            };
+            match document.value {
+                Ok(value) => reader.document(value, &place),
+                Err(why) => reader.problem(&place, format!("not understood: {why}")),
+            }
+        }
+    }
+    reader.finish();
+    bundle.files.files = files;
+}
+
+/// Where something stands in the bundle.
+struct Place<'a> {
+    path: &'a str,
+    document: String,
+}
+
+impl Place<'_> {
+    /// The namespace that the file's directory is named after, as in `kubectl cluster-info dump`.
+    fn namespace(&self) -> &str {
+        let directory = self.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let name = directory.rsplit('/').next().unwrap_or_default();
+        if name == "objects" { "" } else { name }
+    }
+}
+
+struct Reader<'a> {
+    bundle: &'a mut Bundle,
+    /// Names of the Nodes that there are objects of.
+    nodes: BTreeSet<String>,
+    endpoints: Vec<endpoints::Endpoints>,
+    /// resourceVersion of each object, by kind, namespace and name.
+    seen: BTreeMap<(String, String, String), Option<String>>,
+    /// Resources of which collect's own file was read to its end.
+    whole: BTreeSet<String>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, place: &Place<'_>, what: impl Into<String>) {
+        let (what, document) = (what.into(), &place.document);
+        self.bundle.problems.push(Problem {
+            path: place.path.to_owned(),
+            what: match document.is_empty() {
+                true => what,
+                false => format!("{document}: {what}"),
+            },
+        });
+    }
+
+    fn document(&mut self, mut value: Value, place: &Place<'_>) {
+        let kind = text(&value, "/kind").to_owned();
+        let is_list = kind.ends_with("List") && (value["items"].is_array() || value["items"].is_null());
+        if is_list {
+            let items = match value["items"].take() {
+                Value::Array(items) => items,
+                _ => Vec::new(),
+            };
+            self.list(&value, items, place);
+        } else if !kind.is_empty() && value["apiVersion"].is_string() {
+            self.object(value, place);
+        } else if value["items"].is_array() {
+            // kubectl writes the kind after the items.
+            self.problem(place, "left out: a list without its kind; was it cut short?");
+        } else if place.path.starts_with("objects/") && !value.is_null() {
+            self.problem(place, "no object of the Kubernetes API");
+        }
+    }
+
+    fn list(&mut self, list: &Value, items: Vec<Value>, place: &Place<'_>) {
+        let kind = text(list, "/kind").trim_end_matches("List").to_owned();
+        let mut found = lists::List::new(&kind, place);
+        for (n, mut item) in items.into_iter().enumerate() {
+            // The items of a typed list do not say what they are.
+            if item["kind"].is_null() && !kind.is_empty() && item.is_object() {
+                item["kind"] = kind.clone().into();
+                item["apiVersion"] = list["apiVersion"].clone();
+            }
+            found.add(&item);
+            let document = match place.document.as_str() {
+                "" => format!("item {}", n + 1),
+                document => format!("{document}, item {}", n + 1),
+            };
+            let path = place.path;
+            self.object(item, &Place { path, document });
+        }
+        if !text(list, "/metadata/continue").is_empty() {
+            self.problem(
+                place,
+                "only a page of a list, so that what is not in it may exist all the same",
+            );
+        } else if self.bundle.manifest.listed.is_some() {
+            let stem = place
+                .path
+                .strip_prefix("objects/")
+                .and_then(|p| p.split_once('.'));
+            self.whole.extend(stem.map(|(stem, _)| stem.to_owned()));
+        } else {
+            found.note(&mut self.bundle.listed);
+        }
+    }
+
+    fn object(&mut self, value: Value, place: &Place<'_>) {
+        let kind = text(&value, "/kind").to_owned();
+        let (group, _) = text(&value, "/apiVersion").rsplit_once('/').unwrap_or_default();
+        match (group, kind.as_str()) {
+            ("", "Service") => self.take::<Service>(value, place),
+            ("", "Pod") => self.take::<Pod>(value, place),
+            ("", "Namespace") => self.take::<Namespace>(value, place),
+            ("", "Node") => {
+                self.nodes.insert(text(&value, "/metadata/name").to_owned());
+                self.take::<Node>(value, place);
+            }
+            ("", "Endpoints") => {
+                if let Some(endpoints) = self.parse(value, place) {
+                    self.endpoints.push(endpoints);
+                }
+            }
+            ("discovery.k8s.io", "EndpointSlice") => self.take::<EndpointSlice>(value, place),
+            ("apps" | "extensions", "Deployment") => self.take::<Deployment>(value, place),
+            ("apps" | "extensions", "ReplicaSet") => self.take::<ReplicaSet>(value, place),
+            ("apps", "StatefulSet") => self.take::<StatefulSet>(value, place),
+            ("networking.k8s.io" | "extensions", "NetworkPolicy") => self.take::<NetworkPolicy>(value, place),
+            ("coordination.k8s.io", "Lease") => self.lease(value, place),
+            (crate::api::GROUP, "NodeProbe") => self.take::<NodeProbe>(value, place),
+            (crate::api::GROUP, "ServiceDiagnosis") => {
+                if let Some(mut diagnosis) = self.parse::<ServiceDiagnosis>(value, place) {
+                    trim_metadata(&mut diagnosis.metadata);
+                    self.bundle.diagnoses.push(diagnosis);
+                }
+            }
+            // The verdict depends on no other kind.
+            _ => {}
+        }
+    }
+
+    fn parse<K: DeserializeOwned>(&mut self, value: Value, place: &Place<'_>) -> Option<K> {
+        let who = who(&value);
+        serde_json::from_value(value)
+            .map_err(|e| self.problem(place, format!("{who} could not be parsed: {e}")))
+            .ok()
+    }
+
+    /// Takes an object in, or notes that it is there but could not be parsed.
+    fn take<K: Tracked + DeserializeOwned>(&mut self, mut value: Value, place: &Place<'_>) {
+        let name = text(&value, "/metadata/name").to_owned();
+        if name.is_empty() {
+            let who = who(&value);
+            return self.problem(place, format!("{who} left out: it has no name"));
+        }
+        if text(&value, "/metadata/namespace").is_empty() && is_namespaced(text(&value, "/kind")) {
+            let namespace = place.namespace();
+            if namespace.is_empty() {
+                let who = who(&value);
+                return self.problem(place, format!("{who} left out: it does not say its namespace"));
+            }
+            value["metadata"]["namespace"] = namespace.into();
+        }
+        let namespace = text(&value, "/metadata/namespace").to_owned();
+        let version = value.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+        let key = (text(&value, "/kind").to_owned(), namespace.clone(), name.clone());
+        let version = version.map(str::to_owned);
+        if let Some(before) = self.seen.insert(key, version.clone())
+            && before != version
+        {
+            let who = who(&value);
+            self.problem(
+                place,
+                format!("{who} is in the bundle in another version, too; this one counts"),
+            );
+        }
+        match serde_json::from_value::<K>(value) {
+            Ok(mut object) => {
+                trim_metadata(object.meta_mut());
+                self.bundle.inventory.apply(object);
+            }
+            Err(error) => {
+                let why = format!("{} {}: {error}", place.path, place.document);
+                self.problem(place, format!("{namespace}/{name} could not be parsed: {error}"));
+                self.bundle
+                    .inventory
+                    .note_unparsable::<K>(&namespace, &name, why.trim_end().to_owned());
+            }
+        }
+    }
+
+    /// One look cannot tell when a renewal was first seen: the agent's clock has to do.
+    fn lease(&mut self, value: Value, place: &Place<'_>) {
+        let Some(mut lease) = self.parse::<Lease>(value, place) else {
+            return;
+        };
+        if let (Some(_), Some(renewed)) = (lease.agent_node(), &lease.spec.renew_time) {
+            self.bundle.inventory.observe_at(renewed.0);
+            trim_metadata(&mut lease.metadata);
+            self.bundle.inventory.apply(lease);
+        }
+    }
+
+    fn finish(mut self) {
+        for path in endpoints::convert(std::mem::take(&mut self.endpoints), self.bundle) {
+            let document = String::new();
+            let place = Place {
+                path: &path,
+                document,
+            };
+            self.problem(
+                &place,
+                "holds only the first of its endpoints, so that others may exist",
+            );
+        }
+        // That agents look is told by their Leases; of the nodes only the names matter.
+        let of_agents: Vec<String> = self.bundle.inventory.agent_nodes().map(str::to_owned).collect();
+        for name in of_agents.into_iter().filter(|n| !self.nodes.contains(n)) {
+            let mut node = Node::default();
+            node.metadata.name = Some(name);
+            self.bundle.inventory.apply(node);
+        }
+        if let Some(listed) = &self.bundle.manifest.listed {
+            // A file that is missing or broken takes its promise with it.
+            let kept = listed.iter().filter(|l| self.whole.contains(&l.resource));
+            self.bundle.listed = kept.cloned().collect();
+        }
+    }
+}
+
+fn is_namespaced(kind: &str) -> bool {
+    !matches!(kind, "Namespace" | "Node")
+}
+
+/// A string in a document, empty when there is none.
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// How people call an object: `Pod shop/web-1`.
+fn who(value: &Value) -> String {
+    let of = |field| text(value, field);
+    match of("/metadata/namespace") {
+        "" => format!("{} {}", of("/kind"), of("/metadata/name")),
+        namespace => format!("{} {namespace}/{}", of("/kind"), of("/metadata/name")),
+    }
+}

@@ -1,0 +1,121 @@
+//! How a verdict is printed, and what the exit code says.
+
+use std::io::{IsTerminal, Write};
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::{Error, Style, render};
+use crate::{
+    api::{ConditionStatus, ServiceDiagnosis},
+    diagnosis::{Diagnosis, Facts, diagnose},
+};
+
+/// How to judge and print.
+#[derive(Args, Clone, Debug)]
+pub struct Printing {
+    /// Judge the API objects only: a Service without fault in them gives exit code 0
+    #[arg(long)]
+    api_only: bool,
+
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+/// Output format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// The stages as a tree, with root cause and remedy
+    Table,
+    /// The same with all reasons and observations
+    Wide,
+    /// A ServiceDiagnosis as JSON
+    Json,
+    /// A ServiceDiagnosis as YAML
+    Yaml,
+}
+
+/// What the exit code says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The Service works.
+    Works,
+    /// It is broken.
+    Broken,
+    /// Not known.
+    NotKnown,
+}
+
+impl Answer {
+    /// The exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Works => 0,
+            Self::Broken => 1,
+            Self::NotKnown => 2,
+        }
+    }
+
+    /// What a Diagnosis answers; without a look at the data path, if that is not asked for.
+    #[must_use]
+    pub fn of(diagnosis: &Diagnosis, api_only: bool) -> Self {
+        match diagnosis.ready.status {
+            ConditionStatus::True => Self::Works,
+            ConditionStatus::False => Self::Broken,
+            ConditionStatus::Unknown if api_only && diagnosis.api_is_faultless() => Self::Works,
+            ConditionStatus::Unknown => Self::NotKnown,
+        }
+    }
+}
+
+impl Printing {
+    /// Judges and prints.
+    ///
+    /// # Errors
+    /// When the answer cannot be written.
+    pub fn answer(&self, facts: &Facts) -> Result<Answer, Error> {
+        let diagnosis = diagnose(facts);
+        let text = text(self.output, facts, &diagnosis)?;
+        match std::io::stdout().write_all(text.as_bytes()) {
+            // A reader that has seen enough, such as `head`, is no failure.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}
+            other => other?,
+        }
+        Ok(Answer::of(&diagnosis, self.api_only))
+    }
+}
+
+fn text(output: Output, facts: &Facts, diagnosis: &Diagnosis) -> Result<String, Error> {
+    let object = || {
+        let mut object = ServiceDiagnosis::new(&facts.spec.service_name, facts.spec.clone());
+        object.metadata.namespace = Some(facts.namespace.clone());
+        object.status = Some(diagnosis.status(None, None, facts.now));
+        object
+    };
+    let failed = |e: String| Error::Format(output, e);
+    Ok(match output {
+        Output::Table | Output::Wide => render(facts, diagnosis, output == Output::Wide, style()),
+        Output::Json => {
+            serde_json::to_string_pretty(&json!(object())).map_err(|e| failed(e.to_string()))? + "\n"
+        }
+        Output::Yaml => serde_saphyr::to_string(&object()).map_err(|e| failed(e.to_string()))?,
+    })
+}
+
+/// Colours and line art only where they are understood: on a terminal that is not `dumb`, unless
+/// NO_COLOR (<https://no-color.org>) or the locale say otherwise.
+fn style() -> Style {
+    let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let terminal = std::io::stdout().is_terminal() && set("TERM").is_none_or(|t| t != "dumb");
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(set)
+        .unwrap_or_default()
+        .to_lowercase();
+    Style {
+        colour: terminal && set("NO_COLOR").is_none(),
+        unicode: terminal && (locale.contains("utf-8") || locale.contains("utf8")),
+    }
+}

@@ -1,0 +1,120 @@
+//! Which Service is asked about and how its cluster is reached: options that `check` and `collect` share.
+
+use clap::Args;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+use super::Error;
+use crate::api::{PortRef, ServiceDiagnosisSpec};
+
+/// Which Service, seen by whom, in which cluster.
+#[derive(Args, Clone, Debug)]
+pub struct Query {
+    /// Name of the Service; the form service/NAME or svc/NAME is accepted, too
+    #[arg(value_name = "SERVICE", value_parser = service_name)]
+    pub service: String,
+
+    /// Namespace of the Service [default: that of the kubeconfig's context]
+    #[arg(short, long)]
+    namespace: Option<String>,
+
+    /// Service ports that clients use, by number or name [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "PORT")]
+    ports: Vec<String>,
+
+    /// Labels of the Pods that are clients of the Service, for example app=web
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    client_selector: Vec<(String, String)>,
+
+    /// Namespace of the client Pods [default: that of the Service]
+    #[arg(long, value_name = "NAMESPACE")]
+    client_namespace: Option<String>,
+
+    /// Namespace of the node agents, whose findings are used where a ServiceDiagnosis asks for them
+    #[arg(long, value_name = "NAMESPACE", default_value = "svcdiag-system")]
+    pub agent_namespace: String,
+
+    /// Path of the kubeconfig [default: $KUBECONFIG, else ~/.kube/config, else the Pod's service account]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<std::path::PathBuf>,
+
+    /// Context of the kubeconfig [default: its current context]
+    #[arg(long)]
+    context: Option<String>,
+}
+
+impl Query {
+    /// A client of the cluster, and the namespace of the Service.
+    ///
+    /// # Errors
+    /// When there is no usable kubeconfig.
+    pub async fn connect(&self) -> Result<(Client, String), Error> {
+        let config = self.config().await?;
+        let namespace = self.namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))?;
+        Ok((client, namespace))
+    }
+
+    async fn config(&self) -> Result<Config, Error> {
+        let kubeconfig = |e| Error::Kubeconfig(Box::new(e));
+        let chosen = KubeConfigOptions {
+            context: self.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        if let Some(path) = &self.kubeconfig {
+            let file = Kubeconfig::read_from(path).map_err(kubeconfig)?;
+            return Config::from_custom_kubeconfig(file, &chosen)
+                .await
+                .map_err(kubeconfig);
+        }
+        if self.context.is_some() {
+            return Config::from_kubeconfig(&chosen).await.map_err(kubeconfig);
+        }
+        Config::infer().await.map_err(|e| Error::Infer(Box::new(e)))
+    }
+
+    /// What is asked, as a ServiceDiagnosis says it.
+    #[must_use]
+    pub fn spec(&self) -> ServiceDiagnosisSpec {
+        let mut spec = ServiceDiagnosisSpec::for_service(&self.service);
+        let port = |p: &String| {
+            p.parse()
+                .map_or_else(|_| PortRef::String(p.clone()), PortRef::Int)
+        };
+        spec.ports = self.ports.iter().map(port).collect();
+        spec.clients.namespace.clone_from(&self.client_namespace);
+        if !self.client_selector.is_empty() {
+            spec.clients.pod_selector = Some(LabelSelector {
+                match_labels: Some(self.client_selector.iter().cloned().collect()),
+                match_expressions: None,
+            });
+        }
+        spec
+    }
+}
+
+/// The name of a Service in an argument.
+pub(crate) fn service_name(argument: &str) -> Result<String, String> {
+    let name = argument
+        .strip_prefix("service/")
+        .or(argument.strip_prefix("svc/"))
+        .unwrap_or(argument);
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > 63 || !name.chars().all(valid) {
+        return Err(format!(
+            "{name:?} cannot be the name of a Service: up to 63 lower-case letters, digits and dashes"
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+fn label(argument: &str) -> Result<(String, String), String> {
+    let (key, value) = argument
+        .split_once('=')
+        .ok_or_else(|| format!("{argument:?} is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,159 @@
+//! Single requests to the API server: bounded in time, page by page, with errors that name the right
+//! that is missing.
+
+use std::{fmt::Debug, time::Duration};
+
+use kube::{Api, Client, Resource, api::ListParams, core::NamespaceResourceScope};
+use serde::de::DeserializeOwned;
+
+use crate::objects::trim_metadata;
+
+/// Longest wait for one answer of the API server.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Objects of one page of a list, the size that kubectl asks for.
+const PAGE: u32 = 500;
+
+/// Why the Facts could not be gathered.
+#[derive(Debug, thiserror::Error)]
+pub enum GatherError {
+    /// A right is missing.
+    #[error("not allowed to {what}; ask for that right, or try: kubectl auth can-i {command}")]
+    Forbidden {
+        /// Verb, resource and place, in words.
+        what: String,
+        /// The same as arguments of `kubectl auth can-i`.
+        command: String,
+    },
+    /// The API server did not answer.
+    #[error("could not {what}: no answer within {} seconds", TIMEOUT.as_secs())]
+    Timeout {
+        /// Verb, resource and place, in words.
+        what: String,
+    },
+    /// Anything else.
+    #[error("could not {what}: {source}")]
+    Api {
+        /// Verb, resource and place, in words.
+        what: String,
+        /// What the client says.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// A kind that is listed by namespace.
+pub(super) trait Listable:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
+{
+}
+
+impl<K> Listable for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
+{
+}
+
+/// What was listed; nothing, if the user may not or the cluster does not know the kind.
+pub(super) fn optional<T>(listed: Result<Vec<T>, GatherError>) -> Result<Vec<T>, GatherError> {
+    match listed {
+        Err(GatherError::Forbidden { .. }) => Ok(Vec::new()),
+        Err(GatherError::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_not_found()) => {
+            Ok(Vec::new())
+        }
+        other => other,
+    }
+}
+
+/// All objects of a kind in a namespace, page by page.
+pub(super) async fn list<K: Listable>(
+    client: &Client,
+    namespace: &str,
+    labels: Option<&str>,
+) -> Result<Vec<K>, GatherError> {
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    pages(&api, labels, || Request::list::<K>(Some(namespace))).await
+}
+
+/// All objects that an Api lists, page by page.
+pub(crate) async fn pages<K>(
+    api: &Api<K>,
+    labels: Option<&str>,
+    request: impl Fn() -> Request,
+) -> Result<Vec<K>, GatherError>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let mut params = ListParams {
+        label_selector: labels.map(str::to_owned),
+        ..ListParams::default().limit(PAGE)
+    };
+    let mut objects = Vec::new();
+    loop {
+        let page = ask(api.list(&params), &request).await?;
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        objects.extend(page.items.into_iter().map(|mut object| {
+            trim_metadata(object.meta_mut());
+            object
+        }));
+        if params.continue_token.is_none() {
+            return Ok(objects);
+        }
+    }
+}
+
+/// What is asked for, for messages: in words, and as arguments of `kubectl auth can-i`.
+pub(crate) struct Request {
+    what: String,
+    command: String,
+}
+
+impl Request {
+    pub(crate) fn version() -> Self {
+        Self {
+            what: "ask for the version of the API server".to_owned(),
+            command: "get /version".to_owned(),
+        }
+    }
+
+    pub(crate) fn list<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Self {
+        let place = namespace.map_or_else(|| "in all namespaces".to_owned(), |n| format!("in namespace {n}"));
+        let flag = namespace.map_or_else(|| "-A".to_owned(), |n| format!("-n {n}"));
+        Self {
+            what: format!("list {} {place}", K::plural(&())),
+            command: format!("list {} {flag}", resource::<K>()),
+        }
+    }
+
+    pub(crate) fn get<K: Resource<DynamicType = ()>>(name: &str) -> Self {
+        Self {
+            what: format!("get {} {name}", K::kind(&())),
+            command: format!("get {}/{name}", resource::<K>()),
+        }
+    }
+}
+
+fn resource<K: Resource<DynamicType = ()>>() -> String {
+    match K::group(&()).as_ref() {
+        "" => K::plural(&()).into_owned(),
+        group => format!("{}.{group}", K::plural(&())),
+    }
+}
+
+/// Awaits an answer of the API server for a bounded time.
+pub(crate) async fn ask<T>(
+    answer: impl Future<Output = kube::Result<T>>,
+    request: impl Fn() -> Request,
+) -> Result<T, GatherError> {
+    match tokio::time::timeout(TIMEOUT, answer).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+            let Request { what, command } = request();
+            Err(GatherError::Forbidden { what, command })
+        }
+        Ok(Err(error)) => Err(GatherError::Api {
+            what: request().what,
+            source: Box::new(error),
+        }),
+        Err(_) => Err(GatherError::Timeout { what: request().what }),
+    }
+}

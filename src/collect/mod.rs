@@ -1,0 +1,112 @@
+//! `svcdiag collect`: what a verdict on a Service depends on, written into a bundle.
+//!
+//! It reads what `svcdiag check` reads, and a little for people beside it (`extras`). `contents` makes
+//! files of that, from types that hold nothing else than the verdict needs, and `write` puts them into
+//! a directory or an archive. `svcdiag diagnose --bundle` gives the verdict, anywhere.
+
+mod contents;
+mod extras;
+mod write;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::Args;
+use jiff::Timestamp;
+
+use crate::{
+    bundle::Manifest,
+    check::{self, Query, gather},
+};
+
+pub use write::WriteError;
+
+/// What to collect and where to put it.
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = "\
+It reads with your own rights what `svcdiag check` reads, and writes the fields that a verdict can depend \
+on: no Secrets, no environment, no arguments, no annotations. Names, labels, images and addresses are in \
+it. Look through it before you send it.
+
+Examples:
+  # Into an archive, to be sent
+  svcdiag collect hostnames -n shop -o hostnames.tar.gz
+
+  # Into a directory, to look at
+  svcdiag collect hostnames -n shop -o ./hostnames
+
+  # What came of it
+  svcdiag diagnose --bundle hostnames.tar.gz
+
+Exit codes:
+  0  the bundle was written
+  3  usage or access error")]
+pub struct Options {
+    #[command(flatten)]
+    query: Query,
+
+    /// Directory that is empty or does not exist, or archive that does not exist (.tar.gz, .tgz, .tar)
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+}
+
+/// Why there is no bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster could not be read.
+    #[error(transparent)]
+    Read(#[from] check::Error),
+    /// What was read could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// Reads and writes.
+///
+/// # Errors
+/// When the cluster cannot be reached, a right that is needed is missing, there is something at the
+/// output's path already, or it cannot be written.
+pub async fn run(options: Options) -> Result<(), Error> {
+    let query = &options.query;
+    // Nobody should wait for a cluster to hear this.
+    write::refuse_to_overwrite(&options.output)?;
+    let (client, namespace) = query.connect().await?;
+    let time = Timestamp::now();
+    let read = gather(&client, &namespace, query.spec(), &query.agent_namespace).await;
+    let mut gathered = read.map_err(check::Error::from)?;
+    let extras = extras::read(&client, &mut gathered)
+        .await
+        .map_err(check::Error::from)?;
+    let manifest = Manifest {
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        time: Some(time),
+        namespace: Some(namespace.clone()),
+        service: Some(query.service.clone()),
+        kubernetes_version: extras.kubernetes_version.clone(),
+        spec: Some(query.spec()),
+        listed: Some(gathered.listed.iter().cloned().collect()),
+        unreadable: gathered.gaps.clone(),
+    };
+    let objects = contents::objects(&gathered, &extras);
+    let files = contents::files(&objects, &manifest);
+    let directory = format!("svcdiag-{namespace}-{}", query.service);
+    write::write(&options.output, &directory, &files, time)?;
+    print!("{}", report(&options, &objects, &manifest));
+    Ok(())
+}
+
+/// What was written, what is missing, and what to do next.
+fn report(options: &Options, objects: &contents::Objects, manifest: &Manifest) -> String {
+    let path = options.output.display();
+    let counts: BTreeMap<&str, usize> = objects.iter().map(|(r, o)| (r.as_str(), o.len())).collect();
+    let counts = counts.iter().filter(|(_, n)| **n > 0);
+    let counts: Vec<String> = counts.map(|(resource, n)| format!("{n} {resource}")).collect();
+    let mut text = format!("Wrote {path}: {}.\n", counts.join(", "));
+    for gap in &manifest.unreadable {
+        text.push_str(&format!("Not read: {}.\n", gap.why));
+    }
+    text.push_str(&format!(
+        "Names, labels, images and addresses are in it; look through it before you send it.\n\
+         Next: svcdiag diagnose --bundle {path}\n"
+    ));
+    text
+}

@@ -1,0 +1,150 @@
+//! `svcdiag collect` and `diagnose --bundle`: the answer of a bundle is that of `check` on the cluster.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+use svcdiag_sandbox::faults::{Scene, catalogue};
+
+use crate::rig::{Rig, svcdiag};
+
+const NAMESPACE: &str = "bundle";
+
+/// Type, status, reason and message of each condition, and the exit code.
+type Answer = (Vec<[String; 4]>, Option<i32>);
+
+#[track_caller]
+fn answer(output: &std::process::Output) -> Answer {
+    let told = String::from_utf8_lossy(&output.stderr);
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {told}"));
+    let conditions = object["status"]["conditions"].as_array().unwrap().iter();
+    let fields =
+        |c: &Value| ["type", "status", "reason", "message"].map(|f| c[f].as_str().unwrap().to_owned());
+    (conditions.map(fields).collect(), output.status.code())
+}
+
+/// Without any cluster.
+async fn diagnose(bundle: &Path, further: &[&str]) -> std::process::Output {
+    let arguments = [
+        &["diagnose", "--bundle", bundle.to_str().unwrap(), "-o", "json"],
+        further,
+    ]
+    .concat();
+    svcdiag(&arguments, Path::new("/nowhere")).await
+}
+
+/// The requests that docs/bundle.md has people make with kubectl.
+async fn by_hand(rig: &Rig, at: &Path) {
+    let document = include_str!("../../docs/bundle.md");
+    let requests = document.lines().filter_map(|l| l.strip_prefix("get "));
+    let mut made = 0;
+    for request in requests {
+        let (path, file) = request.split_once(' ').unwrap();
+        let path = path.replace("$NS", NAMESPACE);
+        let file = at.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        // What is not served leaves an empty file, as in the shell.
+        let text = rig
+            .kubectl
+            .run(&["get", "--raw", &path])
+            .await
+            .unwrap_or_default();
+        fs::write(&file, text).unwrap();
+        made += 1;
+    }
+    assert!(made > 8, "docs/bundle.md has {made} requests");
+    let time = jiff::Timestamp::now();
+    let manifest = format!("time: {time}\nnamespace: {NAMESPACE}\nservice: {}\n", Scene::NAME);
+    fs::write(at.join("manifest.yaml"), manifest).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_gives_the_answer_of_the_cluster() {
+    let rig = Rig::start().await;
+    let scene = rig.scene(NAMESPACE).await;
+    let directory = tempfile::tempdir().unwrap();
+    let faults = catalogue().unwrap();
+    for id in ["healthy", "A01", "A04", "A08", "A10", "A19"] {
+        let fault = faults.iter().find(|f| f.id == id);
+        if let Some(fault) = fault {
+            fault.inject(&scene).await.unwrap();
+            rig.wait(&scene, &fault.title, |v| fault.expected.is_met_by(v))
+                .await;
+        }
+        let live = answer(
+            &rig.svcdiag(&["check", Scene::NAME, "-n", NAMESPACE, "-o", "json"])
+                .await,
+        );
+        for name in [id.to_owned(), format!("{id}.tar.gz")] {
+            let path = directory.path().join(name);
+            let arguments = [
+                "collect",
+                Scene::NAME,
+                "-n",
+                NAMESPACE,
+                "-o",
+                path.to_str().unwrap(),
+            ];
+            let output = rig.svcdiag(&arguments).await;
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            assert!(told.contains("Next: svcdiag diagnose --bundle"), "{told}");
+            let output = diagnose(&path, &[]).await;
+            assert_eq!(answer(&output), live, "{}", path.display());
+            assert!(
+                output.stderr.is_empty(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        let hand_made = directory.path().join(format!("{id}-by-hand"));
+        by_hand(&rig, &hand_made).await;
+        assert_eq!(answer(&diagnose(&hand_made, &[]).await), live, "{id} by hand");
+        if let Some(fault) = fault {
+            fault.undo(&scene).await.unwrap();
+            scene.wait_until_settled().await.unwrap();
+        }
+    }
+    // Nothing is overwritten, and another Service than the one collected for is told by its gaps.
+    let path = directory.path().join("healthy");
+    let arguments = [
+        "collect",
+        Scene::NAME,
+        "-n",
+        NAMESPACE,
+        "-o",
+        path.to_str().unwrap(),
+    ];
+    let output = rig.svcdiag(&arguments).await;
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("not overwritten"),
+        "{output:?}"
+    );
+    let (_, code) = answer(&diagnose(&path, &["elsewhere", "-n", "other"]).await);
+    assert_eq!(code, Some(2));
+    // What could not be read is told twice: to who collects, and to who judges.
+    if let Some(server) = rig.cluster.embedded() {
+        server.store().deny(&["networkpolicies", "nodes", "configmaps"]);
+        let live = answer(
+            &rig.svcdiag(&["check", Scene::NAME, "-n", NAMESPACE, "-o", "json"])
+                .await,
+        );
+        let path = directory.path().join("denied.tgz");
+        let arguments = [
+            "collect",
+            Scene::NAME,
+            "-n",
+            NAMESPACE,
+            "-o",
+            path.to_str().unwrap(),
+        ];
+        let output = rig.svcdiag(&arguments).await;
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            told.contains("Not read: not allowed to list networkpolicies"),
+            "{told}"
+        );
+        assert_eq!(answer(&diagnose(&path, &[]).await), live);
+    }
+    rig.stop().await;
+}
