@@ -24,7 +24,11 @@ use crate::proxy::Protocol;
 
 /// Sets and their members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IpSets(BTreeMap<String, BTreeSet<String>>);
+pub struct IpSets {
+    sets: BTreeMap<String, BTreeSet<String>>,
+    /// How many members a set has, where the text says it.
+    numbers: BTreeMap<String, usize>,
+}
 
 /// Reads a list of sets; other lines are passed over.
 ///
@@ -37,7 +41,7 @@ pub fn parse(text: &str) -> Result<IpSets, ParseError> {
     for (number, line) in text.lines().enumerate() {
         read(line.trim(), &mut sets, &mut open).map_err(|wrong| wrong.at(number + 1))?;
     }
-    if sets.0.is_empty() {
+    if sets.sets.is_empty() {
         let first = text.lines().find(|line| !line.trim().is_empty());
         return Err(Wrong::word(
             first.unwrap_or_default(),
@@ -57,11 +61,19 @@ fn read<'a>(line: &'a str, sets: &mut IpSets, open: &mut Option<(&'a str, bool)>
                 .ok_or_else(|| Wrong::new("the line ends", "the name of a set"))?;
             *open = Some((name, false));
         }
+        Some("Number") => {
+            let number = line
+                .strip_prefix("Number of entries: ")
+                .and_then(|n| n.trim().parse().ok());
+            if let (Some((name, _)), Some(number)) = (open, number) {
+                sets.numbers.insert((*name).to_owned(), number);
+            }
+        }
         Some("Members:") => {
             // Before that line nobody knows whether its members are listed.
             if let Some((name, are_members)) = open {
                 *are_members = true;
-                sets.0.entry((*name).to_owned()).or_default();
+                sets.sets.entry((*name).to_owned()).or_default();
             }
         }
         Some("create") => {
@@ -69,7 +81,7 @@ fn read<'a>(line: &'a str, sets: &mut IpSets, open: &mut Option<(&'a str, bool)>
             let name = words
                 .next()
                 .ok_or_else(|| Wrong::new("the line ends", "the name of a set"))?;
-            sets.0.entry(name.to_owned()).or_default();
+            sets.sets.entry(name.to_owned()).or_default();
         }
         Some("add") => {
             const EXPECTED: &str = "a set and a member";
@@ -93,11 +105,11 @@ impl IpSets {
     /// The members of a set, as they are written; None if there is no such set in the text.
     #[must_use]
     pub fn members(&self, set: &str) -> Option<&BTreeSet<String>> {
-        self.0.get(set)
+        self.sets.get(set)
     }
 
     /// Whether packets of an endpoint to itself are masqueraded by KUBE-LOOP-BACK; None if the text does
-    /// not say, as it does not hold that set.
+    /// not say, as it does not hold that set or not all of it.
     #[must_use]
     pub fn holds_hairpin(&self, protocol: Protocol, endpoint: SocketAddr) -> Option<bool> {
         let (ip, port) = (endpoint.ip(), endpoint.port());
@@ -106,7 +118,14 @@ impl IpSets {
             IpAddr::V6(_) => "KUBE-6-LOOP-BACK",
         };
         let member = format!("{ip},{}:{port},{ip}", protocol.lower_case());
-        Some(self.members(set)?.contains(&member))
+        let members = self.members(set)?;
+        // Where the text was cut, what is not among the members may have been behind.
+        let are_all = self
+            .numbers
+            .get(set)
+            .is_none_or(|number| *number <= members.len());
+        let is_there = members.contains(&member);
+        (is_there || are_all).then_some(is_there)
     }
 
     fn add(&mut self, set: &str, member: &str) -> Result<(), Wrong> {
@@ -120,7 +139,7 @@ impl IpSets {
         if is_loop_back && !addresses_fit() {
             return Err(Wrong::word(member, "ADDRESS,PROTOCOL:PORT,ADDRESS"));
         }
-        self.0
+        self.sets
             .entry(set.to_owned())
             .or_default()
             .insert(member.to_owned());
@@ -163,7 +182,7 @@ create KUBE-6-LOOP-BACK hash:ip,port,ip family inet6 hashsize 1024 maxelem 65536
     #[test]
     fn both_forms_tell_who_is_masqueraded() {
         let sets = parse(LIST).unwrap();
-        assert_eq!(parse(SAVED).unwrap(), sets);
+        assert_eq!(parse(SAVED).unwrap().sets, sets.sets);
         let holds = |protocol, endpoint: &str| sets.holds_hairpin(protocol, endpoint.parse().unwrap());
         assert_eq!(holds(Protocol::Tcp, "10.244.0.5:9376"), Some(true));
         assert_eq!(holds(Protocol::Udp, "10.244.0.5:9376"), Some(false));
@@ -176,6 +195,10 @@ create KUBE-6-LOOP-BACK hash:ip,port,ip family inet6 hashsize 1024 maxelem 65536
         let other = parse("create KUBE-CLUSTER-IP hash:ip,port family inet\n").unwrap();
         let endpoint = "10.244.0.5:9376".parse().unwrap();
         assert_eq!(other.holds_hairpin(Protocol::Tcp, endpoint), None);
+        let cut = parse(&LIST.replace("10.244.0.3,udp:53,10.244.0.3\n", "")).unwrap();
+        assert_eq!(cut.holds_hairpin(Protocol::Tcp, endpoint), Some(true));
+        let other = "10.244.0.6:9376".parse().unwrap();
+        assert_eq!(cut.holds_hairpin(Protocol::Tcp, other), None);
         // With -t, or where the text was cut, members are not listed.
         let head = LIST.split("Members:").next().unwrap();
         assert!(parse(head).is_err());

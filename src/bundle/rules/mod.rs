@@ -8,6 +8,8 @@
 //! Such texts are often only a part: pasted, filtered by `grep`, cut at a limit. What is not in a text
 //! that is a part is not known, which is something else than missing.
 
+#[cfg(test)]
+mod damage;
 pub mod ipset;
 pub mod iptables_save;
 pub mod ipvsadm;

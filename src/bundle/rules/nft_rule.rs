@@ -391,3 +391,43 @@ fn is_statement(word: &str) -> bool {
             | "masquerade"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_was_cut_is_no_rule() {
+        for text in [
+            "ip saddr 10.244.0.0/16",
+            "meta l4proto tcp dnat to",
+            "meta l4proto tcp dnat to 10.244.0.10",
+            "meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.244.0.2 . 53, 1 :",
+            "numgen random mod 2 vmap { 0 : goto endpoint-a, 1 : goto",
+            "goto",
+            "ip daddr . meta l4proto . th",
+            "something else",
+        ] {
+            assert!(read(text, IpFamily::V4).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_survived(
+            words in prop::collection::vec(prop::sample::select(vec![
+                "ip", "ip6", "saddr", "daddr", ".", "meta", "l4proto", "mark", "set", "th", "dport", "vmap", "map",
+                "@a", "{", "}", "0", ":", ",", "goto", "jump", "numgen", "dnat", "to", "10.0.0.1", "1.2.3.4:5",
+                "::/0", "!=", "&", "fib", "type", "local", "counter", "packets", "comment", "\"a b\"", "\"", "#",
+                "reject", "update", "masquerade", "tcp", "80", "1-2", "-",
+            ]), 0..14),
+            noise in "\\PC{0,10}",
+        ) {
+            let text = format!("{} {noise}", words.join(" "));
+            let _ = read(&text, IpFamily::V4);
+            let _ = read(&text, IpFamily::V6);
+        }
+    }
+}

@@ -341,3 +341,101 @@ fn protocol(name: &str) -> Option<u8> {
         number => number.parse().ok(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rule(text: &str) -> Result<Rule, Wrong> {
+        read("KUBE-SVC-NWV5X2332I4OT4T3", text, IpFamily::V4)
+    }
+
+    #[test]
+    fn conditions_and_targets_of_kube_proxy_are_read() {
+        let read = rule(
+            "! -s 10.244.0.0/16 -d 10.0.1.175/32 -p tcp -m comment --comment \"a \\\"b\\\" -j DROP\" \
+             -m tcp --dport 80 -m addrtype --src-type LOCAL -j KUBE-MARK-MASQ",
+        );
+        assert_eq!(
+            read.unwrap(),
+            Rule {
+                matches: vec![
+                    Match::Source {
+                        net: "10.244.0.0/16".parse().unwrap(),
+                        not: true
+                    },
+                    Match::Destination {
+                        net: "10.0.1.175/32".parse().unwrap(),
+                        not: false
+                    },
+                    Match::Protocol(6),
+                    Match::Neutral,
+                    Match::DestinationPort(80..=80),
+                    Match::SourceIsLocal,
+                ],
+                target: Target::Chain("KUBE-MARK-MASQ".to_owned()),
+            }
+        );
+        let sticky = rule(
+            "-m recent --rcheck --seconds 10800 --reap --name KUBE-SEP-A --mask 255.255.255.255 --rsource \
+             -j KUBE-SEP-57KPRZ3JQVENLNBR",
+        );
+        assert_eq!(
+            sticky.unwrap().matches,
+            [Match::Affinity("KUBE-SEP-A".to_owned())]
+        );
+        let memory = rule("-m recent --set --name A -p tcp -m tcp -j DNAT --to-destination 10.244.3.6:9376");
+        assert_eq!(
+            memory.unwrap().target,
+            Target::Dnat(vec!["10.244.3.6:9376".parse().unwrap()])
+        );
+        let mark = rule("-s 10.244.3.6/32 -j MARK --set-xmark 0x00004000/0x00004000");
+        assert_eq!(mark.unwrap().target, Target::Other("MARK".to_owned()));
+        let v6 = read_v6("-p tcp -m tcp -j DNAT --to-destination [fd00::6]:9376");
+        assert_eq!(
+            v6.unwrap().target,
+            Target::Dnat(vec!["[fd00::6]:9376".parse().unwrap()])
+        );
+    }
+
+    fn read_v6(text: &str) -> Result<Rule, Wrong> {
+        read("KUBE-SEP-57KPRZ3JQVENLNBR", text, IpFamily::V6)
+    }
+
+    #[test]
+    fn what_was_cut_is_no_rule() {
+        for text in [
+            "",
+            "-m statistic --mode random --probability 0.33",
+            "-m comment --comment \"default/host",
+            "-j",
+            "-j KUBE-SEP-57KPRZ3JQ",
+            "-j DNAT --to-destination 10.244",
+            "-j DNAT",
+            "-s 10.244.0.300/32 -j KUBE-MARK-MASQ",
+            "-p tcp -m tcp --dport",
+        ] {
+            assert!(rule(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_survived(
+            words in prop::collection::vec(prop::sample::select(vec![
+                "!", "-s", "-d", "-p", "-m", "-j", "-g", "-i", "tcp", "comment", "--comment", "\"a b\"", "\"",
+                "--dport", "80", "1:2", ":", "recent", "--rcheck", "--name", "addrtype", "--src-type", "LOCAL",
+                "DNAT", "--to-destination", "[::1]:1", "1.2.3.4:5-6", "10.0.0.0/8", "/", "KUBE-SEP-A", "::/0",
+            ]), 0..12),
+            noise in "\\PC{0,10}",
+        ) {
+            let text = format!("{} {noise}", words.join(" "));
+            let _ = rule(&text);
+            let _ = read_v6(&text);
+        }
+    }
+}
