@@ -11,6 +11,7 @@ mod gaps;
 mod listed;
 mod manifest;
 mod objects;
+pub mod rules;
 pub mod text;
 
 use std::path::Path;

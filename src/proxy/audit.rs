@@ -72,13 +72,26 @@ pub(super) struct Reached {
 pub fn audit(rules: &dyn Ruleset, expected: &ExpectedPort) -> Result<Vec<Gap>, ReadError> {
     let mut gaps = BTreeSet::new();
     for destination in &expected.destinations {
-        let held = match rules.layout() {
-            Layout::Iptables => iptables::held(rules, expected.family, destination)?,
-            Layout::Nftables => nftables::held(rules, expected.family, destination)?,
-        };
+        // Saved rules are often those of the table nat alone: the refusals are looked up where they matter.
+        let is_refused = |traffic: &Traffic| !matches!(traffic, Traffic::To(_));
+        let with_refusal =
+            is_refused(&destination.inside) || destination.outside.as_ref().is_some_and(is_refused);
+        let held = held(rules, expected.family, destination, with_refusal)?;
         compare(expected, destination, &held, &mut gaps);
     }
     Ok(gaps.into_iter().collect())
+}
+
+fn held(
+    rules: &dyn Ruleset,
+    family: IpFamily,
+    destination: &Destination,
+    with_refusal: bool,
+) -> Result<Held, ReadError> {
+    match rules.layout() {
+        Layout::Iptables => iptables::held(rules, family, destination, with_refusal),
+        Layout::Nftables => nftables::held(rules, family, destination, with_refusal),
+    }
 }
 
 /// Whether the rules give an endpoint's packets to itself another source, so that the answer comes back
@@ -284,10 +297,7 @@ fn can_be_from(rule: &Rule, sender: Sender) -> bool {
 /// When the rules cannot be read or understood.
 pub fn holds(rules: &dyn Ruleset, expected: &ExpectedPort) -> Result<bool, ReadError> {
     for destination in &expected.destinations {
-        let held = match rules.layout() {
-            Layout::Iptables => iptables::held(rules, expected.family, destination)?,
-            Layout::Nftables => nftables::held(rules, expected.family, destination)?,
-        };
+        let held = held(rules, expected.family, destination, true)?;
         let takes = !held.inside.endpoints.is_empty() || held.refusal.is_some();
         if held.unhooked.is_none() && takes {
             return Ok(true);

@@ -23,6 +23,7 @@ pub(super) fn held(
     rules: &dyn Ruleset,
     family: IpFamily,
     destination: &Destination,
+    with_refusal: bool,
 ) -> Result<Held, ReadError> {
     let key = (
         destination.address,
@@ -36,7 +37,11 @@ pub(super) fn held(
     let mut held = Held {
         entrance: format!("{entrance} for {destination}"),
         unhooked: unhooked(rules, family, destination)?,
-        refusal: refusal(rules, family, destination)?,
+        refusal: if with_refusal {
+            refusal(rules, family, destination)?
+        } else {
+            None
+        },
         ..Held::default()
     };
     for rule in rules.rules_towards(family, Table::Nat, entrance, key)? {
@@ -182,7 +187,7 @@ pub(super) fn masquerades(
                 .iter()
                 .any(|rule| matches!(&rule.target, Target::Dnat(to) if to.contains(&endpoint)));
             let marks = steps.iter().any(|rule| {
-                rule.leads_to() == Some(MARK_FOR_MASQUERADE)
+                is_mark(&rule.target)
                     && rule.matches.iter().any(
                         |m| matches!(m, Match::Source { net, not: false } if net.contains(&endpoint.ip())),
                     )
@@ -193,6 +198,15 @@ pub(super) fn masquerades(
         }
     }
     Ok(false)
+}
+
+/// Whether packets are marked, by the chain that does it or, as the first versions wrote it, on the spot.
+fn is_mark(target: &Target) -> bool {
+    match target {
+        Target::Chain(chain) => chain == MARK_FOR_MASQUERADE,
+        Target::Other(name) => name == "MARK",
+        _ => false,
+    }
 }
 
 /// Whether marked packets are masqueraded after routing.

@@ -15,6 +15,7 @@ pub(super) fn held(
     rules: &dyn Ruleset,
     family: IpFamily,
     destination: &Destination,
+    with_refusal: bool,
 ) -> Result<Held, ReadError> {
     let (capture, refuse) = match destination.purpose {
         Purpose::NodePort => ("service-nodeports", "no-endpoint-nodeports"),
@@ -24,10 +25,10 @@ pub(super) fn held(
     let mut held = Held {
         entrance: format!("{capture} for {destination}"),
         unhooked: unhooked(rules, family, capture)?,
-        refusal: match rules.element(family, refuse, &key)? {
-            Some(Verdict::Drop) => Some(Target::Drop),
-            Some(Verdict::Chain(_)) => Some(Target::Reject),
-            Some(Verdict::Accept | Verdict::Member) | None => None,
+        refusal: if with_refusal {
+            refusal(rules.element(family, refuse, &key)?.as_ref())
+        } else {
+            None
         },
         ..Held::default()
     };
@@ -56,6 +57,14 @@ pub(super) fn held(
         held.guarded = checks.iter().any(|rule| rule.target == Target::Drop);
     }
     Ok(held)
+}
+
+fn refusal(verdict: Option<&Verdict>) -> Option<Target> {
+    match verdict? {
+        Verdict::Drop => Some(Target::Drop),
+        Verdict::Chain(_) => Some(Target::Reject),
+        Verdict::Accept | Verdict::Member => None,
+    }
 }
 
 /// What keeps packets from the map that captures them, if so.

@@ -8,10 +8,12 @@
 )]
 
 mod captures;
+mod complete;
 mod deletions;
 mod dials;
 mod environment;
 mod namespace;
+mod owners;
 mod pocket;
 mod rendered;
 mod robustness;

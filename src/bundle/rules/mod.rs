@@ -1,0 +1,80 @@
+//! What kube-proxy wrote on a node, from what people and tools saved of it.
+//!
+//! Each module reads the output of one command and answers as the kernel does in `agent::netfilter`:
+//! [`iptables_save`], [`nft`] and [`nft_json`] as a [`Ruleset`](crate::proxy::Ruleset), [`ipvsadm`] as
+//! [`VirtualServers`](crate::proxy::VirtualServers). [`portals`] knows userspace mode, [`ipset`] what ipvs
+//! mode masquerades.
+//!
+//! Such texts are often only a part: pasted, filtered by `grep`, cut at a limit. What is not in a text
+//! that is a part is not known, which is something else than missing.
+
+#[cfg(test)]
+mod damage;
+pub mod ipset;
+pub mod iptables_save;
+pub mod ipvsadm;
+pub mod nft;
+pub mod nft_json;
+mod nft_keys;
+mod nft_rule;
+pub mod portals;
+mod save_index;
+mod save_part;
+mod save_towards;
+mod words;
+mod xt_rule;
+
+/// A line that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {found} where {expected} should be")]
+pub struct ParseError {
+    /// Its number; the first one is 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub found: String,
+    /// What should be there.
+    pub expected: &'static str,
+}
+
+/// What is wrong with a line whose number somebody else knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{found} where {expected} should be")]
+pub(crate) struct Wrong {
+    found: String,
+    expected: &'static str,
+}
+
+impl Wrong {
+    pub(crate) fn new(found: impl Into<String>, expected: &'static str) -> Self {
+        Self {
+            found: found.into(),
+            expected,
+        }
+    }
+
+    /// For a word, which may be long.
+    pub(crate) fn word(word: &str, expected: &'static str) -> Self {
+        const LONGEST: usize = 60;
+        let shown: String = word.chars().take(LONGEST).collect();
+        Self::new(format!("{shown:?}"), expected)
+    }
+
+    pub(crate) fn at(self, line: usize) -> ParseError {
+        ParseError {
+            line,
+            found: self.found,
+            expected: self.expected,
+        }
+    }
+}
+
+/// The number of the line that a place of a text is in.
+fn line_number(text: &str, at: usize) -> usize {
+    let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
+    1 + memchr::memchr_iter(b'\n', before).count()
+}
+
+/// What was asked of a chain, in words.
+fn chain_in_words(table: &str, chain: &str) -> String {
+    format!("chain {chain} of table {table}")
+}

@@ -1,0 +1,19 @@
+//! What was collected from clusters and nodes, read without them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+#[path = "../node/captures.rs"]
+#[allow(dead_code, reason = "tests/node uses the rest")]
+mod captures;
+#[path = "../node/namespace.rs"]
+#[allow(dead_code, reason = "tests/node uses the rest")]
+mod namespace;
+#[path = "../node/owners.rs"]
+#[allow(dead_code, reason = "tests/node uses the rest")]
+mod owners;
+mod rules;
