@@ -36,7 +36,7 @@ const SERVICES: usize = 10_000;
 const ENDPOINTS: usize = 3;
 
 /// Each row is the median of so many runs.
-const RUNS: usize = 9;
+const RUNS: usize = 15;
 
 /// With more endpoints than this kube-proxy leaves its comments off, which makes the rules shorter.
 const WITH_COMMENTS: usize = 300;
@@ -90,7 +90,13 @@ fn rows(what: &str, path: &Path) -> Vec<[String; 7]> {
     let bytes = std::fs::metadata(path).unwrap().len() as f64;
     let file = path.to_str().unwrap();
     let grep = format!("grep {} {file}", cluster_ip(SERVICES / 2));
-    let by_grep = measure(&["by-hand", &grep]);
+    let all = SERVICES.to_string();
+    let [by_grep, read, one, all] = measure([
+        &["by-hand", &grep],
+        &["audit", file, "0"],
+        &["audit", file, "1"],
+        &["audit", file, &all],
+    ]);
     let row = |label: &str, cost: Cost| {
         let seconds = cost.time.as_secs_f64();
         [
@@ -105,11 +111,11 @@ fn rows(what: &str, path: &Path) -> Vec<[String; 7]> {
     };
     vec![
         row("`grep` for one ClusterIP", by_grep),
-        row("read, find the chains", whole(measure(&["audit", file, "0"]))),
-        row("and audit one Service", whole(measure(&["audit", file, "1"]))),
+        row("read, find the chains", whole(read)),
+        row("and audit one Service", whole(one)),
         row(
             &format!("and audit all {SERVICES}; memory with what they need"),
-            measure(&["audit", file, &SERVICES.to_string()]),
+            all,
         ),
     ]
 }
@@ -122,30 +128,39 @@ fn whole(cost: Cost) -> Cost {
     }
 }
 
-/// Starts the benchmark anew, for figures of a process of its own: the median time of some runs.
-fn measure(arguments: &[&str]) -> Cost {
-    let run = |_| {
-        let begun = Instant::now();
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(arguments)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
-        let wall = begun.elapsed();
-        assert!(output.status.success(), "{arguments:?}");
-        let text = String::from_utf8(output.stdout).unwrap();
-        let (seconds, mebibytes) = text.trim().split_once(' ').unwrap();
-        let own = Duration::from_secs_f64(seconds.parse().unwrap());
-        assert!(own <= wall);
-        Cost {
-            time: own,
-            wall,
-            mebibytes: mebibytes.parse().unwrap(),
+/// Starts the benchmark anew, for figures of processes of their own: the median times of some runs. They
+/// take turns, so that whatever else the machine does slows all of them down.
+fn measure<const N: usize>(arguments: [&[&str]; N]) -> [Cost; N] {
+    let mut costs = [const { Vec::new() }; N];
+    for _ in 0..RUNS {
+        for (costs, arguments) in costs.iter_mut().zip(arguments) {
+            costs.push(run(arguments));
         }
-    };
-    let mut costs: Vec<Cost> = (0..RUNS).map(run).collect();
-    costs.sort_unstable_by_key(|cost| cost.time);
-    costs[RUNS / 2]
+    }
+    costs.map(|mut costs| {
+        costs.sort_unstable_by_key(|cost| cost.wall);
+        costs[RUNS / 2]
+    })
+}
+
+fn run(arguments: &[&str]) -> Cost {
+    let begun = Instant::now();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    let wall = begun.elapsed();
+    assert!(output.status.success(), "{arguments:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (seconds, mebibytes) = text.trim().split_once(' ').unwrap();
+    let own = Duration::from_secs_f64(seconds.parse().unwrap());
+    assert!(own <= wall);
+    Cost {
+        time: own,
+        wall,
+        mebibytes: mebibytes.parse().unwrap(),
+    }
 }
 
 fn tell(time: Duration, kibibytes: i64) {
