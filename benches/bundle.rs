@@ -36,7 +36,7 @@ const SERVICES: usize = 10_000;
 const ENDPOINTS: usize = 3;
 
 /// Each row is the median of so many runs.
-const RUNS: usize = 9;
+const RUNS: usize = 15;
 
 /// With more endpoints than this kube-proxy leaves its comments off, which makes the rules shorter.
 const WITH_COMMENTS: usize = 300;
@@ -44,7 +44,10 @@ const WITH_COMMENTS: usize = 300;
 /// What something took.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
+    /// Without the start of the process that measures.
     time: Duration,
+    /// With it, as `grep`'s time is with that of `grep`.
+    wall: Duration,
     mebibytes: f64,
 }
 
@@ -87,7 +90,13 @@ fn rows(what: &str, path: &Path) -> Vec<[String; 7]> {
     let bytes = std::fs::metadata(path).unwrap().len() as f64;
     let file = path.to_str().unwrap();
     let grep = format!("grep {} {file}", cluster_ip(SERVICES / 2));
-    let by_grep = measure(&["by-hand", &grep]);
+    let all = SERVICES.to_string();
+    let [by_grep, read, one, all] = measure([
+        &["by-hand", &grep],
+        &["audit", file, "0"],
+        &["audit", file, "1"],
+        &["audit", file, &all],
+    ]);
     let row = |label: &str, cost: Cost| {
         let seconds = cost.time.as_secs_f64();
         [
@@ -102,38 +111,56 @@ fn rows(what: &str, path: &Path) -> Vec<[String; 7]> {
     };
     vec![
         row("`grep` for one ClusterIP", by_grep),
-        row("read, find the chains", measure(&["audit", file, "0"])),
-        row("and audit one Service", measure(&["audit", file, "1"])),
+        row("read, find the chains", whole(read)),
+        row("and audit one Service", whole(one)),
         row(
-            &format!("and audit all {SERVICES}"),
-            measure(&["audit", file, &SERVICES.to_string()]),
+            &format!("and audit all {SERVICES}; memory with what they need"),
+            all,
         ),
     ]
 }
 
-/// Starts the benchmark anew, for figures of a process of its own: the median time of some runs.
-fn measure(arguments: &[&str]) -> Cost {
-    let run = |_| {
-        let begun = Instant::now();
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(arguments)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
-        let wall = begun.elapsed();
-        assert!(output.status.success(), "{arguments:?}");
-        let text = String::from_utf8(output.stdout).unwrap();
-        let (seconds, mebibytes) = text.trim().split_once(' ').unwrap();
-        let own = Duration::from_secs_f64(seconds.parse().unwrap());
-        assert!(own <= wall);
-        Cost {
-            time: own,
-            mebibytes: mebibytes.parse().unwrap(),
+/// With the start of the process, for a fair comparison with another one.
+fn whole(cost: Cost) -> Cost {
+    Cost {
+        time: cost.wall,
+        ..cost
+    }
+}
+
+/// Starts the benchmark anew, for figures of processes of their own: the median times of some runs. They
+/// take turns, so that whatever else the machine does slows all of them down.
+fn measure<const N: usize>(arguments: [&[&str]; N]) -> [Cost; N] {
+    let mut costs = [const { Vec::new() }; N];
+    for _ in 0..RUNS {
+        for (costs, arguments) in costs.iter_mut().zip(arguments) {
+            costs.push(run(arguments));
         }
-    };
-    let mut costs: Vec<Cost> = (0..RUNS).map(run).collect();
-    costs.sort_unstable_by_key(|cost| cost.time);
-    costs[RUNS / 2]
+    }
+    costs.map(|mut costs| {
+        costs.sort_unstable_by_key(|cost| cost.wall);
+        costs[RUNS / 2]
+    })
+}
+
+fn run(arguments: &[&str]) -> Cost {
+    let begun = Instant::now();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    let wall = begun.elapsed();
+    assert!(output.status.success(), "{arguments:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (seconds, mebibytes) = text.trim().split_once(' ').unwrap();
+    let own = Duration::from_secs_f64(seconds.parse().unwrap());
+    assert!(own <= wall);
+    Cost {
+        time: own,
+        wall,
+        mebibytes: mebibytes.parse().unwrap(),
+    }
 }
 
 fn tell(time: Duration, kibibytes: i64) {
@@ -160,20 +187,13 @@ fn audit_file(path: &str, services: usize) {
     let ports: Vec<ExpectedPort> = (0..services)
         .flat_map(|service| ports((middle + service) % SERVICES))
         .collect();
-    let before = peak_memory();
     let begun = Instant::now();
     let text = std::fs::read_to_string(path).unwrap();
     let rules = IptablesSave::parse(text, IpFamily::V4).unwrap();
     assert!(rules.is_whole(IpFamily::V4));
     compare_all(&rules, &ports);
     let time = begun.elapsed();
-    // What a Service has to hold is not counted, except for what all processes have.
-    let own = if services == SERVICES {
-        peak_memory() - before
-    } else {
-        peak_memory()
-    };
-    tell(time, own);
+    tell(time, peak_memory());
 }
 
 /// Of this process. Its rusage would count what it was before it became the benchmark.

@@ -4,18 +4,11 @@
 //! is all there. Of a table that was cut, and of lines that `grep` left, only what is there is known: a
 //! question about the rest is answered with a [`ReadError`]. See `save_part` for what `grep` leaves.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::net::IpAddr;
 
 use super::{
-    ParseError, Wrong, chain_in_words, line_number,
-    save_index::{Index, Kind, Run, Section, slice, split_rule},
-    save_part,
-    save_towards::Towards,
-    xt_rule::{self, is_asked_by_name},
+    ParseError, Wrong, save_part,
+    save_text::{Extent, Text},
 };
 use crate::proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
 
@@ -23,26 +16,6 @@ use crate::proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
 #[derive(Debug, Default)]
 pub struct IptablesSave {
     texts: Vec<Text>,
-}
-
-/// One text.
-#[derive(Debug)]
-pub(super) struct Text {
-    pub text: String,
-    pub index: Index,
-    /// The long chains, by the destinations of their rules.
-    towards: Mutex<HashMap<(IpFamily, Table, String), Arc<Towards>>>,
-}
-
-/// How much of a table is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Extent {
-    /// All of it.
-    Whole,
-    /// What stands before the place where the text was cut.
-    Cut,
-    /// Lines that were chosen by what is in them.
-    Loose,
 }
 
 impl IptablesSave {
@@ -55,18 +28,12 @@ impl IptablesSave {
         if u32::try_from(text.len()).is_err() {
             return Err(Wrong::new("more than 4 GiB", EXPECTED).at(1));
         }
-        let index = Index::of(&text, family);
-        if index.sections.is_empty() {
-            let first = text.lines().find(|line| !line.trim().is_empty());
+        let text = Text::of(text, family);
+        if text.is_empty() {
+            let first = text.text.lines().find(|line| !line.trim().is_empty());
             return Err(Wrong::word(first.unwrap_or_default(), EXPECTED).at(1));
         }
-        Ok(Self {
-            texts: vec![Text {
-                text,
-                index,
-                towards: Mutex::default(),
-            }],
-        })
+        Ok(Self { texts: vec![text] })
     }
 
     /// Both: of a table that is in both texts, the one of which there is more counts.
@@ -111,11 +78,10 @@ impl IptablesSave {
         [Extent::Whole, Extent::Cut, Extent::Loose]
             .into_iter()
             .find_map(|extent| {
-                let has = |text: &&Text| {
-                    let mut sections = text.index.sections.iter();
-                    sections.any(|section| extent.is_of(section, family, table))
-                };
-                self.texts.iter().find(has).map(|text| (text, extent))
+                let mut texts = self.texts.iter();
+                texts
+                    .find(|text| text.has(extent, family, table))
+                    .map(|text| (text, extent))
             })
     }
 
@@ -159,113 +125,6 @@ impl IptablesSave {
         let refusals = text.towards(family, Table::Filter, REFUSALS, extent);
         let is_shown = is_chosen || !refusals.rules(text, family, REFUSALS, destination)?.is_empty();
         save_part::rules_towards(found, table, chain, destination, is_shown)
-    }
-}
-
-impl Extent {
-    pub(super) fn is_of(self, section: &Section, family: IpFamily, table: Table) -> bool {
-        section.family == family
-            && match self {
-                Self::Whole => section.kind == Kind::Of(table) && section.is_committed,
-                Self::Cut => section.kind == Kind::Of(table),
-                Self::Loose => section.kind == Kind::Loose,
-            }
-    }
-}
-
-impl Text {
-    /// The runs of a chain, and why more of its rules may be missing in the text, if so.
-    pub(super) fn runs(
-        &self,
-        family: IpFamily,
-        table: Table,
-        chain: &str,
-        extent: Extent,
-    ) -> (Vec<&Run>, Option<&'static str>) {
-        let found = self
-            .index
-            .runs(&self.text, chain, |section| extent.is_of(section, family, table));
-        let is_cut = match extent {
-            Extent::Whole | Extent::Loose => false,
-            Extent::Cut if found.is_empty() => self.may_follow(family, table, chain),
-            Extent::Cut => found.iter().any(|(run, section)| run.end == section.end),
-        };
-        let why = if is_cut {
-            Some("the saved rules were cut there")
-        } else if self.index.is_cut(&self.text, chain) {
-            Some("a rule was cut within the name of its chain")
-        } else {
-            None
-        };
-        (found.into_iter().map(|(run, _)| run).collect(), why)
-    }
-
-    /// Whether a chain without rules may have some behind the place where the table was cut.
-    fn may_follow(&self, family: IpFamily, table: Table, chain: &str) -> bool {
-        let mut sections = self.index.sections.iter();
-        sections.any(|section| {
-            Extent::Cut.is_of(section, family, table)
-                && (section.end == section.declared.end || section.declares(&self.text, chain))
-        })
-    }
-
-    fn chain(
-        &self,
-        family: IpFamily,
-        table: Table,
-        chain: &str,
-        extent: Extent,
-    ) -> Result<Option<Vec<Rule>>, ReadError> {
-        let (runs, why) = self.runs(family, table, chain, extent);
-        if let Some(why) = why {
-            return Err(ReadError {
-                what: chain_in_words(table.name(), chain),
-                why: why.to_owned(),
-            });
-        }
-        if !runs.is_empty() {
-            return self.rules(&runs, family, chain).map(Some);
-        }
-        let mut sections = self.index.sections.iter();
-        if sections.any(|s| extent.is_of(s, family, table) && s.declares(&self.text, chain)) {
-            return Ok(Some(Vec::new()));
-        }
-        if is_asked_by_name(chain) {
-            return Ok(None);
-        }
-        Err(ReadError {
-            what: chain_in_words(table.name(), chain),
-            why: "a rule leads to it, but it is not among the saved rules".to_owned(),
-        })
-    }
-
-    /// The rules of a chain in some runs.
-    pub(super) fn rules(&self, runs: &[&Run], family: IpFamily, chain: &str) -> Result<Vec<Rule>, ReadError> {
-        runs.iter()
-            .flat_map(|run| slice(&self.text, &(run.start..run.end)).split('\n'))
-            .filter_map(|line| self.rule(line, family, chain))
-            .collect()
-    }
-
-    /// The rule of a line of the text; None if it is none of the chain's.
-    pub(super) fn rule(&self, line: &str, family: IpFamily, chain: &str) -> Option<Result<Rule, ReadError>> {
-        let (_, rest) = split_rule(line).filter(|(name, _)| *name == chain)?;
-        Some(xt_rule::read(chain, rest, family).map_err(|wrong| {
-            let at = (line.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
-            ReadError {
-                what: format!("a rule of chain {chain}"),
-                why: wrong.at(line_number(&self.text, at)).to_string(),
-            }
-        }))
-    }
-
-    fn towards(&self, family: IpFamily, table: Table, chain: &str, extent: Extent) -> Arc<Towards> {
-        let key = (family, table, chain.to_owned());
-        let mut all = self.towards.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = all
-            .entry(key)
-            .or_insert_with(|| Arc::new(Towards::of(self, family, table, chain, extent)));
-        known.clone()
     }
 }
 

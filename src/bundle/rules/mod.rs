@@ -20,6 +20,7 @@ mod nft_rule;
 pub mod portals;
 mod save_index;
 mod save_part;
+mod save_text;
 mod save_towards;
 mod words;
 mod xt_rule;

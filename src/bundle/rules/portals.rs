@@ -13,9 +13,10 @@ use std::{
 
 use super::{
     Wrong,
-    iptables_save::{Extent, IptablesSave, Text},
+    iptables_save::IptablesSave,
     line_number,
     save_index::{slice, split_rule},
+    save_text::{Extent, Text},
     words::Words,
     xt_rule,
 };

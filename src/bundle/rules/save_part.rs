@@ -13,8 +13,8 @@ use std::net::IpAddr;
 
 use super::{
     chain_in_words,
-    iptables_save::{Extent, Text},
     save_index::split_rule,
+    save_text::{Extent, Text},
     xt_rule::{is_asked_by_name, is_of_a_service},
 };
 use crate::proxy::{IpFamily, Match, ReadError, Rule, Table, Target};

@@ -7,8 +7,8 @@ use std::{net::IpAddr, ops::Range};
 
 use super::{
     chain_in_words,
-    iptables_save::{Extent, Text},
     save_index::{slice, split_rule},
+    save_text::{Extent, Text},
 };
 use crate::proxy::{IpFamily, ReadError, Rule, Table};
 
