@@ -191,6 +191,8 @@ string_enum! {
         HairpinConfigured,
         /// HairpinOK is False: the bridge port of the Pod does not send packets back.
         HairpinModeDisabled,
+        /// HairpinOK is False: the bridge does not take the packets that Pods send to themselves, in the kubelet's promiscuous-bridge mode.
+        BridgeNotPromiscuous,
         /// HairpinOK is False: the Pod's traffic to itself is not masqueraded.
         MasqueradeMissing,
         /// HairpinOK is False: the connection of the Pod to itself is refused.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{Bundle, FilesError, facts};
+use super::{Bundle, FilesError, Problem, facts};
 use crate::{
     check::{self, Answer, Printing, printable, service_name},
     objects::Object,
@@ -79,7 +79,7 @@ pub enum Error {
 /// When there is no bundle, nothing tells which Service is meant, or the output cannot be written.
 pub fn run(options: &Options) -> Result<Answer, Error> {
     let bundle = Bundle::read(&options.bundle)?;
-    tell(&bundle);
+    tell(&bundle.problems);
     let (namespace, service) = target(&bundle, options.service.as_deref(), options.namespace.as_deref())?;
     let now = bundle.time(Timestamp::now());
     if bundle.manifest.time.is_none() {
@@ -89,15 +89,17 @@ pub fn run(options: &Options) -> Result<Answer, Error> {
         );
     }
     let diagnosis = bundle.diagnosis(&namespace, &service);
-    Ok(options.printing.answer(&facts(&bundle, &diagnosis, now))?)
+    let (facts, problems) = facts(&bundle, &diagnosis, now);
+    tell(&problems);
+    Ok(options.printing.answer(&facts)?)
 }
 
 /// What was left out and why, for those who can mend the bundle.
-fn tell(bundle: &Bundle) {
-    for problem in bundle.problems.iter().take(MAX_TOLD) {
+fn tell(problems: &[Problem]) {
+    for problem in problems.iter().take(MAX_TOLD) {
         eprintln!("warning: {problem}");
     }
-    let more = bundle.problems.len().saturating_sub(MAX_TOLD);
+    let more = problems.len().saturating_sub(MAX_TOLD);
     if more > 0 {
         eprintln!("warning: and {more} more of that kind");
     }

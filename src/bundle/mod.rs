@@ -6,6 +6,7 @@
 
 pub mod diagnose;
 mod documents;
+mod evidence;
 pub mod files;
 mod gaps;
 mod listed;
@@ -119,14 +120,13 @@ impl Bundle {
     }
 }
 
-/// What the bundle knows of a Service.
-///
-/// What text evidence of nodes and client Pods tells is to be added to [`Facts::nodes`] here.
+/// What the bundle knows of a Service, and what of its text evidence could not be understood.
 #[must_use]
-pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> Facts {
+pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> (Facts, Vec<Problem>) {
     let mut facts = bundle.inventory.facts(diagnosis, now, true);
     gaps::add(bundle, &mut facts);
-    facts
+    let problems = evidence::add(bundle, diagnosis, &mut facts);
+    (facts, problems)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ fn bundle(files: &[(&str, Value)]) -> Bundle {
 
 fn judge(bundle: &Bundle) -> Diagnosis {
     let diagnosis = bundle.diagnosis("shop", "web");
-    diagnose(&facts(bundle, &diagnosis, NOW.parse().unwrap()))
+    diagnose(&facts(bundle, &diagnosis, NOW.parse().unwrap()).0)
 }
 
 fn answers(bundle: &Bundle) -> BTreeMap<C, (ConditionStatus, Reason, String)> {

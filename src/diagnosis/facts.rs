@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{NodeFacts, NodeProbeSpec, ServiceDiagnosisSpec},
+    api::{Answer, NodeFacts, NodeProbeSpec, ServiceDiagnosisSpec},
     objects::{
         Deployment, EndpointSlice, Labels, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service,
         StatefulSet, matches_labels,
@@ -98,6 +98,57 @@ pub struct NodeReport {
     /// What it was asked for this diagnosis, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeReport>,
+    /// What only saved files tell of it; then there is no agent, and the probe was made of files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<Saved>,
+}
+
+/// What saved files tell of a node and no agent looks for: the traces of old clusters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Saved {
+    /// Whether kube-proxy logged that it finds no program conntrack.
+    #[serde(default)]
+    pub conntrack_missing: bool,
+    /// In userspace mode, the port on which kube-proxy takes the Service's packets, and how requests of the
+    /// node to it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_port: Option<(u16, Answer)>,
+    /// How Pods are to reach themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hairpin: Option<HairpinSetup>,
+}
+
+/// What a node does so that Pods reach themselves through a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HairpinSetup {
+    /// Nothing: the kubelet's hairpin mode is none.
+    #[serde(rename_all = "camelCase")]
+    Off {
+        /// Whether the kubelet logged that it is so, and was not only told to.
+        is_in_force: bool,
+    },
+    /// The kubelet has every bridge port send packets back (hairpin-veth).
+    #[serde(rename_all = "camelCase")]
+    Ports {
+        /// Ports that do.
+        on: usize,
+        /// Ports that do not.
+        off: usize,
+        /// The file that the kubelet was not allowed to write, if so.
+        denied: Option<String>,
+    },
+    /// The bridge takes packets that are not for it (promiscuous-bridge).
+    #[serde(rename_all = "camelCase")]
+    Bridge {
+        /// Its name.
+        name: Option<String>,
+        /// Whether it does, as far as it is known.
+        is_promiscuous: Option<bool>,
+    },
+    /// In ipvs mode, an endpoint is not in the set KUBE-LOOP-BACK, whose packets to themselves are masqueraded.
+    NotMasqueraded,
 }
 
 /// What an agent was asked and what it answered.

@@ -30,7 +30,9 @@ use jiff::Timestamp;
 
 use crate::api::{ConditionStatus, ConditionType, Observation, Reason, RootCause, Summary};
 
-pub use facts::{ClientNamespace, ClusterDns, Facts, NodeReport, ProbeReport, Unreadable};
+pub use facts::{
+    ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, ProbeReport, Saved, Unreadable,
+};
 pub use finding::{Finding, Verdict};
 pub use plan::{plan, probe_name};
 pub use ready::NOTHING_BUT_THE_API;

@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 
-use super::{Facts, Finding, plan, words};
+use super::{Facts, Finding, Saved, plan, words};
 use crate::api::{NodeFacts, NodeProbeSpec, Reason};
 
 /// What an agent that is alive answers to the present question.
@@ -18,6 +18,8 @@ pub(super) struct Report<'a> {
     pub asked: &'a NodeProbeSpec,
     /// What it saw.
     pub facts: &'a NodeFacts,
+    /// What only saved files tell of the node; then all of it comes from files.
+    pub saved: Option<&'a Saved>,
 }
 
 /// All that agents have to say of a Service.
@@ -54,6 +56,7 @@ impl<'a> Vantage<'a> {
                     node: &node.name,
                     asked: &probe.asked,
                     facts: seen,
+                    saved: node.saved.as_ref(),
                 });
             } else {
                 vantage.waiting.push(&node.name);

@@ -17,7 +17,7 @@ use super::{DiagnosisKey, Inventory, Table, Tracked};
 use crate::{
     api::NodeProbe,
     diagnosis::{NodeReport, ProbeReport},
-    objects::{Lease, Node, Object},
+    objects::{Labels, Lease, Node, Object},
 };
 
 /// What the Lease of an agent says.
@@ -59,6 +59,7 @@ impl Inventory {
                 labels: node.labels().clone(),
                 alive_until: Some(agent.until),
                 probe: probes.get(node.name()).map(|p| probe_report(p)),
+                saved: None,
             })
         };
         self.nodes.of("").filter_map(report).collect()
@@ -67,6 +68,12 @@ impl Inventory {
     /// Names of the nodes whose agents have Leases.
     pub(crate) fn agent_nodes(&self) -> impl Iterator<Item = &str> {
         self.agents.keys().map(String::as_str)
+    }
+
+    /// The labels of every Node.
+    pub(crate) fn node_labels(&self) -> BTreeMap<String, Labels> {
+        let nodes = self.nodes.of("");
+        nodes.map(|n| (n.name().to_owned(), n.labels().clone())).collect()
     }
 
     /// The NodeProbes that say they are of a diagnosis.

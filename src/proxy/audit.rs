@@ -8,6 +8,7 @@ use super::{
     Destination, ExpectedPort, IpFamily, Layout, Match, Protocol, Purpose, ReadError, Rule, Ruleset, Table,
     Target, Traffic, iptables, nftables,
 };
+use crate::api::{GapKind, RuleGap};
 
 /// A difference between what the node has to hold and what it holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +37,23 @@ pub enum RuleFault {
     /// The endpoints are reached, but not as the Service asks: session affinity, source ranges, or the
     /// refusal where there is no endpoint.
     Incomplete,
+}
+
+impl From<Gap> for RuleGap {
+    fn from(gap: Gap) -> Self {
+        Self {
+            kind: match gap.fault {
+                RuleFault::RulesMissing => GapKind::Missing,
+                RuleFault::EndpointMissing => GapKind::EndpointMissing,
+                RuleFault::StaleEndpoint => GapKind::EndpointStale,
+                RuleFault::NodePortRulesMissing => GapKind::NodePortMissing,
+                RuleFault::Incomplete => GapKind::Incomplete,
+            },
+            destination: gap.destination,
+            endpoint: gap.endpoint.map(|e| e.to_string()),
+            detail: gap.detail,
+        }
+    }
 }
 
 /// What the rules do with packets to a destination.

@@ -16,4 +16,5 @@ mod namespace;
 #[path = "../node/owners.rs"]
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod owners;
+mod page;
 mod rules;

@@ -5,11 +5,9 @@ use std::{io, sync::Arc, time::Duration};
 use super::{MAX_FAILURES, Round, SECOND_LOOK, Subject};
 use crate::{
     agent::netfilter::{ipvs, rulesets::Rulesets},
-    api::{GapKind, RuleGap, Rules},
+    api::{RuleGap, Rules},
     objects::Object,
-    proxy::{
-        ExpectedPort, Gap, IpFamily, Layout, ReadError, RuleFault, Ruleset, Table, audit, expected, holds,
-    },
+    proxy::{ExpectedPort, Gap, IpFamily, Layout, ReadError, Ruleset, Table, audit, expected, holds},
 };
 
 /// Names of the layouts, as they stand in NodeProbes.
@@ -107,7 +105,7 @@ fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&str>) -> Option<R
         Ok(gaps) => Some(Rules {
             layout: layout.to_owned(),
             compared: u32::try_from(ports.len()).unwrap_or(u32::MAX),
-            gaps: gaps.into_iter().take(MAX_FAILURES).map(gap).collect(),
+            gaps: gaps.into_iter().take(MAX_FAILURES).map(RuleGap::from).collect(),
             conflict: conflict(all, layout, &ports),
         }),
         Err(error) => {
@@ -129,7 +127,7 @@ fn virtual_servers(round: &Round<'_>, all: Vec<Opened>, ports: &[ExpectedPort]) 
     Some(Rules {
         layout: IPVS.to_owned(),
         compared: u32::try_from(ports.len()).unwrap_or(u32::MAX),
-        gaps: gaps.take(MAX_FAILURES).map(gap).collect(),
+        gaps: gaps.take(MAX_FAILURES).map(RuleGap::from).collect(),
         conflict: conflict(all, IPVS, ports),
     })
 }
@@ -152,19 +150,4 @@ fn conflict(all: Vec<Opened>, own: &str, ports: &[ExpectedPort]) -> Option<Strin
                 .any(|port| holds(rules.as_ref(), port).unwrap_or(false))
         })
         .map(|(name, _)| name.to_owned())
-}
-
-fn gap(gap: Gap) -> RuleGap {
-    RuleGap {
-        kind: match gap.fault {
-            RuleFault::RulesMissing => GapKind::Missing,
-            RuleFault::EndpointMissing => GapKind::EndpointMissing,
-            RuleFault::StaleEndpoint => GapKind::EndpointStale,
-            RuleFault::NodePortRulesMissing => GapKind::NodePortMissing,
-            RuleFault::Incomplete => GapKind::Incomplete,
-        },
-        destination: gap.destination,
-        endpoint: gap.endpoint.map(|e| e.to_string()),
-        detail: gap.detail,
-    }
 }

@@ -22,14 +22,15 @@ impl IptablesSave {
     /// Finds the chains of a text. Tables are of the given family unless the text itself says otherwise.
     ///
     /// # Errors
-    /// When there is no rule and no table in it.
+    /// When there is no rule and no table in it, and no `grep` that may have left none.
     pub fn parse(text: String, family: IpFamily) -> Result<Self, ParseError> {
         const EXPECTED: &str = "the output of iptables-save";
         if u32::try_from(text.len()).is_err() {
             return Err(Wrong::new("more than 4 GiB", EXPECTED).at(1));
         }
         let text = Text::of(text, family);
-        if text.is_empty() {
+        // A `grep` that found nothing is an answer, too.
+        if text.is_empty() && !save_part::is_chosen(&text.text) {
             let first = text.text.lines().find(|line| !line.trim().is_empty());
             return Err(Wrong::word(first.unwrap_or_default(), EXPECTED).at(1));
         }
@@ -82,6 +83,11 @@ impl IptablesSave {
                 texts
                     .find(|text| text.has(extent, family, table))
                     .map(|text| (text, extent))
+            })
+            .or_else(|| {
+                let is_answer = |text: &&Text| text.is_empty() && text.family == family;
+                let text = self.texts.iter().find(is_answer)?;
+                Some((text, Extent::Loose))
             })
     }
 

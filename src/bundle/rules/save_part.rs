@@ -22,6 +22,12 @@ use crate::proxy::{IpFamily, Match, ReadError, Rule, Table, Target};
 const SERVICES: &str = "KUBE-SERVICES";
 const NODE_PORTS: &str = "KUBE-NODEPORTS";
 
+/// Whether the text shows that lines were chosen from the output of iptables-save.
+pub(super) fn is_chosen(text: &str) -> bool {
+    text.lines()
+        .any(|line| line.contains("tables") && line.contains("-save") && line.contains("| grep "))
+}
+
 /// Whether the text shows that its lines were chosen by a part of a Service's name.
 pub(super) fn is_chosen_for(text: &str, service: &str) -> bool {
     let mut commands = text

@@ -16,6 +16,8 @@ use crate::proxy::{IpFamily, ReadError, Rule, Table};
 /// One text.
 #[derive(Debug)]
 pub(super) struct Text {
+    /// The family of tables that do not say theirs.
+    pub family: IpFamily,
     pub text: String,
     index: Index,
     /// The long chains, by the destinations of their rules.
@@ -49,6 +51,7 @@ impl Text {
     pub(super) fn of(text: String, family: IpFamily) -> Self {
         Self {
             index: Index::of(&text, family),
+            family,
             text,
             towards: Mutex::default(),
         }

@@ -131,7 +131,8 @@ fn the_bundle_tells_what_the_cluster_told() {
         without_metadata(&mut value);
         value
     };
-    let mut found = bundle::facts(&bundle, &diagnosis, bundle.time(Timestamp::MAX));
+    let (mut found, problems) = bundle::facts(&bundle, &diagnosis, bundle.time(Timestamp::MAX));
+    assert_eq!(problems, []);
     assert_eq!(found.nodes.len(), 1);
     assert!(found.nodes[0].probe.is_some());
     assert_eq!(trim(&mut found), trim(&mut expected));

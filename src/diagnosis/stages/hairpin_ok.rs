@@ -8,7 +8,7 @@ use super::{
         vantage::{Report, Vantage},
         words,
     },
-    applicable,
+    applicable, hairpin_setup,
 };
 use crate::api::{Answer, Hairpin, Reason};
 
@@ -41,6 +41,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     };
     if let Some(why) = cannot_happen(facts, &paths) {
         return Finding::not_applicable(why);
+    }
+    if let Some(finding) = hairpin_setup::judge(&vantage) {
+        return finding;
     }
     let all: Vec<Look> = vantage
         .reports

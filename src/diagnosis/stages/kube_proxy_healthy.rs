@@ -16,11 +16,12 @@ use crate::api::{KubeProxy, PortState, Reason};
 const WHAT: &str = "kube-proxy was not looked at";
 
 /// The reasons in order of precedence.
-const ORDER: [Reason; 4] = [
+const ORDER: [Reason; 5] = [
     Reason::NotRunning,
     Reason::NotLive,
     Reason::NotSyncing,
     Reason::APIServerUnreachable,
+    Reason::ConntrackMissing,
 ];
 
 pub(super) fn judge(facts: &Facts) -> Finding {
@@ -39,7 +40,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .collect();
     let wrong: Vec<(&str, Reason)> = looks
         .iter()
-        .filter_map(|(report, proxy)| Some((report.node, fault(proxy)?)))
+        .filter_map(|(report, proxy)| Some((report.node, fault(report, proxy)?)))
         .collect();
     for reason in ORDER {
         let nodes: Vec<&str> = wrong
@@ -76,7 +77,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 
 /// What is wrong with kube-proxy of a node. Ports may be moved or closed by configuration: that nobody
 /// listens says something only where no process is there either.
-fn fault(proxy: &KubeProxy) -> Option<Reason> {
+fn fault(report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
     let ports_closed = proxy.livez == PortState::Closed && proxy.metrics == PortState::Closed;
     if proxy.process.is_none() && !proxy.processes_unread && ports_closed {
         return Some(Reason::NotRunning);
@@ -87,7 +88,11 @@ fn fault(proxy: &KubeProxy) -> Option<Reason> {
     if proxy.livez == PortState::Failing || proxy.not_syncing {
         return Some(Reason::NotSyncing);
     }
-    proxy.api_unreachable.then_some(Reason::APIServerUnreachable)
+    if proxy.api_unreachable {
+        return Some(Reason::APIServerUnreachable);
+    }
+    let misses_conntrack = report.saved.is_some_and(|saved| saved.conntrack_missing);
+    misses_conntrack.then_some(Reason::ConntrackMissing)
 }
 
 fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) -> Finding {
@@ -123,6 +128,14 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
         Reason::NotSyncing => (
             format!("kube-proxy on {on} writes no rules though changes wait."),
             format!("See why: {logs}; have it made anew: {}.", of_pod("delete pod")),
+        ),
+        Reason::ConntrackMissing => (
+            format!(
+                "kube-proxy on {on} finds no program conntrack, so that UDP packets go on to Pods that are gone, or it does not start at all."
+            ),
+            format!(
+                "Install it on {on}: `apt install conntrack` (or `yum install conntrack-tools`); then have kube-proxy start anew."
+            ),
         ),
         _ => (
             format!(

@@ -7,6 +7,7 @@ mod dns_servers;
 mod endpoints_populated;
 mod endpoints_reachable;
 mod hairpin_ok;
+mod hairpin_setup;
 mod kube_proxy_healthy;
 mod listening;
 mod names;

@@ -164,7 +164,8 @@ fn why_not(
     if missing_suffix(facts, resolver, wanted).is_some() {
         return Some(Reason::SearchPathMissing);
     }
-    if resolver.c_library == CLibrary::Musl && usize::from(resolver.ndots) <= dots(wanted) {
+    // glibc tries the suffixes all the same; where the library is not known, it was not glibc.
+    if resolver.c_library != CLibrary::Glibc && usize::from(resolver.ndots) <= dots(wanted) {
         return Some(Reason::NdotsTooLow);
     }
     Some(Reason::OnlyFullyQualifiedNameResolves)

@@ -40,7 +40,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = vantage.nobody(WHAT) {
         return finding;
     }
-    if let Some(finding) = stale_connections(facts, &vantage) {
+    if let Some(finding) = stale_connections(facts, &vantage).or_else(|| proxy_port(&vantage)) {
         return finding;
     }
     let Some(paths) = Paths::of(facts, &vantage) else {
@@ -118,6 +118,32 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             ),
         )
     })
+}
+
+/// In userspace mode packets go through kube-proxy itself: where nobody answers on its port, its rules lead
+/// nowhere, whatever the endpoints do.
+fn proxy_port(vantage: &Vantage<'_>) -> Option<Finding> {
+    let (report, (port, answer)) = vantage
+        .reports
+        .iter()
+        .filter_map(|r| Some((r, r.saved?.proxy_port?)))
+        .find(|(_, (_, answer))| *answer != Answer::Accepted)?;
+    let reason = match answer {
+        Answer::TimedOut => Reason::TimedOut,
+        Answer::Unreachable => Reason::NoRouteToHost,
+        _ => Reason::ConnectionRefused,
+    };
+    let node = report.node;
+    Some(Finding::part_fails(
+        reason,
+        format!(
+            "The rules on node {node} lead to port {port} of kube-proxy (userspace mode), and there {}.",
+            told::result(answer)
+        ),
+        format!(
+            "Start kube-proxy on node {node} anew with -v=4 and look in its log for `Setting endpoints for`: it should name the Service with its endpoints."
+        ),
+    ))
 }
 
 fn nodes(dials: &Dials<'_>) -> usize {

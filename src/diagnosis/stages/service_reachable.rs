@@ -54,6 +54,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
     if dials.made() == 0 && vantage.incomplete(WHAT).is_none() && !dials.is_intercepted && !dials.is_shut_out
     {
+        if let Some(finding) = from_nodes_in_files(&vantage, &paths) {
+            return finding;
+        }
         if !asked {
             return Finding::unknown(
                 Reason::NoVantagePoint,
@@ -69,6 +72,25 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             Reason::Reachable,
             "The Service's addresses answer, dialled from client Pods.",
         )
+    })
+}
+
+/// Whoever goes through the page by hand dials the Service from a node, and leaves it at that.
+fn from_nodes_in_files(vantage: &Vantage<'_>, paths: &Paths<'_>) -> Option<Finding> {
+    let are_files = vantage.reports.iter().all(|r| r.saved.is_some());
+    let dials = paths.dials(Way::FromNodes);
+    are_files.then(|| {
+        if dials.failures.is_empty() && dials.succeeded() > 0 {
+            Finding::yes(
+                Reason::Reachable,
+                "The Service's addresses answer, dialled from a node; the files hold no dial of a client Pod.",
+            )
+        } else {
+            Finding::unknown(
+                Reason::NoVantagePoint,
+                format!("{WHAT}: the files hold no such dial; save `curl ADDRESS:PORT` of a client Pod in pods/NAMESPACE/NAME/curl.txt."),
+            )
+        }
     })
 }
 

@@ -1,0 +1,252 @@
+//! Requests by hand as dials: to endpoints, to the Service's addresses, to a node port.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{
+    super::{
+        Problem,
+        text::http::{self, Outcome, Request},
+    },
+    files::{Form, TextFile},
+    parse,
+};
+use crate::{
+    api::{Answer, DialCount, DialFailure, DialPath},
+    diagnosis::Facts,
+    objects::{Object, Pod, ServicePort},
+    proxy::{IpFamily, Protocol},
+};
+
+/// Who dialled what.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    from: Option<String>,
+    path: Path,
+    port: String,
+    target: SocketAddr,
+    same_node: Option<bool>,
+}
+
+/// The ways of dials, which have no order of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Path {
+    Endpoint,
+    Service,
+    NodePort,
+}
+
+impl From<Path> for DialPath {
+    fn from(path: Path) -> Self {
+        match path {
+            Path::Endpoint => Self::Endpoint,
+            Path::Service => Self::Service,
+            Path::NodePort => Self::NodePort,
+        }
+    }
+}
+
+/// What came of all requests of a node and its client Pods.
+#[derive(Debug, Default)]
+pub(super) struct Dialled {
+    ends: BTreeMap<Key, Vec<Answer>>,
+    /// Requests of the node to ports of its own, by port.
+    loopback: BTreeMap<u16, Vec<Answer>>,
+}
+
+impl Dialled {
+    /// Takes in the requests of a client Pod, else of the node itself.
+    pub(super) fn read(
+        &mut self,
+        facts: &Facts,
+        node: &str,
+        from: Option<&Pod>,
+        files: &[TextFile<'_>],
+        problems: &mut Vec<Problem>,
+    ) {
+        for request in parse(files, Form::Requests, problems, http::parse)
+            .iter()
+            .flatten()
+        {
+            let (Some(target), Some(answer)) = (request.target.as_deref().and_then(target), answer(request))
+            else {
+                continue;
+            };
+            if from.is_none() && target.ip().is_loopback() {
+                self.loopback.entry(target.port()).or_default().push(answer);
+            } else if let Some(key) = key(facts, node, from, target) {
+                self.ends.entry(key).or_default().push(answer);
+            }
+        }
+    }
+
+    /// How requests of the node to a port of its own ended, if there were any.
+    pub(super) fn on_loopback(&self, port: u16) -> Option<(u16, Answer)> {
+        Some((port, end(self.loopback.get(&port)?)))
+    }
+
+    /// As an agent counts them: a dial fails only if every attempt of it does.
+    pub(super) fn told(self) -> (Vec<DialCount>, Vec<DialFailure>) {
+        let mut counts: Vec<DialCount> = Vec::new();
+        let mut failures = Vec::new();
+        for (key, answers) in self.ends {
+            let answer = end(&answers);
+            let is_failure = answer != Answer::Accepted;
+            let path = DialPath::from(key.path);
+            let family = IpFamily::of(key.target.ip()).to_string();
+            let known = counts.iter_mut().find(|c| {
+                c.from == key.from
+                    && c.path == path
+                    && c.port == key.port
+                    && c.family == family
+                    && c.same_node == key.same_node
+            });
+            match known {
+                Some(count) => {
+                    count.made += 1;
+                    count.failed += u32::from(is_failure);
+                }
+                None => counts.push(DialCount {
+                    from: key.from.clone(),
+                    path,
+                    port: key.port.clone(),
+                    family,
+                    same_node: key.same_node,
+                    made: 1,
+                    failed: u32::from(is_failure),
+                }),
+            }
+            if is_failure {
+                failures.push(DialFailure {
+                    from: key.from,
+                    path,
+                    port: key.port,
+                    target: key.target.to_string(),
+                    endpoint: (key.path == Path::Endpoint).then(|| key.target.to_string()),
+                    same_node: key.same_node,
+                    same_bridge: false,
+                    answer,
+                    detail: None,
+                });
+            }
+        }
+        (counts, failures)
+    }
+}
+
+/// One of several attempts that went well is enough.
+fn end(answers: &[Answer]) -> Answer {
+    let mut answers = answers.iter();
+    let first = answers.next().copied().unwrap_or(Answer::Accepted);
+    answers.fold(first, |worst, answer| match answer {
+        Answer::Accepted => Answer::Accepted,
+        _ => worst,
+    })
+}
+
+/// Any answer shows that there was a connection; what says nothing of why there was none does not count.
+fn answer(request: &Request) -> Option<Answer> {
+    match request.outcome {
+        Outcome::Answer(Answer::Unexpected) => Some(Answer::Accepted),
+        Outcome::Answer(answer) => Some(answer),
+        Outcome::NotResolved | Outcome::NotConnected | Outcome::Silent => None,
+    }
+}
+
+/// `10.0.1.175:80`, `http://10.0.1.175/path`, `[fd00::1]:80`, `localhost:48577`.
+fn target(text: &str) -> Option<SocketAddr> {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let host = rest.split(['/', '?', '#']).next()?;
+    let host = host
+        .strip_prefix("localhost")
+        .map_or_else(|| host.to_owned(), |port| format!("127.0.0.1{port}"));
+    let default = if scheme.eq_ignore_ascii_case("https") {
+        443
+    } else {
+        80
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.parse()
+        .ok()
+        .or_else(|| Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, default)))
+}
+
+fn key(facts: &Facts, node: &str, from: Option<&Pod>, target: SocketAddr) -> Option<Key> {
+    let service = facts.service.as_deref()?;
+    let ports = || {
+        service
+            .spec
+            .ports
+            .iter()
+            .filter(|p| p.protocol() == Protocol::Tcp.to_string())
+    };
+    let has_number = |number: Option<i32>| number == Some(i32::from(target.port()));
+    let addresses = service.cluster_ips();
+    let is_service = addresses.iter().any(|ip| ip.parse() == Ok(target.ip()));
+    let key = |path, port: &ServicePort, same_node| Key {
+        from: from.map(|pod| format!("{}/{}", pod.namespace(), pod.name())),
+        path,
+        port: format!("{}/{}", port.port, port.protocol()),
+        target,
+        same_node,
+    };
+    if is_service {
+        return ports()
+            .find(|p| has_number(Some(p.port)))
+            .map(|p| key(Path::Service, p, None));
+    }
+    // A Pod that dials itself shows nothing of the way to it.
+    if from.is_some_and(|pod| pod.ips().any(|ip| ip.parse() == Ok(target.ip()))) {
+        return None;
+    }
+    for slice in &facts.slices {
+        for port in slice.ports.iter().filter(|p| has_number(p.port)) {
+            let of_address = |ip: &String| ip.parse() == Ok(target.ip());
+            let Some(endpoint) = slice
+                .endpoints
+                .iter()
+                .find(|e| e.addresses.iter().any(of_address))
+            else {
+                continue;
+            };
+            let same_node = endpoint.node_name.as_deref() == Some(node);
+            let of_service = ports().find(|p| p.name() == port.name())?;
+            return Some(key(Path::Endpoint, of_service, Some(same_node)));
+        }
+    }
+    // A node port is dialled at one of many addresses, of which the objects may name none.
+    let port = ports().find(|p| has_number(p.node_port))?;
+    from.is_none().then(|| key(Path::NodePort, port, None))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn targets_are_read_however_they_are_written() {
+        let cases = [
+            ("10.0.1.175:80", "10.0.1.175:80"),
+            ("http://10.0.1.175/x", "10.0.1.175:80"),
+            ("https://10.0.1.175", "10.0.1.175:443"),
+            ("localhost:48577", "127.0.0.1:48577"),
+            ("http://[fd00::1]:8080/", "[fd00::1]:8080"),
+            ("[fd00::1]", "[fd00::1]:80"),
+        ];
+        for (text, address) in cases {
+            assert_eq!(target(text), Some(address.parse().unwrap()), "{text}");
+        }
+        assert_eq!(target("hostnames"), None);
+    }
+
+    #[test]
+    fn one_attempt_that_went_well_is_enough() {
+        assert_eq!(end(&[Answer::TimedOut, Answer::Accepted]), Answer::Accepted);
+        assert_eq!(end(&[Answer::Accepted, Answer::Refused]), Answer::Accepted);
+        assert_eq!(end(&[Answer::Refused, Answer::TimedOut]), Answer::Refused);
+    }
+}

@@ -1,0 +1,190 @@
+//! Text evidence of nodes and client Pods, turned into what an agent would have reported.
+//!
+//! `nodes/NODE/...` holds outputs of commands that were typed on a node, `pods/NAMESPACE/NAME/...` those of a
+//! client Pod; `files` tells by their names what they are. The engine sees [`NodeFacts`] as it does live, so
+//! that there is one way from facts to verdicts. What no file tells stays unknown.
+
+mod dials;
+mod files;
+mod names;
+mod node;
+mod rules;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::SignedDuration;
+
+use self::files::{Evidence, Form, TextFile};
+use super::{Bundle, Problem};
+use crate::{
+    api::{DiagnosisRef, NodeFacts, NodeProbeSpec, ProbePod, ServiceDiagnosis},
+    diagnosis::{Facts, NodeReport, ProbeReport, Saved, plan},
+    objects::{Object, Pod},
+};
+
+/// What a node said is taken for said when the bundle was made.
+const LASTS: SignedDuration = SignedDuration::from_secs(40);
+
+/// Adds what the text files tell to the reports of the nodes; what an agent reported of a node counts for
+/// more than its text files. Returns what could not be understood.
+pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Facts) -> Vec<Problem> {
+    let evidence = Evidence::of(&bundle.files.files);
+    let mut problems = Vec::new();
+    let mut clients: BTreeMap<String, Vec<(Arc<Pod>, &[TextFile<'_>])>> = BTreeMap::new();
+    let mut by_node: BTreeMap<String, &[TextFile<'_>]> = BTreeMap::new();
+    for (node, files) in &evidence.nodes {
+        by_node.insert((*node).to_owned(), files);
+    }
+    for ((namespace, name), files) in &evidence.pods {
+        match client(facts, namespace, name) {
+            Some((node, pod)) => clients.entry(node).or_default().push((pod, files)),
+            None => problems.push(Problem {
+                path: format!("pods/{namespace}/{name}"),
+                what: format!(
+                    "not used: no Pod {name} of namespace {namespace} with a node is among the objects; add `kubectl -n {namespace} get pod {name} -o json`"
+                ),
+            }),
+        }
+    }
+    for node in clients.keys() {
+        by_node.entry(node.clone()).or_default();
+    }
+    let has_reported = |node: &String| facts.nodes.iter().any(|n| n.name == *node && n.probe.is_some());
+    by_node.retain(|node, _| !has_reported(node));
+    if by_node.is_empty() || facts.service.is_none() {
+        return problems;
+    }
+    let labels = bundle.inventory.node_labels();
+    for node in by_node.keys() {
+        facts.nodes.retain(|n| n.name != *node);
+        facts.nodes.push(NodeReport {
+            name: node.clone(),
+            labels: labels.get(node).cloned().unwrap_or_default(),
+            alive_until: facts.now.checked_add(LASTS).ok(),
+            probe: None,
+            saved: None,
+        });
+    }
+    let asked = plan(facts, &reference(diagnosis));
+    for (node, files) in by_node {
+        let of_node = clients.remove(&node).unwrap_or_default();
+        let Some(asked) = asked_of(&node, &asked, &of_node) else {
+            continue;
+        };
+        let (seen, saved, wrong) = read(facts, &node, files, &of_node);
+        problems.extend(wrong);
+        let report = facts.nodes.iter_mut().find(|n| n.name == node);
+        if let Some(report) = report {
+            report.saved = Some(saved);
+            report.probe = Some(ProbeReport {
+                asked,
+                is_current: true,
+                facts: Some(Arc::new(seen)),
+            });
+        }
+    }
+    problems
+}
+
+/// A client Pod and its node.
+fn client(facts: &Facts, namespace: &str, name: &str) -> Option<(String, Arc<Pod>)> {
+    let others = facts.client_namespace.iter().flat_map(|n| &n.pods);
+    let mut pods = facts.pods.iter().chain(others);
+    let pod = pods.find(|p| p.namespace() == namespace && p.name() == name)?;
+    Some((pod.spec.node_name.clone()?, pod.clone()))
+}
+
+fn reference(diagnosis: &ServiceDiagnosis) -> DiagnosisRef {
+    DiagnosisRef {
+        name: diagnosis.name().to_owned(),
+        uid: diagnosis.metadata.uid.clone().unwrap_or_default(),
+    }
+}
+
+/// What the node was asked, had it been an agent: about the client Pods that there are files of.
+fn asked_of(
+    node: &str,
+    plan: &BTreeMap<String, NodeProbeSpec>,
+    clients: &[(Arc<Pod>, &[TextFile<'_>])],
+) -> Option<NodeProbeSpec> {
+    // All nodes are asked about the same Service.
+    let mut asked = plan.get(node).or_else(|| plan.values().next())?.clone();
+    node.clone_into(&mut asked.node_name);
+    asked.endpoints.clear();
+    asked.clients = clients
+        .iter()
+        .map(|(pod, _)| ProbePod {
+            namespace: pod.namespace().to_owned(),
+            name: pod.name().to_owned(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            ips: pod.ips().map(str::to_owned).collect(),
+            host_network: pod.is_host_network(),
+            runtime_class: None,
+        })
+        .collect();
+    Some(asked)
+}
+
+fn read(
+    facts: &Facts,
+    node: &str,
+    files: &[TextFile<'_>],
+    clients: &[(Arc<Pod>, &[TextFile<'_>])],
+) -> (NodeFacts, Saved, Vec<Problem>) {
+    let mut problems = Vec::new();
+    let mut seen = NodeFacts::default();
+    let programs = node::Programs::of(files, &mut problems);
+    let mode = programs.mode();
+    let rules = rules::read(facts, node, mode.as_deref(), files, &mut problems);
+    let mut dialled = dials::Dialled::default();
+    dialled.read(facts, node, None, files, &mut problems);
+    for (pod, files) in clients {
+        dialled.read(facts, node, Some(pod), files, &mut problems);
+        let resolver = names::resolver(facts, pod, files, &mut problems);
+        seen.resolvers.extend(resolver);
+    }
+    seen.dns_servers = names::servers(facts, files, &mut problems);
+    let mut saved = Saved {
+        proxy_port: rules.proxy_port.and_then(|port| dialled.on_loopback(port)),
+        ..Saved::default()
+    };
+    (seen.dials, seen.failures) = dialled.told();
+    seen.probes_made = seen.dials.iter().map(|d| d.made).sum();
+    seen.probes_failed = seen.dials.iter().map(|d| d.failed).sum();
+    let mode = mode.or_else(|| rules.rules.as_ref().map(|r| mode_of_layout(&r.layout).to_owned()));
+    seen.kube_proxy = programs.kube_proxy(facts, files, mode, &seen, &saved);
+    saved.conntrack_missing = programs.misses_conntrack();
+    saved.hairpin = node::hairpin(&programs, files, rules.hairpin_set, &mut problems);
+    seen.settings = node::settings(files, &mut problems);
+    seen.stale_connections = node::stale(facts, files, &mut problems);
+    seen.rules = rules.rules;
+    seen.problems = problems.iter().map(ToString::to_string).collect();
+    (seen, saved, problems)
+}
+
+/// The mode in which kube-proxy lays rules out so.
+fn mode_of_layout(layout: &str) -> &str {
+    match layout {
+        "iptables-legacy" => "iptables",
+        other => other,
+    }
+}
+
+/// The text of a file in the form that a parser makes of it; a problem where it cannot be read.
+fn parse<T, E: std::fmt::Display>(
+    files: &[TextFile<'_>],
+    form: Form,
+    problems: &mut Vec<Problem>,
+    parser: impl Fn(&str) -> Result<T, E>,
+) -> Vec<T> {
+    let of_form = files.iter().filter(|f| f.form == form);
+    of_form
+        .filter_map(|file| match parser(file.text) {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                problems.push(file.problem(error));
+                None
+            }
+        })
+        .collect()
+}

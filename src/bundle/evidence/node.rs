@@ -1,0 +1,299 @@
+//! kube-proxy, the kubelet and the settings of a node.
+
+use std::net::SocketAddr;
+
+use super::{
+    super::{
+        Problem,
+        text::{
+            bridge, conntrack,
+            kube_proxy_log::{KubeProxyLog, ProxyMode},
+            kubelet_config::KubeletConfig,
+            kubelet_log::{HairpinMode, KubeletLog},
+            ps::Ps,
+            sysctl::Sysctl,
+        },
+    },
+    files::{Form, TextFile},
+    parse,
+};
+use crate::{
+    api::{DialPath, KubeProxy, NodeFacts, NodeSettings, PortState, StaleConnection},
+    diagnosis::{Facts, HairpinSetup, Saved},
+    objects::Object,
+    proxy::{ExpectedPort, Protocol, Vantage, expected},
+};
+
+/// Flags of kubelets that still acted on --hairpin-mode; those of today take it and do nothing.
+const OLD_FLAGS: [&str; 5] = [
+    "configure-cbr0",
+    "network-plugin",
+    "allow-privileged",
+    "api-servers",
+    "docker-endpoint",
+];
+
+/// Most tracked connections that a report holds.
+const MAX_STALE: usize = 8;
+
+/// The node's programs, as a list of processes and their logs show them.
+#[derive(Debug, Default)]
+pub(super) struct Programs {
+    /// Of several lists each may show what others leave out.
+    processes: Vec<Ps>,
+    log: Option<KubeProxyLog>,
+    /// As its own port says.
+    mode: Option<String>,
+    kubelet_log: Option<KubeletLog>,
+    kubelet_config: Option<KubeletConfig>,
+}
+
+impl Programs {
+    pub(super) fn of(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Self {
+        let said = files.iter().find(|f| f.form == Form::KubeProxyMode);
+        Self {
+            processes: parse(files, Form::Processes, problems, Ps::parse),
+            log: parse(files, Form::KubeProxyLog, problems, KubeProxyLog::parse).pop(),
+            mode: said
+                .and_then(|f| ProxyMode::parse(f.text.trim()))
+                .map(|mode| name(&mode)),
+            kubelet_log: parse(files, Form::KubeletLog, problems, KubeletLog::parse).pop(),
+            kubelet_config: parse(files, Form::KubeletConfig, problems, KubeletConfig::parse).pop(),
+        }
+    }
+
+    /// The mode of kube-proxy: what it says comes before what it logged, and that before what it was told.
+    pub(super) fn mode(&self) -> Option<String> {
+        let logged = self.log.as_ref().and_then(|log| log.mode.as_ref()).map(name);
+        let process = self.processes.iter().find_map(Ps::kube_proxy);
+        let told = process
+            .and_then(|p| p.flag("proxy-mode"))
+            .and_then(ProxyMode::parse);
+        self.mode.clone().or(logged).or(told.map(|mode| name(&mode)))
+    }
+
+    /// kube-proxy as an agent reports it; None where no file is about it.
+    pub(super) fn kube_proxy(
+        &self,
+        facts: &Facts,
+        files: &[TextFile<'_>],
+        mode: Option<String>,
+        seen: &NodeFacts,
+        saved: &Saved,
+    ) -> Option<KubeProxy> {
+        let lives = files
+            .iter()
+            .any(|f| f.form == Form::KubeProxyLive && is_live(f.text));
+        if self.processes.is_empty() && self.log.is_none() && self.mode.is_none() && !lives {
+            return None;
+        }
+        let is_shown = self.processes.iter().any(|ps| ps.would_show("kube-proxy"));
+        let process = self.processes.iter().find_map(Ps::kube_proxy);
+        // What answers on its ports runs.
+        let answers = lives || self.mode.is_some();
+        let process = process.map(|p| p.program().to_owned());
+        Some(KubeProxy {
+            mode,
+            process: process.or_else(|| answers.then(|| "kube-proxy".to_owned())),
+            replacement: self.processes.iter().find_map(Ps::replacement).map(str::to_owned),
+            processes_unread: !is_shown,
+            livez: if lives { PortState::Ok } else { PortState::Closed },
+            metrics: if self.mode.is_some() {
+                PortState::Ok
+            } else {
+                PortState::Closed
+            },
+            not_syncing: fails(seen, saved) && self.is_behind(facts),
+            api_unreachable: self
+                .log
+                .as_ref()
+                .and_then(|log| log.api.as_ref())
+                .is_some_and(|error| error.recovered.is_none()),
+        })
+    }
+
+    /// Whether the log tells of endpoints, and not of the Service's as they are. Without a failure nothing
+    /// follows from it: logs are cut.
+    fn is_behind(&self, facts: &Facts) -> bool {
+        let (Some(log), Some(service)) = (&self.log, facts.service.as_deref()) else {
+            return false;
+        };
+        if log.endpoints.is_empty() || log.mode.is_none() {
+            return false;
+        }
+        service.spec.ports.iter().any(|port| {
+            let mut ready: Vec<SocketAddr> = ready(facts, port.name(), port.protocol());
+            let logged = log.endpoints_of(service.namespace(), service.name(), port.name());
+            let mut logged: Vec<SocketAddr> = logged.unwrap_or_default().to_vec();
+            ready.sort_unstable();
+            logged.sort_unstable();
+            !ready.is_empty() && logged != ready
+        })
+    }
+
+    /// Whether kube-proxy found no program `conntrack`.
+    pub(super) fn misses_conntrack(&self) -> bool {
+        self.log
+            .as_ref()
+            .is_some_and(|log| log.conntrack_missing.is_some())
+    }
+}
+
+fn name(mode: &ProxyMode) -> String {
+    match mode {
+        ProxyMode::Iptables => "iptables",
+        ProxyMode::Nftables => "nftables",
+        ProxyMode::Ipvs => "ipvs",
+        ProxyMode::Userspace => "userspace",
+        ProxyMode::Kernelspace => "kernelspace",
+        ProxyMode::Other(name) => name,
+    }
+    .to_owned()
+}
+
+/// `200`, or the body of a healthy livez, which is JSON in newer versions.
+fn is_live(text: &str) -> bool {
+    let has_status = text
+        .lines()
+        .any(|line| line.starts_with("HTTP/") && line.contains(" 200"));
+    has_status
+        || text.trim() == "ok"
+        || text.contains("\"healthy\": true")
+        || text.contains("\"healthy\":true")
+}
+
+/// Whether a dial of the node to the Service failed.
+fn fails(seen: &NodeFacts, saved: &Saved) -> bool {
+    let to_service = |f: &crate::api::DialFailure| f.from.is_none() && f.path != DialPath::Endpoint;
+    let by_port = saved
+        .proxy_port
+        .is_some_and(|(_, answer)| answer != crate::api::Answer::Accepted);
+    seen.failures.iter().any(to_service) || by_port
+}
+
+fn ready(facts: &Facts, port: &str, protocol: &str) -> Vec<SocketAddr> {
+    let mut all = Vec::new();
+    for slice in &facts.slices {
+        let ports = slice
+            .ports
+            .iter()
+            .filter(|p| p.name() == port && p.protocol() == protocol);
+        for number in ports.filter_map(|p| u16::try_from(p.port?).ok()) {
+            let ready = slice.endpoints.iter().filter(|e| e.is_ready());
+            let ips = ready.filter_map(|e| e.addresses.first()?.parse().ok());
+            all.extend(ips.map(|ip| SocketAddr::new(ip, number)));
+        }
+    }
+    all
+}
+
+/// How the kubelet keeps the way of Pods to themselves open, as far as the files tell: what it set up in
+/// fact comes before what it was told.
+pub(super) fn hairpin(
+    programs: &Programs,
+    files: &[TextFile<'_>],
+    masqueraded: Option<bool>,
+    problems: &mut Vec<Problem>,
+) -> Option<HairpinSetup> {
+    if masqueraded == Some(false) {
+        return Some(HairpinSetup::NotMasqueraded);
+    }
+    let logged = programs.kubelet_log.as_ref();
+    let kubelet = programs.processes.iter().find_map(|ps| ps.program("kubelet"));
+    let is_old = kubelet.is_some_and(|k| OLD_FLAGS.iter().any(|flag| k.has_flag(flag)));
+    let flag = || {
+        kubelet?
+            .flag("hairpin-mode")
+            .filter(|_| is_old)
+            .map(HairpinMode::parse)
+    };
+    let configured = || {
+        programs
+            .kubelet_config
+            .as_ref()?
+            .hairpin_mode
+            .clone()
+            .filter(|_| is_old)
+    };
+    let effective = logged.and_then(|log| log.effective.clone());
+    let in_force = effective.clone().or_else(flag).or_else(configured)?;
+    let links: Vec<bridge::Link> = parse(files, Form::Links, problems, bridge::parse)
+        .into_iter()
+        .flatten()
+        .collect();
+    Some(match in_force {
+        HairpinMode::None => HairpinSetup::Off {
+            is_in_force: effective.is_some(),
+        },
+        HairpinMode::HairpinVeth => {
+            let ports = || links.iter().filter_map(|l| l.hairpin);
+            let denied = logged.and_then(|log| log.not_allowed.first());
+            HairpinSetup::Ports {
+                on: ports().filter(|on| *on).count(),
+                off: ports().filter(|on| !*on).count(),
+                denied: denied.map(|d| d.path.clone().unwrap_or_else(|| "hairpin_mode".to_owned())),
+            }
+        }
+        HairpinMode::PromiscuousBridge => {
+            // Its ports are promiscuous in any case. What `grep PROMISC` leaves has no name.
+            let is_bridge = |l: &&bridge::Link| l.name.as_deref().is_none_or(|name| name == "cbr0");
+            let mut bridges = links.iter().filter(is_bridge);
+            let told = bridges.find(|l| l.promiscuous.is_some());
+            HairpinSetup::Bridge {
+                name: told.and_then(|l| l.name.clone()),
+                is_promiscuous: told.and_then(|l| l.promiscuous),
+            }
+        }
+        HairpinMode::Other(_) => return None,
+    })
+}
+
+/// Settings of the node's network.
+pub(super) fn settings(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> NodeSettings {
+    let read = parse(files, Form::Settings, problems, Sysctl::parse).pop();
+    read.map(|sysctl| sysctl.settings()).unwrap_or_default()
+}
+
+/// Tracked UDP connections to the Service that lead to Pods that are gone, and that somebody still uses: one
+/// list cannot tell those from what is about to be forgotten, so that it takes two.
+pub(super) fn stale(
+    facts: &Facts,
+    files: &[TextFile<'_>],
+    problems: &mut Vec<Problem>,
+) -> Vec<StaleConnection> {
+    let lists = parse(files, Form::Conntrack, problems, conntrack::parse);
+    let (Some(service), Some((later, [.., earlier]))) = (facts.service.as_deref(), lists.split_last()) else {
+        return Vec::new();
+    };
+    let is_used = |entry: &&conntrack::Entry| {
+        let now = &entry.connection;
+        earlier.iter().map(|e| &e.connection).any(|before| {
+            (before.source, before.destination, before.answers) == (now.source, now.destination, now.answers)
+                && now.seconds_left > before.seconds_left
+        })
+    };
+    let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
+    let vantage = Vantage { node: "", zone: None };
+    let mut all = Vec::new();
+    // Without an endpoint there is nowhere else to lead.
+    let is_served = |p: &&ExpectedPort| p.protocol == Protocol::Udp && !p.serving.is_empty();
+    for port in expected(service, &slices, vantage).iter().filter(is_served) {
+        let serving: Vec<SocketAddr> = port.serving.iter().copied().collect();
+        for destination in &port.destinations {
+            let Some(address) = destination
+                .address
+                .map(|ip| SocketAddr::new(ip, destination.port))
+            else {
+                continue;
+            };
+            let found = conntrack::stale_udp(later, address, &serving);
+            all.extend(found.into_iter().filter(is_used).map(|entry| StaleConnection {
+                destination: address.to_string(),
+                endpoint: entry.connection.answers.to_string(),
+                source: entry.connection.source.to_string(),
+            }));
+        }
+    }
+    all.truncate(MAX_STALE);
+    all
+}

@@ -1,0 +1,272 @@
+//! The rules in a node's files, compared with what the EndpointSlices ask for.
+
+use super::{
+    super::{
+        Problem,
+        rules::{
+            ipset::{self, IpSets},
+            iptables_save::IptablesSave,
+            ipvsadm::{self, Listing},
+            nft::NftList,
+            nft_json::NftJson,
+            portals::Portals,
+        },
+    },
+    files::{Form, TextFile},
+    parse,
+};
+use crate::{
+    api::{RuleGap, Rules},
+    diagnosis::Facts,
+    objects::{EndpointSlice, Object},
+    proxy::{ExpectedPort, Gap, IpFamily, Purpose, ReadError, Ruleset, Vantage, audit, expected, holds},
+};
+
+/// Most differences that a report holds.
+const MAX_GAPS: usize = 32;
+
+/// Label of a node's zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// What the rules of a node are.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    /// The comparison; None where no file holds rules that can be compared.
+    pub rules: Option<Rules>,
+    /// In userspace mode, the port of the node on which kube-proxy takes the Service's packets.
+    pub proxy_port: Option<u16>,
+    /// In ipvs mode, whether every endpoint's packets to itself are masqueraded.
+    pub hairpin_set: Option<bool>,
+}
+
+/// What the files hold, by layout.
+#[derive(Default)]
+struct Texts {
+    iptables: Option<IptablesSave>,
+    legacy: Option<IptablesSave>,
+    nft: Option<NftList>,
+    nft_json: Option<NftJson>,
+    servers: Option<Listing>,
+    sets: Option<IpSets>,
+}
+
+impl Texts {
+    fn of(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Self {
+        let mut save = |form, family| {
+            let parser = |text: &str| IptablesSave::parse(text.to_owned(), family);
+            parse(files, form, problems, parser)
+                .into_iter()
+                .reduce(IptablesSave::and)
+        };
+        let v4 = save(Form::IptablesSave, IpFamily::V4);
+        let v6 = save(Form::Ip6tablesSave, IpFamily::V6);
+        let legacy = save(Form::LegacySave, IpFamily::V4);
+        let iptables = match (v4, v6) {
+            (Some(v4), Some(v6)) => Some(v4.and(v6)),
+            (v4, v6) => v4.or(v6),
+        };
+        Self {
+            iptables,
+            legacy,
+            nft: parse(files, Form::Nft, problems, |text| NftList::parse(text.to_owned()))
+                .into_iter()
+                .find(NftList::has_table),
+            nft_json: parse(files, Form::NftJson, problems, NftJson::parse)
+                .into_iter()
+                .find(NftJson::has_table),
+            servers: parse(files, Form::VirtualServers, problems, ipvsadm::parse).pop(),
+            sets: parse(files, Form::IpSets, problems, ipset::parse).pop(),
+        }
+    }
+
+    /// kube-proxy's table in nf_tables.
+    fn nftables(&self) -> Option<&dyn Ruleset> {
+        let text = self.nft.as_ref().map(|rules| rules as &dyn Ruleset);
+        text.or(self.nft_json.as_ref().map(|rules| rules as &dyn Ruleset))
+    }
+}
+
+/// Reads the rules of a node and compares them.
+pub(super) fn read(
+    facts: &Facts,
+    node: &str,
+    mode: Option<&str>,
+    files: &[TextFile<'_>],
+    problems: &mut Vec<Problem>,
+) -> Compared {
+    let texts = Texts::of(files, problems);
+    let Some(service) = facts.service.as_deref() else {
+        return Compared::default();
+    };
+    let labels = facts.nodes.iter().find(|n| n.name == node).map(|n| &n.labels);
+    let zone = labels.and_then(|labels| labels.get(ZONE_LABEL));
+    let vantage = Vantage {
+        node,
+        zone: zone.map(String::as_str),
+    };
+    let slices: Vec<&EndpointSlice> = facts.slices.iter().map(AsRef::as_ref).collect();
+    let ports = expected(service, &slices, vantage);
+    let name = format!("{}/{}", service.namespace(), service.name());
+    let mut note = |error: &ReadError| {
+        problems.push(Problem {
+            path: format!("nodes/{node}"),
+            what: format!("the rules were not compared: {error}"),
+        });
+    };
+    if let Some(save) = &texts.iptables
+        && mode.is_none_or(|mode| mode == "userspace")
+        && let Ok(portals) = Portals::of(save, IpFamily::V4)
+        && (mode.is_some() || !portals.is_empty() || holds_portals(files))
+    {
+        return in_userspace(&portals, &name, &ports, &mut note);
+    }
+    // Where nothing says so, an empty list may be that of a node in another mode.
+    let is_ipvs = |listing: &&Listing| mode.map_or(!listing.servers.is_empty(), |mode| mode == "ipvs");
+    if let Some(listing) = texts.servers.as_ref().filter(is_ipvs) {
+        return in_ipvs(listing, texts.sets.as_ref(), &ports);
+    }
+    let iptables = texts.iptables.as_ref().map(|save| save.of_service(&name));
+    let iptables = iptables.as_ref().map(|rules| rules as &dyn Ruleset);
+    let legacy = texts.legacy.as_ref().map(|save| save.of_service(&name));
+    let legacy = legacy.as_ref().map(|rules| rules as &dyn Ruleset);
+    let all: Vec<(&str, &dyn Ruleset)> = [
+        ("nftables", texts.nftables()),
+        ("iptables", iptables),
+        ("iptables-legacy", legacy),
+    ]
+    .into_iter()
+    .filter_map(|(layout, rules)| Some((layout, rules?)))
+    .collect();
+    let fits = |layout: &str| match mode {
+        Some("nftables") => layout == "nftables",
+        Some("iptables") => layout != "nftables",
+        Some(_) => false,
+        None => true,
+    };
+    // Of several that fit, those that lead anywhere for the Service are kube-proxy's; else none can be blamed.
+    let fitting: Vec<_> = all.iter().copied().filter(|(layout, _)| fits(layout)).collect();
+    let in_use = fitting.iter().find(|(_, rules)| hold(*rules, &ports));
+    let Some((layout, rules)) = in_use.or(fitting.first().filter(|_| fitting.len() == 1)) else {
+        if fitting.len() > 1 {
+            note(&ReadError {
+                what: "the rules of kube-proxy".to_owned(),
+                why: "several files may hold them and none mentions the Service; which one kube-proxy writes is said by proxyMode.txt".to_owned(),
+            });
+        }
+        return Compared::default();
+    };
+    let mut rules = match differences(*rules, &ports) {
+        Ok((compared, gaps)) if compared > 0 => told(layout, compared, gaps),
+        Ok(_) => return Compared::default(),
+        Err(error) => {
+            note(&error);
+            return Compared::default();
+        }
+    };
+    let other = all
+        .iter()
+        .find(|(name, rules)| name != layout && hold(*rules, &ports));
+    rules.conflict = other.map(|(name, _)| (*name).to_owned());
+    Compared {
+        rules: Some(rules),
+        ..Compared::default()
+    }
+}
+
+/// Whether the saved rules are those of userspace mode, though they hold none for any Service.
+fn holds_portals(files: &[TextFile<'_>]) -> bool {
+    files
+        .iter()
+        .any(|f| f.form == Form::IptablesSave && f.text.contains("KUBE-PORTALS-"))
+}
+
+fn hold(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> bool {
+    ports.iter().any(|port| holds(rules, port).unwrap_or(false))
+}
+
+/// How many ports were compared, and the differences. A family of which there is no file is left out.
+fn differences(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> Result<(u32, Vec<Gap>), ReadError> {
+    let (mut compared, mut gaps, mut unread) = (0, Vec::new(), None);
+    for port in ports {
+        match audit(rules, port) {
+            Ok(found) => {
+                compared += 1;
+                gaps.extend(found);
+            }
+            Err(error) => unread = Some(error),
+        }
+    }
+    match unread {
+        Some(error) if compared == 0 => Err(error),
+        _ => Ok((compared, gaps)),
+    }
+}
+
+fn told(layout: &str, compared: u32, gaps: Vec<Gap>) -> Rules {
+    Rules {
+        layout: layout.to_owned(),
+        compared,
+        gaps: gaps.into_iter().take(MAX_GAPS).map(RuleGap::from).collect(),
+        conflict: None,
+    }
+}
+
+fn in_userspace(
+    portals: &Portals<'_>,
+    service: &str,
+    ports: &[ExpectedPort],
+    note: &mut dyn FnMut(&ReadError),
+) -> Compared {
+    let (mut compared, mut gaps) = (0, Vec::new());
+    for port in ports.iter().filter(|p| p.family == IpFamily::V4) {
+        match portals.audit(service, port) {
+            Ok(found) => {
+                compared += 1;
+                gaps.extend(found);
+            }
+            Err(error) => note(&error),
+        }
+    }
+    let destinations = || ports.iter().flat_map(|p| &p.destinations);
+    Compared {
+        rules: (compared > 0).then(|| told("userspace", compared, gaps)),
+        proxy_port: destinations().find_map(|d| portals.proxy_port(d)),
+        hairpin_set: None,
+    }
+}
+
+fn in_ipvs(listing: &Listing, sets: Option<&IpSets>, ports: &[ExpectedPort]) -> Compared {
+    let is_listed = |port: &&ExpectedPort| {
+        let mut own = port
+            .destinations
+            .iter()
+            .filter(|d| d.purpose == Purpose::ClusterIp);
+        own.any(|d| {
+            let address = d.address.map(|ip| std::net::SocketAddr::new(ip, d.port));
+            address.is_some_and(|address| listing.servers.at(d.protocol, address).is_some())
+        })
+    };
+    // What is not in a part of the list may be on the node.
+    let known: Vec<&ExpectedPort> = ports
+        .iter()
+        .filter(|p| listing.is_whole || is_listed(p))
+        .collect();
+    let gaps: Vec<Gap> = known
+        .iter()
+        .flat_map(|port| listing.servers.audit(port))
+        .collect();
+    let compared = u32::try_from(known.len()).unwrap_or(u32::MAX);
+    let hairpins = sets.map(|sets| {
+        let endpoints = ports
+            .iter()
+            .flat_map(|p| p.serving.iter().map(move |e| (p.protocol, *e)));
+        endpoints
+            .map(|(protocol, endpoint)| sets.holds_hairpin(protocol, endpoint))
+            .fold(Some(true), |all, one| Some(all? && one?))
+    });
+    Compared {
+        rules: (compared > 0).then(|| told("ipvs", compared, gaps)),
+        proxy_port: None,
+        hairpin_set: hairpins.flatten(),
+    }
+}

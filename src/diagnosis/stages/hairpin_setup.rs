@@ -1,0 +1,107 @@
+//! How the kubelet of old clusters keeps the way of Pods to themselves open, as saved files tell it.
+//!
+//! Nothing in current kubelets acts on --hairpin-mode: where agents look, the dial decides, in `hairpin_ok`.
+
+use super::super::{
+    Finding, HairpinSetup,
+    vantage::{self, Vantage},
+};
+use crate::api::Reason;
+
+/// What the files say; None where they say nothing of it.
+pub(super) fn judge(vantage: &Vantage<'_>) -> Option<Finding> {
+    let setups: Vec<(&str, &HairpinSetup)> = vantage
+        .reports
+        .iter()
+        .filter_map(|r| Some((r.node, r.saved?.hairpin.as_ref()?)))
+        .collect();
+    let wrong = setups.iter().find_map(|(node, setup)| fault(node, setup));
+    if wrong.is_some() {
+        return wrong;
+    }
+    let right: Vec<&str> = setups
+        .iter()
+        .filter(|(_, s)| is_right(s))
+        .map(|(node, _)| *node)
+        .collect();
+    (!right.is_empty() && right.len() == setups.len()).then(|| {
+        Finding::yes(
+            Reason::HairpinConfigured,
+            format!(
+                "The kubelet has set up the way of Pods to themselves on {}; no Pod's dial of itself is among the files.",
+                vantage::nodes(&right)
+            ),
+        )
+    })
+}
+
+fn is_right(setup: &HairpinSetup) -> bool {
+    match setup {
+        HairpinSetup::Ports { on, off, denied } => *on > 0 && *off == 0 && denied.is_none(),
+        HairpinSetup::Bridge { is_promiscuous, .. } => *is_promiscuous == Some(true),
+        HairpinSetup::Off { .. } | HairpinSetup::NotMasqueraded => false,
+    }
+}
+
+fn fault(node: &str, setup: &HairpinSetup) -> Option<Finding> {
+    let (reason, message, remediation) = match setup {
+        HairpinSetup::Off { is_in_force } => {
+            let how = if *is_in_force { "has set" } else { "was told" };
+            (
+                Reason::HairpinModeDisabled,
+                format!(
+                    "The kubelet of node {node} {how} hairpin mode none, so that a Pod does not reach itself through the Service."
+                ),
+                format!(
+                    "Start the kubelet of node {node} with --hairpin-mode=hairpin-veth (or promiscuous-bridge)."
+                ),
+            )
+        }
+        HairpinSetup::Ports {
+            denied: Some(path), ..
+        } => (
+            Reason::HairpinModeDisabled,
+            format!(
+                "The kubelet of node {node} was not allowed to write {path}, so that bridge ports do not send packets back to the Pod they came from."
+            ),
+            format!(
+                "Let the kubelet of node {node} write to /sys: run it privileged, or mount /sys writable where it runs in a container."
+            ),
+        ),
+        HairpinSetup::Ports { on, off, .. } if *off > 0 => (
+            Reason::HairpinModeDisabled,
+            format!(
+                "On node {node} {off} of {} bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0).",
+                on + off
+            ),
+            "Switch it on: `for port in /sys/class/net/*/brport; do echo 1 > $port/hairpin_mode; done`."
+                .to_owned(),
+        ),
+        HairpinSetup::Bridge {
+            name,
+            is_promiscuous: Some(false),
+        } => {
+            let name = name.as_deref().unwrap_or("cbr0");
+            (
+                Reason::BridgeNotPromiscuous,
+                format!(
+                    "The kubelet of node {node} is in promiscuous-bridge mode, and bridge {name} is not promiscuous, so that it does not take what a Pod sends to itself."
+                ),
+                format!(
+                    "Let the kubelet of node {node} change links (CAP_NET_ADMIN), or do it by hand: `ip link set {name} promisc on`."
+                ),
+            )
+        }
+        HairpinSetup::NotMasqueraded => (
+            Reason::MasqueradeMissing,
+            format!(
+                "On node {node} an endpoint is not in the set KUBE-LOOP-BACK, so that what a Pod sends to itself is not masqueraded."
+            ),
+            format!(
+                "Have kube-proxy write its sets anew: `kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={node}`."
+            ),
+        ),
+        HairpinSetup::Ports { .. } | HairpinSetup::Bridge { .. } => return None,
+    };
+    Some(Finding::part_fails(reason, message, remediation))
+}
