@@ -33,6 +33,7 @@ pub fn agent(name: &str) -> NodeReport {
         labels: [("kubernetes.io/hostname".to_owned(), name.to_owned())].into(),
         alive_until: Some(now() + SignedDuration::from_secs(40)),
         probe: None,
+        saved: None,
     }
 }
 

@@ -90,12 +90,17 @@ async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), String> {
         }
         Err(why) => Err(why),
     };
+    let offline = match &found {
+        Ok(_) => agrees(lane, fault).await,
+        Err(_) => Ok(()),
+    };
     // Undone in any case: the next act plays on the same cluster.
     fault
         .undo(&lane.scene)
         .await
         .map_err(|e| format!("undo: {}", chain(&e)))?;
     found?;
+    offline?;
     // An agent that has not reported yet may hold the explanation, so that the reason may become a more
     // exact one; another stage must not be blamed.
     let stage = fault.expected.to_string();
@@ -106,6 +111,24 @@ async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), String> {
     } else {
         Err(format!("blamed on the way: {noted:?}"))
     }
+}
+
+/// Whether a bundle that is collected while the fault is on says the same. The cluster may come to a more
+/// exact reason meanwhile, so that it may take more than one.
+async fn agrees(lane: &Lane, fault: &Fault) -> Result<(), String> {
+    let mut last = None;
+    for _ in 0..3 {
+        let offline = lane.verdict_of_a_bundle().await?;
+        if fault.expected.is_met_by(&offline) {
+            return Ok(());
+        }
+        last = Some(offline);
+    }
+    let offline = last.map(|v| v.to_string()).unwrap_or_default();
+    Err(format!(
+        "the bundle says otherwise: {offline}, not {}",
+        fault.expected
+    ))
 }
 
 async fn play_twin(lane: &Lane, twin: &Twin) -> Result<(), String> {

@@ -218,6 +218,41 @@ impl Lane {
         self.wait(&fault.expected.to_string(), within, expected).await
     }
 
+    /// The verdict on a bundle that is collected now.
+    pub async fn verdict_of_a_bundle(&self) -> Result<Verdict, String> {
+        let directory = tempfile::tempdir().map_err(|e| chain(&e))?;
+        let bundle = directory.path().join("bundle.tar.gz");
+        let bundle = bundle.to_string_lossy();
+        self.svcdiag(&["collect", Scene::NAME, "-n", NAMESPACE, "-o", &bundle])
+            .await?;
+        let printed = self
+            .svcdiag(&["diagnose", "--bundle", &bundle, "-o", "json"])
+            .await?;
+        let mut diagnosis: serde_json::Value =
+            serde_json::from_slice(&printed).map_err(|e| format!("not JSON: {e}"))?;
+        // What is printed is an answer to what was asked, and says so nowhere.
+        diagnosis["metadata"]["generation"] = json!(1);
+        diagnosis["status"]["observedGeneration"] = json!(1);
+        Ok(Verdict::read(&diagnosis))
+    }
+
+    /// What a command of the binary prints, whatever the verdict.
+    async fn svcdiag(&self, arguments: &[&str]) -> Result<Vec<u8>, String> {
+        let output = tokio::process::Command::new(BINARY)
+            .args(arguments)
+            .env("KUBECONFIG", self.cluster.kubeconfig_path())
+            .output()
+            .await
+            .map_err(|e| chain(&e))?;
+        match output.status.code() {
+            Some(0..=2) => Ok(output.stdout),
+            _ => Err(format!(
+                "svcdiag {arguments:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            )),
+        }
+    }
+
     /// Does the work, and ends it as soon as anything is False.
     pub async fn unblamed_while<T>(
         &self,
