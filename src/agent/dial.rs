@@ -10,10 +10,7 @@ use std::{
 use nix::{
     cmsg_space,
     errno::Errno,
-    sys::socket::{
-        self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, SockaddrStorage, setsockopt,
-        sockopt,
-    },
+    sys::socket::{self, ControlMessageOwned, MsgFlags, SockType, SockaddrStorage, setsockopt, sockopt},
 };
 use tokio::{
     io::Interest,
@@ -83,7 +80,7 @@ impl Dial {
     /// # Errors
     /// When no socket could be made: nothing was tried then.
     pub fn start(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<Self> {
-        let (socket, at_once) = netns.run(move || begin(protocol, target))?;
+        let (socket, at_once) = begin(netns, protocol, target)?;
         let source = socket::getsockname::<SockaddrStorage>(socket.as_raw_fd())
             .ok()
             .and_then(|address| socket_address(&address));
@@ -156,22 +153,16 @@ async fn not_refused(socket: &UdpSocket, patience: Duration) -> io::Result<()> {
     socket.take_error()?.map_or(Ok(()), Err)
 }
 
-/// Makes a socket in the namespace of the calling thread and connects it.
-fn begin(protocol: Protocol, target: SocketAddr) -> io::Result<(OwnedFd, Option<io::Error>)> {
-    let family = if target.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
-    let (kind, number) = match protocol {
-        Protocol::Tcp => (SockType::Stream, socket::SockProtocol::Tcp),
-        Protocol::Udp => (SockType::Datagram, socket::SockProtocol::Udp),
+/// Makes a socket in a namespace and connects it.
+fn begin(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<(OwnedFd, Option<io::Error>)> {
+    let kind = match protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
         Protocol::Sctp => {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "SCTP is not dialled"));
         }
     };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket::socket(family, kind, flags, Some(number))?;
+    let socket = netns.socket(target, kind)?;
     // The error queue tells a rule that rejects from a Pod that refuses.
     if target.is_ipv4() {
         setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;

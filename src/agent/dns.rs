@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -11,9 +11,10 @@ use hickory_proto::{
     op::{Message, MessageType, Query, ResponseCode},
     rr::{Name, RData, RecordType},
 };
+use nix::sys::socket::SockType;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    net::{TcpSocket, TcpStream, UdpSocket},
     time::timeout,
 };
 
@@ -82,17 +83,9 @@ fn refused(error: io::Error) -> io::Result<Reply> {
 }
 
 async fn over_udp(netns: &Netns, server: SocketAddr, question: &[u8], id: u16) -> io::Result<Message> {
-    let socket = netns.run(move || {
-        let any: SocketAddr = match server {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = std::net::UdpSocket::bind(any)?;
-        // Connected, so that a refusal is told and nobody else's datagrams are taken.
-        socket.connect(server)?;
-        socket.set_nonblocking(true)?;
-        Ok(socket)
-    })?;
+    let socket = std::net::UdpSocket::from(netns.socket(server, SockType::Datagram)?);
+    // Connected, so that a refusal is told and nobody else's datagrams are taken.
+    socket.connect(server)?;
     let socket = UdpSocket::from_std(socket)?;
     socket.send(question).await?;
     let mut buffer = vec![0; UDP_SIZE];
@@ -125,10 +118,8 @@ async fn over_tcp(netns: &Netns, server: SocketAddr, question: &[u8]) -> io::Res
 /// # Errors
 /// When it cannot be made.
 pub async fn stream(netns: &Netns, target: SocketAddr) -> io::Result<TcpStream> {
-    let socket = netns.run(move || match target {
-        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
-        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
-    })?;
+    let socket = std::net::TcpStream::from(netns.socket(target, SockType::Stream)?);
+    let socket = TcpSocket::from_std_stream(socket);
     socket.connect(target).await
 }
 
@@ -176,6 +167,8 @@ mod tests {
         rdata::{A, CNAME},
     };
     use proptest::prelude::*;
+
+    use std::net::Ipv4Addr;
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Network namespaces, held by open file descriptors. The only place that enters one.
 //!
-//! A socket belongs to the namespace it was made in. So a thread of its own enters the namespace, does
+//! A socket belongs to the namespace it was made in, wherever it is used. So a thread of its own enters the namespace, does
 //! what has to be done there and hands the sockets out; it never goes back, no thread of tokio ever enters
 //! one, and it ends with the last holder of the namespace. Child processes and threads of that thread would
 //! be in the namespace, too, so it starts none.
@@ -8,16 +8,29 @@
 use std::{
     fs::File,
     io,
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    net::SocketAddr,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{AddressFamily, SockFlag, SockType, socket},
+};
 
 /// What is to be done in a namespace.
 type Job = Box<dyn FnOnce() + Send>;
+
+/// Sockets that are made at once: every visit to the thread costs two changes of context.
+const BATCH: usize = 8;
+
+/// Sockets that nobody has used yet, with their address family and type.
+type Stock = Vec<(AddressFamily, SockType, OwnedFd)>;
 
 /// A network namespace. It stays as long as somebody holds it, even when its processes have died.
 #[derive(Clone, Debug)]
@@ -26,6 +39,7 @@ pub struct Netns {
     /// The way to the thread that is in it, once there was something to do. The thread ends when the last
     /// clone is dropped.
     inside: Arc<Mutex<Option<mpsc::Sender<Job>>>>,
+    stock: Arc<Mutex<Stock>>,
     /// Device and inode, which are the namespace's identity.
     id: (u64, u64),
 }
@@ -65,8 +79,37 @@ impl Netns {
         Ok(Self {
             file: Arc::new(file),
             inside: Arc::default(),
+            stock: Arc::default(),
             id: (metadata.dev(), metadata.ino()),
         })
+    }
+
+    /// A new socket of the namespace for an address of this family. It does not block.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered, or the kernel makes no socket.
+    pub fn socket(&self, target: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
+        let family = match target {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        let taken = || {
+            let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+            let position = stock.iter().position(|(f, k, _)| (*f, *k) == (family, kind))?;
+            Some(stock.swap_remove(position).2)
+        };
+        if let Some(socket) = taken() {
+            return Ok(socket);
+        }
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let mut made = self.run(move || {
+            let one = || socket(family, kind, flags, None).map_err(io::Error::from);
+            (0..BATCH).map(|_| one()).collect::<io::Result<Vec<OwnedFd>>>()
+        })?;
+        let first = made.pop().ok_or(io::ErrorKind::Other)?;
+        let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+        stock.extend(made.into_iter().map(|socket| (family, kind, socket)));
+        Ok(first)
     }
 
     /// Does something in the namespace and waits for it. What is done must be short: it blocks, and others

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod captured;
 #[path = "../node/captures.rs"]
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod captures;

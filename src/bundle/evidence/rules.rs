@@ -44,6 +44,8 @@ pub(super) struct Compared {
 struct Texts {
     iptables: Option<IptablesSave>,
     legacy: Option<IptablesSave>,
+    /// Whether it is known that these are two backends: `iptables-save` alone may be either.
+    are_two: bool,
     nft: Option<NftList>,
     nft_json: Option<NftJson>,
     servers: Option<Listing>,
@@ -60,14 +62,19 @@ impl Texts {
         };
         let v4 = save(Form::IptablesSave, IpFamily::V4);
         let v6 = save(Form::Ip6tablesSave, IpFamily::V6);
+        let nft = save(Form::NftSave, IpFamily::V4);
         let legacy = save(Form::LegacySave, IpFamily::V4);
-        let iptables = match (v4, v6) {
-            (Some(v4), Some(v6)) => Some(v4.and(v6)),
-            (v4, v6) => v4.or(v6),
+        let are_two = nft.is_some() && legacy.is_some();
+        let (iptables, legacy) = match (nft.or(v4), legacy, v6) {
+            (Some(v4), legacy, Some(v6)) => (Some(v4.and(v6)), legacy),
+            (None, Some(legacy), Some(v6)) => (None, Some(legacy.and(v6))),
+            (None, None, v6) => (v6, None),
+            (v4, legacy, None) => (v4, legacy),
         };
         Self {
             iptables,
             legacy,
+            are_two,
             nft: parse(files, Form::Nft, problems, |text| NftList::parse(text.to_owned()))
                 .into_iter()
                 .find(NftList::has_table),
@@ -163,9 +170,13 @@ pub(super) fn read(
             return Compared::default();
         }
     };
+    let is_another = |name: &str| {
+        let both_iptables = name != "nftables" && *layout != "nftables";
+        name != *layout && (texts.are_two || !both_iptables)
+    };
     let other = all
         .iter()
-        .find(|(name, rules)| name != layout && hold(*rules, &ports));
+        .find(|(name, rules)| is_another(name) && hold(*rules, &ports));
     rules.conflict = other.map(|(name, _)| (*name).to_owned());
     Compared {
         rules: Some(rules),

@@ -10,6 +10,7 @@ mod hairpin_ok;
 mod hairpin_setup;
 mod kube_proxy_healthy;
 mod listening;
+mod missing_files;
 mod names;
 mod network_policy_allows;
 mod pods_healthy;
@@ -115,7 +116,8 @@ pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
         {
             Finding::blocked(by.0)
         } else {
-            on_full_evidence(facts, stage.condition, (stage.judge)(facts))
+            let finding = on_full_evidence(facts, stage.condition, (stage.judge)(facts));
+            missing_files::name(facts, stage.condition, finding)
         };
         answers.push((stage.condition, finding));
     }

@@ -88,7 +88,7 @@ fn from_nodes_in_files(vantage: &Vantage<'_>, paths: &Paths<'_>) -> Option<Findi
         } else {
             Finding::unknown(
                 Reason::NoVantagePoint,
-                format!("{WHAT}: the files hold no such dial; save `curl ADDRESS:PORT` of a client Pod in pods/NAMESPACE/NAME/curl.txt."),
+                format!("{WHAT}: the files hold no such dial."),
             )
         }
     })
