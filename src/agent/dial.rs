@@ -121,10 +121,12 @@ impl Dial {
             },
         };
         let latency = self.started.elapsed();
-        let offender = offender(self.socket.as_fd());
-        let answer = match outcome {
-            Ok(()) => Answer::Accepted,
-            Err(error) => answer(&error, offender.is_some(), self.protocol)?,
+        let (answer, offender) = match outcome {
+            Ok(()) => (Answer::Accepted, None),
+            Err(error) => {
+                let offender = offender(self.socket.as_fd());
+                (answer(&error, offender.is_some(), self.protocol)?, offender)
+            }
         };
         Ok(Dialled {
             answer,

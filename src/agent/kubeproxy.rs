@@ -68,7 +68,7 @@ impl Watch {
         let state = State {
             lag: seen.compare(&look),
             look,
-            processes: processes(node).map_err(|error| error.to_string()),
+            processes: seen.processes(node).map_err(|error| error.to_string()),
         };
         seen.last = Some((begun, state.clone()));
         state
@@ -76,6 +76,18 @@ impl Watch {
 }
 
 impl Seen {
+    /// All processes are gone through only where kube-proxy is not where it was.
+    fn processes(&self, node: &Netns) -> io::Result<Processes> {
+        let known = self
+            .last
+            .as_ref()
+            .and_then(|(_, last)| last.processes.as_ref().ok());
+        match known.filter(|known| known.still_run(node)) {
+            Some(known) => Ok(known.clone()),
+            None => processes(node),
+        }
+    }
+
     /// Compares a look with the last one that is long enough ago, and keeps it for later ones.
     fn compare(&mut self, look: &Look) -> Lag {
         let is_old = |earlier: &Look| look.at.duration_since(earlier.at) >= BETWEEN_LOOKS;
@@ -264,6 +276,18 @@ pub struct Processes {
     pub kube_proxy: Option<String>,
     /// What does its work in its stead.
     pub replacement: Option<String>,
+    /// The number of kube-proxy's process.
+    pid: Option<i32>,
+}
+
+impl Processes {
+    /// Whether kube-proxy's process is still the same program in the node's network namespace.
+    fn still_run(&self, node: &Netns) -> bool {
+        self.pid.is_some_and(|pid| {
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            program(&arguments) == self.kube_proxy && Netns::of_process(pid).is_ok_and(|netns| netns == *node)
+        })
+    }
 }
 
 /// Looks for processes in the node's network namespace: one in another namespace serves another node.
@@ -288,7 +312,10 @@ pub fn processes(node: &Netns) -> io::Result<Processes> {
         if Netns::of_process(pid).is_ok_and(|netns| netns == *node) {
             match role {
                 Role::Replacement(name) => found.replacement = Some(name.to_owned()),
-                Role::KubeProxy | Role::Carrier => found.kube_proxy = Some(program),
+                Role::KubeProxy | Role::Carrier => {
+                    found.kube_proxy = Some(program);
+                    found.pid = Some(pid);
+                }
             }
         }
     }

@@ -29,7 +29,7 @@ use super::{
 const MAX_CGROUP_FILE: usize = 64 * 1024;
 
 /// So long a list of the node's processes serves to find Pods in.
-const LIST_LASTS: Duration = Duration::from_secs(5);
+const LIST_LASTS: Duration = Duration::from_secs(10);
 
 /// Why a Pod's network namespace is not at hand. Nothing follows from it about the Pod.
 #[derive(Debug, thiserror::Error)]
