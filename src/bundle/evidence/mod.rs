@@ -22,6 +22,9 @@ use crate::{
     objects::{Object, Pod},
 };
 
+/// A client Pod and its files.
+type Client<'a> = (Arc<Pod>, &'a [TextFile<'a>]);
+
 /// What a node said is taken for said when the bundle was made.
 const LASTS: SignedDuration = SignedDuration::from_secs(40);
 
@@ -30,7 +33,7 @@ const LASTS: SignedDuration = SignedDuration::from_secs(40);
 pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Facts) -> Vec<Problem> {
     let evidence = Evidence::of(&bundle.files.files);
     let mut problems = Vec::new();
-    let mut clients: BTreeMap<String, Vec<(Arc<Pod>, &[TextFile<'_>])>> = BTreeMap::new();
+    let mut clients: BTreeMap<String, Vec<Client<'_>>> = BTreeMap::new();
     let mut by_node: BTreeMap<String, &[TextFile<'_>]> = BTreeMap::new();
     for (node, files) in &evidence.nodes {
         by_node.insert((*node).to_owned(), files);
@@ -105,7 +108,7 @@ fn reference(diagnosis: &ServiceDiagnosis) -> DiagnosisRef {
 fn asked_of(
     node: &str,
     plan: &BTreeMap<String, NodeProbeSpec>,
-    clients: &[(Arc<Pod>, &[TextFile<'_>])],
+    clients: &[Client<'_>],
 ) -> Option<NodeProbeSpec> {
     // All nodes are asked about the same Service.
     let mut asked = plan.get(node).or_else(|| plan.values().next())?.clone();
@@ -129,7 +132,7 @@ fn read(
     facts: &Facts,
     node: &str,
     files: &[TextFile<'_>],
-    clients: &[(Arc<Pod>, &[TextFile<'_>])],
+    clients: &[Client<'_>],
 ) -> (NodeFacts, Saved, Vec<Problem>) {
     let mut problems = Vec::new();
     let mut seen = NodeFacts::default();

@@ -46,9 +46,9 @@ pub(super) fn resolver(
     let has_found = asked.iter().any(|l| l.result == LookupResult::Found);
     let mut lookups: Vec<Lookup> = Vec::new();
     for name in wanted(facts, &domain) {
-        let of_name = asked.iter().filter(|l| is_about(l, &name));
+        let mut of_name = asked.iter().filter(|l| is_about(l, &name));
         // Of several the last one counts.
-        if let Some(last) = of_name.last() {
+        if let Some(last) = of_name.next_back() {
             lookups.push(Lookup {
                 result: result(last, has_found),
                 addresses: last.addresses.iter().map(ToString::to_string).collect(),

@@ -273,7 +273,7 @@ fn in_ipvs(listing: &Listing, sets: Option<&IpSets>, ports: &[ExpectedPort]) -> 
             .flat_map(|p| p.serving.iter().map(move |e| (p.protocol, *e)));
         endpoints
             .map(|(protocol, endpoint)| sets.holds_hairpin(protocol, endpoint))
-            .fold(Some(true), |all, one| Some(all? && one?))
+            .try_fold(true, |all, one| Some(all && one?))
     });
     Compared {
         rules: (compared > 0).then(|| told("ipvs", compared, gaps)),
