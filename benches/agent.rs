@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use nix::sys::resource::{UsageWho, getrusage};
-use pocket::{NAMESPACE, Pocket, Same};
+use pocket::{DNS_THREAD, NAMESPACE, Pocket, Same};
 use svcdiag::{
     agent::round::{Memory, look},
     api::NodeFacts,
@@ -88,11 +88,25 @@ fn peak_mebibytes() -> f64 {
     kibibytes / 1024.0
 }
 
-/// Of this process, its DNS server included; the Pods are processes of their own.
+/// Of this process without its DNS server; the Pods are processes of their own.
 fn cpu_seconds() -> f64 {
     let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
-    [usage.user_time(), usage.system_time()]
+    let all: f64 = [usage.user_time(), usage.system_time()]
         .iter()
         .map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6)
-        .sum()
+        .sum();
+    all - dns_seconds()
+}
+
+/// The first number of schedstat is the time on a CPU in nanoseconds (the kernel's Documentation/scheduler/sched-stats.rst).
+fn dns_seconds() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let is_dns = |task: &std::fs::DirEntry| {
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        name.trim() == DNS_THREAD
+    };
+    let task = tasks.into_iter().find(is_dns).unwrap();
+    let times = std::fs::read_to_string(task.path().join("schedstat")).unwrap();
+    let nanoseconds: f64 = times.split(' ').next().unwrap().parse().unwrap();
+    nanoseconds / 1e9
 }

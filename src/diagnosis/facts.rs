@@ -114,6 +114,9 @@ pub struct Saved {
     /// node to it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_port: Option<(u16, Answer)>,
+    /// Endpoints that somebody dialled, past the Service.
+    #[serde(default)]
+    pub dialled: Vec<String>,
     /// How Pods are to reach themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hairpin: Option<HairpinSetup>,

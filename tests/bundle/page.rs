@@ -347,7 +347,7 @@ fn not_found(page: &mut Page, names: &[&str]) {
         let name = piece.lines().next().unwrap().trim_start_matches("nslookup ");
         if names.contains(&name) {
             kept.push_str(&format!(
-                "u@pod$ nslookup {name}\nServer:    10.0.0.10\nAddress:   10.0.0.10:53\n\n** server can't find {name}: NXDOMAIN\n\n"
+                "u@pod$ nslookup {name}\nServer:    10.0.0.10\nAddress:   10.0.0.10#53\n\n** server can't find {name}: NXDOMAIN\n\n"
             ));
         } else {
             kept.push_str(&format!("u@pod$ {piece}"));
@@ -523,6 +523,7 @@ fn kube_proxy_does_not_work() {
     );
     fails(Mode::Iptables, C::KubeProxyHealthy, R::ConntrackMissing, |page| {
         page.edit(log, "Tearing down userspace rules. Errors here are acceptable.", "conntrack returned error: error looking for path of conntrack: exec: \"conntrack\": executable file not found in $PATH");
+        page.set("nodes/node-1/curl.txt", REFUSED_CURL);
     });
     fails(Mode::Userspace, C::KubeProxyHealthy, R::NotSyncing, |page| {
         page.set("nodes/node-1/curl.txt", &format!("{REFUSED_CURL}u@node$ curl localhost:48577\ncurl: (7) Failed to connect to localhost port 48577: Connection refused\n"));
@@ -629,6 +630,7 @@ fn pods_do_not_reach_themselves() {
     });
     fails(Mode::Iptables, C::HairpinOK, R::HairpinModeDisabled, |page| {
         veth(page, "1\n1\n");
+        page.files.retain(|(path, _)| !path.ends_with("hairpin_mode.txt"));
         page.files.iter_mut().find(|(path, _)| path == log).unwrap().1.push_str("E0629 00:52:00.000000    3252 kubelet.go:500] Failed to setup hairpin mode: open /sys/devices/virtual/net/cbr0/brif/veth12/hairpin_mode: read-only file system\n");
     });
     let mut page = Page::new(Mode::Iptables);

@@ -285,12 +285,16 @@ fn cgroup() -> PathBuf {
         .join(format!("svcdiag-tests-{}", std::process::id()))
 }
 
+/// The name of the thread that serves DNS.
+pub const DNS_THREAD: &str = "pocket-dns";
+
 /// Answers every question with one address, as long as the process runs.
 fn serve_dns(node: &Netns) {
     /// The name of the question, A, IN, 30 s, 10.96.0.7.
     const RECORD: &[u8] = &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 10, 96, 0, 7];
     let socket = node.run(|| UdpSocket::bind((NODE_IP, 53))).unwrap();
-    std::thread::spawn(move || {
+    let thread = std::thread::Builder::new().name(DNS_THREAD.to_owned());
+    let serve = move || {
         let mut buffer = [0; 512];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
             let mut reply = buffer[..length].to_vec();
@@ -299,5 +303,6 @@ fn serve_dns(node: &Netns) {
             reply.extend(RECORD);
             let _ = socket.send_to(&reply, from);
         }
-    });
+    };
+    thread.spawn(serve).unwrap();
 }

@@ -76,7 +76,9 @@ impl Dialled {
             };
             if from.is_none() && target.ip().is_loopback() {
                 self.loopback.entry(target.port()).or_default().push(answer);
-            } else if let Some(key) = key(facts, node, from, target) {
+            } else if let Some(key) = key(facts, node, from, target)
+                && proves(facts, &key, from, answer)
+            {
                 self.ends.entry(key).or_default().push(answer);
             }
         }
@@ -85,6 +87,12 @@ impl Dialled {
     /// How requests of the node to a port of its own ended, if there were any.
     pub(super) fn on_loopback(&self, port: u16) -> Option<(u16, Answer)> {
         Some((port, end(self.loopback.get(&port)?)))
+    }
+
+    /// The endpoints that somebody dialled.
+    pub(super) fn endpoints(&self) -> Vec<String> {
+        let direct = self.ends.keys().filter(|key| key.path == Path::Endpoint);
+        direct.map(|key| key.target.to_string()).collect()
     }
 
     /// As an agent counts them: a dial fails only if every attempt of it does.
@@ -136,6 +144,28 @@ impl Dialled {
     }
 }
 
+/// Whether an end says something of the Service: a node port may be dialled at any host, and a Pod that is
+/// an endpoint may have met itself.
+fn proves(facts: &Facts, key: &Key, from: Option<&Pod>, answer: Answer) -> bool {
+    let is_success = answer == Answer::Accepted;
+    let ready = || {
+        facts
+            .slices
+            .iter()
+            .flat_map(|s| &s.endpoints)
+            .filter(|e| e.is_ready())
+    };
+    let is_own = |address: &String| from.is_some_and(|pod| pod.ips().any(|ip| ip == address));
+    match key.path {
+        Path::Endpoint => true,
+        Path::NodePort => is_success,
+        Path::Service if ready().any(|e| e.addresses.iter().any(is_own)) => {
+            is_success && ready().any(|e| !e.addresses.iter().any(is_own))
+        }
+        Path::Service => true,
+    }
+}
+
 /// One of several attempts that went well is enough.
 fn end(answers: &[Answer]) -> Answer {
     let mut answers = answers.iter();
@@ -146,12 +176,14 @@ fn end(answers: &[Answer]) -> Answer {
     })
 }
 
-/// Any answer shows that there was a connection; what says nothing of why there was none does not count.
+/// Any answer shows that there was a connection.
 fn answer(request: &Request) -> Option<Answer> {
     match request.outcome {
         Outcome::Answer(Answer::Unexpected) => Some(Answer::Accepted),
         Outcome::Answer(answer) => Some(answer),
-        Outcome::NotResolved | Outcome::NotConnected | Outcome::Silent => None,
+        // Newer curl says no more; nearly always somebody refused.
+        Outcome::NotConnected => Some(Answer::Refused),
+        Outcome::NotResolved | Outcome::Silent => None,
     }
 }
 

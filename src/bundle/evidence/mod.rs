@@ -137,6 +137,7 @@ fn read(
     let mut problems = Vec::new();
     let mut seen = NodeFacts::default();
     let programs = node::Programs::of(files, &mut problems);
+    let programs = &programs;
     let mode = programs.mode();
     let rules = rules::read(facts, node, mode.as_deref(), files, &mut problems);
     let mut dialled = dials::Dialled::default();
@@ -149,6 +150,7 @@ fn read(
     seen.dns_servers = names::servers(facts, files, &mut problems);
     let mut saved = Saved {
         proxy_port: rules.proxy_port.and_then(|port| dialled.on_loopback(port)),
+        dialled: dialled.endpoints(),
         ..Saved::default()
     };
     (seen.dials, seen.failures) = dialled.told();
@@ -156,8 +158,8 @@ fn read(
     seen.probes_failed = seen.dials.iter().map(|d| d.failed).sum();
     let mode = mode.or_else(|| rules.rules.as_ref().map(|r| mode_of_layout(&r.layout).to_owned()));
     seen.kube_proxy = programs.kube_proxy(facts, files, mode, &seen, &saved);
-    saved.conntrack_missing = programs.misses_conntrack();
-    saved.hairpin = node::hairpin(&programs, files, rules.hairpin_set, &mut problems);
+    saved.conntrack_missing = programs.misses_conntrack(facts, &seen, &saved);
+    saved.hairpin = node::hairpin(programs, files, rules.hairpin_set, &mut problems);
     seen.settings = node::settings(files, &mut problems);
     seen.stale_connections = node::stale(facts, files, &mut problems);
     seen.rules = rules.rules;

@@ -33,12 +33,22 @@ pub(super) fn resolver(
     files: &[TextFile<'_>],
     problems: &mut Vec<Problem>,
 ) -> Option<Resolver> {
+    // What the node's own resolver finds says nothing of the Pods'.
+    if pod.is_host_network() || pod.spec.dns_policy.as_deref() == Some("Default") {
+        return None;
+    }
     let conf = parse(files, Form::ResolvConf, problems, resolv_conf::parse).pop();
     let domain = domain(facts, conf.as_ref());
     let asked: Vec<NameLookup> = parse(files, Form::Names, problems, names::parse)
         .into_iter()
         .flatten()
         .collect();
+    // A server that was only tried for comparison is none of the client's.
+    let is_own = |l: &NameLookup| {
+        let own = conf.as_ref().map(|c| &c.servers).zip(l.server);
+        own.is_none_or(|(servers, server)| servers.is_empty() || servers.contains(&server))
+    };
+    let asked: Vec<NameLookup> = asked.into_iter().filter(is_own).collect();
     // A search list alone tells nothing of the Service.
     if asked.is_empty() {
         return None;

@@ -25,9 +25,8 @@ use crate::{
 };
 
 /// Flags of kubelets that still acted on --hairpin-mode; those of today take it and do nothing.
-const OLD_FLAGS: [&str; 5] = [
+const OLD_FLAGS: [&str; 4] = [
     "configure-cbr0",
-    "network-plugin",
     "allow-privileged",
     "api-servers",
     "docker-endpoint",
@@ -53,11 +52,14 @@ impl Programs {
         let said = files.iter().find(|f| f.form == Form::KubeProxyMode);
         Self {
             processes: parse(files, Form::Processes, problems, Ps::parse),
-            log: parse(files, Form::KubeProxyLog, problems, KubeProxyLog::parse).pop(),
-            mode: said
-                .and_then(|f| ProxyMode::parse(f.text.trim()))
-                .map(|mode| name(&mode)),
-            kubelet_log: parse(files, Form::KubeletLog, problems, KubeletLog::parse).pop(),
+            // Rotated logs have longer names, which come behind.
+            log: parse(files, Form::KubeProxyLog, problems, KubeProxyLog::parse)
+                .into_iter()
+                .next(),
+            mode: said.and_then(|file| said_mode(file, problems)),
+            kubelet_log: parse(files, Form::KubeletLog, problems, KubeletLog::parse)
+                .into_iter()
+                .next(),
             kubelet_config: parse(files, Form::KubeletConfig, problems, KubeletConfig::parse).pop(),
         }
     }
@@ -87,7 +89,9 @@ impl Programs {
         if self.processes.is_empty() && self.log.is_none() && self.mode.is_none() && !lives {
             return None;
         }
-        let is_shown = self.processes.iter().any(|ps| ps.would_show("kube-proxy"));
+        // Where the kubelet is seen nowhere, this may be no node, or kube-proxy a part of another program.
+        let is_node = self.processes.iter().any(|ps| ps.program("kubelet").is_some());
+        let is_shown = is_node && self.processes.iter().any(|ps| ps.would_show("kube-proxy"));
         let process = self.processes.iter().find_map(Ps::kube_proxy);
         // What answers on its ports runs.
         let answers = lives || self.mode.is_some();
@@ -104,11 +108,11 @@ impl Programs {
                 PortState::Closed
             },
             not_syncing: fails(seen, saved) && self.is_behind(facts),
-            api_unreachable: self
-                .log
-                .as_ref()
-                .and_then(|log| log.api.as_ref())
-                .is_some_and(|error| error.recovered.is_none()),
+            api_unreachable: self.log.as_ref().is_some_and(|log| {
+                let is_last = log.api.as_ref().is_some_and(|error| error.recovered.is_none());
+                // That it came back is not logged by itself: an old error alone says nothing.
+                is_last && (!log.heard || fails(seen, saved))
+            }),
         })
     }
 
@@ -131,12 +135,29 @@ impl Programs {
         })
     }
 
-    /// Whether kube-proxy found no program `conntrack`.
-    pub(super) fn misses_conntrack(&self) -> bool {
-        self.log
-            .as_ref()
-            .is_some_and(|log| log.conntrack_missing.is_some())
+    /// Whether kube-proxy found no program `conntrack`, and it matters: to UDP, or where it does not work.
+    pub(super) fn misses_conntrack(&self, facts: &Facts, seen: &NodeFacts, saved: &Saved) -> bool {
+        let service = facts.service.as_deref();
+        let has_udp = service.is_some_and(|s| s.spec.ports.iter().any(|p| p.protocol() == "UDP"));
+        self.log.as_ref().is_some_and(|log| {
+            log.conntrack_missing.is_some() && (has_udp || !log.heard || fails(seen, saved))
+        })
     }
+}
+
+/// The mode that kube-proxy's port names on a line of its own.
+fn said_mode(file: &TextFile<'_>, problems: &mut Vec<Problem>) -> Option<String> {
+    const MODES: [&str; 5] = ["iptables", "nftables", "ipvs", "userspace", "kernelspace"];
+    let last = file
+        .text
+        .lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| MODES.contains(line));
+    if last.is_none() {
+        problems.push(file.problem("no line names a mode of kube-proxy (iptables, nftables, ipvs, ...)"));
+    }
+    last.map(str::to_owned)
 }
 
 fn name(mode: &ProxyMode) -> String {
@@ -200,6 +221,10 @@ pub(super) fn hairpin(
     }
     let logged = programs.kubelet_log.as_ref();
     let kubelet = programs.processes.iter().find_map(|ps| ps.program("kubelet"));
+    // With a plugin of CNI the kubelet leaves bridges alone.
+    if kubelet.is_some_and(|k| k.flag("network-plugin") == Some("cni")) {
+        return None;
+    }
     let is_old = kubelet.is_some_and(|k| OLD_FLAGS.iter().any(|flag| k.has_flag(flag)));
     let flag = || {
         kubelet?
@@ -226,8 +251,11 @@ pub(super) fn hairpin(
             is_in_force: effective.is_some(),
         },
         HairpinMode::HairpinVeth => {
-            let ports = || links.iter().filter_map(|l| l.hairpin);
-            let denied = logged.and_then(|log| log.not_allowed.first());
+            let is_own = |l: &&bridge::Link| l.bridge.as_deref().is_none_or(|name| name == "cbr0");
+            let ports = || links.iter().filter(is_own).filter_map(|l| l.hairpin);
+            let all_on = ports().count() > 0 && ports().all(|on| on);
+            // What could not be written once may have been written since.
+            let denied = logged.and_then(|log| log.not_allowed.first()).filter(|_| !all_on);
             HairpinSetup::Ports {
                 on: ports().filter(|on| *on).count(),
                 off: ports().filter(|on| !*on).count(),

@@ -1,5 +1,7 @@
 //! The rules in a node's files, compared with what the EndpointSlices ask for.
 
+use std::net::IpAddr;
+
 use super::{
     super::{
         Problem,
@@ -56,9 +58,9 @@ impl Texts {
     fn of(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Self {
         let mut save = |form, family| {
             let parser = |text: &str| IptablesSave::parse(text.to_owned(), family);
-            parse(files, form, problems, parser)
-                .into_iter()
-                .reduce(IptablesSave::and)
+            // Of several the last one counts.
+            let all = parse(files, form, problems, parser).into_iter().rev();
+            all.reduce(IptablesSave::and)
         };
         let v4 = save(Form::IptablesSave, IpFamily::V4);
         let v6 = save(Form::Ip6tablesSave, IpFamily::V6);
@@ -113,6 +115,17 @@ pub(super) fn read(
     };
     let slices: Vec<&EndpointSlice> = facts.slices.iter().map(AsRef::as_ref).collect();
     let ports = expected(service, &slices, vantage);
+    let are_hinted = slices
+        .iter()
+        .flat_map(|s| &s.endpoints)
+        .any(|e| !e.hinted_zones().is_empty());
+    if are_hinted && zone.is_none() {
+        problems.push(Problem {
+            path: format!("nodes/{node}"),
+            what: format!("the rules were not compared: endpoints are chosen by zones, and the zone of Node {node} is not among the objects; add `kubectl get nodes -o json`"),
+        });
+        return Compared::default();
+    }
     let name = format!("{}/{}", service.namespace(), service.name());
     let mut note = |error: &ReadError| {
         problems.push(Problem {
@@ -130,7 +143,18 @@ pub(super) fn read(
     // Where nothing says so, an empty list may be that of a node in another mode.
     let is_ipvs = |listing: &&Listing| mode.map_or(!listing.servers.is_empty(), |mode| mode == "ipvs");
     if let Some(listing) = texts.servers.as_ref().filter(is_ipvs) {
-        return in_ipvs(listing, texts.sets.as_ref(), &ports);
+        let mut lines = files
+            .iter()
+            .filter(|f| f.form == Form::VirtualServers)
+            .flat_map(|f| f.text.lines());
+        if lines.any(ipvsadm::is_choice) {
+            note(&ReadError {
+                what: "the virtual servers".to_owned(),
+                why: "only a part of them was listed; save `ipvsadm -ln` whole".to_owned(),
+            });
+            return Compared::default();
+        }
+        return in_ipvs(facts, node, listing, texts.sets.as_ref(), &ports);
     }
     let iptables = texts.iptables.as_ref().map(|save| save.of_service(&name));
     let iptables = iptables.as_ref().map(|rules| rules as &dyn Ruleset);
@@ -153,11 +177,14 @@ pub(super) fn read(
     // Of several that fit, those that lead anywhere for the Service are kube-proxy's; else none can be blamed.
     let fitting: Vec<_> = all.iter().copied().filter(|(layout, _)| fits(layout)).collect();
     let in_use = fitting.iter().find(|(_, rules)| hold(*rules, &ports));
-    let Some((layout, rules)) = in_use.or(fitting.first().filter(|_| fitting.len() == 1)) else {
-        if fitting.len() > 1 {
+    let only = fitting
+        .first()
+        .filter(|(layout, _)| fitting.len() == 1 && may_be_blamed(files, mode, layout));
+    let Some((layout, rules)) = in_use.or(only) else {
+        if !fitting.is_empty() {
             note(&ReadError {
                 what: "the rules of kube-proxy".to_owned(),
-                why: "several files may hold them and none mentions the Service; which one kube-proxy writes is said by proxyMode.txt".to_owned(),
+                why: "no file mentions the Service, and which rules kube-proxy writes is not known; save `curl localhost:10249/proxyMode` as proxymode.txt".to_owned(),
             });
         }
         return Compared::default();
@@ -189,6 +216,18 @@ fn holds_portals(files: &[TextFile<'_>]) -> bool {
     files
         .iter()
         .any(|f| f.form == Form::IptablesSave && f.text.contains("KUBE-PORTALS-"))
+}
+
+/// Whether rules that do not mention the Service are kube-proxy's all the same: it says so, or other Services
+/// have rules there.
+fn may_be_blamed(files: &[TextFile<'_>], mode: Option<&str>, layout: &str) -> bool {
+    let has = |words: &str| {
+        let mut texts = files.iter().map(|f| f.text);
+        texts.any(|text| text.contains(words))
+    };
+    // iptables-save warns so where the rules may be in the other backend.
+    let is_elsewhere = layout != "nftables" && has("-legacy tables present");
+    layout == "nftables" || (!is_elsewhere && (mode.is_some() || has("KUBE-SVC-")))
 }
 
 fn hold(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> bool {
@@ -246,7 +285,13 @@ fn in_userspace(
     }
 }
 
-fn in_ipvs(listing: &Listing, sets: Option<&IpSets>, ports: &[ExpectedPort]) -> Compared {
+fn in_ipvs(
+    facts: &Facts,
+    node: &str,
+    listing: &Listing,
+    sets: Option<&IpSets>,
+    ports: &[ExpectedPort],
+) -> Compared {
     let is_listed = |port: &&ExpectedPort| {
         let mut own = port
             .destinations
@@ -270,7 +315,8 @@ fn in_ipvs(listing: &Listing, sets: Option<&IpSets>, ports: &[ExpectedPort]) -> 
     let hairpins = sets.map(|sets| {
         let endpoints = ports
             .iter()
-            .flat_map(|p| p.serving.iter().map(move |e| (p.protocol, *e)));
+            .flat_map(|p| p.serving.iter().map(move |e| (p.protocol, *e)))
+            .filter(|(_, endpoint)| is_local(facts, node, endpoint.ip()));
         endpoints
             .map(|(protocol, endpoint)| sets.holds_hairpin(protocol, endpoint))
             .try_fold(true, |all, one| Some(all && one?))
@@ -280,4 +326,14 @@ fn in_ipvs(listing: &Listing, sets: Option<&IpSets>, ports: &[ExpectedPort]) -> 
         proxy_port: None,
         hairpin_set: hairpins.flatten(),
     }
+}
+
+/// kube-proxy puts only endpoints of its own node into the set.
+fn is_local(facts: &Facts, node: &str, ip: IpAddr) -> bool {
+    let mut own = facts
+        .slices
+        .iter()
+        .flat_map(|s| &s.endpoints)
+        .filter(|e| e.node_name.as_deref() == Some(node));
+    own.any(|e| e.addresses.iter().any(|a| a.parse() == Ok(ip)))
 }

@@ -36,13 +36,33 @@ pub struct Listing {
 
 type Key = (Protocol, SocketAddr);
 
+/// Whether a line is a command that shows a part: `ipvsadm -ln | grep ...`, `ipvsadm -ln -t ADDRESS`.
+#[must_use]
+pub fn is_choice(line: &str) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let has = |known: &[&str]| words.iter().any(|word| known.contains(word));
+    words
+        .iter()
+        .any(|word| word.ends_with("ipvsadm") || word.ends_with("ip_vs"))
+        && has(&[
+            "grep",
+            "egrep",
+            "head",
+            "tail",
+            "-t",
+            "-u",
+            "--tcp-service",
+            "--udp-service",
+        ])
+}
+
 /// Reads a list in any of the three forms; other lines are passed over.
 ///
 /// # Errors
 /// When there is neither a virtual server nor the head of a list, or one of its lines was cut.
 pub fn parse(text: &str) -> Result<Listing, ParseError> {
     let has_head = text.lines().any(|line| line.trim_start().starts_with("Prot "));
-    let was_shortened = text.lines().any(|line| line.trim() == "...");
+    let was_shortened = text.lines().any(|line| line.trim() == "..." || is_choice(line));
     if is_of_kernel(text) {
         return Ok(Listing {
             servers: ipvs::parse(text),

@@ -27,6 +27,8 @@ pub struct KubeProxyLog {
     pub api: Option<ApiError>,
     /// The first line that says that the conntrack binary is missing.
     pub conntrack_missing: Option<usize>,
+    /// Whether anything ever came from the API server.
+    pub heard: bool,
 }
 
 /// How kube-proxy does its work.
@@ -157,6 +159,7 @@ impl KubeProxyLog {
     }
 
     fn alive(&mut self, line: usize, at: Option<LogTime>) {
+        self.heard = true;
         if let Some(error) = &mut self.api {
             error.recovered = Some((line, at));
         }

@@ -67,7 +67,8 @@ pub fn parse(text: &str) -> Result<Vec<NameLookup>, ParseError> {
             lookups.extend(
                 chunks(&piece)
                     .iter()
-                    .filter_map(|chunk| read(call.as_ref(), chunk)),
+                    .enumerate()
+                    .filter_map(|(index, chunk)| read(call.as_ref(), chunk, index == 0)),
             );
         }
     }
@@ -114,6 +115,19 @@ impl<'a> Call<'a> {
                 .contains(&word.to_ascii_uppercase().as_str());
             !(was_value || is_type || word.starts_with(['-', '+', '@']))
         })
+    }
+
+    /// Whether it asks for something else than the addresses of IPv4.
+    fn is_typed(&self) -> bool {
+        let is_type = |word: &&str| {
+            let word = word.to_ascii_lowercase();
+            let named = ["-type=", "-query=", "-q=", "-querytype="]
+                .iter()
+                .any(|t| word.starts_with(t));
+            (named && !word.ends_with("=a"))
+                || ["aaaa", "srv", "ptr", "cname", "any", "mx"].contains(&word.as_str())
+        };
+        self.arguments.iter().any(is_type)
     }
 
     fn name(&self) -> Option<&'a str> {
@@ -170,7 +184,8 @@ fn begins(line: &str, before: &[(usize, &str)]) -> bool {
         || is_other_host() == Some(true)
 }
 
-fn read(call: Option<&Call<'_>>, chunk: &Piece<'_>) -> Option<NameLookup> {
+/// Reads a look-up; a command line names the first one of its own only.
+fn read(call: Option<&Call<'_>>, chunk: &Piece<'_>, is_first: bool) -> Option<NameLookup> {
     let has = |what: &str| chunk.output.iter().any(|(_, line)| line.contains(what));
     let tool = match call {
         Some(call) => call.tool,
@@ -179,6 +194,9 @@ fn read(call: Option<&Call<'_>>, chunk: &Piece<'_>) -> Option<NameLookup> {
         None => Tool::Nslookup,
     };
     let mut seen = Seen::default();
+    // busybox has a resolver of its own, which never searches for names with a dot, and shows the port like this.
+    let is_busybox = tool == Tool::Nslookup && has(":53") && !has("#53");
+    let is_partial = |name: &str| name.contains('.') && name.trim_end_matches('.').matches('.').count() < 3;
     for (_, line) in &chunk.output {
         match tool {
             Tool::Nslookup => nslookup::read(&mut seen, line),
@@ -192,7 +210,15 @@ fn read(call: Option<&Call<'_>>, chunk: &Piece<'_>) -> Option<NameLookup> {
     if is_silent && says_little {
         seen.unexplained = true;
     }
+    let named = call.filter(|_| is_first).and_then(Call::name).map(str::to_owned);
+    let name = named.or(seen.name.clone());
     let result = seen.result()?;
+    // Neither an answer without addresses to a question for another kind, nor one to a question that no
+    // client would ask like this, says anything of the name.
+    let is_odd = call.is_some_and(Call::is_typed) || is_busybox && name.as_deref().is_some_and(is_partial);
+    if is_odd && result != LookupResult::Found {
+        return None;
+    }
     Some(NameLookup {
         line: match call {
             Some(_) => chunk.line,
@@ -200,7 +226,7 @@ fn read(call: Option<&Call<'_>>, chunk: &Piece<'_>) -> Option<NameLookup> {
         },
         tool,
         explained: result == LookupResult::Found || !seen.only_unexplained(),
-        name: call.and_then(Call::name).map(str::to_owned).or(seen.name),
+        name,
         server: seen.server.or_else(|| call.and_then(Call::server)),
         result,
         addresses: seen.addresses,

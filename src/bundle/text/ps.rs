@@ -39,12 +39,16 @@ impl Ps {
     /// When no line looks like one of ps.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let mut ps = Self::default();
-        let mut understood = false;
+        let (mut understood, mut is_cut) = (false, false);
         for piece in pieces(text) {
             if let Some(command) = piece.command {
                 // A search that finds nothing prints nothing: that it was made is the evidence.
                 understood |= command.split_whitespace().any(|word| basename(word) == "ps");
                 ps.patterns.extend(patterns(command));
+                let cuts = ["head", "tail", "less", "more"];
+                is_cut |= command
+                    .split_whitespace()
+                    .any(|word| cuts.contains(&basename(word)));
             }
             let mut before_command = None;
             for (line, content) in piece.output {
@@ -61,7 +65,7 @@ impl Ps {
         if !understood {
             return Err(ParseError::nothing(text, "output of ps"));
         }
-        ps.whole &= ps.patterns.is_empty();
+        ps.whole &= ps.patterns.is_empty() && !is_cut;
         Ok(ps)
     }
 

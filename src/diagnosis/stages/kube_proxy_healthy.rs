@@ -19,9 +19,9 @@ const WHAT: &str = "kube-proxy was not looked at";
 const ORDER: [Reason; 5] = [
     Reason::NotRunning,
     Reason::NotLive,
+    Reason::ConntrackMissing,
     Reason::NotSyncing,
     Reason::APIServerUnreachable,
-    Reason::ConntrackMissing,
 ];
 
 pub(super) fn judge(facts: &Facts) -> Finding {
@@ -85,14 +85,14 @@ fn fault(report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
     if proxy.process.is_some() && proxy.livez == PortState::Silent {
         return Some(Reason::NotLive);
     }
+    // It may be why nothing is written.
+    if report.saved.is_some_and(|saved| saved.conntrack_missing) {
+        return Some(Reason::ConntrackMissing);
+    }
     if proxy.livez == PortState::Failing || proxy.not_syncing {
         return Some(Reason::NotSyncing);
     }
-    if proxy.api_unreachable {
-        return Some(Reason::APIServerUnreachable);
-    }
-    let misses_conntrack = report.saved.is_some_and(|saved| saved.conntrack_missing);
-    misses_conntrack.then_some(Reason::ConntrackMissing)
+    proxy.api_unreachable.then_some(Reason::APIServerUnreachable)
 }
 
 fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) -> Finding {
@@ -109,7 +109,12 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
     let (message, remediation) = match reason {
         Reason::NotRunning => (
             format!(
-                "No kube-proxy runs on {on}: no process of it is there, and ports 10256 and 10249 refuse. Rules that are left there do not follow the Services any more."
+                "No kube-proxy runs on {on}: no process of it is there{}. Rules that are left there do not follow the Services any more.",
+                if vantage.reports.iter().any(|r| r.saved.is_some()) {
+                    ""
+                } else {
+                    ", and ports 10256 and 10249 refuse"
+                }
             ),
             format!(
                 "See why its Pod does not run: {}, and `kubectl -n kube-system describe daemonset kube-proxy`.",

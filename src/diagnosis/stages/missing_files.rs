@@ -1,5 +1,10 @@
 //! Which file would have told, where all that is known comes from files.
 
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
 use super::super::{Facts, Finding};
 use crate::api::{ConditionType as C, Reason};
 
@@ -7,12 +12,41 @@ use crate::api::{ConditionType as C, Reason};
 pub(super) fn name(facts: &Facts, condition: C, mut finding: Finding) -> Finding {
     let looked: Vec<_> = facts.nodes.iter().filter(|n| n.probe.is_some()).collect();
     let are_files = !looked.is_empty() && looked.iter().all(|n| n.saved.is_some());
+    if are_files && condition == C::EndpointsReachable && finding.reason == Reason::AllEndpointsAnswer {
+        finding = if_all_were_dialled(facts, finding);
+    }
     let is_open = matches!(finding.reason, Reason::NoVantagePoint | Reason::ProbeFailed);
     if let Some(what) = file(condition).filter(|_| are_files && is_open) {
         finding.message.push_str(" To tell, save ");
         finding.message.push_str(what);
     }
     finding
+}
+
+/// Agents dial every endpoint; who types may have left some out.
+fn if_all_were_dialled(facts: &Facts, finding: Finding) -> Finding {
+    let saved = facts.nodes.iter().filter_map(|n| n.saved.as_ref());
+    let dialled: BTreeSet<&str> = saved.flat_map(|s| &s.dialled).map(String::as_str).collect();
+    let mut left: BTreeSet<String> = BTreeSet::new();
+    for slice in &facts.slices {
+        let ports = slice.ports.iter().filter(|p| p.protocol() == "TCP");
+        for port in ports.filter_map(|p| u16::try_from(p.port?).ok()) {
+            let ready = slice.endpoints.iter().filter(|e| e.is_ready());
+            let ips = ready.filter_map(|e| e.addresses.first()?.parse::<IpAddr>().ok());
+            left.extend(ips.map(|ip| SocketAddr::new(ip, port).to_string()));
+        }
+    }
+    left.retain(|endpoint| !dialled.contains(endpoint.as_str()));
+    match left.first() {
+        None => finding,
+        Some(first) => Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "The endpoints that were dialled answer; {} were not, the first is {first}.",
+                left.len()
+            ),
+        ),
+    }
 }
 
 fn file(condition: C) -> Option<&'static str> {

@@ -54,7 +54,7 @@ pub(super) fn message(line: &str) -> Option<Message<'_>> {
     if let Some(told) = line.strip_prefix("* ") {
         return Some(curl_told(told.trim()));
     }
-    gnu_wget(line).or_else(|| is_noise(line).then_some(Message::Noise))
+    gnu_wget(line).or_else(|| (is_noise(line) || is_of_the_shell(line)).then_some(Message::Noise))
 }
 
 /// Address and port of `Failed to connect to HOST port 80`.
@@ -83,6 +83,8 @@ fn curl_error(line: &str) -> Message<'_> {
             );
         }
         28 if line.contains("Resolving timed out") => Outcome::NotResolved,
+        // The time ran out behind the connection: a server that waits, or speaks no HTTP.
+        28 if line.contains("bytes received") => Outcome::Answer(Answer::Unexpected),
         28 => Outcome::Answer(Answer::TimedOut),
         // Somebody took the connection, and no answer of HTTP came of it: TLS, resets, empty replies.
         _ => Outcome::Answer(dial(line).unwrap_or(Answer::Unexpected)),
@@ -178,6 +180,25 @@ fn status(line: &str) -> Option<u16> {
     let (_, rest) = line.strip_prefix("HTTP/")?.split_once(' ')?;
     let number = rest.split_whitespace().next()?;
     number.parse().ok().filter(|status| (100..=599).contains(status))
+}
+
+/// Words of the shell, of kubectl and of the runtime, which are no answer of anybody's.
+fn is_of_the_shell(line: &str) -> bool {
+    let starts = [
+        "^C",
+        "Terminated",
+        "Killed",
+        "OCI runtime",
+        "error: ",
+        "Error from server",
+        "Defaulted container",
+        "If you don't see a command prompt",
+        "command terminated with exit code",
+    ];
+    let ends = ["not found", "No such file or directory", "Permission denied"];
+    let is_by_shell = |line: &str| line.contains(": ") && ends.iter().any(|end| line.ends_with(end));
+    let is_deletion = line.starts_with("pod \"") && line.ends_with("deleted");
+    starts.iter().any(|start| line.starts_with(start)) || is_by_shell(line) || is_deletion
 }
 
 fn is_noise(line: &str) -> bool {

@@ -88,7 +88,7 @@ fn the_page_is_read() {
 #[test]
 fn without_prompts_outputs_are_told_apart() {
     let text = "Server:\t10.0.0.10\nAddress:\t10.0.0.10:53\n\nName:\ta.b\nAddress: 10.0.0.1\nAddress: fd00::1\n\n\
-                Server:\t10.0.0.10\nAddress:\t10.0.0.10:53\n\n** server can't find c.d: NXDOMAIN\n";
+                Server:\t10.0.0.10\nAddress:\t10.0.0.10#53\n\n** server can't find c.d: NXDOMAIN\n";
     let lookups = parse(text).unwrap();
     let told: Vec<_> = lookups
         .iter()
@@ -269,4 +269,14 @@ proptest! {
         }
         let _ = parse(&chars.into_iter().collect::<String>());
     }
+}
+
+#[test]
+fn what_no_client_would_ask_like_this_says_nothing() {
+    // busybox searches for no name with a dot; the kind that was asked for has no addresses.
+    let text = "u@pod$ nslookup kubernetes.default\nServer:\t10.0.0.10\nAddress:\t10.0.0.10:53\n\n\
+                ** server can't find kubernetes.default: NXDOMAIN\n\
+                u@pod$ nslookup -type=AAAA hostnames\nServer:\t10.0.0.10\nAddress:\t10.0.0.10#53\n\n\
+                *** Can't find hostnames: No answer\n";
+    assert!(parse(text).is_err());
 }
