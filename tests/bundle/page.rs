@@ -308,7 +308,7 @@ impl Page {
         });
         let diagnosis = bundle.diagnosis("default", "hostnames");
         let (facts, problems) = facts(&bundle, &diagnosis, NOW.parse().unwrap());
-        println!("{:?} {problems:?}", bundle.problems);
+        let _ = problems;
         diagnose(&facts)
     }
 }
@@ -640,4 +640,63 @@ fn pods_do_not_reach_themselves() {
     fails(Mode::Iptables, C::HairpinOK, R::BridgeNotPromiscuous, |page| {
         page.set("nodes/node-1/ifconfig.txt", "u@node$ ifconfig cbr0\ncbr0      Link encap:Ethernet  HWaddr 0a:58:0a:f4:00:01\n          inet addr:10.244.0.1  Bcast:0.0.0.0  Mask:255.255.255.0\n          UP BROADCAST RUNNING MULTICAST  MTU:1460  Metric:1\n");
     });
+}
+
+/// What a node keeps of endpoints that reach themselves in ipvs mode.
+const IP_SETS: &str = "u@node$ ipset list KUBE-LOOP-BACK
+Name: KUBE-LOOP-BACK
+Type: hash:ip,port,ip
+Revision: 5
+Header: family inet hashsize 1024 maxelem 65536
+Size in memory: 384
+References: 1
+Number of entries: 3
+Members:
+10.244.0.5,tcp:9376,10.244.0.5
+10.244.0.6,tcp:9376,10.244.0.6
+10.244.0.7,tcp:9376,10.244.0.7
+";
+
+#[test]
+fn in_ipvs_mode_a_set_says_who_may_reach_itself() {
+    let path = "nodes/node-1/ipset.txt";
+    let mut page = Page::new(Mode::Ipvs);
+    page.set(path, IP_SETS);
+    let d = page.judge();
+    assert_eq!(d.ready.reason, R::ServiceWorks, "{}", report(&d));
+    fails(Mode::Ipvs, C::HairpinOK, R::MasqueradeMissing, |page| {
+        let kept = IP_SETS
+            .replace("10.244.0.6,tcp:9376,10.244.0.6\n", "")
+            .replace("entries: 3", "entries: 2");
+        page.set(path, &kept);
+    });
+}
+
+/// Files that are missing, or were cut in the middle of a line, leave questions open and blame nobody.
+#[test]
+fn what_is_cut_or_missing_is_not_blamed() {
+    for mode in [Mode::Userspace, Mode::Iptables, Mode::Ipvs] {
+        let whole = Page::new(mode);
+        for (path, text) in &whole.files {
+            let unblamed = |page: &Page, how: &str| {
+                let d = page.judge();
+                let root = d
+                    .root_cause
+                    .as_ref()
+                    .map(|r| format!("{}/{}", r.condition, r.reason));
+                assert_eq!(root, None, "{mode:?}, {path} {how}\n{}", report(&d));
+            };
+            let mut page = Page::new(mode);
+            page.files.retain(|(known, _)| known != path);
+            unblamed(&page, "is missing");
+            for cut in (1..text.len()).step_by(7) {
+                let kept = &text[..cut];
+                if !kept.ends_with('\n') {
+                    let mut page = Page::new(mode);
+                    page.set(path, kept);
+                    unblamed(&page, &format!("is cut at {cut}: {kept}"));
+                }
+            }
+        }
+    }
 }

@@ -86,6 +86,8 @@ pub(super) struct TextFile<'a> {
     pub path: &'a str,
     pub text: &'a str,
     pub form: Form,
+    /// Whether the end is missing, so that what is not there proves nothing.
+    pub is_cut: bool,
 }
 
 impl TextFile<'_> {
@@ -113,10 +115,12 @@ impl<'a> Evidence<'a> {
             let Some(form) = parts.last().and_then(|name| Form::of(name)) else {
                 continue;
             };
+            let (text, is_cut) = lines(&file.text, form);
             let text = TextFile {
                 path: &file.path,
-                text: &file.text,
+                text,
                 form,
+                is_cut,
             };
             match parts.as_slice() {
                 ["nodes", node, _] => evidence.nodes.entry(node).or_default().push(text),
@@ -127,6 +131,21 @@ impl<'a> Evidence<'a> {
             }
         }
         evidence
+    }
+}
+
+/// The whole lines of a text, and whether there is more behind them: commands end their last line.
+fn lines(text: &str, form: Form) -> (&str, bool) {
+    // These two are a word without a line's end, and JSON that was cut is no JSON.
+    let is_other = matches!(
+        form,
+        Form::KubeProxyMode | Form::KubeProxyLive | Form::NftJson | Form::KubeletConfig
+    );
+    let end = text.rfind('\n').map_or(0, |at| at + 1);
+    if is_other || end == text.len() {
+        (text, false)
+    } else {
+        (text.get(..end).unwrap_or_default(), true)
     }
 }
 

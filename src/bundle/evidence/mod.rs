@@ -135,6 +135,12 @@ fn read(
     clients: &[Client<'_>],
 ) -> (NodeFacts, Saved, Vec<Problem>) {
     let mut problems = Vec::new();
+    let of_clients = clients.iter().flat_map(|(_, files)| files.iter());
+    for file in files.iter().chain(of_clients).filter(|f| f.is_cut) {
+        problems.push(file.problem(
+            "its last line has no end, so that it may have been cut; what is not in it proves nothing",
+        ));
+    }
     let mut seen = NodeFacts::default();
     let programs = node::Programs::of(files, &mut problems);
     let programs = &programs;

@@ -91,7 +91,8 @@ impl Programs {
         }
         // Where the kubelet is seen nowhere, this may be no node, or kube-proxy a part of another program.
         let is_node = self.processes.iter().any(|ps| ps.program("kubelet").is_some());
-        let is_shown = is_node && self.processes.iter().any(|ps| ps.would_show("kube-proxy"));
+        let is_whole = files.iter().all(|f| f.form != Form::Processes || !f.is_cut);
+        let is_shown = is_node && is_whole && self.processes.iter().any(|ps| ps.would_show("kube-proxy"));
         let process = self.processes.iter().find_map(Ps::kube_proxy);
         // What answers on its ports runs.
         let answers = lives || self.mode.is_some();
@@ -242,7 +243,9 @@ pub(super) fn hairpin(
     };
     let effective = logged.and_then(|log| log.effective.clone());
     let in_force = effective.clone().or_else(flag).or_else(configured)?;
-    let links: Vec<bridge::Link> = parse(files, Form::Links, problems, bridge::parse)
+    // What is not set shows by its absence.
+    let whole: Vec<TextFile<'_>> = files.iter().filter(|f| !f.is_cut).copied().collect();
+    let links: Vec<bridge::Link> = parse(&whole, Form::Links, problems, bridge::parse)
         .into_iter()
         .flatten()
         .collect();

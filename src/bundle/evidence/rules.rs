@@ -56,6 +56,7 @@ struct Texts {
 
 impl Texts {
     fn of(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Self {
+        let files = &with_whole_saves(files)[..];
         let mut save = |form, family| {
             let parser = |text: &str| IptablesSave::parse(text.to_owned(), family);
             // Of several the last one counts.
@@ -93,6 +94,25 @@ impl Texts {
         let text = self.nft.as_ref().map(|rules| rules as &dyn Ruleset);
         text.or(self.nft_json.as_ref().map(|rules| rules as &dyn Ruleset))
     }
+}
+
+/// Files without those of saved rules that were cut, unless the end of a table shows that it is whole: of
+/// chosen lines nobody can tell how many are missing.
+fn with_whole_saves<'a>(files: &[TextFile<'a>]) -> Vec<TextFile<'a>> {
+    let is_save = |form| {
+        matches!(
+            form,
+            Form::IptablesSave | Form::Ip6tablesSave | Form::NftSave | Form::LegacySave
+        )
+    };
+    let is_usable = |f: &&TextFile<'_>| !f.is_cut || !is_save(f.form) || f.text.contains("\nCOMMIT");
+    let is_whole_set = |f: &&TextFile<'_>| !f.is_cut || f.form != Form::IpSets;
+    files
+        .iter()
+        .filter(is_usable)
+        .filter(is_whole_set)
+        .copied()
+        .collect()
 }
 
 /// Reads the rules of a node and compares them.
@@ -143,11 +163,8 @@ pub(super) fn read(
     // Where nothing says so, an empty list may be that of a node in another mode.
     let is_ipvs = |listing: &&Listing| mode.map_or(!listing.servers.is_empty(), |mode| mode == "ipvs");
     if let Some(listing) = texts.servers.as_ref().filter(is_ipvs) {
-        let mut lines = files
-            .iter()
-            .filter(|f| f.form == Form::VirtualServers)
-            .flat_map(|f| f.text.lines());
-        if lines.any(ipvsadm::is_choice) {
+        let lists = || files.iter().filter(|f| f.form == Form::VirtualServers);
+        if lists().any(|f| f.is_cut) || lists().flat_map(|f| f.text.lines()).any(ipvsadm::is_choice) {
             note(&ReadError {
                 what: "the virtual servers".to_owned(),
                 why: "only a part of them was listed; save `ipvsadm -ln` whole".to_owned(),
