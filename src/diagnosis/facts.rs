@@ -117,6 +117,9 @@ pub struct Saved {
     /// Endpoints that somebody dialled, past the Service.
     #[serde(default)]
     pub dialled: Vec<String>,
+    /// Service ports of UDP that were dialled over TCP in vain, while their endpoints answered that.
+    #[serde(default)]
+    pub wanted_over_tcp: Vec<u16>,
     /// How Pods are to reach themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hairpin: Option<HairpinSetup>,

@@ -54,6 +54,8 @@ pub(super) struct Dialled {
     ends: BTreeMap<Key, Vec<Answer>>,
     /// Requests of the node to ports of its own, by port.
     loopback: BTreeMap<u16, Vec<Answer>>,
+    /// Requests, which go over TCP, to Service ports of UDP: how they ended at the Service and at endpoints.
+    of_udp: BTreeMap<u16, (Vec<Answer>, Vec<Answer>)>,
 }
 
 impl Dialled {
@@ -74,6 +76,10 @@ impl Dialled {
             else {
                 continue;
             };
+            if let Some((port, is_endpoint)) = of_udp(facts, target) {
+                let (service, endpoints) = self.of_udp.entry(port).or_default();
+                if is_endpoint { endpoints } else { service }.push(answer);
+            }
             if from.is_none() && target.ip().is_loopback() {
                 self.loopback.entry(target.port()).or_default().push(answer);
             } else if let Some(key) = key(facts, node, from, target)
@@ -87,6 +93,16 @@ impl Dialled {
     /// How requests of the node to a port of its own ended, if there were any.
     pub(super) fn on_loopback(&self, port: u16) -> Option<(u16, Answer)> {
         Some((port, end(self.loopback.get(&port)?)))
+    }
+
+    /// Service ports of UDP at which clients want TCP: the Service never answers it, and the endpoints do.
+    pub(super) fn wanted_over_tcp(&self) -> Vec<u16> {
+        let answers = |all: &[Answer]| all.contains(&Answer::Accepted);
+        let is_wanted = |(service, endpoints): &(Vec<Answer>, Vec<Answer>)| {
+            !service.is_empty() && !answers(service) && answers(endpoints)
+        };
+        let wanted = self.of_udp.iter().filter(|(_, ends)| is_wanted(ends));
+        wanted.map(|(port, _)| *port).collect()
     }
 
     /// The endpoints that somebody dialled.
@@ -203,6 +219,36 @@ fn target(text: &str) -> Option<SocketAddr> {
     host.parse()
         .ok()
         .or_else(|| Some(SocketAddr::new(bare.parse::<IpAddr>().ok()?, default)))
+}
+
+/// The Service port of UDP, and of no other protocol, that an address belongs to; and whether it is that of
+/// an endpoint.
+fn of_udp(facts: &Facts, target: SocketAddr) -> Option<(u16, bool)> {
+    let service = facts.service.as_deref()?;
+    let number = i32::from(target.port());
+    let ports = || service.spec.ports.iter();
+    let only_udp = |p: &&ServicePort| {
+        p.protocol() == "UDP" && !ports().any(|o| o.port == p.port && o.protocol() == "TCP")
+    };
+    let port = |p: &ServicePort| u16::try_from(p.port).ok();
+    if service
+        .cluster_ips()
+        .iter()
+        .any(|ip| ip.parse() == Ok(target.ip()))
+    {
+        let found = ports().filter(only_udp).find(|p| p.port == number)?;
+        return Some((port(found)?, false));
+    }
+    let of_address = |ip: &String| ip.parse() == Ok(target.ip());
+    let slice = facts.slices.iter().find(|s| {
+        s.endpoints.iter().any(|e| e.addresses.iter().any(of_address))
+            && s.ports
+                .iter()
+                .any(|p| p.port == Some(number) && p.protocol() == "UDP")
+    })?;
+    let name = slice.ports.iter().find(|p| p.port == Some(number))?.name();
+    let found = ports().filter(only_udp).find(|p| p.name() == name)?;
+    Some((port(found)?, true))
 }
 
 fn key(facts: &Facts, node: &str, from: Option<&Pod>, target: SocketAddr) -> Option<Key> {

@@ -157,6 +157,7 @@ fn read(
     let mut saved = Saved {
         proxy_port: rules.proxy_port.and_then(|port| dialled.on_loopback(port)),
         dialled: dialled.endpoints(),
+        wanted_over_tcp: dialled.wanted_over_tcp(),
         ..Saved::default()
     };
     (seen.dials, seen.failures) = dialled.told();
