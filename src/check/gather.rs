@@ -7,7 +7,10 @@
 use jiff::Timestamp;
 use kube::{Api, Client, Resource, api::ListParams};
 
-use super::request::{GatherError, Listable, Request, ask, list, optional};
+use super::{
+    query::Query,
+    request::{GatherError, Listable, Request, ask, list, optional},
+};
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
     bundle::Listed,
@@ -55,6 +58,26 @@ pub(crate) fn judged(
     judged.spec = spec;
     judged.status = None;
     judged
+}
+
+/// What is asked about a Service: what the user asks, else what a ServiceDiagnosis does that the user may
+/// read, whose agents may have looked from other Pods than are usual.
+pub(crate) async fn asked(client: &Client, namespace: &str, query: &Query) -> ServiceDiagnosisSpec {
+    if !query.is_bare() {
+        return query.spec();
+    }
+    let service = query.service.as_str();
+    // What is wrong with the cluster is told by what has to be read of it.
+    let listed = list(client, namespace, None).await;
+    let diagnoses: Vec<ServiceDiagnosis> = listed.unwrap_or_default();
+    let asks = |d: &ServiceDiagnosis| d.spec.service_name == service && !d.spec.suspend;
+    let mut own: Vec<ServiceDiagnosis> = diagnoses.into_iter().filter(asks).collect();
+    own.sort_by_key(|d| {
+        let name = d.metadata.name.clone();
+        (name.as_deref() != Some(service), name)
+    });
+    let own = own.into_iter().next().map(|d| d.spec);
+    own.unwrap_or_else(|| query.spec())
 }
 
 /// Reads everything about one Service.

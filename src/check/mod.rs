@@ -18,7 +18,7 @@ pub use query::Query;
 pub use request::GatherError;
 pub use tree::{Style, printable, render};
 
-pub(crate) use gather::{gather, judged};
+pub(crate) use gather::{asked, gather, judged};
 pub(crate) use query::service_name;
 pub(crate) use request::{Request, ask, pages};
 
@@ -90,6 +90,7 @@ pub async fn run(options: Options) -> Result<Answer, Error> {
     let query = &options.query;
     let (client, namespace) = query.connect().await?;
     let now = jiff::Timestamp::now();
-    let gathered = gather(&client, &namespace, query.spec(), &query.agent_namespace).await?;
+    let spec = asked(&client, &namespace, query).await;
+    let gathered = gather(&client, &namespace, spec, &query.agent_namespace).await?;
     options.printing.answer(&gathered.facts(now))
 }

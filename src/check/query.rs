@@ -77,6 +77,12 @@ impl Query {
         Config::infer().await.map_err(|e| Error::Infer(Box::new(e)))
     }
 
+    /// Whether nothing but the Service was named.
+    #[must_use]
+    pub fn is_bare(&self) -> bool {
+        self.spec() == ServiceDiagnosisSpec::for_service(&self.service)
+    }
+
     /// What is asked, as a ServiceDiagnosis says it.
     #[must_use]
     pub fn spec(&self) -> ServiceDiagnosisSpec {

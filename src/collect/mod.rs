@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use crate::{
     bundle::Manifest,
-    check::{self, Query, gather},
+    check::{self, Query, asked, gather},
 };
 
 pub use write::WriteError;
@@ -71,7 +71,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     write::refuse_to_overwrite(&options.output)?;
     let (client, namespace) = query.connect().await?;
     let time = Timestamp::now();
-    let read = gather(&client, &namespace, query.spec(), &query.agent_namespace).await;
+    let spec = asked(&client, &namespace, query).await;
+    let read = gather(&client, &namespace, spec.clone(), &query.agent_namespace).await;
     let mut gathered = read.map_err(check::Error::from)?;
     let extras = extras::read(&client, &mut gathered)
         .await
@@ -82,7 +83,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         namespace: Some(namespace.clone()),
         service: Some(query.service.clone()),
         kubernetes_version: extras.kubernetes_version.clone(),
-        spec: Some(query.spec()),
+        spec: Some(spec),
         listed: Some(gathered.listed.iter().cloned().collect()),
         unreadable: gathered.gaps.clone(),
     };
