@@ -707,3 +707,45 @@ fn what_is_cut_or_missing_is_not_blamed() {
         }
     }
 }
+
+/// Healthy nodes that look like broken ones.
+#[test]
+fn healthy_nodes_are_not_blamed_for_what_was_not_saved() {
+    let unblamed = |change: &dyn Fn(&mut Page)| {
+        let mut page = Page::new(Mode::Iptables);
+        change(&mut page);
+        let d = page.judge();
+        let root = d
+            .root_cause
+            .as_ref()
+            .map(|r| format!("{}/{}", r.condition, r.reason));
+        assert_eq!(root, None, "{}", report(&d));
+    };
+    let without = |page: &mut Page, names: &[&str]| {
+        page.files
+            .retain(|(path, _)| !names.iter().any(|name| path.ends_with(name)));
+    };
+    // Cilium does the work: there is no kube-proxy to find, nor a rule of it.
+    unblamed(&|page| {
+        without(page, &["kube-proxy.log", "nodes/node-1/curl.txt"]);
+        page.set("nodes/node-1/ps-kube-proxy.txt", "u@node$ ps auxw | grep kube-proxy\nroot  9999  0.0  0.0   5132   712 pts/0    S+   22:20   0:00 grep kube-proxy\n");
+        page.set(
+            "nodes/node-1/iptables-save.txt",
+            "u@node$ iptables-save | grep hostnames\n",
+        );
+    });
+    // kube-proxy is in iptables mode, and a table of nftables mode was left behind.
+    unblamed(&|page| {
+        without(page, &["kube-proxy.log", "iptables-save.txt"]);
+        page.set("nodes/node-1/nft.txt", "table ip kube-proxy {\n\tmap service-ips {\n\t\ttype ipv4_addr . inet_proto . inet_service : verdict\n\t}\n}\n");
+    });
+    // The end of a log, with an error of last month.
+    unblamed(&|page| {
+        page.set("nodes/node-1/kube-proxy.log", "E1027 22:15:00.000000    5063 reflector.go:205] Failed to list *v1.Service: Get https://kubernetes-master/api/v1/services: dial tcp 10.240.0.2:443: connect: connection refused\n");
+    });
+    // CNI made the bridge, and the kubelet has nothing to do with it.
+    unblamed(&|page| {
+        page.set("nodes/node-1/kubelet.log", "I0629 00:51:43.648698    3252 docker_service.go:258] Docker cri networking managed by cni\nI0629 00:51:43.648698    3252 kubelet.go:380] Hairpin mode set to \"hairpin-veth\"\n");
+        page.set("nodes/node-1/hairpin_mode.txt", "0\n0\n");
+    });
+}

@@ -197,8 +197,8 @@ fn answer(request: &Request) -> Option<Answer> {
     match request.outcome {
         Outcome::Answer(Answer::Unexpected) => Some(Answer::Accepted),
         Outcome::Answer(answer) => Some(answer),
-        // Newer curl says no more; nearly always somebody refused.
-        Outcome::NotConnected => Some(Answer::Refused),
+        // Newer curl says no more. Nearly always somebody refused, and it may have been a policy.
+        Outcome::NotConnected => Some(Answer::Rejected),
         Outcome::NotResolved | Outcome::Silent => None,
     }
 }

@@ -92,16 +92,20 @@ impl Programs {
         // Where the kubelet is seen nowhere, this may be no node, or kube-proxy a part of another program.
         let is_node = self.processes.iter().any(|ps| ps.program("kubelet").is_some());
         let is_whole = files.iter().all(|f| f.form != Form::Processes || !f.is_cut);
-        let is_shown = is_node && is_whole && self.processes.iter().any(|ps| ps.would_show("kube-proxy"));
+        // A search for kube-proxy alone does not show what does its work in its stead.
+        let shows =
+            |ps: &Ps| ps.would_show("kube-proxy") && (ps.would_show("cilium-agent") || fails(seen, saved));
+        let is_shown = is_node && is_whole && self.processes.iter().any(shows);
         let process = self.processes.iter().find_map(Ps::kube_proxy);
         // What answers on its ports runs.
         let answers = lives || self.mode.is_some();
         let process = process.map(|p| p.program().to_owned());
+        let process = process.or_else(|| answers.then(|| "kube-proxy".to_owned()));
         Some(KubeProxy {
             mode,
-            process: process.or_else(|| answers.then(|| "kube-proxy".to_owned())),
             replacement: self.processes.iter().find_map(Ps::replacement).map(str::to_owned),
-            processes_unread: !is_shown,
+            processes_unread: process.is_none() && !is_shown,
+            process,
             livez: if lives { PortState::Ok } else { PortState::Closed },
             metrics: if self.mode.is_some() {
                 PortState::Ok
@@ -112,7 +116,7 @@ impl Programs {
             api_unreachable: self.log.as_ref().is_some_and(|log| {
                 let is_last = log.api.as_ref().is_some_and(|error| error.recovered.is_none());
                 // That it came back is not logged by itself: an old error alone says nothing.
-                is_last && (!log.heard || fails(seen, saved))
+                is_last && (never_heard(log) || fails(seen, saved))
             }),
         })
     }
@@ -141,9 +145,14 @@ impl Programs {
         let service = facts.service.as_deref();
         let has_udp = service.is_some_and(|s| s.spec.ports.iter().any(|p| p.protocol() == "UDP"));
         self.log.as_ref().is_some_and(|log| {
-            log.conntrack_missing.is_some() && (has_udp || !log.heard || fails(seen, saved))
+            log.conntrack_missing.is_some() && (has_udp || never_heard(log) || fails(seen, saved))
         })
     }
+}
+
+/// Whether nothing ever came from the API server, in a log that is there from its start.
+fn never_heard(log: &KubeProxyLog) -> bool {
+    log.mode.is_some() && !log.heard
 }
 
 /// The mode that kube-proxy's port names on a line of its own.
@@ -222,8 +231,9 @@ pub(super) fn hairpin(
     }
     let logged = programs.kubelet_log.as_ref();
     let kubelet = programs.processes.iter().find_map(|ps| ps.program("kubelet"));
-    // With a plugin of CNI the kubelet leaves bridges alone.
-    if kubelet.is_some_and(|k| k.flag("network-plugin") == Some("cni")) {
+    // With a plugin of CNI the kubelet leaves bridges alone, whatever it logs of hairpins.
+    let is_cni = |f: &TextFile<'_>| f.form == Form::KubeletLog && f.text.contains("managed by cni");
+    if kubelet.is_some_and(|k| k.flag("network-plugin") == Some("cni")) || files.iter().any(is_cni) {
         return None;
     }
     let is_old = kubelet.is_some_and(|k| OLD_FLAGS.iter().any(|flag| k.has_flag(flag)));

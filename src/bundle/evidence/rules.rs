@@ -196,7 +196,7 @@ pub(super) fn read(
     let in_use = fitting.iter().find(|(_, rules)| hold(*rules, &ports));
     let only = fitting
         .first()
-        .filter(|(layout, _)| fitting.len() == 1 && may_be_blamed(files, mode, layout));
+        .filter(|(layout, _)| fitting.len() == 1 && mode.is_some() && !is_elsewhere(files, layout));
     let Some((layout, rules)) = in_use.or(only) else {
         if !fitting.is_empty() {
             note(&ReadError {
@@ -235,16 +235,9 @@ fn holds_portals(files: &[TextFile<'_>]) -> bool {
         .any(|f| f.form == Form::IptablesSave && f.text.contains("KUBE-PORTALS-"))
 }
 
-/// Whether rules that do not mention the Service are kube-proxy's all the same: it says so, or other Services
-/// have rules there.
-fn may_be_blamed(files: &[TextFile<'_>], mode: Option<&str>, layout: &str) -> bool {
-    let has = |words: &str| {
-        let mut texts = files.iter().map(|f| f.text);
-        texts.any(|text| text.contains(words))
-    };
-    // iptables-save warns so where the rules may be in the other backend.
-    let is_elsewhere = layout != "nftables" && has("-legacy tables present");
-    layout == "nftables" || (!is_elsewhere && (mode.is_some() || has("KUBE-SVC-")))
+/// Whether iptables-save warns that there are rules in the other backend, which may be kube-proxy's.
+fn is_elsewhere(files: &[TextFile<'_>], layout: &str) -> bool {
+    layout != "nftables" && files.iter().any(|f| f.text.contains("-legacy tables present"))
 }
 
 fn hold(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> bool {
