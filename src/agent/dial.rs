@@ -41,6 +41,10 @@ pub const BEFORE_RETRANSMISSION: Duration = Duration::from_millis(800);
 /// Over UDP a refusal comes at once or not at all: so long is it waited for.
 const UDP_PATIENCE: Duration = Duration::from_millis(300);
 
+/// The kernel refuses datagrams of one sender once a second, after six in a row (net.ipv4.icmp_ratelimit, and
+/// inet_peer_xrlim_allow in net/ipv4/inetpeer.c): so long after a silent one another is worth sending.
+const UDP_AGAIN: Duration = Duration::from_millis(1100);
+
 /// A socket that tokio drives.
 enum Socket {
     Tcp(TcpStream),
@@ -117,7 +121,7 @@ impl Dial {
             Some(error) => Err(error),
             None => match &self.socket {
                 Socket::Tcp(socket) => connected(socket, patience).await,
-                Socket::Udp(socket) => not_refused(socket, patience.min(UDP_PATIENCE)).await,
+                Socket::Udp(socket) => not_refused(socket, patience).await,
             },
         };
         let latency = self.started.elapsed();
@@ -145,14 +149,25 @@ async fn connected(socket: &TcpStream, patience: Duration) -> io::Result<()> {
     socket.take_error()?.map_or(Ok(()), Err)
 }
 
-/// Sends an empty datagram. A refusal shows as an error alone, an answer as something to read.
+/// Sends empty datagrams, a second one only where the first may have been refused in silence and the time is
+/// long enough.
 async fn not_refused(socket: &UdpSocket, patience: Duration) -> io::Result<()> {
+    if is_silent(socket, patience.min(UDP_PATIENCE)).await? && patience >= UDP_AGAIN + UDP_PATIENCE {
+        tokio::time::sleep(UDP_AGAIN - UDP_PATIENCE).await;
+        is_silent(socket, UDP_PATIENCE).await?;
+    }
+    Ok(())
+}
+
+/// Whether nobody says anything to an empty datagram. A refusal shows as an error alone, an answer as something
+/// to read.
+async fn is_silent(socket: &UdpSocket, patience: Duration) -> io::Result<bool> {
     socket.send(&[]).await?;
     let Ok(ready) = timeout(patience, socket.ready(Interest::READABLE | Interest::ERROR)).await else {
-        return Ok(());
+        return Ok(true);
     };
     ready?;
-    socket.take_error()?.map_or(Ok(()), Err)
+    socket.take_error()?.map_or(Ok(false), Err)
 }
 
 /// Makes a socket in a namespace and connects it.

@@ -26,10 +26,16 @@ fn read_here() -> NodeSettings {
         ipv6_forwarding: number("ipv6/conf/all/forwarding").map(|n| n != 0),
         bridge_netfilter: number("bridge/bridge-nf-call-iptables").map(|n| n != 0),
         forward_drops: None,
-        // The kernel makes room for a connection before it counts it.
-        conntrack_full: count.zip(max).map(|(count, max)| max > 0 && count >= max),
+        conntrack_full: count.zip(max).map(|(count, max)| is_full(count, max)),
         reverse_path_drops: None,
     }
+}
+
+/// Whether a table of tracked connections with so many entries, at most so many, is full. A connection that ends
+/// makes room for the next one, so that a full table is a little below its limit at most moments.
+#[must_use]
+pub fn is_full(count: i64, max: i64) -> bool {
+    max > 0 && count >= max - max / 100
 }
 
 /// A number below /proc/sys/net, which shows the namespace of the calling thread.
@@ -78,6 +84,14 @@ fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_is_full_though_an_entry_has_just_ended() {
+        assert!(is_full(262_144, 262_144));
+        assert!(is_full(262_100, 262_144));
+        assert!(!is_full(250_000, 262_144));
+        assert!(!is_full(0, 0));
+    }
 
     #[test]
     fn a_counter_is_found_by_its_name() {

@@ -455,7 +455,7 @@ pub struct NodeSettings {
     /// Whether the FORWARD chain of iptables drops what no rule accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_drops: Option<bool>,
-    /// Whether the table of tracked connections is full.
+    /// Whether the table of tracked connections is full, or within a hundredth of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conntrack_full: Option<bool>,
     /// Whether the node dropped packets of the round for coming in by another way than their answers would leave (rp_filter).

@@ -207,7 +207,24 @@ impl<'a> Paths<'a> {
         dials
             .failures
             .sort_by(|a, b| (a.node, order(a.dial)).cmp(&(b.node, order(b.dial))));
+        self.take_silence_for_nothing(&mut dials);
         dials
+    }
+
+    /// Over UDP whoever is not refused hears nothing, and refusals are rationed by the kernel: where every
+    /// endpoint has refused a port, those who heard nothing of it have not reached it either.
+    fn take_silence_for_nothing(&self, dials: &mut Dials<'a>) {
+        let all: BTreeSet<_> = self.targets.keys().map(SocketAddr::ip).collect();
+        let mut refused: BTreeMap<&str, BTreeSet<_>> = BTreeMap::new();
+        for failed in dials.failures.iter().filter(|f| is_udp(&f.dial.port)) {
+            let ips = refused.entry(&failed.dial.port).or_default();
+            ips.extend(failed.endpoint.map(|e| e.ip()));
+        }
+        for count in &mut dials.counts {
+            if refused.get(count.port).is_some_and(|ips| *ips == all) {
+                count.succeeded = 0;
+            }
+        }
     }
 
     fn note(&self, dials: &mut Dials<'a>, report: &Report<'a>, dial: &'a DialFailure) {
@@ -350,7 +367,9 @@ impl<'a> Paths<'a> {
             .from
             .and_then(|key| self.pod(key))
             .is_some_and(|pod| pod.ips().any(|ip| ip.parse() == Ok(endpoint.ip())));
+        let is_refused_elsewhere = || dials.failures.iter().any(|f| f.endpoint == Some(endpoint));
         count.succeeded > 0
+            && !(is_udp(port) && is_refused_elsewhere())
             && count.port == port
             && count.is_v4 == endpoint.is_ipv4()
             && count.same_node == Some(target.node == Some(count.node))
@@ -398,6 +417,11 @@ fn takes(way: Way, path: DialPath, from: Option<&str>) -> bool {
         Way::FromClients => path == DialPath::Service && from.is_some(),
         Way::FromNodes => path != DialPath::Endpoint && from.is_none(),
     }
+}
+
+/// Whether a Service port, as number/protocol, is of UDP.
+pub(super) fn is_udp(port: &str) -> bool {
+    port.ends_with("/UDP")
 }
 
 fn order(dial: &DialFailure) -> (Option<&str>, &str, &str, Option<&str>, &str) {

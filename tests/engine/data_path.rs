@@ -560,6 +560,30 @@ fn n35_the_pods_listen_with_the_other_protocol() {
         fail_direct(f, &[0, 1, 2], Answer::Refused);
         sockets(f, &[("TCP", "0.0.0.0", 9376)]);
     });
+    // The kernel rations refusals: the client was met with silence where the nodes were refused.
+    let d = fault("N35-rationed", C::DefinitionValid, R::ProtocolMismatch, |f| {
+        udp(f);
+        look(f);
+        for (address, node, _) in endpoints(f) {
+            fail(
+                f,
+                Fail {
+                    node: &node,
+                    from: None,
+                    path: DialPath::Endpoint,
+                    endpoint: Some(&address),
+                    answer: Answer::Refused,
+                },
+            );
+        }
+        sockets(f, &[("TCP", "0.0.0.0", 9376)]);
+    });
+    assert_eq!(impact(&d), "All");
+    fault("N35-some", C::EndpointsReachable, R::SomeEndpointsFailing, |f| {
+        udp(f);
+        look(f);
+        fail_direct(f, &[1], Answer::Refused);
+    });
     fault("N35-reverse", C::DefinitionValid, R::ProtocolMismatch, |f| {
         fail_direct(f, &[0, 1, 2], Answer::Refused);
         sockets(f, &[("UDP", "0.0.0.0", 9376)]);

@@ -49,6 +49,16 @@ fn n01_n02_n03_what_listens_says_nothing_where_dials_work() {
 }
 
 #[test]
+fn n17_dns_is_silent_since_a_node_drops_what_it_cannot_track() {
+    let d = twin(|f| {
+        dns_is_silent(f);
+        on(f, "n2", |n| n.settings.conntrack_full = Some(true));
+    });
+    let dns = stage(&d, C::DNSResolves);
+    assert!(dns.message.contains("of node n2 is full"), "{}", dns.message);
+}
+
+#[test]
 fn n05_all_endpoints_on_one_node() {
     works(|f| {
         single(f, 0);

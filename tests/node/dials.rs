@@ -91,6 +91,25 @@ async fn over_udp_only_a_refusal_is_a_failure() {
     assert_eq!(closed.answer, Answer::Refused);
 }
 
+/// The kernel answers six datagrams to closed ports at once, and then one a second.
+#[tokio::test]
+async fn a_refusal_that_the_kernel_rations_is_waited_for() {
+    let cable = Cable::new();
+    for _ in 0..20 {
+        let patience = Duration::from_millis(50);
+        dial_for(&cable.client, Protocol::Udp, "10.1.0.2:9377", patience).await;
+    }
+    let patience = Duration::from_millis(100);
+    let impatient = dial_for(&cable.client, Protocol::Udp, "10.1.0.2:9377", patience).await;
+    assert_eq!(
+        impatient.answer,
+        Answer::Accepted,
+        "the kernel rations refusals no more"
+    );
+    let patient = dial(&cable.client, Protocol::Udp, "10.1.0.2:9377").await;
+    assert_eq!(patient.answer, Answer::Refused);
+}
+
 #[tokio::test]
 async fn conntrack_tells_who_answers_for_a_service() {
     let cable = Cable::new();

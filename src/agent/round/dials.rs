@@ -106,7 +106,9 @@ impl Round<'_> {
         loop {
             let begun = Instant::now();
             let outcome = self.attempt(netns, protocol, target, http).await?;
-            if outcome.0 == Answer::Accepted || attempt >= attempts {
+            // Over UDP a refusal says all, and the kernel does not repeat it at will.
+            let is_final = outcome.0 == Answer::Accepted || protocol == Protocol::Udp;
+            if is_final || attempt >= attempts {
                 return Ok(outcome);
             }
             attempt += 1;
@@ -126,9 +128,12 @@ impl Round<'_> {
             .finish(self.patience())
             .await?;
         let by = dialled.offender.map(|offender| format!("by {offender}"));
-        match http {
-            Some(http) if dialled.answer == Answer::Accepted => Ok(self.speak(netns, target, http).await),
-            _ => Ok((dialled.answer, by)),
+        // Past the Service nothing translates what comes back: who else than the endpoint refuses is a rule.
+        let is_rule = protocol == Protocol::Udp && dialled.offender.is_some_and(|o| o != target.ip());
+        match (http, dialled.answer) {
+            (Some(http), Answer::Accepted) => Ok(self.speak(netns, target, http).await),
+            (_, Answer::Refused) if is_rule => Ok((Answer::Rejected, by)),
+            (_, answer) => Ok((answer, by)),
         }
     }
 

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     agent::{netns::Netns, sockets},
     api::{Answer, DialFailure, DialPath, ListeningSocket, PodListeners},
+    proxy::Protocol,
 };
 
 /// Endpoints that are dialled in one round; of more a window moves on with every round.
@@ -60,8 +61,8 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Tally {
                         detail: detail.clone(),
                     });
                 }
-                Some((Answer::Accepted, _)) => {}
-                // Gone, or not looked at again: nothing is known.
+                Some((Answer::Accepted, _)) if planned.to.protocol != Protocol::Udp => {}
+                // Gone, not looked at again, or silent after a refusal: nothing is known.
                 _ => continue,
             }
         }

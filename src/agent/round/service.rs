@@ -8,7 +8,7 @@ use futures::future::join_all;
 
 use super::{
     LocalPod, Round, SECOND_LOOK,
-    dials::Tally,
+    dials::{Outcome, Tally},
     family,
     tries::{Outcomes, Way, tries},
 };
@@ -114,8 +114,9 @@ fn targets(
 /// Tries a way twice where anything failed; what failed both times stays. Of an endpoint that was not met
 /// again, or that is not ready any more, nothing is known.
 async fn try_way(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
+    let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
     let mut outcomes = without_itself(way, tries(round, way).await);
-    if outcomes.values().all(|(answer, _)| *answer == Answer::Accepted) {
+    if !outcomes.values().any(is_failure) {
         return outcomes;
     }
     tokio::time::sleep(SECOND_LOOK).await;
@@ -124,18 +125,20 @@ async fn try_way(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
         return Outcomes::new();
     };
     let still_ready = super::ready(round, &subject);
-    outcomes.retain(|endpoint, (answer, _)| {
-        *answer == Answer::Accepted
+    outcomes.retain(|endpoint, outcome| {
+        !is_failure(outcome)
             || second.contains_key(endpoint)
                 && endpoint.is_none_or(|e| still_ready.iter().any(|ready| ready.address == e))
     });
-    for (endpoint, outcome) in &mut outcomes {
-        if outcome.0 != Answer::Accepted
-            && let Some(again) = second.get(endpoint)
-        {
+    outcomes.retain(|endpoint, outcome| match second.get(endpoint) {
+        // Over UDP silence before or after a refusal tells nothing.
+        Some(again) if is_failure(again) != is_failure(outcome) && way.protocol == Protocol::Udp => false,
+        Some(again) if is_failure(outcome) => {
             *outcome = again.clone();
+            true
         }
-    }
+        _ => true,
+    });
     outcomes
 }
 

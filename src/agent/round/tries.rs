@@ -47,15 +47,15 @@ pub(super) async fn tries(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
     let mut all = wave(round, way, first).await;
     let is_done = |tries: &[Try]| {
         let is_met = |e: &SocketAddr| tries.iter().any(|t| t.endpoint == Some(*e));
-        way.endpoints.iter().all(is_met)
-            && tries
-                .iter()
-                .all(|t| t.outcome.0 == Answer::Accepted && !t.was_lost)
+        // Over UDP another try changes nothing.
+        let is_over =
+            |t: &Try| way.protocol == Protocol::Udp || (t.outcome.0 == Answer::Accepted && !t.was_lost);
+        way.endpoints.iter().all(is_met) && tries.iter().all(is_over)
     };
     if !is_done(&all) {
         all.extend(wave(round, way, most - first).await);
     }
-    let mut outcomes = tally(all);
+    let mut outcomes = tally(way.protocol, all);
     put_down(&mut outcomes, &way.endpoints);
     outcomes
 }
@@ -73,9 +73,10 @@ async fn wave(round: &Round<'_>, way: &Way<'_>, number: usize) -> Vec<Try> {
     tries.into_iter().flatten().collect()
 }
 
-/// One answer is enough: an endpoint fails only if all tries that met it did. That a packet was lost is
-/// known only where the node tracks connections to the Service at all.
-fn tally(tries: Vec<Try>) -> Outcomes {
+/// One answer is enough: an endpoint fails only if all tries that met it did. Over UDP it is one refusal, since
+/// silence is none of either. That a packet was lost is known only where the node tracks connections to the
+/// Service at all.
+fn tally(protocol: Protocol, tries: Vec<Try>) -> Outcomes {
     let is_tracked = tries.iter().any(|t| t.endpoint.is_some());
     let mut outcomes = Outcomes::new();
     for one in tries {
@@ -85,7 +86,7 @@ fn tally(tries: Vec<Try>) -> Outcomes {
             (one.endpoint, one.outcome)
         };
         match outcomes.get_mut(&endpoint) {
-            Some(known) if outcome.0 == Answer::Accepted => *known = outcome,
+            Some(known) if (outcome.0 == Answer::Accepted) != (protocol == Protocol::Udp) => *known = outcome,
             Some(_) => {}
             None => {
                 outcomes.insert(endpoint, outcome);
@@ -209,23 +210,46 @@ mod tests {
     #[test]
     fn one_answer_outweighs_failures() {
         let one = Some(endpoint(1));
-        let found = tally(vec![
-            a_try(one, Answer::TimedOut, false),
-            a_try(one, Answer::Accepted, false),
-            a_try(one, Answer::TimedOut, false),
-        ]);
+        let found = tally(
+            Protocol::Tcp,
+            vec![
+                a_try(one, Answer::TimedOut, false),
+                a_try(one, Answer::Accepted, false),
+                a_try(one, Answer::TimedOut, false),
+            ],
+        );
         assert_eq!(found.get(&one), Some(&(Answer::Accepted, None)));
+    }
+
+    #[test]
+    fn over_udp_one_refusal_outweighs_silence() {
+        let one = Some(endpoint(1));
+        let found = tally(
+            Protocol::Udp,
+            vec![
+                a_try(one, Answer::Accepted, false),
+                a_try(one, Answer::Refused, false),
+                a_try(one, Answer::Accepted, false),
+            ],
+        );
+        assert_eq!(found.get(&one), Some(&(Answer::Refused, None)));
     }
 
     #[test]
     fn a_lost_packet_counts_where_connections_are_tracked() {
         let lost = || a_try(Some(endpoint(2)), Answer::Accepted, true);
-        let found = tally(vec![a_try(Some(endpoint(1)), Answer::Accepted, false), lost()]);
+        let found = tally(
+            Protocol::Tcp,
+            vec![a_try(Some(endpoint(1)), Answer::Accepted, false), lost()],
+        );
         assert_eq!(found.get(&None), Some(&(Answer::TimedOut, None)));
-        let untracked = tally(vec![
-            a_try(None, Answer::Accepted, true),
-            a_try(None, Answer::Accepted, true),
-        ]);
+        let untracked = tally(
+            Protocol::Tcp,
+            vec![
+                a_try(None, Answer::Accepted, true),
+                a_try(None, Answer::Accepted, true),
+            ],
+        );
         assert_eq!(untracked.get(&None), Some(&(Answer::Accepted, None)));
     }
 }

@@ -10,7 +10,7 @@ use super::{
     ParseError,
     prompt::{Piece, invocation, pieces},
 };
-use crate::api::NodeSettings;
+use crate::{agent::settings::is_full, api::NodeSettings};
 
 /// Settings of a kernel, by key with dots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Sysctl {
             ipv6_forwarding: is_on(&["net.ipv6.conf.all.forwarding"]),
             bridge_netfilter: is_on(&["net.bridge.bridge-nf-call-iptables"]),
             forward_drops: None,
-            conntrack_full: count.zip(max).map(|(count, max)| max > 0 && count >= max),
+            conntrack_full: count.zip(max).map(|(count, max)| is_full(count, max)),
             reverse_path_drops: None,
         }
     }

@@ -61,6 +61,12 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .collect();
     for reason in ORDER {
         let of: Vec<&Client> = clients.iter().filter(|c| c.fault == Some(reason)).collect();
+        if reason == Reason::ClusterDNSUnreachable
+            && !of.is_empty()
+            && let Some(finding) = dropped_on_the_way(&vantage)
+        {
+            return finding;
+        }
         // Silence may be what a policy wants.
         if reason == Reason::ClusterDNSUnreachable
             && !of.is_empty()
@@ -110,6 +116,20 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         );
     }
     works(&clients)
+}
+
+/// A node that drops packets for want of room in its table is at fault, not cluster DNS. Whether it is found by
+/// other dials as well is for other stages to say.
+fn dropped_on_the_way(vantage: &Vantage<'_>) -> Option<Finding> {
+    let is_full = |r: &&Report<'_>| r.facts.settings.conntrack_full == Some(true);
+    let full: BTreeSet<&str> = vantage.reports.iter().filter(is_full).map(|r| r.node).collect();
+    let first = full.first()?;
+    Some(Finding::unknown(
+        Reason::ProbeFailed,
+        format!(
+            "Cluster DNS does not answer, but the table of tracked connections of node {first} is full, so that packets may be lost there."
+        ),
+    ))
 }
 
 fn works(clients: &[Client<'_>]) -> Finding {

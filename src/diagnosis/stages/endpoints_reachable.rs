@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     super::{
         Facts, Finding,
-        paths::{Dials, Failed, Paths, Way},
+        paths::{Dials, Failed, Paths, Way, is_udp},
         told,
         vantage::{self, Vantage},
         words,
@@ -178,9 +178,14 @@ fn some_endpoints(
     let all: BTreeSet<_> = paths.targets.keys().map(std::net::SocketAddr::ip).collect();
     let pods = told::pods(&failures);
     let mut message = format!(
-        "{} of {} endpoints fail though the others answer: {}.",
+        "{} of {} endpoints fail though the others {}: {}.",
         failing.len(),
         all.len(),
+        if failures.iter().all(|f| is_udp(&f.dial.port)) {
+            "do not refuse"
+        } else {
+            "answer"
+        },
         told::endpoints(&failures)
     );
     if of.iter().any(|c| c.reason == Reason::NotListening) {
