@@ -42,10 +42,13 @@ async fn start(wiring: Wiring) -> (Cluster, Scene) {
     (cluster, scene)
 }
 
+/// Pods that are not about to go.
 async fn pods(cluster: &Cluster, app: &str) -> Vec<Pod> {
     let api = Api::<Pod>::namespaced(cluster.client(), "default");
     let labels = ListParams::default().labels(&format!("app={app}"));
-    api.list(&labels).await.unwrap().items
+    let mut pods = api.list(&labels).await.unwrap().items;
+    pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+    pods
 }
 
 fn addresses(pod: &Pod) -> Vec<String> {
@@ -247,6 +250,7 @@ async fn a_dual_stack_service_answers_in_both_families() {
 
     let client = pods(&cluster, "client").await.remove(0);
     let servers = pods(&cluster, "hostnames").await;
+    assert_eq!(servers.len(), 3);
     let names: Vec<String> = servers.iter().map(ResourceExt::name_any).collect();
     for server in &servers {
         for address in addresses(server) {
