@@ -112,7 +112,8 @@ fn targets(
 }
 
 /// Tries a way twice where anything failed; what failed both times stays. Of an endpoint that was not met
-/// again, or that is not ready any more, nothing is known.
+/// again, or that is not ready any more, nothing is known; nor of a failure at none, where it may have been
+/// at such a one.
 async fn try_way(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
     let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
     let mut outcomes = without_itself(way, tries(round, way).await);
@@ -124,11 +125,14 @@ async fn try_way(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
     let Some(subject) = round.read_again().await else {
         return Outcomes::new();
     };
-    let still_ready = super::ready(round, &subject);
+    let ready = super::ready(round, &subject);
+    let is_ready = |e: &SocketAddr| ready.iter().any(|ready| ready.address == *e);
     outcomes.retain(|endpoint, outcome| {
-        !is_failure(outcome)
-            || second.contains_key(endpoint)
-                && endpoint.is_none_or(|e| still_ready.iter().any(|ready| ready.address == e))
+        let still_ready = match endpoint {
+            Some(endpoint) => is_ready(endpoint),
+            None => way.endpoints.iter().all(is_ready),
+        };
+        !is_failure(outcome) || second.contains_key(endpoint) && still_ready
     });
     outcomes.retain(|endpoint, outcome| match second.get(endpoint) {
         // Over UDP silence before or after a refusal tells nothing.
