@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{
     super::{
         Facts, Finding,
-        paths::{Dials, Failed, Paths, Way},
+        paths::{Dials, Failed, Paths, Way, is_udp},
         proxies::{self, Proxy},
         told,
         vantage::Vantage,
@@ -113,7 +113,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         Finding::yes(
             Reason::Forwards,
             format!(
-                "The Service's addresses answer, dialled from {}.",
+                "The Service's addresses {}, dialled from {}.",
+                dials.answer(),
                 words::count(nodes(&dials), "node")
             ),
         )
@@ -226,7 +227,13 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
     let (mut message, remediation) = match reaching::settings(&of) {
         Some((sentence, remediation)) => (format!("{sentence}: {ways}."), remediation),
         None => (
-            format!("The Service does not answer from nodes, though its endpoints do: {ways}."),
+            if failures.iter().all(|f| is_udp(&f.dial.port)) {
+                format!(
+                    "The Service does not take datagrams from nodes, which its endpoints do not refuse: {ways}."
+                )
+            } else {
+                format!("The Service does not answer from nodes, though its endpoints do: {ways}.")
+            },
             reaching::advice(facts, reason, &failures),
         ),
     };
@@ -241,12 +248,14 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
     })
 }
 
-/// Senders that are tied to a Pod that is gone.
+/// Senders that are tied to a Pod that is gone. What does kube-proxy's work in its stead may have packets tracked
+/// before it gives them another destination.
 fn stale_connections(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
     let service = facts.service.as_deref()?;
     let mut found: Vec<(&str, &StaleConnection)> = vantage
         .reports
         .iter()
+        .filter(|r| proxies::of(r) == Proxy::Own)
         .flat_map(|r| r.facts.stale_connections.iter().map(move |c| (r.node, c)))
         .filter(|(node, connection)| still_leads_nowhere(facts, service, node, connection))
         .collect();

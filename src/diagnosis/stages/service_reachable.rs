@@ -3,7 +3,7 @@
 use super::{
     super::{
         Facts, Finding, Verdict,
-        paths::{Dials, Failed, Paths, Way},
+        paths::{Dials, Failed, Paths, Way, is_udp},
         told,
         vantage::Vantage,
     },
@@ -70,7 +70,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
         Finding::yes(
             Reason::Reachable,
-            "The Service's addresses answer, dialled from client Pods.",
+            format!(
+                "The Service's addresses {}, dialled from client Pods.",
+                dials.answer()
+            ),
         )
     })
 }
@@ -83,7 +86,10 @@ fn from_nodes_in_files(vantage: &Vantage<'_>, paths: &Paths<'_>) -> Option<Findi
         if dials.failures.is_empty() && dials.succeeded() > 0 {
             Finding::yes(
                 Reason::Reachable,
-                "The Service's addresses answer, dialled from a node; the files hold no dial of a client Pod.",
+                format!(
+                    "The Service's addresses {}, dialled from a node; the files hold no dial of a client Pod.",
+                    dials.answer()
+                ),
             )
         } else {
             Finding::unknown(
@@ -143,6 +149,12 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
         ),
         (None, Reason::UnexpectedResponse) => (
             format!("The Service does not answer client Pods as expected: {ways}."),
+            reaching::advice(facts, reason, &failures),
+        ),
+        _ if failures.iter().all(|f| is_udp(&f.dial.port)) => (
+            format!(
+                "The Service does not take datagrams of client Pods, which its endpoints do not refuse: {ways}."
+            ),
             reaching::advice(facts, reason, &failures),
         ),
         _ => (
