@@ -122,14 +122,7 @@ fn may_be_replaced(report: &Report<'_>) -> bool {
 fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) -> Finding {
     let on = vantage::nodes(nodes);
     let first = nodes.first().copied().unwrap_or_default();
-    let of_pod = |verb: &str| {
-        format!(
-            "`kubectl -n kube-system {verb} -l k8s-app=kube-proxy --field-selector spec.nodeName={first}`"
-        )
-    };
-    let logs = format!(
-        "`kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={first} -o name)`"
-    );
+    let (logs, restart) = (proxies::logs(first), proxies::restart(first));
     let (message, remediation) = match reason {
         Reason::NotRunning => (
             format!(
@@ -142,21 +135,18 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
             ),
             format!(
                 "See why its Pod does not run: {}, and `kubectl -n kube-system describe daemonset kube-proxy`.",
-                of_pod("get pods -o wide")
+                proxies::pod_command("get pods -o wide", first)
             ),
         ),
         Reason::NotLive => (
             format!(
                 "kube-proxy on {on} hangs: livez on port 10256 takes the connection and does not answer."
             ),
-            format!(
-                "See what it was doing: {logs}; have it made anew: {}.",
-                of_pod("delete pod")
-            ),
+            format!("See what it was doing: {logs}; have it made anew: {restart}."),
         ),
         Reason::NotSyncing => (
             format!("kube-proxy on {on} writes no rules though changes wait."),
-            format!("See why: {logs}; have it made anew: {}.", of_pod("delete pod")),
+            format!("See why: {logs}; have it made anew: {restart}."),
         ),
         Reason::ConntrackMissing => (
             format!(
@@ -171,8 +161,7 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
                 "kube-proxy on {on} cannot reach the API server, or is not let in: its requests fail and none is answered."
             ),
             format!(
-                "See the address and credentials that it uses: {logs}, `kubectl -n kube-system get configmap kube-proxy -o yaml`; then have it made anew: {}.",
-                of_pod("delete pod")
+                "See the address and credentials that it uses: {logs}, `kubectl -n kube-system get configmap kube-proxy -o yaml`; then have it made anew: {restart}."
             ),
         ),
     };

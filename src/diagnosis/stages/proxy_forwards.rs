@@ -21,17 +21,6 @@ use crate::{
 
 const WHAT: &str = "The Service's addresses were not dialled from the nodes";
 
-/// The reasons that dials give, in order of precedence.
-const ORDER: [Reason; 7] = [
-    Reason::IPForwardingDisabled,
-    Reason::ForwardChainDrops,
-    Reason::ConntrackTableFull,
-    Reason::ReversePathFiltering,
-    Reason::ConnectionRefused,
-    Reason::NoRouteToHost,
-    Reason::TimedOut,
-];
-
 pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::not_proxied(facts) {
         return finding;
@@ -221,7 +210,7 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
     if cases.iter().any(|c| dials.is_dead(&c.failed.dial.port)) {
         cases.retain(|c| dials.is_dead(&c.failed.dial.port));
     }
-    let (reason, of) = reaching::foremost(&cases, &ORDER)?;
+    let (reason, of) = reaching::foremost(&cases, &reaching::ORDER)?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);
     let (mut message, remediation) = match reaching::settings(&of) {

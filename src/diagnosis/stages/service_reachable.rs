@@ -14,19 +14,6 @@ use crate::api::{ConditionType, Reason};
 
 const WHAT: &str = "The Service's addresses were not dialled from client Pods";
 
-/// The reasons in order of precedence; PartiallyReachable comes last.
-const ORDER: [Reason; 9] = [
-    Reason::BridgeNetfilterDisabled,
-    Reason::IPForwardingDisabled,
-    Reason::ForwardChainDrops,
-    Reason::ConntrackTableFull,
-    Reason::ReversePathFiltering,
-    Reason::ConnectionRefused,
-    Reason::NoRouteToHost,
-    Reason::TimedOut,
-    Reason::UnexpectedResponse,
-];
-
 pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::without_address(facts).or_else(|| applicable::no_clients(facts)) {
         return finding;
@@ -137,7 +124,8 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
             }
         }
     }
-    let (reason, of) = reaching::foremost(&cases, &ORDER)
+    let (reason, of) = reaching::foremost(&cases, &[Reason::BridgeNetfilterDisabled])
+        .or_else(|| reaching::foremost(&cases, &reaching::ORDER))
         .or_else(|| reaching::foremost(&cases, &[Reason::PartiallyReachable]))?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);
