@@ -2,7 +2,10 @@
 //!
 //! A dial that came back to the client itself says something about hairpin only.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use futures::future::join_all;
 
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{Answer, DialFailure, DialPath},
-    proxy::{Destination, Protocol, Purpose, Traffic, expected},
+    proxy::{Destination, Protocol, Purpose, Traffic, expected, serves_node_ports_at},
 };
 
 pub(super) async fn look(round: &Round<'_>) -> Tally {
@@ -103,12 +106,21 @@ fn targets(
         (Purpose::NodePort, _) => {
             let is_v4 = endpoints.first().is_some_and(SocketAddr::is_ipv4);
             let ip = round.subject.node_ips.iter().find(|ip| ip.is_ipv4() == is_v4);
-            ip.map(|ip| (DialPath::NodePort, SocketAddr::new(*ip, destination.port)))
+            ip.filter(|ip| serves_node_ports(round, destination, **ip))
+                .map(|ip| (DialPath::NodePort, SocketAddr::new(*ip, destination.port)))
                 .into_iter()
                 .collect()
         }
         _ => Vec::new(),
     }
+}
+
+/// Whether kube-proxy is to serve node ports at an address of the node; so it is where nobody can tell.
+fn serves_node_ports(round: &Round<'_>, destination: &Destination, ip: IpAddr) -> bool {
+    let opened = super::rules::open(round, None);
+    opened.is_none_or(|(_, rules)| {
+        serves_node_ports_at(rules.as_ref(), ip, destination.protocol, destination.port).unwrap_or(true)
+    })
 }
 
 /// Tries a way twice where anything failed; what failed both times stays. Of an endpoint that was not met
