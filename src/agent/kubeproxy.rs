@@ -42,6 +42,8 @@ struct Seen {
     last: Option<(Instant, State)>,
     /// Looks to compare with: the last one that is long enough ago, and those since.
     looks: VecDeque<Look>,
+    /// Since when it has not been well, in every look.
+    ill_since: Option<Instant>,
 }
 
 /// kube-proxy at a moment.
@@ -53,6 +55,8 @@ pub struct State {
     pub lag: Lag,
     /// Its processes; the error in words where they could not be listed.
     pub processes: Result<Processes, String>,
+    /// Since when it has not been well, in every look. It may only be starting anew, or late once.
+    pub ill_since: Option<Instant>,
 }
 
 impl Watch {
@@ -65,10 +69,14 @@ impl Watch {
         }
         let begun = Instant::now();
         let look = look(node).await;
+        let processes = seen.processes(node).map_err(|error| error.to_string());
+        let is_ill = look.is_ill(processes.as_ref().ok());
+        seen.ill_since = is_ill.then(|| seen.ill_since.unwrap_or(begun));
         let state = State {
             lag: seen.compare(&look),
             look,
-            processes: seen.processes(node).map_err(|error| error.to_string()),
+            processes,
+            ill_since: seen.ill_since,
         };
         seen.last = Some((begun, state.clone()));
         state
@@ -122,14 +130,28 @@ pub struct Look {
 /// Counters of kube-proxy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics {
-    /// When rules were last written, the earliest of the IP families, in seconds since 1970.
-    pub applied: Option<f64>,
-    /// When writing was last asked for, the latest of the IP families.
-    pub queued: Option<f64>,
+    /// The writing of rules, by the label of the IP family: each has a proxy of its own, and what is asked of
+    /// one of them the other never does.
+    pub writing: BTreeMap<String, Writing>,
     /// Requests to the API server that failed: no answer, 401 or 403.
     pub requests_failed: f64,
     /// Requests to the API server that were answered.
     pub requests_answered: f64,
+}
+
+/// When rules were asked for and written, in seconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Writing {
+    /// When rules were last written.
+    pub applied: Option<f64>,
+    /// When writing was last asked for.
+    pub queued: Option<f64>,
+}
+
+impl Writing {
+    fn waits(&self) -> bool {
+        matches!((self.queued, self.applied), (Some(queued), Some(applied)) if queued > applied)
+    }
 }
 
 /// What two looks say.
@@ -169,25 +191,39 @@ fn is_mode(text: &str) -> bool {
 }
 
 impl Look {
+    /// Whether kube-proxy says that it is not well, says nothing, or is not there; one look proves nothing.
+    fn is_ill(&self, processes: Option<&Processes>) -> bool {
+        let is_away = processes.is_some_and(|p| p.kube_proxy.is_none() && p.replacement.is_none());
+        match self.livez {
+            PortState::Silent | PortState::Failing => true,
+            PortState::Closed => is_away && self.metrics_port == PortState::Closed,
+            PortState::Ok => false,
+        }
+    }
+
     /// What has happened since an earlier look; nothing is said before enough time has passed.
     #[must_use]
     pub fn since(&self, earlier: &Look) -> Option<Lag> {
         (self.at.duration_since(earlier.at) >= BETWEEN_LOOKS).then_some(())?;
         let (new, old) = (self.metrics.as_ref()?, earlier.metrics.as_ref()?);
-        let waits = |m: &Metrics| matches!((m.queued, m.applied), (Some(q), Some(a)) if q > a);
+        let hangs = |(family, new): (&String, &Writing)| {
+            let old = old.writing.get(family);
+            old.is_some_and(|old| new.waits() && old.waits() && new.applied == old.applied)
+        };
         Some(Lag {
-            not_syncing: waits(new) && waits(old) && new.applied == old.applied,
+            not_syncing: new.writing.iter().any(hangs),
             api_unreachable: new.requests_failed > old.requests_failed
                 && new.requests_answered <= old.requests_answered,
         })
     }
 }
 
-/// What an answer says of the port.
+/// What an answer says of the port. A server that does not know the path (kube-proxy before 1.28 has no livez)
+/// does not say that anything is wrong.
 fn state(got: &Got) -> PortState {
     match got {
-        Got::Answer(200..=299, _) => PortState::Ok,
-        Got::Answer(..) => PortState::Failing,
+        Got::Answer(500..=599, _) => PortState::Failing,
+        Got::Answer(..) => PortState::Ok,
         Got::Silent => PortState::Silent,
         Got::NotConnected(_) => PortState::Closed,
     }
@@ -203,7 +239,6 @@ impl Metrics {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut metrics = Self::default();
-        let mut applied: BTreeMap<&str, f64> = BTreeMap::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((name, value)) = line.rsplit_once(' ') else {
                 continue;
@@ -214,10 +249,10 @@ impl Metrics {
             let (name, labels) = name.split_once('{').unwrap_or((name, ""));
             match name {
                 "kubeproxy_sync_proxy_rules_last_timestamp_seconds" => {
-                    applied.insert(labels, value);
+                    metrics.writing.entry(labels.to_owned()).or_default().applied = Some(value);
                 }
                 "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds" => {
-                    metrics.queued = Some(metrics.queued.map_or(value, |known| known.max(value)));
+                    metrics.writing.entry(labels.to_owned()).or_default().queued = Some(value);
                 }
                 "rest_client_requests_total" => {
                     let failed = ["code=\"<error>\"", "code=\"401\"", "code=\"403\""];
@@ -230,7 +265,6 @@ impl Metrics {
                 _ => {}
             }
         }
-        metrics.applied = applied.into_values().reduce(f64::min);
         metrics
     }
 }
@@ -340,7 +374,8 @@ mod tests {
     const TEXT: &str = "# TYPE kubeproxy_sync_proxy_rules_last_timestamp_seconds gauge\n\
         kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} 1.764000000e+09\n\
         kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv6\"} 1.763999999e+09\n\
-        kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds 1.764000005e+09\n\
+        kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family=\"IPv4\"} 1.764000005e+09\n\
+        kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family=\"IPv6\"} 1.763999998e+09\n\
         rest_client_requests_total{code=\"200\",host=\"a\",method=\"GET\"} 7\n\
         rest_client_requests_total{code=\"<error>\",host=\"a\",method=\"GET\"} 2\n\
         rest_client_requests_total{code=\"401\",host=\"a\",method=\"GET\"} 1\n";
@@ -355,11 +390,38 @@ mod tests {
         }
     }
 
+    fn writing(applied: f64, queued: f64) -> Writing {
+        Writing {
+            applied: Some(applied),
+            queued: Some(queued),
+        }
+    }
+
+    /// Metrics in which each family has written rules once, and was last asked for them at a time.
+    fn asked(v4: (f64, f64), v6: (f64, f64)) -> Metrics {
+        let of = |family: &str, (applied, queued)| (family.to_owned(), writing(applied, queued));
+        Metrics {
+            writing: [of("IPv4", v4), of("IPv6", v6)].into(),
+            ..Metrics::default()
+        }
+    }
+
     #[test]
     fn metrics_are_read_with_and_without_the_family() {
         let metrics = Metrics::parse(TEXT);
-        assert_eq!(metrics.applied, Some(1_763_999_999.0));
-        assert_eq!(metrics.queued, Some(1_764_000_005.0));
+        let families: Vec<Writing> = metrics.writing.values().copied().collect();
+        assert_eq!(
+            families,
+            [
+                writing(1_764_000_000.0, 1_764_000_005.0),
+                writing(1_763_999_999.0, 1_763_999_998.0)
+            ]
+        );
+        let old = TEXT
+            .replace("{ip_family=\"IPv4\"}", "")
+            .replace("{ip_family=\"IPv6\"}", "");
+        let families = Metrics::parse(&old).writing;
+        assert_eq!(families.get(""), Some(&writing(1_763_999_999.0, 1_763_999_998.0)));
         assert!((metrics.requests_failed - 3.0).abs() < f64::EPSILON);
         assert!((metrics.requests_answered - 7.0).abs() < f64::EPSILON);
     }
@@ -373,7 +435,10 @@ mod tests {
         assert_eq!(lag(behind.clone(), start + BETWEEN_LOOKS / 2), None);
         assert_eq!(lag(behind.clone(), later).map(|l| l.not_syncing), Some(true));
         let mut wrote = behind.clone();
-        wrote.applied = Some(1_764_000_004.0);
+        wrote
+            .writing
+            .values_mut()
+            .for_each(|w| w.applied = Some(1_764_000_004.0));
         assert_eq!(lag(wrote, later).map(|l| l.not_syncing), Some(false));
         let mut failing = behind.clone();
         failing.requests_failed += 4.0;
@@ -383,12 +448,64 @@ mod tests {
     }
 
     #[test]
+    fn a_family_that_has_nothing_to_write_is_not_late() {
+        let start = Instant::now();
+        let is_late = |old: Metrics, new: Metrics| {
+            let lag = look(new, start + BETWEEN_LOOKS).since(&look(old, start));
+            lag.unwrap().not_syncing
+        };
+        // An endpoint of IPv4 has come; nothing was asked of IPv6 since its last rules.
+        let well = asked((100.2, 100.0), (50.1, 50.0));
+        assert!(!is_late(well.clone(), well));
+        let hangs = asked((100.2, 100.0), (50.1, 60.0));
+        assert!(is_late(hangs.clone(), hangs));
+    }
+
+    #[test]
+    fn nobody_is_ill_whose_ports_are_closed_by_configuration() {
+        let at = |livez, metrics_port| Look {
+            livez,
+            metrics_port,
+            ..look(Metrics::default(), Instant::now())
+        };
+        let runs = Processes {
+            kube_proxy: Some("kube-proxy".to_owned()),
+            ..Processes::default()
+        };
+        let replaced = Processes {
+            replacement: Some("cilium".to_owned()),
+            ..Processes::default()
+        };
+        let (away, closed) = (Processes::default(), PortState::Closed);
+        assert!(!at(closed, closed).is_ill(Some(&runs)));
+        assert!(!at(closed, closed).is_ill(Some(&replaced)));
+        assert!(!at(closed, closed).is_ill(None));
+        assert!(!at(closed, PortState::Ok).is_ill(Some(&away)));
+        assert!(at(closed, closed).is_ill(Some(&away)));
+        assert!(at(PortState::Silent, closed).is_ill(Some(&runs)));
+        assert!(at(PortState::Failing, closed).is_ill(Some(&runs)));
+    }
+
+    #[test]
+    fn only_an_error_of_the_server_is_a_no() {
+        let answer = |status| state(&Got::Answer(status, String::new()));
+        assert_eq!(
+            [200, 404, 503].map(answer),
+            [PortState::Ok, PortState::Ok, PortState::Failing]
+        );
+    }
+
+    #[test]
     fn a_look_is_compared_with_the_last_one_that_is_long_enough_ago() {
         let (start, behind) = (Instant::now(), Metrics::parse(TEXT));
         let at = |seconds| start + Duration::from_secs(seconds);
-        let wrote = |applied| Metrics {
-            applied: Some(applied),
-            ..behind.clone()
+        let wrote = |applied| {
+            let mut metrics = behind.clone();
+            metrics
+                .writing
+                .values_mut()
+                .for_each(|w| w.applied = Some(applied));
+            metrics
         };
         let mut seen = Seen::default();
         let mut lags = |metrics: &Metrics, seconds: &[u64]| -> Vec<bool> {

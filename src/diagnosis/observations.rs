@@ -2,7 +2,7 @@
 
 use super::{
     Facts,
-    paths::{Dials, Paths, Way},
+    paths::{Dials, Paths, Way, is_udp},
     told,
     vantage::{Report, Vantage},
 };
@@ -103,7 +103,8 @@ fn answered(dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
             _ => "the Service",
         };
         let target = format!("{whom}, port {} over {family}", c.port);
-        let result = format!("{} of {} dials answered", c.succeeded, c.made);
+        let heard = if is_udp(c.port) { "not refused" } else { "answered" };
+        let result = format!("{} of {} dials {heard}", c.succeeded, c.made);
         observation(condition, c.node, c.from, &target, &result)
     });
     each.collect()

@@ -244,11 +244,17 @@ impl<'a> Paths<'a> {
             dials.is_stale = true;
             return;
         }
-        // A policy lets packets vanish or has them rejected; a Pod that refuses or answers was reached.
-        let may_be_policy = matches!(
-            dial.answer,
-            Answer::TimedOut | Answer::Rejected | Answer::Unreachable
-        );
+        // Beside Pods that are ready, one that is published though it is not does as it says.
+        if self.is_not_ready(target) && self.targets.values().any(|t| !self.is_not_ready(Some(*t))) {
+            return;
+        }
+        // A policy lets packets vanish or has them rejected; a Pod that refuses or answers was reached. Through
+        // the Service all that is refused over UDP seems to come from its address, whoever says so.
+        let may_be_policy = match dial.answer {
+            Answer::TimedOut | Answer::Rejected | Answer::Unreachable => true,
+            Answer::Refused => is_udp(&dial.port) && dial.path != DialPath::Endpoint,
+            Answer::Accepted | Answer::Unexpected => false,
+        };
         match from {
             Some(key) if may_be_policy && self.shut_out.contains(key) => {
                 dials.is_shut_out = true;
@@ -267,6 +273,11 @@ impl<'a> Paths<'a> {
             target,
             from_host: from.is_none_or(|key| self.pod(key).is_some_and(Pod::is_host_network)),
         });
+    }
+
+    /// Whether an endpoint's Pod is known not to be ready (publishNotReadyAddresses).
+    fn is_not_ready(&self, target: Option<Target<'_>>) -> bool {
+        self.service.publishes_not_ready() && target.and_then(|t| t.pod).is_some_and(|pod| !pod.is_ready())
     }
 
     /// Whether a proxy beside the client speaks for it, so that its connections prove nothing.
@@ -403,6 +414,16 @@ impl Dials<'_> {
         of_port()
             .filter(|c| !clients_tried || c.from.is_some())
             .all(|c| c.succeeded == 0)
+    }
+
+    /// What those do who were reached, as far as it was heard: over UDP silence is all there is.
+    pub(super) fn answer(&self) -> &'static str {
+        let made = || self.counts.iter().filter(|c| c.made > 0);
+        match (made().any(|c| is_udp(c.port)), made().all(|c| is_udp(c.port))) {
+            (false, _) => "answer",
+            (true, false) => "answer, and do not refuse datagrams",
+            (true, true) => "do not refuse datagrams",
+        }
     }
 
     /// Whether nothing reached any port.

@@ -49,6 +49,23 @@ pub(super) fn replaced_everywhere<'a>(vantage: &Vantage<'a>) -> Option<&'a str> 
     name
 }
 
+/// A command about the Pod of kube-proxy on a node: `get pods`, `delete pod`.
+pub(super) fn pod_command(verb: &str, node: &str) -> String {
+    format!("`kubectl -n kube-system {verb} -l k8s-app=kube-proxy --field-selector spec.nodeName={node}`")
+}
+
+/// The command that has kube-proxy of a node made anew.
+pub(super) fn restart(node: &str) -> String {
+    pod_command("delete pod", node)
+}
+
+/// The command that shows the log of kube-proxy on a node.
+pub(super) fn logs(node: &str) -> String {
+    format!(
+        "`kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={node} -o name)`"
+    )
+}
+
 /// iptables, nftables, ipvs, userspace, mixed, or the replacement; None where nothing is known.
 pub(super) fn mode(vantage: &Vantage<'_>) -> Option<String> {
     let modes: BTreeSet<&str> = vantage.reports.iter().filter_map(mode_of).collect();

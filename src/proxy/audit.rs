@@ -129,6 +129,23 @@ pub fn hairpin_is_masqueraded(
     }
 }
 
+/// Whether node ports are served at an address of the node: kube-proxy may be told some of them alone
+/// (nodePortAddresses).
+///
+/// # Errors
+/// When the rules cannot be read or understood.
+pub fn serves_node_ports_at(
+    rules: &dyn Ruleset,
+    address: std::net::IpAddr,
+    protocol: Protocol,
+    port: u16,
+) -> Result<bool, ReadError> {
+    match rules.layout() {
+        Layout::Iptables => iptables::serves_node_ports_at(rules, address, protocol, port),
+        Layout::Nftables => nftables::serves_node_ports_at(rules, address),
+    }
+}
+
 /// Tells the differences of one destination.
 pub(super) fn compare(
     expected: &ExpectedPort,

@@ -92,18 +92,36 @@ fn unhooked(
         }
     }
     if destination.purpose == Purpose::NodePort {
-        // Towards an address of the node: of all rules of the chain only the last one does not name another.
-        let last = rules.rules_towards(
-            family,
-            Table::Nat,
-            SERVICES,
-            (None, destination.protocol.number(), destination.port),
-        )?;
-        if !last.iter().any(|rule| rule.leads_to() == Some(NODE_PORTS)) {
+        // Where kube-proxy is told some addresses of the node (nodePortAddresses), a jump names each of them;
+        // for that the whole chain has to be read.
+        let key = (None, destination.protocol, destination.port);
+        if !leads_to_node_ports(rules, family, key)? && !has_jump(SERVICES, NODE_PORTS)? {
             return Ok(Some(format!("{SERVICES} does not jump to {NODE_PORTS}")));
         }
     }
     Ok(None)
+}
+
+/// Whether packets to an address of the node, or to any where none is named, get to the node ports.
+fn leads_to_node_ports(
+    rules: &dyn Ruleset,
+    family: IpFamily,
+    (address, protocol, port): (Option<IpAddr>, Protocol, u16),
+) -> Result<bool, ReadError> {
+    let key = (address, protocol.number(), port);
+    let towards = rules.rules_towards(family, Table::Nat, SERVICES, key)?;
+    Ok(towards.iter().any(|rule| rule.leads_to() == Some(NODE_PORTS)))
+}
+
+/// Whether node ports are served at an address of the node.
+pub(super) fn serves_node_ports_at(
+    rules: &dyn Ruleset,
+    address: IpAddr,
+    protocol: Protocol,
+    port: u16,
+) -> Result<bool, ReadError> {
+    let leads = |at| leads_to_node_ports(rules, IpFamily::of(address), (at, protocol, port));
+    Ok(leads(None)? || leads(Some(address))?)
 }
 
 /// How packets that no endpoint takes are refused, if they are.
@@ -239,6 +257,37 @@ mod tests {
         fn element(&self, _: IpFamily, _: &str, _: &[u8]) -> Result<Option<Verdict>, ReadError> {
             Ok(None)
         }
+    }
+
+    #[test]
+    fn node_ports_are_served_at_all_addresses_or_at_those_that_are_named() {
+        let jump = |to: &str, matches| Rule {
+            matches,
+            target: Target::Chain(to.to_owned()),
+        };
+        let node_port = Destination {
+            purpose: Purpose::NodePort,
+            address: None,
+            port: 30080,
+            protocol: Protocol::Tcp,
+            inside: crate::proxy::Traffic::Reject,
+            outside: None,
+            source_ranges: Vec::new(),
+        };
+        let judged = |last: Option<Match>| {
+            let mut all = vec![jump(SERVICES, Vec::new())];
+            all.extend(last.map(|condition| jump(NODE_PORTS, vec![condition])));
+            let rules = Firewall(all);
+            let at =
+                |ip: &str| serves_node_ports_at(&rules, ip.parse().unwrap(), Protocol::Tcp, 30080).unwrap();
+            let is_hooked = unhooked(&rules, IpFamily::V4, &node_port).unwrap().is_none();
+            (is_hooked, at("192.0.2.1"), at("192.0.2.2"))
+        };
+        assert_eq!(judged(Some(Match::DestinationIsLocal)), (true, true, true));
+        let net = "192.0.2.1/32".parse().unwrap();
+        let named = Match::Destination { net, not: false };
+        assert_eq!(judged(Some(named)), (true, true, false));
+        assert_eq!(judged(None), (false, false, false));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    Destination, IpFamily, Protocol, Purpose, ReadError, Ruleset, Table, Target, Verdict,
+    Destination, IpFamily, Match, Protocol, Purpose, ReadError, Ruleset, Table, Target, Verdict,
     audit::{Held, Sender, follow},
 };
 
@@ -84,6 +84,23 @@ fn unhooked(rules: &dyn Ruleset, family: IpFamily, map: &str) -> Result<Option<S
     Ok((!is_asked).then(|| format!("chain services does not look into {map}")))
 }
 
+/// Whether node ports are served at an address of the node: at all, or at those of a set.
+pub(super) fn serves_node_ports_at(rules: &dyn Ruleset, address: IpAddr) -> Result<bool, ReadError> {
+    let family = IpFamily::of(address);
+    let services = rules
+        .chain(family, Table::KubeProxy, "services")?
+        .unwrap_or_default();
+    let serves_all = services.iter().any(|rule| {
+        rule.matches.contains(&Match::DestinationIsLocal)
+            && matches!(&rule.target, Target::Map(name) if name == "service-nodeports")
+    });
+    let address = match address {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    Ok(serves_all || rules.element(family, "nodeport-ips", &address)?.is_some())
+}
+
 /// The key of a map: the fields in network byte order, each filled up to four bytes, as nf_tables lays
 /// concatenations out.
 fn key(address: Option<IpAddr>, protocol: Protocol, port: u16) -> Vec<u8> {
@@ -134,9 +151,9 @@ pub(super) fn masquerades(
                 .any(|rule| matches!(&rule.target, Target::Dnat(to) if to.contains(&endpoint)));
             let marks = steps.iter().any(|rule| {
                 matches!(&rule.target, Target::Chain(_) | Target::Other(_))
-                    && rule.matches.iter().any(|m| {
-                        matches!(m, super::Match::Source { net, not: false } if net.contains(&endpoint.ip()))
-                    })
+                    && rule.matches.iter().any(
+                        |m| matches!(m, Match::Source { net, not: false } if net.contains(&endpoint.ip())),
+                    )
             });
             if is_its_chain && marks {
                 return Ok(true);

@@ -114,6 +114,135 @@ fn n07_n08_closed_ports_prove_nothing() {
     });
 }
 
+#[test]
+fn n07_n14_leftovers_of_another_mode_beside_a_kube_proxy_that_does_not_tell_its_own() {
+    // Two layouts have traces, so that the agents compare neither.
+    for livez in [PortState::Ok, PortState::Closed] {
+        let d = twin(|f| {
+            everywhere(f, |n| {
+                let proxy = n.kube_proxy.as_mut().unwrap();
+                proxy.metrics = PortState::Closed;
+                proxy.livez = livez;
+                proxy.mode = None;
+                n.rules = None;
+            });
+        });
+        assert_eq!(stage(&d, C::KubeProxyHealthy).reason, R::Running);
+        assert_eq!(stage(&d, C::ProxyRulesPresent).reason, R::ProbeFailed);
+        assert_eq!(stage(&d, C::ProxyForwards).reason, R::Forwards);
+    }
+}
+
+/// No kube-proxy, no rule of one, and no program that is known to do its work.
+fn nothing_of_kube_proxy(facts: &mut Facts) {
+    everywhere(facts, |n| {
+        let proxy = n.kube_proxy.as_mut().unwrap();
+        (proxy.process, proxy.mode) = (None, None);
+        (proxy.livez, proxy.metrics) = (PortState::Closed, PortState::Closed);
+        n.rules = None;
+    });
+}
+
+#[test]
+fn n06_nothing_tells_what_does_kube_proxys_work() {
+    // Over UDP silence is no answer.
+    let d = twin(|f| {
+        udp(f);
+        look(f);
+        nothing_of_kube_proxy(f);
+    });
+    assert_eq!(stage(&d, C::KubeProxyHealthy).reason, R::ProbeFailed);
+    // From nodes such a Service is not dialled.
+    let d = twin(|f| {
+        service(f, json!({ "spec": { "selector": null } }));
+        for endpoint in &mut Arc::make_mut(&mut f.slices[0]).endpoints {
+            endpoint.target_ref = None;
+        }
+        look(f);
+        nothing_of_kube_proxy(f);
+    });
+    assert_eq!(stage(&d, C::KubeProxyHealthy).reason, R::ProbeFailed);
+    // A Local policy leaves a node without an endpoint.
+    twin(|f| {
+        service(f, json!({ "spec": { "internalTrafficPolicy": "Local" } }));
+        look(f);
+        nothing_of_kube_proxy(f);
+        on(f, "n3", |n| n.dials.retain(|d| d.path != DialPath::Service));
+    });
+}
+
+#[test]
+fn n18_what_replaces_kube_proxy_has_its_own_way_with_tracked_connections() {
+    twin(|f| {
+        udp(f);
+        look(f);
+        everywhere(f, |n| {
+            let proxy = n.kube_proxy.as_mut().unwrap();
+            (proxy.process, proxy.mode) = (None, None);
+            proxy.replacement = Some("ovn-kubernetes".into());
+            n.rules = None;
+            // A zone of its own tracks what was not translated yet.
+            n.stale_connections.push(StaleConnection {
+                destination: VIP.into(),
+                endpoint: VIP.into(),
+                source: "10.244.1.9:41000".into(),
+            });
+        });
+    });
+}
+
+#[test]
+fn datagrams_of_nodes_that_a_policy_has_refused() {
+    let d = twin(|f| {
+        udp(f);
+        policy(
+            f,
+            "clients-only",
+            json!({ "podSelector": { "matchLabels": { "app": "hostnames" } },
+                "ingress": [{ "from": [{ "podSelector": { "matchLabels": { "app": "client" } } }] }] }),
+        );
+        look(f);
+        for node in ["n1", "n2", "n3"] {
+            fail_service(f, node, None, Answer::Refused);
+        }
+    });
+    assert_eq!(stage(&d, C::ProxyForwards).reason, R::NotApplicable);
+}
+
+#[test]
+fn silence_is_told_as_silence() {
+    let d = works(|f| {
+        udp(f);
+        look(f);
+    });
+    for condition in [C::EndpointsReachable, C::ProxyForwards, C::ServiceReachable] {
+        let message = &stage(&d, condition).message;
+        assert!(message.contains("do not refuse datagrams"), "{message}");
+    }
+}
+
+#[test]
+fn a10_a_pod_that_is_published_before_it_is_ready() {
+    let unready = |f: &mut Facts, which: &[usize]| {
+        service(f, json!({ "spec": { "publishNotReadyAddresses": true } }));
+        for i in which {
+            patch(
+                Arc::make_mut(&mut f.pods[*i]),
+                json!({ "status": { "conditions": [{ "type": "Ready", "status": "False", "lastTransitionTime": ago(5) }] } }),
+            );
+        }
+        look(f);
+        fail_direct(f, which, Answer::Refused);
+    };
+    let d = works(|f| unready(f, &[1]));
+    assert_eq!(stage(&d, C::EndpointsReachable).reason, R::AllEndpointsAnswer);
+    // Where none is ready and none answers, nobody gets anything.
+    let mut facts = with_agents();
+    unready(&mut facts, &[0, 1, 2]);
+    let d = svcdiag::diagnosis::diagnose(&facts);
+    assert_eq!(d.root_cause.unwrap().condition, "EndpointsReachable");
+}
+
 fn gap(facts: &mut Facts, kind: GapKind, endpoint: Option<&str>) {
     on(facts, "n1", |n| {
         n.rules.as_mut().unwrap().gaps.push(RuleGap {

@@ -176,6 +176,16 @@ fn a09_the_workload_is_scaled_to_zero() {
             "spec": { "replicas": 0, "template": { "metadata": { "labels": { "app": "hostnames" } } } },
         }))));
     });
+    // A Pod that was evicted stays behind, and is not why there is none.
+    fault("A09-evicted", C::EndpointsPopulated, R::ScaledToZero, |f| {
+        f.pods.drain(1..3);
+        Arc::make_mut(&mut f.pods[0]).status.phase = Some("Failed".into());
+        f.slices.clear();
+        patch(
+            Arc::make_mut(&mut f.deployments[0]),
+            json!({ "spec": { "replicas": 0 } }),
+        );
+    });
 }
 
 /// Running and once ready, but no longer.

@@ -1,6 +1,6 @@
 //! Rules that a real kube-proxy wrote, loaded into the kernel and audited: no Service lacks anything.
 
-use svcdiag::proxy::{IpFamily, Ruleset, hairpin_is_masqueraded};
+use svcdiag::proxy::{IpFamily, Protocol, Ruleset, hairpin_is_masqueraded, serves_node_ports_at};
 
 use super::{
     captures::{Backend, Capture, gaps, hairpins},
@@ -38,6 +38,37 @@ fn what_masquerades_a_pods_way_to_itself_is_found() {
     assert_masqueraded("iptables", "lab-1", Backend::IptablesNft, rule, 3);
     let element = "10.244.0.4 . 10.244.0.4";
     assert_masqueraded("nftables", "lab-1", Backend::Nftables, element, 1);
+}
+
+/// Which of two addresses serve node ports: the node's, and one that is not.
+fn serve_node_ports(rules: &dyn Ruleset) -> [bool; 2] {
+    ["10.89.0.11", "10.89.0.12"]
+        .map(|ip| serves_node_ports_at(rules, ip.parse().unwrap(), Protocol::Tcp, 30080).unwrap())
+}
+
+#[test]
+fn kube_proxy_may_serve_node_ports_at_some_addresses_of_the_node_only() {
+    let capture = Capture::load("iptables", "lab-1", Backend::IptablesNft);
+    in_new_namespace(|| {
+        capture.apply_all();
+        assert_eq!(serve_node_ports(capture.open().as_ref()), [true, true]);
+        // As with nodePortAddresses: 10.89.0.11/32.
+        let rules = capture.rules.replace(
+            "-m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",
+            "-d 10.89.0.11/32 -j KUBE-NODEPORTS",
+        );
+        assert_ne!(rules, capture.rules);
+        capture.apply(&rules, IpFamily::V4);
+        let found = gaps(capture.open().as_ref(), &capture.expected());
+        assert!(found.is_empty(), "{found:#?}");
+        assert_eq!(serve_node_ports(capture.open().as_ref()), [true, false]);
+    });
+    // In nftables mode it is the node's first address by itself.
+    let capture = Capture::load("nftables", "lab-1", Backend::Nftables);
+    in_new_namespace(|| {
+        capture.apply_all();
+        assert_eq!(serve_node_ports(capture.open().as_ref()), [true, false]);
+    });
 }
 
 fn assert_complete(name: &str, node: &'static str, backend: Backend, ports: usize) {

@@ -28,10 +28,10 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A process that waits in a namespace, killed in the end.
-struct Sleeper(Child);
+pub struct Sleeper(Child);
 
 impl Sleeper {
-    fn in_namespace(netns: &Netns, command: &mut Command) -> Self {
+    pub fn in_namespace(netns: &Netns, command: &mut Command) -> Self {
         let sleeper = Self(inside(netns, || command.spawn().unwrap()));
         // For a moment after exec a process has no command line yet.
         while std::fs::read(format!("/proc/{}/cmdline", sleeper.pid()))

@@ -12,6 +12,7 @@ mod complete;
 mod deletions;
 mod dials;
 mod environment;
+mod kube_proxy;
 mod namespace;
 mod owners;
 mod pocket;

@@ -264,6 +264,33 @@ async fn an_endpoint_that_vanishes_in_a_round_is_no_failure() {
     assert!(through.is_empty(), "{through:#?}");
 }
 
+/// Failures at the Service in a round in which all packets to it are lost, and the API's second answer is another.
+async fn failures_at_a_lost_service(vanishes: bool) -> usize {
+    let mut pocket = Pocket::new();
+    let (node, spec, before) = (pocket.as_node(), pocket.spec(), pocket.subject());
+    let lost = "type filter hook prerouting priority -150; ip daddr 10.96.0.7 drop;";
+    nft(
+        &pocket.node,
+        &format!("table ip lost {{ chain pre {{ {lost} }}\n}}\n"),
+    );
+    if vanishes {
+        pocket.endpoints.pop();
+    }
+    let source = Same(pocket.subject());
+    let facts = look(&node, NAMESPACE, &spec, &before, &source, &Memory::default()).await;
+    let is_at_service = |f: &&svcdiag::api::DialFailure| f.path == svcdiag::api::DialPath::Service;
+    facts.failures.iter().filter(is_at_service).count()
+}
+
+#[tokio::test]
+async fn what_is_lost_while_an_endpoint_vanishes_may_have_been_sent_there() {
+    let (stays, vanishes) = tokio::join!(
+        failures_at_a_lost_service(false),
+        failures_at_a_lost_service(true)
+    );
+    assert_eq!((stays, vanishes), (2, 0), "of two clients");
+}
+
 #[test]
 fn a_hostile_resolv_conf_yields_nothing_and_does_not_hang() {
     let pocket = Pocket::new();

@@ -233,7 +233,7 @@ pub async fn look(
         kube_proxy: Some(kube_proxy),
         rules,
         intercepted: mesh::look(&round, memory, is_all_well),
-        stale_connections: stale::look(&round, memory),
+        stale_connections: stale::look(&round, memory).await,
         hairpins,
         ..NodeFacts::default()
     };

@@ -1,16 +1,24 @@
 //! kube-proxy of the node.
+//!
+//! One that is not well is looked at a second time before it is written down: kube-proxy may only be starting
+//! anew, or have been late once.
 
 use std::{sync::PoisonError, time::Instant};
 
 use super::{Memory, Round};
-use crate::{agent::kubeproxy::LOOK_LASTS, api::KubeProxy};
+use crate::{
+    agent::kubeproxy::{BETWEEN_LOOKS, LOOK_LASTS},
+    api::KubeProxy,
+};
 
 pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
-    let state = round
-        .node
-        .kube_proxy
-        .state(&round.node.netns, not_before(round, memory))
-        .await;
+    let (kube_proxy, netns) = (&round.node.kube_proxy, &round.node.netns);
+    let mut state = kube_proxy.state(netns, not_before(round, memory)).await;
+    let is_young = |since: Instant| BETWEEN_LOOKS.checked_sub(since.elapsed());
+    if let Some(rest) = state.ill_since.and_then(is_young) {
+        tokio::time::sleep(rest).await;
+        state = kube_proxy.state(netns, Instant::now()).await;
+    }
     let processes_unread = state.processes.is_err();
     let processes = state
         .processes

@@ -2,7 +2,10 @@
 //!
 //! A dial that came back to the client itself says something about hairpin only.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use futures::future::join_all;
 
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{Answer, DialFailure, DialPath},
-    proxy::{Destination, Protocol, Purpose, Traffic, expected},
+    proxy::{Destination, Protocol, Purpose, Traffic, expected, serves_node_ports_at},
 };
 
 pub(super) async fn look(round: &Round<'_>) -> Tally {
@@ -103,7 +106,8 @@ fn targets(
         (Purpose::NodePort, _) => {
             let is_v4 = endpoints.first().is_some_and(SocketAddr::is_ipv4);
             let ip = round.subject.node_ips.iter().find(|ip| ip.is_ipv4() == is_v4);
-            ip.map(|ip| (DialPath::NodePort, SocketAddr::new(*ip, destination.port)))
+            ip.filter(|ip| serves_node_ports(round, destination, **ip))
+                .map(|ip| (DialPath::NodePort, SocketAddr::new(*ip, destination.port)))
                 .into_iter()
                 .collect()
         }
@@ -111,8 +115,17 @@ fn targets(
     }
 }
 
+/// Whether kube-proxy is to serve node ports at an address of the node; so it is where nobody can tell.
+fn serves_node_ports(round: &Round<'_>, destination: &Destination, ip: IpAddr) -> bool {
+    let opened = super::rules::open(round, None);
+    opened.is_none_or(|(_, rules)| {
+        serves_node_ports_at(rules.as_ref(), ip, destination.protocol, destination.port).unwrap_or(true)
+    })
+}
+
 /// Tries a way twice where anything failed; what failed both times stays. Of an endpoint that was not met
-/// again, or that is not ready any more, nothing is known.
+/// again, or that is not ready any more, nothing is known; nor of a failure at none, where it may have been
+/// at such a one.
 async fn try_way(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
     let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
     let mut outcomes = without_itself(way, tries(round, way).await);
@@ -124,11 +137,14 @@ async fn try_way(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
     let Some(subject) = round.read_again().await else {
         return Outcomes::new();
     };
-    let still_ready = super::ready(round, &subject);
+    let ready = super::ready(round, &subject);
+    let is_ready = |e: &SocketAddr| ready.iter().any(|ready| ready.address == *e);
     outcomes.retain(|endpoint, outcome| {
-        !is_failure(outcome)
-            || second.contains_key(endpoint)
-                && endpoint.is_none_or(|e| still_ready.iter().any(|ready| ready.address == e))
+        let still_ready = match endpoint {
+            Some(endpoint) => is_ready(endpoint),
+            None => way.endpoints.iter().all(is_ready),
+        };
+        !is_failure(outcome) || second.contains_key(endpoint) && still_ready
     });
     outcomes.retain(|endpoint, outcome| match second.get(endpoint) {
         // Over UDP silence before or after a refusal tells nothing.

@@ -1,8 +1,10 @@
 //! Tracked UDP connections to the Service that lead to Pods that are gone.
 //!
 //! Like kube-proxy: the original destination is the Service's, the reply would come from no endpoint
-//! that serves, and there are endpoints that do. Two looks at least ten seconds apart have to see the
-//! same connection with its time not running down: somebody keeps sending.
+//! that serves, and there are endpoints that do. Two looks at least ten seconds apart have to find the
+//! same connection with as much time left: somebody keeps sending. One whose time runs down is about to
+//! be forgotten, and one that has gained time is another than it was: a connection gets more time with
+//! its first answers, and those come from no Pod that is gone.
 
 use std::{
     collections::HashMap,
@@ -10,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Memory, Round};
+use super::{Memory, Round, Subject};
 use crate::{
     api::StaleConnection,
     proxy::{Protocol, expected},
@@ -19,45 +21,97 @@ use crate::{
 const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
 const MAX: usize = 8;
 
+/// Seconds that the kernel gives a connection without an answer (net.netfilter.nf_conntrack_udp_timeout).
+/// However far looks are apart, one that has lost half of it may have ended.
+const SHORTEST_LIFE: u64 = 30;
+
 /// Source, destination and who should answer.
 type Flow = (SocketAddr, SocketAddr, SocketAddr);
 
-/// Connections seen before: since when, and how many seconds they had left.
+/// Connections that lead nowhere, as they were when they were last compared.
 #[derive(Debug, Default)]
-pub(super) struct Suspects(HashMap<Flow, (Instant, u32)>);
+pub(super) struct Suspects(HashMap<Flow, Suspect>);
 
-pub(super) fn look(round: &Round<'_>, memory: &Memory) -> Vec<StaleConnection> {
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    /// When it was looked at.
+    at: Instant,
+    seconds_left: u32,
+    /// Whether somebody kept sending up to then.
+    is_used: bool,
+}
+
+impl Suspects {
+    /// Compares what a look found, from its begin to its end, with what was found before; returns the
+    /// connections that are in use. Looks that follow too fast change nothing.
+    fn compare(&mut self, found: Vec<(Flow, u32)>, begun: Instant, ended: Instant) -> Vec<Flow> {
+        let known = std::mem::take(&mut self.0);
+        for (flow, seconds_left) in found {
+            let new = |is_used| Suspect {
+                at: ended,
+                seconds_left,
+                is_used,
+            };
+            let suspect = known.get(&flow).map_or_else(
+                || new(false),
+                |before| {
+                    let elapsed = begun.saturating_duration_since(before.at);
+                    if elapsed < BETWEEN_LOOKS {
+                        *before
+                    } else {
+                        new(is_used(before.seconds_left, seconds_left, elapsed))
+                    }
+                },
+            );
+            self.0.insert(flow, suspect);
+        }
+        let used = self.0.iter().filter(|(_, suspect)| suspect.is_used);
+        used.map(|(flow, _)| *flow).collect()
+    }
+}
+
+fn is_used(before: u32, now: u32, elapsed: Duration) -> bool {
+    u64::from(before.abs_diff(now)) < elapsed.as_secs().min(SHORTEST_LIFE) / 2
+}
+
+pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Vec<StaleConnection> {
+    let mut found = Vec::new();
+    let mut begun = Instant::now();
+    if !flows_to_nowhere(round, round.subject).is_empty() {
+        // Endpoints may have come since the round began.
+        match round.source.subject(round.namespace, round.spec).await {
+            Ok(subject) => {
+                begun = Instant::now();
+                found = flows_to_nowhere(round, &subject);
+            }
+            Err(error) => {
+                round.problem(format!("The EndpointSlices could not be read again: {error}."));
+            }
+        }
+    }
     let mut suspects = memory
         .suspects
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let now = Instant::now();
-    let mut seen = HashMap::new();
-    let mut stale = Vec::new();
-    for (flow, seconds_left) in flows_to_nowhere(round) {
-        let (since, before) = suspects.0.get(&flow).copied().unwrap_or((now, seconds_left));
-        let elapsed = now.duration_since(since);
-        if elapsed >= BETWEEN_LOOKS && u64::from(before.saturating_sub(seconds_left)) < elapsed.as_secs() / 2
-        {
-            stale.push(StaleConnection {
-                source: flow.0.to_string(),
-                destination: flow.1.to_string(),
-                endpoint: flow.2.to_string(),
-            });
-        }
-        seen.insert(flow, (since, before));
-    }
-    suspects.0 = seen;
+    let mut stale: Vec<StaleConnection> = suspects
+        .compare(found, begun, Instant::now())
+        .into_iter()
+        .map(|(source, destination, endpoint)| StaleConnection {
+            source: source.to_string(),
+            destination: destination.to_string(),
+            endpoint: endpoint.to_string(),
+        })
+        .collect();
     stale.sort_by(|a, b| (&a.destination, &a.source).cmp(&(&b.destination, &b.source)));
     stale.truncate(MAX);
     stale
 }
 
-fn flows_to_nowhere(round: &Round<'_>) -> Vec<(Flow, u32)> {
-    let Some(service) = &round.subject.service else {
+fn flows_to_nowhere(round: &Round<'_>, subject: &Subject) -> Vec<(Flow, u32)> {
+    let Some(service) = &subject.service else {
         return Vec::new();
     };
-    let slices: Vec<_> = round.subject.slices.iter().collect();
+    let slices: Vec<_> = subject.slices.iter().collect();
     let mut all = Vec::new();
     for port in expected(service, &slices, round.vantage()) {
         if port.protocol != Protocol::Udp || port.serving.is_empty() {
@@ -85,4 +139,95 @@ fn flows_to_nowhere(round: &Round<'_>) -> Vec<(Flow, u32)> {
         }
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a connection is taken for one in use, in each of several looks: at these seconds, with so many
+    /// seconds left; None where it was not found.
+    fn looks(at: &[(u64, Option<u32>)]) -> Vec<bool> {
+        let ends = [
+            ([10, 244, 1, 9], 41000),
+            ([10, 96, 1, 175], 80),
+            ([10, 244, 9, 9], 9376),
+        ];
+        let [source, destination, answers] = ends.map(SocketAddr::from);
+        let (start, mut suspects) = (Instant::now(), Suspects::default());
+        let mut look = |&(second, left): &(u64, Option<u32>)| {
+            let now = start + Duration::from_secs(second);
+            let found = left.map(|left| ((source, destination, answers), left));
+            !suspects.compare(found.into_iter().collect(), now, now).is_empty()
+        };
+        at.iter().map(&mut look).collect()
+    }
+
+    #[test]
+    fn a_connection_with_as_much_time_left_is_in_use() {
+        for interval in [10, 60, 3600] {
+            let at = [0, 1, 2].map(|n| (n * interval, Some(119)));
+            assert_eq!(looks(&at), [false, true, true], "{interval}");
+        }
+        // Datagrams are seconds apart; without an answer its life is short.
+        assert_eq!(
+            looks(&[(0, Some(29)), (60, Some(18)), (120, Some(27))]),
+            [false, true, true]
+        );
+    }
+
+    #[test]
+    fn a_connection_that_runs_down_is_not() {
+        assert_eq!(
+            looks(&[(0, Some(119)), (11, Some(108)), (22, Some(97)), (82, Some(37))]),
+            [false; 4]
+        );
+    }
+
+    #[test]
+    fn looks_that_follow_fast_say_nothing_new() {
+        assert_eq!(
+            looks(&[(0, Some(119)), (1, Some(118)), (9, Some(110)), (11, Some(108))]),
+            [false; 4]
+        );
+        assert_eq!(
+            looks(&[(0, Some(119)), (9, Some(119)), (11, Some(119)), (15, Some(119))]),
+            [false, false, true, true]
+        );
+    }
+
+    #[test]
+    fn a_connection_that_got_more_time_with_an_answer_and_then_ended_is_not() {
+        assert_eq!(
+            looks(&[
+                (0, Some(29)),
+                (12, Some(110)),
+                (24, Some(98)),
+                (84, Some(38)),
+                (122, None)
+            ]),
+            [false; 5]
+        );
+    }
+
+    #[test]
+    fn a_connection_that_was_in_use_and_ended_is_so_no_longer() {
+        assert_eq!(
+            looks(&[(0, Some(119)), (60, Some(119)), (120, Some(62))]),
+            [false, true, false]
+        );
+        // The short life of one without an answer is over before it can run down by much.
+        assert_eq!(
+            looks(&[(0, Some(29)), (60, Some(29)), (120, Some(6))]),
+            [false, true, false]
+        );
+    }
+
+    #[test]
+    fn a_connection_that_was_gone_begins_anew() {
+        assert_eq!(
+            looks(&[(0, Some(119)), (20, None), (40, Some(119)), (60, Some(99))]),
+            [false; 4]
+        );
+    }
 }

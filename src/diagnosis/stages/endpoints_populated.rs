@@ -126,11 +126,11 @@ fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
 fn no_pods(facts: &Facts, service: &Service) -> Finding {
     let ns = &facts.namespace;
     let selector = near_miss::selector(&service.spec.selector);
-    if facts
+    let have_ended = facts
         .pods
         .iter()
-        .any(|p| p.has_ended() && matches_labels(&service.spec.selector, p.labels()))
-    {
+        .any(|p| p.has_ended() && matches_labels(&service.spec.selector, p.labels()));
+    if have_ended && !is_scaled_to_zero(facts, service) {
         return Finding::nothing_works(
             Reason::NoReadyEndpoints,
             format!("All Pods that the selector {selector} matches have ended for good."),
@@ -217,6 +217,13 @@ fn no_pods(facts: &Facts, service: &Service) -> Finding {
 fn unseen_workloads(facts: &Facts) -> Option<&str> {
     let mut kinds = ["deployments", "statefulsets", "replicasets"].into_iter();
     kinds.find_map(|resource| facts.why_unreadable(resource))
+}
+
+/// Whether workloads would have the Service's Pods and all of them are scaled to 0. Pods that were evicted stay
+/// behind then.
+pub(super) fn is_scaled_to_zero(facts: &Facts, service: &Service) -> bool {
+    let workloads = matching_workloads(facts, service);
+    !workloads.is_empty() && workloads.iter().all(|(_, spec, _)| spec.replicas == Some(0))
 }
 
 type WorkloadRow<'a> = (String, &'a WorkloadSpec, Option<Timestamp>);

@@ -82,7 +82,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         };
         Finding::yes(
             Reason::AllEndpointsAnswer,
-            format!("The endpoints answer, dialled {from}."),
+            format!("The endpoints {}, dialled {from}.", dials.answer()),
         )
     })
 }

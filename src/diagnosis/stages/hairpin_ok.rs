@@ -4,7 +4,7 @@ use super::{
     super::{
         Facts, Finding,
         paths::{Paths, Way},
-        targets, told,
+        proxies, targets, told,
         vantage::{Report, Vantage},
         words,
     },
@@ -223,9 +223,6 @@ fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
     let ip = target
         .parse::<std::net::SocketAddr>()
         .map_or_else(|_| target.to_owned(), |a| a.ip().to_string());
-    let kube_proxy = format!(
-        "`kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={node}`"
-    );
     let (message, remediation) = match reason {
         Reason::HairpinModeDisabled => {
             let command = match port {
@@ -248,7 +245,8 @@ fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
                 "The rules do not masquerade what a Pod sends to itself, so that its answers look like its own packets: {seen}."
             ),
             format!(
-                "Have kube-proxy write its rules anew: {kube_proxy}; look for what removes or comes before the masquerading: `nft list ruleset` on node {node}."
+                "Have kube-proxy write its rules anew: {}; look for what removes or comes before the masquerading: `nft list ruleset` on node {node}.",
+                proxies::restart(node)
             ),
         ),
         Reason::HairpinRefused => (

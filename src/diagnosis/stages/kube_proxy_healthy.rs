@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use super::{
     super::{
         Facts, Finding,
-        paths::Paths,
+        paths::{Paths, is_udp},
         proxies::{self, Proxy},
         vantage::{self, Report, Vantage},
     },
     applicable,
 };
-use crate::api::{KubeProxy, PortState, Reason};
+use crate::api::{DialCount, DialPath, KubeProxy, PortState, Reason};
 
 const WHAT: &str = "kube-proxy was not looked at";
 
@@ -61,6 +61,18 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             format!("No kube-proxy runs on the nodes; {by} does its work."),
         );
     }
+    if let Some((report, _)) = looks
+        .iter()
+        .find(|(report, proxy)| is_away(proxy) && may_be_replaced(report))
+    {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "No kube-proxy runs on node {}, and no rules of one are there; whether something else does its work was not seen, since nobody dialled the Service over TCP there.",
+                report.node
+            ),
+        );
+    }
     if looks.is_empty() || looks.iter().all(|(_, proxy)| proxy.processes_unread) {
         let why = vantage.problem().unwrap_or_default();
         return Finding::unknown(
@@ -78,9 +90,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 /// What is wrong with kube-proxy of a node. Ports may be moved or closed by configuration: that nobody
 /// listens says something only where no process is there either.
 fn fault(report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
-    let ports_closed = proxy.livez == PortState::Closed && proxy.metrics == PortState::Closed;
-    if proxy.process.is_none() && !proxy.processes_unread && ports_closed {
-        return Some(Reason::NotRunning);
+    if is_away(proxy) {
+        return (!may_be_replaced(report)).then_some(Reason::NotRunning);
     }
     if proxy.process.is_some() && proxy.livez == PortState::Silent {
         return Some(Reason::NotLive);
@@ -95,17 +106,23 @@ fn fault(report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
     proxy.api_unreachable.then_some(Reason::APIServerUnreachable)
 }
 
+fn is_away(proxy: &KubeProxy) -> bool {
+    let ports_closed = proxy.livez == PortState::Closed && proxy.metrics == PortState::Closed;
+    proxy.process.is_none() && !proxy.processes_unread && ports_closed
+}
+
+/// Whether something may do kube-proxy's work that no program and no dial tells of: nothing of kube-proxy is
+/// left, and from the node the Service was not dialled, or over UDP only. Files tell what they tell.
+fn may_be_replaced(report: &Report<'_>) -> bool {
+    let is_telling =
+        |d: &DialCount| d.from.is_none() && d.path == DialPath::Service && d.made > 0 && !is_udp(&d.port);
+    report.saved.is_none() && report.facts.rules.is_none() && !report.facts.dials.iter().any(is_telling)
+}
+
 fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) -> Finding {
     let on = vantage::nodes(nodes);
     let first = nodes.first().copied().unwrap_or_default();
-    let of_pod = |verb: &str| {
-        format!(
-            "`kubectl -n kube-system {verb} -l k8s-app=kube-proxy --field-selector spec.nodeName={first}`"
-        )
-    };
-    let logs = format!(
-        "`kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={first} -o name)`"
-    );
+    let (logs, restart) = (proxies::logs(first), proxies::restart(first));
     let (message, remediation) = match reason {
         Reason::NotRunning => (
             format!(
@@ -118,21 +135,18 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
             ),
             format!(
                 "See why its Pod does not run: {}, and `kubectl -n kube-system describe daemonset kube-proxy`.",
-                of_pod("get pods -o wide")
+                proxies::pod_command("get pods -o wide", first)
             ),
         ),
         Reason::NotLive => (
             format!(
                 "kube-proxy on {on} hangs: livez on port 10256 takes the connection and does not answer."
             ),
-            format!(
-                "See what it was doing: {logs}; have it made anew: {}.",
-                of_pod("delete pod")
-            ),
+            format!("See what it was doing: {logs}; have it made anew: {restart}."),
         ),
         Reason::NotSyncing => (
             format!("kube-proxy on {on} writes no rules though changes wait."),
-            format!("See why: {logs}; have it made anew: {}.", of_pod("delete pod")),
+            format!("See why: {logs}; have it made anew: {restart}."),
         ),
         Reason::ConntrackMissing => (
             format!(
@@ -147,8 +161,7 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
                 "kube-proxy on {on} cannot reach the API server, or is not let in: its requests fail and none is answered."
             ),
             format!(
-                "See the address and credentials that it uses: {logs}, `kubectl -n kube-system get configmap kube-proxy -o yaml`; then have it made anew: {}.",
-                of_pod("delete pod")
+                "See the address and credentials that it uses: {logs}, `kubectl -n kube-system get configmap kube-proxy -o yaml`; then have it made anew: {restart}."
             ),
         ),
     };

@@ -15,6 +15,7 @@ mod names;
 mod network_policy_allows;
 mod pods_healthy;
 mod policy_probes;
+mod policy_scene;
 mod policy_targets;
 mod protocol_mismatch;
 mod proxy_forwards;
@@ -23,7 +24,7 @@ mod reaching;
 mod service_exists;
 mod service_reachable;
 
-pub(super) use network_policy_allows::{is_cut_off_from_dns, is_isolated, may_be_shut_out, shut_out};
+pub(super) use policy_scene::{is_cut_off_from_dns, is_isolated, may_be_shut_out, shut_out};
 
 use super::{Facts, Finding, Verdict};
 use crate::{

@@ -1,9 +1,12 @@
 //! Are the Pods running and not restarting?
 
-use super::super::{
-    Facts, Finding,
-    pod_state::{self, Trouble},
-    words,
+use super::{
+    super::{
+        Facts, Finding,
+        pod_state::{self, Trouble},
+        words,
+    },
+    endpoints_populated,
 };
 use crate::{
     api::{ConditionType, Observation, Reason},
@@ -25,6 +28,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             .filter(|p| p.has_ended() && matches_labels(&service.spec.selector, p.labels()));
         return match ended.count() {
             0 => Finding::not_applicable("No Pod matches the Service's selector."),
+            _ if endpoints_populated::is_scaled_to_zero(facts, service) => Finding::not_applicable(
+                "No Pod is running, and none is to: what the selector matches is scaled to 0.",
+            ),
             n => Finding::nothing_works(
                 Reason::PodsNotReady,
                 format!(

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{
     super::{
         Facts, Finding,
-        paths::{Dials, Failed, Paths, Way},
+        paths::{Dials, Failed, Paths, Way, is_udp},
         proxies::{self, Proxy},
         told,
         vantage::Vantage,
@@ -20,17 +20,6 @@ use crate::{
 };
 
 const WHAT: &str = "The Service's addresses were not dialled from the nodes";
-
-/// The reasons that dials give, in order of precedence.
-const ORDER: [Reason; 7] = [
-    Reason::IPForwardingDisabled,
-    Reason::ForwardChainDrops,
-    Reason::ConntrackTableFull,
-    Reason::ReversePathFiltering,
-    Reason::ConnectionRefused,
-    Reason::NoRouteToHost,
-    Reason::TimedOut,
-];
 
 pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::not_proxied(facts) {
@@ -113,7 +102,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         Finding::yes(
             Reason::Forwards,
             format!(
-                "The Service's addresses answer, dialled from {}.",
+                "The Service's addresses {}, dialled from {}.",
+                dials.answer(),
                 words::count(nodes(&dials), "node")
             ),
         )
@@ -220,13 +210,19 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
     if cases.iter().any(|c| dials.is_dead(&c.failed.dial.port)) {
         cases.retain(|c| dials.is_dead(&c.failed.dial.port));
     }
-    let (reason, of) = reaching::foremost(&cases, &ORDER)?;
+    let (reason, of) = reaching::foremost(&cases, &reaching::ORDER)?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);
     let (mut message, remediation) = match reaching::settings(&of) {
         Some((sentence, remediation)) => (format!("{sentence}: {ways}."), remediation),
         None => (
-            format!("The Service does not answer from nodes, though its endpoints do: {ways}."),
+            if failures.iter().all(|f| is_udp(&f.dial.port)) {
+                format!(
+                    "The Service does not take datagrams from nodes, which its endpoints do not refuse: {ways}."
+                )
+            } else {
+                format!("The Service does not answer from nodes, though its endpoints do: {ways}.")
+            },
             reaching::advice(facts, reason, &failures),
         ),
     };
@@ -241,12 +237,14 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
     })
 }
 
-/// Senders that are tied to a Pod that is gone.
+/// Senders that are tied to a Pod that is gone. What does kube-proxy's work in its stead may have packets tracked
+/// before it gives them another destination.
 fn stale_connections(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
     let service = facts.service.as_deref()?;
     let mut found: Vec<(&str, &StaleConnection)> = vantage
         .reports
         .iter()
+        .filter(|r| proxies::of(r) == Proxy::Own)
         .flat_map(|r| r.facts.stale_connections.iter().map(move |c| (r.node, c)))
         .filter(|(node, connection)| still_leads_nowhere(facts, service, node, connection))
         .collect();

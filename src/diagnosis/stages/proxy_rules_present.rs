@@ -245,14 +245,10 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, faults: &[&Fault<'
         .collect();
     let gaps: Vec<String> = gaps.into_iter().collect();
     let gaps = words::list(&gaps);
-    let restart = format!(
-        "`kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={first}`"
-    );
-    let logs = format!(
-        "`kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={first} -o name)`"
-    );
     let rewrite = format!(
-        "Have kube-proxy write its rules anew: {restart}; if they are taken away again, its log says more: {logs}."
+        "Have kube-proxy write its rules anew: {}; if they are taken away again, its log says more: {}.",
+        proxies::restart(first),
+        proxies::logs(first)
     );
     let (message, remediation) = match reason {
         Reason::ConflictingBackends => (

@@ -3,7 +3,7 @@
 use super::{
     super::{
         Facts, Finding, Verdict,
-        paths::{Dials, Failed, Paths, Way},
+        paths::{Dials, Failed, Paths, Way, is_udp},
         told,
         vantage::Vantage,
     },
@@ -13,19 +13,6 @@ use super::{
 use crate::api::{ConditionType, Reason};
 
 const WHAT: &str = "The Service's addresses were not dialled from client Pods";
-
-/// The reasons in order of precedence; PartiallyReachable comes last.
-const ORDER: [Reason; 9] = [
-    Reason::BridgeNetfilterDisabled,
-    Reason::IPForwardingDisabled,
-    Reason::ForwardChainDrops,
-    Reason::ConntrackTableFull,
-    Reason::ReversePathFiltering,
-    Reason::ConnectionRefused,
-    Reason::NoRouteToHost,
-    Reason::TimedOut,
-    Reason::UnexpectedResponse,
-];
 
 pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::without_address(facts).or_else(|| applicable::no_clients(facts)) {
@@ -70,7 +57,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
         Finding::yes(
             Reason::Reachable,
-            "The Service's addresses answer, dialled from client Pods.",
+            format!(
+                "The Service's addresses {}, dialled from client Pods.",
+                dials.answer()
+            ),
         )
     })
 }
@@ -83,7 +73,10 @@ fn from_nodes_in_files(vantage: &Vantage<'_>, paths: &Paths<'_>) -> Option<Findi
         if dials.failures.is_empty() && dials.succeeded() > 0 {
             Finding::yes(
                 Reason::Reachable,
-                "The Service's addresses answer, dialled from a node; the files hold no dial of a client Pod.",
+                format!(
+                    "The Service's addresses {}, dialled from a node; the files hold no dial of a client Pod.",
+                    dials.answer()
+                ),
             )
         } else {
             Finding::unknown(
@@ -131,7 +124,8 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
             }
         }
     }
-    let (reason, of) = reaching::foremost(&cases, &ORDER)
+    let (reason, of) = reaching::foremost(&cases, &[Reason::BridgeNetfilterDisabled])
+        .or_else(|| reaching::foremost(&cases, &reaching::ORDER))
         .or_else(|| reaching::foremost(&cases, &[Reason::PartiallyReachable]))?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);
@@ -143,6 +137,12 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
         ),
         (None, Reason::UnexpectedResponse) => (
             format!("The Service does not answer client Pods as expected: {ways}."),
+            reaching::advice(facts, reason, &failures),
+        ),
+        _ if failures.iter().all(|f| is_udp(&f.dial.port)) => (
+            format!(
+                "The Service does not take datagrams of client Pods, which its endpoints do not refuse: {ways}."
+            ),
             reaching::advice(facts, reason, &failures),
         ),
         _ => (
