@@ -113,22 +113,26 @@ async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), String> {
     }
 }
 
-/// Whether a bundle that is collected while the fault is on says the same. The cluster may come to a more
-/// exact reason meanwhile, so that it may take more than one.
+/// Whether a bundle that is collected while the fault is on says the same. It is Unknown while agents look
+/// again, as the cluster's verdict may be, and the cluster may come to a more exact reason meanwhile.
 async fn agrees(lane: &Lane, fault: &Fault) -> Result<(), String> {
-    let mut last = None;
-    for _ in 0..3 {
+    let start = Instant::now();
+    let mut others = Vec::new();
+    loop {
         let offline = lane.verdict_of_a_bundle().await?;
         if fault.expected.is_met_by(&offline) {
             return Ok(());
         }
-        last = Some(offline);
+        let is_blame = !offline.broken_stages().is_empty();
+        others.extend(is_blame.then(|| offline.to_string()));
+        if others.len() > 2 || start.elapsed() > SOON {
+            return Err(format!(
+                "the bundle says otherwise: {offline}, not {}; blamed before: {others:?}",
+                fault.expected
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    let offline = last.map(|v| v.to_string()).unwrap_or_default();
-    Err(format!(
-        "the bundle says otherwise: {offline}, not {}",
-        fault.expected
-    ))
 }
 
 async fn play_twin(lane: &Lane, twin: &Twin) -> Result<(), String> {
