@@ -4,6 +4,7 @@
 //! the API, or as several documents. An object that cannot be parsed is noted, so that nothing is
 //! blamed on what it may be.
 
+mod config_map;
 mod endpoints;
 mod lists;
 
@@ -30,6 +31,7 @@ pub(super) fn take(bundle: &mut Bundle) {
         nodes: BTreeSet::new(),
         endpoints: Vec::new(),
         seen: BTreeMap::new(),
+        modes: BTreeSet::new(),
         whole: BTreeSet::new(),
     };
     let is_structured =
@@ -72,6 +74,8 @@ struct Reader<'a> {
     endpoints: Vec<endpoints::Endpoints>,
     /// resourceVersion of each object, by kind, namespace and name.
     seen: BTreeMap<(String, String, String), Option<String>>,
+    /// What ConfigMaps of kube-proxy say of its mode.
+    modes: BTreeSet<String>,
     /// Resources of which collect's own file was read to its end.
     whole: BTreeSet<String>,
 }
@@ -147,6 +151,13 @@ impl Reader<'_> {
             ("", "Service") => self.take::<Service>(value, place),
             ("", "Pod") => self.take::<Pod>(value, place),
             ("", "Namespace") => self.take::<Namespace>(value, place),
+            ("", "ConfigMap") => match config_map::mode(&value) {
+                Ok(mode) => self.modes.extend(mode),
+                Err(why) => self.problem(
+                    place,
+                    format!("kube-proxy's configuration is not understood: {why}"),
+                ),
+            },
             ("", "Node") => {
                 self.nodes.insert(text(&value, "/metadata/name").to_owned());
                 self.take::<Node>(value, place);
@@ -255,6 +266,8 @@ impl Reader<'_> {
             node.metadata.name = Some(name);
             self.bundle.inventory.apply(node);
         }
+        // Where two versions of it differ, nobody knows which one was read.
+        self.bundle.configured_mode = self.modes.pop_first().filter(|_| self.modes.is_empty());
         if let Some(listed) = &self.bundle.manifest.listed {
             // A file that is missing or broken takes its promise with it.
             let kept = listed.iter().filter(|l| self.whole.contains(&l.resource));

@@ -7,10 +7,12 @@
     reason = "tests"
 )]
 
+mod branches;
 mod captured;
 #[path = "../node/captures.rs"]
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod captures;
+mod misleading;
 #[path = "../node/namespace.rs"]
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod namespace;

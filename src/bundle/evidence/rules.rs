@@ -1,6 +1,6 @@
 //! The rules in a node's files, compared with what the EndpointSlices ask for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     super::{
@@ -15,6 +15,7 @@ use super::{
         },
     },
     files::{Form, TextFile},
+    mode::{Mode, mode_of_layout},
     parse,
 };
 use crate::{
@@ -58,10 +59,18 @@ impl Texts {
     fn of(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Self {
         let files = &with_whole_saves(files)[..];
         let mut save = |form, family| {
-            let parser = |text: &str| IptablesSave::parse(text.to_owned(), family);
-            // Of several the last one counts.
-            let all = parse(files, form, problems, parser).into_iter().rev();
-            all.reduce(IptablesSave::and)
+            let mut all: Option<IptablesSave> = None;
+            for file in files.iter().filter(|f| f.form == form) {
+                let parser = |text: &str| IptablesSave::parse(text.to_owned(), family);
+                for saved in parse(std::slice::from_ref(file), form, problems, parser) {
+                    let saved = saved.of_file(file.path);
+                    all = Some(match all.take() {
+                        Some(before) => before.and(saved),
+                        None => saved,
+                    });
+                }
+            }
+            all
         };
         let v4 = save(Form::IptablesSave, IpFamily::V4);
         let v6 = save(Form::Ip6tablesSave, IpFamily::V6);
@@ -119,7 +128,7 @@ fn with_whole_saves<'a>(files: &[TextFile<'a>]) -> Vec<TextFile<'a>> {
 pub(super) fn read(
     facts: &Facts,
     node: &str,
-    mode: Option<&str>,
+    mode: Mode<'_>,
     files: &[TextFile<'_>],
     problems: &mut Vec<Problem>,
 ) -> Compared {
@@ -153,26 +162,6 @@ pub(super) fn read(
             what: format!("the rules were not compared: {error}"),
         });
     };
-    if let Some(save) = &texts.iptables
-        && mode.is_none_or(|mode| mode == "userspace")
-        && let Ok(portals) = Portals::of(save, IpFamily::V4)
-        && (mode.is_some() || !portals.is_empty() || holds_portals(files))
-    {
-        return in_userspace(&portals, &name, &ports, &mut note);
-    }
-    // Where nothing says so, an empty list may be that of a node in another mode.
-    let is_ipvs = |listing: &&Listing| mode.map_or(!listing.servers.is_empty(), |mode| mode == "ipvs");
-    if let Some(listing) = texts.servers.as_ref().filter(is_ipvs) {
-        let lists = || files.iter().filter(|f| f.form == Form::VirtualServers);
-        if lists().any(|f| f.is_cut) || lists().flat_map(|f| f.text.lines()).any(ipvsadm::is_choice) {
-            note(&ReadError {
-                what: "the virtual servers".to_owned(),
-                why: "only a part of them was listed; save `ipvsadm -ln` whole".to_owned(),
-            });
-            return Compared::default();
-        }
-        return in_ipvs(facts, node, listing, texts.sets.as_ref(), &ports);
-    }
     let iptables = texts.iptables.as_ref().map(|save| save.of_service(&name));
     let iptables = iptables.as_ref().map(|rules| rules as &dyn Ruleset);
     let legacy = texts.legacy.as_ref().map(|save| save.of_service(&name));
@@ -185,6 +174,40 @@ pub(super) fn read(
     .into_iter()
     .filter_map(|(layout, rules)| Some((layout, rules?)))
     .collect();
+    let lists_it = |listing: &Listing| ports.iter().any(|port| is_listed(listing, port));
+    let mut holding: Vec<&str> = all
+        .iter()
+        .filter(|(_, rules)| hold(*rules, &ports))
+        .map(|(layout, _)| mode_of_layout(layout))
+        .collect();
+    holding.extend(texts.servers.as_ref().filter(|l| lists_it(l)).map(|_| "ipvs"));
+    let mode = match mode.settled(&holding, files) {
+        Ok(mode) => mode,
+        Err(error) => {
+            note(&error);
+            return Compared::default();
+        }
+    };
+    if let Some(save) = &texts.iptables
+        && mode.is_none_or(|mode| mode == "userspace")
+        && let Ok(portals) = Portals::of(save, IpFamily::V4)
+        && (mode.is_some() || !portals.is_empty() || holds_portals(files))
+    {
+        return in_userspace(&portals, &name, &ports, &mut note);
+    }
+    // Where nothing tells the mode, virtual servers of others may be somebody else's.
+    let is_ipvs = |listing: &&Listing| mode.map_or_else(|| lists_it(listing), |mode| mode == "ipvs");
+    if let Some(listing) = texts.servers.as_ref().filter(is_ipvs) {
+        let lists = || files.iter().filter(|f| f.form == Form::VirtualServers);
+        if lists().any(|f| f.is_cut) || lists().flat_map(|f| f.text.lines()).any(ipvsadm::is_choice) {
+            note(&ReadError {
+                what: "the virtual servers".to_owned(),
+                why: "only a part of them was listed; save `ipvsadm -ln` whole".to_owned(),
+            });
+            return Compared::default();
+        }
+        return in_ipvs(facts, node, listing, texts.sets.as_ref(), &ports);
+    }
     let fits = |layout: &str| match mode {
         Some("nftables") => layout == "nftables",
         Some("iptables") => layout != "nftables",
@@ -198,7 +221,10 @@ pub(super) fn read(
         .first()
         .filter(|(layout, _)| fitting.len() == 1 && mode.is_some() && !is_elsewhere(files, layout));
     let Some((layout, rules)) = in_use.or(only) else {
-        if !fitting.is_empty() {
+        let unread = fitting.iter().find_map(|(_, rules)| unread(*rules, &ports));
+        if let Some(error) = unread {
+            note(&error);
+        } else if !fitting.is_empty() {
             note(&ReadError {
                 what: "the rules of kube-proxy".to_owned(),
                 why: "no file mentions the Service, and which rules kube-proxy writes is not known; save `curl localhost:10249/proxyMode` as proxymode.txt".to_owned(),
@@ -242,6 +268,12 @@ fn is_elsewhere(files: &[TextFile<'_>], layout: &str) -> bool {
 
 fn hold(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> bool {
     ports.iter().any(|port| holds(rules, port).unwrap_or(false))
+}
+
+/// Why nothing is known of any port, if so.
+fn unread(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> Option<ReadError> {
+    let known = ports.iter().map(|port| holds(rules, port).err());
+    known.collect::<Option<Vec<_>>>()?.into_iter().next()
 }
 
 /// How many ports were compared, and the differences. A family of which there is no file is left out.
@@ -302,20 +334,10 @@ fn in_ipvs(
     sets: Option<&IpSets>,
     ports: &[ExpectedPort],
 ) -> Compared {
-    let is_listed = |port: &&ExpectedPort| {
-        let mut own = port
-            .destinations
-            .iter()
-            .filter(|d| d.purpose == Purpose::ClusterIp);
-        own.any(|d| {
-            let address = d.address.map(|ip| std::net::SocketAddr::new(ip, d.port));
-            address.is_some_and(|address| listing.servers.at(d.protocol, address).is_some())
-        })
-    };
     // What is not in a part of the list may be on the node.
     let known: Vec<&ExpectedPort> = ports
         .iter()
-        .filter(|p| listing.is_whole || is_listed(p))
+        .filter(|p| listing.is_whole || is_listed(listing, p))
         .collect();
     let gaps: Vec<Gap> = known
         .iter()
@@ -336,6 +358,18 @@ fn in_ipvs(
         proxy_port: None,
         hairpin_set: hairpins.flatten(),
     }
+}
+
+/// Whether there is a virtual server for a cluster IP of a port.
+fn is_listed(listing: &Listing, port: &ExpectedPort) -> bool {
+    let mut own = port
+        .destinations
+        .iter()
+        .filter(|d| d.purpose == Purpose::ClusterIp);
+    own.any(|d| {
+        let address = d.address.map(|ip| SocketAddr::new(ip, d.port));
+        address.is_some_and(|address| listing.servers.at(d.protocol, address).is_some())
+    })
 }
 
 /// kube-proxy puts only endpoints of its own node into the set.

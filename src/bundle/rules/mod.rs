@@ -19,6 +19,7 @@ mod nft_keys;
 mod nft_rule;
 pub mod portals;
 mod save_index;
+mod save_outputs;
 mod save_part;
 mod save_text;
 mod save_towards;

@@ -19,6 +19,10 @@ pub(super) struct Text {
     /// The family of tables that do not say theirs.
     pub family: IpFamily,
     pub text: String,
+    /// The file that it is from; empty where nobody said.
+    pub file: String,
+    /// Lines of the file before it.
+    pub lines_before: usize,
     index: Index,
     /// The long chains, by the destinations of their rules.
     towards: Mutex<HashMap<(IpFamily, Table, String), Arc<Towards>>>,
@@ -47,12 +51,14 @@ impl Extent {
 }
 
 impl Text {
-    /// Finds the chains of a text of less than 4 GiB.
-    pub(super) fn of(text: String, family: IpFamily) -> Self {
+    /// Finds the chains of a text of less than 4 GiB, which is behind so many lines of its file.
+    pub(super) fn of(text: String, family: IpFamily, lines_before: usize) -> Self {
         Self {
             index: Index::of(&text, family),
             family,
             text,
+            file: String::new(),
+            lines_before,
             towards: Mutex::default(),
         }
     }
@@ -62,8 +68,32 @@ impl Text {
         self.index.sections.is_empty()
     }
 
-    /// Whether it holds so much of a table.
+    /// The number in its file of the line that a place of the text is in.
+    pub(super) fn line_number(&self, at: usize) -> usize {
+        self.lines_before + line_number(&self.text, at)
+    }
+
+    /// What is wrong where another output says something else.
+    pub(super) fn contradicts(&self, other: &Self, what: &str) -> ReadError {
+        let place = |text: &Self| match text.file.as_str() {
+            "" => format!("line {}", text.lines_before + 1),
+            file => format!("line {} of {file}", text.lines_before + 1),
+        };
+        ReadError {
+            what: what.to_owned(),
+            why: format!(
+                "the outputs that begin at {} and at {} contradict each other; keep the one that holds",
+                place(self),
+                place(other)
+            ),
+        }
+    }
+
+    /// Whether it holds so much of a table. That nothing was found is an answer for all tables of its family.
     pub(super) fn has(&self, extent: Extent, family: IpFamily, table: Table) -> bool {
+        if self.is_empty() {
+            return extent == Extent::Loose && self.family == family;
+        }
         let mut sections = self.index.sections.iter();
         sections.any(|section| extent.is_of(section, family, table))
     }
@@ -149,7 +179,7 @@ impl Text {
             let at = (line.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
             ReadError {
                 what: format!("a rule of chain {chain}"),
-                why: wrong.at(line_number(&self.text, at)).to_string(),
+                why: wrong.at(self.line_number(at)).to_string(),
             }
         }))
     }

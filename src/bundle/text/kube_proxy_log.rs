@@ -13,6 +13,9 @@ use super::{
     klog::Entry,
 };
 
+/// What kube-proxy logs first: its flags, its version, and in old versions its container.
+const STARTS: [&str; 3] = ["FLAG: --", "Version info", "Running in resource-only container"];
+
 /// What a log says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KubeProxyLog {
@@ -25,10 +28,12 @@ pub struct KubeProxyLog {
     pub endpoints: BTreeMap<ServicePortName, Vec<SocketAddr>>,
     /// The last error of its way to the API server.
     pub api: Option<ApiError>,
-    /// The first line that says that the conntrack binary is missing.
+    /// The first line since the last start that says that the conntrack binary is missing.
     pub conntrack_missing: Option<usize>,
     /// Whether anything ever came from the API server.
     pub heard: bool,
+    /// Whether lines of a start were read, before the line that names the mode.
+    is_starting: bool,
 }
 
 /// How kube-proxy does its work.
@@ -121,7 +126,17 @@ impl KubeProxyLog {
     /// Takes in a line; false where it says nothing.
     fn read(&mut self, line: usize, entry: &Entry<'_>) -> bool {
         let message = entry.message.as_ref();
-        if let Some(mode) = between(message, "Using ", " Proxier").and_then(ProxyMode::parse) {
+        if STARTS.iter().any(|start| message.contains(start)) {
+            if !self.is_starting {
+                self.conntrack_missing = None;
+            }
+            self.is_starting = true;
+        } else if let Some(mode) = between(message, "Using ", " Proxier").and_then(ProxyMode::parse) {
+            // Where it logs too little to tell its start, the mode does.
+            if self.mode.is_some() && !self.is_starting {
+                self.conntrack_missing = None;
+            }
+            self.is_starting = false;
             self.mode = Some(mode);
         } else if let Some(asked) = fell_back_from(entry) {
             self.fell_back_from = ProxyMode::parse(asked);

@@ -1,9 +1,6 @@
 //! Which file would have told, where all that is known comes from files.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use super::super::{Facts, Finding};
 use crate::api::{ConditionType as C, Reason};
@@ -29,11 +26,8 @@ fn if_all_were_dialled(facts: &Facts, finding: Finding) -> Finding {
     let dialled: BTreeSet<&str> = saved.flat_map(|s| &s.dialled).map(String::as_str).collect();
     let mut left: BTreeSet<String> = BTreeSet::new();
     for slice in &facts.slices {
-        let ports = slice.ports.iter().filter(|p| p.protocol() == "TCP");
-        for port in ports.filter_map(|p| u16::try_from(p.port?).ok()) {
-            let ready = slice.endpoints.iter().filter(|e| e.is_ready());
-            let ips = ready.filter_map(|e| e.addresses.first()?.parse::<IpAddr>().ok());
-            left.extend(ips.map(|ip| SocketAddr::new(ip, port).to_string()));
+        for (_, port) in slice.numbers("TCP") {
+            left.extend(slice.ready().map(|(ip, _)| SocketAddr::new(ip, port).to_string()));
         }
     }
     left.retain(|endpoint| !dialled.contains(endpoint.as_str()));
