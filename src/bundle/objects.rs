@@ -7,12 +7,14 @@
 mod config_map;
 mod endpoints;
 mod lists;
+mod versions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::versions::{Seen, Versions};
 use super::{Bundle, MANIFEST, Problem, documents, files::File};
 use crate::{
     api::{NodeProbe, ServiceDiagnosis},
@@ -30,7 +32,7 @@ pub(super) fn take(bundle: &mut Bundle) {
         bundle,
         nodes: BTreeSet::new(),
         endpoints: Vec::new(),
-        seen: BTreeMap::new(),
+        seen: Versions::default(),
         modes: BTreeSet::new(),
         whole: BTreeSet::new(),
     };
@@ -72,8 +74,7 @@ struct Reader<'a> {
     /// Names of the Nodes that there are objects of.
     nodes: BTreeSet<String>,
     endpoints: Vec<endpoints::Endpoints>,
-    /// resourceVersion of each object, by kind, namespace and name.
-    seen: BTreeMap<(String, String, String), Option<String>>,
+    seen: Versions,
     /// What ConfigMaps of kube-proxy say of its mode.
     modes: BTreeSet<String>,
     /// Resources of which collect's own file was read to its end.
@@ -208,17 +209,25 @@ impl Reader<'_> {
             value["metadata"]["namespace"] = namespace.into();
         }
         let namespace = text(&value, "/metadata/namespace").to_owned();
-        let version = value.pointer("/metadata/resourceVersion").and_then(Value::as_str);
         let key = (text(&value, "/kind").to_owned(), namespace.clone(), name.clone());
-        let version = version.map(str::to_owned);
-        if let Some(before) = self.seen.insert(key, version.clone())
-            && before != version
-        {
-            let who = who(&value);
-            self.problem(
-                place,
-                format!("{who} is in the bundle in another version, too; this one counts"),
-            );
+        match self.seen.see(key, &value) {
+            Seen::New | Seen::Again => {}
+            Seen::Newer => {
+                let what = "is in the bundle in an older version, too; this one counts";
+                self.problem(place, format!("{} {what}", who(&value)));
+            }
+            Seen::Older => {
+                let what = "is in the bundle in a newer version, too, which counts";
+                return self.problem(place, format!("{} {what}", who(&value)));
+            }
+            Seen::Unclear => {
+                let what = "is in the bundle in another version, too, and which one is newer is not told";
+                self.problem(place, format!("{} {what}; neither counts", who(&value)));
+                let why = format!("{} {}: it {what}", place.path, place.document);
+                self.bundle.inventory.delete::<K>(&namespace, &name);
+                self.bundle.inventory.note_unparsable::<K>(&namespace, &name, why);
+                return;
+            }
         }
         match serde_json::from_value::<K>(value) {
             Ok(mut object) => {

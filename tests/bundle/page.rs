@@ -276,8 +276,8 @@ impl Page {
         self.judge_and_tell().0
     }
 
-    /// The verdict, and what of the bundle was not used.
-    pub fn judge_and_tell(&self) -> (Diagnosis, Vec<Problem>) {
+    /// Its files.
+    pub fn files(&self) -> Vec<File> {
         let mut files: Vec<File> = self
             .files
             .iter()
@@ -307,15 +307,25 @@ impl Page {
                 modified: None,
             });
         }
-        let bundle = Bundle::of(Files {
-            files,
-            problems: Vec::new(),
-        });
-        let diagnosis = bundle.diagnosis("default", "hostnames");
-        let (facts, problems) = facts(&bundle, &diagnosis, NOW.parse().unwrap());
-        let problems = [bundle.problems, problems].concat();
-        (diagnose(&facts), problems)
+        files
     }
+
+    /// The verdict, and what of the bundle was not used.
+    pub fn judge_and_tell(&self) -> (Diagnosis, Vec<Problem>) {
+        judge_files(Files {
+            files: self.files(),
+            problems: Vec::new(),
+        })
+    }
+}
+
+/// The verdict on a bundle, and what of it was not used.
+pub fn judge_files(files: Files) -> (Diagnosis, Vec<Problem>) {
+    let bundle = Bundle::of(files);
+    let diagnosis = bundle.diagnosis("default", "hostnames");
+    let (facts, problems) = facts(&bundle, &diagnosis, NOW.parse().unwrap());
+    let problems = [bundle.problems, problems].concat();
+    (diagnose(&facts), problems)
 }
 
 pub fn report(d: &Diagnosis) -> String {
