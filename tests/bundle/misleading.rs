@@ -354,11 +354,18 @@ fn what_a_policy_may_refuse_is_not_blamed_on_others() {
             page.set("nodes/node-1/curl.txt", &curl(says));
             page.files.retain(|(path, _)| !path.ends_with("wget.txt"));
         });
-        // Without a policy somebody does refuse.
+        // Without a policy it is the Pods that refuse.
         let mut page = Page::new(Mode::Iptables);
         page.set("nodes/node-1/curl.txt", &curl(says));
         page.files.retain(|(path, _)| !path.ends_with("wget.txt"));
         let d = page.judge();
-        assert!(d.root_cause.is_some(), "{says}\n{}", report(&d));
+        let root = d.root_cause.as_ref().unwrap();
+        assert_eq!(
+            root.reason,
+            R::ConnectionRefused.to_string(),
+            "{says}\n{}",
+            report(&d)
+        );
+        assert!(!root.message.contains("by a rule"), "{}", root.message);
     }
 }

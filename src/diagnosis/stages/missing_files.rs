@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use super::super::{Facts, Finding};
-use crate::api::{ConditionType as C, Reason};
+use super::super::{Facts, Finding, NodeReport};
+use crate::api::{ConditionType as C, DialPath, Reason};
 
 /// Adds to an open question what to save and where.
 pub(super) fn name(facts: &Facts, condition: C, mut finding: Finding) -> Finding {
@@ -13,11 +13,23 @@ pub(super) fn name(facts: &Facts, condition: C, mut finding: Finding) -> Finding
         finding = if_all_were_dialled(facts, finding);
     }
     let is_open = matches!(finding.reason, Reason::NoVantagePoint | Reason::ProbeFailed);
-    if let Some(what) = file(condition).filter(|_| are_files && is_open) {
+    // Where the Service fails, how its endpoints answer is what would tell why.
+    let told_by = match condition {
+        C::ProxyForwards if looked.iter().any(|n| fails(n)) => C::EndpointsReachable,
+        other => other,
+    };
+    if let Some(what) = file(told_by).filter(|_| are_files && is_open) {
         finding.message.push_str(" To tell, save ");
         finding.message.push_str(what);
     }
     finding
+}
+
+/// Whether a dial of a node to the Service failed.
+fn fails(node: &NodeReport) -> bool {
+    let seen = node.probe.as_ref().and_then(|p| p.facts.as_ref());
+    let mut failures = seen.iter().flat_map(|seen| &seen.failures);
+    failures.any(|f| f.from.is_none() && f.path == DialPath::Service)
 }
 
 /// Agents dial every endpoint; who types may have left some out.
