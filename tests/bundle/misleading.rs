@@ -126,6 +126,13 @@ fn of_two_lists_of_virtual_servers_that_differ_nobody_knows_which_holds() {
             "{told}"
         );
     }
+    let (_, told) = unblamed(Mode::Ipvs, |page| {
+        page.set("nodes/node-1/ipvsadm-2.txt", &earlier)
+    });
+    assert!(
+        told.contains("nodes/node-1/ipvsadm-2.txt: it contradicts"),
+        "{told}"
+    );
     let mut page = Page::new(Mode::Ipvs);
     page.set(PATH, &format!("{VIRTUAL_SERVERS}{VIRTUAL_SERVERS}"));
     let d = page.judge();
@@ -368,4 +375,43 @@ fn what_a_policy_may_refuse_is_not_blamed_on_others() {
         );
         assert!(!root.message.contains("by a rule"), "{}", root.message);
     }
+}
+
+#[test]
+fn of_two_lists_of_nftables_that_differ_nobody_knows_which_holds() {
+    let list = |endpoints: &[&str]| {
+        let chain = "2CRNCTTE-default/hostnames/tcp/default";
+        let endpoint =
+            |ip: &&str| format!("\tchain endpoint-{ip} {{\n\t\tmeta l4proto tcp dnat to {ip}:9376\n\t}}\n");
+        let chains: String = endpoints.iter().map(endpoint).collect();
+        format!(
+            "table ip kube-proxy {{\n\tmap service-ips {{\n\t\ttype ipv4_addr . inet_proto . inet_service : verdict\n\t\telements = {{ 10.0.1.175 . tcp . 80 : goto service-{chain} }}\n\t}}\n\tchain service-{chain} {{\n\t\tgoto endpoint-{}\n\t}}\n{chains}}}\n",
+            endpoints[0]
+        )
+    };
+    let nftables = |page: &mut Page, first: &str, second: &str| {
+        page.files.retain(|(path, _)| path != LOG && path != SAVE);
+        page.set("nodes/node-1/proxymode.txt", "nftables\n");
+        page.set("nodes/node-1/nft.txt", first);
+        if !second.is_empty() {
+            page.set("nodes/node-1/nft-2.txt", second);
+        }
+    };
+    let (one, other) = (list(&["10.244.3.6"]), list(&["10.244.1.7"]));
+    // Alone, either lacks endpoints.
+    let mut page = Page::new(Mode::Iptables);
+    nftables(&mut page, &one, "");
+    assert!(page.judge().root_cause.is_some(), "{}", report(&page.judge()));
+    let (_, told) = unblamed(Mode::Iptables, |page| nftables(page, &one, &other));
+    assert!(
+        told.contains("contradict each other") && told.contains("nft-2.txt"),
+        "{told}"
+    );
+    let (_, told) = unblamed(Mode::Iptables, |page| {
+        nftables(page, &format!("{one}{other}"), "")
+    });
+    assert!(
+        told.contains("nft.txt: line 13: ") && told.contains("for the second time"),
+        "{told}"
+    );
 }

@@ -10,6 +10,7 @@ mod mode;
 mod names;
 mod node;
 mod rules;
+mod saved_rules;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -6,17 +6,14 @@ use super::{
     super::{
         Problem,
         rules::{
-            ipset::{self, IpSets},
-            iptables_save::IptablesSave,
+            ipset::IpSets,
             ipvsadm::{self, Listing},
-            nft::NftList,
-            nft_json::NftJson,
             portals::Portals,
         },
     },
     files::{Form, TextFile},
     mode::{Mode, mode_of_layout},
-    parse,
+    saved_rules::Texts,
 };
 use crate::{
     api::{RuleGap, Rules},
@@ -40,88 +37,6 @@ pub(super) struct Compared {
     pub proxy_port: Option<u16>,
     /// In ipvs mode, whether every endpoint's packets to itself are masqueraded.
     pub hairpin_set: Option<bool>,
-}
-
-/// What the files hold, by layout.
-#[derive(Default)]
-struct Texts {
-    iptables: Option<IptablesSave>,
-    legacy: Option<IptablesSave>,
-    /// Whether it is known that these are two backends: `iptables-save` alone may be either.
-    are_two: bool,
-    nft: Option<NftList>,
-    nft_json: Option<NftJson>,
-    servers: Option<Listing>,
-    sets: Option<IpSets>,
-}
-
-impl Texts {
-    fn of(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Self {
-        let files = &with_whole_saves(files)[..];
-        let mut save = |form, family| {
-            let mut all: Option<IptablesSave> = None;
-            for file in files.iter().filter(|f| f.form == form) {
-                let parser = |text: &str| IptablesSave::parse(text.to_owned(), family);
-                for saved in parse(std::slice::from_ref(file), form, problems, parser) {
-                    let saved = saved.of_file(file.path);
-                    all = Some(match all.take() {
-                        Some(before) => before.and(saved),
-                        None => saved,
-                    });
-                }
-            }
-            all
-        };
-        let v4 = save(Form::IptablesSave, IpFamily::V4);
-        let v6 = save(Form::Ip6tablesSave, IpFamily::V6);
-        let nft = save(Form::NftSave, IpFamily::V4);
-        let legacy = save(Form::LegacySave, IpFamily::V4);
-        let are_two = nft.is_some() && legacy.is_some();
-        let (iptables, legacy) = match (nft.or(v4), legacy, v6) {
-            (Some(v4), legacy, Some(v6)) => (Some(v4.and(v6)), legacy),
-            (None, Some(legacy), Some(v6)) => (None, Some(legacy.and(v6))),
-            (None, None, v6) => (v6, None),
-            (v4, legacy, None) => (v4, legacy),
-        };
-        Self {
-            iptables,
-            legacy,
-            are_two,
-            nft: parse(files, Form::Nft, problems, |text| NftList::parse(text.to_owned()))
-                .into_iter()
-                .find(NftList::has_table),
-            nft_json: parse(files, Form::NftJson, problems, NftJson::parse)
-                .into_iter()
-                .find(NftJson::has_table),
-            servers: parse(files, Form::VirtualServers, problems, ipvsadm::parse).pop(),
-            sets: parse(files, Form::IpSets, problems, ipset::parse).pop(),
-        }
-    }
-
-    /// kube-proxy's table in nf_tables.
-    fn nftables(&self) -> Option<&dyn Ruleset> {
-        let text = self.nft.as_ref().map(|rules| rules as &dyn Ruleset);
-        text.or(self.nft_json.as_ref().map(|rules| rules as &dyn Ruleset))
-    }
-}
-
-/// Files without those of saved rules that were cut, unless the end of a table shows that it is whole: of
-/// chosen lines nobody can tell how many are missing.
-fn with_whole_saves<'a>(files: &[TextFile<'a>]) -> Vec<TextFile<'a>> {
-    let is_save = |form| {
-        matches!(
-            form,
-            Form::IptablesSave | Form::Ip6tablesSave | Form::NftSave | Form::LegacySave
-        )
-    };
-    let is_usable = |f: &&TextFile<'_>| !f.is_cut || !is_save(f.form) || f.text.contains("\nCOMMIT");
-    let is_whole_set = |f: &&TextFile<'_>| !f.is_cut || f.form != Form::IpSets;
-    files
-        .iter()
-        .filter(is_usable)
-        .filter(is_whole_set)
-        .copied()
-        .collect()
 }
 
 /// Reads the rules of a node and compares them.

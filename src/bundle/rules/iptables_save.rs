@@ -10,7 +10,7 @@
 use std::net::IpAddr;
 
 use super::{
-    ParseError, Wrong, chain_in_words, save_outputs, save_part,
+    ParseError, Wrong, agreed, chain_in_words, save_outputs, save_part,
     save_text::{Extent, Text},
 };
 use crate::proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
@@ -34,8 +34,7 @@ impl IptablesSave {
         }
         // A `grep` that found nothing is an answer, too.
         let is_answered = save_part::is_chosen(&text);
-        let first = text.lines().find(|line| !line.trim().is_empty());
-        let nothing = Wrong::word(first.unwrap_or_default(), EXPECTED).at(1);
+        let nothing = ParseError::nothing(&text, EXPECTED);
         let texts = save_outputs::split(text, family);
         if texts.iter().all(Text::is_empty) && !is_answered {
             return Err(nothing);
@@ -135,8 +134,8 @@ impl IptablesSave {
             Extent::Loose => save_part::chain(text, family, table, chain, is_chosen(chosen, n)),
             _ => text.chain(family, table, chain, extent),
         };
-        let outputs = self.outputs(family, table)?;
-        agreed(&chain_in_words(table.name(), chain), outputs, answer)
+        let answers = self.outputs(family, table)?.into_iter().map(|o| (o.1, answer(o)));
+        agreed(&chain_in_words(table.name(), chain), answers)
     }
 
     fn rules_for(
@@ -160,43 +159,13 @@ impl IptablesSave {
                 is_chosen(chosen, n) || !refusals.rules(text, family, REFUSALS, destination)?.is_empty();
             save_part::rules_towards(found, table, chain, destination, is_shown)
         };
-        let outputs = self.outputs(family, table)?;
-        agreed(&chain_in_words(table.name(), chain), outputs, answer)
+        let answers = self.outputs(family, table)?.into_iter().map(|o| (o.1, answer(o)));
+        agreed(&chain_in_words(table.name(), chain), answers)
     }
 }
 
 fn is_chosen(chosen: &[bool], output: usize) -> bool {
     chosen.get(output).copied().unwrap_or(false)
-}
-
-/// What all outputs that know the answer say.
-fn agreed<T: PartialEq>(
-    what: &str,
-    outputs: Vec<(usize, &Text, Extent)>,
-    answer: impl Fn((usize, &Text, Extent)) -> Result<T, ReadError>,
-) -> Result<T, ReadError> {
-    let mut known: Option<(&Text, T)> = None;
-    let mut unknown = None;
-    for output in outputs {
-        match (answer(output), &known) {
-            (Ok(found), Some((first, before))) if found != *before => {
-                return Err(first.contradicts(output.1, what));
-            }
-            (Ok(found), None) => known = Some((output.1, found)),
-            (Ok(_), Some(_)) => {}
-            (Err(error), _) => {
-                unknown.get_or_insert(error);
-            }
-        }
-    }
-    match (known, unknown) {
-        (Some((_, answer)), _) => Ok(answer),
-        (None, Some(error)) => Err(error),
-        (None, None) => Err(ReadError {
-            what: what.to_owned(),
-            why: "the saved rules do not hold it".to_owned(),
-        }),
-    }
 }
 
 impl Ruleset for IptablesSave {

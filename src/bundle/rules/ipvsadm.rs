@@ -120,12 +120,8 @@ fn parse_list(text: &str, lines_before: usize) -> Result<Listing, ParseError> {
         read(line, &mut all, &mut open).map_err(|wrong| wrong.at(lines_before + number + 1))?;
     }
     if all.is_empty() && !has_head {
-        let first = text.lines().find(|line| !line.trim().is_empty());
-        return Err(Wrong::word(
-            first.unwrap_or_default(),
-            "the output of ipvsadm -ln or ipvsadm -Sn",
-        )
-        .at(1));
+        let expected = "the output of ipvsadm -ln or ipvsadm -Sn";
+        return Err(ParseError::nothing(text, expected));
     }
     Ok(Listing {
         servers: all.into_iter().collect(),
@@ -271,7 +267,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::damage::damaged_word, *};
 
     const LIST: &str = "\
 u@node$ ipvsadm -ln
@@ -362,12 +358,8 @@ UDP  [fd00:0000:0000:0000:0000:0000:0000:000a]:0035 rr
         }
 
         #[test]
-        fn a_damaged_list_is_survived(which: bool, at in any::<prop::sample::Index>(), with in "\\PC{0,3}") {
-            let text = if which { LIST } else { SAVED };
-            let mut characters: Vec<char> = text.chars().collect();
-            let at = at.index(characters.len());
-            characters.splice(at..(at + 2).min(text.len()), with.chars());
-            let _ = parse(&characters.into_iter().collect::<String>());
+        fn a_damaged_list_is_survived(text in damaged_word(&[LIST, SAVED])) {
+            let _ = parse(&text);
         }
     }
 }

@@ -187,9 +187,7 @@ impl NftList {
             table.add(kind, name, from..text.len(), false);
         }
         if !is_any {
-            let first = text.lines().find(|line| !line.trim().is_empty());
-            let wrong = Wrong::word(first.unwrap_or_default(), "the output of nft list ruleset");
-            return Err(wrong.at(1));
+            return Err(ParseError::nothing(&text, "the output of nft list ruleset"));
         }
         Ok(Self { text, scope, tables })
     }

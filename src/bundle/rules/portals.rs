@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Wrong,
+    Wrong, contradiction,
     iptables_save::IptablesSave,
     save_index::{slice, split_rule},
     save_text::{Extent, Text},
@@ -57,7 +57,7 @@ impl<'a> Portals<'a> {
             // Lines that were chosen twice may be of two Services.
             let differs = |(key, port): (&Key, &u16)| ports.get(key).is_some_and(|p| p != port);
             if extent != Extent::Loose && found != *ports || found.iter().any(differs) {
-                return Err(first.contradicts(text, "the portals"));
+                return Err(contradiction("the portals", first, text));
             }
             ports.extend(found);
         }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -50,6 +51,17 @@ impl Extent {
     }
 }
 
+impl fmt::Display for Text {
+    /// Where it begins.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}", self.lines_before + 1)?;
+        match self.file.as_str() {
+            "" => Ok(()),
+            file => write!(f, " of {file}"),
+        }
+    }
+}
+
 impl Text {
     /// Finds the chains of a text of less than 4 GiB, which is behind so many lines of its file.
     pub(super) fn of(text: String, family: IpFamily, lines_before: usize) -> Self {
@@ -71,22 +83,6 @@ impl Text {
     /// The number in its file of the line that a place of the text is in.
     pub(super) fn line_number(&self, at: usize) -> usize {
         self.lines_before + line_number(&self.text, at)
-    }
-
-    /// What is wrong where another output says something else.
-    pub(super) fn contradicts(&self, other: &Self, what: &str) -> ReadError {
-        let place = |text: &Self| match text.file.as_str() {
-            "" => format!("line {}", text.lines_before + 1),
-            file => format!("line {} of {file}", text.lines_before + 1),
-        };
-        ReadError {
-            what: what.to_owned(),
-            why: format!(
-                "the outputs that begin at {} and at {} contradict each other; keep the one that holds",
-                place(self),
-                place(other)
-            ),
-        }
     }
 
     /// Whether it holds so much of a table. That nothing was found is an answer for all tables of its family.

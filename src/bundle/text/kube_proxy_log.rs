@@ -10,7 +10,7 @@ pub use super::api_errors::{ApiError, ApiErrorKind};
 use super::{
     LogTime, ParseError,
     api_errors::{api_error, is_from_api},
-    klog::Entry,
+    klog::{self, Entry},
 };
 
 /// What kube-proxy logs first: its flags, its version, and in old versions its container.
@@ -99,16 +99,8 @@ impl KubeProxyLog {
     /// When no line looks like one of kube-proxy.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let mut log = Self::default();
-        let mut understood = false;
-        for (index, line) in text.lines().enumerate() {
-            let entry = Entry::parse(line);
-            understood |= log.read(index + 1, &entry) || entry.at.is_some();
-        }
-        if understood {
-            Ok(log)
-        } else {
-            Err(ParseError::nothing(text, "a log of kube-proxy"))
-        }
+        klog::read_all(text, "a log of kube-proxy", |line, entry| log.read(line, entry))?;
+        Ok(log)
     }
 
     /// The endpoints last set for a Service port; None where the log does not say.
