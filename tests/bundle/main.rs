@@ -12,6 +12,7 @@ mod captured;
 #[path = "../node/captures.rs"]
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod captures;
+mod contradictory;
 mod hostile;
 mod misleading;
 #[path = "../node/namespace.rs"]
