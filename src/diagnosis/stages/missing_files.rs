@@ -19,6 +19,10 @@ pub(super) fn name(facts: &Facts, condition: C, mut finding: Finding) -> Finding
         other => other,
     };
     if let Some(what) = file(told_by).filter(|_| are_files && is_open) {
+        // What a parser says has no full stop.
+        if !finding.message.ends_with('.') {
+            finding.message.push('.');
+        }
         finding.message.push_str(" To tell, save ");
         finding.message.push_str(what);
     }
