@@ -28,14 +28,17 @@ pub(super) fn add(bundle: &Bundle, facts: &mut Facts) {
     let is_alias = facts.service.as_deref().is_some_and(Service::is_external_name);
     if !is_alias {
         missing.slices(&service);
-        missing.kind("pods", "Pods", &namespace);
+        missing.pods(facts);
     }
     missing.kind("deployments", "Deployments", &namespace);
     missing.kind("replicasets", "ReplicaSets", &namespace);
     missing.kind("statefulsets", "StatefulSets", &namespace);
     missing.kind("networkpolicies", "NetworkPolicies", &namespace);
     if let Some(clients) = facts.client_namespace.as_ref().filter(|c| c.granted) {
-        missing.kind("pods", "Pods", &clients.name);
+        // Some Pods are enough of those that only dial.
+        if bundle.listed.shared_label("pods", &clients.name).is_none() {
+            missing.kind("pods", "Pods", &clients.name);
+        }
         missing.kind("networkpolicies", "NetworkPolicies", &clients.name);
     }
     let found = missing.found;
@@ -48,8 +51,8 @@ pub(super) fn add(bundle: &Bundle, facts: &mut Facts) {
         .unreadable
         .extend(bundle.manifest.unreadable.iter().cloned());
     // Half of its Pods may be the half that is broken: nothing is known of DNS without all.
-    let dns = facts.cluster_dns.as_ref().map(|dns| dns.service.namespace());
-    if dns.is_some_and(|dns| !has(bundle, &namespace, "pods", dns)) {
+    let dns = facts.cluster_dns.as_ref().map(|dns| dns.service.as_ref());
+    if dns.is_some_and(|dns| !has_selected(bundle, &namespace, dns)) {
         facts.cluster_dns = None;
     }
 }
@@ -67,6 +70,34 @@ impl Missing<'_> {
             let what = format!("no list of the {kinds} of namespace {namespace}");
             self.found.push(gap(resource, what));
         }
+    }
+
+    /// The Pods of the Service's namespace, at least those that it selects.
+    fn pods(&mut self, facts: &Facts) {
+        let listed = &self.bundle.listed;
+        let is_sure = listed.is_sure("pods", self.home) || listed.is_sure("pods", "");
+        let Some(service) = facts.service.as_deref().filter(|s| s.has_selector()) else {
+            // It has no Pods of its own that could be left out.
+            if listed.shared_label("pods", self.home).is_none() {
+                self.kind("pods", "Pods", self.home);
+            }
+            return;
+        };
+        let what = if !has_selected(self.bundle, self.home, service) {
+            let Some(label) = listed.shared_label("pods", self.home) else {
+                return self.kind("pods", "Pods", self.home);
+            };
+            format!("by the label {label}, which all of them have and the selector has not")
+        } else if let Some(pod) = unlisted(facts).filter(|_| !is_sure) {
+            format!("since Pod {pod}, which is an endpoint, is not in it")
+        } else {
+            return;
+        };
+        let namespace = self.home;
+        let what = format!(
+            "only a list of the Pods of namespace {namespace} that may have been filtered, {what}; add `kubectl get --raw /api/v1/namespaces/{namespace}/pods`"
+        );
+        self.found.push(gap("pods", what));
     }
 
     fn slices(&mut self, service: &str) {
@@ -87,6 +118,22 @@ fn has(bundle: &Bundle, home: &str, resource: &str, namespace: &str) -> bool {
         true => bundle.has_listed(resource, namespace),
         false => bundle.listed.has(resource, namespace),
     }
+}
+
+/// Whether all Pods are known that a Service selects.
+fn has_selected(bundle: &Bundle, home: &str, service: &Service) -> bool {
+    let (namespace, selector) = (service.namespace(), &service.spec.selector);
+    has(bundle, home, "pods", namespace) || bundle.listed.has_selected("pods", namespace, selector)
+}
+
+/// A Pod that is an endpoint and not among the Pods.
+fn unlisted(facts: &Facts) -> Option<&str> {
+    let is_listed = |name: &str| facts.pods.iter().any(|pod| pod.name() == name);
+    let endpoints = facts.slices.iter().flat_map(|slice| &slice.endpoints);
+    let targets = endpoints.filter_map(|endpoint| endpoint.target_ref.as_ref());
+    let of_pods = targets.filter(|target| target.kind.as_deref() == Some("Pod"));
+    let mut names = of_pods.filter_map(|target| target.name.as_deref());
+    names.find(|name| !is_listed(name))
 }
 
 fn gap(resource: &str, what: String) -> Unreadable {

@@ -1,9 +1,10 @@
 //! What was listed as a whole.
 //!
 //! A bundle without Pods may be one of a namespace without Pods, or one whose maker did not think of
-//! them. Only where the Pods were listed does it follow from their absence that there are none.
+//! them. Only where the Pods were listed does it follow from their absence that there are none. Lists that
+//! `kubectl get` wrote do not say whether they were filtered, those of the API are as it gave them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,20 @@ pub struct Listing {
 
 /// Everything that was listed as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listed(BTreeSet<Listing>);
+pub struct Listed {
+    whole: BTreeSet<Listing>,
+    likely: BTreeSet<Likely>,
+}
+
+/// A list that does not say whether it was filtered. A filter by a label would leave that label to all of
+/// its objects.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Likely {
+    resource: String,
+    namespace: String,
+    /// The labels that all of its objects have.
+    shared: BTreeMap<String, String>,
+}
 
 impl Listed {
     /// Stands for the name of every namespace.
@@ -45,8 +59,17 @@ impl Listed {
         self.insert("services", namespace, Some(service));
     }
 
+    /// Notes a list that may have been filtered by one of the labels that all of its objects have.
+    pub fn note_likely(&mut self, resource: &str, namespace: &str, shared: &BTreeMap<String, String>) {
+        self.likely.insert(Likely {
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            shared: shared.clone(),
+        });
+    }
+
     fn insert(&mut self, resource: &str, namespace: &str, service: Option<&str>) {
-        self.0.insert(Listing {
+        self.whole.insert(Listing {
             resource: resource.to_owned(),
             namespace: namespace.to_owned(),
             service: service.map(str::to_owned),
@@ -56,7 +79,40 @@ impl Listed {
     /// Whether a kind was listed in a namespace.
     #[must_use]
     pub fn has(&self, resource: &str, namespace: &str) -> bool {
+        self.is_sure(resource, namespace)
+            || self
+                .likely(resource, namespace)
+                .any(|list| list.shared.is_empty())
+    }
+
+    /// Whether it is told that the list was not filtered.
+    #[must_use]
+    pub fn is_sure(&self, resource: &str, namespace: &str) -> bool {
         self.has_of(resource, namespace, None) || self.has_of(resource, Self::EVERYWHERE, None)
+    }
+
+    /// Whether a list has all objects of a namespace that a selector matches. Whoever filtered by a label of
+    /// the selector has left out none of these.
+    #[must_use]
+    pub fn has_selected(&self, resource: &str, namespace: &str, selector: &BTreeMap<String, String>) -> bool {
+        let is_of_selector = |(label, value): (&String, &String)| selector.get(label) == Some(value);
+        self.has(resource, namespace)
+            || self
+                .likely(resource, namespace)
+                .any(|list| list.shared.iter().any(is_of_selector))
+    }
+
+    /// A label, by which the only lists of a kind in a namespace may have been filtered.
+    #[must_use]
+    pub fn shared_label(&self, resource: &str, namespace: &str) -> Option<String> {
+        let mut labels = self.likely(resource, namespace).flat_map(|list| &list.shared);
+        labels.next().map(|(label, value)| format!("{label}={value}"))
+    }
+
+    fn likely<'a>(&'a self, resource: &'a str, namespace: &'a str) -> impl Iterator<Item = &'a Likely> {
+        self.likely.iter().filter(move |list| {
+            list.resource == resource && [namespace, Self::EVERYWHERE].contains(&list.namespace.as_str())
+        })
     }
 
     /// Whether a kind was listed in a namespace, or as much of it as concerns a Service.
@@ -66,21 +122,24 @@ impl Listed {
     }
 
     fn has_of(&self, resource: &str, namespace: &str, service: Option<&str>) -> bool {
-        self.0.contains(&Listing {
+        self.whole.contains(&Listing {
             resource: resource.to_owned(),
             namespace: namespace.to_owned(),
             service: service.map(str::to_owned),
         })
     }
 
-    /// What was listed, in order.
+    /// What was listed for sure, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Listing> {
-        self.0.iter()
+        self.whole.iter()
     }
 }
 
 impl FromIterator<Listing> for Listed {
     fn from_iter<I: IntoIterator<Item = Listing>>(listings: I) -> Self {
-        Self(listings.into_iter().collect())
+        Self {
+            whole: listings.into_iter().collect(),
+            likely: BTreeSet::new(),
+        }
     }
 }

@@ -39,6 +39,8 @@ pub struct Bundle {
     pub manifest: Manifest,
     /// Its API objects.
     pub inventory: Inventory,
+    /// The mode of kube-proxy, as its ConfigMap has it: what it was told when it last started, or will be.
+    pub configured_mode: Option<String>,
     /// Its diagnoses.
     pub diagnoses: Vec<ServiceDiagnosis>,
     /// What was listed as a whole, so that what is not in the bundle does not exist.

@@ -4,14 +4,17 @@
 //! the API, or as several documents. An object that cannot be parsed is noted, so that nothing is
 //! blamed on what it may be.
 
+mod config_map;
 mod endpoints;
 mod lists;
+mod versions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::versions::{Seen, Versions};
 use super::{Bundle, MANIFEST, Problem, documents, files::File};
 use crate::{
     api::{NodeProbe, ServiceDiagnosis},
@@ -29,7 +32,8 @@ pub(super) fn take(bundle: &mut Bundle) {
         bundle,
         nodes: BTreeSet::new(),
         endpoints: Vec::new(),
-        seen: BTreeMap::new(),
+        seen: Versions::default(),
+        modes: BTreeSet::new(),
         whole: BTreeSet::new(),
     };
     let is_structured =
@@ -70,8 +74,9 @@ struct Reader<'a> {
     /// Names of the Nodes that there are objects of.
     nodes: BTreeSet<String>,
     endpoints: Vec<endpoints::Endpoints>,
-    /// resourceVersion of each object, by kind, namespace and name.
-    seen: BTreeMap<(String, String, String), Option<String>>,
+    seen: Versions,
+    /// What ConfigMaps of kube-proxy say of its mode.
+    modes: BTreeSet<String>,
     /// Resources of which collect's own file was read to its end.
     whole: BTreeSet<String>,
 }
@@ -147,6 +152,13 @@ impl Reader<'_> {
             ("", "Service") => self.take::<Service>(value, place),
             ("", "Pod") => self.take::<Pod>(value, place),
             ("", "Namespace") => self.take::<Namespace>(value, place),
+            ("", "ConfigMap") => match config_map::mode(&value) {
+                Ok(mode) => self.modes.extend(mode),
+                Err(why) => self.problem(
+                    place,
+                    format!("kube-proxy's configuration is not understood: {why}"),
+                ),
+            },
             ("", "Node") => {
                 self.nodes.insert(text(&value, "/metadata/name").to_owned());
                 self.take::<Node>(value, place);
@@ -197,17 +209,25 @@ impl Reader<'_> {
             value["metadata"]["namespace"] = namespace.into();
         }
         let namespace = text(&value, "/metadata/namespace").to_owned();
-        let version = value.pointer("/metadata/resourceVersion").and_then(Value::as_str);
         let key = (text(&value, "/kind").to_owned(), namespace.clone(), name.clone());
-        let version = version.map(str::to_owned);
-        if let Some(before) = self.seen.insert(key, version.clone())
-            && before != version
-        {
-            let who = who(&value);
-            self.problem(
-                place,
-                format!("{who} is in the bundle in another version, too; this one counts"),
-            );
+        match self.seen.see(key, &value) {
+            Seen::New | Seen::Again => {}
+            Seen::Newer => {
+                let what = "is in the bundle in an older version, too; this one counts";
+                self.problem(place, format!("{} {what}", who(&value)));
+            }
+            Seen::Older => {
+                let what = "is in the bundle in a newer version, too, which counts";
+                return self.problem(place, format!("{} {what}", who(&value)));
+            }
+            Seen::Unclear => {
+                let what = "is in the bundle in another version, too, and which one is newer is not told";
+                self.problem(place, format!("{} {what}; neither counts", who(&value)));
+                let why = format!("{} {}: it {what}", place.path, place.document);
+                self.bundle.inventory.delete::<K>(&namespace, &name);
+                self.bundle.inventory.note_unparsable::<K>(&namespace, &name, why);
+                return;
+            }
         }
         match serde_json::from_value::<K>(value) {
             Ok(mut object) => {
@@ -255,6 +275,8 @@ impl Reader<'_> {
             node.metadata.name = Some(name);
             self.bundle.inventory.apply(node);
         }
+        // Where two versions of it differ, nobody knows which one was read.
+        self.bundle.configured_mode = self.modes.pop_first().filter(|_| self.modes.is_empty());
         if let Some(listed) = &self.bundle.manifest.listed {
             // A file that is missing or broken takes its promise with it.
             let kept = listed.iter().filter(|l| self.whole.contains(&l.resource));

@@ -10,6 +10,8 @@ use crate::{
     diagnosis::{Diagnosis, diagnose},
 };
 
+mod lists;
+
 const NOW: &str = "2026-05-01T12:00:00Z";
 const LONG_AGO: &str = "2026-05-01T10:00:00Z";
 
@@ -62,6 +64,11 @@ fn assert_cause(bundle: &Bundle, reason: &str) -> String {
 /// kubectl's list of objects of any kind.
 fn list(items: &[Value]) -> Value {
     json!({ "apiVersion": "v1", "items": items, "kind": "List", "metadata": { "resourceVersion": "" } })
+}
+
+/// A list of Pods as the API writes it.
+fn api_list(pods: &[Value]) -> Value {
+    json!({ "apiVersion": "v1", "kind": "PodList", "metadata": { "resourceVersion": "7" }, "items": pods })
 }
 
 fn service() -> Value {
@@ -165,48 +172,6 @@ fn without_pods_what_depends_on_them_is_not_known() {
 }
 
 #[test]
-fn a_service_is_missing_only_where_services_were_listed() {
-    let mut files = without("objects/services.yaml");
-    assert_nobody_is_blamed(&bundle(&files));
-    // kubectl's empty list may have been one of a name or of labels.
-    files.push(("objects/services.yaml", list(&[])));
-    assert_nobody_is_blamed(&bundle(&files));
-    files.pop();
-    let mut other = service();
-    other["metadata"]["name"] = "webs".into();
-    files.push(("objects/services.yaml", list(std::slice::from_ref(&other))));
-    let message = assert_cause(&bundle(&files), "ServiceNotFound");
-    assert!(message.contains("similar names there: webs"), "{message}");
-    // A single object is no list; one of another namespace is none of this one.
-    files.pop();
-    files.push(("objects/service.yaml", other.clone()));
-    assert_nobody_is_blamed(&bundle(&files));
-    other["metadata"]["namespace"] = "elsewhere".into();
-    files.push(("objects/services.yaml", list(&[other])));
-    assert_nobody_is_blamed(&bundle(&files));
-    // A list of the API says of what it is.
-    let of_api = json!({ "apiVersion": "v1", "kind": "ServiceList", "items": [] });
-    let mut files = without("objects/services.yaml");
-    files.push(("shop/services.json", of_api.clone()));
-    assert_cause(&bundle(&files), "ServiceNotFound");
-    files.pop();
-    files.push(("elsewhere/services.json", of_api));
-    assert_nobody_is_blamed(&bundle(&files));
-}
-
-#[test]
-fn an_empty_list_is_of_the_namespace_of_the_manifest() {
-    let empty = json!({ "apiVersion": "v1", "kind": "ServiceList", "items": [] });
-    let mut files = without("objects/services.yaml");
-    files.push(("objects/services.json", empty));
-    files.push((MANIFEST, json!({ "namespace": "elsewhere" })));
-    assert_nobody_is_blamed(&bundle(&files));
-    files.pop();
-    files.push((MANIFEST, json!({ "namespace": "shop" })));
-    assert_cause(&bundle(&files), "ServiceNotFound");
-}
-
-#[test]
 fn it_is_judged_as_of_when_it_was_made() {
     let now: Timestamp = NOW.parse().unwrap();
     let with = |time: Option<&str>, modified: Option<&str>| {
@@ -227,46 +192,12 @@ fn it_is_judged_as_of_when_it_was_made() {
 }
 
 #[test]
-fn a_service_that_kubectl_did_not_find_is_missing() {
-    let mut bundle = bundle(&without("objects/services.yaml"));
-    bundle.listed.note_service_looked_for("shop", "web");
-    assert_cause(&bundle, "ServiceNotFound");
-}
-
-#[test]
-fn slices_of_other_services_tell_nothing_of_this_one() {
-    let mut files = without("objects/endpointslices.yaml");
-    files.push(("objects/endpointslices.yaml", list(&[slice("db", json!([]))])));
-    assert_nobody_is_blamed(&bundle(&files));
-    files.pop();
-    // With those of several, nobody asked for one alone.
-    let slices = list(&[slice("db", json!([])), slice("cache", json!([]))]);
-    files.push(("objects/endpointslices.yaml", slices));
-    assert_cause(&bundle(&files), "EndpointSlicesStale");
-    files.pop();
-    files.push(("objects/endpointslices.yaml", list(&[slice("web", Value::Null)])));
-    assert_cause(&bundle(&files), "EndpointSlicesStale");
-}
-
-#[test]
-fn single_pods_are_not_all_pods() {
-    let mut files = without("objects/pods.yaml");
-    files.push(("objects/client.yaml", pod("client", json!({ "app": "client" }))));
-    assert_nobody_is_blamed(&bundle(&files));
-    files.push((
-        "objects/pods.yaml",
-        list(&[pod("client", json!({ "app": "client" }))]),
-    ));
-    assert_cause(&bundle(&files), "SelectorMatchesNoPods");
-}
-
-#[test]
 fn a_selector_is_not_called_wrong_while_workloads_are_unknown() {
     let mut files = without("objects/deployments.yaml");
     files.retain(|(path, _)| *path != "objects/pods.yaml");
     files.push((
-        "objects/pods.yaml",
-        list(&[pod("web-1", json!({ "app": "webb" }))]),
+        "objects/pods.json",
+        api_list(&[pod("web-1", json!({ "app": "webb" }))]),
     ));
     let cause = judge(&bundle(&files)).root_cause.unwrap();
     assert_eq!(cause.reason, "SelectorMatchesNoPods");
@@ -319,15 +250,6 @@ fn a_file_that_is_cut_short_is_no_list() {
         "{:?}",
         bundle.problems
     );
-}
-
-#[test]
-fn a_page_of_a_list_is_no_list() {
-    let mut page = list(&[pod("client", json!({}))]);
-    page["metadata"]["continue"] = "more".into();
-    let mut files = without("objects/pods.yaml");
-    files.push(("objects/pods.yaml", page));
-    assert_nobody_is_blamed(&bundle(&files));
 }
 
 #[test]
@@ -454,26 +376,6 @@ fn objects_in_another_version_and_without_a_name_are_told() {
     assert!(told[0].contains("another version"), "{told:?}");
     assert!(told[1].contains("no name"), "{told:?}");
     assert!(told[2].contains("does not say its namespace"), "{told:?}");
-}
-
-#[test]
-fn a_list_of_all_namespaces_is_one_of_each() {
-    let policy = |namespace: &str| {
-        json!({ "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-            "metadata": { "name": "p", "namespace": namespace }, "spec": { "podSelector": {} } })
-    };
-    let mut files = without("objects/networkpolicies.yaml");
-    files.push(("policies.yaml", list(&[policy("a")])));
-    assert_eq!(
-        answers(&bundle(&files))[&C::NetworkPolicyAllows].1,
-        Reason::ProbeFailed
-    );
-    files.pop();
-    files.push(("policies.yaml", list(&[policy("a"), policy("b")])));
-    assert_eq!(
-        answers(&bundle(&files))[&C::NetworkPolicyAllows].0,
-        ConditionStatus::True
-    );
 }
 
 proptest::proptest! {

@@ -100,8 +100,13 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
             Verdict::True if !wide => String::new(),
             _ => format!("{}: ", finding.reason),
         };
-        // What nobody looked at needs no sentence each time.
-        let terse = !wide && matches!(finding.reason, Reason::NoVantagePoint | Reason::Blocked);
+        // What nobody looked at needs no sentence each time, but where files are looked at: which one is missing.
+        let are_files = facts.nodes.iter().any(|n| n.saved.is_some());
+        let is_plain = match finding.reason {
+            Reason::NoVantagePoint => !are_files,
+            reason => reason == Reason::Blocked,
+        };
+        let terse = !wide && is_plain;
         let text = if terse {
             finding.reason.to_string()
         } else {

@@ -36,6 +36,7 @@ pub use facts::{
 pub use finding::{Finding, Verdict};
 pub use plan::{plan, probe_name};
 pub use ready::NOTHING_BUT_THE_API;
+pub(crate) use stages::may_keep_nodes_away;
 pub use status::is_same;
 
 /// Most observations that a status carries.

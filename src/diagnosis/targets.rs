@@ -40,10 +40,7 @@ pub(super) fn targets<'a>(
             ports.values().any(is_judged)
         });
         let numbers: Vec<u16> = numbers.filter_map(|p| u16::try_from(p.port?).ok()).collect();
-        for endpoint in slice.endpoints.iter().filter(|e| e.is_ready()) {
-            let Some(ip) = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok()) else {
-                continue;
-            };
+        for (ip, endpoint) in slice.ready() {
             let target = Target {
                 node: endpoint.node_name.as_deref(),
                 pod: endpoint.pod_uid().and_then(|uid| by_uid.get(uid).copied()),

@@ -1,5 +1,7 @@
 //! EndpointSlice.
 
+use std::net::IpAddr;
+
 use k8s_openapi::{api::discovery::v1 as discovery, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::Resource;
 use serde::{Deserialize, Serialize};
@@ -124,6 +126,18 @@ impl EndpointSlice {
     #[must_use]
     pub fn service(&self) -> Option<&str> {
         self.labels().get(Self::SERVICE_LABEL).map(String::as_str)
+    }
+
+    /// The endpoints that take traffic, with the address that they are reached at.
+    pub fn ready(&self) -> impl Iterator<Item = (IpAddr, &Endpoint)> {
+        let ready = self.endpoints.iter().filter(|e| e.is_ready());
+        ready.filter_map(|e| Some((e.addresses.first()?.parse().ok()?, e)))
+    }
+
+    /// The numbers of the ports of a protocol, with the names of the Service's ports.
+    pub fn numbers<'a>(&'a self, protocol: &'a str) -> impl Iterator<Item = (&'a str, u16)> {
+        let ports = self.ports.iter().filter(move |p| p.protocol() == protocol);
+        ports.filter_map(|p| Some((p.name(), u16::try_from(p.port?).ok()?)))
     }
 }
 

@@ -7,10 +7,14 @@
     reason = "tests"
 )]
 
+mod branches;
 mod captured;
 #[path = "../node/captures.rs"]
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod captures;
+mod contradictory;
+mod hostile;
+mod misleading;
 #[path = "../node/namespace.rs"]
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod namespace;

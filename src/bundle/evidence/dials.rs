@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::{Answer, DialCount, DialFailure, DialPath},
-    diagnosis::Facts,
+    diagnosis::{Facts, may_keep_nodes_away},
     objects::{Object, Pod, ServicePort},
     proxy::{IpFamily, Protocol},
 };
@@ -68,12 +68,18 @@ impl Dialled {
         files: &[TextFile<'_>],
         problems: &mut Vec<Problem>,
     ) {
+        // A rule that keeps somebody away may refuse as well.
+        let unsaid = if facts.policies.is_empty() && !may_keep_nodes_away(facts) {
+            Answer::Refused
+        } else {
+            Answer::Rejected
+        };
         for request in parse(files, Form::Requests, problems, http::parse)
             .iter()
             .flatten()
         {
-            let (Some(target), Some(answer)) = (request.target.as_deref().and_then(target), answer(request))
-            else {
+            let answer = answer(request, unsaid);
+            let (Some(target), Some(answer)) = (request.target.as_deref().and_then(target), answer) else {
                 continue;
             };
             if let Some((port, is_endpoint)) = of_udp(facts, target) {
@@ -193,12 +199,12 @@ fn end(answers: &[Answer]) -> Answer {
 }
 
 /// Any answer shows that there was a connection.
-fn answer(request: &Request) -> Option<Answer> {
+fn answer(request: &Request, unsaid: Answer) -> Option<Answer> {
     match request.outcome {
         Outcome::Answer(Answer::Unexpected) => Some(Answer::Accepted),
         Outcome::Answer(answer) => Some(answer),
-        // Newer curl says no more. Nearly always somebody refused, and it may have been a policy.
-        Outcome::NotConnected => Some(Answer::Rejected),
+        // Newer curl says no more; at once it fails only where somebody refuses.
+        Outcome::NotConnected => Some(unsaid),
         Outcome::NotResolved | Outcome::Silent => None,
     }
 }

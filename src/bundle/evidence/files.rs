@@ -13,6 +13,8 @@ pub(super) enum Form {
     KubeProxyLive,
     KubeletLog,
     KubeletConfig,
+    /// Of a program that carries kube-proxy.
+    CarrierConfig,
     /// Of the backend that the node's iptables is set to, whichever that is.
     IptablesSave,
     Ip6tablesSave,
@@ -31,7 +33,7 @@ pub(super) enum Form {
 }
 
 /// The beginnings of file names, the longer ones first where one begins another.
-const FORMS: [(&str, Form); 30] = [
+const FORMS: [(&str, Form); 33] = [
     ("ps", Form::Processes),
     ("kube-proxy.log", Form::KubeProxyLog),
     ("kube-proxy-log", Form::KubeProxyLog),
@@ -42,6 +44,9 @@ const FORMS: [(&str, Form); 30] = [
     ("kubelet.log", Form::KubeletLog),
     ("kubelet-log", Form::KubeletLog),
     ("kubelet-config", Form::KubeletConfig),
+    ("k3s-config", Form::CarrierConfig),
+    ("rke2-config", Form::CarrierConfig),
+    ("k0s-config", Form::CarrierConfig),
     ("iptables-legacy-save", Form::LegacySave),
     ("iptables-save", Form::IptablesSave),
     ("iptables-nft-save", Form::NftSave),
@@ -139,7 +144,7 @@ fn lines(text: &str, form: Form) -> (&str, bool) {
     // These two are a word without a line's end, and JSON that was cut is no JSON.
     let is_other = matches!(
         form,
-        Form::KubeProxyMode | Form::KubeProxyLive | Form::NftJson | Form::KubeletConfig
+        Form::KubeProxyMode | Form::KubeProxyLive | Form::NftJson | Form::KubeletConfig | Form::CarrierConfig
     );
     let end = text.rfind('\n').map_or(0, |at| at + 1);
     if is_other || end == text.len() {

@@ -6,15 +6,20 @@
 
 mod dials;
 mod files;
+mod mode;
 mod names;
 mod node;
 mod rules;
+mod saved_rules;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::SignedDuration;
 
-use self::files::{Evidence, Form, TextFile};
+use self::{
+    files::{Evidence, Form, TextFile},
+    mode::{Mode, mode_of_layout},
+};
 use super::{Bundle, Problem};
 use crate::{
     api::{DiagnosisRef, NodeFacts, NodeProbeSpec, ProbePod, ServiceDiagnosis},
@@ -36,7 +41,10 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
     let mut clients: BTreeMap<String, Vec<Client<'_>>> = BTreeMap::new();
     let mut by_node: BTreeMap<String, &[TextFile<'_>]> = BTreeMap::new();
     for (node, files) in &evidence.nodes {
-        by_node.insert((*node).to_owned(), files);
+        // A configuration for all nodes is no look at this one.
+        if files.iter().any(|f| f.form != Form::CarrierConfig) {
+            by_node.insert((*node).to_owned(), files);
+        }
     }
     for ((namespace, name), files) in &evidence.pods {
         match client(facts, namespace, name) {
@@ -69,12 +77,19 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
         });
     }
     let asked = plan(facts, &reference(diagnosis));
+    let cluster = Cluster {
+        mode: bundle.configured_mode.as_deref(),
+        leaves_proxy_out: evidence
+            .nodes
+            .values()
+            .any(|files| node::leaves_proxy_out(files, &mut problems)),
+    };
     for (node, files) in by_node {
         let of_node = clients.remove(&node).unwrap_or_default();
         let Some(asked) = asked_of(&node, &asked, &of_node) else {
             continue;
         };
-        let (seen, saved, wrong) = read(facts, &node, files, &of_node);
+        let (seen, saved, wrong) = read(facts, &node, cluster, files, &of_node);
         problems.extend(wrong);
         let report = facts.nodes.iter_mut().find(|n| n.name == node);
         if let Some(report) = report {
@@ -128,9 +143,19 @@ fn asked_of(
     Some(asked)
 }
 
+/// What is told of kube-proxy for all nodes.
+#[derive(Clone, Copy)]
+struct Cluster<'a> {
+    /// Its mode in its ConfigMap.
+    mode: Option<&'a str>,
+    /// Whether the program that would carry it was told to leave it out: of k3s, its servers tell the others.
+    leaves_proxy_out: bool,
+}
+
 fn read(
     facts: &Facts,
     node: &str,
+    cluster: Cluster<'_>,
     files: &[TextFile<'_>],
     clients: &[Client<'_>],
 ) -> (NodeFacts, Saved, Vec<Problem>) {
@@ -142,10 +167,14 @@ fn read(
         ));
     }
     let mut seen = NodeFacts::default();
-    let programs = node::Programs::of(files, &mut problems);
+    let programs = node::Programs::of(files, cluster.leaves_proxy_out, &mut problems);
     let programs = &programs;
     let mode = programs.mode();
-    let rules = rules::read(facts, node, mode.as_deref(), files, &mut problems);
+    let told = Mode {
+        known: mode.as_deref(),
+        configured: cluster.mode,
+    };
+    let rules = rules::read(facts, node, told, files, &mut problems);
     let mut dialled = dials::Dialled::default();
     dialled.read(facts, node, None, files, &mut problems);
     for (pod, files) in clients {
@@ -163,23 +192,18 @@ fn read(
     (seen.dials, seen.failures) = dialled.told();
     seen.probes_made = seen.dials.iter().map(|d| d.made).sum();
     seen.probes_failed = seen.dials.iter().map(|d| d.failed).sum();
-    let mode = mode.or_else(|| rules.rules.as_ref().map(|r| mode_of_layout(&r.layout).to_owned()));
+    let mode = mode
+        .or_else(|| rules.rules.as_ref().map(|r| mode_of_layout(&r.layout).to_owned()))
+        .or_else(|| cluster.mode.map(str::to_owned));
+    seen.rules = rules.rules;
     seen.kube_proxy = programs.kube_proxy(facts, files, mode, &seen, &saved);
-    saved.conntrack_missing = programs.misses_conntrack(facts, &seen, &saved);
     saved.hairpin = node::hairpin(programs, files, rules.hairpin_set, &mut problems);
     seen.settings = node::settings(files, &mut problems);
     seen.stale_connections = node::stale(facts, files, &mut problems);
-    seen.rules = rules.rules;
     seen.problems = problems.iter().map(ToString::to_string).collect();
+    // It leaves no question open.
+    saved.conntrack_missing = programs.misses_conntrack(facts, files, &seen, &saved, &mut problems);
     (seen, saved, problems)
-}
-
-/// The mode in which kube-proxy lays rules out so.
-fn mode_of_layout(layout: &str) -> &str {
-    match layout {
-        "iptables-legacy" => "iptables",
-        other => other,
-    }
 }
 
 /// The text of a file in the form that a parser makes of it; a problem where it cannot be read.

@@ -6,11 +6,13 @@ use super::{
     super::{
         Problem,
         text::{
-            bridge, conntrack,
+            bridge,
+            carrier_config::CarrierConfig,
+            conntrack,
             kube_proxy_log::{KubeProxyLog, ProxyMode},
             kubelet_config::KubeletConfig,
             kubelet_log::{HairpinMode, KubeletLog},
-            ps::Ps,
+            ps::{Process, Ps},
             sysctl::Sysctl,
         },
     },
@@ -19,7 +21,7 @@ use super::{
 };
 use crate::{
     api::{DialPath, KubeProxy, NodeFacts, NodeSettings, PortState, StaleConnection},
-    diagnosis::{Facts, HairpinSetup, Saved},
+    diagnosis::{Facts, HairpinSetup, Saved, may_keep_nodes_away},
     objects::Object,
     proxy::{ExpectedPort, Protocol, Vantage, expected},
 };
@@ -40,6 +42,8 @@ const MAX_STALE: usize = 8;
 pub(super) struct Programs {
     /// Of several lists each may show what others leave out.
     processes: Vec<Ps>,
+    /// Whether the program that would carry kube-proxy was told to leave it out.
+    leaves_proxy_out: bool,
     log: Option<KubeProxyLog>,
     /// As its own port says.
     mode: Option<String>,
@@ -48,10 +52,11 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn of(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn of(files: &[TextFile<'_>], leaves_proxy_out: bool, problems: &mut Vec<Problem>) -> Self {
         let said = files.iter().find(|f| f.form == Form::KubeProxyMode);
         Self {
             processes: parse(files, Form::Processes, problems, Ps::parse),
+            leaves_proxy_out,
             // Rotated logs have longer names, which come behind.
             log: parse(files, Form::KubeProxyLog, problems, KubeProxyLog::parse)
                 .into_iter()
@@ -67,11 +72,17 @@ impl Programs {
     /// The mode of kube-proxy: what it says comes before what it logged, and that before what it was told.
     pub(super) fn mode(&self) -> Option<String> {
         let logged = self.log.as_ref().and_then(|log| log.mode.as_ref()).map(name);
-        let process = self.processes.iter().find_map(Ps::kube_proxy);
-        let told = process
+        let told = self
+            .process()
             .and_then(|p| p.flag("proxy-mode"))
             .and_then(ProxyMode::parse);
         self.mode.clone().or(logged).or(told.map(|mode| name(&mode)))
+    }
+
+    /// kube-proxy, or the program that carries it.
+    fn process(&self) -> Option<&Process> {
+        let is_it = |p: &&Process| p.program() == "kube-proxy" || !self.leaves_proxy_out;
+        self.processes.iter().filter_map(Ps::kube_proxy).find(is_it)
     }
 
     /// kube-proxy as an agent reports it; None where no file is about it.
@@ -89,17 +100,22 @@ impl Programs {
         if self.processes.is_empty() && self.log.is_none() && self.mode.is_none() && !lives {
             return None;
         }
+        let fails = fails(facts, seen, saved);
         // Where the kubelet is seen nowhere, this may be no node, or kube-proxy a part of another program.
         let is_node = self.processes.iter().any(|ps| ps.program("kubelet").is_some());
         let is_whole = files.iter().all(|f| f.form != Form::Processes || !f.is_cut);
-        // A search for kube-proxy alone does not show what does its work in its stead.
-        let shows =
-            |ps: &Ps| ps.would_show("kube-proxy") && (ps.would_show("cilium-agent") || fails(seen, saved));
-        let is_shown = is_node && is_whole && self.processes.iter().any(shows);
-        let process = self.processes.iter().find_map(Ps::kube_proxy);
+        // A search for kube-proxy alone does not show what does its work in its stead. Whoever leaves it out
+        // has something else for that, and if nothing is known of it, it may be something unknown.
+        let shows = |ps: &Ps| {
+            let is_bare = self.leaves_proxy_out;
+            ps.would_show("kube-proxy")
+                && (ps.would_show("cilium-agent") || fails && !is_bare)
+                && (fails || !is_bare)
+        };
+        let is_shown = (is_node || self.leaves_proxy_out) && is_whole && self.processes.iter().any(shows);
         // What answers on its ports runs.
         let answers = lives || self.mode.is_some();
-        let process = process.map(|p| p.program().to_owned());
+        let process = self.process().map(|p| p.program().to_owned());
         let process = process.or_else(|| answers.then(|| "kube-proxy".to_owned()));
         Some(KubeProxy {
             mode,
@@ -112,11 +128,11 @@ impl Programs {
             } else {
                 PortState::Closed
             },
-            not_syncing: fails(seen, saved) && self.is_behind(facts),
+            not_syncing: fails && !are_synced(seen) && self.is_behind(facts),
             api_unreachable: self.log.as_ref().is_some_and(|log| {
                 let is_last = log.api.as_ref().is_some_and(|error| error.recovered.is_none());
                 // That it came back is not logged by itself: an old error alone says nothing.
-                is_last && (never_heard(log) || fails(seen, saved))
+                is_last && (never_heard(log) || fails)
             }),
         })
     }
@@ -140,14 +156,38 @@ impl Programs {
         })
     }
 
-    /// Whether kube-proxy found no program `conntrack`, and it matters: to UDP, or where it does not work.
-    pub(super) fn misses_conntrack(&self, facts: &Facts, seen: &NodeFacts, saved: &Saved) -> bool {
-        let service = facts.service.as_deref();
-        let has_udp = service.is_some_and(|s| s.spec.ports.iter().any(|p| p.protocol() == "UDP"));
-        self.log.as_ref().is_some_and(|log| {
-            log.conntrack_missing.is_some() && (has_udp || never_heard(log) || fails(seen, saved))
-        })
+    /// Whether kube-proxy found no program `conntrack`, and something does not work for which that may be why:
+    /// the Service does not answer, or packets go on to Pods that are gone. By itself it is only told: of
+    /// most Services nobody notices.
+    pub(super) fn misses_conntrack(
+        &self,
+        facts: &Facts,
+        files: &[TextFile<'_>],
+        seen: &NodeFacts,
+        saved: &Saved,
+        problems: &mut Vec<Problem>,
+    ) -> bool {
+        let line = self.log.as_ref().and_then(|log| log.conntrack_missing);
+        let file = files.iter().find(|f| f.form == Form::KubeProxyLog);
+        let (Some(line), Some(file)) = (line, file) else {
+            return false;
+        };
+        let is_harmful = fails(facts, seen, saved) || !seen.stale_connections.is_empty();
+        if !is_harmful {
+            problems.push(file.problem(format!(
+                "line {line}: kube-proxy finds no program conntrack; whether that does harm, dials of the Service on the node (curl.txt) or, over UDP, `conntrack -L -p udp` twice (conntrack-1.txt, conntrack-2.txt) would tell"
+            )));
+        }
+        is_harmful
     }
+}
+
+/// Whether a node's files tell that kube-proxy is left out of the program that would carry it.
+pub(super) fn leaves_proxy_out(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> bool {
+    let configurations = parse(files, Form::CarrierConfig, problems, CarrierConfig::parse);
+    // Lists of processes are read again for their node, and told then if they are none.
+    let processes = parse(files, Form::Processes, &mut Vec::new(), Ps::parse);
+    configurations.iter().any(|c| c.leaves_proxy_out) || processes.iter().any(Ps::leaves_proxy_out)
 }
 
 /// Whether nothing ever came from the API server, in a log that is there from its start.
@@ -193,8 +233,11 @@ fn is_live(text: &str) -> bool {
         || text.contains("\"healthy\":true")
 }
 
-/// Whether a dial of the node to the Service failed.
-fn fails(seen: &NodeFacts, saved: &Saved) -> bool {
+/// Whether a dial of the node to the Service failed, for which no policy can be the reason.
+fn fails(facts: &Facts, seen: &NodeFacts, saved: &Saved) -> bool {
+    if may_keep_nodes_away(facts) {
+        return false;
+    }
     let to_service = |f: &crate::api::DialFailure| f.from.is_none() && f.path != DialPath::Endpoint;
     let by_port = saved
         .proxy_port
@@ -202,17 +245,17 @@ fn fails(seen: &NodeFacts, saved: &Saved) -> bool {
     seen.failures.iter().any(to_service) || by_port
 }
 
+/// Whether the rules are what the EndpointSlices ask for. In userspace mode they do not tell the endpoints.
+fn are_synced(seen: &NodeFacts) -> bool {
+    let rules = seen.rules.as_ref().filter(|r| r.layout != "userspace");
+    rules.is_some_and(|r| r.compared > 0 && r.gaps.is_empty())
+}
+
 fn ready(facts: &Facts, port: &str, protocol: &str) -> Vec<SocketAddr> {
     let mut all = Vec::new();
     for slice in &facts.slices {
-        let ports = slice
-            .ports
-            .iter()
-            .filter(|p| p.name() == port && p.protocol() == protocol);
-        for number in ports.filter_map(|p| u16::try_from(p.port?).ok()) {
-            let ready = slice.endpoints.iter().filter(|e| e.is_ready());
-            let ips = ready.filter_map(|e| e.addresses.first()?.parse().ok());
-            all.extend(ips.map(|ip| SocketAddr::new(ip, number)));
+        for (_, number) in slice.numbers(protocol).filter(|(name, _)| *name == port) {
+            all.extend(slice.ready().map(|(ip, _)| SocketAddr::new(ip, number)));
         }
     }
     all

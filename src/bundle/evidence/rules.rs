@@ -1,21 +1,19 @@
 //! The rules in a node's files, compared with what the EndpointSlices ask for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     super::{
         Problem,
         rules::{
-            ipset::{self, IpSets},
-            iptables_save::IptablesSave,
+            ipset::IpSets,
             ipvsadm::{self, Listing},
-            nft::NftList,
-            nft_json::NftJson,
             portals::Portals,
         },
     },
     files::{Form, TextFile},
-    parse,
+    mode::{Mode, mode_of_layout},
+    saved_rules::Texts,
 };
 use crate::{
     api::{RuleGap, Rules},
@@ -41,85 +39,11 @@ pub(super) struct Compared {
     pub hairpin_set: Option<bool>,
 }
 
-/// What the files hold, by layout.
-#[derive(Default)]
-struct Texts {
-    iptables: Option<IptablesSave>,
-    legacy: Option<IptablesSave>,
-    /// Whether it is known that these are two backends: `iptables-save` alone may be either.
-    are_two: bool,
-    nft: Option<NftList>,
-    nft_json: Option<NftJson>,
-    servers: Option<Listing>,
-    sets: Option<IpSets>,
-}
-
-impl Texts {
-    fn of(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Self {
-        let files = &with_whole_saves(files)[..];
-        let mut save = |form, family| {
-            let parser = |text: &str| IptablesSave::parse(text.to_owned(), family);
-            // Of several the last one counts.
-            let all = parse(files, form, problems, parser).into_iter().rev();
-            all.reduce(IptablesSave::and)
-        };
-        let v4 = save(Form::IptablesSave, IpFamily::V4);
-        let v6 = save(Form::Ip6tablesSave, IpFamily::V6);
-        let nft = save(Form::NftSave, IpFamily::V4);
-        let legacy = save(Form::LegacySave, IpFamily::V4);
-        let are_two = nft.is_some() && legacy.is_some();
-        let (iptables, legacy) = match (nft.or(v4), legacy, v6) {
-            (Some(v4), legacy, Some(v6)) => (Some(v4.and(v6)), legacy),
-            (None, Some(legacy), Some(v6)) => (None, Some(legacy.and(v6))),
-            (None, None, v6) => (v6, None),
-            (v4, legacy, None) => (v4, legacy),
-        };
-        Self {
-            iptables,
-            legacy,
-            are_two,
-            nft: parse(files, Form::Nft, problems, |text| NftList::parse(text.to_owned()))
-                .into_iter()
-                .find(NftList::has_table),
-            nft_json: parse(files, Form::NftJson, problems, NftJson::parse)
-                .into_iter()
-                .find(NftJson::has_table),
-            servers: parse(files, Form::VirtualServers, problems, ipvsadm::parse).pop(),
-            sets: parse(files, Form::IpSets, problems, ipset::parse).pop(),
-        }
-    }
-
-    /// kube-proxy's table in nf_tables.
-    fn nftables(&self) -> Option<&dyn Ruleset> {
-        let text = self.nft.as_ref().map(|rules| rules as &dyn Ruleset);
-        text.or(self.nft_json.as_ref().map(|rules| rules as &dyn Ruleset))
-    }
-}
-
-/// Files without those of saved rules that were cut, unless the end of a table shows that it is whole: of
-/// chosen lines nobody can tell how many are missing.
-fn with_whole_saves<'a>(files: &[TextFile<'a>]) -> Vec<TextFile<'a>> {
-    let is_save = |form| {
-        matches!(
-            form,
-            Form::IptablesSave | Form::Ip6tablesSave | Form::NftSave | Form::LegacySave
-        )
-    };
-    let is_usable = |f: &&TextFile<'_>| !f.is_cut || !is_save(f.form) || f.text.contains("\nCOMMIT");
-    let is_whole_set = |f: &&TextFile<'_>| !f.is_cut || f.form != Form::IpSets;
-    files
-        .iter()
-        .filter(is_usable)
-        .filter(is_whole_set)
-        .copied()
-        .collect()
-}
-
 /// Reads the rules of a node and compares them.
 pub(super) fn read(
     facts: &Facts,
     node: &str,
-    mode: Option<&str>,
+    mode: Mode<'_>,
     files: &[TextFile<'_>],
     problems: &mut Vec<Problem>,
 ) -> Compared {
@@ -153,26 +77,6 @@ pub(super) fn read(
             what: format!("the rules were not compared: {error}"),
         });
     };
-    if let Some(save) = &texts.iptables
-        && mode.is_none_or(|mode| mode == "userspace")
-        && let Ok(portals) = Portals::of(save, IpFamily::V4)
-        && (mode.is_some() || !portals.is_empty() || holds_portals(files))
-    {
-        return in_userspace(&portals, &name, &ports, &mut note);
-    }
-    // Where nothing says so, an empty list may be that of a node in another mode.
-    let is_ipvs = |listing: &&Listing| mode.map_or(!listing.servers.is_empty(), |mode| mode == "ipvs");
-    if let Some(listing) = texts.servers.as_ref().filter(is_ipvs) {
-        let lists = || files.iter().filter(|f| f.form == Form::VirtualServers);
-        if lists().any(|f| f.is_cut) || lists().flat_map(|f| f.text.lines()).any(ipvsadm::is_choice) {
-            note(&ReadError {
-                what: "the virtual servers".to_owned(),
-                why: "only a part of them was listed; save `ipvsadm -ln` whole".to_owned(),
-            });
-            return Compared::default();
-        }
-        return in_ipvs(facts, node, listing, texts.sets.as_ref(), &ports);
-    }
     let iptables = texts.iptables.as_ref().map(|save| save.of_service(&name));
     let iptables = iptables.as_ref().map(|rules| rules as &dyn Ruleset);
     let legacy = texts.legacy.as_ref().map(|save| save.of_service(&name));
@@ -185,6 +89,40 @@ pub(super) fn read(
     .into_iter()
     .filter_map(|(layout, rules)| Some((layout, rules?)))
     .collect();
+    let lists_it = |listing: &Listing| ports.iter().any(|port| is_listed(listing, port));
+    let mut holding: Vec<&str> = all
+        .iter()
+        .filter(|(_, rules)| hold(*rules, &ports))
+        .map(|(layout, _)| mode_of_layout(layout))
+        .collect();
+    holding.extend(texts.servers.as_ref().filter(|l| lists_it(l)).map(|_| "ipvs"));
+    let mode = match mode.settled(&holding, files) {
+        Ok(mode) => mode,
+        Err(error) => {
+            note(&error);
+            return Compared::default();
+        }
+    };
+    if let Some(save) = &texts.iptables
+        && mode.is_none_or(|mode| mode == "userspace")
+        && let Ok(portals) = Portals::of(save, IpFamily::V4)
+        && (mode.is_some() || !portals.is_empty() || holds_portals(files))
+    {
+        return in_userspace(&portals, &name, &ports, &mut note);
+    }
+    // Where nothing tells the mode, virtual servers of others may be somebody else's.
+    let is_ipvs = |listing: &&Listing| mode.map_or_else(|| lists_it(listing), |mode| mode == "ipvs");
+    if let Some(listing) = texts.servers.as_ref().filter(is_ipvs) {
+        let lists = || files.iter().filter(|f| f.form == Form::VirtualServers);
+        if lists().any(|f| f.is_cut) || lists().flat_map(|f| f.text.lines()).any(ipvsadm::is_choice) {
+            note(&ReadError {
+                what: "the virtual servers".to_owned(),
+                why: "only a part of them was listed; save `ipvsadm -ln` whole".to_owned(),
+            });
+            return Compared::default();
+        }
+        return in_ipvs(facts, node, listing, texts.sets.as_ref(), &ports);
+    }
     let fits = |layout: &str| match mode {
         Some("nftables") => layout == "nftables",
         Some("iptables") => layout != "nftables",
@@ -198,7 +136,10 @@ pub(super) fn read(
         .first()
         .filter(|(layout, _)| fitting.len() == 1 && mode.is_some() && !is_elsewhere(files, layout));
     let Some((layout, rules)) = in_use.or(only) else {
-        if !fitting.is_empty() {
+        let unread = fitting.iter().find_map(|(_, rules)| unread(*rules, &ports));
+        if let Some(error) = unread {
+            note(&error);
+        } else if !fitting.is_empty() {
             note(&ReadError {
                 what: "the rules of kube-proxy".to_owned(),
                 why: "no file mentions the Service, and which rules kube-proxy writes is not known; save `curl localhost:10249/proxyMode` as proxymode.txt".to_owned(),
@@ -242,6 +183,12 @@ fn is_elsewhere(files: &[TextFile<'_>], layout: &str) -> bool {
 
 fn hold(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> bool {
     ports.iter().any(|port| holds(rules, port).unwrap_or(false))
+}
+
+/// Why nothing is known of any port, if so.
+fn unread(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> Option<ReadError> {
+    let known = ports.iter().map(|port| holds(rules, port).err());
+    known.collect::<Option<Vec<_>>>()?.into_iter().next()
 }
 
 /// How many ports were compared, and the differences. A family of which there is no file is left out.
@@ -302,20 +249,10 @@ fn in_ipvs(
     sets: Option<&IpSets>,
     ports: &[ExpectedPort],
 ) -> Compared {
-    let is_listed = |port: &&ExpectedPort| {
-        let mut own = port
-            .destinations
-            .iter()
-            .filter(|d| d.purpose == Purpose::ClusterIp);
-        own.any(|d| {
-            let address = d.address.map(|ip| std::net::SocketAddr::new(ip, d.port));
-            address.is_some_and(|address| listing.servers.at(d.protocol, address).is_some())
-        })
-    };
     // What is not in a part of the list may be on the node.
     let known: Vec<&ExpectedPort> = ports
         .iter()
-        .filter(|p| listing.is_whole || is_listed(p))
+        .filter(|p| listing.is_whole || is_listed(listing, p))
         .collect();
     let gaps: Vec<Gap> = known
         .iter()
@@ -336,6 +273,18 @@ fn in_ipvs(
         proxy_port: None,
         hairpin_set: hairpins.flatten(),
     }
+}
+
+/// Whether there is a virtual server for a cluster IP of a port.
+fn is_listed(listing: &Listing, port: &ExpectedPort) -> bool {
+    let mut own = port
+        .destinations
+        .iter()
+        .filter(|d| d.purpose == Purpose::ClusterIp);
+    own.any(|d| {
+        let address = d.address.map(|ip| SocketAddr::new(ip, d.port));
+        address.is_some_and(|address| listing.servers.at(d.protocol, address).is_some())
+    })
 }
 
 /// kube-proxy puts only endpoints of its own node into the set.

@@ -33,6 +33,8 @@ pub(super) struct List {
     directory: String,
     /// Namespaces of the items, by kind.
     namespaces: BTreeMap<String, BTreeSet<String>>,
+    /// The labels that all items have, by kind.
+    shared: BTreeMap<String, BTreeMap<String, String>>,
     /// Namespaces and Services of the EndpointSlices.
     services: BTreeSet<(String, String)>,
 }
@@ -46,6 +48,7 @@ impl List {
             stem: stem.to_ascii_lowercase().replace(['-', '_'], ""),
             directory: place.namespace().to_owned(),
             namespaces: BTreeMap::new(),
+            shared: BTreeMap::new(),
             services: BTreeSet::new(),
         }
     }
@@ -57,6 +60,12 @@ impl List {
         }
         let namespaces = self.namespaces.entry(kind.to_owned()).or_default();
         namespaces.insert(namespace.to_owned());
+        let labels = labels(item);
+        let shared = self
+            .shared
+            .entry(kind.to_owned())
+            .or_insert_with(|| labels.clone());
+        shared.retain(|label, value| labels.get(label) == Some(value));
         if kind == "EndpointSlice" {
             let labels = &item["metadata"]["labels"];
             let service = labels[EndpointSlice::SERVICE_LABEL].as_str().unwrap_or_default();
@@ -66,17 +75,20 @@ impl List {
 
     /// Notes what was listed as a whole.
     ///
-    /// A list does not say whether it was filtered; what it holds is taken for what there is in the
-    /// namespaces of its items. EndpointSlices are often asked for by their Service, so that a list
-    /// of those of one Service tells nothing of the others.
+    /// What the API wrote is as it was asked for, and nobody asks it for a part by hand. A list of `kubectl
+    /// get` may have been one of labels or of names: it counts if its objects have no label in common, and
+    /// its file is named after the kind, or it spans what names cannot: several namespaces or kinds.
+    /// EndpointSlices are often asked for by their Service, so that a list of those of one Service tells
+    /// nothing of the others.
     pub(super) fn note(&self, listed: &mut Listed) {
         for (kind, resource, names) in KINDS {
+            let is_named = self.stem == resource || names.contains(&self.stem.as_str());
             let Some(namespaces) = self.namespaces.get(kind) else {
-                let is_named = self.stem == resource || names.contains(&self.stem.as_str());
-                // Empty: kubectl does not say of what, but the name of the file may. That no Service
-                // exists is too much to take from a name.
+                // Empty: kubectl does not say of what, but the name of the file may. That there is no Service
+                // or no Pod is too much to take from a name.
                 let is_empty = self.namespaces.is_empty();
-                if is_empty && (self.kind == kind || self.kind.is_empty() && is_named && kind != "Service") {
+                let is_believed = is_named && !matches!(kind, "Service" | "Pod");
+                if is_empty && (self.kind == kind || self.kind.is_empty() && is_believed) {
                     listed.note(resource, &self.directory);
                 }
                 continue;
@@ -85,13 +97,18 @@ impl List {
                 self.note_slices(listed);
                 continue;
             }
-            for namespace in namespaces {
-                listed.note(resource, namespace);
-            }
-            // Only a list of all namespaces has objects of several. Services are looked for by name
-            // in all of them, too, so that of these it tells nothing.
-            if namespaces.len() > 1 && kind != "Service" {
-                listed.note(resource, Listed::EVERYWHERE);
+            // Only a list of all namespaces has objects of several. Services are looked for by name in all
+            // of them, too, so that of these it tells nothing.
+            let is_of_all = namespaces.len() > 1;
+            let everywhere = (is_of_all && kind != "Service").then_some(Listed::EVERYWHERE);
+            let is_mixed = self.namespaces.len() > 1 && kind != "Service";
+            for namespace in namespaces.iter().map(String::as_str).chain(everywhere) {
+                if !self.kind.is_empty() {
+                    listed.note(resource, namespace);
+                } else if is_named || is_of_all || is_mixed {
+                    let none = BTreeMap::new();
+                    listed.note_likely(resource, namespace, self.shared.get(kind).unwrap_or(&none));
+                }
             }
         }
     }
@@ -108,4 +125,12 @@ impl List {
             }
         }
     }
+}
+
+fn labels(item: &Value) -> BTreeMap<String, String> {
+    let labels = item.pointer("/metadata/labels").and_then(Value::as_object);
+    let labels = labels.into_iter().flatten();
+    labels
+        .filter_map(|(label, value)| Some((label.clone(), value.as_str()?.to_owned())))
+        .collect()
 }

@@ -51,6 +51,21 @@ fn port(address: &str) -> ExpectedPort {
     }
 }
 
+/// One of some texts with two characters of it replaced.
+pub(super) fn damaged_word(texts: &'static [&'static str]) -> impl Strategy<Value = String> {
+    let of = (
+        prop::sample::select(texts),
+        any::<prop::sample::Index>(),
+        "\\PC{0,3}",
+    );
+    of.prop_map(|(text, at, with)| {
+        let mut characters: Vec<char> = text.chars().collect();
+        let at = at.index(characters.len());
+        characters.splice(at..(at + 2).min(characters.len()), with.chars());
+        characters.into_iter().collect()
+    })
+}
+
 /// The text with some of it taken out or something else put there, perhaps cut.
 fn damaged(text: &'static str) -> impl Strategy<Value = String> {
     let damage = (any::<prop::sample::Index>(), 0..40_usize, "[\\PC\n]{0,6}");

@@ -42,12 +42,10 @@ pub fn parse(text: &str) -> Result<IpSets, ParseError> {
         read(line.trim(), &mut sets, &mut open).map_err(|wrong| wrong.at(number + 1))?;
     }
     if sets.sets.is_empty() {
-        let first = text.lines().find(|line| !line.trim().is_empty());
-        return Err(Wrong::word(
-            first.unwrap_or_default(),
+        return Err(ParseError::nothing(
+            text,
             "the output of ipset list or ipset save",
-        )
-        .at(1));
+        ));
     }
     Ok(sets)
 }
@@ -153,7 +151,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::damage::damaged_word, *};
 
     const LIST: &str = "\
 Name: KUBE-LOOP-BACK
@@ -220,12 +218,8 @@ create KUBE-6-LOOP-BACK hash:ip,port,ip family inet6 hashsize 1024 maxelem 65536
         }
 
         #[test]
-        fn a_damaged_list_is_survived(which: bool, at in any::<prop::sample::Index>(), with in "\\PC{0,3}") {
-            let text = if which { LIST } else { SAVED };
-            let mut characters: Vec<char> = text.chars().collect();
-            let at = at.index(characters.len());
-            characters.splice(at..(at + 2).min(text.len()), with.chars());
-            let _ = parse(&characters.into_iter().collect::<String>());
+        fn a_damaged_list_is_survived(text in damaged_word(&[LIST, SAVED])) {
+            let _ = parse(&text);
         }
     }
 }

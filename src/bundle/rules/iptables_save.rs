@@ -3,11 +3,14 @@
 //! A text may hold several outputs, prompts and warnings. [`IptablesSave::is_whole`] tells whether a table
 //! is all there. Of a table that was cut, and of lines that `grep` left, only what is there is known: a
 //! question about the rest is answered with a [`ReadError`]. See `save_part` for what `grep` leaves.
+//!
+//! Of several outputs each is asked by itself: they may be of two moments, or of two nodes, and nobody can
+//! tell which one holds. Where their answers differ, the answer is a [`ReadError`] that names both.
 
 use std::net::IpAddr;
 
 use super::{
-    ParseError, Wrong, save_part,
+    ParseError, Wrong, agreed, chain_in_words, save_outputs, save_part,
     save_text::{Extent, Text},
 };
 use crate::proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
@@ -15,6 +18,7 @@ use crate::proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
 /// Saved rules of a node.
 #[derive(Debug, Default)]
 pub struct IptablesSave {
+    /// One for each output.
     texts: Vec<Text>,
 }
 
@@ -28,16 +32,26 @@ impl IptablesSave {
         if u32::try_from(text.len()).is_err() {
             return Err(Wrong::new("more than 4 GiB", EXPECTED).at(1));
         }
-        let text = Text::of(text, family);
         // A `grep` that found nothing is an answer, too.
-        if text.is_empty() && !save_part::is_chosen(&text.text) {
-            let first = text.text.lines().find(|line| !line.trim().is_empty());
-            return Err(Wrong::word(first.unwrap_or_default(), EXPECTED).at(1));
+        let is_answered = save_part::is_chosen(&text);
+        let nothing = ParseError::nothing(&text, EXPECTED);
+        let texts = save_outputs::split(text, family);
+        if texts.iter().all(Text::is_empty) && !is_answered {
+            return Err(nothing);
         }
-        Ok(Self { texts: vec![text] })
+        Ok(Self { texts })
     }
 
-    /// Both: of a table that is in both texts, the one of which there is more counts.
+    /// The same, which names the file that it is from where its outputs contradict each other.
+    #[must_use]
+    pub fn of_file(mut self, path: &str) -> Self {
+        for text in &mut self.texts {
+            path.clone_into(&mut text.file);
+        }
+        self
+    }
+
+    /// Both.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.texts.extend(other.texts);
@@ -53,7 +67,8 @@ impl IptablesSave {
     /// Whether all rules of a table are there.
     #[must_use]
     pub fn has_whole(&self, family: IpFamily, table: Table) -> bool {
-        matches!(self.find(family, table), Some((_, Extent::Whole)))
+        let mut texts = self.texts.iter();
+        texts.any(|text| text.has(Extent::Whole, family, table))
     }
 
     /// Whether lines were chosen by a Service's name, `namespace/name`: the text shows the `grep` for it.
@@ -68,34 +83,44 @@ impl IptablesSave {
     /// among them is missing on the node.
     #[must_use]
     pub fn of_service(&self, service: &str) -> ServiceRules<'_> {
+        let is_chosen = |text: &Text| save_part::is_chosen_for(&text.text, service);
         ServiceRules {
             save: self,
-            is_chosen: self.is_chosen_for(service),
+            chosen: self.texts.iter().map(is_chosen).collect(),
         }
     }
 
-    /// The text that has most of a table.
-    fn find(&self, family: IpFamily, table: Table) -> Option<(&Text, Extent)> {
-        [Extent::Whole, Extent::Cut, Extent::Loose]
-            .into_iter()
-            .find_map(|extent| {
-                let mut texts = self.texts.iter();
-                texts
-                    .find(|text| text.has(extent, family, table))
-                    .map(|text| (text, extent))
-            })
-            .or_else(|| {
-                let is_answer = |text: &&Text| text.is_empty() && text.family == family;
-                let text = self.texts.iter().find(is_answer)?;
-                Some((text, Extent::Loose))
-            })
-    }
-
-    pub(super) fn text_of(&self, family: IpFamily, table: Table) -> Result<(&Text, Extent), ReadError> {
-        self.find(family, table).ok_or_else(|| ReadError {
-            what: format!("table {} of {family}", table.name()),
-            why: "the saved rules do not hold it".to_owned(),
-        })
+    /// The outputs to ask about a table, with their place among all: those that have the table, whole or
+    /// cut, else those that have chosen lines.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn outputs(
+        &self,
+        family: IpFamily,
+        table: Table,
+    ) -> Result<Vec<(usize, &Text, Extent)>, ReadError> {
+        let of = |extents: &[Extent]| {
+            let texts = self.texts.iter().enumerate();
+            let found = texts.filter_map(|(n, text)| {
+                let extent = extents.iter().find(|e| text.has(**e, family, table))?;
+                Some((n, text, *extent))
+            });
+            found.collect::<Vec<_>>()
+        };
+        let tables = of(&[Extent::Whole, Extent::Cut]);
+        let found = if tables.is_empty() {
+            of(&[Extent::Loose])
+        } else {
+            tables
+        };
+        if found.is_empty() {
+            return Err(ReadError {
+                what: format!("table {} of {family}", table.name()),
+                why: "the saved rules do not hold it".to_owned(),
+            });
+        }
+        Ok(found)
     }
 
     fn chain_for(
@@ -103,13 +128,14 @@ impl IptablesSave {
         family: IpFamily,
         table: Table,
         chain: &str,
-        is_chosen: bool,
+        chosen: &[bool],
     ) -> Result<Option<Vec<Rule>>, ReadError> {
-        let (text, extent) = self.text_of(family, table)?;
-        match extent {
-            Extent::Loose => save_part::chain(text, family, table, chain, is_chosen),
+        let answer = |(n, text, extent): (usize, &Text, Extent)| match extent {
+            Extent::Loose => save_part::chain(text, family, table, chain, is_chosen(chosen, n)),
             _ => text.chain(family, table, chain, extent),
-        }
+        };
+        let answers = self.outputs(family, table)?.into_iter().map(|o| (o.1, answer(o)));
+        agreed(&chain_in_words(table.name(), chain), answers)
     }
 
     fn rules_for(
@@ -118,20 +144,28 @@ impl IptablesSave {
         table: Table,
         chain: &str,
         destination: (Option<IpAddr>, u8, u16),
-        is_chosen: bool,
+        chosen: &[bool],
     ) -> Result<Vec<Rule>, ReadError> {
-        let (text, extent) = self.text_of(family, table)?;
-        let towards = text.towards(family, table, chain, extent);
-        let found = towards.rules(text, family, chain, destination)?;
-        if extent != Extent::Loose {
-            return Ok(found);
-        }
-        // A destination without endpoints is only mentioned where it is refused.
-        const REFUSALS: &str = "KUBE-EXTERNAL-SERVICES";
-        let refusals = text.towards(family, Table::Filter, REFUSALS, extent);
-        let is_shown = is_chosen || !refusals.rules(text, family, REFUSALS, destination)?.is_empty();
-        save_part::rules_towards(found, table, chain, destination, is_shown)
+        let answer = |(n, text, extent): (usize, &Text, Extent)| {
+            let towards = text.towards(family, table, chain, extent);
+            let found = towards.rules(text, family, chain, destination)?;
+            if extent != Extent::Loose {
+                return Ok(found);
+            }
+            // A destination without endpoints is only mentioned where it is refused.
+            const REFUSALS: &str = "KUBE-EXTERNAL-SERVICES";
+            let refusals = text.towards(family, Table::Filter, REFUSALS, extent);
+            let is_shown =
+                is_chosen(chosen, n) || !refusals.rules(text, family, REFUSALS, destination)?.is_empty();
+            save_part::rules_towards(found, table, chain, destination, is_shown)
+        };
+        let answers = self.outputs(family, table)?.into_iter().map(|o| (o.1, answer(o)));
+        agreed(&chain_in_words(table.name(), chain), answers)
     }
+}
+
+fn is_chosen(chosen: &[bool], output: usize) -> bool {
+    chosen.get(output).copied().unwrap_or(false)
 }
 
 impl Ruleset for IptablesSave {
@@ -140,7 +174,7 @@ impl Ruleset for IptablesSave {
     }
 
     fn chain(&self, family: IpFamily, table: Table, chain: &str) -> Result<Option<Vec<Rule>>, ReadError> {
-        self.chain_for(family, table, chain, false)
+        self.chain_for(family, table, chain, &[])
     }
 
     fn rules_towards(
@@ -150,7 +184,7 @@ impl Ruleset for IptablesSave {
         chain: &str,
         destination: (Option<IpAddr>, u8, u16),
     ) -> Result<Vec<Rule>, ReadError> {
-        self.rules_for(family, table, chain, destination, false)
+        self.rules_for(family, table, chain, destination, &[])
     }
 
     fn element(&self, _: IpFamily, _: &str, _: &[u8]) -> Result<Option<Verdict>, ReadError> {
@@ -159,10 +193,11 @@ impl Ruleset for IptablesSave {
 }
 
 /// Saved rules, asked about one Service.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ServiceRules<'a> {
     save: &'a IptablesSave,
-    is_chosen: bool,
+    /// Whether the lines of each output were chosen by the Service's name.
+    chosen: Vec<bool>,
 }
 
 impl Ruleset for ServiceRules<'_> {
@@ -171,7 +206,7 @@ impl Ruleset for ServiceRules<'_> {
     }
 
     fn chain(&self, family: IpFamily, table: Table, chain: &str) -> Result<Option<Vec<Rule>>, ReadError> {
-        self.save.chain_for(family, table, chain, self.is_chosen)
+        self.save.chain_for(family, table, chain, &self.chosen)
     }
 
     fn rules_towards(
@@ -182,7 +217,7 @@ impl Ruleset for ServiceRules<'_> {
         destination: (Option<IpAddr>, u8, u16),
     ) -> Result<Vec<Rule>, ReadError> {
         self.save
-            .rules_for(family, table, chain, destination, self.is_chosen)
+            .rules_for(family, table, chain, destination, &self.chosen)
     }
 
     fn element(&self, _: IpFamily, _: &str, _: &[u8]) -> Result<Option<Verdict>, ReadError> {

@@ -19,11 +19,16 @@ mod nft_keys;
 mod nft_rule;
 pub mod portals;
 mod save_index;
+mod save_outputs;
 mod save_part;
 mod save_text;
 mod save_towards;
 mod words;
 mod xt_rule;
+
+use std::fmt;
+
+use crate::proxy::ReadError;
 
 /// A line that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +40,15 @@ pub struct ParseError {
     pub found: String,
     /// What should be there.
     pub expected: &'static str,
+}
+
+impl ParseError {
+    /// Nothing in a text is what it should be, beginning with its first line.
+    fn nothing(text: &str, expected: &'static str) -> Self {
+        let mut lines = text.lines().zip(1..);
+        let (first, line) = lines.find(|(line, _)| !line.trim().is_empty()).unwrap_or(("", 1));
+        Wrong::word(first, expected).at(line)
+    }
 }
 
 /// What is wrong with a line whose number somebody else knows.
@@ -78,4 +92,39 @@ fn line_number(text: &str, at: usize) -> usize {
 /// What was asked of a chain, in words.
 fn chain_in_words(table: &str, chain: &str) -> String {
     format!("chain {chain} of table {table}")
+}
+
+/// What all outputs that know an answer say, given with where they stand.
+pub(super) fn agreed<P: fmt::Display, T: PartialEq>(
+    what: &str,
+    answers: impl Iterator<Item = (P, Result<T, ReadError>)>,
+) -> Result<T, ReadError> {
+    let mut known: Option<(P, T)> = None;
+    let mut unknown = None;
+    for (place, answer) in answers {
+        match (answer, &known) {
+            (Ok(found), Some((first, before))) if found != *before => {
+                return Err(contradiction(what, first, &place));
+            }
+            (Ok(found), None) => known = Some((place, found)),
+            (Ok(_), Some(_)) => {}
+            (Err(error), _) => unknown = unknown.or(Some(error)),
+        }
+    }
+    let nothing = || ReadError {
+        what: what.to_owned(),
+        why: "the saved rules do not hold it".to_owned(),
+    };
+    match known {
+        Some((_, answer)) => Ok(answer),
+        None => Err(unknown.unwrap_or_else(nothing)),
+    }
+}
+
+/// Nobody knows which one of two outputs holds, which may be of two moments or two nodes.
+fn contradiction(what: &str, one: &dyn fmt::Display, other: &dyn fmt::Display) -> ReadError {
+    ReadError {
+        what: what.to_owned(),
+        why: format!("the outputs at {one} and at {other} contradict each other; keep the one that holds"),
+    }
 }

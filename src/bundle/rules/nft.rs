@@ -112,7 +112,7 @@ impl NftList {
     /// Finds chains and maps; lines outside of tables are passed over.
     ///
     /// # Errors
-    /// When there is no table in it.
+    /// When there is no table in it, or kube-proxy's stands there twice.
     pub fn parse(text: String) -> Result<Self, ParseError> {
         let mut scope = Scope::default();
         let mut tables: HashMap<IpFamily, KubeProxy> = HashMap::new();
@@ -132,8 +132,14 @@ impl NftList {
                 open = Some((family, name));
                 (inside, is_list, is_any) = (None, false, true);
                 scope.is_ruleset |= name != Table::KubeProxy.name();
-                if let Some(family) = family.filter(|_| name == Table::KubeProxy.name()) {
-                    tables.insert(family, KubeProxy::default());
+                if let Some(family) = family.filter(|_| name == Table::KubeProxy.name())
+                    && tables.insert(family, KubeProxy::default()).is_some()
+                {
+                    // They may be of two moments, or two nodes, or parts: nobody knows what holds.
+                    let found = format!("table kube-proxy of {family} for the second time");
+                    return Err(
+                        Wrong::new(found, "the output of one nft list ruleset").at(line_number(&text, start))
+                    );
                 }
                 continue;
             }
@@ -181,9 +187,7 @@ impl NftList {
             table.add(kind, name, from..text.len(), false);
         }
         if !is_any {
-            let first = text.lines().find(|line| !line.trim().is_empty());
-            let wrong = Wrong::word(first.unwrap_or_default(), "the output of nft list ruleset");
-            return Err(wrong.at(1));
+            return Err(ParseError::nothing(&text, "the output of nft list ruleset"));
         }
         Ok(Self { text, scope, tables })
     }

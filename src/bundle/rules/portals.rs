@@ -12,9 +12,8 @@ use std::{
 };
 
 use super::{
-    Wrong,
+    Wrong, contradiction,
     iptables_save::IptablesSave,
-    line_number,
     save_index::{slice, split_rule},
     save_text::{Extent, Text},
     words::Words,
@@ -42,17 +41,30 @@ impl<'a> Portals<'a> {
     /// Reads them from saved rules.
     ///
     /// # Errors
-    /// When the saved rules hold no table nat of the family, or a rule cannot be read.
+    /// When the saved rules hold no table nat of the family, a rule cannot be read, or one output
+    /// contradicts another.
     pub fn of(save: &'a IptablesSave, family: IpFamily) -> Result<Self, ReadError> {
-        let (text, extent) = save.text_of(family, Table::Nat)?;
-        let mut proxy_ports = HashMap::new();
-        for chain in PORTALS.into_iter().chain(NODE_PORTS) {
-            add(text, extent, family, chain, &mut proxy_ports)?;
+        let mut known: Option<(&Text, HashMap<Key, u16>)> = None;
+        for (_, text, extent) in save.outputs(family, Table::Nat)? {
+            let mut found = HashMap::new();
+            for chain in PORTALS.into_iter().chain(NODE_PORTS) {
+                add(text, extent, family, chain, &mut found)?;
+            }
+            let Some((first, ports)) = &mut known else {
+                known = Some((text, found));
+                continue;
+            };
+            // Lines that were chosen twice may be of two Services.
+            let differs = |(key, port): (&Key, &u16)| ports.get(key).is_some_and(|p| p != port);
+            if extent != Extent::Loose && found != *ports || found.iter().any(differs) {
+                return Err(contradiction("the portals", first, text));
+            }
+            ports.extend(found);
         }
         Ok(Self {
             save,
             family,
-            proxy_ports,
+            proxy_ports: known.map(|(_, ports)| ports).unwrap_or_default(),
         })
     }
 
@@ -132,7 +144,7 @@ fn add(
                 let at = (line.as_ptr() as usize).saturating_sub(text.text.as_ptr() as usize);
                 ReadError {
                     what: format!("a rule of chain {chain}"),
-                    why: wrong.at(line_number(&text.text, at)).to_string(),
+                    why: wrong.at(text.line_number(at)).to_string(),
                 }
             })?;
             proxy_ports.extend(found);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -19,6 +20,10 @@ pub(super) struct Text {
     /// The family of tables that do not say theirs.
     pub family: IpFamily,
     pub text: String,
+    /// The file that it is from; empty where nobody said.
+    pub file: String,
+    /// Lines of the file before it.
+    pub lines_before: usize,
     index: Index,
     /// The long chains, by the destinations of their rules.
     towards: Mutex<HashMap<(IpFamily, Table, String), Arc<Towards>>>,
@@ -46,13 +51,26 @@ impl Extent {
     }
 }
 
+impl fmt::Display for Text {
+    /// Where it begins.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}", self.lines_before + 1)?;
+        match self.file.as_str() {
+            "" => Ok(()),
+            file => write!(f, " of {file}"),
+        }
+    }
+}
+
 impl Text {
-    /// Finds the chains of a text of less than 4 GiB.
-    pub(super) fn of(text: String, family: IpFamily) -> Self {
+    /// Finds the chains of a text of less than 4 GiB, which is behind so many lines of its file.
+    pub(super) fn of(text: String, family: IpFamily, lines_before: usize) -> Self {
         Self {
             index: Index::of(&text, family),
             family,
             text,
+            file: String::new(),
+            lines_before,
             towards: Mutex::default(),
         }
     }
@@ -62,8 +80,16 @@ impl Text {
         self.index.sections.is_empty()
     }
 
-    /// Whether it holds so much of a table.
+    /// The number in its file of the line that a place of the text is in.
+    pub(super) fn line_number(&self, at: usize) -> usize {
+        self.lines_before + line_number(&self.text, at)
+    }
+
+    /// Whether it holds so much of a table. That nothing was found is an answer for all tables of its family.
     pub(super) fn has(&self, extent: Extent, family: IpFamily, table: Table) -> bool {
+        if self.is_empty() {
+            return extent == Extent::Loose && self.family == family;
+        }
         let mut sections = self.index.sections.iter();
         sections.any(|section| extent.is_of(section, family, table))
     }
@@ -149,7 +175,7 @@ impl Text {
             let at = (line.as_ptr() as usize).saturating_sub(self.text.as_ptr() as usize);
             ReadError {
                 what: format!("a rule of chain {chain}"),
-                why: wrong.at(line_number(&self.text, at)).to_string(),
+                why: wrong.at(self.line_number(at)).to_string(),
             }
         }))
     }

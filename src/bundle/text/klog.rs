@@ -6,6 +6,8 @@ use std::{borrow::Cow, fmt};
 
 use serde_json::{Map, Value};
 
+use super::ParseError;
+
 /// A time in a log. klog writes no year: which of two lines came later is told by their order in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogTime {
@@ -30,6 +32,27 @@ pub(super) struct Entry<'a> {
     pub(super) at: Option<LogTime>,
     /// The message; for structured ones with its keys and values.
     pub(super) message: Cow<'a, str>,
+}
+
+/// Reads the lines of a log with their numbers; `read` says whether a line told something.
+///
+/// # Errors
+/// When no line looks like one of a log, nor told anything.
+pub(super) fn read_all(
+    text: &str,
+    what: &str,
+    mut read: impl FnMut(usize, &Entry<'_>) -> bool,
+) -> Result<(), ParseError> {
+    let mut understood = false;
+    for (index, line) in text.lines().enumerate() {
+        let entry = Entry::parse(line);
+        understood |= read(index + 1, &entry) || entry.at.is_some();
+    }
+    if understood {
+        Ok(())
+    } else {
+        Err(ParseError::nothing(text, what))
+    }
 }
 
 impl<'a> Entry<'a> {

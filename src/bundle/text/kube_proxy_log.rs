@@ -10,8 +10,11 @@ pub use super::api_errors::{ApiError, ApiErrorKind};
 use super::{
     LogTime, ParseError,
     api_errors::{api_error, is_from_api},
-    klog::Entry,
+    klog::{self, Entry},
 };
+
+/// What kube-proxy logs first: its flags, its version, and in old versions its container.
+const STARTS: [&str; 3] = ["FLAG: --", "Version info", "Running in resource-only container"];
 
 /// What a log says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,10 +28,12 @@ pub struct KubeProxyLog {
     pub endpoints: BTreeMap<ServicePortName, Vec<SocketAddr>>,
     /// The last error of its way to the API server.
     pub api: Option<ApiError>,
-    /// The first line that says that the conntrack binary is missing.
+    /// The first line since the last start that says that the conntrack binary is missing.
     pub conntrack_missing: Option<usize>,
     /// Whether anything ever came from the API server.
     pub heard: bool,
+    /// Whether lines of a start were read, before the line that names the mode.
+    is_starting: bool,
 }
 
 /// How kube-proxy does its work.
@@ -94,16 +99,8 @@ impl KubeProxyLog {
     /// When no line looks like one of kube-proxy.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let mut log = Self::default();
-        let mut understood = false;
-        for (index, line) in text.lines().enumerate() {
-            let entry = Entry::parse(line);
-            understood |= log.read(index + 1, &entry) || entry.at.is_some();
-        }
-        if understood {
-            Ok(log)
-        } else {
-            Err(ParseError::nothing(text, "a log of kube-proxy"))
-        }
+        klog::read_all(text, "a log of kube-proxy", |line, entry| log.read(line, entry))?;
+        Ok(log)
     }
 
     /// The endpoints last set for a Service port; None where the log does not say.
@@ -121,7 +118,17 @@ impl KubeProxyLog {
     /// Takes in a line; false where it says nothing.
     fn read(&mut self, line: usize, entry: &Entry<'_>) -> bool {
         let message = entry.message.as_ref();
-        if let Some(mode) = between(message, "Using ", " Proxier").and_then(ProxyMode::parse) {
+        if STARTS.iter().any(|start| message.contains(start)) {
+            if !self.is_starting {
+                self.conntrack_missing = None;
+            }
+            self.is_starting = true;
+        } else if let Some(mode) = between(message, "Using ", " Proxier").and_then(ProxyMode::parse) {
+            // Where it logs too little to tell its start, the mode does.
+            if self.mode.is_some() && !self.is_starting {
+                self.conntrack_missing = None;
+            }
+            self.is_starting = false;
             self.mode = Some(mode);
         } else if let Some(asked) = fell_back_from(entry) {
             self.fell_back_from = ProxyMode::parse(asked);

@@ -198,3 +198,24 @@ proptest! {
         let _ = KubeProxyLog::parse(&chars.into_iter().collect::<String>());
     }
 }
+
+#[test]
+fn only_the_last_start_tells_of_a_missing_conntrack() {
+    const MISSING: &str = "E0610 15:55:24.811934       1 proxier.go:603] conntrack return with error: Error looking for path of conntrack: exec: \"conntrack\": executable file not found in $PATH\n";
+    let missing = |text: &str| KubeProxyLog::parse(text).unwrap().conntrack_missing;
+    let modern = "I1123 19:19:29.995619 149 flags.go:64] FLAG: --a=\"b\"\nI1123 19:19:30.1 149 server.go:1] \"Version info\" version=\"v1.30.0\"\nI1123 19:19:30.215300 149 server_linux.go:137] \"Using iptables Proxier\"\n";
+    assert_eq!(missing(&format!("{PAGE}{MISSING}")), Some(7));
+    assert_eq!(missing(&format!("{PAGE}{MISSING}{PAGE}")), None);
+    assert_eq!(missing(&format!("{PAGE}{MISSING}{modern}")), None);
+    assert_eq!(missing(&format!("{PAGE}{MISSING}{modern}{MISSING}")), Some(11));
+    // It is looked for before the mode is told.
+    let (flag, rest) = modern.split_once('\n').unwrap();
+    assert_eq!(
+        missing(&format!("{PAGE}{MISSING}{flag}\n{MISSING}{rest}")),
+        Some(9)
+    );
+    // Where little is logged, the mode tells of a start.
+    let quiet = "I1123 19:19:30.215300 149 server_linux.go:137] \"Using iptables Proxier\"\n";
+    assert_eq!(missing(&format!("{quiet}{MISSING}")), Some(2));
+    assert_eq!(missing(&format!("{quiet}{MISSING}{quiet}")), None);
+}

@@ -4,7 +4,10 @@
 //! (to 1.23), cri-dockerd; pkg/kubelet/network/hairpin and kubenet. Kubelets that talk to other runtimes
 //! leave hairpin mode to the network plugin and log nothing of it.
 
-use super::{ParseError, klog::Entry};
+use super::{
+    ParseError,
+    klog::{self, Entry},
+};
 
 /// How hairpin traffic is made possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,16 +80,8 @@ impl KubeletLog {
     /// When no line looks like one of the kubelet.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let mut log = Self::default();
-        let mut understood = false;
-        for (index, line) in text.lines().enumerate() {
-            let entry = Entry::parse(line);
-            understood |= log.read(index + 1, &entry) || entry.at.is_some();
-        }
-        if understood {
-            Ok(log)
-        } else {
-            Err(ParseError::nothing(text, "a log of the kubelet"))
-        }
+        klog::read_all(text, "a log of the kubelet", |line, entry| log.read(line, entry))?;
+        Ok(log)
     }
 
     /// Takes in a line; false where it says nothing of hairpin traffic.

@@ -6,6 +6,7 @@
 
 mod api_errors;
 pub mod bridge;
+pub mod carrier_config;
 pub mod conntrack;
 pub mod error;
 pub mod http;

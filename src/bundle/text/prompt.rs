@@ -56,7 +56,7 @@ const PROGRAMS: &str = " bridge busybox cat conntrack crictl curl dig docker ech
     traceroute uname wget while zcat ";
 
 /// The command of a line with a prompt; empty where the prompt stands alone.
-pub(super) fn prompted(line: &str) -> Option<&str> {
+pub(in crate::bundle) fn prompted(line: &str) -> Option<&str> {
     let line = line.trim();
     if line.starts_with("kubectl ") {
         return Some(line);

@@ -10,6 +10,9 @@ use super::{
 };
 use crate::agent::kubeproxy::{Role, role};
 
+/// Flag of k3s and rke2.
+const LEAVES_PROXY_OUT: &str = "disable-kube-proxy";
+
 /// Processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ps {
@@ -98,11 +101,21 @@ impl Ps {
     /// kube-proxy itself, or else a program that carries it.
     #[must_use]
     pub fn kube_proxy(&self) -> Option<&Process> {
-        let carrier = |process: &&Process| {
-            role(process.program()) == Some(Role::Carrier) && !process.has_flag("disable-kube-proxy")
-        };
-        self.program("kube-proxy")
-            .or_else(|| self.processes.iter().find(carrier))
+        self.program("kube-proxy").or_else(|| {
+            let mut carriers = self.carriers();
+            carriers.find(|process| !process.has_flag(LEAVES_PROXY_OUT))
+        })
+    }
+
+    /// Whether a program that would carry kube-proxy was told to leave it out.
+    #[must_use]
+    pub fn leaves_proxy_out(&self) -> bool {
+        self.carriers().any(|process| process.has_flag(LEAVES_PROXY_OUT))
+    }
+
+    fn carriers(&self) -> impl Iterator<Item = &Process> {
+        let is_carrier = |process: &&Process| role(process.program()) == Some(Role::Carrier);
+        self.processes.iter().filter(is_carrier)
     }
 
     /// What does kube-proxy's work in its stead.

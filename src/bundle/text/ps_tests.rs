@@ -117,3 +117,25 @@ proptest! {
         let _ = Ps::parse(&text).map(|ps| ps.processes.iter().filter_map(Process::verbosity).count());
     }
 }
+
+#[test]
+fn a_program_may_be_told_to_leave_kube_proxy_out() {
+    let of = |arguments: &str| {
+        Ps::parse(&format!(
+            "root 1 1.0 0.1 1 1 ? Ssl 10:00 0:01 /usr/local/bin/k3s server{arguments}\n"
+        ))
+        .unwrap()
+    };
+    for (arguments, is_out) in [
+        ("", false),
+        (" --disable-kube-proxy", true),
+        (" --disable-kube-proxy=false", false),
+    ] {
+        let ps = of(arguments);
+        assert_eq!(
+            (ps.leaves_proxy_out(), ps.kube_proxy().is_none()),
+            (is_out, is_out),
+            "{arguments}"
+        );
+    }
+}

@@ -1,12 +1,9 @@
 //! Which file would have told, where all that is known comes from files.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeSet, net::SocketAddr};
 
-use super::super::{Facts, Finding};
-use crate::api::{ConditionType as C, Reason};
+use super::super::{Facts, Finding, NodeReport};
+use crate::api::{ConditionType as C, DialPath, Reason};
 
 /// Adds to an open question what to save and where.
 pub(super) fn name(facts: &Facts, condition: C, mut finding: Finding) -> Finding {
@@ -16,11 +13,27 @@ pub(super) fn name(facts: &Facts, condition: C, mut finding: Finding) -> Finding
         finding = if_all_were_dialled(facts, finding);
     }
     let is_open = matches!(finding.reason, Reason::NoVantagePoint | Reason::ProbeFailed);
-    if let Some(what) = file(condition).filter(|_| are_files && is_open) {
+    // Where the Service fails, how its endpoints answer is what would tell why.
+    let told_by = match condition {
+        C::ProxyForwards if looked.iter().any(|n| fails(n)) => C::EndpointsReachable,
+        other => other,
+    };
+    if let Some(what) = file(told_by).filter(|_| are_files && is_open) {
+        // What a parser says has no full stop.
+        if !finding.message.ends_with('.') {
+            finding.message.push('.');
+        }
         finding.message.push_str(" To tell, save ");
         finding.message.push_str(what);
     }
     finding
+}
+
+/// Whether a dial of a node to the Service failed.
+fn fails(node: &NodeReport) -> bool {
+    let seen = node.probe.as_ref().and_then(|p| p.facts.as_ref());
+    let mut failures = seen.iter().flat_map(|seen| &seen.failures);
+    failures.any(|f| f.from.is_none() && f.path == DialPath::Service)
 }
 
 /// Agents dial every endpoint; who types may have left some out.
@@ -29,11 +42,8 @@ fn if_all_were_dialled(facts: &Facts, finding: Finding) -> Finding {
     let dialled: BTreeSet<&str> = saved.flat_map(|s| &s.dialled).map(String::as_str).collect();
     let mut left: BTreeSet<String> = BTreeSet::new();
     for slice in &facts.slices {
-        let ports = slice.ports.iter().filter(|p| p.protocol() == "TCP");
-        for port in ports.filter_map(|p| u16::try_from(p.port?).ok()) {
-            let ready = slice.endpoints.iter().filter(|e| e.is_ready());
-            let ips = ready.filter_map(|e| e.addresses.first()?.parse::<IpAddr>().ok());
-            left.extend(ips.map(|ip| SocketAddr::new(ip, port).to_string()));
+        for (_, port) in slice.numbers("TCP") {
+            left.extend(slice.ready().map(|(ip, _)| SocketAddr::new(ip, port).to_string()));
         }
     }
     left.retain(|endpoint| !dialled.contains(endpoint.as_str()));

@@ -24,6 +24,7 @@ mod reaching;
 mod service_exists;
 mod service_reachable;
 
+pub(crate) use policy_scene::may_keep_nodes_away;
 pub(super) use policy_scene::{is_cut_off_from_dns, is_isolated, may_be_shut_out, shut_out};
 
 use super::{Facts, Finding, Verdict};

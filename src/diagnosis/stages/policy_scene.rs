@@ -29,6 +29,17 @@ pub(in super::super) fn is_isolated(facts: &Facts, pod: &Pod) -> bool {
     !policy::isolating(&policies, pod, Direction::Ingress).is_empty()
 }
 
+/// Whether policies may keep nodes away from endpoints, so that what nodes dial proves nothing.
+pub(crate) fn may_keep_nodes_away(facts: &Facts) -> bool {
+    let ready = facts.slices.iter().flat_map(|slice| slice.ready());
+    let ready: BTreeSet<&str> = ready.filter_map(|(_, endpoint)| endpoint.pod_uid()).collect();
+    let is_endpoint = |pod: &Pod| pod.metadata.uid.as_deref().is_some_and(|uid| ready.contains(uid));
+    let mut pods = facts.pods.iter();
+    !facts.other_policy_kinds.is_empty()
+        || facts.why_unreadable("networkpolicies").is_some()
+        || pods.any(|pod| is_endpoint(pod) && is_isolated(facts, pod))
+}
+
 /// Whether the policies keep a Pod, as namespace/name, away from cluster DNS.
 pub(in super::super) fn is_cut_off_from_dns(facts: &Facts, key: &str) -> bool {
     let Some(service) = facts.service.as_deref() else {

@@ -60,7 +60,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return Finding::unknown(
             Reason::ProbeFailed,
             format!(
-                "Dials of node {} to the Service fail on the way to endpoints of other nodes; nothing on that node tells whether they answer past the Service.",
+                "Dials of node {} to the Service fail on the way to endpoints that were not dialled from there past the Service: nothing tells whether they answer that node.",
                 first.node
             ),
         );

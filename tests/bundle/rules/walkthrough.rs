@@ -7,24 +7,7 @@ use svcdiag::{
 };
 
 use super::{ipvs::port, saved};
-
-const IPTABLES: &str = r#"u@node$ iptables-save | grep hostnames
--A KUBE-SEP-57KPRZ3JQVENLNBR -s 10.244.3.6/32 -m comment --comment "default/hostnames:" -j MARK --set-xmark 0x00004000/0x00004000
--A KUBE-SEP-57KPRZ3JQVENLNBR -p tcp -m comment --comment "default/hostnames:" -m tcp -j DNAT --to-destination 10.244.3.6:9376
--A KUBE-SEP-WNBA2IHDGP2BOBGZ -s 10.244.1.7/32 -m comment --comment "default/hostnames:" -j MARK --set-xmark 0x00004000/0x00004000
--A KUBE-SEP-WNBA2IHDGP2BOBGZ -p tcp -m comment --comment "default/hostnames:" -m tcp -j DNAT --to-destination 10.244.1.7:9376
--A KUBE-SEP-X3P2623AGDH6CDF3 -s 10.244.2.3/32 -m comment --comment "default/hostnames:" -j MARK --set-xmark 0x00004000/0x00004000
--A KUBE-SEP-X3P2623AGDH6CDF3 -p tcp -m comment --comment "default/hostnames:" -m tcp -j DNAT --to-destination 10.244.2.3:9376
--A KUBE-SERVICES -d 10.0.1.175/32 -p tcp -m comment --comment "default/hostnames: cluster IP" -m tcp --dport 80 -j KUBE-SVC-NWV5X2332I4OT4T3
--A KUBE-SVC-NWV5X2332I4OT4T3 -m comment --comment "default/hostnames:" -m statistic --mode random --probability 0.33332999982 -j KUBE-SEP-WNBA2IHDGP2BOBGZ
--A KUBE-SVC-NWV5X2332I4OT4T3 -m comment --comment "default/hostnames:" -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-X3P2623AGDH6CDF3
--A KUBE-SVC-NWV5X2332I4OT4T3 -m comment --comment "default/hostnames:" -j KUBE-SEP-57KPRZ3JQVENLNBR
-"#;
-
-const USERSPACE: &str = r#"u@node$ iptables-save | grep hostnames
--A KUBE-PORTALS-CONTAINER -d 10.0.1.175/32 -p tcp -m comment --comment "default/hostnames:default" -m tcp --dport 80 -j REDIRECT --to-ports 48577
--A KUBE-PORTALS-HOST -d 10.0.1.175/32 -p tcp -m comment --comment "default/hostnames:default" -m tcp --dport 80 -j DNAT --to-destination 10.240.115.247:48577
-"#;
+use crate::page::{PORTALS, RULES};
 
 const SERVICE: &str = "default/hostnames";
 const CLUSTER_IP: &str = "10.0.1.175:80";
@@ -40,15 +23,15 @@ fn audited(text: &str, service: &str, expected: &ExpectedPort) -> Result<Vec<Gap
 
 #[test]
 fn what_grep_shows_of_a_working_service_is_complete() {
-    assert_eq!(audited(IPTABLES, SERVICE, &hostnames()), Ok(Vec::new()));
+    assert_eq!(audited(RULES, SERVICE, &hostnames()), Ok(Vec::new()));
     // The prompt need not be copied where nothing is missing.
-    let without_prompt = IPTABLES.split_once('\n').unwrap().1;
+    let without_prompt = RULES.split_once('\n').unwrap().1;
     assert_eq!(audited(without_prompt, SERVICE, &hostnames()), Ok(Vec::new()));
     assert_eq!(
         audited(without_prompt.trim(), SERVICE, &hostnames()),
         Ok(Vec::new())
     );
-    let rules = saved(IPTABLES, None);
+    let rules = saved(RULES, None);
     assert!(!rules.is_whole(IpFamily::V4));
     let address = ("10.0.1.175".parse().unwrap(), 80);
     for endpoint in hostnames().serving {
@@ -61,7 +44,7 @@ fn what_grep_shows_of_a_working_service_is_complete() {
 
 #[test]
 fn each_line_that_grep_did_not_find_is_told() {
-    let lines: Vec<&str> = IPTABLES.lines().collect();
+    let lines: Vec<&str> = RULES.lines().collect();
     for gone in 1..lines.len() {
         let rest = [&lines[..gone], &lines[gone + 1..]].concat().join("\n");
         let found = audited(&rest, SERVICE, &hostnames()).unwrap();
@@ -80,9 +63,9 @@ fn each_line_that_grep_did_not_find_is_told() {
 #[test]
 fn of_another_service_grep_shows_nothing() {
     let other = port("10.0.0.10:53", &["10.244.0.2:53"]);
-    assert!(audited(IPTABLES, "kube-system/kube-dns", &other).is_err());
+    assert!(audited(RULES, "kube-system/kube-dns", &other).is_err());
     // Lines that somebody chose by an address are not all that mention the Service.
-    let by_address = IPTABLES.replace("grep hostnames", "grep 10.0.1.175");
+    let by_address = RULES.replace("grep hostnames", "grep 10.0.1.175");
     let lines: Vec<&str> = by_address
         .lines()
         .filter(|line| line.contains("10.0.1.175"))
@@ -93,13 +76,13 @@ fn of_another_service_grep_shows_nothing() {
 #[test]
 fn a_damaged_line_is_never_a_rule_that_is_missing() {
     // From the last word of every line something is cut off.
-    for (number, line) in IPTABLES.lines().enumerate().skip(1) {
+    for (number, line) in RULES.lines().enumerate().skip(1) {
         let last = line.rsplit(' ').next().unwrap();
         if last.contains(':') || last.contains('/') {
             continue;
         }
         for length in (line.len() - last.len())..line.len() {
-            let mut lines: Vec<&str> = IPTABLES.lines().collect();
+            let mut lines: Vec<&str> = RULES.lines().collect();
             lines[number] = &line[..length];
             let found = audited(&lines.join("\n"), SERVICE, &hostnames());
             let error = found.unwrap_err();
@@ -117,19 +100,19 @@ fn portal_faults(text: &str, service: &str) -> Result<Vec<(RuleFault, String)>, 
 
 #[test]
 fn portals_are_found_and_what_they_lead_to() {
-    assert_eq!(portal_faults(USERSPACE, SERVICE), Ok(Vec::new()));
-    let save = saved(USERSPACE, None);
+    assert_eq!(portal_faults(PORTALS, SERVICE), Ok(Vec::new()));
+    let save = saved(PORTALS, None);
     let portals = Portals::of(&save, IpFamily::V4).unwrap();
     assert!(!portals.is_empty());
     assert_eq!(portals.proxy_port(&hostnames().destinations[0]), Some(48577));
-    let none = saved(IPTABLES, None);
+    let none = saved(RULES, None);
     assert!(Portals::of(&none, IpFamily::V4).unwrap().is_empty());
 }
 
 #[test]
 fn a_portal_that_is_missing_is_told() {
     for (gone, chain) in [(1, "KUBE-PORTALS-CONTAINER"), (2, "KUBE-PORTALS-HOST")] {
-        let mut lines: Vec<&str> = USERSPACE.lines().collect();
+        let mut lines: Vec<&str> = PORTALS.lines().collect();
         lines.remove(gone);
         assert_eq!(
             portal_faults(&lines.join("\n"), SERVICE),
@@ -140,7 +123,7 @@ fn a_portal_that_is_missing_is_told() {
         );
     }
     // Whose lines they are is not known, or they are another Service's.
-    let other = USERSPACE
+    let other = PORTALS
         .replace("10.0.1.175", "10.0.1.176")
         .replace("hostnames", "other");
     assert!(portal_faults(&other, SERVICE).is_err());

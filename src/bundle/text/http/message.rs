@@ -75,7 +75,9 @@ fn curl_error(line: &str) -> Message<'_> {
         .unwrap_or(0_u16);
     Message::Failure(match code {
         5 | 6 => Outcome::NotResolved,
-        7 => dial(line).map_or(Outcome::NotConnected, Outcome::Answer),
+        7 => dial(line)
+            .or_else(|| is_slow(line).then_some(Answer::Unreachable))
+            .map_or(Outcome::NotConnected, Outcome::Answer),
         22 => {
             return line.rsplit(' ').next().and_then(|s| s.parse().ok()).map_or(
                 Message::Failure(Outcome::Answer(Answer::Unexpected)),
@@ -89,6 +91,15 @@ fn curl_error(line: &str) -> Message<'_> {
         // Somebody took the connection, and no answer of HTTP came of it: TLS, resets, empty replies.
         _ => Outcome::Answer(dial(line).unwrap_or(Answer::Unexpected)),
     })
+}
+
+/// Whether the failure took longer than a refusal does, which comes at once: nobody has the address, as ARP
+/// finds out in some seconds.
+fn is_slow(line: &str) -> bool {
+    let after = line
+        .split_once(" after ")
+        .and_then(|(_, rest)| rest.split_once(" ms"));
+    after.is_some_and(|(time, _)| time.parse::<u32>().is_ok_and(|ms| ms >= 1000))
 }
 
 /// What curl -v tells on its way.

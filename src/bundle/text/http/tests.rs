@@ -104,6 +104,10 @@ fn failures_are_told_apart() {
             Outcome::Answer(Unreachable),
         ),
         (
+            "curl: (7) Failed to connect to 10.0.1.175 port 80 after 3068 ms: Couldn't connect to server",
+            Outcome::Answer(Unreachable),
+        ),
+        (
             "curl: (7) Couldn't connect: Network is unreachable",
             Outcome::Answer(Unreachable),
         ),
