@@ -41,19 +41,29 @@ pub(super) type Outcomes = BTreeMap<Option<SocketAddr>, Outcome>;
 
 /// Dials until each endpoint was met: at most four times as often as there are, at least eight times and
 /// at most thirty-two.
+///
+/// Every dial costs the node something, so those for endpoints that chance alone has left out come in waves that
+/// begin small and double. Where anything went wrong all that are left are made at once, and over UDP, where
+/// silence takes its time.
 pub(super) async fn tries(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
     let most = (4 * way.endpoints.len()).clamp(8, 32);
     let first = way.endpoints.len().clamp(2, most);
     let mut all = wave(round, way, first).await;
-    let is_done = |tries: &[Try]| {
-        let is_met = |e: &SocketAddr| tries.iter().any(|t| t.endpoint == Some(*e));
+    let mut left = most - first;
+    let mut next = unmet(way, &all);
+    let is_well = |t: &Try| t.outcome.0 == Answer::Accepted && !t.was_lost;
+    while left > 0 {
         // Over UDP another try changes nothing.
-        let is_over =
-            |t: &Try| way.protocol == Protocol::Udp || (t.outcome.0 == Answer::Accepted && !t.was_lost);
-        way.endpoints.iter().all(is_met) && tries.iter().all(is_over)
-    };
-    if !is_done(&all) {
-        all.extend(wave(round, way, most - first).await);
+        let is_over = way.protocol == Protocol::Udp || all.iter().all(is_well);
+        let is_met = unmet(way, &all) == 0;
+        if is_over && is_met {
+            break;
+        }
+        let in_waves = is_over && way.protocol != Protocol::Udp;
+        let number = if in_waves { next.clamp(1, left) } else { left };
+        all.extend(wave(round, way, number).await);
+        left -= number;
+        next *= 2;
     }
     let mut outcomes = tally(way.protocol, all);
     put_down(&mut outcomes, &way.endpoints);
@@ -66,6 +76,12 @@ struct Try {
     outcome: Outcome,
     /// Whether the first packet was lost before the node was done with it.
     was_lost: bool,
+}
+
+/// How many endpoints no try was sent to.
+fn unmet(way: &Way<'_>, tries: &[Try]) -> usize {
+    let is_met = |e: &&SocketAddr| tries.iter().any(|t| t.endpoint == Some(**e));
+    way.endpoints.iter().filter(|e| !is_met(e)).count()
 }
 
 async fn wave(round: &Round<'_>, way: &Way<'_>, number: usize) -> Vec<Try> {
