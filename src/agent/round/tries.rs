@@ -50,20 +50,15 @@ pub(super) async fn tries(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
     let first = way.endpoints.len().clamp(2, most);
     let mut all = wave(round, way, first).await;
     let mut left = most - first;
-    let mut next = unmet(way, &all);
-    let is_well = |t: &Try| t.outcome.0 == Answer::Accepted && !t.was_lost;
-    while left > 0 {
-        // Over UDP another try changes nothing.
-        let is_over = way.protocol == Protocol::Udp || all.iter().all(is_well);
-        let is_met = unmet(way, &all) == 0;
-        if is_over && is_met {
+    let mut size = unmet(way, &all);
+    loop {
+        let number = more(way.protocol, &all, unmet(way, &all), size).min(left);
+        if number == 0 {
             break;
         }
-        let in_waves = is_over && way.protocol != Protocol::Udp;
-        let number = if in_waves { next.clamp(1, left) } else { left };
         all.extend(wave(round, way, number).await);
         left -= number;
-        next *= 2;
+        size *= 2;
     }
     let mut outcomes = tally(way.protocol, all);
     put_down(&mut outcomes, &way.endpoints);
@@ -76,6 +71,20 @@ struct Try {
     outcome: Outcome,
     /// Whether the first packet was lost before the node was done with it.
     was_lost: bool,
+}
+
+/// How many dials more are to be made after some tries, where so many endpoints were not met and the next wave
+/// has a size.
+fn more(protocol: Protocol, tries: &[Try], unmet: usize, size: usize) -> usize {
+    let is_well = |t: &Try| t.outcome.0 == Answer::Accepted && !t.was_lost;
+    match protocol {
+        // Over UDP another try changes nothing, and silence takes its time.
+        Protocol::Udp if unmet == 0 => 0,
+        Protocol::Udp => usize::MAX,
+        _ if !tries.iter().all(is_well) => usize::MAX,
+        _ if unmet == 0 => 0,
+        _ => size,
+    }
 }
 
 /// How many endpoints no try was sent to.
@@ -221,6 +230,21 @@ mod tests {
             outcome: (answer, None),
             was_lost,
         }
+    }
+
+    #[test]
+    fn more_dials_come_in_waves_only_where_chance_alone_left_an_endpoint_out() {
+        let well = || a_try(Some(endpoint(1)), Answer::Accepted, false);
+        assert_eq!(more(Protocol::Tcp, &[well()], 0, 2), 0);
+        assert_eq!(more(Protocol::Tcp, &[well()], 1, 2), 2);
+        for bad in [
+            a_try(Some(endpoint(2)), Answer::Refused, false),
+            a_try(Some(endpoint(2)), Answer::Accepted, true),
+        ] {
+            assert_eq!(more(Protocol::Tcp, &[well(), bad], 0, 2), usize::MAX);
+        }
+        assert_eq!(more(Protocol::Udp, &[well()], 1, 2), usize::MAX);
+        assert_eq!(more(Protocol::Udp, &[well()], 0, 2), 0);
     }
 
     #[test]
