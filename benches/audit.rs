@@ -34,11 +34,12 @@ use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, Script, rules};
 /// Numbers of Services.
 const SIZES: [usize; 3] = [100, 1_000, 10_000];
 
-/// The kernel takes many minutes to load more of iptables-nft.
-const MOST_IPTABLES_NFT: usize = 1_000;
+/// `iptables-nft-restore` takes time by the square of what it is given at once: it gets so many lines.
+const LINES_AT_ONCE: usize = 5_000;
 
-/// Audits that are timed.
+/// Audits that are timed, and of iptables-legacy, where each takes all tables from the kernel.
 const AUDITS: usize = 200;
+const BLOBS: usize = 20;
 
 /// A Service has so many endpoints.
 const ENDPOINTS: usize = 3;
@@ -71,6 +72,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("agent") => agent(arguments[2].parse().unwrap(), arguments[3].parse().unwrap()),
+        Some("getsockopt") => getsockopt(),
         Some("by-hand") => by_hand(&arguments[2]),
         // `cargo test --benches` builds it only.
         _ if !arguments.iter().any(|a| a == "--bench") => {}
@@ -90,8 +92,7 @@ fn compare() {
         "ratio",
     ]);
     for (mode, commands) in BY_HAND {
-        let is_loaded = |services: &usize| mode != ProxyMode::Iptables || *services <= MOST_IPTABLES_NFT;
-        for services in SIZES.into_iter().filter(is_loaded) {
+        for services in SIZES {
             let scripts = rules(mode, &cluster(services), &node());
             std::thread::scope(|scope| {
                 let rows = scope.spawn(|| {
@@ -118,13 +119,14 @@ fn rows(mode: ProxyMode, services: usize, commands: &[&str]) -> Vec<[String; 7]>
     let [first, later] = *measure(&["agent", &mode.to_string(), &number]) else {
         panic!("two figures")
     };
+    let ratio = |ratio: f64| format!("{ratio:.*}", usize::from(ratio < 10.0));
     let row = |what: &str, cost: Cost| {
         [
             mode.to_string(),
             services.to_string(),
             what.to_owned(),
             words(cost.time),
-            format!("{:.0}", cost.time.as_secs_f64() / later.time.as_secs_f64()),
+            ratio(cost.time.as_secs_f64() / later.time.as_secs_f64()),
             format!("{:.1} MiB", cost.mebibytes),
             format!("{:.1}", cost.mebibytes / later.mebibytes),
         ]
@@ -133,6 +135,11 @@ fn rows(mode: ProxyMode, services: usize, commands: &[&str]) -> Vec<[String; 7]>
         row("audit", later),
         row("audit, the first since the rules changed", first),
     ];
+    if mode == ProxyMode::IptablesLegacy {
+        // The kernel's share of either side.
+        let costs = measure(&["getsockopt"]);
+        rows.push(row("getsockopt alone, part of all others", costs[0]));
+    }
     for command in commands {
         let costs = measure(&["by-hand", &command.replace("IP", &ip)]);
         rows.push(row(command, costs[0]));
@@ -152,29 +159,44 @@ fn words(time: Duration) -> String {
 /// Runs a script. In iptables mode it brings what is there up to date; where there is nothing the rules go
 /// to `iptables-restore` as they are, which is much quicker.
 fn feed(script: &Script) {
-    let mut command = match script.args.get(3) {
+    match script.args.get(3) {
         Some(tools) if script.program == "sh" => {
-            let mut command = Command::new(format!("{tools}-restore"));
-            command.arg("--noflush");
-            command
+            let mut restore = Command::new(format!("{tools}-restore"));
+            restore.arg("--noflush");
+            if tools.ends_with("-nft") {
+                pieces(&script.stdin)
+                    .iter()
+                    .for_each(|piece| give(&mut restore, piece));
+            } else {
+                give(&mut restore, &script.stdin);
+            }
         }
-        _ => {
-            let mut command = Command::new(script.program);
-            command.args(&script.args);
-            command
-        }
-    };
+        _ => give(Command::new(script.program).args(&script.args), &script.stdin),
+    }
+}
+
+/// What `iptables-restore` reads, a part of a table at a time.
+fn pieces(text: &str) -> Vec<String> {
+    let mut pieces = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    for table in lines.split(|line| *line == "COMMIT") {
+        let Some((name, lines)) = table.split_first() else {
+            continue;
+        };
+        let piece = |lines: &[&str]| format!("{name}\n{}\nCOMMIT\n", lines.join("\n"));
+        pieces.extend(lines.chunks(LINES_AT_ONCE).map(piece));
+    }
+    pieces
+}
+
+/// Runs a command to its end with something to read.
+fn give(command: &mut Command, stdin: &str) {
     let mut child = command
         .env("XTABLES_LOCKFILE", "/dev/null")
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(script.stdin.as_bytes())
-        .unwrap();
+    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success(), "{command:?}");
 }
 
@@ -233,21 +255,33 @@ fn agent(mode: ProxyMode, services: usize) {
     look();
     let first = begun.elapsed();
     let number = if mode == ProxyMode::IptablesLegacy {
-        10
+        BLOBS
     } else {
         AUDITS
     };
+    let later = median(number, look);
+    let peak = peak_memory();
+    tell(first, peak);
+    tell(later, peak);
+}
+
+/// Takes the tables of iptables-legacy from the kernel, looks at nothing in them and tells the median.
+fn getsockopt() {
+    let time = median(BLOBS, || {
+        black_box(Legacy::open().unwrap());
+    });
+    tell(time, peak_memory());
+}
+
+fn median(number: usize, what: impl Fn()) -> Duration {
     let time = || {
         let begun = Instant::now();
-        look();
+        what();
         begun.elapsed()
     };
     let mut times: Vec<Duration> = (0..number).map(|_| time()).collect();
     times.sort_unstable();
-    let later = times[number / 2];
-    let peak = peak_memory();
-    tell(first, peak);
-    tell(later, peak);
+    times[number / 2]
 }
 
 /// Of this process. Its rusage would count what it was before it became the benchmark.

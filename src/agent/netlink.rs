@@ -21,7 +21,6 @@ use nix::sys::{
 const HEADER: usize = 16;
 
 const NLM_F_REQUEST: u16 = 0x01;
-const NLM_F_ACK: u16 = 0x04;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
@@ -95,12 +94,12 @@ impl Netlink {
         })
     }
 
-    /// Asks for one thing.
+    /// Asks for one thing, which comes in one message.
     ///
     /// # Errors
     /// What the kernel says, for example NotFound.
     pub fn get(&self, request: &Request) -> io::Result<Messages> {
-        self.ask(request, NLM_F_ACK).map(|(messages, _)| messages)
+        self.ask(request, 0).map(|(messages, _)| messages)
     }
 
     /// Asks for all things of a kind.
@@ -153,6 +152,9 @@ impl Netlink {
                     }
                     other => messages.push((other, answer.body.to_vec())),
                 }
+            }
+            if flags & NLM_F_DUMP == 0 && !messages.is_empty() {
+                return Ok((messages, is_whole));
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Network namespaces, held by open file descriptors. The only place that enters one.
 //!
-//! A socket belongs to the namespace it was made in, wherever it is used. So a thread of its own enters the namespace, does
-//! what has to be done there and hands the sockets out; it never goes back, no thread of tokio ever enters
-//! one, and it ends with the last holder of the namespace. Child processes and threads of that thread would
-//! be in the namespace, too, so it starts none.
+//! A socket belongs to the namespace it was made in, wherever it is used. So one thread of its own, the visitor,
+//! enters the namespaces, does what has to be done there and hands the sockets out; no thread of tokio ever
+//! enters one. When nothing is left to do it goes back to where it began, so that it keeps no namespace of a Pod
+//! that ends. Child processes and threads of that thread would be in the namespace, too, so it starts none.
 
 use std::{
     fs::File,
@@ -23,8 +23,18 @@ use nix::{
     sys::socket::{AddressFamily, SockFlag, SockType, socket},
 };
 
-/// What is to be done in a namespace.
-type Job = Box<dyn FnOnce() + Send>;
+/// What is to be done in a namespace, once it is known whether that could be entered.
+type Job = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// A visit to a namespace.
+struct Visit {
+    file: Arc<File>,
+    id: Id,
+    job: Job,
+}
+
+/// Device and inode, which are a namespace's identity while somebody holds it.
+type Id = (u64, u64);
 
 /// Sockets that are made at once: every visit to the thread costs two changes of context.
 const BATCH: usize = 8;
@@ -36,12 +46,8 @@ type Stock = Vec<(AddressFamily, SockType, OwnedFd)>;
 #[derive(Clone, Debug)]
 pub struct Netns {
     file: Arc<File>,
-    /// The way to the thread that is in it, once there was something to do. The thread ends when the last
-    /// clone is dropped.
-    inside: Arc<Mutex<Option<mpsc::Sender<Job>>>>,
     stock: Arc<Mutex<Stock>>,
-    /// Device and inode, which are the namespace's identity.
-    id: (u64, u64),
+    id: Id,
 }
 
 impl PartialEq for Netns {
@@ -78,7 +84,6 @@ impl Netns {
         let metadata = file.metadata()?;
         Ok(Self {
             file: Arc::new(file),
-            inside: Arc::default(),
             stock: Arc::default(),
             id: (metadata.dev(), metadata.ino()),
         })
@@ -122,40 +127,59 @@ impl Netns {
         job: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let (result, answer) = mpsc::sync_channel(1);
-        let job = Box::new(move || {
-            // Whoever asked waits for it.
-            let _ = result.send(job());
-        });
+        let visit = Visit {
+            file: self.file.clone(),
+            id: self.id,
+            job: Box::new(move |entered| {
+                // Whoever asked waits for it.
+                let _ = result.send(entered.and_then(|()| job()));
+            }),
+        };
         let has_ended = || io::Error::other("what was done in the namespace has panicked");
-        self.inside()?.send(job).map_err(|_| has_ended())?;
+        visitor()?.send(visit).map_err(|_| has_ended())?;
         answer.recv().unwrap_or_else(|_| Err(has_ended()))
     }
+}
 
-    /// The way to the thread in the namespace, which is started if there is none.
-    fn inside(&self) -> io::Result<mpsc::Sender<Job>> {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = inside.as_ref() {
-            return Ok(known.clone());
+/// The way to the visitor, which is started when there is something to do for the first time.
+fn visitor() -> io::Result<mpsc::Sender<Visit>> {
+    static VISITOR: Mutex<Option<mpsc::Sender<Visit>>> = Mutex::new(None);
+    let mut visitor = VISITOR.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = visitor.as_ref() {
+        return Ok(known.clone());
+    }
+    let (visits, todo) = mpsc::channel();
+    // A thread begins where the one that starts it is.
+    let home = File::open("/proc/thread-self/ns/net")?;
+    std::thread::Builder::new()
+        .name("netns".to_owned())
+        .spawn(move || visit_all(&home, &todo))?;
+    *visitor = Some(visits.clone());
+    Ok(visits)
+}
+
+fn visit_all(home: &File, todo: &mpsc::Receiver<Visit>) {
+    let mut here = None;
+    loop {
+        let next = todo.try_recv().or_else(|_| {
+            if here.is_some() && setns(home.as_fd(), CloneFlags::CLONE_NEWNET).is_ok() {
+                here = None;
+            }
+            todo.recv()
+        });
+        let Ok(Visit { file, id, job }) = next else {
+            return;
+        };
+        let mut entered = Ok(());
+        // It is held by who is in it: so its identity is nobody else's.
+        if here != Some(id) {
+            entered = setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+            if entered.is_ok() {
+                here = Some(id);
+            }
         }
-        let (jobs, todo) = mpsc::channel::<Job>();
-        let (result, entered) = mpsc::sync_channel(1);
-        let file = self.file.clone();
-        std::thread::Builder::new()
-            .name("netns".to_owned())
-            .spawn(move || {
-                let entered = setns(file.as_fd(), CloneFlags::CLONE_NEWNET);
-                drop(file);
-                let _ = result.send(entered);
-                // Nobody sends anything if it could not be entered.
-                for job in todo {
-                    // The next one has nothing to do with it.
-                    let _ = catch_unwind(AssertUnwindSafe(job));
-                }
-            })?;
-        entered
-            .recv()
-            .map_err(|_| io::Error::other("the namespace's thread has ended"))??;
-        *inside = Some(jobs.clone());
-        Ok(jobs)
+        drop(file);
+        // The next one has nothing to do with it.
+        let _ = catch_unwind(AssertUnwindSafe(move || job(entered)));
     }
 }

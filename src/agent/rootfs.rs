@@ -5,9 +5,11 @@
 //! open does not wait for a FIFO, and only regular files are read, at most 64 KiB of them.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    sync::{Mutex, PoisonError},
 };
 
 use nix::{
@@ -49,13 +51,40 @@ pub fn read(pid: i32, path: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// The C library of a process, by the files that it has mapped.
-///
-/// # Errors
-/// When the process has gone.
-pub fn libc_of(pid: i32) -> io::Result<CLibrary> {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
-    Ok(libc_in(&maps))
+/// The C libraries of processes. The kernel is long about the list of what a process has mapped: so it is asked
+/// for once for each process and program.
+#[derive(Debug, Default)]
+pub struct CLibraries(Mutex<HashMap<Program, CLibrary>>);
+
+/// The number of a process, and device and inode of the program that it runs.
+type Program = (i32, u64, u64);
+
+/// More than a node has processes of clients.
+const MAX_PROGRAMS: usize = 4096;
+
+impl CLibraries {
+    /// The C library of a process, by the files that it has mapped.
+    ///
+    /// # Errors
+    /// When the process has gone.
+    pub fn of(&self, pid: i32) -> io::Result<CLibrary> {
+        let program = std::fs::metadata(format!("/proc/{pid}/exe"))?;
+        let key = (pid, program.dev(), program.ino());
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&key) {
+            return Ok(*known);
+        }
+        let library = libc_in(&std::fs::read_to_string(format!("/proc/{pid}/maps"))?);
+        // A program that has only just begun has yet to map it.
+        if library != CLibrary::Unknown {
+            let mut known = lock();
+            if known.len() >= MAX_PROGRAMS {
+                known.clear();
+            }
+            known.insert(key, library);
+        }
+        Ok(library)
+    }
 }
 
 /// The C library in the text of /proc/PID/maps.

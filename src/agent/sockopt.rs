@@ -1,7 +1,7 @@
 //! Socket options that no library knows. The only place besides `netns` that has to be unsafe.
 #![allow(
     unsafe_code,
-    reason = "getsockopt with options of netfilter has no safe wrapper"
+    reason = "getsockopt with options of netfilter has no safe wrapper, nor has madvise"
 )]
 
 use std::{
@@ -37,5 +37,25 @@ pub fn read(socket: impl AsFd, level: i32, option: i32, buffer: &mut [u8]) -> io
             io::ErrorKind::InvalidData,
             "the kernel gave another length than it announced",
         ))
+    }
+}
+
+/// Asks for a large buffer that was not written to yet to get its memory in few large pieces, which is quicker by
+/// a tenth. Where the kernel does not do so nothing is lost.
+pub fn prefer_huge_pages(buffer: &mut [u8]) {
+    const PAGE: usize = 4096;
+    let range = buffer.as_mut_ptr_range();
+    let begin = range.start.addr().next_multiple_of(PAGE);
+    let Some(length) = range.end.addr().checked_sub(begin) else {
+        return;
+    };
+    // SAFETY: the pages lie in a buffer that is ours, and stay what they are; only where their memory comes
+    // from changes.
+    unsafe {
+        libc::madvise(
+            range.start.with_addr(begin).cast(),
+            length - length % PAGE,
+            libc::MADV_HUGEPAGE,
+        );
     }
 }

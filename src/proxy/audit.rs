@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     Destination, ExpectedPort, IpFamily, Layout, Match, Protocol, Purpose, ReadError, Rule, Ruleset, Table,
-    Target, Traffic, iptables, nftables,
+    Target, Traffic, iptables, nftables, once::Once,
 };
 use crate::api::{GapKind, RuleGap};
 
@@ -88,6 +88,7 @@ pub(super) struct Reached {
 /// # Errors
 /// When the rules cannot be read or understood: then nothing is known.
 pub fn audit(rules: &dyn Ruleset, expected: &ExpectedPort) -> Result<Vec<Gap>, ReadError> {
+    let rules = &Once::of(rules);
     let mut gaps = BTreeSet::new();
     for destination in &expected.destinations {
         // Saved rules are often those of the table nat alone: the refusals are looked up where they matter.
@@ -331,6 +332,7 @@ fn can_be_from(rule: &Rule, sender: Sender) -> bool {
 /// # Errors
 /// When the rules cannot be read or understood.
 pub fn holds(rules: &dyn Ruleset, expected: &ExpectedPort) -> Result<bool, ReadError> {
+    let rules = &Once::of(rules);
     for destination in &expected.destinations {
         let held = held(rules, expected.family, destination, true)?;
         let takes = !held.inside.endpoints.is_empty() || held.refusal.is_some();

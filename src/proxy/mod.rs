@@ -11,6 +11,7 @@ mod expected;
 mod iptables;
 mod ipvs;
 mod nftables;
+mod once;
 mod rules;
 
 use std::fmt;

@@ -1,7 +1,12 @@
 //! Each rule and each element that a real kube-proxy wrote is taken away from the kernel in turn: what it
 //! belonged to is reported, and nothing else. See `owners`.
 
-use svcdiag::proxy::IpFamily;
+use std::time::Duration;
+
+use svcdiag::{
+    agent::netfilter::nf_tables::NfTables,
+    proxy::{IpFamily, Layout, Ruleset, Table, Target},
+};
 
 use super::{
     captures::{Backend, Capture, gaps},
@@ -164,4 +169,52 @@ fn in_nftables_mode_without_local_endpoints_each_rule_that_is_gone_is_told() {
 fn in_nftables_mode_each_element_that_is_gone_is_told() {
     let capture = Capture::load("nftables", "lab-1", Backend::Nftables);
     assert_eq!(nftables::take_each_element_away(&capture), 105);
+}
+
+/// The kernel may give the map of a new rule the name of one that has gone with another rule.
+#[test]
+fn the_map_of_a_rule_is_read_anew_once_the_rules_have_changed() {
+    let change = |chains: &[&str]| {
+        let pairs: Vec<String> = chains
+            .iter()
+            .enumerate()
+            .map(|(n, c)| format!("{n} : goto {c}"))
+            .collect();
+        let rule = format!(
+            "numgen random mod {} vmap {{ {} }}",
+            chains.len(),
+            pairs.join(", ")
+        );
+        let script = format!("flush chain ip kube-proxy service\nadd rule ip kube-proxy service {rule}\n");
+        feed(&["nft", "-f", "-"], &script);
+    };
+    in_new_namespace(|| {
+        let chains = ["service", "a", "b", "c"].map(|name| format!("add chain ip kube-proxy {name}\n"));
+        feed(
+            &["nft", "-f", "-"],
+            &format!("add table ip kube-proxy\n{}", chains.concat()),
+        );
+        let rules = NfTables::open(Layout::Nftables).unwrap();
+        let read = || {
+            rules
+                .chain(IpFamily::V4, Table::KubeProxy, "service")
+                .unwrap()
+                .unwrap()
+        };
+        for chains in [["a", "b"], ["a", "c"], ["c", "b"], ["a", "b"]] {
+            change(&chains);
+            // At once, and when it is kept.
+            for _ in 0..3 {
+                let [rule] = read().try_into().unwrap();
+                let Target::OneOf(mut found) = rule.target else {
+                    panic!("{rule:?}")
+                };
+                found.sort();
+                let mut wanted = chains.map(str::to_owned);
+                wanted.sort();
+                assert_eq!(found, wanted);
+                std::thread::sleep(Duration::from_millis(15));
+            }
+        }
+    });
 }

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Write},
     net::{TcpListener, UdpSocket},
+    os::fd::AsRawFd,
     process::{Command, Stdio},
 };
 
@@ -67,8 +68,7 @@ pub fn feed(command: &[&str], input: &str) {
 
 /// Does something in a namespace; commands that it starts run there, too.
 pub fn inside<T: Send>(netns: &Netns, job: impl FnOnce() -> T + Send) -> T {
-    let thread = netns.run(|| Ok(nix::unistd::gettid())).unwrap();
-    let namespace = File::open(format!("/proc/self/task/{thread}/ns/net")).unwrap();
+    let namespace = file_of(netns);
     std::thread::scope(|scope| {
         let inside = scope.spawn(|| {
             setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
@@ -76,6 +76,11 @@ pub fn inside<T: Send>(netns: &Netns, job: impl FnOnce() -> T + Send) -> T {
         });
         inside.join().unwrap()
     })
+}
+
+/// The file that stands for a namespace.
+fn file_of(netns: &Netns) -> File {
+    netns.run(|| File::open("/proc/thread-self/ns/net")).unwrap()
 }
 
 /// Two namespaces with a cable between them: 10.1.0.1 and 10.1.0.2, fd01::1 and fd01::2.
@@ -87,11 +92,12 @@ pub struct Cable {
 impl Cable {
     pub fn new() -> Self {
         let (client, server) = (new_namespace(), new_namespace());
-        // `ip` finds a namespace by a thread that is in it.
-        let thread = server.run(|| Ok(nix::unistd::gettid())).unwrap();
+        // `ip` finds a namespace by the path of its file.
+        let file = file_of(&server);
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         inside(&client, || {
             run(&format!(
-                "ip link add eth0 type veth peer name eth0 netns {thread}
+                "ip link add eth0 type veth peer name eth0 netns {path}
                  ip addr add 10.1.0.1/24 dev eth0
                  ip -6 addr add fd01::1/64 dev eth0 nodad
                  ip link set eth0 up"

@@ -37,6 +37,7 @@ pub(super) fn is_anonymous(set: &str) -> bool {
 }
 
 /// What the elements of an anonymous map hold.
+#[derive(Clone, Debug)]
 pub(super) enum MapData {
     Values(Vec<Vec<u8>>),
     Verdicts(Vec<Verdict>),

@@ -1,13 +1,15 @@
 //! nf_tables over netlink: a chain by its name, an element by its key.
 //!
 //! The kernel finds both by hashes, so that the time of an answer does not grow with the tables; asking
-//! for a whole table would. Measured with 10,000 Services: see `benches/audit.rs`.
+//! for a whole table would. It goes through all maps of a table, though, to find the one of a rule: those are kept
+//! until the generation of the rules changes. Measured with 10,000 Services: see `benches/audit.rs`.
 
 use std::{
     collections::HashMap,
     io,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use super::expressions::{self, DATA_VALUE, LIST_ELEMENT, MapData, read_rule};
@@ -35,6 +37,41 @@ pub struct NfTables {
     layout: Layout,
     /// The long chains of iptables mode, sorted by destination, and the generation they are of.
     sorted: Mutex<HashMap<(IpFamily, Table, String), Arc<Sorted>>>,
+    /// The maps that belong to rules.
+    maps: Mutex<Maps>,
+}
+
+/// Maps of one generation of the rules.
+#[derive(Debug, Default)]
+struct Maps {
+    /// Its number, and when it was first seen.
+    generation: Option<(u32, Instant)>,
+    known: HashMap<(IpFamily, Table, String), MapData>,
+}
+
+/// So many maps are kept: one for each Service port that is looked at.
+const MAX_MAPS: usize = 4096;
+
+/// The kernel counts a generation a moment before it begins (nf_tables_commit): what is read within so much time
+/// of its number may be of the one before, and is not kept.
+const BEGINS_WITHIN: Duration = Duration::from_millis(10);
+
+impl Maps {
+    /// The maps of a generation; those of others are forgotten.
+    fn of(&mut self, generation: u32) -> &mut Self {
+        if self.generation.is_none_or(|(known, _)| known != generation) || self.known.len() > MAX_MAPS {
+            *self = Self {
+                generation: Some((generation, Instant::now())),
+                known: HashMap::new(),
+            };
+        }
+        self
+    }
+
+    fn has_begun(&self) -> bool {
+        self.generation
+            .is_some_and(|(_, seen)| seen.elapsed() >= BEGINS_WITHIN)
+    }
 }
 
 /// A rule and its place in the chain.
@@ -60,6 +97,7 @@ impl NfTables {
             netlink: Netlink::open(Protocol::Netfilter)?,
             layout,
             sorted: Mutex::default(),
+            maps: Mutex::default(),
         })
     }
 
@@ -136,8 +174,27 @@ impl NfTables {
         Request::netfilter(SUBSYSTEM, message, nfproto(family))
     }
 
-    /// The data of all elements of a map; only asked for the small maps that belong to one rule.
+    /// The data of all elements of a map that belongs to one rule. While the rule stays so does the map.
     fn elements(&self, family: IpFamily, table: Table, map: &str) -> Result<MapData, ReadError> {
+        let generation = self.generation()?;
+        let key = (family, table, map.to_owned());
+        let lock = || self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, may_be_kept) = {
+            let mut maps = lock();
+            let maps = maps.of(generation);
+            (maps.known.get(&key).cloned(), maps.has_begun())
+        };
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let data = self.read_elements(family, table, map)?;
+        if may_be_kept {
+            lock().of(generation).known.insert(key, data.clone());
+        }
+        Ok(data)
+    }
+
+    fn read_elements(&self, family: IpFamily, table: Table, map: &str) -> Result<MapData, ReadError> {
         let what = || format!("map {map} of table {}", table.name());
         let request = self
             .request(GET_SET_ELEMENTS, family)

@@ -78,10 +78,10 @@ impl Rulesets {
         // The old blob goes before the new one comes.
         *known = None;
         let rules = Arc::new(self.netns.run(|| Legacy::open().map_err(io::Error::other))?);
+        if rules.is_empty() {
+            *known = Some((Instant::now(), rules.clone()));
         // Where nobody would drop it in time it is not kept.
-        if !rules.is_empty()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             *known = Some((Instant::now(), rules.clone()));
             let slot = self.legacy.clone();
             runtime.spawn(async move {

@@ -30,6 +30,7 @@ use super::{
     netfilter::{conntrack::Conntrack, rulesets::Rulesets},
     netns::Netns,
     pods::{self, Census},
+    rootfs::CLibraries,
     settings,
 };
 use crate::{
@@ -60,6 +61,8 @@ pub struct Node {
     census: Census,
     /// Its kube-proxy.
     kube_proxy: kubeproxy::Watch,
+    /// The C libraries of its clients.
+    c_libraries: CLibraries,
     /// The connections that it tracks, once they were asked for.
     conntrack: Mutex<Option<Arc<Conntrack>>>,
 }
@@ -75,6 +78,7 @@ impl Node {
             dials,
             census: Census::default(),
             kube_proxy: kubeproxy::Watch::default(),
+            c_libraries: CLibraries::default(),
             conntrack: Mutex::default(),
         }
     }

@@ -10,7 +10,7 @@ use crate::{
         dns::{Reply, ask},
         netns::Netns,
         resolv::ResolvConf,
-        rootfs,
+        rootfs::{self, CLibraries},
     },
     api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
     proxy::IpFamily,
@@ -48,7 +48,7 @@ struct Client<'a> {
 }
 
 fn client<'a>(round: &Round<'_>, pod: &'a LocalPod<'a>) -> Option<Client<'a>> {
-    let (conf, library) = conf(pod)
+    let (conf, library) = conf(pod, &round.node.c_libraries)
         .inspect_err(|error| {
             round.problem(format!(
                 "resolv.conf of Pod {} could not be read: {error}.",
@@ -74,7 +74,7 @@ fn domain(round: &Round<'_>, clients: &[Client<'_>]) -> String {
     found.unwrap_or_else(|| "cluster.local".to_owned())
 }
 
-fn conf(client: &LocalPod<'_>) -> std::io::Result<(ResolvConf, CLibrary)> {
+fn conf(client: &LocalPod<'_>, libraries: &CLibraries) -> std::io::Result<(ResolvConf, CLibrary)> {
     let pid = client
         .pids
         .first()
@@ -88,7 +88,7 @@ fn conf(client: &LocalPod<'_>) -> std::io::Result<(ResolvConf, CLibrary)> {
     let library = client
         .pids
         .iter()
-        .filter_map(|pid| rootfs::libc_of(*pid).ok())
+        .filter_map(|pid| libraries.of(*pid).ok())
         .find(|library| *library != CLibrary::Unknown)
         .unwrap_or(CLibrary::Unknown);
     Ok((ResolvConf::parse(&text), library))

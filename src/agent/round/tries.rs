@@ -41,19 +41,24 @@ pub(super) type Outcomes = BTreeMap<Option<SocketAddr>, Outcome>;
 
 /// Dials until each endpoint was met: at most four times as often as there are, at least eight times and
 /// at most thirty-two.
+///
+/// Every dial costs the node something, so those for endpoints that chance alone has left out come in waves that
+/// begin small and double. Where anything went wrong all that are left are made at once, and over UDP, where
+/// silence takes its time.
 pub(super) async fn tries(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
     let most = (4 * way.endpoints.len()).clamp(8, 32);
     let first = way.endpoints.len().clamp(2, most);
     let mut all = wave(round, way, first).await;
-    let is_done = |tries: &[Try]| {
-        let is_met = |e: &SocketAddr| tries.iter().any(|t| t.endpoint == Some(*e));
-        // Over UDP another try changes nothing.
-        let is_over =
-            |t: &Try| way.protocol == Protocol::Udp || (t.outcome.0 == Answer::Accepted && !t.was_lost);
-        way.endpoints.iter().all(is_met) && tries.iter().all(is_over)
-    };
-    if !is_done(&all) {
-        all.extend(wave(round, way, most - first).await);
+    let mut left = most - first;
+    let mut size = unmet(way, &all);
+    loop {
+        let number = more(way.protocol, &all, unmet(way, &all), size).min(left);
+        if number == 0 {
+            break;
+        }
+        all.extend(wave(round, way, number).await);
+        left -= number;
+        size *= 2;
     }
     let mut outcomes = tally(way.protocol, all);
     put_down(&mut outcomes, &way.endpoints);
@@ -66,6 +71,26 @@ struct Try {
     outcome: Outcome,
     /// Whether the first packet was lost before the node was done with it.
     was_lost: bool,
+}
+
+/// How many dials more are to be made after some tries, where so many endpoints were not met and the next wave
+/// has a size.
+fn more(protocol: Protocol, tries: &[Try], unmet: usize, size: usize) -> usize {
+    let is_well = |t: &Try| t.outcome.0 == Answer::Accepted && !t.was_lost;
+    match protocol {
+        // Over UDP another try changes nothing, and silence takes its time.
+        Protocol::Udp if unmet == 0 => 0,
+        Protocol::Udp => usize::MAX,
+        _ if !tries.iter().all(is_well) => usize::MAX,
+        _ if unmet == 0 => 0,
+        _ => size,
+    }
+}
+
+/// How many endpoints no try was sent to.
+fn unmet(way: &Way<'_>, tries: &[Try]) -> usize {
+    let is_met = |e: &&SocketAddr| tries.iter().any(|t| t.endpoint == Some(**e));
+    way.endpoints.iter().filter(|e| !is_met(e)).count()
 }
 
 async fn wave(round: &Round<'_>, way: &Way<'_>, number: usize) -> Vec<Try> {
@@ -205,6 +230,21 @@ mod tests {
             outcome: (answer, None),
             was_lost,
         }
+    }
+
+    #[test]
+    fn more_dials_come_in_waves_only_where_chance_alone_left_an_endpoint_out() {
+        let well = || a_try(Some(endpoint(1)), Answer::Accepted, false);
+        assert_eq!(more(Protocol::Tcp, &[well()], 0, 2), 0);
+        assert_eq!(more(Protocol::Tcp, &[well()], 1, 2), 2);
+        for bad in [
+            a_try(Some(endpoint(2)), Answer::Refused, false),
+            a_try(Some(endpoint(2)), Answer::Accepted, true),
+        ] {
+            assert_eq!(more(Protocol::Tcp, &[well(), bad], 0, 2), usize::MAX);
+        }
+        assert_eq!(more(Protocol::Udp, &[well()], 1, 2), usize::MAX);
+        assert_eq!(more(Protocol::Udp, &[well()], 0, 2), 0);
     }
 
     #[test]
