@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::vantage::{Report, Vantage};
-use crate::api::DialPath;
+use crate::api::{DialPath, KubeProxy, PortState};
 
 /// What forwards the Services' packets on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) fn of<'a>(report: &Report<'a>) -> Proxy<'a> {
     let Some(proxy) = &report.facts.kube_proxy else {
         return Proxy::Own;
     };
-    if proxy.process.is_some() {
+    if shows_itself(proxy) {
         return Proxy::Own;
     }
     if let Some(name) = &proxy.replacement {
@@ -35,6 +35,16 @@ pub(super) fn of<'a>(report: &Report<'a>) -> Proxy<'a> {
         return Proxy::Replaced("something else than kube-proxy");
     }
     Proxy::Own
+}
+
+/// Whether kube-proxy is there for sure. Programs that carry it, such as k3s, may be told to leave it out: then
+/// none of its ports is open.
+fn shows_itself(proxy: &KubeProxy) -> bool {
+    let has_ports = || proxy.livez != PortState::Closed || proxy.metrics != PortState::Closed;
+    proxy
+        .process
+        .as_deref()
+        .is_some_and(|process| process == "kube-proxy" || has_ports())
 }
 
 /// The product that does the work on every node that was looked at, if so.

@@ -100,6 +100,27 @@ fn n06_no_kube_proxy_where_something_else_does_its_work() {
         });
     });
     works(|f| everywhere(f, |n| n.kube_proxy.as_mut().unwrap().process = Some("k3s".into())));
+    // k3s that was told to leave kube-proxy out.
+    for replacement in [Some("cilium"), None] {
+        let d = works(|f| {
+            without(f, replacement);
+            everywhere(f, |n| n.kube_proxy.as_mut().unwrap().process = Some("k3s".into()));
+        });
+        assert_eq!(stage(&d, C::KubeProxyHealthy).reason, R::ProxyReplaced);
+        assert_eq!(stage(&d, C::ProxyRulesPresent).reason, R::ProxyReplaced);
+    }
+    // Rules of the time before are left.
+    let d = works(|f| {
+        gap(f, GapKind::Missing, None);
+        everywhere(f, |n| {
+            let proxy = n.kube_proxy.as_mut().unwrap();
+            proxy.process = Some("k3s".into());
+            proxy.replacement = Some("cilium".into());
+            proxy.livez = PortState::Closed;
+            proxy.metrics = PortState::Closed;
+        });
+    });
+    assert_eq!(stage(&d, C::ProxyRulesPresent).reason, R::ProxyReplaced);
 }
 
 #[test]
