@@ -31,7 +31,9 @@ pub(super) fn of<'a>(report: &Report<'a>) -> Proxy<'a> {
     let answers = report.facts.dials.iter().any(|d| {
         d.from.is_none() && d.path == DialPath::Service && d.made > d.failed && !d.port.ends_with("UDP")
     });
-    if report.facts.rules.is_none() && answers {
+    // Files without rules do not say that there are none.
+    let may_be_there = proxy.process.is_some() && report.saved.is_some();
+    if report.facts.rules.is_none() && answers && !may_be_there {
         return Proxy::Replaced("something else than kube-proxy");
     }
     Proxy::Own
