@@ -82,7 +82,7 @@ string_enum! {
         /// NetworkPolicyAllows is False: NetworkPolicies on the clients do not let them out to cluster DNS.
         EgressToDNSDenied,
 
-        /// EndpointsReachable is True: every endpoint answered.
+        /// EndpointsReachable is True: every endpoint answered; over UDP none refused.
         AllEndpointsAnswer,
         /// EndpointsReachable or ServiceReachable is Unknown: a service mesh intercepts the connections.
         InterceptedByMesh,
@@ -146,12 +146,12 @@ string_enum! {
         /// ProxyRulesPresent is False: the rules of the node port are missing.
         NodePortRulesMissing,
 
-        /// ProxyForwards is True: the Service's addresses answer from the nodes.
+        /// ProxyForwards is True: the Service's addresses answer from the nodes; over UDP they do not refuse.
         Forwards,
         /// ProxyForwards is False: a connection tracking entry sends UDP packets to a Pod that is gone.
         StaleConntrackEntry,
 
-        /// ServiceReachable is True: the Service's addresses answer from client Pods.
+        /// ServiceReachable is True: the Service's addresses answer from client Pods; over UDP they do not refuse.
         Reachable,
         /// A stage that needs client Pods is Unknown: there is none to try from or to judge by.
         NoClientPods,

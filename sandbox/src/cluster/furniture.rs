@@ -77,10 +77,6 @@ pub(super) async fn install_crds(client: &Client, directory: &Path) -> Result<()
 }
 
 fn manifests(directory: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
-    if !directory.is_dir() {
-        tracing::warn!(directory = %directory.display(), "no CRDs to install");
-        return Ok(Vec::new());
-    }
     let failed = |source| Error::File {
         operation: "list",
         path: directory.to_owned(),

@@ -7,6 +7,8 @@
 
 use std::collections::HashSet;
 
+use memchr::memchr;
+
 use super::{save_index::split_rule, save_text::Text};
 use crate::{bundle::text::prompt::prompted, proxy::IpFamily};
 
@@ -29,10 +31,16 @@ pub(super) fn split(text: String, family: IpFamily) -> Vec<Text> {
 
 fn starts(text: &str, family: IpFamily) -> Vec<Start> {
     let mut scan = Scan::of(family);
-    let mut at = 0;
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        scan.line(number, at, line);
-        at += line.len();
+    let (mut at, mut number) = (0, 0);
+    while let Some(rest) = text.as_bytes().get(at..).filter(|rest| !rest.is_empty()) {
+        let length = memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+        // Nearly all lines are of tables, and say nothing here.
+        let is_of_table = scan.is_in_table && matches!(rest, [b'-' | b'[' | b':', ..]);
+        if !is_of_table {
+            scan.line(number, at, text.get(at..at + length).unwrap_or_default());
+        }
+        at += length;
+        number += 1;
     }
     scan.starts
 }
