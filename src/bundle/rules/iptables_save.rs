@@ -32,11 +32,11 @@ impl IptablesSave {
         if u32::try_from(text.len()).is_err() {
             return Err(Wrong::new("more than 4 GiB", EXPECTED).at(1));
         }
-        // A `grep` that found nothing is an answer, too.
-        let is_answered = save_part::is_chosen(&text);
         let nothing = ParseError::nothing(&text, EXPECTED);
         let texts = save_outputs::split(text, family);
-        if texts.iter().all(Text::is_empty) && !is_answered {
+        // A `grep` that found nothing is an answer, too.
+        let is_answer = |text: &Text| !text.is_empty() || save_part::is_chosen(&text.text);
+        if !texts.iter().any(is_answer) {
             return Err(nothing);
         }
         Ok(Self { texts })
