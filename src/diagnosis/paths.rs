@@ -51,6 +51,14 @@ pub(super) struct Failed<'a> {
     pub from_host: bool,
 }
 
+impl Failed<'_> {
+    /// Whether the endpoint itself has refused a datagram. A rule on the way refuses those who come that way, and
+    /// through the Service the two look alike.
+    fn is_closed_to_datagrams(&self) -> bool {
+        is_udp(&self.dial.port) && self.dial.path == DialPath::Endpoint && self.dial.answer == Answer::Refused
+    }
+}
+
 /// The dials of one origin to one Service port.
 #[derive(Clone, Copy)]
 pub(super) struct Count<'a> {
@@ -216,7 +224,7 @@ impl<'a> Paths<'a> {
     fn take_silence_for_nothing(&self, dials: &mut Dials<'a>) {
         let all: BTreeSet<_> = self.targets.keys().map(SocketAddr::ip).collect();
         let mut refused: BTreeMap<&str, BTreeSet<_>> = BTreeMap::new();
-        for failed in dials.failures.iter().filter(|f| is_udp(&f.dial.port)) {
+        for failed in dials.failures.iter().filter(|f| f.is_closed_to_datagrams()) {
             let ips = refused.entry(&failed.dial.port).or_default();
             ips.extend(failed.endpoint.map(|e| e.ip()));
         }
@@ -378,9 +386,10 @@ impl<'a> Paths<'a> {
             .from
             .and_then(|key| self.pod(key))
             .is_some_and(|pod| pod.ips().any(|ip| ip.parse() == Ok(endpoint.ip())));
-        let is_refused_elsewhere = || dials.failures.iter().any(|f| f.endpoint == Some(endpoint));
+        let is_its_refusal =
+            |f: &Failed| f.endpoint == Some(endpoint) && f.dial.port == port && f.is_closed_to_datagrams();
         count.succeeded > 0
-            && !(is_udp(port) && is_refused_elsewhere())
+            && !dials.failures.iter().any(is_its_refusal)
             && count.port == port
             && count.is_v4 == endpoint.is_ipv4()
             && count.same_node == Some(target.node == Some(count.node))

@@ -579,6 +579,13 @@ fn n35_the_pods_listen_with_the_other_protocol() {
         sockets(f, &[("TCP", "0.0.0.0", 9376)]);
     });
     assert_eq!(impact(&d), "All");
+    // A rule that refuses what one client sends says nothing of what the node itself sends.
+    let d = fault("N35-rule", C::EndpointsReachable, R::ConnectionRefused, |f| {
+        udp(f);
+        look(f);
+        fail_from_clients(f, &[0], Answer::Rejected);
+    });
+    assert_eq!(impact(&d), "Some");
     fault("N35-some", C::EndpointsReachable, R::SomeEndpointsFailing, |f| {
         udp(f);
         look(f);
