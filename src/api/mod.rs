@@ -11,6 +11,7 @@ mod nodefacts;
 mod nodeprobe;
 mod reason;
 mod servicediagnosis;
+mod stage;
 
 use kube::CustomResourceExt;
 
@@ -26,6 +27,7 @@ pub use servicediagnosis::{
     Clients, HttpProbe, HttpScheme, Impact, Nodes, Observation, PortRef, Probe, RootCause, ServiceDiagnosis,
     ServiceDiagnosisSpec, ServiceDiagnosisStatus, Summary,
 };
+pub use stage::{PAGE, STAGES, Stage};
 
 /// API group of both kinds.
 pub const GROUP: &str = "svcdiag.dev";

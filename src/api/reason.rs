@@ -4,8 +4,8 @@ use super::string_enum;
 
 string_enum! {
     /// Reason of a condition. The documentation of a value names the condition it belongs to and
-    /// the status it goes with; within a condition the reasons for False stand in the order in
-    /// which they take precedence.
+    /// the status it goes with. Which of several faults of a condition is reported is said by the
+    /// table in `stage`, not by the order here.
     Reason {
         /// ServiceExists is True: the Service was found.
         ServiceFound,
@@ -41,10 +41,16 @@ string_enum! {
         RestartingOften,
         /// PodsHealthy is Unknown: no Pod is ready yet and their start-up deadlines are not over.
         PodsStarting,
+        /// PodsHealthy is False: no Pod is ready and the nodes that they run on are not Ready.
+        NodeNotReady,
         /// PodsHealthy is False: no Pod could be placed on a node.
         PodsUnschedulable,
+        /// PodsHealthy is False: the only Pods left are being deleted and do not go away.
+        PodsStuckTerminating,
         /// PodsHealthy is False: no Pod is ready and an image cannot be pulled.
         ImagePullFailed,
+        /// PodsHealthy is False: no Pod is ready and an init container fails or does not end.
+        InitContainerFailing,
         /// PodsHealthy is False: no Pod is ready and containers start and end again and again.
         CrashLooping,
         /// PodsHealthy is False: no Pod is ready; containers run but their readiness probes fail.
@@ -66,6 +72,8 @@ string_enum! {
         EndpointSlicesStale,
         /// EndpointsPopulated is False: there are endpoints but none is ready.
         NoReadyEndpoints,
+        /// EndpointsPopulated is False: a port of the Service has no endpoint, though other ports may.
+        PortHasNoEndpoints,
         /// EndpointsPopulated is False: a Local traffic policy shuts out client Pods whose node has no endpoint.
         NoLocalEndpoints,
 
@@ -75,6 +83,8 @@ string_enum! {
         Allowed,
         /// NetworkPolicyAllows is True: NetworkPolicies deny the clients but the traffic passes.
         DeniedButNotEnforced,
+        /// NetworkPolicyAllows is Unknown: the cluster serves other kinds of policies, which may admit what NetworkPolicies deny.
+        OtherPoliciesApply,
         /// NetworkPolicyAllows is False: NetworkPolicies on the target Pods do not admit the clients.
         IngressDenied,
         /// NetworkPolicyAllows is False: NetworkPolicies on the clients do not let them out to the Service's Pods.
@@ -128,6 +138,8 @@ string_enum! {
         NotSyncing,
         /// KubeProxyHealthy is False: kube-proxy of a node cannot reach the API server.
         APIServerUnreachable,
+        /// KubeProxyHealthy is False: kube-proxy of a node may not read what it has to watch (403).
+        APIAccessDenied,
         /// KubeProxyHealthy is False: the conntrack program that this old kube-proxy needs is missing.
         ConntrackMissing,
 
@@ -141,8 +153,14 @@ string_enum! {
         RulesMissing,
         /// ProxyRulesPresent is False: the rules lack an endpoint.
         EndpointMissingFromRules,
+        /// ProxyRulesPresent is False: the rules hold the endpoints but send nothing to them (ipvs weight 0).
+        EndpointsDrained,
         /// ProxyRulesPresent is False: the rules still hold an endpoint that is gone.
         StaleEndpointInRules,
+        /// ProxyRulesPresent is False: kube-proxy runs under another name than its Node, so that it takes local endpoints for remote ones.
+        NodeNameMismatch,
+        /// ProxyRulesPresent is False: another process of the node holds the node port.
+        NodePortInUse,
         /// ProxyRulesPresent is False: the rules of the node port are missing.
         NodePortRulesMissing,
 
@@ -166,10 +184,16 @@ string_enum! {
         Resolves,
         /// DNSResolves is False: cluster DNS has Pods and none of them is ready.
         ClusterDNSNotReady,
+        /// DNSResolves is False: cluster DNS answers, but with SERVFAIL or REFUSED.
+        ClusterDNSFailing,
+        /// DNSResolves is False: cluster DNS serves another domain than the one the clients search in.
+        ClusterDomainMismatch,
         /// DNSResolves is False: cluster DNS does not answer; kubernetes.default cannot be resolved either.
         ClusterDNSUnreachable,
         /// DNSResolves is False: the clients ask a name server that does not know the cluster.
         NameserverNotClusterDNS,
+        /// DNSResolves is False: the name that the Service is an alias of does not exist.
+        ExternalNameNotFound,
         /// DNSResolves is False: cluster DNS does not know the Service's name.
         NameNotFound,
         /// DNSResolves is False: the clients' search list lacks the suffix of the namespace.
@@ -237,6 +261,7 @@ impl Reason {
                 | Self::HandledByAnotherProxy
                 | Self::InterceptedByMesh
                 | Self::NoClientPods
+                | Self::OtherPoliciesApply
         )
     }
 }

@@ -8,7 +8,6 @@ mod clients;
 mod explaining;
 mod facts;
 mod finding;
-mod link;
 mod near_miss;
 mod observations;
 mod paths;

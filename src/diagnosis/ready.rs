@@ -30,7 +30,7 @@ pub(super) fn root_cause(stages: &Stages) -> Option<RootCause> {
         impact,
         message: finding.message.clone(),
         remediation: remediation.clone(),
-        link: Some(super::link::for_condition(condition).to_owned()),
+        link: Some(condition.link()),
     })
 }
 

@@ -16,23 +16,11 @@ use super::{
     names::{self, Client},
 };
 use crate::{
-    api::{Reason, Resolver},
+    api::{ConditionType, Reason, Resolver},
     objects::{Object, Pod},
 };
 
 const WHAT: &str = "No name was looked up";
-
-/// The reasons in order of precedence.
-const ORDER: [Reason; 8] = [
-    Reason::ClusterDNSUnreachable,
-    Reason::NameserverNotClusterDNS,
-    Reason::NameNotFound,
-    Reason::SearchPathMissing,
-    Reason::NdotsTooLow,
-    Reason::OnlyQualifiedNameResolves,
-    Reason::OnlyFullyQualifiedNameResolves,
-    Reason::WrongAddress,
-];
 
 pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = cluster_dns_not_ready(facts) {
@@ -59,7 +47,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .iter()
         .map(|(report, resolver)| Client::of(facts, &vantage, report, resolver))
         .collect();
-    for reason in ORDER {
+    for &reason in ConditionType::DNSResolves.faults() {
         let of: Vec<&Client> = clients.iter().filter(|c| c.fault == Some(reason)).collect();
         if reason == Reason::ClusterDNSUnreachable
             && !of.is_empty()
@@ -150,7 +138,7 @@ fn works(clients: &[Client<'_>]) -> Finding {
 fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Finding {
     if were_cut_off {
         return if facts.spec.clients.pod_selector.is_some() {
-            Finding::blocked(crate::api::ConditionType::NetworkPolicyAllows)
+            Finding::blocked(ConditionType::NetworkPolicyAllows)
         } else {
             Finding::unknown(
                 Reason::NoClientPods,

@@ -13,26 +13,10 @@ use super::{
     listening,
     reaching::{self, Case},
 };
-use crate::api::{Answer, Reason};
+use crate::api::{Answer, ConditionType, Reason};
 
 /// What was not done where nobody looked.
 const WHAT: &str = "The endpoints were not dialled";
-
-/// The reasons in order of precedence.
-const ORDER: [Reason; 12] = [
-    Reason::NotListening,
-    Reason::ListensOnLoopbackOnly,
-    Reason::WrongFamilyListening,
-    Reason::IPForwardingDisabled,
-    Reason::ForwardChainDrops,
-    Reason::ConntrackTableFull,
-    Reason::ReversePathFiltering,
-    Reason::CrossNodeUnreachable,
-    Reason::ConnectionRefused,
-    Reason::NoRouteToHost,
-    Reason::TimedOut,
-    Reason::UnexpectedResponse,
-];
 
 pub(super) fn judge(facts: &Facts) -> Finding {
     if facts.service.as_deref().is_some_and(|s| s.is_external_name()) {
@@ -105,7 +89,7 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
             return Some(finding);
         }
     }
-    let (reason, of) = reaching::foremost(&cases, &ORDER)?;
+    let (reason, of) = reaching::foremost(&cases, ConditionType::EndpointsReachable.faults())?;
     let (mut message, remediation) = told(facts, paths, reason, &of);
     if matches!(
         reason,

@@ -10,17 +10,9 @@ use super::{
     },
     applicable, hairpin_setup,
 };
-use crate::api::{Answer, Hairpin, Reason};
+use crate::api::{Answer, ConditionType, Hairpin, Reason};
 
 const WHAT: &str = "No Pod's way to itself was tried";
-
-/// The reasons in order of precedence.
-const ORDER: [Reason; 4] = [
-    Reason::HairpinModeDisabled,
-    Reason::MasqueradeMissing,
-    Reason::HairpinRefused,
-    Reason::HairpinTimedOut,
-];
 
 /// A Pod's way to itself, on its node.
 type Look<'a> = (&'a Report<'a>, &'a Hairpin);
@@ -71,7 +63,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
                     .pod(&hairpin.pod)
                     .is_some_and(|pod| super::is_isolated(facts, pod))
     });
-    for reason in ORDER {
+    for &reason in ConditionType::HairpinOK.faults() {
         let of: Vec<Look> = faults
             .iter()
             .filter(|(r, _)| *r == reason)

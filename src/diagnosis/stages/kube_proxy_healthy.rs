@@ -11,18 +11,9 @@ use super::{
     },
     applicable,
 };
-use crate::api::{DialCount, DialPath, KubeProxy, PortState, Reason};
+use crate::api::{ConditionType, DialCount, DialPath, KubeProxy, PortState, Reason};
 
 const WHAT: &str = "kube-proxy was not looked at";
-
-/// The reasons in order of precedence.
-const ORDER: [Reason; 5] = [
-    Reason::NotRunning,
-    Reason::NotLive,
-    Reason::ConntrackMissing,
-    Reason::NotSyncing,
-    Reason::APIServerUnreachable,
-];
 
 pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::not_proxied(facts) {
@@ -42,7 +33,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .iter()
         .filter_map(|(report, proxy)| Some((report.node, fault(report, proxy)?)))
         .collect();
-    for reason in ORDER {
+    for &reason in ConditionType::KubeProxyHealthy.faults() {
         let nodes: Vec<&str> = wrong
             .iter()
             .filter(|(_, r)| *r == reason)

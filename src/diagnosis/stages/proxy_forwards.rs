@@ -210,7 +210,7 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
     if cases.iter().any(|c| dials.is_dead(&c.failed.dial.port)) {
         cases.retain(|c| dials.is_dead(&c.failed.dial.port));
     }
-    let (reason, of) = reaching::foremost(&cases, &reaching::ORDER)?;
+    let (reason, of) = reaching::foremost(&cases, ConditionType::ProxyForwards.faults())?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);
     let (mut message, remediation) = match reaching::settings(&of) {

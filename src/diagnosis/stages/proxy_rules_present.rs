@@ -13,7 +13,7 @@ use super::{
     applicable,
 };
 use crate::{
-    api::{GapKind, Reason, RuleGap, Rules},
+    api::{ConditionType, GapKind, Reason, RuleGap, Rules},
     objects::{Object, Service},
     proxy::{Destination, ExpectedPort, Purpose, Traffic, expected},
 };
@@ -22,16 +22,6 @@ const WHAT: &str = "The rules of kube-proxy were not read";
 
 /// Label of a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-
-/// The reasons in order of precedence.
-const ORDER: [Reason; 6] = [
-    Reason::ConflictingBackends,
-    Reason::ConflictingModes,
-    Reason::RulesMissing,
-    Reason::EndpointMissingFromRules,
-    Reason::StaleEndpointInRules,
-    Reason::NodePortRulesMissing,
-];
 
 /// Something wrong on a node.
 struct Fault<'a> {
@@ -101,7 +91,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             right.push(report.node);
         }
     }
-    for reason in ORDER {
+    for &reason in ConditionType::ProxyRulesPresent.faults() {
         let of: Vec<&Fault> = faults.iter().filter(|f| f.reason == reason).collect();
         if !of.is_empty() {
             return told(facts, &vantage, reason, &of);

@@ -14,18 +14,6 @@ use crate::{
     objects::Object,
 };
 
-/// What dials to the Service give for reasons, in order of precedence.
-pub(super) const ORDER: [Reason; 8] = [
-    Reason::IPForwardingDisabled,
-    Reason::ForwardChainDrops,
-    Reason::ConntrackTableFull,
-    Reason::ReversePathFiltering,
-    Reason::ConnectionRefused,
-    Reason::NoRouteToHost,
-    Reason::TimedOut,
-    Reason::UnexpectedResponse,
-];
-
 /// A failure and what is thought of it.
 pub(super) struct Case<'a, 'b> {
     pub failed: &'b Failed<'a>,

@@ -124,9 +124,7 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
             }
         }
     }
-    let (reason, of) = reaching::foremost(&cases, &[Reason::BridgeNetfilterDisabled])
-        .or_else(|| reaching::foremost(&cases, &reaching::ORDER))
-        .or_else(|| reaching::foremost(&cases, &[Reason::PartiallyReachable]))?;
+    let (reason, of) = reaching::foremost(&cases, ConditionType::ServiceReachable.faults())?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);
     let (mut message, remediation) = match (reaching::settings(&of), reason) {
