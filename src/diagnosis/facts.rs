@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api::{Answer, NodeFacts, NodeProbeSpec, ServiceDiagnosisSpec},
     objects::{
-        Deployment, EndpointSlice, Labels, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service,
-        StatefulSet, matches_labels,
+        Deployment, EndpointSlice, Event, Labels, Namespace, NetworkPolicy, Node, Object, Pod, ReplicaSet,
+        Service, StatefulSet, matches_labels,
     },
 };
 
@@ -69,6 +69,12 @@ pub struct Facts {
     /// Cluster DNS, where the cluster runs its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_dns: Option<ClusterDns>,
+    /// The Nodes of the cluster, as far as they may be read.
+    #[serde(default)]
+    pub cluster_nodes: Vec<Arc<Node>>,
+    /// Warning Events about Pods of the namespace.
+    #[serde(default)]
+    pub events: Vec<Arc<Event>>,
     /// Kinds of policies beyond NetworkPolicy that the cluster serves, for example CiliumNetworkPolicy.
     #[serde(default)]
     pub other_policy_kinds: Vec<String>,
@@ -227,6 +233,8 @@ impl Facts {
             policies: Vec::new(),
             namespaces: Vec::new(),
             cluster_dns: None,
+            cluster_nodes: Vec::new(),
+            events: Vec::new(),
             other_policy_kinds: Vec::new(),
             unreadable: Vec::new(),
             nodes: Vec::new(),

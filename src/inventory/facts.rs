@@ -58,6 +58,7 @@ impl Inventory {
         facts.stateful_sets = self.stateful_sets.of(namespace).cloned().collect();
         facts.policies = self.policies.of(namespace).cloned().collect();
         facts.cluster_dns = self.cluster_dns();
+        facts.cluster_nodes = self.nodes.of("").cloned().collect();
         let mut involved = vec![namespace.to_owned()];
         if let Some(other) = facts
             .spec

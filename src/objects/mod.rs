@@ -6,6 +6,7 @@
 //! that a verdict can be replayed from a file.
 
 mod endpoints;
+mod event;
 mod lease;
 mod networkpolicy;
 mod node;
@@ -22,11 +23,12 @@ use kube::Resource;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use endpoints::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
+pub use event::{Event, EventSeries, InvolvedObject};
 pub use lease::{Lease, LeaseSpec};
 pub use networkpolicy::{
     EgressRule, IngressRule, IpBlock, NetworkPolicy, NetworkPolicySpec, Peer, PolicyPort,
 };
-pub use node::{Namespace, Node, grants_clients_to};
+pub use node::{Namespace, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, grants_clients_to};
 pub use pod::{
     Container, ContainerPort, ContainerState, ContainerStatus, Pod, PodCondition, PodIp, PodSpec, PodStatus,
     Probe, ReadinessGate, Running, Terminated, Waiting,

@@ -1,6 +1,9 @@
 //! Node and Namespace.
 
-use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1 as core,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
@@ -12,18 +15,54 @@ use super::{Object, null_is_default};
 pub struct Node {
     /// Metadata.
     pub metadata: ObjectMeta,
+    /// What is wanted.
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub spec: NodeSpec,
     /// What there is.
     #[serde(default, deserialize_with = "null_is_default")]
     pub status: NodeStatus,
+}
+
+/// NodeSpec.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NodeSpec {
+    /// Ranges that the Pods of the node get their addresses from, where the cluster assigns them.
+    #[serde(
+        rename = "podCIDRs",
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub pod_cidrs: Vec<String>,
 }
 
 /// NodeStatus.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeStatus {
+    /// Conditions of the node.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<NodeCondition>,
     /// Addresses of the node.
     #[serde(deserialize_with = "null_is_default")]
     pub addresses: Vec<NodeAddress>,
+}
+
+/// A condition of a node. Its heartbeat is left out: it changes without anything having changed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NodeCondition {
+    /// Ready, MemoryPressure, ...
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// True, False or Unknown.
+    pub status: String,
+    /// Why, for programs.
+    pub reason: Option<String>,
+    /// Why, for people.
+    pub message: Option<String>,
+    /// Since when.
+    pub last_transition_time: Option<Time>,
 }
 
 /// An address of a node.
@@ -40,6 +79,12 @@ pub struct NodeAddress {
 impl Node {
     /// Label that names the zone a node is in.
     const ZONE_LABEL: &'static str = "topology.kubernetes.io/zone";
+
+    /// The node's Ready condition, which the node controller sets to Unknown when the kubelet is silent.
+    #[must_use]
+    pub fn ready(&self) -> Option<&NodeCondition> {
+        self.status.conditions.iter().find(|c| c.type_ == "Ready")
+    }
 
     /// The zone that the node is in.
     #[must_use]
