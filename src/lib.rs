@@ -10,3 +10,4 @@ pub mod diagnosis;
 pub mod inventory;
 pub mod objects;
 pub mod proxy;
+pub mod served;

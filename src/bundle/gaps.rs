@@ -34,6 +34,7 @@ pub(super) fn add(bundle: &Bundle, facts: &mut Facts) {
     missing.kind("replicasets", "ReplicaSets", &namespace);
     missing.kind("statefulsets", "StatefulSets", &namespace);
     missing.kind("networkpolicies", "NetworkPolicies", &namespace);
+    missing.kind("events", "Events", &namespace);
     if let Some(clients) = facts.client_namespace.as_ref().filter(|c| c.granted) {
         // Some Pods are enough of those that only dial.
         if bundle.listed.shared_label("pods", &clients.name).is_none() {

@@ -1,5 +1,7 @@
 //! What whoever made a bundle says of it.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +36,9 @@ pub struct Manifest {
     /// What was listed as a whole. Where it is absent, the lists in the files tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listed: Option<Vec<Listing>>,
+    /// Kinds of policies beyond NetworkPolicy that the cluster serves.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub other_policy_kinds: BTreeSet<String>,
     /// What could not be read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<Unreadable>,

@@ -20,17 +20,18 @@ use crate::{
     api::{NodeProbe, ServiceDiagnosis},
     inventory::Tracked,
     objects::{
-        Deployment, EndpointSlice, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
+        Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
         StatefulSet, trim_metadata,
     },
+    served::policy_kind,
 };
 
 /// Takes the objects of all files into the bundle.
 pub(super) fn take(bundle: &mut Bundle) {
     let files = std::mem::take(&mut bundle.files.files);
     let mut reader = Reader {
+        policy_kinds: bundle.manifest.other_policy_kinds.clone(),
         bundle,
-        nodes: BTreeSet::new(),
         endpoints: Vec::new(),
         seen: Versions::default(),
         modes: BTreeSet::new(),
@@ -71,12 +72,12 @@ impl Place<'_> {
 
 struct Reader<'a> {
     bundle: &'a mut Bundle,
-    /// Names of the Nodes that there are objects of.
-    nodes: BTreeSet<String>,
     endpoints: Vec<endpoints::Endpoints>,
     seen: Versions,
     /// What ConfigMaps of kube-proxy say of its mode.
     modes: BTreeSet<String>,
+    /// Kinds of policies beyond NetworkPolicy: those of the manifest, of objects and of their definitions.
+    policy_kinds: BTreeSet<String>,
     /// Resources of which collect's own file was read to its end.
     whole: BTreeSet<String>,
 }
@@ -114,6 +115,8 @@ impl Reader<'_> {
 
     fn list(&mut self, list: &Value, items: Vec<Value>, place: &Place<'_>) {
         let kind = text(list, "/kind").trim_end_matches("List").to_owned();
+        self.policy_kinds
+            .extend(policy_kind(group(list), &kind).map(str::to_owned));
         let mut found = lists::List::new(&kind, place);
         for (n, mut item) in items.into_iter().enumerate() {
             // The items of a typed list do not say what they are.
@@ -147,8 +150,7 @@ impl Reader<'_> {
 
     fn object(&mut self, value: Value, place: &Place<'_>) {
         let kind = text(&value, "/kind").to_owned();
-        let (group, _) = text(&value, "/apiVersion").rsplit_once('/').unwrap_or_default();
-        match (group, kind.as_str()) {
+        match (group(&value), kind.as_str()) {
             ("", "Service") => self.take::<Service>(value, place),
             ("", "Pod") => self.take::<Pod>(value, place),
             ("", "Namespace") => self.take::<Namespace>(value, place),
@@ -159,10 +161,7 @@ impl Reader<'_> {
                     format!("kube-proxy's configuration is not understood: {why}"),
                 ),
             },
-            ("", "Node") => {
-                self.nodes.insert(text(&value, "/metadata/name").to_owned());
-                self.take::<Node>(value, place);
-            }
+            ("", "Node") => self.take::<Node>(value, place),
             ("", "Endpoints") => {
                 if let Some(endpoints) = self.parse(value, place) {
                     self.endpoints.push(endpoints);
@@ -173,6 +172,11 @@ impl Reader<'_> {
             ("apps" | "extensions", "ReplicaSet") => self.take::<ReplicaSet>(value, place),
             ("apps", "StatefulSet") => self.take::<StatefulSet>(value, place),
             ("networking.k8s.io" | "extensions", "NetworkPolicy") => self.take::<NetworkPolicy>(value, place),
+            ("" | "events.k8s.io", "Event") => self.event(value, place),
+            ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+                let found = policy_kind(text(&value, "/spec/group"), text(&value, "/spec/names/kind"));
+                self.policy_kinds.extend(found.map(str::to_owned));
+            }
             ("coordination.k8s.io", "Lease") => self.lease(value, place),
             (crate::api::GROUP, "NodeProbe") => self.take::<NodeProbe>(value, place),
             (crate::api::GROUP, "ServiceDiagnosis") => {
@@ -182,7 +186,9 @@ impl Reader<'_> {
                 }
             }
             // The verdict depends on no other kind.
-            _ => {}
+            (group, kind) => self
+                .policy_kinds
+                .extend(policy_kind(group, kind).map(str::to_owned)),
         }
     }
 
@@ -256,6 +262,14 @@ impl Reader<'_> {
         }
     }
 
+    /// Of Events only those are of use that say what went wrong with a Pod.
+    fn event(&mut self, value: Value, place: &Place<'_>) {
+        if let Some(mut event) = self.parse::<Event>(value, place) {
+            trim_metadata(&mut event.metadata);
+            self.bundle.inventory.note_event(event);
+        }
+    }
+
     fn finish(mut self) {
         for path in endpoints::convert(std::mem::take(&mut self.endpoints), self.bundle) {
             let document = String::new();
@@ -270,11 +284,11 @@ impl Reader<'_> {
         }
         // That agents look is told by their Leases; of the nodes only the names matter.
         let of_agents: Vec<String> = self.bundle.inventory.agent_nodes().map(str::to_owned).collect();
-        for name in of_agents.into_iter().filter(|n| !self.nodes.contains(n)) {
-            let mut node = Node::default();
-            node.metadata.name = Some(name);
-            self.bundle.inventory.apply(node);
+        for name in of_agents {
+            self.bundle.inventory.ensure_node(&name);
         }
+        let kinds = std::mem::take(&mut self.policy_kinds);
+        self.bundle.inventory.note_policy_kinds(kinds);
         // Where two versions of it differ, nobody knows which one was read.
         self.bundle.configured_mode = self.modes.pop_first().filter(|_| self.modes.is_empty());
         if let Some(listed) = &self.bundle.manifest.listed {
@@ -292,6 +306,11 @@ fn is_namespaced(kind: &str) -> bool {
 /// A string in a document, empty when there is none.
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The API group of an object or a list, empty for the core.
+fn group(value: &Value) -> &str {
+    text(value, "/apiVersion").rsplit_once('/').unwrap_or_default().0
 }
 
 /// How people call an object: `Pod shop/web-1`.

@@ -10,6 +10,7 @@ use crate::{
     diagnosis::{Diagnosis, diagnose},
 };
 
+mod gathered;
 mod lists;
 
 const NOW: &str = "2026-05-01T12:00:00Z";

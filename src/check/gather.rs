@@ -9,7 +9,7 @@ use kube::{Api, Client, Resource, api::ListParams};
 
 use super::{
     query::Query,
-    request::{GatherError, Listable, Request, ask, list, optional},
+    request::{GatherError, Listable, Request, ask, each, list, optional, pages},
 };
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
@@ -17,9 +17,10 @@ use crate::{
     diagnosis::{Facts, Unreadable},
     inventory::{CLUSTER_DNS, Inventory, Tracked},
     objects::{
-        Deployment, EndpointSlice, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
+        Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
         StatefulSet, grants_clients_to, trim_metadata,
     },
+    served::{POLICY_KINDS, policy_kinds},
 };
 
 /// What was read about one Service.
@@ -104,7 +105,10 @@ pub(crate) async fn gather(
     reader.want::<ReplicaSet>(namespace).await?;
     reader.want::<StatefulSet>(namespace).await?;
     reader.want::<NetworkPolicy>(namespace).await?;
+    reader.events(namespace).await?;
     reader.want_namespace(namespace).await?;
+    reader.nodes().await?;
+    reader.policy_kinds().await;
     reader.namesakes(&service).await;
     if let Some(other) = spec
         .clients
@@ -191,6 +195,43 @@ impl Reader<'_> {
         Ok(found)
     }
 
+    /// What went wrong with Pods.
+    async fn events(&mut self, namespace: &str) -> Result<(), GatherError> {
+        let api = Api::<Event>::namespaced(self.client.clone(), namespace);
+        let params = ListParams::default().fields(Event::WARNINGS_ABOUT_PODS);
+        let request = || Request::list::<Event>(Some(namespace));
+        let read = each(&api, params, request, |event| {
+            self.inventory.note_event(event);
+        })
+        .await;
+        if self.or_gap::<Event, ()>(read)?.is_some() {
+            self.listed.note(&Event::plural(&()), namespace);
+        }
+        Ok(())
+    }
+
+    async fn nodes(&mut self) -> Result<(), GatherError> {
+        let api = Api::<Node>::all(self.client.clone());
+        let read = pages(&api, ListParams::default(), || Request::list::<Node>(None)).await;
+        for node in self.or_gap::<Node, _>(read)?.into_iter().flatten() {
+            self.inventory.apply(node);
+        }
+        Ok(())
+    }
+
+    /// Whoever has a kubeconfig may ask for these; where that fails, it need not be the end of all.
+    async fn policy_kinds(&mut self) {
+        match ask(policy_kinds(self.client), Request::api_groups).await {
+            Ok(kinds) => {
+                self.inventory.note_policy_kinds(kinds);
+            }
+            Err(error) => self.gaps.push(Unreadable {
+                resource: POLICY_KINDS.to_owned(),
+                why: error.to_string(),
+            }),
+        }
+    }
+
     /// Services of the same name elsewhere: only a hint, so not worth an error.
     async fn namesakes(&mut self, name: &str) {
         let params = ListParams::default().fields(&format!("metadata.name={name}"));
@@ -248,10 +289,8 @@ impl Reader<'_> {
             let (Some(node), Some(renewed)) = (lease.agent_node(), &lease.spec.renew_time) else {
                 continue;
             };
-            // The nodes were chosen by the controller; only their names matter here.
-            let mut node_object = Node::default();
-            node_object.metadata.name = Some(node.to_owned());
-            self.inventory.apply(node_object);
+            // Without the right to read Nodes: the controller has chosen them, so that their names are enough.
+            self.inventory.ensure_node(node);
             // One look cannot tell when a renewal was first seen: the agent's clock has to do.
             self.inventory.observe_at(renewed.0);
             self.inventory.apply(lease);

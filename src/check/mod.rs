@@ -20,7 +20,7 @@ pub use tree::{Style, printable, render};
 
 pub(crate) use gather::{asked, gather, judged};
 pub(crate) use query::service_name;
-pub(crate) use request::{Request, ask, pages};
+pub(crate) use request::{Request, ask};
 
 /// What to check and how to print it.
 #[derive(Args, Clone, Debug)]

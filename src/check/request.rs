@@ -71,32 +71,47 @@ pub(super) async fn list<K: Listable>(
     labels: Option<&str>,
 ) -> Result<Vec<K>, GatherError> {
     let api = Api::<K>::namespaced(client.clone(), namespace);
-    pages(&api, labels, || Request::list::<K>(Some(namespace))).await
+    let params = ListParams {
+        label_selector: labels.map(str::to_owned),
+        ..ListParams::default()
+    };
+    pages(&api, params, || Request::list::<K>(Some(namespace))).await
 }
 
 /// All objects that an Api lists, page by page.
-pub(crate) async fn pages<K>(
+pub(super) async fn pages<K>(
     api: &Api<K>,
-    labels: Option<&str>,
+    params: ListParams,
     request: impl Fn() -> Request,
 ) -> Result<Vec<K>, GatherError>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
-    let mut params = ListParams {
-        label_selector: labels.map(str::to_owned),
-        ..ListParams::default().limit(PAGE)
-    };
     let mut objects = Vec::new();
+    each(api, params, request, |object| objects.push(object)).await?;
+    Ok(objects)
+}
+
+/// Hands over each object that an Api lists; no more than a page of them is in memory.
+pub(super) async fn each<K>(
+    api: &Api<K>,
+    params: ListParams,
+    request: impl Fn() -> Request,
+    mut take: impl FnMut(K),
+) -> Result<(), GatherError>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let mut params = params.limit(PAGE);
     loop {
         let page = ask(api.list(&params), &request).await?;
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-        objects.extend(page.items.into_iter().map(|mut object| {
+        for mut object in page.items {
             trim_metadata(object.meta_mut());
-            object
-        }));
+            take(object);
+        }
         if params.continue_token.is_none() {
-            return Ok(objects);
+            return Ok(());
         }
     }
 }
@@ -112,6 +127,13 @@ impl Request {
         Self {
             what: "ask for the version of the API server".to_owned(),
             command: "get /version".to_owned(),
+        }
+    }
+
+    pub(super) fn api_groups() -> Self {
+        Self {
+            what: "ask which kinds of policies the API server serves".to_owned(),
+            command: "get /apis".to_owned(),
         }
     }
 

@@ -1,14 +1,13 @@
-//! What a bundle has beyond what `svcdiag check` reads: for people who look into it, and for the
-//! labels of nodes. None of it is indispensable.
+//! What a bundle has beyond what `svcdiag check` reads, for people who look into it. None of it is
+//! indispensable.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::{
-    check::{GatherError, Gathered, Request, ask, pages},
+    check::{GatherError, Gathered, Request, ask},
     diagnosis::Unreadable,
-    objects::Node,
 };
 
 /// Configurations that explain what kube-proxy and cluster DNS do: name of the ConfigMap in
@@ -38,7 +37,7 @@ pub(super) struct Extras {
     pub config_maps: Vec<Value>,
 }
 
-/// Reads it; the Nodes go to the other objects.
+/// Reads it.
 pub(super) async fn read(client: &Client, gathered: &mut Gathered) -> Result<Extras, GatherError> {
     let mut extras = Extras::default();
     let version = ask(client.apiserver_version(), Request::version).await;
@@ -51,13 +50,6 @@ pub(super) async fn read(client: &Client, gathered: &mut Gathered) -> Result<Ext
         if let Some(text) = data.as_ref().and_then(|d| d.get(key)) {
             extras.config_maps.push(config_map(name, key, text));
         }
-    }
-    let nodes = pages(&Api::<Node>::all(client.clone()), None, || {
-        Request::list::<Node>(None)
-    })
-    .await;
-    for node in or_gap(nodes, "nodes", gathered)?.into_iter().flatten() {
-        gathered.inventory.apply(node);
     }
     Ok(extras)
 }

@@ -85,6 +85,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         kubernetes_version: extras.kubernetes_version.clone(),
         spec: Some(spec),
         listed: Some(gathered.listed.iter().cloned().collect()),
+        other_policy_kinds: gathered.inventory.policy_kinds().cloned().collect(),
         unreadable: gathered.gaps.clone(),
     };
     let objects = contents::objects(&gathered, &extras);

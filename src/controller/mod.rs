@@ -4,7 +4,8 @@
 //! which names the diagnoses it concerns; these are queued; `reconcile` takes the Facts of one,
 //! has them judged, and `status` writes the result if anything but time has changed. `schedule`
 //! says when to look again; `probes` keeps the NodeProbes by which the agents are asked as they are
-//! planned, and `apiserver` tells the agents where the API server is. `events`, `metrics` and `server` tell the outside; `auto` makes
+//! planned, and `apiserver` tells the agents where the API server is. `pod_events` and `policy_kinds` gather what
+//! is of no use as whole objects. `events`, `metrics` and `server` tell the outside; `auto` makes
 //! diagnoses for Namespaces that ask for them.
 //!
 //! There is no leader election: one replica runs at a time (the Deployment's strategy is Recreate).
@@ -13,6 +14,8 @@ mod apiserver;
 mod auto;
 mod events;
 mod metrics;
+mod pod_events;
+mod policy_kinds;
 mod probes;
 mod reconcile;
 mod schedule;
@@ -186,6 +189,7 @@ pub async fn run(
     tasks.spawn(server);
     tasks.spawn(auto::run(context.clone()));
     tasks.spawn(apiserver::run(context.clone()));
+    tasks.spawn(policy_kinds::run(context.clone(), queue.clone()));
     watch::spawn(&mut tasks, &context, &queue, writer);
     drop(queue);
 

@@ -2,9 +2,9 @@
 //!
 //! An object that cannot be parsed is logged and counted, and the others go on. After a break the
 //! kind is listed anew and replaced at once, so that nobody ever sees half a list. Nothing is judged
-//! before every kind has been listed: half a cluster looks like a broken one. Nodes and the agents'
-//! Leases may be out of bounds for a controller that may look at one namespace only: the API objects
-//! are judged without them.
+//! before every kind has been listed: half a cluster looks like a broken one. Nodes, the agents' Leases and
+//! Events may be out of bounds for a controller that may look at one namespace only: the rest is judged
+//! without them.
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +30,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::{Context, Queue, reference};
+use super::{Context, Queue, pod_events, reference};
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
     inventory::{DiagnosisKey, Tracked},
@@ -43,11 +43,14 @@ use crate::{
 /// Objects of one page of a list. Every page is parsed as a whole, so this bounds the memory of a relist.
 const PAGE: u32 = 250;
 
-/// Kinds that are watched.
-const KINDS: u32 = 12;
+/// Kinds that are watched, and that the kinds of policies that the cluster serves are known.
+const KINDS: u32 = 14;
 
-/// Kinds without which the API objects can still be judged.
-const DISPENSABLE: [&str; 2] = ["Node", "Lease"];
+/// Kinds without which the other API objects can still be judged.
+const DISPENSABLE: [&str; 3] = ["Node", "Lease", "Event"];
+
+/// Kinds that tell which agents there are.
+const OF_AGENTS: [&str; 2] = ["Node", "Lease"];
 
 /// Agents that come and go are taken together for this long: all diagnoses are judged anew for them,
 /// and a rollout replaces one agent after the other.
@@ -92,6 +95,9 @@ pub(super) fn spawn(
     let of_agents = watcher::Config::default().labels(&format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1));
     let leases = Api::namespaced(c.client.clone(), &c.options.agent_namespace);
     tasks.spawn(watch::<Lease>(c.clone(), q.clone(), (leases, of_agents)));
+    let (api, config) = scoped::<pod_events::PodEvent>(c);
+    let config = config.fields(pod_events::PodEvent::WARNINGS_ABOUT_PODS);
+    tasks.spawn(pod_events::watch(c.clone(), q.clone(), (api, config)));
     tasks.spawn(judge_all_when_agents_change(c.clone(), q.clone()));
     let only = context
         .options
@@ -110,7 +116,7 @@ pub(super) fn spawn(
 }
 
 /// A kind, and which of its objects are watched.
-type Source<K> = (Api<DeserializeGuard<K>>, watcher::Config);
+pub(super) type Source<K> = (Api<DeserializeGuard<K>>, watcher::Config);
 
 /// A namespaced kind: in the namespace that --namespace names, or in all.
 fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(context: &Context) -> Source<K> {
@@ -123,7 +129,7 @@ fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(context
 }
 
 /// What a watch delivers, with broken objects set apart.
-enum News<K> {
+pub(super) enum News<K> {
     Begin,
     Listed(K),
     End,
@@ -143,7 +149,7 @@ enum News<K> {
 }
 
 /// A kind's events, without end. Errors are logged and counted; the watch comes back by itself.
-fn news<K>(
+pub(super) fn news<K>(
     context: &Arc<Context>,
     (api, config): Source<K>,
 ) -> impl futures::Stream<Item = News<K>> + Send + use<K>
@@ -214,7 +220,7 @@ where
     let mut unparsable: Vec<(String, String, String)> = Vec::new();
     let kind = K::kind(&());
     let mut first = true;
-    let mut denied = false;
+    let mut right = Right::default();
     let mut news = std::pin::pin!(news(&context, source));
     while let Some(news) = news.next().await {
         let concerned = match news {
@@ -229,27 +235,18 @@ where
             }
             News::End => {
                 let concerned = relist(&context, std::mem::take(&mut listed), &mut unparsable);
-                if std::mem::take(&mut denied) {
-                    context.metrics.watch_denied(&kind, false);
-                    tracing::info!(%kind, "The right that was missing has been granted.");
-                }
+                right.granted::<K>(&context);
                 if std::mem::take(&mut first) {
                     begin_if_complete(&context, &mut queue).await;
                 }
                 concerned
             }
             News::Denied => {
-                if !std::mem::replace(&mut denied, true) {
-                    context.metrics.watch_denied(&kind, true);
-                    tracing::warn!(
-                        %kind,
-                        "Not allowed to list and watch these: the API objects are judged, but no agent is asked to look at the data path."
-                    );
-                }
+                let concerned = right.denied::<K>(&context);
                 if std::mem::take(&mut first) {
                     begin_if_complete(&context, &mut queue).await;
                 }
-                BTreeSet::new()
+                concerned
             }
             News::Changed(object) => context.inventory_mut().apply(object),
             News::Gone { namespace, name, .. } => context.inventory_mut().delete::<K>(&namespace, &name),
@@ -264,11 +261,49 @@ where
         if matches!(kind.as_ref(), "Service" | "Namespace") {
             context.auto.notify_one();
         }
-        if !DISPENSABLE.contains(&kind.as_ref()) {
+        if !OF_AGENTS.contains(&kind.as_ref()) {
             enqueue(&context, &mut queue, concerned).await;
         } else if !concerned.is_empty() {
             context.agents.notify_one();
         }
+    }
+}
+
+/// Whether the right to watch a kind that can be done without is there. Who reads a verdict and who runs the
+/// controller learn that it is not.
+#[derive(Default)]
+pub(super) struct Right {
+    is_denied: bool,
+}
+
+impl Right {
+    /// It is not; returns the diagnoses to which that is news.
+    pub(super) fn denied<K: Resource<DynamicType = ()>>(
+        &mut self,
+        context: &Context,
+    ) -> BTreeSet<DiagnosisKey> {
+        if std::mem::replace(&mut self.is_denied, true) {
+            return BTreeSet::new();
+        }
+        let (kind, resource) = (K::kind(&()), K::plural(&()));
+        context.metrics.watch_denied(&kind, true);
+        tracing::warn!(%kind, "Not allowed to list and watch these; the rest is judged without them.");
+        let why = format!("the controller is not allowed to list and watch {resource}");
+        context.inventory_mut().note_unreadable(&resource, Some(why))
+    }
+
+    /// It is; returns the diagnoses to which that is news.
+    pub(super) fn granted<K: Resource<DynamicType = ()>>(
+        &mut self,
+        context: &Context,
+    ) -> BTreeSet<DiagnosisKey> {
+        if !std::mem::take(&mut self.is_denied) {
+            return BTreeSet::new();
+        }
+        let kind = K::kind(&());
+        context.metrics.watch_denied(&kind, false);
+        tracing::info!(%kind, "The right that was missing has been granted.");
+        context.inventory_mut().note_unreadable(&K::plural(&()), None)
     }
 }
 
@@ -287,7 +322,7 @@ fn relist<K: Tracked>(
 }
 
 /// Notes that a kind has been listed for the first time, or may not be; everything is judged after the last.
-async fn begin_if_complete(context: &Context, queue: &mut Queue) {
+pub(super) async fn begin_if_complete(context: &Context, queue: &mut Queue) {
     if context.readiness.complete() {
         tracing::info!("Every kind has been listed; verdicts begin.");
         let all = context.inventory().all();
@@ -380,7 +415,7 @@ fn forget(context: &Context, namespace: &str, name: &str) {
     context.metrics.forget(namespace, name);
 }
 
-async fn enqueue(context: &Context, queue: &mut Queue, concerned: BTreeSet<DiagnosisKey>) {
+pub(super) async fn enqueue(context: &Context, queue: &mut Queue, concerned: BTreeSet<DiagnosisKey>) {
     if !context.readiness.is_complete() {
         return;
     }

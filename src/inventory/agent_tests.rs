@@ -144,8 +144,45 @@ fn a_node_concerns_all_when_its_labels_change_and_it_has_an_agent() {
         "the kubelet's heartbeat"
     );
     assert_eq!(inventory.apply(node("one", "b")).len(), 1);
-    assert!(inventory.apply(node("three", "a")).is_empty(), "no agent there");
+    inventory.apply(node("three", "a"));
+    assert!(inventory.apply(node("three", "b")).is_empty(), "no agent there");
     assert_eq!(inventory.delete::<Node>("", "one").len(), 1);
+}
+
+#[test]
+fn a_node_concerns_all_when_it_comes_goes_is_lost_or_gets_another_address() {
+    let mut inventory = inventory();
+    let node = |ready: &str, beat: u32, address: &str| -> Node {
+        object(
+            json!({ "metadata": { "name": "three", "resourceVersion": beat.to_string() }, "status": {
+            "addresses": [{ "type": "InternalIP", "address": address }],
+            "conditions": [{ "type": "Ready", "status": ready, "lastHeartbeatTime": format!("2026-05-01T12:{beat:02}:00Z") }],
+        } }),
+        )
+    };
+    assert_eq!(inventory.apply(node("True", 1, "192.0.2.1")).len(), 1, "it comes");
+    assert!(
+        inventory.apply(node("True", 2, "192.0.2.1")).is_empty(),
+        "its heartbeat"
+    );
+    assert_eq!(inventory.apply(node("Unknown", 3, "192.0.2.1")).len(), 1);
+    assert_eq!(inventory.apply(node("Unknown", 4, "192.0.2.2")).len(), 1);
+    assert_eq!(inventory.delete::<Node>("", "three").len(), 1);
+}
+
+#[test]
+fn what_may_not_be_read_and_the_kinds_of_policies_are_news_once() {
+    let mut inventory = inventory();
+    let why = || Some("the controller is not allowed to list and watch events".to_owned());
+    assert_eq!(inventory.note_unreadable("events", why()).len(), 1);
+    assert!(inventory.note_unreadable("events", why()).is_empty());
+    assert_eq!(facts(&inventory).why_unreadable("events"), why().as_deref());
+    assert_eq!(inventory.note_unreadable("events", None).len(), 1);
+    assert_eq!(facts(&inventory).why_unreadable("events"), None);
+    let kinds = || BTreeSet::from(["CiliumNetworkPolicy".to_owned()]);
+    assert_eq!(inventory.note_policy_kinds(kinds()).len(), 1);
+    assert!(inventory.note_policy_kinds(kinds()).is_empty());
+    assert_eq!(facts(&inventory).other_policy_kinds, ["CiliumNetworkPolicy"]);
 }
 
 #[test]

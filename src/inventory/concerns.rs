@@ -14,7 +14,11 @@ use crate::objects::{
 
 impl Inventory {
     /// Diagnoses in a namespace, or with clients there, that pass a test.
-    fn involving(&self, namespace: &str, test: impl Fn(&str, &Interest) -> bool) -> BTreeSet<DiagnosisKey> {
+    pub(super) fn involving(
+        &self,
+        namespace: &str,
+        test: impl Fn(&str, &Interest) -> bool,
+    ) -> BTreeSet<DiagnosisKey> {
         let mut keys = BTreeSet::new();
         for (home, interests) in &self.interests.0 {
             for (name, interest) in interests {

@@ -25,6 +25,7 @@ impl Inventory {
             .chain(rows(&self.nodes))
             .chain(rows(&self.leases))
             .chain(rows(&self.probes))
+            .chain(self.events.iter().map(row))
     }
 }
 
@@ -32,8 +33,14 @@ fn rows<K>(table: &Table<K>) -> impl Iterator<Item = (String, Value)>
 where
     K: Resource<DynamicType = ()> + Serialize + Clone,
 {
-    let objects = table.0.values().flat_map(BTreeMap::values);
-    objects.map(|object: &Arc<K>| (K::plural(&()).into_owned(), written(object.as_ref())))
+    table.0.values().flat_map(BTreeMap::values).map(row)
+}
+
+fn row<K>(object: &Arc<K>) -> (String, Value)
+where
+    K: Resource<DynamicType = ()> + Serialize + Clone,
+{
+    (K::plural(&()).into_owned(), written(object.as_ref()))
 }
 
 /// An object with its kind, and with no more metadata than a verdict can depend on.

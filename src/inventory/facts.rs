@@ -59,6 +59,8 @@ impl Inventory {
         facts.policies = self.policies.of(namespace).cloned().collect();
         facts.cluster_dns = self.cluster_dns();
         facts.cluster_nodes = self.nodes.of("").cloned().collect();
+        facts.events = self.events_of(namespace);
+        facts.other_policy_kinds.clone_from(&self.other_policy_kinds);
         let mut involved = vec![namespace.to_owned()];
         if let Some(other) = facts
             .spec
@@ -99,6 +101,12 @@ impl Inventory {
             .filter_map(|n| self.namespaces.get("", n).cloned())
             .collect();
         facts.unreadable = self.gaps(namespace, &name);
+        facts
+            .unreadable
+            .extend(self.unreadable.iter().map(|(resource, why)| Unreadable {
+                resource: resource.clone(),
+                why: why.clone(),
+            }));
         if let Some(clients) = facts.client_namespace.as_ref().filter(|c| c.granted) {
             // None of its Services matters.
             facts.unreadable.extend(self.gaps(&clients.name, ""));

@@ -7,6 +7,7 @@
 mod agents;
 mod concerns;
 mod contents;
+mod events;
 mod facts;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 use jiff::Timestamp;
 
 pub(crate) use contents::written;
+pub use events::PodEvents;
 pub use facts::CLUSTER_DNS;
 
 use crate::{
@@ -141,6 +143,11 @@ pub struct Inventory {
     probes: Table<NodeProbe>,
     /// Names of the NodeProbes of a diagnosis.
     probes_of: BTreeMap<DiagnosisKey, BTreeSet<String>>,
+    events: PodEvents,
+    /// Kinds of policies beyond NetworkPolicy that the cluster serves.
+    other_policy_kinds: Vec<String>,
+    /// Why kinds cannot be read that a verdict can do without, by resource.
+    unreadable: BTreeMap<String, String>,
     /// When what is taken in was seen.
     now: Timestamp,
     interests: Table<Interest>,
@@ -175,6 +182,15 @@ impl Inventory {
         K::index(self, old.as_deref(), Some(&object));
         let concerned = K::concerns(self, old.as_deref(), Some(&object));
         &closed | &concerned
+    }
+
+    /// Takes in a Node of which nothing but the name is known, unless it is there.
+    pub(crate) fn ensure_node(&mut self, name: &str) {
+        if self.nodes.get("", name).is_none() {
+            let mut node = Node::default();
+            node.metadata.name = Some(name.to_owned());
+            self.apply(node);
+        }
     }
 
     /// Forgets an object; returns the diagnoses it concerned.
@@ -231,6 +247,35 @@ impl Inventory {
     ) -> BTreeSet<DiagnosisKey> {
         self.unparsable.insert(unparsable_key::<K>(namespace, name), why);
         self.diagnoses_in(namespace)
+    }
+
+    /// Notes why a kind cannot be read that a verdict can do without, or that it can be; returns the diagnoses
+    /// to which that is news.
+    pub fn note_unreadable(&mut self, resource: &str, why: Option<String>) -> BTreeSet<DiagnosisKey> {
+        let before = match why.clone() {
+            Some(why) => self.unreadable.insert(resource.to_owned(), why),
+            None => self.unreadable.remove(resource),
+        };
+        if before == why {
+            return BTreeSet::new();
+        }
+        self.all()
+    }
+
+    /// Notes which kinds of policies beyond NetworkPolicy the cluster serves; returns the diagnoses to which
+    /// that is news.
+    pub fn note_policy_kinds(&mut self, kinds: BTreeSet<String>) -> BTreeSet<DiagnosisKey> {
+        let kinds: Vec<String> = kinds.into_iter().collect();
+        if self.other_policy_kinds == kinds {
+            return BTreeSet::new();
+        }
+        self.other_policy_kinds = kinds;
+        self.all()
+    }
+
+    /// Kinds of policies beyond NetworkPolicy that the cluster serves.
+    pub fn policy_kinds(&self) -> impl Iterator<Item = &String> {
+        self.other_policy_kinds.iter()
     }
 
     /// Every diagnosis.

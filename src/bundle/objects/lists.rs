@@ -8,7 +8,7 @@ use super::{Place, text};
 use crate::{bundle::Listed, objects::EndpointSlice};
 
 /// Kinds whose absence means something: kind, plural, and what people call their files.
-const KINDS: [(&str, &str, &[&str]); 8] = [
+const KINDS: [(&str, &str, &[&str]); 9] = [
     ("Service", "services", &["service", "svc"]),
     ("EndpointSlice", "endpointslices", &["endpointslice"]),
     ("Endpoints", "endpoints", &["ep"]),
@@ -21,6 +21,7 @@ const KINDS: [(&str, &str, &[&str]); 8] = [
         "networkpolicies",
         &["networkpolicy", "netpol", "netpols"],
     ),
+    ("Event", "events", &["event", "ev"]),
 ];
 
 /// A list in a file.

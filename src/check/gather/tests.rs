@@ -1,5 +1,6 @@
 use std::fmt::Debug;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     api::{Patch, PatchParams, PostParams},
     core::NamespaceResourceScope,
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
 
 use super::*;
+use crate::objects::Object;
 
 const AGENTS: &str = "agents";
 
@@ -42,6 +44,23 @@ async fn cluster(now: Timestamp) -> Cluster {
     }
     let service = json!({ "metadata": { "name": "cart" }, "spec": { "ports": [{ "port": 80 }] } });
     create::<Service>(&client, "shop", service).await;
+    let pod = json!({ "metadata": { "name": "cart-1" }, "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+    create::<Pod>(&client, "shop", pod).await;
+    for (name, kind, type_) in [
+        ("of-pod", "Pod", "Warning"),
+        ("of-node", "Node", "Warning"),
+        ("good", "Pod", "Normal"),
+    ] {
+        let event = json!({ "metadata": { "name": name }, "type": type_, "reason": "FailedMount",
+            "involvedObject": { "kind": kind, "name": "cart-1", "namespace": "shop" } });
+        create::<Event>(&client, "shop", event).await;
+    }
+    let node = json!({ "metadata": { "name": "one", "labels": { "zone": "a" } } });
+    let nodes: Api<Node> = Api::all(client.clone());
+    nodes
+        .create(&PostParams::default(), &serde_json::from_value(node).unwrap())
+        .await
+        .unwrap();
     for name in ["idle", "watched"] {
         let diagnosis = json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
             "metadata": { "name": name }, "spec": { "serviceName": "cart" } });
@@ -104,5 +123,64 @@ async fn without_the_right_to_them_there_are_no_agents_and_no_gap() {
         let facts = look(&cluster, now).await;
         assert!(facts.nodes.is_empty() && facts.unreadable.is_empty(), "{kind}");
     }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_about_pods_nodes_and_kinds_of_policies_are_gathered() {
+    let now: Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
+    let cluster = cluster(now).await;
+    let facts = look(&cluster, now).await;
+    let events: Vec<&str> = facts.events.iter().map(|e| e.name()).collect();
+    assert_eq!(events, ["of-pod"]);
+    let one = facts.cluster_nodes.iter().find(|n| n.name() == "one").unwrap();
+    assert_eq!(
+        one.labels()["zone"],
+        "a",
+        "not only the name by the agent's Lease"
+    );
+    assert!(facts.other_policy_kinds.is_empty());
+    install_cilium(&cluster).await;
+    let facts = look(&cluster, now).await;
+    assert_eq!(facts.other_policy_kinds, ["CiliumNetworkPolicy"]);
+    cluster.stop().await;
+}
+
+/// The definition of one kind that is of policies, and of one that is not.
+async fn install_cilium(cluster: &Cluster) {
+    let crds: Api<CustomResourceDefinition> = Api::all(cluster.client());
+    for (plural, kind) in [
+        ("ciliumnetworkpolicies", "CiliumNetworkPolicy"),
+        ("ciliumendpoints", "CiliumEndpoint"),
+    ] {
+        let schema =
+            json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
+        let crd = json!({ "metadata": { "name": format!("{plural}.cilium.io") },
+            "spec": { "group": "cilium.io", "scope": "Namespaced", "names": { "kind": kind, "plural": plural },
+                "versions": [{ "name": "v2", "served": true, "storage": true, "schema": schema }] } });
+        let crd = serde_json::from_value(crd).unwrap();
+        crds.create(&PostParams::default(), &crd).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_right_to_events_and_nodes_there_are_gaps() {
+    let now: Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
+    let cluster = cluster(now).await;
+    cluster.embedded().unwrap().store().deny(&["events", "nodes"]);
+    let facts = look(&cluster, now).await;
+    assert!(facts.events.is_empty());
+    for (resource, part) in [
+        ("events", "list events in namespace shop"),
+        ("nodes", "list nodes in all namespaces"),
+    ] {
+        assert!(
+            facts.why_unreadable(resource).unwrap().contains(part),
+            "{:?}",
+            facts.unreadable
+        );
+    }
+    let nodes: Vec<&str> = facts.nodes.iter().map(|n| n.name.as_str()).collect();
+    assert_eq!(nodes, ["one", "two"], "the agents count all the same");
     cluster.stop().await;
 }

@@ -37,6 +37,10 @@ fn gathered() -> Gathered {
         "status": { "phase": "Running", "podIP": "10.244.0.5",
             "containerStatuses": [{ "name": "c", "ready": true, "restartCount": 0, "state": { "running": {} },
                 "lastState": { "terminated": { "exitCode": 1, "message": SECRET } } }] } })));
+    inventory.note_event(of(json!({ "metadata": metadata("web-1.1", "shop"), "type": "Warning", "reason": "FailedMount",
+        "involvedObject": { "kind": "Pod", "name": "web-1", "uid": "web-1", "fieldPath": SECRET },
+        "source": { "component": SECRET }, "message": "no such volume", "lastTimestamp": "2026-05-01T11:59:00Z" })));
+    inventory.note_policy_kinds(["CiliumNetworkPolicy".to_owned()].into());
     inventory.apply::<Service>(of(json!({ "metadata": metadata("web", "shop"),
         "spec": { "selector": { "app": "web" }, "clusterIP": "10.96.0.7", "ports": [{ "port": 80, "targetPort": "yes" }] } })));
     inventory.apply::<EndpointSlice>(of(json!({ "metadata": { "name": "web-x", "namespace": "shop",
@@ -63,7 +67,14 @@ fn gathered() -> Gathered {
         "spec": { "serviceName": "web" } }),
     );
     let mut listed = Listed::default();
-    for resource in ["services", "pods", "deployments", "replicasets", "statefulsets"] {
+    for resource in [
+        "services",
+        "pods",
+        "deployments",
+        "replicasets",
+        "statefulsets",
+        "events",
+    ] {
         listed.note(resource, "shop");
     }
     listed.note_slices_of("shop", "web");
@@ -88,6 +99,7 @@ fn manifest(gathered: &Gathered) -> Manifest {
         service: Some("web".to_owned()),
         spec: Some(gathered.judged.spec.clone()),
         listed: Some(gathered.listed.iter().cloned().collect()),
+        other_policy_kinds: gathered.inventory.policy_kinds().cloned().collect(),
         unreadable: gathered.gaps.clone(),
         ..Manifest::default()
     }
@@ -134,6 +146,7 @@ fn the_bundle_tells_what_the_cluster_told() {
     let (mut found, problems) = bundle::facts(&bundle, &diagnosis, bundle.time(Timestamp::MAX));
     assert_eq!(problems, []);
     assert_eq!(found.nodes.len(), 1);
+    assert_eq!((found.events.len(), found.other_policy_kinds.len()), (1, 1));
     assert!(found.nodes[0].probe.is_some());
     assert_eq!(trim(&mut found), trim(&mut expected));
 }

@@ -1,0 +1,59 @@
+//! Warning Events about Pods, which say why a Pod does not start.
+//!
+//! There may be many, so that they are never all in memory: those of a page of a list, and of them what
+//! [`PodEvents`] keeps.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use futures::StreamExt;
+
+use super::{
+    Context, Queue,
+    watch::{News, Right, Source, begin_if_complete, enqueue, news},
+};
+use crate::inventory::PodEvents;
+pub(super) use crate::objects::Event as PodEvent;
+
+/// Keeps the Events of the inventory up to date.
+pub(super) async fn watch(context: Arc<Context>, mut queue: Queue, source: Source<PodEvent>) {
+    let mut listed = PodEvents::default();
+    let mut first = true;
+    let mut right = Right::default();
+    let mut news = std::pin::pin!(news(&context, source));
+    while let Some(news) = news.next().await {
+        let concerned = match news {
+            News::Begin => {
+                listed = PodEvents::default();
+                BTreeSet::new()
+            }
+            News::Listed(event) => {
+                listed.note(event);
+                BTreeSet::new()
+            }
+            News::End => {
+                right.granted::<PodEvent>(&context);
+                if std::mem::take(&mut first) {
+                    begin_if_complete(&context, &mut queue).await;
+                }
+                context
+                    .inventory_mut()
+                    .replace_events(std::mem::take(&mut listed))
+            }
+            News::Denied => {
+                let concerned = right.denied::<PodEvent>(&context);
+                if std::mem::take(&mut first) {
+                    begin_if_complete(&context, &mut queue).await;
+                }
+                concerned
+            }
+            News::Changed(event) => context.inventory_mut().note_event(event),
+            News::Gone { namespace, name, .. } => {
+                context.inventory_mut().forget_event(&namespace, &name);
+                BTreeSet::new()
+            }
+            // It has been logged and counted, and nothing is blamed on what it may have said.
+            News::Unparsable { .. } => BTreeSet::new(),
+        };
+        enqueue(&context, &mut queue, concerned).await;
+    }
+}
