@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod bundle;
 pub mod check;
+pub mod client;
 pub mod collect;
 pub mod controller;
 pub mod diagnosis;

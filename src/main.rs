@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
-use svcdiag::{agent, api, bundle::diagnose, check, collect, controller};
+use svcdiag::{agent, api, bundle::diagnose, check, client, collect, controller};
 
 /// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check` and `diagnose`.
 const EXIT_ERROR: u8 = 3;
@@ -74,7 +74,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let config = kube::Config::infer()
                 .await
                 .map_err(|e| format!("could not find out how to reach the cluster: {e}"))?;
-            let client = kube::Client::try_from(config)?;
+            let client = kube::Client::try_from(client::for_long_runs(config))?;
             controller::run(options, client, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }),

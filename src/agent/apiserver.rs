@@ -14,6 +14,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::client::{for_long_runs, is_outage};
+
 /// Name in the API server's certificate, in every cluster; its addresses need not be there.
 const TLS_SERVER_NAME: &str = "kubernetes.default.svc";
 
@@ -68,9 +70,10 @@ impl From<Config> for Way {
 impl Ways {
     /// The way of a configuration, and those to the addresses in a file.
     #[must_use]
-    pub fn new(mut usual: Config, addresses: Option<PathBuf>) -> Self {
-        // Less than the patience of every caller, so that a dead address is told from a slow answer.
-        usual.connect_timeout = Some(PATIENCE);
+    pub fn new(usual: Config, addresses: Option<PathBuf>) -> Self {
+        // It waits for a connection less long than any caller for an answer, so that a dead address is told from
+        // a slow answer.
+        let usual = for_long_runs(usual);
         Self { usual, addresses }
     }
 
@@ -142,13 +145,10 @@ impl Access {
     }
 }
 
-/// Whether an error means that the API server was not reached: what it refuses, it has heard.
+/// Whether an error means that nobody was reached on a way: who is busy is there.
 #[must_use]
 pub fn is_unreachable(error: &kube::Error) -> bool {
-    matches!(
-        error,
-        kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_)
-    )
+    is_outage(error) && !matches!(error, kube::Error::Api(_))
 }
 
 /// The access, and the task that looks for a way that is open, for ever.

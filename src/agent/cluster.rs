@@ -29,6 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the Lease is renewed, and how long it lasts: three renewals may fail.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(10);
+
+/// Pause after a renewal that failed: whoever waits for the agent waits for this, too.
+pub const LEASE_RETRY: Duration = Duration::from_secs(3);
+
 const LEASE_SECONDS: i32 = 40;
 
 /// Why the API server did not help.

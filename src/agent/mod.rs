@@ -184,11 +184,15 @@ async fn keep_alive(cluster: Cluster, namespace: &str, heart: &Heart) {
     loop {
         heart.beat();
         access.latest();
-        if let Err(error) = cluster.renew_lease(namespace, now()).await {
-            tracing::warn!("The agent's Lease was not renewed: {error}.");
-        }
+        let pause = match cluster.renew_lease(namespace, now()).await {
+            Ok(()) => cluster::LEASE_RENEWAL,
+            Err(error) => {
+                tracing::warn!("The agent's Lease was not renewed: {error}.");
+                cluster::LEASE_RETRY
+            }
+        };
         tokio::select! {
-            () = tokio::time::sleep(cluster::LEASE_RENEWAL) => {}
+            () = tokio::time::sleep(pause) => {}
             () = access.changed() => {}
         }
     }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     api::{DialPath, NodeFacts, NodeProbe},
+    client::Pauses,
     objects::Object,
 };
 
@@ -61,7 +62,7 @@ pub(super) async fn run(node: Arc<Node>, cluster: Cluster) {
 /// Keeps the tasks those of the node's NodeProbes.
 async fn follow(api: Api<NodeProbe>, node: &Arc<Node>, cluster: &Cluster, tasks: &mut HashMap<String, Task>) {
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", node.name));
-    let mut events = std::pin::pin!(watcher(api, mine).default_backoff());
+    let mut events = std::pin::pin!(watcher(api, mine).backoff(Pauses::default()));
     let mut listed: HashMap<String, Arc<NodeProbe>> = HashMap::new();
     while let Some(event) = events.next().await {
         match event {

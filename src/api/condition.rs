@@ -47,6 +47,12 @@ impl ConditionType {
     pub fn stages() -> &'static [Self] {
         &Self::ALL[..12]
     }
+
+    /// The stages that API objects decide; the others need a look at the data path.
+    #[must_use]
+    pub fn api_stages() -> &'static [Self] {
+        &Self::ALL[..5]
+    }
 }
 
 string_enum! {

@@ -119,3 +119,53 @@ fn style() -> Style {
         unicode: terminal && (locale.contains("utf-8") || locale.contains("utf8")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::{ConditionType as C, Reason},
+        diagnosis::Finding,
+    };
+
+    /// A diagnosis whose objects are in order, and whose data path nobody has seen the whole of.
+    fn diagnosis(condition: C, finding: Finding) -> Diagnosis {
+        let of = |c: &C| match c {
+            c if *c == condition => (*c, finding.clone()),
+            C::ServiceExists
+            | C::DefinitionValid
+            | C::PodsHealthy
+            | C::EndpointsPopulated
+            | C::NetworkPolicyAllows
+            | C::DNSResolves => (*c, Finding::yes(Reason::Valid, "")),
+            C::KubeProxyHealthy => (*c, Finding::unknown(Reason::ProbeFailed, "")),
+            C::ProxyRulesPresent => (*c, Finding::unknown(Reason::AgentNotResponding, "")),
+            C::HairpinOK => (*c, Finding::blocked(C::ProxyRulesPresent)),
+            _ => (*c, Finding::unknown(Reason::NoVantagePoint, "")),
+        };
+        let stages = C::stages().iter().map(of).collect();
+        Diagnosis::unjudged(stages, Reason::NoVantagePoint, String::new())
+    }
+
+    #[test]
+    fn with_api_only_what_is_open_in_the_data_path_is_no_fault_of_the_objects() {
+        let open = |c, reason| diagnosis(c, Finding::unknown(reason, ""));
+        let found = open(C::ProxyForwards, Reason::Pending);
+        assert_eq!(Answer::of(&found, true), Answer::Works);
+        assert_eq!(Answer::of(&found, false), Answer::NotKnown);
+        assert!(!found.is_of_api_alone(), "a name was looked up");
+        for condition in C::api_stages() {
+            for reason in [Reason::ProbeFailed, Reason::Pending] {
+                let found = open(*condition, reason);
+                assert_eq!(Answer::of(&found, true), Answer::NotKnown, "{condition} {reason}");
+            }
+        }
+        let satisfied = open(C::NetworkPolicyAllows, Reason::OtherPoliciesApply);
+        assert_eq!(Answer::of(&satisfied, true), Answer::Works);
+        let broken = diagnosis(C::ServiceReachable, Finding::part_fails(Reason::TimedOut, "", ""));
+        assert!(
+            !broken.api_is_faultless(),
+            "what is known to be broken does not pass"
+        );
+    }
+}

@@ -151,10 +151,15 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The same, but a missing right only leaves a gap.
+    /// The same, but a missing right only leaves a gap, and of a kind that is not served there is nothing.
     async fn want<K: Listable + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
-        let read = self.need::<K>(namespace).await;
-        self.or_gap::<K, ()>(read).map(drop)
+        match self.need::<K>(namespace).await {
+            Err(GatherError::NotServed { .. }) => {
+                self.listed.note(&K::plural(&()), namespace);
+                Ok(())
+            }
+            read => self.or_gap::<K, ()>(read).map(drop),
+        }
     }
 
     /// Reads the EndpointSlices of a Service.
@@ -311,5 +316,7 @@ impl Reader<'_> {
     }
 }
 
+#[cfg(test)]
+mod bare;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::{fmt::Debug, time::Duration};
 use kube::{Api, Client, Resource, api::ListParams, core::NamespaceResourceScope};
 use serde::de::DeserializeOwned;
 
-use crate::objects::trim_metadata;
+use crate::{objects::trim_metadata, served::is_not_served};
 
 /// Longest wait for one answer of the API server.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -28,6 +28,12 @@ pub enum GatherError {
     /// The API server did not answer.
     #[error("could not {what}: no answer within {} seconds", TIMEOUT.as_secs())]
     Timeout {
+        /// Verb, resource and place, in words.
+        what: String,
+    },
+    /// The cluster has no such kind.
+    #[error("could not {what}: the API server does not serve this kind")]
+    NotServed {
         /// Verb, resource and place, in words.
         what: String,
     },
@@ -56,10 +62,7 @@ impl<K> Listable for K where
 /// What was listed; nothing, if the user may not or the cluster does not know the kind.
 pub(super) fn optional<T>(listed: Result<Vec<T>, GatherError>) -> Result<Vec<T>, GatherError> {
     match listed {
-        Err(GatherError::Forbidden { .. }) => Ok(Vec::new()),
-        Err(GatherError::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_not_found()) => {
-            Ok(Vec::new())
-        }
+        Err(GatherError::Forbidden { .. } | GatherError::NotServed { .. }) => Ok(Vec::new()),
         other => other,
     }
 }
@@ -161,7 +164,8 @@ fn resource<K: Resource<DynamicType = ()>>() -> String {
     }
 }
 
-/// Awaits an answer of the API server for a bounded time.
+/// Awaits an answer of the API server for a bounded time. What is not found here is the kind: whoever asks for a
+/// single object gets `None` where only that is not there.
 pub(crate) async fn ask<T>(
     answer: impl Future<Output = kube::Result<T>>,
     request: impl Fn() -> Request,
@@ -172,6 +176,7 @@ pub(crate) async fn ask<T>(
             let Request { what, command } = request();
             Err(GatherError::Forbidden { what, command })
         }
+        Ok(Err(error)) if is_not_served(&error) => Err(GatherError::NotServed { what: request().what }),
         Ok(Err(error)) => Err(GatherError::Api {
             what: request().what,
             source: Box::new(error),

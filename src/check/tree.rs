@@ -156,7 +156,11 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
         }
     } else if diagnosis.ready.status == ConditionStatus::Unknown {
         let sentence = match diagnosis.api_is_faultless() {
-            true => format!("{NOTHING_BUT_THE_API}."),
+            true if diagnosis.is_of_api_alone() => format!("{NOTHING_BUT_THE_API}."),
+            true => format!(
+                "There is no fault in the API objects. {}",
+                printable(&diagnosis.ready.message)
+            ),
             false => printable(&diagnosis.ready.message),
         };
         let _ = writeln!(out, "\n{sentence}");

@@ -25,6 +25,7 @@ use serde_json::json;
 use super::Context;
 use crate::{
     api::{APISERVER_CONFIG_MAP, APISERVER_KEY, FIELD_MANAGER},
+    client::Pauses,
     inventory::MANAGED_BY,
     objects::{EndpointSlice, Object},
 };
@@ -42,7 +43,7 @@ const RETRY: Duration = Duration::from_secs(60);
 pub(super) async fn run(context: Arc<Context>) {
     let api: Api<EndpointSlice> = Api::namespaced(context.client.clone(), SERVICE.0);
     let own = watcher::Config::default().labels(&format!("{}={}", EndpointSlice::SERVICE_LABEL, SERVICE.1));
-    let mut events = std::pin::pin!(watcher(api, own).default_backoff());
+    let mut events = std::pin::pin!(watcher(api, own).backoff(Pauses::default()));
     let mut slices: BTreeMap<String, EndpointSlice> = BTreeMap::new();
     let mut listed = false;
     let mut retry = false;

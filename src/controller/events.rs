@@ -12,6 +12,7 @@ use super::Context;
 use crate::{
     api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
     objects::Object,
+    served::is_absent,
 };
 
 /// An Event tells what the status says anyway; it is not worth a long wait.
@@ -36,7 +37,7 @@ impl Events {
 /// Whether a write was refused because its Namespace is being deleted, or has been.
 pub(super) fn is_namespace_going(refusal: &Status) -> bool {
     let causes = refusal.details.iter().flat_map(|d| &d.causes);
-    refusal.is_not_found()
+    is_absent(refusal)
         || causes
             .map(|c| c.reason.as_str())
             .any(|r| r == "NamespaceTerminating")

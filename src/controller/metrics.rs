@@ -95,7 +95,7 @@ impl Metrics {
         let watch_denied = Family::default();
         registry.register(
             "watch_denied",
-            "Whether the right to watch a kind is missing that the controller can do without, by kind: 1 if so; without Node or Lease the data path is not judged",
+            "Whether a kind cannot be watched that the controller can do without, because the right is missing or the kind is not served, by kind: 1 if so; without Node, Lease or NodeProbe the data path is not judged",
             watch_denied.clone(),
         );
         let probe_writes = Counter::<u64, AtomicU64>::default();

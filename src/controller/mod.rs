@@ -16,6 +16,7 @@ mod events;
 mod metrics;
 mod pod_events;
 mod policy_kinds;
+mod presence;
 mod probes;
 mod reconcile;
 mod schedule;
@@ -201,9 +202,8 @@ pub async fn run(
     controller::applier(
         |diagnosis, context| Box::pin(reconcile::reconcile(diagnosis, context)),
         |diagnosis: Arc<ServiceDiagnosis>, error: &reconcile::Error, context: Arc<Context>| {
-            let wait = context
-                .failures
-                .next(diagnosis.metadata.uid.as_deref().unwrap_or_default());
+            let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
+            let wait = context.failures.next(uid, error.is_outage());
             tracing::warn!(
                 namespace = diagnosis.namespace(),
                 name = diagnosis.name(),

@@ -9,7 +9,8 @@ use futures::StreamExt;
 
 use super::{
     Context, Queue,
-    watch::{News, Right, Source, begin_if_complete, enqueue, news},
+    presence::Presence,
+    watch::{News, Source, enqueue, news},
 };
 use crate::inventory::PodEvents;
 pub(super) use crate::objects::Event as PodEvent;
@@ -17,8 +18,7 @@ pub(super) use crate::objects::Event as PodEvent;
 /// Keeps the Events of the inventory up to date.
 pub(super) async fn watch(context: Arc<Context>, mut queue: Queue, source: Source<PodEvent>) {
     let mut listed = PodEvents::default();
-    let mut first = true;
-    let mut right = Right::default();
+    let mut presence = Presence::default();
     let mut news = std::pin::pin!(news(&context, source));
     while let Some(news) = news.next().await {
         let concerned = match news {
@@ -31,20 +31,15 @@ pub(super) async fn watch(context: Arc<Context>, mut queue: Queue, source: Sourc
                 BTreeSet::new()
             }
             News::End => {
-                right.granted::<PodEvent>(&context);
-                if std::mem::take(&mut first) {
-                    begin_if_complete(&context, &mut queue).await;
-                }
-                context
+                let concerned = context
                     .inventory_mut()
-                    .replace_events(std::mem::take(&mut listed))
-            }
-            News::Denied => {
-                let concerned = right.denied::<PodEvent>(&context);
-                if std::mem::take(&mut first) {
-                    begin_if_complete(&context, &mut queue).await;
-                }
+                    .replace_events(std::mem::take(&mut listed));
+                presence.listed::<PodEvent>(&context, &mut queue).await;
                 concerned
+            }
+            News::Unavailable(why) => {
+                presence.missing::<PodEvent>(&context, &mut queue, why).await;
+                continue;
             }
             News::Changed(event) => context.inventory_mut().note_event(event),
             News::Gone { namespace, name, .. } => {

@@ -15,6 +15,7 @@ use crate::{
         ConditionStatus, ConditionType, Reason, ServiceDiagnosis, ServiceDiagnosisSpec,
         ServiceDiagnosisStatus,
     },
+    client::is_outage,
     diagnosis::{Diagnosis, Finding, diagnose, plan},
     objects::Object,
 };
@@ -28,6 +29,18 @@ pub(super) enum Error {
     /// An agent could not be asked.
     #[error(transparent)]
     Probes(#[from] probes::Error),
+}
+
+impl Error {
+    /// Whether the API server was away.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Status(status::WriteError::Api { source, .. })
+            | Self::Probes(probes::Error::Api { source, .. }) => is_outage(source),
+            Self::Status(status::WriteError::Timeout { .. })
+            | Self::Probes(probes::Error::Timeout { .. }) => true,
+        }
+    }
 }
 
 /// Brings the status of a diagnosis up to date.

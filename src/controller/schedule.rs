@@ -15,8 +15,10 @@ use crate::api::ServiceDiagnosisSpec;
 /// sees it as over.
 const AFTER_DEADLINE: Duration = Duration::from_millis(50);
 
-/// First and longest pause after a failure.
+/// First and longest pause after a failure, and the longest after one that the API server's absence is to blame
+/// for: when it is back, verdicts are to be right within seconds.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+const IN_OUTAGE: Duration = Duration::from_secs(5);
 
 /// Time until the next round: the interval, up to a tenth more or less by the diagnosis' own UID so
 /// that many do not come at once; or the time at which the verdict changes by itself, if earlier.
@@ -26,14 +28,17 @@ pub(super) fn next_look(
     uid: &str,
     now: Timestamp,
 ) -> Duration {
-    let mut hasher = DefaultHasher::new();
-    uid.hash(&mut hasher);
-    // 0 to 1 from the hash's upper bits.
-    let fraction = (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64;
-    let round = Duration::from_secs(u64::from(spec.interval_seconds)).mul_f64(0.9 + 0.2 * fraction);
+    let round = Duration::from_secs(u64::from(spec.interval_seconds)).mul_f64(0.9 + 0.2 * fraction_of(uid));
     let recheck =
         recheck_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default() + AFTER_DEADLINE);
     recheck.map_or(round, |recheck| recheck.min(round))
+}
+
+/// 0 to 1, always the same for one diagnosis.
+fn fraction_of(uid: &str) -> f64 {
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Failures in a row of each diagnosis, by UID.
@@ -41,8 +46,11 @@ pub(super) fn next_look(
 pub(super) struct Failures(Mutex<HashMap<String, u32>>);
 
 impl Failures {
-    /// Counts a failure; the pause until the next attempt doubles with each.
-    pub(super) fn next(&self, uid: &str) -> Duration {
+    /// Counts a failure; the pause until the next attempt doubles with each. An outage counts for nobody.
+    pub(super) fn next(&self, uid: &str, is_outage: bool) -> Duration {
+        if is_outage {
+            return IN_OUTAGE.mul_f64(0.5 + fraction_of(uid));
+        }
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.entry(uid.to_owned()).or_insert(0);
         let wait = BACKOFF.0.saturating_mul(1 << (*count).min(10)).min(BACKOFF.1);
@@ -103,9 +111,18 @@ mod tests {
     #[test]
     fn failures_back_off_up_to_five_minutes_and_are_forgotten() {
         let failures = Failures::default();
-        let waits: Vec<u64> = (0..12).map(|_| failures.next("a").as_secs()).collect();
+        let waits: Vec<u64> = (0..12).map(|_| failures.next("a", false).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
         failures.reset("a");
-        assert_eq!(failures.next("a").as_secs(), 1);
+        assert_eq!(failures.next("a", false).as_secs(), 1);
+    }
+
+    #[test]
+    fn in_an_outage_nobody_waits_long_nor_do_all_come_at_once() {
+        let failures = Failures::default();
+        let waits: Vec<Duration> = (0..100).map(|n| failures.next(&n.to_string(), true)).collect();
+        assert!(waits.iter().all(|wait| *wait <= IN_OUTAGE.mul_f64(1.5)));
+        assert!(waits.iter().any(|wait| *wait < IN_OUTAGE) && waits.iter().any(|wait| *wait > IN_OUTAGE));
+        assert_eq!(failures.next("1", false).as_secs(), 1, "it counts for nobody");
     }
 }

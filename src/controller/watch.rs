@@ -30,9 +30,14 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::{Context, Queue, pod_events, reference};
+use super::{
+    Context, Queue, pod_events,
+    presence::{Presence, why_unavailable},
+    reference,
+};
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
+    client::Pauses,
     inventory::{DiagnosisKey, Tracked},
     objects::{
         Deployment, EndpointSlice, Lease, Namespace, NetworkPolicy, Node, Object, Pod, ReplicaSet, Service,
@@ -45,9 +50,6 @@ const PAGE: u32 = 250;
 
 /// Kinds that are watched, and that the kinds of policies that the cluster serves are known.
 const KINDS: u32 = 14;
-
-/// Kinds without which the other API objects can still be judged.
-const DISPENSABLE: [&str; 3] = ["Node", "Lease", "Event"];
 
 /// Kinds that tell which agents there are.
 const OF_AGENTS: [&str; 2] = ["Node", "Lease"];
@@ -133,8 +135,8 @@ pub(super) enum News<K> {
     Begin,
     Listed(K),
     End,
-    /// The right to watch the kind is missing.
-    Denied,
+    /// The kind cannot be watched, and can be done without; why, in words.
+    Unavailable(String),
     Changed(K),
     Gone {
         namespace: String,
@@ -175,8 +177,9 @@ where
         name: metadata.name.unwrap_or_default(),
         uid: metadata.uid.unwrap_or_default(),
     };
+    let mut is_interrupted = false;
     watcher(api, config.page_size(PAGE))
-        .default_backoff()
+        .backoff(Pauses::default())
         .filter_map(move |event| {
             let news = match event {
                 Ok(Event::Init) => Some(News::Begin),
@@ -184,31 +187,26 @@ where
                 Ok(Event::InitDone) => Some(News::End),
                 Ok(Event::Apply(object)) => Some(guard(object, News::Changed)),
                 Ok(Event::Delete(object)) => Some(gone(object.meta().clone())),
-                Err(error) if DISPENSABLE.contains(&kind.as_ref()) && is_denied(&error) => Some(News::Denied),
                 Err(error) => {
-                    context.metrics.watch_error(&kind);
-                    tracing::warn!(kind, "A watch was interrupted and will be resumed: {error}.");
-                    None
+                    let why = why_unavailable::<K>(&error);
+                    if why.is_none() {
+                        context.metrics.watch_error(&kind);
+                        // The first error of an interruption says what all say.
+                        if !std::mem::replace(&mut is_interrupted, true) {
+                            tracing::warn!(kind, "A watch was interrupted and will be resumed: {error}.");
+                        }
+                    }
+                    why.map(News::Unavailable)
                 }
             };
+            // A watch says that it begins before it has reached anybody.
+            is_interrupted &= matches!(news, None | Some(News::Begin));
             if let Some(News::Unparsable { namespace, name, why }) = &news {
                 context.metrics.unparsable(&kind);
                 tracing::warn!(kind, namespace, name, "An object could not be parsed: {why}.");
             }
             futures::future::ready(news)
         })
-}
-
-/// Whether a watch failed for want of a right.
-fn is_denied(error: &watcher::Error) -> bool {
-    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
-    match error {
-        InitialListFailed(kube::Error::Api(s))
-        | WatchStartFailed(kube::Error::Api(s))
-        | WatchFailed(kube::Error::Api(s))
-        | WatchError(s) => s.is_forbidden(),
-        _ => false,
-    }
 }
 
 /// Keeps a kind of the inventory up to date.
@@ -219,8 +217,7 @@ where
     let mut listed: Vec<K> = Vec::new();
     let mut unparsable: Vec<(String, String, String)> = Vec::new();
     let kind = K::kind(&());
-    let mut first = true;
-    let mut right = Right::default();
+    let mut presence = Presence::default();
     let mut news = std::pin::pin!(news(&context, source));
     while let Some(news) = news.next().await {
         let concerned = match news {
@@ -235,18 +232,12 @@ where
             }
             News::End => {
                 let concerned = relist(&context, std::mem::take(&mut listed), &mut unparsable);
-                right.granted::<K>(&context);
-                if std::mem::take(&mut first) {
-                    begin_if_complete(&context, &mut queue).await;
-                }
+                presence.listed::<K>(&context, &mut queue).await;
                 concerned
             }
-            News::Denied => {
-                let concerned = right.denied::<K>(&context);
-                if std::mem::take(&mut first) {
-                    begin_if_complete(&context, &mut queue).await;
-                }
-                concerned
+            News::Unavailable(why) => {
+                presence.missing::<K>(&context, &mut queue, why).await;
+                continue;
             }
             News::Changed(object) => context.inventory_mut().apply(object),
             News::Gone { namespace, name, .. } => context.inventory_mut().delete::<K>(&namespace, &name),
@@ -266,44 +257,6 @@ where
         } else if !concerned.is_empty() {
             context.agents.notify_one();
         }
-    }
-}
-
-/// Whether the right to watch a kind that can be done without is there. Who reads a verdict and who runs the
-/// controller learn that it is not.
-#[derive(Default)]
-pub(super) struct Right {
-    is_denied: bool,
-}
-
-impl Right {
-    /// It is not; returns the diagnoses to which that is news.
-    pub(super) fn denied<K: Resource<DynamicType = ()>>(
-        &mut self,
-        context: &Context,
-    ) -> BTreeSet<DiagnosisKey> {
-        if std::mem::replace(&mut self.is_denied, true) {
-            return BTreeSet::new();
-        }
-        let (kind, resource) = (K::kind(&()), K::plural(&()));
-        context.metrics.watch_denied(&kind, true);
-        tracing::warn!(%kind, "Not allowed to list and watch these; the rest is judged without them.");
-        let why = format!("the controller is not allowed to list and watch {resource}");
-        context.inventory_mut().note_unreadable(&resource, Some(why))
-    }
-
-    /// It is; returns the diagnoses to which that is news.
-    pub(super) fn granted<K: Resource<DynamicType = ()>>(
-        &mut self,
-        context: &Context,
-    ) -> BTreeSet<DiagnosisKey> {
-        if !std::mem::take(&mut self.is_denied) {
-            return BTreeSet::new();
-        }
-        let kind = K::kind(&());
-        context.metrics.watch_denied(&kind, false);
-        tracing::info!(%kind, "The right that was missing has been granted.");
-        context.inventory_mut().note_unreadable(&K::plural(&()), None)
     }
 }
 
@@ -402,7 +355,7 @@ async fn watch_diagnoses(
             // It keeps its last status; there is nothing to judge it by.
             News::Unparsable { .. } => {}
             // Nothing can be done without diagnoses; that is an error, not news.
-            News::Denied => {}
+            News::Unavailable(_) => {}
         }
         context.metrics.diagnoses(context.inventory().diagnoses());
         context.auto.notify_one();

@@ -138,13 +138,27 @@ impl Diagnosis {
         }
     }
 
-    /// Whether nothing is left open but what only a node agent can see.
+    /// Whether no fault is known, and nothing is left open that API objects decide.
     #[must_use]
     pub fn api_is_faultless(&self) -> bool {
-        self.ready.reason != Reason::Suspended
-            && self
-                .stages
-                .iter()
-                .all(|(_, f)| f.is_satisfied() || matches!(f.reason, Reason::NoVantagePoint))
+        let is_faultless = |(condition, finding): &(ConditionType, Finding)| match finding.verdict {
+            Verdict::False { .. } => false,
+            _ if ConditionType::api_stages().contains(condition) => finding.is_satisfied(),
+            _ => true,
+        };
+        self.ready.reason != Reason::Suspended && self.stages.iter().all(is_faultless)
+    }
+
+    /// Whether nobody has looked at the data path.
+    #[must_use]
+    pub fn is_of_api_alone(&self) -> bool {
+        let mut of_data_path = self
+            .stages
+            .iter()
+            .filter(|(condition, _)| !ConditionType::api_stages().contains(condition));
+        of_data_path.all(|(_, finding)| {
+            finding.status() == ConditionStatus::Unknown
+                && (finding.is_satisfied() || finding.reason == Reason::NoVantagePoint)
+        })
     }
 }

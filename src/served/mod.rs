@@ -2,12 +2,21 @@
 
 mod policies;
 
+use kube::core::Status;
+
 pub use policies::{POLICY_KINDS, policy_kind, policy_kinds};
 
 /// Whether a list, a watch or a request for what a group serves was refused because the API server does not
 /// serve such a thing. For a group that is not installed it answers `404 page not found` in plain text, for
-/// one of its own a Status; in both cases the client makes a Status of it, with the code.
+/// one of its own a Status. The client makes a Status of the text, too, but with a reason of its own, so that
+/// `is_not_found` does not hold: only the code says what it is.
 #[must_use]
 pub fn is_not_served(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_not_found())
+    matches!(error, kube::Error::Api(status) if is_absent(status))
+}
+
+/// Whether what a request is about is not there: the object, its namespace, or its kind.
+#[must_use]
+pub fn is_absent(status: &Status) -> bool {
+    status.code == 404
 }

@@ -294,7 +294,7 @@ fn scheme(url: &str) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_right_to_nodes_and_leases_the_api_objects_are_judged() {
+async fn without_the_right_to_nodes_leases_and_events_the_api_objects_are_judged() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
     let Some(server) = cluster.embedded() else {
         println!("the rights of a real API server are those of the role, in a test of its own");
@@ -304,7 +304,7 @@ async fn without_the_right_to_nodes_and_leases_the_api_objects_are_judged() {
     let scene = Scene::new(cluster.client(), "without");
     scene.set_up().await.unwrap();
     scene.wait_until_settled().await.unwrap();
-    server.store().deny(&["nodes", "leases"]);
+    server.store().deny(&["nodes", "leases", "events"]);
     let program = Path::new(env!("CARGO_BIN_EXE_svcdiag"));
     let controller = Controller::start(program, cluster.kubeconfig_path(), cluster.state_dir(), &[]).unwrap();
     eventually("a verdict", async || {
@@ -313,16 +313,16 @@ async fn without_the_right_to_nodes_and_leases_the_api_objects_are_judged() {
     })
     .await;
     let log = || std::fs::read_to_string(controller.log()).unwrap();
-    for kind in ["Node", "Lease"] {
+    for kind in ["Node", "Lease", "Event"] {
         let told = log()
             .lines()
-            .filter(|l| l.contains("Not allowed to list and watch") && l.contains(kind))
+            .filter(|l| l.contains("not allowed to list and watch") && l.contains(&format!("kind={kind}")))
             .count();
         assert_eq!(told, 1, "{kind}: {}", log());
     }
     server.store().deny(&[]);
     eventually("the right is noticed", async || {
-        (log().matches("has been granted").count() == 2).then_some(())
+        (log().matches("can be listed and watched now").count() == 3).then_some(())
     })
     .await;
     controller.stop().await;

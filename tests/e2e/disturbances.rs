@@ -37,6 +37,36 @@ async fn a_restart_of_the_api_server_is_survived() {
     rig.stop().await;
 }
 
+/// Interruptions of watches that the controller has counted.
+async fn interruptions(rig: &Rig) -> u64 {
+    let (_, metrics) = rig.http("/metrics").await;
+    let counts = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("svcdiag_watch_errors_total{"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    counts.sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_outage_of_the_api_server_verdicts_follow_soon() {
+    let mut rig = Rig::start().await;
+    let scene = rig.scene("outage").await;
+    if rig.cluster.embedded().is_none() {
+        println!("the real API server cannot be taken away for a while; its restart is a test of its own");
+        rig.stop().await;
+        return;
+    }
+    rig.cluster.stop_server().await;
+    // Long enough for the pauses of every watch to have grown.
+    eventually("interruptions", async || {
+        (interruptions(&rig).await > 40).then_some(())
+    })
+    .await;
+    rig.cluster.restart_server().await.unwrap();
+    verdict_follows(&rig, &scene).await;
+    rig.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_that_end_or_have_expired_are_taken_up_again() {
     let rig = Rig::start().await;
