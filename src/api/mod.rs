@@ -12,6 +12,7 @@ mod nodeprobe;
 mod reason;
 mod servicediagnosis;
 mod stage;
+mod tunnel;
 
 use kube::CustomResourceExt;
 
@@ -28,6 +29,7 @@ pub use servicediagnosis::{
     ServiceDiagnosisSpec, ServiceDiagnosisStatus, Summary,
 };
 pub use stage::{PAGE, STAGES, Stage};
+pub use tunnel::{Tunnel, TunnelKind};
 
 /// API group of both kinds.
 pub const GROUP: &str = "svcdiag.dev";

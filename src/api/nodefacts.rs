@@ -7,7 +7,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{bounds, string_enum};
+use super::{Tunnel, bounds, string_enum};
 
 /// What an agent saw on its node for one diagnosis.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
@@ -65,6 +65,10 @@ pub struct NodeFacts {
     /// Settings of the node that explain lost packets.
     #[serde(default)]
     pub settings: NodeSettings,
+    /// Links of the node by which Pods' packets may go to other nodes; absent where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
+    pub tunnels: Option<Vec<Tunnel>>,
     /// What could not be looked at, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::problems")]
@@ -106,8 +110,12 @@ string_enum! {
         Rejected,
         /// There is no way there.
         Unreachable,
-        /// No answer in time.
+        /// Nobody took the connection in time.
         TimedOut,
+        /// Somebody took the connection and reset it instead of answering.
+        Reset,
+        /// Somebody took the connection, and no answer came in time.
+        NoAnswer,
         /// An answer, but not one with an expected HTTP status.
         Unexpected,
     }
@@ -170,6 +178,18 @@ pub struct DialFailure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub detail: Option<String>,
+}
+
+impl DialFailure {
+    /// How the dial ended. Agents of version 0.1 call it unexpected where a request was not answered at all.
+    #[must_use]
+    pub fn outcome(&self) -> Answer {
+        let is_silence = |detail: &str| detail.starts_with("no answer");
+        match self.answer {
+            Answer::Unexpected if self.detail.as_deref().is_some_and(is_silence) => Answer::NoAnswer,
+            answer => answer,
+        }
+    }
 }
 
 /// What listens in a Pod.

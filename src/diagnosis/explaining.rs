@@ -1,10 +1,14 @@
 //! Which setting of a node explains that packets were lost.
 //!
-//! A setting explains a failure only where the packets went through that node in a way that the setting
-//! bears on; it never makes a fault of what works.
+//! A setting explains a failure only where the packets went through that node in a way that the setting bears
+//! on, nothing passed the node in that way in the same round, and the endpoint does not fail on its own node
+//! for another reason. It never makes a fault of what works, and alone it is never more than probable.
+
+use std::collections::BTreeSet;
 
 use super::{
-    paths::{Failed, Paths},
+    dials::{Dials, Failed},
+    paths::Paths,
     targets::Target,
 };
 use crate::api::{Answer, DialPath, NodeSettings, Reason};
@@ -23,8 +27,8 @@ pub(super) struct Explanation {
 }
 
 /// What packets do at a node.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Passage {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passage {
     /// They begin or end there, in the network of the node itself.
     Local,
     /// They go from one port of a bridge to another.
@@ -35,33 +39,105 @@ enum Passage {
     Unknown,
 }
 
-/// The settings that explain why an answer did not come, those with precedence first.
-pub(super) fn explain(paths: &Paths<'_>, failed: &Failed<'_>) -> Option<Explanation> {
-    if failed.dial.answer != Answer::TimedOut {
-        return None;
+/// The setting that explains why an answer did not come; of several the one with precedence.
+pub(super) fn explain(paths: &Paths<'_>, direct: &Dials<'_>, failed: &Failed<'_>) -> Option<Explanation> {
+    let found = candidates(paths, failed);
+    let of_home = failure_at_home(paths, direct, failed).map(|home| candidates(paths, home));
+    found
+        .into_iter()
+        .filter(|e| of_home.as_ref().is_none_or(|home| home.contains(e)))
+        .min_by_key(|e| (precedence(e.reason), e.node.clone()))
+}
+
+/// The failure of those next to an endpoint, where nobody there has reached it: whatever keeps others from it
+/// is not what it fails for, unless it keeps these as well.
+fn failure_at_home<'d, 'a>(
+    paths: &Paths<'a>,
+    direct: &'d Dials<'a>,
+    failed: &Failed<'a>,
+) -> Option<&'d Failed<'a>> {
+    let endpoint = failed.endpoint?;
+    let port = &failed.dial.port;
+    let home = failed.target?.node?;
+    let is_there = |f: &&Failed<'_>| f.node == home && f.endpoint == Some(endpoint) && f.dial.port == *port;
+    // The node's own dial says most: fewest things can come in its way.
+    let of_home = || direct.failures.iter().filter(is_there);
+    let found = of_home()
+        .find(|f| f.dial.from.is_none())
+        .or_else(|| of_home().next())?;
+    (!paths.is_reached_at_home(direct, endpoint, port)).then_some(found)
+}
+
+/// The settings of the nodes on the way that bear on it and let nothing of the like through.
+fn candidates(paths: &Paths<'_>, failed: &Failed<'_>) -> Vec<Explanation> {
+    if failed.answer != Answer::TimedOut {
+        return Vec::new();
     }
-    let is_v4 = failed
-        .dial
-        .target
-        .parse::<std::net::SocketAddr>()
-        .is_ok_and(|target| target.is_ipv4());
+    let is_v4 = failed.is_v4();
+    let ends = failed.target.and_then(|t| t.node).map(|node| (failed.node, node));
+    let leaves_node = failed.dial.same_node != Some(true);
     let mut found = Vec::new();
     for (node, passage) in passages(paths, failed) {
-        if let Some(settings) = paths.settings(node) {
-            found.extend(of_node(node, settings, passage, is_v4));
-        }
+        let Some(settings) = paths.settings(node) else {
+            continue;
+        };
+        let of_node = of_node(node, settings, passage, is_v4, leaves_node).into_iter();
+        found.extend(of_node.filter(|e| match e.reason {
+            // Which way packets come in by depends on where they come from.
+            Reason::ReversePathFiltering => {
+                !ends.is_some_and(|(from, to)| paths.passing().passed_between(from, to, is_v4))
+            }
+            // Where one such chain lets Pods through, the network plugin sees to that, and does so elsewhere.
+            Reason::ForwardChainDrops => {
+                !paths.passing().passed(node, passage, is_v4) && !some_chain_lets_through(paths)
+            }
+            _ => !paths.passing().passed(node, passage, is_v4),
+        }));
         // What a Pod sends to its own bridge never leaves it, so that the rules are passed by.
-        if node == failed.node
-            && failed.dial.same_bridge
-            && failed.dial.path == DialPath::Service
-            && let Some(settings) = paths.settings(node)
-        {
+        if node == failed.node && failed.dial.same_bridge && failed.dial.path == DialPath::Service {
             found.extend(bridge_netfilter(node, settings));
         }
     }
     found
-        .into_iter()
-        .min_by_key(|e| (precedence(e.reason), e.node.clone()))
+}
+
+fn drops_by_policy(settings: &NodeSettings) -> bool {
+    settings.forward_drops == Some(true)
+}
+
+fn some_chain_lets_through(paths: &Paths<'_>) -> bool {
+    let passed = |node: &str| paths.passing().passed(node, Passage::Forwarded, true);
+    let mut reports = paths.reports().iter();
+    reports.any(|r| drops_by_policy(&r.facts.settings) && passed(r.node))
+}
+
+/// Nodes on the way of dials whose FORWARD chain drops what no rule accepts, and of which nobody saw that they
+/// let Pods' packets through.
+pub(super) fn closed_chains<'a>(paths: &Paths<'a>, failures: &[&Failed<'a>]) -> BTreeSet<&'a str> {
+    let lost = failures
+        .iter()
+        .filter(|f| f.answer == Answer::TimedOut && f.is_v4());
+    let forwarded = lost
+        .flat_map(|f| passages(paths, f))
+        .filter(|(_, p)| *p == Passage::Forwarded);
+    forwarded
+        .map(|(node, _)| node)
+        .filter(|node| paths.settings(node).is_some_and(drops_by_policy))
+        .filter(|node| !paths.passing().passed(node, Passage::Forwarded, true))
+        .collect()
+}
+
+/// Nodes on the way of dials whose table of tracked connections is full: though some packets pass, others may
+/// have been lost for that.
+pub(super) fn full_tables<'a>(paths: &Paths<'a>, failures: &[&Failed<'a>]) -> BTreeSet<&'a str> {
+    let lost = failures.iter().filter(|f| f.answer == Answer::TimedOut);
+    let nodes = lost.flat_map(|f| passages(paths, f)).map(|(node, _)| node);
+    let is_full = |node: &&str| {
+        paths
+            .settings(node)
+            .is_some_and(|s| s.conntrack_full == Some(true))
+    };
+    nodes.filter(is_full).collect()
 }
 
 /// The order of the table: what the bridge does stands before all.
@@ -99,7 +175,7 @@ fn passages<'a>(paths: &Paths<'a>, failed: &Failed<'a>) -> Vec<(&'a str, Passage
 }
 
 /// How a Pod is linked to others of its node, as its hairpin tells.
-fn links(paths: &Paths<'_>, node: &str, target: Option<Target<'_>>) -> Passage {
+pub(super) fn links(paths: &Paths<'_>, node: &str, target: Option<Target<'_>>) -> Passage {
     let Some(pod) = target.and_then(|t| t.pod).map(super::targets::key) else {
         return Passage::Unknown;
     };
@@ -112,7 +188,13 @@ fn links(paths: &Paths<'_>, node: &str, target: Option<Target<'_>>) -> Passage {
     }
 }
 
-fn of_node(node: &str, settings: &NodeSettings, passage: Passage, is_v4: bool) -> Vec<Explanation> {
+fn of_node(
+    node: &str,
+    settings: &NodeSettings,
+    passage: Passage,
+    is_v4: bool,
+    leaves_node: bool,
+) -> Vec<Explanation> {
     let mut found = Vec::new();
     let mut add = |reason, sentence: String, remediation: String| {
         found.push(Explanation {
@@ -142,17 +224,19 @@ fn of_node(node: &str, settings: &NodeSettings, passage: Passage, is_v4: bool) -
         Passage::Bridged => settings.bridge_netfilter == Some(true),
         Passage::Local | Passage::Unknown => false,
     };
-    if settings.forward_drops == Some(true) && is_v4 && is_filtered {
+    if drops_by_policy(settings) && is_v4 && is_filtered {
         add(
             Reason::ForwardChainDrops,
             format!("The FORWARD chain of node {node} drops what no rule accepts"),
             format!(
-                "Let node {node} forward the Pods' packets: `iptables -P FORWARD ACCEPT` there, or accept the Pods' network in that chain; \
-                 find out what set the policy (often Docker or a firewall)."
+                "Have the Pods' network accepted in that chain by what manages the firewall of node {node}; `iptables -S FORWARD` there shows what set the policy (often Docker or ufw), \
+                 and whether the network plugin's own rules are missing."
             ),
         );
     }
-    if settings.conntrack_full == Some(true) {
+    // Without br_netfilter nobody tracks what a bridge passes on.
+    let is_tracked = passage != Passage::Bridged || settings.bridge_netfilter == Some(true);
+    if settings.conntrack_full == Some(true) && is_tracked {
         add(
             Reason::ConntrackTableFull,
             format!("The table of tracked connections of node {node} is full"),
@@ -162,7 +246,7 @@ fn of_node(node: &str, settings: &NodeSettings, passage: Passage, is_v4: bool) -
             ),
         );
     }
-    if settings.reverse_path_drops == Some(true) && is_v4 && passage != Passage::Bridged {
+    if settings.reverse_path_drops == Some(true) && is_v4 && leaves_node {
         add(
             Reason::ReversePathFiltering,
             format!(

@@ -5,11 +5,13 @@
 //! file. `ready` sums the answers up, `status` turns the result into what is written to the API.
 
 mod clients;
+mod dials;
 mod explaining;
 mod facts;
 mod finding;
 mod near_miss;
 mod observations;
+mod passing;
 mod paths;
 mod plan;
 mod pod_state;

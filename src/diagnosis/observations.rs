@@ -2,7 +2,8 @@
 
 use super::{
     Facts,
-    paths::{Dials, Paths, Way, is_udp},
+    dials::{Dials, Way, is_udp},
+    paths::Paths,
     told,
     vantage::{Report, Vantage},
 };
@@ -78,13 +79,7 @@ fn failed(dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
         let details: Vec<String> = details.into_iter().flatten().collect();
         Observation {
             detail: (!details.is_empty()).then(|| cut(&details.join("; "))),
-            ..observation(
-                condition,
-                f.node,
-                from,
-                &f.dial.target,
-                told::result(f.dial.answer),
-            )
+            ..observation(condition, f.node, from, &f.dial.target, told::result(f.answer))
         }
     });
     each.collect()
@@ -99,7 +94,8 @@ fn answered(dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
         let family = if c.is_v4 { "IPv4" } else { "IPv6" };
         let whom = match (condition, c.same_node) {
             (ConditionType::EndpointsReachable, Some(true)) => "endpoints on the node",
-            (ConditionType::EndpointsReachable, _) => "endpoints on other nodes",
+            (ConditionType::EndpointsReachable, Some(false)) => "endpoints on other nodes",
+            (ConditionType::EndpointsReachable, None) => "endpoints",
             _ => "the Service",
         };
         let target = format!("{whom}, port {} over {family}", c.port);

@@ -6,17 +6,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use super::{
-    Facts, ports, stages,
-    targets::{Target, is_address_of, key, number, targets},
+    Facts,
+    dials::{Count, Dials, Failed, Way, is_udp},
+    passing::Passing,
+    ports, stages,
+    targets::{Target, is_address_of, key, node_has_family, number, targets},
     vantage::{Report, Vantage},
 };
 use crate::{
     api::{Answer, DialFailure, DialPath, HttpScheme, NodeSettings},
-    objects::{Pod, Service, ServicePort},
+    objects::{Object, Pod, Service, ServicePort},
 };
 
 /// Containers of service meshes that take the connections of their Pod.
@@ -24,71 +27,6 @@ const SIDECARS: [&str; 4] = ["istio-proxy", "linkerd-proxy", "kuma-sidecar", "co
 
 /// Of more endpoints an agent dials a part in each round.
 const WINDOW: usize = 50;
-
-/// Whom a dial was made to, and from where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// To the endpoints, past the Service.
-    Direct,
-    /// To the Service's addresses, from client Pods.
-    FromClients,
-    /// To the Service's addresses and node ports, from the nodes themselves.
-    FromNodes,
-}
-
-/// A failure that counts.
-#[derive(Clone, Copy)]
-pub(super) struct Failed<'a> {
-    /// The node it was seen on.
-    pub node: &'a str,
-    /// What failed.
-    pub dial: &'a DialFailure,
-    /// The endpoint, as far as it is known.
-    pub endpoint: Option<SocketAddr>,
-    /// What is known of it.
-    pub target: Option<Target<'a>>,
-    /// Whether the one who dialled uses the network of the node.
-    pub from_host: bool,
-}
-
-impl Failed<'_> {
-    /// Whether the endpoint itself has refused a datagram. A rule on the way refuses those who come that way, and
-    /// through the Service the two look alike.
-    fn is_closed_to_datagrams(&self) -> bool {
-        is_udp(&self.dial.port) && self.dial.path == DialPath::Endpoint && self.dial.answer == Answer::Refused
-    }
-}
-
-/// The dials of one origin to one Service port.
-#[derive(Clone, Copy)]
-pub(super) struct Count<'a> {
-    pub node: &'a str,
-    pub from: Option<&'a str>,
-    pub port: &'a str,
-    pub is_v4: bool,
-    pub same_node: Option<bool>,
-    pub made: u32,
-    pub succeeded: u32,
-}
-
-/// All dials that took one way.
-#[derive(Default)]
-pub(super) struct Dials<'a> {
-    /// Dials that prove something.
-    pub counts: Vec<Count<'a>>,
-    /// Failures that count.
-    pub failures: Vec<Failed<'a>>,
-    /// Whether a failure did not count because its object has changed since.
-    pub is_stale: bool,
-    /// Whether a sidecar spoke for a client.
-    pub is_intercepted: bool,
-    /// Whether a client failed that a policy may keep away.
-    pub is_shut_out: bool,
-    /// Whether a node failed that a policy may keep away.
-    pub is_node_shut_out: bool,
-    /// Every failure reported, whether or not it counts.
-    reported: BTreeSet<(&'a str, Option<&'a str>, Option<SocketAddr>)>,
-}
 
 /// What the reports are held against.
 pub(super) struct Paths<'a> {
@@ -102,6 +40,8 @@ pub(super) struct Paths<'a> {
     pods: BTreeMap<String, &'a Pod>,
     intercepted: BTreeSet<&'a str>,
     shut_out: BTreeSet<String>,
+    /// What got through the nodes in the same round.
+    passing: Passing<'a>,
 }
 
 impl<'a> Paths<'a> {
@@ -138,7 +78,7 @@ impl<'a> Paths<'a> {
             })
             .map(str::to_owned)
             .collect();
-        Some(Self {
+        let mut paths = Self {
             facts,
             service,
             reports: &vantage.reports,
@@ -152,7 +92,15 @@ impl<'a> Paths<'a> {
             ports,
             pods,
             shut_out,
-        })
+            passing: Passing::default(),
+        };
+        paths.passing = Passing::of(&paths);
+        Some(paths)
+    }
+
+    /// What got through the nodes.
+    pub(super) fn passing(&self) -> &Passing<'a> {
+        &self.passing
     }
 
     /// The judged ports that can be dialled.
@@ -185,7 +133,11 @@ impl<'a> Paths<'a> {
         for report in self.reports {
             for count in &report.facts.dials {
                 let from = count.from.as_deref();
-                if !takes(way, count.path, from) || !self.ports.contains_key(&count.port) {
+                let is_v4 = count.family != "IPv6";
+                if !takes(way, count.path, from)
+                    || !self.ports.contains_key(&count.port)
+                    || !self.has_family(report.node, from, is_v4)
+                {
                     continue;
                 }
                 if self.is_spoken_for(report, from, &count.port) {
@@ -200,7 +152,7 @@ impl<'a> Paths<'a> {
                     node: report.node,
                     from,
                     port: &count.port,
-                    is_v4: count.family != "IPv6",
+                    is_v4,
                     same_node: count.same_node,
                     made: count.made,
                     succeeded,
@@ -220,16 +172,18 @@ impl<'a> Paths<'a> {
     }
 
     /// Over UDP whoever is not refused hears nothing, and refusals are rationed by the kernel: where every
-    /// endpoint has refused a port, those who heard nothing of it have not reached it either.
+    /// endpoint of a family has refused a port, those who heard nothing of it have not reached it either.
     fn take_silence_for_nothing(&self, dials: &mut Dials<'a>) {
-        let all: BTreeSet<_> = self.targets.keys().map(SocketAddr::ip).collect();
-        let mut refused: BTreeMap<&str, BTreeSet<_>> = BTreeMap::new();
+        let mut refused: BTreeMap<(&str, bool), BTreeSet<_>> = BTreeMap::new();
         for failed in dials.failures.iter().filter(|f| f.is_closed_to_datagrams()) {
-            let ips = refused.entry(&failed.dial.port).or_default();
+            let ips = refused.entry((&failed.dial.port, failed.is_v4())).or_default();
             ips.extend(failed.endpoint.map(|e| e.ip()));
         }
-        for count in &mut dials.counts {
-            if refused.get(count.port).is_some_and(|ips| *ips == all) {
+        for ((port, is_v4), ips) in refused {
+            let of_family = self.targets.keys().map(SocketAddr::ip);
+            let all: BTreeSet<_> = of_family.filter(|ip| ip.is_ipv4() == is_v4).collect();
+            let of_port = |c: &&mut Count<'_>| c.port == port && c.is_v4 == is_v4;
+            for count in dials.counts.iter_mut().filter(of_port).filter(|_| ips == all) {
                 count.succeeded = 0;
             }
         }
@@ -242,6 +196,7 @@ impl<'a> Paths<'a> {
         if !self.ports.contains_key(&dial.port) || self.is_spoken_for(report, from, &dial.port) {
             return;
         }
+        let answer = dial.outcome();
         let target = endpoint.and_then(|e| self.targets.get(&e).copied());
         let is_of_today = self.is_the_services(dial)
             && match dial.path {
@@ -258,10 +213,10 @@ impl<'a> Paths<'a> {
         }
         // A policy lets packets vanish or has them rejected; a Pod that refuses or answers was reached. Through
         // the Service all that is refused over UDP seems to come from its address, whoever says so.
-        let may_be_policy = match dial.answer {
+        let may_be_policy = match answer {
             Answer::TimedOut | Answer::Rejected | Answer::Unreachable => true,
             Answer::Refused => is_udp(&dial.port) && dial.path != DialPath::Endpoint,
-            Answer::Accepted | Answer::Unexpected => false,
+            Answer::Accepted | Answer::Reset | Answer::NoAnswer | Answer::Unexpected => false,
         };
         match from {
             Some(key) if may_be_policy && self.shut_out.contains(key) => {
@@ -274,13 +229,55 @@ impl<'a> Paths<'a> {
             }
             _ => {}
         }
-        dials.failures.push(Failed {
+        let failed = Failed {
             node: report.node,
             dial,
+            answer,
             endpoint,
             target,
             from_host: from.is_none_or(|key| self.pod(key).is_some_and(Pod::is_host_network)),
-        });
+        };
+        if !self.has_family(report.node, from, failed.is_v4()) {
+            return;
+        }
+        // A mesh that wants its own TLS turns others away, as it is told to.
+        if let Some(pod) = self.resets_for_its_mesh(&failed)
+            && self.facts.spec.clients.pod_selector.is_none()
+        {
+            dials.reset_by_mesh.get_or_insert(pod);
+            return;
+        }
+        dials.failures.push(failed);
+    }
+
+    /// The Pod whose sidecar has reset a connection: that of the endpoint, or where it is not known which one
+    /// it was, of the first if all have one.
+    pub(super) fn resets_for_its_mesh(&self, failed: &Failed<'a>) -> Option<&'a str> {
+        if failed.answer != Answer::Reset {
+            return None;
+        }
+        let guarded = |target: &Target<'a>| target.pod.filter(|pod| self.has_sidecar(&key(pod)));
+        let pod = match &failed.target {
+            Some(target) => guarded(target)?,
+            None => {
+                let pods: Option<Vec<&Pod>> = self.targets.values().map(guarded).collect();
+                pods?.first().copied()?
+            }
+        };
+        Some(pod.name())
+    }
+
+    /// Whether somebody has an address of an IP family, without which nothing can be dialled in it; so it is
+    /// where their addresses are not known.
+    fn has_family(&self, node: &str, from: Option<&str>, is_v4: bool) -> bool {
+        match from {
+            Some(key) => {
+                let ips = self.pod(key).into_iter().flat_map(Pod::ips);
+                let ips: Vec<IpAddr> = ips.filter_map(|ip| ip.parse().ok()).collect();
+                ips.is_empty() || ips.iter().any(|ip| ip.is_ipv4() == is_v4)
+            }
+            None => node_has_family(self.facts, node, is_v4),
+        }
     }
 
     /// Whether an endpoint's Pod is known not to be ready (publishNotReadyAddresses).
@@ -357,11 +354,16 @@ impl<'a> Paths<'a> {
             return false;
         };
         // In a window one cannot tell who dialled it.
-        self.targets.len() > WINDOW
+        self.is_in_a_window()
             || !dials
                 .counts
                 .iter()
                 .any(|count| self.has_reached(dials, count, endpoint, *target, port))
+    }
+
+    /// Whether a round may leave out endpoints, so that nobody can tell which of them answered.
+    pub(super) fn is_in_a_window(&self) -> bool {
+        self.targets.len() > WINDOW
     }
 
     /// Whether somebody on the endpoint's own node has reached it.
@@ -374,7 +376,7 @@ impl<'a> Paths<'a> {
         })
     }
 
-    fn has_reached(
+    pub(super) fn has_reached(
         &self,
         dials: &Dials<'_>,
         count: &Count<'_>,
@@ -398,60 +400,12 @@ impl<'a> Paths<'a> {
     }
 }
 
-impl Dials<'_> {
-    /// Whether anybody who counts tried.
-    pub(super) fn made(&self) -> u32 {
-        self.counts.iter().map(|c| c.made).fold(0, u32::saturating_add)
-    }
-
-    pub(super) fn succeeded(&self) -> u32 {
-        self.counts
-            .iter()
-            .map(|c| c.succeeded)
-            .fold(0, u32::saturating_add)
-    }
-
-    /// Whether clients tried; what they reach counts for more than what nodes reach.
-    pub(super) fn has_clients(&self) -> bool {
-        self.counts.iter().any(|c| c.from.is_some() && c.made > 0)
-    }
-
-    /// Whether nothing reached a port, by those whose word counts most.
-    pub(super) fn is_dead(&self, port: &str) -> bool {
-        let of_port = || self.counts.iter().filter(|c| c.port == port && c.made > 0);
-        let clients_tried = of_port().any(|c| c.from.is_some());
-        of_port()
-            .filter(|c| !clients_tried || c.from.is_some())
-            .all(|c| c.succeeded == 0)
-    }
-
-    /// What those do who were reached, as far as it was heard: over UDP silence is all there is.
-    pub(super) fn answer(&self) -> &'static str {
-        let made = || self.counts.iter().filter(|c| c.made > 0);
-        match (made().any(|c| is_udp(c.port)), made().all(|c| is_udp(c.port))) {
-            (false, _) => "answer",
-            (true, false) => "answer, and do not refuse datagrams",
-            (true, true) => "do not refuse datagrams",
-        }
-    }
-
-    /// Whether nothing reached any port.
-    pub(super) fn is_all_dead(&self) -> bool {
-        self.counts.iter().all(|c| self.is_dead(c.port))
-    }
-}
-
 fn takes(way: Way, path: DialPath, from: Option<&str>) -> bool {
     match way {
         Way::Direct => path == DialPath::Endpoint,
         Way::FromClients => path == DialPath::Service && from.is_some(),
         Way::FromNodes => path != DialPath::Endpoint && from.is_none(),
     }
-}
-
-/// Whether a Service port, as number/protocol, is of UDP.
-pub(super) fn is_udp(port: &str) -> bool {
-    port.ends_with("/UDP")
 }
 
 fn order(dial: &DialFailure) -> (Option<&str>, &str, &str, Option<&str>, &str) {

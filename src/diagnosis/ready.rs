@@ -59,25 +59,7 @@ pub(super) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
         .filter(|(_, finding)| !finding.is_satisfied())
         .collect();
     if open.is_empty() {
-        let no_clients = stages
-            .iter()
-            .any(|(_, finding)| finding.reason == Reason::NoClientPods);
-        let (reason, message) = if no_clients {
-            (
-                Reason::WorksFromNodes,
-                "The Service works from the nodes; there is no client Pod to try from.",
-            )
-        } else {
-            (
-                Reason::ServiceWorks,
-                "Every stage that applies to the Service is True.",
-            )
-        };
-        return Outcome {
-            status: ConditionStatus::True,
-            reason,
-            message: message.to_owned(),
-        };
+        return nothing_open(stages);
     }
     let of = |reasons: &[Reason]| -> Vec<&(ConditionType, Finding)> {
         open.iter()
@@ -124,6 +106,43 @@ pub(super) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
         status: ConditionStatus::Unknown,
         reason,
         message,
+    }
+}
+
+/// Where no question is left open. Without a client that could try, somebody else has to have got through.
+fn nothing_open(stages: &Stages) -> Outcome {
+    let has = |wanted: Reason| stages.iter().any(|(_, finding)| finding.reason == wanted);
+    let of = |stage: ConditionType| stages.iter().find(|(c, _)| *c == stage).map(|(_, f)| f);
+    let is_true = |stage| of(stage).is_some_and(|f| f.verdict == Verdict::True);
+    // A headless Service has no address; its endpoints are all there is to dial.
+    let is_headless = of(ConditionType::ServiceReachable).is_some_and(|f| f.reason == Reason::NotApplicable);
+    let nodes_got_through =
+        is_true(ConditionType::ProxyForwards) || is_headless && is_true(ConditionType::EndpointsReachable);
+    let by_mesh = of(ConditionType::ServiceReachable).is_some_and(|f| f.reason == Reason::InterceptedByMesh);
+    let no_clients = has(Reason::NoClientPods);
+    let (status, reason, message) = if (no_clients || by_mesh) && !nodes_got_through {
+        (
+            ConditionStatus::Unknown,
+            Reason::NoVantagePoint,
+            "Nobody could try whether the Service works: neither a client Pod nor a node got through to it.",
+        )
+    } else if no_clients {
+        (
+            ConditionStatus::True,
+            Reason::WorksFromNodes,
+            "The Service works from the nodes; there is no client Pod to try from.",
+        )
+    } else {
+        (
+            ConditionStatus::True,
+            Reason::ServiceWorks,
+            "Every stage that applies to the Service is True.",
+        )
+    };
+    Outcome {
+        status,
+        reason,
+        message: message.to_owned(),
     }
 }
 

@@ -62,6 +62,13 @@ pub(super) fn is_address_of(service: &Service, ip: IpAddr) -> bool {
     service.cluster_ips().iter().any(|own| own.parse() == Ok(ip))
 }
 
+/// Whether a node has an address of an IP family in the cluster; so it is where nobody knows.
+pub(super) fn node_has_family(facts: &Facts, node: &str, is_v4: bool) -> bool {
+    let known = facts.cluster_nodes.iter().find(|n| n.name() == node);
+    let ips = known.map(|n| n.internal_ips()).unwrap_or_default();
+    ips.is_empty() || ips.iter().any(|ip| ip.is_ipv4() == is_v4)
+}
+
 /// A Pod as namespace/name.
 pub(super) fn key(pod: &Pod) -> String {
     format!("{}/{}", pod.namespace(), pod.name())

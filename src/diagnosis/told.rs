@@ -2,21 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    paths::{Failed, Paths},
-    words,
-};
-use crate::{
-    api::{Answer, DialFailure},
-    objects::Object,
-};
+use super::{dials::Failed, paths::Paths, words};
+use crate::{api::Answer, objects::Object};
 
 /// How a dial ended.
-pub(super) fn answer(dial: &DialFailure) -> String {
-    let result = result(dial.answer);
-    match &dial.detail {
-        Some(detail) => format!("{result} ({detail})"),
-        None => result.to_owned(),
+pub(super) fn answer(failed: &Failed<'_>) -> String {
+    let result = result(failed.answer);
+    match &failed.dial.detail {
+        Some(detail) if failed.answer != Answer::NoAnswer => format!("{result} ({detail})"),
+        _ => result.to_owned(),
     }
 }
 
@@ -28,6 +22,8 @@ pub(super) fn result(answer: Answer) -> &'static str {
         Answer::Rejected => "connection refused by a rule",
         Answer::Unreachable => "no route to host",
         Answer::TimedOut => "connection timed out",
+        Answer::Reset => "connects but is reset",
+        Answer::NoAnswer => "connects but times out",
         Answer::Unexpected => "unexpected answer",
     }
 }
@@ -78,7 +74,7 @@ fn dialled(targets: &BTreeSet<String>, failures: &[&Failed<'_>]) -> String {
         let items: Vec<&String> = items.iter().collect();
         words::list(&items)
     };
-    let answers: BTreeSet<String> = failures.iter().map(|f| answer(f.dial)).collect();
+    let answers: BTreeSet<String> = failures.iter().map(|f| answer(f)).collect();
     let origins: BTreeSet<String> = failures.iter().map(|f| whom(f)).collect();
     format!(
         "{}: {}, dialled from {}",

@@ -36,7 +36,11 @@ pub(super) fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// A word as one argument of a shell command.
+/// A word as one argument of a shell command: in quotes, unless it is plain.
 pub(super) fn quoted(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':');
+    if !argument.is_empty() && !argument.starts_with('-') && argument.chars().all(is_plain) {
+        return argument.to_owned();
+    }
     format!("'{}'", argument.replace('\'', r"'\''"))
 }

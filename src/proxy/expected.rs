@@ -96,12 +96,16 @@ impl fmt::Display for Destination {
 /// What a node has to hold for a Service; empty where kube-proxy has nothing to do with it.
 #[must_use]
 pub fn expected(service: &Service, slices: &[&EndpointSlice], vantage: Vantage<'_>) -> Vec<ExpectedPort> {
-    let labels = service.labels();
-    if service.is_external_name()
-        || service.is_headless()
-        || labels.contains_key(PROXY_NAME_LABEL)
-        || labels.contains_key(HEADLESS_LABEL)
-    {
+    if service.labels().contains_key(PROXY_NAME_LABEL) {
+        return Vec::new();
+    }
+    destinations(service, slices, vantage)
+}
+
+/// Where the packets to a Service have to go on a node, whoever sees to it; empty where it has no address.
+#[must_use]
+pub fn destinations(service: &Service, slices: &[&EndpointSlice], vantage: Vantage<'_>) -> Vec<ExpectedPort> {
+    if service.is_external_name() || service.is_headless() || service.labels().contains_key(HEADLESS_LABEL) {
         return Vec::new();
     }
     let cluster_ips = addresses(service.cluster_ips());

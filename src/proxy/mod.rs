@@ -19,7 +19,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use audit::{Gap, RuleFault, audit, hairpin_is_masqueraded, holds, serves_node_ports_at};
-pub use expected::{Destination, ExpectedPort, Purpose, Traffic, Vantage, expected};
+pub use expected::{Destination, ExpectedPort, Purpose, Traffic, Vantage, destinations, expected};
 pub use ipvs::{VirtualServer, VirtualServers};
 pub use rules::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict};
 

@@ -283,6 +283,7 @@ fn n16_the_forward_chain_drops() {
     fault("N16", C::EndpointsReachable, R::ForwardChainDrops, |f| {
         on(f, "n1", |n| n.settings.forward_drops = Some(true));
         fail_from_clients(f, &[1, 2], Answer::TimedOut);
+        fail_service(f, "n1", Some(CLIENT), Answer::TimedOut);
     });
 }
 

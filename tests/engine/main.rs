@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod agents;
+mod answers;
+mod blame;
 mod data_path;
 mod data_path_twins;
+mod families;
 mod faults;
 mod plan;
 mod policies;

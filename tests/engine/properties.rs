@@ -9,7 +9,7 @@ use svcdiag::{
     api::{
         Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, GapKind, Hairpin, KubeProxy,
         ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
-        RuleGap, Rules, StaleConnection,
+        RuleGap, Rules, StaleConnection, Tunnel, TunnelKind,
     },
     diagnosis::{Facts, NodeReport, ProbeReport, Verdict, diagnose},
     objects::{EndpointSlice, NetworkPolicy, Pod, Service},
@@ -456,6 +456,7 @@ prop_compose! {
         intercepted in vec(key(), 0..2),
         stale in vec((socket(), socket(), socket()), 0..2),
         settings in settings(),
+        tunnels in option::of(vec((word(), one_of(TunnelKind::ALL), option::of(any::<u16>())), 0..3)),
         problems in vec(word(), 0..2),
     ) -> NodeFacts {
         NodeFacts {
@@ -468,6 +469,7 @@ prop_compose! {
                 ips: vec![ip],
                 sockets: sockets.into_iter().map(|(protocol, address, port)| ListeningSocket { protocol: protocol.into(), address, port }).collect(),
             }).collect(),
+            tunnels: tunnels.map(|all| all.into_iter().map(|(name, kind, port)| Tunnel { name, kind, port }).collect()),
             stale_connections: stale.into_iter().map(|(destination, endpoint, source)| StaleConnection { destination, endpoint, source }).collect(),
         }
     }

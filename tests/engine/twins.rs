@@ -397,14 +397,3 @@ fn a_deployment_that_was_just_applied_has_no_pods_yet() {
     });
     assert_eq!(stage(&d, C::EndpointsPopulated).reason, R::Pending);
 }
-
-#[test]
-fn services_of_another_proxy_are_left_to_it() {
-    let d = twin(|f| {
-        service(
-            f,
-            json!({ "metadata": { "labels": { "service.kubernetes.io/service-proxy-name": "mesh" } } }),
-        )
-    });
-    assert_eq!(stage(&d, C::ProxyRulesPresent).reason, R::HandledByAnotherProxy);
-}

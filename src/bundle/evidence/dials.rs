@@ -14,7 +14,7 @@ use super::{
     parse,
 };
 use crate::{
-    api::{Answer, DialCount, DialFailure, DialPath},
+    api::{Answer, DialCount, DialFailure, DialPath, Lookup},
     diagnosis::{Facts, may_keep_nodes_away},
     objects::{Object, Pod, ServicePort},
     proxy::{IpFamily, Protocol},
@@ -59,13 +59,14 @@ pub(super) struct Dialled {
 }
 
 impl Dialled {
-    /// Takes in the requests of a client Pod, else of the node itself.
+    /// Takes in the requests of a client Pod, else of the node itself; `found` is what its look-ups found.
     pub(super) fn read(
         &mut self,
         facts: &Facts,
         node: &str,
         from: Option<&Pod>,
         files: &[TextFile<'_>],
+        found: &[Lookup],
         problems: &mut Vec<Problem>,
     ) {
         // A rule that keeps somebody away may refuse as well.
@@ -78,8 +79,9 @@ impl Dialled {
             .iter()
             .flatten()
         {
-            let answer = answer(request, unsaid);
-            let (Some(target), Some(answer)) = (request.target.as_deref().and_then(target), answer) else {
+            let asked = request.target.as_deref();
+            let target = asked.and_then(|text| target(text).or_else(|| by_name(text, request.tried, found)));
+            let (Some(target), Some(answer)) = (target, answer(request, unsaid)) else {
                 continue;
             };
             if let Some((port, is_endpoint)) = of_udp(facts, target) {
@@ -98,7 +100,12 @@ impl Dialled {
 
     /// How requests of the node to a port of its own ended, if there were any.
     pub(super) fn on_loopback(&self, port: u16) -> Option<(u16, Answer)> {
-        Some((port, end(self.loopback.get(&port)?)))
+        let answer = match end(self.loopback.get(&port)?) {
+            // Whoever listens there took it.
+            Answer::Reset | Answer::NoAnswer => Answer::Accepted,
+            answer => answer,
+        };
+        Some((port, answer))
     }
 
     /// Service ports of UDP at which clients want TCP: the Service never answers it, and the endpoints do.
@@ -209,18 +216,40 @@ fn answer(request: &Request, unsaid: Answer) -> Option<Answer> {
     }
 }
 
-/// `10.0.1.175:80`, `http://10.0.1.175/path`, `[fd00::1]:80`, `localhost:48577`.
-fn target(text: &str) -> Option<SocketAddr> {
+/// Host and port as they are written, and the port of the scheme.
+fn host(text: &str) -> Option<(&str, u16)> {
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    let host = rest.split(['/', '?', '#']).next()?;
-    let host = host
-        .strip_prefix("localhost")
-        .map_or_else(|| host.to_owned(), |port| format!("127.0.0.1{port}"));
     let default = if scheme.eq_ignore_ascii_case("https") {
         443
     } else {
         80
     };
+    Some((rest.split(['/', '?', '#']).next()?, default))
+}
+
+/// A name, by the address that was tried, else by the one that a look-up of it found.
+fn by_name(text: &str, tried: Option<IpAddr>, found: &[Lookup]) -> Option<SocketAddr> {
+    let (host, default) = host(text)?;
+    let (name, port) = host
+        .split_once(':')
+        .map_or((host, None), |(name, port)| (name, Some(port)));
+    let port = port.map_or(Some(default), |port| port.parse().ok())?;
+    let looked_up = || {
+        let lookup = found.iter().find(|l| l.name == name.trim_end_matches('.'))?;
+        match lookup.addresses.as_slice() {
+            [only] => only.parse().ok(),
+            _ => None,
+        }
+    };
+    Some(SocketAddr::new(tried.or_else(looked_up)?, port))
+}
+
+/// `10.0.1.175:80`, `http://10.0.1.175/path`, `[fd00::1]:80`, `localhost:48577`.
+fn target(text: &str) -> Option<SocketAddr> {
+    let (host, default) = host(text)?;
+    let host = host
+        .strip_prefix("localhost")
+        .map_or_else(|| host.to_owned(), |port| format!("127.0.0.1{port}"));
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.parse()
         .ok()

@@ -176,10 +176,14 @@ fn read(
     };
     let rules = rules::read(facts, node, told, files, &mut problems);
     let mut dialled = dials::Dialled::default();
-    dialled.read(facts, node, None, files, &mut problems);
+    dialled.read(facts, node, None, files, &[], &mut problems);
     for (pod, files) in clients {
-        dialled.read(facts, node, Some(pod), files, &mut problems);
         let resolver = names::resolver(facts, pod, files, &mut problems);
+        let found = resolver
+            .as_ref()
+            .map(|r| r.lookups.as_slice())
+            .unwrap_or_default();
+        dialled.read(facts, node, Some(pod), files, found, &mut problems);
         seen.resolvers.extend(resolver);
     }
     seen.dns_servers = names::servers(facts, files, &mut problems);

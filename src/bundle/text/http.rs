@@ -8,6 +8,8 @@
 
 mod message;
 
+use std::net::IpAddr;
+
 use self::message::{Message, message};
 use super::{
     ParseError,
@@ -23,6 +25,8 @@ pub struct Request {
     /// What was asked for, as it was written: a URL, or host and port. None where neither a command nor a
     /// message shows it.
     pub target: Option<String>,
+    /// The address that was tried last, where it is shown.
+    pub tried: Option<IpAddr>,
     /// How it ended.
     pub outcome: Outcome,
     /// The HTTP status, where it is shown.
@@ -96,6 +100,7 @@ fn read(piece: &Piece<'_>) -> Option<Request> {
             seen.first.unwrap_or(piece.line)
         },
         target: target.or(seen.target),
+        tried: seen.tried,
         outcome,
         status: seen.status,
         body,
@@ -125,6 +130,7 @@ struct Seen {
     is_told: bool,
     first: Option<usize>,
     target: Option<String>,
+    tried: Option<IpAddr>,
     status: Option<u16>,
     connected: bool,
     /// The last failure, and the words for it.
@@ -137,6 +143,7 @@ struct Seen {
 impl Seen {
     fn read(&mut self, number: usize, line: &str) {
         let line = message::behind_meter(line);
+        self.tried = message::tried(line).or(self.tried);
         let Some(message) = message(line) else {
             self.body.push(line.to_owned());
             return;

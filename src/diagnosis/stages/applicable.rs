@@ -37,21 +37,19 @@ pub(super) fn no_clients(facts: &Facts) -> Option<Finding> {
 
 /// Why kube-proxy has nothing to do with the Service, if so.
 pub(super) fn not_proxied(facts: &Facts) -> Option<Finding> {
-    let service = facts.service.as_deref()?;
-    if let Some(other) = service.labels().get(PROXY_NAME_LABEL) {
+    if let Some(other) = other_proxy(facts) {
         return Some(Finding::unknown(
             Reason::HandledByAnotherProxy,
             format!("The label {PROXY_NAME_LABEL} leaves the Service to {other}."),
         ));
     }
-    without_address(facts).or_else(|| {
-        let headless = service.labels().contains_key(HEADLESS_LABEL);
-        headless.then(|| {
-            Finding::not_applicable(format!(
-                "The label {HEADLESS_LABEL} keeps kube-proxy from the Service."
-            ))
-        })
-    })
+    without_address(facts)
+}
+
+/// The proxy that the Service is left to by its label.
+pub(super) fn other_proxy(facts: &Facts) -> Option<&str> {
+    let labels = facts.service.as_deref()?.labels();
+    labels.get(PROXY_NAME_LABEL).map(String::as_str)
 }
 
 /// Why the Service has no address of its own, if so.
@@ -61,6 +59,11 @@ pub(super) fn without_address(facts: &Facts) -> Option<Finding> {
         return Some(Finding::not_applicable(
             "An ExternalName Service is an alias in DNS only.",
         ));
+    }
+    if service.labels().contains_key(HEADLESS_LABEL) {
+        return Some(Finding::not_applicable(format!(
+            "The label {HEADLESS_LABEL} keeps every proxy from the Service."
+        )));
     }
     service
         .is_headless()

@@ -1,19 +1,27 @@
 //! Do the Pods answer when the Service is bypassed?
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     super::{
         Facts, Finding,
-        paths::{Dials, Failed, Paths, Way, is_udp},
+        dials::{Dials, Failed, Way, is_udp},
+        paths::Paths,
         told,
-        vantage::{self, Vantage},
-        words,
+        vantage::Vantage,
+        words::{self, quoted},
     },
-    listening,
+    advice::advice,
+    between_nodes, listening,
     reaching::{self, Case},
 };
-use crate::api::{Answer, ConditionType, Reason};
+use crate::{
+    api::{Answer, ConditionType, Reason},
+    objects::{Object, Pod},
+};
 
 /// What was not done where nobody looked.
 const WHAT: &str = "The endpoints were not dialled";
@@ -35,6 +43,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let dials = paths.dials(Way::Direct);
     if let Some(fault) = fault(facts, &paths, &dials) {
         return fault;
+    }
+    if let Some(pod) = dials.reset_by_mesh.filter(|_| !dials.reaches_clients()) {
+        return reaching::reset_by_mesh(pod);
     }
     if dials.is_intercepted && !dials.has_clients() && vantage.incomplete(WHAT).is_none() {
         return reaching::intercepted();
@@ -59,16 +70,28 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         );
     }
     reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
-        let from = if dials.has_clients() {
-            "from client Pods and from their own nodes"
-        } else {
-            "from their own nodes"
-        };
         Finding::yes(
             Reason::AllEndpointsAnswer,
-            format!("The endpoints {}, dialled {from}.", dials.answer()),
+            format!(
+                "The endpoints {}, dialled {}.",
+                dials.answer(),
+                from_where(&paths, &dials)
+            ),
         )
     })
+}
+
+fn from_where(paths: &Paths<'_>, dials: &Dials<'_>) -> &'static str {
+    let by_nodes = dials.counts.iter().any(|c| c.from.is_none() && c.made > 0);
+    // Endpoints without a node, as those of the API server, are dialled from any.
+    let have_nodes = paths.targets.values().all(|t| t.node.is_some());
+    match (dials.has_clients(), by_nodes) {
+        (true, false) => "from client Pods",
+        (true, true) if have_nodes => "from client Pods and from their own nodes",
+        (true, true) => "from client Pods and from nodes",
+        (false, _) if have_nodes => "from their own nodes",
+        (false, _) => "from nodes",
+    }
 }
 
 fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding> {
@@ -78,8 +101,8 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
         .map(|failed| classify(paths, dials, failed))
         .collect();
     // A port that nobody reaches says more than an endpoint that somebody does not.
-    if cases.iter().any(|c| dials.is_dead(&c.failed.dial.port)) {
-        cases.retain(|c| dials.is_dead(&c.failed.dial.port));
+    if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
+        cases.retain(|c| dials.is_dead_for(c.failed));
     } else {
         let is_of_a_way =
             |c: &Case| reaching::is_explained(c.reason) || c.reason == Reason::CrossNodeUnreachable;
@@ -90,7 +113,8 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
         }
     }
     let (reason, of) = reaching::foremost(&cases, ConditionType::EndpointsReachable.faults())?;
-    let (mut message, remediation) = told(facts, paths, reason, &of);
+    let (mut message, remediation) = told(facts, paths, dials, reason, &of);
+    reaching::with_circumstances(paths, dials, reason, &reaching::failures(&of), &mut message);
     if matches!(
         reason,
         Reason::TimedOut | Reason::NoRouteToHost | Reason::CrossNodeUnreachable
@@ -105,26 +129,60 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
 }
 
 fn classify<'a, 'b>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
-    let mut case = reaching::case(paths, failed);
-    if failed.dial.answer == Answer::Refused {
-        case.reason = listening::why_refused(paths, failed);
+    let mut case = reaching::case(paths, dials, failed);
+    if failed.answer == Answer::Refused {
+        case.reason = match listening::why_refused(paths, failed) {
+            Reason::ConnectionRefused if answers_in_other_family(paths, dials, failed) => {
+                Reason::WrongFamilyListening
+            }
+            reason => reason,
+        };
     } else if case.explanation.is_none() && is_cross_node(paths, dials, failed) {
         case.reason = Reason::CrossNodeUnreachable;
     }
     case
 }
 
+/// Whether the same Pod answers on the same port over the other IP family.
+fn answers_in_other_family<'a>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &Failed<'a>) -> bool {
+    let (Some(endpoint), Some(pod)) = (failed.endpoint, failed.target.and_then(|t| t.pod)) else {
+        return false;
+    };
+    let port = &failed.dial.port;
+    let others = paths.targets.iter().filter(|(other, target)| {
+        let is_same = |p: &Pod| p.metadata.uid == pod.metadata.uid && p.name() == pod.name();
+        other.is_ipv4() != endpoint.is_ipv4()
+            && other.port() == endpoint.port()
+            && target.pod.is_some_and(is_same)
+    });
+    let reached = |(other, target): (&SocketAddr, &_)| {
+        let has_reached = |c: &_| paths.has_reached(dials, c, *other, *target, port);
+        !paths.is_in_a_window() && dials.counts.iter().any(has_reached)
+    };
+    others.into_iter().any(reached)
+}
+
 /// Whether the way between the nodes is at fault: the endpoint answers at home, or, where nobody tried
 /// there, all endpoints on other nodes fail and those on the same node do not.
 fn is_cross_node(paths: &Paths<'_>, dials: &Dials<'_>, failed: &Failed<'_>) -> bool {
-    let Some(endpoint) = failed.endpoint else {
+    let (Some(endpoint), Some(_)) = (failed.endpoint, failed.target.and_then(|t| t.node)) else {
         return false;
     };
-    let is_lost = matches!(
-        failed.dial.answer,
-        Answer::TimedOut | Answer::Unreachable | Answer::Rejected
-    );
-    if !is_lost || failed.dial.same_node != Some(false) {
+    if !failed.is_lost() || failed.dial.same_node != Some(false) {
+        return false;
+    }
+    // Whoever does not even reach those beside it is kept from all by its own node.
+    let is_kept_at_home = |f: &Failed<'_>| {
+        let is_beside = f.node == failed.node
+            && f.dial.from == failed.dial.from
+            && f.dial.port == failed.dial.port
+            && f.dial.same_node == Some(true);
+        is_beside
+            && f.is_lost()
+            && f.endpoint
+                .is_some_and(|e| paths.is_reached_at_home(dials, e, &f.dial.port))
+    };
+    if dials.failures.iter().any(is_kept_at_home) {
         return false;
     }
     if paths.is_reached_at_home(dials, endpoint, &failed.dial.port) {
@@ -134,7 +192,12 @@ fn is_cross_node(paths: &Paths<'_>, dials: &Dials<'_>, failed: &Failed<'_>) -> b
         .failures
         .iter()
         .any(|f| f.endpoint == Some(endpoint) && f.dial.same_node == Some(true));
-    let of_port = || dials.counts.iter().filter(|c| c.port == failed.dial.port);
+    let of_port = || {
+        dials
+            .counts
+            .iter()
+            .filter(|c| c.port == failed.dial.port && c.is_v4 == failed.is_v4())
+    };
     let same_node_works = of_port().any(|c| c.same_node == Some(true) && c.succeeded > 0);
     let others_work = of_port().any(|c| c.same_node == Some(false) && c.succeeded > 0);
     !fails_at_home && same_node_works && !others_work
@@ -159,7 +222,7 @@ fn some_endpoints(
     let failures = reaching::failures(&of);
     // An endpoint with several ports is one.
     let failing: BTreeSet<_> = failures.iter().filter_map(|f| Some(f.endpoint?.ip())).collect();
-    let all: BTreeSet<_> = paths.targets.keys().map(std::net::SocketAddr::ip).collect();
+    let all: BTreeSet<IpAddr> = paths.targets.keys().map(SocketAddr::ip).collect();
     let pods = told::pods(&failures);
     let mut message = format!(
         "{} of {} endpoints fail though the others {}: {}.",
@@ -175,13 +238,12 @@ fn some_endpoints(
     if of.iter().any(|c| c.reason == Reason::NotListening) {
         message.push_str(&format!(" {}", listens_elsewhere(paths, &failures)));
     }
-    let remediation = match pods.first() {
+    let remediation = match pods.first().map(|pod| quoted(pod)) {
         Some(pod) => format!(
-            "See what is different there: `kubectl -n {ns} describe pod {pod}`, `kubectl -n {ns} logs {pod}`; have it made anew: `kubectl -n {ns} delete pod {}`.",
-            pods.join(" "),
-            ns = facts.namespace
+            "See what is different there: `kubectl -n {ns} describe pod {pod}`, `kubectl -n {ns} logs {pod}`.",
+            ns = quoted(&facts.namespace)
         ),
-        None => reaching::advice(facts, Reason::TimedOut, &failures),
+        None => advice(facts, Reason::TimedOut, &failures),
     };
     Some(Finding::part_fails(
         Reason::SomeEndpointsFailing,
@@ -199,7 +261,13 @@ fn listens_elsewhere(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> String {
     }
 }
 
-fn told(facts: &Facts, paths: &Paths<'_>, reason: Reason, cases: &[&Case<'_, '_>]) -> (String, String) {
+fn told(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    dials: &Dials<'_>,
+    reason: Reason,
+    cases: &[&Case<'_, '_>],
+) -> (String, String) {
     let failures = reaching::failures(cases);
     let Some(first) = failures.first() else {
         return (String::new(), String::new());
@@ -235,53 +303,110 @@ fn told(facts: &Facts, paths: &Paths<'_>, reason: Reason, cases: &[&Case<'_, '_>
                 pods.first().copied().unwrap_or_default()
             ),
         ),
-        Reason::WrongFamilyListening => (
-            format!(
-                "{who} {listen} on port {wanted} at {} only, which is the other IP family than the Service's: {endpoints}.",
-                words::list(&listening::addresses(paths, &failures))
-            ),
-            format!(
-                "Let the application listen in both families, or give the Service the other one in ipFamilies; see how it is told: `kubectl -n {namespace} describe pod {}`.",
-                pods.first().copied().unwrap_or_default()
-            ),
-        ),
-        Reason::CrossNodeUnreachable => {
-            let nodes: BTreeSet<&str> = failures
-                .iter()
-                .flat_map(|f| [Some(f.node), f.target.and_then(|t| t.node)])
-                .flatten()
-                .collect();
-            let nodes: Vec<&str> = nodes.into_iter().collect();
-            let ip = first.endpoint.map(|e| e.ip().to_string()).unwrap_or_default();
-            (
-                format!("Endpoints answer on their own node but not from other nodes: {endpoints}."),
-                format!(
-                    "Mend the Pod network between {}: see the way there, `ip route get {ip}` on node {}, and the way back; the network plugin's Pods: `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={}`.",
-                    vantage::nodes(&nodes),
-                    first.node,
-                    first.target.and_then(|t| t.node).unwrap_or(first.node)
-                ),
-            )
-        }
+        Reason::WrongFamilyListening => wrong_family(facts, paths, &failures, &who, listen, &wanted),
+        Reason::CrossNodeUnreachable => between_nodes::told(facts, paths, dials, &failures),
         _ => match reaching::settings(cases) {
             Some((sentence, remediation)) => (format!("{sentence}: {endpoints}."), remediation),
             None => (
-                format!("Endpoints of port {port} do not answer as they should: {endpoints}."),
-                refused_by_pod(facts, reason, &failures)
-                    .unwrap_or_else(|| reaching::advice(facts, reason, &failures)),
+                format!(
+                    "Endpoints of port {port} do not answer as they should: {endpoints}.{}",
+                    what_else(facts, paths, dials, &failures)
+                ),
+                refused_by_pod(facts, paths, reason, &failures)
+                    .unwrap_or_else(|| advice(facts, reason, &failures)),
             ),
         },
     }
 }
 
-/// A Pod that refuses: what it does can be seen in its log.
-fn refused_by_pod(facts: &Facts, reason: Reason, failures: &[&Failed<'_>]) -> Option<String> {
-    let pod = told::pods(failures).first().copied()?;
-    let by_pod = failures.iter().all(|f| f.dial.answer == Answer::Refused);
-    (reason == Reason::ConnectionRefused && by_pod).then(|| {
+/// What is known of endpoints that do not answer some, beside that.
+fn what_else(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Failed<'_>]) -> String {
+    let answers_at_home = |f: &&Failed<'_>| {
+        f.endpoint
+            .is_some_and(|e| paths.is_reached_at_home(dials, e, &f.dial.port))
+    };
+    let Some(first) = failures.first() else {
+        return String::new();
+    };
+    if first.answer == Answer::Reset
+        && let Some(pod) = paths.resets_for_its_mesh(first)
+    {
+        return format!(
+            " The sidecar of Pod {pod} resets them, as one does that takes mutual TLS of its service mesh only."
+        );
+    }
+    if !failures.iter().all(answers_at_home) {
+        return String::new();
+    }
+    match (first.answer, super::advice::rejecting_node(facts, first)) {
+        (Answer::NoAnswer, _) => {
+            " They answer on their own node: packets that are larger than the way between the nodes takes (MTU) may be lost.".to_owned()
+        }
+        (Answer::Unreachable | Answer::Rejected, Some(by)) => {
+            format!(" They answer on their own node; it is node {by} that turns the packets away, as a firewall or a missing route does.")
+        }
+        _ if failures.iter().any(|f| is_udp(&f.dial.port)) => String::new(),
+        _ => " They answer on their own node.".to_owned(),
+    }
+}
+
+/// Pods that listen, or answer, in the other IP family only.
+fn wrong_family(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    failures: &[&Failed<'_>],
+    who: &str,
+    listen: &str,
+    wanted: &str,
+) -> (String, String) {
+    let endpoints = told::endpoints(failures);
+    let addresses = listening::addresses(paths, failures);
+    let is_v4 = failures.first().is_some_and(|f| f.is_v4());
+    let (refused, other) = if is_v4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+    let message = if addresses.is_empty() {
         format!(
-            "See on which port the application listens: `kubectl -n {} logs {pod}`; targetPort has to be that port: `kubectl -n {} edit service {}`.",
-            facts.namespace, facts.namespace, facts.spec.service_name
+            "{who} {}: {endpoints}.",
+            if listen == "listens" {
+                format!("answers on port {wanted} over {other} and refuses it over {refused}")
+            } else {
+                format!("answer on port {wanted} over {other} and refuse it over {refused}")
+            }
         )
-    })
+    } else {
+        format!(
+            "{who} {listen} on port {wanted} at {} only, and not over {refused}: {endpoints}.",
+            words::list(&addresses)
+        )
+    };
+    let pod = told::pods(failures).first().copied().unwrap_or_default();
+    (
+        message,
+        format!(
+            "Let the application listen in both families (on :: with IPv4 mapped, or on both), or leave {other} alone in ipFamilies of the Service; see how it is told: `kubectl -n {} describe pod {}`.",
+            quoted(&facts.namespace),
+            quoted(pod)
+        ),
+    )
+}
+
+/// A Pod that refuses: what it does can be seen in its log, and what it was to do in its ports.
+fn refused_by_pod(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    reason: Reason,
+    failures: &[&Failed<'_>],
+) -> Option<String> {
+    let pod = quoted(told::pods(failures).first()?);
+    let by_pod = failures.iter().all(|f| f.answer == Answer::Refused);
+    if reason != Reason::ConnectionRefused || !by_pod {
+        return None;
+    }
+    let (namespace, service) = (quoted(&facts.namespace), quoted(&facts.spec.service_name));
+    let declared = match reaching::undeclared_port(facts, paths, failures) {
+        Some((_, declared)) => format!(" (its containers declare {declared})"),
+        None => String::new(),
+    };
+    Some(format!(
+        "See on which port the application listens{declared}: `kubectl -n {namespace} logs {pod}`; targetPort has to be that port: `kubectl -n {namespace} edit service {service}`."
+    ))
 }

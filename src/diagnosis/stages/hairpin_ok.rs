@@ -3,7 +3,8 @@
 use super::{
     super::{
         Facts, Finding,
-        paths::{Paths, Way},
+        dials::Way,
+        paths::Paths,
         proxies, targets, told,
         vantage::{Report, Vantage},
         words,
@@ -180,7 +181,8 @@ fn is_of_today(facts: &Facts, paths: &Paths<'_>, hairpin: &Hairpin) -> bool {
 /// Why a Pod does not reach itself. Bridge port and rules only explain what the dial has shown.
 fn fault(hairpin: &Hairpin) -> Option<Reason> {
     match hairpin.answer? {
-        Answer::Accepted | Answer::Unexpected => None,
+        // Whoever takes the connection was met, whatever it says.
+        Answer::Accepted | Answer::Reset | Answer::NoAnswer | Answer::Unexpected => None,
         Answer::TimedOut | Answer::Unreachable if hairpin.hairpin_mode == Some(false) => {
             Some(Reason::HairpinModeDisabled)
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::{
     super::{
         Facts, Finding,
-        paths::{Paths, is_udp},
+        dials::is_udp,
+        paths::Paths,
         proxies::{self, Proxy},
         vantage::{self, Report, Vantage},
     },

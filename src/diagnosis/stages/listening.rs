@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::super::paths::{Failed, Paths};
+use super::super::{dials::Failed, paths::Paths};
 use crate::{
     api::{Answer, ListeningSocket, Reason},
     objects::Pod,
@@ -29,8 +29,7 @@ pub(super) fn sockets<'a>(paths: &Paths<'a>, failed: &Failed<'_>) -> Option<&'a 
 
 /// Why a Pod refuses, by its sockets.
 pub(super) fn why_refused(paths: &Paths<'_>, failed: &Failed<'_>) -> Reason {
-    let known =
-        (failed.dial.answer == Answer::Refused).then(|| Some((failed.endpoint?, sockets(paths, failed)?)));
+    let known = (failed.answer == Answer::Refused).then(|| Some((failed.endpoint?, sockets(paths, failed)?)));
     match known.flatten() {
         Some((endpoint, sockets)) => by_sockets(sockets, endpoint, protocol(failed)),
         None => Reason::ConnectionRefused,
@@ -72,7 +71,7 @@ pub(super) fn listens_with_other_protocol(paths: &Paths<'_>, failed: &Failed<'_>
             .iter()
             .any(|s| s.protocol == protocol && s.port == endpoint.port())
     };
-    failed.dial.answer == Answer::Refused && has(other) && !has(protocol(failed))
+    failed.answer == Answer::Refused && has(other) && !has(protocol(failed))
 }
 
 /// The ports that Pods listen on and that others can reach, as number/protocol.

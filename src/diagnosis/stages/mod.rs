@@ -1,6 +1,8 @@
 //! The decision tree as a table: the stages in causal order, what each needs, and its function.
 
+mod advice;
 mod applicable;
+mod between_nodes;
 mod definition_valid;
 mod dns_resolves;
 mod dns_servers;
@@ -10,6 +12,7 @@ mod hairpin_ok;
 mod hairpin_setup;
 mod kube_proxy_healthy;
 mod listening;
+mod lost_ways;
 mod missing_files;
 mod names;
 mod network_policy_allows;
@@ -123,6 +126,7 @@ pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
         };
         answers.push((stage.condition, finding));
     }
+    lost_ways::block(facts, &mut answers);
     service_reachable::ask_for_help(facts, &mut answers);
     answers
 }

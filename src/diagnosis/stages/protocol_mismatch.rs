@@ -4,7 +4,8 @@
 use super::{
     super::{
         Facts, Finding,
-        paths::{Failed, Paths, Way},
+        dials::{Failed, Way},
+        paths::Paths,
         targets, told,
         vantage::Vantage,
         words,
@@ -70,9 +71,9 @@ pub(super) fn judge(facts: &Facts, service: &Service, ports: &[&ServicePort]) ->
     let mismatched: Vec<(&ServicePort, Vec<&Failed<'_>>)> = ports
         .iter()
         .map(|port| (*port, of(port)))
-        .filter(|(port, failures)| {
+        .filter(|(_, failures)| {
             !failures.is_empty()
-                && dials.is_dead(&targets::number(port))
+                && failures.iter().all(|f| dials.is_dead_for(f))
                 && failures
                     .iter()
                     .all(|f| listening::listens_with_other_protocol(&paths, f))

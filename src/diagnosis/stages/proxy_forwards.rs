@@ -5,24 +5,26 @@ use std::net::SocketAddr;
 use super::{
     super::{
         Facts, Finding,
-        paths::{Dials, Failed, Paths, Way, is_udp},
+        dials::{Dials, Failed, Way, is_udp},
+        paths::Paths,
         proxies::{self, Proxy},
         told,
         vantage::Vantage,
         words,
     },
+    advice::advice,
     applicable, reaching,
 };
 use crate::{
     api::{Answer, ConditionType, Reason, StaleConnection},
     objects::Service,
-    proxy::{Protocol, expected},
+    proxy::{Protocol, destinations, expected},
 };
 
 const WHAT: &str = "The Service's addresses were not dialled from the nodes";
 
 pub(super) fn judge(facts: &Facts) -> Finding {
-    if let Some(finding) = applicable::not_proxied(facts) {
+    if let Some(finding) = applicable::without_address(facts) {
         return finding;
     }
     let vantage = Vantage::of(facts);
@@ -43,14 +45,14 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let lost = dials
         .failures
         .iter()
-        .filter(|f| f.dial.answer != Answer::Unexpected);
+        .filter(|f| !matches!(f.answer, Answer::Unexpected | Answer::Reset));
     let (replaced, own): (Vec<&Failed>, Vec<&Failed>) = lost.partition(|f| is_replaced(&vantage, f.node));
     let direct = paths.dials(Way::Direct);
     let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
         own.into_iter().partition(|f| is_explained(&direct, f));
     let (own, doubtful): (Vec<&Failed>, Vec<&Failed>) =
         own.into_iter().partition(|f| is_past_doubt(facts, &direct, f));
-    if let Some(finding) = fault(facts, &paths, &dials, &own) {
+    if let Some(finding) = fault(facts, &paths, &dials, &direct, &own) {
         return finding;
     }
     if !explained.is_empty() {
@@ -102,9 +104,14 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         Finding::yes(
             Reason::Forwards,
             format!(
-                "The Service's addresses {}, dialled from {}.",
+                "The Service's addresses {}, dialled from {}.{}",
                 dials.answer(),
-                words::count(nodes(&dials), "node")
+                words::count(nodes(&dials), "node"),
+                if is_for_outside(facts) {
+                    " Nobody dialled it from outside the cluster, where firewalls and load balancers stand before it."
+                } else {
+                    ""
+                }
             ),
         )
     })
@@ -136,6 +143,10 @@ fn proxy_port(vantage: &Vantage<'_>) -> Option<Finding> {
     ))
 }
 
+fn is_for_outside(facts: &Facts) -> bool {
+    facts.service.as_deref().is_some_and(Service::is_for_outside)
+}
+
 fn nodes(dials: &Dials<'_>) -> usize {
     let nodes: std::collections::BTreeSet<&str> = dials
         .counts
@@ -161,7 +172,7 @@ fn leads_anywhere(facts: &Facts, node: &str) -> bool {
     };
     let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
     let vantage = crate::proxy::Vantage { node, zone: None };
-    expected(service, &slices, vantage)
+    destinations(service, &slices, vantage)
         .iter()
         .flat_map(|port| &port.destinations)
         .any(|d| matches!(d.inside, crate::proxy::Traffic::To(_)))
@@ -205,10 +216,19 @@ fn is_explained(direct: &Dials<'_>, failed: &Failed<'_>) -> bool {
     }
 }
 
-fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Failed<'_>]) -> Option<Finding> {
-    let mut cases: Vec<_> = failures.iter().map(|f| reaching::case(paths, f)).collect();
-    if cases.iter().any(|c| dials.is_dead(&c.failed.dial.port)) {
-        cases.retain(|c| dials.is_dead(&c.failed.dial.port));
+fn fault<'a>(
+    facts: &Facts,
+    paths: &Paths<'a>,
+    dials: &Dials<'a>,
+    direct: &Dials<'a>,
+    failures: &[&Failed<'a>],
+) -> Option<Finding> {
+    let mut cases: Vec<_> = failures
+        .iter()
+        .map(|f| reaching::case(paths, direct, f))
+        .collect();
+    if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
+        cases.retain(|c| dials.is_dead_for(c.failed));
     }
     let (reason, of) = reaching::foremost(&cases, ConditionType::ProxyForwards.faults())?;
     let failures = reaching::failures(&of);
@@ -223,9 +243,17 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
             } else {
                 format!("The Service does not answer from nodes, though its endpoints do: {ways}.")
             },
-            reaching::advice(facts, reason, &failures),
+            if is_lost_without_masquerading(paths, &failures) {
+                masquerading(&failures)
+            } else {
+                advice(facts, reason, &failures)
+            },
         ),
     };
+    reaching::with_circumstances(paths, dials, reason, &failures, &mut message);
+    if let Some(other) = applicable::other_proxy(facts) {
+        message.push_str(&format!(" By its label the Service is left to {other}."));
+    }
     if reason == Reason::TimedOut {
         reaching::with_other_kinds(facts, &mut message);
     }
@@ -235,6 +263,30 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
     } else {
         Finding::part_fails(reason, message, remediation)
     })
+}
+
+/// Whether Pods of the node get through the Service and only what the node itself sends to other nodes is lost.
+fn is_lost_without_masquerading(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> bool {
+    let clients = paths.dials(Way::FromClients);
+    failures.iter().all(|f| {
+        let is_elsewhere = f.dial.same_node == Some(false)
+            || f.endpoint.is_none()
+                && paths
+                    .targets
+                    .values()
+                    .all(|t| t.node.is_some_and(|n| n != f.node));
+        let gets_through = |c: &super::super::dials::Count<'_>| c.node == f.node && c.succeeded > 0;
+        f.answer == Answer::TimedOut && is_elsewhere && clients.counts.iter().any(gets_through)
+    })
+}
+
+/// What a node sends through the Service has to get the node's address on the tunnel as its source.
+fn masquerading(failures: &[&Failed<'_>]) -> String {
+    let node = words::quoted(failures.first().map_or("", |f| f.node));
+    format!(
+        "Pods of the node get through, so that what differs is how the node's own packets leave: on node {node} see whether kube-proxy masquerades them (`nft list ruleset` or `iptables-save -t nat`: a rule that marks what does not come from Pods; \
+         without clusterCIDR, or another detectLocalMode, in its configuration kube-proxy writes none), and whether their checksums survive the tunnel: `ethtool -k` of the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off."
+    )
 }
 
 /// Senders that are tied to a Pod that is gone. What does kube-proxy's work in its stead may have packets tracked

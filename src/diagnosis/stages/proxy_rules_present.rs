@@ -1,12 +1,13 @@
 //! Is kube-proxy writing the rules of this Service?
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use super::{
     super::{
         Facts, Finding,
         paths::Paths,
         proxies::{self, Proxy},
+        targets::node_has_family,
         vantage::{self, Report, Vantage},
         words,
     },
@@ -70,7 +71,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
                 gap: None,
             });
         }
-        for gap in &rules.gaps {
+        for gap in rules.gaps.iter().filter(|gap| concerns(facts, report.node, gap)) {
             if !still_is(facts, service, report, gap) {
                 is_stale = true;
             } else if let Some(reason) = reason(gap.kind) {
@@ -213,6 +214,17 @@ fn is_asked_for(port: &ExpectedPort, destination: &Destination, gap: &RuleGap) -
         GapKind::EndpointStale => endpoint.is_some_and(|e| !port.serving.contains(&e)),
         GapKind::Incomplete => true,
     }
+}
+
+/// Whether a difference is about an IP family that the node has addresses of: kube-proxy may write none of
+/// another, and nobody is reached in it.
+fn concerns(facts: &Facts, node: &str, gap: &RuleGap) -> bool {
+    let address = gap
+        .destination
+        .rsplit_once('/')
+        .map_or(&*gap.destination, |(a, _)| a);
+    let family = address.parse::<SocketAddr>().map(|a| a.is_ipv4());
+    family.map_or(true, |is_v4| node_has_family(facts, node, is_v4))
 }
 
 fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {

@@ -1,13 +1,15 @@
 //! What the stages that judge dials have in common: from failures to a reason, and from the absence of
 //! failures to an answer.
 
+use std::{collections::BTreeSet, net::SocketAddr};
+
 use super::super::{
     Facts, Finding,
-    explaining::{Explanation, explain},
-    paths::{Dials, Failed, Paths},
-    told,
+    dials::{Dials, Failed, is_udp},
+    explaining::{Explanation, closed_chains, explain, full_tables},
+    paths::Paths,
     vantage::Vantage,
-    words,
+    words::{self, quoted},
 };
 use crate::{
     api::{Answer, ConditionType, Reason},
@@ -22,13 +24,13 @@ pub(super) struct Case<'a, 'b> {
 }
 
 /// Takes a failure for what its answer says, unless a setting of a node explains it.
-pub(super) fn case<'a, 'b>(paths: &Paths<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
-    let explanation = explain(paths, failed);
-    let by_answer = match failed.dial.answer {
+pub(super) fn case<'a, 'b>(paths: &Paths<'a>, direct: &Dials<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
+    let explanation = explain(paths, direct, failed);
+    let by_answer = match failed.answer {
         Answer::Refused | Answer::Rejected => Reason::ConnectionRefused,
         Answer::Unreachable => Reason::NoRouteToHost,
-        Answer::TimedOut | Answer::Accepted => Reason::TimedOut,
-        Answer::Unexpected => Reason::UnexpectedResponse,
+        Answer::TimedOut | Answer::NoAnswer | Answer::Accepted => Reason::TimedOut,
+        Answer::Reset | Answer::Unexpected => Reason::UnexpectedResponse,
     };
     Case {
         failed,
@@ -65,7 +67,7 @@ pub(super) fn is_explained(reason: Reason) -> bool {
     )
 }
 
-/// The settings behind cases, each once: their sentences, and what to do.
+/// The settings behind cases, each once: what they probably did, and what to do.
 pub(super) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
     let mut found: Vec<&Explanation> = cases.iter().filter_map(|c| c.explanation.as_ref()).collect();
     found.sort();
@@ -82,42 +84,92 @@ pub(super) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
     } else {
         first.remediation.clone()
     };
-    Some((words::list(&sentences), remediation))
+    // Behind an "and" a sentence does not begin anew.
+    let joined = words::list(&sentences)
+        .replace(" and The ", " and the ")
+        .replace(", The ", ", the ");
+    Some((format!("{joined}, which is probably why"), remediation))
 }
 
-/// What to do where only the answer is known.
-pub(super) fn advice(facts: &Facts, reason: Reason, failures: &[&Failed<'_>]) -> String {
-    let Some(first) = failures.first() else {
-        return String::new();
-    };
-    let node = first.node;
-    let address = first.dial.endpoint.as_deref().unwrap_or(&first.dial.target);
-    let ip = address
-        .parse::<std::net::SocketAddr>()
-        .map_or_else(|_| address.to_owned(), |a| a.ip().to_string());
-    let pods = told::pods(failures).join(" ");
-    let namespace = &facts.namespace;
-    match reason {
-        Reason::NoRouteToHost => format!(
-            "See which way node {node} sends packets to {ip}, and who rejects them: `ip route get {ip}` and `nft list ruleset` there; \
-             the network plugin's Pods: `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}`."
+/// What to do where connections are refused and nobody dialled the Pods past the Service: the ports that their
+/// containers declare may show that targetPort is another one.
+pub(super) fn refused_unseen(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    direct: &Dials<'_>,
+    failures: &[&Failed<'_>],
+) -> Option<String> {
+    let are_refused = failures
+        .iter()
+        .all(|f| f.answer == Answer::Refused && !is_udp(&f.dial.port));
+    if !are_refused || direct.made() > 0 {
+        return None;
+    }
+    let (namespace, service) = (quoted(&facts.namespace), quoted(&facts.spec.service_name));
+    Some(match undeclared_port(facts, paths, failures) {
+        Some((number, declared)) => format!(
+            "The Service sends to port {number} of its Pods, whose containers declare {declared}: if that is where they listen, set targetPort to it: `kubectl -n {namespace} edit service {service}`."
         ),
-        Reason::UnexpectedResponse if !pods.is_empty() => format!(
-            "See what the application says of it: `kubectl -n {namespace} logs {}`; if the status is as it should be, list it in spec.probe.http.expectedStatuses.",
-            told::pods(failures).first().copied().unwrap_or_default()
+        None => format!(
+            "See on which port the application listens: `kubectl -n {namespace} logs service/{service}`; targetPort has to be that port: `kubectl -n {namespace} edit service {service}`."
         ),
-        Reason::UnexpectedResponse => format!(
-            "See what the application says of it: `kubectl -n {namespace} logs service/{}`; if the status is as it should be, list it in spec.probe.http.expectedStatuses.",
-            facts.spec.service_name
-        ),
-        Reason::ConnectionRefused => {
-            format!(
-                "Look for a rule on node {node} that rejects packets to {ip}: `nft list ruleset` there (and `iptables-legacy-save`)."
-            )
-        }
-        _ => format!(
-            "Look for what drops packets to {ip} on node {node}, for example a firewall: `nft list ruleset` there (and `iptables-legacy-save`), `tcpdump -ni any host {ip}` while dialling."
-        ),
+    })
+}
+
+/// The port that a Service sends to, and those that the containers of its Pods declare, where it is none of them.
+pub(super) fn undeclared_port(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    failures: &[&Failed<'_>],
+) -> Option<(u16, String)> {
+    let port = failures.first()?.dial.port.as_str();
+    let name = paths.service_port(port)?.name();
+    let (number, pod) = facts.slices.iter().find_map(|slice| {
+        let (_, number) = slice.numbers("TCP").find(|(of, _)| *of == name)?;
+        let of_slice = |e: &SocketAddr| slice.ready().any(|(ip, _)| *e == SocketAddr::new(ip, number));
+        let (_, target) = paths
+            .targets
+            .iter()
+            .find(|(e, t)| of_slice(e) && t.pod.is_some())?;
+        Some((number, target.pod?))
+    })?;
+    let declared: BTreeSet<i32> = pod
+        .long_running()
+        .flat_map(|c| &c.ports)
+        .map(|p| p.container_port)
+        .collect();
+    let is_declared = declared.contains(&i32::from(number));
+    let declared: Vec<String> = declared.iter().map(i32::to_string).collect();
+    (!declared.is_empty() && !is_declared).then(|| (number, words::list(&declared)))
+}
+
+/// Adds what else may have cost packets on the way, and which family they are all of.
+pub(super) fn with_circumstances<'a>(
+    paths: &Paths<'a>,
+    dials: &Dials<'a>,
+    reason: Reason,
+    failures: &[&Failed<'a>],
+    message: &mut String,
+) {
+    if let Some(family) = dials.fails_in_one_family() {
+        message.push_str(&format!(" Only dials over {family} fail."));
+    }
+    if is_explained(reason) {
+        return;
+    }
+    let closed: Vec<&str> = closed_chains(paths, failures).into_iter().collect();
+    if !closed.is_empty() {
+        message.push_str(&format!(
+            " The FORWARD chain of {} drops what no rule accepts; whether one accepts the Pods' packets, `iptables -S FORWARD` there tells.",
+            super::super::vantage::nodes(&closed)
+        ));
+    }
+    let full: Vec<&str> = full_tables(paths, failures).into_iter().collect();
+    if !full.is_empty() {
+        message.push_str(&format!(
+            " The table of tracked connections is full on {}, so that packets are lost there now and then.",
+            super::super::vantage::nodes(&full)
+        ));
     }
 }
 
@@ -169,6 +221,16 @@ pub(super) fn intercepted() -> Finding {
     Finding::unknown(
         Reason::InterceptedByMesh,
         "The clients' connections are taken by a proxy beside them (a service mesh), so that they prove nothing; spec.probe.http makes the agents speak HTTP through it.",
+    )
+}
+
+/// Nobody got through but those of the mesh, if anybody.
+pub(super) fn reset_by_mesh(pod: &str) -> Finding {
+    Finding::unknown(
+        Reason::InterceptedByMesh,
+        format!(
+            "The sidecar of Pod {pod} resets the connections of Pods that may not belong to its service mesh, as it does where it takes mutual TLS (mTLS) only; name the clients in spec.clients.podSelector."
+        ),
     )
 }
 

@@ -3,10 +3,12 @@
 use super::{
     super::{
         Facts, Finding, Verdict,
-        paths::{Dials, Failed, Paths, Way, is_udp},
+        dials::{Dials, Failed, Way, is_udp},
+        paths::Paths,
         told,
         vantage::Vantage,
     },
+    advice::advice,
     applicable,
     reaching::{self, Case},
 };
@@ -32,11 +34,14 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let direct = paths.dials(Way::Direct);
     let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
         dials.failures.iter().partition(|f| is_explained(&direct, f));
-    if let Some(finding) = fault(facts, &paths, &dials, &own) {
+    if let Some(finding) = fault(facts, &paths, &dials, &direct, &own) {
         return finding;
     }
     if !explained.is_empty() {
         return Finding::blocked(ConditionType::EndpointsReachable);
+    }
+    if let Some(pod) = dials.reset_by_mesh.filter(|_| dials.succeeded() == 0) {
+        return reaching::reset_by_mesh(pod);
     }
     let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
     if dials.made() == 0 && vantage.incomplete(WHAT).is_none() && !dials.is_intercepted && !dials.is_shut_out
@@ -107,19 +112,22 @@ fn is_explained(direct: &Dials<'_>, failed: &Failed<'_>) -> bool {
     same_client.any(|d| failed.endpoint.is_none() || d.endpoint == failed.endpoint)
 }
 
-fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Failed<'_>]) -> Option<Finding> {
-    let mut cases: Vec<Case> = failures.iter().map(|f| reaching::case(paths, f)).collect();
-    if cases.iter().any(|c| dials.is_dead(&c.failed.dial.port)) {
-        cases.retain(|c| dials.is_dead(&c.failed.dial.port));
+fn fault<'a>(
+    facts: &Facts,
+    paths: &Paths<'a>,
+    dials: &Dials<'a>,
+    direct: &Dials<'a>,
+    failures: &[&Failed<'a>],
+) -> Option<Finding> {
+    let mut cases: Vec<Case> = failures
+        .iter()
+        .map(|f| reaching::case(paths, direct, f))
+        .collect();
+    if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
+        cases.retain(|c| dials.is_dead_for(c.failed));
     } else {
-        let partial: Vec<usize> = cases
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| c.explanation.is_none() && reaches_others(dials, c.failed))
-            .map(|(index, _)| index)
-            .collect();
-        for index in partial {
-            if let Some(case) = cases.get_mut(index) {
+        for case in &mut cases {
+            if case.explanation.is_none() && reaches_others(dials, case.failed) {
                 case.reason = Reason::PartiallyReachable;
             }
         }
@@ -127,27 +135,41 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Faile
     let (reason, of) = reaching::foremost(&cases, ConditionType::ServiceReachable.faults())?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);
+    // What nobody dialled past the Service is not said to answer there.
+    let past_it = |who: &str, does: &str| match direct.succeeded() {
+        0 => String::new(),
+        _ => format!(", though {who} {does}"),
+    };
     let (mut message, remediation) = match (reaching::settings(&of), reason) {
         (Some((sentence, remediation)), _) => (format!("{sentence}: {ways}."), remediation),
         (None, Reason::PartiallyReachable) => (
-            format!("Some endpoints do not answer through the Service, though they do past it: {ways}."),
-            reaching::advice(facts, reason, &failures),
+            format!(
+                "Some endpoints do not answer through the Service{}: {ways}.",
+                past_it("they", "do past it")
+            ),
+            advice(facts, reason, &failures),
         ),
         (None, Reason::UnexpectedResponse) => (
             format!("The Service does not answer client Pods as expected: {ways}."),
-            reaching::advice(facts, reason, &failures),
+            advice(facts, reason, &failures),
         ),
         _ if failures.iter().all(|f| is_udp(&f.dial.port)) => (
             format!(
-                "The Service does not take datagrams of client Pods, which its endpoints do not refuse: {ways}."
+                "The Service does not take datagrams of client Pods{}: {ways}.",
+                past_it("its endpoints", "do not refuse them")
             ),
-            reaching::advice(facts, reason, &failures),
+            advice(facts, reason, &failures),
         ),
         _ => (
-            format!("The Service does not answer client Pods, though its endpoints do: {ways}."),
-            reaching::advice(facts, reason, &failures),
+            format!(
+                "The Service does not answer client Pods{}: {ways}.",
+                past_it("its endpoints", "do")
+            ),
+            reaching::refused_unseen(facts, paths, direct, &failures)
+                .unwrap_or_else(|| advice(facts, reason, &failures)),
         ),
     };
+    reaching::with_circumstances(paths, dials, reason, &failures, &mut message);
     if matches!(
         reason,
         Reason::TimedOut | Reason::NoRouteToHost | Reason::PartiallyReachable

@@ -1,5 +1,7 @@
 //! Lines that curl and wget write themselves.
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::Outcome;
 use crate::api::Answer;
 
@@ -57,6 +59,23 @@ pub(super) fn message(line: &str) -> Option<Message<'_>> {
     gnu_wget(line).or_else(|| (is_noise(line) || is_of_the_shell(line)).then_some(Message::Noise))
 }
 
+/// The address that a name stood for: `Trying 10.0.1.175:80...`, `Connecting to hostnames (10.0.1.175:80)`,
+/// `Connecting to hostnames (hostnames)|10.0.1.175|:80...`, `can't connect to remote host (10.0.1.175)`.
+pub(super) fn tried(line: &str) -> Option<IpAddr> {
+    let line = line.trim();
+    let told = line.strip_prefix("* ").unwrap_or(line).trim_start();
+    let word = if let Some(rest) = told.strip_prefix("Trying ") {
+        rest.split("...").next()?
+    } else if let Some(rest) = told.strip_prefix("Connecting to ") {
+        rest.split('|').nth(1).or_else(|| rest.split(['(', ')']).nth(1))?
+    } else {
+        let (_, rest) = told.split_once("remote host (")?;
+        rest.split(')').next()?
+    };
+    let address = word.parse::<SocketAddr>().map(|a| a.ip());
+    address.or_else(|_| word.trim_matches(['[', ']']).parse()).ok()
+}
+
 /// Address and port of `Failed to connect to HOST port 80`.
 pub(super) fn target(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("Failed to connect to ")?;
@@ -85,10 +104,10 @@ fn curl_error(line: &str) -> Message<'_> {
             );
         }
         28 if line.contains("Resolving timed out") => Outcome::NotResolved,
-        // The time ran out behind the connection: a server that waits, or speaks no HTTP.
-        28 if line.contains("bytes received") => Outcome::Answer(Answer::Unexpected),
+        // The time ran out behind the connection.
+        28 if line.contains("bytes received") => Outcome::Answer(Answer::NoAnswer),
         28 => Outcome::Answer(Answer::TimedOut),
-        // Somebody took the connection, and no answer of HTTP came of it: TLS, resets, empty replies.
+        // Somebody took the connection, and no answer of HTTP came of it: TLS, empty replies.
         _ => Outcome::Answer(dial(line).unwrap_or(Answer::Unexpected)),
     })
 }
@@ -168,7 +187,8 @@ fn gnu_wget(line: &str) -> Option<Message<'_>> {
 
 /// How a dial ended, in the words of the C library.
 fn dial(text: &str) -> Option<Answer> {
-    const REASONS: [(&str, Answer); 8] = [
+    const REASONS: [(&str, Answer); 9] = [
+        ("connection reset", Answer::Reset),
         ("connection refused", Answer::Refused),
         ("no route to host", Answer::Unreachable),
         ("host is unreachable", Answer::Unreachable),

@@ -124,6 +124,10 @@ fn failures_are_told_apart() {
             Outcome::Answer(TimedOut),
         ),
         (
+            "curl: (28) Operation timed out after 10001 milliseconds with 0 bytes received",
+            Outcome::Answer(NoAnswer),
+        ),
+        (
             "curl: (28) Resolving timed out after 5000 milliseconds",
             Outcome::NotResolved,
         ),
@@ -138,7 +142,7 @@ fn failures_are_told_apart() {
         ("curl: (52) Empty reply from server", Outcome::Answer(Unexpected)),
         (
             "curl: (56) Recv failure: Connection reset by peer",
-            Outcome::Answer(Unexpected),
+            Outcome::Answer(Reset),
         ),
         (
             "curl: (22) The requested URL returned error: 404",
@@ -241,4 +245,22 @@ proptest! {
         }
         let _ = parse(&chars.into_iter().collect::<String>());
     }
+}
+
+#[test]
+fn the_address_that_a_name_stood_for_is_kept() {
+    for text in [
+        "$ curl -v http://orders/\n* Host orders:80 was resolved.\n*   Trying 10.96.60.1:80...\n* connect to 10.96.60.1 port 80 failed: Connection refused\ncurl: (7) Failed to connect to orders port 80 after 1 ms: Could not connect to server",
+        "$ wget -qO- http://orders\nwget: can't connect to remote host (10.96.60.1): Connection refused",
+        "$ wget http://orders\nConnecting to orders (10.96.60.1:80)\nwget: can't connect to remote host: Connection refused",
+        "$ wget http://orders\nConnecting to orders (orders)|10.96.60.1|:80... failed: Connection refused.",
+    ] {
+        let request = one(text);
+        assert_eq!(request.tried, Some("10.96.60.1".parse().unwrap()), "{text}");
+        assert_eq!(request.outcome, Outcome::Answer(Refused), "{text}");
+    }
+    assert_eq!(
+        one("$ curl orders\ncurl: (7) Failed to connect to orders port 80: Connection refused").tried,
+        None
+    );
 }

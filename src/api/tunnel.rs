@@ -1,0 +1,36 @@
+//! Links of a node that take Pods' packets to other nodes.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::string_enum;
+
+string_enum! {
+    /// How a tunnel wraps packets.
+    TunnelKind {
+        /// VXLAN, over UDP.
+        Vxlan,
+        /// Geneve, over UDP.
+        Geneve,
+        /// WireGuard, over UDP.
+        WireGuard,
+        /// IP in IP, IP protocol 4.
+        Ipip,
+        /// GRE, IP protocol 47.
+        Gre,
+    }
+}
+
+/// A link that is up and takes packets to other nodes.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct Tunnel {
+    /// Its name on the node.
+    #[schemars(length(max = 15))]
+    pub name: String,
+    /// How it wraps packets.
+    pub kind: TunnelKind,
+    /// The UDP port that it sends to; absent without one, or where the kernel does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
