@@ -89,7 +89,7 @@ fn verbose_curl_is_read() {
 
 #[test]
 fn failures_are_told_apart() {
-    use Answer::{Refused, Rejected, TimedOut, Unexpected, Unreachable};
+    use Answer::{NoAnswer, Refused, Rejected, Reset, TimedOut, Unexpected, Unreachable};
     for (output, outcome) in [
         (
             "curl: (7) Failed to connect to 10.0.1.175 port 80: Connection refused",
@@ -257,7 +257,7 @@ fn the_address_that_a_name_stood_for_is_kept() {
     ] {
         let request = one(text);
         assert_eq!(request.tried, Some("10.96.60.1".parse().unwrap()), "{text}");
-        assert_eq!(request.outcome, Outcome::Answer(Refused), "{text}");
+        assert_eq!(request.outcome, Outcome::Answer(Answer::Refused), "{text}");
     }
     assert_eq!(
         one("$ curl orders\ncurl: (7) Failed to connect to orders port 80: Connection refused").tried,
