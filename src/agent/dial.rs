@@ -29,9 +29,25 @@ pub struct Dialled {
     /// The source that the kernel chose.
     pub source: Option<SocketAddr>,
     /// Who refused it, where a message said so.
-    pub offender: Option<IpAddr>,
+    pub offender: Option<Offender>,
     /// How long the answer took.
     pub latency: Duration,
+}
+
+/// Who sent the ICMP message that ended a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offender {
+    /// The sender.
+    pub ip: IpAddr,
+    /// Whether it says that packets are not let through, as rules do and routes do not.
+    pub prohibits: bool,
+}
+
+impl std::fmt::Display for Offender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let how = if self.prohibits { "prohibited by" } else { "by" };
+        write!(f, "{how} {}", self.ip)
+    }
 }
 
 /// TCP sends its first packet anew after a second (RFC 6298). What conntrack shows a moment before is about
@@ -202,7 +218,7 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
 }
 
 /// Who sent the ICMP message in the error queue, if one is there. A reset leaves none.
-fn offender(socket: BorrowedFd<'_>) -> Option<IpAddr> {
+fn offender(socket: BorrowedFd<'_>) -> Option<Offender> {
     let mut space = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
     let message = socket::recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
@@ -213,16 +229,23 @@ fn offender(socket: BorrowedFd<'_>) -> Option<IpAddr> {
     .ok()?;
     const ORIGIN_ICMP: u8 = 2;
     const ORIGIN_ICMP6: u8 = 3;
+    // Destination unreachable: network, host and communication prohibited; of ICMPv6: prohibited, and failed a policy.
+    const PROHIBITED: [u8; 3] = [9, 10, 13];
+    const PROHIBITED6: [u8; 2] = [1, 5];
     message.cmsgs().ok()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4RecvErr(error, sender) if error.ee_origin == ORIGIN_ICMP => {
-            Some(sender.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |s| {
+        ControlMessageOwned::Ipv4RecvErr(error, sender) if error.ee_origin == ORIGIN_ICMP => Some(Offender {
+            ip: sender.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |s| {
                 IpAddr::V4(Ipv4Addr::from(u32::from_be(s.sin_addr.s_addr)))
-            }))
-        }
+            }),
+            prohibits: error.ee_type == 3 && PROHIBITED.contains(&error.ee_code),
+        }),
         ControlMessageOwned::Ipv6RecvErr(error, sender) if error.ee_origin == ORIGIN_ICMP6 => {
-            Some(sender.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |s| {
-                IpAddr::V6(Ipv6Addr::from(s.sin6_addr.s6_addr))
-            }))
+            Some(Offender {
+                ip: sender.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |s| {
+                    IpAddr::V6(Ipv6Addr::from(s.sin6_addr.s6_addr))
+                }),
+                prohibits: error.ee_type == 1 && PROHIBITED6.contains(&error.ee_code),
+            })
         }
         _ => None,
     })

@@ -1,8 +1,8 @@
 //! HTTP over a connection made in a network namespace.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{error::Error, io, net::SocketAddr, time::Duration};
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -17,8 +17,12 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 pub enum Got {
     /// A status and a body.
     Answer(u16, String),
-    /// The connection was taken, but no answer came in time, or none that is HTTP.
+    /// The connection was taken, but no answer came in time.
     Silent,
+    /// The connection was taken, and reset or closed before an answer was whole.
+    Reset,
+    /// The connection was taken, and what came is no HTTP.
+    Garbled,
     /// There was no connection.
     NotConnected(io::Error),
 }
@@ -31,26 +35,43 @@ pub async fn get(netns: &Netns, target: SocketAddr, path: &str, patience: Durati
         Err(_) => return Got::NotConnected(io::ErrorKind::TimedOut.into()),
     };
     let answer = async {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(io::Error::other)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
         let request = Request::get(path)
             .header("Host", target.to_string())
             .header("User-Agent", concat!("svcdiag/", env!("CARGO_PKG_VERSION")))
-            .body(Empty::<Bytes>::new())
-            .map_err(io::Error::other)?;
-        let response = sender.send_request(request).await.map_err(io::Error::other)?;
+            .body(Empty::<Bytes>::new())?;
+        let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_BODY)
-            .collect()
-            .await
-            .map_err(io::Error::other)?;
+        let body = match Limited::new(response.into_body(), MAX_BODY).collect().await {
+            Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+            // Somebody answers, and at length.
+            Err(error) if error.is::<LengthLimitError>() => String::new(),
+            Err(error) => return Err(error),
+        };
         connection.abort();
-        io::Result::Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
+        Ok::<_, Box<dyn Error + Send + Sync>>((status, body))
     };
     match timeout(patience, answer).await {
         Ok(Ok((status, body))) => Got::Answer(status, body),
-        _ => Got::Silent,
+        Ok(Err(error)) if is_end(error.as_ref()) => Got::Reset,
+        Ok(Err(_)) => Got::Garbled,
+        Err(_) => Got::Silent,
     }
+}
+
+/// Whether the connection came to its end before the answer did.
+fn is_end(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let by_http = error.downcast_ref::<hyper::Error>();
+        let by_socket = error.downcast_ref::<io::Error>();
+        if by_http.is_some_and(|e| e.is_incomplete_message() || e.is_closed() || e.is_canceled())
+            || by_socket.is_some_and(|e| e.kind() == io::ErrorKind::ConnectionReset)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

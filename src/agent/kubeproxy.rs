@@ -224,7 +224,7 @@ fn state(got: &Got) -> PortState {
     match got {
         Got::Answer(500..=599, _) => PortState::Failing,
         Got::Answer(..) => PortState::Ok,
-        Got::Silent => PortState::Silent,
+        Got::Silent | Got::Reset | Got::Garbled => PortState::Silent,
         Got::NotConnected(_) => PortState::Closed,
     }
 }

@@ -4,8 +4,8 @@ use std::{fs, io};
 
 use super::{netfilter::rulesets::Rulesets, netns::Netns};
 use crate::{
-    api::NodeSettings,
-    proxy::{IpFamily, Table},
+    api::{DeadEndRule, NodeSettings},
+    proxy::{IpFamily, Ruleset, Table, dead_end},
 };
 
 /// Reads the settings of a network namespace, whose rules are at hand.
@@ -26,6 +26,7 @@ fn read_here() -> NodeSettings {
         ipv6_forwarding: number("ipv6/conf/all/forwarding").map(|n| n != 0),
         bridge_netfilter: number("bridge/bridge-nf-call-iptables").map(|n| n != 0),
         forward_drops: None,
+        dead_ends: Vec::new(),
         conntrack_full: count.zip(max).map(|(count, max)| is_full(count, max)),
         reverse_path_drops: None,
     }
@@ -59,6 +60,33 @@ fn forward_drops(rules: &Rulesets) -> Option<bool> {
         .ok()?
         .drops_by_default(IpFamily::V4, Table::Filter, "FORWARD");
     Some(by_nf_tables.unwrap_or(false) || by_legacy.unwrap_or(false))
+}
+
+/// Rules of either backend of iptables at which every packet of IPv4 ends. What cannot be read has none.
+#[must_use]
+pub fn dead_ends(rules: &Rulesets) -> Vec<DeadEndRule> {
+    let mut found = Vec::new();
+    if let Ok(rules) = rules.iptables() {
+        found.extend(dead_ends_of(rules.as_ref()));
+    }
+    // Asking for a table of the legacy backend would make it.
+    if let Some(rules) = rules.legacy().ok().filter(|legacy| !legacy.is_empty()) {
+        found.extend(dead_ends_of(rules.as_ref()));
+    }
+    found.truncate(3);
+    found
+}
+
+/// The rules of a backend of iptables at which every packet of IPv4 ends.
+pub fn dead_ends_of(rules: &dyn Ruleset) -> impl Iterator<Item = DeadEndRule> {
+    ["FORWARD", "INPUT", "OUTPUT"].into_iter().filter_map(|hook| {
+        let end = dead_end(rules, IpFamily::V4, hook).ok()??;
+        Some(DeadEndRule {
+            hook: hook.to_owned(),
+            chain: end.chain,
+            rejects: end.rejects,
+        })
+    })
 }
 
 /// How many packets the namespace has dropped for coming in by another way than their answers would

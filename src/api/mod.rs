@@ -29,7 +29,7 @@ pub use servicediagnosis::{
     ServiceDiagnosisSpec, ServiceDiagnosisStatus, Summary,
 };
 pub use stage::{PAGE, STAGES, Stage};
-pub use tunnel::{Tunnel, TunnelKind};
+pub use tunnel::{DeadEndRule, Tunnel, TunnelKind};
 
 /// API group of both kinds.
 pub const GROUP: &str = "svcdiag.dev";

@@ -7,7 +7,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Tunnel, bounds, string_enum};
+use super::{DeadEndRule, Tunnel, bounds, string_enum};
 
 /// What an agent saw on its node for one diagnosis.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
@@ -475,6 +475,10 @@ pub struct NodeSettings {
     /// Whether the FORWARD chain of iptables drops what no rule accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_drops: Option<bool>,
+    /// Rules of iptables at which every packet ends that is forwarded, sent or taken; looked for where dials failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    pub dead_ends: Vec<DeadEndRule>,
     /// Whether the table of tracked connections is full, or within a hundredth of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conntrack_full: Option<bool>,

@@ -1,4 +1,5 @@
-//! Links of a node that take Pods' packets to other nodes.
+//! What stands in the way of Pods' packets between nodes: links that take them there, rules that do not let them
+//! through.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,4 +34,19 @@ pub struct Tunnel {
     /// The UDP port that it sends to; absent without one, or where the kernel does not tell it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+}
+
+/// A rule of a firewall at which every packet ends.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadEndRule {
+    /// The chain that packets come in by: FORWARD, INPUT or OUTPUT.
+    #[schemars(length(max = 32))]
+    pub hook: String,
+    /// The chain whose rule it is.
+    #[schemars(length(max = 32))]
+    pub chain: String,
+    /// Whether it tells the sender (REJECT); else the packet vanishes (DROP).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rejects: bool,
 }

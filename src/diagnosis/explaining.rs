@@ -10,6 +10,7 @@ use super::{
     dials::{Dials, Failed},
     paths::Paths,
     targets::Target,
+    words::quoted,
 };
 use crate::api::{Answer, DialPath, NodeSettings, Reason};
 
@@ -70,7 +71,7 @@ fn failure_at_home<'d, 'a>(
 
 /// The settings of the nodes on the way that bear on it and let nothing of the like through.
 fn candidates(paths: &Paths<'_>, failed: &Failed<'_>) -> Vec<Explanation> {
-    if failed.answer != Answer::TimedOut {
+    if !failed.is_lost() {
         return Vec::new();
     }
     let is_v4 = failed.is_v4();
@@ -81,6 +82,18 @@ fn candidates(paths: &Paths<'_>, failed: &Failed<'_>) -> Vec<Explanation> {
         let Some(settings) = paths.settings(node) else {
             continue;
         };
+        if is_v4 && !paths.passing().passed(node, passage, is_v4) {
+            let hook = match passage {
+                Passage::Forwarded => Some("FORWARD"),
+                Passage::Local if node == failed.node && failed.from_host => Some("OUTPUT"),
+                Passage::Local => Some("INPUT"),
+                Passage::Bridged | Passage::Unknown => None,
+            };
+            found.extend(hook.and_then(|hook| dead_end(node, settings, hook, failed.answer)));
+        }
+        if failed.answer != Answer::TimedOut {
+            continue;
+        }
         let of_node = of_node(node, settings, passage, is_v4, leaves_node).into_iter();
         found.extend(of_node.filter(|e| match e.reason {
             // Which way packets come in by depends on where they come from.
@@ -91,6 +104,10 @@ fn candidates(paths: &Paths<'_>, failed: &Failed<'_>) -> Vec<Explanation> {
             Reason::ForwardChainDrops => {
                 !paths.passing().passed(node, passage, is_v4) && !some_chain_lets_through(paths)
             }
+            // A full table has room for one now and then.
+            Reason::ConntrackTableFull if node == failed.node => {
+                !paths.passing().mostly_passed(node, failed.from_host)
+            }
             _ => !paths.passing().passed(node, passage, is_v4),
         }));
         // What a Pod sends to its own bridge never leaves it, so that the rules are passed by.
@@ -99,6 +116,37 @@ fn candidates(paths: &Paths<'_>, failed: &Failed<'_>) -> Vec<Explanation> {
         }
     }
     found
+}
+
+/// A rule that lets nothing through, and ends dials in the way that this one ended.
+fn dead_end(node: &str, settings: &NodeSettings, hook: &str, answer: Answer) -> Option<Explanation> {
+    let is_told = answer != Answer::TimedOut;
+    let rule = settings
+        .dead_ends
+        .iter()
+        .find(|rule| rule.hook == hook && rule.rejects == is_told)?;
+    let (does, reason) = match answer {
+        Answer::TimedOut if hook == "FORWARD" => ("drops", Reason::ForwardChainDrops),
+        Answer::TimedOut => ("drops", Reason::TimedOut),
+        Answer::Unreachable => ("rejects", Reason::NoRouteToHost),
+        _ => ("rejects", Reason::ConnectionRefused),
+    };
+    let chain = &rule.chain;
+    let by = if chain == hook {
+        format!("chain {hook}")
+    } else {
+        format!("chain {chain}, which {hook} goes through,")
+    };
+    Some(Explanation {
+        reason,
+        node: node.to_owned(),
+        sentence: format!("A rule of {by} on node {node} {does} every packet"),
+        remediation: format!(
+            "See the rules before it, and what wrote it: `iptables -S {}` on node {}; a rule of KUBE-FIREWALL without its mark comes of two versions of iptables that do not read each other's rules, else it is often a firewall of the distribution.",
+            quoted(chain),
+            quoted(node)
+        ),
+    })
 }
 
 fn drops_by_policy(settings: &NodeSettings) -> bool {

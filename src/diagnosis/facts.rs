@@ -45,6 +45,10 @@ pub struct Facts {
     /// EndpointSlices of the Service.
     #[serde(default)]
     pub slices: Vec<Arc<EndpointSlice>>,
+    /// Endpoints of hand-made slices that are cluster IPs of Services: the address, and the Service as
+    /// namespace/name; without the name where Namespaces are not to be named.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints_of_services: Vec<(String, Option<String>)>,
     /// All Pods of the namespace.
     #[serde(default)]
     pub pods: Vec<Arc<Pod>>,
@@ -225,6 +229,7 @@ impl Facts {
             namesakes: Vec::new(),
             name_other_namespaces: false,
             slices: Vec::new(),
+            endpoints_of_services: Vec::new(),
             pods: Vec::new(),
             deployments: Vec::new(),
             replica_sets: Vec::new(),

@@ -2,7 +2,7 @@
 //!
 //! A setting or a rule of a node that lets the like through is not what a dial was lost for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     dials::{Count, Dials, Way},
@@ -25,16 +25,28 @@ pub(super) struct Passing<'a> {
     local: Passed<'a>,
     /// From the first node to endpoints on the second.
     between: BTreeSet<(&'a str, &'a str, bool)>,
+    /// How many dials of a node itself, or of its Pods, were answered and were not.
+    tally: BTreeMap<(&'a str, bool), (u32, u32)>,
 }
 
 impl<'a> Passing<'a> {
     pub(super) fn of(paths: &Paths<'a>) -> Self {
         let mut passing = Self::default();
+        for way in [Way::Direct, Way::FromNodes, Way::FromClients] {
+            for count in &paths.dials(way).counts {
+                let key = (count.node, is_of_host(paths, count));
+                let (answered, lost) = passing.tally.entry(key).or_default();
+                *answered = answered.saturating_add(count.succeeded);
+                *lost = lost.saturating_add(count.made.saturating_sub(count.succeeded));
+            }
+        }
         let direct = paths.dials(Way::Direct);
         for count in direct.counts.iter().filter(|c| c.succeeded > 0) {
             match count.same_node {
                 Some(true) => passing.note_on_node(paths, &direct, count),
-                _ => passing.note_between(paths, &direct, count),
+                Some(false) => passing.note_between(paths, &direct, count),
+                // Endpoints on no node that the cluster knows may be anywhere.
+                None => {}
             }
         }
         for count in paths
@@ -126,6 +138,13 @@ impl<'a> Passing<'a> {
             }
         };
         of.contains(&(node, is_v4))
+    }
+
+    /// Whether most dials that a node made itself, or its Pods made, were answered: something that costs packets
+    /// now and then lets some through.
+    pub(super) fn mostly_passed(&self, node: &str, by_host: bool) -> bool {
+        let (answered, lost) = self.tally.get(&(node, by_host)).copied().unwrap_or_default();
+        answered > lost
     }
 
     /// Whether anything of an IP family got from one node to endpoints on another, and back.

@@ -394,7 +394,7 @@ impl<'a> Paths<'a> {
             && !dials.failures.iter().any(is_its_refusal)
             && count.port == port
             && count.is_v4 == endpoint.is_ipv4()
-            && count.same_node == Some(target.node == Some(count.node))
+            && is_of(count, target)
             && !is_itself
             && !dials.reported.contains(&(count.node, count.from, Some(endpoint)))
     }
@@ -416,4 +416,13 @@ fn order(dial: &DialFailure) -> (Option<&str>, &str, &str, Option<&str>, &str) {
         dial.endpoint.as_deref(),
         dial.answer.as_str(),
     )
+}
+
+/// Whether a count is of the dials to endpoints where a target is. Of those on no node files say that they are on
+/// another one.
+fn is_of(count: &Count<'_>, target: Target<'_>) -> bool {
+    match target.node {
+        Some(node) => count.same_node == Some(node == count.node),
+        None => count.same_node != Some(true),
+    }
 }

@@ -95,6 +95,8 @@ pub(super) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
         )
     } else if let Some(first) = other {
         (Reason::NoVantagePoint, told(first))
+    } else if let Some(first) = unseen.first().filter(|_| was_looked_at(stages)) {
+        (Reason::NoVantagePoint, told(first))
     } else {
         let unseen = names(&unseen);
         (
@@ -107,6 +109,19 @@ pub(super) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
         reason,
         message,
     }
+}
+
+/// Whether anybody dialled the Service or its endpoints.
+fn was_looked_at(stages: &Stages) -> bool {
+    const DIALLED: [ConditionType; 3] = [
+        ConditionType::EndpointsReachable,
+        ConditionType::ProxyForwards,
+        ConditionType::ServiceReachable,
+    ];
+    let is_true = |(condition, finding): &(ConditionType, Finding)| {
+        DIALLED.contains(condition) && finding.verdict == Verdict::True
+    };
+    stages.iter().any(is_true)
 }
 
 /// Where no question is left open. Without a client that could try, somebody else has to have got through.

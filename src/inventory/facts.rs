@@ -1,6 +1,6 @@
 //! From the Inventory to the Facts about one diagnosis.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -52,6 +52,7 @@ impl Inventory {
             facts.namesakes = others.map(|(ns, _)| ns.clone()).collect();
         }
         facts.slices = self.slices_of(namespace, &name).cloned().collect();
+        facts.endpoints_of_services = self.endpoints_of_services(&facts);
         facts.pods = self.pods.of(namespace).cloned().collect();
         facts.deployments = self.deployments.of(namespace).cloned().collect();
         facts.replica_sets = self.replica_sets.of(namespace).cloned().collect();
@@ -125,6 +126,28 @@ impl Inventory {
             .into_iter()
             .flatten()
             .filter_map(|name| self.slices.get(namespace, name))
+    }
+
+    /// Addresses of hand-made endpoints that are cluster IPs of Services.
+    fn endpoints_of_services(&self, facts: &Facts) -> Vec<(String, Option<String>)> {
+        let endpoints = facts.slices.iter().flat_map(|s| &s.endpoints);
+        let by_hand = endpoints.filter(|e| e.target_ref.is_none());
+        let addresses: BTreeSet<&str> = by_hand.flat_map(|e| &e.addresses).map(String::as_str).collect();
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        let services = self.services.0.values().flat_map(|of| of.values());
+        let mut found: Vec<(String, Option<String>)> = services
+            .flat_map(|service| service.cluster_ips().into_iter().map(move |ip| (ip, service)))
+            .filter(|(ip, _)| addresses.contains(ip))
+            .map(|(ip, service)| {
+                let may_be_named = facts.name_other_namespaces || service.namespace() == facts.namespace;
+                let name = may_be_named.then(|| format!("{}/{}", service.namespace(), service.name()));
+                (ip.to_owned(), name)
+            })
+            .collect();
+        found.sort();
+        found
     }
 
     /// The Service of cluster DNS.

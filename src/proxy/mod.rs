@@ -7,6 +7,7 @@
 //! All of it is pure; the rules come from the kernel (`agent::netfilter`) or from a file.
 
 mod audit;
+mod dead_end;
 mod expected;
 mod iptables;
 mod ipvs;
@@ -19,6 +20,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use audit::{Gap, RuleFault, audit, hairpin_is_masqueraded, holds, serves_node_ports_at};
+pub use dead_end::{DeadEnd, dead_end};
 pub use expected::{Destination, ExpectedPort, Purpose, Traffic, Vantage, destinations, expected};
 pub use ipvs::{VirtualServer, VirtualServers};
 pub use rules::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict};

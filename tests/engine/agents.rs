@@ -209,6 +209,7 @@ fn all_is_well(facts: &Facts, asked: &svcdiag::api::NodeProbeSpec) -> NodeFacts 
             forward_drops: Some(false),
             conntrack_full: Some(false),
             reverse_path_drops: Some(false),
+            dead_ends: Vec::new(),
         },
         ..NodeFacts::default()
     }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 use svcdiag::{
-    api::{Answer, ConditionType as C, DialPath, LookupResult, Reason as R, Tunnel, TunnelKind},
+    api::{
+        Answer, ConditionType as C, DeadEndRule, DialCount, DialFailure, DialPath, LookupResult, Reason as R,
+        Tunnel, TunnelKind,
+    },
     diagnosis::{Diagnosis, Facts, diagnose},
     objects::{Node, Object},
 };
@@ -113,7 +116,7 @@ fn between_nodes_that_reach_each_other_no_packet_is_filtered_by_its_way() {
 fn a_full_table_that_lets_others_through_is_mentioned() {
     let d = fault(C::EndpointsReachable, R::CrossNodeUnreachable, |f| {
         on(f, "n1", |n| n.settings.conntrack_full = Some(true));
-        lost(f, &[1, 2]);
+        lost(f, &[1]);
     });
     assert!(
         says(&d, "tracked connections is full on node n1"),
@@ -375,4 +378,139 @@ fn what_only_nodes_lose_is_a_matter_of_their_address() {
         );
     });
     assert!(!says(&d, "ethtool"), "{}", report(&d));
+}
+
+/// The Service of the API server: no selector, endpoints without Pod and node, a slice made by hand.
+fn api_server() -> Facts {
+    let mut facts = with_agents();
+    facts.namespace = "default".into();
+    facts.spec.service_name = "kubernetes".into();
+    service(
+        &mut facts,
+        json!({ "metadata": { "name": "kubernetes", "namespace": "default" }, "spec": { "selector": null } }),
+    );
+    let slice = Arc::make_mut(&mut facts.slices[0]);
+    slice.endpoints.truncate(1);
+    slice.endpoints[0].addresses = vec!["192.0.2.10".into()];
+    slice.endpoints[0].target_ref = None;
+    slice.endpoints[0].node_name = None;
+    facts.pods.clear();
+    facts.deployments.clear();
+    look(&mut facts);
+    for node in &mut facts.nodes {
+        let Some(probe) = &mut node.probe else { continue };
+        let direct = DialCount {
+            from: None,
+            path: DialPath::Endpoint,
+            port: "80/TCP".into(),
+            family: "IPv4".into(),
+            same_node: None,
+            made: 1,
+            failed: 0,
+        };
+        Arc::make_mut(probe.facts.as_mut().unwrap()).dials.push(direct);
+    }
+    facts
+}
+
+#[test]
+fn the_api_servers_own_service_is_tried_from_nodes() {
+    let d = assert_nothing_false(&api_server());
+    assert_eq!(d.ready.reason, R::WorksFromNodes, "{}", report(&d));
+    assert!(
+        says(&d, "The endpoints answer, dialled from nodes."),
+        "{}",
+        report(&d)
+    );
+    // Its address is lost, and it answers past it.
+    let mut facts = api_server();
+    let node = facts.nodes[0].name.clone();
+    fail_service(&mut facts, &node, None, Answer::TimedOut);
+    assert_root_cause(&diagnose(&facts), C::ProxyForwards, R::TimedOut);
+    // It does not answer at all: no node is blamed for the way to another.
+    let mut facts = api_server();
+    for name in facts.nodes.iter().map(|n| n.name.clone()).collect::<Vec<_>>() {
+        on(&mut facts, &name, |n| {
+            n.dials.iter_mut().for_each(|d| d.failed = d.made);
+            n.failures.push(DialFailure {
+                from: None,
+                path: DialPath::Endpoint,
+                port: "80/TCP".into(),
+                target: "192.0.2.10:9376".into(),
+                endpoint: Some("192.0.2.10:9376".into()),
+                same_node: None,
+                same_bridge: false,
+                answer: Answer::TimedOut,
+                detail: None,
+            });
+        });
+    }
+    assert_root_cause(&diagnose(&facts), C::EndpointsReachable, R::TimedOut);
+}
+
+#[test]
+fn an_endpoint_that_is_a_service_is_not_translated_twice() {
+    let d = fault(C::ServiceReachable, R::TimedOut, |f| {
+        f.endpoints_of_services = vec![("10.96.42.1".into(), Some("shop/aux".into()))];
+        fail_service(f, "n1", Some(CLIENT), Answer::TimedOut);
+    });
+    assert!(
+        says(&d, "10.96.42.1 is the cluster IP of Service shop/aux"),
+        "{}",
+        report(&d)
+    );
+    assert!(!says(&d, "for example a firewall"), "{}", report(&d));
+}
+
+fn end(hook: &str, chain: &str, rejects: bool) -> DeadEndRule {
+    DeadEndRule {
+        hook: hook.into(),
+        chain: chain.into(),
+        rejects,
+    }
+}
+
+#[test]
+fn a_rule_at_which_every_packet_ends_is_named() {
+    let d = fault(C::EndpointsReachable, R::NoRouteToHost, |f| {
+        on(f, "n1", |n| {
+            n.settings.dead_ends = vec![end("FORWARD", "FORWARD", true)]
+        });
+        fail_from_clients(f, &[1, 2], Answer::Unreachable);
+        fail_service(f, "n1", Some(CLIENT), Answer::Unreachable);
+    });
+    assert!(
+        says(&d, "A rule of chain FORWARD on node n1 rejects every packet"),
+        "{}",
+        report(&d)
+    );
+    let d = fault(C::ProxyForwards, R::TimedOut, |f| {
+        on(f, "n1", |n| {
+            n.settings.dead_ends = vec![end("OUTPUT", "KUBE-FIREWALL", false)]
+        });
+        fail_service(f, "n1", None, Answer::TimedOut);
+        on(f, "n1", |n| {
+            n.dials
+                .retain(|d| d.from.is_some() || d.path != DialPath::Endpoint)
+        });
+    });
+    assert!(
+        says(
+            &d,
+            "chain KUBE-FIREWALL, which OUTPUT goes through, on node n1 drops"
+        ),
+        "{}",
+        report(&d)
+    );
+}
+
+#[test]
+fn a_rule_that_others_got_past_is_not_to_blame() {
+    let d = fault(C::EndpointsReachable, R::CrossNodeUnreachable, |f| {
+        on(f, "n1", |n| {
+            n.settings.dead_ends = vec![end("FORWARD", "FORWARD", false)]
+        });
+        lost(f, &[1, 2]);
+    });
+    assert!(!says(&d, "every packet"), "{}", report(&d));
 }

@@ -440,6 +440,7 @@ fn settings() -> impl Strategy<Value = NodeSettings> {
         forward_drops: s[3],
         conntrack_full: s[4],
         reverse_path_drops: s[5],
+        dead_ends: Vec::new(),
     })
 }
 

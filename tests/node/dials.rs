@@ -1,10 +1,15 @@
 //! Dials between two namespaces: each way to fail has its own answer.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
 
 use svcdiag::{
     agent::{
         dial::{Dial, Dialled},
+        http::{Got, get},
         netfilter::conntrack::Conntrack,
         netns::Netns,
         pods::addresses,
@@ -53,9 +58,85 @@ async fn a_closed_port_and_a_rule_that_rejects_are_told_apart() {
     );
     let rejected = dial(&cable.client, Protocol::Tcp, "10.1.0.2:80").await;
     assert_eq!(rejected.answer, Answer::Rejected);
-    assert_eq!(rejected.offender, Some("10.1.0.2".parse().unwrap()));
+    let by = rejected.offender.unwrap();
+    assert_eq!((by.ip.to_string().as_str(), by.prohibits), ("10.1.0.2", false));
     let v6 = dial(&cable.client, Protocol::Tcp, "[fd01::2]:9376").await;
     assert_eq!((v6.answer, v6.offender), (Answer::Refused, None));
+}
+
+#[tokio::test]
+async fn a_rule_that_prohibits_is_told_from_a_missing_route() {
+    let cable = Cable::new();
+    nft(
+        &cable.server,
+        "add table inet t
+         add chain inet t in { type filter hook input priority 0; }
+         add rule inet t in tcp dport 80 reject with icmpx admin-prohibited
+         add rule inet t in tcp dport 81 reject with icmpx host-unreachable",
+    );
+    for (target, by) in [
+        ("10.1.0.2:80", "prohibited by 10.1.0.2"),
+        ("10.1.0.2:81", "by 10.1.0.2"),
+        ("[fd01::2]:80", "prohibited by fd01::2"),
+    ] {
+        let dialled = dial(&cable.client, Protocol::Tcp, target).await;
+        assert_eq!(
+            dialled.offender.map(|o| o.to_string()).as_deref(),
+            Some(by),
+            "{target}"
+        );
+    }
+}
+
+/// What a server does with the connection that it takes.
+fn serve(cable: &Cable, address: &str, answer: impl FnOnce(TcpStream) + Send + 'static) {
+    let listener = listen(&cable.server, address);
+    std::thread::spawn(move || {
+        if let Ok((stream, _)) = listener.accept() {
+            answer(stream);
+        }
+    });
+}
+
+async fn request(cable: &Cable, target: &str, patience: Duration) -> Got {
+    get(&cable.client, target.parse().unwrap(), "/", patience).await
+}
+
+/// Reads the request, so that closing the connection does not reset it.
+fn read(stream: &mut TcpStream) {
+    let _ = stream.read(&mut [0; 1024]);
+}
+
+#[tokio::test]
+async fn only_an_answer_is_an_answer() {
+    let cable = Cable::new();
+    serve(&cable, "10.1.0.2:80", |mut stream| {
+        read(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+    });
+    let got = request(&cable, "10.1.0.2:80", PATIENCE).await;
+    assert!(matches!(got, Got::Answer(204, _)), "{got:?}");
+    // Closed with the request unread: the kernel sends a reset.
+    serve(&cable, "10.1.0.2:81", |stream| {
+        let _ = stream.peek(&mut [0; 1]);
+    });
+    let got = request(&cable, "10.1.0.2:81", PATIENCE).await;
+    assert!(matches!(got, Got::Reset), "{got:?}");
+    serve(&cable, "10.1.0.2:82", |mut stream| read(&mut stream));
+    let got = request(&cable, "10.1.0.2:82", PATIENCE).await;
+    assert!(matches!(got, Got::Reset), "{got:?}");
+    serve(&cable, "10.1.0.2:83", |mut stream| {
+        read(&mut stream);
+        let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
+    });
+    let got = request(&cable, "10.1.0.2:83", PATIENCE).await;
+    assert!(matches!(got, Got::Garbled), "{got:?}");
+    // The kernel takes the connection for a program that never does.
+    let _frozen = listen(&cable.server, "10.1.0.2:84");
+    let got = request(&cable, "10.1.0.2:84", Duration::from_secs(1)).await;
+    assert!(matches!(got, Got::Silent), "{got:?}");
+    let got = request(&cable, "10.1.0.2:85", PATIENCE).await;
+    assert!(matches!(got, Got::NotConnected(_)), "{got:?}");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use svcdiag::{
         links::links,
         netfilter::{nf_tables::NfTables, rulesets::Rulesets},
         netns::Netns,
-        rootfs, settings,
+        rootfs, settings, tunnels,
     },
     api::{NodeSettings, PortState},
     proxy::{IpFamily, Layout, Ruleset, Table},
@@ -73,6 +73,29 @@ fn settings_are_those_of_the_namespace() {
     inside(&node, || run("iptables-nft -P FORWARD DROP"));
     assert_eq!(must(read_settings(&node)).forward_drops, Some(true));
     assert!(must(settings::reverse_path_drops(&node)) == 0);
+}
+
+#[test]
+fn tunnels_are_those_that_are_up() {
+    let node = new_namespace();
+    assert_eq!(must(node.run(tunnels::read)), []);
+    inside(&node, || {
+        run(
+            "ip link add flannel.1 type vxlan id 1 dstport 8472 local 127.0.0.1
+             ip link add vxlan.calico type vxlan external dstport 4789
+             ip link add down type vxlan id 2 dstport 8473
+             ip link add cni0 type bridge
+             ip link set cni0 up
+             ip link set flannel.1 up
+             ip link set vxlan.calico up",
+        );
+    });
+    let told: Vec<(String, Option<u16>)> = must(node.run(tunnels::read))
+        .into_iter()
+        .map(|t| (t.name, t.port))
+        .collect();
+    let expected = [("flannel.1", 8472), ("vxlan.calico", 4789)];
+    assert_eq!(told, expected.map(|(name, port)| (name.to_owned(), Some(port))));
 }
 
 #[test]

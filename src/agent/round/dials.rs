@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use crate::{
     proxy::Protocol,
 };
 
-use super::Round;
+use super::{LocalPod, Round};
 
 /// Attempts of one dial begin so long after one another.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
@@ -127,9 +127,9 @@ impl Round<'_> {
         let dialled = Dial::start(netns, protocol, target)?
             .finish(self.patience())
             .await?;
-        let by = dialled.offender.map(|offender| format!("by {offender}"));
+        let by = dialled.offender.map(|offender| offender.to_string());
         // Past the Service nothing translates what comes back: who else than the endpoint refuses is a rule.
-        let is_rule = protocol == Protocol::Udp && dialled.offender.is_some_and(|o| o != target.ip());
+        let is_rule = protocol == Protocol::Udp && dialled.offender.is_some_and(|o| o.ip != target.ip());
         match (http, dialled.answer) {
             (Some(http), Answer::Accepted) => Ok(self.speak(netns, target, http).await),
             (_, Answer::Refused) if is_rule => Ok((Answer::Rejected, by)),
@@ -142,12 +142,21 @@ impl Round<'_> {
         match get(netns, target, &http.path, self.patience()).await {
             Got::Answer(status, _) if is_expected(http, status) => (Answer::Accepted, None),
             Got::Answer(status, _) => (Answer::Unexpected, Some(format!("HTTP status {status}"))),
-            Got::Silent => (
-                Answer::Unexpected,
-                Some("no answer to an HTTP request".to_owned()),
-            ),
+            Got::Garbled => (Answer::Unexpected, Some("what came is no HTTP".to_owned())),
+            Got::Silent => (Answer::NoAnswer, None),
+            Got::Reset => (Answer::Reset, None),
             Got::NotConnected(error) => (Answer::TimedOut, Some(error.to_string())),
         }
+    }
+
+    /// Whether somebody has an address of the family of another, without which nothing can be dialled; so it is
+    /// where their addresses are not known. None stands for the node.
+    pub(super) fn has_family(&self, from: Option<&LocalPod<'_>>, of: IpAddr) -> bool {
+        let ips: Vec<IpAddr> = match from {
+            Some(pod) => pod.pod.ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
+            None => self.subject.node_ips.clone(),
+        };
+        ips.is_empty() || ips.iter().any(|ip| ip.is_ipv4() == of.is_ipv4())
     }
 
     /// The HTTP request for a Service port, if one is to be made.

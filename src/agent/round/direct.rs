@@ -1,4 +1,5 @@
-//! The endpoints dialled past the Service: those on the node from the node itself, all from the clients.
+//! The endpoints dialled past the Service: those on the node, and those of the API server, from the node itself, all
+//! from the clients.
 
 use futures::future::join_all;
 
@@ -55,7 +56,7 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Tally {
                         port: planned.to.port.clone(),
                         target: planned.to.address.to_string(),
                         endpoint: Some(planned.to.address.to_string()),
-                        same_node: Some(planned.to.is_local),
+                        same_node: planned.to.same_node,
                         same_bridge: false,
                         answer: *answer,
                         detail: detail.clone(),
@@ -71,7 +72,7 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Tally {
             DialPath::Endpoint,
             &planned.to.port,
             family(planned.to.address),
-            Some(planned.to.is_local),
+            planned.to.same_node,
             failure,
         );
     }
@@ -96,7 +97,8 @@ fn window(mut endpoints: Vec<Ready>, memory: &Memory) -> Vec<Ready> {
     if endpoints.len() <= MAX_ENDPOINTS {
         return endpoints;
     }
-    let (mut chosen, others): (Vec<Ready>, Vec<Ready>) = endpoints.drain(..).partition(|e| e.is_local);
+    let (mut chosen, others): (Vec<Ready>, Vec<Ready>) =
+        endpoints.drain(..).partition(|e| e.same_node == Some(true));
     chosen.truncate(MAX_ENDPOINTS);
     let room = MAX_ENDPOINTS - chosen.len();
     let mut start = memory
@@ -112,7 +114,9 @@ fn window(mut endpoints: Vec<Ready>, memory: &Memory) -> Vec<Ready> {
 fn plan<'a>(round: &'a Round<'a>, endpoints: &'a [Ready]) -> Vec<Planned<'a>> {
     let mut all = Vec::new();
     for to in endpoints {
-        if to.is_local && round.spec.from_node {
+        // Those of the API server are on no node that their slice names, and every node has to reach them.
+        let is_near = to.same_node == Some(true) || to.same_node.is_none() && is_api_server(round);
+        if is_near && round.spec.from_node && round.has_family(None, to.address.ip()) {
             all.push(Planned {
                 from: None,
                 netns: &round.node.netns,
@@ -121,7 +125,8 @@ fn plan<'a>(round: &'a Round<'a>, endpoints: &'a [Ready]) -> Vec<Planned<'a>> {
         }
         for client in &round.clients {
             let itself = client.pod.ips.iter().any(|ip| *ip == to.address.ip().to_string());
-            if !itself && (!client.pod.host_network || round.spec.from_node) {
+            let may_dial = !client.pod.host_network || round.spec.from_node;
+            if !itself && may_dial && round.has_family(Some(client), to.address.ip()) {
                 all.push(Planned {
                     from: Some(&client.key),
                     netns: &client.netns,
@@ -131,6 +136,10 @@ fn plan<'a>(round: &'a Round<'a>, endpoints: &'a [Ready]) -> Vec<Planned<'a>> {
         }
     }
     all
+}
+
+fn is_api_server(round: &Round<'_>) -> bool {
+    (round.namespace, round.spec.service_name.as_str()) == ("default", "kubernetes")
 }
 
 async fn dial_all(round: &Round<'_>, planned: &[Planned<'_>]) -> Vec<Option<Outcome>> {

@@ -31,7 +31,7 @@ use super::{
     netns::Netns,
     pods::{self, Census},
     rootfs::CLibraries,
-    settings,
+    settings, tunnels,
 };
 use crate::{
     api::{DialPath, Hairpin, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
@@ -175,7 +175,8 @@ struct Ready {
     protocol: Protocol,
     /// The Service port, as number/protocol.
     port: String,
-    is_local: bool,
+    /// Whether it is on this node; None where it is on none that the cluster knows.
+    same_node: Option<bool>,
 }
 
 /// What all looks of a round share.
@@ -253,6 +254,15 @@ pub async fn look(
     facts.failures = mixed(facts.failures);
     // Packets are dropped here and there on any node; only beside a failure does it say something.
     facts.settings = round.settings(drops_before.filter(|_| facts.probes_failed > 0));
+    // By which ways packets go to other nodes matters only where some did not arrive.
+    if facts.probes_failed > 0 {
+        let found = node.netns.run(tunnels::read);
+        let problem = |error: &std::io::Error| {
+            round.problem(format!("The links of the node could not be listed: {error}."))
+        };
+        facts.tunnels = found.inspect_err(problem).ok();
+        facts.settings.dead_ends = settings::dead_ends(&node.rulesets);
+    }
     facts.slices = round
         .versions
         .into_inner()
@@ -414,7 +424,7 @@ fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
                     address: SocketAddr::new(ip, number),
                     protocol,
                     port: format!("{}/{}", port.port, port.protocol()),
-                    is_local: endpoint.node_name.as_deref() == Some(&round.node.name),
+                    same_node: endpoint.node_name.as_ref().map(|node| *node == round.node.name),
                 });
             }
         }

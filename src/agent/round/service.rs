@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{Answer, DialFailure, DialPath},
-    proxy::{Destination, Protocol, Purpose, Traffic, expected, serves_node_ports_at},
+    proxy::{Destination, Protocol, Purpose, Traffic, destinations, serves_node_ports_at},
 };
 
 pub(super) async fn look(round: &Round<'_>) -> Tally {
@@ -52,7 +52,7 @@ fn ways<'a>(round: &'a Round<'a>) -> Vec<Way<'a>> {
         return all;
     };
     let slices: Vec<_> = round.subject.slices.iter().collect();
-    for port in expected(service, &slices, round.vantage()) {
+    for port in destinations(service, &slices, round.vantage()) {
         let is_asked = |p: &&crate::objects::ServicePort| {
             p.name() == port.name && Protocol::parse(p.protocol()) == Some(port.protocol) && round.is_asked(p)
         };
@@ -79,11 +79,14 @@ fn ways<'a>(round: &'a Round<'a>) -> Vec<Way<'a>> {
                 http,
             };
             for (path, target) in targets(round, destination, endpoints) {
-                if round.spec.from_node {
+                if round.spec.from_node && round.has_family(None, target.ip()) {
                     all.push(way(None, &round.node.netns, path, target));
                 }
                 if path == DialPath::Service {
-                    let usable = |c: &&LocalPod<'_>| !c.pod.host_network || round.spec.from_node;
+                    let usable = |c: &&LocalPod<'_>| {
+                        (!c.pod.host_network || round.spec.from_node)
+                            && round.has_family(Some(c), target.ip())
+                    };
                     for client in round.clients.iter().filter(usable) {
                         all.push(way(Some(client), &client.netns, path, target));
                     }
@@ -180,7 +183,7 @@ fn is_local(round: &Round<'_>, endpoint: SocketAddr) -> Option<bool> {
     super::ready(round, round.subject)
         .iter()
         .find(|r| r.address == endpoint)
-        .map(|r| r.is_local)
+        .and_then(|r| r.same_node)
 }
 
 /// Whether client and endpoint are Pods of this node whose links are ports of one bridge.

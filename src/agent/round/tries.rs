@@ -157,7 +157,7 @@ async fn try_once(round: &Round<'_>, way: &Way<'_>) -> Option<Try> {
     let endpoint = sent_to();
     drop(permit);
     let dialled = dialled.inspect_err(problem).ok()?;
-    let by = dialled.offender.map(|offender| format!("by {offender}"));
+    let by = dialled.offender.map(|offender| offender.to_string());
     let outcome = match way.http {
         Some(http) if dialled.answer == Answer::Accepted => round.speak(way.netns, way.target, http).await,
         _ => (dialled.answer, by),

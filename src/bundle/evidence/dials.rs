@@ -14,9 +14,9 @@ use super::{
     parse,
 };
 use crate::{
-    api::{Answer, DialCount, DialFailure, DialPath, Lookup},
+    api::{Answer, DialCount, DialFailure, DialPath, Hairpin, Lookup},
     diagnosis::{Facts, may_keep_nodes_away},
-    objects::{Object, Pod, ServicePort},
+    objects::{Endpoint, Object, Pod, ServicePort},
     proxy::{IpFamily, Protocol},
 };
 
@@ -52,6 +52,8 @@ impl From<Path> for DialPath {
 #[derive(Debug, Default)]
 pub(super) struct Dialled {
     ends: BTreeMap<Key, Vec<Answer>>,
+    /// Requests to the Service of Pods that are its only endpoint, by Pod and address.
+    itself: BTreeMap<(String, SocketAddr), Vec<Answer>>,
     /// Requests of the node to ports of its own, by port.
     loopback: BTreeMap<u16, Vec<Answer>>,
     /// Requests, which go over TCP, to Service ports of UDP: how they ended at the Service and at endpoints.
@@ -91,6 +93,12 @@ impl Dialled {
             if from.is_none() && target.ip().is_loopback() {
                 self.loopback.entry(target.port()).or_default().push(answer);
             } else if let Some(key) = key(facts, node, from, target)
+                && let Some(pod) = from.filter(|pod| is_only_endpoint(facts, pod))
+                && key.path == Path::Service
+            {
+                let pod = format!("{}/{}", pod.namespace(), pod.name());
+                self.itself.entry((pod, target)).or_default().push(answer);
+            } else if let Some(key) = key(facts, node, from, target)
                 && proves(facts, &key, from, answer)
             {
                 self.ends.entry(key).or_default().push(answer);
@@ -118,14 +126,35 @@ impl Dialled {
         wanted.map(|(port, _)| *port).collect()
     }
 
+    /// How Pods that have nobody else to meet reached themselves, on a node whose bridge ports send packets back
+    /// or do not.
+    pub(super) fn hairpins(&self, hairpin_mode: Option<bool>) -> Vec<Hairpin> {
+        let each = self.itself.iter().map(|((pod, target), answers)| Hairpin {
+            pod: pod.clone(),
+            target: target.to_string(),
+            answer: Some(end(answers)),
+            bridge_port: None,
+            hairpin_mode,
+            masqueraded: None,
+        });
+        each.collect()
+    }
+
     /// The endpoints that somebody dialled.
     pub(super) fn endpoints(&self) -> Vec<String> {
         let direct = self.ends.keys().filter(|key| key.path == Path::Endpoint);
         direct.map(|key| key.target.to_string()).collect()
     }
 
-    /// As an agent counts them: a dial fails only if every attempt of it does.
-    pub(super) fn told(self) -> (Vec<DialCount>, Vec<DialFailure>) {
+    /// As an agent counts them: a dial fails only if every attempt of it does. Whether rules see what a bridge
+    /// passes on is a matter of clients that have only endpoints beside them.
+    pub(super) fn told(
+        self,
+        facts: &Facts,
+        node: &str,
+        bridge_netfilter: Option<bool>,
+    ) -> (Vec<DialCount>, Vec<DialFailure>) {
+        let are_beside = bridge_netfilter == Some(false) && are_all_on(facts, node);
         let mut counts: Vec<DialCount> = Vec::new();
         let mut failures = Vec::new();
         for (key, answers) in self.ends {
@@ -157,13 +186,13 @@ impl Dialled {
             }
             if is_failure {
                 failures.push(DialFailure {
+                    same_bridge: are_beside && key.path == Path::Service && key.from.is_some(),
                     from: key.from,
                     path,
                     port: key.port,
                     target: key.target.to_string(),
                     endpoint: (key.path == Path::Endpoint).then(|| key.target.to_string()),
                     same_node: key.same_node,
-                    same_bridge: false,
                     answer,
                     detail: None,
                 });
@@ -177,22 +206,31 @@ impl Dialled {
 /// an endpoint may have met itself.
 fn proves(facts: &Facts, key: &Key, from: Option<&Pod>, answer: Answer) -> bool {
     let is_success = answer == Answer::Accepted;
-    let ready = || {
-        facts
-            .slices
-            .iter()
-            .flat_map(|s| &s.endpoints)
-            .filter(|e| e.is_ready())
-    };
     let is_own = |address: &String| from.is_some_and(|pod| pod.ips().any(|ip| ip == address));
     match key.path {
         Path::Endpoint => true,
         Path::NodePort => is_success,
-        Path::Service if ready().any(|e| e.addresses.iter().any(is_own)) => {
-            is_success && ready().any(|e| !e.addresses.iter().any(is_own))
+        Path::Service if ready(facts).any(|e| e.addresses.iter().any(is_own)) => {
+            is_success && ready(facts).any(|e| !e.addresses.iter().any(is_own))
         }
         Path::Service => true,
     }
+}
+
+fn ready(facts: &Facts) -> impl Iterator<Item = &Endpoint> {
+    let all = facts.slices.iter().flat_map(|s| &s.endpoints);
+    all.filter(|e| e.is_ready())
+}
+
+/// Whether a Pod has an address of its own, and meets nobody but itself through the Service.
+fn is_only_endpoint(facts: &Facts, pod: &Pod) -> bool {
+    let is_own = |e: &Endpoint| e.addresses.iter().all(|a| pod.ips().any(|ip| ip == a));
+    !pod.is_host_network() && ready(facts).next().is_some() && ready(facts).all(is_own)
+}
+
+/// Whether all endpoints are on a node.
+fn are_all_on(facts: &Facts, node: &str) -> bool {
+    ready(facts).next().is_some() && ready(facts).all(|e| e.node_name.as_deref() == Some(node))
 }
 
 /// One of several attempts that went well is enough.

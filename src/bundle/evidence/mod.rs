@@ -193,7 +193,10 @@ fn read(
         wanted_over_tcp: dialled.wanted_over_tcp(),
         ..Saved::default()
     };
-    (seen.dials, seen.failures) = dialled.told();
+    seen.settings = node::settings(files, &mut problems);
+    seen.settings.dead_ends = rules.dead_ends;
+    seen.hairpins = dialled.hairpins(node::hairpin_mode(files, &mut problems));
+    (seen.dials, seen.failures) = dialled.told(facts, node, seen.settings.bridge_netfilter);
     seen.probes_made = seen.dials.iter().map(|d| d.made).sum();
     seen.probes_failed = seen.dials.iter().map(|d| d.failed).sum();
     let mode = mode
@@ -202,7 +205,6 @@ fn read(
     seen.rules = rules.rules;
     seen.kube_proxy = programs.kube_proxy(facts, files, mode, &seen, &saved);
     saved.hairpin = node::hairpin(programs, files, rules.hairpin_set, &mut problems);
-    seen.settings = node::settings(files, &mut problems);
     seen.stale_connections = node::stale(facts, files, &mut problems);
     seen.problems = problems.iter().map(ToString::to_string).collect();
     // It leaves no question open.

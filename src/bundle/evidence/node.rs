@@ -335,7 +335,39 @@ pub(super) fn hairpin(
 /// Settings of the node's network.
 pub(super) fn settings(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> NodeSettings {
     let read = parse(files, Form::Settings, problems, Sysctl::parse).pop();
-    read.map(|sysctl| sysctl.settings()).unwrap_or_default()
+    let mut settings = read.map(|sysctl| sysctl.settings()).unwrap_or_default();
+    let saves = files
+        .iter()
+        .filter(|f| matches!(f.form, Form::IptablesSave | Form::NftSave | Form::LegacySave));
+    let policies: Vec<bool> = saves.filter_map(|f| forward_drops(f.text)).collect();
+    settings.forward_drops = policies.iter().copied().reduce(|a, b| a || b);
+    settings
+}
+
+/// Whether the policy of FORWARD in saved rules, `:FORWARD DROP [2947:248012]` in table filter, is to drop.
+fn forward_drops(saved: &str) -> Option<bool> {
+    let mut table = "";
+    for line in saved.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        } else if let Some(policy) = line.strip_prefix(":FORWARD ").filter(|_| table == "filter") {
+            return Some(policy.split_whitespace().next() == Some("DROP"));
+        }
+    }
+    None
+}
+
+/// Whether the bridge ports of the node send packets back out of themselves, where all of them do the same.
+pub(super) fn hairpin_mode(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Option<bool> {
+    let links = parse(files, Form::Links, problems, bridge::parse)
+        .into_iter()
+        .flatten();
+    let mut modes: Vec<bool> = links.filter_map(|link| link.hairpin).collect();
+    modes.dedup();
+    match modes.as_slice() {
+        [only] => Some(*only),
+        _ => None,
+    }
 }
 
 /// Tracked UDP connections to the Service that lead to Pods that are gone, and that somebody still uses: one

@@ -16,7 +16,8 @@ use super::{
     saved_rules::Texts,
 };
 use crate::{
-    api::{RuleGap, Rules},
+    agent::settings::dead_ends_of,
+    api::{DeadEndRule, RuleGap, Rules},
     diagnosis::Facts,
     objects::{EndpointSlice, Object},
     proxy::{ExpectedPort, Gap, IpFamily, Purpose, ReadError, Ruleset, Vantage, audit, expected, holds},
@@ -35,11 +36,13 @@ pub(super) struct Compared {
     pub rules: Option<Rules>,
     /// In userspace mode, the port of the node on which kube-proxy takes the Service's packets.
     pub proxy_port: Option<u16>,
+    /// Rules at which every packet of the node ends.
+    pub dead_ends: Vec<DeadEndRule>,
     /// In ipvs mode, whether every endpoint's packets to itself are masqueraded.
     pub hairpin_set: Option<bool>,
 }
 
-/// Reads the rules of a node and compares them.
+/// Reads the rules of a node.
 pub(super) fn read(
     facts: &Facts,
     node: &str,
@@ -48,6 +51,26 @@ pub(super) fn read(
     problems: &mut Vec<Problem>,
 ) -> Compared {
     let texts = Texts::of(files, problems);
+    let saves = [texts.iptables.as_ref(), texts.legacy.as_ref()];
+    let dead_ends = saves
+        .into_iter()
+        .flatten()
+        .flat_map(|s| dead_ends_of(s))
+        .collect();
+    Compared {
+        dead_ends,
+        ..compare(&texts, facts, node, mode, files, problems)
+    }
+}
+
+fn compare(
+    texts: &Texts,
+    facts: &Facts,
+    node: &str,
+    mode: Mode<'_>,
+    files: &[TextFile<'_>],
+    problems: &mut Vec<Problem>,
+) -> Compared {
     let Some(service) = facts.service.as_deref() else {
         return Compared::default();
     };
@@ -238,7 +261,7 @@ fn in_userspace(
     Compared {
         rules: (compared > 0).then(|| told("userspace", compared, gaps)),
         proxy_port: destinations().find_map(|d| portals.proxy_port(d)),
-        hairpin_set: None,
+        ..Compared::default()
     }
 }
 
@@ -270,8 +293,8 @@ fn in_ipvs(
     });
     Compared {
         rules: (compared > 0).then(|| told("ipvs", compared, gaps)),
-        proxy_port: None,
         hairpin_set: hairpins.flatten(),
+        ..Compared::default()
     }
 }
 

@@ -192,6 +192,10 @@ impl Seen {
     fn outcome(&self, has_body: bool) -> Outcome {
         match (&self.failure, self.status, self.attempt) {
             (Some((Outcome::NotConnected, _)), None, Some(answer)) => Outcome::Answer(answer),
+            // What stopped in the midst of an answer had begun.
+            (Some((Outcome::Answer(Answer::NoAnswer | Answer::Reset), _)), Some(200..=399), _) => {
+                Outcome::Answer(Answer::Accepted)
+            }
             (Some((outcome, _)), _, _) => *outcome,
             (None, Some(200..=399), _) => Outcome::Answer(Answer::Accepted),
             (None, Some(_), _) => Outcome::Answer(Answer::Unexpected),

@@ -58,6 +58,7 @@ impl Sysctl {
             ipv6_forwarding: is_on(&["net.ipv6.conf.all.forwarding"]),
             bridge_netfilter: is_on(&["net.bridge.bridge-nf-call-iptables"]),
             forward_drops: None,
+            dead_ends: Vec::new(),
             conntrack_full: count.zip(max).map(|(count, max)| is_full(count, max)),
             reverse_path_drops: None,
         }

@@ -77,3 +77,9 @@ pub(super) fn rejecting_node<'a>(facts: &'a Facts, failed: &Failed<'_>) -> Optio
     let mut nodes = facts.cluster_nodes.iter();
     nodes.find(|n| n.internal_ips().contains(&by)).map(|n| n.name())
 }
+
+/// Whether the message said that packets are not let through, as rules do.
+pub(super) fn is_prohibited(failed: &Failed<'_>) -> bool {
+    let detail = failed.dial.detail.as_deref();
+    detail.is_some_and(|detail| detail.starts_with("prohibited by "))
+}

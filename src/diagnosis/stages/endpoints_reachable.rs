@@ -342,6 +342,9 @@ fn what_else(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&F
         (Answer::NoAnswer, _) => {
             " They answer on their own node: packets that are larger than the way between the nodes takes (MTU) may be lost.".to_owned()
         }
+        (Answer::Unreachable | Answer::Rejected, Some(by)) if super::advice::is_prohibited(first) => {
+            format!(" They answer on their own node; it is a firewall rule of node {by} that turns the packets away.")
+        }
         (Answer::Unreachable | Answer::Rejected, Some(by)) => {
             format!(" They answer on their own node; it is node {by} that turns the packets away, as a firewall or a missing route does.")
         }

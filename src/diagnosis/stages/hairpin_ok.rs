@@ -132,10 +132,12 @@ fn unseen(vantage: &Vantage<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding 
     }
     let asked = vantage.reports.iter().any(|r| !r.asked.endpoints.is_empty());
     if !asked {
-        return Finding::unknown(
-            Reason::NoVantagePoint,
-            format!("{WHAT}: no endpoint is on a node that was asked."),
-        );
+        // Who types asks nobody for a Pod's way to itself.
+        let why = match vantage.reports.iter().all(|r| r.saved.is_some()) {
+            true => "the files hold no such dial",
+            false => "no endpoint is on a node that was asked",
+        };
+        return Finding::unknown(Reason::NoVantagePoint, format!("{WHAT}: {why}."));
     }
     let why = match vantage.problem() {
         Some(problem) => format!("{WHAT}. {problem}"),

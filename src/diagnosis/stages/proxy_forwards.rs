@@ -190,10 +190,13 @@ fn is_past_doubt(facts: &Facts, direct: &Dials<'_>, failed: &Failed<'_>) -> bool
     match (failed.endpoint, failed.dial.same_node) {
         // Its own dials of the endpoint are not among the failures, or it would have been explained.
         (Some(_), Some(true)) => counts.any(|c| c.same_node == Some(true)),
-        (Some(_), _) => counts.any(|c| c.from.is_some() && c.same_node == Some(false)),
-        // Lost before it was sent to any endpoint: where one of the node's own could have taken it, or a
-        // client of the node reaches the others, the loss is the Service's.
-        (None, _) => counts.any(|c| c.from.is_some() || leads_to_local(facts, failed.node)),
+        (Some(_), Some(false)) => counts.any(|c| c.same_node == Some(false)),
+        // Endpoints on no node are dialled from any.
+        (Some(_), None) => counts.any(|c| c.same_node != Some(true)),
+        // Lost before it was sent to any endpoint: where one of the node's own could have taken it, or somebody
+        // on the node reaches the others, the loss is the Service's.
+        (None, _) => counts
+            .any(|c| c.from.is_some() || c.same_node != Some(true) || leads_to_local(facts, failed.node)),
     }
 }
 

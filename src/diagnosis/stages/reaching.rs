@@ -91,6 +91,22 @@ pub(super) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
     Some((format!("{joined}, which is probably why"), remediation))
 }
 
+/// What is wrong where endpoints are cluster IPs of Services, and what to do.
+pub(super) fn translated_twice(facts: &Facts) -> Option<(String, String)> {
+    let (ip, service) = facts.endpoints_of_services.first()?;
+    let service = service.as_deref().unwrap_or("of another namespace");
+    Some((
+        format!(
+            "Endpoint {ip} is the cluster IP of Service {service}: no rule translates an address twice, so that it is not reached from here."
+        ),
+        format!(
+            "Have the Service lead to the Pods themselves: a selector of theirs, or their own addresses in its EndpointSlice; or let clients use Service {service}. See `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`.",
+            quoted(&facts.namespace),
+            quoted(&facts.spec.service_name)
+        ),
+    ))
+}
+
 /// What to do where connections are refused and nobody dialled the Pods past the Service: the ports that their
 /// containers declare may show that targetPort is another one.
 pub(super) fn refused_unseen(

@@ -140,7 +140,15 @@ fn fault<'a>(
         0 => String::new(),
         _ => format!(", though {who} {does}"),
     };
+    let twice = reaching::translated_twice(facts).filter(|_| reason == Reason::TimedOut);
     let (mut message, remediation) = match (reaching::settings(&of), reason) {
+        _ if twice.is_some() => {
+            let (why, remediation) = twice.unwrap_or_default();
+            (
+                format!("The Service does not answer client Pods: {ways}. {why}"),
+                remediation,
+            )
+        }
         (Some((sentence, remediation)), _) => (format!("{sentence}: {ways}."), remediation),
         (None, Reason::PartiallyReachable) => (
             format!(
