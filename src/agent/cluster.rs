@@ -21,7 +21,9 @@ use super::{
 };
 use crate::{
     api::{AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe, NodeProbeSpec},
+    client::is_outage,
     objects::{EndpointSlice, Node, Object, Service},
+    served::is_not_served,
 };
 
 /// An API server that takes longer is as good as away.
@@ -30,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the Lease is renewed, and how long it lasts: three renewals may fail.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(10);
 
-/// Pause after a renewal that failed: whoever waits for the agent waits for this, too.
+/// Pause after a renewal that did not reach the API server: whoever waits for the agent waits for this, too.
 pub const LEASE_RETRY: Duration = Duration::from_secs(3);
 
 const LEASE_SECONDS: i32 = 40;
@@ -53,6 +55,16 @@ pub enum Error {
         /// What was tried.
         what: String,
     },
+}
+
+impl Error {
+    /// Whether the API server was away.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Api { source, .. } => is_outage(source),
+            Self::TimedOut { .. } => true,
+        }
+    }
 }
 
 /// The API server, as the agent of one node uses it.
@@ -163,17 +175,42 @@ impl Cluster {
         }))
     }
 
-    /// Writes down what was seen.
+    /// Writes down what was seen, unless the NodeProbe has gone or asks something else meanwhile.
     ///
     /// # Errors
     /// When the API server does not answer or refuses.
     pub async fn report(&self, probe: &NodeProbe, facts: &NodeFacts, now: Timestamp) -> Result<(), Error> {
+        let api: Api<NodeProbe> = Api::namespaced(self.client(), probe.namespace());
+        match self.write(&api, probe, facts, now).await {
+            Err(Error::Api { source, .. }) if is_conflict(&source) => {}
+            written => return written.or_else(unless_gone),
+        }
+        // A label of it has changed, or our own last report; or it is another one, which has its own round.
+        let what = format!("reading NodeProbe {}/{}", probe.namespace(), probe.name());
+        let present = self.timed(what, api.get_opt(probe.name())).await?;
+        let is_same = |p: &NodeProbe| {
+            (&p.metadata.uid, p.metadata.generation) == (&probe.metadata.uid, probe.metadata.generation)
+        };
+        match present.filter(is_same) {
+            Some(present) => self.write(&api, &present, facts, now).await.or_else(unless_gone),
+            None => Ok(()),
+        }
+    }
+
+    /// Applies the status. The version keeps the facts about one NodeProbe from falling to its successor: a UID in
+    /// the patch of a status is ignored.
+    async fn write(
+        &self,
+        api: &Api<NodeProbe>,
+        probe: &NodeProbe,
+        facts: &NodeFacts,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let (namespace, name) = (probe.namespace(), probe.name());
-        let api: Api<NodeProbe> = Api::namespaced(self.client(), namespace);
         let patch = json!({
             "apiVersion": "svcdiag.dev/v1alpha1",
             "kind": "NodeProbe",
-            "metadata": { "name": name, "uid": probe.metadata.uid },
+            "metadata": { "name": name, "resourceVersion": probe.metadata.resource_version },
             "status": {
                 "observedGeneration": probe.metadata.generation,
                 "observedTime": Time(now),
@@ -240,8 +277,75 @@ impl Cluster {
     }
 }
 
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_conflict())
+}
+
+/// Nobody waits for the facts about a NodeProbe that has gone.
+fn unless_gone(error: Error) -> Result<(), Error> {
+    match &error {
+        Error::Api { source, .. } if is_not_served(source) => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// Name of the Lease of the agent on a node.
 #[must_use]
 pub fn lease_name(node: &str) -> String {
     format!("{AGENT_LEASE_PREFIX}{node}")
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::api::{DeleteParams, PostParams};
+    use svcdiag_sandbox::cluster::{Cluster as Pocket, ClusterConfig};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn facts_never_fall_to_a_successor_nor_to_another_question() {
+        let config = ClusterConfig {
+            controllers: false,
+            assets: None,
+            ..ClusterConfig::default()
+        };
+        let pocket = Pocket::start(config).await.unwrap();
+        let api: Api<NodeProbe> = Api::namespaced(pocket.client(), "default");
+        let cluster = Cluster::new(pocket.client(), "n1");
+        let probe = serde_json::from_value(json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+            "metadata": { "name": "p" },
+            "spec": { "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "s", "intervalSeconds": 60 } }))
+        .unwrap();
+        let facts = NodeFacts::default();
+        let report = async |probe: &NodeProbe| {
+            cluster
+                .report(probe, &facts, Timestamp::UNIX_EPOCH)
+                .await
+                .unwrap()
+        };
+        let present = async || api.get("p").await.unwrap();
+
+        let first = api.create(&PostParams::default(), &probe).await.unwrap();
+        report(&first).await;
+        assert_eq!(present().await.status.unwrap().observed_generation, Some(1));
+        // The watch has not brought that back yet, and somebody has put a label on it.
+        let label = Patch::Merge(json!({ "metadata": { "labels": { "a": "b" } } }));
+        api.patch("p", &PatchParams::default(), &label).await.unwrap();
+        let later = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(60);
+        cluster.report(&first, &facts, later).await.unwrap();
+        assert_eq!(present().await.status.unwrap().observed_time, Some(Time(later)));
+
+        let question = Patch::Merge(json!({ "spec": { "revision": "2" } }));
+        api.patch("p", &PatchParams::default(), &question).await.unwrap();
+        let before = present().await;
+        report(&first).await;
+        assert_eq!(present().await, before, "an answer to an earlier question");
+
+        api.delete("p", &DeleteParams::default()).await.unwrap();
+        report(&first).await;
+        api.create(&PostParams::default(), &probe).await.unwrap();
+        report(&first).await;
+        assert!(present().await.status.is_none(), "it is another one");
+        pocket.stop().await;
+    }
 }

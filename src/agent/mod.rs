@@ -189,7 +189,11 @@ async fn keep_alive(cluster: Cluster, namespace: &str, heart: &Heart) {
             Ok(()) => cluster::LEASE_RENEWAL,
             Err(error) => {
                 tracing::warn!("The agent's Lease was not renewed: {error}.");
-                cluster::LEASE_RETRY
+                if error.is_outage() {
+                    cluster::LEASE_RETRY
+                } else {
+                    cluster::LEASE_RENEWAL
+                }
             }
         };
         tokio::select! {

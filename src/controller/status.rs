@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, events::is_namespace_going};
 use crate::{
     api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
     diagnosis::is_same,
@@ -51,6 +51,8 @@ pub(super) struct Written(Mutex<HashMap<String, Write>>);
 struct Write {
     /// resourceVersion of the object that was at hand when this was written.
     seen: Option<String>,
+    /// resourceVersion that the write gave it.
+    version: Option<String>,
     status: ServiceDiagnosisStatus,
 }
 
@@ -68,10 +70,21 @@ impl Written {
         }
     }
 
-    fn note(&self, diagnosis: &ServiceDiagnosis, status: ServiceDiagnosisStatus) {
+    /// The latest version of a diagnosis that is known.
+    fn version(&self, diagnosis: &ServiceDiagnosis) -> Option<String> {
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
+        match written.get(uid) {
+            Some(write) if write.seen == diagnosis.metadata.resource_version => write.version.clone(),
+            _ => diagnosis.metadata.resource_version.clone(),
+        }
+    }
+
+    fn note(&self, diagnosis: &ServiceDiagnosis, status: ServiceDiagnosisStatus, version: Option<String>) {
         let uid = diagnosis.metadata.uid.clone().unwrap_or_default();
         let write = Write {
             seen: diagnosis.metadata.resource_version.clone(),
+            version,
             status,
         };
         self.0
@@ -106,21 +119,19 @@ pub(super) async fn write_if_changed(
     }
     let (namespace, name) = (diagnosis.namespace(), diagnosis.name());
     let key = || format!("{namespace}/{name}");
-    // The UID keeps the status of an object that was deleted from falling to its successor.
-    let patch = json!({
-        "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
-        "metadata": { "name": name, "namespace": namespace, "uid": diagnosis.metadata.uid },
-        "status": status,
-    });
+    let patch = manifest(diagnosis, context.written.version(diagnosis), status);
     let api: Api<ServiceDiagnosis> = Api::namespaced(context.client.clone(), namespace);
     match tokio::time::timeout(TIMEOUT, write(&api, name, &patch, status)).await {
-        Ok(Ok(())) => {
-            context.written.note(diagnosis, status.clone());
+        Ok(Ok(version)) => {
+            context.written.note(diagnosis, status.clone(), version);
             context.metrics.status_written();
             Ok(true)
         }
-        // It has been deleted meanwhile, or replaced by one of the same name.
-        Ok(Err(kube::Error::Api(refusal))) if refusal.is_not_found() || refusal.is_conflict() => Ok(false),
+        // It has changed meanwhile, or gone, or been replaced by one of its name. The watch brings that, and with
+        // it another round; trying again here could only write what is no longer true.
+        Ok(Err(kube::Error::Api(refusal))) if refusal.is_conflict() || is_namespace_going(&refusal) => {
+            Ok(false)
+        }
         Ok(Err(source)) => Err(WriteError::Api {
             key: key(),
             source: Box::new(source),
@@ -129,7 +140,17 @@ pub(super) async fn write_if_changed(
     }
 }
 
-/// Applies the status. What others wrote into it and we do not say stays behind by the rules of
+/// The patch that applies a status. The version keeps a verdict on an object that was deleted from falling to its
+/// successor: a UID in the patch of a status is ignored.
+fn manifest(diagnosis: &ServiceDiagnosis, version: Option<String>, status: &ServiceDiagnosisStatus) -> Value {
+    json!({
+        "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
+        "metadata": { "name": diagnosis.name(), "namespace": diagnosis.namespace(), "resourceVersion": version },
+        "status": status,
+    })
+}
+
+/// Applies the status; returns the version that this gave the object. What others wrote into it and we do not say stays behind by the rules of
 /// server-side apply; it is a lie, so it is removed. Only the removal is patched, so that no field
 /// of ours comes to be owned twice.
 async fn write(
@@ -137,7 +158,7 @@ async fn write(
     name: &str,
     patch: &Value,
     status: &ServiceDiagnosisStatus,
-) -> kube::Result<()> {
+) -> kube::Result<Option<String>> {
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let written = api.patch_status(name, &params, &Patch::Apply(patch)).await?;
     if written
@@ -145,19 +166,16 @@ async fn write(
         .as_ref()
         .is_some_and(|written| is_same(written, status))
     {
-        return Ok(());
+        return Ok(written.metadata.resource_version);
     }
-    let mut removal = json!({
-        "metadata": { "uid": written.metadata.uid, "resourceVersion": written.metadata.resource_version },
-    });
+    let mut removal = json!({ "metadata": { "resourceVersion": written.metadata.resource_version } });
     removal["status"] = difference(&json!(written.status), &json!(status));
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
-    api.patch_status(name, &params, &Patch::Merge(removal))
-        .await
-        .map(drop)
+    let removed = api.patch_status(name, &params, &Patch::Merge(removal)).await?;
+    Ok(removed.metadata.resource_version)
 }
 
 /// The merge patch (RFC 7386) that leads from one value to another.
@@ -177,7 +195,45 @@ fn difference(from: &Value, to: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use kube::api::{DeleteParams, PostParams};
+    use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
+
     use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_verdict_never_falls_to_a_successor() {
+        let config = ClusterConfig {
+            controllers: false,
+            assets: None,
+            ..ClusterConfig::default()
+        };
+        let cluster = Cluster::start(config).await.unwrap();
+        let api: Api<ServiceDiagnosis> = Api::namespaced(cluster.client(), "default");
+        let diagnosis = serde_json::from_value(
+            json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
+            "metadata": { "name": "cart" }, "spec": { "serviceName": "cart" } }),
+        )
+        .unwrap();
+        let first = api.create(&PostParams::default(), &diagnosis).await.unwrap();
+        let status: ServiceDiagnosisStatus =
+            serde_json::from_value(json!({ "observedGeneration": 1, "proxyMode": "nftables" })).unwrap();
+        let of_first = |version| manifest(&first, version, &status);
+        let mut version = first.metadata.resource_version.clone();
+        for _ in 0..2 {
+            // The second write comes before the watch has brought the first one back.
+            version = write(&api, "cart", &of_first(version), &status).await.unwrap();
+        }
+        api.delete("cart", &DeleteParams::default()).await.unwrap();
+        api.create(&PostParams::default(), &diagnosis).await.unwrap();
+        for version in [version, first.metadata.resource_version.clone()] {
+            let refusal = write(&api, "cart", &of_first(version), &status)
+                .await
+                .unwrap_err();
+            assert!(matches!(refusal, kube::Error::Api(status) if status.is_conflict()));
+        }
+        assert!(api.get("cart").await.unwrap().status.is_none());
+        cluster.stop().await;
+    }
 
     #[test]
     fn the_difference_removes_what_is_not_said() {
