@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use super::{
@@ -186,7 +187,9 @@ impl Dialled {
             }
             if is_failure {
                 failures.push(DialFailure {
-                    same_bridge: are_beside && key.path == Path::Service && key.from.is_some(),
+                    same_bridge: are_beside
+                        && key.path == Path::Service
+                        && key.from.as_deref().is_some_and(|from| !is_of_host(facts, from)),
                     from: key.from,
                     path,
                     port: key.port,
@@ -228,9 +231,20 @@ fn is_only_endpoint(facts: &Facts, pod: &Pod) -> bool {
     !pod.is_host_network() && ready(facts).next().is_some() && ready(facts).all(is_own)
 }
 
-/// Whether all endpoints are on a node.
+/// Whether all endpoints are Pods of a node with addresses of their own, as its other Pods.
 fn are_all_on(facts: &Facts, node: &str) -> bool {
-    ready(facts).next().is_some() && ready(facts).all(|e| e.node_name.as_deref() == Some(node))
+    let of_host = |e: &Endpoint| {
+        let mut pods = facts.pods.iter();
+        pods.any(|p| p.is_host_network() && e.pod_uid().is_some() && p.metadata.uid.as_deref() == e.pod_uid())
+    };
+    let is_here = |e: &Endpoint| e.node_name.as_deref() == Some(node) && !of_host(e);
+    ready(facts).next().is_some() && ready(facts).all(is_here)
+}
+
+/// Whether who dialled is a Pod that uses the network of its node.
+fn is_of_host(facts: &Facts, from: &str) -> bool {
+    let is_it = |p: &&Arc<Pod>| format!("{}/{}", p.namespace(), p.name()) == from;
+    facts.pods.iter().find(is_it).is_some_and(|p| p.is_host_network())
 }
 
 /// One of several attempts that went well is enough.
@@ -377,6 +391,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::api::LookupResult;
 
     #[test]
     fn targets_are_read_however_they_are_written() {
@@ -392,6 +407,25 @@ mod tests {
             assert_eq!(target(text), Some(address.parse().unwrap()), "{text}");
         }
         assert_eq!(target("hostnames"), None);
+    }
+
+    #[test]
+    fn a_name_stands_for_the_address_that_was_tried_or_looked_up() {
+        let found = [Lookup {
+            name: "orders.shop".to_owned(),
+            result: LookupResult::Found,
+            addresses: vec!["10.96.60.1".to_owned()],
+            ttl_seconds: 30,
+        }];
+        let address = |text: &str| by_name(text, None, &found).map(|a| a.to_string());
+        assert_eq!(
+            address("http://orders.shop:8080/x").as_deref(),
+            Some("10.96.60.1:8080")
+        );
+        assert_eq!(address("https://orders.shop.").as_deref(), Some("10.96.60.1:443"));
+        assert_eq!(address("orders"), None, "nobody looked that up");
+        let tried = by_name("orders", "10.96.60.9".parse().ok(), &found);
+        assert_eq!(tried, Some("10.96.60.9:80".parse().unwrap()));
     }
 
     #[test]

@@ -413,3 +413,20 @@ pub(super) fn stale(
     all.truncate(MAX_STALE);
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::forward_drops;
+
+    #[test]
+    fn the_policy_of_forward_is_that_of_table_filter() {
+        let saved = |policy: &str| {
+            format!(
+                "*nat\n:FORWARD DROP [0:0]\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n:FORWARD {policy} [2947:248012]\nCOMMIT\n"
+            )
+        };
+        assert_eq!(forward_drops(&saved("DROP")), Some(true));
+        assert_eq!(forward_drops(&saved("ACCEPT")), Some(false));
+        assert_eq!(forward_drops("*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"), None);
+    }
+}

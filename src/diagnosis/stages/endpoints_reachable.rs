@@ -17,11 +17,9 @@ use super::{
     advice::advice,
     between_nodes, listening,
     reaching::{self, Case},
+    wrong_family,
 };
-use crate::{
-    api::{Answer, ConditionType, Reason},
-    objects::{Object, Pod},
-};
+use crate::api::{Answer, ConditionType, Reason};
 
 /// What was not done where nobody looked.
 const WHAT: &str = "The endpoints were not dialled";
@@ -132,7 +130,7 @@ fn classify<'a, 'b>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &'b Failed<'a>
     let mut case = reaching::case(paths, dials, failed);
     if failed.answer == Answer::Refused {
         case.reason = match listening::why_refused(paths, failed) {
-            Reason::ConnectionRefused if answers_in_other_family(paths, dials, failed) => {
+            Reason::ConnectionRefused if wrong_family::answers_in_the_other(paths, dials, failed) => {
                 Reason::WrongFamilyListening
             }
             reason => reason,
@@ -141,25 +139,6 @@ fn classify<'a, 'b>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &'b Failed<'a>
         case.reason = Reason::CrossNodeUnreachable;
     }
     case
-}
-
-/// Whether the same Pod answers on the same port over the other IP family.
-fn answers_in_other_family<'a>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &Failed<'a>) -> bool {
-    let (Some(endpoint), Some(pod)) = (failed.endpoint, failed.target.and_then(|t| t.pod)) else {
-        return false;
-    };
-    let port = &failed.dial.port;
-    let others = paths.targets.iter().filter(|(other, target)| {
-        let is_same = |p: &Pod| p.metadata.uid == pod.metadata.uid && p.name() == pod.name();
-        other.is_ipv4() != endpoint.is_ipv4()
-            && other.port() == endpoint.port()
-            && target.pod.is_some_and(is_same)
-    });
-    let reached = |(other, target): (&SocketAddr, &_)| {
-        let has_reached = |c: &_| paths.has_reached(dials, c, *other, *target, port);
-        !paths.is_in_a_window() && dials.counts.iter().any(has_reached)
-    };
-    others.into_iter().any(reached)
 }
 
 /// Whether the way between the nodes is at fault: the endpoint answers at home, or, where nobody tried
@@ -303,7 +282,7 @@ fn told(
                 pods.first().copied().unwrap_or_default()
             ),
         ),
-        Reason::WrongFamilyListening => wrong_family(facts, paths, &failures, &who, listen, &wanted),
+        Reason::WrongFamilyListening => wrong_family::told(facts, paths, &failures, &who, listen, &wanted),
         Reason::CrossNodeUnreachable => between_nodes::told(facts, paths, dials, &failures),
         _ => match reaching::settings(cases) {
             Some((sentence, remediation)) => (format!("{sentence}: {endpoints}."), remediation),
@@ -351,45 +330,6 @@ fn what_else(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&F
         _ if failures.iter().any(|f| is_udp(&f.dial.port)) => String::new(),
         _ => " They answer on their own node.".to_owned(),
     }
-}
-
-/// Pods that listen, or answer, in the other IP family only.
-fn wrong_family(
-    facts: &Facts,
-    paths: &Paths<'_>,
-    failures: &[&Failed<'_>],
-    who: &str,
-    listen: &str,
-    wanted: &str,
-) -> (String, String) {
-    let endpoints = told::endpoints(failures);
-    let addresses = listening::addresses(paths, failures);
-    let is_v4 = failures.first().is_some_and(|f| f.is_v4());
-    let (refused, other) = if is_v4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
-    let message = if addresses.is_empty() {
-        format!(
-            "{who} {}: {endpoints}.",
-            if listen == "listens" {
-                format!("answers on port {wanted} over {other} and refuses it over {refused}")
-            } else {
-                format!("answer on port {wanted} over {other} and refuse it over {refused}")
-            }
-        )
-    } else {
-        format!(
-            "{who} {listen} on port {wanted} at {} only, and not over {refused}: {endpoints}.",
-            words::list(&addresses)
-        )
-    };
-    let pod = told::pods(failures).first().copied().unwrap_or_default();
-    (
-        message,
-        format!(
-            "Let the application listen in both families (on :: with IPv4 mapped, or on both), or leave {other} alone in ipFamilies of the Service; see how it is told: `kubectl -n {} describe pod {}`.",
-            quoted(&facts.namespace),
-            quoted(pod)
-        ),
-    )
 }
 
 /// A Pod that refuses: what it does can be seen in its log, and what it was to do in its ports.

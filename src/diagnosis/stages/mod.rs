@@ -26,6 +26,7 @@ mod proxy_rules_present;
 mod reaching;
 mod service_exists;
 mod service_reachable;
+mod wrong_family;
 
 pub(crate) use policy_scene::may_keep_nodes_away;
 pub(super) use policy_scene::{is_cut_off_from_dns, is_isolated, may_be_shut_out, shut_out};
