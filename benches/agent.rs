@@ -36,11 +36,11 @@ async fn main() {
         return;
     }
     let pocket = Pocket::new();
-    let (node, spec, subject) = (pocket.as_node(), pocket.spec(), pocket.subject());
-    let source = Same(subject.clone());
+    let (node, spec) = (pocket.as_node(), pocket.spec());
+    let source = Same(spec.clone());
     let memories: Vec<Memory> = (0..NODE_PROBES).map(|_| Memory::default()).collect();
     let round = async |memory: &Memory| -> NodeFacts {
-        let facts = look(&node, NAMESPACE, &spec, &subject, &source, memory).await;
+        let facts = look(&node, NAMESPACE, &spec, &source, memory).await;
         assert_eq!((facts.probes_failed, facts.problems.len()), (0, 0), "{facts:#?}");
         facts
     };

@@ -1,7 +1,7 @@
-//! What the agent reads from the API server and writes to it: Services and EndpointSlices, its own Node,
-//! the facts, and the Lease that says it is alive. It never reads Pods.
+//! What the agent writes to the API server: the facts, and the Lease that says it is alive. It reads nothing
+//! but the NodeProbes of its node.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -10,19 +10,16 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::{
-    apiserver::{Access, is_unreachable},
-    round::{ClusterDns, Subject},
-};
+use super::apiserver::{Access, is_unreachable};
 use crate::{
-    api::{AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe, NodeProbeSpec},
+    api::{AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe},
     client::is_outage,
-    objects::{EndpointSlice, Node, Object, Service},
+    objects::Object,
     served::is_not_served,
 };
 
@@ -100,79 +97,6 @@ impl Cluster {
 
     fn client(&self) -> Client {
         self.access.client()
-    }
-
-    /// What the API says of the Service of a NodeProbe, and of the node.
-    ///
-    /// # Errors
-    /// When the API server does not answer, or not with what was asked for.
-    pub async fn subject(&self, namespace: &str, spec: &NodeProbeSpec) -> Result<Subject, Error> {
-        let (service, slices, dns, node) = tokio::try_join!(
-            self.service(namespace, &spec.service_name),
-            self.slices(namespace, &spec.service_name),
-            self.dns(spec),
-            self.node(),
-        )?;
-        Ok(Subject {
-            service,
-            slices,
-            dns,
-            node_ips: node.as_ref().map(Node::internal_ips).unwrap_or_default(),
-            zone: node.as_ref().and_then(|n| n.zone().map(str::to_owned)),
-        })
-    }
-
-    async fn service(&self, namespace: &str, name: &str) -> Result<Option<Service>, Error> {
-        let api: Api<Service> = Api::namespaced(self.client(), namespace);
-        let what = format!("reading Service {namespace}/{name}");
-        self.timed(what, api.get_opt(name)).await
-    }
-
-    async fn slices(&self, namespace: &str, service: &str) -> Result<Vec<EndpointSlice>, Error> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.client(), namespace);
-        let of_service = ListParams::default().labels(&format!("{}={service}", EndpointSlice::SERVICE_LABEL));
-        let what = format!("listing EndpointSlices of {namespace}/{service}");
-        Ok(self.timed(what, api.list(&of_service)).await?.items)
-    }
-
-    async fn node(&self) -> Result<Option<Node>, Error> {
-        let api: Api<Node> = Api::all(self.client());
-        self.timed(format!("reading Node {}", self.node), api.get_opt(&self.node))
-            .await
-    }
-
-    /// Addresses of cluster DNS and of its ready endpoints, for questions over UDP.
-    async fn dns(&self, spec: &NodeProbeSpec) -> Result<Option<ClusterDns>, Error> {
-        let Some(of) = &spec.cluster_dns else {
-            return Ok(None);
-        };
-        let Some(service) = self.service(&of.namespace, &of.name).await? else {
-            return Ok(None);
-        };
-        let slices = self.slices(&of.namespace, &of.name).await?;
-        let is_dns = |protocol: &str, port: i32| protocol == "UDP" && port == 53;
-        let Some(port) = service.spec.ports.iter().find(|p| is_dns(p.protocol(), p.port)) else {
-            return Ok(None);
-        };
-        let addresses = service.cluster_ips().into_iter().filter_map(|ip| ip.parse().ok());
-        let mut endpoints = Vec::new();
-        for slice in &slices {
-            let number = slice
-                .ports
-                .iter()
-                .find(|p| p.name() == port.name() && p.protocol() == "UDP")
-                .and_then(|p| u16::try_from(p.port?).ok());
-            let Some(number) = number else { continue };
-            let ready = slice.endpoints.iter().filter(|e| e.is_ready());
-            let ips = ready.filter_map(|e| e.addresses.first()?.parse().ok());
-            endpoints.extend(ips.map(|ip| SocketAddr::new(ip, number)));
-        }
-        endpoints.sort_unstable();
-        endpoints.dedup();
-        Ok(Some(ClusterDns {
-            addresses: addresses.map(|ip| SocketAddr::new(ip, 53)).collect(),
-            endpoints,
-        }))
     }
 
     /// Writes down what was seen, unless the NodeProbe has gone or asks something else meanwhile.

@@ -25,6 +25,7 @@ mod schedule;
 pub mod settings;
 pub mod sockets;
 mod sockopt;
+pub mod subject;
 pub mod tunnels;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};

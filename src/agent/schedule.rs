@@ -1,10 +1,10 @@
 //! When each NodeProbe of the node is looked at, and when its facts are written.
+//!
+//! What is asked stands in the NodeProbe, all of it: nothing is read besides, so that no round is about an
+//! older state of the Service than the controller's. A round whose question has changed meanwhile is dropped
+//! when it does not end soon, and its facts are not written: they answer what nobody asks any more.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use kube::{
@@ -18,9 +18,10 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::{
     apiserver,
-    cluster::Cluster,
+    cluster::{self, Cluster},
     now,
-    round::{self, Memory, Node, Subject},
+    round::{self, Memory, Node, Source},
+    subject::Subject,
 };
 use crate::{
     api::{DialPath, NodeFacts, NodeProbe},
@@ -31,8 +32,9 @@ use crate::{
 /// What could not be written is tried again so much later.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// What the API said is asked for anew after so long, whatever happens.
-const SUBJECT_LASTS: Duration = Duration::from_secs(600);
+/// A round about a question that has changed may go on for so long: most are over by then. Those that look at a
+/// failure a second time, or wait for kube-proxy, would keep the new question waiting.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// A NodeProbe's task.
 struct Task {
@@ -129,12 +131,31 @@ fn give(tasks: &mut HashMap<String, Task>, node: &Arc<Node>, cluster: &Cluster, 
     }
 }
 
+/// What the NodeProbe says at the present moment.
+struct Latest(watch::Receiver<Arc<NodeProbe>>);
+
+impl Source for Latest {
+    fn latest(&self) -> Subject {
+        Subject::of(&self.0.borrow().spec)
+    }
+}
+
 /// Looks at once, at every change and at the interval.
 async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Arc<NodeProbe>>) {
     let mut state = State::default();
     loop {
         let probe = probes.borrow_and_update().clone();
-        let pause = match look(&node, &cluster, &probe, &mut state).await {
+        let source = Latest(probes.clone());
+        let facts = tokio::select! {
+            facts = round::look(&node, probe.namespace(), &probe.spec, &source, &state.memory) => facts,
+            () = is_outdated(probes.clone()) => continue,
+        };
+        if probes.has_changed().unwrap_or(false) {
+            continue;
+        }
+        // The same question as the watch has it now: our own last report has made it another version.
+        let probe = probes.borrow().clone();
+        let pause = match state.write(&cluster, &probe, facts).await {
             Ok(()) => jittered(&probe),
             Err(error) => {
                 tracing::warn!(
@@ -152,55 +173,41 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
     }
 }
 
+/// Waits until a round is about something that is asked no more, and has had its time to end.
+async fn is_outdated(mut probes: watch::Receiver<Arc<NodeProbe>>) {
+    if probes.changed().await.is_err() {
+        // The task itself is about to end.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(LAST_MOMENT).await;
+}
+
 /// What a task remembers of its NodeProbe.
 #[derive(Default)]
 struct State {
     memory: Memory,
-    /// What the API said, for which generation, and when it was asked.
-    subject: Option<(Option<i64>, Instant, Subject)>,
     /// What was last written, for which generation.
     written: Option<(Option<i64>, NodeFacts)>,
 }
 
-async fn look(
-    node: &Node,
-    cluster: &Cluster,
-    probe: &NodeProbe,
-    state: &mut State,
-) -> Result<(), super::cluster::Error> {
-    let generation = probe.metadata.generation;
-    // Whatever of the Service or its endpoints changes, changes the NodeProbe: so nothing is read again
-    // that cannot have changed. What looks like a failure is compared with a fresh answer in any case.
-    let is_fresh =
-        |(of, at, _): &(Option<i64>, Instant, Subject)| *of == generation && at.elapsed() < SUBJECT_LASTS;
-    let subject = match state.subject.take().filter(is_fresh) {
-        Some(known) => known,
-        None => {
-            let subject = cluster.subject(probe.namespace(), &probe.spec).await?;
-            (generation, Instant::now(), subject)
+impl State {
+    async fn write(
+        &mut self,
+        cluster: &Cluster,
+        probe: &NodeProbe,
+        facts: NodeFacts,
+    ) -> Result<(), cluster::Error> {
+        let generation = probe.metadata.generation;
+        let is_known = self
+            .written
+            .as_ref()
+            .is_some_and(|(of, known)| *of == generation && says_the_same(known, &facts));
+        if !is_known {
+            cluster.report(probe, &facts, now()).await?;
+            self.written = Some((generation, facts));
         }
-    };
-    let facts = round::look(
-        node,
-        probe.namespace(),
-        &probe.spec,
-        &subject.2,
-        cluster,
-        &state.memory,
-    )
-    .await;
-    // A round with failures ends with doubts about what it began with.
-    let has_failures = facts.probes_failed > 0 || facts.rules.as_ref().is_some_and(|r| !r.gaps.is_empty());
-    state.subject = Some(subject).filter(|_| !has_failures);
-    let is_known = state
-        .written
-        .as_ref()
-        .is_some_and(|(of, known)| *of == generation && says_the_same(known, &facts));
-    if !is_known {
-        cluster.report(probe, &facts, now()).await?;
-        state.written = Some((generation, facts));
+        Ok(())
     }
-    Ok(())
 }
 
 /// Whether two rounds saw the same. How long an answer of DNS stays true and how often chance led to an

@@ -24,12 +24,24 @@ fn read_here() -> NodeSettings {
     NodeSettings {
         ipv4_forwarding: number("ipv4/ip_forward").map(|n| n != 0),
         ipv6_forwarding: number("ipv6/conf/all/forwarding").map(|n| n != 0),
-        bridge_netfilter: number("bridge/bridge-nf-call-iptables").map(|n| n != 0),
+        bridge_netfilter: bridge_netfilter_here(),
         forward_drops: None,
         dead_ends: Vec::new(),
         conntrack_full: count.zip(max).map(|(count, max)| is_full(count, max)),
         reverse_path_drops: None,
     }
+}
+
+/// Whether rules of a network namespace see packets between ports of a bridge; None without br_netfilter.
+///
+/// # Errors
+/// When the namespace cannot be entered.
+pub fn bridge_netfilter(node: &Netns) -> io::Result<Option<bool>> {
+    node.run(|| Ok(bridge_netfilter_here()))
+}
+
+fn bridge_netfilter_here() -> Option<bool> {
+    number("bridge/bridge-nf-call-iptables").map(|n| n != 0)
 }
 
 /// Whether a table of tracked connections with so many entries, at most so many, is full. A connection that ends

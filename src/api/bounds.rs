@@ -5,7 +5,7 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::ConditionType;
+use super::{ConditionType, MAX_ADDRESSES, MAX_DNS_ENDPOINTS, MAX_OF_A_SERVICE};
 
 /// Longest message we write; the API server would take 32768 characters.
 pub(super) const MESSAGE_MAX: usize = 4096;
@@ -122,4 +122,31 @@ pub(super) fn search(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn problems(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 16, "x-kubernetes-list-type": "atomic",
         "items": { "type": "string", "maxLength": 512 } })
+}
+
+/// A list of addresses, or of networks, of a Service.
+fn strings(most: usize, longest: u32) -> Schema {
+    json_schema!({ "type": "array", "maxItems": most, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "maxLength": longest } })
+}
+
+pub(super) fn families(_: &mut SchemaGenerator) -> Schema {
+    strings(2, 4)
+}
+
+pub(super) fn many_ips(_: &mut SchemaGenerator) -> Schema {
+    strings(MAX_OF_A_SERVICE, 45)
+}
+
+pub(super) fn networks(_: &mut SchemaGenerator) -> Schema {
+    strings(MAX_OF_A_SERVICE, 64)
+}
+
+pub(super) fn endpoint_addresses(_: &mut SchemaGenerator) -> Schema {
+    strings(MAX_ADDRESSES, 45)
+}
+
+/// Endpoints of cluster DNS, as address and port.
+pub(super) fn dns_endpoints(_: &mut SchemaGenerator) -> Schema {
+    strings(MAX_DNS_ENDPOINTS, 64)
 }

@@ -12,6 +12,7 @@ mod nodeprobe;
 mod reason;
 mod servicediagnosis;
 mod stage;
+mod subject;
 mod tunnel;
 
 use kube::CustomResourceExt;
@@ -22,13 +23,17 @@ pub use nodefacts::{
     ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
     RuleGap, Rules, SliceVersion, StaleConnection,
 };
-pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod, ServiceRef};
+pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
 pub use reason::Reason;
 pub use servicediagnosis::{
     Clients, HttpProbe, HttpScheme, Impact, Nodes, Observation, PortRef, Probe, RootCause, ServiceDiagnosis,
     ServiceDiagnosisSpec, ServiceDiagnosisStatus, Summary,
 };
 pub use stage::{PAGE, STAGES, Stage};
+pub use subject::{
+    MAX_ADDRESSES, MAX_DNS_ENDPOINTS, MAX_OF_A_SERVICE, ProbeDns, ProbeEndpointPort, ProbeNode, ProbeService,
+    ProbeServicePort, ProbeSubset,
+};
 pub use tunnel::{DeadEndRule, Tunnel, TunnelKind};
 
 /// API group of both kinds.

@@ -7,7 +7,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{NodeFacts, PortRef, Probe, bounds};
+use super::{
+    NodeFacts, PortRef, Probe, ProbeDns, ProbeNode, ProbeService, ProbeSubset, SliceVersion, bounds,
+};
 
 /// What the agent of one node is to look at for one diagnosis.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -58,12 +60,30 @@ pub struct NodeProbeSpec {
     #[schemars(length(max = 253))]
     pub cluster_domain: Option<String>,
 
-    /// The Service of cluster DNS. Default: the cluster runs none of its own.
+    /// Cluster DNS. Default: the cluster runs none of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster_dns: Option<ServiceRef>,
+    pub cluster_dns: Option<ProbeDns>,
 
-    /// Whether the Service and its endpoints may be dialled from the node's own network namespace.
-    /// They are not if an endpoint's address is not one of its Pod: a node reaches more than a Pod does.
+    /// This node.
+    #[serde(default)]
+    pub node: ProbeNode,
+
+    /// The Service. The agent reads nothing but this.
+    #[serde(default)]
+    pub service: ProbeService,
+
+    /// The Service's endpoints that take traffic. The agent dials no others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub subsets: Vec<ProbeSubset>,
+
+    /// The EndpointSlices that the subsets were made of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub slices: Vec<SliceVersion>,
+
+    /// Whether the Service and its endpoints may be dialled from the node's own network namespace. They are
+    /// not if an endpoint's address is not one of its running Pod: a node reaches more than a Pod does.
     #[serde(default)]
     pub from_node: bool,
 
@@ -95,18 +115,6 @@ pub struct DiagnosisRef {
     pub uid: String,
 }
 
-/// A Service.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct ServiceRef {
-    /// Its namespace.
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: String,
-    /// Its name.
-    #[schemars(length(min = 1, max = 63))]
-    pub name: String,
-}
-
 /// What an agent has to know of a Pod, so that it needs no right to read Pods.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -127,6 +135,9 @@ pub struct ProbePod {
     /// Whether the Pod uses the network namespace of its node. Default: false.
     #[serde(default)]
     pub host_network: bool,
+    /// Whether the Pod is not ready, though it may be published as an endpoint. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_ready: bool,
     /// Runtime class of the Pod, for example one that runs it in a virtual machine. Default: the node's own runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]

@@ -108,9 +108,11 @@ fn judge(
     if inventory.is_beyond(limit, diagnosis.namespace(), diagnosis.name()) {
         return (beyond_bound(limit), Plan::new());
     }
-    let facts = inventory.facts(&judged, now, context.options.name_other_namespaces);
+    let mut facts = inventory.facts(&judged, now, context.options.name_other_namespaces);
     drop(inventory);
-    (diagnose(&facts), plan(&facts, &probes::reference(diagnosis)))
+    let plan = plan(&facts, &probes::reference(diagnosis));
+    facts.ask(&plan);
+    (diagnose(&facts), plan)
 }
 
 /// The spec within the bounds that the controller's flags set for tenants.

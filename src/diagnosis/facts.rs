@@ -3,7 +3,7 @@
 //! Facts are gathered by the controller from its watches, by `svcdiag check` from the API and by
 //! a bundle from files. They can be written to a file and read back without a change of verdict.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,9 @@ pub struct Facts {
     /// Warning Events about Pods of the namespace.
     #[serde(default)]
     pub events: Vec<Arc<Event>>,
+    /// Addresses of endpoints that are addresses of Services, of any namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service_addresses: Vec<String>,
     /// Kinds of policies beyond NetworkPolicy that the cluster serves, for example CiliumNetworkPolicy.
     #[serde(default)]
     pub other_policy_kinds: Vec<String>,
@@ -240,10 +243,28 @@ impl Facts {
             cluster_dns: None,
             cluster_nodes: Vec::new(),
             events: Vec::new(),
+            service_addresses: Vec::new(),
             other_policy_kinds: Vec::new(),
             unreadable: Vec::new(),
             nodes: Vec::new(),
             refresh: String::new(),
+        }
+    }
+
+    /// Counts what agents reported only as far as it answers what they are asked now: a question that is about
+    /// to be written is asked already.
+    pub fn ask(&mut self, plan: &BTreeMap<String, NodeProbeSpec>) {
+        for node in &mut self.nodes {
+            let asked = plan.get(&node.name);
+            let answered = node.probe.take();
+            node.probe = asked.map(|asked| match answered {
+                Some(report) if report.asked == *asked => report,
+                report => ProbeReport {
+                    asked: asked.clone(),
+                    is_current: false,
+                    facts: report.and_then(|r| r.facts),
+                },
+            });
         }
     }
 

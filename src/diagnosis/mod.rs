@@ -4,6 +4,7 @@
 //! `stages` lists them in causal order with what each needs; every stage is one function in one
 //! file. `ready` sums the answers up, `status` turns the result into what is written to the API.
 
+mod approval;
 mod clients;
 mod dials;
 mod explaining;
@@ -21,6 +22,7 @@ mod proxies;
 mod ready;
 mod stages;
 mod status;
+mod subject;
 mod summary;
 mod targets;
 mod told;

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Facts,
+    Facts, approval,
     clients::{Clients, Role},
-    stages, vantage,
+    stages, subject, vantage,
 };
 use crate::{
-    api::{DiagnosisRef, NodeProbeSpec, ProbePod, ServiceRef},
-    objects::{LabelSelector, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR},
+    api::{DiagnosisRef, NodeProbeSpec, ProbePod, ProbeService},
+    objects::{LabelSelector, Node, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR},
 };
 
 /// Nodes with endpoints that are always looked at.
@@ -26,20 +26,31 @@ const ROTATION_SECONDS: i64 = 3600;
 /// What each chosen node is asked, by its name. Nothing while the diagnosis is suspended or nobody could answer.
 #[must_use]
 pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodeProbeSpec> {
-    if facts.spec.suspend || facts.nodes.is_empty() || facts.service.is_none() {
+    let Some(service) = facts.service.as_deref() else {
+        return BTreeMap::new();
+    };
+    if facts.spec.suspend || facts.nodes.is_empty() {
         return BTreeMap::new();
     }
     let clients = chosen_clients(facts);
     let endpoints = endpoint_pods(facts);
     let revision = revision(facts);
-    let from_node = may_be_dialled_from_nodes(facts);
+    let from_node = approval::may_be_dialled_from_nodes(facts);
+    let of_service = subject::service(facts, service);
+    let slices = subject::slices(facts);
     chosen_nodes(facts, &clients, &endpoints)
         .into_iter()
         .map(|node| {
-            let here = |pods: &[&Pod], most: usize| -> Vec<ProbePod> {
+            let here = |pods: &[&Pod], most: usize, may_be_unready: bool| -> Vec<ProbePod> {
                 let on_node = pods.iter().filter(|p| p.spec.node_name.as_deref() == Some(node));
-                on_node.take(most).map(|p| probe_pod(p)).collect()
+                let pods = on_node.take(most);
+                pods.map(|p| probe_pod(p, may_be_unready && !p.is_ready()))
+                    .collect()
             };
+            let of_node = subject::node(cluster_node(facts, node));
+            let (subsets, is_cut) = subject::subsets(facts, service, node, of_node.zone.as_deref());
+            let clients = here(&clients, 10, false);
+            let before = probe_of(facts, node).and_then(|p| p.asked.cluster_dns.as_ref());
             let spec = NodeProbeSpec {
                 node_name: node.to_owned(),
                 diagnosis: diagnosis.clone(),
@@ -48,13 +59,17 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
                 interval_seconds: facts.spec.interval_seconds,
                 probe: facts.spec.probe.clone(),
                 cluster_domain: facts.spec.cluster_domain.clone(),
-                cluster_dns: facts.cluster_dns.as_ref().map(|dns| ServiceRef {
-                    namespace: dns.service.namespace().to_owned(),
-                    name: dns.service.name().to_owned(),
-                }),
+                cluster_dns: subject::dns(facts, before, !clients.is_empty()),
+                node: of_node,
+                service: ProbeService {
+                    is_cut: of_service.is_cut || is_cut,
+                    ..of_service.clone()
+                },
+                subsets,
+                slices: slices.clone(),
                 from_node,
-                clients: here(&clients, 10),
-                endpoints: here(&endpoints, MAX_ENDPOINTS),
+                clients,
+                endpoints: here(&endpoints, MAX_ENDPOINTS, service.publishes_not_ready()),
                 revision: revision.clone(),
             };
             (node.to_owned(), spec)
@@ -203,6 +218,11 @@ fn probe_of<'a>(facts: &'a Facts, node: &str) -> Option<&'a super::facts::ProbeR
     facts.nodes.iter().find(|n| n.name == node)?.probe.as_ref()
 }
 
+fn cluster_node<'a>(facts: &'a Facts, name: &str) -> Option<&'a Node> {
+    let node = facts.cluster_nodes.iter().find(|n| n.name() == name);
+    node.map(AsRef::as_ref)
+}
+
 fn was_asked(facts: &Facts, node: &str) -> bool {
     probe_of(facts, node).is_some()
 }
@@ -212,7 +232,7 @@ fn failed(facts: &Facts, node: &str) -> bool {
     reported.is_some_and(|f| f.probes_failed > 0 || f.rules.as_ref().is_some_and(|r| !r.gaps.is_empty()))
 }
 
-fn probe_pod(pod: &Pod) -> ProbePod {
+fn probe_pod(pod: &Pod, not_ready: bool) -> ProbePod {
     let hash = pod
         .annotation(STATIC_POD_MIRROR)
         .and_then(|_| pod.annotation(STATIC_POD_HASH));
@@ -223,37 +243,13 @@ fn probe_pod(pod: &Pod) -> ProbePod {
         uid: uid.to_owned(),
         ips: pod.ips().take(4).map(str::to_owned).collect(),
         host_network: pod.is_host_network(),
+        not_ready,
         runtime_class: pod.spec.runtime_class_name.clone(),
     }
 }
 
-/// Whether the Service is the one that the API server makes for itself.
-fn is_api_server(facts: &Facts) -> bool {
-    (facts.namespace.as_str(), facts.spec.service_name.as_str()) == ("default", "kubernetes")
-}
-
-/// Whether every endpoint is what it says: an address of its Pod in this namespace. A slice made by hand
-/// could name any address, which a node might reach though its author may not.
-fn may_be_dialled_from_nodes(facts: &Facts) -> bool {
-    // The endpoints of the API server are no Pods' addresses, and every node has to reach them anyway.
-    if is_api_server(facts) {
-        return true;
-    }
-    let ips: BTreeMap<&str, BTreeSet<&str>> = facts
-        .pods
-        .iter()
-        .filter_map(|p| Some((p.metadata.uid.as_deref()?, p.ips().collect())))
-        .collect();
-    facts.slices.iter().flat_map(|s| &s.endpoints).all(|endpoint| {
-        let own = endpoint.pod_uid().and_then(|uid| ips.get(uid));
-        // A Pod that has just gone has no address to compare with; its endpoint goes at once, too.
-        own.is_some_and(|own| endpoint.addresses.iter().all(|a| own.contains(a.as_str())))
-            || !endpoint.is_ready()
-    })
-}
-
-/// Changes when an agent should not wait for its next round: with the Service, with its endpoints, and
-/// when the user asks.
+/// Changes when an agent should not wait for its next round: with the Service, with its endpoints, and when the
+/// user asks. The versions of the slices are part of it, so that a change that is undone at once is one as well.
 fn revision(facts: &Facts) -> String {
     let mut hasher = Sha256::new();
     hasher.update(&facts.refresh);
@@ -261,20 +257,14 @@ fn revision(facts: &Facts) -> String {
         // Serialising cannot fail: these are maps with strings for keys.
         hasher.update(serde_json::to_vec(&service.spec).unwrap_or_default());
     }
-    let mut endpoints: BTreeSet<String> = BTreeSet::new();
+    let mut all: BTreeSet<String> = BTreeSet::new();
     for slice in &facts.slices {
-        for endpoint in &slice.endpoints {
-            endpoints.insert(format!(
-                "{:?} {:?} {} {}",
-                endpoint.addresses,
-                slice.ports,
-                endpoint.is_ready(),
-                endpoint.is_serving()
-            ));
-        }
+        let version = slice.metadata.resource_version.as_deref().unwrap_or_default();
+        all.insert(format!("{} {version}", slice.name()));
+        all.extend(slice.endpoints.iter().map(|e| subject::state(slice, e)));
     }
-    for endpoint in endpoints {
-        hasher.update(endpoint);
+    for one in all {
+        hasher.update(one);
     }
     hasher
         .finalize()

@@ -119,6 +119,25 @@ impl Tracked for Service {
         }
         keys
     }
+
+    fn index(inventory: &mut Inventory, old: Option<&Self>, new: Option<&Self>) {
+        note_addresses(inventory, old, new);
+    }
+}
+
+/// Keeps the index of Services' addresses in step.
+fn note_addresses(inventory: &mut Inventory, old: Option<&Service>, new: Option<&Service>) {
+    for ip in old.into_iter().flat_map(Service::cluster_ips) {
+        if let Some(count) = inventory.service_ips.get_mut(ip) {
+            *count -= 1;
+            if *count == 0 {
+                inventory.service_ips.remove(ip);
+            }
+        }
+    }
+    for ip in new.into_iter().flat_map(Service::cluster_ips) {
+        *inventory.service_ips.entry(ip.to_owned()).or_default() += 1;
+    }
 }
 
 impl Tracked for EndpointSlice {

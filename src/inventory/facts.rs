@@ -62,6 +62,15 @@ impl Inventory {
         facts.cluster_nodes = self.nodes.of("").cloned().collect();
         facts.events = self.events_of(namespace);
         facts.other_policy_kinds.clone_from(&self.other_policy_kinds);
+        let listed = facts
+            .slices
+            .iter()
+            .flat_map(|s| &s.endpoints)
+            .flat_map(|e| &e.addresses);
+        facts.service_addresses = listed
+            .filter(|ip| self.service_ips.contains_key(*ip))
+            .cloned()
+            .collect();
         let mut involved = vec![namespace.to_owned()];
         if let Some(other) = facts
             .spec

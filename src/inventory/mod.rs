@@ -127,6 +127,8 @@ impl From<&ServiceDiagnosis> for Interest {
 #[derive(Debug, Default)]
 pub struct Inventory {
     services: Table<Service>,
+    /// How many Services have an address: two may have one for a moment.
+    service_ips: BTreeMap<String, usize>,
     slices: Table<EndpointSlice>,
     /// Names of the slices of a Service, by namespace and Service.
     slices_of: BTreeMap<(String, String), BTreeSet<String>>,

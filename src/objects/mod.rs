@@ -22,7 +22,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub use endpoints::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
+pub use endpoints::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, Hint, TargetRef,
+};
 pub use event::{Event, EventSeries, InvolvedObject};
 pub use lease::{Lease, LeaseSpec};
 pub use networkpolicy::{
@@ -34,7 +36,7 @@ pub use pod::{
     Probe, ReadinessGate, Running, Terminated, Waiting,
 };
 pub use selector::{LabelSelector, Operator, Requirement, matches_labels};
-pub use service::{Service, ServicePort, ServiceSpec, ServiceStatus};
+pub use service::{Ingress, LoadBalancerStatus, Service, ServicePort, ServiceSpec, ServiceStatus};
 pub use workload::{
     Deployment, PodTemplate, ReplicaSet, StatefulSet, WorkloadCondition, WorkloadSpec, WorkloadStatus,
 };

@@ -92,6 +92,13 @@ impl Node {
         self.labels().get(Self::ZONE_LABEL).map(String::as_str)
     }
 
+    /// All its addresses.
+    #[must_use]
+    pub fn ips(&self) -> Vec<std::net::IpAddr> {
+        let addresses = self.status.addresses.iter();
+        addresses.filter_map(|a| a.address.parse().ok()).collect()
+    }
+
     /// The addresses under which the cluster reaches the node; it serves node ports there.
     #[must_use]
     pub fn internal_ips(&self) -> Vec<std::net::IpAddr> {

@@ -6,6 +6,7 @@
 //! [`audit`] follows the rules from every destination to the endpoints and tells the differences.
 //! All of it is pure; the rules come from the kernel (`agent::netfilter`) or from a file.
 
+mod address;
 mod audit;
 mod dead_end;
 mod expected;
@@ -19,6 +20,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use address::is_host;
 pub use audit::{Gap, RuleFault, audit, hairpin_is_masqueraded, holds, serves_node_ports_at};
 pub use dead_end::{DeadEnd, dead_end};
 pub use expected::{Destination, ExpectedPort, Purpose, Traffic, Vantage, destinations, expected};

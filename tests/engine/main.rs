@@ -15,6 +15,7 @@ mod policies;
 mod properties;
 mod report;
 mod silence;
+mod subject;
 mod timing;
 mod twins;
 mod walkthrough;

@@ -10,9 +10,9 @@ use std::{
 use svcdiag::{
     agent::{
         netns::Netns,
-        round::{Memory, Subject, look},
+        round::{Memory, look},
     },
-    api::{NodeFacts, PortState},
+    api::{NodeFacts, NodeProbeSpec, PortState},
 };
 
 use super::{
@@ -35,9 +35,8 @@ async fn leftovers_beside_a_kube_proxy_that_does_not_tell_its_mode_are_not_compa
     let pocket = Pocket::new();
     inside(&pocket.node, || run("iptables-nft -t nat -N KUBE-PROXY-CANARY"));
     let _kube_proxy = kube_proxy(&pocket.node);
-    let subject = pocket.subject();
     let (node, spec, memory) = (pocket.as_node(), pocket.spec(), Memory::default());
-    let facts = look(&node, NAMESPACE, &spec, &subject, &Same(subject.clone()), &memory).await;
+    let facts = look(&node, NAMESPACE, &spec, &Same(spec.clone()), &memory).await;
     let proxy = facts.kube_proxy.unwrap();
     assert_eq!(proxy.process.as_deref(), Some("kube-proxy"));
     assert_eq!(
@@ -50,12 +49,12 @@ async fn leftovers_beside_a_kube_proxy_that_does_not_tell_its_mode_are_not_compa
 #[tokio::test]
 async fn a_kube_proxy_that_is_away_is_looked_for_twice_and_then_known_to_be() {
     let pocket = Pocket::new();
-    let subject = pocket.subject();
-    let (node, spec, source) = (pocket.as_node(), pocket.spec(), Same(subject.clone()));
+    let (node, spec) = (pocket.as_node(), pocket.spec());
+    let source = Same(spec.clone());
     let memory = Memory::default();
     let round = async || {
         let begun = Instant::now();
-        let facts = look(&node, NAMESPACE, &spec, &subject, &source, &memory).await;
+        let facts = look(&node, NAMESPACE, &spec, &source, &memory).await;
         (facts.kube_proxy.unwrap().process, begun.elapsed())
     };
     let starts_anew = async {
@@ -74,11 +73,11 @@ async fn a_kube_proxy_that_is_away_is_looked_for_twice_and_then_known_to_be() {
 }
 
 /// The Service over UDP.
-fn udp(pocket: &Pocket) -> Subject {
-    let mut subject = pocket.subject();
-    subject.service.as_mut().unwrap().spec.ports[0].protocol = Some("UDP".into());
-    subject.slices[0].ports[0].protocol = Some("UDP".into());
-    subject
+fn udp(pocket: &Pocket) -> NodeProbeSpec {
+    let mut spec = pocket.spec();
+    spec.service.ports[0].protocol = "UDP".into();
+    spec.subsets[0].ports[0].protocol = "UDP".into();
+    spec
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,12 +95,12 @@ async fn a_tracked_connection_is_stale_while_somebody_sends() {
     let client = Netns::of_process(pocket.clients[0].pid()).unwrap();
     let socket = client.run(|| UdpSocket::bind("0.0.0.0:41000")).unwrap();
     let has_ended = AtomicBool::new(false);
-    let (node, spec, subject) = (pocket.as_node(), pocket.spec(), udp(&pocket));
-    let (source, memory) = (Same(subject.clone()), Memory::default());
+    let (node, spec) = (pocket.as_node(), udp(&pocket));
+    let (source, memory) = (Same(spec.clone()), Memory::default());
     let stale = async || {
         let NodeFacts {
             stale_connections, ..
-        } = look(&node, NAMESPACE, &spec, &subject, &source, &memory).await;
+        } = look(&node, NAMESPACE, &spec, &source, &memory).await;
         stale_connections
     };
     let sends = async {

@@ -8,14 +8,13 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use futures::future::BoxFuture;
 use serde_json::json;
 use svcdiag::{
     agent::{
         budget::Budget,
-        cluster,
         netns::Netns,
-        round::{Node, Source, Subject},
+        round::{Node, Source},
+        subject::Subject,
     },
     api::NodeProbeSpec,
 };
@@ -92,21 +91,17 @@ impl Pocket {
             "intervalSeconds": 60,
             "probe": { "timeoutSeconds": 1, "attempts": 1 },
             "fromNode": true,
+            "node": { "ips": [NODE_IP] },
+            "service": { "clusterIPs": ["10.96.0.7"], "ports": [{ "protocol": "TCP", "port": 80 }] },
+            "subsets": [{
+                "local": true,
+                "ports": [{ "protocol": "TCP", "port": PORT }],
+                "addresses": self.endpoints.iter().map(Pod::ip).collect::<Vec<_>>(),
+            }],
             "clients": pods(&self.clients),
             "endpoints": pods(&self.endpoints),
         }))
         .unwrap()
-    }
-
-    /// What the API says.
-    pub fn subject(&self) -> Subject {
-        let [service, slice] = self.objects();
-        Subject {
-            service: Some(serde_json::from_value(service).unwrap()),
-            slices: vec![serde_json::from_value(slice).unwrap()],
-            node_ips: vec![NODE_IP.into()],
-            ..Subject::default()
-        }
     }
 
     fn objects(&self) -> [serde_json::Value; 2] {
@@ -141,16 +136,12 @@ impl Pocket {
     }
 }
 
-/// An API that says the same whenever it is asked.
-pub struct Same(pub Subject);
+/// What a NodeProbe says whenever it is looked at.
+pub struct Same(pub NodeProbeSpec);
 
 impl Source for Same {
-    fn subject<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a NodeProbeSpec,
-    ) -> BoxFuture<'a, Result<Subject, cluster::Error>> {
-        Box::pin(async { Ok(self.0.clone()) })
+    fn latest(&self) -> Subject {
+        Subject::of(&self.0)
     }
 }
 

@@ -9,14 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
 use svcdiag::{
     agent::{
-        cluster,
         links::links,
         netns::Netns,
         rootfs,
-        round::{Memory, Source, Subject, look},
+        round::{Memory, Source, look},
+        subject::Subject,
     },
     api::{NodeFacts, NodeProbeSpec},
 };
@@ -123,14 +122,9 @@ async fn a_thousand_rounds_leave_nothing_behind() {
         return;
     }
     let pocket = Pocket::new();
-    let (node, spec, subject, memory) = (
-        pocket.as_node(),
-        pocket.spec(),
-        pocket.subject(),
-        Memory::default(),
-    );
-    let source = Same(subject.clone());
-    let round = || look(&node, NAMESPACE, &spec, &subject, &source, &memory);
+    let (node, spec, memory) = (pocket.as_node(), pocket.spec(), Memory::default());
+    let source = Same(spec.clone());
+    let round = || look(&node, NAMESPACE, &spec, &source, &memory);
     let nothing_looked = untouched(&pocket.node);
     assert_healthy(&round().await);
     let before = settled().await;
@@ -154,14 +148,9 @@ async fn a_thousand_rounds_leave_nothing_behind() {
 #[tokio::test]
 async fn a_namespace_whose_processes_have_died_is_let_go() {
     let mut pocket = Pocket::new();
-    let (node, spec, subject, memory) = (
-        pocket.as_node(),
-        pocket.spec(),
-        pocket.subject(),
-        Memory::default(),
-    );
-    let source = Same(subject.clone());
-    assert_healthy(&look(&node, NAMESPACE, &spec, &subject, &source, &memory).await);
+    let (node, spec, memory) = (pocket.as_node(), pocket.spec(), Memory::default());
+    let source = Same(spec.clone());
+    assert_healthy(&look(&node, NAMESPACE, &spec, &source, &memory).await);
     let client = pocket.clients.pop().unwrap();
     let link = client.link();
     let has_link = || {
@@ -179,7 +168,7 @@ async fn a_namespace_whose_processes_have_died_is_let_go() {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let facts = look(&node, NAMESPACE, &spec, &subject, &source, &memory).await;
+    let facts = look(&node, NAMESPACE, &spec, &source, &memory).await;
     assert_eq!(facts.probes_failed, 0, "{facts:#?}");
     let [problem] = facts.problems.as_slice() else {
         panic!("{facts:#?}");
@@ -187,31 +176,25 @@ async fn a_namespace_whose_processes_have_died_is_let_go() {
     assert!(problem.contains("no process of Pod"), "{problem}");
 }
 
-/// An API in whose next answer something has happened.
+/// A NodeProbe; before it is looked at again something has happened.
 struct Meanwhile<'a> {
-    subject: Subject,
+    spec: NodeProbeSpec,
     happens: Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
 }
 
 impl Source for Meanwhile<'_> {
-    fn subject<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a NodeProbeSpec,
-    ) -> BoxFuture<'a, Result<Subject, cluster::Error>> {
-        Box::pin(async {
-            if let Some(happens) = self.happens.lock().unwrap().take() {
-                happens();
-            }
-            Ok(self.subject.clone())
-        })
+    fn latest(&self) -> Subject {
+        if let Some(happens) = self.happens.lock().unwrap().take() {
+            happens();
+        }
+        Subject::of(&self.spec)
     }
 }
 
 /// A round in which the first client's packets are lost, and between the two looks something happens.
 async fn round_with_a_lost_client(vanishes: bool) -> (NodeFacts, String) {
     let mut pocket = Pocket::new();
-    let (node, spec, subject) = (pocket.as_node(), pocket.spec(), pocket.subject());
+    let (node, spec) = (pocket.as_node(), pocket.spec());
     let client = pocket.clients.remove(0);
     let (ip, key) = (client.ip(), client.key());
     nft(
@@ -222,14 +205,14 @@ async fn round_with_a_lost_client(vanishes: bool) -> (NodeFacts, String) {
     );
     let mut client = Some(client);
     let source = Meanwhile {
-        subject: subject.clone(),
+        spec: spec.clone(),
         happens: Mutex::new(Some(Box::new(|| {
             if vanishes {
                 client = None;
             }
         }))),
     };
-    let facts = look(&node, NAMESPACE, &spec, &subject, &source, &Memory::default()).await;
+    let facts = look(&node, NAMESPACE, &spec, &source, &Memory::default()).await;
     (facts, key)
 }
 
@@ -252,10 +235,10 @@ async fn a_client_that_vanishes_in_a_round_is_a_problem_and_no_failure() {
 #[tokio::test]
 async fn an_endpoint_that_vanishes_in_a_round_is_no_failure() {
     let mut pocket = Pocket::new();
-    let (node, spec, before) = (pocket.as_node(), pocket.spec(), pocket.subject());
+    let (node, before) = (pocket.as_node(), pocket.spec());
     pocket.endpoints.pop();
-    let source = Same(pocket.subject());
-    let facts = look(&node, NAMESPACE, &spec, &before, &source, &Memory::default()).await;
+    let source = Same(pocket.spec());
+    let facts = look(&node, NAMESPACE, &before, &source, &Memory::default()).await;
     let (direct, through): (Vec<_>, Vec<_>) = facts
         .failures
         .iter()
@@ -267,7 +250,7 @@ async fn an_endpoint_that_vanishes_in_a_round_is_no_failure() {
 /// Failures at the Service in a round in which all packets to it are lost, and the API's second answer is another.
 async fn failures_at_a_lost_service(vanishes: bool) -> usize {
     let mut pocket = Pocket::new();
-    let (node, spec, before) = (pocket.as_node(), pocket.spec(), pocket.subject());
+    let (node, before) = (pocket.as_node(), pocket.spec());
     let lost = "type filter hook prerouting priority -150; ip daddr 10.96.0.7 drop;";
     nft(
         &pocket.node,
@@ -276,8 +259,8 @@ async fn failures_at_a_lost_service(vanishes: bool) -> usize {
     if vanishes {
         pocket.endpoints.pop();
     }
-    let source = Same(pocket.subject());
-    let facts = look(&node, NAMESPACE, &spec, &before, &source, &Memory::default()).await;
+    let source = Same(pocket.spec());
+    let facts = look(&node, NAMESPACE, &before, &source, &Memory::default()).await;
     let is_at_service = |f: &&svcdiag::api::DialFailure| f.path == svcdiag::api::DialPath::Service;
     facts.failures.iter().filter(is_at_service).count()
 }

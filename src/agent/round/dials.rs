@@ -14,7 +14,6 @@ use crate::{
         netns::Netns,
     },
     api::{Answer, DialCount, DialFailure, DialPath, HttpProbe},
-    objects::Service,
     proxy::Protocol,
 };
 
@@ -159,9 +158,12 @@ impl Round<'_> {
         ips.is_empty() || ips.iter().any(|ip| ip.is_ipv4() == of.is_ipv4())
     }
 
-    /// The HTTP request for a Service port, if one is to be made.
-    pub(super) fn http_for(&self, service: &Service, port: &str) -> Option<&HttpProbe> {
+    /// The HTTP request of a client for a Service port, if one is to be made. From the node's own network none
+    /// is: what a node reaches need not be for whoever chose the path.
+    pub(super) fn http_for(&self, client: Option<&LocalPod<'_>>, port: &str) -> Option<&HttpProbe> {
         let http = self.spec.probe.http.as_ref()?;
+        client.filter(|client| !client.pod.host_network)?;
+        let service = &self.subject.service;
         let named = service
             .spec
             .ports

@@ -4,7 +4,7 @@
 use futures::future::join_all;
 
 use super::{
-    MAX_FAILURES, Memory, Ready, Round, SECOND_LOOK,
+    LocalPod, MAX_FAILURES, Memory, Ready, Round, SECOND_LOOK,
     dials::{Outcome, Tally},
     family, ready,
 };
@@ -19,13 +19,15 @@ const MAX_ENDPOINTS: usize = 50;
 
 /// A dial to be made.
 struct Planned<'a> {
+    /// The client; None for the node.
+    by: Option<&'a LocalPod<'a>>,
     from: Option<&'a str>,
     netns: &'a Netns,
     to: &'a Ready,
 }
 
 pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Tally {
-    let endpoints = window(ready(round, round.subject), memory);
+    let endpoints = window(ready(round, &round.subject), memory);
     let planned = plan(round, &endpoints);
     let mut tally = Tally::default();
     let first = dial_all(round, &planned).await;
@@ -36,10 +38,7 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Tally {
         tokio::time::sleep(SECOND_LOOK).await;
         let again: Vec<&Planned<'_>> = failing.iter().filter_map(|i| planned.get(*i)).collect();
         second = join_all(again.iter().map(|p| dial(round, p))).await;
-        still_ready = round
-            .read_again()
-            .await
-            .map_or_else(Vec::new, |subject| ready(round, &subject));
+        still_ready = ready(round, &round.read_again());
     }
     for (index, (planned, outcome)) in planned.iter().zip(&first).enumerate() {
         let Some((answer, _)) = outcome else { continue };
@@ -118,6 +117,7 @@ fn plan<'a>(round: &'a Round<'a>, endpoints: &'a [Ready]) -> Vec<Planned<'a>> {
         let is_near = to.same_node == Some(true) || to.same_node.is_none() && is_api_server(round);
         if is_near && round.spec.from_node && round.has_family(None, to.address.ip()) {
             all.push(Planned {
+                by: None,
                 from: None,
                 netns: &round.node.netns,
                 to,
@@ -128,6 +128,7 @@ fn plan<'a>(round: &'a Round<'a>, endpoints: &'a [Ready]) -> Vec<Planned<'a>> {
             let may_dial = !client.pod.host_network || round.spec.from_node;
             if !itself && may_dial && round.has_family(Some(client), to.address.ip()) {
                 all.push(Planned {
+                    by: Some(client),
                     from: Some(&client.key),
                     netns: &client.netns,
                     to,
@@ -147,8 +148,7 @@ async fn dial_all(round: &Round<'_>, planned: &[Planned<'_>]) -> Vec<Option<Outc
 }
 
 async fn dial(round: &Round<'_>, planned: &Planned<'_>) -> Option<Outcome> {
-    let service = round.subject.service.as_ref()?;
-    let http = round.http_for(service, &planned.to.port);
+    let http = round.http_for(planned.by, &planned.to.port);
     let outcome = round
         .dial(planned.netns, planned.to.protocol, planned.to.address, http)
         .await;

@@ -1,7 +1,10 @@
 //! Pods that dial themselves through the Service.
+//!
+//! With a few endpoints on the node they do so in every round. With more, whose dials mostly go elsewhere, they
+//! do so where anything is new that decides about it, which is looked at in every round, and once an hour.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -12,15 +15,16 @@ use super::{LocalPod, Memory, Round, SECOND_LOOK};
 use crate::{
     agent::{
         dial::{BEFORE_RETRANSMISSION, Dial},
-        links,
+        links, settings,
+        subject::Subject,
     },
     api::{Answer, Hairpin},
-    objects::Object,
-    proxy::{Protocol, Purpose, Traffic, expected, hairpin_is_masqueraded},
+    proxy::{ExpectedPort, Protocol, Purpose, Traffic, expected, hairpin_is_masqueraded},
 };
 
-/// Tries until one comes back to the Pod itself.
+/// Tries until one comes back to the Pod itself: where anything is new, and in the rounds after that.
 const MAX_TRIES: usize = 100;
+const MAX_TRIES_AGAIN: usize = 32;
 
 /// Lost tries that are waited for at once.
 const MAX_LOST: usize = 8;
@@ -28,30 +32,57 @@ const MAX_LOST: usize = 8;
 /// The kernel may work a packet off a moment after the call that sent it.
 const A_MOMENT: Duration = Duration::from_millis(2);
 
+/// With so many endpoints on the node, each dials itself in every round.
+const IN_EVERY_ROUND: usize = 3;
+
 /// Pods that dial themselves in one round.
 const PODS: usize = 4;
 
 /// Without a change so long passes before Pods dial themselves again.
 const PAUSE: Duration = Duration::from_secs(3600);
 
+/// What came of it for each Pod, by namespace/name.
+pub(super) type Known = BTreeMap<String, (Setup, Instant, Hairpin)>;
+
+/// What decides whether a Pod reaches itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Setup {
+    target: SocketAddr,
+    own: SocketAddr,
+    bridge_port: Option<String>,
+    hairpin_mode: Option<bool>,
+    bridge_netfilter: Option<bool>,
+    masqueraded: Option<bool>,
+    /// The layout of the rules.
+    layout: Option<&'static str>,
+}
+
 pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
-    let key = what_it_depends_on(round);
-    if let Some((known, at, hairpins)) = memory.hairpins().as_ref()
-        && *known == key
-        && at.elapsed() < PAUSE
-    {
-        return hairpins.clone();
-    }
-    let own_namespace = |pod: &&LocalPod<'_>| !pod.pod.host_network;
-    let pods = round.endpoints.iter().filter(own_namespace).take(PODS);
-    let hairpins: Vec<Hairpin> = join_all(pods.map(|pod| hairpin(round, pod)))
-        .await
-        .into_iter()
-        .flatten()
-        .collect();
-    let lasts = hairpins.iter().all(lasts);
-    *memory.hairpins() = lasts.then(|| (key, Instant::now(), hairpins.clone()));
-    hairpins
+    let usable = |pod: &&LocalPod<'_>| !pod.pod.host_network && !pod.pod.not_ready;
+    let pods: Vec<_> = round.endpoints.iter().filter(usable).collect();
+    let known = memory.hairpins().clone();
+    let is_every_round = pods.len() <= IN_EVERY_ROUND;
+    let looks = pods.into_iter().take(PODS).map(async |pod| {
+        let way = Way::of(round, &round.subject, pod)?;
+        let setup = setup(round, pod, &way);
+        let before = known.get(&pod.key).filter(|(of, ..)| *of == setup);
+        if let Some((_, at, hairpin)) = before.filter(|(_, at, _)| at.elapsed() < PAUSE)
+            && !is_every_round
+        {
+            return Some((setup, *at, hairpin.clone()));
+        }
+        let most = before.map_or(MAX_TRIES, |_| MAX_TRIES_AGAIN);
+        let found = hairpin(round, pod, &way, most).await?;
+        // Chance has led to none that came back: what is known holds, unless it is old.
+        match before.filter(|(_, at, _)| found.answer.is_none() && at.elapsed() < PAUSE) {
+            Some(before) => Some(before.clone()),
+            None => Some((setup, Instant::now(), found)),
+        }
+    });
+    let found: Vec<(Setup, Instant, Hairpin)> = join_all(looks).await.into_iter().flatten().collect();
+    let lasting = found.iter().filter(|(_, _, hairpin)| lasts(hairpin));
+    *memory.hairpins() = lasting.map(|f| (f.2.pod.clone(), f.clone())).collect();
+    found.into_iter().map(|(_, _, hairpin)| hairpin).collect()
 }
 
 /// Whether a result holds for long. What fails is tried again in the next round, to see it mended, and so is
@@ -63,72 +94,83 @@ fn lasts(hairpin: &Hairpin) -> bool {
     }
 }
 
-fn what_it_depends_on(round: &Round<'_>) -> String {
-    let service = round
-        .subject
-        .service
-        .as_ref()
-        .and_then(|s| s.metadata.resource_version.clone());
-    let slices: Vec<String> = round
-        .subject
-        .slices
-        .iter()
-        .map(|s| {
-            format!(
-                "{}={}",
-                s.name(),
-                s.metadata.resource_version.as_deref().unwrap_or_default()
-            )
-        })
-        .collect();
-    format!("{} {service:?} {slices:?}", round.spec.revision)
+/// A way from a Pod to itself through the Service.
+struct Way {
+    target: SocketAddr,
+    own: SocketAddr,
+    endpoints: BTreeSet<SocketAddr>,
 }
 
-async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<Hairpin> {
-    let service = round.subject.service.as_ref()?;
-    let slices: Vec<_> = round.subject.slices.iter().collect();
-    // The first TCP address that has the Pod behind it will do: bridge and rules are the same for all.
-    let (target, own, endpoints) =
-        expected(service, &slices, round.vantage())
-            .into_iter()
-            .find_map(|port| {
-                let cluster = port
-                    .destinations
-                    .iter()
-                    .find(|d| d.purpose == Purpose::ClusterIp)?;
-                let Traffic::To(endpoints) = &cluster.inside else {
-                    return None;
-                };
-                let own = endpoints
-                    .iter()
-                    .find(|e| pod.pod.ips.contains(&e.ip().to_string()))?;
-                let target = SocketAddr::new(cluster.address?, cluster.port);
-                (port.protocol == Protocol::Tcp).then(|| (target, *own, endpoints.clone()))
-            })?;
-    let mut answer = pinned(round, pod, target, own, &endpoints).await;
-    if answer.is_some_and(|a| a != Answer::Accepted) {
-        tokio::time::sleep(SECOND_LOOK).await;
-        // What was not met again stays unknown, and so does a Pod that is no endpoint any more.
-        answer = pinned(round, pod, target, own, &endpoints).await;
-        let subject = round.read_again().await?;
-        if !super::ready(round, &subject).iter().any(|r| r.address == own) {
-            return None;
-        }
+impl Way {
+    /// Through the first of the asked TCP ports that has the Pod behind it: bridge and rules are the same for all.
+    fn of(round: &Round<'_>, subject: &Subject, pod: &LocalPod<'_>) -> Option<Self> {
+        let slices: Vec<_> = subject.slices.iter().collect();
+        let is_asked = |port: &ExpectedPort| {
+            let mut ports = subject.service.spec.ports.iter().filter(|p| round.is_asked(p));
+            port.protocol == Protocol::Tcp
+                && ports
+                    .any(|p| p.name() == port.name && Protocol::parse(p.protocol()) == Some(port.protocol))
+        };
+        let ports = expected(&subject.service, &slices, round.vantage());
+        ports.into_iter().filter(is_asked).find_map(|port| {
+            let cluster = port
+                .destinations
+                .iter()
+                .find(|d| d.purpose == Purpose::ClusterIp)?;
+            let Traffic::To(endpoints) = &cluster.inside else {
+                return None;
+            };
+            let own = endpoints
+                .iter()
+                .find(|e| pod.pod.ips.contains(&e.ip().to_string()))?;
+            Some(Self {
+                target: SocketAddr::new(cluster.address?, cluster.port),
+                own: *own,
+                endpoints: endpoints.clone(),
+            })
+        })
     }
+}
+
+fn setup(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way) -> Setup {
     let link = port_of(round, pod);
-    Some(Hairpin {
-        pod: pod.key.clone(),
-        target: target.to_string(),
-        answer,
+    let rules = super::rules::open(round, None);
+    let service = (way.target.ip(), way.target.port());
+    Setup {
+        target: way.target,
+        own: way.own,
         bridge_port: link
             .as_ref()
             .filter(|l| l.bridge.is_some())
             .map(|l| l.name.clone()),
         hairpin_mode: link.and_then(|link| link.hairpin_mode),
-        masqueraded: super::rules::open(round, None).and_then(|(_, rules)| {
-            let service = (target.ip(), target.port());
-            hairpin_is_masqueraded(rules.as_ref(), service, Protocol::Tcp, own).ok()
+        bridge_netfilter: settings::bridge_netfilter(&round.node.netns).unwrap_or_default(),
+        masqueraded: rules.as_ref().and_then(|(_, rules)| {
+            hairpin_is_masqueraded(rules.as_ref(), service, Protocol::Tcp, way.own).ok()
         }),
+        layout: rules.map(|(layout, _)| layout),
+    }
+}
+
+async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way, most: usize) -> Option<Hairpin> {
+    let mut answer = pinned(round, pod, way, most).await;
+    if answer.is_some_and(|a| a != Answer::Accepted) {
+        tokio::time::sleep(SECOND_LOOK).await;
+        // What was not met again stays unknown, and so does a Pod that is no endpoint any more.
+        answer = pinned(round, pod, way, MAX_TRIES).await;
+        let subject = round.read_again();
+        if !super::ready(round, &subject).iter().any(|r| r.address == way.own) {
+            return None;
+        }
+    }
+    let setup = setup(round, pod, way);
+    Some(Hairpin {
+        pod: pod.key.clone(),
+        target: way.target.to_string(),
+        answer,
+        bridge_port: setup.bridge_port,
+        hairpin_mode: setup.hairpin_mode,
+        masqueraded: setup.masqueraded,
     })
 }
 
@@ -137,16 +179,16 @@ async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<Hairpin> {
 /// Conntrack shows at once where a dial goes, so that those that go elsewhere are dropped. Those that it
 /// does not show were lost before the node was done with them: they were on their way to the Pod itself
 /// if every other endpoint was met.
-async fn pinned(
-    round: &Round<'_>,
-    pod: &LocalPod<'_>,
-    target: SocketAddr,
-    own: SocketAddr,
-    endpoints: &BTreeSet<SocketAddr>,
-) -> Option<Answer> {
+async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way, most: usize) -> Option<Answer> {
+    let Way {
+        target,
+        own,
+        endpoints,
+    } = way;
+    let (target, own) = (*target, *own);
     let mut met = BTreeSet::new();
     let mut lost = Vec::new();
-    for _ in 0..MAX_TRIES {
+    for _ in 0..most {
         let _permit = round.permit().await?;
         let dial = Dial::start(&pod.netns, Protocol::Tcp, target).ok()?;
         let source = dial.source()?;

@@ -1,8 +1,8 @@
 //! One round: everything that is looked at for one NodeProbe, in parallel.
 //!
-//! Each look is one file. A failure is looked at a second time, three seconds later and against
-//! EndpointSlices read anew, before it is written down; what could not be looked at becomes a problem,
-//! never a failure.
+//! Each look is one file. A failure is looked at a second time, three seconds later and against what the
+//! NodeProbe says by then, before it is written down; what could not be looked at becomes a problem, never a
+//! failure.
 
 mod dials;
 mod direct;
@@ -22,20 +22,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::BoxFuture;
-
 use super::{
     budget::Budget,
-    cluster, kubeproxy,
+    kubeproxy,
     netfilter::{conntrack::Conntrack, rulesets::Rulesets},
     netns::Netns,
     pods::{self, Census},
     rootfs::CLibraries,
-    settings, tunnels,
+    settings,
+    subject::Subject,
+    tunnels,
 };
 use crate::{
-    api::{DialPath, Hairpin, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
-    objects::{Endpoint, EndpointSlice, Object, Service},
+    api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
+    objects::Endpoint,
     proxy::{IpFamily, Protocol, Vantage},
 };
 
@@ -94,48 +94,10 @@ impl Node {
     }
 }
 
-/// Who tells what the API says at the present moment.
+/// Who tells what is asked at the present moment.
 pub trait Source: Send + Sync {
-    /// Of the Service of a NodeProbe, and of the node.
-    fn subject<'a>(
-        &'a self,
-        namespace: &'a str,
-        spec: &'a NodeProbeSpec,
-    ) -> BoxFuture<'a, Result<Subject, cluster::Error>>;
-}
-
-impl Source for cluster::Cluster {
-    fn subject<'a>(
-        &'a self,
-        namespace: &'a str,
-        spec: &'a NodeProbeSpec,
-    ) -> BoxFuture<'a, Result<Subject, cluster::Error>> {
-        Box::pin(self.subject(namespace, spec))
-    }
-}
-
-/// What the API says of the Service and of the node.
-#[derive(Clone, Debug, Default)]
-pub struct Subject {
-    /// The Service; absent when there is none.
-    pub service: Option<Service>,
-    /// Its EndpointSlices.
-    pub slices: Vec<EndpointSlice>,
-    /// Addresses of cluster DNS, and of its ready endpoints.
-    pub dns: Option<ClusterDns>,
-    /// The node's addresses in the cluster.
-    pub node_ips: Vec<IpAddr>,
-    /// The node's zone.
-    pub zone: Option<String>,
-}
-
-/// Where cluster DNS answers.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ClusterDns {
-    /// Its Service's addresses.
-    pub addresses: Vec<SocketAddr>,
-    /// Its ready endpoints.
-    pub endpoints: Vec<SocketAddr>,
+    /// The subject of the NodeProbe, as it is now.
+    fn latest(&self) -> Subject;
 }
 
 /// What is remembered of a NodeProbe from one round to the next.
@@ -147,14 +109,14 @@ pub struct Memory {
     suspects: Mutex<stale::Suspects>,
     /// Where the window of endpoints begins.
     window: Mutex<usize>,
-    /// What came of the last hairpin, for which API objects, and when.
-    hairpins: Mutex<Option<(String, Instant, Vec<Hairpin>)>>,
+    /// What came of Pods' dials to themselves.
+    hairpins: Mutex<hairpin::Known>,
     /// The Pods that were intercepted, for which API objects, and when.
     intercepted: Mutex<Option<(String, Instant, Vec<String>)>>,
 }
 
 impl Memory {
-    fn hairpins(&self) -> MutexGuard<'_, Option<(String, Instant, Vec<Hairpin>)>> {
+    fn hairpins(&self) -> MutexGuard<'_, hairpin::Known> {
         self.hairpins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -184,37 +146,36 @@ struct Round<'a> {
     node: &'a Node,
     spec: &'a NodeProbeSpec,
     namespace: &'a str,
-    subject: &'a Subject,
+    subject: Subject,
     source: &'a dyn Source,
     clients: Vec<LocalPod<'a>>,
     endpoints: Vec<LocalPod<'a>>,
     /// The connections that the node tracks; None where they cannot be asked for.
     conntrack: Option<Arc<Conntrack>>,
-    /// The EndpointSlices as they were when they were last read.
+    /// The EndpointSlices that were last compared with.
     versions: Mutex<Vec<SliceVersion>>,
     problems: Mutex<Vec<String>>,
 }
 
-/// Looks at everything that a NodeProbe asks for. What the API says is `subject`; `source` is asked again
-/// before a second look.
+/// Looks at everything that a NodeProbe asks for. `source` tells before a second look what has changed.
 pub async fn look(
     node: &Node,
     namespace: &str,
     spec: &NodeProbeSpec,
-    subject: &Subject,
     source: &dyn Source,
     memory: &Memory,
 ) -> NodeFacts {
+    let subject = Subject::of(spec);
     let mut round = Round {
         node,
         spec,
         namespace,
+        versions: Mutex::new(subject.versions.clone()),
         subject,
         source,
         clients: Vec::new(),
         endpoints: Vec::new(),
         conntrack: None,
-        versions: Mutex::new(versions(&subject.slices)),
         problems: Mutex::default(),
     };
     round.conntrack = node
@@ -238,7 +199,7 @@ pub async fn look(
         kube_proxy: Some(kube_proxy),
         rules,
         intercepted: mesh::look(&round, memory, is_all_well),
-        stale_connections: stale::look(&round, memory).await,
+        stale_connections: stale::look(&round, memory),
         hairpins,
         ..NodeFacts::default()
     };
@@ -285,19 +246,6 @@ fn mixed(failures: Vec<crate::api::DialFailure>) -> Vec<crate::api::DialFailure>
     through.truncate(MAX_FAILURES - direct.len());
     direct.extend(through);
     direct
-}
-
-fn versions(slices: &[EndpointSlice]) -> Vec<SliceVersion> {
-    let mut versions: Vec<SliceVersion> = slices
-        .iter()
-        .map(|slice| SliceVersion {
-            name: slice.name().to_owned(),
-            resource_version: slice.metadata.resource_version.clone().unwrap_or_default(),
-        })
-        .collect();
-    versions.sort_by(|a, b| a.name.cmp(&b.name));
-    versions.truncate(100);
-    versions
 }
 
 impl<'a> Round<'a> {
@@ -381,18 +329,11 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The API's word of the present moment, for a second look.
-    async fn read_again(&self) -> Option<Subject> {
-        match self.source.subject(self.namespace, self.spec).await {
-            Ok(subject) => {
-                *self.versions.lock().unwrap_or_else(PoisonError::into_inner) = versions(&subject.slices);
-                Some(subject)
-            }
-            Err(error) => {
-                self.problem(format!("The EndpointSlices could not be read again: {error}."));
-                None
-            }
-        }
+    /// What is asked at the present moment, for a second look.
+    fn read_again(&self) -> Subject {
+        let subject = self.source.latest();
+        (*self.versions.lock().unwrap_or_else(PoisonError::into_inner)).clone_from(&subject.versions);
+        subject
     }
 
     /// Whether a Service port is to be tried.
@@ -403,11 +344,8 @@ impl<'a> Round<'a> {
 
 /// The endpoints of the asked ports that take traffic.
 fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
-    let Some(service) = &subject.service else {
-        return Vec::new();
-    };
     let mut all = Vec::new();
-    for port in service.spec.ports.iter().filter(|p| round.is_asked(p)) {
+    for port in subject.service.spec.ports.iter().filter(|p| round.is_asked(p)) {
         let Some(protocol) = Protocol::parse(port.protocol()) else {
             continue;
         };

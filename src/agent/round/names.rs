@@ -23,10 +23,6 @@ const TRIES: usize = 2;
 const MAX_SERVERS: usize = 32;
 
 pub(super) async fn look(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
-    // A question before there is a Service would plant the answer that there is none.
-    if round.subject.service.is_none() {
-        return (Vec::new(), Vec::new());
-    }
     let clients: Vec<Client<'_>> = round
         .clients
         .iter()
@@ -146,8 +142,8 @@ fn names_host(text: &str, name: &str) -> bool {
 
 /// Whether the Service has IPv6 addresses only.
 fn is_v6(round: &Round<'_>) -> bool {
-    let families = round.subject.service.as_ref().map(|s| s.spec.ip_families.clone());
-    families.is_some_and(|f| f.first().is_some_and(|first| first == "IPv6"))
+    let families = &round.subject.service.spec.ip_families;
+    families.first().is_some_and(|first| first == "IPv6")
 }
 
 /// Resolves a name as the client would, a second time where it is not found.
@@ -248,7 +244,7 @@ async fn servers(round: &Round<'_>, clients: &[Client<'_>], domain: &str) -> Vec
     let name = format!("{}.{}.svc.{domain}.", round.spec.service_name, round.namespace);
     let control = format!("kubernetes.default.svc.{domain}.");
     let mut questions: Vec<(Option<&LocalPod<'_>>, &Netns, SocketAddr, bool)> = Vec::new();
-    let dns = round.subject.dns.clone().unwrap_or_default();
+    let dns = &round.subject.dns;
     for Client { pod, conf, .. } in clients {
         let own = conf.servers.iter().map(|server| SocketAddr::new(*server, PORT));
         questions.extend(own.map(|server| (Some(*pod), &pod.netns, server, false)));

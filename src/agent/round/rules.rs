@@ -2,11 +2,13 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use super::{MAX_FAILURES, Round, SECOND_LOOK, Subject};
+use super::{MAX_FAILURES, Round, SECOND_LOOK};
 use crate::{
-    agent::netfilter::{ipvs, rulesets::Rulesets},
+    agent::{
+        netfilter::{ipvs, rulesets::Rulesets},
+        subject::Subject,
+    },
     api::{RuleGap, Rules},
-    objects::Object,
     proxy::{ExpectedPort, Gap, IpFamily, Layout, ReadError, Ruleset, Table, audit, expected, holds},
 };
 
@@ -23,12 +25,12 @@ const CANARY: &str = "KUBE-PROXY-CANARY";
 type Opened = (&'static str, Arc<dyn Ruleset + Send + Sync>);
 
 pub(super) async fn look(round: &Round<'_>, mode: Option<&str>) -> Option<Rules> {
-    let first = compare(round, round.subject, mode)?;
+    let first = compare(round, &round.subject, mode)?;
     if first.gaps.is_empty() && first.conflict.is_none() {
         return Some(first);
     }
-    tokio::time::sleep(SECOND_LOOK.max(settling(round.subject))).await;
-    let subject = round.read_again().await?;
+    tokio::time::sleep(SECOND_LOOK.max(settling(&round.subject))).await;
+    let subject = round.read_again();
     let mut second = compare(round, &subject, mode)?;
     second.gaps.retain(|gap| first.gaps.contains(gap));
     second.conflict = second.conflict.filter(|c| first.conflict.as_ref() == Some(c));
@@ -39,12 +41,9 @@ pub(super) async fn look(round: &Round<'_>, mode: Option<&str>) -> Option<Rules>
 /// makes pauses between two.
 fn settling(subject: &Subject) -> Duration {
     const SETTLES_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(15);
-    let changes = subject.slices.iter().map(Object::changed_at);
-    let changed = changes
-        .chain(subject.service.iter().map(Object::changed_at))
-        .flatten()
-        .max();
-    let rest = changed.map(|at| SETTLES_WITHIN - crate::agent::now().duration_since(at));
+    let rest = subject
+        .changed
+        .map(|at| SETTLES_WITHIN - crate::agent::now().duration_since(at));
     // A clock that is ahead must not make us wait for long.
     let rest = rest.map(|rest| rest.min(SETTLES_WITHIN));
     rest.and_then(|rest| Duration::try_from(rest).ok())
@@ -93,9 +92,15 @@ fn has_canary(rules: &dyn Ruleset) -> bool {
 }
 
 fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&str>) -> Option<Rules> {
-    let service = subject.service.as_ref()?;
+    if subject.is_cut {
+        round.problem(
+            "The rules of the node were not compared: the Service has too many endpoints or ports."
+                .to_owned(),
+        );
+        return None;
+    }
     let slices: Vec<_> = subject.slices.iter().collect();
-    let ports = expected(service, &slices, round.vantage());
+    let ports = expected(&subject.service, &slices, round.vantage());
     let all = open_all(round)?;
     if mode == Some(IPVS) {
         return virtual_servers(round, all, &ports);

@@ -48,9 +48,7 @@ pub(super) async fn look(round: &Round<'_>) -> Tally {
 /// of load balancers and externalIPs may be anybody's.
 fn ways<'a>(round: &'a Round<'a>) -> Vec<Way<'a>> {
     let mut all = Vec::new();
-    let Some(service) = &round.subject.service else {
-        return all;
-    };
+    let service = &round.subject.service;
     let slices: Vec<_> = round.subject.slices.iter().collect();
     for port in destinations(service, &slices, round.vantage()) {
         let is_asked = |p: &&crate::objects::ServicePort| {
@@ -63,12 +61,12 @@ fn ways<'a>(round: &'a Round<'a>) -> Vec<Way<'a>> {
             continue;
         }
         let name = format!("{}/{}", asked.port, port.protocol);
-        let http = round.http_for(service, &name);
         for destination in &port.destinations {
             let Traffic::To(endpoints) = &destination.inside else {
                 continue;
             };
-            let way = |from, netns, path, target| Way {
+            let way = |from: Option<&'a LocalPod<'a>>, netns, path, target| Way {
+                http: round.http_for(from, &name),
                 from,
                 netns,
                 path,
@@ -76,7 +74,6 @@ fn ways<'a>(round: &'a Round<'a>) -> Vec<Way<'a>> {
                 protocol: port.protocol,
                 target,
                 endpoints: endpoints.clone(),
-                http,
             };
             for (path, target) in targets(round, destination, endpoints) {
                 if round.spec.from_node && round.has_family(None, target.ip()) {
@@ -137,10 +134,7 @@ async fn try_way(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
     }
     tokio::time::sleep(SECOND_LOOK).await;
     let second = without_itself(way, tries(round, way).await);
-    let Some(subject) = round.read_again().await else {
-        return Outcomes::new();
-    };
-    let ready = super::ready(round, &subject);
+    let ready = super::ready(round, &round.read_again());
     let is_ready = |e: &SocketAddr| ready.iter().any(|ready| ready.address == *e);
     outcomes.retain(|endpoint, outcome| {
         let still_ready = match endpoint {
@@ -180,7 +174,7 @@ fn without_itself(way: &Way<'_>, mut outcomes: Outcomes) -> Outcomes {
 }
 
 fn is_local(round: &Round<'_>, endpoint: SocketAddr) -> Option<bool> {
-    super::ready(round, round.subject)
+    super::ready(round, &round.subject)
         .iter()
         .find(|r| r.address == endpoint)
         .and_then(|r| r.same_node)

@@ -12,8 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Memory, Round, Subject};
+use super::{Memory, Round};
 use crate::{
+    agent::subject::Subject,
     api::StaleConnection,
     proxy::{Protocol, expected},
 };
@@ -74,20 +75,14 @@ fn is_used(before: u32, now: u32, elapsed: Duration) -> bool {
     u64::from(before.abs_diff(now)) < elapsed.as_secs().min(SHORTEST_LIFE) / 2
 }
 
-pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Vec<StaleConnection> {
+pub(super) fn look(round: &Round<'_>, memory: &Memory) -> Vec<StaleConnection> {
     let mut found = Vec::new();
     let mut begun = Instant::now();
-    if !flows_to_nowhere(round, round.subject).is_empty() {
+    if !flows_to_nowhere(round, &round.subject).is_empty() {
         // Endpoints may have come since the round began.
-        match round.source.subject(round.namespace, round.spec).await {
-            Ok(subject) => {
-                begun = Instant::now();
-                found = flows_to_nowhere(round, &subject);
-            }
-            Err(error) => {
-                round.problem(format!("The EndpointSlices could not be read again: {error}."));
-            }
-        }
+        let subject = round.source.latest();
+        begun = Instant::now();
+        found = flows_to_nowhere(round, &subject);
     }
     let mut suspects = memory
         .suspects
@@ -108,12 +103,13 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Vec<StaleConnect
 }
 
 fn flows_to_nowhere(round: &Round<'_>, subject: &Subject) -> Vec<(Flow, u32)> {
-    let Some(service) = &subject.service else {
+    // Which endpoints there are is not all known.
+    if subject.is_cut {
         return Vec::new();
-    };
+    }
     let slices: Vec<_> = subject.slices.iter().collect();
     let mut all = Vec::new();
-    for port in expected(service, &slices, round.vantage()) {
+    for port in expected(&subject.service, &slices, round.vantage()) {
         if port.protocol != Protocol::Udp || port.serving.is_empty() {
             continue;
         }

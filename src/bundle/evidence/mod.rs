@@ -137,6 +137,7 @@ fn asked_of(
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             ips: pod.ips().map(str::to_owned).collect(),
             host_network: pod.is_host_network(),
+            not_ready: false,
             runtime_class: None,
         })
         .collect();

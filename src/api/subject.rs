@@ -1,0 +1,157 @@
+//! What an agent has to know of a Service, so that it needs no right to read Services and EndpointSlices.
+//!
+//! It is cut down to what decides about dials and about the rules of the node, and the endpoints are put
+//! together by what they have in common, so that a Service with thousands of them still makes a small object.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::bounds;
+
+/// Most addresses of endpoints that a NodeProbe carries: 10,000 are 160 KiB in IPv4 and 400 KiB in IPv6.
+pub const MAX_ADDRESSES: usize = 10_000;
+
+/// Most ports, addresses and source ranges of a Service that a NodeProbe carries.
+pub const MAX_OF_A_SERVICE: usize = 1_000;
+
+/// Most endpoints of cluster DNS that are asked one by one.
+pub const MAX_DNS_ENDPOINTS: usize = 32;
+
+/// A Service, as the agents have to know it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeService {
+    /// Its own addresses; "None" for a headless Service.
+    #[serde(default, rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::ips")]
+    pub cluster_ips: Vec<String>,
+    /// IPv4, IPv6 or both, the first one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::families")]
+    pub ip_families: Vec<String>,
+    /// Its ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub ports: Vec<ProbeServicePort>,
+    /// spec.externalIPs. They are looked for in the rules and never dialled.
+    #[serde(default, rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::many_ips")]
+    pub external_ips: Vec<String>,
+    /// Addresses of load balancers whose packets the nodes take. They are looked for in the rules and never dialled.
+    #[serde(default, rename = "loadBalancerIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::many_ips")]
+    pub load_balancer_ips: Vec<String>,
+    /// Sources that load balancers let in. Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::networks")]
+    pub load_balancer_source_ranges: Vec<String>,
+    /// Local or Cluster, for traffic from inside the cluster. Default: Cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub internal_traffic_policy: Option<String>,
+    /// Local or Cluster, for traffic from outside. Default: Cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub external_traffic_policy: Option<String>,
+    /// ClientIP or None. Default: None.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub session_affinity: Option<String>,
+    /// Whether it has no rules of kube-proxy: an ExternalName, or one that another proxy handles. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_rules: bool,
+    /// Whether it has more ports, addresses or endpoints than fit here: then the rules of the node are not
+    /// compared. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut: bool,
+    /// When the Service or one of its EndpointSlices last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_time: Option<Time>,
+}
+
+/// A port of a Service.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeServicePort {
+    /// Name. Default: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// TCP, UDP or SCTP.
+    #[schemars(length(max = 16))]
+    pub protocol: String,
+    /// Number on the Service's addresses.
+    pub port: i32,
+    /// Number on the nodes. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_port: Option<i32>,
+}
+
+/// Endpoints of a Service that have everything but their address in common.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeSubset {
+    /// Their ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub ports: Vec<ProbeEndpointPort>,
+    /// Whether they are on this node. Default: it is not known where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<bool>,
+    /// Whether they still serve while they go away. Default: false, they are ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub terminating: bool,
+    /// Whether their hints mean them for this node. Default: they have no such hints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_node: Option<bool>,
+    /// Whether their hints mean them for the zone of this node. Default: they have no such hints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_zone: Option<bool>,
+    /// Their addresses.
+    #[schemars(schema_with = "bounds::endpoint_addresses")]
+    pub addresses: Vec<String>,
+}
+
+/// A port of endpoints.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeEndpointPort {
+    /// Name of the Service port. Default: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// TCP, UDP or SCTP.
+    #[schemars(length(max = 16))]
+    pub protocol: String,
+    /// Number on the endpoints.
+    pub port: u16,
+}
+
+/// Cluster DNS.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeDns {
+    /// Addresses of its Service.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::ips")]
+    pub addresses: Vec<String>,
+    /// Its ready Pods, as address and port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::dns_endpoints")]
+    pub endpoints: Vec<String>,
+}
+
+/// The node, as its agent has to know it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeNode {
+    /// Addresses under which the cluster reaches it.
+    #[serde(default, rename = "ips", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::ips")]
+    pub ips: Vec<String>,
+    /// Its zone. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub zone: Option<String>,
+}

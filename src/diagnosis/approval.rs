@@ -1,0 +1,150 @@
+//! Which addresses of endpoints may be dialled from a node's own network.
+//!
+//! A node reaches more than a Pod does: its own loopback, cloud metadata, other nodes' kubelets. Whoever may
+//! write an EndpointSlice could have a node dial all that. So an address is approved only if the API says that
+//! it is that of a running Pod of the namespace, and if it is none that a Pod cannot have.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::Facts;
+use crate::{
+    objects::{Endpoint, Object, Pod},
+    proxy::is_host,
+};
+
+/// Addresses that are taken by something else than Pods.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// Of the nodes, by name.
+    nodes: BTreeMap<String, Vec<IpAddr>>,
+    /// Of Services.
+    services: BTreeSet<IpAddr>,
+}
+
+impl Taken {
+    fn of(facts: &Facts) -> Self {
+        let nodes = facts.cluster_nodes.iter();
+        let own = facts.service.iter().flat_map(|s| s.cluster_ips());
+        let dns = facts.cluster_dns.iter().flat_map(|dns| dns.service.cluster_ips());
+        let others = facts.service_addresses.iter().map(String::as_str);
+        Self {
+            nodes: nodes.map(|n| (n.name().to_owned(), n.ips())).collect(),
+            services: own
+                .chain(dns)
+                .chain(others)
+                .filter_map(|ip| ip.parse().ok())
+                .collect(),
+        }
+    }
+
+    /// Whether a Pod on a node may have an address. One that shares its node's network has that node's.
+    fn leaves(&self, ip: IpAddr, node: Option<&str>, is_host_network: bool) -> bool {
+        let is_of = |ips: &Vec<IpAddr>| ips.contains(&ip);
+        let is_own_nodes = || node.and_then(|n| self.nodes.get(n)).is_some_and(is_of);
+        is_host(ip)
+            && !self.services.contains(&ip)
+            && (!self.nodes.values().any(is_of) || is_host_network && is_own_nodes())
+    }
+}
+
+/// Whether the Service is the one that the API server makes for itself.
+fn is_api_server(facts: &Facts) -> bool {
+    (facts.namespace.as_str(), facts.spec.service_name.as_str()) == ("default", "kubernetes")
+}
+
+/// Whether a node may dial the Service and its endpoints: all that take traffic are what they say. Through the
+/// Service a dial may come to any of them.
+pub(super) fn may_be_dialled_from_nodes(facts: &Facts) -> bool {
+    // The endpoints of the API server are no Pods' addresses, and every node has to reach them anyway.
+    if is_api_server(facts) {
+        return true;
+    }
+    let pods: BTreeMap<&str, &Pod> = facts
+        .pods
+        .iter()
+        .filter(|p| p.status.phase.as_deref() == Some("Running"))
+        .filter_map(|p| Some((p.metadata.uid.as_deref()?, p.as_ref())))
+        .collect();
+    let taken = Taken::of(facts);
+    facts
+        .slices
+        .iter()
+        .flat_map(|s| &s.endpoints)
+        .filter(|e| e.is_ready() || e.is_serving())
+        .all(|e| {
+            let pod = e.pod_uid().and_then(|uid| pods.get(uid));
+            pod.is_some_and(|pod| is_what_it_says(e, pod, &taken))
+        })
+}
+
+fn is_what_it_says(endpoint: &Endpoint, pod: &Pod, taken: &Taken) -> bool {
+    let own: Vec<IpAddr> = pod.ips().filter_map(|ip| ip.parse().ok()).collect();
+    let node = pod.spec.node_name.as_deref();
+    endpoint.addresses.iter().all(|address| {
+        let ip = address.parse::<IpAddr>();
+        ip.is_ok_and(|ip| own.contains(&ip) && taken.leaves(ip, node, pod.is_host_network()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a Pod on node n1 may have for an address.
+    #[test]
+    fn a_pod_has_no_address_that_is_taken_by_something_else() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let taken = Taken {
+            nodes: [
+                ("n1", ["192.168.0.1", "fd00::1"]),
+                ("n2", ["192.168.0.2", "fd00::2"]),
+            ]
+            .map(|(node, ips)| (node.to_owned(), ips.map(ip).to_vec()))
+            .into(),
+            services: ["10.96.0.1", "fd00:96::1"].map(ip).into(),
+        };
+        for (address, of_a_pod, on_the_hosts_network) in [
+            ("10.244.1.5", true, true),
+            ("fd00:244::5", true, true),
+            ("203.0.113.7", true, true),
+            // Some clouds give Pods addresses of the class that is called experimental.
+            ("240.10.0.9", true, true),
+            ("192.168.0.1", false, true),
+            ("fd00::1", false, true),
+            ("192.168.0.2", false, false),
+            ("fd00::2", false, false),
+            ("10.96.0.1", false, false),
+            ("fd00:96::1", false, false),
+            ("127.0.0.1", false, false),
+            ("127.8.8.8", false, false),
+            ("::1", false, false),
+            ("169.254.169.254", false, false),
+            ("fe80::1", false, false),
+            ("0.0.0.0", false, false),
+            ("0.1.2.3", false, false),
+            ("::", false, false),
+            ("224.0.0.1", false, false),
+            ("ff02::1", false, false),
+            ("255.255.255.255", false, false),
+            // The same in another form.
+            ("::ffff:127.0.0.1", false, false),
+            ("::ffff:169.254.169.254", false, false),
+            ("::ffff:10.244.1.5", false, false),
+        ] {
+            assert_eq!(
+                taken.leaves(ip(address), Some("n1"), false),
+                of_a_pod,
+                "{address}"
+            );
+            assert_eq!(
+                taken.leaves(ip(address), Some("n1"), true),
+                on_the_hosts_network,
+                "{address} on the host's network"
+            );
+        }
+        assert!(!taken.leaves(ip("192.168.0.1"), None, true), "of no node");
+    }
+}
