@@ -1,4 +1,4 @@
-//! Deletion: grace periods of Pods, finalizers, dependents and Namespaces.
+//! Deletion: preconditions, grace periods of Pods, finalizers, and Namespaces on their way out.
 
 use std::sync::Arc;
 
@@ -6,65 +6,125 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
+    garbage,
     request::{Query, Target},
     resources::Resource,
-    status::Failure,
+    status::{Cause, Failure},
     store::{Key, State},
     write::seconds,
 };
 
-/// Deletes the named object, or marks it as being deleted; returns its last state.
+/// What became of an object that was to be deleted.
+pub(crate) struct Deleted {
+    pub object: Arc<Value>,
+    /// Whether it has gone; it may only have been marked.
+    pub gone: bool,
+}
+
+/// Deletes the named object, or marks it as being deleted.
 pub(crate) fn delete(
     state: &mut State,
     target: &Target,
     query: &Query,
     options: &Value,
     now: Timestamp,
-) -> Result<Arc<Value>, Failure> {
+) -> Result<Deleted, Failure> {
     let resource = &target.resource;
     let key = target.key();
+    let policy = policy(query, options)?;
     let Some(object) = state.get(resource, &key).cloned() else {
-        return Err(Failure::not_found(resource, &key.1));
+        return Err(Failure::not_found(&target.asked, &key.1));
     };
-    for (field, what) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
-        let wanted = &options["preconditions"][field];
-        if wanted.is_string() && *wanted != object["metadata"][field] {
-            let why = format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {}",
-                object["metadata"][field]
-            );
-            return Err(Failure::conflict(resource, &key.1, &why));
-        }
-    }
-    if query.is_dry_run() || options["dryRun"][0] == "All" {
-        return Ok(object);
-    }
-    if options["propagationPolicy"] == "Orphan" || query.get("propagationPolicy") == Some("Orphan") {
-        orphan(state, &object);
-    }
+    check_preconditions(resource, &object, &options["preconditions"])?;
     let asked = options["gracePeriodSeconds"]
         .as_i64()
         .or_else(|| query.get("gracePeriodSeconds")?.parse().ok());
     let grace = grace_period(resource, &object, asked);
-    let finalizers = object["metadata"]["finalizers"]
+    let held = object["metadata"]["finalizers"]
         .as_array()
         .is_some_and(|f| !f.is_empty());
-    if grace == 0 && !finalizers {
-        let last = remove(state, resource, &key).unwrap_or(object);
-        return Ok(last);
+    let is_namespace = resource.plural == "namespaces";
+    let foreground = policy == "Foreground" && !is_namespace;
+    let gone = grace == 0 && !held && !foreground && !is_namespace;
+    if query.is_dry_run() || options["dryRun"][0] == "All" {
+        return Ok(Deleted { object, gone });
     }
-    let marked = object["metadata"]["deletionTimestamp"].is_string();
-    let shorter = object["metadata"]["deletionGracePeriodSeconds"]
-        .as_i64()
-        .is_none_or(|g| grace < g);
-    if marked && !shorter {
-        return Ok(object);
+    if policy == "Orphan" {
+        garbage::orphan(state, &object);
     }
-    let mut object = Value::clone(&object);
+    if gone {
+        let object = remove(state, resource, &key).unwrap_or(object);
+        return Ok(Deleted { object, gone });
+    }
+    let before = object["metadata"]["deletionGracePeriodSeconds"].as_i64();
+    if object["metadata"]["deletionTimestamp"].is_string() && before.is_none_or(|before| before <= grace) {
+        return Ok(Deleted { object, gone });
+    }
+    let marked = mark(&object, grace, now, foreground, is_namespace);
+    let object = state.put(resource, key.clone(), marked, "apiserver");
+    if is_namespace {
+        empty(state, &key.1, now);
+    } else if foreground {
+        garbage::collect(state, object["metadata"]["uid"].as_str().unwrap_or_default());
+        garbage::release(state, resource, &key);
+    }
+    Ok(Deleted { object, gone })
+}
+
+fn policy<'a>(query: &'a Query, options: &'a Value) -> Result<&'a str, Failure> {
+    let policy = options["propagationPolicy"]
+        .as_str()
+        .or_else(|| query.get("propagationPolicy"));
+    match policy.unwrap_or("Background") {
+        known @ ("Foreground" | "Background" | "Orphan") => Ok(known),
+        other => {
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
+            let cause = Cause::unsupported("propagationPolicy", &json!(other), &supported);
+            Err(Failure::invalid_options("DeleteOptions", &[cause]))
+        }
+    }
+}
+
+fn check_preconditions(resource: &Resource, object: &Value, wanted: &Value) -> Result<(), Failure> {
+    for (field, what, why) in [
+        ("uid", "UID", "deleted and then recreated"),
+        ("resourceVersion", "ResourceVersion", "modified"),
+    ] {
+        let (Some(wanted), real) = (wanted[field].as_str(), &object["metadata"][field]) else {
+            continue;
+        };
+        if real != wanted {
+            let why = format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({}). \
+                 The object might have been {why}",
+                real.as_str().unwrap_or_default()
+            );
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            return Err(Failure::precondition(resource, name, &why));
+        }
+    }
+    Ok(())
+}
+
+/// An object as one that is being deleted.
+fn mark(object: &Value, grace: i64, now: Timestamp, foreground: bool, is_namespace: bool) -> Value {
+    let mut object = object.clone();
+    let meta = &mut object["metadata"];
     let end = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
-    object["metadata"]["deletionTimestamp"] = json!(seconds(end));
-    object["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
-    Ok(state.put(resource, key, object, "apiserver"))
+    if let (true, Some(generation)) = (meta["deletionTimestamp"].is_null(), meta["generation"].as_i64()) {
+        meta["generation"] = json!(generation + 1);
+    }
+    meta["deletionTimestamp"] = json!(seconds(end));
+    meta["deletionGracePeriodSeconds"] = json!(grace);
+    if foreground {
+        let mut finalizers = meta["finalizers"].as_array().cloned().unwrap_or_default();
+        finalizers.push(json!(garbage::FOREGROUND));
+        meta["finalizers"] = Value::Array(finalizers);
+    }
+    if is_namespace {
+        object["status"]["phase"] = json!("Terminating");
+    }
+    object
 }
 
 /// A Pod that a kubelet runs is given time to end; the kubelet then deletes it with no grace.
@@ -79,12 +139,19 @@ fn grace_period(resource: &Resource, object: &Value, asked: Option<i64>) -> i64 
         .max(0)
 }
 
+/// Whether an object that is being deleted is held up by nothing any more.
+pub(crate) fn is_finished(object: &Value) -> bool {
+    let none = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
+    let meta = &object["metadata"];
+    meta["deletionTimestamp"].is_string()
+        && none(&meta["finalizers"])
+        && meta["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && (object["kind"] != "Namespace" || none(&object["spec"]["finalizers"]))
+}
+
 /// Removes an object for good, with what it owned or held.
 pub(crate) fn remove(state: &mut State, resource: &Resource, key: &Key) -> Option<Arc<Value>> {
     let last = state.remove(resource, key)?;
-    if resource.plural == "namespaces" {
-        empty(state, &key.1);
-    }
     if resource.kind == "CustomResourceDefinition" {
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let (group, plural) = (
@@ -92,28 +159,22 @@ pub(crate) fn remove(state: &mut State, resource: &Resource, key: &Key) -> Optio
             text(&last["spec"]["names"]["plural"]),
         );
         if let Some(kind) = state.registry.remove(&group, &plural) {
-            for (key, _) in all(state, &kind) {
+            let keys: Vec<Key> = state.table(&kind).objects.keys().cloned().collect();
+            for key in keys {
                 remove(state, &kind, &key);
             }
         }
     }
     if let Some(uid) = last["metadata"]["uid"].as_str() {
-        collect_garbage(state, uid);
+        garbage::collect(state, uid);
     }
+    garbage::release_owners(state, &last);
+    release_namespace(state, &key.0);
     Some(last)
 }
 
-fn all(state: &mut State, resource: &Resource) -> Vec<(Key, Arc<Value>)> {
-    state
-        .table(resource)
-        .objects
-        .iter()
-        .map(|(k, o)| (k.clone(), o.clone()))
-        .collect()
-}
-
-/// Removes everything in a Namespace.
-fn empty(state: &mut State, namespace: &str) {
+/// Deletes everything in a Namespace, as its controller does in the background.
+fn empty(state: &mut State, namespace: &str, now: Timestamp) {
     let kinds: Vec<Arc<Resource>> = state.registry.all().filter(|r| r.namespaced).cloned().collect();
     for kind in kinds {
         let keys: Vec<Key> = state
@@ -122,70 +183,38 @@ fn empty(state: &mut State, namespace: &str) {
             .map(|(k, _)| k.clone())
             .collect();
         for key in keys {
-            remove(state, &kind, &key);
+            // It may have gone with another one.
+            let _ = delete(
+                state,
+                &Target::of(&kind, key),
+                &Query::default(),
+                &Value::Null,
+                now,
+            );
         }
     }
+    release_namespace(state, namespace);
 }
 
-/// Objects that an owner has, with their kinds.
-fn dependents(state: &mut State, uid: &str) -> Vec<(Arc<Resource>, Key, Arc<Value>)> {
-    let kinds: Vec<Arc<Resource>> = state.registry.all().cloned().collect();
-    let mut found = Vec::new();
-    for kind in kinds {
-        for (key, object) in &state.table(&kind).objects {
-            let owners = object["metadata"]["ownerReferences"]
-                .as_array()
-                .into_iter()
-                .flatten();
-            if owners.into_iter().any(|o| o["uid"] == uid) {
-                found.push((kind.clone(), key.clone(), object.clone()));
-            }
-        }
+/// Lets a Namespace go that was only waiting for its last object.
+fn release_namespace(state: &mut State, name: &str) {
+    let Some(namespaces) = state.registry.get("", "v1", "namespaces").cloned() else {
+        return;
+    };
+    let key = (String::new(), name.to_owned());
+    let Some(namespace) = state.get(&namespaces, &key).cloned() else {
+        return;
+    };
+    let kinds: Vec<Arc<Resource>> = state.registry.all().filter(|r| r.namespaced).cloned().collect();
+    let is_empty = |kind: &Arc<Resource>| state.table(kind).list(Some(name)).next().is_none();
+    if namespace["metadata"]["deletionTimestamp"].is_null() || !kinds.iter().all(is_empty) {
+        return;
     }
-    found
-}
-
-/// Deletes what has lost its last owner, as the garbage collector does in the background.
-fn collect_garbage(state: &mut State, uid: &str) {
-    for (kind, key, object) in dependents(state, uid) {
-        let owners = object["metadata"]["ownerReferences"]
-            .as_array()
-            .map_or(0, Vec::len);
-        let target = Target {
-            resource: kind.clone(),
-            namespace: Some(key.0.clone()).filter(|n| !n.is_empty()),
-            name: Some(key.1.clone()),
-            subresource: None,
-        };
-        if owners > 1 {
-            disown(state, &kind, &key, &object, uid);
-        } else {
-            // The dependent may have gone with an earlier one.
-            let _ = delete(state, &target, &Query::default(), &Value::Null, Timestamp::now());
-        }
+    let mut namespace = Value::clone(&namespace);
+    namespace["spec"]["finalizers"] = Value::Null;
+    if is_finished(&namespace) {
+        state.remove(&namespaces, &key);
+    } else {
+        state.put(&namespaces, key, namespace, "apiserver");
     }
-}
-
-/// Deletes a new object all of whose owners have gone: somebody made it who had not heard yet.
-pub(crate) fn collect_if_ownerless(state: &mut State, resource: &Resource, key: &Key, object: &Value) {
-    let owners = object["metadata"]["ownerReferences"].as_array();
-    let mut uids = owners.into_iter().flatten().filter_map(|o| o["uid"].as_str());
-    if owners.is_some_and(|o| !o.is_empty()) && uids.all(|uid| state.has_gone(uid)) {
-        remove(state, resource, key);
-    }
-}
-
-fn orphan(state: &mut State, owner: &Value) {
-    let uid = owner["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-    for (kind, key, object) in dependents(state, &uid) {
-        disown(state, &kind, &key, &object, &uid);
-    }
-}
-
-fn disown(state: &mut State, kind: &Resource, key: &Key, object: &Value, uid: &str) {
-    let mut object = object.clone();
-    if let Some(owners) = object["metadata"]["ownerReferences"].as_array_mut() {
-        owners.retain(|o| o["uid"] != uid);
-    }
-    state.put(kind, key.clone(), object, "garbage-collector");
 }

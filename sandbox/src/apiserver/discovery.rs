@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use sha2::Digest;
 
 use super::resources::{Registry, Resource};
 
@@ -27,6 +28,27 @@ fn groups(registry: &Registry) -> BTreeMap<(&str, &str), Vec<&Resource>> {
     }
     groups.entry(("authorization.k8s.io", "v1")).or_default();
     groups
+}
+
+/// `/`: what there is to be asked for.
+pub(crate) fn paths(registry: &Registry) -> Value {
+    let mut paths: Vec<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for (group, version) in groups(registry).keys().filter(|(group, _)| !group.is_empty()) {
+        paths.extend([format!("/apis/{group}"), format!("/apis/{group}/{version}")]);
+    }
+    paths.sort();
+    json!({ "paths": paths })
 }
 
 /// `/apis`.
@@ -67,8 +89,14 @@ pub(crate) fn resource_list(registry: &Registry, group: &str, version: &str) -> 
             "verbs": Resource::VERBS, "shortNames": r.short_names, "categories": r.categories }),
         );
         for (name, kind) in subresources(r) {
-            listed.push(json!({ "name": format!("{}/{name}", r.plural), "singularName": "", "namespaced": r.namespaced,
-                "kind": kind["kind"], "group": kind["group"], "version": kind["version"], "verbs": ["get", "patch", "update"] }));
+            let mut entry = json!({ "name": format!("{}/{name}", r.plural), "singularName": "", "namespaced": r.namespaced,
+                "kind": kind["kind"], "verbs": ["get", "patch", "update"] });
+            // Only where they are others than the kind's own.
+            if kind["group"] != r.group {
+                entry["group"] = kind["group"].clone();
+                entry["version"] = kind["version"].clone();
+            }
+            listed.push(entry);
         }
     }
     let group_version = if group.is_empty() {
@@ -84,10 +112,7 @@ pub(crate) fn resource_list(registry: &Registry, group: &str, version: &str) -> 
 fn subresources(r: &Resource) -> Vec<(&'static str, Value)> {
     let mut subresources = Vec::new();
     if r.status {
-        subresources.push((
-            "status",
-            json!({ "group": r.group, "version": r.version, "kind": r.kind }),
-        ));
+        subresources.push(("status", response_kind(r)));
     }
     if r.scale {
         subresources.push((
@@ -98,11 +123,17 @@ fn subresources(r: &Resource) -> Vec<(&'static str, Value)> {
     subresources
 }
 
+/// The kind that a path answers; that of the core has no version.
+fn response_kind(r: &Resource) -> Value {
+    let version = if r.group.is_empty() { "" } else { &r.version };
+    json!({ "group": r.group, "version": version, "kind": r.kind })
+}
+
 /// `/api` and `/apis` as APIGroupDiscoveryList.
 pub(crate) fn aggregated(registry: &Registry, core: bool) -> Value {
     let resource = |r: &&Resource| {
         let scope = if r.namespaced { "Namespaced" } else { "Cluster" };
-        let kind = json!({ "group": r.group, "version": r.version, "kind": r.kind });
+        let kind = response_kind(r);
         let subresources: Vec<Value> = subresources(r)
             .into_iter()
             .map(|(name, kind)| json!({ "subresource": name, "responseKind": kind, "verbs": ["get", "patch", "update"] }))
@@ -131,10 +162,10 @@ pub(crate) fn openapi_index(registry: &Registry) -> Value {
         } else {
             format!("apis/{group}/{version}")
         };
-        paths.insert(
-            path.clone(),
-            json!({ "serverRelativeURL": format!("/openapi/v3/{path}") }),
-        );
+        let document = openapi(registry, group, version).unwrap_or_default().to_string();
+        let hash = data_encoding::HEXUPPER.encode(&sha2::Sha256::digest(document));
+        let url = format!("/openapi/v3/{path}?hash={hash}");
+        paths.insert(path, json!({ "serverRelativeURL": url }));
     }
     json!({ "paths": paths })
 }
@@ -152,12 +183,16 @@ pub(crate) fn openapi(registry: &Registry, group: &str, version: &str) -> Option
             schemas.insert(name.clone(), described(custom.schema().clone(), &gvk));
             json!({ "$ref": format!("#/components/schemas/{name}") })
         });
-        let operation = |action: &str| {
+        let operation = |action: &str, parameters: &[&str]| {
             let body = json!({ "application/json": { "schema": schema.clone().unwrap_or_else(|| json!({ "type": "object" })) } });
-            json!({ "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk,
-                "parameters": [{ "name": "fieldValidation", "in": "query", "schema": { "type": "string" } }],
+            let parameters: Vec<Value> = parameters
+                .iter()
+                .map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } }))
+                .collect();
+            json!({ "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk, "parameters": parameters,
                 "responses": { "200": { "description": "OK", "content": body } } })
         };
+        let write = |action: &str| operation(action, &["dryRun", "fieldManager", "fieldValidation"]);
         let root = if group.is_empty() {
             format!("/api/{version}")
         } else {
@@ -169,12 +204,21 @@ pub(crate) fn openapi(registry: &Registry, group: &str, version: &str) -> Option
             ""
         };
         let base = format!("{root}{scope}/{}", r.plural);
-        paths.insert(
-            base.clone(),
-            json!({ "get": operation("list"), "post": operation("post") }),
-        );
-        let one = json!({ "get": operation("get"), "put": operation("put"), "patch": operation("patch") });
-        paths.insert(format!("{base}/{{name}}"), one);
+        let one = json!({ "get": operation("get", &[]), "put": write("put"), "patch": write("patch") });
+        if r.namespaced {
+            paths.insert(
+                format!("{root}/{}", r.plural),
+                json!({ "get": operation("list", &[]) }),
+            );
+        }
+        if r.status {
+            paths.insert(format!("{base}/{{name}}/status"), one.clone());
+        }
+        let mut object = one;
+        object["delete"] = operation("delete", &["dryRun"]);
+        paths.insert(format!("{base}/{{name}}"), object);
+        let collection = json!({ "get": operation("list", &[]), "post": write("post"), "delete": operation("deletecollection", &[]) });
+        paths.insert(base, collection);
     }
     let info = json!({ "title": "svcdiag sandbox", "version": "v1" });
     Some(json!({ "openapi": "3.0.0", "info": info, "paths": paths, "components": { "schemas": schemas } }))

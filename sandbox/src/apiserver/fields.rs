@@ -1,9 +1,13 @@
-//! managedFields: which manager owns which field, and the merge of server-side apply.
+//! managedFields: which manager owns which field.
 //!
-//! A set of fields is a set of paths to leaves. A leaf is a scalar, an empty map or an atomic list;
-//! in a list that is merged by key the item itself is an entry, too, so that it can be owned.
+//! A set of fields is a set of paths to leaves. A leaf is a scalar, an empty map or an atomic map or
+//! list; in a list that is merged by key the item itself is an entry, too, so that it can be owned.
+//! Who creates a map or list by an update owns it as well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -22,7 +26,7 @@ pub(crate) enum ListKind {
 
 /// One step of a path, ordered so that it can be a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Step {
+pub(super) enum Step {
     Field(String),
     /// An item of a list by its key fields, as JSON text.
     Key(String),
@@ -30,11 +34,11 @@ enum Step {
     Item(String),
 }
 
-type Path = Vec<Step>;
+pub(super) type Path = Vec<Step>;
 
 /// A set of fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Fields(BTreeSet<Path>);
+pub(crate) struct Fields(pub(super) BTreeSet<Path>);
 
 /// How lists of built-in kinds are merged, by the name of the list: the patchMergeKeys and
 /// listMapKeys of the API's types, as far as our kinds have them.
@@ -63,6 +67,17 @@ pub(crate) fn list_kind(resource: &Resource, path: &[&str]) -> ListKind {
     match &resource.custom {
         Some(custom) if path.first() != Some(&"metadata") => custom.list_kind(path),
         _ => built_in(resource, path),
+    }
+}
+
+/// Whether the map at a path is merged as a whole.
+pub(super) fn is_atomic_map(resource: &Resource, path: &[&str]) -> bool {
+    match &resource.custom {
+        Some(custom) if path.first() != Some(&"metadata") => custom.is_atomic_map(path),
+        _ => matches!(
+            path.last(),
+            Some(&("selector" | "podSelector" | "namespaceSelector" | "nodeSelector"))
+        ),
     }
 }
 
@@ -99,20 +114,22 @@ fn is_system(path: &[&str]) -> bool {
 }
 
 impl Fields {
-    /// All fields of an object.
+    /// The fields that an object gives a value.
     pub(crate) fn of(resource: &Resource, object: &Value) -> Self {
-        let mut set = BTreeSet::new();
-        collect(resource, object, &mut Vec::new(), &mut Vec::new(), &mut set);
-        Self(set)
+        Self(Walk::over(resource, object, false).into_keys().collect())
     }
 
-    /// The fields of `new` whose value is not that of `old`.
+    /// All that can be owned of an object, its maps and lists included.
+    pub(crate) fn all(resource: &Resource, object: &Value) -> Self {
+        Self(Walk::over(resource, object, true).into_keys().collect())
+    }
+
+    /// What of `new` is not in `old`, or has another value there.
     pub(crate) fn changed(resource: &Resource, old: &Value, new: &Value) -> Self {
-        let before = leaves(resource, old);
-        let after = leaves(resource, new);
+        let before = Walk::over(resource, old, true);
+        let after = Walk::over(resource, new, true).into_iter();
         Self(
             after
-                .into_iter()
                 .filter(|(path, value)| before.get(path) != Some(value))
                 .map(|(path, _)| path)
                 .collect(),
@@ -149,13 +166,19 @@ impl Fields {
                 let last = i + 1 == path.len();
                 let child = node.entry(name).or_insert_with(|| json!({}));
                 let Value::Object(child) = child else { break };
-                if last && matches!(step, Step::Key(_)) {
+                if last && (matches!(step, Step::Key(_)) || self.has_below(path)) {
                     child.insert(".".to_owned(), json!({}));
                 }
                 node = child;
             }
         }
         Value::Object(root)
+    }
+
+    /// Whether something inside of a path is in the set, too.
+    fn has_below(&self, path: &Path) -> bool {
+        let mut after = self.0.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
+        after.next().is_some_and(|next| next.starts_with(path))
     }
 
     /// Reads fieldsV1.
@@ -206,201 +229,83 @@ fn read_v1(value: &Value, path: &mut Path, set: &mut BTreeSet<Path>) {
     }
 }
 
-/// The paths of an object's leaves, with their values.
-fn leaves(resource: &Resource, object: &Value) -> BTreeMap<Path, Value> {
-    let mut set = BTreeSet::new();
-    collect(resource, object, &mut Vec::new(), &mut Vec::new(), &mut set);
-    set.into_iter()
-        .map(|path| {
-            (
-                path.clone(),
-                value_at(object, &path).cloned().unwrap_or(Value::Null),
-            )
-        })
-        .map(stub_items)
-        .collect()
+/// A walk over an object, to the paths in it that can be owned; a leaf comes with its value.
+struct Walk<'a> {
+    resource: &'a Resource,
+    /// Whether maps and lists count, too.
+    inner: bool,
+    names: Vec<&'a str>,
+    path: Path,
+    found: BTreeMap<Path, Value>,
 }
 
-/// The item of a keyed list is there or not; its fields are leaves of their own.
-fn stub_items((path, value): (Path, Value)) -> (Path, Value) {
-    match path.last() {
-        Some(Step::Key(_)) => (path, Value::Null),
-        _ => (path, value),
+impl<'a> Walk<'a> {
+    fn over(resource: &'a Resource, object: &'a Value, inner: bool) -> BTreeMap<Path, Value> {
+        let (names, path, found) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut walk = Self {
+            resource,
+            inner,
+            names,
+            path,
+            found,
+        };
+        walk.value(object);
+        walk.found
     }
-}
 
-fn collect<'a>(
-    resource: &Resource,
-    value: &'a Value,
-    names: &mut Vec<&'a str>,
-    path: &mut Path,
-    set: &mut BTreeSet<Path>,
-) {
-    if is_system(names) {
-        return;
+    fn leaf(&mut self, value: &Value) {
+        self.found.insert(self.path.clone(), value.clone());
     }
-    match value {
-        Value::Object(fields) if !fields.is_empty() => {
-            for (name, child) in fields {
-                names.push(name);
-                path.push(Step::Field(name.clone()));
-                collect(resource, child, names, path, set);
-                path.pop();
-                names.pop();
-            }
-        }
-        Value::Array(items) if !path.is_empty() => match list_kind(resource, names) {
-            ListKind::Atomic => {
-                set.insert(path.clone());
-            }
-            ListKind::Set => {
-                for item in items {
-                    path.push(Step::Item(item.to_string()));
-                    set.insert(path.clone());
-                    path.pop();
-                }
-            }
-            ListKind::Map(keys) => {
-                for item in items {
-                    path.push(Step::Key(key_of(&keys, item).to_string()));
-                    set.insert(path.clone());
-                    for (name, child) in item.as_object().into_iter().flatten() {
-                        names.push(name);
-                        path.push(Step::Field(name.clone()));
-                        collect(resource, child, names, path, set);
-                        path.pop();
-                        names.pop();
-                    }
-                    path.pop();
-                }
-            }
-        },
-        _ if path.is_empty() => {}
-        _ => {
-            set.insert(path.clone());
+
+    fn container(&mut self) {
+        // spec and status of built-in kinds are always there.
+        let top = if self.resource.custom.is_some() { 1 } else { 2 };
+        if self.inner && self.path.len() >= top && self.names != ["metadata"] {
+            self.leaf(&Value::Null);
         }
     }
-}
 
-fn matches_key(item: &Value, key: &str) -> bool {
-    let Ok(Value::Object(key)) = serde_json::from_str::<Value>(key) else {
-        return false;
-    };
-    let keys: Vec<String> = key.keys().cloned().collect();
-    key_of(&keys, item) == Value::Object(key)
-}
-
-fn is_item(item: &Value, text: &str) -> bool {
-    serde_json::from_str::<Value>(text).is_ok_and(|value| value == *item)
-}
-
-fn value_at<'a>(object: &'a Value, path: &[Step]) -> Option<&'a Value> {
-    path.iter().try_fold(object, |value, step| match step {
-        Step::Field(name) => value.get(name),
-        Step::Key(key) => value.as_array()?.iter().find(|item| matches_key(item, key)),
-        Step::Item(text) => value.as_array()?.iter().find(|item| is_item(item, text)),
-    })
-}
-
-/// Removes a field, and the maps that become empty by it.
-fn remove_at(object: &mut Value, path: &[Step]) {
-    let Some((first, rest)) = path.split_first() else {
-        return;
-    };
-    match (first, object) {
-        (Step::Field(name), Value::Object(fields)) => {
-            if rest.is_empty() {
-                fields.remove(name);
-            } else if let Some(child) = fields.get_mut(name) {
-                remove_at(child, rest);
-                if child.as_object().is_some_and(Map::is_empty) || child.as_array().is_some_and(Vec::is_empty)
-                {
-                    fields.remove(name);
-                }
-            }
-        }
-        (Step::Key(key), Value::Array(items)) => {
-            if rest.is_empty() {
-                items.retain(|item| !matches_key(item, key));
-            } else if let Some(item) = items.iter_mut().find(|item| matches_key(item, key)) {
-                remove_at(item, rest);
-            }
-        }
-        (Step::Item(text), Value::Array(items)) => items.retain(|item| !is_item(item, text)),
-        _ => {}
-    }
-}
-
-/// Lays an applied configuration over the live object.
-pub(crate) fn merge(resource: &Resource, live: &mut Value, applied: &Value) {
-    merge_at(resource, live, applied, &mut Vec::new());
-}
-
-fn merge_at<'a>(resource: &Resource, live: &mut Value, applied: &'a Value, names: &mut Vec<&'a str>) {
-    match (live, applied) {
-        (Value::Object(live), Value::Object(applied)) => {
-            for (name, value) in applied {
-                names.push(name);
-                merge_at(resource, live.entry(name).or_insert(Value::Null), value, names);
-                names.pop();
-            }
-        }
-        (Value::Array(live), Value::Array(applied)) => match list_kind(resource, names) {
-            ListKind::Atomic => live.clone_from(applied),
-            ListKind::Set => live.extend(
-                applied
-                    .iter()
-                    .filter(|item| !live.contains(item))
-                    .cloned()
-                    .collect::<Vec<_>>(),
-            ),
-            ListKind::Map(keys) => {
-                for item in applied {
-                    let key = key_of(&keys, item);
-                    match live.iter_mut().find(|l| key_of(&keys, l) == key) {
-                        Some(existing) => merge_at(resource, existing, item, names),
-                        None => live.push(item.clone()),
-                    }
-                }
-            }
-        },
-        (live, applied) => *live = applied.clone(),
-    }
-}
-
-/// Removes the fields of `gone` from an object. An item of a keyed list goes with its own entry,
-/// unless somebody else still owns a part of it.
-pub(crate) fn remove_fields(object: &mut Value, gone: &Fields, kept_by_others: &Fields) {
-    let needed = |path: &Path| kept_by_others.0.iter().any(|other| other.starts_with(path));
-    // In the set's order an item comes before its own fields, while its key can still be read.
-    for path in &gone.0 {
-        if !needed(path) && !is_key_field(path) {
-            remove_at(object, path);
+    fn fields(&mut self, fields: &'a Map<String, Value>) {
+        for (name, child) in fields {
+            self.names.push(name);
+            self.path.push(Step::Field(name.clone()));
+            self.value(child);
+            self.path.pop();
+            self.names.pop();
         }
     }
-}
 
-/// Whether a path leads to a field by which an item of a keyed list is told apart: such a field
-/// stays as long as the item does.
-fn is_key_field(path: &Path) -> bool {
-    let [.., Step::Key(key), Step::Field(name)] = path.as_slice() else {
-        return false;
-    };
-    serde_json::from_str::<Map<String, Value>>(key).is_ok_and(|key| key.contains_key(name))
-}
+    fn value(&mut self, value: &'a Value) {
+        if is_system(&self.names) {
+            return;
+        }
+        match value {
+            Value::Object(fields) if !fields.is_empty() && !is_atomic_map(self.resource, &self.names) => {
+                self.container();
+                self.fields(fields);
+            }
+            Value::Array(items) if !self.path.is_empty() => self.list(value, items),
+            _ if self.path.is_empty() => {}
+            _ => self.leaf(value),
+        }
+    }
 
-/// The fields of `mine` that `theirs` owns with another value.
-pub(crate) fn conflicts(mine: &Fields, theirs: &Fields, live: &Value, applied: &Value) -> Fields {
-    let differs = |path: &&Path| {
-        !matches!(path.last(), Some(Step::Key(_) | Step::Item(_)))
-            && value_at(live, path) != value_at(applied, path)
-    };
-    Fields(
-        mine.0
-            .iter()
-            .filter(|p| theirs.0.contains(*p))
-            .filter(differs)
-            .cloned()
-            .collect(),
-    )
+    fn list(&mut self, value: &'a Value, items: &'a [Value]) {
+        let kind = list_kind(self.resource, &self.names);
+        if kind == ListKind::Atomic {
+            return self.leaf(value);
+        }
+        self.container();
+        for item in items {
+            match &kind {
+                ListKind::Map(keys) => self.path.push(Step::Key(key_of(keys, item).to_string())),
+                ListKind::Set | ListKind::Atomic => self.path.push(Step::Item(item.to_string())),
+            }
+            self.leaf(&Value::Null);
+            if let (ListKind::Map(_), Value::Object(fields)) = (&kind, item) {
+                self.fields(fields);
+            }
+            self.path.pop();
+        }
+    }
 }

@@ -1,24 +1,42 @@
 //! The API server of the sandbox: plain HTTP on loopback, objects in memory.
 //!
 //! It does what an unmodified kubectl and kube-runtime need, and no more. The way of a request:
-//! `http` parses it (`request`), reads go to the `store` and out through `table` or `watch`, writes
-//! through `write`, where `defaults` (built-in kinds) or `schema` (custom kinds) complete and check
-//! the object and `fields` records who owns what.
+//! `http` parses it (`request`, `options`, `body`), `read` gets objects out of the `store`, through
+//! `table` or `watch`, `call` hands changes to `create`, `write`, `apply` and `delete`. There `defaults`, `typed`
+//! and `validate` (built-in kinds) or `schema` (custom kinds) complete and check the object, and
+//! `managers` records who owns which of its `fields`.
+//!
+//! What it answers is held against the recorded answers of a real kube-apiserver in tests/apiserver.
 
+mod apply;
+mod body;
+mod call;
+mod create;
 mod defaults;
 mod delete;
 mod discovery;
 mod events;
 mod fields;
+mod garbage;
 mod http;
+mod managers;
+mod merge;
+mod metadata;
+mod options;
+mod paths;
+mod read;
 mod request;
 mod resources;
+mod scale;
 mod schema;
 mod selector;
+mod service;
 mod status;
 mod store;
 mod strategic;
 mod table;
+mod typed;
+mod validate;
 mod watch;
 mod write;
 
@@ -155,11 +173,10 @@ fn create_namespaces(store: &Store) {
         let Some(resource) = state.registry.get("", "v1", "namespaces").cloned() else {
             return;
         };
+        let key = (String::new(), String::new());
         let target = request::Target {
-            resource,
-            namespace: None,
             name: None,
-            subresource: None,
+            ..request::Target::of(&resource, key)
         };
         let query = request::Query::default();
         for name in NAMESPACES {

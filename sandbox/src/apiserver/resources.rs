@@ -21,6 +21,8 @@ pub(crate) struct Resource {
     pub status: bool,
     /// Whether it can be scaled.
     pub scale: bool,
+    /// Whether changes of what is wanted are counted in metadata.generation.
+    pub generation: bool,
     /// Field selectors beyond metadata.name and metadata.namespace.
     pub selectable: Vec<String>,
     /// What a CRD says of its kind; `None` for built-in kinds.
@@ -44,6 +46,14 @@ impl Resource {
         }
     }
 
+    /// `ServiceDiagnosis.svcdiag.dev`, `Pod`.
+    pub(crate) fn qualified_kind(&self) -> String {
+        match self.group.as_str() {
+            "" => self.kind.clone(),
+            group => format!("{}.{group}", self.kind),
+        }
+    }
+
     /// Verbs of discovery.
     pub(crate) const VERBS: [&'static str; 8] = [
         "create",
@@ -58,7 +68,7 @@ impl Resource {
 }
 
 /// A row of the table: group, version, kind, plural, short names, flags (n: namespaced, s: status,
-/// c: scale, a: category all), field selectors.
+/// c: scale, g: generation, a: category all), field selectors.
 type Row = (
     &'static str,
     &'static str,
@@ -89,7 +99,7 @@ const BUILT_IN: &[Row] = &[
         "Pod",
         "pods",
         "po",
-        "nsa",
+        "nsga",
         "spec.nodeName,spec.restartPolicy,spec.hostNetwork,status.phase,status.podIP",
     ),
     ("", "v1", "Secret", "secrets", "", "n", "type"),
@@ -109,7 +119,7 @@ const BUILT_IN: &[Row] = &[
         "ValidatingAdmissionPolicy",
         "validatingadmissionpolicies",
         "",
-        "s",
+        "sg",
         "",
     ),
     (
@@ -118,7 +128,7 @@ const BUILT_IN: &[Row] = &[
         "ValidatingAdmissionPolicyBinding",
         "validatingadmissionpolicybindings",
         "",
-        "",
+        "g",
         "",
     ),
     (
@@ -127,15 +137,15 @@ const BUILT_IN: &[Row] = &[
         "CustomResourceDefinition",
         "customresourcedefinitions",
         "crd,crds",
-        "s",
+        "sg",
         "",
     ),
-    ("apps", "v1", "DaemonSet", "daemonsets", "ds", "nsa", ""),
-    ("apps", "v1", "Deployment", "deployments", "deploy", "nsca", ""),
-    ("apps", "v1", "ReplicaSet", "replicasets", "rs", "nsca", ""),
-    ("apps", "v1", "StatefulSet", "statefulsets", "sts", "nsca", ""),
-    ("batch", "v1", "CronJob", "cronjobs", "cj", "nsa", ""),
-    ("batch", "v1", "Job", "jobs", "", "nsa", ""),
+    ("apps", "v1", "DaemonSet", "daemonsets", "ds", "nsga", ""),
+    ("apps", "v1", "Deployment", "deployments", "deploy", "nscga", ""),
+    ("apps", "v1", "ReplicaSet", "replicasets", "rs", "nscga", ""),
+    ("apps", "v1", "StatefulSet", "statefulsets", "sts", "nscga", ""),
+    ("batch", "v1", "CronJob", "cronjobs", "cj", "nsga", ""),
+    ("batch", "v1", "Job", "jobs", "", "nsga", ""),
     ("coordination.k8s.io", "v1", "Lease", "leases", "", "n", ""),
     (
         "discovery.k8s.io",
@@ -143,7 +153,7 @@ const BUILT_IN: &[Row] = &[
         "EndpointSlice",
         "endpointslices",
         "",
-        "n",
+        "ng",
         "",
     ),
     ("events.k8s.io", "v1", "Event", "events", "ev", "n", ""),
@@ -153,7 +163,7 @@ const BUILT_IN: &[Row] = &[
         "NetworkPolicy",
         "networkpolicies",
         "netpol",
-        "n",
+        "ng",
         "",
     ),
     (
@@ -214,6 +224,7 @@ impl Registry {
             namespaced: flags.contains('n'),
             status: flags.contains('s'),
             scale: flags.contains('c'),
+            generation: flags.contains('g'),
             selectable: words(selectable),
             custom: None,
         };
@@ -225,6 +236,11 @@ impl Registry {
         self.0
             .get(&(group.to_owned(), plural.to_owned()))
             .filter(|r| r.version == version)
+    }
+
+    /// Whether a group is one of those that the server itself has.
+    pub(crate) fn is_built_in(&self, group: &str) -> bool {
+        group == "authorization.k8s.io" || self.all().any(|r| r.group == group && r.custom.is_none())
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Resource>> {
@@ -278,6 +294,7 @@ pub(crate) fn from_crd(crd: &Value) -> Option<Resource> {
         namespaced: spec["scope"] == "Namespaced",
         status: version["subresources"]["status"].is_object(),
         scale: false,
+        generation: true,
         selectable: version["selectableFields"]
             .as_array()
             .into_iter()

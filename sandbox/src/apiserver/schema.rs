@@ -51,39 +51,36 @@ impl CustomSchema {
         *object = apply_defaults(&self.schema, object);
     }
 
-    /// Everything that is wrong with an object.
-    pub(crate) fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
-        let mut causes = Vec::new();
+    /// Everything that is wrong with an object, after what is wrong with its metadata. The rules in CEL
+    /// are only asked about objects of the right shape.
+    pub(crate) fn validate(&self, object: &Value, old: Option<&Value>, metadata: Vec<Cause>) -> Vec<Cause> {
+        let mut causes = metadata;
         check(&self.schema, object, "", &mut causes);
-        if !causes.is_empty() {
+        if causes.iter().any(|cause| SHAPELESS.contains(&cause.reason)) {
+            causes.push(rules_not_checked());
             return causes;
         }
-        match Validator::new().validate(&self.schema, object, old) {
-            Ok(()) => Vec::new(),
-            Err(errors) => errors
-                .into_vec()
+        let broken = Validator::new().validate(&self.schema, object, old).err();
+        causes.extend(
+            broken
                 .into_iter()
+                .flat_map(kube_cel::ValidationErrors::into_vec)
                 .map(|e| {
                     let field = e.field_path.trim_start_matches('.').to_owned();
-                    let value = at_path(object, &field);
+                    let value = match at_path(object, &field) {
+                        Value::Object(_) => Value::from("object"),
+                        Value::Array(_) => Value::from("array"),
+                        other => other,
+                    };
                     Cause::invalid(field, &value, e.message)
-                })
-                .collect(),
-        }
+                }),
+        );
+        causes
     }
 
     /// How the list at a path is merged.
     pub(crate) fn list_kind(&self, path: &[&str]) -> ListKind {
-        let mut schema = &self.schema;
-        for name in path {
-            if schema["type"] == "array" {
-                schema = &schema["items"];
-            }
-            schema = match &schema["properties"][*name] {
-                Value::Null => &schema["additionalProperties"],
-                found => found,
-            };
-        }
+        let schema = self.at(path);
         match schema["x-kubernetes-list-type"].as_str() {
             Some("map") => {
                 let keys = schema["x-kubernetes-list-map-keys"]
@@ -96,6 +93,41 @@ impl CustomSchema {
             _ => ListKind::Atomic,
         }
     }
+
+    /// Whether the map at a path is merged as a whole.
+    pub(crate) fn is_atomic_map(&self, path: &[&str]) -> bool {
+        self.at(path)["x-kubernetes-map-type"] == "atomic"
+    }
+
+    /// The schema of a field.
+    fn at(&self, path: &[&str]) -> &Value {
+        let mut schema = &self.schema;
+        for name in path {
+            if schema["type"] == "array" {
+                schema = &schema["items"];
+            }
+            schema = match &schema["properties"][*name] {
+                Value::Null => &schema["additionalProperties"],
+                found => found,
+            };
+        }
+        schema
+    }
+}
+
+/// Errors after which CEL is not asked.
+const SHAPELESS: [&str; 5] = [
+    "FieldValueNotSupported",
+    "FieldValueRequired",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    "FieldValueTypeInvalid",
+];
+
+/// What the real server says instead of the outcome of CEL rules.
+pub(crate) fn rules_not_checked() -> Cause {
+    let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+    Cause::invalid("<nil>", &Value::Null, why)
 }
 
 fn is_open(schema: &Value) -> bool {
@@ -182,12 +214,14 @@ fn check(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
             let is = match value {
                 Value::Null => "null",
                 Value::Bool(_) => "boolean",
+                Value::Number(n) if n.is_f64() => "float64",
                 Value::Number(_) => "integer",
                 Value::String(_) => "string",
                 Value::Array(_) => "array",
                 Value::Object(_) => "object",
             };
-            invalid(format!("{path} in body must be of type {type_}: {is:?}"));
+            let why = format!("Invalid value: {is:?}: {path} in body must be of type {type_}: {is:?}");
+            causes.push(Cause::new(path, "FieldValueTypeInvalid", why));
             return;
         }
     } else if schema["x-kubernetes-int-or-string"] == true && !(value.is_i64() || value.is_string()) {
@@ -195,15 +229,8 @@ fn check(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
         return;
     }
     if let Some(allowed) = schema["enum"].as_array().filter(|a| !a.contains(value)) {
-        let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
-        causes.push(Cause {
-            field: path.to_owned(),
-            reason: "FieldValueNotSupported",
-            message: format!(
-                "Unsupported value: {value}: supported values: {}",
-                allowed.join(", ")
-            ),
-        });
+        let allowed: Vec<&str> = allowed.iter().filter_map(Value::as_str).collect();
+        causes.push(Cause::unsupported(path, value, &allowed));
         return;
     }
     match value {
@@ -216,12 +243,14 @@ fn check(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
                 invalid(format!("{path} in body should be less than or equal to {max}"));
             }
         }
-        Value::String(text) => check_text(schema, text, path, &mut invalid),
+        Value::String(text) => check_text(schema, text, path, causes),
         Value::Array(items) => {
             let length = items.len() as u64;
             if let Some(max) = schema["maxItems"].as_u64().filter(|max| length > *max) {
-                invalid(format!("{path} in body should have at most {max} items"));
+                let why = format!("Too many: {length}: must have at most {max} items");
+                causes.push(Cause::new(path, "FieldValueTooMany", why));
             }
+            let mut invalid = |why: String| causes.push(Cause::invalid(path, &Value::from("array"), why));
             if let Some(min) = schema["minItems"].as_u64().filter(|min| length < *min) {
                 invalid(format!("{path} in body should have at least {min} items"));
             }
@@ -253,11 +282,13 @@ fn check(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
     }
 }
 
-fn check_text(schema: &Value, text: &str, path: &str, invalid: &mut impl FnMut(String)) {
+fn check_text(schema: &Value, text: &str, path: &str, causes: &mut Vec<Cause>) {
     let length = text.chars().count() as u64;
     if let Some(max) = schema["maxLength"].as_u64().filter(|max| length > *max) {
-        invalid(format!("{path} in body should be at most {max} chars long"));
+        let why = format!("Too long: may not be more than {max} bytes");
+        causes.push(Cause::new(path, "FieldValueTooLong", why));
     }
+    let mut invalid = |why: String| causes.push(Cause::invalid(path, &Value::from(text), why));
     if let Some(min) = schema["minLength"].as_u64().filter(|min| length < *min) {
         invalid(format!("{path} in body should be at least {min} chars long"));
     }
@@ -291,12 +322,7 @@ fn check_unique(schema: &Value, items: &[Value], path: &str, causes: &mut Vec<Ca
     };
     for (i, item) in items.iter().enumerate() {
         if items[..i].iter().any(|earlier| key(earlier) == key(item)) {
-            let message = format!("Duplicate value: {}", key(item));
-            causes.push(Cause {
-                field: format!("{path}[{i}]"),
-                reason: "FieldValueDuplicate",
-                message,
-            });
+            causes.push(Cause::duplicate(format!("{path}[{i}]"), &key(item)));
         }
     }
 }

@@ -49,6 +49,10 @@ impl Selection {
         Ok(Self { labels, fields })
     }
 
+    pub(crate) fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
         self.labels.iter().all(|term| {
@@ -101,37 +105,61 @@ fn split(selector: &str) -> Vec<String> {
 fn label_term(term: &str) -> Result<LabelTerm, Failure> {
     let of = |key: &str, test| {
         Ok(LabelTerm {
-            key: key.trim().to_owned(),
+            key: key.to_owned(),
             test,
         })
     };
-    let one = |value: &str| vec![value.trim().to_owned()];
-    if let Some((key, value)) = term.split_once("!=") {
-        return of(key, LabelTest::NotIn(one(value)));
+    let one = |value: &str| match value.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [] => Ok(vec![String::new()]),
+        [value] => Ok(vec![(*value).to_owned()]),
+        [_, extra, ..] => {
+            let extra = extra.trim_end_matches('!');
+            Err(Failure::bad_request(format!(
+                "found '{extra}', expected: ',' or 'end of string'"
+            )))
+        }
+    };
+    let comparison = ["!=", "==", "="]
+        .into_iter()
+        .find_map(|sign| Some((sign, term.split_once(sign)?)));
+    let (head, rest) = match (&comparison, term.split_once('(')) {
+        (Some((_, (key, _))), _) => (*key, None),
+        (None, Some((head, rest))) => (head, Some(rest)),
+        (None, None) => (term, None),
+    };
+    let words: Vec<&str> = head.split_whitespace().collect();
+    match (
+        words.as_slice(),
+        comparison,
+        rest.and_then(|r| r.strip_suffix(')')),
+    ) {
+        ([key], Some(("!=", (_, value))), _) => of(key, LabelTest::NotIn(one(value)?)),
+        ([key], Some((_, (_, value))), _) => of(key, LabelTest::In(one(value)?)),
+        ([key, set @ ("in" | "notin")], None, Some(values)) => {
+            let values = values.split(',').map(|v| v.trim().to_owned()).collect();
+            of(
+                key,
+                if *set == "in" {
+                    LabelTest::In(values)
+                } else {
+                    LabelTest::NotIn(values)
+                },
+            )
+        }
+        ([key], None, None) if rest.is_none() => match key.strip_prefix('!') {
+            Some(key) => of(key, LabelTest::Absent),
+            None => of(key, LabelTest::Exists),
+        },
+        ([_, "in" | "notin", found, ..], None, _) => Err(unparsed(format!("found '{found}' expected: '('"))),
+        ([_, found, ..], ..) => Err(unparsed(format!(
+            "found '{found}', expected: in, notin, =, ==, !=, gt, lt"
+        ))),
+        _ => Err(unparsed(term.to_owned())),
     }
-    if let Some((key, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
-        return of(key, LabelTest::In(one(value)));
-    }
-    if let Some((head, values)) = term.strip_suffix(')').and_then(|t| t.split_once('(')) {
-        let values = values.split(',').map(|v| v.trim().to_owned()).collect();
-        let mut words = head.split_whitespace();
-        return match (words.next(), words.next(), words.next()) {
-            (Some(key), Some("in"), None) => of(key, LabelTest::In(values)),
-            (Some(key), Some("notin"), None) => of(key, LabelTest::NotIn(values)),
-            _ => Err(Failure::bad_request(format!(
-                "unable to parse requirement: {term}"
-            ))),
-        };
-    }
-    if term.contains(char::is_whitespace) {
-        return Err(Failure::bad_request(format!(
-            "unable to parse requirement: {term}"
-        )));
-    }
-    match term.strip_prefix('!') {
-        Some(key) => of(key, LabelTest::Absent),
-        None => of(term, LabelTest::Exists),
-    }
+}
+
+fn unparsed(why: String) -> Failure {
+    Failure::bad_request(format!("unable to parse requirement: {why}"))
 }
 
 fn field_term(resource: &Resource, term: &str) -> Result<FieldTerm, Failure> {

@@ -1,9 +1,11 @@
 //! Errors as the API answers them: `Status` objects with the wording of the real server, which
 //! kubectl prints as it stands.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
@@ -14,13 +16,26 @@ use super::{request::Target, resources::Resource};
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     code: StatusCode,
+    /// Empty where the real server gives none.
     reason: &'static str,
     message: String,
     details: Value,
+    metadata: Value,
+    form: Form,
+}
+
+/// How a failure is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Status,
+    /// In plain text, by the Go server below the API: no handler has this path.
+    Text,
+    /// Without a word.
+    Nothing,
 }
 
 /// One thing that is wrong with an object.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cause {
     /// Path of the field.
     pub field: String,
@@ -33,44 +48,75 @@ pub(crate) struct Cause {
 impl Cause {
     /// `Invalid value: V: why`.
     pub(crate) fn invalid(field: impl Into<String>, value: &Value, why: impl std::fmt::Display) -> Self {
-        Self {
-            field: field.into(),
-            reason: "FieldValueInvalid",
-            message: format!("Invalid value: {}: {why}", brief(value)),
-        }
+        Self::new(
+            field,
+            "FieldValueInvalid",
+            format!("Invalid value: {value}: {why}"),
+        )
     }
 
     /// `Required value`.
     pub(crate) fn required(field: impl Into<String>) -> Self {
+        Self::new(field, "FieldValueRequired", "Required value")
+    }
+
+    /// `Forbidden: why`.
+    pub(crate) fn forbidden(field: impl Into<String>, why: impl std::fmt::Display) -> Self {
+        Self::new(field, "FieldValueForbidden", format!("Forbidden: {why}"))
+    }
+
+    /// `Duplicate value: V`.
+    pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
+        Self::new(field, "FieldValueDuplicate", format!("Duplicate value: {value}"))
+    }
+
+    /// `Unsupported value: V: supported values: ...`.
+    pub(crate) fn unsupported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
+        let supported: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let message = format!(
+            "Unsupported value: {value}: supported values: {}",
+            supported.join(", ")
+        );
+        Self::new(field, "FieldValueNotSupported", message)
+    }
+
+    pub(crate) fn new(field: impl Into<String>, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             field: field.into(),
-            reason: "FieldValueRequired",
-            message: "Required value".to_owned(),
+            reason,
+            message: message.into(),
         }
     }
 }
 
-/// A value as the server quotes it.
-fn brief(value: &Value) -> String {
-    match value {
-        Value::Object(_) => "\"object\"".to_owned(),
-        Value::Array(_) => "\"array\"".to_owned(),
-        other => other.to_string(),
-    }
-}
-
 impl Failure {
-    fn new(code: StatusCode, reason: &'static str, message: String, details: Value) -> Self {
+    fn new(code: StatusCode, reason: &'static str, message: impl Into<String>, details: Value) -> Self {
         Self {
             code,
             reason,
-            message,
+            message: message.into(),
             details,
+            metadata: json!({}),
+            form: Form::Status,
         }
     }
 
     fn about(resource: &Resource, name: &str) -> Value {
         json!({ "name": name, "group": resource.group, "kind": resource.plural })
+    }
+
+    /// No handler has this path: the group, version or kind is not served.
+    pub(crate) fn page_not_found() -> Self {
+        let mut failure = Self::new(StatusCode::NOT_FOUND, "", "404 page not found\n", json!({}));
+        failure.form = Form::Text;
+        failure
+    }
+
+    /// An OpenAPI document that is not there.
+    pub(crate) fn no_document() -> Self {
+        let mut failure = Self::new(StatusCode::NOT_FOUND, "", "", json!({}));
+        failure.form = Form::Nothing;
+        failure
     }
 
     pub(crate) fn not_found(resource: &Resource, name: &str) -> Self {
@@ -84,22 +130,18 @@ impl Failure {
     }
 
     /// Refuses a request for which the right is missing; the sandbox knows one user only.
-    pub(crate) fn forbidden(target: &Target, method: &str) -> Self {
-        let (resource, name) = (&target.resource, target.name.as_deref().unwrap_or_default());
-        let verb = match (method, &target.name) {
-            ("GET", None) => "list",
-            ("GET", Some(_)) => "get",
-            ("POST", _) => "create",
-            ("PUT", _) => "update",
-            ("PATCH", _) => "patch",
-            _ => "delete",
+    pub(crate) fn forbidden(target: &Target, verb: &str) -> Self {
+        let resource = &target.resource;
+        let (name, quoted) = match &target.name {
+            Some(name) => (name.as_str(), format!(" {name:?}")),
+            None => ("", String::new()),
         };
         let scope = match &target.namespace {
             Some(namespace) => format!("in the namespace {namespace:?}"),
             None => "at the cluster scope".to_owned(),
         };
         let message = format!(
-            "{} {name:?} is forbidden: User \"sandbox\" cannot {verb} resource {:?} in API group {:?} {scope}",
+            "{}{quoted} is forbidden: User \"sandbox\" cannot {verb} resource {:?} in API group {:?} {scope}",
             resource.qualified(),
             resource.plural,
             resource.group
@@ -110,6 +152,20 @@ impl Failure {
             message,
             Self::about(resource, name),
         )
+    }
+
+    /// Nothing new is taken into a Namespace on its way out.
+    pub(crate) fn terminating(resource: &Resource, name: &str, namespace: &str) -> Self {
+        let message = format!(
+            "{} {name:?} is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
+            resource.qualified()
+        );
+        let mut details = Self::about(resource, name);
+        details["causes"] = json!([{
+            "reason": "NamespaceTerminating", "message": format!("namespace {namespace} is being terminated"),
+            "field": "metadata.namespace",
+        }]);
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message, details)
     }
 
     pub(crate) fn no_such_path() -> Self {
@@ -140,21 +196,39 @@ impl Failure {
         )
     }
 
+    /// A deletion is bound to a state of the object that is not the present one.
+    pub(crate) fn precondition(resource: &Resource, name: &str, why: &str) -> Self {
+        let kind = resource.qualified_kind();
+        let message = format!("Operation cannot be fulfilled on {kind} {name:?}: {why}");
+        let details = json!({ "name": name, "group": resource.group, "kind": resource.kind });
+        Self::new(StatusCode::CONFLICT, "Conflict", message, details)
+    }
+
     /// Fields that other managers own, as pairs of manager and field.
     pub(crate) fn apply_conflict(conflicts: &[(String, String)]) -> Self {
         let causes: Vec<Value> = conflicts
             .iter()
             .map(|(manager, field)| {
-                json!({ "reason": "FieldManagerConflict", "message": format!("conflict with {manager:?}"), "field": field })
+                json!({ "reason": "FieldManagerConflict", "message": format!("conflict with {manager}"), "field": field })
             })
             .collect();
-        let listed: Vec<String> = conflicts
-            .iter()
-            .map(|(m, f)| format!("conflict with {m:?}: {f}"))
-            .collect();
-        let message = match listed.len() {
-            1 => format!("Apply failed with 1 conflict: {}", listed[0]),
-            n => format!("Apply failed with {n} conflicts: {}", listed.join("\n- ")),
+        let message = match conflicts {
+            [(manager, field)] => format!("Apply failed with 1 conflict: conflict with {manager}: {field}"),
+            several => {
+                let mut managers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+                for (manager, field) in several {
+                    managers.entry(manager).or_default().push(format!("\n- {field}"));
+                }
+                let told: Vec<String> = managers
+                    .iter()
+                    .map(|(m, fields)| format!("conflicts with {m}:{}", fields.concat()))
+                    .collect();
+                format!(
+                    "Apply failed with {} conflicts: {}",
+                    several.len(),
+                    told.join("\n")
+                )
+            }
         };
         Self::new(
             StatusCode::CONFLICT,
@@ -162,6 +236,35 @@ impl Failure {
             message,
             json!({ "causes": causes }),
         )
+    }
+
+    /// An error that the real server has no reason for.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "", message, json!({}))
+    }
+
+    /// A patch that does not apply.
+    pub(crate) fn rejected() -> Self {
+        let message = "the server rejected our request due to an error in our request";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message, json!({}))
+    }
+
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let message = format!("Request entity too large: limit is {limit}");
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "RequestEntityTooLarge",
+            message,
+            json!({}),
+        )
+    }
+
+    /// A version that this server has not reached.
+    pub(crate) fn version_too_large(asked: u64, current: u64) -> Self {
+        let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
+        let cause = json!({ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" });
+        let details = json!({ "causes": [cause], "retryAfterSeconds": 1 });
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message, details)
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -172,6 +275,17 @@ impl Failure {
         let message = format!(
             "the body of the request was in an unknown format - accepted media types include: {what}"
         );
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "UnsupportedMediaType",
+            message,
+            json!({}),
+        )
+    }
+
+    /// The same for patches of built-in kinds.
+    pub(crate) fn unsupported_patch() -> Self {
+        let message = "415: Unsupported Media Type";
         Self::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "UnsupportedMediaType",
@@ -191,28 +305,62 @@ impl Failure {
     }
 
     pub(crate) fn not_acceptable() -> Self {
-        let message = "only the following media types are accepted: application/json".to_owned();
+        let message = "only the following media types are accepted: application/json, application/yaml, \
+                       application/vnd.kubernetes.protobuf";
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message, json!({}))
     }
 
-    pub(crate) fn expired() -> Self {
-        let message = "The resourceVersion for the provided watch is too old.".to_owned();
+    /// A watch asks for changes that have been forgotten.
+    pub(crate) fn too_old(asked: u64, forgotten: u64) -> Self {
+        let message = format!("too old resource version: {asked} ({forgotten})");
         Self::new(StatusCode::GONE, "Expired", message, json!({}))
     }
 
+    /// A list at a version whose history has been forgotten.
+    pub(crate) fn version_forgotten() -> Self {
+        let message = "The resourceVersion for the provided list is too old.";
+        Self::new(StatusCode::GONE, "Expired", message, json!({}))
+    }
+
+    /// The next page of a list whose history has been forgotten; a token leads on with what is now.
+    pub(crate) fn page_forgotten(token: &str) -> Self {
+        let message = "The provided continue parameter is too old to display a consistent list result. \
+            You can start a new list without the continue parameter, or use the continue token in this response to \
+            retrieve the remainder of the results. Continuing with the provided token results in an inconsistent \
+            list - objects that were created, modified, or deleted between the time the first chunk was returned \
+            and now may show up in the list.";
+        let mut failure = Self::new(StatusCode::GONE, "Expired", message, json!({}));
+        failure.metadata = json!({ "continue": token });
+        failure
+    }
+
+    /// An object that breaks rules.
     pub(crate) fn invalid(resource: &Resource, name: &str, causes: &[Cause]) -> Self {
-        let told: Vec<String> = causes
-            .iter()
-            .map(|c| format!("{}: {}", c.field, c.message))
-            .collect();
-        let told = if told.len() == 1 {
-            told.concat()
-        } else {
-            format!("[{}]", told.join(", "))
+        Self::invalid_kind(&resource.group, &resource.kind, name, causes)
+    }
+
+    /// Options of a request that break rules.
+    pub(crate) fn invalid_options(kind: &str, causes: &[Cause]) -> Self {
+        Self::invalid_kind("meta.k8s.io", kind, "", causes)
+    }
+
+    pub(crate) fn invalid_kind(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
+        let mut told: Vec<String> = Vec::new();
+        for cause in causes {
+            let line = format!("{}: {}", cause.field, cause.message);
+            // The same cause may be found twice; the message tells it once.
+            if !told.contains(&line) {
+                told.push(line);
+            }
+        }
+        let told = match told.as_slice() {
+            [one] => one.clone(),
+            several => format!("[{}]", several.join(", ")),
         };
-        let kind = match resource.group.as_str() {
-            "" => resource.kind.clone(),
-            group => format!("{}.{group}", resource.kind),
+        let qualified = if group.is_empty() {
+            kind.to_owned()
+        } else {
+            format!("{kind}.{group}")
         };
         let listed: Vec<Value> = causes
             .iter()
@@ -221,22 +369,36 @@ impl Failure {
         Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "Invalid",
-            format!("{kind} {name:?} is invalid: {told}"),
-            json!({ "name": name, "group": resource.group, "kind": resource.kind, "causes": listed }),
+            format!("{qualified} {name:?} is invalid: {told}"),
+            json!({ "name": name, "group": group, "kind": kind, "causes": listed }),
         )
     }
 
     /// The Status object.
     pub(crate) fn body(&self) -> Value {
-        json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "details": self.details, "code": self.code.as_u16(),
-        })
+        let mut body = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": self.metadata, "status": "Failure",
+            "message": self.message, "details": self.details, "code": self.code.as_u16(),
+        });
+        if !self.reason.is_empty() {
+            body["reason"] = json!(self.reason);
+        }
+        body
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.code, Json(self.body())).into_response()
+        match self.form {
+            Form::Text => (self.code, self.message).into_response(),
+            Form::Nothing => self.code.into_response(),
+            Form::Status => {
+                let mut response = (self.code, Json(self.body())).into_response();
+                if let Some(seconds) = self.details["retryAfterSeconds"].as_u64() {
+                    response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+                }
+                response
+            }
+        }
     }
 }

@@ -50,10 +50,32 @@ impl Table {
         &'a self,
         namespace: Option<&'a str>,
     ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
-        let from = (namespace.unwrap_or_default().to_owned(), String::new());
-        self.objects
-            .range(from..)
-            .take_while(move |((ns, _), _)| namespace.is_none_or(|n| n == ns))
+        in_namespace(&self.objects, namespace)
+    }
+
+    /// Objects as they were at a version; `None` if changes since then have been forgotten.
+    pub(crate) fn at(&self, version: u64) -> Option<BTreeMap<Key, Arc<Value>>> {
+        let changes: Vec<&Change> = self.since(version)?.collect();
+        let mut objects = self.objects.clone();
+        for change in changes.into_iter().rev() {
+            let text = |field: &str| {
+                change.object["metadata"][field]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            let key = (text("namespace"), text("name"));
+            match &change.before {
+                Some(before) => objects.insert(key, before.clone()),
+                None => objects.remove(&key),
+            };
+        }
+        Some(objects)
+    }
+
+    /// The version up to which changes have been forgotten.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// Changes after a version; `None` if some of them have been forgotten.
@@ -61,6 +83,17 @@ impl Table {
         let start = self.history.partition_point(|c| c.version <= version);
         (version >= self.forgotten).then(|| self.history.range(start..))
     }
+}
+
+/// Objects of one namespace, or of all.
+pub(crate) fn in_namespace<'a>(
+    objects: &'a BTreeMap<Key, Arc<Value>>,
+    namespace: Option<&'a str>,
+) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
+    let from = (namespace.unwrap_or_default().to_owned(), String::new());
+    objects
+        .range(from..)
+        .take_while(move |((ns, _), _)| namespace.is_none_or(|n| n == ns))
 }
 
 /// What is behind the lock.
@@ -71,19 +104,12 @@ pub(crate) struct State {
     writes: BTreeMap<(String, String), u64>,
     /// Plurals of the kinds that nobody may read or write.
     denied: BTreeSet<String>,
-    /// UIDs of all objects that have gone.
-    gone: BTreeSet<String>,
 }
 
 impl State {
     /// Whether requests about a kind are refused.
     pub(crate) fn is_denied(&self, resource: &Resource) -> bool {
         self.denied.contains(&resource.plural)
-    }
-
-    /// Whether an object of this UID existed and has gone.
-    pub(crate) fn has_gone(&self, uid: &str) -> bool {
-        self.gone.contains(uid)
     }
 
     pub(crate) fn table(&mut self, resource: &Resource) -> &mut Table {
@@ -141,8 +167,6 @@ impl State {
             gone: true,
         });
         self.version = version;
-        self.gone
-            .extend(last["metadata"]["uid"].as_str().map(str::to_owned));
         Some(last)
     }
 }
@@ -170,7 +194,6 @@ impl Default for Store {
             version: 1,
             writes: BTreeMap::new(),
             denied: BTreeSet::new(),
-            gone: BTreeSet::new(),
         };
         Self {
             state: Mutex::new(state),
@@ -249,21 +272,26 @@ impl Store {
     }
 }
 
-/// The type of the event by which a watcher with a selection sees a change, if it does.
+/// The type of the event by which a watcher with a selection sees a change, and the object as it is
+/// shown: one that leaves the selection is shown for the last time as it was.
 pub(crate) fn seen_as(
     change: &Change,
     namespace: Option<&str>,
     selection: &Selection,
-) -> Option<&'static str> {
+) -> Option<(&'static str, Arc<Value>)> {
     if namespace.is_some_and(|n| change.object["metadata"]["namespace"] != n) {
         return None;
     }
-    let before = change.before.as_ref().is_some_and(|b| selection.matches(b));
+    let before = change.before.as_ref().filter(|b| selection.matches(b));
     let after = !change.gone && selection.matches(&change.object);
     match (before, after) {
-        (false, true) => Some("ADDED"),
-        (true, true) => Some("MODIFIED"),
-        (true, false) => Some("DELETED"),
-        (false, false) => None,
+        (None, true) => Some(("ADDED", change.object.clone())),
+        (Some(_), true) => Some(("MODIFIED", change.object.clone())),
+        (Some(before), false) => {
+            let mut last = Value::clone(before);
+            last["metadata"]["resourceVersion"] = Value::String(change.version.to_string());
+            Some(("DELETED", Arc::new(last)))
+        }
+        (None, false) => None,
     }
 }

@@ -19,6 +19,7 @@ pub(crate) fn table(
 ) -> Value {
     let (columns, cells) = match &resource.custom {
         Some(custom) => custom_columns(&custom.columns, objects, now),
+        None if resource.kind == "Event" => event_columns(objects, now),
         None => built_in_columns(resource, objects, now),
     };
     let rows: Vec<Value> = objects
@@ -66,7 +67,11 @@ fn custom_columns(columns: &[Value], objects: &[Value], now: Timestamp) -> (Vec<
                 .and_then(|p| p.query(object).first())
                 .cloned()
                 .unwrap_or(Value::Null);
-            if *is_date { json!(age(&found, now)) } else { found }
+            if *is_date && !found.is_null() {
+                json!(age(&found, now))
+            } else {
+                found
+            }
         });
         std::iter::once(object["metadata"]["name"].clone())
             .chain(cells)
@@ -75,14 +80,75 @@ fn custom_columns(columns: &[Value], objects: &[Value], now: Timestamp) -> (Vec<
     (definitions, objects.iter().map(row).collect())
 }
 
+/// Events have a table of their own, by when they were seen.
+fn event_columns(events: &[Value], now: Timestamp) -> (Vec<Value>, Vec<Vec<Value>>) {
+    let columns = [
+        ("Last Seen", 0),
+        ("Type", 0),
+        ("Reason", 0),
+        ("Object", 0),
+        ("Subobject", 1),
+        ("Source", 1),
+        ("Message", 0),
+        ("First Seen", 1),
+        ("Count", 1),
+        ("Name", 1),
+    ];
+    let row = |e: &Value| {
+        let first = [&e["firstTimestamp"], &e["eventTime"]]
+            .into_iter()
+            .find(|t| t.is_string());
+        let last = [&e["series"]["lastObservedTime"], &e["lastTimestamp"]]
+            .into_iter()
+            .find(|t| t.is_string());
+        let first = first.unwrap_or(&Value::Null);
+        let count = [&e["series"]["count"], &e["count"]]
+            .into_iter()
+            .find_map(Value::as_i64)
+            .unwrap_or(1);
+        let object = &e["involvedObject"];
+        let reporter = [&e["reportingComponent"], &e["reportingInstance"]];
+        let source = [&e["source"]["component"], &e["source"]["host"]];
+        let told = if source[0].is_string() { source } else { reporter };
+        let told: Vec<&str> = told
+            .into_iter()
+            .filter_map(Value::as_str)
+            .filter(|t| !t.is_empty())
+            .collect();
+        vec![
+            json!(age(last.unwrap_or(first), now)),
+            e["type"].clone(),
+            e["reason"].clone(),
+            json!(format!(
+                "{}/{}",
+                text(&object["kind"]).to_lowercase(),
+                text(&object["name"])
+            )),
+            json!(text(&object["fieldPath"])),
+            json!(told.join(", ")),
+            e["message"].clone(),
+            json!(age(first, now)),
+            json!(count),
+            e["metadata"]["name"].clone(),
+        ]
+    };
+    let definitions = columns
+        .iter()
+        .map(|(name, priority)| definition(name, "string", *priority))
+        .collect();
+    (definitions, events.iter().map(row).collect())
+}
+
 fn built_in_columns(resource: &Resource, objects: &[Value], now: Timestamp) -> (Vec<Value>, Vec<Vec<Value>>) {
     let columns: &[Column] = match resource.kind.as_str() {
         "Pod" => &[
             ("Ready", 0, pod_ready),
             ("Status", 0, pod_status),
             ("Restarts", 0, pod_restarts),
-            ("IP", 1, |o| o["status"]["podIP"].clone()),
-            ("Node", 1, |o| o["spec"]["nodeName"].clone()),
+            ("IP", 1, |o| some(&o["status"]["podIP"])),
+            ("Node", 1, |o| some(&o["spec"]["nodeName"])),
+            ("Nominated Node", 1, |o| some(&o["status"]["nominatedNodeName"])),
+            ("Readiness Gates", 1, readiness_gates),
         ],
         "Service" => &[
             ("Type", 0, |o| o["spec"]["type"].clone()),
@@ -105,6 +171,9 @@ fn built_in_columns(resource: &Resource, objects: &[Value], now: Timestamp) -> (
             ("Available", 0, |o| {
                 json!(number(&o["status"]["availableReplicas"]))
             }),
+            ("Containers", 1, |o| of_containers(o, "name")),
+            ("Images", 1, |o| of_containers(o, "image")),
+            ("Selector", 1, |o| selector(&o["spec"]["selector"]["matchLabels"])),
         ],
         "ReplicaSet" => &[
             ("Desired", 0, |o| json!(number(&o["spec"]["replicas"]))),
@@ -130,19 +199,10 @@ fn built_in_columns(resource: &Resource, objects: &[Value], now: Timestamp) -> (
         "NetworkPolicy" => &[("Pod-Selector", 0, |o| {
             selector(&o["spec"]["podSelector"]["matchLabels"])
         })],
-        "Event" => &[
-            ("Type", 0, |o| o["type"].clone()),
-            ("Reason", 0, |o| o["reason"].clone()),
-            ("Object", 0, |o| {
-                let object = &o["involvedObject"];
-                json!(format!(
-                    "{}/{}",
-                    text(&object["kind"]).to_lowercase(),
-                    text(&object["name"])
-                ))
-            }),
-            ("Message", 0, |o| o["message"].clone()),
-        ],
+        "ConfigMap" => &[("Data", 0, |o| {
+            let size = |field: &str| o[field].as_object().map_or(0, serde_json::Map::len);
+            json!(size("data") + size("binaryData"))
+        })],
         "Lease" => &[("Holder", 0, |o| o["spec"]["holderIdentity"].clone())],
         "CustomResourceDefinition" => &[],
         _ => &[],
@@ -273,6 +333,36 @@ fn pod_restarts(pod: &Value) -> Value {
             .map(|s| number(&s["restartCount"]))
             .sum::<i64>()
             .to_string()
+    )
+}
+
+fn readiness_gates(pod: &Value) -> Value {
+    let gates: Vec<&Value> = pod["spec"]["readinessGates"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .collect();
+    let conditions: Vec<&Value> = pod["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .collect();
+    let open = |gate: &&&Value| {
+        conditions
+            .iter()
+            .any(|c| c["type"] == gate["conditionType"] && c["status"] == "True")
+    };
+    if gates.is_empty() {
+        json!("<none>")
+    } else {
+        json!(format!("{}/{}", gates.iter().filter(open).count(), gates.len()))
+    }
+}
+
+fn of_containers(workload: &Value, field: &str) -> Value {
+    joined(
+        workload["spec"]["template"]["spec"]["containers"].as_array(),
+        |c| text(&c[field]),
     )
 }
 

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    options::Watching,
     request::Target,
     selector::Selection,
+    status::Failure,
     store::{Store, seen_as},
     table,
 };
@@ -32,119 +34,153 @@ pub(crate) struct Watch {
     pub target: Target,
     pub selection: Selection,
     pub form: Form,
+    pub options: Watching,
     /// Version after which it starts.
     pub from: u64,
     /// Objects that are shown first.
     pub initial: Vec<Arc<Value>>,
-    /// Whether a bookmark says where the initial objects end.
-    pub mark_initial_end: bool,
-    pub timeout: Option<Duration>,
+    /// Whether the columns of a Table have been told.
+    pub columns_shown: bool,
     /// Changes when all connections are to be cut.
     pub epoch: watch::Receiver<u64>,
 }
 
-/// A bookmark tells an idle client the present version this often.
-const BOOKMARK_PERIOD: Duration = Duration::from_secs(30);
+/// A bookmark tells a client the present version this often, and so long before the end.
+const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+
+/// Where the stream of a watch stands.
+struct Progress {
+    lines: VecDeque<Bytes>,
+    end: Option<Instant>,
+    bookmark: Option<Instant>,
+    ended: bool,
+}
+
+impl Progress {
+    /// When the next bookmark is due.
+    fn next_bookmark(&mut self) {
+        let now = Instant::now();
+        let before_end = self
+            .end
+            .and_then(|end| end.checked_sub(BOOKMARK_BEFORE_END))
+            .filter(|due| *due > now);
+        self.bookmark = Some(
+            before_end
+                .unwrap_or(now + BOOKMARK_PERIOD)
+                .min(now + BOOKMARK_PERIOD),
+        );
+    }
+
+    fn all(&mut self) -> Bytes {
+        self.lines.drain(..).flatten().collect::<Vec<u8>>().into()
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
 
 impl Watch {
     /// The body of the answer.
-    pub(crate) fn body(self) -> Body {
-        let mut lines: VecDeque<Bytes> = self.initial.iter().map(|o| self.line("ADDED", o)).collect();
-        if self.mark_initial_end {
-            lines.push_back(self.bookmark(true));
+    pub(crate) fn body(mut self) -> Body {
+        let initial = std::mem::take(&mut self.initial);
+        let mut progress = Progress {
+            lines: initial.iter().map(|o| self.line("ADDED", o)).collect(),
+            end: self.options.timeout.map(|t| Instant::now() + t),
+            bookmark: None,
+            ended: false,
+        };
+        if self.options.bookmarks {
+            progress.next_bookmark();
+            if self.options.initial {
+                progress.lines.push_back(self.bookmark(true));
+            }
         }
-        let deadline = self.timeout.map(|t| Instant::now() + t);
         let versions = self.store.versions();
-        let state = (self, lines, deadline, versions, false);
         Body::from_stream(stream::unfold(
-            state,
-            |(mut watch, mut lines, deadline, mut versions, ended)| async move {
+            (self, progress, versions),
+            |(mut watch, mut progress, mut versions)| async move {
                 loop {
-                    if !lines.is_empty() {
-                        let chunk: Vec<u8> = lines.drain(..).flatten().collect();
-                        return Some((
-                            Ok::<_, Infallible>(Bytes::from(chunk)),
-                            (watch, lines, deadline, versions, ended),
-                        ));
+                    if !progress.lines.is_empty() {
+                        return Some((Ok::<_, Infallible>(progress.all()), (watch, progress, versions)));
                     }
-                    if ended {
+                    if progress.ended {
                         return None;
                     }
                     versions.borrow_and_update();
-                    let (news, expired) = watch.news();
-                    lines = news;
-                    if expired {
-                        lines.push_back(watch.expired());
-                        return Some((
-                            Ok(lines.drain(..).flatten().collect::<Vec<u8>>().into()),
-                            (watch, lines, deadline, versions, true),
-                        ));
+                    match watch.news() {
+                        Ok(news) => progress.lines = news,
+                        Err(expired) => {
+                            progress.lines.push_back(expired);
+                            progress.ended = true;
+                        }
                     }
-                    if !lines.is_empty() {
+                    if !progress.lines.is_empty() {
                         continue;
                     }
-                    let end = async {
-                        match deadline {
-                            Some(deadline) => tokio::time::sleep_until(deadline).await,
-                            None => std::future::pending().await,
-                        }
-                    };
                     tokio::select! {
                         changed = versions.changed() => if changed.is_err() { return None },
                         _ = watch.epoch.changed() => return None,
-                        () = end => return None,
-                        () = tokio::time::sleep(BOOKMARK_PERIOD) => lines.push_back(watch.bookmark(false)),
+                        () = at(progress.end) => return None,
+                        () = at(progress.bookmark) => {
+                            progress.next_bookmark();
+                            progress.lines.push_back(watch.bookmark(false));
+                        }
                     }
                 }
             },
         ))
     }
 
-    /// Events since the last look; whether some have been forgotten.
-    fn news(&mut self) -> (VecDeque<Bytes>, bool) {
-        let (events, version) = self
-            .store
-            .with(|state| {
-                let version = state.version;
-                let changes = state.table(&self.target.resource).since(self.from)?;
-                let namespace = self.target.namespace.as_deref();
-                let seen =
-                    changes.filter_map(|c| Some((seen_as(c, namespace, &self.selection)?, c.object.clone())));
-                Some((seen.collect::<Vec<_>>(), version))
-            })
-            .unwrap_or((Vec::new(), 0));
-        if version == 0 {
-            return (VecDeque::new(), true);
-        }
+    /// Events since the last look, or that some of them have been forgotten.
+    fn news(&mut self) -> Result<VecDeque<Bytes>, Bytes> {
+        let seen = self.store.with(|state| {
+            let version = state.version;
+            let table = state.table(&self.target.resource);
+            let forgotten = table.forgotten();
+            let changes = table.since(self.from).ok_or(forgotten)?;
+            let namespace = self.target.namespace.as_deref();
+            let seen = changes.filter_map(|c| seen_as(c, namespace, &self.selection));
+            Ok((seen.collect::<Vec<_>>(), version))
+        });
+        let (events, version) =
+            seen.map_err(|forgotten| event("ERROR", &Failure::too_old(self.from, forgotten).body()))?;
         self.from = version;
-        (
-            events
-                .into_iter()
-                .map(|(type_, object)| self.line(type_, &object))
-                .collect(),
-            false,
-        )
+        Ok(events
+            .into_iter()
+            .map(|(type_, object)| self.line(type_, &object))
+            .collect())
     }
 
-    fn line(&self, type_: &str, object: &Value) -> Bytes {
+    fn line(&mut self, type_: &str, object: &Value) -> Bytes {
         let shown = match &self.form {
             Form::Object => object.clone(),
             Form::Metadata => table::partial(object),
             Form::Table(include) => {
                 let meta = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
-                table::table(
+                let mut shown = table::table(
                     &self.target.resource,
                     std::slice::from_ref(object),
                     &meta,
                     include,
                     Timestamp::now(),
-                )
+                );
+                // The columns come once.
+                if self.columns_shown {
+                    shown["columnDefinitions"] = Value::Null;
+                }
+                self.columns_shown = true;
+                shown
             }
         };
         event(type_, &shown)
     }
 
-    fn bookmark(&self, initial_end: bool) -> Bytes {
+    fn bookmark(&mut self, initial_end: bool) -> Bytes {
         let resource = &self.target.resource;
         let mut meta = json!({ "resourceVersion": self.from.to_string(), "creationTimestamp": null });
         if initial_end {
@@ -152,10 +188,6 @@ impl Watch {
         }
         let object = json!({ "kind": resource.kind, "apiVersion": resource.api_version(), "metadata": meta });
         self.line("BOOKMARK", &object)
-    }
-
-    fn expired(&self) -> Bytes {
-        event("ERROR", &super::status::Failure::expired().body())
     }
 }
 

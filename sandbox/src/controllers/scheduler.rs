@@ -26,7 +26,7 @@ pub(super) async fn run(client: Client) {
 }
 
 async fn reconcile(seen: Arc<Pod>, client: Arc<Client>) -> Outcome {
-    if is_placed(&seen) || seen.metadata.deletion_timestamp.is_some() {
+    if is_placed(&seen) || !is_ours(&seen) || seen.metadata.deletion_timestamp.is_some() {
         return done();
     }
     let namespace = seen.namespace().unwrap_or_default();
@@ -59,6 +59,12 @@ async fn reconcile(seen: Arc<Pod>, client: Arc<Client>) -> Outcome {
             Ok(Action::requeue(LOOK_AGAIN))
         }
     }
+}
+
+/// Whether no other scheduler is asked for.
+fn is_ours(pod: &Pod) -> bool {
+    let asked = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
+    asked.is_none_or(|name| name == "default-scheduler")
 }
 
 fn is_placed(pod: &Pod) -> bool {
