@@ -1,6 +1,10 @@
 //! The rules of the node, compared with what the EndpointSlices ask for.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{MAX_FAILURES, Round, SECOND_LOOK};
 use crate::{
@@ -11,6 +15,9 @@ use crate::{
     api::{RuleGap, Rules},
     proxy::{ExpectedPort, Gap, IpFamily, Layout, ReadError, Ruleset, Table, audit, expected, holds},
 };
+
+/// Rules that are not as they should be are looked at again so much later, for as long as kube-proxy may need.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Names of the layouts, as they stand in NodeProbes.
 const NFTABLES: &str = "nftables";
@@ -29,12 +36,19 @@ pub(super) async fn look(round: &Round<'_>, mode: Option<&str>) -> Option<Rules>
     if first.gaps.is_empty() && first.conflict.is_none() {
         return Some(first);
     }
-    tokio::time::sleep(SECOND_LOOK.max(settling(&round.subject))).await;
-    let subject = round.read_again();
-    let mut second = compare(round, &subject, mode)?;
-    second.gaps.retain(|gap| first.gaps.contains(gap));
-    second.conflict = second.conflict.filter(|c| first.conflict.as_ref() == Some(c));
-    Some(second)
+    // What is missing counts only after all that time; that nothing is missing any more is seen at once.
+    let counts_at = Instant::now() + SECOND_LOOK.max(settling(&round.subject));
+    loop {
+        let rest = counts_at.saturating_duration_since(Instant::now());
+        tokio::time::sleep(rest.min(AGAIN)).await;
+        let subject = round.read_again();
+        let mut second = compare(round, &subject, mode)?;
+        second.gaps.retain(|gap| first.gaps.contains(gap));
+        second.conflict = second.conflict.filter(|c| first.conflict.as_ref() == Some(c));
+        if second.gaps.is_empty() && second.conflict.is_none() || Instant::now() >= counts_at {
+            return Some(second);
+        }
+    }
 }
 
 /// How long kube-proxy may still need for the last change: on large nodes a sync takes many seconds, and it
