@@ -30,7 +30,7 @@ pub enum Reply {
     Addresses(Vec<IpAddr>, u32),
     /// There is no such name, or none with addresses of the kind; true for so many seconds.
     NotFound(u32),
-    /// The server could not or would not answer: its code in words.
+    /// The server could not or would not answer: its code, for example SERVFAIL.
     Failed(String),
     /// No answer in time.
     TimedOut,
@@ -50,6 +50,41 @@ pub async fn ask(
     patience: Duration,
 ) -> io::Result<Reply> {
     let kind = if ipv6 { RecordType::AAAA } else { RecordType::A };
+    Ok(match exchange(netns, server, name, kind, patience).await? {
+        Ok(answer) => read(&answer, kind),
+        Err(reply) => reply,
+    })
+}
+
+/// The names that a server has for an address.
+///
+/// # Errors
+/// When nothing could be asked.
+pub async fn names_of(
+    netns: &Netns,
+    server: SocketAddr,
+    address: IpAddr,
+    patience: Duration,
+) -> io::Result<Vec<String>> {
+    let name = format!("{}.", Name::from(address).to_ascii().trim_end_matches('.'));
+    let Ok(answer) = exchange(netns, server, &name, RecordType::PTR, patience).await? else {
+        return Ok(Vec::new());
+    };
+    let names = answer.answers.iter().filter_map(|record| match &record.data {
+        RData::PTR(name) => Some(name.0.to_ascii().trim_end_matches('.').to_owned()),
+        _ => None,
+    });
+    Ok(names.collect())
+}
+
+/// Asks a server; what it answered, or why it did not.
+async fn exchange(
+    netns: &Netns,
+    server: SocketAddr,
+    name: &str,
+    kind: RecordType,
+    patience: Duration,
+) -> io::Result<Result<Message, Reply>> {
     let name =
         Name::from_ascii(name).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
     let mut question = Message::query();
@@ -60,18 +95,18 @@ pub async fn ask(
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
     let id = question.metadata.id;
     let answer = match timeout(patience, over_udp(netns, server, &bytes, id)).await {
-        Err(_) => return Ok(Reply::TimedOut),
-        Ok(Err(error)) => return refused(error),
+        Err(_) => return Ok(Err(Reply::TimedOut)),
+        Ok(Err(error)) => return refused(error).map(Err),
         Ok(Ok(answer)) if answer.metadata.truncation => {
             match timeout(patience, over_tcp(netns, server, &bytes)).await {
-                Err(_) => return Ok(Reply::TimedOut),
-                Ok(Err(error)) => return refused(error),
+                Err(_) => return Ok(Err(Reply::TimedOut)),
+                Ok(Err(error)) => return refused(error).map(Err),
                 Ok(Ok(answer)) => answer,
             }
         }
         Ok(Ok(answer)) => answer,
     };
-    Ok(read(&answer, kind))
+    Ok(Ok(answer))
 }
 
 fn refused(error: io::Error) -> io::Result<Reply> {
@@ -127,7 +162,7 @@ fn read(answer: &Message, kind: RecordType) -> Reply {
     match answer.metadata.response_code {
         ResponseCode::NoError => {}
         ResponseCode::NXDomain => return Reply::NotFound(negative_ttl(answer)),
-        code => return Reply::Failed(code.to_string()),
+        code => return Reply::Failed(mnemonic(code)),
     }
     let mut ttl = u32::MAX;
     let mut addresses = Vec::new();
@@ -145,6 +180,18 @@ fn read(answer: &Message, kind: RecordType) -> Reply {
     }
     addresses.sort_unstable();
     Reply::Addresses(addresses, ttl)
+}
+
+/// A response code as `dig` prints it.
+fn mnemonic(code: ResponseCode) -> String {
+    match code {
+        ResponseCode::FormErr => "FORMERR".to_owned(),
+        ResponseCode::ServFail => "SERVFAIL".to_owned(),
+        ResponseCode::NotImp => "NOTIMP".to_owned(),
+        ResponseCode::Refused => "REFUSED".to_owned(),
+        ResponseCode::NotAuth => "NOTAUTH".to_owned(),
+        other => format!("RCODE{}", u16::from(other)),
+    }
 }
 
 /// How long resolvers keep the absence of a name: the lesser of the SOA's own TTL and its minimum

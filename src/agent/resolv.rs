@@ -21,6 +21,8 @@ pub struct ResolvConf {
     pub search: Vec<String>,
     /// Names with so many dots are first tried as they are.
     pub ndots: u8,
+    /// Whether the servers are asked in turn, not always the first one first.
+    pub rotate: bool,
 }
 
 impl ResolvConf {
@@ -44,8 +46,11 @@ impl ResolvConf {
                 Some("search") => parsed.search = words.map(str::to_owned).collect(),
                 Some("domain") => parsed.search = words.take(1).map(str::to_owned).collect(),
                 Some("options") => {
-                    let mut ndots = words.filter_map(|w| w.strip_prefix("ndots:")?.parse::<u8>().ok());
-                    parsed.ndots = ndots.next_back().unwrap_or(parsed.ndots).min(MAX_NDOTS);
+                    for word in words {
+                        let ndots = word.strip_prefix("ndots:").and_then(|n| n.parse::<u8>().ok());
+                        parsed.ndots = ndots.unwrap_or(parsed.ndots).min(MAX_NDOTS);
+                        parsed.rotate |= word == "rotate";
+                    }
                 }
                 _ => {}
             }
@@ -111,6 +116,7 @@ mod tests {
         assert_eq!(parsed.search, ["b.example", "c.example"]);
         assert_eq!(parsed.servers, ["fe80::1".parse::<IpAddr>().unwrap()]);
         assert_eq!(parsed.ndots, 15);
+        assert!(parsed.rotate && !ResolvConf::parse(OF_A_POD).rotate);
         assert_eq!(ResolvConf::parse("").ndots, 1);
     }
 

@@ -245,6 +245,8 @@ string_enum! {
         Failed,
         /// No server answered in time.
         TimedOut,
+        /// What was looked up says nothing of what clients find: the program that did it does not search.
+        Unclear,
     }
 }
 
@@ -263,6 +265,9 @@ pub struct Resolver {
     pub search: Vec<String>,
     /// Names with so many dots are first tried as they are.
     pub ndots: u8,
+    /// Whether it asks its servers in turn (options rotate), not always the first one first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rotate: bool,
     /// The C library of its image.
     pub c_library: CLibrary,
     /// Whether a process of the Pod was started with the Service's short name, without the namespace, in
@@ -283,6 +288,14 @@ pub struct Lookup {
     pub name: String,
     /// How it ended.
     pub result: LookupResult,
+    /// Why no server could answer, as the servers say it, for example SERVFAIL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub code: Option<String>,
+    /// The full name that the addresses are of: the name with the suffix of the search list that led there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub found_as: Option<String>,
     /// The addresses found; at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::addresses")]
@@ -310,6 +323,15 @@ pub struct DnsServer {
     pub control: LookupResult,
     /// How the question for the Service ended.
     pub result: LookupResult,
+    /// Why it could not answer one of them, as it says it, for example SERVFAIL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub code: Option<String>,
+    /// The domain in which it has the cluster's names, where it does not know kubernetes.default in the
+    /// domain of the clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub domain: Option<String>,
 }
 
 /// kube-proxy of a node.

@@ -41,6 +41,8 @@ pub struct Bundle {
     pub inventory: Inventory,
     /// The mode of kube-proxy, as its ConfigMap has it: what it was told when it last started, or will be.
     pub configured_mode: Option<String>,
+    /// The domain that cluster DNS has the cluster's names in, by its ConfigMap.
+    pub dns_domain: Option<String>,
     /// Its diagnoses.
     pub diagnoses: Vec<ServiceDiagnosis>,
     /// What was listed as a whole, so that what is not in the bundle does not exist.
@@ -127,6 +129,9 @@ impl Bundle {
 pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> (Facts, Vec<Problem>) {
     let mut facts = bundle.inventory.facts(diagnosis, now, true);
     gaps::add(bundle, &mut facts);
+    if let Some(dns) = &mut facts.cluster_dns {
+        dns.domain = bundle.dns_domain.clone();
+    }
     let problems = evidence::add(bundle, diagnosis, &mut facts);
     (facts, problems)
 }

@@ -154,13 +154,18 @@ impl Reader<'_> {
             ("", "Service") => self.take::<Service>(value, place),
             ("", "Pod") => self.take::<Pod>(value, place),
             ("", "Namespace") => self.take::<Namespace>(value, place),
-            ("", "ConfigMap") => match config_map::mode(&value) {
-                Ok(mode) => self.modes.extend(mode),
-                Err(why) => self.problem(
-                    place,
-                    format!("kube-proxy's configuration is not understood: {why}"),
-                ),
-            },
+            ("", "ConfigMap") => {
+                if let Some(domain) = config_map::dns_domain(&value) {
+                    self.bundle.dns_domain = Some(domain.to_owned());
+                }
+                match config_map::mode(&value) {
+                    Ok(mode) => self.modes.extend(mode),
+                    Err(why) => self.problem(
+                        place,
+                        format!("kube-proxy's configuration is not understood: {why}"),
+                    ),
+                }
+            }
             ("", "Node") => self.take::<Node>(value, place),
             ("", "Endpoints") => {
                 if let Some(endpoints) = self.parse(value, place) {

@@ -206,6 +206,12 @@ pub struct ClusterDns {
     /// The Pods that the Service selects.
     #[serde(default)]
     pub pods: Vec<Arc<Pod>>,
+    /// Pods of NodeLocal DNSCache, which answer the Pods of their node in its stead.
+    #[serde(default)]
+    pub caches: Vec<Arc<Pod>>,
+    /// The domain of the cluster's names by its own configuration (a Corefile), where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
 }
 
 /// Something that could not be read.

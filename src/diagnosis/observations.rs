@@ -131,8 +131,12 @@ fn lookups(report: &Report<'_>) -> Vec<(bool, Observation)> {
             let result = match lookup.result {
                 LookupResult::Found => format!("found {}", super::words::list(&lookup.addresses)),
                 LookupResult::NotFound => "no such name".to_owned(),
-                LookupResult::Failed => "the server could not answer".to_owned(),
+                LookupResult::Failed => match &lookup.code {
+                    Some(code) => format!("the server answered {code}"),
+                    None => "the server could not answer".to_owned(),
+                },
                 LookupResult::TimedOut => "no answer in time".to_owned(),
+                LookupResult::Unclear => continue,
             };
             let name = observation(
                 ConditionType::DNSResolves,

@@ -18,6 +18,9 @@ pub const CLUSTER_DNS: [(&str, &str); 3] = [
     ("openshift-dns", "dns-default"),
 ];
 
+/// Label of the Pods of NodeLocal DNSCache, beside cluster DNS.
+const DNS_CACHE: (&str, &str) = ("k8s-app", "node-local-dns");
+
 /// Kinds whose unparsable objects leave a gap in the Facts, with their plural.
 const GAPS: [(&str, &str); 4] = [
     ("Service", "services"),
@@ -170,15 +173,13 @@ impl Inventory {
         let service = self.dns_service()?;
         let selected =
             |p: &&Arc<Pod>| service.has_selector() && matches_labels(&service.spec.selector, p.labels());
-        let pods = self
-            .pods
-            .of(service.namespace())
-            .filter(selected)
-            .cloned()
-            .collect();
+        let is_cache = |p: &&Arc<Pod>| p.labels().get(DNS_CACHE.0).is_some_and(|v| v == DNS_CACHE.1);
+        let pods = || self.pods.of(service.namespace());
         Some(ClusterDns {
             service: service.clone(),
-            pods,
+            pods: pods().filter(selected).cloned().collect(),
+            caches: pods().filter(is_cache).cloned().collect(),
+            domain: None,
         })
     }
 

@@ -94,6 +94,60 @@ fn names_do_not_resolve() {
 }
 
 #[test]
+fn cluster_dns_cannot_answer() {
+    fails(Mode::Iptables, C::DNSResolves, R::ClusterDomainMismatch, |page| {
+        not_found(page, &[NAMES[0], NAMES[1], NAMES[2], "kubernetes.default"]);
+        page.files.retain(|(path, _)| path != "nodes/node-1/nslookup.txt");
+        // Nothing is said of cluster DNS without its Pods.
+        let pod = json!({ "metadata": { "name": "kube-dns-x", "namespace": "kube-system", "labels": { "app": "kube-dns" } },
+            "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] } });
+        page.set(
+            "objects/kube-system/pods.json",
+            &list("PodList", &[pod]).to_string(),
+        );
+    });
+    fails(Mode::Iptables, C::DNSResolves, R::ClusterDNSFailing, |page| {
+        not_found(page, &[NAMES[0], NAMES[1], NAMES[2], "kubernetes.default"]);
+        page.edit(ALPINE, "NXDOMAIN", "SERVFAIL");
+    });
+}
+
+/// The look-up of one of the Service's names ends otherwise than those of the others.
+#[test]
+fn one_of_the_names_fails() {
+    fails(Mode::Iptables, C::DNSResolves, R::NameNotFound, |page| {
+        not_found(page, &NAMES[1..2]);
+    });
+    fails(Mode::Iptables, C::DNSResolves, R::WrongAddress, |page| {
+        not_found(page, &NAMES[2..]);
+        page.edit(
+            ALPINE,
+            "** server can't find hostnames.default.svc.cluster.local: NXDOMAIN\n",
+            "Name:    hostnames.default.svc.cluster.local.wild.example\nAddress: 203.0.113.9\n",
+        );
+    });
+}
+
+#[test]
+fn an_nslookup_that_does_not_search_blames_nobody() {
+    let mut page = Page::new(Mode::Iptables);
+    not_found(&mut page, &NAMES[..2]);
+    page.edit(ALPINE, "Address:   10.0.0.10#53", "Address:   10.0.0.10:53");
+    let d = page.judge();
+    let dns = d
+        .stages
+        .iter()
+        .find(|(c, _)| *c == C::DNSResolves)
+        .map(|(_, f)| f);
+    assert_eq!(dns.map(|f| f.reason), Some(R::ProbeFailed), "{}", report(&d));
+    assert!(
+        dns.is_some_and(|f| f.message.contains("getent hosts hostnames")),
+        "{}",
+        report(&d)
+    );
+}
+
+#[test]
 fn the_service_is_defined_wrongly() {
     let service = |change: fn(&mut Value)| {
         move |page: &mut Page| {

@@ -229,6 +229,8 @@ fn resolver(facts: &Facts, pod: &str) -> Resolver {
     let found = |name: &str| Lookup {
         name: name.into(),
         result: LookupResult::Found,
+        code: None,
+        found_as: None,
         addresses: addresses.clone(),
         ttl_seconds: 30,
     };
@@ -253,6 +255,7 @@ fn resolver(facts: &Facts, pod: &str) -> Resolver {
             "cluster.local".into(),
         ],
         ndots: 5,
+        rotate: false,
         c_library: CLibrary::Glibc,
         uses_short_name: false,
         lookups,
@@ -264,6 +267,8 @@ pub fn missing(name: &str) -> Lookup {
     Lookup {
         name: name.into(),
         result: LookupResult::NotFound,
+        code: None,
+        found_as: None,
         addresses: Vec::new(),
         ttl_seconds: 30,
     }
@@ -277,6 +282,8 @@ pub fn server(from: Option<String>, address: &str, endpoint: bool) -> DnsServer 
         endpoint,
         control: LookupResult::Found,
         result: LookupResult::Found,
+        code: None,
+        domain: None,
     }
 }
 

@@ -481,6 +481,207 @@ pub fn dns_is_silent(facts: &mut Facts) {
     });
 }
 
+/// What every look-up of the client and every server answers.
+fn answer_everywhere(facts: &mut Facts, result: LookupResult, code: Option<&str>) {
+    let code = code.map(str::to_owned);
+    client_dns(facts, |r| {
+        for lookup in &mut r.lookups {
+            (lookup.result, lookup.code) = (result, code.clone());
+            lookup.addresses.clear();
+        }
+    });
+    everywhere(facts, |n| {
+        for s in &mut n.dns_servers {
+            (s.control, s.result, s.code) = (result, result, code.clone());
+        }
+    });
+}
+
+#[test]
+fn n28_a_cache_of_the_node_is_silent() {
+    let cache = |facts: &mut Facts| {
+        silent(facts);
+        servers(
+            facts,
+            "169.254.20.10",
+            LookupResult::TimedOut,
+            LookupResult::TimedOut,
+        );
+    };
+    let d = fault("N28-cache", C::DNSResolves, R::ClusterDNSUnreachable, |f| {
+        cache(f);
+        let mut pod = pod(
+            "node-local-dns-x",
+            "n1",
+            "192.168.0.1",
+            json!({ "k8s-app": "node-local-dns" }),
+        );
+        patch(
+            Arc::make_mut(&mut pod),
+            json!({ "metadata": { "namespace": "kube-system" } }),
+        );
+        f.cluster_dns.as_mut().unwrap().caches = vec![pod];
+    });
+    let root = d.root_cause.unwrap();
+    assert!(
+        root.message
+            .contains("The DNS cache of node n1 (169.254.20.10, Pod kube-system/node-local-dns-x)")
+    );
+    assert!(
+        root.message
+            .contains("a Pod of cluster DNS does when it is asked itself (10.244.1.2)")
+    );
+    assert!(!root.remediation.contains("kube-dns"), "{}", root.remediation);
+    // Without its Pod at hand.
+    let d = fault(
+        "N28-cache-unseen",
+        C::DNSResolves,
+        R::ClusterDNSUnreachable,
+        cache,
+    );
+    assert!(
+        d.root_cause
+            .unwrap()
+            .remediation
+            .contains("-l k8s-app=node-local-dns --field-selector spec.nodeName=n1")
+    );
+}
+
+#[test]
+fn n70_cluster_dns_answers_that_it_cannot() {
+    for code in ["SERVFAIL", "REFUSED"] {
+        let d = fault(
+            &format!("N70-{code}"),
+            C::DNSResolves,
+            R::ClusterDNSFailing,
+            |f| {
+                answer_everywhere(f, LookupResult::Failed, Some(code));
+            },
+        );
+        assert!(
+            d.root_cause
+                .unwrap()
+                .message
+                .contains(&format!("answers {code} to Pod"))
+        );
+    }
+}
+
+#[test]
+fn n71_cluster_dns_serves_another_domain() {
+    let d = fault("N71", C::DNSResolves, R::ClusterDomainMismatch, |f| {
+        answer_everywhere(f, LookupResult::NotFound, None);
+        everywhere(f, |n| {
+            n.dns_servers
+                .iter_mut()
+                .for_each(|s| s.domain = Some("corp.local".into()))
+        });
+    });
+    assert!(
+        d.root_cause
+            .unwrap()
+            .message
+            .contains("it has them in corp.local")
+    );
+}
+
+/// Makes the Service stand for a name; the client looks that up as well.
+pub fn external(facts: &mut Facts, result: LookupResult) {
+    service(
+        facts,
+        json!({ "spec": { "type": "ExternalName", "clusterIP": null, "clusterIPs": null, "externalName": "db.example", "selector": null } }),
+    );
+    facts.slices.clear();
+    look(facts);
+    client_dns(facts, |r| {
+        let mut target = missing("db.example");
+        target.result = result;
+        r.lookups.insert(3, target);
+    });
+}
+
+#[test]
+fn n72_what_an_external_name_stands_for_does_not_exist() {
+    let d = fault("N72", C::DNSResolves, R::ExternalNameNotFound, |f| {
+        external(f, LookupResult::NotFound);
+        no_record(f);
+    });
+    assert!(d.root_cause.unwrap().message.contains("db.example"));
+}
+
+/// A wildcard domain in the search list answers for the full name.
+pub fn wildcard(facts: &mut Facts) {
+    client_dns(facts, |r| {
+        r.search.push("wild.example".into());
+        r.lookups[2].addresses = vec!["203.0.113.9".into()];
+        r.lookups[2].found_as = Some(format!("{}.wild.example", NAMES[2]));
+    });
+}
+
+#[test]
+fn n73_a_search_domain_answers_for_a_name() {
+    let d = fault("N73", C::DNSResolves, R::WrongAddress, wildcard);
+    assert_eq!(impact(&d), "Some");
+    let root = d.root_cause.unwrap();
+    assert!(
+        root.message
+            .contains("203.0.113.9 for hostnames.shop.svc.cluster.local")
+    );
+    assert!(
+        root.remediation
+            .contains("Take wild.example out of the search list")
+    );
+}
+
+#[test]
+fn n74_a_service_called_like_the_namespace_hides_a_name() {
+    let d = fault("N74-elsewhere", C::DNSResolves, R::WrongAddress, |f| {
+        client_dns(f, |r| {
+            r.lookups[1].addresses = vec!["203.0.113.9".into()];
+            r.lookups[1].found_as = Some("hostnames.shop.shop.svc.cluster.local".into());
+        });
+    });
+    assert_eq!(impact(&d), "Some");
+    assert!(
+        d.root_cause
+            .unwrap()
+            .remediation
+            .contains("`kubectl -n shop get service shop`")
+    );
+    let d = fault("N74-nowhere", C::DNSResolves, R::NameNotFound, |f| {
+        not_found(f, &NAMES[1..2])
+    });
+    assert_eq!(impact(&d), "Some");
+    assert!(
+        d.root_cause
+            .unwrap()
+            .message
+            .contains("hostnames.shop.shop.svc.cluster.local")
+    );
+}
+
+#[test]
+fn n29_a_server_that_clients_wait_for_fails() {
+    let d = fault("N29-first", C::DNSResolves, R::SomeDNSServersFailing, |f| {
+        spare(f, &["10.96.0.9", "10.96.0.10"])
+    });
+    assert_eq!(impact(&d), "Some");
+    fault("N29-rotate", C::DNSResolves, R::SomeDNSServersFailing, |f| {
+        spare(f, &["10.96.0.10", "10.96.0.9"]);
+        client_dns(f, |r| r.rotate = true);
+    });
+}
+
+/// The client has two servers, of which 10.96.0.9 is silent.
+pub fn spare(facts: &mut Facts, servers: &[&str; 2]) {
+    client_dns(facts, |r| r.servers = servers.map(str::to_owned).to_vec());
+    on(facts, "n1", |n| {
+        let mut silent = server(Some(CLIENT.into()), "10.96.0.9", false);
+        (silent.control, silent.result) = (LookupResult::TimedOut, LookupResult::TimedOut);
+        n.dns_servers.push(silent);
+    });
+}
+
 #[test]
 fn n29_one_of_two_dns_pods_is_silent() {
     let d = fault("N29", C::DNSResolves, R::SomeDNSServersFailing, |f| {

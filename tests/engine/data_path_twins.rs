@@ -6,8 +6,8 @@ use jiff::SignedDuration;
 use serde_json::json;
 use svcdiag::{
     api::{
-        Answer, CLibrary, ConditionType as C, DialPath, GapKind, LookupResult, PortState, Reason as R,
-        RuleGap, StaleConnection,
+        Answer, CLibrary, ConditionType as C, DialPath, DnsServer, GapKind, LookupResult, PortState,
+        Reason as R, RuleGap, StaleConnection,
     },
     diagnosis::{Diagnosis, Facts, Unreadable},
     objects::Object,
@@ -15,7 +15,9 @@ use svcdiag::{
 
 use crate::{
     agents::*,
-    data_path::{client_elsewhere, default_deny, dns_is_silent, no_record, node_port, old_address},
+    data_path::{
+        client_elsewhere, default_deny, dns_is_silent, external, no_record, node_port, old_address, spare,
+    },
     report::{assert_nothing_false, report, stage},
     walkthrough::*,
 };
@@ -448,6 +450,115 @@ fn external_names_resolve_to_anything() {
         f.slices.clear();
         look(f);
         client_dns(f, |r| r.lookups[0].addresses = vec!["203.0.113.7".into()]);
+    });
+}
+
+#[test]
+fn n29_a_spare_server_that_nobody_waits_for() {
+    works(|f| spare(f, &["10.96.0.10", "10.96.0.9"]));
+    // musl asks all at once.
+    works(|f| {
+        spare(f, &["10.96.0.9", "10.96.0.10"]);
+        client_dns(f, |r| r.c_library = CLibrary::Musl);
+    });
+}
+
+#[test]
+fn n40_the_short_name_leads_to_the_clients_own_service() {
+    works(|f| {
+        client_elsewhere(f);
+        client_dns(f, |r| {
+            r.uses_short_name = true;
+            r.lookups[0].result = LookupResult::Found;
+            r.lookups[0].addresses = vec!["10.96.7.7".into()];
+            r.lookups[0].found_as = Some("hostnames.web.svc.cluster.local".into());
+        });
+    });
+}
+
+#[test]
+fn n71_a_cluster_dns_that_has_not_all_namespaces() {
+    works(|f| {
+        not_found(f, &["kubernetes.default"]);
+        everywhere(f, |n| {
+            n.dns_servers
+                .iter_mut()
+                .for_each(|s| s.control = LookupResult::NotFound)
+        });
+    });
+}
+
+#[test]
+fn n71_cluster_dns_that_others_get_answers_from_is_not_blamed() {
+    let d = twin(|f| {
+        not_found(
+            f,
+            &[
+                "hostnames",
+                "hostnames.shop",
+                "hostnames.shop.svc.cluster.local",
+                "kubernetes.default",
+            ],
+        );
+        on(f, "n1", |n| {
+            let own = |s: &&mut DnsServer| s.from.as_deref() == Some(CLIENT) && !s.endpoint;
+            for s in n.dns_servers.iter_mut().filter(own) {
+                (s.control, s.result) = (LookupResult::NotFound, LookupResult::NotFound);
+            }
+        });
+    });
+    assert_eq!(stage(&d, C::DNSResolves).reason, R::ProbeFailed);
+}
+
+#[test]
+fn n71_a_cache_of_a_cloud_is_not_cluster_dns() {
+    let d = twin(|f| {
+        not_found(
+            f,
+            &[
+                "hostnames",
+                "hostnames.shop",
+                "hostnames.shop.svc.cluster.local",
+                "kubernetes.default",
+            ],
+        );
+        client_dns(f, |r| r.servers = vec!["169.254.169.253".into()]);
+        everywhere(f, |n| n.dns_servers.clear());
+        f.cluster_dns = None;
+    });
+    assert_eq!(stage(&d, C::DNSResolves).reason, R::ProbeFailed);
+}
+
+#[test]
+fn n72_nobody_knows_whether_an_external_name_exists() {
+    works(|f| external(f, LookupResult::NotFound));
+    for result in [LookupResult::TimedOut, LookupResult::Failed] {
+        let d = twin(|f| {
+            external(f, result);
+            no_record(f);
+        });
+        assert_eq!(stage(&d, C::DNSResolves).reason, R::ProbeFailed, "{result}");
+    }
+}
+
+#[test]
+fn n73_a_search_domain_that_answers_for_none_of_the_names() {
+    works(|f| client_dns(f, |r| r.search.push("wild.example".into())));
+}
+
+#[test]
+fn n74_names_that_a_client_chose_not_to_have() {
+    // Its search list has the suffix for the short name only; ndots:1 and musl search for no name with a dot.
+    works(|f| {
+        not_found(f, &["hostnames.shop"]);
+        client_dns(f, |r| r.search.truncate(1));
+    });
+    works(|f| {
+        not_found(f, &["hostnames.shop", "kubernetes.default"]);
+        client_dns(f, |r| {
+            r.ndots = 1;
+            r.c_library = CLibrary::Musl;
+        });
     });
 }
 

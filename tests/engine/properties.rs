@@ -309,10 +309,17 @@ fn resolver() -> impl Strategy<Value = Resolver> {
         one_of(LookupResult::ALL),
         vec(address(), 0..3),
         select(vec![0, 30, u32::MAX]),
+        option::of(select(vec![
+            "hostnames.shop.shop.svc.cluster.local",
+            "hostnames.",
+            "",
+        ])),
     )
-        .prop_map(|(name, result, addresses, ttl_seconds)| Lookup {
+        .prop_map(|(name, result, addresses, ttl_seconds, found_as)| Lookup {
             name: name.into(),
             result,
+            code: (result == LookupResult::Failed && ttl_seconds == 0).then(|| "SERVFAIL".to_owned()),
+            found_as: found_as.map(str::to_owned),
             addresses,
             ttl_seconds,
         });
@@ -335,6 +342,7 @@ fn resolver() -> impl Strategy<Value = Resolver> {
                 servers,
                 search,
                 ndots,
+                rotate: ndots == 7,
                 c_library,
                 uses_short_name,
                 lookups,
@@ -356,6 +364,8 @@ fn dns_server() -> impl Strategy<Value = DnsServer> {
             endpoint,
             control,
             result,
+            code: (result == LookupResult::Failed).then(|| "REFUSED".to_owned()),
+            domain: (control == LookupResult::NotFound).then(|| "corp.local".to_owned()),
         })
 }
 

@@ -192,6 +192,8 @@ fn dns() -> ClusterDns {
                 "ports": [{ "name": "dns", "protocol": "UDP", "port": 53, "targetPort": 53 }] },
         }))),
         pods: pods.to_vec(),
+        caches: Vec::new(),
+        domain: None,
     }
 }
 

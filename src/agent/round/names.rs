@@ -1,13 +1,16 @@
 //! The Service's names, as the clients resolve them, and the DNS servers one by one.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use futures::future::join_all;
 
 use super::{LocalPod, Round, SECOND_LOOK};
 use crate::{
     agent::{
-        dns::{Reply, ask},
+        dns::{Reply, ask, names_of},
         netns::Netns,
         resolv::ResolvConf,
         rootfs::{self, CLibraries},
@@ -17,6 +20,8 @@ use crate::{
 };
 
 const PORT: u16 = 53;
+/// The name that every cluster knows.
+const CONTROL: &str = "kubernetes.default";
 /// Resolvers wait five seconds for a server; a cluster's answers in one.
 const PATIENCE: Duration = Duration::from_secs(2);
 const TRIES: usize = 2;
@@ -92,23 +97,23 @@ fn conf(client: &LocalPod<'_>, libraries: &CLibraries) -> std::io::Result<(Resol
 
 async fn resolver(round: &Round<'_>, client: &Client<'_>, domain: &str) -> Option<Resolver> {
     let service = &round.spec.service_name;
-    let names = [
+    let short = format!("{service}.{}", round.namespace);
+    let mut names = vec![
         service.clone(),
-        format!("{service}.{}", round.namespace),
-        format!("{service}.{}.svc.{domain}", round.namespace),
-        "kubernetes.default".to_owned(),
+        short.clone(),
+        format!("{short}.svc"),
+        format!("{short}.svc.{domain}"),
     ];
-    let lookups = join_all(names.iter().map(|name| {
-        let is_control = name == "kubernetes.default";
-        lookup(round, client, domain, name, !is_control && is_v6(round))
-    }))
-    .await;
+    names.extend(external_name(round));
+    names.push(CONTROL.to_owned());
+    let lookups = join_all(names.iter().map(|name| lookup(round, client, domain, name))).await;
     let conf = &client.conf;
     Some(Resolver {
         pod: client.pod.key.clone(),
         servers: conf.servers.iter().take(4).map(ToString::to_string).collect(),
         search: conf.search.iter().take(32).cloned().collect(),
         ndots: conf.ndots,
+        rotate: conf.rotate,
         c_library: client.library,
         uses_short_name: uses_short_name(&client.pod.pids, service),
         lookups: lookups.into_iter().collect::<Option<Vec<Lookup>>>()?,
@@ -146,20 +151,32 @@ fn is_v6(round: &Round<'_>) -> bool {
     families.first().is_some_and(|first| first == "IPv6")
 }
 
-/// Resolves a name as the client would, a second time where it is not found.
-async fn lookup(
-    round: &Round<'_>,
-    client: &Client<'_>,
-    domain: &str,
-    name: &str,
-    ipv6: bool,
-) -> Option<Lookup> {
-    let first = resolve(round, client, domain, name, ipv6).await?;
-    if first.result == LookupResult::Found {
-        return Some(first);
+/// The name that an ExternalName Service stands for, which is looked up as it is.
+fn external_name(round: &Round<'_>) -> Option<String> {
+    let service = round.subject.service.as_ref().filter(|s| s.is_external_name())?;
+    let target = service.spec.external_name.as_deref()?.trim_end_matches('.');
+    (!target.is_empty()).then(|| format!("{target}."))
+}
+
+/// Resolves a name as the client would, a second time where it is not found. Behind an ExternalName Service
+/// addresses of either family will do.
+async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str) -> Option<Lookup> {
+    let ipv6 = name != CONTROL && is_v6(round);
+    let is_alias = name != CONTROL && external_name(round).is_some();
+    let mut found = None;
+    for pause in [Duration::ZERO, SECOND_LOOK] {
+        tokio::time::sleep(pause).await;
+        let mut lookup = resolve(round, client, domain, name, ipv6).await?;
+        if is_alias && lookup.result == LookupResult::NotFound {
+            lookup = resolve(round, client, domain, name, !ipv6).await?;
+        }
+        let is_found = lookup.result == LookupResult::Found;
+        found = Some(lookup);
+        if is_found {
+            break;
+        }
     }
-    tokio::time::sleep(SECOND_LOOK).await;
-    resolve(round, client, domain, name, ipv6).await
+    found
 }
 
 async fn resolve(
@@ -169,46 +186,57 @@ async fn resolve(
     name: &str,
     ipv6: bool,
 ) -> Option<Lookup> {
-    let lookup = |result, mut addresses: Vec<String>, ttl_seconds| {
-        addresses.truncate(16);
-        Lookup {
-            name: name.to_owned(),
-            result,
-            addresses,
-            ttl_seconds,
-        }
+    let mut lookup = Lookup {
+        name: name.trim_end_matches('.').to_owned(),
+        result: LookupResult::TimedOut,
+        code: None,
+        found_as: None,
+        addresses: Vec::new(),
+        ttl_seconds: 0,
     };
-    let (mut result, mut ttl) = (LookupResult::TimedOut, 0);
     for candidate in client.conf.candidates(name, client.library) {
+        // Whether a name beyond the cluster exists is for others to say, unless it was asked for itself: the
+        // Service has none there.
+        let matters = is_in(&candidate, domain) || candidate == name;
         match ask_in_turn(round, client, &candidate, ipv6).await? {
             Reply::Addresses(addresses, ttl) => {
-                let addresses = addresses.iter().map(ToString::to_string).collect();
-                return Some(lookup(LookupResult::Found, addresses, ttl));
+                lookup.result = LookupResult::Found;
+                lookup.code = None;
+                lookup.found_as = Some(candidate.trim_end_matches('.').to_owned());
+                lookup.addresses = addresses.iter().take(16).map(ToString::to_string).collect();
+                lookup.ttl_seconds = ttl;
+                return Some(lookup);
             }
             Reply::NotFound(seconds) => {
-                if result != LookupResult::Failed {
-                    result = LookupResult::NotFound;
+                if lookup.result != LookupResult::Failed {
+                    lookup.result = LookupResult::NotFound;
                 }
-                ttl = ttl.max(seconds);
+                lookup.ttl_seconds = lookup.ttl_seconds.max(seconds);
             }
-            // Whether a name beyond the cluster exists is for others to say: the Service has none there.
-            Reply::Failed(_) if !is_in(&candidate, domain) => {
-                if result == LookupResult::TimedOut {
-                    result = LookupResult::NotFound;
+            Reply::Failed(code) => {
+                // Where a server fails musl gives up; glibc goes on with the next suffix (res_search(3)).
+                let gives_up = client.library == CLibrary::Musl;
+                if matters || gives_up {
+                    lookup.result = LookupResult::Failed;
+                    lookup.code = Some(code);
+                } else if lookup.result == LookupResult::TimedOut {
+                    lookup.result = LookupResult::NotFound;
                 }
-                if client.library == CLibrary::Musl {
+                if gives_up {
                     break;
                 }
             }
-            // Where a server fails musl gives up; glibc goes on with the next suffix (res_search(3)).
-            Reply::Failed(_) if client.library == CLibrary::Musl => {
-                return Some(lookup(LookupResult::Failed, Vec::new(), 0));
+            Reply::TimedOut | Reply::Refused => {
+                lookup.result = LookupResult::TimedOut;
+                lookup.code = None;
+                break;
             }
-            Reply::Failed(_) => result = LookupResult::Failed,
-            Reply::TimedOut | Reply::Refused => return Some(lookup(LookupResult::TimedOut, Vec::new(), 0)),
         }
     }
-    Some(lookup(result, Vec::new(), ttl))
+    if lookup.result != LookupResult::NotFound {
+        lookup.ttl_seconds = 0;
+    }
+    Some(lookup)
 }
 
 /// Whether a name that ends with a dot is in a domain.
@@ -242,7 +270,7 @@ async fn ask_in_turn(round: &Round<'_>, client: &Client<'_>, name: &str, ipv6: b
 /// Each server of each client and each endpoint of cluster DNS, and cluster DNS from the node.
 async fn servers(round: &Round<'_>, clients: &[Client<'_>], domain: &str) -> Vec<DnsServer> {
     let name = format!("{}.{}.svc.{domain}.", round.spec.service_name, round.namespace);
-    let control = format!("kubernetes.default.svc.{domain}.");
+    let control = format!("{CONTROL}.svc.{domain}.");
     let mut questions: Vec<(Option<&LocalPod<'_>>, &Netns, SocketAddr, bool)> = Vec::new();
     let dns = &round.subject.dns;
     for Client { pod, conf, .. } in clients {
@@ -252,29 +280,37 @@ async fn servers(round: &Round<'_>, clients: &[Client<'_>], domain: &str) -> Vec
     }
     questions.extend(dns.addresses.iter().map(|a| (None, &round.node.netns, *a, false)));
     let v6 = is_v6(round);
+    let own = dns.addresses.first().map(SocketAddr::ip);
     let answers = questions.iter().map(async |(client, netns, server, endpoint)| {
-        let result = ask_server(round, netns, *server, &name, v6).await?;
+        let (result, code) = ask_server(round, netns, *server, &name, v6).await?;
         let control_v6 = IpFamily::of(server.ip()) == IpFamily::V6 && v6;
-        let control = ask_server(round, netns, *server, &control, control_v6).await?;
+        let (control, of_control) = ask_server(round, netns, *server, &control, control_v6).await?;
+        let domain = match own.filter(|_| control == LookupResult::NotFound) {
+            Some(own) => served_domain(netns, *server, own).await,
+            None => None,
+        };
         Some(DnsServer {
             from: client.map(|c| c.key.clone()),
             server: server.ip().to_string(),
             endpoint: *endpoint,
             control,
             result,
+            code: of_control.or(code),
+            domain,
         })
     });
     join_all(answers).await.into_iter().flatten().collect()
 }
 
+/// How a question to one server ended, and the code of an answer that is none.
 async fn ask_server(
     round: &Round<'_>,
     netns: &Netns,
     server: SocketAddr,
     name: &str,
     ipv6: bool,
-) -> Option<LookupResult> {
-    let mut result = LookupResult::TimedOut;
+) -> Option<(LookupResult, Option<String>)> {
+    let mut last = (LookupResult::TimedOut, None);
     for attempt in 0..=TRIES {
         if attempt == TRIES {
             tokio::time::sleep(SECOND_LOOK).await;
@@ -283,14 +319,22 @@ async fn ask_server(
             .await
             .inspect_err(|error| round.problem(format!("DNS server {server} could not be asked: {error}.")))
             .ok()?;
-        result = match reply {
-            Reply::Addresses(..) => return Some(LookupResult::Found),
-            Reply::NotFound(_) => return Some(LookupResult::NotFound),
-            Reply::Failed(_) => LookupResult::Failed,
-            Reply::TimedOut | Reply::Refused => LookupResult::TimedOut,
+        last = match reply {
+            Reply::Addresses(..) => return Some((LookupResult::Found, None)),
+            Reply::NotFound(_) => return Some((LookupResult::NotFound, None)),
+            Reply::Failed(code) => (LookupResult::Failed, Some(code)),
+            Reply::TimedOut | Reply::Refused => (LookupResult::TimedOut, None),
         };
     }
-    Some(result)
+    Some(last)
+}
+
+/// The domain that a server has the cluster's names in, by the name it has for cluster DNS itself.
+async fn served_domain(netns: &Netns, server: SocketAddr, cluster_dns: IpAddr) -> Option<String> {
+    let names = names_of(netns, server, cluster_dns, PATIENCE).await.ok()?;
+    names
+        .iter()
+        .find_map(|name| Some(name.split_once(".svc.")?.1.to_owned()))
 }
 
 #[cfg(test)]

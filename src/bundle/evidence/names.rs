@@ -6,7 +6,7 @@ use super::{
     super::{
         Problem,
         text::{
-            names::{self, NameLookup, Tool},
+            names::{self, NameLookup},
             resolv_conf,
         },
     },
@@ -33,8 +33,9 @@ pub(super) fn resolver(
     files: &[TextFile<'_>],
     problems: &mut Vec<Problem>,
 ) -> Option<Resolver> {
-    // What the node's own resolver finds says nothing of the Pods'.
-    if pod.is_host_network() || pod.spec.dns_policy.as_deref() == Some("Default") {
+    // A Pod that is to ask the node's own name servers is no client. On the host network they are asked
+    // without that anybody wanted it (dnsPolicy ClusterFirst).
+    if pod.spec.dns_policy.as_deref() == Some("Default") {
         return None;
     }
     let conf = parse(files, Form::ResolvConf, problems, resolv_conf::parse).pop();
@@ -55,17 +56,23 @@ pub(super) fn resolver(
     }
     let has_found = asked.iter().any(|l| l.result == LookupResult::Found);
     let mut lookups: Vec<Lookup> = Vec::new();
-    for name in wanted(facts, &domain) {
-        let mut of_name = asked.iter().filter(|l| is_about(l, &name));
-        // Of several the last one counts.
-        if let Some(last) = of_name.next_back() {
-            lookups.push(Lookup {
-                result: result(last, has_found),
-                addresses: last.addresses.iter().map(ToString::to_string).collect(),
-                ttl_seconds: TTL_SECONDS,
-                name,
-            });
-        }
+    for wanted in wanted(facts, &domain) {
+        let of_name = asked.iter().filter(|l| wanted.is_of(l));
+        // Of several the last one that tells something counts.
+        let last = of_name.max_by_key(|l| (l.result != LookupResult::Unclear, l.line));
+        lookups.extend(last.map(|l| lookup(&wanted.name, l, has_found)));
+    }
+    // Who looks up the short name sees what becomes of the full one.
+    let full = full(facts, &domain);
+    if !lookups.iter().any(|l| l.name == full) && asked.iter().any(|l| l.denied.contains(&full)) {
+        lookups.push(Lookup {
+            name: full,
+            result: LookupResult::NotFound,
+            code: None,
+            found_as: None,
+            addresses: Vec::new(),
+            ttl_seconds: TTL_SECONDS,
+        });
     }
     let servers: Vec<IpAddr> = match &conf {
         Some(conf) => conf.servers.clone(),
@@ -78,10 +85,23 @@ pub(super) fn resolver(
         // Without the file it is not known that a suffix is missing.
         search: conf.as_ref().map_or(suffixes, |conf| conf.search.clone()),
         ndots: conf.as_ref().map_or(5, |conf| conf.ndots),
+        rotate: conf.as_ref().is_some_and(|conf| conf.rotate),
         c_library: CLibrary::Unknown,
         uses_short_name: false,
         lookups,
     })
+}
+
+fn lookup(name: &str, look: &NameLookup, has_found: bool) -> Lookup {
+    Lookup {
+        name: name.to_owned(),
+        result: result(look, has_found),
+        code: look.code.clone(),
+        // Some programs show the name as it was asked for.
+        found_as: look.found_as.clone().filter(|found| found != name),
+        addresses: look.addresses.iter().take(16).map(ToString::to_string).collect(),
+        ttl_seconds: TTL_SECONDS,
+    }
 }
 
 /// Servers that were asked by name on the node itself.
@@ -90,12 +110,12 @@ pub(super) fn servers(facts: &Facts, files: &[TextFile<'_>], problems: &mut Vec<
         .into_iter()
         .flatten()
         .collect();
-    let names = wanted(facts, &domain(facts, None));
-    let Some(full) = names.get(2) else {
-        return Vec::new();
+    let full = Wanted {
+        name: full(facts, &domain(facts, None)),
+        is_full: true,
     };
     let mut all = Vec::new();
-    for look in asked.iter().filter(|l| is_about(l, full)) {
+    for look in asked.iter().filter(|l| full.is_of(l)) {
         let Some(server) = look.server else { continue };
         let is_control = |l: &&NameLookup| {
             l.server == Some(server) && l.name.as_deref().is_some_and(|n| n.starts_with(CONTROL))
@@ -110,6 +130,8 @@ pub(super) fn servers(facts: &Facts, files: &[TextFile<'_>], problems: &mut Vec<
                 endpoint: is_dns_pod(facts, server),
                 control,
                 result: result(look, control == LookupResult::Found),
+                code: look.code.clone(),
+                domain: None,
             });
         }
     }
@@ -126,23 +148,47 @@ fn domain(facts: &Facts, conf: Option<&ResolvConf>) -> String {
     known.unwrap_or("cluster.local").trim_end_matches('.').to_owned()
 }
 
-/// The Service's names, shortest first, and last the control.
-fn wanted(facts: &Facts, domain: &str) -> Vec<String> {
-    let (name, namespace) = (&facts.spec.service_name, &facts.namespace);
-    vec![
-        name.clone(),
-        format!("{name}.{namespace}"),
-        format!("{name}.{namespace}.svc.{domain}"),
-        CONTROL.to_owned(),
-    ]
+/// A name whose look-ups matter.
+struct Wanted {
+    name: String,
+    /// Whether it is looked up as it is, without the search list.
+    is_full: bool,
 }
 
-/// Whether somebody looked a name up as clients do. dig does not search, so that it says something only of
-/// full names.
-fn is_about(look: &NameLookup, name: &str) -> bool {
-    let is_full = name.matches('.').count() > 2;
-    let asked = look.name.as_deref().unwrap_or_default().trim_end_matches('.');
-    asked.eq_ignore_ascii_case(name) && (is_full || look.tool != Tool::Dig)
+impl Wanted {
+    /// Whether somebody looked it up as clients do.
+    fn is_of(&self, look: &NameLookup) -> bool {
+        let asked = look.name.as_deref().unwrap_or_default().trim_end_matches('.');
+        // For the control the full name will do as well.
+        let is_full_control = || {
+            let rest = asked.strip_prefix(CONTROL);
+            self.name == CONTROL && rest.is_some_and(|rest| rest.starts_with(".svc."))
+        };
+        asked.eq_ignore_ascii_case(&self.name) && (self.is_full || look.searches) || is_full_control()
+    }
+}
+
+/// The Service's names, shortest first, then what it may stand for, and last the control.
+fn wanted(facts: &Facts, domain: &str) -> Vec<Wanted> {
+    let name = &facts.spec.service_name;
+    let short = format!("{name}.{}", facts.namespace);
+    let service = facts.service.as_deref().filter(|s| s.is_external_name());
+    let target = service.and_then(|s| s.spec.external_name.as_deref());
+    let target = target.map(|target| target.trim_end_matches('.').to_owned());
+    let searched = [name.clone(), short.clone(), format!("{short}.svc")];
+    let full = target.into_iter().chain([full(facts, domain)]);
+    let wanted = |is_full| move |name| Wanted { name, is_full };
+    searched
+        .into_iter()
+        .map(wanted(false))
+        .chain(full.map(wanted(true)))
+        .chain([CONTROL.to_owned()].map(wanted(false)))
+        .collect()
+}
+
+/// The Service's full name.
+fn full(facts: &Facts, domain: &str) -> String {
+    format!("{}.{}.svc.{domain}", facts.spec.service_name, facts.namespace)
 }
 
 /// That a name was not found is only a guess for old programs: it holds where others were found.

@@ -1,6 +1,6 @@
-//! kube-proxy's ConfigMap, as kubeadm makes it and `collect` takes it along.
+//! ConfigMaps of kube-proxy and of CoreDNS, as kubeadm makes them and `collect` takes them along.
 //!
-//! Source: k8s.io/kube-proxy/config/v1alpha1 (`KubeProxyConfiguration`).
+//! Sources: k8s.io/kube-proxy/config/v1alpha1 (`KubeProxyConfiguration`), CoreDNS' plugin/kubernetes.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -27,6 +27,22 @@ pub(super) fn mode(config_map: &Value) -> Result<Option<String>, String> {
     Ok(mode.filter(|mode| !mode.is_empty()))
 }
 
+/// The domain of the cluster's names in a Corefile: the first zone of the plugin kubernetes that is no zone
+/// of addresses. None where there is none, or the ConfigMap is another's.
+pub(super) fn dns_domain(config_map: &Value) -> Option<&str> {
+    if text(config_map, "/metadata/namespace") != "kube-system" {
+        return None;
+    }
+    let corefile = config_map["data"]["Corefile"].as_str()?;
+    let plugin = |line| str::strip_prefix(str::trim_start(line), "kubernetes ");
+    let mut zones = corefile
+        .lines()
+        .filter_map(plugin)
+        .flat_map(str::split_whitespace);
+    let is_domain = |zone: &&str| zone.contains('.') && !zone.ends_with(".arpa") && !zone.contains('/');
+    zones.find(is_domain).map(|zone| zone.trim_end_matches('.'))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -51,10 +67,26 @@ mod tests {
         assert!(error.contains("line "), "{error}");
     }
 
+    #[test]
+    fn the_domain_is_that_of_the_corefile() {
+        let of = |file: &str| {
+            let map = json!({ "metadata": { "name": "coredns", "namespace": "kube-system" }, "data": { "Corefile": file } });
+            dns_domain(&map).map(str::to_owned)
+        };
+        let corefile = ".:53 {\n    errors\n    kubernetes corp.local. in-addr.arpa ip6.arpa {\n        pods insecure\n    }\n}\n";
+        assert_eq!(of(corefile).as_deref(), Some("corp.local"));
+        assert_eq!(
+            of(".:53 {\n  kubernetes 10.0.0.0/8 {\n  }\n  forward . 1.1.1.1\n}\n"),
+            None
+        );
+        assert_eq!(of(""), None);
+    }
+
     proptest! {
         #[test]
         fn any_text_is_survived(text in "(mode: |\\PC|\n|- |&a |\\*a|\\[){0,40}") {
             let _ = of("kube-proxy", &text);
+            let _ = dns_domain(&json!({ "metadata": { "namespace": "kube-system" }, "data": { "Corefile": text } }));
         }
     }
 }

@@ -46,8 +46,16 @@ pub struct NameLookup {
     pub server: Option<IpAddr>,
     /// How it ended.
     pub result: LookupResult,
+    /// Why no server could answer, as the servers say it.
+    pub code: Option<String>,
     /// The addresses found.
     pub addresses: Vec<IpAddr>,
+    /// The name that they are of, with the suffix that led there; behind an alias its end.
+    pub found_as: Option<String>,
+    /// Names that do not exist, as the output has them: with the suffixes that were tried.
+    pub denied: Vec<String>,
+    /// Whether the search list was used, as clients do.
+    pub searches: bool,
     /// Whether the program said why it found nothing. Old busybox says the same whether there is no such
     /// name or no server, and getent and `dig +short` say nothing at all: then the result is NotFound, and
     /// it may be otherwise.
@@ -194,9 +202,10 @@ fn read(call: Option<&Call<'_>>, chunk: &Piece<'_>, is_first: bool) -> Option<Na
         None => Tool::Nslookup,
     };
     let mut seen = Seen::default();
-    // busybox has a resolver of its own, which never searches for names with a dot, and shows the port like this.
+    // busybox since 1.29 has a resolver of its own and shows the port like this. It never searches for names
+    // with a dot, and up to 1.32 for none.
     let is_busybox = tool == Tool::Nslookup && has(":53") && !has("#53");
-    let is_partial = |name: &str| name.contains('.') && name.trim_end_matches('.').matches('.').count() < 3;
+    let is_partial = |name: &str| name.trim_end_matches('.').matches('.').count() < 3;
     for (_, line) in &chunk.output {
         match tool {
             Tool::Nslookup => nslookup::read(&mut seen, line),
@@ -212,12 +221,14 @@ fn read(call: Option<&Call<'_>>, chunk: &Piece<'_>, is_first: bool) -> Option<Na
     }
     let named = call.filter(|_| is_first).and_then(Call::name).map(str::to_owned);
     let name = named.or(seen.name.clone());
-    let result = seen.result()?;
-    // Neither an answer without addresses to a question for another kind, nor one to a question that no
-    // client would ask like this, says anything of the name.
-    let is_odd = call.is_some_and(Call::is_typed) || is_busybox && name.as_deref().is_some_and(is_partial);
-    if is_odd && result != LookupResult::Found {
+    let mut result = seen.result()?;
+    // An answer without addresses to a question for another kind says nothing of the name.
+    if call.is_some_and(Call::is_typed) && result != LookupResult::Found {
         return None;
+    }
+    let only_as_it_is = |name: &str| is_partial(name) && seen.denied.iter().all(|denied| denied == name);
+    if is_busybox && result == LookupResult::NotFound && name.as_deref().is_some_and(only_as_it_is) {
+        result = LookupResult::Unclear;
     }
     Some(NameLookup {
         line: match call {
@@ -229,7 +240,11 @@ fn read(call: Option<&Call<'_>>, chunk: &Piece<'_>, is_first: bool) -> Option<Na
         name,
         server: seen.server.or_else(|| call.and_then(Call::server)),
         result,
+        code: seen.code.filter(|_| result == LookupResult::Failed),
+        found_as: seen.found_as.filter(|_| result == LookupResult::Found),
         addresses: seen.addresses,
+        denied: seen.denied,
+        searches: tool != Tool::Dig || call.is_some_and(|call| call.has("+search")),
     })
 }
 

@@ -1,7 +1,8 @@
 //! Does the Service work by DNS name?
 //!
 //! Clients in the Service's namespace have to find the short name, others the one with the namespace.
-//! `names` says what a client got and why it got nothing, `dns_servers` what single servers answer.
+//! `names` says what a client got and why it got nothing, `dns_servers` what single servers answer,
+//! `dns_silence` who does not; `name_reports` has the words for it.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +13,8 @@ use super::{
         vantage::{Report, Vantage},
         words,
     },
-    applicable, dns_servers,
-    names::{self, Client},
+    applicable, dns_servers, name_reports,
+    names::Client,
 };
 use crate::{
     api::{ConditionType, Reason, Resolver},
@@ -45,7 +46,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     resolvers.retain(|(_, r)| !super::is_cut_off_from_dns(facts, &r.pod));
     let clients: Vec<Client> = resolvers
         .iter()
-        .map(|(report, resolver)| Client::of(facts, &vantage, report, resolver))
+        .map(|(report, resolver)| Client::of(facts, &vantage, **report, resolver))
         .collect();
     for &reason in ConditionType::DNSResolves.faults() {
         let of: Vec<&Client> = clients.iter().filter(|c| c.fault == Some(reason)).collect();
@@ -68,8 +69,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             );
         }
         if !of.is_empty() {
-            let (message, remediation) = names::told(facts, &vantage, reason, &of);
-            let all_fail = clients.iter().all(|c| c.fault.is_some());
+            let (message, remediation) = name_reports::told(facts, &vantage, reason, &of);
+            let all_fail = clients.iter().all(|c| c.fault.is_some() && !c.is_partly);
             return if all_fail {
                 Finding::nothing_works(reason, message, remediation)
             } else {
@@ -95,13 +96,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return nobody_asked(facts, &vantage, all > 0);
     }
     if let Some(unsure) = clients.iter().find(|c| !c.resolves) {
-        return Finding::unknown(
-            Reason::ProbeFailed,
-            format!(
-                "What Pod {} got for {} says neither that the name is known nor that it is not: {}.",
-                unsure.resolver.pod, unsure.wanted, unsure.result
-            ),
-        );
+        return Finding::unknown(Reason::ProbeFailed, name_reports::open(facts, unsure));
     }
     works(&clients)
 }
@@ -121,14 +116,14 @@ fn dropped_on_the_way(vantage: &Vantage<'_>) -> Option<Finding> {
 }
 
 fn works(clients: &[Client<'_>]) -> Finding {
-    let wanted: BTreeSet<&str> = clients.iter().map(|c| c.wanted.as_str()).collect();
+    let wanted: BTreeSet<&str> = clients.iter().map(|c| c.name.as_str()).collect();
     let wanted: Vec<&str> = wanted.into_iter().collect();
     let mut message = format!(
         "{} found the Service as {}.",
         words::count(clients.len(), "client Pod"),
         words::list(&wanted)
     );
-    let hints: BTreeSet<String> = clients.iter().filter_map(names::hint).collect();
+    let hints: BTreeSet<String> = clients.iter().filter_map(name_reports::hint).collect();
     for hint in hints {
         message.push_str(&format!(" {hint}"));
     }
@@ -187,10 +182,26 @@ fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
             .recheck_at(Some(until)),
         );
     }
+    let mut troubles: Vec<String> = pods
+        .iter()
+        .filter_map(|pod| match pod_state::trouble(facts, pod) {
+            Trouble::Starting(_) => None,
+            Trouble::Unschedulable(why)
+            | Trouble::ImagePull(why)
+            | Trouble::CrashLoop(why)
+            | Trouble::ProbeFailing(why)
+            | Trouble::Other(why) => Some(format!("{} ({why})", pod.name())),
+        })
+        .collect();
+    troubles.sort();
+    let why = match troubles.is_empty() {
+        true => String::new(),
+        false => format!(": {}", words::list(&troubles)),
+    };
     Some(Finding::nothing_works(
         Reason::ClusterDNSNotReady,
         format!(
-            "None of the {} of cluster DNS ({namespace}/{name}) is ready; no name of a Service resolves.",
+            "None of the {} of cluster DNS ({namespace}/{name}) is ready{why}; no name of a Service resolves.",
             words::count(pods.len(), "Pod")
         ),
         format!(

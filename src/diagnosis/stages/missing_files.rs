@@ -75,7 +75,7 @@ fn file(condition: C) -> Option<&'static str> {
             "`curl CLUSTER-IP:PORT`, typed in a client Pod (pods/NAMESPACE/NAME/curl.txt)."
         }
         C::DNSResolves => {
-            "`nslookup` of the Service's names, typed in a client Pod (pods/NAMESPACE/NAME/nslookup.txt), and its resolv.conf."
+            "`nslookup` or `getent hosts` of the Service's names, typed in a client Pod (pods/NAMESPACE/NAME/nslookup.txt), and its resolv.conf."
         }
         _ => return None,
     })

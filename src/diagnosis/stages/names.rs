@@ -1,4 +1,9 @@
-//! What a client got for the Service's names, and why it got nothing.
+//! What a client gets for the Service's names, and why it gets nothing.
+//!
+//! A client has to find one name: the short one in the Service's namespace, elsewhere the one with the
+//! namespace. The others are judged too, since programs use any of them: one that leads elsewhere, or that
+//! something hides, is a fault of a part. That a name lacks its suffix in a search list, or has too many dots
+//! for it, is the client's own choice, and counts only where somebody looked that name up by hand.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -10,7 +15,6 @@ use super::{
         clients::Clients,
         pod_state::later,
         vantage::{Report, Vantage},
-        words,
     },
     dns_servers,
 };
@@ -18,6 +22,9 @@ use crate::{
     api::{CLibrary, Lookup, LookupResult, Reason, Resolver},
     objects::Object,
 };
+
+/// The name that every cluster knows.
+pub(super) const CONTROL: &str = "kubernetes.default";
 
 /// No server may keep a negative answer for longer (RFC 2308 allows more, cluster DNS does not).
 const NEGATIVE_TTL_MAX: u32 = 60;
@@ -27,156 +34,219 @@ const ROUND: SignedDuration = SignedDuration::from_secs(30);
 
 /// How a client fares.
 pub(super) struct Client<'a> {
+    pub report: Report<'a>,
     pub resolver: &'a Resolver,
-    pub node: &'a str,
-    /// The name that it has to find.
-    pub wanted: String,
-    /// What came of it.
-    pub result: &'static str,
-    /// Whether it has found the Service.
+    /// The name that it has to find; where another one fails, that one.
+    pub name: String,
+    /// Whether it has found the Service by the name that it has to find.
     pub resolves: bool,
-    /// Why it has not, if that is known.
+    /// What is wrong with the name, if that is known.
     pub fault: Option<Reason>,
+    /// Whether other names lead it to the Service.
+    pub is_partly: bool,
     /// When a wrong answer can no longer be an old one.
     pub settles_at: Option<Timestamp>,
+}
+
+/// What a look-up says of a name.
+enum Verdict {
+    Works,
+    /// It fails, and the answer may have been kept for so many seconds.
+    Wrong(Reason, u32),
+    Open,
 }
 
 impl<'a> Client<'a> {
     pub(super) fn of(
         facts: &Facts,
         vantage: &Vantage<'_>,
-        report: &Report<'a>,
+        report: Report<'a>,
         resolver: &'a Resolver,
     ) -> Self {
-        let service = &facts.spec.service_name;
-        let is_elsewhere = Clients::namespace(facts) != facts.namespace;
-        let qualified = format!("{service}.{}", facts.namespace);
-        let uses_short_name = !is_elsewhere || resolver.uses_short_name;
-        let short = lookup(resolver, service);
-        let found = |l: Option<&Lookup>| l.is_some_and(|l| l.result == LookupResult::Found);
-        // In another namespace the short name is another Service's, unless the client says otherwise.
-        let wanted = if uses_short_name {
-            service.clone()
-        } else {
-            qualified.clone()
-        };
-        let asked = lookup(resolver, &wanted);
+        let names = names(facts, resolver);
+        let judge = |name: &String| judge(facts, vantage, &report, resolver, name);
+        let verdicts: Vec<Verdict> = names.iter().map(judge).collect();
+        let works = |v: &Verdict| matches!(v, Verdict::Works);
+        let is_found = verdicts.first().is_some_and(works);
+        let is_asked = names.first().is_some_and(|n| lookup(resolver, n).is_some());
         let mut client = Self {
+            report,
             resolver,
-            node: report.node,
-            result: result(asked),
-            resolves: false,
+            name: names.first().cloned().unwrap_or_default(),
+            resolves: is_found,
             fault: None,
+            is_partly: is_found || !is_asked && verdicts.iter().any(works),
             settles_at: None,
-            wanted,
         };
-        let Some(asked) = asked else { return client };
-        let (fault, ttl) = if asked.result == LookupResult::Found {
-            (
-                wrong_address(facts, asked).then_some(Reason::WrongAddress),
-                asked.ttl_seconds,
-            )
-        } else if is_elsewhere && uses_short_name && found(lookup(resolver, &qualified)) && !found(short) {
-            (Some(Reason::OnlyQualifiedNameResolves), 0)
-        } else {
-            let ttl = asked.ttl_seconds.min(NEGATIVE_TTL_MAX);
-            (why_not(facts, vantage, report, resolver, &client.wanted), ttl)
-        };
-        client.resolves = asked.result == LookupResult::Found && fault.is_none();
-        match fault {
-            Some(Reason::WrongAddress | Reason::NameNotFound) => match settles_at(facts, ttl) {
-                Some(at) => client.settles_at = Some(at),
-                None => client.fault = fault,
-            },
-            _ => client.fault = fault,
+        for (position, (name, verdict)) in names.into_iter().zip(verdicts).enumerate() {
+            let Verdict::Wrong(mut reason, ttl) = verdict else {
+                continue;
+            };
+            let is_choice = matches!(
+                reason,
+                Reason::SearchPathMissing | Reason::NdotsTooLow | Reason::OnlyFullyQualifiedNameResolves
+            );
+            if position > 0 && client.is_partly && is_choice {
+                // What hides a name is no choice.
+                if is_searched_for(facts, resolver, &name) {
+                    reason = Reason::NameNotFound;
+                } else if report.saved.is_none() {
+                    continue;
+                }
+            }
+            client.name = name;
+            client.resolves = false;
+            match reason {
+                Reason::WrongAddress | Reason::NameNotFound | Reason::ExternalNameNotFound => {
+                    match settles_at(facts, ttl) {
+                        Some(at) => client.settles_at = Some(at),
+                        None => client.fault = Some(reason),
+                    }
+                }
+                _ => client.fault = Some(reason),
+            }
+            break;
         }
         client
     }
 }
 
-fn lookup<'a>(resolver: &'a Resolver, name: &str) -> Option<&'a Lookup> {
-    resolver.lookups.iter().find(|l| l.name == name)
+/// The Service's names, first the one that the client has to find.
+fn names(facts: &Facts, resolver: &Resolver) -> Vec<String> {
+    let service = &facts.spec.service_name;
+    let qualified = format!("{service}.{}", facts.namespace);
+    let mut names = Vec::new();
+    // In another namespace the short name is another Service's, unless the client uses it for this one.
+    if !is_elsewhere(facts) || resolver.uses_short_name && !leads_to_own(facts, resolver) {
+        names.push(service.clone());
+    }
+    names.push(qualified.clone());
+    names.push(format!("{qualified}.svc"));
+    names.extend(full(facts, resolver).map(|l| l.name.clone()));
+    names
 }
 
-fn result(lookup: Option<&Lookup>) -> &'static str {
-    match lookup.map(|l| l.result) {
-        Some(LookupResult::Found) => "found",
-        Some(LookupResult::NotFound) => "no such name",
-        Some(LookupResult::Failed) => "the server could not answer",
-        Some(LookupResult::TimedOut) => "no answer in time",
-        None => "not looked up",
+fn is_elsewhere(facts: &Facts) -> bool {
+    Clients::namespace(facts) != facts.namespace
+}
+
+/// Whether the short name is that of a Service of the client's own namespace, and rightly leads there.
+fn leads_to_own(facts: &Facts, resolver: &Resolver) -> bool {
+    let service = &facts.spec.service_name;
+    let own = format!("{service}.{}.svc.", Clients::namespace(facts));
+    lookup(resolver, service).is_some_and(|l| {
+        l.result == LookupResult::Found && l.found_as.as_ref().is_none_or(|name| name.starts_with(&own))
+    })
+}
+
+fn judge(
+    facts: &Facts,
+    vantage: &Vantage<'_>,
+    report: &Report<'_>,
+    resolver: &Resolver,
+    name: &str,
+) -> Verdict {
+    let service = &facts.spec.service_name;
+    let found = |name: &str| lookup(resolver, name).is_some_and(|l| l.result == LookupResult::Found);
+    let Some(asked) = lookup(resolver, name) else {
+        return Verdict::Open;
+    };
+    if asked.result == LookupResult::Found {
+        return match wrong_address(facts, asked) {
+            true => Verdict::Wrong(Reason::WrongAddress, asked.ttl_seconds),
+            false => Verdict::Works,
+        };
+    }
+    if asked.result == LookupResult::Unclear {
+        return Verdict::Open;
+    }
+    let qualified = format!("{service}.{}", facts.namespace);
+    if is_elsewhere(facts) && name == service && found(&qualified) {
+        return Verdict::Wrong(Reason::OnlyQualifiedNameResolves, 0);
+    }
+    match why_not(facts, vantage, report, resolver, name) {
+        Some(reason) => Verdict::Wrong(reason, asked.ttl_seconds.min(NEGATIVE_TTL_MAX)),
+        None => Verdict::Open,
     }
 }
 
+pub(super) fn lookup<'a>(resolver: &'a Resolver, name: &str) -> Option<&'a Lookup> {
+    resolver.lookups.iter().find(|l| l.name == name)
+}
+
 /// The Service's full name among the look-ups.
-fn full<'a>(facts: &Facts, resolver: &'a Resolver) -> Option<&'a Lookup> {
+pub(super) fn full<'a>(facts: &Facts, resolver: &'a Resolver) -> Option<&'a Lookup> {
     let start = format!("{}.{}.svc.", facts.spec.service_name, facts.namespace);
     resolver.lookups.iter().find(|l| l.name.starts_with(&start))
 }
 
-/// Why a client does not find the Service; None where what it got does not tell.
+/// What an ExternalName Service stands for.
+pub(super) fn external_name(facts: &Facts) -> Option<&str> {
+    let service = facts.service.as_deref().filter(|s| s.is_external_name())?;
+    let target = service.spec.external_name.as_deref()?.trim_end_matches('.');
+    (!target.is_empty()).then_some(target)
+}
+
+/// Why a client does not find a name of the Service; None where what it got does not tell.
 fn why_not(
     facts: &Facts,
     vantage: &Vantage<'_>,
     report: &Report<'_>,
     resolver: &Resolver,
-    wanted: &str,
+    name: &str,
 ) -> Option<Reason> {
-    let control = lookup(resolver, "kubernetes.default").map(|l| l.result);
     let full = full(facts, resolver);
     let full_found = full.is_some_and(|l| l.result == LookupResult::Found);
-    let asks_cluster_dns = resolver
-        .servers
-        .iter()
-        .any(|s| dns_servers::is_cluster_dns(facts, s));
-    let own = |s: &&crate::api::DnsServer| s.from.as_deref() == Some(&resolver.pod) && !s.endpoint;
-    let own: Vec<_> = report.facts.dns_servers.iter().filter(own).collect();
-    let knows_cluster =
-        own.iter().any(|s| s.control == LookupResult::Found) || control == Some(LookupResult::Found);
-    let is_silent = |r: LookupResult| matches!(r, LookupResult::TimedOut | LookupResult::Failed);
-    let all_silent = control.is_some_and(is_silent)
-        && own.iter().all(|s| is_silent(s.control) && is_silent(s.result))
-        && full.is_none_or(|l| is_silent(l.result));
+    let own = dns_servers::own(report, &resolver.pod);
+    let control = lookup(resolver, CONTROL);
+    let knows_cluster = own.iter().any(|s| s.control == LookupResult::Found)
+        || control.is_some_and(|l| l.result == LookupResult::Found);
     if !knows_cluster && !full_found {
-        if asks_cluster_dns && all_silent {
-            return Some(Reason::ClusterDNSUnreachable);
-        }
-        // Another server, or one that answers and knows nothing of the cluster.
-        let answers_no = control == Some(LookupResult::NotFound)
-            || own.iter().any(|s| s.control == LookupResult::NotFound);
-        if (!asks_cluster_dns && (answers_no || all_silent))
-            || (answers_no && dns_servers::cluster_dns_answers(facts, vantage))
-        {
-            return Some(Reason::NameserverNotClusterDNS);
-        }
-        return None;
+        return dns_servers::why_none_knows_the_cluster(facts, vantage, report, resolver);
     }
     let not_found = |l: Option<&Lookup>| l.is_some_and(|l| l.result == LookupResult::NotFound);
+    if not_found(lookup(resolver, name))
+        && external_name(facts).is_some_and(|target| not_found(lookup(resolver, target)))
+    {
+        return Some(Reason::ExternalNameNotFound);
+    }
     if !full_found && !dns_servers::knows(report, &resolver.pod) {
-        let is_unknown = dns_servers::does_not_know(report, &resolver.pod, &resolver.servers)
-            || (own.is_empty() && not_found(full));
+        // That an alias leads nowhere is not for cluster DNS to mend.
+        let is_unknown = external_name(facts).is_none_or(|t| found(lookup(resolver, t)))
+            && (dns_servers::does_not_know(report, &resolver.pod, &resolver.servers)
+                || (own.is_empty() && not_found(full)));
         return is_unknown.then_some(Reason::NameNotFound);
     }
     // The full name works, so that it is the client's own settings that keep it from the shorter one.
-    if !not_found(lookup(resolver, wanted)) {
+    if !not_found(lookup(resolver, name)) {
         return None;
     }
-    if missing_suffix(facts, resolver, wanted).is_some() {
+    if missing_suffix(facts, resolver, name).is_some() {
         return Some(Reason::SearchPathMissing);
     }
-    // glibc tries the suffixes all the same; where the library is not known, it was not glibc.
-    if resolver.c_library != CLibrary::Glibc && usize::from(resolver.ndots) <= dots(wanted) {
+    if !is_searched_for(facts, resolver, name) {
         return Some(Reason::NdotsTooLow);
     }
     Some(Reason::OnlyFullyQualifiedNameResolves)
 }
 
-fn dots(name: &str) -> usize {
+fn found(lookup: Option<&Lookup>) -> bool {
+    lookup.is_some_and(|l| l.result == LookupResult::Found)
+}
+
+/// Whether the client's resolver makes the full name of this one. glibc tries the suffixes whatever ndots
+/// says; where the library is not known, it was not glibc that did not find the name.
+fn is_searched_for(facts: &Facts, resolver: &Resolver, name: &str) -> bool {
+    missing_suffix(facts, resolver, name).is_none()
+        && (resolver.c_library == CLibrary::Glibc || usize::from(resolver.ndots) > dots(name))
+}
+
+pub(super) fn dots(name: &str) -> usize {
     name.matches('.').count()
 }
 
 /// The suffix with which a name would become the full one, if the search list lacks it.
-fn missing_suffix(facts: &Facts, resolver: &Resolver, wanted: &str) -> Option<String> {
+pub(super) fn missing_suffix(facts: &Facts, resolver: &Resolver, wanted: &str) -> Option<String> {
     let full = full(facts, resolver)?;
     let suffix = full.name.strip_prefix(wanted)?.trim_matches('.').to_owned();
     let has = resolver.search.iter().any(|s| s.trim_matches('.') == suffix);
@@ -198,7 +268,7 @@ fn wrong_address(facts: &Facts, lookup: &Lookup) -> bool {
 
 /// The Service's addresses; of a headless Service those of its endpoints. One that is not ready may have
 /// been so a moment ago: only an address of nobody's is wrong.
-fn right_addresses(facts: &Facts) -> BTreeSet<IpAddr> {
+pub(super) fn right_addresses(facts: &Facts) -> BTreeSet<IpAddr> {
     let Some(service) = facts.service.as_deref() else {
         return BTreeSet::new();
     };
@@ -238,148 +308,4 @@ fn settles_at(facts: &Facts, ttl: u32) -> Option<Timestamp> {
     );
     let at = later(at, ROUND);
     (at > facts.now).then_some(at)
-}
-
-/// What is odd about a client that finds the Service.
-pub(super) fn hint(client: &Client<'_>) -> Option<String> {
-    let resolver = client.resolver;
-    // Others search all the same; musl has found it here in spite of that.
-    (usize::from(resolver.ndots) <= dots(&client.wanted)
-        && resolver.c_library != CLibrary::Musl
-        && !resolver.search.is_empty())
-    .then(|| {
-        format!(
-            "With ndots:{} a client whose image uses musl would not find {} (Pod {}).",
-            resolver.ndots, client.wanted, resolver.pod
-        )
-    })
-}
-
-pub(super) fn told(
-    facts: &Facts,
-    vantage: &Vantage<'_>,
-    reason: Reason,
-    clients: &[&Client<'_>],
-) -> (String, String) {
-    let Some(first) = clients.first() else {
-        return (String::new(), String::new());
-    };
-    let resolver = first.resolver;
-    let who: Vec<String> = clients
-        .iter()
-        .map(|c| format!("Pod {} on node {}", c.resolver.pod, c.node))
-        .collect();
-    let who = words::list(&who);
-    let (client_namespace, pod) = resolver.pod.split_once('/').unwrap_or(("", &resolver.pod));
-    let servers = words::list(&resolver.servers);
-    let wanted = &first.wanted;
-    let full = full(facts, resolver).map(|l| l.name.as_str()).unwrap_or_default();
-    let dns = facts
-        .cluster_dns
-        .as_ref()
-        .map(|d| (d.service.namespace(), d.service.name()));
-    let diagnose = dns.map_or_else(
-        || "Diagnose the cluster's DNS servers.".to_owned(),
-        |(namespace, name)| format!("Diagnose cluster DNS itself: `svcdiag check {name} -n {namespace}`; its log: `kubectl -n {namespace} logs -l k8s-app=kube-dns`."),
-    );
-    let works = working_names(resolver);
-    let settings = format!(
-        "`kubectl -n {client_namespace} get pod {pod} -o jsonpath='{{.spec.dnsPolicy}} {{.spec.dnsConfig}}'`"
-    );
-    match reason {
-        Reason::ClusterDNSUnreachable => (
-            format!(
-                "Cluster DNS ({servers}) does not answer {who}: neither {wanted} nor kubernetes.default could be looked up."
-            ),
-            diagnose,
-        ),
-        Reason::NameserverNotClusterDNS => {
-            let own = facts
-                .cluster_dns
-                .as_ref()
-                .map(|d| words::list(&d.service.cluster_ips()))
-                .filter(|ips| !ips.is_empty());
-            let is = own.map_or_else(String::new, |ips| format!(" (that is {ips})"));
-            let seen = if dns_servers::cluster_dns_answers(facts, vantage) {
-                ", though cluster DNS answers others"
-            } else {
-                ""
-            };
-            (
-                format!(
-                    "The name servers of {who} ({servers}) are not cluster DNS and do not know kubernetes.default{seen}."
-                ),
-                format!(
-                    "Let the Pod ask cluster DNS{is}: remove dnsPolicy and dnsConfig.nameservers from its template, or mend the kubelet's clusterDNS; what it has now: {settings}."
-                ),
-            )
-        }
-        Reason::NameNotFound => (
-            format!("Cluster DNS ({servers}) knows kubernetes.default but not {full}, asked by {who}."),
-            diagnose,
-        ),
-        Reason::SearchPathMissing => {
-            let suffix = missing_suffix(facts, resolver, wanted).unwrap_or_default();
-            (
-                format!("The search list of {who} lacks {suffix}, so that {wanted} is not found; {works}."),
-                format!(
-                    "Add the suffix to the Pod's search list (dnsConfig.searches), or leave the list to dnsPolicy ClusterFirst; or let the client use a name that works. What it has now: {settings}."
-                ),
-            )
-        }
-        Reason::NdotsTooLow => (
-            format!(
-                "{who} has ndots:{} and an image with musl, which then does not try the search list for {wanted}; {works}.",
-                resolver.ndots
-            ),
-            format!(
-                "Raise ndots in the Pod's template (dnsConfig.options; Kubernetes' own value is 5), or let the client use a name that works. What it has now: {settings}."
-            ),
-        ),
-        Reason::OnlyQualifiedNameResolves => (
-            format!(
-                "{who} uses the name {wanted}, which is one of its own namespace {client_namespace}; {works}."
-            ),
-            format!(
-                "Let the client use {wanted}.{}: {}.",
-                facts.namespace,
-                format_args!("`kubectl -n {client_namespace} get pod {pod} -o yaml` shows how it is told")
-            ),
-        ),
-        Reason::OnlyFullyQualifiedNameResolves => (
-            format!("{who} does not find {wanted} though its search list has the suffix; {works}."),
-            format!("Let the client use a name that works; see what its resolver is told: {settings}."),
-        ),
-        _ => {
-            let found = lookup(resolver, wanted)
-                .map(|l| words::list(&l.addresses))
-                .unwrap_or_default();
-            let right: Vec<String> = right_addresses(facts).iter().map(ToString::to_string).collect();
-            (
-                format!(
-                    "{who} gets {found} for {wanted}, but the Service has {}.",
-                    words::list(&right)
-                ),
-                format!(
-                    "{diagnose} See what keeps the old answer: an entry in spec.hostAliases, a cache, or DNS Pods that no longer hear from the API server."
-                ),
-            )
-        }
-    }
-}
-
-/// Which of the names a client can use.
-fn working_names(resolver: &Resolver) -> String {
-    let works: Vec<&str> = resolver
-        .lookups
-        .iter()
-        .filter(|l| l.result == LookupResult::Found && l.name != "kubernetes.default")
-        .map(|l| l.name.as_str())
-        .collect();
-    if works.is_empty() {
-        "asked directly, cluster DNS knows the full name".to_owned()
-    } else {
-        let verb = if works.len() == 1 { "works" } else { "work" };
-        format!("{} {verb}", words::list(&works))
-    }
 }

@@ -12,7 +12,10 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
         match rest.split(',').next().unwrap_or_default() {
             // Without answers: the name is known, but has none of these records.
             "NOERROR" => seen.tell(LookupResult::NotFound),
-            status => seen.tell(reason(status).unwrap_or(LookupResult::Failed)),
+            status => {
+                seen.code(status);
+                seen.tell(reason(status).unwrap_or(LookupResult::Failed));
+            }
         }
     } else if let Some(server) = line.strip_prefix(";; SERVER: ") {
         seen.server = address(server);
@@ -38,15 +41,18 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
 /// `NAME TTL IN A ADDRESS`.
 fn record(seen: &mut Seen, line: &str) {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [_, _, "IN", kind, value, ..] = words.as_slice() else {
+    let [name, _, "IN", kind, value, ..] = words.as_slice() else {
         return;
     };
     match *kind {
-        "A" | "AAAA" => value
-            .parse()
-            .ok()
-            .into_iter()
-            .for_each(|found| seen.address(found)),
+        "A" | "AAAA" => {
+            seen.found_as(name);
+            value
+                .parse()
+                .ok()
+                .into_iter()
+                .for_each(|found| seen.address(found));
+        }
         // An alias alone leads nowhere.
         "CNAME" => {}
         _ => seen.has_records = true,

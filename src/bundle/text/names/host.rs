@@ -13,6 +13,7 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
         .or_else(|| line.split_once(" has IPv6 address "))
     {
         seen.name(name);
+        seen.found_as(name);
         found
             .parse()
             .ok()
@@ -27,8 +28,13 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
         .strip_prefix("Host ")
         .and_then(|rest| rest.split_once(" not found: "))
     {
-        seen.name(name);
-        seen.tell(reason(why).unwrap_or(LookupResult::Failed));
+        match reason(why) {
+            Some(_) => seen.why(name, why),
+            None => {
+                seen.name(name);
+                seen.tell(LookupResult::Failed);
+            }
+        }
     } else if let Some((name, _)) = line.split_once(" has no ") {
         // `NAME has no A record`
         seen.name(name);
@@ -38,6 +44,9 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
 
 /// `10.0.1.175      hostnames.default.svc.cluster.local`.
 pub(super) fn read_getent(seen: &mut Seen, line: &str) {
-    let found = line.split_whitespace().next().and_then(|word| word.parse().ok());
-    found.into_iter().for_each(|found| seen.address(found));
+    let mut words = line.split_whitespace();
+    if let Some(found) = words.next().and_then(|word| word.parse().ok()) {
+        seen.address(found);
+        seen.found_as(words.next().unwrap_or_default());
+    }
 }

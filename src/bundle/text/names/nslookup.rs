@@ -17,6 +17,7 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
         seen.server = server.split_whitespace().next().and_then(address);
     } else if let Some(name) = field("Name") {
         seen.name(name);
+        seen.found_as(name);
         seen.in_answer = true;
     } else if let Some((name, _)) = line.split_once("canonical name = ") {
         seen.name(name);
@@ -26,27 +27,18 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
     } else if let Some((_, rest)) = line.split_once("an't find ") {
         // `** server can't find NAME: NXDOMAIN`, `*** Can't find NAME: No answer`.
         let (name, why) = rest.split_once(": ").unwrap_or((rest, ""));
-        seen.name(name);
-        explain(seen, why);
+        seen.why(name, why);
     } else if let Some((_, rest)) = line.split_once("an't resolve ") {
         // musl cannot name the server, and says so first.
         let (name, why) = rest.split_once("':").unwrap_or((rest, ""));
         let name = name.trim_matches('\'');
         if name != "(null)" {
-            seen.name(name);
-            explain(seen, why);
+            seen.why(name, why);
         }
     } else if (line.starts_with("nslookup: ") || line.starts_with("DNS request timed out"))
         && let Some(result) = reason(line)
     {
         seen.tell(result);
-    }
-}
-
-fn explain(seen: &mut Seen, why: &str) {
-    match reason(why) {
-        Some(result) => seen.tell(result),
-        None => seen.unexplained = true,
     }
 }
 

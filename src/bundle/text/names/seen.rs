@@ -16,6 +16,12 @@ pub(super) struct Seen {
     pub(super) has_records: bool,
     /// Whether it failed without a reason.
     pub(super) unexplained: bool,
+    /// The name that the addresses are of.
+    pub(super) found_as: Option<String>,
+    /// Names that do not exist, as the output has them.
+    pub(super) denied: Vec<String>,
+    /// Why servers could not answer, as they say it.
+    pub(super) code: Option<String>,
     told: Vec<LookupResult>,
     /// Errors on the way that another server may have made good.
     trouble: Option<LookupResult>,
@@ -35,8 +41,39 @@ impl Seen {
         }
     }
 
+    /// Notes whose addresses follow.
+    pub(super) fn found_as(&mut self, name: &str) {
+        let name = name.trim().trim_end_matches('.');
+        if self.found_as.is_none() && !name.is_empty() {
+            self.found_as = Some(name.to_owned());
+        }
+    }
+
+    /// Notes how a question ended, in the words of the program or of a server.
+    pub(super) fn why(&mut self, name: &str, why: &str) {
+        self.name(name);
+        let result = reason(why);
+        match result {
+            Some(result) => self.tell(result),
+            None => self.unexplained = true,
+        }
+        self.code(why);
+        let name = name.trim().trim_end_matches('.');
+        if result == Some(LookupResult::NotFound) && !name.is_empty() {
+            self.denied.push(name.to_owned());
+        }
+    }
+
     pub(super) fn tell(&mut self, result: LookupResult) {
         self.told.push(result);
+    }
+
+    /// Notes the code of an answer that is none.
+    pub(super) fn code(&mut self, text: &str) {
+        const CODES: [&str; 5] = ["SERVFAIL", "REFUSED", "FORMERR", "NOTIMP", "NOTAUTH"];
+        if let Some(code) = CODES.iter().find(|code| text.contains(*code)) {
+            self.code = Some((*code).to_owned());
+        }
     }
 
     /// Takes in an error that is not about the name: of the way to the servers, or of all of them.
@@ -50,6 +87,7 @@ impl Seen {
             .iter()
             .any(|words| lower.contains(words))
         {
+            self.code(line);
             if self.trouble != Some(LookupResult::TimedOut) {
                 self.trouble = reason(&lower).or(Some(LookupResult::Failed));
             }

@@ -109,7 +109,7 @@ fn failures_of_nslookup_are_told_apart() {
     use LookupResult::{Failed, NotFound, TimedOut};
     for (output, result, explained) in [
         (
-            "Server:\t10.0.0.10\nAddress:\t10.0.0.10:53\n\n** server can't find x: NXDOMAIN\n\n*** Can't find x: No answer\n",
+            "Server:\t10.0.0.10\nAddress:\t10.0.0.10#53\n\n** server can't find x: NXDOMAIN\n\n*** Can't find x: No answer\n",
             NotFound,
             true,
         ),
@@ -273,10 +273,59 @@ proptest! {
 
 #[test]
 fn what_no_client_would_ask_like_this_says_nothing() {
-    // busybox searches for no name with a dot; the kind that was asked for has no addresses.
-    let text = "u@pod$ nslookup kubernetes.default\nServer:\t10.0.0.10\nAddress:\t10.0.0.10:53\n\n\
-                ** server can't find kubernetes.default: NXDOMAIN\n\
-                u@pod$ nslookup -type=AAAA hostnames\nServer:\t10.0.0.10\nAddress:\t10.0.0.10#53\n\n\
-                *** Can't find hostnames: No answer\n";
-    assert!(parse(text).is_err());
+    // busybox searches for no name with a dot, and an older one for none; the kind that was asked for has no
+    // addresses.
+    for name in ["kubernetes.default", "hostnames"] {
+        let text = format!(
+            "u@pod$ nslookup {name}\nServer:\t10.0.0.10\nAddress:\t10.0.0.10:53\n\n\
+             ** server can't find {name}: NXDOMAIN\n\
+             u@pod$ nslookup -type=AAAA hostnames\nServer:\t10.0.0.10\nAddress:\t10.0.0.10#53\n\n\
+             *** Can't find hostnames: No answer\n"
+        );
+        assert_eq!(one(&text).result, LookupResult::Unclear, "{name}");
+    }
+}
+
+#[test]
+fn names_that_were_tried_with_suffixes_are_told() {
+    let text = "/ # nslookup web\nServer:\t10.0.0.10\nAddress:\t10.0.0.10:53\n\n\
+                ** server can't find web.shop.svc.cluster.local: NXDOMAIN\n\n\
+                ** server can't find web.svc.cluster.local: NXDOMAIN\n";
+    let lookup = one(text);
+    assert_eq!(lookup.result, LookupResult::NotFound);
+    assert_eq!(
+        lookup.denied,
+        ["web.shop.svc.cluster.local", "web.svc.cluster.local"]
+    );
+    let found = one(
+        "$ nslookup web\nServer:\t10.0.0.10\nAddress:\t10.0.0.10#53\n\nName:\tweb.shop.wild.example\nAddress: 10.0.0.1\n",
+    );
+    assert_eq!(found.found_as.as_deref(), Some("web.shop.wild.example"));
+}
+
+#[test]
+fn codes_of_servers_are_told() {
+    for (text, code) in [
+        (
+            "$ nslookup x\n;; Got SERVFAIL reply from 10.0.0.10, trying next server\nServer:\t10.0.0.10\nAddress:\t10.0.0.10#53\n\n** server can't find x: SERVFAIL\n",
+            Some("SERVFAIL"),
+        ),
+        ("$ host x\nHost x not found: 5(REFUSED)\n", Some("REFUSED")),
+        (
+            "$ dig x.y\n;; ->>HEADER<<- opcode: QUERY, status: SERVFAIL, id: 1\n",
+            Some("SERVFAIL"),
+        ),
+        (
+            ";; communications error to 10.0.0.10#53: connection refused\n;; no servers could be reached\n",
+            None,
+        ),
+        ("$ nslookup x\nnslookup: can't resolve 'x': Try again\n", None),
+    ] {
+        let lookup = one(text);
+        assert_eq!(
+            (lookup.result, lookup.code.as_deref()),
+            (LookupResult::Failed, code),
+            "{text}"
+        );
+    }
 }
