@@ -9,10 +9,13 @@
 //! own it is about the names of the Services there:
 //!
 //! - `omitted`: names of Services that are not answered,
-//! - `frozen`: `name=address`, an answer that stays as it was;
+//! - `frozen`: `name=address`, an answer that stays as it was,
+//! - `wildcards`: `domain=address`, a domain beyond the cluster that has every name;
 //!
 //! and in kube-system about the servers:
 //!
+//! - `failing`: `true`, they have no names to give and say so (SERVFAIL),
+//! - `domain`: the domain that they have the cluster's names in,
 //! - `silentServers`: `all`, or how many of the servers answer nothing,
 //! - `delayMilliseconds`: how long they wait before they answer.
 
@@ -138,9 +141,23 @@ pub(super) fn for_server(
     let switch = switch(switches, SYSTEM);
     let silent = words(switch, "silentServers").next().unwrap_or("0");
     let delay = words(switch, "delayMilliseconds").next();
+    let domain = words(switch, "domain").next().unwrap_or(DOMAIN);
+    let moved = |name: &String| match name.strip_suffix(DOMAIN) {
+        Some(start) => format!("{start}{domain}"),
+        None => name.clone(),
+    };
+    let wildcards = switches.iter().flat_map(|map| words(Some(map), "wildcards"));
+    let wildcards = wildcards.filter_map(|word| word.split_once('='));
     Zone {
-        domain: DOMAIN.to_owned(),
-        names: names.clone(),
+        domain: domain.to_owned(),
+        names: names
+            .iter()
+            .map(|(name, entry)| (moved(name), entry.clone()))
+            .collect(),
+        wildcards: wildcards
+            .filter_map(|(domain, address)| Some((domain.to_owned(), address.parse().ok()?)))
+            .collect(),
+        failing: words(switch, "failing").next() == Some("true"),
         silent: silent == "all" || silent.parse::<usize>().is_ok_and(|count| index < count),
         delay_milliseconds: delay.and_then(|delay| delay.parse().ok()).unwrap_or(0),
     }
@@ -285,6 +302,23 @@ mod tests {
         assert!(for_server("coredns-a", 7, &BTreeMap::new(), &all).silent);
         // A server that is not of the cluster has no part in it.
         assert_eq!(for_server("resolver", 0, &BTreeMap::new(), &all), Zone::default());
+    }
+
+    #[test]
+    fn servers_err_as_they_are_told() {
+        let (services, slices) = cluster();
+        let names = names(&services, &slices, &[]);
+        let all = [
+            switches(SYSTEM, json!({ "failing": "true", "domain": "corp.local" })),
+            switches("shop", json!({ "wildcards": "wild.test=203.0.113.9" })),
+        ];
+        let zone = for_server("coredns-a", 0, &names, &all);
+        assert!(zone.failing && zone.domain == "corp.local");
+        assert!(zone.names.contains_key("web.shop.svc.corp.local"));
+        assert_eq!(
+            zone.wildcards.get("wild.test"),
+            Some(&IpAddr::from([203, 0, 113, 9]))
+        );
     }
 
     #[test]

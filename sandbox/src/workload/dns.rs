@@ -6,7 +6,8 @@
 //! ```
 //!
 //! What it answers is what CoreDNS' plugin `kubernetes` answers: names of Services for 5 seconds, NXDOMAIN
-//! with the zone's SOA for the rest of the cluster's domain. It has no resolvers to ask about other domains.
+//! with the zone's SOA for the rest of the cluster's domain, and the names of addresses (PTR). It has no
+//! resolvers to ask about other domains.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +23,7 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
     rr::{
         Name, RData, Record, RecordType,
-        rdata::{CNAME, SOA},
+        rdata::{CNAME, PTR, SOA},
     },
 };
 use nix::ifaddrs::getifaddrs;
@@ -43,8 +44,9 @@ const PORT: u16 = 53;
 const METRICS_PORT: u16 = 9153;
 /// Who connects and says nothing is hung up on.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Domain that the resolvers of the world beyond know to be empty (RFC 2606): to be searched in.
-const EMPTY_DOMAIN: &str = "example.com";
+/// Domains that the resolvers of the world beyond know to be empty (RFC 2606, RFC 6762): one to be searched
+/// in, and where the cluster's names would be if they are not here.
+const EMPTY_DOMAINS: [&str; 2] = ["example.com", "local"];
 
 /// What a server of cluster DNS knows, and how it behaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,12 @@ pub struct Zone {
     pub domain: String,
     /// Full names in lower case, without a dot at the end.
     pub names: BTreeMap<String, Entry>,
+    /// Other domains that have every name, all with one address.
+    #[serde(default)]
+    pub wildcards: BTreeMap<String, IpAddr>,
+    /// Whether it has no names to give (SERVFAIL), as before it has heard from the API server.
+    #[serde(default)]
+    pub failing: bool,
     /// Whether it answers nothing at all.
     pub silent: bool,
     /// How long it waits before it answers, in milliseconds.
@@ -268,8 +276,26 @@ fn reply(question: &Message, zone: Option<&Zone>) -> Option<Message> {
 fn fill(message: &mut Message, query: &Query, zone: &Zone) {
     let asked = query.name().to_ascii().to_ascii_lowercase();
     let name = asked.trim_end_matches('.');
+    if zone.failing {
+        message.metadata.response_code = ResponseCode::ServFail;
+        return;
+    }
+    let others = wildcard(zone, name).filter(|_| !lies_in(name, &zone.domain));
+    let reverse = || query.name().parse_arpa_name().ok().map(|net| net.addr());
+    if let Some(records) = match query.query_type() {
+        RecordType::PTR => reverse().map(|address| names_of(zone, address)),
+        kind => others.map(|address| record_of(address, kind).into_iter().collect()),
+    } {
+        if records.is_empty() && query.query_type() == RecordType::PTR {
+            message.metadata.response_code = ResponseCode::NXDomain;
+        }
+        for data in records {
+            message.add_answer(Record::from_rdata(query.name().clone(), TTL, data));
+        }
+        return;
+    }
     if !lies_in(name, &zone.domain) {
-        message.metadata.response_code = if lies_in(name, EMPTY_DOMAIN) {
+        message.metadata.response_code = if EMPTY_DOMAINS.iter().any(|empty| lies_in(name, empty)) {
             ResponseCode::NXDomain
         } else {
             ResponseCode::ServFail
@@ -282,7 +308,16 @@ fn fill(message: &mut Message, query: &Query, zone: &Zone) {
             .iter()
             .filter_map(|address| record_of(*address, query.query_type()))
             .collect(),
-        Some(Entry::Alias(other)) => alias(other).into_iter().collect(),
+        Some(Entry::Alias(other)) => {
+            let addresses = addresses_of(zone, other);
+            let target = Name::from_ascii(format!("{}.", other.trim_end_matches('.')));
+            for data in addresses.iter().filter_map(|a| record_of(*a, query.query_type())) {
+                if let Ok(target) = &target {
+                    message.add_answer(Record::from_rdata(target.clone(), TTL, data));
+                }
+            }
+            alias(other).into_iter().collect()
+        }
         None => {
             // A name below which there are others exists, though nothing is known of it (RFC 8020).
             let below = zone.names.keys().any(|other| lies_in(other, name));
@@ -306,6 +341,31 @@ fn fill(message: &mut Message, query: &Query, zone: &Zone) {
 fn lies_in(name: &str, domain: &str) -> bool {
     let rest = name.strip_suffix(domain);
     rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.') || domain.is_empty())
+}
+
+/// The address that all names of another domain have.
+fn wildcard(zone: &Zone, name: &str) -> Option<IpAddr> {
+    let mut domains = zone.wildcards.iter();
+    domains
+        .find(|(domain, _)| lies_in(name, domain))
+        .map(|(_, address)| *address)
+}
+
+/// What an alias leads to.
+fn addresses_of(zone: &Zone, name: &str) -> Vec<IpAddr> {
+    match zone.names.get(name.trim_end_matches('.')) {
+        Some(Entry::Addresses(addresses)) => addresses.clone(),
+        _ => wildcard(zone, name).into_iter().collect(),
+    }
+}
+
+/// The names that have an address.
+fn names_of(zone: &Zone, address: IpAddr) -> Vec<RData> {
+    let has = |entry: &Entry| matches!(entry, Entry::Addresses(all) if all.contains(&address));
+    let names = zone.names.iter().filter(|(_, entry)| has(entry));
+    names
+        .filter_map(|(name, _)| Some(RData::PTR(PTR(Name::from_ascii(format!("{name}.")).ok()?))))
+        .collect()
 }
 
 fn record_of(address: IpAddr, kind: RecordType) -> Option<RData> {
@@ -423,6 +483,50 @@ mod tests {
     fn an_external_name_is_an_alias() {
         let answer = ask("db.shop.svc.cluster.test.", RecordType::A);
         assert_eq!(addresses(&answer), ["db.example.org."]);
+    }
+
+    #[test]
+    fn an_alias_is_followed_where_its_end_is_known() {
+        let mut zone = zone();
+        let target = Entry::Alias("web.shop.svc.cluster.test".to_owned());
+        zone.names
+            .insert("alias.shop.svc.cluster.test".to_owned(), target);
+        let mut question = Message::query();
+        let name = Name::from_ascii("alias.shop.svc.cluster.test.").unwrap();
+        question.add_query(Query::query(name, RecordType::A));
+        let answer = reply(&question, Some(&zone)).unwrap();
+        let mut found = addresses(&answer);
+        found.sort();
+        assert_eq!(found, ["10.96.3.4", "web.shop.svc.cluster.test."]);
+    }
+
+    #[test]
+    fn an_address_has_its_names() {
+        let answer = ask("4.3.96.10.in-addr.arpa.", RecordType::PTR);
+        assert_eq!(addresses(&answer), ["web.shop.svc.cluster.test."]);
+        let answer = ask("9.9.9.10.in-addr.arpa.", RecordType::PTR);
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    }
+
+    #[test]
+    fn a_domain_may_have_every_name_and_a_server_none() {
+        let mut question = Message::query();
+        let name = Name::from_ascii("web.shop.svc.cluster.test.wild.test.").unwrap();
+        question.add_query(Query::query(name, RecordType::A));
+        let wild = Zone {
+            wildcards: [("wild.test".to_owned(), IpAddr::from([203, 0, 113, 9]))].into(),
+            ..zone()
+        };
+        assert_eq!(
+            addresses(&reply(&question, Some(&wild)).unwrap()),
+            ["203.0.113.9"]
+        );
+        let failing = Zone {
+            failing: true,
+            ..wild
+        };
+        let answer = reply(&question, Some(&failing)).unwrap();
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     }
 
     #[test]
