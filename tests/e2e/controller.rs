@@ -9,6 +9,7 @@ use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
     faults::{Scene, Verdict},
 };
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::rig::{Rig, SOON, eventually};
 
@@ -172,19 +173,26 @@ async fn a_signal_ends_it_in_good_order_and_a_wrong_flag_at_once() {
         command
     };
     for signal in ["-TERM", "-INT"] {
-        let child = controller(&["--listen=127.0.0.1:0"]).spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut child = controller(&["--listen=127.0.0.1:0"]).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut logged = String::new();
+        while !logged.contains("address=") {
+            let line = tokio::time::timeout(SOON, log.next_line()).await.unwrap();
+            logged.push_str(&line.unwrap().expect("it ended by itself"));
+        }
         let pid = child.id().unwrap().to_string();
         let killed = tokio::process::Command::new("kill").args([signal, &pid]).status();
         assert!(killed.await.unwrap().success());
-        let output = tokio::time::timeout(SOON, child.wait_with_output())
-            .await
-            .unwrap()
-            .unwrap();
-        let log = String::from_utf8_lossy(&output.stderr);
+        let rest = async {
+            while let Some(line) = log.next_line().await.unwrap() {
+                logged.push_str(&line);
+            }
+            child.wait().await.unwrap()
+        };
+        let status = tokio::time::timeout(SOON, rest).await.unwrap();
         assert!(
-            output.status.success() && log.contains("has stopped"),
-            "{signal}: {log}"
+            status.success() && logged.contains("has stopped"),
+            "{signal}: {logged}"
         );
     }
     let refused = controller(&["--listen=nowhere"]).output().await.unwrap();

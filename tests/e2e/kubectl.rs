@@ -1,6 +1,6 @@
 //! An unmodified kubectl on our kinds: what a user types, and what comes back.
 
-use std::{process::Stdio, time::Duration};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use svcdiag_sandbox::{
@@ -176,7 +176,7 @@ async fn patching(rig: &Rig, scene: &Scene, user: &User<'_>) {
 }
 
 async fn waiting(user: &User<'_>) {
-    user.types("wait --for=condition=EndpointsPopulated svcdiag/hostnames --timeout=20s")
+    user.types("wait --for=condition=EndpointsPopulated svcdiag/hostnames --timeout=180s")
         .await;
     let mut watch = user
         .kubectl
@@ -199,13 +199,13 @@ async fn waiting(user: &User<'_>) {
         .await
         .expect("get -w does not show the verdict");
     watch.kill().await.unwrap();
-    user.types("wait --for=condition=Ready=False svcdiag/hostnames --timeout=20s")
+    user.types("wait --for=condition=Ready=False svcdiag/hostnames --timeout=180s")
         .await;
     user.types("scale deployment hostnames --replicas=3").await;
-    user.types("wait --for=condition=Ready=Unknown svcdiag/hostnames --timeout=20s")
+    user.types("wait --for=condition=Ready=Unknown svcdiag/hostnames --timeout=180s")
         .await;
     let none = tokio::time::timeout(
-        Duration::from_secs(10),
+        SOON,
         user.tries("wait --for=condition=Ready svcdiag/hostnames --timeout=1s", ""),
     );
     assert!(message(none.await.unwrap()).contains("timed out waiting"));

@@ -13,7 +13,7 @@ use svcdiag_sandbox::{
     proxy::ProxyMode,
 };
 
-use crate::lane::{Kind, Lane, SOON};
+use crate::lane::{Failure, Kind, Lane, SOON};
 
 /// Clusters at the same time. They wait for time-outs most of the time.
 const LANES: usize = 6;
@@ -67,7 +67,7 @@ fn acts() -> BTreeMap<(ProxyMode, Wiring), VecDeque<Act>> {
     all
 }
 
-async fn play(lane: &Lane, act: &Act) -> Result<(), String> {
+async fn play(lane: &Lane, act: &Act) -> Result<(), Failure> {
     match act {
         Act::Fault(fault) => play_fault(lane, fault).await?,
         Act::Twin(twin) => play_twin(lane, twin).await?,
@@ -75,17 +75,12 @@ async fn play(lane: &Lane, act: &Act) -> Result<(), String> {
     lane.settle().await
 }
 
-async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), String> {
+async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), Failure> {
     let mut noted = BTreeSet::new();
-    let injected = fault
-        .inject(&lane.scene)
-        .await
-        .map_err(|e| format!("inject: {}", chain(&e)));
-    let found = match injected {
+    let found = match lane.inject(fault).await {
         Ok(()) => {
-            let within = Duration::from_secs(fault.within_seconds);
             let expected = |v: &Verdict| fault.expected.is_met_by(v);
-            lane.wait_noting(&fault.expected.to_string(), within, expected, &mut noted)
+            lane.wait_noting(&fault.expected.to_string(), SOON, expected, &mut noted)
                 .await
         }
         Err(why) => Err(why),
@@ -95,10 +90,7 @@ async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), String> {
         Err(_) => Ok(()),
     };
     // Undone in any case: the next act plays on the same cluster.
-    fault
-        .undo(&lane.scene)
-        .await
-        .map_err(|e| format!("undo: {}", chain(&e)))?;
+    fault.undo(&lane.scene).await.map_err(Failure::of_step("undo"))?;
     found?;
     offline?;
     // An agent that has not reported yet may hold the explanation, so that the reason may become a more
@@ -109,13 +101,13 @@ async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), String> {
     if noted.is_empty() {
         Ok(())
     } else {
-        Err(format!("blamed on the way: {noted:?}"))
+        Err(Failure::Wrong(format!("blamed on the way: {noted:?}")))
     }
 }
 
 /// Whether a bundle that is collected while the fault is on says the same. It is Unknown while agents look
 /// again, as the cluster's verdict may be, and the cluster may come to a more exact reason meanwhile.
-async fn agrees(lane: &Lane, fault: &Fault) -> Result<(), String> {
+async fn agrees(lane: &Lane, fault: &Fault) -> Result<(), Failure> {
     let start = Instant::now();
     let mut others = Vec::new();
     loop {
@@ -126,32 +118,27 @@ async fn agrees(lane: &Lane, fault: &Fault) -> Result<(), String> {
         let is_blame = !offline.broken_stages().is_empty();
         others.extend(is_blame.then(|| offline.to_string()));
         if others.len() > 2 || start.elapsed() > SOON {
-            return Err(format!(
+            return Err(Failure::Wrong(format!(
                 "the bundle says otherwise: {offline}, not {}; blamed before: {others:?}",
                 fault.expected
-            ));
+            )));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-async fn play_twin(lane: &Lane, twin: &Twin) -> Result<(), String> {
-    let applied = twin
-        .apply(&lane.scene)
-        .await
-        .map_err(|e| format!("apply: {}", chain(&e)));
+async fn play_twin(lane: &Lane, twin: &Twin) -> Result<(), Failure> {
+    let applied = twin.apply(&lane.scene).await.map_err(Failure::of_step("apply"));
     let judged = match applied {
         Ok(()) => watch(lane, twin).await,
         Err(why) => Err(why),
     };
-    twin.undo(&lane.scene)
-        .await
-        .map_err(|e| format!("undo: {}", chain(&e)))?;
+    twin.undo(&lane.scene).await.map_err(Failure::of_step("undo"))?;
     judged
 }
 
 /// Two rounds, far enough from one another, and nothing False in between or afterwards.
-async fn watch(lane: &Lane, twin: &Twin) -> Result<(), String> {
+async fn watch(lane: &Lane, twin: &Twin) -> Result<(), Failure> {
     lane.round(SOON).await?;
     let start = Instant::now();
     let is_of_two = OF_TWO_LOOKS.contains(&twin.fault.as_str());
@@ -171,26 +158,22 @@ async fn watch(lane: &Lane, twin: &Twin) -> Result<(), String> {
     unblamed(lane).await
 }
 
-async fn unblamed(lane: &Lane) -> Result<(), String> {
+async fn unblamed(lane: &Lane) -> Result<(), Failure> {
     let verdict = lane.scene.verdict().await.map_err(|e| chain(&e))?;
     if verdict.broken_stages().is_empty() {
         Ok(())
     } else {
-        Err(format!("false blame: {}", lane.told(&verdict).await))
+        Err(Failure::Wrong(format!(
+            "false blame: {}",
+            lane.told(&verdict).await
+        )))
     }
-}
-
-/// Whether something did not come about in time: a verdict, or the state that it is about.
-fn is_late(why: &str) -> bool {
-    ["not ", "inject:", "apply:", "undo:"]
-        .iter()
-        .any(|start| why.starts_with(start))
 }
 
 /// One lane: takes acts of one kind after the other until none is left.
 async fn run(
     queue: &Mutex<BTreeMap<(ProxyMode, Wiring), VecDeque<Act>>>,
-    results: &Mutex<Vec<(String, Result<(), String>)>>,
+    results: &Mutex<Vec<(String, Result<(), Failure>)>>,
     again: &Mutex<Vec<String>>,
 ) {
     let mut lane: Option<Lane> = None;
@@ -231,10 +214,7 @@ async fn run(
                     continue;
                 }
                 Err(why) => {
-                    results
-                        .lock()
-                        .unwrap()
-                        .push((title, Err(format!("no cluster: {why}"))));
+                    results.lock().unwrap().push((title, Err(why)));
                     continue;
                 }
             }
@@ -252,11 +232,10 @@ async fn run(
         {
             broken.stop().await;
         }
-        if may_try_again && result.as_ref().is_err_and(|why| is_late(why)) {
-            println!(
-                "AGAIN on a fresh cluster: {title}: {}",
-                result.as_ref().err().map_or("", String::as_str)
-            );
+        if let Err(Failure::Late(why)) = &result
+            && may_try_again
+        {
+            println!("AGAIN on a fresh cluster: {title}: {why}");
             again.lock().unwrap().push(title);
             queue
                 .lock()

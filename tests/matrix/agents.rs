@@ -43,7 +43,7 @@ async fn absent_and_dead(lane: &mut Lane) -> Result<(), String> {
         .await?;
     lane.kill_agents().await;
     let start = Instant::now();
-    let within = LEASE + Duration::from_secs(10);
+    let within = LEASE + SOON;
     lane.unblamed_while(lane.wait("dead", within, unknown("AgentNotResponding")))
         .await?;
     let dead = start.elapsed();

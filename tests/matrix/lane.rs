@@ -25,13 +25,45 @@ use svcdiag_sandbox::{
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
 
-/// Looks take a dial, its time-out, and all that a second time; the rest is for busy machines.
-pub const SOON: Duration = Duration::from_secs(45);
+/// A look takes a dial, its time-out, and all that a second time. How soon that is is for the benches to say:
+/// what takes as long as this hangs.
+pub const SOON: Duration = Duration::from_secs(180);
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Namespace of the walk-through.
 const NAMESPACE: &str = "default";
+
+/// Why something did not go as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A verdict, or the state that it is about, did not come about in time. The cluster may be at fault.
+    #[error("{0}")]
+    Late(String),
+    /// What came about is wrong.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Failure {
+    /// A step that had to be taken and could not be, or not in time.
+    pub fn of_step(step: &'static str) -> impl Fn(svcdiag_sandbox::faults::Error) -> Self {
+        move |error| Self::Late(format!("{step}: {}", chain(&error)))
+    }
+}
+
+impl From<Failure> for String {
+    fn from(failure: Failure) -> Self {
+        failure.to_string()
+    }
+}
+
+impl From<String> for Failure {
+    /// What nobody expected to fail.
+    fn from(why: String) -> Self {
+        Self::Wrong(why)
+    }
+}
 
 /// How a lane's cluster is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +83,7 @@ pub struct Lane {
 
 impl Lane {
     /// All that it takes, and the walk-through found well.
-    pub async fn start(kind: Kind) -> Result<Self, String> {
+    pub async fn start(kind: Kind) -> Result<Self, Failure> {
         let mut lane = Self::start_without_agents(kind).await?;
         lane.start_agents()?;
         lane.wait("well at the start", SOON, Verdict::works).await?;
@@ -110,11 +142,11 @@ impl Lane {
     }
 
     /// Breaks something.
-    pub async fn inject(&self, fault: &Fault) -> Result<(), String> {
+    pub async fn inject(&self, fault: &Fault) -> Result<(), Failure> {
         fault
             .inject(&self.scene)
             .await
-            .map_err(|e| format!("inject: {}", chain(&e)))
+            .map_err(Failure::of_step("inject"))
     }
 
     fn diagnoses(&self) -> Api<ServiceDiagnosis> {
@@ -139,7 +171,7 @@ impl Lane {
     }
 
     /// Has the agents look at once, and waits until each has.
-    pub async fn round(&self, within: Duration) -> Result<(), String> {
+    pub async fn round(&self, within: Duration) -> Result<(), Failure> {
         let name = |p: &NodeProbe| p.metadata.name.clone().unwrap_or_default();
         let before = self.probes().await?;
         let before: BTreeMap<String, String> = before
@@ -167,7 +199,7 @@ impl Lane {
                 return Ok(());
             }
             if start.elapsed() > within {
-                return Err(format!("{open} agents did not finish a round"));
+                return Err(Failure::Late(format!("{open} agents did not finish a round")));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -181,21 +213,18 @@ impl Lane {
     }
 
     /// Mends what was broken, and waits until all is well.
-    pub async fn mend(&self, fault: &Fault) -> Result<(), String> {
-        fault
-            .undo(&self.scene)
-            .await
-            .map_err(|e| format!("undo: {}", chain(&e)))?;
+    pub async fn mend(&self, fault: &Fault) -> Result<(), Failure> {
+        fault.undo(&self.scene).await.map_err(Failure::of_step("undo"))?;
         self.settle().await
     }
 
     /// Waits until everything is as at the start: rollouts have ended, rules have followed them, and every
     /// agent has found all well since then. A verdict alone may be older than what was undone.
-    pub async fn settle(&self) -> Result<(), String> {
+    pub async fn settle(&self) -> Result<(), Failure> {
         self.scene
             .wait_until_settled()
             .await
-            .map_err(|e| format!("undo: {}", chain(&e)))?;
+            .map_err(Failure::of_step("undo"))?;
         let start = Instant::now();
         while start.elapsed() < SOON {
             self.round(SOON).await?;
@@ -212,10 +241,9 @@ impl Lane {
     }
 
     /// Waits until a fault is found.
-    pub async fn find(&self, fault: &Fault) -> Result<Verdict, String> {
-        let within = Duration::from_secs(fault.within_seconds);
+    pub async fn find(&self, fault: &Fault) -> Result<Verdict, Failure> {
         let expected = |v: &Verdict| fault.expected.is_met_by(v);
-        self.wait(&fault.expected.to_string(), within, expected).await
+        self.wait(&fault.expected.to_string(), SOON, expected).await
     }
 
     /// The verdict on a bundle that is collected now.
@@ -256,7 +284,7 @@ impl Lane {
     /// Does the work, and ends it as soon as anything is False.
     pub async fn unblamed_while<T>(
         &self,
-        work: impl Future<Output = Result<T, String>>,
+        work: impl Future<Output = Result<T, impl Into<String>>>,
     ) -> Result<T, String> {
         let blamed = async {
             loop {
@@ -269,7 +297,7 @@ impl Lane {
             }
         };
         tokio::select! {
-            result = work => result,
+            result = work => result.map_err(Into::into),
             told = blamed => Err(format!("false blame: {told}")),
         }
     }
@@ -281,7 +309,7 @@ impl Lane {
         within: Duration,
         passes: impl Fn(&Verdict) -> bool,
         noted: &mut BTreeSet<String>,
-    ) -> Result<Verdict, String> {
+    ) -> Result<Verdict, Failure> {
         let start = Instant::now();
         loop {
             let verdict = self.scene.verdict().await.map_err(|e| chain(&e))?;
@@ -292,10 +320,10 @@ impl Lane {
                 noted.insert(verdict.to_string());
             }
             if start.elapsed() > within {
-                return Err(format!(
+                return Err(Failure::Late(format!(
                     "not {what} within {within:?}: {}",
                     self.told(&verdict).await
-                ));
+                )));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -307,7 +335,7 @@ impl Lane {
         what: &str,
         within: Duration,
         passes: impl Fn(&Verdict) -> bool,
-    ) -> Result<Verdict, String> {
+    ) -> Result<Verdict, Failure> {
         self.wait_noting(what, within, passes, &mut BTreeSet::new()).await
     }
 

@@ -92,7 +92,8 @@ async fn mended_by_its_remedy(lane: &Lane, kubectl: &Kubectl, id: &str) -> Resul
         start.elapsed().as_secs_f64(),
         typed.first().and_then(|t| command(t)).unwrap_or_default()
     );
-    lane.mend(&fault).await
+    lane.mend(&fault).await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,11 @@ async fn rest(mode: ProxyMode) -> Result<(), String> {
     let lane = Lane::start(kind(mode)).await?;
     let result = lane.unblamed_while(rounds(&lane)).await;
     let result = match result {
-        Ok(()) => lane.wait("well at the end", SOON, Verdict::works).await.map(drop),
+        Ok(()) => lane
+            .wait("well at the end", SOON, Verdict::works)
+            .await
+            .map(drop)
+            .map_err(String::from),
         Err(why) => Err(why),
     };
     lane.stop().await;
@@ -138,7 +142,11 @@ async fn nothing_is_false_while_the_pods_are_restarted_without_end() {
         start.elapsed().as_secs_f64()
     );
     let result = match result {
-        Ok(()) => lane.wait("well at the end", SOON, Verdict::works).await.map(drop),
+        Ok(()) => lane
+            .wait("well at the end", SOON, Verdict::works)
+            .await
+            .map(drop)
+            .map_err(String::from),
         Err(why) => Err(why),
     };
     lane.stop().await;

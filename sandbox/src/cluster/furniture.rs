@@ -23,7 +23,7 @@ pub(super) const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";
 pub const NODES: [&str; 3] = ["sandbox-1", "sandbox-2", "sandbox-3"];
 /// The names under which we write, seen in managedFields.
 const MANAGER: &str = "svcdiag-sandbox";
-const ESTABLISHED_WITHIN: Duration = Duration::from_secs(20);
+const ESTABLISHED_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 const DNS_DEPLOYMENT: &str = include_str!("../../manifests/coredns-deployment.yaml");

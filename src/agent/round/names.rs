@@ -153,7 +153,7 @@ fn is_v6(round: &Round<'_>) -> bool {
 
 /// The name that an ExternalName Service stands for, which is looked up as it is.
 fn external_name(round: &Round<'_>) -> Option<String> {
-    let service = round.subject.service.as_ref().filter(|s| s.is_external_name())?;
+    let service = Some(&round.subject.service).filter(|s| s.is_external_name())?;
     let target = service.spec.external_name.as_deref()?.trim_end_matches('.');
     (!target.is_empty()).then(|| format!("{target}."))
 }
