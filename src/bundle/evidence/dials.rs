@@ -414,6 +414,8 @@ mod tests {
         let found = [Lookup {
             name: "orders.shop".to_owned(),
             result: LookupResult::Found,
+            code: None,
+            found_as: None,
             addresses: vec!["10.96.60.1".to_owned()],
             ttl_seconds: 30,
         }];
