@@ -203,9 +203,16 @@ fn a_selector_is_not_called_wrong_while_workloads_are_unknown() {
     let cause = judge(&bundle(&files)).root_cause.unwrap();
     assert_eq!(cause.reason, "SelectorMatchesNoPods");
     assert!(!cause.remediation.contains("patch"), "{}", cause.remediation);
+    assert!(!cause.message.contains("webb"), "{}", cause.message);
     files.push(("objects/deployments.yaml", list(&[])));
     let cause = judge(&bundle(&files)).root_cause.unwrap();
-    assert!(cause.remediation.contains("patch"), "{}", cause.remediation);
+    assert!(
+        cause
+            .message
+            .contains("app=webb where the selector wants app=web"),
+        "{}",
+        cause.message
+    );
 }
 
 #[test]

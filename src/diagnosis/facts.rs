@@ -33,9 +33,15 @@ pub struct Facts {
     /// The Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Arc<Service>>,
-    /// Names of the other Services of the namespace.
+    /// The other Services of the namespace, where the Service is not there or selects no Pod.
     #[serde(default)]
-    pub other_services: Vec<String>,
+    pub other_services: Vec<OtherService>,
+    /// Other Namespaces with Pods that the selector would match, where it matches none in its own.
+    #[serde(default)]
+    pub selected_elsewhere: Vec<String>,
+    /// Services whose own address is an endpoint of this one.
+    #[serde(default)]
+    pub chained_services: Vec<ChainedService>,
     /// Other Namespaces that have a Service of the same name.
     #[serde(default)]
     pub namesakes: Vec<String>,
@@ -94,6 +100,29 @@ pub struct Facts {
     /// Changes when the user wants the agents to look again at once.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub refresh: String,
+}
+
+/// Another Service of the namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherService {
+    /// Its name.
+    pub name: String,
+    /// The Pods that it selects.
+    #[serde(default)]
+    pub selector: Labels,
+}
+
+/// A Service whose own address is an endpoint of the judged one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChainedService {
+    /// The address.
+    pub address: String,
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
 }
 
 /// A node with an agent.
@@ -235,6 +264,8 @@ impl Facts {
             not_ready_since: None,
             service: None,
             other_services: Vec::new(),
+            selected_elsewhere: Vec::new(),
+            chained_services: Vec::new(),
             namesakes: Vec::new(),
             name_other_namespaces: false,
             slices: Vec::new(),

@@ -7,6 +7,7 @@
 mod approval;
 mod clients;
 mod dials;
+mod events;
 mod explaining;
 mod facts;
 mod finding;
@@ -15,11 +16,13 @@ mod observations;
 mod passing;
 mod paths;
 mod plan;
+mod pod_node;
 mod pod_state;
 mod policy;
 mod ports;
 mod proxies;
 mod ready;
+mod restart;
 mod stages;
 mod status;
 mod subject;
@@ -28,13 +31,15 @@ mod targets;
 mod told;
 mod vantage;
 mod words;
+mod workloads;
 
 use jiff::Timestamp;
 
 use crate::api::{ConditionStatus, ConditionType, Observation, Reason, RootCause, Summary};
 
 pub use facts::{
-    ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, ProbeReport, Saved, Unreadable,
+    ChainedService, ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, OtherService, ProbeReport,
+    Saved, Unreadable,
 };
 pub use finding::{Finding, Verdict};
 pub use plan::{plan, probe_name};

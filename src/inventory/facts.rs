@@ -1,13 +1,16 @@
 //! From the Inventory to the Facts about one diagnosis.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
 use super::Inventory;
 use crate::{
     api::{REFRESH_ANNOTATION, ServiceDiagnosis, ServiceDiagnosisStatus},
-    diagnosis::{ClientNamespace, ClusterDns, Facts, Unreadable},
+    diagnosis::{ChainedService, ClientNamespace, ClusterDns, Facts, OtherService, Unreadable},
     objects::{EndpointSlice, Object, Pod, Service, grants_clients_to, matches_labels},
 };
 
@@ -46,7 +49,7 @@ impl Inventory {
         facts.service = self.services.get(namespace, &name).cloned();
         if facts.service.is_none() {
             // Only a Service that is not there is looked for under other names and in other places.
-            facts.other_services = self.services.of(namespace).map(|s| s.name().to_owned()).collect();
+            facts.other_services = self.services_beside(namespace, &name);
             let others = self
                 .services
                 .0
@@ -60,6 +63,7 @@ impl Inventory {
         facts.deployments = self.deployments.of(namespace).cloned().collect();
         facts.replica_sets = self.replica_sets.of(namespace).cloned().collect();
         facts.stateful_sets = self.stateful_sets.of(namespace).cloned().collect();
+        self.look_around(&mut facts);
         facts.policies = self.policies.of(namespace).cloned().collect();
         facts.cluster_dns = self.cluster_dns();
         facts.cluster_nodes = self.nodes.of("").cloned().collect();
@@ -125,6 +129,58 @@ impl Inventory {
             facts.unreadable.extend(self.gaps(&clients.name, ""));
         }
         facts
+    }
+
+    /// What other objects explain of a Service without endpoints of its own: only looked for there.
+    fn look_around(&self, facts: &mut Facts) {
+        let Some(service) = facts.service.as_deref() else {
+            return;
+        };
+        if service.has_selector() {
+            let is_selected = |p: &Pod| matches_labels(&service.spec.selector, p.labels()) && !p.has_ended();
+            if facts.pods.iter().any(|p| is_selected(p)) {
+                return;
+            }
+            let elsewhere = self
+                .pods
+                .0
+                .iter()
+                .filter(|(ns, pods)| **ns != facts.namespace && pods.values().any(|p| is_selected(p)));
+            facts.selected_elsewhere = elsewhere.map(|(ns, _)| ns.clone()).collect();
+            facts.other_services = self.services_beside(&facts.namespace, service.name());
+        } else {
+            let addresses: BTreeSet<&str> = facts
+                .slices
+                .iter()
+                .flat_map(|s| &s.endpoints)
+                .flat_map(|e| &e.addresses)
+                .map(String::as_str)
+                .collect();
+            if addresses.is_empty() {
+                return;
+            }
+            let services = self.services.0.values().flat_map(BTreeMap::values);
+            let mut chained: Vec<ChainedService> = services
+                .flat_map(|s| s.cluster_ips().into_iter().map(move |ip| (s, ip)))
+                .filter(|(_, ip)| addresses.contains(ip))
+                .map(|(s, ip)| ChainedService {
+                    address: ip.to_owned(),
+                    namespace: s.namespace().to_owned(),
+                    name: s.name().to_owned(),
+                })
+                .collect();
+            chained.sort_unstable();
+            facts.chained_services = chained;
+        }
+    }
+
+    fn services_beside(&self, namespace: &str, name: &str) -> Vec<OtherService> {
+        let others = self.services.of(namespace).filter(|s| s.name() != name);
+        let slim = |s: &Arc<Service>| OtherService {
+            name: s.name().to_owned(),
+            selector: s.spec.selector.clone(),
+        };
+        others.map(slim).collect()
     }
 
     /// Slices of a Service.

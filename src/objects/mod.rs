@@ -33,7 +33,7 @@ pub use networkpolicy::{
 pub use node::{Namespace, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, grants_clients_to};
 pub use pod::{
     Container, ContainerPort, ContainerState, ContainerStatus, Pod, PodCondition, PodIp, PodSpec, PodStatus,
-    Probe, ReadinessGate, Running, Terminated, Waiting,
+    Probe, ProbeTarget, ReadinessGate, Running, SchedulingGate, Terminated, Waiting,
 };
 pub use selector::{LabelSelector, Operator, Requirement, matches_labels};
 pub use service::{Ingress, LoadBalancerStatus, Service, ServicePort, ServiceSpec, ServiceStatus};

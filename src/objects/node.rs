@@ -34,6 +34,9 @@ pub struct NodeSpec {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub pod_cidrs: Vec<String>,
+    /// The first of them, where only that is written.
+    #[serde(rename = "podCIDR", skip_serializing_if = "Option::is_none")]
+    pub pod_cidr: Option<String>,
 }
 
 /// NodeStatus.
@@ -97,6 +100,13 @@ impl Node {
     pub fn ips(&self) -> Vec<std::net::IpAddr> {
         let addresses = self.status.addresses.iter();
         addresses.filter_map(|a| a.address.parse().ok()).collect()
+    }
+
+    /// The ranges that the Pods of the node get their addresses from, where the cluster assigns them.
+    #[must_use]
+    pub fn pod_ranges(&self) -> Vec<ipnet::IpNet> {
+        let all = self.spec.pod_cidrs.iter().chain(&self.spec.pod_cidr);
+        all.filter_map(|range| range.parse().ok()).collect()
     }
 
     /// The addresses under which the cluster reaches the node; it serves node ports there.

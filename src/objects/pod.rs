@@ -1,7 +1,10 @@
 //! Pod.
 
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1 as core,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +49,9 @@ pub struct PodSpec {
     /// Conditions beyond the containers that the Pod needs to be ready.
     #[serde(deserialize_with = "null_is_default")]
     pub readiness_gates: Vec<ReadinessGate>,
+    /// What has to be removed before the Pod is placed on a node.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub scheduling_gates: Vec<SchedulingGate>,
 }
 
 /// A container.
@@ -69,6 +75,9 @@ pub struct Container {
     /// Readiness probe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readiness_probe: Option<Probe>,
+    /// Liveness probe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub liveness_probe: Option<Probe>,
 }
 
 /// A declared port of a container.
@@ -85,7 +94,7 @@ pub struct ContainerPort {
     pub protocol: Option<String>,
 }
 
-/// Timing of a kubelet's probe.
+/// Timing of a kubelet's probe, and the port that it asks.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Probe {
@@ -98,6 +107,24 @@ pub struct Probe {
     /// Failures in a row that count; 3 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_threshold: Option<i32>,
+    /// An HTTP request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_get: Option<ProbeTarget>,
+    /// A connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp_socket: Option<ProbeTarget>,
+    /// A gRPC health check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<ProbeTarget>,
+}
+
+/// What a probe asks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProbeTarget {
+    /// Number of the port, or its name in the same container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<IntOrString>,
 }
 
 impl Probe {
@@ -108,6 +135,13 @@ impl Probe {
         positive(self.initial_delay_seconds, 0)
             + positive(self.period_seconds, 10) * positive(self.failure_threshold, 3)
     }
+
+    /// The port that it asks; none where it runs a program.
+    #[must_use]
+    pub fn port(&self) -> Option<&IntOrString> {
+        let targets = [&self.http_get, &self.tcp_socket, &self.grpc];
+        targets.into_iter().flatten().find_map(|t| t.port.as_ref())
+    }
 }
 
 /// A condition that the Pod needs to be ready.
@@ -116,6 +150,14 @@ impl Probe {
 pub struct ReadinessGate {
     /// Type of the condition.
     pub condition_type: String,
+}
+
+/// What keeps the Pod from being placed on a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SchedulingGate {
+    /// Its name; the controller of this name removes it.
+    pub name: String,
 }
 
 /// PodStatus.
@@ -286,11 +328,7 @@ impl Pod {
 
     /// Containers that run as long as the Pod: the ordinary ones and the native sidecars.
     pub fn long_running(&self) -> impl Iterator<Item = &Container> {
-        let sidecars = self
-            .spec
-            .init_containers
-            .iter()
-            .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let sidecars = self.spec.init_containers.iter().filter(|c| c.is_sidecar());
         self.spec.containers.iter().chain(sidecars)
     }
 
@@ -308,14 +346,33 @@ impl Pod {
         }
     }
 
-    /// UID and kind of the object that controls the Pod, for example its ReplicaSet.
+    /// The object that controls the Pod, for example its ReplicaSet.
+    #[must_use]
+    pub fn controller(&self) -> Option<&OwnerReference> {
+        let mut owners = self.metadata.owner_references.iter().flatten();
+        owners.find(|o| o.controller == Some(true))
+    }
+
+    /// UID of the object that controls the Pod.
     #[must_use]
     pub fn controller_uid(&self) -> Option<&str> {
-        let owners = self.metadata.owner_references.as_ref()?;
-        owners
-            .iter()
-            .find(|o| o.controller == Some(true))
-            .map(|o| o.uid.as_str())
+        self.controller().map(|o| o.uid.as_str())
+    }
+
+    /// Whether a Pod of the same kind takes the place of this one when it is deleted. That of a Job may count as
+    /// a failure of the Job, and one without a controller is gone.
+    #[must_use]
+    pub fn is_recreated(&self) -> bool {
+        self.controller()
+            .is_some_and(|o| matches!(o.kind.as_str(), "ReplicaSet" | "StatefulSet" | "DaemonSet"))
+    }
+}
+
+impl Container {
+    /// Whether an init container runs as long as the Pod: a native sidecar.
+    #[must_use]
+    pub fn is_sidecar(&self) -> bool {
+        self.restart_policy.as_deref() == Some("Always")
     }
 }
 

@@ -52,6 +52,9 @@ pub struct WorkloadSpec {
     /// How long a rollout may make no progress, in seconds; 600 when absent (Deployments only).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress_deadline_seconds: Option<i32>,
+    /// The headless Service under which the Pods have their names (StatefulSets only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_name: Option<String>,
 }
 
 /// Pod template; only the metadata matters.
@@ -93,6 +96,9 @@ pub struct WorkloadCondition {
     /// Why, for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Why, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// When the controller last saw progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_update_time: Option<Timestamp>,

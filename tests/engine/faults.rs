@@ -30,7 +30,9 @@ fn a01_the_service_does_not_exist() {
     fault("A01", C::ServiceExists, R::ServiceNotFound, |f| {
         f.service = None;
         f.slices.clear();
-        f.other_services = vec!["hostname".into(), "kubernetes".into()];
+        f.other_services = ["hostname", "kubernetes"]
+            .map(|name| other_service(name, json!({})))
+            .into();
     });
 }
 

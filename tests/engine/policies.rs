@@ -181,6 +181,11 @@ fn one_of_two_ports_closed_is_a_fault_of_a_part() {
         &mut facts,
         json!({ "spec": { "ports": [{ "name": "default", "port": 80, "targetPort": 9376 }, { "name": "metrics", "port": 9090 }] } }),
     );
+    facts.slices.push(slice(
+        "hostnames",
+        &facts.pods[..3],
+        json!({ "name": "metrics", "port": 9090 }),
+    ));
     admit("web-only", &mut facts, json!({ "ports": [{ "port": 9376 }] }));
     let cause = diagnose(&facts).root_cause.unwrap();
     assert_eq!(

@@ -11,7 +11,7 @@ use svcdiag::{
         ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
         RuleGap, Rules, StaleConnection, Tunnel, TunnelKind,
     },
-    diagnosis::{Facts, NodeReport, ProbeReport, Verdict, diagnose},
+    diagnosis::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose},
     objects::{EndpointSlice, NetworkPolicy, Pod, Service},
 };
 
@@ -529,7 +529,11 @@ prop_compose! {
         facts.slices.extend(slices.into_iter().map(Arc::new));
         facts.policies = policies.into_iter().map(Arc::new).collect();
         facts.cluster_dns.as_mut().unwrap().pods.extend(dns.into_iter().map(Arc::new));
-        facts.other_services = names.clone();
+        facts.other_services = names
+            .iter()
+            .map(|name| OtherService { name: name.clone(), selector: Default::default() })
+            .collect();
+        facts.selected_elsewhere = names.clone();
         facts.namesakes = names;
         facts.not_ready_since = not_ready.and_then(|t| t.parse().ok());
         patch(&mut facts.spec, json!({ "ports": ports, "clients": { "podSelector": clients } }));
@@ -547,6 +551,7 @@ fn shuffled(mut facts: Facts) -> Facts {
     facts.deployments.reverse();
     facts.namespaces.reverse();
     facts.other_services.reverse();
+    facts.selected_elsewhere.reverse();
     facts.namesakes.reverse();
     facts.spec.ports.reverse();
     facts.cluster_dns.as_mut().unwrap().pods.reverse();

@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use svcdiag::{
     api::ServiceDiagnosisSpec,
-    diagnosis::{ClusterDns, Facts},
+    diagnosis::{ClusterDns, Facts, OtherService},
     objects::{Deployment, EndpointSlice, NetworkPolicy, Pod, Service},
 };
 
@@ -195,6 +195,11 @@ fn dns() -> ClusterDns {
         caches: Vec::new(),
         domain: None,
     }
+}
+
+/// Another Service of the namespace.
+pub fn other_service(name: &str, selector: Value) -> OtherService {
+    object(json!({ "name": name, "selector": selector }))
 }
 
 /// Changes the Service.

@@ -8,8 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{
     super::{
-        Facts, Finding,
-        pod_state::{self, Trouble},
+        Facts, Finding, pod_state,
         vantage::{Report, Vantage},
         words,
     },
@@ -169,10 +168,7 @@ fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
         return None;
     }
     let (namespace, name) = (dns.service.namespace(), dns.service.name());
-    let deadlines = pods.iter().filter_map(|p| match pod_state::trouble(facts, p) {
-        Trouble::Starting(until) => Some(until),
-        _ => None,
-    });
+    let deadlines = pods.iter().filter_map(|p| pod_state::settles_at(facts, p));
     if let Some(until) = deadlines.min() {
         return Some(
             Finding::unknown(
@@ -184,14 +180,7 @@ fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
     }
     let mut troubles: Vec<String> = pods
         .iter()
-        .filter_map(|pod| match pod_state::trouble(facts, pod) {
-            Trouble::Starting(_) => None,
-            Trouble::Unschedulable(why)
-            | Trouble::ImagePull(why)
-            | Trouble::CrashLoop(why)
-            | Trouble::ProbeFailing(why)
-            | Trouble::Other(why) => Some(format!("{} ({why})", pod.name())),
-        })
+        .map(|pod| format!("{} ({})", pod.name(), pod_state::trouble(facts, pod).describe()))
         .collect();
     troubles.sort();
     let why = match troubles.is_empty() {

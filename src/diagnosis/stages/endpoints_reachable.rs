@@ -13,13 +13,17 @@ use super::{
         told,
         vantage::Vantage,
         words::{self, quoted},
+        workloads,
     },
     advice::advice,
     between_nodes, listening,
     reaching::{self, Case},
     wrong_family,
 };
-use crate::api::{Answer, ConditionType, Reason};
+use crate::{
+    api::{Answer, ConditionType, Reason},
+    objects::Object,
+};
 
 /// What was not done where nobody looked.
 const WHAT: &str = "The endpoints were not dialled";
@@ -202,7 +206,6 @@ fn some_endpoints(
     // An endpoint with several ports is one.
     let failing: BTreeSet<_> = failures.iter().filter_map(|f| Some(f.endpoint?.ip())).collect();
     let all: BTreeSet<IpAddr> = paths.targets.keys().map(SocketAddr::ip).collect();
-    let pods = told::pods(&failures);
     let mut message = format!(
         "{} of {} endpoints fail though the others {}: {}.",
         failing.len(),
@@ -217,18 +220,35 @@ fn some_endpoints(
     if of.iter().any(|c| c.reason == Reason::NotListening) {
         message.push_str(&format!(" {}", listens_elsewhere(paths, &failures)));
     }
-    let remediation = match pods.first().map(|pod| quoted(pod)) {
-        Some(pod) => format!(
-            "See what is different there: `kubectl -n {ns} describe pod {pod}`, `kubectl -n {ns} logs {pod}`.",
-            ns = quoted(&facts.namespace)
-        ),
-        None => advice(facts, Reason::TimedOut, &failures),
-    };
+    let remediation =
+        different_pod(facts, &failures).unwrap_or_else(|| advice(facts, Reason::TimedOut, &failures));
     Some(Finding::part_fails(
         Reason::SomeEndpointsFailing,
         message,
         remediation,
     ))
+}
+
+/// What to do about the first of the Pods that fail. That of a Job is not to serve anybody.
+fn different_pod(facts: &Facts, failures: &[&Failed<'_>]) -> Option<String> {
+    let pod = failures
+        .iter()
+        .filter_map(|f| f.target?.pod)
+        .min_by_key(|p| p.name())?;
+    let ns = quoted(&facts.namespace);
+    let (kind, owner) = workloads::owner(facts, pod);
+    Some(if kind == "Job" {
+        format!(
+            "Pod {} belongs to Job {owner}: if the Job is not to serve clients, give the selector of the Service a label that the Job's Pods lack: `kubectl -n {ns} edit service {}`.",
+            pod.name(),
+            quoted(&facts.spec.service_name)
+        )
+    } else {
+        let pod = quoted(pod.name());
+        format!(
+            "See what is different there: `kubectl -n {ns} describe pod {pod}`, `kubectl -n {ns} logs {pod}`."
+        )
+    })
 }
 
 fn listens_elsewhere(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> String {

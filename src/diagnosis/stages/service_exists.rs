@@ -18,7 +18,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let mut near: Vec<&str> = facts
         .other_services
         .iter()
-        .map(String::as_str)
+        .map(|s| s.name.as_str())
         .filter(|s| is_near(name, s))
         .collect();
     near.sort_unstable();
