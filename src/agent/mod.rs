@@ -170,8 +170,8 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let heart = Heart::new();
     tracing::info!(node = options.node_name, "The agent is starting.");
     tokio::select! {
-        () = schedule::run(node, cluster.clone()) => {}
-        () = keep_alive(cluster, &options.lease_namespace, &heart) => {}
+        () = schedule::run(node.clone(), cluster.clone()) => {}
+        () = keep_alive(cluster, &node, &options.lease_namespace, &heart) => {}
         () = keep_open => {}
         () = health::serve(options.listen, heart.clone()) => {}
         () = shutdown => {}
@@ -181,12 +181,14 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
 }
 
 /// Renews the Lease for ever, and at once when there is another way to the API server.
-async fn keep_alive(cluster: Cluster, namespace: &str, heart: &Heart) {
+async fn keep_alive(cluster: Cluster, node: &Node, namespace: &str, heart: &Heart) {
     let mut access = cluster.access();
     loop {
         heart.beat();
         access.latest();
-        let pause = match cluster.renew_lease(namespace, now()).await {
+        let renewed = cluster.renew_lease(namespace, now()).await;
+        node.reached().note(renewed.is_ok());
+        let pause = match renewed {
             Ok(()) => cluster::LEASE_RENEWAL,
             Err(error) => {
                 tracing::warn!("The agent's Lease was not renewed: {error}.");

@@ -21,7 +21,7 @@ pub use condition::{ConditionStatus, ConditionType};
 pub use nodefacts::{
     Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, GapKind, Hairpin, KubeProxy,
     ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
-    RuleGap, Rules, SliceVersion, StaleConnection,
+    RuleGap, Rules, RunsAs, SliceVersion, StaleConnection,
 };
 pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
 pub use reason::Reason;

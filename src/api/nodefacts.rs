@@ -359,12 +359,44 @@ pub struct KubeProxy {
     /// What port 10249 said.
     #[serde(default)]
     pub metrics: PortState,
-    /// Changes waited in two looks ten seconds apart, and no rules were written in between.
+    /// How its process is run; absent where no process is there or that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs_as: Option<RunsAs>,
+    /// The unit of systemd that its process belongs to, where it is in no Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub unit: Option<String>,
+    /// The name that it takes its Node to have, where that is not the Node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub node_name: Option<String>,
+    /// Changes have waited for more than 60 s, and no rules were written in between.
     #[serde(default)]
     pub not_syncing: bool,
-    /// Requests to the API server failed between two looks ten seconds apart, and none was answered.
+    /// Why writing rules failed, by its counters of failures or by its log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub sync_error: Option<String>,
+    /// Requests to the API server failed in at least three samples over more than 60 s, and none was answered.
     #[serde(default)]
     pub api_unreachable: bool,
+    /// What the API server does not allow it: a verb and a resource, as in `list endpointslices`; where only its
+    /// counters tell, `?`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub denied: Option<String>,
+}
+
+string_enum! {
+    /// How kube-proxy is run.
+    RunsAs {
+        /// In a Pod.
+        Pod,
+        /// In a static Pod: the kubelet runs it from a file of the node.
+        StaticPod,
+        /// By systemd, on its own or as a part of another program.
+        Unit,
+    }
 }
 
 string_enum! {
@@ -416,8 +448,15 @@ string_enum! {
         EndpointMissing,
         /// The rules lead to an endpoint that is gone.
         EndpointStale,
+        /// The rules hold an endpoint and send no new connection to it (ipvs weight 0).
+        EndpointDrained,
+        /// The rules hold an endpoint that is gone for clients that affinity keeps there, and send nobody else to it
+        /// (ipvs weight 0).
+        EndpointStuck,
         /// Nothing takes the packets to the node port to the endpoints.
         NodePortMissing,
+        /// The same, and another process of the node has the port.
+        NodePortInUse,
         /// Session affinity, source ranges or the refusal without endpoints are not as asked for.
         Incomplete,
     }

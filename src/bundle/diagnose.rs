@@ -90,6 +90,13 @@ pub fn run(options: &Options) -> Result<Answer, Error> {
     }
     let diagnosis = bundle.diagnosis(&namespace, &service);
     let (facts, problems) = facts(&bundle, &diagnosis, now);
+    if let (None, Some(clients)) = (&diagnosis.spec.clients.namespace, &facts.spec.clients.namespace) {
+        eprintln!(
+            "note: the clients are taken to be Pods of namespace {}, since the bundle holds what these got; spec.clients in {} names others",
+            printable(clients),
+            super::MANIFEST
+        );
+    }
     tell(&problems);
     Ok(options.printing.answer(&facts)?)
 }

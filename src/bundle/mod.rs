@@ -127,7 +127,18 @@ impl Bundle {
 /// What the bundle knows of a Service, and what of its text evidence could not be understood.
 #[must_use]
 pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> (Facts, Vec<Problem>) {
+    let mut diagnosis = diagnosis.clone();
+    if diagnosis.spec.clients.namespace.is_none() {
+        diagnosis.spec.clients.namespace = evidence::only_namespace_of_clients(bundle, diagnosis.namespace());
+    }
+    let diagnosis = &diagnosis;
     let mut facts = bundle.inventory.facts(diagnosis, now, true);
+    // A Namespace lends its Pods so that agents may dial from them. Files are read only, and whoever has the
+    // Pods in them need not ask.
+    let clients = facts.client_namespace.as_ref();
+    if clients.is_some_and(|c| bundle.inventory.has_pods(&c.name)) {
+        bundle.inventory.lend(&mut facts);
+    }
     gaps::add(bundle, &mut facts);
     if let Some(dns) = &mut facts.cluster_dns {
         dns.domain = bundle.dns_domain.clone();

@@ -10,6 +10,7 @@ use crate::{
     diagnosis::{Diagnosis, diagnose},
 };
 
+mod clients;
 mod gathered;
 mod lists;
 

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::Facts;
+use super::{
+    Facts,
+    endpoint_pods::{EndpointPods, pods_behind},
+    targets::key,
+};
 use crate::objects::{LabelSelector, Object, Pod};
 
 /// The Pods from which the Service is tried, or judged.
@@ -21,7 +25,8 @@ pub(super) enum Clients<'a> {
 /// What is known of a Pod's being a client of the Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The user named it: what it cannot do, the Service fails to do.
+    /// The user named it, or saved what it got when it used the Service: what it cannot do, the Service
+    /// fails to do.
     Named,
     /// Any Pod that could be a client.
     Candidate,
@@ -48,10 +53,29 @@ impl<'a> Clients<'a> {
                     Role::Named,
                 )
             }
-            None => prefer_others(facts, usable.filter(|p| is_ordinary(p)).collect()),
+            None => {
+                let tried = who_tried(facts);
+                let (used, idle): (Vec<&Pod>, Vec<&Pod>) = usable.partition(|p| tried.contains(&key(p)));
+                if used.is_empty() {
+                    prefer_others(facts, idle.into_iter().filter(|p| is_ordinary(p)).collect())
+                } else {
+                    (used, Role::Named)
+                }
+            }
         };
         pods.sort_by(|a, b| a.name().cmp(b.name()));
         Self::Pods { pods, role }
+    }
+
+    /// Whether it is known who the clients are: what is lost on their way is a fault.
+    pub(super) fn are_named(facts: &'a Facts) -> bool {
+        matches!(
+            Self::of(facts),
+            Self::Pods {
+                role: Role::Named,
+                ..
+            }
+        )
     }
 
     /// Namespace of the clients.
@@ -61,6 +85,30 @@ impl<'a> Clients<'a> {
             .as_ref()
             .map_or(&facts.namespace, |other| &other.name)
     }
+}
+
+/// Pods of which somebody has saved what they got from the Service: whoever does that takes them for clients.
+/// An endpoint that dials its Service may only stand in for one.
+fn who_tried(facts: &Facts) -> BTreeSet<String> {
+    let saved = facts.nodes.iter().filter(|n| n.saved.is_some());
+    let seen = saved.filter_map(|n| n.probe.as_ref()?.facts.as_deref());
+    let dialled = seen.flat_map(|f| &f.dials).filter_map(|d| d.from.clone());
+    let mut tried: BTreeSet<String> = dialled.collect();
+    for name in endpoints(facts) {
+        tried.remove(&format!("{}/{name}", facts.namespace));
+    }
+    tried
+}
+
+/// Names of the Pods that are, or should be, endpoints of the Service.
+fn endpoints(facts: &Facts) -> BTreeSet<&str> {
+    let known = EndpointPods::of(facts);
+    let listed = facts.slices.iter().flat_map(|s| &s.endpoints);
+    listed
+        .filter_map(|e| known.behind(e))
+        .chain(pods_behind(facts))
+        .map(|p| p.name())
+        .collect()
 }
 
 /// Whether the Pod looks names up in cluster DNS and has an address of its own.
@@ -78,24 +126,11 @@ fn prefer_others<'a>(facts: &Facts, pods: Vec<&'a Pod>) -> (Vec<&'a Pod>, Role) 
     if facts.client_namespace.is_some() {
         return (pods, Role::Candidate);
     }
-    let listed = facts
-        .slices
-        .iter()
-        .flat_map(|s| &s.endpoints)
-        .filter_map(|e| e.pod_uid());
-    let selected = facts.selected_pods();
-    let endpoints: BTreeSet<&str> = listed
-        .chain(selected.iter().filter_map(|p| p.metadata.uid.as_deref()))
-        .collect();
+    let endpoints = endpoints(facts);
     let others: Vec<&Pod> = pods
         .iter()
         .copied()
-        .filter(|p| {
-            p.metadata
-                .uid
-                .as_deref()
-                .is_none_or(|uid| !endpoints.contains(uid))
-        })
+        .filter(|p| !endpoints.contains(p.name()))
         .collect();
     if others.is_empty() {
         (pods, Role::Endpoint)

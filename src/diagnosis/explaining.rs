@@ -289,7 +289,7 @@ fn of_node(
             Reason::ConntrackTableFull,
             format!("The table of tracked connections of node {node} is full"),
             format!(
-                "Find out who holds so many connections on node {node}: `conntrack -L | head`; make room there: \
+                "Find out who holds so many connections on node {node}: `conntrack -L` there; make room: \
                  `sysctl -w net.netfilter.nf_conntrack_max=$((2 * $(sysctl -n net.netfilter.nf_conntrack_max)))`."
             ),
         );
@@ -325,7 +325,7 @@ fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> 
             format!(
                 "Answers between Pods on one bridge of node {node} skip kube-proxy's rules (br_netfilter is not loaded)"
             ),
-            "modprobe br_netfilter && ",
+            "`modprobe br_netfilter` and ",
         ),
     };
     Some(Explanation {
@@ -333,7 +333,7 @@ fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> 
         node: node.to_owned(),
         sentence,
         remediation: format!(
-            "Let the rules of node {node} see bridged packets: `{load}sysctl -w net.bridge.bridge-nf-call-iptables=1` there, and keep it so with a file in /etc/sysctl.d."
+            "Let the rules of node {node} see bridged packets: {load}`sysctl -w net.bridge.bridge-nf-call-iptables=1` there, and keep it so with a file in /etc/sysctl.d."
         ),
     })
 }

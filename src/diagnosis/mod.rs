@@ -7,6 +7,7 @@
 mod approval;
 mod clients;
 mod dials;
+mod endpoint_pods;
 mod events;
 mod explaining;
 mod facts;

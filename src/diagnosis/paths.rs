@@ -4,11 +4,14 @@
 //! endpoint that is no longer ready, or an address that is no longer the Service's, proves nothing. Nor
 //! does a dial from a Pod that a NetworkPolicy may keep away, or one that a sidecar takes.
 
+mod kept_away;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
+use self::kept_away::may_be_policy;
 use super::{
     Facts,
     dials::{Count, Dials, Failed, Way, is_udp},
@@ -66,23 +69,11 @@ impl<'a> Paths<'a> {
             .flat_map(|r| &r.facts.failures)
             .filter_map(|f| f.from.as_deref())
             .collect();
-        // Without the policies nobody can say who is kept away.
-        let unreadable = facts.why_unreadable("networkpolicies").is_some();
-        let shut_out = speaking
-            .into_iter()
-            .filter(|key| {
-                unreadable
-                    || pods
-                        .get(*key)
-                        .is_some_and(|pod| stages::may_be_shut_out(facts, pod))
-            })
-            .map(str::to_owned)
-            .collect();
         let mut paths = Self {
             facts,
             service,
             reports: &vantage.reports,
-            targets: targets(facts, &ports, &pods),
+            targets: targets(facts, &ports),
             intercepted: vantage
                 .reports
                 .iter()
@@ -91,9 +82,11 @@ impl<'a> Paths<'a> {
                 .collect(),
             ports,
             pods,
-            shut_out,
+            shut_out: BTreeSet::new(),
             passing: Passing::default(),
         };
+        let speaking = speaking.into_iter().filter(|key| paths.may_be_shut_out(key));
+        paths.shut_out = speaking.map(str::to_owned).collect();
         paths.passing = Passing::of(&paths);
         Some(paths)
     }
@@ -211,13 +204,7 @@ impl<'a> Paths<'a> {
         if self.is_not_ready(target) && self.targets.values().any(|t| !self.is_not_ready(Some(*t))) {
             return;
         }
-        // A policy lets packets vanish or has them rejected; a Pod that refuses or answers was reached. Through
-        // the Service all that is refused over UDP seems to come from its address, whoever says so.
-        let may_be_policy = match answer {
-            Answer::TimedOut | Answer::Rejected | Answer::Unreachable => true,
-            Answer::Refused => is_udp(&dial.port) && dial.path != DialPath::Endpoint,
-            Answer::Accepted | Answer::Reset | Answer::NoAnswer | Answer::Unexpected => false,
-        };
+        let may_be_policy = may_be_policy(dial, answer);
         match from {
             Some(key) if may_be_policy && self.shut_out.contains(key) => {
                 dials.is_shut_out = true;
@@ -322,14 +309,10 @@ impl<'a> Paths<'a> {
 
     /// Policies often let Pods in and leave nodes out.
     fn may_keep_nodes_away(&self, target: Option<Target<'_>>) -> bool {
-        if !self.facts.other_policy_kinds.is_empty() || self.facts.why_unreadable("networkpolicies").is_some()
-        {
-            return true;
-        }
-        let isolated = |t: &Target<'_>| t.pod.is_some_and(|pod| stages::is_isolated(self.facts, pod));
+        let may_be = |target: &Target<'_>| stages::may_be_closed_to_nodes(self.facts, target.pod);
         match target {
-            Some(target) => isolated(&target),
-            None => self.targets.values().any(isolated),
+            Some(target) => may_be(&target),
+            None => stages::may_be_closed_to_nodes(self.facts, None) || self.targets.values().any(may_be),
         }
     }
 

@@ -4,18 +4,23 @@
 //! only what a rule of one of the selecting policies admits may pass. Whether the cluster enforces
 //! policies at all cannot be seen in the API.
 
+mod mismatch;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 
-use crate::objects::{IpBlock, Labels, NetworkPolicy, Object, Peer, Pod, PolicyPort};
+pub(super) use self::mismatch::{Mismatch, nearest};
+use crate::objects::{IpBlock, LabelSelector, Labels, NetworkPolicy, Object, Peer, Pod, PolicyPort};
 
 /// What the policies say of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Access {
     /// No rule admits it.
     Denied,
-    /// Only a block of addresses could admit it, and whether those match the addresses of Pods is
-    /// left to the network plugin; or the labels that decide could not be read.
-    Undecided,
+    /// A rule may admit it; the API leaves that to the network plugin, or the labels that decide could not
+    /// be read.
+    Undecided(Doubt),
     /// A rule admits it.
     Admitted,
     /// No policy isolates the Pod.
@@ -26,6 +31,26 @@ impl Access {
     /// Whether traffic passes for sure.
     pub(super) fn passes(self) -> bool {
         matches!(self, Self::Admitted | Self::Free)
+    }
+}
+
+/// Why nobody can say whether a rule admits a connection; the last ones are the most likely to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Doubt {
+    /// A selector matches a Pod of the host network, which plugins know by its node's address.
+    HostNetwork,
+    /// A block of addresses holds the Service's own, which is replaced before most plugins see the packet.
+    ClusterIP,
+    /// Labels of a Namespace are not known.
+    Namespace,
+    /// A block of addresses holds that of a Pod.
+    Block,
+}
+
+impl Doubt {
+    /// Whether most network plugins do not admit it.
+    pub(super) fn is_mostly_denied(self) -> bool {
+        matches!(self, Self::HostNetwork | Self::ClusterIP)
     }
 }
 
@@ -45,8 +70,19 @@ pub(super) struct End<'a> {
     pub pod: Option<&'a Pod>,
     /// Labels of that Pod's Namespace; `None` where they are not known.
     pub namespace_labels: Option<&'a Labels>,
-    /// Further addresses by which the network plugin may know that end.
+    /// Its addresses, where it is no Pod.
     pub addresses: &'a [String],
+    /// The Service in front of it.
+    pub front: Option<Front<'a>>,
+}
+
+/// What a client dials in place of an endpoint.
+#[derive(Clone, Copy)]
+pub(super) struct Front<'a> {
+    /// The Service's own addresses.
+    pub addresses: &'a [String],
+    /// Its port.
+    pub port: Port<'a>,
 }
 
 /// A destination port.
@@ -115,16 +151,21 @@ pub(super) fn access(
         return Access::Free;
     }
     let of_rule = |policy: &NetworkPolicy, (peers, ports): Rule| {
-        if !covers(ports, port, destination) {
+        let admits = covers(ports, port, destination);
+        let access = if !admits {
             Access::Denied
         } else if peers.is_empty() {
             Access::Admitted
         } else {
-            peers
-                .iter()
-                .map(|peer| of_peer(policy, peer, other))
-                .max()
-                .unwrap_or(Access::Denied)
+            let of_peers = peers.iter().map(|peer| of_peer(policy, peer, other));
+            of_peers.max().unwrap_or(Access::Denied)
+        };
+        let at_front = |front: &Front| {
+            (admits || covers(ports, front.port, None)) && peers.iter().any(|peer| names_front(peer, front))
+        };
+        match other.front.filter(at_front) {
+            Some(_) => access.max(Access::Undecided(Doubt::ClusterIP)),
+            None => access,
         }
     };
     isolating
@@ -147,26 +188,26 @@ pub(super) fn admits_anybody(
             .any(|p| rules(p, direction).any(|(_, ports)| covers(ports, port, destination)))
 }
 
-/// Whether nothing but one port number may leave (or enter), whoever the peer is.
-pub(super) fn is_closed_but_for(isolating: &[&NetworkPolicy], direction: Direction, number: i32) -> bool {
-    use crate::objects::IntOrString::Int;
-    isolating
-        .iter()
-        .flat_map(|p| rules(p, direction))
-        .all(|(_, ports)| {
-            !ports.is_empty()
-                && ports
-                    .iter()
-                    .all(|p| p.port == Some(Int(number)) && p.end_port.is_none_or(|end| end == number))
-        })
-}
-
 /// Whether any rule admits a block of addresses to a port.
 pub(super) fn admits_a_block(isolating: &[&NetworkPolicy], direction: Direction, port: Port) -> bool {
     isolating
         .iter()
         .flat_map(|p| rules(p, direction))
         .any(|(peers, ports)| covers(ports, port, None) && peers.iter().any(|peer| peer.ip_block.is_some()))
+}
+
+/// Whether any rule admits to a port those who have nothing but an address: everybody, or a block.
+pub(super) fn admits_addresses(
+    isolating: &[&NetworkPolicy],
+    direction: Direction,
+    port: Port,
+    destination: Option<&Pod>,
+) -> bool {
+    let admits = |(peers, ports): Rule| {
+        covers(ports, port, destination)
+            && (peers.is_empty() || peers.iter().any(|peer| peer.ip_block.is_some()))
+    };
+    isolating.iter().flat_map(|p| rules(p, direction)).any(admits)
 }
 
 /// Whether a rule's ports hold a port; an empty list holds all.
@@ -190,41 +231,46 @@ fn covers(ports: &[PolicyPort], port: Port, destination: Option<&Pod>) -> bool {
 
 fn of_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Access {
     if let Some(block) = &peer.ip_block {
-        let known = other
-            .pod
-            .into_iter()
-            .flat_map(Pod::ips)
-            .chain(other.addresses.iter().map(String::as_str));
-        return match (known.into_iter().any(|ip| contains(block, ip)), other.pod) {
+        let own = other.pod.into_iter().flat_map(Pod::ips);
+        let mut known = own.chain(other.addresses.iter().map(String::as_str));
+        return match (known.any(|ip| contains(block, ip)), other.pod) {
             (false, _) => Access::Denied,
-            (true, Some(_)) => Access::Undecided,
+            (true, Some(_)) => Access::Undecided(Doubt::Block),
             (true, None) => Access::Admitted,
         };
-    }
-    if peer.pod_selector.is_none() && peer.namespace_selector.is_none() {
-        return Access::Denied;
     }
     let Some(pod) = other.pod else {
         return Access::Denied;
     };
-    if pod.is_host_network() {
-        return Access::Undecided;
-    }
-    if peer
-        .pod_selector
-        .as_ref()
-        .is_some_and(|s| !s.matches(pod.labels()))
+    if peer.pod_selector.is_none() && peer.namespace_selector.is_none()
+        || !selects(peer.pod_selector.as_ref(), pod.labels())
     {
         return Access::Denied;
     }
-    match (&peer.namespace_selector, other.namespace_labels) {
+    let access = match (&peer.namespace_selector, other.namespace_labels) {
         (None, _) if pod.namespace() == policy.namespace() => Access::Admitted,
         (None, _) => Access::Denied,
         (Some(selector), _) if selector.is_empty() => Access::Admitted,
-        (Some(_), None) => Access::Undecided,
+        (Some(_), None) => Access::Undecided(Doubt::Namespace),
         (Some(selector), Some(labels)) if selector.matches(labels) => Access::Admitted,
         (Some(_), Some(_)) => Access::Denied,
+    };
+    if pod.is_host_network() {
+        access.min(Access::Undecided(Doubt::HostNetwork))
+    } else {
+        access
     }
+}
+
+/// Whether a selector, where there is one, matches.
+fn selects(selector: Option<&LabelSelector>, labels: &Labels) -> bool {
+    selector.is_none_or(|s| s.matches(labels))
+}
+
+/// Whether a peer is the Service's own address.
+fn names_front(peer: &Peer, front: &Front) -> bool {
+    let block = peer.ip_block.as_ref();
+    block.is_some_and(|block| front.addresses.iter().any(|ip| contains(block, ip)))
 }
 
 /// Whether a block of addresses holds an address. What cannot be parsed holds nothing.
@@ -254,267 +300,5 @@ fn in_cidr(cidr: &str, ip: IpAddr) -> bool {
                 == 0
         }
         _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn policy(spec: Value) -> NetworkPolicy {
-        serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "shop" }, "spec": spec }))
-            .unwrap()
-    }
-
-    fn pod(namespace: &str, labels: Value, ip: &str) -> Pod {
-        serde_json::from_value(json!({
-            "metadata": { "name": "x", "namespace": namespace, "labels": labels },
-            "spec": { "containers": [{ "name": "c", "ports": [
-                { "name": "web", "containerPort": 8080 }, { "name": "dns", "containerPort": 5353, "protocol": "UDP" },
-            ] }] },
-            "status": { "podIP": ip },
-        }))
-        .unwrap()
-    }
-
-    fn labels(pairs: &[(&str, &str)]) -> Labels {
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect()
-    }
-
-    const WEB: Port = Port {
-        number: 8080,
-        protocol: "TCP",
-    };
-
-    /// Access of a Pod `app=front` of a namespace labelled `team=a` to a Pod `app=web` of namespace shop.
-    fn into_web(spec: Value, client_namespace: &str, port: Port) -> Access {
-        let policy = policy(spec);
-        let target = pod("shop", json!({ "app": "web" }), "10.1.0.2");
-        let client = pod(
-            client_namespace,
-            json!({ "app": "front", "tier": "1" }),
-            "10.1.0.3",
-        );
-        let team = labels(&[("team", "a")]);
-        let other = End {
-            pod: Some(&client),
-            namespace_labels: Some(&team),
-            addresses: &[],
-        };
-        let isolating = isolating(&[&policy], &target, Direction::Ingress);
-        access(&isolating, Direction::Ingress, other, port, Some(&target))
-    }
-
-    fn ingress(rule: Value) -> Value {
-        json!({ "podSelector": {}, "policyTypes": ["Ingress"], "ingress": [rule] })
-    }
-
-    #[test]
-    fn a_pod_is_isolated_only_by_policies_of_its_namespace_that_select_it_for_the_direction() {
-        let free = json!({ "podSelector": { "matchLabels": { "app": "db" } } });
-        assert_eq!(into_web(free, "shop", WEB), Access::Free);
-        let egress_only = json!({ "podSelector": {}, "policyTypes": ["Egress"] });
-        assert_eq!(into_web(egress_only, "shop", WEB), Access::Free);
-        let absent_types = json!({ "podSelector": {} });
-        assert_eq!(into_web(absent_types, "shop", WEB), Access::Denied);
-    }
-
-    #[test]
-    fn absent_policy_types_mean_egress_only_with_an_egress_rule() {
-        let target = pod("shop", json!({}), "10.1.0.2");
-        let without = policy(json!({ "podSelector": {}, "ingress": [{}] }));
-        assert!(isolating(&[&without], &target, Direction::Egress).is_empty());
-        let with = policy(json!({ "podSelector": {}, "egress": [{}] }));
-        assert_eq!(isolating(&[&with], &target, Direction::Egress).len(), 1);
-        assert_eq!(isolating(&[&with], &target, Direction::Ingress).len(), 1);
-    }
-
-    #[test]
-    fn absent_and_empty_peers_and_ports_admit_all() {
-        assert_eq!(into_web(ingress(json!({})), "shop", WEB), Access::Admitted);
-        assert_eq!(
-            into_web(ingress(json!({ "from": [], "ports": [] })), "other", WEB),
-            Access::Admitted
-        );
-        assert_eq!(
-            into_web(json!({ "podSelector": {}, "ingress": [] }), "shop", WEB),
-            Access::Denied
-        );
-        assert_eq!(
-            into_web(json!({ "podSelector": {}, "ingress": null }), "shop", WEB),
-            Access::Denied
-        );
-    }
-
-    #[test]
-    fn peers_are_matched_by_pod_and_namespace_labels() {
-        let by = |peer: Value| ingress(json!({ "from": [peer] }));
-        let front = json!({ "podSelector": { "matchLabels": { "app": "front" } } });
-        assert_eq!(into_web(by(front.clone()), "shop", WEB), Access::Admitted);
-        assert_eq!(
-            into_web(by(front), "other", WEB),
-            Access::Denied,
-            "a Pod selector alone means the own namespace"
-        );
-        let team = json!({ "namespaceSelector": { "matchLabels": { "team": "a" } } });
-        assert_eq!(into_web(by(team), "other", WEB), Access::Admitted);
-        let both = json!({ "namespaceSelector": { "matchLabels": { "team": "a" } }, "podSelector": { "matchLabels": { "app": "x" } } });
-        assert_eq!(
-            into_web(by(both), "other", WEB),
-            Access::Denied,
-            "both selectors of one peer have to match"
-        );
-        assert_eq!(
-            into_web(by(json!({ "namespaceSelector": {} })), "other", WEB),
-            Access::Admitted
-        );
-        assert_eq!(
-            into_web(by(json!({ "podSelector": {} })), "shop", WEB),
-            Access::Admitted
-        );
-        assert_eq!(into_web(by(json!({})), "shop", WEB), Access::Denied);
-    }
-
-    #[test]
-    fn every_operator_of_a_selector_counts() {
-        let by = |key: &str, operator: &str, values: Value| {
-            let expression = json!({ "key": key, "operator": operator, "values": values });
-            into_web(
-                ingress(json!({ "from": [{ "podSelector": { "matchExpressions": [expression] } }] })),
-                "shop",
-                WEB,
-            )
-        };
-        assert_eq!(by("app", "In", json!(["front", "x"])), Access::Admitted);
-        assert_eq!(by("app", "In", json!(["x"])), Access::Denied);
-        assert_eq!(by("app", "NotIn", json!(["x"])), Access::Admitted);
-        assert_eq!(by("absent", "NotIn", json!(["x"])), Access::Admitted);
-        assert_eq!(by("app", "NotIn", json!(["front"])), Access::Denied);
-        assert_eq!(by("tier", "Exists", json!(null)), Access::Admitted);
-        assert_eq!(by("absent", "Exists", json!([])), Access::Denied);
-        assert_eq!(by("absent", "DoesNotExist", json!([])), Access::Admitted);
-        assert_eq!(by("tier", "DoesNotExist", json!([])), Access::Denied);
-    }
-
-    #[test]
-    fn ports_are_matched_by_number_name_range_and_protocol() {
-        let to = |ports: Value, port: Port| into_web(ingress(json!({ "ports": ports })), "shop", port);
-        assert_eq!(to(json!([{ "port": 8080 }]), WEB), Access::Admitted);
-        assert_eq!(
-            to(json!([{ "port": 80 }]), WEB),
-            Access::Denied,
-            "the Service's port is not the Pod's"
-        );
-        assert_eq!(to(json!([{ "port": "web" }]), WEB), Access::Admitted);
-        assert_eq!(to(json!([{ "port": "dns" }]), WEB), Access::Denied);
-        assert_eq!(
-            to(
-                json!([{ "port": "dns", "protocol": "UDP" }]),
-                Port {
-                    number: 5353,
-                    protocol: "UDP"
-                }
-            ),
-            Access::Admitted
-        );
-        assert_eq!(
-            to(json!([{ "port": 8000, "endPort": 8080 }]), WEB),
-            Access::Admitted
-        );
-        assert_eq!(
-            to(json!([{ "port": 8000, "endPort": 8079 }]), WEB),
-            Access::Denied
-        );
-        assert_eq!(to(json!([{ "protocol": "TCP" }]), WEB), Access::Admitted);
-        assert_eq!(to(json!([{ "protocol": "UDP" }]), WEB), Access::Denied);
-    }
-
-    #[test]
-    fn several_policies_are_united() {
-        let deny = policy(json!({ "podSelector": {} }));
-        let admit = policy(
-            json!({ "podSelector": { "matchLabels": { "app": "web" } }, "ingress": [{ "ports": [{ "port": 8080 }] }] }),
-        );
-        let target = pod("shop", json!({ "app": "web" }), "10.1.0.2");
-        let both = isolating(&[&deny, &admit], &target, Direction::Ingress);
-        let client = pod("shop", json!({}), "10.1.0.3");
-        let other = End {
-            pod: Some(&client),
-            namespace_labels: None,
-            addresses: &[],
-        };
-        assert_eq!(
-            access(&both, Direction::Ingress, other, WEB, Some(&target)),
-            Access::Admitted
-        );
-    }
-
-    #[test]
-    fn a_block_of_addresses_decides_about_hosts_but_not_about_pods() {
-        let block = |except: Value| {
-            policy(json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [
-            { "to": [{ "ipBlock": { "cidr": "10.1.0.0/16", "except": except } }] }
-        ] }))
-        };
-        let client = pod("shop", json!({}), "10.1.0.3");
-        let to = |policy: &NetworkPolicy, pod: Option<&Pod>, ip: &str| {
-            let isolating = isolating(&[policy], &client, Direction::Egress);
-            let addresses = [ip.to_owned()];
-            access(
-                &isolating,
-                Direction::Egress,
-                End {
-                    pod,
-                    namespace_labels: None,
-                    addresses: &addresses,
-                },
-                WEB,
-                pod,
-            )
-        };
-        let server = pod("shop", json!({}), "10.1.0.9");
-        assert_eq!(
-            to(&block(json!([])), Some(&server), "10.1.0.9"),
-            Access::Undecided
-        );
-        assert_eq!(to(&block(json!([])), None, "10.1.0.9"), Access::Admitted);
-        assert_eq!(
-            to(&block(json!(["10.1.0.8/29"])), None, "10.1.0.9"),
-            Access::Denied
-        );
-        assert_eq!(to(&block(json!([])), None, "10.2.0.9"), Access::Denied);
-    }
-
-    #[test]
-    fn blocks_of_both_families_and_all_lengths_are_understood() {
-        let holds = |cidr: &str, ip: &str| in_cidr(cidr, ip.parse().unwrap());
-        assert!(holds("0.0.0.0/0", "1.2.3.4") && holds("::/0", "fd00::1") && holds("1.2.3.4/32", "1.2.3.4"));
-        assert!(holds("fd00:1::/32", "fd00:1:2::3") && holds("fd00::1/128", "fd00::1"));
-        assert!(
-            !holds("0.0.0.0/0", "fd00::1")
-                && !holds("1.2.3.4/32", "1.2.3.5")
-                && !holds("fd00:1::/32", "fd00:2::")
-        );
-        assert!(
-            !holds("1.2.3.4/33", "1.2.3.4") && !holds("nonsense", "1.2.3.4") && !holds("1.2.3.4", "1.2.3.4")
-        );
-    }
-
-    #[test]
-    fn policies_do_not_select_pods_of_the_host_network() {
-        let mut target = pod("shop", json!({ "app": "web" }), "10.1.0.2");
-        target.spec.host_network = Some(true);
-        assert!(
-            isolating(
-                &[&policy(json!({ "podSelector": {} }))],
-                &target,
-                Direction::Ingress
-            )
-            .is_empty()
-        );
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::vantage::{Report, Vantage};
-use crate::api::{DialPath, KubeProxy, PortState};
+use crate::api::{DialPath, KubeProxy, PortState, RunsAs};
 
 /// What forwards the Services' packets on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) fn of<'a>(report: &Report<'a>) -> Proxy<'a> {
 
 /// Whether kube-proxy is there for sure. Programs that carry it, such as k3s, may be told to leave it out: then
 /// none of its ports is open.
-fn shows_itself(proxy: &KubeProxy) -> bool {
+pub(super) fn shows_itself(proxy: &KubeProxy) -> bool {
     let has_ports = || proxy.livez != PortState::Closed || proxy.metrics != PortState::Closed;
     proxy
         .process
@@ -61,21 +61,89 @@ pub(super) fn replaced_everywhere<'a>(vantage: &Vantage<'a>) -> Option<&'a str> 
     name
 }
 
-/// A command about the Pod of kube-proxy on a node: `get pods`, `delete pod`.
-pub(super) fn pod_command(verb: &str, node: &str) -> String {
-    format!("`kubectl -n kube-system {verb} -l k8s-app=kube-proxy --field-selector spec.nodeName={node}`")
+/// Where the log of kube-proxy of a node is, with the command that shows it.
+pub(super) fn logs(report: &Report<'_>) -> String {
+    let node = report.node;
+    match run(report) {
+        Run::Pod => format!(
+            "`kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={node} -o name)`"
+        ),
+        Run::StaticPod => format!("`kubectl -n kube-system logs kube-proxy-{node}`"),
+        Run::Unit(unit) => format!("`journalctl -u {unit} -n 200` on node {node}"),
+        Run::Unknown => format!(
+            "`kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows whether it runs in a Pod; if not, its log is in the journal of the node"
+        ),
+    }
 }
 
-/// The command that has kube-proxy of a node made anew.
-pub(super) fn restart(node: &str) -> String {
-    pod_command("delete pod", node)
+/// How kube-proxy of a node is restarted, as a clause; with a command where it is known how it is run.
+pub(super) fn restart(report: &Report<'_>) -> String {
+    let node = report.node;
+    match run(report) {
+        Run::Pod => format!(
+            "restart kube-proxy on node {node}: `kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={node}` (its DaemonSet creates it again)"
+        ),
+        Run::StaticPod => format!(
+            "restart kube-proxy on node {node}, which the kubelet does once its container has ended: `crictl stop $(crictl ps -q --name '^kube-proxy$')` there"
+        ),
+        Run::Unit(unit) if program(report) == Some("kube-proxy") => {
+            format!("restart kube-proxy on node {node}: `systemctl restart {unit}` there")
+        }
+        Run::Unit(unit) => {
+            let program = program(report).unwrap_or_default();
+            format!("restart kube-proxy on node {node}, which is a part of {program}: its unit is {unit}")
+        }
+        Run::Unknown => format!("restart kube-proxy on node {node}, in the way it is run there"),
+    }
 }
 
-/// The command that shows the log of kube-proxy on a node.
-pub(super) fn logs(node: &str) -> String {
-    format!(
-        "`kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={node} -o name)`"
-    )
+/// What to do where no kube-proxy runs: how those of other nodes are run tells where to look.
+pub(super) fn away(vantage: &Vantage<'_>, report: &Report<'_>) -> String {
+    let node = report.node;
+    let others = vantage.reports.iter().map(run);
+    match others.into_iter().find(|run| !matches!(run, Run::Unknown)) {
+        Some(Run::Pod) => format!(
+            "See why its Pod does not run: `kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide --field-selector spec.nodeName={node}`, and `kubectl -n kube-system describe daemonset kube-proxy`."
+        ),
+        Some(Run::StaticPod) => format!(
+            "On other nodes the kubelet runs it from a file (static Pod): see whether node {node} has that file, and `kubectl -n kube-system describe pod kube-proxy-{node}`."
+        ),
+        Some(Run::Unit(unit)) => format!(
+            "On other nodes it runs in unit {unit}: see that unit on node {node}, `systemctl status {unit}` and `journalctl -u {unit} -n 200`."
+        ),
+        Some(Run::Unknown) | None => format!(
+            "See what became of it: `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows its Pod, if it is run in one; else it is a unit of node {node}, or a part of k3s, MicroK8s or k0s there."
+        ),
+    }
+}
+
+/// Whether kube-proxy of a node is run in a Pod of a DaemonSet.
+pub(super) fn is_in_pod(report: &Report<'_>) -> bool {
+    matches!(run(report), Run::Pod)
+}
+
+/// How a kube-proxy is run.
+enum Run<'a> {
+    Pod,
+    StaticPod,
+    Unit(&'a str),
+    Unknown,
+}
+
+fn run<'a>(report: &Report<'a>) -> Run<'a> {
+    let Some(proxy) = &report.facts.kube_proxy else {
+        return Run::Unknown;
+    };
+    match (proxy.runs_as, proxy.unit.as_deref()) {
+        (Some(RunsAs::Pod), _) => Run::Pod,
+        (Some(RunsAs::StaticPod), _) => Run::StaticPod,
+        (Some(RunsAs::Unit), Some(unit)) => Run::Unit(unit),
+        (Some(RunsAs::Unit), None) | (None, _) => Run::Unknown,
+    }
+}
+
+fn program<'a>(report: &Report<'a>) -> Option<&'a str> {
+    report.facts.kube_proxy.as_ref()?.process.as_deref()
 }
 
 /// iptables, nftables, ipvs, userspace, mixed, or the replacement; None where nothing is known.

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::Facts;
+use super::{Facts, endpoint_pods::EndpointPods};
 use crate::objects::{Object, Pod, Service, ServicePort};
 
 /// An endpoint that is ready today.
@@ -23,16 +23,12 @@ impl Target<'_> {
     }
 }
 
-/// The ready endpoints of some ports; the ports are named by number/protocol, the Pods by namespace/name.
+/// The ready endpoints of some ports; the ports are named by number/protocol.
 pub(super) fn targets<'a>(
     facts: &'a Facts,
     ports: &BTreeMap<String, &ServicePort>,
-    pods: &BTreeMap<String, &'a Pod>,
 ) -> BTreeMap<SocketAddr, Target<'a>> {
-    let by_uid: BTreeMap<&str, &Pod> = pods
-        .values()
-        .filter_map(|p| Some((p.metadata.uid.as_deref()?, *p)))
-        .collect();
+    let pods = EndpointPods::of(facts);
     let mut targets: BTreeMap<SocketAddr, Target<'a>> = BTreeMap::new();
     for slice in &facts.slices {
         let numbers = slice.ports.iter().filter(|p| {
@@ -43,7 +39,7 @@ pub(super) fn targets<'a>(
         for (ip, endpoint) in slice.ready() {
             let target = Target {
                 node: endpoint.node_name.as_deref(),
-                pod: endpoint.pod_uid().and_then(|uid| by_uid.get(uid).copied()),
+                pod: pods.behind(endpoint),
             };
             for number in &numbers {
                 let known = targets.entry(SocketAddr::new(ip, *number)).or_insert(target);

@@ -106,20 +106,36 @@ impl<'a> Vantage<'a> {
                 Reason::AgentNotResponding,
                 format!(
                     "{what} from everywhere: the agent of {} has stopped reporting. \
-                     See its Pod: `kubectl get pods --all-namespaces -l app.kubernetes.io/component=agent -o wide`.",
+                     See its Pod: `kubectl get pods --all-namespaces -l app.kubernetes.io/component=svcdiag-agent -o wide`.",
                     nodes(&self.silent)
                 ),
             )
         })
     }
 
-    /// What could not be looked at, as the agents say it; the first.
+    /// What could not be looked at, as the agents say it; the first. What is said of rules explains nothing else.
     pub(super) fn problem(&self) -> Option<String> {
+        self.problem_of(|problem| !is_about_rules(problem))
+    }
+
+    /// What kept the rules from being read, if the agents say so.
+    pub(super) fn problem_of_rules(&self) -> Option<String> {
+        self.problem_of(is_about_rules).or_else(|| self.problem())
+    }
+
+    fn problem_of(&self, is_it: impl Fn(&str) -> bool) -> Option<String> {
         self.reports.iter().find_map(|r| {
-            let problem = r.facts.problems.iter().min()?;
+            let problem = r.facts.problems.iter().filter(|p| is_it(p)).min()?;
             Some(format!("On node {}: {problem}", r.node))
         })
     }
+}
+
+/// Whether a problem is about rules: problems are sentences, of agents of other versions too.
+fn is_about_rules(problem: &str) -> bool {
+    ["rules", "iptables", "nft", "ipvs", "virtual servers"]
+        .iter()
+        .any(|word| problem.contains(word))
 }
 
 /// `node n1`, `nodes n1 and n2`.

@@ -90,20 +90,15 @@ impl Inventory {
                 .namespaces
                 .get("", &other)
                 .is_some_and(|n| grants_clients_to(n, namespace));
-            if granted {
-                facts.policies.extend(self.policies.of(&other).cloned());
-            }
-            let pods = if granted {
-                self.pods.of(&other).cloned().collect()
-            } else {
-                Vec::new()
-            };
             involved.push(other.clone());
             facts.client_namespace = Some(ClientNamespace {
                 name: other,
-                granted,
-                pods,
+                granted: false,
+                pods: Vec::new(),
             });
+            if granted {
+                self.lend(&mut facts);
+            }
         }
         involved.extend(
             facts
@@ -117,18 +112,36 @@ impl Inventory {
             .iter()
             .filter_map(|n| self.namespaces.get("", n).cloned())
             .collect();
-        facts.unreadable = self.gaps(namespace, &name);
+        facts.unreadable.extend(self.gaps(namespace, &name));
         facts
             .unreadable
             .extend(self.unreadable.iter().map(|(resource, why)| Unreadable {
                 resource: resource.clone(),
                 why: why.clone(),
             }));
-        if let Some(clients) = facts.client_namespace.as_ref().filter(|c| c.granted) {
-            // None of its Services matters.
-            facts.unreadable.extend(self.gaps(&clients.name, ""));
-        }
         facts
+    }
+
+    /// Takes the Pods and policies of the clients' Namespace into the Facts.
+    pub(crate) fn lend(&self, facts: &mut Facts) {
+        let Some(clients) = facts.client_namespace.as_mut().filter(|c| !c.granted) else {
+            return;
+        };
+        clients.granted = true;
+        clients.pods = self.pods.of(&clients.name).cloned().collect();
+        facts.policies.extend(self.policies.of(&clients.name).cloned());
+        // None of its Services matters.
+        facts.unreadable.extend(self.gaps(&clients.name, ""));
+    }
+
+    /// Whether any Pod of a namespace is known.
+    pub(crate) fn has_pods(&self, namespace: &str) -> bool {
+        self.pods.of(namespace).next().is_some()
+    }
+
+    /// Whether a Pod is known.
+    pub(crate) fn has_pod(&self, namespace: &str, name: &str) -> bool {
+        self.pods.get(namespace, name).is_some()
     }
 
     /// What other objects explain of a Service without endpoints of its own: only looked for there.

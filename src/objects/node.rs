@@ -49,6 +49,27 @@ pub struct NodeStatus {
     /// Addresses of the node.
     #[serde(deserialize_with = "null_is_default")]
     pub addresses: Vec<NodeAddress>,
+    /// Versions of its programs.
+    #[serde(
+        rename = "nodeInfo",
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "NodeInfo::is_empty"
+    )]
+    pub node_info: NodeInfo,
+}
+
+/// Versions of a node's programs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct NodeInfo {
+    /// Version of the kubelet.
+    pub kubelet_version: String,
+}
+
+impl NodeInfo {
+    fn is_empty(&self) -> bool {
+        self.kubelet_version.is_empty()
+    }
 }
 
 /// A condition of a node. Its heartbeat is left out: it changes without anything having changed.
@@ -100,6 +121,17 @@ impl Node {
     pub fn ips(&self) -> Vec<std::net::IpAddr> {
         let addresses = self.status.addresses.iter();
         addresses.filter_map(|a| a.address.parse().ok()).collect()
+    }
+
+    /// Its version of Kubernetes as images are tagged with it: `v1.36.2`, also where a distribution adds to it.
+    #[must_use]
+    pub fn kubernetes_version(&self) -> Option<&str> {
+        let version = self.status.node_info.kubelet_version.as_str();
+        let end = version.find(['+', '-']).unwrap_or(version.len());
+        let tag = version.get(..end)?;
+        let mut numbers = tag.strip_prefix('v')?.split('.');
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        (numbers.clone().count() == 3 && numbers.all(is_number)).then_some(tag)
     }
 
     /// The ranges that the Pods of the node get their addresses from, where the cluster assigns them.

@@ -52,7 +52,7 @@ pub struct WorkloadSpec {
     /// How long a rollout may make no progress, in seconds; 600 when absent (Deployments only).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress_deadline_seconds: Option<i32>,
-    /// The headless Service under which the Pods have their names (StatefulSets only).
+    /// The headless Service under which the Pods have names (StatefulSets only).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_name: Option<String>,
 }

@@ -30,8 +30,12 @@ pub enum RuleFault {
     RulesMissing,
     /// The rules leave out an endpoint.
     EndpointMissing,
+    /// The rules hold an endpoint but send no new connection to it.
+    EndpointDrained,
     /// The rules lead to an endpoint that is gone.
     StaleEndpoint,
+    /// The rules hold an endpoint that is gone for those whom affinity keeps there, and for nobody else.
+    EndpointStuck,
     /// Nothing takes the packets to the Service's node port to its endpoints.
     NodePortRulesMissing,
     /// The endpoints are reached, but not as the Service asks: session affinity, source ranges, or the
@@ -45,7 +49,9 @@ impl From<Gap> for RuleGap {
             kind: match gap.fault {
                 RuleFault::RulesMissing => GapKind::Missing,
                 RuleFault::EndpointMissing => GapKind::EndpointMissing,
+                RuleFault::EndpointDrained => GapKind::EndpointDrained,
                 RuleFault::StaleEndpoint => GapKind::EndpointStale,
+                RuleFault::EndpointStuck => GapKind::EndpointStuck,
                 RuleFault::NodePortRulesMissing => GapKind::NodePortMissing,
                 RuleFault::Incomplete => GapKind::Incomplete,
             },
@@ -71,6 +77,8 @@ pub(super) struct Held {
     pub admitted: Option<Vec<IpNet>>,
     /// What keeps every packet from getting here, in words.
     pub unhooked: Option<String>,
+    /// Why the destination is not to be served here, in words, where kube-proxy may have been told so.
+    pub unserved: Option<String>,
     /// Where the way of packets begins, in words: the chain or the map.
     pub entrance: String,
 }
@@ -166,6 +174,10 @@ pub(super) fn compare(
         Purpose::NodePort => RuleFault::NodePortRulesMissing,
         _ => RuleFault::RulesMissing,
     };
+    if let Some(why) = &held.unserved {
+        report(RuleFault::Incomplete, None, why.clone());
+        return;
+    }
     if let Some(why) = &held.unhooked {
         report(missing, None, why.clone());
         return;
@@ -336,7 +348,7 @@ pub fn holds(rules: &dyn Ruleset, expected: &ExpectedPort) -> Result<bool, ReadE
     for destination in &expected.destinations {
         let held = held(rules, expected.family, destination, true)?;
         let takes = !held.inside.endpoints.is_empty() || held.refusal.is_some();
-        if held.unhooked.is_none() && takes {
+        if held.unhooked.is_none() && held.unserved.is_none() && takes {
             return Ok(true);
         }
     }

@@ -36,7 +36,8 @@ pub(super) fn held(
     };
     let mut held = Held {
         entrance: format!("{entrance} for {destination}"),
-        unhooked: unhooked(rules, family, destination)?,
+        unhooked: unhooked(rules, family)?,
+        unserved: unserved(rules, family, destination)?,
         refusal: if with_refusal {
             refusal(rules, family, destination)?
         } else {
@@ -77,11 +78,7 @@ pub(super) fn held(
 
 /// What keeps packets from the chain that captures them, if so: the jumps that kube-proxy writes anew
 /// with every full sync.
-fn unhooked(
-    rules: &dyn Ruleset,
-    family: IpFamily,
-    destination: &Destination,
-) -> Result<Option<String>, ReadError> {
+fn unhooked(rules: &dyn Ruleset, family: IpFamily) -> Result<Option<String>, ReadError> {
     let has_jump = |from: &str, to: &str| -> Result<bool, ReadError> {
         let chain = rules.chain(family, Table::Nat, from)?.unwrap_or_default();
         Ok(chain.iter().any(|rule| rule.leads_to() == Some(to)))
@@ -91,15 +88,29 @@ fn unhooked(
             return Ok(Some(format!("{hook} of table nat does not jump to {SERVICES}")));
         }
     }
-    if destination.purpose == Purpose::NodePort {
-        // Where kube-proxy is told some addresses of the node (nodePortAddresses), a jump names each of them;
-        // for that the whole chain has to be read.
-        let key = (None, destination.protocol, destination.port);
-        if !leads_to_node_ports(rules, family, key)? && !has_jump(SERVICES, NODE_PORTS)? {
-            return Ok(Some(format!("{SERVICES} does not jump to {NODE_PORTS}")));
-        }
-    }
     Ok(None)
+}
+
+/// Why node ports are not served on the node, if so. kube-proxy may be told some addresses alone
+/// (--nodeport-addresses): a jump names each of the node's that is among them, and where none is there is no jump.
+fn unserved(
+    rules: &dyn Ruleset,
+    family: IpFamily,
+    destination: &Destination,
+) -> Result<Option<String>, ReadError> {
+    if destination.purpose != Purpose::NodePort {
+        return Ok(None);
+    }
+    let key = (None, destination.protocol, destination.port);
+    if leads_to_node_ports(rules, family, key)? {
+        return Ok(None);
+    }
+    // For jumps that name an address the whole chain has to be read.
+    let all = rules.chain(family, Table::Nat, SERVICES)?.unwrap_or_default();
+    let has_jump = all.iter().any(|rule| rule.leads_to() == Some(NODE_PORTS));
+    Ok((!has_jump).then(|| {
+        format!("{SERVICES} does not jump to {NODE_PORTS}: node ports are served at no address of this node (--nodeport-addresses)")
+    }))
 }
 
 /// Whether packets to an address of the node, or to any where none is named, get to the node ports.
@@ -280,8 +291,8 @@ mod tests {
             let rules = Firewall(all);
             let at =
                 |ip: &str| serves_node_ports_at(&rules, ip.parse().unwrap(), Protocol::Tcp, 30080).unwrap();
-            let is_hooked = unhooked(&rules, IpFamily::V4, &node_port).unwrap().is_none();
-            (is_hooked, at("192.0.2.1"), at("192.0.2.2"))
+            let is_served = unserved(&rules, IpFamily::V4, &node_port).unwrap().is_none();
+            (is_served, at("192.0.2.1"), at("192.0.2.2"))
         };
         assert_eq!(judged(Some(Match::DestinationIsLocal)), (true, true, true));
         let net = "192.0.2.1/32".parse().unwrap();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Destination, ExpectedPort, Gap, Protocol, Purpose, Target,
+    Destination, ExpectedPort, Gap, Protocol, Purpose, RuleFault, Target, Traffic,
     audit::{Held, Reached, compare},
 };
 
@@ -62,9 +62,66 @@ impl VirtualServers {
             .iter()
             .filter(|d| d.purpose == Purpose::ClusterIp);
         for destination in cluster_ips {
-            compare(expected, destination, &self.held(destination), &mut gaps);
+            let mut found = BTreeSet::new();
+            compare(expected, destination, &self.held(destination), &mut found);
+            let drained = self.drained(expected, destination);
+            // An endpoint that is held with weight 0 is not missing, and a server with no others not empty.
+            let is_drained = |gap: &Gap| match gap.fault {
+                RuleFault::RulesMissing => !drained.is_empty(),
+                RuleFault::EndpointMissing => drained.iter().any(|d| d.endpoint == gap.endpoint),
+                _ => false,
+            };
+            found.retain(|gap| !is_drained(gap));
+            if drained.is_empty() {
+                found.extend(self.stuck(expected, destination));
+            }
+            gaps.extend(found);
+            gaps.extend(drained);
         }
         gaps.into_iter().collect()
+    }
+
+    /// Endpoints that are to take traffic and have weight 0.
+    fn drained(&self, expected: &ExpectedPort, destination: &Destination) -> Vec<Gap> {
+        let Traffic::To(endpoints) = &destination.inside else {
+            return Vec::new();
+        };
+        let idle = self.idle(destination);
+        let own = idle.filter(|(endpoint, _)| endpoints.contains(endpoint));
+        own.filter(|(endpoint, _)| expected.serving.contains(endpoint))
+            .map(|(endpoint, _)| Gap {
+                fault: RuleFault::EndpointDrained,
+                destination: destination.to_string(),
+                endpoint: Some(endpoint),
+                detail: format!("the virtual server of {destination} holds {endpoint} with weight 0"),
+            })
+            .collect()
+    }
+
+    /// Endpoints that are gone and to which clients come back.
+    fn stuck(&self, expected: &ExpectedPort, destination: &Destination) -> Vec<Gap> {
+        let kept = self.idle(destination).filter(|(_, is_persistent)| *is_persistent);
+        kept.filter(|(endpoint, _)| !expected.serving.contains(endpoint))
+            .map(|(endpoint, _)| Gap {
+                fault: RuleFault::EndpointStuck,
+                destination: destination.to_string(),
+                endpoint: Some(endpoint),
+                detail: format!(
+                    "the virtual server of {destination} keeps clients at {endpoint}, which is no endpoint any more (weight 0)"
+                ),
+            })
+            .collect()
+    }
+
+    /// Real servers with weight 0, and whether their virtual server keeps clients at theirs.
+    fn idle(&self, destination: &Destination) -> impl Iterator<Item = (SocketAddr, bool)> {
+        let server = destination
+            .address
+            .and_then(|ip| self.at(destination.protocol, SocketAddr::new(ip, destination.port)));
+        server.into_iter().flat_map(|server| {
+            let idle = server.servers.iter().filter(|(_, weight)| *weight == 0);
+            idle.map(|(endpoint, _)| (*endpoint, server.is_persistent))
+        })
     }
 
     fn held(&self, destination: &Destination) -> Held {
@@ -98,7 +155,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::proxy::{IpFamily, RuleFault, Traffic};
+    use crate::proxy::IpFamily;
 
     const CLUSTER_IP: &str = "10.96.0.7:80";
 
@@ -156,6 +213,14 @@ mod tests {
     }
 
     #[test]
+    fn who_stays_with_an_endpoint_that_is_gone_is_told() {
+        assert_eq!(
+            faults(&servers(&[(1, 1), (3, 0)], true), &port(&[1], true)),
+            [(RuleFault::EndpointStuck, Some(endpoint(3)))]
+        );
+    }
+
+    #[test]
     fn gaps_are_told() {
         let expected = port(&[1, 2], false);
         assert_eq!(
@@ -164,6 +229,14 @@ mod tests {
         );
         assert_eq!(
             faults(&servers(&[(1, 1), (2, 0)], false), &expected),
+            [(RuleFault::EndpointDrained, Some(endpoint(2)))]
+        );
+        assert_eq!(
+            faults(&servers(&[(1, 0), (2, 0)], false), &expected),
+            [1, 2].map(|e| (RuleFault::EndpointDrained, Some(endpoint(e))))
+        );
+        assert_eq!(
+            faults(&servers(&[(1, 1)], false), &expected),
             [(RuleFault::EndpointMissing, Some(endpoint(2)))]
         );
         assert_eq!(

@@ -14,6 +14,7 @@ mod captured;
 mod captures;
 mod contradictory;
 mod hostile;
+mod kube_proxy;
 mod misleading;
 #[path = "../node/namespace.rs"]
 #[allow(dead_code, reason = "tests/node uses the rest")]

@@ -8,7 +8,7 @@ use svcdiag::{
     api::{
         Answer, CLibrary, DiagnosisRef, DialCount, DialFailure, DialPath, DnsServer, Hairpin, KubeProxy,
         ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
-        Rules,
+        Rules, RunsAs,
     },
     diagnosis::{Facts, NodeReport, ProbeReport, plan},
     objects::{EndpointSlice, Object, Pod},
@@ -176,6 +176,7 @@ fn all_is_well(facts: &Facts, asked: &svcdiag::api::NodeProbeSpec) -> NodeFacts 
         kube_proxy: Some(KubeProxy {
             mode: Some("nftables".into()),
             process: Some("kube-proxy".into()),
+            runs_as: Some(RunsAs::Pod),
             livez: PortState::Ok,
             metrics: PortState::Ok,
             ..KubeProxy::default()

@@ -362,7 +362,8 @@ fn a19_default_deny_admits_nobody() {
 #[test]
 fn a20_the_clients_may_not_ask_dns() {
     fault("A20", C::NetworkPolicyAllows, R::EgressToDNSDenied, |f| {
-        policy(f, "client-egress", egress_to_app())
+        name_clients(f);
+        policy(f, "client-egress", egress_to_app());
     });
 }
 
@@ -381,7 +382,10 @@ pub fn local(facts: &mut Facts) {
 
 #[test]
 fn a21_a_local_policy_shuts_out_every_client() {
-    fault("A21", C::EndpointsPopulated, R::NoLocalEndpoints, local);
+    fault("A21", C::EndpointsPopulated, R::NoLocalEndpoints, |f| {
+        local(f);
+        name_clients(f);
+    });
 }
 
 #[test]
@@ -419,10 +423,11 @@ fn a23_pods_that_are_starting_are_given_time() {
 }
 
 #[test]
-fn a24_the_only_clients_may_go_nowhere() {
+fn a24_the_clients_may_not_go_to_the_service() {
     let deny = json!({ "podSelector": { "matchLabels": { "app": "client" } }, "policyTypes": ["Egress"] });
     fault("A24", C::NetworkPolicyAllows, R::EgressDenied, |f| {
-        policy(f, "client-deny", deny.clone())
+        name_clients(f);
+        policy(f, "client-deny", deny.clone());
     });
     fault("A24-named", C::NetworkPolicyAllows, R::EgressDenied, |f| {
         name_clients(f);

@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 use svcdiag::{
-    api::{ConditionType as C, Reason as R},
+    api::{Answer, ConditionType as C, Reason as R},
     diagnosis::{Facts, diagnose},
 };
 
 use crate::{
-    report::{assert_nothing_false, stage},
+    agents::*,
+    data_path::default_deny,
+    report::{assert_nothing_false, assert_root_cause, stage},
     walkthrough::*,
 };
 
@@ -64,7 +66,7 @@ fn a_policy_for_clients_of_another_namespace_is_no_fault() {
         let from = json!([{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "ingress-nginx" } } }]);
         admit("from-ingress", f, json!({ "from": from }));
     });
-    assert_eq!(reason, R::NoClientPods);
+    assert_eq!(reason, R::Allowed);
 }
 
 #[test]
@@ -93,7 +95,7 @@ fn neighbours_with_egress_lists_of_their_own_are_not_taken_for_clients() {
             json!({ "podSelector": { "matchLabels": { "app": "client" } }, "policyTypes": ["Egress"], "egress": [rule] }),
         );
     });
-    assert_eq!(reason, R::NoClientPods);
+    assert_eq!(reason, R::Allowed);
 }
 
 #[test]
@@ -106,7 +108,7 @@ fn endpoints_that_may_not_go_out_say_nothing_of_the_clients() {
             json!({ "podSelector": {}, "policyTypes": ["Egress"] }),
         );
     });
-    assert_eq!(reason, R::NoClientPods);
+    assert_eq!(reason, R::Allowed);
 }
 
 #[test]
@@ -122,7 +124,7 @@ fn a_service_for_the_outside_does_not_need_clients_inside() {
             json!({ "podSelector": { "matchLabels": { "app": "client" } }, "policyTypes": ["Egress"] }),
         );
     });
-    assert_eq!(reason, R::NoClientPods);
+    assert_eq!(reason, R::Allowed);
 }
 
 #[test]
@@ -208,18 +210,6 @@ fn policies_that_cannot_be_read_leave_the_question_open() {
 }
 
 #[test]
-fn other_kinds_of_policies_are_named() {
-    let mut facts = healthy();
-    facts.other_policy_kinds = vec!["CiliumNetworkPolicy".into()];
-    let diagnosis = assert_nothing_false(&facts);
-    assert!(
-        stage(&diagnosis, C::NetworkPolicyAllows)
-            .message
-            .contains("CiliumNetworkPolicy")
-    );
-}
-
-#[test]
 fn host_network_pods_are_beyond_policies() {
     let reason = innocent(|f| {
         each_pod(f, |p| p.spec.host_network = Some(true));
@@ -230,4 +220,18 @@ fn host_network_pods_are_beyond_policies() {
         );
     });
     assert_eq!(reason, R::NoPolicySelects);
+}
+
+#[test]
+fn a_policy_that_nobody_enforces_does_not_excuse_what_the_service_loses() {
+    let mut facts = with_agents();
+    default_deny(&mut facts);
+    look(&mut facts);
+    fail_service(&mut facts, "n1", Some(CLIENT), Answer::TimedOut);
+    let diagnosis = diagnose(&facts);
+    assert_eq!(
+        stage(&diagnosis, C::NetworkPolicyAllows).reason,
+        R::DeniedButNotEnforced
+    );
+    assert_root_cause(&diagnosis, C::ServiceReachable, R::TimedOut);
 }

@@ -9,7 +9,7 @@ use svcdiag::{
     api::{
         Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, GapKind, Hairpin, KubeProxy,
         ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
-        RuleGap, Rules, StaleConnection, Tunnel, TunnelKind,
+        RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
     },
     diagnosis::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose},
     objects::{EndpointSlice, NetworkPolicy, Pod, Service},
@@ -380,6 +380,12 @@ fn kube_proxy() -> impl Strategy<Value = KubeProxy> {
         one_of(PortState::ALL),
         one_of(PortState::ALL),
         any::<(bool, bool, bool)>(),
+        (
+            option::of(one_of(RunsAs::ALL)),
+            option::of(word()),
+            option::of(word()),
+            option::of(word()),
+        ),
     )
         .prop_map(
             |(
@@ -387,6 +393,7 @@ fn kube_proxy() -> impl Strategy<Value = KubeProxy> {
                 livez,
                 metrics,
                 (processes_unread, not_syncing, api_unreachable),
+                (runs_as, node_name, sync_error, denied),
             )| KubeProxy {
                 mode: mode.map(Into::into),
                 process: process.map(Into::into),
@@ -394,8 +401,13 @@ fn kube_proxy() -> impl Strategy<Value = KubeProxy> {
                 processes_unread,
                 livez,
                 metrics,
+                runs_as,
+                unit: runs_as.map(|_| "kube-proxy.service".to_owned()),
+                node_name,
                 not_syncing,
+                sync_error,
                 api_unreachable,
+                denied,
             },
         )
 }
@@ -461,8 +473,8 @@ prop_compose! {
         listeners in vec((key(), address(), vec((select(vec!["TCP", "UDP", "?"]), address(), select(vec![0, 80, 9376])), 0..3)), 0..3),
         resolvers in vec(resolver(), 0..3),
         dns_servers in vec(dns_server(), 0..4),
-        kube_proxy in option::of(kube_proxy()),
-        rules in option::of(rules()),
+        kube_proxy in option::of(kube_proxy().boxed()),
+        rules in option::of(rules().boxed()),
         hairpins in vec(hairpin(), 0..3),
         intercepted in vec(key(), 0..2),
         stale in vec((socket(), socket(), socket()), 0..2),

@@ -349,10 +349,13 @@ fn a_kube_proxy_of_another_namespace_is_not_the_nodes() {
     let mut command = Command::new(&name);
     command.arg("60");
     let _elsewhere = Sleeper::in_namespace(&other, &mut command);
-    assert_eq!(kubeproxy::processes(&node).unwrap().kube_proxy, None);
+    assert_eq!(kubeproxy::programs::processes(&node).unwrap().kube_proxy, None);
     let _here = Sleeper::in_namespace(&node, &mut command);
     assert_eq!(
-        kubeproxy::processes(&node).unwrap().kube_proxy.as_deref(),
+        kubeproxy::programs::processes(&node)
+            .unwrap()
+            .kube_proxy
+            .as_deref(),
         Some("kube-proxy")
     );
 }

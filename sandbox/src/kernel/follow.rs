@@ -122,7 +122,7 @@ async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
     for object in &nodes {
         if let Some(node) = kernel.node(&object.name_any()) {
             let pod = proxies.get(node.name()).map(String::as_str).unwrap_or_default();
-            write_rules(node, object, &cluster, pod)
+            write_rules(kernel, node, object, &cluster, pod)
                 .await
                 .map_err(|error| chain(&error))?;
         }
@@ -131,7 +131,13 @@ async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
 }
 
 /// Writes what the kube-proxy of a node, in a Pod of this UID, would write.
-async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster, pod: &str) -> Result<(), Error> {
+async fn write_rules(
+    kernel: &Kernel,
+    node: &Node,
+    object: &NodeObject,
+    cluster: &Cluster,
+    pod: &str,
+) -> Result<(), Error> {
     let conduct = object
         .annotations()
         .get(annotations::KUBE_PROXY)
@@ -150,6 +156,9 @@ async fn write_rules(node: &Node, object: &NodeObject, cluster: &Cluster, pod: &
     let text: String = scripts.iter().map(|script| script.stdin.as_str()).collect();
     let mut kube_proxy = node.kube_proxy.lock().await;
     kube_proxy.behave(node, conduct).await?;
+    if let Some(pid) = kube_proxy.moves_to(pod).filter(|_| !pod.is_empty()) {
+        kernel.pods.adopt(pod, pid)?;
+    }
     let is_new = kube_proxy.is_new(pod);
     if kube_proxy.written.as_ref() == Some(&text) {
         return Ok(());

@@ -92,6 +92,8 @@ pub(super) struct KubeProxy {
     answers: Answers,
     /// UID of its Pod.
     pod: String,
+    /// The process that is in a Pod, and the Pod's UID.
+    home: (u32, String),
     /// The rules that were last written.
     pub(super) written: Option<String>,
 }
@@ -108,6 +110,7 @@ impl KubeProxy {
             conduct: Conduct::Running,
             answers: Answers::default(),
             pod: String::new(),
+            home: (0, String::new()),
             written: None,
         })
     }
@@ -139,6 +142,16 @@ impl KubeProxy {
             self.written = None;
         }
         is_new
+    }
+
+    /// Its process, if it is to move to this Pod: agents see by its cgroup that it is run in one.
+    pub(super) fn moves_to(&mut self, pod: &str) -> Option<u32> {
+        let (_, process) = self.process.as_ref().filter(|(name, _)| *name == "kube-proxy")?;
+        let home = (process.id()?, pod.to_owned());
+        (self.home != home).then(|| {
+            self.home = home;
+            self.home.0
+        })
     }
 
     /// Notes that changes came in, which are to be written.

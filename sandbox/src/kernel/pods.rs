@@ -173,6 +173,11 @@ impl Pods {
         self.clean_up(&pod.node, uid, &pod.root).await;
     }
 
+    /// Takes a process that runs already into a Pod.
+    pub(super) fn adopt(&self, uid: &str, pid: u32) -> Result<(), Error> {
+        self.cgroups.join(uid, pid)
+    }
+
     /// Removes what a Pod leaves behind whose processes have ended.
     async fn clean_up(&self, node: &Node, uid: &str, root: &Path) {
         self.cgroups.remove(uid);

@@ -83,6 +83,12 @@ impl Node {
         }
     }
 
+    /// Whether the agent itself reaches the API server, by which kube-proxy is judged.
+    #[must_use]
+    pub fn reached(&self) -> &kubeproxy::Reached {
+        self.kube_proxy.reached()
+    }
+
     fn conntrack(&self) -> std::io::Result<Arc<Conntrack>> {
         let mut known = self.conntrack.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(conntrack) = known.as_ref() {

@@ -33,8 +33,14 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
         processes_unread,
         livez: state.look.livez,
         metrics: state.look.metrics_port,
+        runs_as: processes.runs_as,
+        unit: processes.unit,
+        node_name: processes.node_name.filter(|name| *name != round.node.name),
         not_syncing: state.lag.not_syncing,
+        sync_error: state.lag.sync_error,
         api_unreachable: state.lag.api_unreachable,
+        // Its counters do not tell of what.
+        denied: state.lag.is_denied.then(|| "?".to_owned()),
     }
 }
 

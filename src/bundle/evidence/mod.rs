@@ -12,7 +12,10 @@ mod node;
 mod rules;
 mod saved_rules;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::SignedDuration;
 
@@ -20,7 +23,7 @@ use self::{
     files::{Evidence, Form, TextFile},
     mode::{Mode, mode_of_layout},
 };
-use super::{Bundle, Problem};
+use super::{Bundle, MANIFEST, Problem};
 use crate::{
     api::{DiagnosisRef, NodeFacts, NodeProbeSpec, ProbePod, ServiceDiagnosis},
     diagnosis::{Facts, NodeReport, ProbeReport, Saved, plan},
@@ -51,9 +54,7 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
             Some((node, pod)) => clients.entry(node).or_default().push((pod, files)),
             None => problems.push(Problem {
                 path: format!("pods/{namespace}/{name}"),
-                what: format!(
-                    "not used: no Pod {name} of namespace {namespace} with a node is among the objects; add `kubectl -n {namespace} get pod {name} -o json`"
-                ),
+                what: why_unused(bundle, facts, namespace, name),
             }),
         }
     }
@@ -102,6 +103,34 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
         }
     }
     problems
+}
+
+/// The namespace of the Pods that there are files of, where all of them are in one other than the Service's and
+/// nobody says which the clients are: whoever saves what a Pod got takes it for one.
+pub(super) fn only_namespace_of_clients(bundle: &Bundle, home: &str) -> Option<String> {
+    let evidence = Evidence::of(&bundle.files.files);
+    let known = evidence
+        .pods
+        .keys()
+        .filter(|(ns, name)| bundle.inventory.has_pod(ns, name));
+    let namespaces: BTreeSet<&str> = known.map(|(namespace, _)| *namespace).collect();
+    let only = namespaces.first().filter(|_| namespaces.len() == 1)?;
+    (*only != home).then(|| (*only).to_owned())
+}
+
+/// Why the files of a Pod tell nothing.
+fn why_unused(bundle: &Bundle, facts: &Facts, namespace: &str, name: &str) -> String {
+    let clients = facts.client_namespace.as_ref().map(|c| c.name.as_str());
+    let is_elsewhere = namespace != facts.namespace && clients != Some(namespace);
+    if is_elsewhere && bundle.inventory.has_pod(namespace, name) {
+        return format!(
+            "not used: the clients are taken to be in namespace {}; name {namespace} in spec.clients.namespace of {MANIFEST} to have its Pods judged",
+            clients.unwrap_or(&facts.namespace),
+        );
+    }
+    format!(
+        "not used: no Pod {name} of namespace {namespace} with a node is among the objects; add `kubectl -n {namespace} get pod {name} -o json`"
+    )
 }
 
 /// A client Pod and its node.
@@ -204,7 +233,10 @@ fn read(
         .or_else(|| rules.rules.as_ref().map(|r| mode_of_layout(&r.layout).to_owned()))
         .or_else(|| cluster.mode.map(str::to_owned));
     seen.rules = rules.rules;
-    seen.kube_proxy = programs.kube_proxy(facts, files, mode, &seen, &saved);
+    if let Some(rules) = &mut seen.rules {
+        programs.mark_ports_in_use(rules);
+    }
+    seen.kube_proxy = programs.kube_proxy(facts, node, files, mode, &seen, &saved);
     saved.hairpin = node::hairpin(programs, files, rules.hairpin_set, &mut problems);
     seen.stale_connections = node::stale(facts, files, &mut problems);
     seen.problems = problems.iter().map(ToString::to_string).collect();

@@ -9,7 +9,7 @@ use super::{
             bridge,
             carrier_config::CarrierConfig,
             conntrack,
-            kube_proxy_log::{KubeProxyLog, ProxyMode},
+            kube_proxy_log::{ApiError, ApiErrorKind, KubeProxyLog, ProxyMode},
             kubelet_config::KubeletConfig,
             kubelet_log::{HairpinMode, KubeletLog},
             ps::{Process, Ps},
@@ -20,7 +20,9 @@ use super::{
     parse,
 };
 use crate::{
-    api::{DialPath, KubeProxy, NodeFacts, NodeSettings, PortState, StaleConnection},
+    api::{
+        DialPath, GapKind, KubeProxy, NodeFacts, NodeSettings, PortState, RuleGap, Rules, StaleConnection,
+    },
     diagnosis::{Facts, HairpinSetup, Saved, may_keep_nodes_away},
     objects::Object,
     proxy::{ExpectedPort, Protocol, Vantage, expected},
@@ -89,6 +91,7 @@ impl Programs {
     pub(super) fn kube_proxy(
         &self,
         facts: &Facts,
+        node: &str,
         files: &[TextFile<'_>],
         mode: Option<String>,
         seen: &NodeFacts,
@@ -101,6 +104,8 @@ impl Programs {
             return None;
         }
         let fails = fails(facts, seen, saved);
+        let faults = self.log.as_ref().map(|log| &log.faults);
+        let suffers = fails || has_gaps(seen);
         // Where the kubelet is seen nowhere, this may be no node, or kube-proxy a part of another program.
         let is_node = self.processes.iter().any(|ps| ps.program("kubelet").is_some());
         let is_whole = files.iter().all(|f| f.form != Form::Processes || !f.is_cut);
@@ -112,7 +117,12 @@ impl Programs {
                 && (ps.would_show("cilium-agent") || fails && !is_bare)
                 && (fails || !is_bare)
         };
-        let is_shown = (is_node || self.leaves_proxy_out) && is_whole && self.processes.iter().any(shows);
+        // Rules of kube-proxy say that it was there.
+        let may_be_replaced = seen.rules.is_none() && self.processes.iter().any(Ps::may_be_replaced);
+        let is_shown = (is_node || self.leaves_proxy_out)
+            && is_whole
+            && !may_be_replaced
+            && self.processes.iter().any(shows);
         // What answers on its ports runs.
         let answers = lives || self.mode.is_some();
         let process = self.process().map(|p| p.program().to_owned());
@@ -128,13 +138,62 @@ impl Programs {
             } else {
                 PortState::Closed
             },
-            not_syncing: fails && !are_synced(seen) && self.is_behind(facts),
+            not_syncing: !are_synced(seen)
+                && (fails && self.is_behind(facts) || suffers && faults.is_some_and(|f| f.sync.is_some())),
+            sync_error: faults
+                .and_then(|f| f.sync.as_ref())
+                .map(|error| format!("its log says \"{error}\"")),
             api_unreachable: self.log.as_ref().is_some_and(|log| {
-                let is_last = log.api.as_ref().is_some_and(|error| error.recovered.is_none());
+                let is_away =
+                    |error: &ApiError| error.recovered.is_none() && error.kind != ApiErrorKind::Forbidden;
+                let is_last = log.api.as_ref().is_some_and(is_away);
                 // That it came back is not logged by itself: an old error alone says nothing.
                 is_last && (never_heard(log) || fails)
             }),
+            denied: faults
+                .and_then(|f| f.denied.clone())
+                .filter(|right| is_needed(right)),
+            node_name: self.node_name(facts, node),
+            ..KubeProxy::default()
         })
+    }
+
+    /// The name under which kube-proxy runs, where it is not that of its Node.
+    fn node_name(&self, facts: &Facts, node: &str) -> Option<String> {
+        let logged = self.log.as_ref().and_then(|log| log.faults.node_name.clone());
+        let told = || self.process()?.flag("hostname-override").map(str::to_lowercase);
+        // A directory may have a name of its own.
+        let is_node = facts.cluster_nodes.iter().any(|n| n.name() == node)
+            || facts
+                .slices
+                .iter()
+                .flat_map(|s| &s.endpoints)
+                .any(|e| e.node_name.as_deref() == Some(node));
+        let name = logged
+            .or_else(told)
+            .filter(|name| !name.is_empty() && name != node);
+        name.filter(|_| is_node)
+    }
+
+    /// Notes which node ports kube-proxy did not serve because somebody else has them, as its log says.
+    pub(super) fn mark_ports_in_use(&self, rules: &mut Rules) {
+        let Some(log) = &self.log else { return };
+        let missing = rules
+            .gaps
+            .iter_mut()
+            .filter(|gap| gap.kind == GapKind::NodePortMissing);
+        for gap in missing {
+            let port = gap
+                .destination
+                .strip_prefix("node port ")
+                .and_then(|p| p.split_once('/'));
+            let key =
+                port.and_then(|(port, protocol)| Some((Protocol::parse(protocol)?, port.parse().ok()?)));
+            if let Some(line) = key.and_then(|key| log.faults.ports_in_use.get(&key)) {
+                gap.kind = GapKind::NodePortInUse;
+                gap.detail = format!("line {line} of its log: address already in use");
+            }
+        }
     }
 
     /// Whether the log tells of endpoints, and not of the Service's as they are. Without a failure nothing
@@ -188,6 +247,25 @@ pub(super) fn leaves_proxy_out(files: &[TextFile<'_>], problems: &mut Vec<Proble
     // Lists of processes are read again for their node, and told then if they are none.
     let processes = parse(files, Form::Processes, &mut Vec::new(), Ps::parse);
     configurations.iter().any(|c| c.leaves_proxy_out) || processes.iter().any(Ps::leaves_proxy_out)
+}
+
+/// Whether kube-proxy can serve no Service as it should be without a right.
+fn is_needed(right: &str) -> bool {
+    const RESOURCES: [&str; 4] = [
+        "services",
+        "endpoints",
+        "endpointslices.discovery.k8s.io",
+        "nodes",
+    ];
+    right
+        .split_once(' ')
+        .is_some_and(|(_, resource)| RESOURCES.contains(&resource))
+}
+
+/// Whether the rules lack something that the Service needs.
+fn has_gaps(seen: &NodeFacts) -> bool {
+    let rules = seen.rules.as_ref();
+    rules.is_some_and(|rules| rules.gaps.iter().any(|gap| gap.kind != GapKind::Incomplete))
 }
 
 /// Whether nothing ever came from the API server, in a log that is there from its start.
@@ -245,10 +323,12 @@ fn fails(facts: &Facts, seen: &NodeFacts, saved: &Saved) -> bool {
     seen.failures.iter().any(to_service) || by_port
 }
 
-/// Whether the rules are what the EndpointSlices ask for. In userspace mode they do not tell the endpoints.
+/// Whether the rules hold what the EndpointSlices ask for, be it with a wrong weight. In userspace mode they do not
+/// tell the endpoints.
 fn are_synced(seen: &NodeFacts) -> bool {
+    let is_held = |gap: &RuleGap| matches!(gap.kind, GapKind::EndpointDrained | GapKind::EndpointStuck);
     let rules = seen.rules.as_ref().filter(|r| r.layout != "userspace");
-    rules.is_some_and(|r| r.compared > 0 && r.gaps.is_empty())
+    rules.is_some_and(|r| r.compared > 0 && r.gaps.iter().all(is_held))
 }
 
 fn ready(facts: &Facts, port: &str, protocol: &str) -> Vec<SocketAddr> {

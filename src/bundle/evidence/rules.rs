@@ -50,7 +50,7 @@ pub(super) fn read(
     files: &[TextFile<'_>],
     problems: &mut Vec<Problem>,
 ) -> Compared {
-    let texts = Texts::of(files, problems);
+    let texts = Texts::of(files, mode.known, problems);
     let saves = [texts.iptables.as_ref(), texts.legacy.as_ref()];
     let dead_ends = saves
         .into_iter()
@@ -144,7 +144,7 @@ fn compare(
             });
             return Compared::default();
         }
-        return in_ipvs(facts, node, listing, texts.sets.as_ref(), &ports);
+        return in_ipvs(facts, node, listing, texts.sets.as_ref(), &ports, &all);
     }
     let fits = |layout: &str| match mode {
         Some("nftables") => layout == "nftables",
@@ -271,6 +271,7 @@ fn in_ipvs(
     listing: &Listing,
     sets: Option<&IpSets>,
     ports: &[ExpectedPort],
+    others: &[(&str, &dyn Ruleset)],
 ) -> Compared {
     // What is not in a part of the list may be on the node.
     let known: Vec<&ExpectedPort> = ports
@@ -292,7 +293,13 @@ fn in_ipvs(
             .try_fold(true, |all, one| Some(all && one?))
     });
     Compared {
-        rules: (compared > 0).then(|| told("ipvs", compared, gaps)),
+        rules: (compared > 0).then(|| Rules {
+            conflict: others
+                .iter()
+                .find(|(_, rules)| hold(*rules, ports))
+                .map(|(layout, _)| (*layout).to_owned()),
+            ..told("ipvs", compared, gaps)
+        }),
         hairpin_set: hairpins.flatten(),
         ..Compared::default()
     }

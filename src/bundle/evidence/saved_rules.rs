@@ -32,7 +32,7 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    pub(super) fn of(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn of(files: &[TextFile<'_>], mode: Option<&str>, problems: &mut Vec<Problem>) -> Self {
         let files = &with_whole_saves(files)[..];
         let mut save = |form, family| {
             let mut all: Option<IptablesSave> = None;
@@ -63,7 +63,7 @@ impl Texts {
             iptables,
             legacy,
             are_two,
-            nft: Lists::of(files, problems),
+            nft: Lists::of(files, mode == Some("nftables"), problems),
             nft_json: parse(files, Form::NftJson, problems, NftJson::parse)
                 .into_iter()
                 .find(NftJson::has_table),
@@ -83,12 +83,17 @@ impl Texts {
 pub(super) struct Lists(Vec<(String, NftList)>);
 
 impl Lists {
-    fn of(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Option<Self> {
+    /// Where kube-proxy says that it is in this mode, also a listing without its table tells: there is none.
+    fn of(files: &[TextFile<'_>], is_mode: bool, problems: &mut Vec<Problem>) -> Option<Self> {
         let mut lists = Vec::new();
         for file in files {
             let file = std::slice::from_ref(file);
             let read = parse(file, Form::Nft, problems, |text| NftList::parse(text.to_owned()));
-            let read = read.into_iter().filter(NftList::has_table);
+            let read = read.into_iter().map(|list| match is_mode {
+                true => list.in_nftables_mode(),
+                false => list,
+            });
+            let read = read.filter(|list| list.has_table() || is_mode);
             lists.extend(read.zip(file).map(|(list, file)| (file.path.to_owned(), list)));
         }
         (!lists.is_empty()).then_some(Self(lists))

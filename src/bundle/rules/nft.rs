@@ -202,6 +202,13 @@ impl NftList {
         }
     }
 
+    /// The same, once it is known that kube-proxy writes no rules of iptables: those that are there are others'.
+    #[must_use]
+    pub fn in_nftables_mode(mut self) -> Self {
+        self.scope.iptables.clear();
+        self
+    }
+
     /// Whether kube-proxy's table is there in any family.
     #[must_use]
     pub fn has_table(&self) -> bool {

@@ -259,7 +259,8 @@ impl Reader<'_> {
 
     /// The value of `--to-destination`.
     fn destination(&mut self) -> Result<SocketAddr, Wrong> {
-        const EXPECTED: &str = "--to-destination ADDRESS:PORT";
+        // What an iptables does not understand of a rule that a newer one wrote it leaves out, or writes as zeros.
+        const EXPECTED: &str = "--to-destination ADDRESS:PORT (an iptables that is older than kube-proxy's shows its rules so: use kube-proxy's own)";
         while let Some(option) = self.words.next()? {
             if option == "--to-destination" {
                 let value = self.words.value(EXPECTED)?;

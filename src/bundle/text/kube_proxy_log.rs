@@ -11,6 +11,7 @@ use super::{
     LogTime, ParseError,
     api_errors::{api_error, is_from_api},
     klog::{self, Entry},
+    kube_proxy_faults::Faults,
 };
 
 /// What kube-proxy logs first: its flags, its version, and in old versions its container.
@@ -30,6 +31,8 @@ pub struct KubeProxyLog {
     pub api: Option<ApiError>,
     /// The first line since the last start that says that the conntrack binary is missing.
     pub conntrack_missing: Option<usize>,
+    /// Its own trouble since the last start.
+    pub faults: Faults,
     /// Whether anything ever came from the API server.
     pub heard: bool,
     /// Whether lines of a start were read, before the line that names the mode.
@@ -118,15 +121,20 @@ impl KubeProxyLog {
     /// Takes in a line; false where it says nothing.
     fn read(&mut self, line: usize, entry: &Entry<'_>) -> bool {
         let message = entry.message.as_ref();
-        if STARTS.iter().any(|start| message.contains(start)) {
-            if !self.is_starting {
-                self.conntrack_missing = None;
-            }
+        let is_start = STARTS.iter().any(|start| message.contains(start));
+        if is_start && !self.is_starting {
+            self.conntrack_missing = None;
+            self.faults = Faults::default();
+        }
+        // A right that is denied is an error on the way to the API server as well.
+        let is_trouble = self.faults.read(line, entry);
+        if is_start {
             self.is_starting = true;
         } else if let Some(mode) = between(message, "Using ", " Proxier").and_then(ProxyMode::parse) {
             // Where it logs too little to tell its start, the mode does.
             if self.mode.is_some() && !self.is_starting {
                 self.conntrack_missing = None;
+                self.faults = Faults::default();
             }
             self.is_starting = false;
             self.mode = Some(mode);
@@ -149,7 +157,7 @@ impl KubeProxyLog {
         } else if is_from_api(message) {
             self.alive(line, entry.at);
         } else {
-            return false;
+            return is_trouble;
         }
         true
     }

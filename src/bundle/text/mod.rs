@@ -11,6 +11,7 @@ pub mod conntrack;
 pub mod error;
 pub mod http;
 mod klog;
+pub mod kube_proxy_faults;
 pub mod kube_proxy_log;
 pub mod kubelet_config;
 pub mod kubelet_log;

@@ -8,7 +8,7 @@ use super::{
     ParseError,
     prompt::{basename, pieces},
 };
-use crate::agent::kubeproxy::{Role, role};
+use crate::agent::kubeproxy::programs::{Role, replaces, role};
 
 /// Flag of k3s and rke2.
 const LEAVES_PROXY_OUT: &str = "disable-kube-proxy";
@@ -118,13 +118,26 @@ impl Ps {
         self.processes.iter().filter(is_carrier)
     }
 
-    /// What does kube-proxy's work in its stead.
+    /// Whether there is a program that can do kube-proxy's work, of which its command line does not tell whether it
+    /// does.
+    #[must_use]
+    pub fn may_be_replaced(&self) -> bool {
+        let is_silent = |process: &Process| matches!(process.program(), "calico-node" | "antrea-agent");
+        self.processes.iter().any(is_silent)
+    }
+
+    /// What does kube-proxy's work in its stead, unless its flags say that it does not.
     #[must_use]
     pub fn replacement(&self) -> Option<&'static str> {
         self.processes
             .iter()
             .find_map(|process| match role(process.program()) {
-                Some(Role::Replacement(name)) => Some(name),
+                // What calico-node and antrea-agent do is not on their command line, and is not usual.
+                Some(Role::Replacement("calico" | "antrea")) => None,
+                Some(Role::Replacement(name)) => {
+                    let told = replaces(name, |flag| process.flag(flag));
+                    told.unwrap_or(true).then_some(name)
+                }
                 _ => None,
             })
     }

@@ -52,6 +52,19 @@ pub(super) fn other_proxy(facts: &Facts) -> Option<&str> {
     labels.get(PROXY_NAME_LABEL).map(String::as_str)
 }
 
+/// Why nobody uses the Service, if so: programs hold a headless Service without ports and selector to protect
+/// an Endpoints object in which they keep something else than endpoints.
+pub(super) fn only_a_name(facts: &Facts) -> Option<Finding> {
+    let service = facts.service.as_deref()?;
+    let is_bare = service.is_headless() && !service.has_selector() && service.spec.ports.is_empty();
+    let has_endpoints = facts.slices.iter().any(|s| !s.endpoints.is_empty());
+    (is_bare && !has_endpoints).then(|| {
+        Finding::not_applicable(
+            "The Service is headless and has neither ports nor a selector nor endpoints: it only holds a name.",
+        )
+    })
+}
+
 /// Why the Service has no address of its own, if so.
 pub(super) fn without_address(facts: &Facts) -> Option<Finding> {
     let service: &Service = facts.service.as_deref()?;

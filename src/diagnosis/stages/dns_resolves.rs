@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 
 use super::{
     super::{
-        Facts, Finding, pod_state,
+        Facts, Finding,
+        clients::Clients,
+        pod_state,
         vantage::{Report, Vantage},
         words,
     },
@@ -23,7 +25,7 @@ use crate::{
 const WHAT: &str = "No name was looked up";
 
 pub(super) fn judge(facts: &Facts) -> Finding {
-    if let Some(finding) = cluster_dns_not_ready(facts) {
+    if let Some(finding) = cluster_dns_not_ready(facts).or_else(|| applicable::only_a_name(facts)) {
         return finding;
     }
     if let Some(finding) = applicable::no_clients(facts) {
@@ -131,7 +133,7 @@ fn works(clients: &[Client<'_>]) -> Finding {
 
 fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Finding {
     if were_cut_off {
-        return if facts.spec.clients.pod_selector.is_some() {
+        return if Clients::are_named(facts) {
             Finding::blocked(ConditionType::NetworkPolicyAllows)
         } else {
             Finding::unknown(

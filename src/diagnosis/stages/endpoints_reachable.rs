@@ -32,6 +32,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if facts.service.as_deref().is_some_and(|s| s.is_external_name()) {
         return Finding::not_applicable("An ExternalName Service has no endpoints.");
     }
+    if facts.service.as_deref().is_some_and(|s| s.spec.ports.is_empty()) {
+        return Finding::not_applicable("The Service lists no port.");
+    }
     let vantage = Vantage::of(facts);
     if let Some(finding) = vantage.nobody(WHAT) {
         return finding;

@@ -20,7 +20,7 @@ type Look<'a> = (&'a Report<'a>, &'a Hairpin);
 
 pub(super) fn judge(facts: &Facts) -> Finding {
     if facts.service.as_deref().is_some_and(|s| !s.has_selector()) {
-        return Finding::not_applicable("No Pod is behind the Service.");
+        return Finding::not_applicable("The Service selects no Pods.");
     }
     if let Some(finding) = applicable::not_proxied(facts) {
         return finding;
@@ -59,10 +59,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let unread = facts.why_unreadable("networkpolicies");
     let (faults, by_policy): (Vec<_>, Vec<_>) = faults.into_iter().partition(|(reason, (_, hairpin))| {
         matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing)
-            || unread.is_none()
-                && !paths
-                    .pod(&hairpin.pod)
-                    .is_some_and(|pod| super::is_isolated(facts, pod))
+            || !super::may_be_closed_to_nodes(facts, paths.pod(&hairpin.pod))
     });
     for &reason in ConditionType::HairpinOK.faults() {
         let of: Vec<Look> = faults
@@ -99,7 +96,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     if !by_policy.is_empty() {
         return Finding::not_applicable(
-            "A NetworkPolicy isolates the Pods; their packets to themselves come from the node's address, which it may keep away.",
+            "A policy may isolate the Pods; their packets to themselves come from the node's address, which it may keep away.",
         );
     }
     let works = looks
@@ -223,9 +220,7 @@ fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
         Reason::HairpinModeDisabled => {
             let command = match port {
                 Some(port) => format!("`bridge link set dev {port} hairpin on`"),
-                None => {
-                    "`for port in /sys/class/net/*/brport; do echo 1 > $port/hairpin_mode; done`".to_owned()
-                }
+                None => "`bridge -d link` shows the ports that have \"hairpin off\"".to_owned(),
             };
             (
                 format!(
@@ -241,8 +236,10 @@ fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
                 "The rules do not masquerade what a Pod sends to itself, so that its answers look like its own packets: {seen}."
             ),
             format!(
-                "Have kube-proxy write its rules anew: {}; look for what removes or comes before the masquerading: `nft list ruleset` on node {node}.",
-                proxies::restart(node)
+                "To have the rules written again, {}. Look for what removes or comes before the masquerading: `nft list ruleset` on node {node}.",
+                looks
+                    .first()
+                    .map_or_else(String::new, |(report, _)| proxies::restart(report))
             ),
         ),
         Reason::HairpinRefused => (

@@ -3,26 +3,26 @@
 //! Nothing in current kubelets acts on --hairpin-mode: where agents look, the dial decides, in `hairpin_ok`.
 
 use super::super::{
-    Finding, HairpinSetup,
-    vantage::{self, Vantage},
+    Finding, HairpinSetup, proxies,
+    vantage::{self, Report, Vantage},
 };
 use crate::api::Reason;
 
 /// What the files say; None where they say nothing of it.
 pub(super) fn judge(vantage: &Vantage<'_>) -> Option<Finding> {
-    let setups: Vec<(&str, &HairpinSetup)> = vantage
+    let setups: Vec<(&Report<'_>, &HairpinSetup)> = vantage
         .reports
         .iter()
-        .filter_map(|r| Some((r.node, r.saved?.hairpin.as_ref()?)))
+        .filter_map(|r| Some((r, r.saved?.hairpin.as_ref()?)))
         .collect();
-    let wrong = setups.iter().find_map(|(node, setup)| fault(node, setup));
+    let wrong = setups.iter().find_map(|(report, setup)| fault(report, setup));
     if wrong.is_some() {
         return wrong;
     }
     let right: Vec<&str> = setups
         .iter()
         .filter(|(_, s)| is_right(s))
-        .map(|(node, _)| *node)
+        .map(|(report, _)| report.node)
         .collect();
     (!right.is_empty() && right.len() == setups.len()).then(|| {
         Finding::yes(
@@ -43,7 +43,8 @@ fn is_right(setup: &HairpinSetup) -> bool {
     }
 }
 
-fn fault(node: &str, setup: &HairpinSetup) -> Option<Finding> {
+fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
+    let node = report.node;
     let (reason, message, remediation) = match setup {
         HairpinSetup::Off { is_in_force } => {
             let how = if *is_in_force { "has set" } else { "was told" };
@@ -74,8 +75,9 @@ fn fault(node: &str, setup: &HairpinSetup) -> Option<Finding> {
                 "On node {node} {off} of {} bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0).",
                 on + off
             ),
-            "Switch it on: `for port in /sys/class/net/*/brport; do echo 1 > $port/hairpin_mode; done`."
-                .to_owned(),
+            format!(
+                "Switch it on for the ports of Pods: `bridge -d link` on node {node} shows those that have \"hairpin off\"."
+            ),
         ),
         HairpinSetup::Bridge {
             name,
@@ -97,9 +99,7 @@ fn fault(node: &str, setup: &HairpinSetup) -> Option<Finding> {
             format!(
                 "On node {node} an endpoint is not in the set KUBE-LOOP-BACK, so that what a Pod sends to itself is not masqueraded."
             ),
-            format!(
-                "Have kube-proxy write its sets anew: `kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={node}`."
-            ),
+            format!("To have the sets written again, {}.", proxies::restart(report)),
         ),
         HairpinSetup::Ports { .. } | HairpinSetup::Bridge { .. } => return None,
     };

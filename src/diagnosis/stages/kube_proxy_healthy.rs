@@ -9,10 +9,11 @@ use super::{
         paths::Paths,
         proxies::{self, Proxy},
         vantage::{self, Report, Vantage},
+        words,
     },
     applicable,
 };
-use crate::api::{ConditionType, DialCount, DialPath, KubeProxy, PortState, Reason};
+use crate::api::{ConditionType, DialCount, DialPath, GapKind, KubeProxy, PortState, Reason};
 
 const WHAT: &str = "kube-proxy was not looked at";
 
@@ -32,7 +33,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .collect();
     let wrong: Vec<(&str, Reason)> = looks
         .iter()
-        .filter_map(|(report, proxy)| Some((report.node, fault(report, proxy)?)))
+        .filter_map(|(report, proxy)| Some((report.node, fault(&vantage, report, proxy)?)))
         .collect();
     for &reason in ConditionType::KubeProxyHealthy.faults() {
         let nodes: Vec<&str> = wrong
@@ -55,17 +56,17 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     if let Some((report, _)) = looks
         .iter()
-        .find(|(report, proxy)| is_away(proxy) && may_be_replaced(report))
+        .find(|(report, proxy)| is_away(proxy) && may_be_replaced(&vantage, report))
     {
         return Finding::unknown(
             Reason::ProbeFailed,
             format!(
-                "No kube-proxy runs on node {}, and no rules of one are there; whether something else does its work was not seen, since nobody dialled the Service over TCP there.",
+                "No kube-proxy runs on node {}, and no rules of one are there; nothing tells whether something else does its work there.",
                 report.node
             ),
         );
     }
-    if looks.is_empty() || looks.iter().all(|(_, proxy)| proxy.processes_unread) {
+    if looks.is_empty() {
         let why = vantage.problem().unwrap_or_default();
         return Finding::unknown(
             Reason::ProbeFailed,
@@ -73,17 +74,36 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         );
     }
     let nodes: Vec<&str> = looks.iter().map(|(report, _)| report.node).collect();
-    Finding::yes(
-        Reason::Running,
-        format!("kube-proxy runs on {}.", vantage::nodes(&nodes)),
-    )
+    let on = vantage::nodes(&nodes);
+    if looks.iter().all(|(_, proxy)| proxy.processes_unread) {
+        let why = vantage.problem().unwrap_or_default();
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!("Whether kube-proxy runs on {on} is not known. {why}")
+                .trim_end()
+                .to_owned(),
+        );
+    }
+    let mut message = format!("kube-proxy runs on {on}.");
+    let denied: BTreeSet<&str> = looks
+        .iter()
+        .filter_map(|(_, proxy)| proxy.denied.as_deref())
+        .collect();
+    if !denied.is_empty() {
+        let denied: Vec<String> = denied.into_iter().map(right).collect();
+        message.push_str(&format!(
+            " The API server does not allow it {}, which does this Service no harm.",
+            words::list(&denied)
+        ));
+    }
+    Finding::yes(Reason::Running, message)
 }
 
 /// What is wrong with kube-proxy of a node. Ports may be moved or closed by configuration: that nobody
 /// listens says something only where no process is there either.
-fn fault(report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
+fn fault(vantage: &Vantage<'_>, report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
     if is_away(proxy) {
-        return (!may_be_replaced(report)).then_some(Reason::NotRunning);
+        return (!may_be_replaced(vantage, report)).then_some(Reason::NotRunning);
     }
     if proxy.process.is_some() && proxy.livez == PortState::Silent {
         return Some(Reason::NotLive);
@@ -95,7 +115,19 @@ fn fault(report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
     if proxy.livez == PortState::Failing || proxy.not_syncing {
         return Some(Reason::NotSyncing);
     }
-    proxy.api_unreachable.then_some(Reason::APIServerUnreachable)
+    if proxy.api_unreachable {
+        return Some(Reason::APIServerUnreachable);
+    }
+    // A kube-proxy that is newer than its ClusterRole lacks rights that it works without.
+    (proxy.denied.is_some() && suffers(report)).then_some(Reason::APIAccessDenied)
+}
+
+/// Whether the Service is not served by the node as it should be: its rules lag, or a dial of it failed there.
+fn suffers(report: &Report<'_>) -> bool {
+    let lags = |kind: GapKind| kind != GapKind::Incomplete;
+    let rules = report.facts.rules.as_ref();
+    rules.is_some_and(|rules| rules.gaps.iter().any(|gap| lags(gap.kind)))
+        || report.facts.failures.iter().any(|f| f.path != DialPath::Endpoint)
 }
 
 fn is_away(proxy: &KubeProxy) -> bool {
@@ -103,59 +135,97 @@ fn is_away(proxy: &KubeProxy) -> bool {
     proxy.process.is_none() && !proxy.processes_unread && ports_closed
 }
 
-/// Whether something may do kube-proxy's work that no program and no dial tells of: nothing of kube-proxy is
-/// left, and from the node the Service was not dialled, or over UDP only. Files tell what they tell.
-fn may_be_replaced(report: &Report<'_>) -> bool {
-    let is_telling =
-        |d: &DialCount| d.from.is_none() && d.path == DialPath::Service && d.made > 0 && !is_udp(&d.port);
-    report.saved.is_none() && report.facts.rules.is_none() && !report.facts.dials.iter().any(is_telling)
+/// Whether something may do kube-proxy's work that no program tells of. Nothing of kube-proxy is left on the node;
+/// that it has to be there is known where it runs on other nodes, or where every dial of the Service failed whose
+/// endpoints answered the very node. A failed dial alone may be the endpoints' fault. Files tell what they tell.
+fn may_be_replaced(vantage: &Vantage<'_>, report: &Report<'_>) -> bool {
+    if report.saved.is_some() || report.facts.rules.is_some() {
+        return false;
+    }
+    let runs = |r: &Report<'_>| r.facts.kube_proxy.as_ref().is_some_and(proxies::shows_itself);
+    if vantage.reports.iter().any(runs) {
+        return false;
+    }
+    let tcp = |path| {
+        let dials = report.facts.dials.iter();
+        dials.filter(move |d: &&DialCount| d.path == path && d.made > 0 && !is_udp(&d.port))
+    };
+    let answers = |d: &DialCount| d.made > d.failed;
+    let is_lost = tcp(DialPath::Service).next().is_some() && !tcp(DialPath::Service).any(answers);
+    !(is_lost && tcp(DialPath::Endpoint).any(answers))
 }
 
 fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) -> Finding {
     let on = vantage::nodes(nodes);
-    let first = nodes.first().copied().unwrap_or_default();
+    let of_nodes = || vantage.reports.iter().filter(|r| nodes.contains(&r.node));
+    let Some(first) = of_nodes().next() else {
+        return Finding::unknown(Reason::ProbeFailed, WHAT);
+    };
+    let proxy = first.facts.kube_proxy.as_ref();
     let (logs, restart) = (proxies::logs(first), proxies::restart(first));
     let (message, remediation) = match reason {
         Reason::NotRunning => (
             format!(
-                "No kube-proxy runs on {on}: no process of it is there{}. Rules that are left there do not follow the Services any more.",
+                "kube-proxy is not running on {on} (no process{}). Rules that are left there do not follow the Services any more.",
                 if vantage.reports.iter().any(|r| r.saved.is_some()) {
                     ""
                 } else {
-                    ", and ports 10256 and 10249 refuse"
+                    "; ports 10256 and 10249 closed"
                 }
             ),
-            format!(
-                "See why its Pod does not run: {}, and `kubectl -n kube-system describe daemonset kube-proxy`.",
-                proxies::pod_command("get pods -o wide", first)
-            ),
+            proxies::away(vantage, first),
         ),
         Reason::NotLive => (
-            format!(
-                "kube-proxy on {on} hangs: livez on port 10256 takes the connection and does not answer."
-            ),
-            format!("See what it was doing: {logs}; have it made anew: {restart}."),
+            format!("kube-proxy on {on} hangs: livez on port 10256 connects but does not answer within 3 s."),
+            format!("See what it was doing: {logs}. Then {restart}."),
         ),
-        Reason::NotSyncing => (
-            format!("kube-proxy on {on} writes no rules though changes wait."),
-            format!("See why: {logs}; have it made anew: {restart}."),
-        ),
+        Reason::NotSyncing => {
+            let why = of_nodes().find_map(|r| r.facts.kube_proxy.as_ref()?.sync_error.as_deref());
+            match why {
+                Some(why) => (
+                    format!("kube-proxy on {on} does not get its rules written: {why}."),
+                    format!(
+                        "Its log names the rule, the program or the part of the kernel that fails: {logs}. While that is so, a restart changes nothing."
+                    ),
+                ),
+                None => (
+                    format!("kube-proxy on {on} writes no rules though changes wait."),
+                    format!("See why: {logs}. Then {restart}."),
+                ),
+            }
+        }
         Reason::ConntrackMissing => (
             format!(
                 "kube-proxy on {on} finds no program conntrack, so that UDP packets go on to Pods that are gone, or it does not start at all."
             ),
             format!(
-                "Install it on {on}: `apt install conntrack` (or `yum install conntrack-tools`); then have kube-proxy start anew."
+                "Install it on {on}: `apt install conntrack` (or `yum install conntrack-tools`); then {restart}."
             ),
         ),
-        _ => (
-            format!(
-                "kube-proxy on {on} cannot reach the API server, or is not let in: its requests fail and none is answered."
-            ),
-            format!(
-                "See the address and credentials that it uses: {logs}, `kubectl -n kube-system get configmap kube-proxy -o yaml`; then have it made anew: {restart}."
-            ),
-        ),
+        Reason::APIAccessDenied => {
+            let denied = right(proxy.and_then(|p| p.denied.as_deref()).unwrap_or("?"));
+            (
+                format!(
+                    "The API server does not allow kube-proxy on {on} {denied} (403 Forbidden), so that its rules do not follow the Services."
+                ),
+                format!(
+                    "Its log names the account and the right: {logs}. kube-proxy's rights are in a ClusterRole, `kubectl get clusterrole system:node-proxier -o yaml`; after an update of kube-proxy it may lack one. Add it there, or bind that role to the account."
+                ),
+            )
+        }
+        _ => {
+            let configuration = if proxies::is_in_pod(first) {
+                " (`kubectl -n kube-system get configmap kube-proxy -o yaml` has the address)"
+            } else {
+                ""
+            };
+            (
+                format!(
+                    "kube-proxy on {on} cannot reach the API server, or is not let in: its requests fail and none is answered."
+                ),
+                format!("See which address and credentials it uses: {logs}{configuration}. Then {restart}."),
+            )
+        }
     };
     let affected: BTreeSet<&str> = nodes.iter().copied().collect();
     match Paths::of(facts, vantage) {
@@ -163,6 +233,14 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
             Finding::nothing_works(reason, message, remediation)
         }
         _ => Finding::part_fails(reason, message, remediation),
+    }
+}
+
+/// What is denied, as it stands behind "does not allow".
+fn right(denied: &str) -> String {
+    match denied {
+        "?" => "some of its requests".to_owned(),
+        right => format!("to {right}"),
     }
 }
 

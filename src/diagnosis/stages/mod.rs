@@ -13,25 +13,32 @@ mod hairpin_ok;
 mod hairpin_setup;
 mod kube_proxy_healthy;
 mod listening;
+mod local_endpoints;
 mod lost_ways;
 mod missing_files;
 mod name_reports;
 mod names;
 mod network_policy_allows;
 mod pods_healthy;
+mod policy_dns;
+mod policy_effects;
+mod policy_ports;
 mod policy_probes;
 mod policy_scene;
 mod policy_targets;
+mod policy_told;
 mod protocol_mismatch;
 mod proxy_forwards;
+mod proxy_leftovers;
+mod proxy_remedies;
 mod proxy_rules_present;
 mod reaching;
 mod service_exists;
 mod service_reachable;
 mod wrong_family;
 
-pub(crate) use policy_scene::may_keep_nodes_away;
-pub(super) use policy_scene::{is_cut_off_from_dns, is_isolated, may_be_shut_out, shut_out};
+pub(crate) use policy_effects::may_keep_nodes_away;
+pub(super) use policy_effects::{is_cut_off_from_dns, may_be_closed_to_nodes, may_be_shut_out, shut_out};
 
 use super::{Facts, Finding, Verdict};
 use crate::{

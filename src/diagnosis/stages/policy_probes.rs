@@ -1,7 +1,10 @@
 //! What the dials of clients say of policies that deny them: whether anybody enforces them.
 
-use super::super::{Facts, Finding, paths::Paths, vantage::Vantage};
-use crate::api::{Answer, DialPath, LookupResult, Reason, Resolver};
+use super::{
+    super::{Facts, Finding, paths::Paths, vantage::Vantage},
+    policy_dns,
+};
+use crate::api::{Answer, DialPath, Reason};
 
 /// What clients saw.
 pub(super) enum Probed {
@@ -18,7 +21,8 @@ pub(super) enum Probed {
 const WHAT: &str = "Whether the policies are enforced was not seen";
 
 /// Whether clients reach the endpoints; all clients where none is named. A Pod that refuses or answers was
-/// reached; what a sidecar says proves nothing.
+/// reached; what a sidecar says proves nothing. Who goes by hand often dials nothing but the Service, and what
+/// is lost there may be lost for other reasons, but not what gets through.
 pub(super) fn to_the_service(facts: &Facts, vantage: &Vantage<'_>, clients: &[String]) -> Probed {
     let is_meant = |from: Option<&str>| {
         from.is_some_and(|key| clients.is_empty() || clients.iter().any(|client| client == key))
@@ -26,9 +30,15 @@ pub(super) fn to_the_service(facts: &Facts, vantage: &Vantage<'_>, clients: &[St
     let Some(paths) = Paths::of(facts, vantage) else {
         return Probed::Nobody;
     };
+    let made = || {
+        let all = vantage.reports.iter().flat_map(|r| &r.facts.dials);
+        // Over UDP silence is no answer.
+        all.filter(|d| is_meant(d.from.as_deref()) && !d.port.ends_with("UDP"))
+    };
+    let are_direct = made().any(|d| d.path == DialPath::Endpoint);
     let lost = vantage.reports.iter().flat_map(|r| &r.facts.failures).any(|f| {
         is_meant(f.from.as_deref())
-            && f.path == DialPath::Endpoint
+            && (f.path == DialPath::Endpoint || f.path == DialPath::Service && !are_direct)
             && matches!(
                 f.answer,
                 Answer::TimedOut | Answer::Rejected | Answer::Unreachable
@@ -37,14 +47,13 @@ pub(super) fn to_the_service(facts: &Facts, vantage: &Vantage<'_>, clients: &[St
     if lost {
         return Probed::Fails;
     }
-    let mut made = vantage.reports.iter().flat_map(|r| &r.facts.dials);
-    let got_through = made.any(|d| {
-        is_meant(d.from.as_deref())
-            && d.path == DialPath::Endpoint
-            && d.from.as_deref().is_some_and(|key| !paths.has_sidecar(key))
-            // Over UDP silence is no answer.
-            && !d.port.ends_with("UDP")
-            && d.made > 0
+    let got_through = made().any(|d| {
+        let is_its_own = d.from.as_deref().is_some_and(|key| !paths.has_sidecar(key));
+        is_its_own
+            && match d.path {
+                DialPath::Endpoint => d.made > 0,
+                DialPath::Service | DialPath::NodePort => d.made > d.failed,
+            }
     });
     if got_through {
         Probed::Passes
@@ -62,14 +71,8 @@ pub(super) fn to_dns(vantage: &Vantage<'_>, clients: &[String]) -> Probed {
         .filter(|r| clients.contains(&r.pod))
         .peekable();
     if tried.peek().is_none() {
-        return nobody(vantage);
-    }
-    let gets_answers = |r: &Resolver| {
-        r.lookups
-            .iter()
-            .any(|l| matches!(l.result, LookupResult::Found | LookupResult::NotFound))
-    };
-    if tried.all(gets_answers) {
+        nobody(vantage)
+    } else if tried.all(policy_dns::gets_answers) {
         Probed::Passes
     } else {
         Probed::Fails

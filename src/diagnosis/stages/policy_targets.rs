@@ -1,9 +1,10 @@
-//! The Pods behind a Service as NetworkPolicies see them.
+//! What is behind a Service, as NetworkPolicies see it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
     Facts,
+    endpoint_pods::{EndpointPods, pods_behind},
     policy::{self, Direction},
 };
 use crate::objects::{Labels, NetworkPolicy, Object, Pod, Service};
@@ -14,6 +15,8 @@ pub(super) struct Target<'a> {
     pub addresses: Vec<String>,
     /// How many Pods it stands for.
     pub pods: usize,
+    /// The node of all of them, where it is one.
+    pub node: Option<&'a str>,
     pub isolating: Vec<&'a NetworkPolicy>,
 }
 
@@ -21,30 +24,15 @@ pub(super) struct Target<'a> {
 /// number of each port.
 type LikePods<'a> = (&'a Labels, bool, Vec<Option<i32>>);
 
-/// The Pods behind the Service, those with the same labels and ports taken together; without a
-/// selector the addresses of the EndpointSlices.
+/// The Pods behind the Service, those with the same labels and ports taken together, and the addresses in its
+/// EndpointSlices that are those of no Pod.
 pub(super) fn targets<'a>(
     facts: &'a Facts,
     service: &'a Service,
     policies: &[&'a NetworkPolicy],
 ) -> Vec<Target<'a>> {
-    if !service.has_selector() {
-        let addresses = facts
-            .slices
-            .iter()
-            .flat_map(|s| &s.endpoints)
-            .filter_map(|e| e.addresses.first());
-        let addresses: BTreeSet<&String> = addresses.collect();
-        let target = |a: &String| Target {
-            pod: None,
-            addresses: vec![a.clone()],
-            pods: 0,
-            isolating: Vec::new(),
-        };
-        return addresses.into_iter().map(target).collect();
-    }
     let mut groups: BTreeMap<LikePods, Vec<&Pod>> = BTreeMap::new();
-    for pod in facts.selected_pods().into_iter().filter(|p| !p.is_terminating()) {
+    for pod in serving(facts, service) {
         let numbers = service
             .spec
             .ports
@@ -56,15 +44,49 @@ pub(super) fn targets<'a>(
             .or_default()
             .push(pod);
     }
-    let target = |pods: Vec<&'a Pod>| {
+    let of_pods = groups.into_values().filter_map(|pods| {
         let pod = *pods.first()?;
-        let isolating = policy::isolating(policies, pod, Direction::Ingress);
         Some(Target {
             pod: Some(pod),
             addresses: Vec::new(),
             pods: pods.len(),
-            isolating,
+            node: only_node(&pods),
+            isolating: policy::isolating(policies, pod, Direction::Ingress),
         })
+    });
+    let foreign = if service.has_selector() {
+        BTreeSet::new()
+    } else {
+        foreign_addresses(facts)
     };
-    groups.into_values().filter_map(target).collect()
+    let of_addresses = foreign.into_iter().map(|address| Target {
+        pod: None,
+        addresses: vec![address.to_owned()],
+        pods: 0,
+        node: None,
+        isolating: Vec::new(),
+    });
+    of_pods.chain(of_addresses).collect()
+}
+
+/// The Pods that take the Service's traffic; those that would if they were ready, where none is.
+fn serving<'a>(facts: &'a Facts, service: &Service) -> Vec<&'a Pod> {
+    let pods = pods_behind(facts).into_iter().filter(|p| !p.is_terminating());
+    let (ready, others): (Vec<&Pod>, Vec<&Pod>) =
+        pods.partition(|p| p.is_ready() || service.publishes_not_ready());
+    if ready.is_empty() { others } else { ready }
+}
+
+fn only_node<'a>(pods: &[&'a Pod]) -> Option<&'a str> {
+    let nodes: BTreeSet<Option<&str>> = pods.iter().map(|p| p.spec.node_name.as_deref()).collect();
+    nodes.first().copied().flatten().filter(|_| nodes.len() == 1)
+}
+
+fn foreign_addresses(facts: &Facts) -> BTreeSet<&str> {
+    let known = EndpointPods::of(facts);
+    let endpoints = facts.slices.iter().flat_map(|s| &s.endpoints);
+    let foreign = endpoints.filter(|e| known.behind(e).is_none());
+    foreign
+        .filter_map(|e| e.addresses.first().map(String::as_str))
+        .collect()
 }

@@ -12,9 +12,11 @@ use super::{
         words,
     },
     applicable,
+    proxy_leftovers::Leftover,
+    proxy_remedies as remedies,
 };
 use crate::{
-    api::{ConditionType, GapKind, Reason, RuleGap, Rules},
+    api::{ConditionType, DialPath, GapKind, Reason, RuleGap, Rules},
     objects::{Object, Service},
     proxy::{Destination, ExpectedPort, Purpose, Traffic, expected},
 };
@@ -49,8 +51,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let mut right: Vec<&str> = Vec::new();
     let mut unread: Vec<&str> = Vec::new();
     let mut other_modes: BTreeSet<&str> = BTreeSet::new();
+    let mut leftovers: Vec<Leftover<'_>> = Vec::new();
     for report in &vantage.reports {
-        if proxies::of(report) != Proxy::Own {
+        if let Proxy::Replaced(by) = proxies::of(report) {
+            leftovers.extend(Leftover::of(report, by));
             continue;
         }
         let Some(rules) = &report.facts.rules else {
@@ -74,7 +78,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         for gap in rules.gaps.iter().filter(|gap| concerns(facts, report.node, gap)) {
             if !still_is(facts, service, report, gap) {
                 is_stale = true;
-            } else if let Some(reason) = reason(gap.kind) {
+            } else if let Some(reason) = reason(service, report, gap) {
                 faults.push(Fault {
                     node: report.node,
                     reason,
@@ -98,6 +102,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             return told(facts, &vantage, reason, &of);
         }
     }
+    if let Some(harmful) = leftovers.iter().find(|l| l.does_harm()) {
+        return harmful.fault(facts);
+    }
     if is_stale {
         return Finding::unknown(
             Reason::Pending,
@@ -110,13 +117,20 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(by) = proxies::replaced_everywhere(&vantage) {
         return Finding::unknown(
             Reason::ProxyReplaced,
-            format!("There are no rules of kube-proxy to compare: {by} does its work."),
+            match leftovers.first() {
+                None => format!("No rules of kube-proxy are to be compared: {by} does its work."),
+                Some(leftover) => format!(
+                    "{by} does kube-proxy's work, but {}. {}",
+                    leftover.describe(),
+                    leftover.cleanup(facts)
+                ),
+            },
         );
     }
     // Files hold the rules of the nodes that somebody looked at; the message names these.
     let are_files = vantage.reports.iter().all(|r| r.saved.is_some());
     if !unread.is_empty() && (right.is_empty() || !are_files) {
-        let why = vantage.problem().unwrap_or_default();
+        let why = vantage.problem_of_rules().unwrap_or_default();
         return Finding::unknown(
             Reason::ProbeFailed,
             format!("{WHAT} on {}. {why}", vantage::nodes(&unread))
@@ -153,14 +167,37 @@ fn conflict(rules: &Rules) -> Option<Reason> {
     })
 }
 
-fn reason(kind: GapKind) -> Option<Reason> {
-    match kind {
+/// What is wrong where the rules have a gap; None for what is only told.
+fn reason(service: &Service, report: &Report<'_>, gap: &RuleGap) -> Option<Reason> {
+    let proxy = report.facts.kube_proxy.as_ref();
+    let takes_local_for_remote = || proxy.is_some_and(|p| p.node_name.is_some()) && is_local(service);
+    match gap.kind {
+        GapKind::Missing | GapKind::EndpointMissing | GapKind::NodePortMissing
+            if takes_local_for_remote() =>
+        {
+            Some(Reason::NodeNameMismatch)
+        }
         GapKind::Missing => Some(Reason::RulesMissing),
         GapKind::EndpointMissing => Some(Reason::EndpointMissingFromRules),
+        GapKind::EndpointDrained => Some(Reason::EndpointsDrained),
         GapKind::EndpointStale => Some(Reason::StaleEndpointInRules),
+        // An endpoint that is gone keeps those who know it, until its connections have ended; it does harm
+        // where somebody's dials fail.
+        GapKind::EndpointStuck => fails(report).then_some(Reason::StaleEndpointInRules),
         GapKind::NodePortMissing => Some(Reason::NodePortRulesMissing),
+        GapKind::NodePortInUse => Some(Reason::NodePortInUse),
         GapKind::Incomplete => None,
     }
+}
+
+/// Whether a traffic policy of the Service asks for endpoints on the node itself.
+fn is_local(service: &Service) -> bool {
+    service.is_internally_local() || service.spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
+/// Whether a dial of the Service failed on the node.
+fn fails(report: &Report<'_>) -> bool {
+    report.facts.failures.iter().any(|f| f.path != DialPath::Endpoint)
 }
 
 /// Whether a gap is one today: it was found against these very slices, or they still ask for it.
@@ -211,9 +248,13 @@ fn is_asked_for(port: &ExpectedPort, destination: &Destination, gap: &RuleGap) -
     };
     let is_led = leads(&destination.inside) || destination.outside.as_ref().is_some_and(leads);
     match gap.kind {
-        GapKind::Missing | GapKind::EndpointMissing => is_led,
-        GapKind::NodePortMissing => destination.purpose == Purpose::NodePort && is_led,
-        GapKind::EndpointStale => endpoint.is_some_and(|e| !port.serving.contains(&e)),
+        GapKind::Missing | GapKind::EndpointMissing | GapKind::EndpointDrained => is_led,
+        GapKind::NodePortMissing | GapKind::NodePortInUse => {
+            destination.purpose == Purpose::NodePort && is_led
+        }
+        GapKind::EndpointStale | GapKind::EndpointStuck => {
+            endpoint.is_some_and(|e| !port.serving.contains(&e))
+        }
         GapKind::Incomplete => true,
     }
 }
@@ -231,9 +272,13 @@ fn concerns(facts: &Facts, node: &str, gap: &RuleGap) -> bool {
 
 fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {
     let nodes: BTreeSet<&str> = faults.iter().map(|f| f.node).collect();
+    let of_nodes = || vantage.reports.iter().filter(|r| nodes.contains(r.node));
+    let Some(first) = of_nodes().next() else {
+        return Finding::unknown(Reason::ProbeFailed, WHAT);
+    };
     let names: Vec<&str> = nodes.iter().copied().collect();
     let on = vantage::nodes(&names);
-    let first = names.first().copied().unwrap_or_default();
+    let node = first.node;
     let layout = faults.first().map_or("", |f| f.rules.layout.as_str());
     let other = faults
         .first()
@@ -249,52 +294,78 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, faults: &[&Fault<'
         .collect();
     let gaps: Vec<String> = gaps.into_iter().collect();
     let gaps = words::list(&gaps);
-    let rewrite = format!(
-        "Have kube-proxy write its rules anew: {}; if they are taken away again, its log says more: {}.",
-        proxies::restart(first),
-        proxies::logs(first)
-    );
+    let gap = faults.iter().find_map(|f| f.gap);
+    let rewrite = || {
+        format!(
+            "To have the rules written again, {}. If they are taken away again, its log says more: {}.",
+            proxies::restart(first),
+            proxies::logs(first)
+        )
+    };
     let (message, remediation) = match reason {
         Reason::ConflictingBackends => (
             format!(
                 "On {on} rules for the Service's addresses are in both backends of iptables: kube-proxy writes {layout}, and {other} holds older ones."
             ),
-            format!(
-                "Remove the rules of the other backend on node {first}: {}.",
-                flush(other)
-            ),
+            remedies::empty_entrance(layout, other, node),
         ),
         Reason::ConflictingModes => (
             format!(
                 "On {on} leftovers of another mode of kube-proxy hold the Service's addresses too: it writes {layout}, and {other} holds older rules."
             ),
-            format!("Remove the leftovers on node {first}: {}.", flush(other)),
+            remedies::empty_entrance(layout, other, node),
         ),
-        Reason::RulesMissing => (format!("Rules of the Service are missing: {gaps}."), rewrite),
+        Reason::RulesMissing => (format!("Rules of the Service are missing: {gaps}."), rewrite()),
         Reason::EndpointMissingFromRules => {
-            (format!("The rules leave out ready endpoints: {gaps}."), rewrite)
+            (format!("The rules leave out ready endpoints: {gaps}."), rewrite())
         }
-        Reason::StaleEndpointInRules => (
-            format!("The rules still lead to endpoints that are gone: {gaps}."),
-            rewrite,
+        Reason::EndpointsDrained => (
+            format!(
+                "kube-proxy holds ready endpoints with weight 0, so that they get no new connection: {gaps}."
+            ),
+            remedies::weight(gap, node),
         ),
-        _ => (format!("Rules of the node port are missing: {gaps}."), rewrite),
+        Reason::StaleEndpointInRules => match gap.filter(|gap| gap.kind == GapKind::EndpointStuck) {
+            Some(gap) => (
+                format!(
+                    "Session affinity keeps clients at endpoints that are gone, which the rules still hold with weight 0: {gaps}."
+                ),
+                remedies::expire(gap, node),
+            ),
+            None => (
+                format!("The rules still lead to endpoints that are gone: {gaps}."),
+                rewrite(),
+            ),
+        },
+        Reason::NodeNameMismatch => {
+            let name = first
+                .facts
+                .kube_proxy
+                .as_ref()
+                .and_then(|p| p.node_name.as_deref());
+            (
+                format!(
+                    "kube-proxy on {on} runs under another name than its Node ({}), so that it takes the endpoints there for remote ones: {gaps}.",
+                    name.unwrap_or_default()
+                ),
+                format!(
+                    "Let kube-proxy on node {node} run under the name of its Node: --hostname-override={node}, or hostnameOverride in its configuration. A restart alone changes nothing."
+                ),
+            )
+        }
+        Reason::NodePortInUse => (
+            format!(
+                "Another process has the node port, so that kube-proxy does not serve it: {gaps} ({}).",
+                gap.map_or("", |gap| gap.detail.as_str())
+            ),
+            remedies::node_port(gap, node),
+        ),
+        _ => (format!("Rules of the node port are missing: {gaps}."), rewrite()),
     };
     let leaves_nothing = Paths::of(facts, vantage).is_some_and(|paths| paths.leaves_nothing(&nodes));
     if leaves_nothing {
         Finding::nothing_works(reason, message, remediation)
     } else {
         Finding::part_fails(reason, message, remediation)
-    }
-}
-
-/// The command that removes the rules of a layout.
-fn flush(layout: &str) -> String {
-    match layout {
-        "nftables" => "`nft delete table ip kube-proxy; nft delete table ip6 kube-proxy`".to_owned(),
-        "iptables-legacy" => {
-            "`iptables-legacy-save | grep -v KUBE- | iptables-legacy-restore`, and the same with ip6tables-legacy".to_owned()
-        }
-        _ => "`iptables-nft-save | grep -v KUBE- | iptables-nft-restore`, and the same with ip6tables-nft".to_owned(),
     }
 }

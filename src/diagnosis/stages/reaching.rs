@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use super::super::{
     Facts, Finding,
+    clients::Clients,
     dials::{Dials, Failed, is_udp},
     explaining::{Explanation, closed_chains, explain, full_tables},
     paths::Paths,
@@ -191,12 +192,9 @@ pub(super) fn with_circumstances<'a>(
 
 /// Policies of other kinds are not judged, and may be what drops the packets.
 pub(super) fn with_other_kinds(facts: &Facts, message: &mut String) {
-    if !facts.other_policy_kinds.is_empty() {
-        let mut kinds: Vec<&str> = facts.other_policy_kinds.iter().map(String::as_str).collect();
-        kinds.sort_unstable();
+    if let Some(kinds) = super::policy_told::other_kinds(facts) {
         message.push_str(&format!(
-            " Whether a policy of another kind ({}) drops them is not judged.",
-            words::list(&kinds)
+            " Whether a policy of another kind ({kinds}) drops them is not judged."
         ));
     }
 }
@@ -216,6 +214,9 @@ pub(super) fn left_open(
     }
     if let Some(finding) = vantage.incomplete(what) {
         return Some(finding);
+    }
+    if dials.is_shut_out && Clients::are_named(facts) {
+        return Some(kept_away(facts));
     }
     if dials.succeeded() > 0 {
         return None;
@@ -259,14 +260,14 @@ fn kept_away(facts: &Facts) -> Finding {
             ),
         );
     }
-    if facts.spec.clients.pod_selector.is_some() {
+    if Clients::are_named(facts) {
         return Finding::blocked(ConditionType::NetworkPolicyAllows);
     }
     let name = facts.service.as_deref().map(|s| s.name()).unwrap_or_default();
     Finding::unknown(
         Reason::NoClientPods,
         format!(
-            "The policies keep the Pods at hand away from {name}, which is no fault; name the clients in spec.clients.podSelector."
+            "Policies keep, or may keep, the Pods at hand away from {name}, which is no fault; name the clients in spec.clients.podSelector to have them judged."
         ),
     )
 }

@@ -13,21 +13,21 @@ use self::{
     ports::Ports,
     stale::{Lag, stale, staleness},
 };
-use super::super::{
-    Facts, Finding,
-    clients::{Clients, Role},
-    pod_state, words,
+use super::{
+    super::{Facts, Finding, near_miss, pod_state, words},
+    applicable,
+    local_endpoints::{self, Local},
 };
 use crate::{
     api::Reason,
-    objects::{Endpoint, Object, Pod, Service},
+    objects::{Endpoint, Object, Service, StatefulSet},
 };
 
 pub(super) use no_pods::is_scaled_to_zero;
 
 /// How long the EndpointSlices may lag behind the Pods. The endpoints controller needs well under
 /// a second; its retries under load stay below this.
-const SLICE_GRACE: SignedDuration = SignedDuration::from_secs(30);
+pub(super) const SLICE_GRACE: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) fn judge(facts: &Facts) -> Finding {
     let Some(service) = facts.service.as_deref() else {
@@ -38,6 +38,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     let endpoints: Vec<&Endpoint> = facts.slices.iter().flat_map(|s| &s.endpoints).collect();
     if !service.has_selector() {
+        if let Some(finding) = applicable::only_a_name(facts) {
+            return finding;
+        }
         if endpoints.is_empty() {
             return no_selector_and_no_endpoints(facts, service);
         }
@@ -79,15 +82,16 @@ fn judge_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) ->
             }
             Ports::Waiting { message, until, .. } => (format!(" {message}."), Some(until)),
         };
-        if let Some(finding) = no_local_endpoints(facts, service, endpoints) {
-            return finding;
-        }
         let be = if ready == 1 { "is" } else { "are" };
-        return Finding::yes(
-            Reason::EndpointsReady,
-            format!("{ready} of {} {be} ready.{note}", words::count(all, "endpoint")),
-        )
-        .recheck_at(until);
+        let are_ready = format!("{ready} of {} {be} ready.{note}", words::count(all, "endpoint"));
+        return match local_endpoints::judge(facts, service, endpoints) {
+            Local::Lacking(finding) => finding,
+            Local::Served => Finding::yes(Reason::EndpointsReady, are_ready).recheck_at(until),
+            Local::Hint(hint, hint_until) => {
+                Finding::yes(Reason::EndpointsReady, format!("{are_ready} {hint}"))
+                    .recheck_at([until, hint_until].into_iter().flatten().min())
+            }
+        };
     }
     let serving = distinct(endpoints.iter().filter(|e| e.is_serving() && e.is_terminating()));
     if serving > 0 {
@@ -138,64 +142,37 @@ fn distinct<'a, 'b: 'a>(endpoints: impl Iterator<Item = &'a &'b Endpoint>) -> us
     keys.collect::<BTreeSet<_>>().len()
 }
 
+/// Who is to write the endpoints is not known: an operator or a leader election may own them, and a selector
+/// would fight with it. So nobody is told to add one, but where a StatefulSet says whose names these are.
 fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
+    let (ns, name) = (&facts.namespace, service.name());
+    let mut governed: Vec<&StatefulSet> = facts
+        .stateful_sets
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|s| service.is_headless() && s.spec.service_name.as_deref() == Some(name))
+        .collect();
+    governed.sort_by_key(|s| s.name());
+    let message = "The Service has no selector and no EndpointSlice names an endpoint for it";
+    if let Some(set) = governed.first() {
+        let selector = near_miss::selector(&set.spec.template.metadata.labels);
+        return Finding::nothing_works(
+            Reason::NoSelectorAndNoEndpoints,
+            format!(
+                "{message}; StatefulSet {} names it as its serviceName, so that its Pods have no names in DNS.",
+                set.name()
+            ),
+            format!(
+                "The Service has to select the Pods of StatefulSet {} (their labels: {selector}): correct it where it comes from, a manifest or an operator; see who wrote it: `kubectl -n {ns} get service {name} -o yaml --show-managed-fields`.",
+                set.name()
+            ),
+        );
+    }
     Finding::nothing_works(
         Reason::NoSelectorAndNoEndpoints,
-        "The Service has no selector and no EndpointSlice names an endpoint for it.",
+        format!("{message}."),
         format!(
-            "Give the Service a selector: `kubectl -n {} set selector service {} KEY=VALUE`; or create an EndpointSlice with the label kubernetes.io/service-name={}.",
-            facts.namespace,
-            service.name(),
-            service.name()
+            "See who is to write its endpoints, and what became of that: `kubectl -n {ns} get service,endpoints {name} -o yaml --show-managed-fields`. An operator or a leader election (Patroni's, for example) keeps them in the Endpoints object {name}, which is empty while there is no leader; where nobody does, the Service lacks a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
         ),
     )
-}
-
-/// internalTrafficPolicy Local: a client whose node has no endpoint cannot use the Service.
-/// externalTrafficPolicy Local shuts nobody inside the cluster out.
-fn no_local_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) -> Option<Finding> {
-    if !service.is_internally_local() || service.is_headless() {
-        return None;
-    }
-    let serving = |e: &&&Endpoint| e.is_ready() || e.is_serving() && e.is_terminating();
-    let nodes: BTreeSet<&str> = endpoints
-        .iter()
-        .filter(serving)
-        .filter_map(|e| e.node_name.as_deref())
-        .collect();
-    let Clients::Pods { pods, role } = Clients::of(facts) else {
-        return None;
-    };
-    let node = |p: &&Pod| p.spec.node_name.clone().unwrap_or_default();
-    let (inside, outside): (Vec<&Pod>, Vec<&Pod>) =
-        pods.iter().partition(|p| nodes.contains(node(p).as_str()));
-    if outside.is_empty() || role != Role::Named && !inside.is_empty() {
-        return None;
-    }
-    let lacking: Vec<String> = outside
-        .iter()
-        .map(node)
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
-    let shut_out: Vec<&str> = outside.iter().map(|p| p.name()).collect();
-    let message = format!(
-        "internalTrafficPolicy is Local, and {} has no endpoint: {} cannot use the Service from there.",
-        if lacking.len() == 1 {
-            format!("node {}", lacking[0])
-        } else {
-            format!("none of the nodes {}", words::list(&lacking))
-        },
-        words::list(&shut_out)
-    );
-    let remediation = format!(
-        "Run an endpoint on every node with clients (for example as a DaemonSet), or let the traffic leave the node: `kubectl -n {} patch service {} --type=merge -p '{{\"spec\":{{\"internalTrafficPolicy\":\"Cluster\"}}}}'`.",
-        facts.namespace,
-        service.name()
-    );
-    Some(if inside.is_empty() {
-        Finding::nothing_works(Reason::NoLocalEndpoints, message, remediation)
-    } else {
-        Finding::part_fails(Reason::NoLocalEndpoints, message, remediation)
-    })
 }

@@ -1,13 +1,13 @@
 //! Whether the EndpointSlices follow the Pods.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
 use super::SLICE_GRACE;
 use crate::{
     api::Reason,
-    diagnosis::{Facts, Finding, pod_node, pod_state::later, words},
+    diagnosis::{Facts, Finding, endpoint_pods::EndpointPods, pod_node, pod_state::later, words},
     objects::{Endpoint, Object, Pod, Service},
 };
 
@@ -21,7 +21,13 @@ pub(super) enum Lag<'a> {
 /// Whether Pods that are ready are missing from the slices, or stand there as not ready. Those of a Node that does not
 /// exist are left out on purpose.
 pub(super) fn staleness<'a>(facts: &Facts, service: &Service, selected: &[&'a Pod]) -> Option<Lag<'a>> {
-    let listed = listed(facts);
+    let known = EndpointPods::of(facts);
+    let endpoints = facts.slices.iter().flat_map(|s| &s.endpoints);
+    let listed: BTreeSet<&str> = endpoints
+        .filter(|e| e.is_ready())
+        .filter_map(|e| known.behind(e))
+        .map(|p| p.name())
+        .collect();
     let families = &service.spec.ip_families;
     let has_family = |pod: &Pod| {
         let family = |ip: &str| if ip.contains(':') { "IPv6" } else { "IPv4" };
@@ -32,7 +38,7 @@ pub(super) fn staleness<'a>(facts: &Facts, service: &Service, selected: &[&'a Po
         .iter()
         .copied()
         .filter(|p| p.is_ready() && !p.is_terminating() && has_family(p))
-        .filter(|p| !is_listed(&listed, p))
+        .filter(|p| !listed.contains(p.name()))
         .filter(|p| service.publishes_not_ready() || !pod_node::is_gone(facts, p));
     let mut over = Vec::new();
     let mut until: Option<Timestamp> = None;
@@ -60,34 +66,6 @@ pub(super) fn due(facts: &Facts, service: &Service, pod: &Pod) -> Timestamp {
         .flatten()
         .max();
     later(since.unwrap_or(facts.now), SLICE_GRACE)
-}
-
-/// What the slices say of whom: whether they are ready, by UID, or by name or address where a slice gives no UID.
-fn listed(facts: &Facts) -> BTreeMap<&str, bool> {
-    let mut listed: BTreeMap<&str, bool> = BTreeMap::new();
-    for endpoint in facts.slices.iter().flat_map(|s| &s.endpoints) {
-        let keys: Vec<&str> = match endpoint.pod_uid().filter(|uid| !uid.is_empty()) {
-            Some(uid) => vec![uid],
-            None => {
-                let name = endpoint.target_ref.as_ref().and_then(|t| t.name.as_deref());
-                name.into_iter()
-                    .chain(endpoint.addresses.iter().map(String::as_str))
-                    .collect()
-            }
-        };
-        for key in keys {
-            *listed.entry(key).or_default() |= endpoint.is_ready();
-        }
-    }
-    listed
-}
-
-fn is_listed(listed: &BTreeMap<&str, bool>, pod: &Pod) -> bool {
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let keys = [uid, pod.name()];
-    keys.into_iter()
-        .chain(pod.ips())
-        .any(|key| listed.get(key).copied().unwrap_or(false))
 }
 
 pub(super) fn stale(facts: &Facts, service: &Service, pods: &[&Pod], endpoints: &[&Endpoint]) -> Finding {
