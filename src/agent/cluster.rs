@@ -1,7 +1,11 @@
 //! What the agent writes to the API server: the facts, and the Lease that says it is alive. It reads nothing
 //! but the NodeProbes of its node.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -12,15 +16,14 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::apiserver::{Access, is_unreachable};
 use crate::{
     api::{AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe},
     client::is_outage,
     objects::Object,
-    served::is_not_served,
+    served::{Schema, is_not_served, is_of_schema, own_schemas, schemas},
 };
 
 /// An API server that takes longer is as good as away.
@@ -33,6 +36,9 @@ pub const LEASE_RENEWAL: Duration = Duration::from_secs(10);
 pub const LEASE_RETRY: Duration = Duration::from_secs(3);
 
 const LEASE_SECONDS: i32 = 40;
+
+/// How long it is believed what the installed CRD can hold, once it has refused something.
+const SCHEMA_LASTS: Duration = Duration::from_secs(300);
 
 /// Why the API server did not help.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +75,8 @@ impl Error {
 pub struct Cluster {
     access: Access,
     node: String,
+    /// What the installed CRD can hold of a status, since when; asked for when it has refused one.
+    schema: Arc<Mutex<Option<(Instant, Schema)>>>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -86,6 +94,7 @@ impl Cluster {
         Self {
             access: access.into(),
             node: node.into(),
+            schema: Arc::default(),
         }
     }
 
@@ -130,23 +139,61 @@ impl Cluster {
         facts: &NodeFacts,
         now: Timestamp,
     ) -> Result<(), Error> {
+        let status = json!({
+            "observedGeneration": probe.metadata.generation,
+            "observedTime": Time(now),
+            "agentVersion": env!("CARGO_PKG_VERSION"),
+            "facts": facts,
+        });
+        let known = self.known_schema();
+        let first = known
+            .as_ref()
+            .map_or_else(|| status.clone(), |schema| fitted(schema, &status));
+        match self.apply(api, probe, &first).await {
+            Err(Error::Api { source, what }) if known.is_none() && is_of_schema(&source) => {
+                let Some(schema) = self.learn_schema().await else {
+                    return Err(Error::Api { source, what });
+                };
+                self.apply(api, probe, &fitted(&schema, &status)).await
+            }
+            written => written,
+        }
+    }
+
+    async fn apply(&self, api: &Api<NodeProbe>, probe: &NodeProbe, status: &Value) -> Result<(), Error> {
         let (namespace, name) = (probe.namespace(), probe.name());
         let patch = json!({
             "apiVersion": "svcdiag.dev/v1alpha1",
             "kind": "NodeProbe",
             "metadata": { "name": name, "resourceVersion": probe.metadata.resource_version },
-            "status": {
-                "observedGeneration": probe.metadata.generation,
-                "observedTime": Time(now),
-                "agentVersion": env!("CARGO_PKG_VERSION"),
-                "facts": facts,
-            },
+            "status": status,
         });
         let params = PatchParams::apply(FIELD_MANAGER_AGENT).force();
         let patch = Patch::Apply(&patch);
         let what = format!("writing NodeProbe {namespace}/{name}");
         self.timed(what, api.patch_status(name, &params, &patch)).await?;
         Ok(())
+    }
+
+    /// What the installed CRD can hold, if it has refused anything lately. It may have been updated since.
+    fn known_schema(&self) -> Option<Schema> {
+        let mut known = self.schema.lock().unwrap_or_else(PoisonError::into_inner);
+        known.take_if(|(at, _)| at.elapsed() > SCHEMA_LASTS);
+        known.as_ref().map(|(_, schema)| schema.clone())
+    }
+
+    /// Asks for it. An agent says in its log what it has to leave out; for users the controller does.
+    async fn learn_schema(&self) -> Option<Schema> {
+        let what = "reading the schemas of the installed CRDs".to_owned();
+        let mut schemas = self.timed(what, schemas(&self.client())).await.ok()?;
+        let schema = schemas.remove("NodeProbe")?.field("status")?.clone();
+        let mut lacking = BTreeSet::new();
+        if let Some(own) = own_schemas().get("NodeProbe").and_then(|own| own.field("status")) {
+            schema.lacks(own, "status", &mut lacking);
+        }
+        tracing::warn!(fields = ?lacking, "The CRD NodeProbe is older than this agent; these fields are left out.");
+        *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), schema.clone()));
+        Some(schema)
     }
 
     /// Says that the agent is alive.
@@ -177,7 +224,7 @@ impl Cluster {
     }
 
     /// The client tries again by itself and for long; a round has not so much time.
-    async fn timed<T: DeserializeOwned>(
+    async fn timed<T>(
         &self,
         what: String,
         call: impl Future<Output = Result<T, kube::Error>>,
@@ -199,6 +246,13 @@ impl Cluster {
             }
         }
     }
+}
+
+/// A status as the installed CRD can hold it.
+fn fitted(schema: &Schema, status: &Value) -> Value {
+    let mut status = status.clone();
+    schema.fit(&mut status);
+    status
 }
 
 fn is_conflict(error: &kube::Error) -> bool {
@@ -271,5 +325,62 @@ mod tests {
         report(&first).await;
         assert!(present().await.status.is_none(), "it is another one");
         pocket.stop().await;
+    }
+
+    /// As much of an API server as has an older CRD: it refuses what that lacks, as the real one does.
+    async fn older(
+        accepted: Arc<Mutex<Vec<Value>>>,
+        request: axum::extract::Request,
+    ) -> axum::response::Response {
+        use axum::{Json, http::StatusCode, response::IntoResponse};
+        if request.uri().path().starts_with("/openapi/v3/") {
+            let mut crd = crate::api::crds().remove(1);
+            let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            let status = schema.pointer_mut("/properties/status/properties").unwrap();
+            status.as_object_mut().unwrap().remove("agentVersion");
+            schema["x-kubernetes-group-version-kind"] =
+                json!([{ "group": crate::api::GROUP, "version": "v1alpha1", "kind": "NodeProbe" }]);
+            return Json(json!({ "components": { "schemas": { "x": schema } } })).into_response();
+        }
+        let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+        let mut patch: Value = serde_json::from_slice(&body).unwrap();
+        if patch["status"].get("agentVersion").is_some() {
+            let refusal = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 500,
+                "message": "failed to create typed patch object (/p; svcdiag.dev/v1alpha1, Kind=NodeProbe): .status.agentVersion: field not declared in schema" });
+            return (StatusCode::INTERNAL_SERVER_ERROR, Json(refusal)).into_response();
+        }
+        accepted.lock().unwrap().push(patch["status"].clone());
+        patch["spec"] = json!({ "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "s", "intervalSeconds": 60 });
+        Json(patch).into_response()
+    }
+
+    #[tokio::test]
+    async fn what_an_older_crd_lacks_is_left_out() {
+        let accepted: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen = accepted.clone();
+        let app = axum::Router::new().fallback(move |request| older(seen.clone(), request));
+        let server = tokio::spawn(async { axum::serve(listener, app).await });
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let cluster = Cluster::new(client, "n1");
+        let probe = serde_json::from_value(json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+            "metadata": { "name": "p", "namespace": "default", "generation": 3 },
+            "spec": { "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "s", "intervalSeconds": 60 } }))
+        .unwrap();
+        for _ in 0..2 {
+            cluster
+                .report(&probe, &NodeFacts::default(), Timestamp::UNIX_EPOCH)
+                .await
+                .unwrap();
+        }
+        let accepted = accepted.lock().unwrap().clone();
+        assert_eq!(accepted.len(), 2);
+        assert!(
+            accepted
+                .iter()
+                .all(|status| status["observedGeneration"] == 3 && status["facts"].is_object())
+        );
+        server.abort();
     }
 }

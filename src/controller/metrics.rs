@@ -61,6 +61,7 @@ pub(super) struct Metrics {
     watch_denied: Family<OfKind, Gauge>,
     probe_writes: Counter,
     diagnoses: Gauge<i64>,
+    fields_missing: Gauge<i64>,
 }
 
 impl Metrics {
@@ -106,6 +107,12 @@ impl Metrics {
         );
         let diagnoses = Gauge::default();
         registry.register("diagnoses", "ServiceDiagnosis objects", diagnoses.clone());
+        let fields_missing = Gauge::default();
+        registry.register(
+            "crd_fields_missing",
+            "Fields and values that the installed CRDs lack, so that they are left out of what is written",
+            fields_missing.clone(),
+        );
         Self {
             registry,
             ready,
@@ -118,6 +125,7 @@ impl Metrics {
             watch_denied,
             probe_writes,
             diagnoses,
+            fields_missing,
         }
     }
 
@@ -193,5 +201,9 @@ impl Metrics {
 
     pub(super) fn diagnoses(&self, count: usize) {
         self.diagnoses.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn fields_missing(&self, count: usize) {
+        self.fields_missing.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }

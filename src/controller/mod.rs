@@ -20,6 +20,7 @@ mod presence;
 mod probes;
 mod reconcile;
 mod schedule;
+mod schemas;
 mod server;
 mod status;
 mod watch;
@@ -128,6 +129,7 @@ struct Context {
     readiness: watch::Readiness,
     written: status::Written,
     failures: schedule::Failures,
+    installed: schemas::Installed,
     events: events::Events,
     /// Wakes `auto` when Services, Namespaces or diagnoses have changed.
     auto: Notify,
@@ -182,6 +184,7 @@ pub async fn run(
         readiness: watch::Readiness::default(),
         written: status::Written::default(),
         failures: schedule::Failures::default(),
+        installed: schemas::Installed::default(),
         auto: Notify::new(),
         agents: Notify::new(),
     });
@@ -191,6 +194,7 @@ pub async fn run(
     tasks.spawn(auto::run(context.clone()));
     tasks.spawn(apiserver::run(context.clone()));
     tasks.spawn(policy_kinds::run(context.clone(), queue.clone()));
+    tasks.spawn(schemas::run(context.clone(), queue.clone()));
     watch::spawn(&mut tasks, &context, &queue, writer);
     drop(queue);
 
@@ -203,6 +207,9 @@ pub async fn run(
         |diagnosis, context| Box::pin(reconcile::reconcile(diagnosis, context)),
         |diagnosis: Arc<ServiceDiagnosis>, error: &reconcile::Error, context: Arc<Context>| {
             let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
+            if let Some(refusal) = error.api() {
+                context.installed.doubt(refusal);
+            }
             let wait = context.failures.next(uid, error.is_outage());
             tracing::warn!(
                 namespace = diagnosis.namespace(),

@@ -32,6 +32,15 @@ pub(super) enum Error {
 }
 
 impl Error {
+    /// What the client said.
+    pub(super) fn api(&self) -> Option<&kube::Error> {
+        match self {
+            Self::Status(status::WriteError::Api { source, .. })
+            | Self::Probes(probes::Error::Api { source, .. }) => Some(source),
+            _ => None,
+        }
+    }
+
     /// Whether the API server was away.
     pub(super) fn is_outage(&self) -> bool {
         match self {
@@ -67,6 +76,11 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let now = super::now();
     let (verdict, plan) = judge(diagnosis, context, previous.as_ref(), now);
     let status = verdict.status(previous.as_ref(), diagnosis.metadata.generation, now);
+    let status = context.installed.status(status);
+    let plan: Plan = plan
+        .into_iter()
+        .map(|(node, spec)| (node, context.installed.question(spec)))
+        .collect();
     let written = status::write_if_changed(context, diagnosis, previous.as_ref(), &status).await;
     // A status that cannot be written is no reason not to ask.
     let asked = probes::keep(context, diagnosis, plan).await;

@@ -1,10 +1,12 @@
 //! What an API server serves beyond what every cluster has: kinds that need not be installed.
 
 mod policies;
+mod schema;
 
 use kube::core::Status;
 
 pub use policies::{POLICY_KINDS, policy_kind, policy_kinds};
+pub use schema::{Schema, Schemas, own_schemas, schemas};
 
 /// Whether a list, a watch or a request for what a group serves was refused because the API server does not
 /// serve such a thing. For a group that is not installed it answers `404 page not found` in plain text, for
@@ -19,4 +21,12 @@ pub fn is_not_served(error: &kube::Error) -> bool {
 #[must_use]
 pub fn is_absent(status: &Status) -> bool {
     status.code == 404
+}
+
+/// Whether a write was refused for what the installed CRD does not know. An unknown field in an apply is an error
+/// of the server's own (500) that only its words tell from others; an unknown value of an enum is Invalid (422).
+#[must_use]
+pub fn is_of_schema(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status)
+        if status.code == 422 || status.code == 500 && status.message.contains("field not declared in schema"))
 }

@@ -1,0 +1,214 @@
+//! Which fields of our kinds the installed CRDs know: what they lack is left out, and said.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{Context, Queue, watch::enqueue};
+use crate::{
+    api::{NodeProbeSpec, ServiceDiagnosisStatus},
+    served::{Schemas, is_not_served, is_of_schema, own_schemas, schemas},
+};
+
+/// What of our kinds is written, by the controller or by the agents.
+const WRITTEN: [(&str, &str); 3] = [
+    ("ServiceDiagnosis", "status"),
+    ("NodeProbe", "spec"),
+    ("NodeProbe", "status"),
+];
+
+/// Longest wait for the schemas.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pause until the next look while fields are missing, and after a write was refused: refusals come in bursts.
+const RECHECK: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Fields that are named in a message.
+const NAMED: usize = 3;
+
+/// What is known of the installed CRDs.
+#[derive(Default)]
+pub(super) struct Installed {
+    state: RwLock<Arc<State>>,
+    refused: Notify,
+}
+
+#[derive(Default, PartialEq)]
+struct State {
+    schemas: Schemas,
+    /// Paths of the fields and values that they lack.
+    lacking: BTreeSet<String>,
+}
+
+impl State {
+    fn of(schemas: Schemas, own: &Schemas) -> Self {
+        let mut lacking = BTreeSet::new();
+        for (kind, field) in WRITTEN {
+            let of = |schemas: &Schemas| schemas.get(kind)?.field(field).cloned();
+            if let (Some(served), Some(own)) = (of(&schemas), of(own)) {
+                served.lacks(&own, &format!("{kind}.{field}"), &mut lacking);
+            }
+        }
+        Self { schemas, lacking }
+    }
+
+    /// What the reader of a verdict has to know.
+    fn message(&self) -> String {
+        let named: Vec<&str> = self.lacking.iter().take(NAMED).map(String::as_str).collect();
+        let more = self.lacking.len().saturating_sub(NAMED);
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        format!(
+            " The installed CRDs are older than this controller and lack {}{more}, which is left out: update them with `svcdiag crd | kubectl apply --server-side -f -`.",
+            named.join(", ")
+        )
+    }
+}
+
+impl Installed {
+    fn state(&self) -> Arc<State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A write was refused: perhaps since the CRDs are other than they were.
+    pub(super) fn doubt(&self, error: &kube::Error) {
+        if is_of_schema(error) {
+            self.refused.notify_one();
+        }
+    }
+
+    /// A status as the installed CRD can hold it; that something is left out stands in Ready.
+    pub(super) fn status(&self, mut status: ServiceDiagnosisStatus) -> ServiceDiagnosisStatus {
+        let state = self.state();
+        if state.lacking.is_empty() {
+            return status;
+        }
+        if let Some(ready) = status.conditions.iter_mut().find(|c| c.type_ == "Ready") {
+            ready.message.push_str(&state.message());
+        }
+        let schema = state
+            .schemas
+            .get("ServiceDiagnosis")
+            .and_then(|s| s.field("status"));
+        schema.and_then(|s| s.fitted(&status)).unwrap_or(status)
+    }
+
+    /// A question to an agent as the installed CRD can hold it.
+    pub(super) fn question(&self, spec: NodeProbeSpec) -> NodeProbeSpec {
+        let state = self.state();
+        if state.lacking.is_empty() {
+            return spec;
+        }
+        let schema = state.schemas.get("NodeProbe").and_then(|s| s.field("spec"));
+        schema.and_then(|s| s.fitted(&spec)).unwrap_or(spec)
+    }
+}
+
+/// Runs for ever.
+pub(super) async fn run(context: Arc<Context>, mut queue: Queue) {
+    let own = own_schemas();
+    loop {
+        let asked = tokio::time::timeout(TIMEOUT, schemas(&context.client)).await;
+        let found = match asked {
+            Ok(Ok(schemas)) => Some(schemas),
+            Ok(Err(error)) if is_not_served(&error) => Some(Schemas::new()),
+            Ok(Err(error)) => {
+                tracing::debug!("Could not read the schemas of the installed CRDs: {error}.");
+                None
+            }
+            Err(_) => None,
+        };
+        let is_read = found.is_some();
+        if let Some(state) = found.map(|schemas| State::of(schemas, &own)) {
+            context.metrics.fields_missing(state.lacking.len());
+            let is_other = state.lacking != context.installed.state().lacking;
+            if is_other && !state.lacking.is_empty() {
+                tracing::warn!(fields = ?state.lacking, "The installed CRDs are older than this controller; these fields are left out.");
+            }
+            *context
+                .installed
+                .state
+                .write()
+                .unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+            if is_other {
+                let all = context.inventory().all();
+                enqueue(&context, &mut queue, all).await;
+            }
+        }
+        let is_complete = is_read && context.installed.state().lacking.is_empty();
+        tokio::select! {
+            () = context.installed.refused.notified() => tokio::time::sleep(SETTLE).await,
+            () = tokio::time::sleep(RECHECK), if !is_complete => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::served::Schema;
+
+    fn status() -> ServiceDiagnosisStatus {
+        serde_json::from_value(json!({ "observedGeneration": 1, "proxyMode": "nftables", "conditions": [
+            { "type": "Ready", "status": "True", "reason": "ServiceWorks", "message": "It works.", "lastTransitionTime": "2026-05-01T12:00:00Z" },
+            { "type": "HairpinOK", "status": "True", "reason": "HairpinWorks", "message": "", "lastTransitionTime": "2026-05-01T12:00:00Z" },
+        ] }))
+        .unwrap()
+    }
+
+    fn installed(change: impl FnOnce(&mut serde_json::Value)) -> Installed {
+        let mut crds = crate::api::crds();
+        let status =
+            crds[0].pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/status/properties");
+        change(status.unwrap());
+        let schema = Schema::read(&crds[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
+        let schemas = Schemas::from([("ServiceDiagnosis".to_owned(), schema)]);
+        let installed = Installed::default();
+        *installed.state.write().unwrap() = Arc::new(State::of(schemas, &own_schemas()));
+        installed
+    }
+
+    #[test]
+    fn with_the_present_crds_nothing_is_left_out() {
+        assert_eq!(installed(|_| {}).status(status()), status());
+    }
+
+    #[test]
+    fn what_an_older_crd_lacks_is_left_out_and_said_in_ready() {
+        let older = installed(|status| {
+            status.as_object_mut().unwrap().remove("proxyMode");
+            let types = status
+                .pointer_mut("/conditions/items/properties/type/enum")
+                .unwrap();
+            types.as_array_mut().unwrap().retain(|type_| type_ != "HairpinOK");
+        });
+        let found = older.status(status());
+        assert_eq!(found.proxy_mode, None);
+        assert_eq!(found.observed_generation, Some(1), "what it knows stays");
+        let types: Vec<&str> = found.conditions.iter().map(|c| c.type_.as_str()).collect();
+        assert_eq!(types, ["Ready"], "a condition is no condition without its type");
+        let message = &found.conditions[0].message;
+        assert!(
+            message.starts_with("It works. The installed CRDs are older")
+                && message.contains(
+                    "ServiceDiagnosis.status.conditions.type=HairpinOK, ServiceDiagnosis.status.proxyMode,"
+                ),
+            "{message}"
+        );
+        assert_eq!(
+            older.status(status()),
+            found,
+            "the same each time, or it would be written again and again"
+        );
+    }
+}
