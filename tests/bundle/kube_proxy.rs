@@ -141,7 +141,7 @@ fn a_listing_without_the_table_of_nftables_mode() {
     let listing = "# nft list ruleset\ntable ip mangle {\n\tchain KUBE-IPTABLES-HINT {\n\t}\n}\n";
     let nftables = |page: &mut Page| {
         page.files
-            .retain(|(path, _)| !path.ends_with("iptables-save.txt"));
+            .retain(|(path, _)| !path.ends_with("iptables-save.txt") && path != LOG);
         page.set("nodes/node-1/nft.txt", listing);
         page.set("nodes/node-1/proxymode.txt", "nftables");
     };
