@@ -2,7 +2,8 @@
 //!
 //! A node reaches more than a Pod does: its own loopback, cloud metadata, other nodes' kubelets. Whoever may
 //! write an EndpointSlice could have a node dial all that. So an address is approved only if the API says that
-//! it is that of a running Pod of the namespace, and if it is none that a Pod cannot have.
+//! it is that of a running Pod of the namespace, and if it is none that a Pod cannot have. The API server's own
+//! endpoints are no Pods' addresses: they are approved where it keeps them itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +12,7 @@ use std::{
 
 use super::Facts;
 use crate::{
-    objects::{Endpoint, Object, Pod},
+    objects::{Endpoint, EndpointSlice, Object, Pod},
     proxy::is_host,
 };
 
@@ -40,15 +41,21 @@ impl Taken {
         }
     }
 
+    /// Whether one host may have an address, and no Service has it.
+    fn leaves_to_a_host(&self, ip: IpAddr) -> bool {
+        is_host(ip) && !self.services.contains(&ip)
+    }
+
     /// Whether a Pod on a node may have an address. One that shares its node's network has that node's.
     fn leaves(&self, ip: IpAddr, node: Option<&str>, is_host_network: bool) -> bool {
         let is_of = |ips: &Vec<IpAddr>| ips.contains(&ip);
         let is_own_nodes = || node.and_then(|n| self.nodes.get(n)).is_some_and(is_of);
-        is_host(ip)
-            && !self.services.contains(&ip)
-            && (!self.nodes.values().any(is_of) || is_host_network && is_own_nodes())
+        self.leaves_to_a_host(ip) && (!self.nodes.values().any(is_of) || is_host_network && is_own_nodes())
     }
 }
+
+/// Names the controller that keeps an EndpointSlice. The API server writes its own without it.
+const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 
 /// Whether the Service is the one that the API server makes for itself.
 fn is_api_server(facts: &Facts) -> bool {
@@ -58,9 +65,10 @@ fn is_api_server(facts: &Facts) -> bool {
 /// Whether a node may dial the Service and its endpoints: all that take traffic are what they say. Through the
 /// Service a dial may come to any of them.
 pub(super) fn may_be_dialled_from_nodes(facts: &Facts) -> bool {
-    // The endpoints of the API server are no Pods' addresses, and every node has to reach them anyway.
+    let taken = Taken::of(facts);
     if is_api_server(facts) {
-        return true;
+        // Every node has to reach the API server anyway, but it alone, not what else somebody has added to it.
+        return facts.slices.iter().all(|s| is_api_servers(s, &taken));
     }
     let pods: BTreeMap<&str, &Pod> = facts
         .pods
@@ -68,7 +76,6 @@ pub(super) fn may_be_dialled_from_nodes(facts: &Facts) -> bool {
         .filter(|p| p.status.phase.as_deref() == Some("Running"))
         .filter_map(|p| Some((p.metadata.uid.as_deref()?, p.as_ref())))
         .collect();
-    let taken = Taken::of(facts);
     facts
         .slices
         .iter()
@@ -78,6 +85,16 @@ pub(super) fn may_be_dialled_from_nodes(facts: &Facts) -> bool {
             let pod = e.pod_uid().and_then(|uid| pods.get(uid));
             pod.is_some_and(|pod| is_what_it_says(e, pod, &taken))
         })
+}
+
+/// Whether the API server keeps a slice of its Service, and each endpoint may be one of its hosts, which may be
+/// nodes.
+fn is_api_servers(slice: &EndpointSlice, taken: &Taken) -> bool {
+    let is_kept_by_it = slice.name() == "kubernetes"
+        && slice.metadata.owner_references.iter().flatten().next().is_none()
+        && !slice.labels().contains_key(MANAGED_BY_LABEL);
+    let mut addresses = slice.endpoints.iter().flat_map(|e| &e.addresses);
+    is_kept_by_it && addresses.all(|a| a.parse().is_ok_and(|ip| taken.leaves_to_a_host(ip)))
 }
 
 fn is_what_it_says(endpoint: &Endpoint, pod: &Pod, taken: &Taken) -> bool {

@@ -380,7 +380,7 @@ fn what_only_nodes_lose_is_a_matter_of_their_address() {
     assert!(!says(&d, "ethtool"), "{}", report(&d));
 }
 
-/// The Service of the API server: no selector, endpoints without Pod and node, a slice made by hand.
+/// The Service of the API server: no selector, endpoints without Pod and node, a slice that it writes itself.
 fn api_server() -> Facts {
     let mut facts = with_agents();
     facts.namespace = "default".into();
@@ -390,6 +390,9 @@ fn api_server() -> Facts {
         json!({ "metadata": { "name": "kubernetes", "namespace": "default" }, "spec": { "selector": null } }),
     );
     let slice = Arc::make_mut(&mut facts.slices[0]);
+    slice.metadata.name = Some("kubernetes".into());
+    slice.metadata.labels = Some([("kubernetes.io/service-name".to_owned(), "kubernetes".to_owned())].into());
+    slice.metadata.owner_references = None;
     slice.endpoints.truncate(1);
     slice.endpoints[0].addresses = vec!["192.0.2.10".into()];
     slice.endpoints[0].target_ref = None;

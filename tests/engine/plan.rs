@@ -185,20 +185,6 @@ fn at_most_fifty_endpoints_are_listed() {
 }
 
 #[test]
-fn the_api_server_is_dialled_from_nodes_by_its_own_service_alone() {
-    let by_hand = |namespace: &str, name: &str| {
-        let mut facts = agents(3);
-        facts.namespace = namespace.into();
-        facts.spec.service_name = name.into();
-        Arc::make_mut(&mut facts.slices[0]).endpoints[0].target_ref = None;
-        asked(&facts).values().all(|s| s.from_node)
-    };
-    assert!(by_hand("default", "kubernetes"));
-    assert!(!by_hand("shop", "kubernetes"));
-    assert!(!by_hand("default", "hostnames"));
-}
-
-#[test]
 fn the_revision_follows_what_the_agent_should_look_at_again() {
     let facts = agents(3);
     let revision = |f: &Facts| asked(f)["n1"].revision.clone();

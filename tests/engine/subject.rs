@@ -295,6 +295,67 @@ fn a_node_dials_no_address_that_a_pod_cannot_have() {
     assert!(!on_the_hosts_network("192.168.0.2"));
 }
 
+/// Whether nodes dial default/kubernetes, whose slice is the API server's before the change.
+fn api_server_is_dialled(change: impl FnOnce(&mut Facts)) -> bool {
+    dialled_from_nodes(|facts| {
+        facts.namespace = "default".into();
+        facts.spec.service_name = "kubernetes".into();
+        let mut own = (*facts.slices[0]).clone();
+        own.metadata = serde_json::from_value(json!({
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": { "kubernetes.io/service-name": "kubernetes" },
+        }))
+        .unwrap();
+        own.endpoints = vec![serde_json::from_value(json!({ "addresses": ["192.168.0.1"] })).unwrap()];
+        facts.slices = vec![Arc::new(own)];
+        change(facts);
+    })
+}
+
+#[test]
+fn a_node_dials_the_api_server_where_it_keeps_its_endpoints_itself_and_nowhere_else() {
+    let changed = |change: Value| api_server_is_dialled(|f| patch(Arc::make_mut(&mut f.slices[0]), change));
+    let at = |ip: &str| changed(json!({ "endpoints": [{ "addresses": [ip] }] }));
+    // It may be on a node, in the cluster's networks or outside.
+    for ip in ["192.168.0.1", "10.89.0.1", "203.0.113.7", "fd00::1"] {
+        assert!(at(ip), "{ip}");
+    }
+    for ip in [
+        "127.0.0.1",
+        "169.254.169.254",
+        "::1",
+        "fe80::1",
+        "224.0.0.1",
+        "10.96.1.175",
+        "nonsense",
+    ] {
+        assert!(!at(ip), "{ip}");
+    }
+    // Whoever may write slices has written them.
+    let managed = |by: &str| json!({ "endpointslice.kubernetes.io/managed-by": by });
+    let owner = json!({ "apiVersion": "v1", "kind": "Service", "name": "kubernetes", "uid": "1", "controller": true });
+    for by_others in [
+        json!({ "name": "kubernetes-x" }),
+        json!({ "labels": managed("endpointslice-controller.k8s.io") }),
+        json!({ "labels": managed("somebody") }),
+        json!({ "ownerReferences": [owner] }),
+    ] {
+        assert!(!changed(json!({ "metadata": by_others })), "{by_others}");
+    }
+    // Through the Service a dial may come to what was added beside its own.
+    assert!(!api_server_is_dialled(|f| {
+        let mut added = (*f.slices[0]).clone();
+        added.metadata.name = Some("added".into());
+        f.slices.push(Arc::new(added));
+    }));
+    // The same slice means nothing to another Service.
+    assert!(!api_server_is_dialled(|f| f.namespace = "shop".into()));
+    assert!(!api_server_is_dialled(
+        |f| f.spec.service_name = "hostnames".into()
+    ));
+}
+
 #[test]
 fn an_agent_takes_no_address_that_no_other_host_has() {
     let mut spec = asked(&cluster());
