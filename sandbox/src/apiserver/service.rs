@@ -86,12 +86,18 @@ pub(crate) fn set_defaults(object: &mut Value) {
 /// Addresses and node ports of other Services.
 #[derive(Default)]
 struct Taken {
+    /// Where the search for what is free begins. It moves on with every write, so that what a Service gave
+    /// back is not another's at once; the real server draws lots.
+    first: usize,
     addresses: BTreeSet<String>,
     node_ports: BTreeSet<i64>,
 }
 
 fn taken(state: &mut State, resource: &Resource, own: &Key) -> Taken {
-    let mut taken = Taken::default();
+    let mut taken = Taken {
+        first: usize::try_from(state.version).unwrap_or_default(),
+        ..Taken::default()
+    };
     for (key, service) in &state.table(resource).objects {
         if key == own {
             continue;
@@ -167,7 +173,13 @@ fn node_ports(spec: &mut Value, old: Option<&Value>, taken: &mut Taken, causes: 
 }
 
 fn free_port(taken: &mut Taken) -> Option<i64> {
-    let free = NODE_PORTS.into_iter().find(|n| !taken.node_ports.contains(n));
+    let numbers = NODE_PORTS.count();
+    let first = taken.first % numbers;
+    let free = NODE_PORTS
+        .cycle()
+        .skip(first)
+        .take(numbers)
+        .find(|n| !taken.node_ports.contains(n));
     taken.node_ports.extend(free);
     free
 }
@@ -212,11 +224,19 @@ fn addresses(spec: &mut Value, old: Option<&Value>, taken: &mut Taken, causes: &
     }
     let families = spec["ipFamilies"].as_array().cloned().unwrap_or_default();
     for family in families.iter().skip(ips.len()) {
-        let free = (256..65_000_u32).map(|n| match family.as_str() {
-            Some("IPv6") => format!("{PREFIX_V6}{n:x}"),
-            _ => format!("{PREFIX_V4}.{}.{}", n / 256, n % 256),
-        });
-        if let Some(free) = free.into_iter().find(|ip| !taken.addresses.contains(ip)) {
+        let numbers = 256..65_000_usize;
+        let first = taken.first % numbers.len();
+        let free = numbers
+            .clone()
+            .cycle()
+            .skip(first)
+            .take(numbers.len())
+            .map(|n| match family.as_str() {
+                Some("IPv6") => format!("{PREFIX_V6}{n:x}"),
+                _ => format!("{PREFIX_V4}.{}.{}", n / 256, n % 256),
+            });
+        let mut free = free;
+        if let Some(free) = free.find(|ip| !taken.addresses.contains(ip)) {
             taken.addresses.insert(free.clone());
             ips.push(json!(free));
         }
