@@ -8,7 +8,8 @@ use super::{
     Context, events,
     metrics::Outcome,
     probes::{self, Plan},
-    schedule, status,
+    schedule,
+    status::{self, Written},
 };
 use crate::{
     api::{
@@ -81,11 +82,16 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
         .into_iter()
         .map(|(node, spec)| (node, context.installed.question(spec)))
         .collect();
-    let written = status::write_if_changed(context, diagnosis, previous.as_ref(), &status).await;
+    let written =
+        status::write_if_due(context, diagnosis, previous.as_ref(), &status, verdict.settled_at).await;
     // A status that cannot be written is no reason not to ask.
     let asked = probes::keep(context, diagnosis, plan).await;
-    let written = written?;
-    if written {
+    let (is_written, due) = match written? {
+        Written::Yes => (true, None),
+        Written::No => (false, None),
+        Written::Later(time) => (false, Some(time)),
+    };
+    if is_written {
         events::ready_flipped(context, diagnosis, previous.as_ref(), &status).await;
     }
     asked?;
@@ -100,9 +106,14 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let action = if spec.suspend {
         Action::await_change()
     } else {
-        Action::requeue(schedule::next_look(&spec, verdict.recheck_at, uid, now))
+        Action::requeue(schedule::next_look(
+            &spec,
+            verdict.recheck_at.into_iter().chain(due).min(),
+            uid,
+            now,
+        ))
     };
-    Ok((action, written))
+    Ok((action, is_written))
 }
 
 /// The verdict, and what the agents are to be asked.

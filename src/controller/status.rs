@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use super::{Context, events::is_namespace_going};
 use crate::{
     api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
-    diagnosis::is_same,
+    diagnosis::{Pace, is_same, pace},
     objects::Object,
 };
 
@@ -45,7 +46,7 @@ pub(super) enum WriteError {
 /// What was last written for each diagnosis, by UID, until the watch brings our own write back a
 /// moment later: so long the object at hand has an older status than we know of.
 #[derive(Debug, Default)]
-pub(super) struct Written(Mutex<HashMap<String, Write>>);
+pub(super) struct Statuses(Mutex<HashMap<String, Write>>);
 
 #[derive(Debug)]
 struct Write {
@@ -54,9 +55,10 @@ struct Write {
     /// resourceVersion that the write gave it.
     version: Option<String>,
     status: ServiceDiagnosisStatus,
+    at: Timestamp,
 }
 
-impl Written {
+impl Statuses {
     /// The latest status of a diagnosis: what was written on top of this very object, else its own.
     pub(super) fn latest(&self, diagnosis: &ServiceDiagnosis) -> Option<ServiceDiagnosisStatus> {
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,12 +82,27 @@ impl Written {
         }
     }
 
+    /// When a status was last written.
+    fn at(&self, diagnosis: &ServiceDiagnosis) -> Option<Timestamp> {
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
+        match written.get(uid) {
+            Some(write) if write.seen == diagnosis.metadata.resource_version => Some(write.at),
+            _ => {
+                let managed = diagnosis.metadata.managed_fields.iter().flatten();
+                let of_status = managed.filter(|m| m.subresource.as_deref() == Some("status"));
+                of_status.filter_map(|m| m.time.as_ref()).map(|t| t.0).max()
+            }
+        }
+    }
+
     fn note(&self, diagnosis: &ServiceDiagnosis, status: ServiceDiagnosisStatus, version: Option<String>) {
         let uid = diagnosis.metadata.uid.clone().unwrap_or_default();
         let write = Write {
             seen: diagnosis.metadata.resource_version.clone(),
             version,
             status,
+            at: super::now(),
         };
         self.0
             .lock()
@@ -107,15 +124,29 @@ impl Written {
     }
 }
 
-/// Writes the status unless it says the same as before; whether it was written.
-pub(super) async fn write_if_changed(
+/// What became of a status.
+pub(super) enum Written {
+    /// It was written.
+    Yes,
+    /// It was not, as it says the same as before or the object is another by now.
+    No,
+    /// It is to be written at that time.
+    Later(Timestamp),
+}
+
+/// Writes the status if there is reason to by now.
+pub(super) async fn write_if_due(
     context: &Context,
     diagnosis: &ServiceDiagnosis,
     previous: Option<&ServiceDiagnosisStatus>,
     status: &ServiceDiagnosisStatus,
-) -> Result<bool, WriteError> {
-    if previous.is_some_and(|previous| is_same(previous, status)) {
-        return Ok(false);
+    settled_at: Option<Timestamp>,
+) -> Result<Written, WriteError> {
+    let written_at = context.written.at(diagnosis);
+    match pace(previous, written_at, status, settled_at, super::now()) {
+        Pace::Never => return Ok(Written::No),
+        Pace::At(time) => return Ok(Written::Later(time)),
+        Pace::Now => {}
     }
     let (namespace, name) = (diagnosis.namespace(), diagnosis.name());
     let key = || format!("{namespace}/{name}");
@@ -125,12 +156,12 @@ pub(super) async fn write_if_changed(
         Ok(Ok(version)) => {
             context.written.note(diagnosis, status.clone(), version);
             context.metrics.status_written();
-            Ok(true)
+            Ok(Written::Yes)
         }
         // It has changed meanwhile, or gone, or been replaced by one of its name. The watch brings that, and with
         // it another round; trying again here could only write what is no longer true.
         Ok(Err(kube::Error::Api(refusal))) if refusal.is_conflict() || is_namespace_going(&refusal) => {
-            Ok(false)
+            Ok(Written::No)
         }
         Ok(Err(source)) => Err(WriteError::Api {
             key: key(),

@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::kept;
 use crate::{
-    api::{Answer, NodeFacts, NodeProbeSpec, ServiceDiagnosisSpec},
+    api::{Answer, NodeFacts, NodeProbeSpec, ServiceDiagnosisSpec, ServiceDiagnosisStatus},
     objects::{
         Deployment, EndpointSlice, Event, Labels, Namespace, NetworkPolicy, Node, Object, Pod, ReplicaSet,
         Service, StatefulSet, matches_labels,
@@ -29,6 +30,13 @@ pub struct Facts {
     /// Since when Ready has been False, by the status that the last verdict left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready_since: Option<Timestamp>,
+    /// The status that the last verdict left, if it was on what the user asks now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Box<ServiceDiagnosisStatus>>,
+    /// Whether the agents' answers, or those that are waited for, differ from what is asked now in nothing but the
+    /// endpoints.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_endpoints_differ: bool,
 
     /// The Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -262,6 +270,8 @@ impl Facts {
             namespace: namespace.into(),
             spec,
             not_ready_since: None,
+            previous: None,
+            only_endpoints_differ: false,
             service: None,
             other_services: Vec::new(),
             selected_elsewhere: Vec::new(),
@@ -291,6 +301,7 @@ impl Facts {
     /// Counts what agents reported only as far as it answers what they are asked now: a question that is about
     /// to be written is asked already.
     pub fn ask(&mut self, plan: &BTreeMap<String, NodeProbeSpec>) {
+        self.only_endpoints_differ = kept::only_endpoints_differ(&self.nodes, plan);
         for node in &mut self.nodes {
             let asked = plan.get(&node.name);
             let answered = node.probe.take();

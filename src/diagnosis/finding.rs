@@ -55,27 +55,25 @@ impl Finding {
     /// Nothing works for this reason.
     #[must_use]
     pub fn nothing_works(reason: Reason, message: impl Into<String>, remediation: impl Into<String>) -> Self {
-        Self::new(
-            Verdict::False {
-                impact: Impact::All,
-                remediation: remediation.into(),
-            },
-            reason,
-            message,
-        )
+        Self::fault(Impact::All, reason, message, remediation)
     }
 
     /// Part of the Service fails for this reason.
     #[must_use]
     pub fn part_fails(reason: Reason, message: impl Into<String>, remediation: impl Into<String>) -> Self {
-        Self::new(
-            Verdict::False {
-                impact: Impact::Some,
-                remediation: remediation.into(),
-            },
-            reason,
-            message,
-        )
+        Self::fault(Impact::Some, reason, message, remediation)
+    }
+
+    /// So much fails for this reason.
+    #[must_use]
+    pub fn fault(
+        impact: Impact,
+        reason: Reason,
+        message: impl Into<String>,
+        remediation: impl Into<String>,
+    ) -> Self {
+        let remediation = remediation.into();
+        Self::new(Verdict::False { impact, remediation }, reason, message)
     }
 
     /// Not known for this reason.

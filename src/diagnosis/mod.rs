@@ -12,6 +12,7 @@ mod events;
 mod explaining;
 mod facts;
 mod finding;
+mod kept;
 mod near_miss;
 mod observations;
 mod passing;
@@ -46,7 +47,7 @@ pub use finding::{Finding, Verdict};
 pub use plan::{plan, probe_name};
 pub use ready::NOTHING_BUT_THE_API;
 pub(crate) use stages::may_keep_nodes_away;
-pub use status::is_same;
+pub use status::{Pace, is_same, pace};
 
 /// Most observations that a status carries.
 const MAX_OBSERVATIONS: usize = 32;
@@ -72,6 +73,8 @@ pub struct Diagnosis {
     pub observations: Vec<Observation>,
     /// The earliest time at which the same Facts give another verdict.
     pub recheck_at: Option<Timestamp>,
+    /// When the Service's endpoints have come to rest, unless they change again.
+    pub settled_at: Option<Timestamp>,
 }
 
 /// A condition that sums up the stages.
@@ -118,6 +121,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         root_cause,
         observations,
         recheck_at,
+        settled_at: kept::settled_at(facts),
     }
 }
 
@@ -145,6 +149,7 @@ impl Diagnosis {
             proxy_mode: None,
             observations: Vec::new(),
             recheck_at: None,
+            settled_at: None,
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::{Diagnosis, Outcome};
+use super::{Diagnosis, Outcome, pod_state::later};
 use crate::api::{ConditionStatus, ConditionType, Reason, ServiceDiagnosisStatus};
 
 /// Longest message that the API takes from us, in characters.
@@ -87,6 +87,67 @@ pub fn is_same(a: &ServiceDiagnosisStatus, b: &ServiceDiagnosisStatus) -> bool {
         status
     };
     sorted(a) == sorted(b)
+}
+
+/// Longest wait of what is only told in other words.
+const DETAILS_WAIT: SignedDuration = SignedDuration::from_secs(60);
+
+/// Whether a status is written, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It says what is there already.
+    Never,
+    /// At once.
+    Now,
+    /// At that time, unless there is more to say before.
+    At(Timestamp),
+}
+
+/// When a status is to be written over the one that was written at `written_at`. While endpoints come and go each
+/// step changes numbers and names; as long as no verdict changes with them that waits until they have come to rest.
+#[must_use]
+pub fn pace(
+    written: Option<&ServiceDiagnosisStatus>,
+    written_at: Option<Timestamp>,
+    status: &ServiceDiagnosisStatus,
+    settled_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Pace {
+    let Some(written) = written else {
+        return Pace::Now;
+    };
+    if is_same(written, status) {
+        return Pace::Never;
+    }
+    let due = settled_at.zip(written_at).map(|(settled_at, written_at)| {
+        // The API server's clock may be ahead of ours.
+        let at_last = later(written_at.min(now), DETAILS_WAIT);
+        settled_at.min(at_last)
+    });
+    match due {
+        Some(due) if due > now && same_verdicts(written, status) => Pace::At(due),
+        _ => Pace::Now,
+    }
+}
+
+/// Whether two statuses differ in details alone. Of a stage that is True the reason is one.
+fn same_verdicts(a: &ServiceDiagnosisStatus, b: &ServiceDiagnosisStatus) -> bool {
+    let verdicts = |status: &ServiceDiagnosisStatus| -> BTreeSet<(String, String, Option<String>)> {
+        let is_detail = |c: &Condition| {
+            c.status == ConditionStatus::True.as_str()
+                && ConditionType::stages().iter().any(|s| s.as_str() == c.type_)
+        };
+        let verdict = |c: &Condition| {
+            let reason = (!is_detail(c)).then(|| c.reason.clone());
+            (c.type_.clone(), c.status.clone(), reason)
+        };
+        status.conditions.iter().map(verdict).collect()
+    };
+    let cause = |status: &ServiceDiagnosisStatus| {
+        let cause = status.root_cause.as_ref();
+        cause.map(|c| (c.condition.clone(), c.reason.clone(), c.impact))
+    };
+    a.observed_generation == b.observed_generation && verdicts(a) == verdicts(b) && cause(a) == cause(b)
 }
 
 /// At most `max` characters, with an ellipsis where something was left out.

@@ -42,6 +42,10 @@ impl Inventory {
         let name = facts.spec.service_name.clone();
         facts.name_other_namespaces = name_other_namespaces;
         facts.not_ready_since = diagnosis.status.as_ref().and_then(not_ready_since);
+        let written = diagnosis.status.clone();
+        facts.previous = written
+            .filter(|w| w.observed_generation == diagnosis.metadata.generation)
+            .map(Box::new);
         let refresh = diagnosis.annotation(REFRESH_ANNOTATION);
         facts.refresh = refresh.unwrap_or_default().to_owned();
         let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();

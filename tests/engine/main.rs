@@ -22,6 +22,7 @@ mod policy_mismatch;
 mod ports;
 mod properties;
 mod report;
+mod rollouts;
 mod selectorless;
 mod selectors;
 mod silence;

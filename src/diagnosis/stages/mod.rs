@@ -40,7 +40,7 @@ mod wrong_family;
 pub(crate) use policy_effects::may_keep_nodes_away;
 pub(super) use policy_effects::{is_cut_off_from_dns, may_be_closed_to_nodes, may_be_shut_out, shut_out};
 
-use super::{Facts, Finding, Verdict};
+use super::{Facts, Finding, Verdict, kept};
 use crate::{
     api::{ConditionType as C, Reason},
     objects::Service,
@@ -132,7 +132,11 @@ pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
             Finding::blocked(by.0)
         } else {
             let finding = on_full_evidence(facts, stage.condition, (stage.judge)(facts));
-            missing_files::name(facts, stage.condition, finding)
+            kept::instead_of(
+                facts,
+                stage.condition,
+                missing_files::name(facts, stage.condition, finding),
+            )
         };
         answers.push((stage.condition, finding));
     }

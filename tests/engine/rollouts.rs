@@ -1,0 +1,286 @@
+//! While nothing but endpoints changes, what was said last stands until the agents have looked again, and little is
+//! written.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use svcdiag::{
+    api::{Answer, ConditionStatus, ConditionType as C, Reason as R, ServiceDiagnosisStatus},
+    diagnosis::{Diagnosis, Facts, Pace, diagnose, pace, plan},
+};
+
+use crate::{agents::*, report::stage, walkthrough::*};
+
+/// A diagnosis as the controller goes on with it.
+struct Run {
+    facts: Facts,
+    status: Option<ServiceDiagnosisStatus>,
+    written_at: Option<Timestamp>,
+    writes: usize,
+    due: Option<Timestamp>,
+    serial: usize,
+}
+
+impl Run {
+    /// At rest for an hour.
+    fn new() -> Self {
+        let mut run = Self {
+            facts: with_agents(),
+            status: None,
+            written_at: None,
+            writes: 0,
+            due: None,
+            serial: 0,
+        };
+        run.judge();
+        run.written_at = Some(now() - SignedDuration::from_hours(1));
+        run.writes = 0;
+        run
+    }
+
+    /// One round of the controller.
+    fn judge(&mut self) -> Diagnosis {
+        self.facts.previous = self.status.clone().map(Box::new);
+        let plan = plan(&self.facts, &diagnosis_ref());
+        self.facts.ask(&plan);
+        let verdict = diagnose(&self.facts);
+        let now = self.facts.now;
+        let status = verdict.status(self.status.as_ref(), Some(1), now);
+        self.due = None;
+        match pace(
+            self.status.as_ref(),
+            self.written_at,
+            &status,
+            verdict.settled_at,
+            now,
+        ) {
+            Pace::Never => {}
+            Pace::At(time) => {
+                assert!(time > now);
+                self.due = Some(time);
+            }
+            Pace::Now => {
+                self.status = Some(status);
+                self.written_at = Some(now);
+                self.writes += 1;
+            }
+        }
+        verdict
+    }
+
+    fn wait(&mut self, seconds: i64) {
+        let span = SignedDuration::from_secs(seconds);
+        self.facts.now += span;
+        for node in &mut self.facts.nodes {
+            node.alive_until = Some(self.facts.now + SignedDuration::from_secs(40));
+        }
+    }
+
+    /// The EndpointSlice is written anew at the present time.
+    fn endpoints_change(&mut self) {
+        resync(&mut self.facts);
+        self.serial += 1;
+        let time = self.facts.now.to_string();
+        let metadata = json!({ "metadata": { "resourceVersion": self.serial.to_string(), "managedFields": [{ "time": time }] } });
+        patch(Arc::make_mut(&mut self.facts.slices[0]), metadata);
+    }
+
+    fn ready_pod(&mut self, id: usize) {
+        let mut new = pod(
+            &format!("hostnames-79f-{id}"),
+            "n2",
+            &format!("10.244.2.{}", 100 + id),
+            app(),
+        );
+        owned(Arc::make_mut(&mut new), "uid-rs");
+        self.facts.pods.push(new);
+        self.endpoints_change();
+    }
+
+    fn remove_pod(&mut self) {
+        self.facts.pods.remove(0);
+        self.endpoints_change();
+    }
+}
+
+fn ready(verdict: &Diagnosis) -> ConditionStatus {
+    verdict.ready.status
+}
+
+#[test]
+fn ready_never_leaves_true_in_a_healthy_rolling_restart_and_little_is_written() {
+    let mut run = Run::new();
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+    for step in 0..3 {
+        run.wait(4);
+        run.ready_pod(step);
+        assert_eq!(
+            ready(&run.judge()),
+            ConditionStatus::True,
+            "before the agents answer"
+        );
+        run.wait(2);
+        look(&mut run.facts);
+        assert_eq!(ready(&run.judge()), ConditionStatus::True);
+        run.wait(2);
+        run.remove_pod();
+        assert_eq!(ready(&run.judge()), ConditionStatus::True);
+        // A superseded question is not answered at all.
+        run.wait(1);
+        assert_eq!(ready(&run.judge()), ConditionStatus::True);
+        look(&mut run.facts);
+        assert_eq!(ready(&run.judge()), ConditionStatus::True);
+    }
+    while let Some(due) = run.due {
+        let left = due.duration_since(run.facts.now).as_secs();
+        run.wait(left);
+        assert_eq!(ready(&run.judge()), ConditionStatus::True);
+    }
+    assert!(run.writes <= 3, "{} writes", run.writes);
+    let status = run.status.clone().unwrap();
+    let last = diagnose(&run.facts).status(Some(&status), Some(1), run.facts.now);
+    assert!(
+        svcdiag::diagnosis::is_same(&status, &last),
+        "the last state is written"
+    );
+}
+
+#[test]
+fn an_answer_is_waited_for_half_a_minute_and_no_longer() {
+    let mut run = Run::new();
+    run.ready_pod(1);
+    let verdict = run.judge();
+    assert_eq!(ready(&verdict), ConditionStatus::True);
+    let kept = stage(&verdict, C::ServiceReachable);
+    assert_eq!(kept.recheck_at, Some(now() + SignedDuration::from_secs(30)));
+    run.wait(29);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+    run.wait(1);
+    let verdict = run.judge();
+    assert_eq!(stage(&verdict, C::ServiceReachable).reason, R::Pending);
+    assert_eq!(verdict.ready.reason, R::Pending);
+    // What is not known any more does not come back without an answer.
+    run.ready_pod(2);
+    assert_eq!(run.judge().ready.reason, R::Pending);
+    look(&mut run.facts);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+}
+
+#[test]
+fn new_pods_that_refuse_are_blamed_as_soon_as_agents_say_so() {
+    let mut run = Run::new();
+    run.ready_pod(1);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+    run.wait(3);
+    look(&mut run.facts);
+    fail_direct(&mut run.facts, &[3], Answer::Refused);
+    let verdict = run.judge();
+    assert_eq!(
+        verdict.root_cause.as_ref().unwrap().condition,
+        "EndpointsReachable"
+    );
+    assert_eq!(run.writes, 2, "a verdict is written at once");
+    // The next endpoint is no reason to take it back before anybody has looked.
+    run.ready_pod(2);
+    let verdict = run.judge();
+    assert_eq!(ready(&verdict), ConditionStatus::False);
+    assert_eq!(verdict.root_cause.unwrap().condition, "EndpointsReachable");
+    look(&mut run.facts);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+}
+
+#[test]
+fn no_endpoint_left_is_said_at_once() {
+    let mut run = Run::new();
+    run.facts
+        .pods
+        .retain(|p| !p.metadata.name.as_ref().unwrap().starts_with("hostnames-"));
+    patch(
+        Arc::make_mut(&mut run.facts.deployments[0]),
+        json!({ "spec": { "replicas": 0 } }),
+    );
+    run.endpoints_change();
+    let verdict = run.judge();
+    assert_eq!(stage(&verdict, C::EndpointsPopulated).reason, R::ScaledToZero);
+    assert_eq!(ready(&verdict), ConditionStatus::False);
+}
+
+/// Changes more than the endpoints; then nothing is kept.
+#[track_caller]
+fn expect_pending(change: impl FnOnce(&mut Facts)) {
+    let mut run = Run::new();
+    run.ready_pod(1);
+    change(&mut run.facts);
+    let verdict = run.judge();
+    assert_eq!(stage(&verdict, C::ServiceReachable).reason, R::Pending);
+    // Nor later, when that has become the question that is waited for.
+    run.wait(1);
+    assert_eq!(run.judge().ready.reason, R::Pending);
+}
+
+#[test]
+fn what_was_said_of_another_service_or_question_is_not_kept() {
+    expect_pending(|facts| service(facts, json!({ "spec": { "sessionAffinity": "ClientIP" } })));
+    expect_pending(|facts| patch(&mut facts.spec, json!({ "probe": { "timeoutSeconds": 7 } })));
+}
+
+#[test]
+fn nothing_is_kept_once_a_policy_has_changed() {
+    expect_pending(|facts| {
+        policy(
+            facts,
+            "all",
+            json!({ "podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}] }),
+        );
+        let time: Value = json!({ "metadata": { "managedFields": [{ "time": now().to_string() }] } });
+        patch(Arc::make_mut(&mut facts.policies[0]), time);
+    });
+}
+
+#[test]
+fn without_a_status_on_the_present_spec_nothing_is_kept() {
+    let mut run = Run::new();
+    run.ready_pod(1);
+    run.status = None;
+    assert_eq!(run.judge().ready.reason, R::Pending);
+}
+
+#[test]
+fn other_words_wait_and_other_verdicts_do_not() {
+    let now = now();
+    let at = |seconds| now + SignedDuration::from_secs(seconds);
+    let written = diagnose(&with_agents()).status(None, Some(1), now);
+    let other_words = ServiceDiagnosisStatus {
+        proxy_mode: Some("ipvs".into()),
+        ..written.clone()
+    };
+    let pace_of = |status: &ServiceDiagnosisStatus, settled, written_at| {
+        pace(Some(&written), written_at, status, settled, now)
+    };
+    assert_eq!(pace_of(&written, Some(at(9)), Some(now)), Pace::Never);
+    assert_eq!(pace_of(&other_words, Some(at(9)), Some(now)), Pace::At(at(9)));
+    assert_eq!(
+        pace_of(&other_words, Some(Timestamp::MAX), Some(at(-20))),
+        Pace::At(at(40))
+    );
+    assert_eq!(
+        pace_of(&other_words, Some(Timestamp::MAX), Some(at(500))),
+        Pace::At(at(60))
+    );
+    assert_eq!(
+        pace_of(&other_words, Some(Timestamp::MAX), Some(at(-60))),
+        Pace::Now
+    );
+    for (settled, written_at) in [(None, Some(now)), (Some(now), Some(now)), (Some(at(9)), None)] {
+        assert_eq!(pace_of(&other_words, settled, written_at), Pace::Now);
+    }
+    assert_eq!(pace(None, None, &written, Some(at(9)), now), Pace::Now);
+    let mut flipped = written.clone();
+    flipped.conditions[0].status = "False".into();
+    let mut of_next_spec = other_words.clone();
+    of_next_spec.observed_generation = Some(2);
+    for status in [flipped, of_next_spec] {
+        assert_eq!(pace_of(&status, Some(at(9)), Some(now)), Pace::Now);
+    }
+}
