@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod asked;
 mod captures;
 mod complete;
 mod deletions;

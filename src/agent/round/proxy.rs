@@ -1,9 +1,12 @@
 //! kube-proxy of the node.
 //!
-//! One that is not well is looked at a second time before it is written down: kube-proxy may only be starting
-//! anew, or have been late once.
+//! One that is not well is looked at again until it is, or for so long that it counts: kube-proxy may only be
+//! starting anew, or have been late once. That it is well is seen within a second, so that no good verdict waits.
 
-use std::{sync::PoisonError, time::Instant};
+use std::{
+    sync::PoisonError,
+    time::{Duration, Instant},
+};
 
 use super::{Memory, Round};
 use crate::{
@@ -11,13 +14,18 @@ use crate::{
     api::KubeProxy,
 };
 
+/// One that is not well is looked at again so much later.
+const AGAIN: Duration = Duration::from_secs(1);
+
 pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
     let (kube_proxy, netns) = (&round.node.kube_proxy, &round.node.netns);
     let mut state = kube_proxy.state(netns, not_before(round, memory)).await;
     let is_young = |since: Instant| BETWEEN_LOOKS.checked_sub(since.elapsed());
-    if let Some(rest) = state.ill_since.and_then(is_young) {
-        tokio::time::sleep(rest).await;
-        state = kube_proxy.state(netns, Instant::now()).await;
+    while let Some(rest) = state.ill_since.and_then(is_young) {
+        // What another NodeProbe's round sees meanwhile will do.
+        let seen = Instant::now();
+        tokio::time::sleep(rest.min(AGAIN)).await;
+        state = kube_proxy.state(netns, seen).await;
     }
     let processes_unread = state.processes.is_err();
     let processes = state
