@@ -78,10 +78,6 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let (verdict, plan) = judge(diagnosis, context, previous.as_ref(), now);
     let status = verdict.status(previous.as_ref(), diagnosis.metadata.generation, now);
     let status = context.installed.status(status);
-    let plan: Plan = plan
-        .into_iter()
-        .map(|(node, spec)| (node, context.installed.question(spec)))
-        .collect();
     let written =
         status::write_if_due(context, diagnosis, previous.as_ref(), &status, verdict.settled_at).await;
     // A status that cannot be written is no reason not to ask.
@@ -135,7 +131,11 @@ fn judge(
     }
     let mut facts = inventory.facts(&judged, now, context.options.name_other_namespaces);
     drop(inventory);
-    let plan = plan(&facts, &probes::reference(diagnosis));
+    // A report counts if it answers what is asked, and with older CRDs that is less than what is planned.
+    let plan: Plan = plan(&facts, &probes::reference(diagnosis))
+        .into_iter()
+        .map(|(node, spec)| (node, context.installed.question(spec)))
+        .collect();
     facts.ask(&plan);
     (diagnose(&facts), plan)
 }
