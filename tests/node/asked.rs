@@ -76,7 +76,7 @@ async fn a_pod_that_no_longer_reaches_itself_is_seen_in_the_next_round() {
 async fn only_ready_pods_dial_themselves_and_only_on_asked_ports() {
     let pocket = Pocket::new();
     let asked = spec(&pocket, |spec| {
-        spec["ports"] = json!(["80"]);
+        spec["ports"] = json!([80]);
         spec["endpoints"][0]["notReady"] = true.into();
     });
     let facts = round(&pocket, &asked, &Memory::default()).await;

@@ -277,7 +277,7 @@ async fn answers_of_dns_servers_are_told_apart() {
     for (server, expected) in [
         ("10.1.0.2:53", found.clone()),
         ("10.1.0.2:54", Reply::NotFound(60)),
-        ("10.1.0.2:55", Reply::Failed("Server Failure".to_owned())),
+        ("10.1.0.2:55", Reply::Failed("SERVFAIL".to_owned())),
         ("10.1.0.2:56", found),
         ("10.1.0.2:57", Reply::NotFound(60)),
         ("10.1.0.2:58", Reply::TimedOut),
