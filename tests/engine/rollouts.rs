@@ -278,7 +278,7 @@ fn other_words_wait_and_other_verdicts_do_not() {
     assert_eq!(pace(None, None, &written, Some(at(9)), now), Pace::Now);
     let mut flipped = written.clone();
     flipped.conditions[0].status = "False".into();
-    let mut of_next_spec = other_words.clone();
+    let mut of_next_spec = other_words;
     of_next_spec.observed_generation = Some(2);
     for status in [flipped, of_next_spec] {
         assert_eq!(pace_of(&status, Some(at(9)), Some(now)), Pace::Now);
