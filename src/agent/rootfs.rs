@@ -93,18 +93,17 @@ impl CLibraries {
 /// The C library in the text of /proc/PID/maps.
 #[must_use]
 pub fn libc_in(maps: &str) -> CLibrary {
-    let mut names = maps.lines().filter_map(|line| line.rsplit('/').next());
-    names
-        .find_map(|name| {
-            if name.starts_with("ld-musl-") || name.starts_with("libc.musl-") {
-                Some(CLibrary::Musl)
-            } else if name.starts_with("libc.so.6") || name.starts_with("libc-2.") {
-                Some(CLibrary::Glibc)
-            } else {
-                None
-            }
-        })
-        .unwrap_or(CLibrary::Unknown)
+    let names = || maps.lines().filter_map(|line| line.rsplit('/').next());
+    let is_musl = |name: &str| name.starts_with("ld-musl-") || name.starts_with("libc.musl-");
+    let is_glibc = |name: &str| name.starts_with("libc.so.6") || name.starts_with("libc-2.");
+    // What lets programs of glibc run on musl maps a file of glibc's name as well (gcompat).
+    if names().any(is_musl) {
+        CLibrary::Musl
+    } else if names().any(is_glibc) {
+        CLibrary::Glibc
+    } else {
+        CLibrary::Unknown
+    }
 }
 
 #[cfg(test)]
@@ -120,5 +119,7 @@ mod tests {
             CLibrary::Glibc
         );
         assert_eq!(libc_in(&line("/app/server")), CLibrary::Unknown);
+        let both = line("/lib/libc.so.6") + &line("/lib/ld-musl-x86_64.so.1");
+        assert_eq!(libc_in(&both), CLibrary::Musl);
     }
 }
