@@ -433,6 +433,35 @@ fn n25_ndots_is_too_low_for_musl() {
 }
 
 #[test]
+fn n25_what_lies_beyond_cluster_dns_fails_for_the_short_names() {
+    fault("N25-beyond", C::DNSResolves, R::NdotsTooLow, |f| {
+        fails_beyond(f);
+        client_dns(f, |r| {
+            r.ndots = 0;
+            r.c_library = CLibrary::Musl;
+        });
+    });
+    fault("N24-beyond", C::DNSResolves, R::SearchPathMissing, |f| {
+        fails_beyond(f);
+        client_dns(f, |r| {
+            r.search.remove(0);
+        });
+    });
+}
+
+/// The servers that cluster DNS forwards to cannot tell of names that are none of the cluster's.
+fn fails_beyond(facts: &mut Facts) {
+    client_dns(facts, |r| {
+        for lookup in r.lookups.iter_mut().filter(|l| l.name == NAMES[0]) {
+            lookup.result = LookupResult::Failed;
+            lookup.code = Some("SERVFAIL".into());
+            lookup.addresses.clear();
+            lookup.found_as = None;
+        }
+    });
+}
+
+#[test]
 fn n26_dns_answers_an_old_address() {
     fault("N26", C::DNSResolves, R::WrongAddress, old_address);
     fault("N26-headless", C::DNSResolves, R::WrongAddress, |f| {

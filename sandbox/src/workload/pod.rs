@@ -26,6 +26,10 @@ const BACKLOG: u32 = 1024;
 pub(super) async fn run(root: &Path, name: &str, role: Role) -> io::Result<()> {
     std::os::unix::fs::chroot(root)?;
     std::env::set_current_dir("/")?;
+    // A program has its C library from its first moment on.
+    if let Role::Serve { libc: Some(libc), .. } = &role {
+        mapped::library(libc)?;
+    }
     // In a namespace of its own the Pod is linked to its node now; addresses can be bound afterwards.
     wait_for_link()?;
     let work = async {
@@ -35,11 +39,8 @@ pub(super) async fn run(root: &Path, name: &str, role: Role) -> io::Result<()> {
                 listen,
                 status,
                 delay_milliseconds,
-                libc,
-            } => {
-                let _mapped = libc.map(|libc| mapped::library(&libc)).transpose()?;
-                serve(name, &listen, status, Duration::from_millis(delay_milliseconds)).await
-            }
+                libc: _,
+            } => serve(name, &listen, status, Duration::from_millis(delay_milliseconds)).await,
         }
     };
     tokio::select! {

@@ -217,8 +217,12 @@ fn why_not(
                 || (own.is_empty() && not_found(full)));
         return is_unknown.then_some(Reason::NameNotFound);
     }
-    // The full name works, so that it is the client's own settings that keep it from the shorter one.
-    if !not_found(lookup(resolver, name)) {
+    // The full name works, so that it is the client's own settings that keep it from the shorter one. Asked as
+    // it is, a short name goes to the servers of the world beyond; where they cannot tell, it is no better.
+    let is_refused = full_found
+        && !is_searched_for(facts, resolver, name)
+        && lookup(resolver, name).is_some_and(|l| l.result == LookupResult::Failed);
+    if !not_found(lookup(resolver, name)) && !is_refused {
         return None;
     }
     if missing_suffix(facts, resolver, name).is_some() {
