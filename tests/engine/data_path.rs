@@ -558,7 +558,7 @@ fn n28_a_cache_of_the_node_is_silent() {
     );
     assert!(
         root.message
-            .contains("a Pod of cluster DNS does when it is asked itself (10.244.1.2)")
+            .contains("a Pod of cluster DNS answers when it is asked itself (10.244.1.2)")
     );
     assert!(!root.remediation.contains("kube-dns"), "{}", root.remediation);
     // Without its Pod at hand.

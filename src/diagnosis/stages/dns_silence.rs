@@ -33,7 +33,7 @@ impl Silent {
         let answering = endpoints.iter().filter(answers).min_by_key(|s| &s.server);
         let although = answering.map_or_else(String::new, |s| {
             format!(
-                "; a Pod of cluster DNS does when it is asked itself ({})",
+                "; a Pod of cluster DNS answers when it is asked itself ({})",
                 s.server
             )
         });

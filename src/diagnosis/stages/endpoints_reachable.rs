@@ -103,7 +103,7 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
     let mut cases: Vec<Case> = dials
         .failures
         .iter()
-        .map(|failed| classify(paths, dials, failed))
+        .map(|failed| classify(facts, paths, dials, failed))
         .collect();
     // A port that nobody reaches says more than an endpoint that somebody does not.
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
@@ -133,7 +133,21 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
     })
 }
 
-fn classify<'a, 'b>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
+/// Whether somebody said that the packets are not let through, or the endpoint's own node had them: whatever
+/// carries packets between the nodes has carried these.
+fn is_turned_away(facts: &Facts, failed: &Failed<'_>) -> bool {
+    let by = super::advice::rejecting_node(facts, failed);
+    failed.answer == Answer::Rejected
+        || super::advice::is_prohibited(failed)
+        || by.is_some() && by == failed.target.and_then(|t| t.node)
+}
+
+fn classify<'a, 'b>(
+    facts: &Facts,
+    paths: &Paths<'a>,
+    dials: &Dials<'a>,
+    failed: &'b Failed<'a>,
+) -> Case<'a, 'b> {
     let mut case = reaching::case(paths, dials, failed);
     if failed.answer == Answer::Refused {
         case.reason = match listening::why_refused(paths, failed) {
@@ -142,7 +156,10 @@ fn classify<'a, 'b>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &'b Failed<'a>
             }
             reason => reason,
         };
-    } else if case.explanation.is_none() && is_cross_node(paths, dials, failed) {
+    } else if case.explanation.is_none()
+        && !is_turned_away(facts, failed)
+        && is_cross_node(paths, dials, failed)
+    {
         case.reason = Reason::CrossNodeUnreachable;
     }
     case
@@ -222,6 +239,18 @@ fn some_endpoints(
     );
     if of.iter().any(|c| c.reason == Reason::NotListening) {
         message.push_str(&format!(" {}", listens_elsewhere(paths, &failures)));
+    }
+    let is_local = |c: &&Case| {
+        matches!(
+            c.reason,
+            Reason::ListensOnLoopbackOnly | Reason::WrongFamilyListening
+        )
+    };
+    if of.iter().all(is_local) {
+        message.push_str(&format!(
+            " The application listens at {} only.",
+            words::list(&listening::addresses(paths, &failures))
+        ));
     }
     let remediation =
         different_pod(facts, &failures).unwrap_or_else(|| advice(facts, Reason::TimedOut, &failures));

@@ -103,14 +103,17 @@ impl Report<'_> {
         let of_names = self.resolver.lookups.iter().filter_map(|l| l.code.as_deref());
         let codes: BTreeSet<&str> = of_servers.chain(of_names).collect();
         let codes: Vec<&str> = codes.into_iter().collect();
+        // Who asks a cache hears from the cache.
+        let answering = Silent::of(self.facts, self.first);
         let message = format!(
-            "Cluster DNS ({}) answers {} to {}: neither {} nor {CONTROL} could be looked up.",
-            self.servers,
+            "{} answers {} to {}: neither {} nor {CONTROL} could be looked up{}.",
+            answering.who,
             words::list(&codes),
             self.who,
-            self.first.name
+            self.first.name,
+            answering.although
         );
-        (message, diagnose(self.facts))
+        (message, answering.remediation)
     }
 
     fn other_domain(&self, vantage: &Vantage<'_>) -> (String, String) {
@@ -307,9 +310,15 @@ impl Report<'_> {
             words::list(&right)
         );
         let own = full(self.facts, self.resolver).map_or(name.as_str(), |l| &l.name);
+        // The full name itself need not have been looked up.
+        let domain = dns_servers::searched_domain(self.facts, self.resolver).unwrap_or("cluster.local");
+        let of_service = format!(
+            "{}.{}.svc.{domain}",
+            self.facts.spec.service_name, self.facts.namespace
+        );
         let elsewhere = asked
             .and_then(|l| l.found_as.as_deref())
-            .filter(|found| *found != own);
+            .filter(|found| *found != own && *found != of_service);
         let Some(led) = elsewhere else {
             return (
                 format!("{message}."),

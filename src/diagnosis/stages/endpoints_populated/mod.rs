@@ -172,7 +172,7 @@ fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
         Reason::NoSelectorAndNoEndpoints,
         format!("{message}."),
         format!(
-            "See who is to write its endpoints, and what became of that: `kubectl -n {ns} get service,endpoints {name} -o yaml --show-managed-fields`. An operator or a leader election (Patroni's, for example) keeps them in the Endpoints object {name}, which is empty while there is no leader; where nobody does, the Service lacks a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
+            "See who is to write its endpoints, and what became of that: `kubectl -n {ns} get service,endpoints {name} -o yaml --show-managed-fields`. An operator or a leader election (Patroni's, for example) keeps them in the Endpoints object {name}, which is empty while there is no leader, and is not copied to an EndpointSlice where it has the label endpointslice.kubernetes.io/skip-mirror; where nobody does, the Service lacks a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
         ),
     )
 }

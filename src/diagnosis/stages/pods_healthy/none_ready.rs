@@ -116,7 +116,7 @@ fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -
         Trouble::NodeNotReady(_) => {
             let node = pod.spec.node_name.as_deref().unwrap_or_default();
             format!(
-                "See why the kubelet of node {node} does not report (machine, network, kubelet): `kubectl describe node {node}`."
+                "See why node {node} is not ready: `kubectl describe node {node}` (a Ready condition that is Unknown is of a kubelet that does not report: machine, network, kubelet; one that is False tells why)."
             )
         }
         Trouble::Unschedulable(Hold::Gate, _) => {
