@@ -56,6 +56,12 @@ pub async fn ask(
     })
 }
 
+/// Whether a question can hold a name.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    Name::from_ascii(name).is_ok()
+}
+
 /// The names that a server has for an address.
 ///
 /// # Errors

@@ -58,6 +58,11 @@ pub struct ProbeService {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub session_affinity: Option<String>,
+    /// Name that it stands for, where it is an ExternalName Service. It is looked up from clients and never dialled.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub external_name: Option<String>,
     /// Whether it has no rules of kube-proxy: an ExternalName, or one that another proxy handles. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_rules: bool,

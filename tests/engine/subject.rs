@@ -134,6 +134,23 @@ fn any_slice() -> impl Strategy<Value = Value> {
     })
 }
 
+#[test]
+fn the_agent_knows_what_an_external_name_stands_for() {
+    let mut facts = cluster();
+    facts.service = Some(Arc::new(object::<Service>(json!({
+        "metadata": { "name": "hostnames", "namespace": NS },
+        "spec": { "type": "ExternalName", "externalName": "db.example." },
+    }))));
+    let asked = asked(&facts);
+    assert_eq!(asked.service.external_name.as_deref(), Some("db.example"));
+    assert_eq!(Subject::of(&asked).service.external_name(), Some("db.example"));
+    // The field that an ExternalName Service was before it became one of another type is not looked at.
+    let mut service: Service = facts.service.as_deref().unwrap().clone();
+    service.spec.type_ = Some("ClusterIP".into());
+    facts.service = Some(Arc::new(service));
+    assert_eq!(self::asked(&facts).service.external_name, None);
+}
+
 proptest! {
     /// A node has to hold the same by what its agent is told as by the objects themselves.
     #[test]

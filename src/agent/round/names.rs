@@ -10,7 +10,7 @@ use futures::future::join_all;
 use super::{LocalPod, Round, SECOND_LOOK};
 use crate::{
     agent::{
-        dns::{Reply, ask, names_of},
+        dns::{self, Reply, ask, names_of},
         netns::Netns,
         resolv::ResolvConf,
         rootfs::{self, CLibraries},
@@ -151,18 +151,18 @@ fn is_v6(round: &Round<'_>) -> bool {
     families.first().is_some_and(|first| first == "IPv6")
 }
 
-/// The name that an ExternalName Service stands for, which is looked up as it is.
+/// The name that an ExternalName Service stands for, which is looked up as it is. One that no question can hold,
+/// with a label of more than 63 bytes, is left out: it must not keep the other names from being looked up.
 fn external_name(round: &Round<'_>) -> Option<String> {
-    let service = Some(&round.subject.service).filter(|s| s.is_external_name())?;
-    let target = service.spec.external_name.as_deref()?.trim_end_matches('.');
-    (!target.is_empty()).then(|| format!("{target}."))
+    let target = format!("{}.", round.subject.service.external_name()?);
+    dns::is_name(&target).then_some(target)
 }
 
 /// Resolves a name as the client would, a second time where it is not found. Behind an ExternalName Service
 /// addresses of either family will do.
 async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str) -> Option<Lookup> {
     let ipv6 = name != CONTROL && is_v6(round);
-    let is_alias = name != CONTROL && external_name(round).is_some();
+    let is_alias = name != CONTROL && round.subject.service.is_external_name();
     let mut found = None;
     for pause in [Duration::ZERO, SECOND_LOOK] {
         tokio::time::sleep(pause).await;

@@ -17,7 +17,7 @@ use crate::{
     agent::resolv::ResolvConf,
     api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
     diagnosis::Facts,
-    objects::{Object, Pod},
+    objects::{Object, Pod, Service},
 };
 
 /// The name that every cluster knows.
@@ -172,9 +172,11 @@ impl Wanted {
 fn wanted(facts: &Facts, domain: &str) -> Vec<Wanted> {
     let name = &facts.spec.service_name;
     let short = format!("{name}.{}", facts.namespace);
-    let service = facts.service.as_deref().filter(|s| s.is_external_name());
-    let target = service.and_then(|s| s.spec.external_name.as_deref());
-    let target = target.map(|target| target.trim_end_matches('.').to_owned());
+    let target = facts
+        .service
+        .as_deref()
+        .and_then(Service::external_name)
+        .map(str::to_owned);
     let searched = [name.clone(), short.clone(), format!("{short}.svc")];
     let full = target.into_iter().chain([full(facts, domain)]);
     let wanted = |is_full| move |name| Wanted { name, is_full };

@@ -185,7 +185,7 @@ impl Report<'_> {
         let (service, namespace) = (&self.facts.spec.service_name, &self.facts.namespace);
         (
             format!(
-                "The Service stands for {target}, and that name does not exist: {} ({}) found neither {} nor {target}.",
+                "The Service stands for {target}, which has no address in DNS: {} ({}) found neither {} nor {target}.",
                 self.who, self.servers, self.first.name
             ),
             format!(
