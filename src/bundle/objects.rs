@@ -267,7 +267,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Of Events only those are of use that say what went wrong with a Pod.
+    /// Of Events only those are of use that say what went wrong with a Pod, or why there is none.
     fn event(&mut self, value: Value, place: &Place<'_>) {
         if let Some(mut event) = self.parse::<Event>(value, place) {
             trim_metadata(&mut event.metadata);

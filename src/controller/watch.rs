@@ -98,7 +98,7 @@ pub(super) fn spawn(
     let leases = Api::namespaced(c.client.clone(), &c.options.agent_namespace);
     tasks.spawn(watch::<Lease>(c.clone(), q.clone(), (leases, of_agents)));
     let (api, config) = scoped::<pod_events::PodEvent>(c);
-    let config = config.fields(pod_events::PodEvent::WARNINGS_ABOUT_PODS);
+    let config = config.fields(pod_events::PodEvent::WARNINGS);
     tasks.spawn(pod_events::watch(c.clone(), q.clone(), (api, config)));
     tasks.spawn(judge_all_when_agents_change(c.clone(), q.clone()));
     let only = context
