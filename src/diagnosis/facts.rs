@@ -170,6 +170,10 @@ pub struct Saved {
     /// Service ports of UDP that were dialled over TCP in vain, while their endpoints answered that.
     #[serde(default)]
     pub wanted_over_tcp: Vec<u16>,
+    /// Ports of a headless Service at which clients asked for it by name and its Pods, which have no such port,
+    /// refused.
+    #[serde(default)]
+    pub untranslated: Vec<u16>,
     /// How Pods are to reach themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hairpin: Option<HairpinSetup>,

@@ -13,6 +13,7 @@ mod captured;
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod captures;
 mod contradictory;
+mod headless;
 mod hostile;
 mod kube_proxy;
 mod misleading;

@@ -12,7 +12,7 @@ use super::{
         text::http::{self, Outcome, Request},
     },
     files::{Form, TextFile},
-    parse,
+    parse, untranslated,
 };
 use crate::{
     api::{Answer, DialCount, DialFailure, DialPath, Hairpin, Lookup},
@@ -59,6 +59,8 @@ pub(super) struct Dialled {
     loopback: BTreeMap<u16, Vec<Answer>>,
     /// Requests, which go over TCP, to Service ports of UDP: how they ended at the Service and at endpoints.
     of_udp: BTreeMap<u16, (Vec<Answer>, Vec<Answer>)>,
+    /// Requests by name to ports of a headless Service that its endpoints do not have, by port.
+    untranslated: BTreeMap<u16, Vec<Answer>>,
 }
 
 impl Dialled {
@@ -90,6 +92,12 @@ impl Dialled {
             if let Some((port, is_endpoint)) = of_udp(facts, target) {
                 let (service, endpoints) = self.of_udp.entry(port).or_default();
                 if is_endpoint { endpoints } else { service }.push(answer);
+            }
+            let name = asked
+                .and_then(host)
+                .map(|(host, _)| host.split(':').next().unwrap_or(host));
+            if let Some(port) = name.and_then(|name| untranslated::port(facts, name, target)) {
+                self.untranslated.entry(port).or_default().push(answer);
             }
             if from.is_none() && target.ip().is_loopback() {
                 self.loopback.entry(target.port()).or_default().push(answer);
@@ -125,6 +133,13 @@ impl Dialled {
         };
         let wanted = self.of_udp.iter().filter(|(_, ends)| is_wanted(ends));
         wanted.map(|(port, _)| *port).collect()
+    }
+
+    /// Ports of a headless Service at which everybody who asked for it by name was refused.
+    pub(super) fn untranslated(&self) -> Vec<u16> {
+        let are_refused = |all: &[Answer]| all.iter().all(|answer| *answer == Answer::Refused);
+        let refused = self.untranslated.iter().filter(|(_, ends)| are_refused(ends));
+        refused.map(|(port, _)| *port).collect()
     }
 
     /// How Pods that have nobody else to meet reached themselves, on a node whose bridge ports send packets back

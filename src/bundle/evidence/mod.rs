@@ -11,6 +11,7 @@ mod names;
 mod node;
 mod rules;
 mod saved_rules;
+mod untranslated;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -221,6 +222,7 @@ fn read(
         proxy_port: rules.proxy_port.and_then(|port| dialled.on_loopback(port)),
         dialled: dialled.endpoints(),
         wanted_over_tcp: dialled.wanted_over_tcp(),
+        untranslated: dialled.untranslated(),
         ..Saved::default()
     };
     seen.settings = node::settings(files, &mut problems);

@@ -18,7 +18,7 @@ use super::{
     advice::advice,
     between_nodes, listening,
     reaching::{self, Case},
-    wrong_family,
+    untranslated, wrong_family,
 };
 use crate::{
     api::{Answer, ConditionType, Reason},
@@ -36,18 +36,16 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return Finding::not_applicable("The Service lists no port.");
     }
     let vantage = Vantage::of(facts);
-    if let Some(finding) = vantage.nobody(WHAT) {
-        return finding;
-    }
-    let Some(paths) = Paths::of(facts, &vantage) else {
-        return Finding::not_applicable("There is no Service.");
+    let paths = match reaching::paths(facts, &vantage, WHAT) {
+        Ok(paths) => paths,
+        Err(finding) => return finding,
     };
-    if !paths.has_ports_to_dial() {
-        return Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP).");
-    }
     let dials = paths.dials(Way::Direct);
     if let Some(fault) = fault(facts, &paths, &dials) {
         return fault;
+    }
+    if let Some(finding) = untranslated::judge(facts, &vantage) {
+        return finding;
     }
     if let Some(pod) = dials.reset_by_mesh.filter(|_| !dials.reaches_clients()) {
         return reaching::reset_by_mesh(pod);

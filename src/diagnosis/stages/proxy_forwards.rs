@@ -34,12 +34,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = stale_connections(facts, &vantage).or_else(|| proxy_port(&vantage)) {
         return finding;
     }
-    let Some(paths) = Paths::of(facts, &vantage) else {
-        return Finding::not_applicable("There is no Service.");
+    let paths = match reaching::paths(facts, &vantage, WHAT) {
+        Ok(paths) => paths,
+        Err(finding) => return finding,
     };
-    if !paths.has_ports_to_dial() {
-        return Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP).");
-    }
     let dials = paths.dials(Way::FromNodes);
     // That an answer is an odd one is no matter of the way it took.
     let lost = dials
@@ -226,13 +224,7 @@ fn fault<'a>(
     direct: &Dials<'a>,
     failures: &[&Failed<'a>],
 ) -> Option<Finding> {
-    let mut cases: Vec<_> = failures
-        .iter()
-        .map(|f| reaching::case(paths, direct, f))
-        .collect();
-    if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
-        cases.retain(|c| dials.is_dead_for(c.failed));
-    }
+    let cases = reaching::cases(paths, dials, direct, failures);
     let (reason, of) = reaching::foremost(&cases, ConditionType::ProxyForwards.faults())?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);

@@ -9,8 +9,7 @@ use super::{
         vantage::Vantage,
     },
     advice::advice,
-    applicable,
-    reaching::{self, Case},
+    applicable, reaching,
 };
 use crate::api::{ConditionType, Reason};
 
@@ -21,15 +20,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return finding;
     }
     let vantage = Vantage::of(facts);
-    if let Some(finding) = vantage.nobody(WHAT) {
-        return finding;
-    }
-    let Some(paths) = Paths::of(facts, &vantage) else {
-        return Finding::not_applicable("There is no Service.");
+    let paths = match reaching::paths(facts, &vantage, WHAT) {
+        Ok(paths) => paths,
+        Err(finding) => return finding,
     };
-    if !paths.has_ports_to_dial() {
-        return Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP).");
-    }
     let dials = paths.dials(Way::FromClients);
     let direct = paths.dials(Way::Direct);
     let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
@@ -119,17 +113,11 @@ fn fault<'a>(
     direct: &Dials<'a>,
     failures: &[&Failed<'a>],
 ) -> Option<Finding> {
-    let mut cases: Vec<Case> = failures
-        .iter()
-        .map(|f| reaching::case(paths, direct, f))
-        .collect();
-    if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
-        cases.retain(|c| dials.is_dead_for(c.failed));
-    } else {
-        for case in &mut cases {
-            if case.explanation.is_none() && reaches_others(dials, case.failed) {
-                case.reason = Reason::PartiallyReachable;
-            }
+    let mut cases = reaching::cases(paths, dials, direct, failures);
+    for case in &mut cases {
+        let is_part = !dials.is_dead_for(case.failed) && reaches_others(dials, case.failed);
+        if case.explanation.is_none() && is_part {
+            case.reason = Reason::PartiallyReachable;
         }
     }
     let (reason, of) = reaching::foremost(&cases, ConditionType::ServiceReachable.faults())?;
