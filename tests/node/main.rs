@@ -9,6 +9,7 @@
 
 mod asked;
 mod captures;
+mod commands;
 mod complete;
 mod deletions;
 mod dials;
