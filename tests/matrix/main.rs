@@ -13,6 +13,7 @@
 
 mod acts;
 mod agents;
+mod hairpin;
 mod lane;
 mod remedies;
 mod rest;
