@@ -17,12 +17,13 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, events::is_namespace_going};
+use super::Context;
 use crate::{
     api::{DiagnosisRef, FIELD_MANAGER, NodeProbe, NodeProbeSpec, ServiceDiagnosis},
     diagnosis::probe_name,
     inventory::MANAGED_BY,
     objects::Object,
+    served::is_going,
 };
 
 /// Longest wait for one answer of the API server.
@@ -134,7 +135,7 @@ async fn take(api: &Api<NodeProbe>, diagnosis: &ServiceDiagnosis, step: Step) ->
     match call {
         Ok(Ok(())) => Ok(()),
         // It, or its namespace, has gone meanwhile.
-        Ok(Err(kube::Error::Api(refusal))) if is_namespace_going(&refusal) => Ok(()),
+        Ok(Err(kube::Error::Api(refusal))) if is_going(&refusal) => Ok(()),
         Ok(Err(kube::Error::Api(refusal))) if verb == "delete" && refusal.is_conflict() => Ok(()),
         Ok(Err(source)) => Err(Error::Api {
             what: what(),

@@ -13,11 +13,12 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, events::is_namespace_going};
+use super::Context;
 use crate::{
     api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
     diagnosis::{Pace, is_same, pace},
     objects::Object,
+    served::is_going,
 };
 
 /// Longest wait for the API server to take a status.
@@ -160,9 +161,7 @@ pub(super) async fn write_if_due(
         }
         // It has changed meanwhile, or gone, or been replaced by one of its name. The watch brings that, and with
         // it another round; trying again here could only write what is no longer true.
-        Ok(Err(kube::Error::Api(refusal))) if refusal.is_conflict() || is_namespace_going(&refusal) => {
-            Ok(Written::No)
-        }
+        Ok(Err(kube::Error::Api(refusal))) if refusal.is_conflict() || is_going(&refusal) => Ok(Written::No),
         Ok(Err(source)) => Err(WriteError::Api {
             key: key(),
             source: Box::new(source),

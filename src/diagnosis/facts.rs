@@ -220,6 +220,9 @@ pub struct ProbeReport {
     /// Whether the answer is to the present question, not to an earlier one.
     #[serde(default)]
     pub is_current: bool,
+    /// Since when it has owed an answer, be it that questions came one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed_since: Option<Timestamp>,
     /// The answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<Arc<NodeFacts>>,
@@ -314,6 +317,7 @@ impl Facts {
                 report => ProbeReport {
                     asked: asked.clone(),
                     is_current: false,
+                    owed_since: report.as_ref().and_then(|r| r.owed_since).or(Some(self.now)),
                     facts: report.and_then(|r| r.facts),
                 },
             });

@@ -103,6 +103,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .collect();
     let vantage = vantage::Vantage::of(facts);
     observations.extend(observations::of(facts, &vantage));
+    observations.extend(kept::observations(facts, &vantage, &stages));
     observations.truncate(MAX_OBSERVATIONS);
     let recheck_at = stages
         .iter()
@@ -111,9 +112,15 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .chain(vantage::expires_at(facts))
         .filter(|at| *at > facts.now)
         .min();
+    let mut summary = summary::summary(facts, &vantage, &stages);
+    let mut proxy_mode = proxies::mode(&vantage);
+    if let Some(last) = kept::proxy(facts, &stages) {
+        proxy_mode.clone_from(&last.proxy_mode);
+        summary.proxy = last.summary.as_ref().map_or(summary.proxy, |s| s.proxy.clone());
+    }
     Diagnosis {
-        summary: summary::summary(facts, &vantage, &stages),
-        proxy_mode: proxies::mode(&vantage),
+        summary,
+        proxy_mode,
         stages,
         ready,
         reconciling,

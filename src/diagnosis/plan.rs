@@ -1,6 +1,9 @@
 //! What the agents are asked: from Facts to one NodeProbe for each chosen node. Pure, like the verdict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{DiagnosisRef, NodeProbeSpec, ProbePod, ProbeService},
-    objects::{LabelSelector, Node, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR},
+    objects::{LabelSelector, NetworkPolicy, Node, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR},
 };
 
 /// Nodes with endpoints that are always looked at.
@@ -34,7 +37,7 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     }
     let clients = chosen_clients(facts);
     let endpoints = endpoint_pods(facts);
-    let revision = revision(facts);
+    let revision = revision(facts, &policies(facts, &[&clients, &endpoints]));
     let from_node = approval::may_be_dialled_from_nodes(facts);
     let of_service = subject::service(facts, service);
     let slices = subject::slices(facts);
@@ -248,9 +251,10 @@ fn probe_pod(pod: &Pod, not_ready: bool) -> ProbePod {
     }
 }
 
-/// Changes when an agent should not wait for its next round: with the Service, with its endpoints, and when the
-/// user asks. The versions of the slices are part of it, so that a change that is undone at once is one as well.
-fn revision(facts: &Facts) -> String {
+/// Changes when an agent should not wait for its next round: with the Service, with its endpoints, with the policies
+/// about it, and when the user asks. The versions of the slices are part of it, so that a change that is undone at once
+/// is one as well.
+fn revision(facts: &Facts, policies: &str) -> String {
     let mut hasher = Sha256::new();
     hasher.update(&facts.refresh);
     if let Some(service) = &facts.service {
@@ -266,10 +270,43 @@ fn revision(facts: &Facts) -> String {
     for one in all {
         hasher.update(one);
     }
-    hasher
-        .finalize()
+    format!("{policies}{}", hex(hasher, 8))
+}
+
+/// What a revision says of the policies.
+pub(super) fn policies_in(revision: &str) -> &str {
+    revision.get(..2 * POLICIES).unwrap_or_default()
+}
+
+/// Bytes of a revision that are about the policies.
+const POLICIES: usize = 4;
+
+fn hex(hasher: Sha256, bytes: usize) -> String {
+    let digest = hasher.finalize();
+    digest.iter().take(bytes).map(|b| format!("{b:02x}")).collect()
+}
+
+/// The policies that select the Service's Pods, its endpoints, or those that stand for clients.
+fn policies(facts: &Facts, others: &[&[&Pod]]) -> String {
+    let selected = facts.selected_pods();
+    let pods = || selected.iter().chain(others.iter().copied().flatten());
+    let selects = |policy: &&Arc<NetworkPolicy>| {
+        pods().any(|p| policy.namespace() == p.namespace() && policy.spec.pod_selector.matches(p.labels()))
+    };
+    let all: BTreeSet<(&str, &str, Vec<u8>)> = facts
+        .policies
         .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+        .filter(selects)
+        .map(|p| {
+            // Serialising cannot fail, as above.
+            let spec = serde_json::to_vec(&p.spec).unwrap_or_default();
+            (p.namespace(), p.name(), spec)
+        })
+        .collect();
+    let mut hasher = Sha256::new();
+    for (namespace, name, spec) in all {
+        hasher.update(format!("{namespace}/{name} "));
+        hasher.update(spec);
+    }
+    hex(hasher, POLICIES)
 }

@@ -198,6 +198,31 @@ fn a_node_probe_concerns_its_diagnosis_when_it_says_something_new() {
 }
 
 #[test]
+fn an_answer_is_owed_since_the_first_question_without_one() {
+    let mut inventory = inventory();
+    let mut ask = |second: i64, generation: i64, observed: i64| {
+        inventory.observe_at(at(second));
+        let mut probe = probe("p", "one", "u", observed);
+        probe.metadata.generation = Some(generation);
+        inventory.apply(probe);
+        report(&inventory, "one").probe.unwrap().owed_since
+    };
+    assert_eq!(ask(1, 2, 1), Some(at(1)));
+    assert_eq!(ask(9, 3, 1), Some(at(1)), "another question instead");
+    assert_eq!(ask(10, 3, 2), Some(at(1)), "an answer to an earlier one");
+    assert_eq!(ask(11, 3, 3), None);
+    assert_eq!(ask(20, 4, 3), Some(at(20)));
+    inventory.delete::<NodeProbe>("shop", "p");
+    inventory.observe_at(at(30));
+    inventory.apply(probe("p", "one", "u", 1));
+    assert_eq!(
+        report(&inventory, "one").probe.unwrap().owed_since,
+        Some(at(30)),
+        "it is another one"
+    );
+}
+
+#[test]
 fn an_answer_is_current_if_it_is_to_the_present_question() {
     let mut inventory = inventory();
     inventory.apply(probe("p", "one", "u", 1));

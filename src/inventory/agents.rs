@@ -58,11 +58,21 @@ impl Inventory {
                 name: node.name().to_owned(),
                 labels: node.labels().clone(),
                 alive_until: Some(agent.until),
-                probe: probes.get(node.name()).map(|p| probe_report(p)),
+                probe: probes.get(node.name()).map(|p| self.probe_report(p)),
                 saved: None,
             })
         };
         self.nodes.of("").filter_map(report).collect()
+    }
+
+    fn probe_report(&self, probe: &NodeProbe) -> ProbeReport {
+        let facts = probe.status.as_ref().and_then(|s| s.facts.clone());
+        ProbeReport {
+            asked: probe.spec.clone(),
+            is_current: is_answered(probe),
+            owed_since: self.owed_since.get(&key_of(probe)).copied(),
+            facts: facts.map(Arc::new),
+        }
     }
 
     /// Names of the nodes whose agents have Leases.
@@ -86,15 +96,10 @@ impl Inventory {
     }
 }
 
-fn probe_report(probe: &NodeProbe) -> ProbeReport {
-    let status = probe.status.as_ref();
-    ProbeReport {
-        asked: probe.spec.clone(),
-        is_current: status.is_some_and(|s| {
-            s.observed_generation.is_some() && s.observed_generation == probe.metadata.generation
-        }),
-        facts: status.and_then(|s| s.facts.clone()).map(Arc::new),
-    }
+/// Whether an agent has answered what its NodeProbe asks now.
+fn is_answered(probe: &NodeProbe) -> bool {
+    let observed = probe.status.as_ref().and_then(|s| s.observed_generation);
+    observed.is_some() && observed == probe.metadata.generation
 }
 
 impl Tracked for Lease {
@@ -187,11 +192,21 @@ impl Tracked for NodeProbe {
                 }
             }
         }
+        if let Some(probe) = new.filter(|p| !is_answered(p)) {
+            inventory.owed_since.entry(key_of(probe)).or_insert(inventory.now);
+        } else if let Some(probe) = new.or(old) {
+            inventory.owed_since.remove(&key_of(probe));
+        }
         if let Some(new) = new {
             let names = inventory.probes_of.entry(diagnosis_of(new)).or_default();
             names.insert(new.name().to_owned());
         }
     }
+}
+
+/// Namespace and name.
+fn key_of(probe: &NodeProbe) -> (String, String) {
+    (probe.namespace().to_owned(), probe.name().to_owned())
 }
 
 /// The diagnosis that a NodeProbe names; it is in the same namespace.

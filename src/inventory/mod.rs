@@ -145,6 +145,8 @@ pub struct Inventory {
     probes: Table<NodeProbe>,
     /// Names of the NodeProbes of a diagnosis.
     probes_of: BTreeMap<DiagnosisKey, BTreeSet<String>>,
+    /// Since when agents have owed an answer to a NodeProbe, by its namespace and name.
+    owed_since: BTreeMap<(String, String), Timestamp>,
     events: PodEvents,
     /// Kinds of policies beyond NetworkPolicy that the cluster serves.
     other_policy_kinds: Vec<String>,
@@ -170,7 +172,7 @@ pub trait Tracked: Object + Sized + Send + Sync + 'static {
 }
 
 impl Inventory {
-    /// Sets the time at which what is taken in next was seen. Only the agents' Leases ask for it.
+    /// Sets the time at which what is taken in next was seen. Only what agents say, and do not say, asks for it.
     pub fn observe_at(&mut self, now: Timestamp) {
         self.now = now;
     }

@@ -23,6 +23,13 @@ pub fn is_absent(status: &Status) -> bool {
     status.code == 404
 }
 
+/// Whether a write was refused because what it is about has gone, or its Namespace is being deleted.
+#[must_use]
+pub fn is_going(refusal: &Status) -> bool {
+    let mut causes = refusal.details.iter().flat_map(|d| &d.causes);
+    is_absent(refusal) || causes.any(|c| c.reason == "NamespaceTerminating")
+}
+
 /// Whether a write was refused for what the installed CRD does not know. An unknown field in an apply is an error
 /// of the server's own (500) that only its words tell from others; an unknown value of an enum is Invalid (422).
 #[must_use]

@@ -199,6 +199,14 @@ fn the_revision_follows_what_the_agent_should_look_at_again() {
     let mut changed = facts.clone();
     Arc::make_mut(&mut changed.slices[0]).metadata.resource_version = Some("2".into());
     assert_ne!(revision(&changed), first);
+    // Whoever was shut out may be let in now.
+    let mut changed = facts.clone();
+    policy(
+        &mut changed,
+        "deny",
+        json!({ "podSelector": {}, "policyTypes": ["Ingress"] }),
+    );
+    assert_ne!(revision(&changed), first);
     let mut changed = facts;
     changed.refresh = "again".into();
     assert_ne!(revision(&changed), first);

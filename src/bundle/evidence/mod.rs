@@ -99,6 +99,7 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
             report.probe = Some(ProbeReport {
                 asked,
                 is_current: true,
+                owed_since: None,
                 facts: Some(Arc::new(seen)),
             });
         }
