@@ -17,4 +17,5 @@ mod hairpin;
 mod lane;
 mod remedies;
 mod rest;
+mod rollouts;
 mod size;
