@@ -86,10 +86,10 @@ pub struct Options {
         value_name = "ADDRESS"
     )]
     pub listen: SocketAddr,
-    /// Dials under way at once, of all NodeProbes together
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    /// Dials under way at once, of all NodeProbes together; a namespace has a quarter of them at most
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_dials: u32,
-    /// Dials begun in a second, of all NodeProbes together; namespaces that wait take turns
+    /// Dials and DNS questions begun in a second, of all NodeProbes together; namespaces that wait take turns
     #[arg(long, default_value_t = 200, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connects_per_second: u32,
 }

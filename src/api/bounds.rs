@@ -41,8 +41,13 @@ pub(super) fn ports(generator: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn http_path(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "minLength": 1, "maxLength": 1024,
-        "x-kubernetes-validations": [{ "rule": "self.startsWith('/')", "message": "http needs a path that starts with /" }] })
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^/[!-~]*$" })
+}
+
+/// A domain of DNS, with a dot at the end or without.
+pub(super) fn cluster_domain(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 253, "nullable": true,
+        "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*[.]?$" })
 }
 
 pub(super) fn http_statuses(_: &mut SchemaGenerator) -> Schema {

@@ -327,8 +327,7 @@ pub struct DnsServer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub code: Option<String>,
-    /// The domain in which it has the cluster's names, where it does not know kubernetes.default in the
-    /// domain of the clients.
+    /// The domain in which it has the cluster's names, where that is not the domain of the clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub domain: Option<String>,

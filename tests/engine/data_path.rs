@@ -612,6 +612,23 @@ fn n71_cluster_dns_serves_another_domain() {
             .message
             .contains("it has them in corp.local")
     );
+    // Where it has no names of addresses, a node that asks in the usual domain tells.
+    let d = fault("N71-node", C::DNSResolves, R::ClusterDomainMismatch, |f| {
+        answer_everywhere(f, LookupResult::NotFound, None);
+        everywhere(f, |n| {
+            let by_node = n.dns_servers.iter_mut().filter(|s| s.from.is_none());
+            by_node.for_each(|s| {
+                s.control = LookupResult::Found;
+                s.domain = Some("corp.local".into());
+            });
+        });
+    });
+    assert!(
+        d.root_cause
+            .unwrap()
+            .message
+            .contains("it has them in corp.local")
+    );
 }
 
 /// Makes the Service stand for a name; the client looks that up as well.

@@ -99,7 +99,7 @@ fn serve(cable: &Cable, address: &str, answer: impl FnOnce(TcpStream) + Send + '
 }
 
 async fn request(cable: &Cable, target: &str, patience: Duration) -> Got {
-    get(&cable.client, target.parse().unwrap(), "/", patience).await
+    must(get(&cable.client, target.parse().unwrap(), "/", patience, 0).await)
 }
 
 /// Reads the request, so that closing the connection does not reset it.

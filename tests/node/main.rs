@@ -15,6 +15,7 @@ mod deletions;
 mod dials;
 mod environment;
 mod kube_proxy;
+mod names;
 mod namespace;
 mod owners;
 mod pocket;

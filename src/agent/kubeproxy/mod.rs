@@ -33,6 +33,9 @@ const HEALTH_PORT: u16 = 10256;
 /// Port of proxyMode and metrics.
 const METRICS_PORT: u16 = 10249;
 
+/// The metrics of a large node have some hundred KiB. One answer is read at a time.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
 /// kube-proxy that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -196,14 +199,15 @@ fn state(got: &Got) -> PortState {
     match got {
         Got::Answer(500..=599, _) => PortState::Failing,
         Got::Answer(..) => PortState::Ok,
-        Got::Silent | Got::Reset | Got::Garbled => PortState::Silent,
+        Got::Silent | Got::Reset | Got::Garbled | Got::TooManyHeaders => PortState::Silent,
         Got::NotConnected(_) => PortState::Closed,
     }
 }
 
 async fn ask(node: &Netns, port: u16, path: &str) -> Got {
     let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    get(node, target, path, PATIENCE).await
+    let got = get(node, target, path, PATIENCE, MAX_BODY).await;
+    got.unwrap_or_else(Got::NotConnected)
 }
 
 #[cfg(test)]

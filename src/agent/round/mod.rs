@@ -6,6 +6,7 @@
 
 mod dials;
 mod direct;
+mod dns_servers;
 mod hairpin;
 mod mesh;
 mod names;

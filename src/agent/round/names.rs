@@ -1,30 +1,26 @@
-//! The Service's names, as the clients resolve them, and the DNS servers one by one.
+//! The Service's names, as the clients resolve them.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
 
-use super::{LocalPod, Round, SECOND_LOOK};
+use super::{LocalPod, Round, SECOND_LOOK, dns_servers};
 use crate::{
     agent::{
-        dns::{self, Reply, ask, names_of},
+        dns::{self, Reply},
         netns::Netns,
         resolv::ResolvConf,
         rootfs::{self, CLibraries},
     },
     api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
-    proxy::IpFamily,
 };
 
-const PORT: u16 = 53;
+pub(super) const PORT: u16 = 53;
 /// The name that every cluster knows.
-const CONTROL: &str = "kubernetes.default";
+pub(super) const CONTROL: &str = "kubernetes.default";
 /// Resolvers wait five seconds for a server; a cluster's answers in one.
-const PATIENCE: Duration = Duration::from_secs(2);
-const TRIES: usize = 2;
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const TRIES: usize = 2;
 const MAX_SERVERS: usize = 32;
 
 pub(super) async fn look(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
@@ -35,16 +31,16 @@ pub(super) async fn look(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
         .collect();
     let domain = domain(round, &clients);
     let resolvers = join_all(clients.iter().map(|client| resolver(round, client, &domain)));
-    let servers = servers(round, &clients, &domain);
+    let servers = dns_servers::look(round, &clients, &domain);
     let (resolvers, mut servers) = tokio::join!(resolvers, servers);
     servers.truncate(MAX_SERVERS);
     (resolvers.into_iter().flatten().collect(), servers)
 }
 
 /// A client Pod, and how it resolves names.
-struct Client<'a> {
-    pod: &'a LocalPod<'a>,
-    conf: ResolvConf,
+pub(super) struct Client<'a> {
+    pub pod: &'a LocalPod<'a>,
+    pub conf: ResolvConf,
     library: CLibrary,
 }
 
@@ -146,7 +142,7 @@ fn names_host(text: &str, name: &str) -> bool {
 }
 
 /// Whether the Service has IPv6 addresses only.
-fn is_v6(round: &Round<'_>) -> bool {
+pub(super) fn is_v6(round: &Round<'_>) -> bool {
     let families = &round.subject.service.spec.ip_families;
     families.first().is_some_and(|first| first == "IPv6")
 }
@@ -246,18 +242,28 @@ fn is_in(name: &str, domain: &str) -> bool {
         .is_some_and(|start| start.is_empty() || start.ends_with('.'))
 }
 
+/// Asks a server, which costs as much as a dial. None where nothing could be asked.
+pub(super) async fn ask(
+    round: &Round<'_>,
+    netns: &Netns,
+    server: SocketAddr,
+    name: &str,
+    ipv6: bool,
+) -> Option<Reply> {
+    let _permit = round.permit().await?;
+    dns::ask(netns, server, name, ipv6, PATIENCE)
+        .await
+        .inspect_err(|error| round.problem(format!("DNS server {server} could not be asked: {error}.")))
+        .ok()
+}
+
 /// Asks the client's servers one after the other until one answers, twice round.
 async fn ask_in_turn(round: &Round<'_>, client: &Client<'_>, name: &str, ipv6: bool) -> Option<Reply> {
     let netns = &client.pod.netns;
     let mut last = Reply::TimedOut;
     for _ in 0..TRIES {
         for server in &client.conf.servers {
-            let reply = ask(netns, SocketAddr::new(*server, PORT), name, ipv6, PATIENCE)
-                .await
-                .inspect_err(|error| {
-                    round.problem(format!("DNS server {server} could not be asked: {error}."))
-                })
-                .ok()?;
+            let reply = ask(round, netns, SocketAddr::new(*server, PORT), name, ipv6).await?;
             match reply {
                 Reply::Addresses(..) | Reply::NotFound(_) => return Some(reply),
                 other => last = other,
@@ -265,76 +271,6 @@ async fn ask_in_turn(round: &Round<'_>, client: &Client<'_>, name: &str, ipv6: b
         }
     }
     Some(last)
-}
-
-/// Each server of each client and each endpoint of cluster DNS, and cluster DNS from the node.
-async fn servers(round: &Round<'_>, clients: &[Client<'_>], domain: &str) -> Vec<DnsServer> {
-    let name = format!("{}.{}.svc.{domain}.", round.spec.service_name, round.namespace);
-    let control = format!("{CONTROL}.svc.{domain}.");
-    let mut questions: Vec<(Option<&LocalPod<'_>>, &Netns, SocketAddr, bool)> = Vec::new();
-    let dns = &round.subject.dns;
-    for Client { pod, conf, .. } in clients {
-        let own = conf.servers.iter().map(|server| SocketAddr::new(*server, PORT));
-        questions.extend(own.map(|server| (Some(*pod), &pod.netns, server, false)));
-        questions.extend(dns.endpoints.iter().map(|e| (Some(*pod), &pod.netns, *e, true)));
-    }
-    questions.extend(dns.addresses.iter().map(|a| (None, &round.node.netns, *a, false)));
-    let v6 = is_v6(round);
-    let own = dns.addresses.first().map(SocketAddr::ip);
-    let answers = questions.iter().map(async |(client, netns, server, endpoint)| {
-        let (result, code) = ask_server(round, netns, *server, &name, v6).await?;
-        let control_v6 = IpFamily::of(server.ip()) == IpFamily::V6 && v6;
-        let (control, of_control) = ask_server(round, netns, *server, &control, control_v6).await?;
-        let domain = match own.filter(|_| control == LookupResult::NotFound) {
-            Some(own) => served_domain(netns, *server, own).await,
-            None => None,
-        };
-        Some(DnsServer {
-            from: client.map(|c| c.key.clone()),
-            server: server.ip().to_string(),
-            endpoint: *endpoint,
-            control,
-            result,
-            code: of_control.or(code),
-            domain,
-        })
-    });
-    join_all(answers).await.into_iter().flatten().collect()
-}
-
-/// How a question to one server ended, and the code of an answer that is none.
-async fn ask_server(
-    round: &Round<'_>,
-    netns: &Netns,
-    server: SocketAddr,
-    name: &str,
-    ipv6: bool,
-) -> Option<(LookupResult, Option<String>)> {
-    let mut last = (LookupResult::TimedOut, None);
-    for attempt in 0..=TRIES {
-        if attempt == TRIES {
-            tokio::time::sleep(SECOND_LOOK).await;
-        }
-        let reply = ask(netns, server, name, ipv6, PATIENCE)
-            .await
-            .inspect_err(|error| round.problem(format!("DNS server {server} could not be asked: {error}.")))
-            .ok()?;
-        last = match reply {
-            Reply::Addresses(..) => return Some((LookupResult::Found, None)),
-            Reply::NotFound(_) => return Some((LookupResult::NotFound, None)),
-            Reply::Failed(code) => (LookupResult::Failed, Some(code)),
-            Reply::TimedOut | Reply::Refused => (LookupResult::TimedOut, None),
-        };
-    }
-    Some(last)
-}
-
-/// The domain that a server has the cluster's names in, by the name it has for cluster DNS itself.
-async fn served_domain(netns: &Netns, server: SocketAddr, cluster_dns: IpAddr) -> Option<String> {
-    let names = names_of(netns, server, cluster_dns, PATIENCE).await.ok()?;
-    names
-        .iter()
-        .find_map(|name| Some(name.split_once(".svc.")?.1.to_owned()))
 }
 
 #[cfg(test)]

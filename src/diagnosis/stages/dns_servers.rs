@@ -106,8 +106,13 @@ pub(super) fn why_none_knows_the_cluster(
     // By hand the control is often looked up with a tool that does not search; the full name needs none.
     let is_sure = own.iter().any(|s| s.control == LookupResult::NotFound) || denied(control) && denied(full);
     let domain = searched_domain(facts, resolver)?;
+    // Nodes ask in the cluster's own domain.
+    let by_nodes = vantage.reports.iter().flat_map(|r| &r.facts.dns_servers);
+    let by_nodes = by_nodes.filter(|s| s.from.is_none());
     let is_elsewhere = own
         .iter()
+        .copied()
+        .chain(by_nodes)
         .any(|s| s.domain.as_ref().is_some_and(|other| other != domain));
     (is_certain && is_sure && (is_elsewhere || !others_know)).then_some(Reason::ClusterDomainMismatch)
 }
