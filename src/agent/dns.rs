@@ -140,7 +140,7 @@ async fn over_udp(
     bytes: &[u8],
     question: &Message,
 ) -> io::Result<Message> {
-    let socket = std::net::UdpSocket::from(netns.socket(server, SockType::Datagram)?);
+    let socket = std::net::UdpSocket::from(netns.socket(server, SockType::Datagram).await?);
     // Connected, so that a refusal is told and no other server's datagrams are taken.
     socket.connect(server)?;
     let socket = UdpSocket::from_std(socket)?;
@@ -182,7 +182,7 @@ async fn over_tcp(
 /// # Errors
 /// When it cannot be made.
 pub async fn stream(netns: &Netns, target: SocketAddr) -> io::Result<TcpStream> {
-    let socket = std::net::TcpStream::from(netns.socket(target, SockType::Stream)?);
+    let socket = std::net::TcpStream::from(netns.socket(target, SockType::Stream).await?);
     let socket = TcpSocket::from_std_stream(socket);
     socket.connect(target).await
 }

@@ -46,7 +46,8 @@ impl Agent {
         let log = File::create(cluster.state_dir().join("agent.log")).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_svcdiag"))
             .args(["agent", "--node-name", "n1", "--node-network", &path])
-            .args(["--listen", "127.0.0.1:0"])
+            .arg("--health-socket")
+            .arg(cluster.state_dir().join("health.sock"))
             .env("KUBECONFIG", cluster.kubeconfig_path())
             .env("POD_NAMESPACE", "svcdiag-system")
             .stdin(Stdio::null())
@@ -63,6 +64,19 @@ impl Agent {
 
     pub fn pid(&self) -> u32 {
         self.process.id().expect("the agent runs")
+    }
+
+    /// Asks it whether it is well, as the kubelet does.
+    pub async fn assert_healthy(&self) {
+        let socket = self.cluster.state_dir().join("health.sock");
+        let health = Command::new(env!("CARGO_BIN_EXE_svcdiag"))
+            .args(["health", "--socket"])
+            .arg(socket)
+            .output()
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&health.stderr);
+        assert!(health.status.success(), "{said}\n{}", self.log());
     }
 
     /// Asks it, and waits for what it saw.

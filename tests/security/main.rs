@@ -10,9 +10,12 @@
 
 mod agent;
 mod endless_answers;
+mod huge_processes;
 #[path = "../node/namespace.rs"]
 #[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
 mod namespace;
 #[path = "../node/pocket.rs"]
 #[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
 mod pocket;
+mod privileges;
+mod tangled_rules;

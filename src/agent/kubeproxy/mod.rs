@@ -23,6 +23,7 @@ use self::{
     samples::{Lag, Samples},
 };
 use super::{
+    aside::{Of, aside},
     http::{Got, get},
     netns::Netns,
 };
@@ -107,7 +108,7 @@ impl Watch {
         }
         let begun = Instant::now();
         let look = look(node).await;
-        let processes = seen.processes(node).map_err(|error| error.to_string());
+        let processes = seen.processes(node).await.map_err(|error| error.to_string());
         let is_ill = look.is_ill(processes.as_ref().ok());
         seen.ill_since = is_ill.then(|| seen.ill_since.unwrap_or(begun));
         let lag = match &look.metrics {
@@ -127,15 +128,15 @@ impl Watch {
 
 impl Seen {
     /// All processes are gone through only where kube-proxy is not where it was.
-    fn processes(&self, node: &Netns) -> io::Result<Processes> {
-        let known = self
-            .last
-            .as_ref()
-            .and_then(|(_, last)| last.processes.as_ref().ok());
-        match known.filter(|known| known.still_run(node)) {
-            Some(known) => Ok(known.clone()),
-            None => processes(node),
-        }
+    async fn processes(&self, node: &Netns) -> io::Result<Processes> {
+        let last = self.last.as_ref();
+        let known = last.and_then(|(_, last)| last.processes.clone().ok());
+        let node = node.clone();
+        let find = move || match known.filter(|known| known.still_run(&node)) {
+            Some(known) => Ok(known),
+            None => processes(&node),
+        };
+        aside(Of::Node, find).await?
     }
 }
 

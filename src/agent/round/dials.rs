@@ -123,7 +123,8 @@ impl Round<'_> {
         http: Option<&HttpProbe>,
     ) -> io::Result<Outcome> {
         let _permit = self.permit().await.ok_or(io::ErrorKind::Interrupted)?;
-        let dialled = Dial::start(netns, protocol, target)?
+        let dialled = Dial::start(netns, protocol, target)
+            .await?
             .finish(self.patience())
             .await?;
         let by = dialled.offender.map(|offender| offender.to_string());

@@ -1,14 +1,16 @@
 //! The Service's names, as the clients resolve them.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
 
 use super::{LocalPod, Round, SECOND_LOOK, dns_servers};
 use crate::{
     agent::{
+        aside::{Of, aside},
         dns::{self, Reply},
         netns::Netns,
+        procfs,
         resolv::ResolvConf,
         rootfs::{self, CLibraries},
     },
@@ -24,11 +26,8 @@ pub(super) const TRIES: usize = 2;
 const MAX_SERVERS: usize = 32;
 
 pub(super) async fn look(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
-    let clients: Vec<Client<'_>> = round
-        .clients
-        .iter()
-        .filter_map(|pod| client(round, pod))
-        .collect();
+    let clients = join_all(round.clients.iter().map(|pod| client(round, pod))).await;
+    let clients: Vec<Client<'_>> = clients.into_iter().flatten().collect();
     let domain = domain(round, &clients);
     let resolvers = join_all(clients.iter().map(|client| resolver(round, client, &domain)));
     let servers = dns_servers::look(round, &clients, &domain);
@@ -44,8 +43,11 @@ pub(super) struct Client<'a> {
     library: CLibrary,
 }
 
-fn client<'a>(round: &Round<'_>, pod: &'a LocalPod<'a>) -> Option<Client<'a>> {
-    let (conf, library) = conf(pod, &round.node.c_libraries)
+async fn client<'a>(round: &Round<'_>, pod: &'a LocalPod<'a>) -> Option<Client<'a>> {
+    let (pids, libraries) = (pod.pids.clone(), round.node.c_libraries.clone());
+    let (conf, library) = aside(Of::Pod, move || conf(&pids, &libraries))
+        .await
+        .flatten()
         .inspect_err(|error| {
             round.problem(format!(
                 "resolv.conf of Pod {} could not be read: {error}.",
@@ -71,19 +73,16 @@ fn domain(round: &Round<'_>, clients: &[Client<'_>]) -> String {
     found.unwrap_or_else(|| "cluster.local".to_owned())
 }
 
-fn conf(client: &LocalPod<'_>, libraries: &CLibraries) -> std::io::Result<(ResolvConf, CLibrary)> {
-    let pid = client
-        .pids
+fn conf(pids: &[i32], libraries: &CLibraries) -> io::Result<(ResolvConf, CLibrary)> {
+    let first = pids
         .first()
-        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "it has no process"))?;
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no process"))?;
     // The pause container comes first and has no resolv.conf of interest; all share the file.
-    let text = client
-        .pids
+    let text = pids
         .iter()
         .find_map(|pid| rootfs::read(*pid, "/etc/resolv.conf").ok())
-        .map_or_else(|| rootfs::read(*pid, "/etc/resolv.conf"), Ok)?;
-    let library = client
-        .pids
+        .map_or_else(|| rootfs::read(*first, "/etc/resolv.conf"), Ok)?;
+    let library = pids
         .iter()
         .filter_map(|pid| libraries.of(*pid).ok())
         .find(|library| *library != CLibrary::Unknown)
@@ -111,20 +110,28 @@ async fn resolver(round: &Round<'_>, client: &Client<'_>, domain: &str) -> Optio
         ndots: conf.ndots,
         rotate: conf.rotate,
         c_library: client.library,
-        uses_short_name: uses_short_name(&client.pod.pids, service),
+        uses_short_name: uses_short_name(round, client).await,
         lookups: lookups.into_iter().collect::<Option<Vec<Lookup>>>()?,
     })
 }
 
-/// Whether a process was started with the Service's short name as a host in its arguments or environment.
-/// Nothing of the texts is kept.
-fn uses_short_name(pids: &[i32], service: &str) -> bool {
-    let texts = pids
-        .iter()
-        .flat_map(|pid| ["cmdline", "environ"].map(|file| format!("/proc/{pid}/{file}")));
-    texts
-        .filter_map(|path| std::fs::read(path).ok())
-        .any(|text| names_host(&String::from_utf8_lossy(&text), service))
+/// Whether a process of a client in another namespace was started with the Service's short name as a host in its
+/// arguments or environment: there it is another Service's name. In the Service's own it does not matter, and
+/// nothing is read. Nothing of the texts is kept.
+async fn uses_short_name(round: &Round<'_>, client: &Client<'_>) -> bool {
+    if client.pod.pod.namespace == round.namespace {
+        return false;
+    }
+    let (pids, service) = (client.pod.pids.clone(), round.spec.service_name.clone());
+    let find = move || {
+        let texts = pids
+            .iter()
+            .flat_map(|pid| [procfs::arguments(*pid), procfs::environment(*pid)]);
+        texts
+            .flatten()
+            .any(|text| names_host(&String::from_utf8_lossy(&text), &service))
+    };
+    aside(Of::Pod, find).await.unwrap_or(false)
 }
 
 /// Whether a text has a name as a host: behind `//` or `@`, or before a port.

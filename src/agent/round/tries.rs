@@ -148,6 +148,7 @@ async fn try_once(round: &Round<'_>, way: &Way<'_>) -> Option<Try> {
     let problem =
         |error: &std::io::Error| round.problem(format!("{} could not be dialled: {error}.", way.target));
     let started = Dial::start(way.netns, way.protocol, way.target)
+        .await
         .inspect_err(problem)
         .ok()?;
     let source = started.source();
