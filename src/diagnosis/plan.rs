@@ -236,9 +236,15 @@ fn failed(facts: &Facts, node: &str) -> bool {
 }
 
 fn probe_pod(pod: &Pod, not_ready: bool) -> ProbePod {
-    let hash = pod
-        .annotation(STATIC_POD_MIRROR)
-        .and_then(|_| pod.annotation(STATIC_POD_HASH));
+    // Anybody may annotate a Pod of his own with the hash of another one, whose processes would be found by it. Only
+    // the kubelet makes Pods that their Node owns, and by its addresses a Pod is told from another.
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let is_mirror = pod.annotation(STATIC_POD_MIRROR).is_some()
+        && owners
+            .into_iter()
+            .any(|o| o.kind == "Node" && o.api_version == "v1")
+        && pod.ips().next().is_some();
+    let hash = pod.annotation(STATIC_POD_HASH).filter(|_| is_mirror);
     let uid = hash.or(pod.metadata.uid.as_deref()).unwrap_or_default();
     ProbePod {
         name: pod.name().to_owned(),

@@ -247,8 +247,16 @@ fn the_wish_to_look_again_is_a_fact() {
 #[test]
 fn the_annotations_of_static_pods_are_kept() {
     let mut pod: Pod = object(json!({ "metadata": { "name": "p", "annotations": {
-        "kubernetes.io/config.hash": "h", "kubernetes.io/config.mirror": "m", "other": "o" } } }));
+        "kubernetes.io/config.hash": "h", "kubernetes.io/config.mirror": "m", "other": "o",
+        "svcdiag.dev/refresh": "1", "svcdiag.dev/unknown": "u", "svcdiag.dev.example.com/x": "x" } } }));
     trim_metadata(&mut pod.metadata);
     let kept: Vec<String> = pod.metadata.annotations.unwrap().into_keys().collect();
-    assert_eq!(kept, ["kubernetes.io/config.hash", "kubernetes.io/config.mirror"]);
+    assert_eq!(
+        kept,
+        [
+            "kubernetes.io/config.hash",
+            "kubernetes.io/config.mirror",
+            "svcdiag.dev/refresh"
+        ]
+    );
 }

@@ -13,11 +13,12 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{DiagnosisKey, Inventory, Table, Tracked};
+use super::{DiagnosisKey, Inventory, Table, Tracked, heard};
 use crate::{
     api::NodeProbe,
     diagnosis::{NodeReport, ProbeReport},
     objects::{Labels, Lease, Node, Object},
+    served::bounded,
 };
 
 /// What the Lease of an agent says.
@@ -163,6 +164,14 @@ impl Tracked for Node {
 impl Tracked for NodeProbe {
     fn table(inventory: &mut Inventory) -> &mut Table<Self> {
         &mut inventory.probes
+    }
+
+    /// What the agent was asked about, and no more of it than its kind may hold.
+    fn admitted(mut self) -> Self {
+        if let Some(facts) = self.status.as_mut().and_then(|s| s.facts.as_mut()) {
+            *facts = heard::of(&self.spec, bounded(facts));
+        }
+        self
     }
 
     /// Its diagnosis, if it says something else than before or is gone.

@@ -9,6 +9,7 @@ mod concerns;
 mod contents;
 mod events;
 mod facts;
+mod heard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -164,6 +165,11 @@ pub trait Tracked: Object + Sized + Send + Sync + 'static {
     /// Where it is held.
     fn table(inventory: &mut Inventory) -> &mut Table<Self>;
 
+    /// What of an object is taken in.
+    fn admitted(self) -> Self {
+        self
+    }
+
     /// The diagnoses that a change concerns; `old` is absent for a new object, `new` for one that is gone.
     fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey>;
 
@@ -181,7 +187,7 @@ impl Inventory {
     pub fn apply<K: Tracked>(&mut self, object: K) -> BTreeSet<DiagnosisKey> {
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let closed = self.close_gap::<K>(&namespace, &name);
-        let object = Arc::new(object);
+        let object = Arc::new(object.admitted());
         let old = K::table(self).insert(&namespace, &name, object.clone());
         K::index(self, old.as_deref(), Some(&object));
         let concerned = K::concerns(self, old.as_deref(), Some(&object));
@@ -230,7 +236,7 @@ impl Inventory {
         self.unparsable.retain(|(k, _, _), _| *k != kind);
         let mut old = std::mem::take(K::table(self));
         for object in objects {
-            let object = Arc::new(object);
+            let object = Arc::new(object.admitted());
             let before = old.remove(object.namespace(), object.name());
             K::table(self).insert(object.namespace(), object.name(), object.clone());
             K::index(self, before.as_deref(), Some(&object));

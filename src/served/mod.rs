@@ -1,11 +1,13 @@
 //! What an API server serves beyond what every cluster has: kinds that need not be installed.
 
 mod policies;
+mod report;
 mod schema;
 
 use kube::core::Status;
 
 pub use policies::{POLICY_KINDS, policy_kind, policy_kinds};
+pub use report::{MAX_REPORT, bounded};
 pub use schema::{Schema, Schemas, own_schemas, schemas};
 
 /// Whether a list, a watch or a request for what a group serves was refused because the API server does not

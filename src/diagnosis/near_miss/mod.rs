@@ -6,6 +6,7 @@
 
 mod compare;
 
+use crate::diagnosis::words::quoted;
 use serde_json::json;
 
 use self::compare::{Difference, compare};
@@ -194,7 +195,7 @@ fn labels(
         format!(
             "If these Pods are meant, make the selector and their labels agree: {}; compare `kubectl -n {} get pods --show-labels`.",
             edit(facts, service),
-            facts.namespace
+            quoted(&facts.namespace)
         )
     };
     NearMiss { message, remediation }
@@ -245,9 +246,9 @@ fn run_time(
         remediation: format!(
             "See why nothing sets {pairs} on a Pod (the Pods may not be ready for it, or what should set it does not run or may not): \
              `kubectl -n {} get pods -l {} -L {}`. If nothing is to set it, the Pod template lacks it or the selector has it in excess.",
-            facts.namespace,
-            words::quoted(&selector(&rest)),
-            words::quoted(&keys.join(","))
+            quoted(&facts.namespace),
+            quoted(&selector(&rest)),
+            quoted(&keys.join(","))
         ),
     }
 }
@@ -294,12 +295,16 @@ fn pods_of(workload: &Workload<'_>) -> String {
 fn patch(facts: &Facts, service: &Service, pairs: serde_json::Map<String, serde_json::Value>) -> String {
     format!(
         "`kubectl -n {} patch service {} --type=merge -p {}`",
-        facts.namespace,
-        service.name(),
-        words::quoted(&json!({ "spec": { "selector": pairs } }).to_string())
+        quoted(&facts.namespace),
+        quoted(service.name()),
+        quoted(&json!({ "spec": { "selector": pairs } }).to_string())
     )
 }
 
 fn edit(facts: &Facts, service: &Service) -> String {
-    format!("`kubectl -n {} edit service {}`", facts.namespace, service.name())
+    format!(
+        "`kubectl -n {} edit service {}`",
+        quoted(&facts.namespace),
+        quoted(service.name())
+    )
 }

@@ -4,6 +4,7 @@ use super::super::{
     Facts, Finding,
     clients::{Clients, Role},
 };
+use crate::diagnosis::words::quoted;
 use crate::{
     api::Reason,
     objects::{Object, Service},
@@ -17,9 +18,10 @@ pub(super) fn no_clients(facts: &Facts) -> Option<Finding> {
             Reason::ClientNamespaceNotGranted,
             format!(
                 "Namespace {namespace} does not lend its Pods as clients; its owner can grant it: \
-                 `kubectl annotate namespace {namespace} {}={}`.",
+                 `kubectl annotate namespace {} {}={}`.",
+                quoted(namespace),
                 crate::api::CLIENTS_FOR_ANNOTATION,
-                facts.namespace
+                quoted(&facts.namespace)
             ),
         )),
         Clients::Pods { pods, role } if pods.is_empty() => Some(Finding::unknown(

@@ -4,6 +4,7 @@
 //! `names` says what a client got and why it got nothing, `dns_servers` what single servers answer,
 //! `dns_silence` who does not; `name_reports` has the words for it.
 
+use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use super::{
@@ -169,7 +170,7 @@ fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
     if pods.is_empty() || pods.iter().any(|p| p.is_ready()) {
         return None;
     }
-    let (namespace, name) = (dns.service.namespace(), dns.service.name());
+    let (namespace, name) = (quoted(dns.service.namespace()), quoted(dns.service.name()));
     let deadlines = pods.iter().filter_map(|p| pod_state::settles_at(facts, p));
     if let Some(until) = deadlines.min() {
         return Some(

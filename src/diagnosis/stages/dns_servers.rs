@@ -1,5 +1,6 @@
 //! DNS servers one by one.
 
+use crate::diagnosis::words::quoted;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -193,14 +194,14 @@ pub(super) fn some_fail(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding>
     let remediation = match (pod_at(facts, first), &facts.cluster_dns) {
         (Some(pod), Some(dns)) => format!(
             "Diagnose cluster DNS itself: `svcdiag check {} -n {ns}`; see the Pod: `kubectl -n {ns} describe pod {pod}`; its log: `kubectl -n {ns} logs {pod}`.",
-            dns.service.name(),
-            ns = pod.namespace(),
-            pod = pod.name()
+            quoted(dns.service.name()),
+            ns = quoted(pod.namespace()),
+            pod = quoted(pod.name())
         ),
         (None, Some(dns)) if is_endpoint => format!(
             "See the endpoints of cluster DNS: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
-            dns.service.namespace(),
-            dns.service.name()
+            quoted(dns.service.namespace()),
+            quoted(dns.service.name())
         ),
         _ if first.parse().is_ok_and(is_cache) => dns_silence::see_cache(facts, node),
         _ => format!(

@@ -1,5 +1,6 @@
 //! Who does not answer a client's questions: cluster DNS, the way to its Service, or the node's own cache.
 
+use crate::diagnosis::words::quoted;
 use std::net::IpAddr;
 
 use super::{super::Facts, dns_servers, names::Client};
@@ -83,11 +84,12 @@ pub(super) fn see_cache(facts: &Facts, node: &str) -> String {
     match cache_of(facts, node) {
         Some(pod) => format!(
             "See the cache's Pod: `kubectl -n {ns} describe pod {pod}`; its log: `kubectl -n {ns} logs {pod}`.",
-            ns = pod.namespace(),
-            pod = pod.name()
+            ns = quoted(pod.namespace()),
+            pod = quoted(pod.name())
         ),
         None => format!(
-            "See the Pod of the node's cache (NodeLocal DNSCache): `kubectl get pods --all-namespaces -l k8s-app=node-local-dns --field-selector spec.nodeName={node} -o wide`."
+            "See the Pod of the node's cache (NodeLocal DNSCache): `kubectl get pods --all-namespaces -l k8s-app=node-local-dns --field-selector spec.nodeName={} -o wide`.",
+            quoted(node)
         ),
     }
 }
@@ -98,7 +100,7 @@ pub(super) fn diagnose(facts: &Facts) -> String {
     dns.map_or_else(
         || "Diagnose the cluster's DNS servers.".to_owned(),
         |dns| {
-            let (namespace, name) = (dns.namespace(), dns.name());
+            let (namespace, name) = (quoted(dns.namespace()), quoted(dns.name()));
             let labels: Vec<String> = dns
                 .spec
                 .selector
@@ -109,7 +111,7 @@ pub(super) fn diagnose(facts: &Facts) -> String {
                 true => String::new(),
                 false => format!(
                     "; its log: `kubectl -n {namespace} logs -l {} --tail=50`",
-                    labels.join(",")
+                    quoted(&labels.join(","))
                 ),
             };
             format!("Diagnose cluster DNS itself: `svcdiag check {name} -n {namespace}`{log}.")

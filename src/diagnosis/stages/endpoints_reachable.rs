@@ -301,7 +301,7 @@ fn told(
     let Some(first) = failures.first() else {
         return (String::new(), String::new());
     };
-    let namespace = &facts.namespace;
+    let namespace = quoted(&facts.namespace);
     let number = first.endpoint.map_or(0, |e| e.port());
     let wanted = format!("{number}/{}", listening::protocol(first));
     let pods = told::pods(&failures);
@@ -319,7 +319,7 @@ fn told(
             ),
             format!(
                 "Set targetPort of port {port} to a port that the Pods listen on: `kubectl -n {namespace} edit service {}`, or let the application listen on {number}.",
-                facts.spec.service_name
+                quoted(&facts.spec.service_name)
             ),
         ),
         Reason::ListensOnLoopbackOnly => (
@@ -329,7 +329,7 @@ fn told(
             ),
             format!(
                 "Let the application listen on all addresses (0.0.0.0, or :: for both families); see how it is told: `kubectl -n {namespace} describe pod {}`.",
-                pods.first().copied().unwrap_or_default()
+                quoted(pods.first().copied().unwrap_or_default())
             ),
         ),
         Reason::WrongFamilyListening => wrong_family::told(facts, paths, &failures, &who, listen, &wanted),

@@ -12,6 +12,7 @@ use super::{
     applicable, hairpin_setup,
 };
 use crate::api::{Answer, ConditionType, Hairpin, Reason};
+use crate::diagnosis::words::quoted;
 
 const WHAT: &str = "No Pod's way to itself was tried";
 
@@ -215,11 +216,11 @@ fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
     });
     let ip = target
         .parse::<std::net::SocketAddr>()
-        .map_or_else(|_| target.to_owned(), |a| a.ip().to_string());
+        .map_or_else(|_| quoted(target), |a| a.ip().to_string());
     let (message, remediation) = match reason {
         Reason::HairpinModeDisabled => {
             let command = match port {
-                Some(port) => format!("`bridge link set dev {port} hairpin on`"),
+                Some(port) => format!("`bridge link set dev {} hairpin on`", quoted(port)),
                 None => "`bridge -d link` shows the ports that have \"hairpin off\"".to_owned(),
             };
             (

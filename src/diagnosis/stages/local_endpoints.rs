@@ -4,6 +4,7 @@
 //! fault only for Pods that are known to be clients. externalTrafficPolicy Local shuts nobody inside the
 //! cluster out.
 
+use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -79,8 +80,8 @@ pub(super) fn judge(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) -
     }
     let remediation = format!(
         "Run an endpoint on every node with clients (for example as a DaemonSet), or let the traffic leave the node: `kubectl -n {} patch service {} --type=merge -p '{{\"spec\":{{\"internalTrafficPolicy\":\"Cluster\"}}}}'`.",
-        facts.namespace,
-        service.name()
+        quoted(&facts.namespace),
+        quoted(service.name())
     );
     let message = format!("internalTrafficPolicy is Local, and {who}.");
     Local::Lacking(if inside.is_empty() {

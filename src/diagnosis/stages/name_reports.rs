@@ -1,5 +1,6 @@
 //! What is said of clients that do not find the Service, or might not.
 
+use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use super::{
@@ -68,7 +69,9 @@ pub(super) fn told(
         namespace,
         pod,
         settings: format!(
-            "`kubectl -n {namespace} get pod {pod} -o jsonpath='{{.spec.dnsPolicy}} {{.spec.dnsConfig}}'`"
+            "`kubectl -n {} get pod {} -o jsonpath='{{.spec.dnsPolicy}} {{.spec.dnsConfig}}'`",
+            quoted(namespace),
+            quoted(pod)
         ),
     };
     match reason {
@@ -127,7 +130,7 @@ impl Report<'_> {
             (_, Some(domain)) if domain != wanted => format!("; its Corefile has them in {domain}"),
             _ => String::new(),
         };
-        let namespace = dns.map_or("kube-system", |dns| dns.service.namespace());
+        let namespace = quoted(dns.map_or("kube-system", |dns| dns.service.namespace()));
         (
             format!(
                 "Cluster DNS ({}) answers {} that there is no {CONTROL}.svc.{wanted}: it does not have the cluster's names in {wanted}, where the clients search for them{serves}.",
@@ -182,7 +185,10 @@ impl Report<'_> {
 
     fn no_external_name(&self) -> (String, String) {
         let target = external_name(self.facts).unwrap_or_default();
-        let (service, namespace) = (&self.facts.spec.service_name, &self.facts.namespace);
+        let (service, namespace) = (
+            quoted(&self.facts.spec.service_name),
+            quoted(&self.facts.namespace),
+        );
         (
             format!(
                 "The Service stands for {target}, which has no address in DNS: {} ({}) found neither {} nor {target}.",
@@ -269,7 +275,7 @@ impl Report<'_> {
     }
 
     fn short_name(&self) -> (String, String) {
-        let (name, namespace, pod) = (&self.first.name, self.namespace, self.pod);
+        let (name, namespace, pod) = (&self.first.name, quoted(self.namespace), quoted(self.pod));
         (
             format!(
                 "{} uses the name {name}, which is one of its own namespace {namespace}; {}.",
@@ -348,13 +354,13 @@ impl Report<'_> {
 }
 
 /// The Service, with its namespace, that a full name is below of: `web.shop` and the suffix
-/// `shop.svc.cluster.local` make a name of a Service called shop.
-fn service_of<'a>(name: &str, full: &'a str) -> Option<(&'a str, &'a str)> {
+/// `shop.svc.cluster.local` make a name of a Service called shop. Both as a command takes them.
+fn service_of(name: &str, full: &str) -> Option<(String, String)> {
     let suffix = full.strip_prefix(name)?.strip_prefix('.')?;
     let namespace = suffix.split_once(".svc.")?.0;
     let (rest, _) = full.split_once(&format!(".{namespace}.svc."))?;
     let service = rest.rsplit_once('.')?.1;
-    (!namespace.contains('.')).then_some((service, namespace))
+    (!namespace.contains('.')).then(|| (quoted(service), quoted(namespace)))
 }
 
 fn client_pod<'a>(facts: &'a Facts, key: &str) -> Option<&'a Pod> {

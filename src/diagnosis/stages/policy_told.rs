@@ -1,5 +1,6 @@
 //! What policies deny, in words: to whom, why no rule matches, and what to add.
 
+use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use super::{
@@ -192,7 +193,11 @@ fn fix(
 
 /// A command changes nothing by itself.
 fn edit(namespace: &str, policy: &str) -> String {
-    format!("`kubectl -n {namespace} edit networkpolicy {policy}`")
+    format!(
+        "`kubectl -n {} edit networkpolicy {}`",
+        quoted(namespace),
+        quoted(policy)
+    )
 }
 
 /// The block that holds one address.

@@ -1,5 +1,6 @@
 //! Is kube-proxy proxying, tried from the nodes?
 
+use crate::diagnosis::words::quoted;
 use std::net::SocketAddr;
 
 use super::{
@@ -319,8 +320,8 @@ fn stale_connections(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
         ),
         format!(
             "Remove the entries on node {node}: `conntrack -D -p udp --orig-dst {} --reply-src {}`; the next packet goes to an endpoint that is there.",
-            ip(&first.destination),
-            ip(&first.endpoint)
+            quoted(&ip(&first.destination)),
+            quoted(&ip(&first.endpoint))
         ),
     ))
 }

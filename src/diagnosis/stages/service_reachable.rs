@@ -12,6 +12,7 @@ use super::{
     applicable, reaching,
 };
 use crate::api::{ConditionType, Reason};
+use crate::diagnosis::words::quoted;
 
 const WHAT: &str = "The Service's addresses were not dialled from client Pods";
 
@@ -209,7 +210,8 @@ pub(super) fn ask_for_help(facts: &Facts, stages: &mut [(ConditionType, Finding)
             " Everything else is as it should be. If that does not help, collect what was seen \
              (`kubectl -n {} get servicediagnoses,nodeprobes,services,endpointslices -o yaml > {}.yaml`) and ask: \
              https://kubernetes.io/docs/tasks/debug/#slack, https://discuss.kubernetes.io or https://github.com/kubernetes/kubernetes.",
-            facts.namespace, facts.spec.service_name
+            quoted(&facts.namespace),
+            quoted(&facts.spec.service_name)
         ));
     }
 }

@@ -6,6 +6,7 @@ mod named_ports;
 mod without_selector;
 
 use super::protocol_mismatch;
+use crate::diagnosis::words::quoted;
 use crate::{
     api::{Impact, PortRef, Reason},
     diagnosis::{Facts, Finding, ports, words},
@@ -70,8 +71,8 @@ impl Subject<'_> {
     fn edit(&self) -> String {
         format!(
             "`kubectl -n {} edit service {}`",
-            self.facts.namespace,
-            self.service.name()
+            quoted(&self.facts.namespace),
+            quoted(self.service.name())
         )
     }
 

@@ -1,5 +1,6 @@
 //! Services without a selector: aliases, and those whose EndpointSlices somebody else writes.
 
+use crate::diagnosis::words::quoted;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::Subject;
@@ -75,8 +76,8 @@ impl Subject<'_> {
                 "Give the port of the EndpointSlice the name \"{}\" and the protocol {}: `kubectl -n {} edit endpointslice {}`.",
                 port.name(),
                 port.protocol(),
-                self.facts.namespace,
-                names.first().copied().unwrap_or_default()
+                quoted(&self.facts.namespace),
+                quoted(names.first().copied().unwrap_or_default())
             ),
         ))
     }

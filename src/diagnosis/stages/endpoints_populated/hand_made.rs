@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::SLICE_GRACE;
 use crate::{
     api::{ConditionStatus, ConditionType, Reason},
-    diagnosis::{Facts, Finding, near_miss, pod_state::later},
+    diagnosis::{Facts, Finding, near_miss, pod_state::later, words::quoted},
     objects::{Object, Service, StatefulSet},
 };
 
@@ -50,7 +50,8 @@ fn missed_since(facts: &Facts) -> Option<Timestamp> {
 /// Who is to write the endpoints is not known: an operator or a leader election may own them, and a selector
 /// would fight with it. So nobody is told to add one, but where a StatefulSet says whose names these are.
 fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
-    let (ns, name) = (&facts.namespace, service.name());
+    let (ns, name) = (quoted(&facts.namespace), service.name());
+    let service_arg = quoted(name);
     let mut governed: Vec<&StatefulSet> = facts
         .stateful_sets
         .iter()
@@ -68,7 +69,7 @@ fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
                 set.name()
             ),
             format!(
-                "The Service has to select the Pods of StatefulSet {} (their labels: {selector}): correct it where it comes from, a manifest or an operator; see who wrote it: `kubectl -n {ns} get service {name} -o yaml --show-managed-fields`.",
+                "The Service has to select the Pods of StatefulSet {} (their labels: {selector}): correct it where it comes from, a manifest or an operator; see who wrote it: `kubectl -n {ns} get service {service_arg} -o yaml --show-managed-fields`.",
                 set.name()
             ),
         );
@@ -77,7 +78,7 @@ fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
         Reason::NoSelectorAndNoEndpoints,
         format!("{message}."),
         format!(
-            "See who is to write its endpoints, and what became of that: `kubectl -n {ns} get service,endpoints {name} -o yaml --show-managed-fields`. An operator or a leader election (Patroni's, for example) keeps them in the Endpoints object {name}, which is empty while there is no leader, and is not copied to an EndpointSlice where it has the label endpointslice.kubernetes.io/skip-mirror; where nobody does, the Service lacks a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
+            "See who is to write its endpoints, and what became of that: `kubectl -n {ns} get service,endpoints {service_arg} -o yaml --show-managed-fields`. An operator or a leader election (Patroni's, for example) keeps them in the Endpoints object {name}, which is empty while there is no leader, and is not copied to an EndpointSlice where it has the label endpointslice.kubernetes.io/skip-mirror; where nobody does, the Service lacks a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
         ),
     )
 }

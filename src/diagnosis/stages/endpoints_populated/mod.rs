@@ -5,6 +5,7 @@ mod no_pods;
 mod ports;
 mod stale;
 
+use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
@@ -131,8 +132,8 @@ fn judge_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) ->
         },
         format!(
             "Make {whose} ready; see the endpoints' conditions: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`.",
-            facts.namespace,
-            service.name()
+            quoted(&facts.namespace),
+            quoted(service.name())
         ),
     )
 }

@@ -1,5 +1,6 @@
 //! The selector matches no Pod: because a workload has none, or because the labels differ.
 
+use crate::diagnosis::words::quoted;
 use jiff::Timestamp;
 
 use super::SLICE_GRACE;
@@ -16,7 +17,7 @@ use crate::{
 };
 
 pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
-    let ns = &facts.namespace;
+    let ns = quoted(&facts.namespace);
     let selector = near_miss::selector(&service.spec.selector);
     let workloads = matching_workloads(facts, service);
     if let Some(workload) = workloads.iter().find(|w| w.spec.replicas != Some(0)) {
@@ -37,7 +38,7 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
             ),
             format!(
                 "Find out why they ended: `kubectl -n {ns} get pods -l {}`.",
-                words::quoted(&selector)
+                quoted(&selector)
             ),
         );
     }
@@ -135,8 +136,9 @@ fn without_its_pods(facts: &Facts, workload: &Workload<'_>, selector: &str) -> F
             "{name} is to have {wanted} that the selector {selector} would match, but none exists{because}."
         ),
         format!(
-            "See why the Pods are not created (quota, admission): `kubectl -n {} describe {name}`.",
-            facts.namespace
+            "See why the Pods are not created (quota, admission): `kubectl -n {} describe {}`.",
+            quoted(&facts.namespace),
+            quoted(name)
         ),
     )
 }
@@ -194,7 +196,8 @@ fn scaled_to_zero(
         ),
         format!(
             "Scale up: `kubectl -n {} scale {} --replicas=1`.",
-            facts.namespace, first.resource
+            quoted(&facts.namespace),
+            quoted(&first.resource)
         ),
     )
 }

@@ -1,6 +1,7 @@
 //! Whether each port of the Service has an endpoint. kube-proxy pairs the ports of the Service with those of the
 //! EndpointSlices by name, protocol and IP family, so that one port can be dead beside others that work.
 
+use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -161,7 +162,7 @@ fn waits_until(facts: &Facts, service: &Service, pods: &[&Pod]) -> Option<Timest
 
 /// Why the port has no endpoint, and what to do.
 fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) -> (String, String) {
-    let (ns, name) = (&facts.namespace, service.name());
+    let (ns, name) = (quoted(&facts.namespace), quoted(service.name()));
     let slices = format!("`kubectl -n {ns} get endpointslices -l kubernetes.io/service-name={name} -o yaml`");
     if !service.has_selector() {
         return (
@@ -192,7 +193,7 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
             ),
             format!(
                 "See why it is not ready: `kubectl -n {ns} describe pod {}`.",
-                unready.name()
+                quoted(unready.name())
             ),
         );
     }

@@ -1,5 +1,6 @@
 //! Whether the EndpointSlices follow the Pods.
 
+use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -82,8 +83,8 @@ pub(super) fn stale(facts: &Facts, service: &Service, pods: &[&Pod], endpoints: 
     );
     let remediation = format!(
         "The endpoints controller is not keeping up; see whether kube-controller-manager runs and what it logs: `kubectl -n kube-system get pods -l component=kube-controller-manager`; compare with `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
-        facts.namespace,
-        service.name()
+        quoted(&facts.namespace),
+        quoted(service.name())
     );
     if endpoints.iter().any(|e| e.is_ready()) {
         Finding::part_fails(Reason::EndpointSlicesStale, message, remediation)

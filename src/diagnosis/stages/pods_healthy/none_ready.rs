@@ -1,5 +1,6 @@
 //! No Pod is ready: why, and what to do.
 
+use crate::diagnosis::words::quoted;
 use std::cmp::Reverse;
 
 use crate::{
@@ -110,11 +111,11 @@ fn reason(trouble: &Trouble) -> Reason {
 }
 
 fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -> String {
-    let (ns, name) = (&facts.namespace, pod.name());
+    let (ns, name) = (quoted(&facts.namespace), quoted(pod.name()));
     let describe = format!("`kubectl -n {ns} describe pod {name}`");
     match trouble {
         Trouble::NodeNotReady(_) => {
-            let node = pod.spec.node_name.as_deref().unwrap_or_default();
+            let node = quoted(pod.spec.node_name.as_deref().unwrap_or_default());
             format!(
                 "See why node {node} is not ready: `kubectl describe node {node}` (a Ready condition that is Unknown is of a kubelet that does not report: machine, network, kubelet; one that is False tells why)."
             )

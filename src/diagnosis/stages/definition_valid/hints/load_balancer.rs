@@ -1,5 +1,6 @@
 //! Load balancers that have no address.
 
+use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use super::Subject;
@@ -23,7 +24,7 @@ pub(super) fn of(subject: &Subject<'_>) -> Option<String> {
     };
     Some(format!(
         "the load balancer has no address yet, so that clients from outside cannot use it{mixed}; what its controller says: `kubectl -n {} describe service {}`",
-        subject.facts.namespace,
-        service.name()
+        quoted(&subject.facts.namespace),
+        quoted(service.name())
     ))
 }
