@@ -23,7 +23,7 @@ use crate::{
     api::{AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe},
     client::is_outage,
     objects::Object,
-    served::{Schema, is_going, is_of_schema, own_schemas, schemas},
+    served::{Schema, bounded, is_going, is_of_schema, own_schemas, schemas},
 };
 
 /// An API server that takes longer is as good as away.
@@ -114,6 +114,7 @@ impl Cluster {
     /// When the API server does not answer or refuses.
     pub async fn report(&self, probe: &NodeProbe, facts: &NodeFacts, now: Timestamp) -> Result<(), Error> {
         let api: Api<NodeProbe> = Api::namespaced(self.client(), probe.namespace());
+        let facts = &bounded(facts);
         match self.write(&api, probe, facts, now).await {
             Err(Error::Api { source, .. }) if is_conflict(&source) => {}
             written => return written.or_else(unless_gone),

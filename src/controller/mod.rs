@@ -13,6 +13,7 @@
 mod apiserver;
 mod auto;
 mod events;
+mod limits;
 mod metrics;
 mod pod_events;
 mod policy_kinds;
@@ -94,12 +95,16 @@ pub struct Options {
     min_interval: u32,
 
     /// Largest sample of nodes; a larger spec.nodes.maxNodes is cut to it
-    #[arg(long, env = "SVCDIAG_MAX_NODES", default_value_t = 100)]
+    #[arg(long, env = "SVCDIAG_MAX_NODES", default_value_t = 10)]
     max_nodes: u32,
 
     /// How many diagnoses of a namespace are judged, the oldest first; 0 for all
-    #[arg(long, env = "SVCDIAG_MAX_DIAGNOSES_PER_NAMESPACE", default_value_t = 0)]
+    #[arg(long, env = "SVCDIAG_MAX_DIAGNOSES_PER_NAMESPACE", default_value_t = 200)]
     max_diagnoses_per_namespace: usize,
+
+    /// How many NodeProbes the diagnoses of a namespace have together; 0 for as many as they need
+    #[arg(long, env = "SVCDIAG_MAX_NODE_PROBES_PER_NAMESPACE", default_value_t = 500)]
+    max_node_probes_per_namespace: usize,
 
     /// Name other namespaces in messages, for example those that have a Service of the same name
     #[arg(long, env = "SVCDIAG_NAME_OTHER_NAMESPACES")]
@@ -129,6 +134,9 @@ struct Context {
     readiness: watch::Readiness,
     written: status::Statuses,
     failures: schedule::Failures,
+    /// How often agents are asked for a diagnosis, and how many for those of a namespace.
+    questions: limits::Questions,
+    allowance: limits::Allowance,
     installed: schemas::Installed,
     events: events::Events,
     /// Wakes `auto` when Services, Namespaces or diagnoses have changed.
@@ -184,6 +192,8 @@ pub async fn run(
         readiness: watch::Readiness::default(),
         written: status::Statuses::default(),
         failures: schedule::Failures::default(),
+        questions: limits::Questions::default(),
+        allowance: limits::Allowance::default(),
         installed: schemas::Installed::default(),
         auto: Notify::new(),
         agents: Notify::new(),

@@ -54,7 +54,7 @@ pub(super) type Plan = BTreeMap<String, NodeProbeSpec>;
 
 /// What has to be done.
 #[derive(Debug, PartialEq)]
-enum Step {
+pub(super) enum Step {
     Apply { name: String, spec: Box<NodeProbeSpec> },
     Delete { name: String, uid: Option<String> },
 }
@@ -67,20 +67,38 @@ pub(super) fn reference(diagnosis: &ServiceDiagnosis) -> DiagnosisRef {
     }
 }
 
-/// Makes the NodeProbes of a diagnosis those that are planned.
-pub(super) async fn keep(context: &Context, diagnosis: &ServiceDiagnosis, plan: Plan) -> Result<(), Error> {
-    if diagnosis.is_terminating() {
-        // They are collected with it.
-        return Ok(());
+/// What is to be done so that the NodeProbes of a diagnosis are those that are planned.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    steps: Vec<Step>,
+    /// Whether agents have been asked before, so that this is another question.
+    pub(super) is_another: bool,
+}
+
+impl Work {
+    pub(super) fn of(context: &Context, diagnosis: &ServiceDiagnosis, plan: Plan) -> Self {
+        if diagnosis.is_terminating() {
+            // They are collected with it.
+            return Self::default();
+        }
+        let key = (diagnosis.namespace().to_owned(), diagnosis.name().to_owned());
+        let present: Vec<Arc<NodeProbe>> = context.inventory().probes_of(&key).cloned().collect();
+        let steps = steps(diagnosis, &present, plan);
+        Self {
+            is_another: !steps.is_empty() && !present.is_empty(),
+            steps,
+        }
     }
-    let key = (diagnosis.namespace().to_owned(), diagnosis.name().to_owned());
-    let present: Vec<Arc<NodeProbe>> = context.inventory().probes_of(&key).cloned().collect();
-    let api: Api<NodeProbe> = Api::namespaced(context.client.clone(), &key.0);
-    for step in steps(diagnosis, &present, plan) {
-        take(&api, diagnosis, step).await?;
-        context.metrics.node_probe_written();
+
+    /// Does it.
+    pub(super) async fn run(self, context: &Context, diagnosis: &ServiceDiagnosis) -> Result<(), Error> {
+        let api: Api<NodeProbe> = Api::namespaced(context.client.clone(), diagnosis.namespace());
+        for step in self.steps {
+            take(&api, diagnosis, step).await?;
+            context.metrics.node_probe_written();
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The difference between what is planned and what is there.

@@ -338,6 +338,8 @@ async fn watch_diagnoses(
                 }
                 context.written.retain(&uids);
                 context.failures.retain(&uids);
+                context.questions.retain(&uids);
+                context.allowance.retain(&uids);
                 concerned.clone_from(&listed);
                 if std::mem::take(&mut first) {
                     begin_if_complete(&context, &mut queue).await;
@@ -351,6 +353,8 @@ async fn watch_diagnoses(
             News::Gone { namespace, name, uid } => {
                 context.written.forget(&uid);
                 context.failures.reset(&uid);
+                context.questions.forget(&uid);
+                context.allowance.release(&namespace, &uid);
                 forget(&context, &namespace, &name);
                 if context.options.max_diagnoses_per_namespace > 0 {
                     // It has made room for another one.

@@ -260,3 +260,57 @@ fn the_annotations_of_static_pods_are_kept() {
         ]
     );
 }
+
+#[test]
+fn an_agent_is_not_heard_on_what_it_was_not_asked() {
+    let dial = |from: Option<&str>| json!({ "from": from, "path": "Service", "port": "80/TCP", "family": "IPv4", "made": 1, "failed": 1 });
+    let lookup = |name: &str| json!({ "name": name, "result": "NotFound" });
+    let resolver = |pod: &str, names: &[&str]| {
+        json!({ "pod": pod, "servers": ["10.96.0.10"], "search": [], "ndots": 5,
+        "cLibrary": "Glibc", "lookups": names.iter().map(|n| lookup(n)).collect::<Vec<_>>() })
+    };
+    let server = |from: Option<&str>, server: &str| json!({ "from": from, "server": server, "control": "TimedOut", "result": "TimedOut" });
+    let listeners = |pod: &str| json!({ "pod": pod, "ips": ["10.0.0.1"], "sockets": [] });
+    let hairpin = |pod: &str| json!({ "pod": pod, "target": "10.96.0.1:80" });
+    let pod = |name: &str| json!({ "name": name, "namespace": "shop", "uid": name, "ips": ["10.0.0.1"] });
+    let probe: NodeProbe = object(json!({
+        "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+        "metadata": { "namespace": "shop", "name": "hostile", "uid": "p", "generation": 1 },
+        "spec": { "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "web", "intervalSeconds": 60,
+            "clients": [pod("client")], "endpoints": [pod("web-0")],
+            "clusterDNS": { "addresses": ["10.96.0.10"], "endpoints": ["10.244.0.3:53"] },
+            "clusterDns": { "addresses": ["10.96.0.10"], "endpoints": ["10.244.0.3:53"] } },
+        "status": { "observedGeneration": 1, "facts": {
+            "dials": [dial(None), dial(Some("shop/client")), dial(Some("shop/web-0")), dial(Some("kube-system/root"))],
+            "listeners": [listeners("shop/web-0"), listeners("kube-system/root")],
+            "resolvers": [resolver("shop/client", &["web", "web.shop.svc", "kubernetes.default", "web-of-lies", "evil.example"]),
+                resolver("kube-system/root", &["web"])],
+            "dnsServers": [server(Some("shop/client"), "10.96.0.10"), server(Some("shop/client"), "10.244.0.3"),
+                server(None, "10.96.0.10"), server(None, "203.0.113.9"), server(Some("kube-system/root"), "10.96.0.10")],
+            "hairpins": [hairpin("shop/web-0"), hairpin("kube-system/root")],
+            "intercepted": ["shop/client", "kube-system/root"],
+        } }
+    }));
+    let mut inventory = Inventory::default();
+    inventory.apply(probe);
+    let probe = inventory.probes.get("shop", "hostile").unwrap();
+    let facts = probe.status.as_ref().unwrap().facts.as_ref().unwrap();
+    let from: Vec<Option<&str>> = facts.dials.iter().map(|d| d.from.as_deref()).collect();
+    assert_eq!(from, [None, Some("shop/client")]);
+    let names: Vec<&str> = facts
+        .resolvers
+        .iter()
+        .flat_map(|r| &r.lookups)
+        .map(|l| l.name.as_str())
+        .collect();
+    assert_eq!(names, ["web", "web.shop.svc", "kubernetes.default"]);
+    let servers: Vec<&str> = facts.dns_servers.iter().map(|s| s.server.as_str()).collect();
+    assert_eq!(servers, ["10.96.0.10", "10.244.0.3", "10.96.0.10"]);
+    let rest = (
+        facts.listeners.len(),
+        facts.hairpins.len(),
+        facts.intercepted.len(),
+    );
+    assert_eq!(rest, (1, 1, 1));
+    assert!(!serde_json::to_string(facts).unwrap().contains("kube-system/root"));
+}

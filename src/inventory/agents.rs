@@ -87,6 +87,15 @@ impl Inventory {
         nodes.map(|n| (n.name().to_owned(), n.labels().clone())).collect()
     }
 
+    /// How many NodeProbes other diagnoses of a namespace have, by the UID of the diagnosis.
+    pub(crate) fn probes_of_others(&self, namespace: &str, uid: &str) -> BTreeMap<String, usize> {
+        let mut found = BTreeMap::new();
+        for probe in self.probes.of(namespace).filter(|p| p.spec.diagnosis.uid != uid) {
+            *found.entry(probe.spec.diagnosis.uid.clone()).or_default() += 1;
+        }
+        found
+    }
+
     /// The NodeProbes that say they are of a diagnosis.
     pub(crate) fn probes_of(&self, diagnosis: &DiagnosisKey) -> impl Iterator<Item = &Arc<NodeProbe>> {
         let names = self.probes_of.get(diagnosis);

@@ -257,3 +257,33 @@ fn nobody_is_asked_without_a_service_or_an_agent_or_while_suspended() {
     assert!(asked(&facts).is_empty());
     assert!(asked(&healthy()).is_empty());
 }
+
+#[test]
+fn only_a_pod_of_the_kubelet_is_found_by_a_hash() {
+    let client = |owner: serde_json::Value, ips: bool| {
+        let mut facts = agents(3);
+        let client = facts.pods.iter_mut().find(|p| p.name() == "client").unwrap();
+        let client = Arc::make_mut(client);
+        client.metadata.annotations = Some(
+            ["kubernetes.io/config.mirror", "kubernetes.io/config.hash"]
+                .map(|key| (key.to_owned(), "stolen".to_owned()))
+                .into(),
+        );
+        client.metadata.owner_references = serde_json::from_value(json!([owner])).unwrap();
+        if !ips {
+            client.status.pod_ips.clear();
+            client.status.pod_ip = None;
+        }
+        let asked: Vec<String> = asked(&facts)
+            .into_values()
+            .flat_map(|s| s.clients)
+            .map(|c| c.uid)
+            .collect();
+        asked.iter().any(|uid| uid == "stolen")
+    };
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n1" });
+    let other = json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "n1", "uid": "n1" });
+    assert!(client(node.clone(), true));
+    assert!(!client(other, true));
+    assert!(!client(node, false));
+}

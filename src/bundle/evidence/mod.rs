@@ -29,6 +29,7 @@ use crate::{
     api::{DiagnosisRef, NodeFacts, NodeProbeSpec, ProbePod, ServiceDiagnosis},
     diagnosis::{Facts, NodeReport, ProbeReport, Saved, plan},
     objects::{Object, Pod},
+    served::bounded,
 };
 
 /// A client Pod and its files.
@@ -100,7 +101,7 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
                 asked,
                 is_current: true,
                 owed_since: None,
-                facts: Some(Arc::new(seen)),
+                facts: Some(Arc::new(bounded(&seen))),
             });
         }
     }
