@@ -13,3 +13,4 @@ pub mod objects;
 pub mod printable;
 pub mod proxy;
 pub mod served;
+mod serving;

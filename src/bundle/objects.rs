@@ -39,8 +39,9 @@ pub(super) fn take(bundle: &mut Bundle) {
     };
     let is_structured =
         |f: &&File| f.path != MANIFEST && [".yaml", ".yml", ".json"].iter().any(|end| f.path.ends_with(end));
+    let mut budget = documents::Budget::default();
     for file in files.iter().filter(is_structured) {
-        for document in documents::parse(&file.text) {
+        for document in documents::parse(&file.text, &mut budget) {
             let place = Place {
                 path: &file.path,
                 document: document.place,

@@ -19,6 +19,7 @@ mod pod_events;
 mod policy_kinds;
 mod presence;
 mod probes;
+mod readers;
 mod reconcile;
 mod schedule;
 mod schemas;
@@ -64,9 +65,17 @@ Examples:
   # For one namespace only, with metrics on loopback
   svcdiag controller --namespace shop --listen 127.0.0.1:8080")]
 pub struct Options {
-    /// Address of /healthz, /readyz and /metrics
+    /// Address of /healthz and /readyz, and of /metrics unless that has its own
     #[arg(long, env = "SVCDIAG_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+
+    /// Address of /metrics [default: that of --listen]
+    #[arg(long, env = "SVCDIAG_METRICS_LISTEN", value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
+
+    /// Show /metrics only to those whom the API server lets get it (TokenReview, SubjectAccessReview)
+    #[arg(long, env = "SVCDIAG_METRICS_AUTH")]
+    metrics_auth: bool,
 
     /// Watch this namespace only [default: all]
     #[arg(short, long, env = "SVCDIAG_NAMESPACE")]
@@ -136,6 +145,7 @@ struct Context {
     failures: schedule::Failures,
     /// How often agents are asked for a diagnosis, and how many for those of a namespace.
     questions: limits::Questions,
+    readers: readers::Readers,
     allowance: limits::Allowance,
     installed: schemas::Installed,
     events: events::Events,
@@ -181,7 +191,6 @@ pub async fn run(
 ) -> Result<(), Error> {
     let (queue, requests) = futures::channel::mpsc::channel(QUEUE);
     let (store, writer) = reflector::store::<ServiceDiagnosis>();
-    let listen = options.listen;
     let concurrency = options.concurrency;
     let context = Arc::new(Context {
         events: events::Events::new(client.clone()),
@@ -193,12 +202,13 @@ pub async fn run(
         written: status::Statuses::default(),
         failures: schedule::Failures::default(),
         questions: limits::Questions::default(),
+        readers: readers::Readers::default(),
         allowance: limits::Allowance::default(),
         installed: schemas::Installed::default(),
         auto: Notify::new(),
         agents: Notify::new(),
     });
-    let server = server::bind(listen, context.clone()).await?;
+    let server = server::bind(context.clone()).await?;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(server);
     tasks.spawn(auto::run(context.clone()));

@@ -101,6 +101,9 @@ pub fn probe_name(diagnosis: &DiagnosisRef, node: &str) -> String {
 /// The Pods that clients stand for: those that no policy shuts out, spread over the nodes. Where all are
 /// shut out they are tried all the same: only so can it be seen whether policies are enforced.
 fn chosen_clients(facts: &Facts) -> Vec<&Pod> {
+    if approval::foreign_clients_are_kept_away(facts) {
+        return Vec::new();
+    }
     let Clients::Pods { pods, role } = Clients::of(facts) else {
         return Vec::new();
     };

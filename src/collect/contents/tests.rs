@@ -18,7 +18,8 @@ fn of<K: serde::de::DeserializeOwned>(value: Value) -> K {
 
 /// A Service with a Pod that has a secret wherever a Pod can have one, and agents.
 fn gathered() -> Gathered {
-    let annotations = json!({ "kubectl.kubernetes.io/last-applied-configuration": SECRET, "note": SECRET });
+    let annotations = json!({ "kubectl.kubernetes.io/last-applied-configuration": SECRET, "note": SECRET,
+        "svcdiag.dev/unknown": SECRET, "svcdiag.dev.example.com/note": SECRET });
     let metadata = |name: &str, namespace: &str| {
         json!({ "name": name, "namespace": namespace, "uid": name, "annotations": annotations, "labels": { "app": "web" },
             "managedFields": [{ "manager": SECRET, "time": "2026-05-01T10:00:00Z", "fieldsV1": { SECRET: {} } }] })
@@ -35,11 +36,14 @@ fn gathered() -> Gathered {
         "spec": { "nodeName": "n1", "containers": [container], "initContainers": [container],
             "imagePullSecrets": [{ "name": SECRET }], "volumes": [{ "name": "v", "secret": { "secretName": SECRET } }] },
         "status": { "phase": "Running", "podIP": "10.244.0.5",
+            "initContainerStatuses": [{ "name": "c", "ready": false, "restartCount": 0, "state": { "waiting": { "reason": "CreateContainerError",
+                "message": format!("cannot reach postgres://root:{SECRET}@db/x with --token={SECRET}") } } }],
+            "conditions": [{ "type": "Ready", "status": "False", "message": format!("password: {SECRET}") }],
             "containerStatuses": [{ "name": "c", "ready": true, "restartCount": 0, "state": { "running": {} },
                 "lastState": { "terminated": { "exitCode": 1, "message": SECRET } } }] } })));
     inventory.note_event(of(json!({ "metadata": metadata("web-1.1", "shop"), "type": "Warning", "reason": "FailedMount",
         "involvedObject": { "kind": "Pod", "name": "web-1", "uid": "web-1", "fieldPath": SECRET },
-        "source": { "component": SECRET }, "message": "no such volume", "lastTimestamp": "2026-05-01T11:59:00Z" })));
+        "source": { "component": SECRET }, "message": format!("no such volume: https://u:{SECRET}@nas/?sig={SECRET}"), "lastTimestamp": "2026-05-01T11:59:00Z" })));
     inventory.note_policy_kinds(["CiliumNetworkPolicy".to_owned()].into());
     inventory.apply::<Service>(of(json!({ "metadata": metadata("web", "shop"),
         "spec": { "selector": { "app": "web" }, "clusterIP": "10.96.0.7", "ports": [{ "port": 80, "targetPort": "yes" }] } })));

@@ -4,7 +4,7 @@ use super::super::{
     Facts, Finding,
     clients::{Clients, Role},
 };
-use crate::diagnosis::words::quoted;
+use crate::diagnosis::{approval, words::quoted};
 use crate::{
     api::Reason,
     objects::{Object, Service},
@@ -13,6 +13,15 @@ use crate::{
 
 /// Why no client Pod can be used, if so.
 pub(super) fn no_clients(facts: &Facts) -> Option<Finding> {
+    if approval::foreign_clients_are_kept_away(facts) {
+        return Some(Finding::unknown(
+            Reason::ClientNamespaceNotGranted,
+            format!(
+                "Clients of another namespace dial only endpoints that are running Pods of namespace {}; the EndpointSlices hold others, so that nothing is dialled from there.",
+                facts.namespace
+            ),
+        ));
+    }
     match Clients::of(facts) {
         Clients::NotGranted(namespace) => Some(Finding::unknown(
             Reason::ClientNamespaceNotGranted,

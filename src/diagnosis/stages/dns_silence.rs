@@ -105,13 +105,13 @@ pub(super) fn diagnose(facts: &Facts) -> String {
                 .spec
                 .selector
                 .iter()
-                .map(|(k, v)| format!("{k}={v}"))
+                .map(|(k, v)| format!("{}={}", quoted(k), quoted(v)))
                 .collect();
             let log = match labels.is_empty() {
                 true => String::new(),
                 false => format!(
                     "; its log: `kubectl -n {namespace} logs -l {} --tail=50`",
-                    quoted(&labels.join(","))
+                    labels.join(",")
                 ),
             };
             format!("Diagnose cluster DNS itself: `svcdiag check {name} -n {namespace}`{log}.")
