@@ -159,12 +159,12 @@ fn text(text: &str) -> String {
         // It cannot be known what is a secret.
         None => LEFT_OUT.clone_into(&mut clean),
     };
-    // Up to the last @ before the path: a password may have one itself.
-    replace(expression(&URL, r#"://[^/\s"'<>]*@"#), "://(left out)@");
     replace(
         expression(&QUERY, r#"(://[^\s"'<>?]*)\?[^\s"'<>]*"#),
         "$1?(left out)",
     );
+    // Up to the last @ before the path: a password may have one itself.
+    replace(expression(&URL, r#"://[^/\s"'<>]*@"#), "://(left out)@");
     // JSON Web Tokens, keys of clouds and forges, private keys.
     let key = r"eyJ[\w-]+\.[\w-]*\.?[\w-]*|\b(?:AKIA|ASIA)[0-9A-Z]{12,}|\bgh[pousr]_\w{16,}|\bxox[a-z]-[\w-]{8,}|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*";
     replace(expression(&KEY, key), LEFT_OUT);
