@@ -6,7 +6,6 @@
 
 mod compare;
 
-use crate::diagnosis::words::quoted;
 use serde_json::json;
 
 use self::compare::{Difference, compare};
