@@ -1,10 +1,10 @@
 //! What does kube-proxy's work on each node.
 
-use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use super::vantage::{Report, Vantage};
 use crate::api::{DialPath, KubeProxy, PortState, RunsAs};
+use crate::diagnosis::words::quoted;
 
 /// What forwards the Services' packets on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

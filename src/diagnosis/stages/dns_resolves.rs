@@ -4,7 +4,6 @@
 //! `names` says what a client got and why it got nothing, `dns_servers` what single servers answer,
 //! `dns_silence` who does not; `name_reports` has the words for it.
 
-use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use super::{
@@ -20,6 +19,7 @@ use super::{
 };
 use crate::{
     api::{ConditionType, Reason, Resolver},
+    diagnosis::words::quoted,
     objects::{Object, Pod},
 };
 

@@ -1,6 +1,5 @@
 //! DNS servers one by one.
 
-use crate::diagnosis::words::quoted;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -17,6 +16,7 @@ use super::{
 };
 use crate::{
     api::{CLibrary, DnsServer, LookupResult, Reason, Resolver},
+    diagnosis::words::quoted,
     objects::{Object, Pod},
 };
 

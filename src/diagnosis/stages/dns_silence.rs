@@ -1,11 +1,11 @@
 //! Who does not answer a client's questions: cluster DNS, the way to its Service, or the node's own cache.
 
-use crate::diagnosis::words::quoted;
 use std::net::IpAddr;
 
 use super::{super::Facts, dns_servers, names::Client};
 use crate::{
     api::{DnsServer, LookupResult},
+    diagnosis::words::quoted,
     objects::{Object, Pod},
 };
 

@@ -4,7 +4,6 @@
 //! fault only for Pods that are known to be clients. externalTrafficPolicy Local shuts nobody inside the
 //! cluster out.
 
-use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -21,6 +20,7 @@ use super::{
 };
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     objects::{Endpoint, Object, Pod, Service},
 };
 

@@ -1,6 +1,5 @@
 //! What is said of clients that do not find the Service, or might not.
 
-use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use super::{
@@ -11,6 +10,7 @@ use super::{
 };
 use crate::{
     api::{CLibrary, LookupResult, Reason, Resolver},
+    diagnosis::words::quoted,
     objects::{Object, Pod},
 };
 

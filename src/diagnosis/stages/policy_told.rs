@@ -1,6 +1,5 @@
 //! What policies deny, in words: to whom, why no rule matches, and what to add.
 
-use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
 };
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     objects::{Object, ServicePort},
 };
 

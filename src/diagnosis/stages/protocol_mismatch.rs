@@ -12,9 +12,9 @@ use super::{
     },
     listening,
 };
-use crate::diagnosis::words::quoted;
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     objects::{Object, Service, ServicePort},
 };
 

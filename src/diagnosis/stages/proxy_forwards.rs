@@ -1,6 +1,5 @@
 //! Is kube-proxy proxying, tried from the nodes?
 
-use crate::diagnosis::words::quoted;
 use std::net::SocketAddr;
 
 use super::{
@@ -18,6 +17,7 @@ use super::{
 };
 use crate::{
     api::{Answer, ConditionType, Reason, StaleConnection},
+    diagnosis::words::quoted,
     objects::Service,
     proxy::{Protocol, destinations, expected},
 };

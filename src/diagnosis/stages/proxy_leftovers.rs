@@ -1,9 +1,9 @@
 //! Rules that kube-proxy left on a node where something else does its work now.
 
 use super::super::{Facts, Finding, vantage::Report};
-use crate::diagnosis::words::quoted;
 use crate::{
     api::{DialPath, GapKind, Reason, Rules},
+    diagnosis::words::quoted,
     objects::Object,
 };
 

@@ -1,9 +1,9 @@
 //! The IP families of the Service and of its Pods.
 
-use crate::diagnosis::words::quoted;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::Subject;
+use crate::diagnosis::words::quoted;
 use crate::{api::Reason, diagnosis::Finding, objects::Object};
 
 impl Subject<'_> {

@@ -6,9 +6,9 @@ mod named_ports;
 mod without_selector;
 
 use super::protocol_mismatch;
-use crate::diagnosis::words::quoted;
 use crate::{
     api::{Impact, PortRef, Reason},
+    diagnosis::words::quoted,
     diagnosis::{Facts, Finding, ports, words},
     objects::{Object, Pod, Service, ServicePort},
 };

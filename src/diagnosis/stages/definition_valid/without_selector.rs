@@ -1,11 +1,11 @@
 //! Services without a selector: aliases, and those whose EndpointSlices somebody else writes.
 
-use crate::diagnosis::words::quoted;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::Subject;
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     diagnosis::{Finding, words},
     objects::{EndpointPort, Object},
 };

@@ -5,7 +5,6 @@ mod no_pods;
 mod ports;
 mod stale;
 
-use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     objects::{Endpoint, Object, Service},
 };
 

@@ -1,11 +1,11 @@
 //! The selector matches no Pod: because a workload has none, or because the labels differ.
 
-use crate::diagnosis::words::quoted;
 use jiff::Timestamp;
 
 use super::SLICE_GRACE;
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     diagnosis::{
         Facts, Finding,
         events::{failed_create, failed_create_of, one_line, why_not_created},

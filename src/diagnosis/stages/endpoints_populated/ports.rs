@@ -1,7 +1,6 @@
 //! Whether each port of the Service has an endpoint. kube-proxy pairs the ports of the Service with those of the
 //! EndpointSlices by name, protocol and IP family, so that one port can be dead beside others that work.
 
-use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -10,6 +9,7 @@ use jiff::Timestamp;
 use super::{SLICE_GRACE, stale};
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     diagnosis::{
         Facts, Finding,
         pod_state::{self, Trouble, later},

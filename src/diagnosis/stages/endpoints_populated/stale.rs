@@ -1,6 +1,5 @@
 //! Whether the EndpointSlices follow the Pods.
 
-use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
@@ -8,6 +7,7 @@ use jiff::Timestamp;
 use super::SLICE_GRACE;
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     diagnosis::{Facts, Finding, endpoint_pods::EndpointPods, pod_node, pod_state::later, words},
     objects::{Endpoint, Object, Pod, Service},
 };

@@ -3,9 +3,9 @@
 mod none_ready;
 
 use super::endpoints_populated;
-use crate::diagnosis::words::quoted;
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     diagnosis::{
         Facts, Finding, pod_node,
         pod_state::{self, describe_terminating, gone_by},

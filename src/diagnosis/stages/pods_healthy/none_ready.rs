@@ -1,10 +1,10 @@
 //! No Pod is ready: why, and what to do.
 
-use crate::diagnosis::words::quoted;
 use std::cmp::Reverse;
 
 use crate::{
     api::{ConditionType, Observation, Reason},
+    diagnosis::words::quoted,
     diagnosis::{
         Facts, Finding,
         pod_state::{self, Hold, Start, Trouble},

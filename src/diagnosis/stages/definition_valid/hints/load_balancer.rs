@@ -1,9 +1,9 @@
 //! Load balancers that have no address.
 
-use crate::diagnosis::words::quoted;
 use std::collections::BTreeSet;
 
 use super::Subject;
+use crate::diagnosis::words::quoted;
 use crate::objects::Object;
 
 pub(super) fn of(subject: &Subject<'_>) -> Option<String> {
