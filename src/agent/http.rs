@@ -95,8 +95,10 @@ pub async fn get(
 /// would cost more than the one byte that it may have.
 async fn body(mut body: Incoming, longest: usize) -> Result<String, hyper::Error> {
     let mut bytes = Vec::new();
-    while longest > 0 {
-        let Some(frame) = body.frame().await else { break };
+    if longest == 0 {
+        return Ok(String::new());
+    }
+    while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         if bytes.len() + data.len() > longest {
             return Ok(String::new());

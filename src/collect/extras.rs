@@ -11,9 +11,12 @@ use crate::{
     diagnosis::Unreadable,
 };
 
+/// What is kept of a configuration.
+type Kept = fn(&str) -> String;
+
 /// Configurations that explain what kube-proxy and cluster DNS do: name of the ConfigMap in
 /// kube-system, the only key that is taken (kube-proxy's has a kubeconfig, too), and what is kept of it.
-const CONFIGURATIONS: [(&str, &str, fn(&str) -> String); 2] = [
+const CONFIGURATIONS: [(&str, &str, Kept); 2] = [
     ("kube-proxy", "config.conf", redact::kube_proxy),
     ("coredns", "Corefile", redact::corefile),
 ];

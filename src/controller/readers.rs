@@ -31,10 +31,13 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 type Refusal = (StatusCode, &'static str);
 
+/// An answer, and when it came.
+type Answered = (Instant, Result<(), Refusal>);
+
 /// What was answered lately, by the hash of the token.
 #[derive(Debug)]
 pub(super) struct Readers {
-    known: Mutex<HashMap<[u8; 32], (Instant, Result<(), Refusal>)>>,
+    known: Mutex<HashMap<[u8; 32], Answered>>,
     questions: Semaphore,
 }
 

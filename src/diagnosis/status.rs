@@ -205,7 +205,7 @@ mod tests {
             reason: "TimedOut".to_owned(),
             impact: Impact::All,
             message: long.clone(),
-            remediation: long.clone(),
+            remediation: long,
             link: None,
         });
         let seen = Observation {
