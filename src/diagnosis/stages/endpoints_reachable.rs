@@ -64,7 +64,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     if dials.made() == 0
         && !dials.is_intercepted
-        && vantage.problem().is_none()
+        && vantage.problem(ConditionType::EndpointsReachable).is_none()
         && vantage.incomplete(WHAT).is_none()
     {
         return Finding::unknown(
@@ -72,16 +72,18 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             format!("{WHAT}: neither a client Pod nor an endpoint is on a node that was asked."),
         );
     }
-    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
-        Finding::yes(
-            Reason::AllEndpointsAnswer,
-            format!(
-                "The endpoints {}, dialled {}.",
-                dials.answer(),
-                from_where(&paths, &dials)
-            ),
-        )
-    })
+    reaching::left_open(facts, &vantage, &dials, (ConditionType::EndpointsReachable, WHAT)).unwrap_or_else(
+        || {
+            Finding::yes(
+                Reason::AllEndpointsAnswer,
+                format!(
+                    "The endpoints {}, dialled {}.",
+                    dials.answer(),
+                    from_where(&paths, &dials)
+                ),
+            )
+        },
+    )
 }
 
 fn from_where(paths: &Paths<'_>, dials: &Dials<'_>) -> &'static str {

@@ -137,7 +137,7 @@ fn unseen(vantage: &Vantage<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding 
         };
         return Finding::unknown(Reason::NoVantagePoint, format!("{WHAT}: {why}."));
     }
-    let why = match vantage.problem() {
+    let why = match vantage.problem(ConditionType::HairpinOK) {
         Some(problem) => format!("{WHAT}. {problem}"),
         None if was_tried => {
             "No dial of a Pod came back to it, and its bridge port and rules do not tell.".to_owned()

@@ -50,19 +50,21 @@ pub(super) fn judge(facts: &Facts) -> Finding {
                 format!("{WHAT}: no client Pod is on a node that was asked."),
             );
         }
-        if vantage.problem().is_none() {
+        if vantage.problem(ConditionType::ServiceReachable).is_none() {
             return nobody_but_itself(facts);
         }
     }
-    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
-        Finding::yes(
-            Reason::Reachable,
-            format!(
-                "The Service's addresses {}, dialled from client Pods.",
-                dials.answer()
-            ),
-        )
-    })
+    reaching::left_open(facts, &vantage, &dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(
+        || {
+            Finding::yes(
+                Reason::Reachable,
+                format!(
+                    "The Service's addresses {}, dialled from client Pods.",
+                    dials.answer()
+                ),
+            )
+        },
+    )
 }
 
 /// Whoever goes through the page by hand dials the Service from a node, and leaves it at that.
