@@ -164,6 +164,12 @@ pub struct Saved {
     /// Service suffers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_exit: Option<String>,
+    /// Who dialled the Service at a port that it does not list, in vain and at no other, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlisted: Vec<String>,
+    /// Pods that are one of several endpoints and may not have reached themselves, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub perhaps_itself: Vec<String>,
     /// Pods that looked names up at the name servers of their node, as their dnsPolicy (Default) says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks_its_node: Vec<String>,

@@ -198,3 +198,153 @@ fn what_is_wrong_with_a_file_is_told_where_it_matters() {
         .collect();
     assert_eq!(naming, [C::EndpointsReachable], "{}", report(&d));
 }
+
+/// What the client got, before it looked names up as it should.
+fn requests(page: &mut Page, text: &str) {
+    page.set("pods/default/alpine/curl.txt", text);
+}
+
+const LATE: &str = "u@pod$ curl -m 5 10.0.1.175\ncurl: (28) Connection timed out after 5001 milliseconds\n";
+const GOOD: &str = "u@pod$ curl -m 5 10.0.1.175\nhostnames-0uton\n";
+
+#[test]
+fn some_requests_through_the_service_are_lost() {
+    let d = fails(
+        Mode::Iptables,
+        C::ServiceReachable,
+        R::PartiallyReachable,
+        |page| {
+            requests(page, &[LATE, GOOD, LATE, GOOD].concat());
+        },
+    );
+    let cause = d.root_cause.as_ref().unwrap();
+    assert!(
+        cause.message.contains("2 of 4 requests") && cause.message.contains("3 endpoints"),
+        "{}",
+        cause.message
+    );
+    // One is late among many.
+    let many = [LATE, &GOOD.repeat(9)].concat();
+    unblamed(Mode::Iptables, |page| requests(page, &many));
+    // The client is an endpoint, and may have met itself.
+    let (d, _) = unblamed(Mode::Iptables, |page| {
+        page.set(
+            "pods/default/hostnames-0uton/curl.txt",
+            &[LATE, GOOD, LATE, GOOD].concat(),
+        );
+        page.files
+            .retain(|(path, _)| !path.ends_with("ifconfig.txt") && !path.ends_with("kubelet.log"));
+    });
+    let said = message(&d, C::HairpinOK);
+    assert!(
+        said.contains("2 of 4 requests of Pod default/hostnames-0uton"),
+        "{said}"
+    );
+}
+
+#[test]
+fn large_answers_that_do_not_come() {
+    const SMALL: &str = "u@pod$ curl -s http://10.244.1.7:9376/health\nok\n";
+    const LARGE: &str = "u@pod$ curl -s -o /dev/null -m 10 http://10.244.1.7:9376/big\ncurl: (28) Operation timed out after 10000 milliseconds with CAME bytes received\n";
+    let twice = |first: &str, second: &str| {
+        [
+            LARGE.replace("CAME", first),
+            SMALL.to_owned(),
+            LARGE.replace("CAME", second),
+        ]
+        .concat()
+    };
+    let d = fails(Mode::Iptables, C::EndpointsReachable, R::TimedOut, |page| {
+        requests(page, &twice("0", "1388 out of 20480"));
+    });
+    let cause = d.root_cause.as_ref().unwrap();
+    assert!(
+        cause.message.contains("(MTU)") && cause.message.contains("1388 of 20480 bytes"),
+        "{}",
+        cause.message
+    );
+    // A large answer is slow and comes, or would have come.
+    let came =
+        format!("{SMALL}u@pod$ curl -s -o /dev/null -w '%{{http_code}}' http://10.244.1.7:9376/big\n200\n");
+    for text in [
+        came,
+        twice("52428800 out of 1073741824", "73400320 out of 1073741824"),
+    ] {
+        unblamed(Mode::Iptables, |page| requests(page, &text));
+    }
+}
+
+#[test]
+fn nobody_answers_where_a_proxy_does_or_the_connection_is_closed() {
+    let envoy = "u@pod$ curl http://10.0.1.175\nupstream connect error or disconnect/reset before headers. reset reason: connection failure, transport failure reason: delayed connect error: 111\n";
+    let d = fails(
+        Mode::Iptables,
+        C::ServiceReachable,
+        R::UnexpectedResponse,
+        |page| {
+            let status = "u@pod$ curl -s -o /dev/null -w '%{http_code}' http://10.0.1.175\n503\n";
+            requests(page, &[envoy, status].concat());
+        },
+    );
+    let cause = d.root_cause.as_ref().unwrap();
+    assert!(
+        cause.message.contains("a proxy (Envoy) says:") && cause.remediation.contains("proxy"),
+        "{} {}",
+        cause.message,
+        cause.remediation
+    );
+    // An application says 503 of itself.
+    unblamed(Mode::Iptables, |page| {
+        requests(
+            page,
+            "u@pod$ curl -i http://10.0.1.175\nHTTP/1.1 503 Service Unavailable\n\nin maintenance\n",
+        );
+    });
+    let closed = "u@pod$ curl http://10.0.1.175\ncurl: (52) Empty reply from server\n";
+    let named = |page: &mut Page, name: &str| {
+        page.objects[0]["items"][0]["spec"]["ports"][0]["name"] = json!(name);
+        page.objects[1]["items"][0]["subsets"][0]["ports"][0]["name"] = json!(name);
+        page.files.retain(|(path, _)| path != SAVE && path != CURL);
+        requests(page, closed);
+    };
+    fails(
+        Mode::Iptables,
+        C::ServiceReachable,
+        R::UnexpectedResponse,
+        |page| named(page, "http"),
+    );
+    // What speaks no HTTP closes as well.
+    let (d, told) = unblamed(Mode::Iptables, |page| named(page, "mysql"));
+    assert!(told.contains("closes it without an answer"), "{told}");
+    let (_, finding) = d.stages.iter().find(|(c, _)| *c == C::ServiceReachable).unwrap();
+    assert_eq!(finding.status(), ConditionStatus::Unknown, "{}", report(&d));
+}
+
+#[test]
+fn a_port_that_the_service_does_not_list() {
+    let wrong =
+        "u@pod$ curl -m 5 http://10.0.1.175:8080\ncurl: (28) Connection timed out after 5001 milliseconds\n";
+    let d = fails(Mode::Iptables, C::DefinitionValid, R::PortNotListed, |page| {
+        page.files.retain(|(path, _)| path != CURL);
+        requests(page, wrong);
+    });
+    let cause = d.root_cause.as_ref().unwrap();
+    assert!(cause.message.contains("10.0.1.175:8080"), "{}", cause.message);
+    // Somebody mistyped, and then did not.
+    unblamed(Mode::Iptables, |page| requests(page, &[wrong, GOOD].concat()));
+}
+
+#[test]
+fn time_that_runs_out_behind_the_connection_is_no_firewalls_doing() {
+    let tls = "u@pod$ curl -vk --max-time 10 http://10.0.1.175/\n*   Trying 10.0.1.175:80...\n* Connected to 10.0.1.175 (10.0.1.175) port 80\n* TLSv1.3 (OUT), TLS handshake, Client hello (1):\n* SSL connection timeout\n* Closing connection\ncurl: (28) SSL connection timeout\n";
+    let d = fails(Mode::Iptables, C::ServiceReachable, R::TimedOut, |page| {
+        requests(page, tls)
+    });
+    let cause = d.root_cause.as_ref().unwrap();
+    assert!(
+        cause.message.contains("connects but times out") && !cause.remediation.contains("firewall"),
+        "{} {}",
+        cause.message,
+        cause.remediation
+    );
+}

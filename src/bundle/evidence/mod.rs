@@ -225,6 +225,8 @@ fn read(
         dialled: dialled.endpoints(),
         wanted_over_tcp: dialled.wanted_over_tcp(),
         untranslated: dialled.untranslated(),
+        unlisted: dialled.unlisted(),
+        perhaps_itself: dialled.perhaps_itself(facts),
         asks_its_node: clients
             .iter()
             .filter(|(pod, files)| {

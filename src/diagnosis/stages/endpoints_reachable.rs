@@ -109,8 +109,11 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
         cases.retain(|c| dials.is_dead_for(c.failed));
     } else {
-        let is_of_a_way =
-            |c: &Case| reaching::is_explained(c.reason) || c.reason == Reason::CrossNodeUnreachable;
+        let is_of_a_way = |c: &Case| {
+            reaching::is_explained(c.reason)
+                || c.reason == Reason::CrossNodeUnreachable
+                || c.failed.is_of_large_answers()
+        };
         if cases.iter().any(is_of_a_way) {
             cases.retain(is_of_a_way);
         } else if let Some(finding) = some_endpoints(facts, paths, dials, &cases) {
@@ -365,6 +368,9 @@ fn what_else(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&F
         return format!(
             " The sidecar of Pod {pod} resets them, as one does that takes mutual TLS of its service mesh only."
         );
+    }
+    if first.is_of_large_answers() {
+        return " Small answers come and large ones do not, as where packets are larger than the way takes (MTU).".to_owned();
     }
     if !failures.iter().all(answers_at_home) {
         return String::new();

@@ -7,6 +7,7 @@ use super::{
         paths::Paths,
         told,
         vantage::Vantage,
+        words,
     },
     advice::advice,
     applicable, reaching,
@@ -141,6 +142,16 @@ fn fault<'a>(
             )
         }
         (Some((sentence, remediation)), _) => (format!("{sentence}: {ways}."), remediation),
+        (None, Reason::PartiallyReachable) if failures.iter().all(|f| f.is_of_some_requests()) => (
+            format!(
+                "Some requests through the Service get no answer, and others do: {ways}. It has {}: those that are sent to one of them, or to some, may be the ones that are lost.",
+                words::count(paths.targets.len(), "endpoint")
+            ),
+            format!(
+                "Dial each endpoint past the Service, `curl IP:PORT`, from where it was dialled. {}",
+                advice(facts, reason, &failures)
+            ),
+        ),
         (None, Reason::PartiallyReachable) => (
             format!(
                 "Some endpoints do not answer through the Service{}: {ways}.",
@@ -184,7 +195,7 @@ fn fault<'a>(
 
 /// Whether the client that failed at an endpoint got through to others.
 fn reaches_others(dials: &Dials<'_>, failed: &Failed<'_>) -> bool {
-    failed.endpoint.is_some()
+    (failed.endpoint.is_some() || failed.is_of_some_requests())
         && dials.counts.iter().any(|c| {
             c.node == failed.node
                 && c.from == failed.dial.from.as_deref()
