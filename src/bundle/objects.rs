@@ -157,7 +157,8 @@ impl Reader<'_> {
             ("", "Namespace") => self.take::<Namespace>(value, place),
             ("", "ConfigMap") => {
                 if let Some(domain) = config_map::dns_domain(&value) {
-                    self.bundle.dns_domain = Some(domain.to_owned());
+                    let name = text(&value, "/metadata/name").to_owned();
+                    self.bundle.dns_config = Some((name, domain.to_owned()));
                 }
                 match config_map::mode(&value) {
                     Ok(mode) => self.modes.extend(mode),

@@ -44,6 +44,7 @@ use crate::{
     printable::printable,
 };
 
+pub(crate) use dials::{BY_PROXY, LARGE_ANSWERS_STOP};
 pub use facts::{
     ChainedService, ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, OtherService, ProbeReport,
     Saved, Unreadable,

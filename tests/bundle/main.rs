@@ -24,4 +24,5 @@ mod namespace;
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod owners;
 mod page;
+mod reports;
 mod rules;

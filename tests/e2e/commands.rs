@@ -18,7 +18,7 @@ const NAMESPACE: &str = "typed-commands";
 
 /// Rows that change nothing, with what stands in place of each `{}`; a word in capitals is one of the namespace's
 /// own objects.
-const READS: [(&str, &[&str]); 29] = [
+const READS: [(&str, &[&str]); 30] = [
     ("kubectl -n kube-system get configmap kube-proxy -o yaml", &[]),
     (
         "kubectl -n kube-system get pods -l component=kube-controller-manager",
@@ -38,7 +38,11 @@ const READS: [(&str, &[&str]); 29] = [
         "kubectl -n {} describe {}",
         &["NAMESPACE", "deployment/hostnames"],
     ),
-    ("kubectl -n {} get configmap coredns -o yaml", &["kube-system"]),
+    (
+        "kubectl -n {} get configmap {} -o yaml",
+        &["kube-system", "coredns"],
+    ),
+    ("kubectl -n {} get configmaps", &["kube-system"]),
     (
         "kubectl -n {} get deployments,statefulsets,replicasets,pods --show-labels",
         &["NAMESPACE"],

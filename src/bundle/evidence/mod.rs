@@ -225,6 +225,15 @@ fn read(
         dialled: dialled.endpoints(),
         wanted_over_tcp: dialled.wanted_over_tcp(),
         untranslated: dialled.untranslated(),
+        unlisted: dialled.unlisted(),
+        perhaps_itself: dialled.perhaps_itself(facts),
+        asks_its_node: clients
+            .iter()
+            .filter(|(pod, files)| {
+                names::asks_its_node(facts, pod) && files.iter().any(|f| f.form == Form::Names)
+            })
+            .map(|(pod, _)| format!("{}/{}", pod.namespace(), pod.name()))
+            .collect(),
         ..Saved::default()
     };
     seen.settings = node::settings(files, &mut problems);
@@ -246,6 +255,7 @@ fn read(
     seen.problems = problems.iter().map(ToString::to_string).collect();
     // It leaves no question open.
     saved.conntrack_missing = programs.misses_conntrack(facts, files, &seen, &saved, &mut problems);
+    saved.proxy_exit = programs.exit(facts, files, &seen, &saved, &mut problems);
     (seen, saved, problems)
 }
 

@@ -143,6 +143,15 @@ fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Fin
             )
         };
     }
+    let saved = vantage.reports.iter().filter_map(|r| r.saved);
+    if let Some(pod) = saved.flat_map(|s| &s.asks_its_node).min() {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "What Pod {pod} looked up does not count: its dnsPolicy is Default, so that it asks the name servers of its node and not cluster DNS, which alone knows the names of Services. If it is to use these names, set dnsPolicy: ClusterFirst in its template."
+            ),
+        );
+    }
     let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
     if !asked {
         return Finding::unknown(
@@ -150,7 +159,7 @@ fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Fin
             format!("{WHAT}: no client Pod is on a node that was asked."),
         );
     }
-    let why = vantage.problem().unwrap_or_default();
+    let why = vantage.problem(ConditionType::DNSResolves).unwrap_or_default();
     Finding::unknown(
         Reason::ProbeFailed,
         format!("{WHAT}. {why}").trim_end().to_owned(),

@@ -64,7 +64,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     if dials.made() == 0
         && !dials.is_intercepted
-        && vantage.problem().is_none()
+        && vantage.problem(ConditionType::EndpointsReachable).is_none()
         && vantage.incomplete(WHAT).is_none()
     {
         return Finding::unknown(
@@ -72,16 +72,18 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             format!("{WHAT}: neither a client Pod nor an endpoint is on a node that was asked."),
         );
     }
-    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
-        Finding::yes(
-            Reason::AllEndpointsAnswer,
-            format!(
-                "The endpoints {}, dialled {}.",
-                dials.answer(),
-                from_where(&paths, &dials)
-            ),
-        )
-    })
+    reaching::left_open(facts, &vantage, &dials, (ConditionType::EndpointsReachable, WHAT)).unwrap_or_else(
+        || {
+            Finding::yes(
+                Reason::AllEndpointsAnswer,
+                format!(
+                    "The endpoints {}, dialled {}.",
+                    dials.answer(),
+                    from_where(&paths, &dials)
+                ),
+            )
+        },
+    )
 }
 
 fn from_where(paths: &Paths<'_>, dials: &Dials<'_>) -> &'static str {
@@ -107,8 +109,11 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
         cases.retain(|c| dials.is_dead_for(c.failed));
     } else {
-        let is_of_a_way =
-            |c: &Case| reaching::is_explained(c.reason) || c.reason == Reason::CrossNodeUnreachable;
+        let is_of_a_way = |c: &Case| {
+            reaching::is_explained(c.reason)
+                || c.reason == Reason::CrossNodeUnreachable
+                || c.failed.is_of_large_answers()
+        };
         if cases.iter().any(is_of_a_way) {
             cases.retain(is_of_a_way);
         } else if let Some(finding) = some_endpoints(facts, paths, dials, &cases) {
@@ -363,6 +368,9 @@ fn what_else(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&F
         return format!(
             " The sidecar of Pod {pod} resets them, as one does that takes mutual TLS of its service mesh only."
         );
+    }
+    if first.is_of_large_answers() {
+        return " Small answers come and large ones do not, as where packets are larger than the way takes (MTU).".to_owned();
     }
     if !failures.iter().all(answers_at_home) {
         return String::new();

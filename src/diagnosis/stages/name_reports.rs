@@ -3,14 +3,18 @@
 use std::collections::BTreeSet;
 
 use super::{
-    super::{Facts, clients::Clients, vantage::Vantage, words},
+    super::{
+        Facts,
+        clients::Clients,
+        vantage::Vantage,
+        words::{self, quoted},
+    },
     dns_servers,
     dns_silence::{Silent, diagnose},
     names::{self, CONTROL, Client, dots, external_name, full, lookup, missing_suffix},
 };
 use crate::{
     api::{CLibrary, LookupResult, Reason, Resolver},
-    diagnosis::words::quoted,
     objects::{Object, Pod},
 };
 
@@ -131,13 +135,22 @@ impl Report<'_> {
             _ => String::new(),
         };
         let namespace = quoted(dns.map_or("kube-system", |dns| dns.service.namespace()));
+        let corefile = match dns.and_then(|dns| dns.config_map.as_deref()) {
+            Some(name) => format!(
+                ": `kubectl -n {namespace} get configmap {} -o yaml`",
+                quoted(name)
+            ),
+            None => format!(
+                ", which is in a ConfigMap that its Pods mount: `kubectl -n {namespace} get configmaps` lists them"
+            ),
+        };
         (
             format!(
                 "Cluster DNS ({}) answers {} that there is no {CONTROL}.svc.{wanted}: it does not have the cluster's names in {wanted}, where the clients search for them{serves}.",
                 self.servers, self.who
             ),
             format!(
-                "Let both have the same domain: clusterDomain in the kubelets' configuration, and the zone of the plugin kubernetes in the Corefile: `kubectl -n {namespace} get configmap coredns -o yaml`."
+                "Let both have the same domain: clusterDomain in the kubelets' configuration, and the zone of the plugin kubernetes in the Corefile{corefile}."
             ),
         )
     }
@@ -426,6 +439,9 @@ pub(super) fn open(facts: &Facts, client: &Client<'_>) -> String {
             "Whether cluster DNS answers at all is not known: look up {CONTROL}.svc.{}, too. ",
             dns_servers::searched_domain(facts, resolver).unwrap_or("cluster.local")
         ));
+    }
+    if let Some(target) = external_name(facts).filter(|t| found.is_empty() && lookup(resolver, t).is_none()) {
+        message.push_str(&format!("The Service stands for {target}: look that up, too. "));
     }
     if message.is_empty() {
         message = format!(

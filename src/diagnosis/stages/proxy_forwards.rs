@@ -99,7 +99,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             );
         }
     }
-    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
+    reaching::left_open(facts, &vantage, &dials, (ConditionType::ProxyForwards, WHAT)).unwrap_or_else(|| {
         Finding::yes(
             Reason::Forwards,
             format!(

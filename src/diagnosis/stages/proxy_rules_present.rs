@@ -141,7 +141,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     // Files hold the rules of the nodes that somebody looked at; the message names these.
     let are_files = vantage.reports.iter().all(|r| r.saved.is_some());
     if !unread.is_empty() && (right.is_empty() || !are_files) {
-        let why = vantage.problem_of_rules().unwrap_or_default();
+        let why = vantage
+            .problem(ConditionType::ProxyRulesPresent)
+            .unwrap_or_default();
         return Finding::unknown(
             Reason::ProbeFailed,
             format!("{WHAT} on {}. {why}", vantage::nodes(&unread))

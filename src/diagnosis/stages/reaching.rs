@@ -234,7 +234,7 @@ pub(super) fn left_open(
     facts: &Facts,
     vantage: &Vantage<'_>,
     dials: &Dials<'_>,
-    what: &str,
+    (stage, what): (ConditionType, &str),
 ) -> Option<Finding> {
     if dials.is_stale {
         return Some(Finding::unknown(
@@ -257,7 +257,7 @@ pub(super) fn left_open(
         intercepted()
     } else {
         let why = vantage
-            .problem()
+            .problem(stage)
             .unwrap_or_else(|| "No dial could be made.".to_owned());
         Finding::unknown(Reason::ProbeFailed, format!("{what}. {why}"))
     })

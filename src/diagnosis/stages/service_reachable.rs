@@ -7,6 +7,7 @@ use super::{
         paths::Paths,
         told,
         vantage::Vantage,
+        words,
     },
     advice::advice,
     applicable, reaching,
@@ -50,19 +51,21 @@ pub(super) fn judge(facts: &Facts) -> Finding {
                 format!("{WHAT}: no client Pod is on a node that was asked."),
             );
         }
-        if vantage.problem().is_none() {
+        if vantage.problem(ConditionType::ServiceReachable).is_none() {
             return nobody_but_itself(facts);
         }
     }
-    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
-        Finding::yes(
-            Reason::Reachable,
-            format!(
-                "The Service's addresses {}, dialled from client Pods.",
-                dials.answer()
-            ),
-        )
-    })
+    reaching::left_open(facts, &vantage, &dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(
+        || {
+            Finding::yes(
+                Reason::Reachable,
+                format!(
+                    "The Service's addresses {}, dialled from client Pods.",
+                    dials.answer()
+                ),
+            )
+        },
+    )
 }
 
 /// Whoever goes through the page by hand dials the Service from a node, and leaves it at that.
@@ -139,6 +142,16 @@ fn fault<'a>(
             )
         }
         (Some((sentence, remediation)), _) => (format!("{sentence}: {ways}."), remediation),
+        (None, Reason::PartiallyReachable) if failures.iter().all(|f| f.is_of_some_requests()) => (
+            format!(
+                "Some requests through the Service get no answer, and others do: {ways}. It has {}: those that are sent to one of them, or to some, may be the ones that are lost.",
+                words::count(paths.targets.len(), "endpoint")
+            ),
+            format!(
+                "Dial each endpoint past the Service, `curl IP:PORT`, from where it was dialled. {}",
+                advice(facts, reason, &failures)
+            ),
+        ),
         (None, Reason::PartiallyReachable) => (
             format!(
                 "Some endpoints do not answer through the Service{}: {ways}.",
@@ -182,7 +195,7 @@ fn fault<'a>(
 
 /// Whether the client that failed at an endpoint got through to others.
 fn reaches_others(dials: &Dials<'_>, failed: &Failed<'_>) -> bool {
-    failed.endpoint.is_some()
+    (failed.endpoint.is_some() || failed.is_of_some_requests())
         && dials.counts.iter().any(|c| {
             c.node == failed.node
                 && c.from == failed.dial.from.as_deref()

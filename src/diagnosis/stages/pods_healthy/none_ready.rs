@@ -4,11 +4,10 @@ use std::cmp::Reverse;
 
 use crate::{
     api::{ConditionType, Observation, Reason},
-    diagnosis::words::quoted,
     diagnosis::{
         Facts, Finding,
         pod_state::{self, Hold, Start, Trouble},
-        words,
+        words::{self, quoted},
     },
     objects::{Object, Pod, Service},
 };
@@ -103,7 +102,7 @@ fn reason(trouble: &Trouble) -> Reason {
         Trouble::Unschedulable(..) => Reason::PodsUnschedulable,
         Trouble::ImagePull(_) => Reason::ImagePullFailed,
         Trouble::InitContainer(_) => Reason::InitContainerFailing,
-        Trouble::CrashLoop(_) => Reason::CrashLooping,
+        Trouble::CrashLoop(..) => Reason::CrashLooping,
         Trouble::ProbeFailing(_) => Reason::ReadinessProbeFailing,
         Trouble::Other(_) => Reason::PodsNotReady,
         Trouble::Starting(_) => Reason::PodsStarting,
@@ -137,8 +136,14 @@ fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -
         Trouble::InitContainer(_) => format!(
             "Read what the init container says, and see what it waits for: {describe}, `kubectl -n {ns} logs {name} --all-containers --prefix`."
         ),
-        Trouble::CrashLoop(_) => {
-            format!("Read why the container ended: `kubectl -n {ns} logs {name} --previous`.")
+        Trouble::CrashLoop(_, container) => {
+            // Without a name kubectl shows another one, if there are several.
+            let is_only = pod.spec.containers.len() + pod.spec.init_containers.len() < 2;
+            let which = match is_only {
+                true => String::new(),
+                false => format!(" -c {}", quoted(container)),
+            };
+            format!("Read why the container ended: `kubectl -n {ns} logs {name}{which} --previous`.")
         }
         Trouble::ProbeFailing(_) if service.is_headless() => format!(
             "See what the readiness probe says, and fix the application or the probe: {describe}. If the Pods have to find each other \
@@ -159,7 +164,7 @@ fn observation(facts: &Facts, trouble: &Trouble, pod: &Pod) -> Observation {
         Trouble::Unschedulable(..) => "Unschedulable",
         Trouble::ImagePull(_) => "image pull failed",
         Trouble::InitContainer(_) => "init container",
-        Trouble::CrashLoop(_) => "crash loop",
+        Trouble::CrashLoop(..) => "crash loop",
         Trouble::ProbeFailing(_) | Trouble::Other(_) => "not ready",
         Trouble::Starting(_) => "starting",
     };
