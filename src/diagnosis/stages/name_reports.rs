@@ -378,8 +378,10 @@ fn service_of(name: &str, full: &str) -> Option<(String, String)> {
 
 fn client_pod<'a>(facts: &'a Facts, key: &str) -> Option<&'a Pod> {
     let others = facts.client_namespace.iter().flat_map(|n| &n.pods);
-    let mut pods = facts.pods.iter().chain(others).map(AsRef::as_ref);
-    pods.find(|pod: &&Pod| key == format!("{}/{}", pod.namespace(), pod.name()))
+    let pods = facts.pods.iter().chain(others).map(AsRef::as_ref);
+    // Files may hold a Pod twice; which comes first means nothing.
+    pods.filter(|pod: &&Pod| key == format!("{}/{}", pod.namespace(), pod.name()))
+        .min_by_key(|pod| format!("{pod:?}"))
 }
 
 fn names_with(facts: &Facts, resolver: &Resolver, is: fn(LookupResult) -> bool) -> Vec<String> {
