@@ -1,6 +1,6 @@
 //! Network namespaces, held by open file descriptors. The only place that enters one.
 //!
-//! A socket belongs to the namespace it was made in, wherever it is used. So threads of their own ([`visitors`])
+//! A socket belongs to the namespace it was made in, wherever it is used. So threads of their own (`visitors`)
 //! enter the namespaces, do what has to be done there and hand the sockets out; no thread of tokio ever
 //! enters one.
 

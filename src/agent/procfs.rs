@@ -2,7 +2,7 @@
 //!
 //! Arguments and environment of a process may have gigabytes, the list of what it has mapped hundreds of megabytes,
 //! and that of its sockets too. Each is read up to a bound, and never kept whole. The kernel takes them from the
-//! memory of the process, and may wait for that: so whoever reads them does so by [`super::aside`].
+//! memory of the process, and may wait for that: so whoever reads them does so by `aside`.
 
 use std::{
     fs::File,
