@@ -17,7 +17,10 @@ use svcdiag::api::{NodeFacts, NodeProbe};
 use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
 use tokio::process::{Child, Command};
 
-use super::pocket::{NAMESPACE, Pocket};
+use super::{
+    memory::peak_of,
+    pocket::{NAMESPACE, Pocket},
+};
 
 /// What takes as long as this hangs.
 const SOON: Duration = Duration::from_secs(120);
@@ -99,17 +102,9 @@ impl Agent {
         }
     }
 
-    /// The most memory that it has had, in MiB.
-    pub fn peak(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the agent runs");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap();
-        kib / 1024
-    }
-
     /// Says how much memory an attack has taken, and fails if it is much.
     pub fn assert_peak(&self, attack: &str) {
-        let peak = self.peak();
+        let peak = peak_of(self.pid());
         println!("peak memory of the agent under {attack}: {peak} MiB");
         assert!(peak < 64, "{peak} MiB");
     }

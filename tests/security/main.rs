@@ -11,6 +11,8 @@
 mod agent;
 mod endless_answers;
 mod huge_processes;
+mod idle_connections;
+mod memory;
 #[path = "../node/namespace.rs"]
 #[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
 mod namespace;
