@@ -12,6 +12,9 @@ const OBJECT: usize = 1024;
 /// What any other value takes: itself, a part of the list or map that holds it, and what that has in reserve.
 const VALUE: usize = 96;
 
+/// What a document takes before it is read: where it stands, and why it was not understood.
+const DOCUMENT: usize = 512;
+
 /// Anchors and aliases: kubectl writes none, and a few may name each other up to any size.
 const MAX_ALIASES: usize = 100;
 
@@ -79,7 +82,10 @@ pub(super) fn parse(text: &str, budget: &mut Budget) -> Vec<Document> {
     if let Some(documents) = json(text, budget) {
         return documents;
     }
-    let parts = split(text);
+    let parts = match split(text, budget) {
+        Ok(parts) => parts,
+        Err(why) => return vec![left_out(why)],
+    };
     let many = parts.len() > 1;
     let parsed = parts.into_iter().enumerate().map(|(n, (line, part))| Document {
         place: match many {
@@ -97,42 +103,60 @@ fn json(text: &str, budget: &mut Budget) -> Option<Vec<Document>> {
         return None;
     }
     if let Err(why) = budget.spend(weight_of_json(text)) {
-        return Some(vec![Document {
-            place: String::new(),
-            value: Err(why),
-        }]);
+        return Some(vec![left_out(why)]);
     }
     let values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-    let documents = values.enumerate().map(|(n, value)| Document {
-        place: format!("object {}", n + 1),
-        value: value.map_err(|e| e.to_string()),
+    let documents = values.enumerate().map(|(n, value)| {
+        budget.spend(DOCUMENT)?;
+        Ok(Document {
+            place: format!("object {}", n + 1),
+            value: value.map_err(|e| e.to_string()),
+        })
     });
-    let mut documents: Vec<Document> = documents.collect();
+    let mut documents: Vec<Document> = match documents.collect() {
+        Ok(documents) => documents,
+        Err(why) => return Some(vec![left_out(why)]),
+    };
     if let [only] = documents.as_mut_slice() {
         only.place.clear();
     }
     Some(documents)
 }
 
-/// The parts between the lines that separate documents, each with the number of its first line.
-fn split(text: &str) -> Vec<(usize, &str)> {
-    let is_separator = |line: &str| line.trim_end() == "---" || line.starts_with("--- ");
-    let mut parts = Vec::new();
-    let (mut start, mut first, mut offset) = (0, 1, 0);
-    for (n, line) in text.split_inclusive('\n').enumerate() {
-        if is_separator(line) && offset > start {
-            parts.push((first, &text[start..offset]));
-            (start, first) = (offset, n + 1);
-        }
-        offset += line.len();
+/// A file of which nothing is read.
+fn left_out(why: String) -> Document {
+    Document {
+        place: String::new(),
+        value: Err(why),
     }
-    parts.push((first, &text[start..]));
+}
+
+/// The parts between the lines that separate documents, each with the number of its first line; why not, if there is
+/// no memory for as many.
+fn split<'a>(text: &'a str, budget: &mut Budget) -> Result<Vec<(usize, &'a str)>, String> {
+    let is_separator = |line: &str| line.trim_end() == "---" || line.starts_with("--- ");
     let is_empty = |part: &str| {
         let mut lines = part.lines().map(str::trim);
         lines.all(|l| l.is_empty() || l.starts_with('#') || l == "---")
     };
-    parts.retain(|(_, part)| !is_empty(part));
-    parts
+    let mut parts = Vec::new();
+    let mut add = |first: usize, part: &'a str| {
+        if is_empty(part) {
+            return Ok(());
+        }
+        parts.push((first, part));
+        budget.spend(DOCUMENT)
+    };
+    let (mut start, mut first, mut offset) = (0, 1, 0);
+    for (n, line) in text.split_inclusive('\n').enumerate() {
+        if is_separator(line) && offset > start {
+            add(first, &text[start..offset])?;
+            (start, first) = (offset, n + 1);
+        }
+        offset += line.len();
+    }
+    add(first, &text[start..])?;
+    Ok(parts)
 }
 
 fn yaml(part: &str, first_line: usize, memory: &mut Budget) -> Result<Value, String> {

@@ -10,6 +10,7 @@
 
 mod agent;
 mod endless_answers;
+mod hostile_archives;
 mod huge_processes;
 mod idle_connections;
 mod memory;
