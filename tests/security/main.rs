@@ -9,6 +9,7 @@
 )]
 
 mod agent;
+mod amplification;
 mod endless_answers;
 mod hostile_archives;
 mod huge_processes;
