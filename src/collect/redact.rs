@@ -180,8 +180,30 @@ pub(super) fn object(value: &mut Value) {
     match value {
         Value::String(found) => *found = text(found),
         Value::Array(items) => items.iter_mut().for_each(object),
-        Value::Object(fields) => fields.values_mut().for_each(object),
+        Value::Object(fields) => {
+            if let Some(Value::String(found)) = fields.get_mut("image") {
+                *found = image(found);
+            }
+            fields.values_mut().for_each(object);
+        }
         _ => {}
+    }
+}
+
+/// An image without who pulls it. No valid name has that, but the API server takes any text; the one `@` of a valid
+/// name is that of its digest.
+fn image(name: &str) -> String {
+    let is_digest = |text: &str| {
+        let hex = text.split_once(':').map(|(_, hex)| hex);
+        hex.is_some_and(|hex| hex.len() >= 32 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    let tagged = match name.rsplit_once('@') {
+        Some((tagged, digest)) if is_digest(digest) => tagged,
+        _ => name,
+    };
+    match tagged.rfind('@') {
+        Some(at) => format!("{LEFT_OUT}{}", &name[at..]),
+        None => name.to_owned(),
     }
 }
 

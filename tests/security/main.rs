@@ -18,6 +18,7 @@ mod memory;
 #[path = "../node/namespace.rs"]
 #[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
 mod namespace;
+mod planted_secrets;
 #[path = "../node/pocket.rs"]
 #[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
 mod pocket;
