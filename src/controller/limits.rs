@@ -11,7 +11,10 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Options, probes::Plan};
+use super::{
+    Options,
+    probes::{Plan, Work},
+};
 use crate::{
     api::{ConditionType, Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
     diagnosis::{Diagnosis, Finding},
@@ -140,18 +143,34 @@ pub(super) struct Questions(Mutex<HashMap<String, Bucket>>);
 #[derive(Debug)]
 struct Bucket {
     tokens: u32,
+    /// The generation of the diagnosis that agents were last asked for.
+    generation: Option<i64>,
     /// Since when the next token has been on its way.
     since: Timestamp,
 }
 
 impl Questions {
-    /// Takes a token for another question; without one, when the next comes.
-    pub(super) fn hold(&self, uid: &str, now: Timestamp) -> Option<Timestamp> {
+    /// Takes a token for another question; without one, when the next comes. Agents that come are asked what others
+    /// have been asked already, and that no user has them do.
+    pub(super) fn hold(
+        &self,
+        uid: &str,
+        generation: Option<i64>,
+        work: &Work,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        if !work.is_another && !work.asks_more {
+            return None;
+        }
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = all.entry(uid.to_owned()).or_insert(Bucket {
             tokens: BURST,
+            generation,
             since: now,
         });
+        if !work.is_another && bucket.generation == generation {
+            return None;
+        }
         while bucket.tokens < BURST && bucket.since + REFILL <= now {
             bucket.tokens += 1;
             bucket.since += REFILL;
@@ -163,6 +182,7 @@ impl Questions {
             bucket.since = now;
         }
         bucket.tokens -= 1;
+        bucket.generation = generation;
         None
     }
 
@@ -245,18 +265,44 @@ mod tests {
     #[test]
     fn three_questions_at_once_and_then_one_in_ten_seconds() {
         let questions = Questions::default();
+        let another = Work {
+            is_another: true,
+            ..Work::default()
+        };
+        let hold = |uid: &str, now| questions.hold(uid, Some(1), &another, now);
         let at = |seconds: f64| Timestamp::UNIX_EPOCH + SignedDuration::from_secs_f64(seconds);
         let asked = |from: u32, to: u32| {
             (from..to)
-                .filter(|tenth| questions.hold("u", at(f64::from(*tenth) / 10.0)).is_none())
+                .filter(|tenth| hold("u", at(f64::from(*tenth) / 10.0)).is_none())
                 .count()
         };
         assert_eq!(asked(0, 50), 3, "ten a second");
         assert_eq!(asked(50, 3600), 35, "in six minutes");
-        assert_eq!(questions.hold("u", at(360.0)), None);
-        assert_eq!(questions.hold("u", at(361.0)), Some(at(370.0)));
-        assert_eq!(questions.hold("other", at(361.0)), None);
+        assert_eq!(hold("u", at(360.0)), None);
+        assert_eq!(hold("u", at(361.0)), Some(at(370.0)));
+        assert_eq!(hold("other", at(361.0)), None);
         assert_eq!(asked(5000, 5010), 3, "after a rest");
+    }
+
+    #[test]
+    fn agents_that_come_are_asked_at_once_and_others_for_a_new_spec_in_their_turn() {
+        let questions = Questions::default();
+        let more = Work {
+            asks_more: true,
+            ..Work::default()
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let asked = |generation: std::ops::Range<i64>| {
+            generation
+                .filter(|g| questions.hold("u", Some(*g), &more, now).is_none())
+                .count()
+        };
+        for _ in 0..100 {
+            assert_eq!(asked(1..2), 1, "an agent has come");
+        }
+        assert_eq!(asked(2..50), 3, "the spec is changed again and again");
+        let none = Work::default();
+        assert_eq!(questions.hold("u", Some(50), &none, now), None, "nobody is asked");
     }
 
     #[test]

@@ -70,9 +70,11 @@ pub(super) fn reference(diagnosis: &ServiceDiagnosis) -> DiagnosisRef {
 /// What is to be done so that the NodeProbes of a diagnosis are those that are planned.
 #[derive(Debug, Default)]
 pub(super) struct Work {
-    steps: Vec<Step>,
-    /// Whether agents have been asked before, so that this is another question.
+    pub(super) steps: Vec<Step>,
+    /// Whether agents that have been asked are asked something else.
     pub(super) is_another: bool,
+    /// Whether agents are asked that have not been.
+    pub(super) asks_more: bool,
 }
 
 impl Work {
@@ -84,10 +86,25 @@ impl Work {
         let key = (diagnosis.namespace().to_owned(), diagnosis.name().to_owned());
         let present: Vec<Arc<NodeProbe>> = context.inventory().probes_of(&key).cloned().collect();
         let steps = steps(diagnosis, &present, plan);
+        let asked: BTreeSet<&str> = present.iter().map(|p| p.name()).collect();
+        let asks = |known: bool| {
+            let mut names = steps.iter().filter_map(|step| match step {
+                Step::Apply { name, .. } => Some(name.as_str()),
+                Step::Delete { .. } => None,
+            });
+            names.any(|name| asked.contains(name) == known)
+        };
         Self {
-            is_another: !steps.is_empty() && !present.is_empty(),
+            is_another: asks(true),
+            asks_more: asks(false),
             steps,
         }
+    }
+
+    /// What of it asks nobody anything.
+    pub(super) fn without_questions(mut self) -> Self {
+        self.steps.retain(|step| matches!(step, Step::Delete { .. }));
+        self
     }
 
     /// Does it.

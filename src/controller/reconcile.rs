@@ -74,10 +74,9 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let now = super::now();
     let (mut verdict, plan) = judge(diagnosis, context, previous.as_ref(), now);
     let work = Work::of(context, diagnosis, plan);
-    let held_until = match work.is_another {
-        true => context.questions.hold(uid, now),
-        false => None,
-    };
+    let held_until = context
+        .questions
+        .hold(uid, diagnosis.metadata.generation, &work, now);
     if held_until.is_some() {
         verdict.ready.message.push_str(limits::TOO_MANY_QUESTIONS);
     }
@@ -86,10 +85,11 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let written =
         status::write_if_due(context, diagnosis, previous.as_ref(), &status, verdict.settled_at).await;
     // A status that cannot be written is no reason not to ask.
-    let asked = match held_until {
-        None => work.run(context, diagnosis).await,
-        Some(_) => Ok(()),
+    let work = match held_until {
+        None => work,
+        Some(_) => work.without_questions(),
     };
+    let asked = work.run(context, diagnosis).await;
     let (is_written, due) = match written? {
         Written::Yes => (true, None),
         Written::No => (false, None),
