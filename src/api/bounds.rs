@@ -141,6 +141,12 @@ pub(super) fn ips(_: &mut SchemaGenerator) -> Schema {
         "items": { "type": "string", "maxLength": 45, "pattern": IP } })
 }
 
+/// The addresses of a Service; None for a headless one, as the API has it.
+pub(super) fn cluster_ips(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 4, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "maxLength": 45, "pattern": "^(None|[0-9a-fA-F:.]+)$" } })
+}
+
 /// The addresses of a name.
 pub(super) fn addresses(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 16, "x-kubernetes-list-type": "atomic",

@@ -24,7 +24,7 @@ pub const MAX_DNS_ENDPOINTS: usize = 32;
 pub struct ProbeService {
     /// Its own addresses; "None" for a headless Service.
     #[serde(default, rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "bounds::ips")]
+    #[schemars(schema_with = "bounds::cluster_ips")]
     pub cluster_ips: Vec<String>,
     /// IPv4, IPv6 or both, the first one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
