@@ -10,7 +10,5 @@ pub mod controller;
 pub mod diagnosis;
 pub mod inventory;
 pub mod objects;
-pub mod printable;
 pub mod proxy;
 pub mod served;
-mod serving;

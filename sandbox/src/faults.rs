@@ -14,7 +14,6 @@
 mod expected;
 mod journal;
 pub mod kinds;
-mod record;
 mod scene;
 mod scripts;
 mod steps;
@@ -25,7 +24,6 @@ use crate::error::RequestError;
 use crate::kernel::Wiring;
 use crate::proxy::ProxyMode;
 pub use expected::{Expected, ExpectedCondition, Verdict};
-pub use record::Recorder;
 pub use scene::Scene;
 pub use steps::Step;
 

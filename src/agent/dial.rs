@@ -99,8 +99,8 @@ impl Dial {
     ///
     /// # Errors
     /// When no socket could be made: nothing was tried then.
-    pub async fn start(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<Self> {
-        let (socket, at_once) = begin(netns, protocol, target).await?;
+    pub fn start(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<Self> {
+        let (socket, at_once) = begin(netns, protocol, target)?;
         let source = socket::getsockname::<SockaddrStorage>(socket.as_raw_fd())
             .ok()
             .and_then(|address| socket_address(&address));
@@ -187,11 +187,7 @@ async fn is_silent(socket: &UdpSocket, patience: Duration) -> io::Result<bool> {
 }
 
 /// Makes a socket in a namespace and connects it.
-async fn begin(
-    netns: &Netns,
-    protocol: Protocol,
-    target: SocketAddr,
-) -> io::Result<(OwnedFd, Option<io::Error>)> {
+fn begin(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<(OwnedFd, Option<io::Error>)> {
     let kind = match protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
@@ -199,7 +195,7 @@ async fn begin(
             return Err(io::Error::new(io::ErrorKind::Unsupported, "SCTP is not dialled"));
         }
     };
-    let socket = netns.socket(target, kind).await?;
+    let socket = netns.socket(target, kind)?;
     // The error queue tells a rule that rejects from a Pod that refuses.
     if target.is_ipv4() {
         setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;

@@ -11,7 +11,6 @@
 mod agents;
 mod bundle;
 mod check;
-mod commands;
 mod controller;
 mod disturbances;
 mod faults;

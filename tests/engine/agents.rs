@@ -54,7 +54,6 @@ pub fn look(facts: &mut Facts) {
             facts: Some(Arc::new(all_is_well(facts, &asked))),
             asked,
             is_current: true,
-            owed_since: None,
         });
     }
 }

@@ -193,7 +193,6 @@ fn dns() -> ClusterDns {
         }))),
         pods: pods.to_vec(),
         caches: Vec::new(),
-        config_map: None,
         domain: None,
     }
 }

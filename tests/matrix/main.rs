@@ -13,9 +13,7 @@
 
 mod acts;
 mod agents;
-mod hairpin;
 mod lane;
 mod remedies;
 mod rest;
-mod rollouts;
 mod size;

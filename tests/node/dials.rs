@@ -29,11 +29,7 @@ async fn dial(from: &Netns, protocol: Protocol, target: &str) -> Dialled {
 
 async fn dial_for(from: &Netns, protocol: Protocol, target: &str, patience: Duration) -> Dialled {
     let target: SocketAddr = target.parse().unwrap();
-    must(
-        must(Dial::start(from, protocol, target).await)
-            .finish(patience)
-            .await,
-    )
+    must(must(Dial::start(from, protocol, target)).finish(patience).await)
 }
 
 #[tokio::test]
@@ -103,7 +99,7 @@ fn serve(cable: &Cable, address: &str, answer: impl FnOnce(TcpStream) + Send + '
 }
 
 async fn request(cable: &Cable, target: &str, patience: Duration) -> Got {
-    must(get(&cable.client, target.parse().unwrap(), "/", patience, 0).await)
+    get(&cable.client, target.parse().unwrap(), "/", patience).await
 }
 
 /// Reads the request, so that closing the connection does not reset it.
@@ -207,7 +203,7 @@ async fn conntrack_tells_who_answers_for_a_service() {
     );
     inside(&cable.client, || run("ip route add default via 10.1.0.2"));
     let service: SocketAddr = "10.96.0.1:80".parse().unwrap();
-    let dial = must(Dial::start(&cable.client, Protocol::Tcp, service).await);
+    let dial = must(Dial::start(&cable.client, Protocol::Tcp, service));
     let source = dial.source().unwrap();
     let conntrack = must(cable.client.run(Conntrack::open));
     let connection = must(conntrack.find(Protocol::Tcp, source, service)).unwrap();

@@ -6,7 +6,6 @@
 
 mod dials;
 mod direct;
-mod dns_servers;
 mod hairpin;
 mod mesh;
 mod names;
@@ -24,7 +23,6 @@ use std::{
 };
 
 use super::{
-    aside::{Of, aside},
     budget::Budget,
     kubeproxy,
     netfilter::{conntrack::Conntrack, rulesets::Rulesets},
@@ -60,11 +58,11 @@ pub struct Node {
     /// Its rules.
     pub rulesets: Rulesets,
     /// The processes of its Pods.
-    census: Arc<Census>,
+    census: Census,
     /// Its kube-proxy.
     kube_proxy: kubeproxy::Watch,
     /// The C libraries of its clients.
-    c_libraries: Arc<CLibraries>,
+    c_libraries: CLibraries,
     /// The connections that it tracks, once they were asked for.
     conntrack: Mutex<Option<Arc<Conntrack>>>,
 }
@@ -78,9 +76,9 @@ impl Node {
             rulesets: Rulesets::of(netns.clone()),
             netns,
             dials,
-            census: Arc::default(),
+            census: Census::default(),
             kube_proxy: kubeproxy::Watch::default(),
-            c_libraries: Arc::default(),
+            c_libraries: CLibraries::default(),
             conntrack: Mutex::default(),
         }
     }
@@ -190,7 +188,7 @@ pub async fn look(
         .conntrack()
         .inspect_err(|error| round.problem(format!("Tracked connections cannot be asked for: {error}.")))
         .ok();
-    round.find_pods().await;
+    round.find_pods();
     let drops_before = settings::reverse_path_drops(&node.netns).ok();
     let (kube_proxy, direct, service, names, hairpins) = tokio::join!(
         proxy::look(&round, memory),
@@ -201,12 +199,12 @@ pub async fn look(
     );
     let rules = rules::look(&round, kube_proxy.mode.as_deref()).await;
     let is_all_well = direct.failures.is_empty() && service.failures.is_empty();
-    let listeners = direct::listeners(&round, &direct.failures).await;
+    let listeners = direct::listeners(&round, &direct.failures);
     let mut facts = NodeFacts {
         listeners,
         kube_proxy: Some(kube_proxy),
         rules,
-        intercepted: mesh::look(&round, memory, is_all_well).await,
+        intercepted: mesh::look(&round, memory, is_all_well),
         stale_connections: stale::look(&round, memory),
         hairpins,
         ..NodeFacts::default()
@@ -258,48 +256,47 @@ fn mixed(failures: Vec<crate::api::DialFailure>) -> Vec<crate::api::DialFailure>
 
 impl<'a> Round<'a> {
     /// Finds the network namespaces of the Pods; those that have none here become problems.
-    async fn find_pods(&mut self) {
+    fn find_pods(&mut self) {
         let wanted = self.spec.clients.iter().chain(&self.spec.endpoints);
-        let uids: Vec<String> = wanted.map(|pod| pod.uid.clone()).collect();
-        let census = self.node.census.clone();
-        let listed = aside(Of::Node, move || census.of(&uids)).await.flatten();
-        let processes = match listed {
+        let uids: Vec<&str> = wanted.map(|pod| pod.uid.as_str()).collect();
+        let processes = match self.node.census.of(&uids) {
             Ok(processes) => processes,
             Err(error) => {
                 self.problem(format!("The processes of the node could not be listed: {error}."));
                 HashMap::new()
             }
         };
-        self.clients = self.local(&self.spec.clients, &processes).await;
-        self.endpoints = self.local(&self.spec.endpoints, &processes).await;
+        self.clients = self.local(&self.spec.clients, &processes);
+        self.endpoints = self.local(&self.spec.endpoints, &processes);
     }
 
-    async fn local(&self, pods: &'a [ProbePod], processes: &HashMap<String, Vec<i32>>) -> Vec<LocalPod<'a>> {
-        let mut found = Vec::new();
-        for pod in pods {
-            let pids = processes.get(&pod.uid).cloned().unwrap_or_default();
-            match self.namespace_of(pod, &pids).await {
-                Ok(netns) => found.push(LocalPod {
-                    pod,
-                    key: format!("{}/{}", pod.namespace, pod.name),
-                    netns,
-                    pids,
-                }),
-                Err(error) => self.problem(format!(
-                    "Pod {}/{} was not used: {error}.",
-                    pod.namespace, pod.name
-                )),
-            }
-        }
-        found
-    }
-
-    async fn namespace_of(&self, pod: &ProbePod, pids: &[i32]) -> Result<Netns, pods::Error> {
-        if pod.host_network {
-            return Ok(self.node.netns.clone());
-        }
-        let ips: Vec<IpAddr> = pod.ips.iter().filter_map(|ip| ip.parse().ok()).collect();
-        pods::network_namespace(&pod.uid, pids, &ips).await
+    fn local(&self, pods: &'a [ProbePod], processes: &HashMap<String, Vec<i32>>) -> Vec<LocalPod<'a>> {
+        pods.iter()
+            .filter_map(|pod| {
+                let pids = processes.get(&pod.uid).cloned().unwrap_or_default();
+                let ips: Vec<IpAddr> = pod.ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+                let netns = if pod.host_network {
+                    Ok(self.node.netns.clone())
+                } else {
+                    pods::network_namespace(&pod.uid, &pids, &ips)
+                };
+                match netns {
+                    Ok(netns) => Some(LocalPod {
+                        pod,
+                        key: format!("{}/{}", pod.namespace, pod.name),
+                        netns,
+                        pids,
+                    }),
+                    Err(error) => {
+                        self.problem(format!(
+                            "Pod {}/{} was not used: {error}.",
+                            pod.namespace, pod.name
+                        ));
+                        None
+                    }
+                }
+            })
+            .collect()
     }
 
     fn problem(&self, what: String) {
@@ -326,7 +323,7 @@ impl<'a> Round<'a> {
     /// What a client saw that has ended meanwhile says nothing of the Service.
     fn forget_vanished(&self, facts: &mut NodeFacts) {
         let runs = |client: &LocalPod<'_>| {
-            let is_there = |pid| client.netns.has_process(pid);
+            let is_there = |pid| Netns::of_process(pid).is_ok_and(|netns| netns == client.netns);
             client.pod.host_network || client.pids.iter().copied().any(is_there)
         };
         for client in self.clients.iter().filter(|client| !runs(client)) {

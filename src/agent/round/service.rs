@@ -27,20 +27,17 @@ pub(super) async fn look(round: &Round<'_>) -> Tally {
     for (way, outcomes) in ways.iter().zip(found) {
         let from = way.from.map(|pod| pod.key.as_str());
         for (endpoint, (answer, detail)) in outcomes {
-            let mut failure = None;
-            if answer != Answer::Accepted {
-                failure = Some(DialFailure {
-                    from: from.map(str::to_owned),
-                    path: way.path,
-                    port: way.port.clone(),
-                    target: way.target.to_string(),
-                    endpoint: endpoint.map(|e| e.to_string()),
-                    same_node: endpoint.and_then(|e| is_local(round, e)),
-                    same_bridge: is_on_one_bridge(round, way, endpoint).await,
-                    answer,
-                    detail,
-                });
-            }
+            let failure = (answer != Answer::Accepted).then(|| DialFailure {
+                from: from.map(str::to_owned),
+                path: way.path,
+                port: way.port.clone(),
+                target: way.target.to_string(),
+                endpoint: endpoint.map(|e| e.to_string()),
+                same_node: endpoint.and_then(|e| is_local(round, e)),
+                same_bridge: is_on_one_bridge(round, way, endpoint),
+                answer,
+                detail,
+            });
             tally.count(from, way.path, &way.port, family(way.target), None, failure);
         }
     }
@@ -184,7 +181,7 @@ fn is_local(round: &Round<'_>, endpoint: SocketAddr) -> Option<bool> {
 }
 
 /// Whether client and endpoint are Pods of this node whose links are ports of one bridge.
-async fn is_on_one_bridge(round: &Round<'_>, way: &Way<'_>, endpoint: Option<SocketAddr>) -> bool {
+fn is_on_one_bridge(round: &Round<'_>, way: &Way<'_>, endpoint: Option<SocketAddr>) -> bool {
     let Some(client) = way.from.filter(|c| !c.pod.host_network) else {
         return false;
     };
@@ -194,11 +191,9 @@ async fn is_on_one_bridge(round: &Round<'_>, way: &Way<'_>, endpoint: Option<Soc
             && pod.key != client.key
             && endpoint.is_none_or(|e| pod.pod.ips.contains(&e.ip().to_string()))
     });
-    let bridge = super::hairpin::bridge_of(round, client).await;
-    for pod in candidates.filter(|_| bridge.is_some()) {
-        if super::hairpin::bridge_of(round, pod).await == bridge {
-            return true;
-        }
-    }
-    false
+    let bridge = super::hairpin::bridge_of(round, client);
+    bridge.is_some()
+        && candidates
+            .into_iter()
+            .any(|pod| super::hairpin::bridge_of(round, pod) == bridge)
 }

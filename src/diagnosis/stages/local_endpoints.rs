@@ -20,7 +20,6 @@ use super::{
 };
 use crate::{
     api::Reason,
-    diagnosis::words::quoted,
     objects::{Endpoint, Object, Pod, Service},
 };
 
@@ -80,8 +79,8 @@ pub(super) fn judge(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) -
     }
     let remediation = format!(
         "Run an endpoint on every node with clients (for example as a DaemonSet), or let the traffic leave the node: `kubectl -n {} patch service {} --type=merge -p '{{\"spec\":{{\"internalTrafficPolicy\":\"Cluster\"}}}}'`.",
-        quoted(&facts.namespace),
-        quoted(service.name())
+        facts.namespace,
+        service.name()
     );
     let message = format!("internalTrafficPolicy is Local, and {who}.");
     Local::Lacking(if inside.is_empty() {

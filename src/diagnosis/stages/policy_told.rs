@@ -11,7 +11,6 @@ use super::{
 };
 use crate::{
     api::Reason,
-    diagnosis::words::quoted,
     objects::{Object, ServicePort},
 };
 
@@ -193,11 +192,7 @@ fn fix(
 
 /// A command changes nothing by itself.
 fn edit(namespace: &str, policy: &str) -> String {
-    format!(
-        "`kubectl -n {} edit networkpolicy {}`",
-        quoted(namespace),
-        quoted(policy)
-    )
+    format!("`kubectl -n {namespace} edit networkpolicy {policy}`")
 }
 
 /// The block that holds one address.

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::{
     api::Reason,
-    diagnosis::words::quoted,
     objects::{Object, Service, ServicePort},
 };
 
@@ -48,8 +47,8 @@ fn by_files(
         ),
         format!(
             "Set protocol of the port to TCP: `kubectl -n {} edit service {}`.",
-            quoted(&facts.namespace),
-            quoted(service.name())
+            facts.namespace,
+            service.name()
         ),
     ))
 }
@@ -96,8 +95,8 @@ pub(super) fn judge(facts: &Facts, service: &Service, ports: &[&ServicePort]) ->
     );
     let remediation = format!(
         "Set protocol of the port to {other}: `kubectl -n {} edit service {}`.",
-        quoted(&facts.namespace),
-        quoted(service.name())
+        facts.namespace,
+        service.name()
     );
     Some(if mismatched.len() >= ports.len() {
         Finding::nothing_works(Reason::ProtocolMismatch, message, remediation)

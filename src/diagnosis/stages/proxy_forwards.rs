@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     api::{Answer, ConditionType, Reason, StaleConnection},
-    diagnosis::words::quoted,
     objects::Service,
     proxy::{Protocol, destinations, expected},
 };
@@ -35,10 +34,12 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = stale_connections(facts, &vantage).or_else(|| proxy_port(&vantage)) {
         return finding;
     }
-    let paths = match reaching::paths(facts, &vantage, WHAT) {
-        Ok(paths) => paths,
-        Err(finding) => return finding,
+    let Some(paths) = Paths::of(facts, &vantage) else {
+        return Finding::not_applicable("There is no Service.");
     };
+    if !paths.has_ports_to_dial() {
+        return Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP).");
+    }
     let dials = paths.dials(Way::FromNodes);
     // That an answer is an odd one is no matter of the way it took.
     let lost = dials
@@ -99,7 +100,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             );
         }
     }
-    reaching::left_open(facts, &vantage, &dials, (ConditionType::ProxyForwards, WHAT)).unwrap_or_else(|| {
+    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
         Finding::yes(
             Reason::Forwards,
             format!(
@@ -225,7 +226,13 @@ fn fault<'a>(
     direct: &Dials<'a>,
     failures: &[&Failed<'a>],
 ) -> Option<Finding> {
-    let cases = reaching::cases(paths, dials, direct, failures);
+    let mut cases: Vec<_> = failures
+        .iter()
+        .map(|f| reaching::case(paths, direct, f))
+        .collect();
+    if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
+        cases.retain(|c| dials.is_dead_for(c.failed));
+    }
     let (reason, of) = reaching::foremost(&cases, ConditionType::ProxyForwards.faults())?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);
@@ -320,8 +327,8 @@ fn stale_connections(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
         ),
         format!(
             "Remove the entries on node {node}: `conntrack -D -p udp --orig-dst {} --reply-src {}`; the next packet goes to an endpoint that is there.",
-            quoted(&ip(&first.destination)),
-            quoted(&ip(&first.endpoint))
+            ip(&first.destination),
+            ip(&first.endpoint)
         ),
     ))
 }

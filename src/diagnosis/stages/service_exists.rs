@@ -2,7 +2,6 @@
 
 use super::super::{Facts, Finding, words};
 use crate::api::Reason;
-use crate::diagnosis::words::quoted;
 
 /// Most characters in which a near miss may differ.
 const NEAR: usize = 2;
@@ -36,8 +35,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         }
     }
     message.push('.');
-    let (name, namespace) = (quoted(name), quoted(namespace));
-    let remediation = if let Some(near) = near.first().map(|near| quoted(near)) {
+    let remediation = if let Some(near) = near.first() {
         format!(
             "If {near} is meant, diagnose that one: `kubectl -n {namespace} get service {near}`. \
              Else create the Service."

@@ -14,7 +14,6 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
             "NOERROR" => seen.tell(LookupResult::NotFound),
             status => {
                 seen.code(status);
-                seen.denies(status);
                 seen.tell(reason(status).unwrap_or(LookupResult::Failed));
             }
         }
@@ -55,7 +54,7 @@ fn record(seen: &mut Seen, line: &str) {
                 .for_each(|found| seen.address(found));
         }
         // An alias alone leads nowhere.
-        "CNAME" => seen.alias(value),
+        "CNAME" => {}
         _ => seen.has_records = true,
     }
 }

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::Subject;
-use crate::diagnosis::words::quoted;
 use crate::{api::Reason, diagnosis::Finding, objects::Object};
 
 impl Subject<'_> {
@@ -41,8 +40,8 @@ impl Subject<'_> {
                 "Let the Service have both families, where the cluster has addresses for Services in both: \
                  `kubectl -n {ns} patch service {name} --type=merge -p '{{\"spec\":{{\"ipFamilyPolicy\":\"PreferDualStack\"}}}}'`. \
                  Else it needs another Service with ipFamilies [{has}]: the first family of a Service cannot be changed.",
-                ns = quoted(&self.facts.namespace),
-                name = quoted(self.service.name())
+                ns = self.facts.namespace,
+                name = self.service.name()
             ),
         ))
     }

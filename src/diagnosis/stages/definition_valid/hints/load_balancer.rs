@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::Subject;
-use crate::diagnosis::words::quoted;
 use crate::objects::Object;
 
 pub(super) fn of(subject: &Subject<'_>) -> Option<String> {
@@ -24,7 +23,7 @@ pub(super) fn of(subject: &Subject<'_>) -> Option<String> {
     };
     Some(format!(
         "the load balancer has no address yet, so that clients from outside cannot use it{mixed}; what its controller says: `kubectl -n {} describe service {}`",
-        quoted(&subject.facts.namespace),
-        quoted(service.name())
+        subject.facts.namespace,
+        service.name()
     ))
 }
