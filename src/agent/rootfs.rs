@@ -54,10 +54,7 @@ pub fn read(pid: i32, path: &str) -> io::Result<String> {
 /// The C libraries of processes. The kernel is long about the list of what a process has mapped: so it is asked
 /// for once for each process and program.
 #[derive(Debug, Default)]
-pub struct CLibraries(Mutex<HashMap<Program, Sample>>);
-
-/// A C library, and whether two readings agreed on it: a program that has only just begun has yet to map its own.
-type Sample = (CLibrary, bool);
+pub struct CLibraries(Mutex<HashMap<Program, CLibrary>>);
 
 /// The number of a process, and device and inode of the program that it runs.
 type Program = (i32, u64, u64);
@@ -74,17 +71,17 @@ impl CLibraries {
         let program = std::fs::metadata(format!("/proc/{pid}/exe"))?;
         let key = (pid, program.dev(), program.ino());
         let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = lock().get(&key).copied();
-        if let Some((library, true)) = before {
-            return Ok(library);
+        if let Some(known) = lock().get(&key) {
+            return Ok(*known);
         }
         let library = libc_in(&std::fs::read_to_string(format!("/proc/{pid}/maps"))?);
+        // A program that has only just begun has yet to map it.
         if library != CLibrary::Unknown {
             let mut known = lock();
             if known.len() >= MAX_PROGRAMS {
                 known.clear();
             }
-            known.insert(key, (library, before.is_some_and(|(other, _)| other == library)));
+            known.insert(key, library);
         }
         Ok(library)
     }

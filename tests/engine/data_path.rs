@@ -450,7 +450,7 @@ fn n25_what_lies_beyond_cluster_dns_fails_for_the_short_names() {
 }
 
 /// The servers that cluster DNS forwards to cannot tell of names that are none of the cluster's.
-fn fails_beyond(facts: &mut Facts) {
+pub fn fails_beyond(facts: &mut Facts) {
     client_dns(facts, |r| {
         for lookup in r.lookups.iter_mut().filter(|l| l.name == NAMES[0]) {
             lookup.result = LookupResult::Failed;

@@ -16,7 +16,8 @@ use svcdiag::{
 use crate::{
     agents::*,
     data_path::{
-        client_elsewhere, default_deny, dns_is_silent, external, no_record, node_port, old_address, spare,
+        client_elsewhere, default_deny, dns_is_silent, external, fails_beyond, no_record, node_port,
+        old_address, spare,
     },
     report::{assert_nothing_false, report, stage},
     walkthrough::*,
@@ -397,6 +398,27 @@ fn n25_ndots_zero_with_glibc_is_a_hint() {
         });
     });
     assert!(!stage(&d, C::DNSResolves).message.contains("musl"));
+}
+
+/// Cluster DNS was not well for a moment, or the servers beyond it are not: others than musl, and musl with enough
+/// dots asked for, make the full name of the short one.
+#[test]
+fn n24_n25_a_short_name_that_is_searched_for_fails_by_no_fault_of_the_client() {
+    for (library, ndots) in [
+        (CLibrary::Unknown, 0),
+        (CLibrary::Glibc, 0),
+        (CLibrary::Glibc, 5),
+        (CLibrary::Musl, 5),
+    ] {
+        let mut facts = with_agents();
+        fails_beyond(&mut facts);
+        client_dns(&mut facts, |r| {
+            r.ndots = ndots;
+            r.c_library = library;
+        });
+        let d = assert_nothing_false(&facts);
+        assert_eq!(stage(&d, C::DNSResolves).reason, R::ProbeFailed, "{library:?}");
+    }
 }
 
 #[test]

@@ -226,16 +226,16 @@ fn addresses(spec: &mut Value, old: Option<&Value>, taken: &mut Taken, causes: &
     for family in families.iter().skip(ips.len()) {
         let numbers = 256..65_000_usize;
         let first = taken.first % numbers.len();
-        let free = numbers
-            .clone()
-            .cycle()
-            .skip(first)
-            .take(numbers.len())
-            .map(|n| match family.as_str() {
-                Some("IPv6") => format!("{PREFIX_V6}{n:x}"),
-                _ => format!("{PREFIX_V4}.{}.{}", n / 256, n % 256),
-            });
-        let mut free = free;
+        let mut free =
+            numbers
+                .clone()
+                .cycle()
+                .skip(first)
+                .take(numbers.len())
+                .map(|n| match family.as_str() {
+                    Some("IPv6") => format!("{PREFIX_V6}{n:x}"),
+                    _ => format!("{PREFIX_V4}.{}.{}", n / 256, n % 256),
+                });
         if let Some(free) = free.find(|ip| !taken.addresses.contains(ip)) {
             taken.addresses.insert(free.clone());
             ips.push(json!(free));

@@ -39,7 +39,7 @@ pub(super) async fn run(root: &Path, name: &str, role: Role) -> io::Result<()> {
                 listen,
                 status,
                 delay_milliseconds,
-                libc: _,
+                ..
             } => serve(name, &listen, status, Duration::from_millis(delay_milliseconds)).await,
         }
     };

@@ -217,10 +217,13 @@ fn why_not(
                 || (own.is_empty() && not_found(full)));
         return is_unknown.then_some(Reason::NameNotFound);
     }
-    // The full name works, so that it is the client's own settings that keep it from the shorter one. Asked as
-    // it is, a short name goes to the servers of the world beyond; where they cannot tell, it is no better.
+    // The full name works, so that it is the client's own settings that keep it from the shorter one. Where these
+    // never make the full name of it, the failure is that of servers beyond the cluster, and no better. Others than
+    // musl search all the same: what failed them may be cluster DNS, for a moment.
+    let is_never_made = missing_suffix(facts, resolver, name).is_some()
+        || resolver.c_library == CLibrary::Musl && !is_searched_for(facts, resolver, name);
     let is_refused = full_found
-        && !is_searched_for(facts, resolver, name)
+        && is_never_made
         && lookup(resolver, name).is_some_and(|l| l.result == LookupResult::Failed);
     if !not_found(lookup(resolver, name)) && !is_refused {
         return None;
