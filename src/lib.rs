@@ -10,5 +10,7 @@ pub mod controller;
 pub mod diagnosis;
 pub mod inventory;
 pub mod objects;
+pub mod printable;
 pub mod proxy;
 pub mod served;
+mod serving;

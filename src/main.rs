@@ -31,6 +31,8 @@ enum Command {
     Controller(controller::Options),
     /// Run the agent that looks at one node for the controller
     Agent(agent::Options),
+    /// Ask an agent on this machine whether it is well, as the kubelet does
+    Health(agent::health::Options),
     /// Print the CustomResourceDefinitions, or write them into a directory
     Crd {
         /// Directory for one file per CRD; without it all go to standard output
@@ -61,6 +63,11 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    // Before there are other threads.
+    if let Command::Agent(_) = command {
+        agent::privileges::keep_to_the_visitors()
+            .map_err(|e| format!("could not give up CAP_SYS_ADMIN: {e}"))?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Check(options) => Ok(ExitCode::from(runtime.block_on(check::run(*options))?.code())),
@@ -83,6 +90,10 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             agent::run(options, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }),
+        Command::Health(options) => {
+            agent::health::ask(&options).map_err(|e| format!("the agent is not well: {e}"))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Crd { output_dir } => crd(output_dir).map(|()| ExitCode::SUCCESS),
     }
 }

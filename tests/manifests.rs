@@ -293,10 +293,15 @@ async fn the_agent_runs_everywhere_with_no_more_than_it_needs() {
     );
     assert_eq!(security["readOnlyRootFilesystem"], true);
     assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault");
-    // The address that the kubelet asks is the one that the agent listens on.
-    let probe = &container["livenessProbe"]["httpGet"];
-    let listen = format!("--listen={}:{}", probe["host"].as_str().unwrap(), probe["port"]);
-    assert!(strings(&container["args"]).contains(listen.as_str()), "{listen}");
+    // The kubelet asks at a socket of the container's own: nobody else can take it, as they could a port of the node.
+    let probe = container["livenessProbe"]["exec"]["command"].as_array().unwrap();
+    assert_eq!(probe[..3], ["/svcdiag", "health", "--socket"]);
+    let socket = probe[3].as_str().unwrap();
+    assert!(strings(&container["args"]).contains(format!("--health-socket={socket}").as_str()));
+    let own = &container["volumeMounts"][1];
+    assert!(socket.starts_with(own["mountPath"].as_str().unwrap()) && own["readOnly"].is_null());
+    assert_eq!(pod["volumes"][1]["name"], own["name"]);
+    assert_eq!(pod["volumes"][1]["emptyDir"]["medium"], "Memory");
     let map = &pod["volumes"][0]["configMap"];
     assert_eq!(
         (&map["name"], &map["optional"]),

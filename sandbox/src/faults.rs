@@ -14,6 +14,7 @@
 mod expected;
 mod journal;
 pub mod kinds;
+mod record;
 mod scene;
 mod scripts;
 mod steps;
@@ -24,6 +25,7 @@ use crate::error::RequestError;
 use crate::kernel::Wiring;
 use crate::proxy::ProxyMode;
 pub use expected::{Expected, ExpectedCondition, Verdict};
+pub use record::Recorder;
 pub use scene::Scene;
 pub use steps::Step;
 

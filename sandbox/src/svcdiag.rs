@@ -211,14 +211,7 @@ impl Agents {
             return Ok(());
         };
         let network = network.to_string_lossy();
-        let arguments = [
-            "--node-name",
-            node,
-            "--node-network",
-            &network,
-            "--listen",
-            "127.0.0.1:0",
-        ];
+        let arguments = ["--node-name", node, "--node-network", &network];
         let log = self.directory.join(format!("agent-{node}.log"));
         let child = Child::start(&self.program, "agent", &arguments, &self.kubeconfig, log)?;
         self.running.insert(node.to_owned(), child);

@@ -1,11 +1,12 @@
 //! Who may dial next: so many dials in a second, so many at once, and namespaces that wait take turns.
 //!
+//! No namespace has more than a quarter of all dials under way: so those that hang are not in the way of others.
 //! Who finds nobody waiting and the budget unspent goes at once. Others queue, a queue for each namespace
 //! of NodeProbes; while there are any, one task hands out permits, first to the namespace that has had
 //! none for longest. So a namespace with thousands of dials makes others wait for one of them.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,20 +19,34 @@ use tokio::{
 /// What is not spent is kept for this part of a second, so that small rounds need not wait.
 const BURST: f64 = 0.1;
 
+/// A namespace may have this part of all dials that are under way at once.
+const SHARE: u32 = 4;
+
+/// So many namespaces are remembered before those without a dial are forgotten.
+const MANY_NAMESPACES: usize = 256;
+
 /// The right to one dial, until it is dropped.
-pub type Permit = OwnedSemaphorePermit;
+#[derive(Debug)]
+pub struct Permit {
+    _of_all: OwnedSemaphorePermit,
+    _of_its_namespace: OwnedSemaphorePermit,
+}
 
 /// The dials of an agent.
 #[derive(Clone, Debug)]
 pub struct Budget {
     at_once: Arc<Semaphore>,
+    /// How many of them one namespace may have.
+    share: usize,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
 struct State {
     tokens: Tokens,
-    waiting: Turns<oneshot::Sender<Permit>>,
+    waiting: Turns<oneshot::Sender<OwnedSemaphorePermit>>,
+    /// What each namespace may still have under way.
+    shares: HashMap<String, Arc<Semaphore>>,
     /// Whether a task hands out permits.
     is_served: bool,
 }
@@ -40,11 +55,14 @@ impl Budget {
     /// At most `at_once` dials under way and `per_second` begun in a second.
     #[must_use]
     pub fn new(at_once: u32, per_second: u32) -> Self {
+        let number = |n: u32| usize::try_from(n).unwrap_or(1).max(1);
         Self {
-            at_once: Arc::new(Semaphore::new(usize::try_from(at_once).unwrap_or(1))),
+            at_once: Arc::new(Semaphore::new(number(at_once))),
+            share: number(at_once / SHARE),
             state: Arc::new(Mutex::new(State {
                 tokens: Tokens::new(f64::from(per_second.max(1)), Instant::now()),
                 waiting: Turns::default(),
+                shares: HashMap::new(),
                 is_served: false,
             })),
         }
@@ -52,6 +70,27 @@ impl Budget {
 
     /// Waits until a namespace may dial; None when the agent is about to end.
     pub async fn take(&self, namespace: &str) -> Option<Permit> {
+        let share = self.share_of(namespace);
+        // Whoever waits here keeps nobody else from anything.
+        let of_its_namespace = share.acquire_owned().await.ok()?;
+        let of_all = self.take_of_all(namespace).await?;
+        Some(Permit {
+            _of_all: of_all,
+            _of_its_namespace: of_its_namespace,
+        })
+    }
+
+    fn share_of(&self, namespace: &str) -> Arc<Semaphore> {
+        let shares = &mut self.state().shares;
+        if shares.len() >= MANY_NAMESPACES {
+            // Who has a permit, or waits for one, holds the share.
+            shares.retain(|_, share| Arc::strong_count(share) > 1);
+        }
+        let new = || Arc::new(Semaphore::new(self.share));
+        shares.entry(namespace.to_owned()).or_insert_with(new).clone()
+    }
+
+    async fn take_of_all(&self, namespace: &str) -> Option<OwnedSemaphorePermit> {
         let turn = {
             let mut state = self.state();
             if state.waiting.is_empty()
@@ -251,6 +290,30 @@ mod tests {
         let few = dials(&budget, "few", 4, MOMENT);
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(count(&few), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dials_of_one_namespace_that_never_end_do_not_delay_another() {
+        let budget = Budget::new(8, 200);
+        let hanging = dials(&budget, "hanging", 10_000, Duration::from_secs(3600));
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(count(&hanging), 2);
+        let begun = Instant::now();
+        for namespace in ["a", "b", "c"] {
+            let _permits = [budget.take(namespace).await, budget.take(namespace).await];
+            assert!(begun.elapsed() < Duration::from_millis(50), "{namespace}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn namespaces_without_dials_are_forgotten() {
+        let budget = Budget::new(8, 100_000);
+        let held = budget.take("held").await;
+        for n in 0..3 * MANY_NAMESPACES {
+            drop(budget.take(&n.to_string()).await);
+        }
+        assert!(budget.state().shares.len() <= MANY_NAMESPACES);
+        assert!(held.is_some() && budget.state().shares.contains_key("held"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use crate::{
     api::{AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe},
     client::is_outage,
     objects::Object,
-    served::{Schema, is_not_served, is_of_schema, own_schemas, schemas},
+    served::{Schema, bounded, is_going, is_of_schema, own_schemas, schemas},
 };
 
 /// An API server that takes longer is as good as away.
@@ -114,6 +114,7 @@ impl Cluster {
     /// When the API server does not answer or refuses.
     pub async fn report(&self, probe: &NodeProbe, facts: &NodeFacts, now: Timestamp) -> Result<(), Error> {
         let api: Api<NodeProbe> = Api::namespaced(self.client(), probe.namespace());
+        let facts = &bounded(facts);
         match self.write(&api, probe, facts, now).await {
             Err(Error::Api { source, .. }) if is_conflict(&source) => {}
             written => return written.or_else(unless_gone),
@@ -259,10 +260,12 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_conflict())
 }
 
-/// Nobody waits for the facts about a NodeProbe that has gone.
+/// Nobody waits for the facts about a NodeProbe that has gone, or that goes with its Namespace.
 fn unless_gone(error: Error) -> Result<(), Error> {
     match &error {
-        Error::Api { source, .. } if is_not_served(source) => Ok(()),
+        Error::Api { source, .. } if matches!(source.as_ref(), kube::Error::Api(refusal) if is_going(refusal)) => {
+            Ok(())
+        }
         _ => Err(error),
     }
 }
@@ -324,6 +327,61 @@ mod tests {
         api.create(&PostParams::default(), &probe).await.unwrap();
         report(&first).await;
         assert!(present().await.status.is_none(), "it is another one");
+        pocket.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_namespace_that_is_being_deleted_takes_no_facts_and_that_is_no_error() {
+        use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+
+        let config = ClusterConfig {
+            controllers: false,
+            assets: None,
+            ..ClusterConfig::default()
+        };
+        let pocket = Pocket::start(config).await.unwrap();
+        let (client, params) = (pocket.client(), PostParams::default());
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let namespace = serde_json::from_value(json!({ "metadata": { "name": "going" } })).unwrap();
+        namespaces.create(&params, &namespace).await.unwrap();
+        let probes: Api<NodeProbe> = Api::namespaced(client.clone(), "going");
+        let probe: NodeProbe = serde_json::from_value(json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+            "metadata": { "name": "p" },
+            "spec": { "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "s", "intervalSeconds": 60 } }))
+        .unwrap();
+        let asked = probes.create(&params, &probe).await.unwrap();
+        // It is on its way out for as long as something in it is.
+        let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "going");
+        let map = json!({ "metadata": { "name": "stays", "finalizers": ["example.com/stays"] } });
+        maps.create(&params, &serde_json::from_value(map).unwrap())
+            .await
+            .unwrap();
+        namespaces
+            .delete("going", &DeleteParams::default())
+            .await
+            .unwrap();
+        assert!(probes.get_opt("p").await.unwrap().is_none(), "it goes first");
+
+        let cluster = Cluster::new(client.clone(), "n1");
+        let facts = NodeFacts::default();
+        cluster
+            .report(&asked, &facts, Timestamp::UNIX_EPOCH)
+            .await
+            .unwrap();
+        // Admission may refuse before anybody looks whether the object is there, as it does whoever creates it.
+        let refusal = probes.create(&params, &probe).await.unwrap_err();
+        assert!(
+            matches!(&refusal, kube::Error::Api(status) if status.code == 403),
+            "{refusal}"
+        );
+        let api_error = |source| Error::Api {
+            what: "writing".to_owned(),
+            source: Box::new(source),
+        };
+        unless_gone(api_error(refusal)).unwrap();
+        // Other refusals remain what they are.
+        let forbidden = kube::core::Status::failure("no such right", "Forbidden").with_code(403);
+        unless_gone(api_error(kube::Error::Api(forbidden.boxed()))).unwrap_err();
         pocket.stop().await;
     }
 

@@ -99,8 +99,8 @@ impl Dial {
     ///
     /// # Errors
     /// When no socket could be made: nothing was tried then.
-    pub fn start(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<Self> {
-        let (socket, at_once) = begin(netns, protocol, target)?;
+    pub async fn start(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<Self> {
+        let (socket, at_once) = begin(netns, protocol, target).await?;
         let source = socket::getsockname::<SockaddrStorage>(socket.as_raw_fd())
             .ok()
             .and_then(|address| socket_address(&address));
@@ -187,7 +187,11 @@ async fn is_silent(socket: &UdpSocket, patience: Duration) -> io::Result<bool> {
 }
 
 /// Makes a socket in a namespace and connects it.
-fn begin(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<(OwnedFd, Option<io::Error>)> {
+async fn begin(
+    netns: &Netns,
+    protocol: Protocol,
+    target: SocketAddr,
+) -> io::Result<(OwnedFd, Option<io::Error>)> {
     let kind = match protocol {
         Protocol::Tcp => SockType::Stream,
         Protocol::Udp => SockType::Datagram,
@@ -195,7 +199,7 @@ fn begin(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<(O
             return Err(io::Error::new(io::ErrorKind::Unsupported, "SCTP is not dialled"));
         }
     };
-    let socket = netns.socket(target, kind)?;
+    let socket = netns.socket(target, kind).await?;
     // The error queue tells a rule that rejects from a Pod that refuses.
     if target.is_ipv4() {
         setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;

@@ -56,6 +56,12 @@ pub async fn ask(
     })
 }
 
+/// Whether a question can hold a name.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    Name::from_ascii(name).is_ok()
+}
+
 /// The names that a server has for an address.
 ///
 /// # Errors
@@ -93,12 +99,11 @@ async fn exchange(
     let bytes = question
         .to_vec()
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
-    let id = question.metadata.id;
-    let answer = match timeout(patience, over_udp(netns, server, &bytes, id)).await {
+    let answer = match timeout(patience, over_udp(netns, server, &bytes, &question)).await {
         Err(_) => return Ok(Err(Reply::TimedOut)),
         Ok(Err(error)) => return refused(error).map(Err),
         Ok(Ok(answer)) if answer.metadata.truncation => {
-            match timeout(patience, over_tcp(netns, server, &bytes)).await {
+            match timeout(patience, over_tcp(netns, server, &bytes, &question)).await {
                 Err(_) => return Ok(Err(Reply::TimedOut)),
                 Ok(Err(error)) => return refused(error).map(Err),
                 Ok(Ok(answer)) => answer,
@@ -117,35 +122,59 @@ fn refused(error: io::Error) -> io::Result<Reply> {
     }
 }
 
-async fn over_udp(netns: &Netns, server: SocketAddr, question: &[u8], id: u16) -> io::Result<Message> {
-    let socket = std::net::UdpSocket::from(netns.socket(server, SockType::Datagram)?);
-    // Connected, so that a refusal is told and nobody else's datagrams are taken.
+/// Whether a message is the answer to a question: of the same number and about the same name and type. Who does
+/// not understand a question says so without repeating it.
+fn answers(message: &Message, question: &Message) -> bool {
+    let is_error = !matches!(
+        message.metadata.response_code,
+        ResponseCode::NoError | ResponseCode::NXDomain
+    );
+    message.metadata.id == question.metadata.id
+        && message.metadata.message_type == MessageType::Response
+        && (message.queries == question.queries || is_error && message.queries.is_empty())
+}
+
+async fn over_udp(
+    netns: &Netns,
+    server: SocketAddr,
+    bytes: &[u8],
+    question: &Message,
+) -> io::Result<Message> {
+    let socket = std::net::UdpSocket::from(netns.socket(server, SockType::Datagram).await?);
+    // Connected, so that a refusal is told and no other server's datagrams are taken.
     socket.connect(server)?;
     let socket = UdpSocket::from_std(socket)?;
-    socket.send(question).await?;
+    socket.send(bytes).await?;
     let mut buffer = vec![0; UDP_SIZE];
     loop {
         let length = socket.recv(&mut buffer).await?;
         // What is no answer to this question is passed over, as resolvers do.
         if let Some(Ok(answer)) = buffer.get(..length).map(Message::from_vec)
-            && answer.metadata.id == id
-            && answer.metadata.message_type == MessageType::Response
+            && answers(&answer, question)
         {
             return Ok(answer);
         }
     }
 }
 
-async fn over_tcp(netns: &Netns, server: SocketAddr, question: &[u8]) -> io::Result<Message> {
+async fn over_tcp(
+    netns: &Netns,
+    server: SocketAddr,
+    bytes: &[u8],
+    question: &Message,
+) -> io::Result<Message> {
     let mut stream = stream(netns, server).await?;
-    let length = u16::try_from(question.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    stream
-        .write_all(&[&length.to_be_bytes(), question].concat())
-        .await?;
+    let length = u16::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    stream.write_all(&[&length.to_be_bytes(), bytes].concat()).await?;
     let length = stream.read_u16().await?;
     let mut answer = vec![0; usize::from(length)];
     stream.read_exact(&mut answer).await?;
-    Message::from_vec(&answer).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))
+    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let answer = Message::from_vec(&answer).map_err(|e| invalid(e.to_string()))?;
+    match answers(&answer, question) {
+        true => Ok(answer),
+        false => Err(invalid("the answer is about another question".to_owned())),
+    }
 }
 
 /// A connection from a network namespace.
@@ -153,7 +182,7 @@ async fn over_tcp(netns: &Netns, server: SocketAddr, question: &[u8]) -> io::Res
 /// # Errors
 /// When it cannot be made.
 pub async fn stream(netns: &Netns, target: SocketAddr) -> io::Result<TcpStream> {
-    let socket = std::net::TcpStream::from(netns.socket(target, SockType::Stream)?);
+    let socket = std::net::TcpStream::from(netns.socket(target, SockType::Stream).await?);
     let socket = TcpSocket::from_std_stream(socket);
     socket.connect(target).await
 }
@@ -236,6 +265,38 @@ mod tests {
                 .push(Record::from_rdata(name.clone(), *ttl, RData::A(A(*address))));
         }
         message
+    }
+
+    #[test]
+    fn an_answer_is_known_by_its_question() {
+        let question = |name: &str, kind| {
+            let mut message = Message::query();
+            message.metadata.id = 7;
+            message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+            message
+        };
+        let asked = question(NAME, RecordType::A);
+        let reply = |name: &str, kind, change: &dyn Fn(&mut Message)| {
+            let mut message = question(name, kind);
+            message.metadata.message_type = MessageType::Response;
+            change(&mut message);
+            answers(&message, &asked)
+        };
+        let nothing = |_: &mut Message| {};
+        assert!(reply(NAME, RecordType::A, &nothing));
+        assert!(reply(&NAME.to_uppercase(), RecordType::A, &nothing));
+        assert!(reply(NAME, RecordType::A, &|m| m.metadata.response_code =
+            ResponseCode::ServFail));
+        assert!(!reply("other.example.", RecordType::A, &nothing));
+        assert!(!reply(NAME, RecordType::AAAA, &nothing));
+        assert!(!reply(NAME, RecordType::A, &|m| m.metadata.id = 8));
+        assert!(!reply(NAME, RecordType::A, &|m| m.metadata.message_type =
+            MessageType::Query));
+        assert!(!reply(NAME, RecordType::A, &|m| m.queries.clear()));
+        assert!(reply(NAME, RecordType::A, &|m| {
+            m.queries.clear();
+            m.metadata.response_code = ResponseCode::FormErr;
+        }));
     }
 
     proptest! {

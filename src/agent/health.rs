@@ -1,18 +1,35 @@
-//! `/healthz` for the kubelet: whether the agent still does its rounds.
+//! Whether the agent still does its rounds, for the kubelet, which runs `svcdiag health`.
+//!
+//! It is asked over a socket in the file system of its container: a port of the node anybody may take, and a
+//! liveness probe that finds another there has the agent killed again and again. A thread of its own answers, so
+//! that nothing that is looked at can keep the kubelet waiting.
 //!
 //! That the API server cannot be reached is no reason to be restarted; that nothing moves any more is.
 
 use std::{
-    net::SocketAddr,
+    io::{self, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
-use tokio::net::TcpListener;
-
 /// The heart beats with every attempt to renew the Lease, and such an attempt takes 20 seconds at most.
 const STILL_AFTER: Duration = Duration::from_secs(60);
+
+/// An agent that runs answers at once.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What an agent that is well says.
+const WELL: &str = "ok";
+
+/// Flags of `svcdiag health`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// The agent's --health-socket
+    #[arg(long, value_name = "FILE")]
+    pub socket: PathBuf,
+}
 
 /// When the agent last did something.
 #[derive(Clone, Debug)]
@@ -33,42 +50,85 @@ impl Heart {
     }
 }
 
-/// Serves for ever. An address that is taken does not keep the agent from its work; the kubelet will ask
-/// in vain and say so.
-pub(super) async fn serve(address: SocketAddr, heart: Heart) {
-    let served = async {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        tracing::info!(%address, "Serving /healthz.");
-        let app = Router::new().route("/healthz", get(health)).with_state(heart);
-        axum::serve(listener, app).await
-    };
-    let result: std::io::Result<()> = served.await;
-    if let Err(error) = result {
+/// Begins to answer at a socket, which takes the place of what an agent before has left there. Where that cannot
+/// be done the agent does its work all the same; the kubelet will ask in vain and say so.
+pub(super) fn serve(socket: &Path, heart: Heart) {
+    if let Err(error) = try_serve(socket, heart) {
         tracing::error!(
-            "Could not serve /healthz on {address}: {error}; choose another address with --listen."
+            "Nobody can ask at {} whether the agent is well: {error}; choose another file with --health-socket.",
+            socket.display()
         );
     }
-    std::future::pending().await
 }
 
-async fn health(State(heart): State<Heart>) -> (StatusCode, &'static str) {
-    match heart.is_beating(Instant::now()) {
-        true => (StatusCode::OK, "ok"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "nothing has moved for a minute"),
+fn try_serve(socket: &Path, heart: Heart) -> io::Result<()> {
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    let listener = UnixListener::bind(socket)?;
+    std::thread::Builder::new()
+        .name("health".to_owned())
+        .spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let says = if heart.is_beating(Instant::now()) {
+                    WELL
+                } else {
+                    "nothing has moved for a minute"
+                };
+                // So short a text needs nobody who reads it.
+                let _ = (&stream).write_all(says.as_bytes());
+            }
+        })?;
+    Ok(())
+}
+
+/// Asks an agent on this machine whether it is well.
+///
+/// # Errors
+/// When it is not, or does not answer.
+pub fn ask(options: &Options) -> io::Result<()> {
+    let stream = UnixStream::connect(&options.socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut said = String::new();
+    stream.take(1024).read_to_string(&mut said)?;
+    (said == WELL).then_some(()).ok_or_else(|| io::Error::other(said))
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
-    #[tokio::test]
-    async fn a_heart_that_stands_still_is_told() {
+    #[test]
+    fn a_heart_that_stands_still_is_told() {
         let heart = Heart::new();
-        assert_eq!(health(State(heart.clone())).await.0, StatusCode::OK);
         assert!(!heart.is_beating(Instant::now() + STILL_AFTER * 2));
         heart.beat();
         assert!(heart.is_beating(Instant::now()));
+    }
+
+    #[test]
+    fn an_agent_answers_where_another_was_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("health.sock");
+        let options = Options {
+            socket: socket.clone(),
+        };
+        assert!(ask(&options).is_err());
+        drop(UnixListener::bind(&socket).unwrap());
+        assert!(ask(&options).is_err());
+        let heart = Heart::new();
+        try_serve(&socket, heart.clone()).unwrap();
+        ask(&options).unwrap();
+        let long_ago = Instant::now().checked_sub(STILL_AFTER).unwrap();
+        *heart.0.lock().unwrap() = long_ago;
+        assert!(
+            ask(&options)
+                .unwrap_err()
+                .to_string()
+                .contains("nothing has moved")
+        );
     }
 }

@@ -39,7 +39,18 @@ pub struct Link {
 /// # Errors
 /// When the kernel does not tell.
 pub fn links() -> io::Result<Vec<Link>> {
-    let netlink = Netlink::open(Protocol::Route)?;
+    read(&Netlink::open(Protocol::Route)?)
+}
+
+/// The same where a Pod may have made as many as it likes.
+///
+/// # Errors
+/// When the kernel does not tell, or there are too many.
+pub fn links_of_pod() -> io::Result<Vec<Link>> {
+    read(&Netlink::open_in_pod(Protocol::Route)?)
+}
+
+fn read(netlink: &Netlink) -> io::Result<Vec<Link>> {
     let dump = |family: u8| {
         let mut header = [0; HEADER];
         if let Some(first) = header.first_mut() {

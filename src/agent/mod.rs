@@ -6,11 +6,12 @@
 //! where that of the node is broken.
 
 pub mod apiserver;
+mod aside;
 pub mod budget;
 pub mod cluster;
 pub mod dial;
 pub mod dns;
-mod health;
+pub mod health;
 pub mod http;
 pub mod kubeproxy;
 pub mod links;
@@ -18,6 +19,8 @@ pub mod netfilter;
 pub mod netlink;
 pub mod netns;
 pub mod pods;
+pub mod privileges;
+pub mod procfs;
 pub mod resolv;
 pub mod rootfs;
 pub mod round;
@@ -28,7 +31,7 @@ mod sockopt;
 pub mod subject;
 pub mod tunnels;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use kube::Config;
@@ -45,13 +48,13 @@ writes; what it saw, in their status.
 
 Examples:
   # As the DaemonSet of config/agent does, where NODE_NAME and POD_NAMESPACE come from the Pod
-  svcdiag agent --listen 127.0.0.1:9809
+  svcdiag agent --health-socket /run/svcdiag/health.sock
 
   # On a node by hand, as root, with a kubeconfig
   KUBECONFIG=admin.conf svcdiag agent --node-name worker-1
 
   # For a node that is a network namespace of this machine, as in the sandbox
-  svcdiag agent --node-name sandbox-1 --node-network /proc/4711/ns/net --listen 127.0.0.1:0
+  svcdiag agent --node-name sandbox-1 --node-network /proc/4711/ns/net
 
   # What it does, in detail
   SVCDIAG_LOG=svcdiag=debug svcdiag agent --node-name worker-1")]
@@ -78,18 +81,13 @@ pub struct Options {
     /// at their usual address; it need not exist
     #[arg(long, value_name = "FILE", default_value = "/etc/svcdiag/apiserver/addresses")]
     pub apiserver_addresses: PathBuf,
-    /// Address of /healthz, for the kubelet; with port 0 any that is free
-    #[arg(
-        long,
-        env = "SVCDIAG_LISTEN",
-        default_value = "127.0.0.1:9809",
-        value_name = "ADDRESS"
-    )]
-    pub listen: SocketAddr,
-    /// Dials under way at once, of all NodeProbes together
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    /// Socket at which `svcdiag health` asks whether the agent is well [default: nobody can ask]
+    #[arg(long, value_name = "FILE")]
+    pub health_socket: Option<PathBuf>,
+    /// Dials under way at once, of all NodeProbes together; a namespace has a quarter of them at most
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_dials: u32,
-    /// Dials begun in a second, of all NodeProbes together; namespaces that wait take turns
+    /// Dials and DNS questions begun in a second, of all NodeProbes together; namespaces that wait take turns
     #[arg(long, default_value_t = 200, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connects_per_second: u32,
 }
@@ -169,11 +167,13 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let cluster = Cluster::new(access, &options.node_name);
     let heart = Heart::new();
     tracing::info!(node = options.node_name, "The agent is starting.");
+    if let Some(socket) = &options.health_socket {
+        health::serve(socket, heart.clone());
+    }
     tokio::select! {
         () = schedule::run(node.clone(), cluster.clone()) => {}
         () = keep_alive(cluster, &node, &options.lease_namespace, &heart) => {}
         () = keep_open => {}
-        () = health::serve(options.listen, heart.clone()) => {}
         () = shutdown => {}
     }
     tracing::info!("The agent has stopped.");

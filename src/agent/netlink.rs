@@ -7,7 +7,7 @@
 use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::{
@@ -48,6 +48,38 @@ pub struct Netlink {
     /// answers of all.
     socket: std::sync::Mutex<(OwnedFd, Vec<u8>)>,
     sequence: std::sync::atomic::AtomicU32,
+    limit: Option<Limit>,
+}
+
+/// What all answers on a socket may come to.
+#[derive(Debug)]
+struct Limit {
+    bytes: std::sync::atomic::AtomicUsize,
+    until: Instant,
+}
+
+/// What a Pod may have in its network namespace that is read: a node in a Pod has a MiB of rules, a sidecar a few KiB.
+const MAX_OF_A_POD: usize = 4 * 1024 * 1024;
+
+/// So long the kernel may be asked about a Pod's namespace over one socket.
+const POD_LASTS: Duration = Duration::from_secs(2);
+
+impl Limit {
+    fn spend(&self, bytes: usize) -> io::Result<()> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let spent = self
+            .bytes
+            .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
+        if spent.is_err() {
+            let why = "there is more than is read of a Pod's network namespace";
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+        }
+        if Instant::now() > self.until {
+            let why = "it takes too long to read a Pod's network namespace";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        Ok(())
+    }
 }
 
 /// A family of netlink.
@@ -91,6 +123,23 @@ impl Netlink {
         Ok(Self {
             socket: std::sync::Mutex::new((socket, vec![0; BUFFER])),
             sequence: std::sync::atomic::AtomicU32::new(1),
+            limit: None,
+        })
+    }
+
+    /// The same in the namespace of a Pod, which may have filled it: all answers together are bounded in length
+    /// and time. Whoever goes beyond gets errors from then on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn open_in_pod(protocol: Protocol) -> io::Result<Self> {
+        let limit = Limit {
+            bytes: MAX_OF_A_POD.into(),
+            until: Instant::now() + POD_LASTS,
+        };
+        Ok(Self {
+            limit: Some(limit),
+            ..Self::open(protocol)?
         })
     }
 
@@ -133,6 +182,9 @@ impl Netlink {
         let mut is_whole = true;
         loop {
             let length = socket::recv(descriptor, buffer, MsgFlags::MSG_TRUNC)?;
+            if let Some(limit) = &self.limit {
+                limit.spend(length)?;
+            }
             let Some(datagram) = buffer.get(..length) else {
                 return Err(malformed("an answer longer than the kernel may send"));
             };

@@ -1,37 +1,29 @@
 //! Network namespaces, held by open file descriptors. The only place that enters one.
 //!
-//! A socket belongs to the namespace it was made in, wherever it is used. So one thread of its own, the visitor,
-//! enters the namespaces, does what has to be done there and hands the sockets out; no thread of tokio ever
-//! enters one. When nothing is left to do it goes back to where it began, so that it keeps no namespace of a Pod
-//! that ends. Child processes and threads of that thread would be in the namespace, too, so it starts none.
+//! A socket belongs to the namespace it was made in, wherever it is used. So threads of their own (`visitors`)
+//! enter the namespaces, do what has to be done there and hand the sockets out; no thread of tokio ever
+//! enters one.
+
+mod visitors;
 
 use std::{
     fs::File,
     io,
     net::SocketAddr,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
-    panic::{AssertUnwindSafe, catch_unwind},
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
     sync::{Arc, Mutex, PoisonError, mpsc},
+    time::Duration,
 };
 
-use nix::{
-    sched::{CloneFlags, setns},
-    sys::socket::{AddressFamily, SockFlag, SockType, socket},
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// What is to be done in a namespace, once it is known whether that could be entered.
-type Job = Box<dyn FnOnce(io::Result<()>) + Send>;
+use self::visitors::{Kind, Visit};
 
-/// A visit to a namespace.
-struct Visit {
-    file: Arc<File>,
-    id: Id,
-    job: Job,
-}
+pub use self::visitors::prepare;
+
+/// A visit takes no longer, with the time that it waits for its turn: what is left to do after that is dropped.
+const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Device and inode, which are a namespace's identity while somebody holds it.
 type Id = (u64, u64);
@@ -48,6 +40,7 @@ pub struct Netns {
     file: Arc<File>,
     stock: Arc<Mutex<Stock>>,
     id: Id,
+    kind: Kind,
 }
 
 impl PartialEq for Netns {
@@ -72,7 +65,18 @@ impl Netns {
     /// # Errors
     /// NotFound when the process has gone, PermissionDenied without CAP_SYS_PTRACE.
     pub fn of_process(pid: i32) -> io::Result<Self> {
-        Self::of_file(Path::new(&format!("/proc/{pid}/ns/net")))
+        let found = Self::of_file(Path::new(&format!("/proc/{pid}/ns/net")))?;
+        Ok(Self {
+            kind: Kind::Pods,
+            ..found
+        })
+    }
+
+    /// Whether a process is in the namespace. Nothing of the process itself is touched.
+    #[must_use]
+    pub fn has_process(&self, pid: i32) -> bool {
+        let found = std::fs::metadata(format!("/proc/{pid}/ns/net"));
+        found.is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.id)
     }
 
     /// The namespace that a file stands for, such as those in /run/netns.
@@ -86,6 +90,7 @@ impl Netns {
             file: Arc::new(file),
             stock: Arc::default(),
             id: (metadata.dev(), metadata.ino()),
+            kind: Kind::Node,
         })
     }
 
@@ -93,7 +98,7 @@ impl Netns {
     ///
     /// # Errors
     /// When the namespace cannot be entered, or the kernel makes no socket.
-    pub fn socket(&self, target: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
+    pub async fn socket(&self, target: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
         let family = match target {
             SocketAddr::V4(_) => AddressFamily::Inet,
             SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -107,79 +112,71 @@ impl Netns {
             return Ok(socket);
         }
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-        let mut made = self.run(move || {
+        let made = self.visit(move || {
             let one = || socket(family, kind, flags, None).map_err(io::Error::from);
             (0..BATCH).map(|_| one()).collect::<io::Result<Vec<OwnedFd>>>()
-        })?;
+        });
+        let mut made = made.await?;
         let first = made.pop().ok_or(io::ErrorKind::Other)?;
         let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
         stock.extend(made.into_iter().map(|socket| (family, kind, socket)));
         Ok(first)
     }
 
-    /// Does something in the namespace and waits for it. What is done must be short: it blocks, and others
-    /// wait for their turn.
+    /// Does something in the namespace. What is done must be short: others wait for their turn.
     ///
     /// # Errors
-    /// When the namespace cannot be entered (CAP_SYS_ADMIN), or what is done fails.
+    /// When the namespace cannot be entered (CAP_SYS_ADMIN), what is done fails, or it takes too long.
+    pub async fn visit<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let (result, answer) = tokio::sync::oneshot::channel();
+        self.begin(move |entered| {
+            // Whoever asked may have given up.
+            let _ = result.send(entered.and_then(|()| job()));
+        })?;
+        match tokio::time::timeout(DEADLINE, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(has_panicked())),
+            Err(_) => Err(self.too_late()),
+        }
+    }
+
+    /// Like [`Netns::visit`] for threads that may wait: the calling thread does nothing else meanwhile.
+    ///
+    /// # Errors
+    /// The same.
     pub fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let (result, answer) = mpsc::sync_channel(1);
-        let visit = Visit {
-            file: self.file.clone(),
-            id: self.id,
-            job: Box::new(move |entered| {
-                // Whoever asked waits for it.
-                let _ = result.send(entered.and_then(|()| job()));
-            }),
-        };
-        let has_ended = || io::Error::other("what was done in the namespace has panicked");
-        visitor()?.send(visit).map_err(|_| has_ended())?;
-        answer.recv().unwrap_or_else(|_| Err(has_ended()))
-    }
-}
-
-/// The way to the visitor, which is started when there is something to do for the first time.
-fn visitor() -> io::Result<mpsc::Sender<Visit>> {
-    static VISITOR: Mutex<Option<mpsc::Sender<Visit>>> = Mutex::new(None);
-    let mut visitor = VISITOR.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = visitor.as_ref() {
-        return Ok(known.clone());
-    }
-    let (visits, todo) = mpsc::channel();
-    // A thread begins where the one that starts it is.
-    let home = File::open("/proc/thread-self/ns/net")?;
-    std::thread::Builder::new()
-        .name("netns".to_owned())
-        .spawn(move || visit_all(&home, &todo))?;
-    *visitor = Some(visits.clone());
-    Ok(visits)
-}
-
-fn visit_all(home: &File, todo: &mpsc::Receiver<Visit>) {
-    let mut here = None;
-    loop {
-        let next = todo.try_recv().or_else(|_| {
-            if here.is_some() && setns(home.as_fd(), CloneFlags::CLONE_NEWNET).is_ok() {
-                here = None;
-            }
-            todo.recv()
-        });
-        let Ok(Visit { file, id, job }) = next else {
-            return;
-        };
-        let mut entered = Ok(());
-        // It is held by who is in it: so its identity is nobody else's.
-        if here != Some(id) {
-            entered = setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
-            if entered.is_ok() {
-                here = Some(id);
-            }
+        self.begin(move |entered| {
+            let _ = result.send(entered.and_then(|()| job()));
+        })?;
+        match answer.recv_timeout(DEADLINE) {
+            Ok(answer) => answer,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(has_panicked()),
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(self.too_late()),
         }
-        drop(file);
-        // The next one has nothing to do with it.
-        let _ = catch_unwind(AssertUnwindSafe(move || job(entered)));
     }
+
+    fn begin(&self, job: impl FnOnce(io::Result<()>) + Send + 'static) -> io::Result<()> {
+        visitors::send(
+            self.kind,
+            Visit::new(self.file.clone(), self.id, DEADLINE, Box::new(job)),
+        )
+    }
+
+    fn too_late(&self) -> io::Error {
+        visitors::relieve(self.kind, DEADLINE);
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the visit to the network namespace took too long",
+        )
+    }
+}
+
+fn has_panicked() -> io::Error {
+    io::Error::other("what was done in the namespace has panicked")
 }

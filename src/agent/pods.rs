@@ -23,10 +23,11 @@ use std::{
 use super::{
     netlink::{Attributes, Netlink, Protocol, Request},
     netns::Netns,
+    procfs,
 };
 
-/// A cgroup file longer than this is none; one has a dozen lines.
-const MAX_CGROUP_FILE: usize = 64 * 1024;
+/// Processes of one Pod that are looked at, the oldest first: those of the containers come before what they start.
+const MAX_PROCESSES: usize = 64;
 
 /// So long a list of the node's processes serves to find Pods in.
 const LIST_LASTS: Duration = Duration::from_secs(10);
@@ -90,19 +91,26 @@ pub fn processes() -> io::Result<HashMap<String, Vec<i32>>> {
             continue;
         };
         if let Some(uid) = pod_of(pid) {
-            pods.entry(uid).or_default().push(pid);
+            let pids = pods.entry(uid).or_default();
+            pids.push(pid);
+            // The kernel lists them by number.
+            if pids.len() > 2 * MAX_PROCESSES {
+                keep_first(pids);
+            }
         }
     }
-    for pids in pods.values_mut() {
-        pids.sort_unstable();
-    }
+    pods.values_mut().for_each(keep_first);
     Ok(pods)
+}
+
+fn keep_first(pids: &mut Vec<i32>) {
+    pids.sort_unstable();
+    pids.truncate(MAX_PROCESSES);
 }
 
 /// The UID of the Pod that a process belongs to.
 fn pod_of(pid: i32) -> Option<String> {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    (cgroups.len() <= MAX_CGROUP_FILE).then_some(())?;
+    let cgroups = procfs::cgroups(pid).ok()?;
     cgroups.lines().find_map(pod_uid)
 }
 
@@ -119,13 +127,13 @@ impl Census {
     ///
     /// # Errors
     /// When /proc itself cannot be read.
-    pub fn of(&self, uids: &[&str]) -> io::Result<HashMap<String, Vec<i32>>> {
+    pub fn of(&self, uids: &[String]) -> io::Result<HashMap<String, Vec<i32>>> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, listed)) = known.as_ref().filter(|(at, _)| at.elapsed() < LIST_LASTS) {
-            let still_theirs = |uid: &&str| {
-                let mut pids = listed.get(*uid)?.clone();
-                pids.retain(|pid| pod_of(*pid).as_deref() == Some(uid));
-                (!pids.is_empty()).then(|| ((*uid).to_owned(), pids))
+            let still_theirs = |uid: &String| {
+                let mut pids = listed.get(uid)?.clone();
+                pids.retain(|pid| pod_of(*pid).as_ref() == Some(uid));
+                (!pids.is_empty()).then(|| (uid.clone(), pids))
             };
             let found: Option<HashMap<_, _>> = uids.iter().map(still_theirs).collect();
             if let Some(found) = found {
@@ -136,7 +144,7 @@ impl Census {
         *known = Some((Instant::now(), listed.clone()));
         Ok(uids
             .iter()
-            .filter_map(|uid| Some(((*uid).to_owned(), listed.get(*uid)?.clone())))
+            .filter_map(|uid| Some((uid.clone(), listed.get(uid)?.clone())))
             .collect())
     }
 }
@@ -145,7 +153,7 @@ impl Census {
 ///
 /// # Errors
 /// When there is none, or it is not the Pod's.
-pub fn network_namespace(uid: &str, pids: &[i32], ips: &[IpAddr]) -> Result<Netns, Error> {
+pub async fn network_namespace(uid: &str, pids: &[i32], ips: &[IpAddr]) -> Result<Netns, Error> {
     let io = |what| {
         move |source| Error::Io {
             what,
@@ -155,12 +163,14 @@ pub fn network_namespace(uid: &str, pids: &[i32], ips: &[IpAddr]) -> Result<Netn
     };
     let mut last = Error::NoProcess { uid: uid.to_owned() };
     for pid in pids {
-        let found = Netns::of_process(*pid).map_err(io("open the network namespace"));
-        let addresses = found.and_then(|netns| {
-            let addresses = netns.run(addresses).map_err(io("read the addresses"))?;
-            Ok((netns, addresses))
-        });
-        match addresses {
+        let found = match Netns::of_process(*pid).map_err(io("open the network namespace")) {
+            Ok(netns) => {
+                let addresses = netns.visit(addresses).await.map_err(io("read the addresses"));
+                addresses.map(|addresses| (netns, addresses))
+            }
+            Err(error) => Err(error),
+        };
+        match found {
             Ok((netns, addresses)) => match ips.first() {
                 Some(ip) if !ips.iter().any(|ip| addresses.contains(ip)) => {
                     last = Error::WrongNamespace {
@@ -184,7 +194,7 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
     const GET_ADDRESS: u16 = 22;
     const NEW_ADDRESS: u16 = 20;
     let messages =
-        Netlink::open(Protocol::Route)?.dump(&Request::with_header(GET_ADDRESS, &[0; IFADDRMSG]))?;
+        Netlink::open_in_pod(Protocol::Route)?.dump(&Request::with_header(GET_ADDRESS, &[0; IFADDRMSG]))?;
     Ok(messages
         .iter()
         .filter(|(kind, _)| *kind == NEW_ADDRESS)

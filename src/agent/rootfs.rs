@@ -17,6 +17,7 @@ use nix::{
     sys::stat::{SFlag, fstat},
 };
 
+use super::procfs;
 use crate::api::CLibrary;
 
 /// More than any file that is read here has.
@@ -74,7 +75,7 @@ impl CLibraries {
         if let Some(known) = lock().get(&key) {
             return Ok(*known);
         }
-        let library = libc_in(&std::fs::read_to_string(format!("/proc/{pid}/maps"))?);
+        let library = library_of(pid)?;
         // A program that has only just begun has yet to map it.
         if library != CLibrary::Unknown {
             let mut known = lock();
@@ -87,19 +88,22 @@ impl CLibraries {
     }
 }
 
-/// The C library in the text of /proc/PID/maps.
-#[must_use]
-pub fn libc_in(maps: &str) -> CLibrary {
-    let names = || maps.lines().filter_map(|line| line.rsplit('/').next());
-    let is_musl = |name: &str| name.starts_with("ld-musl-") || name.starts_with("libc.musl-");
-    let is_glibc = |name: &str| name.starts_with("libc.so.6") || name.starts_with("libc-2.");
+fn library_of(pid: i32) -> io::Result<CLibrary> {
+    let mut library = CLibrary::Unknown;
+    procfs::lines(pid, "maps", |line| library = with_line(library, line))?;
+    Ok(library)
+}
+
+/// The C library that a process has, by one more line of /proc/PID/maps.
+fn with_line(known: CLibrary, line: &str) -> CLibrary {
+    let name = line.rsplit('/').next().unwrap_or_default();
     // What lets programs of glibc run on musl maps a file of glibc's name as well (gcompat).
-    if names().any(is_musl) {
+    if name.starts_with("ld-musl-") || name.starts_with("libc.musl-") {
         CLibrary::Musl
-    } else if names().any(is_glibc) {
+    } else if known == CLibrary::Unknown && (name.starts_with("libc.so.6") || name.starts_with("libc-2.")) {
         CLibrary::Glibc
     } else {
-        CLibrary::Unknown
+        known
     }
 }
 
@@ -110,6 +114,7 @@ mod tests {
     #[test]
     fn the_c_library_is_known_by_the_names_of_its_files() {
         let line = |file: &str| format!("7f00-7f01 r-xp 00000000 00:00 1 {file}\n");
+        let libc_in = |maps: &str| maps.lines().fold(CLibrary::Unknown, with_line);
         assert_eq!(libc_in(&line("/lib/ld-musl-x86_64.so.1")), CLibrary::Musl);
         assert_eq!(
             libc_in(&line("/usr/lib/x86_64-linux-gnu/libc.so.6")),

@@ -14,7 +14,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
     apiserver,
@@ -29,8 +29,12 @@ use crate::{
     objects::Object,
 };
 
-/// What could not be written is tried again so much later.
+/// What could not be written is tried again so much later; what is refused time and again, up to so much later.
 const RETRY: Duration = Duration::from_secs(2);
+const LAST_RETRY: Duration = Duration::from_secs(300);
+
+/// Rounds of one NodeProbe begin no closer together, however often its question changes.
+const SMALLEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A round about a question that has changed may go on for so long: most are over by then. Those that look at a
 /// failure a second time, or wait for kube-proxy, would keep the new question waiting.
@@ -143,7 +147,10 @@ impl Source for Latest {
 /// Looks at once, at every change and at the interval.
 async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Arc<NodeProbe>>) {
     let mut state = State::default();
+    let mut not_before = Instant::now();
     loop {
+        tokio::time::sleep_until(not_before).await;
+        not_before = Instant::now() + SMALLEST_PAUSE;
         let probe = probes.borrow_and_update().clone();
         let source = Latest(probes.clone());
         let facts = tokio::select! {
@@ -163,7 +170,7 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
                     name = probe.name(),
                     "A round was lost: {error}."
                 );
-                RETRY
+                state.next_retry(&error)
             }
         };
         tokio::select! {
@@ -188,6 +195,8 @@ struct State {
     memory: Memory,
     /// What was last written, for which generation.
     written: Option<(Option<i64>, NodeFacts)>,
+    /// How often in a row the API server has refused what was to be written.
+    refused: u32,
 }
 
 impl State {
@@ -203,10 +212,43 @@ impl State {
             .as_ref()
             .is_some_and(|(of, known)| *of == generation && says_the_same(known, &facts));
         if !is_known {
-            cluster.report(probe, &facts, now()).await?;
+            self.written = None;
+            match cluster.report(probe, &facts, now()).await {
+                Ok(()) => {}
+                Err(error) => {
+                    if !error.is_outage() && self.refused == 0 {
+                        self.say(cluster, probe, &facts, &error).await;
+                    }
+                    return Err(error);
+                }
+            }
             self.written = Some((generation, facts));
         }
+        self.refused = 0;
         Ok(())
+    }
+
+    /// Says in place of what was seen that it was refused: nobody reads the log of an agent, and old facts would go
+    /// on counting.
+    async fn say(&self, cluster: &Cluster, probe: &NodeProbe, facts: &NodeFacts, error: &cluster::Error) {
+        let remark = NodeFacts {
+            slices: facts.slices.clone(),
+            problems: vec![format!("What the agent saw could not be written: {error}.")],
+            ..NodeFacts::default()
+        };
+        if let Err(error) = cluster.report(probe, &remark, now()).await {
+            tracing::debug!("That a report was refused could not be written either: {error}.");
+        }
+    }
+
+    /// The pause after a failure: short in an outage, longer each time where the API server refuses.
+    fn next_retry(&mut self, error: &cluster::Error) -> Duration {
+        if error.is_outage() {
+            return RETRY;
+        }
+        let wait = RETRY.saturating_mul(1 << self.refused.min(10)).min(LAST_RETRY);
+        self.refused += 1;
+        wait
     }
 }
 

@@ -3,10 +3,11 @@
 //! Source: the kernel's Documentation/networking/proc_net_tcp.rst.
 
 use std::{
-    fs, io,
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use super::procfs;
 use crate::proxy::Protocol;
 
 /// State TCP_LISTEN, and the state of a UDP socket that is not connected.
@@ -22,10 +23,13 @@ pub struct Listener {
     pub address: SocketAddr,
 }
 
+/// So many are kept, in the order in which the kernel has them; what is told of them is less.
+const MAX_LISTENERS: usize = 4096;
+
 /// The listeners in the network namespace of a process.
 ///
 /// # Errors
-/// When the process has gone.
+/// When the process has gone, or has more sockets than are read: then it is not known which listen.
 pub fn listeners(pid: i32) -> io::Result<Vec<Listener>> {
     let mut all = Vec::new();
     for (file, protocol, state) in [
@@ -34,12 +38,15 @@ pub fn listeners(pid: i32) -> io::Result<Vec<Listener>> {
         ("udp", Protocol::Udp, UNCONNECTED),
         ("udp6", Protocol::Udp, UNCONNECTED),
     ] {
-        match fs::read_to_string(format!("/proc/{pid}/net/{file}")) {
-            Ok(text) => all.extend(
-                text.lines()
-                    .filter_map(|line| listener(line, state))
-                    .map(|address| Listener { protocol, address }),
-            ),
+        let read = procfs::lines(pid, &format!("net/{file}"), |line| {
+            if all.len() < MAX_LISTENERS
+                && let Some(address) = listener(line, state)
+            {
+                all.push(Listener { protocol, address });
+            }
+        });
+        match read {
+            Ok(()) => {}
             // Without IPv6 there are no files for it.
             Err(error) if error.kind() == io::ErrorKind::NotFound && file.ends_with('6') => {}
             Err(error) => return Err(error),

@@ -82,7 +82,10 @@ fn service(asked: &ProbeService) -> Service {
         ip: Some(ip.clone()),
         ..Ingress::default()
     };
+    let is_alias = asked.external_name.is_some();
     service.spec = ServiceSpec {
+        type_: is_alias.then(|| "ExternalName".to_owned()),
+        external_name: asked.external_name.clone(),
         cluster_ip: asked.cluster_ips.first().cloned(),
         cluster_ips: asked.cluster_ips.clone(),
         ip_families: asked.ip_families.clone(),

@@ -13,6 +13,42 @@ pub(super) const MESSAGE_MAX: usize = 4096;
 /// DNS label of RFC 1123, the form of namespace and Service names.
 const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 
+/// DNS subdomain of RFC 1123, the form of most other names.
+pub(super) const NAME: &str = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+
+/// An object as namespace/name.
+pub(super) const KEY: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+
+/// An IP address.
+pub(super) const IP: &str = "^[0-9a-fA-F:.]+$";
+
+/// An address, with its port if it has one: 10.0.0.1:80, [fd00::1]:80.
+pub(super) const ADDRESS: &str = "^[0-9a-fA-F:.\\[\\]]+$";
+
+/// What rules are about: an address with port and protocol, or a node port.
+pub(super) const DESTINATION: &str = "^(node port )?[0-9a-fA-F:.\\[\\]]+(/[A-Za-z]+)?$";
+
+/// A name in DNS, which may be in capitals, and end with a dot.
+pub(super) const DOMAIN: &str = "^[A-Za-z0-9_.]([-A-Za-z0-9_.]*[A-Za-z0-9_.])?$";
+
+/// A port of a Service: 80/TCP.
+pub(super) const PORT: &str = "^[0-9]{1,5}/[A-Z]{1,8}$";
+
+/// IPv4 or IPv6.
+pub(super) const FAMILY: &str = "^IPv[46]$";
+
+/// TCP, UDP or SCTP.
+pub(super) const PROTOCOL: &str = "^[A-Z]{1,8}$";
+
+/// A word of a program: a mode, a version, a chain, a link, a unit of systemd.
+pub(super) const WORD: &str = "^[A-Za-z0-9_]([-A-Za-z0-9_.:@+/]*[A-Za-z0-9_])?$";
+
+/// A resourceVersion.
+pub(super) const VERSION: &str = "^[0-9A-Za-z]*$";
+
+/// What a DNS server answers instead of an address: SERVFAIL.
+pub(super) const CODE: &str = "^[A-Za-z0-9]+$";
+
 pub(super) fn service_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": 63, "pattern": DNS_LABEL,
         "x-kubernetes-validations": [{ "rule": "self == oldSelf", "message": "serviceName is immutable" }] })
@@ -41,8 +77,13 @@ pub(super) fn ports(generator: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn http_path(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "minLength": 1, "maxLength": 1024,
-        "x-kubernetes-validations": [{ "rule": "self.startsWith('/')", "message": "http needs a path that starts with /" }] })
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^/[!-~]*$" })
+}
+
+/// A domain of DNS, with a dot at the end or without.
+pub(super) fn cluster_domain(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 253, "nullable": true,
+        "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*[.]?$" })
 }
 
 pub(super) fn http_statuses(_: &mut SchemaGenerator) -> Schema {
@@ -97,25 +138,31 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn ips(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 4, "x-kubernetes-list-type": "atomic",
-        "items": { "type": "string", "maxLength": 45 } })
+        "items": { "type": "string", "maxLength": 45, "pattern": IP } })
+}
+
+/// The addresses of a Service; None for a headless one, as the API has it.
+pub(super) fn cluster_ips(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 4, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "maxLength": 45, "pattern": "^(None|[0-9a-fA-F:.]+)$" } })
 }
 
 /// The addresses of a name.
 pub(super) fn addresses(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 16, "x-kubernetes-list-type": "atomic",
-        "items": { "type": "string", "maxLength": 45 } })
+        "items": { "type": "string", "maxLength": 45, "pattern": IP } })
 }
 
 /// Pods as namespace/name.
 pub(super) fn pods(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 60, "x-kubernetes-list-type": "atomic",
-        "items": { "type": "string", "maxLength": 317 } })
+        "items": { "type": "string", "maxLength": 317, "pattern": KEY } })
 }
 
 /// The search list of a resolver.
 pub(super) fn search(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 32, "x-kubernetes-list-type": "atomic",
-        "items": { "type": "string", "maxLength": 253 } })
+        "items": { "type": "string", "maxLength": 253, "pattern": DOMAIN } })
 }
 
 /// What could not be looked at.

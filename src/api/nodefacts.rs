@@ -80,10 +80,10 @@ pub struct NodeFacts {
 #[serde(rename_all = "camelCase")]
 pub struct SliceVersion {
     /// Its name.
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 253), regex(pattern = bounds::NAME))]
     pub name: String,
     /// Its metadata.resourceVersion.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = bounds::VERSION))]
     pub resource_version: String,
 }
 
@@ -127,15 +127,15 @@ string_enum! {
 pub struct DialCount {
     /// The client Pod that dialled, as namespace/name; absent for the node itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 317))]
+    #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub from: Option<String>,
     /// Which way.
     pub path: DialPath,
     /// The Service port, as number/protocol.
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), regex(pattern = bounds::PORT))]
     pub port: String,
     /// IPv4 or IPv6.
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = 4), regex(pattern = bounds::FAMILY))]
     pub family: String,
     /// Whether the endpoints dialled are on this node; absent for dials to a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,19 +152,19 @@ pub struct DialCount {
 pub struct DialFailure {
     /// The client Pod that dialled, as namespace/name; absent for the node itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 317))]
+    #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub from: Option<String>,
     /// Which way.
     pub path: DialPath,
     /// The Service port, as number/protocol.
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), regex(pattern = bounds::PORT))]
     pub port: String,
     /// Address and port that were dialled.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub target: String,
     /// The endpoint that should have answered: the target itself, or what conntrack showed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub endpoint: Option<String>,
     /// Whether the endpoint is on this node; absent where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,7 +197,7 @@ impl DialFailure {
 #[serde(rename_all = "camelCase")]
 pub struct PodListeners {
     /// The Pod, as namespace/name.
-    #[schemars(length(max = 317))]
+    #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub pod: String,
     /// Its addresses.
     #[serde(rename = "ips")]
@@ -213,10 +213,10 @@ pub struct PodListeners {
 #[serde(rename_all = "camelCase")]
 pub struct ListeningSocket {
     /// TCP or UDP.
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = 4), regex(pattern = bounds::PROTOCOL))]
     pub protocol: String,
     /// Address; 0.0.0.0 and :: stand for every one.
-    #[schemars(length(max = 45))]
+    #[schemars(length(max = 45), regex(pattern = bounds::IP))]
     pub address: String,
     /// Port.
     pub port: u16,
@@ -255,7 +255,7 @@ string_enum! {
 #[serde(rename_all = "camelCase")]
 pub struct Resolver {
     /// The Pod, as namespace/name.
-    #[schemars(length(max = 317))]
+    #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub pod: String,
     /// Its name servers.
     #[schemars(schema_with = "bounds::ips")]
@@ -284,17 +284,17 @@ pub struct Resolver {
 #[serde(rename_all = "camelCase")]
 pub struct Lookup {
     /// The name as a user writes it.
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 253), regex(pattern = bounds::DOMAIN))]
     pub name: String,
     /// How it ended.
     pub result: LookupResult,
     /// Why no server could answer, as the servers say it, for example SERVFAIL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), regex(pattern = bounds::CODE))]
     pub code: Option<String>,
     /// The full name that the addresses are of: the name with the suffix of the search list that led there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 255))]
+    #[schemars(length(max = 255), regex(pattern = bounds::DOMAIN))]
     pub found_as: Option<String>,
     /// The addresses found; at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -311,10 +311,10 @@ pub struct Lookup {
 pub struct DnsServer {
     /// The client Pod that asked, as namespace/name; absent for the node itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 317))]
+    #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub from: Option<String>,
     /// Its address.
-    #[schemars(length(max = 45))]
+    #[schemars(length(max = 45), regex(pattern = bounds::IP))]
     pub server: String,
     /// Whether it is an endpoint of cluster DNS, asked past the Service of cluster DNS.
     #[serde(default)]
@@ -325,12 +325,11 @@ pub struct DnsServer {
     pub result: LookupResult,
     /// Why it could not answer one of them, as it says it, for example SERVFAIL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), regex(pattern = bounds::CODE))]
     pub code: Option<String>,
-    /// The domain in which it has the cluster's names, where it does not know kubernetes.default in the
-    /// domain of the clients.
+    /// The domain in which it has the cluster's names, where that is not the domain of the clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 253), regex(pattern = bounds::DOMAIN))]
     pub domain: Option<String>,
 }
 
@@ -340,15 +339,15 @@ pub struct DnsServer {
 pub struct KubeProxy {
     /// The mode it says it is in, else the one its rules are in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub mode: Option<String>,
     /// Its program, or the one that carries it; absent when none runs in the node's network namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub process: Option<String>,
     /// What does its work in its stead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub replacement: Option<String>,
     /// Whether the processes of the node could not be listed, so that an absent one proves nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -364,11 +363,11 @@ pub struct KubeProxy {
     pub runs_as: Option<RunsAs>,
     /// The unit of systemd that its process belongs to, where it is in no Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 128), regex(pattern = bounds::WORD))]
     pub unit: Option<String>,
     /// The name that it takes its Node to have, where that is not the Node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 253), regex(pattern = bounds::NAME))]
     pub node_name: Option<String>,
     /// Changes have waited for more than 60 s, and no rules were written in between.
     #[serde(default)]
@@ -425,7 +424,7 @@ impl Default for PortState {
 #[serde(rename_all = "camelCase")]
 pub struct Rules {
     /// How the rules are laid out: nftables, iptables (by the nf_tables backend), iptables-legacy or ipvs.
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub layout: String,
     /// Service ports that were compared, counted for each IP family.
     pub compared: u32,
@@ -435,7 +434,7 @@ pub struct Rules {
     pub gaps: Vec<RuleGap>,
     /// Other rules that hold the Service's addresses too: their layout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub conflict: Option<String>,
 }
 
@@ -469,11 +468,11 @@ pub struct RuleGap {
     /// What kind of difference.
     pub kind: GapKind,
     /// The address or node port it is about.
-    #[schemars(length(max = 80))]
+    #[schemars(length(max = 80), regex(pattern = bounds::DESTINATION))]
     pub destination: String,
     /// The endpoint it is about, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub endpoint: Option<String>,
     /// What is missing or too much, in words.
     #[schemars(length(max = 256))]
@@ -485,17 +484,17 @@ pub struct RuleGap {
 #[serde(rename_all = "camelCase")]
 pub struct Hairpin {
     /// The Pod, as namespace/name.
-    #[schemars(length(max = 317))]
+    #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub pod: String,
     /// The Service address that was dialled.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub target: String,
     /// How the dial to itself ended; absent where no dial came back to the Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
     /// The node's end of the Pod's link, where it is a port of a bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 15))]
+    #[schemars(length(max = 15), regex(pattern = bounds::WORD))]
     pub bridge_port: Option<String>,
     /// Whether the Pod's bridge port sends packets back; absent without a bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -510,13 +509,13 @@ pub struct Hairpin {
 #[serde(rename_all = "camelCase")]
 pub struct StaleConnection {
     /// The Service's address.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub destination: String,
     /// Where its packets go.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub endpoint: String,
     /// Who sends them.
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub source: String,
 }
 

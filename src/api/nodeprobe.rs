@@ -55,9 +55,9 @@ pub struct NodeProbeSpec {
     #[serde(default)]
     pub probe: Probe,
 
-    /// Domain of the cluster's names. Default: what the clients' resolv.conf says, else cluster.local.
+    /// Domain of the cluster's names as the clients have it. Default: what their resolv.conf says, else cluster.local.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(schema_with = "bounds::cluster_domain")]
     pub cluster_domain: Option<String>,
 
     /// Cluster DNS. Default: the cluster runs none of its own.

@@ -85,9 +85,10 @@ pub struct ServiceDiagnosisSpec {
     #[serde(default)]
     pub probe: Probe,
 
-    /// Domain of the cluster's DNS names. Default: found in the Pods' resolv.conf, else cluster.local.
+    /// Domain of the cluster's DNS names as the clients have it; nodes ask in the cluster's own. Default: found in the
+    /// Pods' resolv.conf, else cluster.local.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(schema_with = "bounds::cluster_domain")]
     pub cluster_domain: Option<String>,
 
     /// Condition types not to work out. They become Unknown with the reason Skipped and do not hold up Ready. Default: none.
@@ -238,7 +239,7 @@ impl Default for Probe {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpProbe {
-    /// Path of the request, for example /healthz.
+    /// Path of the request, for example /healthz: printable characters of ASCII without spaces.
     #[schemars(schema_with = "bounds::http_path")]
     pub path: String,
 

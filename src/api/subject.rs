@@ -24,7 +24,7 @@ pub const MAX_DNS_ENDPOINTS: usize = 32;
 pub struct ProbeService {
     /// Its own addresses; "None" for a headless Service.
     #[serde(default, rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "bounds::ips")]
+    #[schemars(schema_with = "bounds::cluster_ips")]
     pub cluster_ips: Vec<String>,
     /// IPv4, IPv6 or both, the first one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -58,6 +58,11 @@ pub struct ProbeService {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub session_affinity: Option<String>,
+    /// Name that it stands for, where it is an ExternalName Service. It is looked up from clients and never dialled.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub external_name: Option<String>,
     /// Whether it has no rules of kube-proxy: an ExternalName, or one that another proxy handles. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_rules: bool,

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::string_enum;
+use super::{bounds, string_enum};
 
 string_enum! {
     /// How a tunnel wraps packets.
@@ -27,7 +27,7 @@ string_enum! {
 #[serde(rename_all = "camelCase")]
 pub struct Tunnel {
     /// Its name on the node.
-    #[schemars(length(max = 15))]
+    #[schemars(length(max = 15), regex(pattern = bounds::WORD))]
     pub name: String,
     /// How it wraps packets.
     pub kind: TunnelKind,
@@ -41,10 +41,10 @@ pub struct Tunnel {
 #[serde(rename_all = "camelCase")]
 pub struct DeadEndRule {
     /// The chain that packets come in by: FORWARD, INPUT or OUTPUT.
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub hook: String,
     /// The chain whose rule it is.
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub chain: String,
     /// Whether it tells the sender (REJECT); else the packet vanishes (DROP).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -24,7 +24,7 @@ use crate::check::printable;
 pub const MAX_FILE: u64 = 32 << 20;
 
 /// Most that is kept of a bundle. Everything is in memory at once.
-pub const MAX_BUNDLE: u64 = 256 << 20;
+pub const MAX_BUNDLE: u64 = 128 << 20;
 
 /// Most files of a bundle: 5,000 nodes with two files each.
 pub const MAX_FILES: usize = 10_000;

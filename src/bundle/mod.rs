@@ -41,8 +41,8 @@ pub struct Bundle {
     pub inventory: Inventory,
     /// The mode of kube-proxy, as its ConfigMap has it: what it was told when it last started, or will be.
     pub configured_mode: Option<String>,
-    /// The domain that cluster DNS has the cluster's names in, by its ConfigMap.
-    pub dns_domain: Option<String>,
+    /// The ConfigMap of cluster DNS, and the domain that it has the cluster's names in.
+    pub dns_config: Option<(String, String)>,
     /// Its diagnoses.
     pub diagnoses: Vec<ServiceDiagnosis>,
     /// What was listed as a whole, so that what is not in the bundle does not exist.
@@ -140,8 +140,9 @@ pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> (
         bundle.inventory.lend(&mut facts);
     }
     gaps::add(bundle, &mut facts);
-    if let Some(dns) = &mut facts.cluster_dns {
-        dns.domain = bundle.dns_domain.clone();
+    if let (Some(dns), Some((config_map, domain))) = (&mut facts.cluster_dns, &bundle.dns_config) {
+        dns.config_map = Some(config_map.clone());
+        dns.domain = Some(domain.clone());
     }
     let problems = evidence::add(bundle, diagnosis, &mut facts);
     (facts, problems)

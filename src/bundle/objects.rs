@@ -39,8 +39,9 @@ pub(super) fn take(bundle: &mut Bundle) {
     };
     let is_structured =
         |f: &&File| f.path != MANIFEST && [".yaml", ".yml", ".json"].iter().any(|end| f.path.ends_with(end));
+    let mut budget = documents::Budget::default();
     for file in files.iter().filter(is_structured) {
-        for document in documents::parse(&file.text) {
+        for document in documents::parse(&file.text, &mut budget) {
             let place = Place {
                 path: &file.path,
                 document: document.place,
@@ -156,7 +157,8 @@ impl Reader<'_> {
             ("", "Namespace") => self.take::<Namespace>(value, place),
             ("", "ConfigMap") => {
                 if let Some(domain) = config_map::dns_domain(&value) {
-                    self.bundle.dns_domain = Some(domain.to_owned());
+                    let name = text(&value, "/metadata/name").to_owned();
+                    self.bundle.dns_config = Some((name, domain.to_owned()));
                 }
                 match config_map::mode(&value) {
                     Ok(mode) => self.modes.extend(mode),
@@ -267,7 +269,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Of Events only those are of use that say what went wrong with a Pod.
+    /// Of Events only those are of use that say what went wrong with a Pod, or why there is none.
     fn event(&mut self, value: Value, place: &Place<'_>) {
         if let Some(mut event) = self.parse::<Event>(value, place) {
             trim_metadata(&mut event.metadata);

@@ -203,7 +203,7 @@ impl Reader<'_> {
     /// What went wrong with Pods.
     async fn events(&mut self, namespace: &str) -> Result<(), GatherError> {
         let api = Api::<Event>::namespaced(self.client.clone(), namespace);
-        let params = ListParams::default().fields(Event::WARNINGS_ABOUT_PODS);
+        let params = ListParams::default().fields(Event::WARNINGS);
         let request = || Request::list::<Event>(Some(namespace));
         let read = each(&api, params, request, |event| {
             self.inventory.note_event(event);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::extras::Extras;
+use super::{extras::Extras, redact};
 use crate::{
     bundle::{MANIFEST, Manifest},
     check::Gathered,
@@ -30,6 +30,7 @@ pub(super) fn objects(gathered: &Gathered, extras: &Extras) -> Objects {
     if !extras.config_maps.is_empty() {
         objects.insert("configmaps".to_owned(), extras.config_maps.clone());
     }
+    objects.values_mut().flatten().for_each(redact::object);
     objects
 }
 

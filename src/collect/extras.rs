@@ -5,28 +5,24 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::redact;
 use crate::{
     check::{GatherError, Gathered, Request, ask},
     diagnosis::Unreadable,
 };
 
+/// What is kept of a configuration.
+type Kept = fn(&str) -> String;
+
 /// Configurations that explain what kube-proxy and cluster DNS do: name of the ConfigMap in
-/// kube-system, and the only key that is taken. kube-proxy's has a kubeconfig, too.
-const CONFIGURATIONS: [(&str, &str); 2] = [("kube-proxy", "config.conf"), ("coredns", "Corefile")];
+/// kube-system, the only key that is taken (kube-proxy's has a kubeconfig, too), and what is kept of it.
+const CONFIGURATIONS: [(&str, &str, Kept); 2] = [
+    ("kube-proxy", "config.conf", redact::kube_proxy),
+    ("coredns", "Corefile", redact::corefile),
+];
 
 /// Where they are.
 const NAMESPACE: &str = "kube-system";
-
-/// Words in the names of options whose values nobody should see. Plugins of CoreDNS that ask clouds
-/// or etcd take such.
-const SECRET: [&str; 6] = [
-    "credential",
-    "secret",
-    "password",
-    "token",
-    "access_key",
-    "apikey",
-];
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -42,13 +38,13 @@ pub(super) async fn read(client: &Client, gathered: &mut Gathered) -> Result<Ext
     let mut extras = Extras::default();
     let version = ask(client.apiserver_version(), Request::version).await;
     extras.kubernetes_version = version.ok().map(|v| v.git_version);
-    for (name, key) in CONFIGURATIONS {
+    for (name, key, kept) in CONFIGURATIONS {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), NAMESPACE);
         let found = ask(api.get_opt(name), || Request::get::<ConfigMap>(name)).await;
         let found = or_gap(found, "configmaps", gathered)?.flatten();
         let data = found.and_then(|c| c.data);
         if let Some(text) = data.as_ref().and_then(|d| d.get(key)) {
-            extras.config_maps.push(config_map(name, key, text));
+            extras.config_maps.push(config_map(name, key, &kept(text)));
         }
     }
     Ok(extras)
@@ -74,37 +70,5 @@ fn or_gap<T>(
 
 fn config_map(name: &str, key: &str, text: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": NAMESPACE },
-        "data": { key: without_secrets(text) } })
-}
-
-/// The text without the values of options that may be secret.
-fn without_secrets(text: &str) -> String {
-    let line = |line: &str| {
-        let option = line.split_whitespace().next().unwrap_or_default();
-        let lower = option.to_lowercase();
-        match SECRET.iter().any(|word| lower.contains(word)) {
-            true => format!(
-                "{}{option} (left out)\n",
-                &line[..line.len() - line.trim_start().len()]
-            ),
-            false => format!("{line}\n"),
-        }
-    };
-    text.lines().map(line).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_that_may_be_secret_are_left_out_of_configurations() {
-        let corefile = ".:53 {\n  etcd {\n    credentials root hunter2\n  }\n  route53 example.org.:Z1 {\n    aws_access_key AKIA hunter2\n  }\n  forward . 1.1.1.1\n}\n";
-        let text = without_secrets(corefile);
-        assert!(
-            !text.contains("hunter2") && text.contains("    credentials (left out)\n"),
-            "{text}"
-        );
-        assert!(text.contains("  forward . 1.1.1.1\n"));
-    }
+        "data": { key: text } })
 }

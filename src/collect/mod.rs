@@ -6,6 +6,7 @@
 
 mod contents;
 mod extras;
+mod redact;
 mod write;
 
 use std::{collections::BTreeMap, path::PathBuf};
@@ -24,7 +25,8 @@ pub use write::WriteError;
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
 It reads with your own rights what `svcdiag check` reads, and writes the fields that a verdict can depend \
-on: no Secrets, no environment, no arguments, no annotations. Names, labels, images and addresses are in \
+on: no Secrets, no environment, no arguments, no annotations but its own. Of Corefile and kube-proxy's configuration it keeps what it knows, \
+and from messages and URLs it takes what looks like a secret. Names, labels, images and addresses are in \
 it. Look through it before you send it.
 
 Examples:

@@ -13,11 +13,12 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Context, events::is_namespace_going};
+use super::Context;
 use crate::{
     api::{AUTO, FIELD_MANAGER, ServiceDiagnosis},
     inventory::{DiagnosisKey, Inventory, MANAGED_BY},
     objects::{Object, Service},
+    served::is_going,
 };
 
 /// Changes are taken together for this long.
@@ -112,7 +113,7 @@ async fn take(context: &Context, step: &Step) -> Result<(), String> {
     match result {
         Ok(Ok(())) => Ok(()),
         // It, or its Namespace, has gone meanwhile.
-        Ok(Err(kube::Error::Api(refusal))) if is_namespace_going(&refusal) => Ok(()),
+        Ok(Err(kube::Error::Api(refusal))) if is_going(&refusal) => Ok(()),
         Ok(Err(error)) => Err(format!("{what}: {error}")),
         Err(_) => Err(format!("{what}: no answer within {} seconds", TIMEOUT.as_secs())),
     }

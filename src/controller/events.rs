@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use kube::{
     Client, Resource,
-    core::Status,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
@@ -12,7 +11,7 @@ use super::Context;
 use crate::{
     api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
     objects::Object,
-    served::is_absent,
+    served::is_going,
 };
 
 /// An Event tells what the status says anyway; it is not worth a long wait.
@@ -32,15 +31,6 @@ impl Events {
         };
         Self(Recorder::new(client, reporter))
     }
-}
-
-/// Whether a write was refused because its Namespace is being deleted, or has been.
-pub(super) fn is_namespace_going(refusal: &Status) -> bool {
-    let causes = refusal.details.iter().flat_map(|d| &d.causes);
-    is_absent(refusal)
-        || causes
-            .map(|c| c.reason.as_str())
-            .any(|r| r == "NamespaceTerminating")
 }
 
 /// Status, reason and message of Ready.
@@ -80,7 +70,7 @@ pub(super) async fn ready_flipped(
     let reference = diagnosis.object_ref(&());
     match tokio::time::timeout(TIMEOUT, context.events.0.publish(&event, &reference)).await {
         Ok(Ok(())) => {}
-        Ok(Err(kube::Error::Api(refusal))) if is_namespace_going(&refusal) => {}
+        Ok(Err(kube::Error::Api(refusal))) if is_going(&refusal) => {}
         Ok(Err(error)) => {
             tracing::warn!(
                 namespace = diagnosis.namespace(),

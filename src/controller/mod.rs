@@ -13,11 +13,13 @@
 mod apiserver;
 mod auto;
 mod events;
+mod limits;
 mod metrics;
 mod pod_events;
 mod policy_kinds;
 mod presence;
 mod probes;
+mod readers;
 mod reconcile;
 mod schedule;
 mod schemas;
@@ -63,9 +65,17 @@ Examples:
   # For one namespace only, with metrics on loopback
   svcdiag controller --namespace shop --listen 127.0.0.1:8080")]
 pub struct Options {
-    /// Address of /healthz, /readyz and /metrics
+    /// Address of /healthz and /readyz, and of /metrics unless that has its own
     #[arg(long, env = "SVCDIAG_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+
+    /// Address of /metrics [default: that of --listen]
+    #[arg(long, env = "SVCDIAG_METRICS_LISTEN", value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
+
+    /// Show /metrics only to those whom the API server lets get it (TokenReview, SubjectAccessReview)
+    #[arg(long, env = "SVCDIAG_METRICS_AUTH")]
+    metrics_auth: bool,
 
     /// Watch this namespace only [default: all]
     #[arg(short, long, env = "SVCDIAG_NAMESPACE")]
@@ -94,12 +104,16 @@ pub struct Options {
     min_interval: u32,
 
     /// Largest sample of nodes; a larger spec.nodes.maxNodes is cut to it
-    #[arg(long, env = "SVCDIAG_MAX_NODES", default_value_t = 100)]
+    #[arg(long, env = "SVCDIAG_MAX_NODES", default_value_t = 10)]
     max_nodes: u32,
 
     /// How many diagnoses of a namespace are judged, the oldest first; 0 for all
-    #[arg(long, env = "SVCDIAG_MAX_DIAGNOSES_PER_NAMESPACE", default_value_t = 0)]
+    #[arg(long, env = "SVCDIAG_MAX_DIAGNOSES_PER_NAMESPACE", default_value_t = 200)]
     max_diagnoses_per_namespace: usize,
+
+    /// How many NodeProbes the diagnoses of a namespace have together; 0 for as many as they need
+    #[arg(long, env = "SVCDIAG_MAX_NODE_PROBES_PER_NAMESPACE", default_value_t = 500)]
+    max_node_probes_per_namespace: usize,
 
     /// Name other namespaces in messages, for example those that have a Service of the same name
     #[arg(long, env = "SVCDIAG_NAME_OTHER_NAMESPACES")]
@@ -129,6 +143,10 @@ struct Context {
     readiness: watch::Readiness,
     written: status::Statuses,
     failures: schedule::Failures,
+    /// How often agents are asked for a diagnosis, and how many for those of a namespace.
+    questions: limits::Questions,
+    readers: readers::Readers,
+    allowance: limits::Allowance,
     installed: schemas::Installed,
     events: events::Events,
     /// Wakes `auto` when Services, Namespaces or diagnoses have changed.
@@ -173,7 +191,6 @@ pub async fn run(
 ) -> Result<(), Error> {
     let (queue, requests) = futures::channel::mpsc::channel(QUEUE);
     let (store, writer) = reflector::store::<ServiceDiagnosis>();
-    let listen = options.listen;
     let concurrency = options.concurrency;
     let context = Arc::new(Context {
         events: events::Events::new(client.clone()),
@@ -184,11 +201,14 @@ pub async fn run(
         readiness: watch::Readiness::default(),
         written: status::Statuses::default(),
         failures: schedule::Failures::default(),
+        questions: limits::Questions::default(),
+        readers: readers::Readers::default(),
+        allowance: limits::Allowance::default(),
         installed: schemas::Installed::default(),
         auto: Notify::new(),
         agents: Notify::new(),
     });
-    let server = server::bind(listen, context.clone()).await?;
+    let server = server::bind(context.clone()).await?;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(server);
     tasks.spawn(auto::run(context.clone()));

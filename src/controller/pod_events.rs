@@ -1,4 +1,4 @@
-//! Warning Events about Pods, which say why a Pod does not start.
+//! Warning Events about Pods, which say why a Pod does not start, and about workloads that cannot create any.
 //!
 //! There may be many, so that they are never all in memory: those of a page of a list, and of them what
 //! [`PodEvents`] keeps.

@@ -17,12 +17,13 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, events::is_namespace_going};
+use super::Context;
 use crate::{
     api::{DiagnosisRef, FIELD_MANAGER, NodeProbe, NodeProbeSpec, ServiceDiagnosis},
     diagnosis::probe_name,
     inventory::MANAGED_BY,
     objects::Object,
+    served::is_going,
 };
 
 /// Longest wait for one answer of the API server.
@@ -53,7 +54,7 @@ pub(super) type Plan = BTreeMap<String, NodeProbeSpec>;
 
 /// What has to be done.
 #[derive(Debug, PartialEq)]
-enum Step {
+pub(super) enum Step {
     Apply { name: String, spec: Box<NodeProbeSpec> },
     Delete { name: String, uid: Option<String> },
 }
@@ -66,20 +67,55 @@ pub(super) fn reference(diagnosis: &ServiceDiagnosis) -> DiagnosisRef {
     }
 }
 
-/// Makes the NodeProbes of a diagnosis those that are planned.
-pub(super) async fn keep(context: &Context, diagnosis: &ServiceDiagnosis, plan: Plan) -> Result<(), Error> {
-    if diagnosis.is_terminating() {
-        // They are collected with it.
-        return Ok(());
+/// What is to be done so that the NodeProbes of a diagnosis are those that are planned.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) steps: Vec<Step>,
+    /// Whether agents that have been asked are asked something else.
+    pub(super) is_another: bool,
+    /// Whether agents are asked that have not been.
+    pub(super) asks_more: bool,
+}
+
+impl Work {
+    pub(super) fn of(context: &Context, diagnosis: &ServiceDiagnosis, plan: Plan) -> Self {
+        if diagnosis.is_terminating() {
+            // They are collected with it.
+            return Self::default();
+        }
+        let key = (diagnosis.namespace().to_owned(), diagnosis.name().to_owned());
+        let present: Vec<Arc<NodeProbe>> = context.inventory().probes_of(&key).cloned().collect();
+        let steps = steps(diagnosis, &present, plan);
+        let asked: BTreeSet<&str> = present.iter().map(|p| p.name()).collect();
+        let asks = |known: bool| {
+            let mut names = steps.iter().filter_map(|step| match step {
+                Step::Apply { name, .. } => Some(name.as_str()),
+                Step::Delete { .. } => None,
+            });
+            names.any(|name| asked.contains(name) == known)
+        };
+        Self {
+            is_another: asks(true),
+            asks_more: asks(false),
+            steps,
+        }
     }
-    let key = (diagnosis.namespace().to_owned(), diagnosis.name().to_owned());
-    let present: Vec<Arc<NodeProbe>> = context.inventory().probes_of(&key).cloned().collect();
-    let api: Api<NodeProbe> = Api::namespaced(context.client.clone(), &key.0);
-    for step in steps(diagnosis, &present, plan) {
-        take(&api, diagnosis, step).await?;
-        context.metrics.node_probe_written();
+
+    /// What of it asks nobody anything.
+    pub(super) fn without_questions(mut self) -> Self {
+        self.steps.retain(|step| matches!(step, Step::Delete { .. }));
+        self
     }
-    Ok(())
+
+    /// Does it.
+    pub(super) async fn run(self, context: &Context, diagnosis: &ServiceDiagnosis) -> Result<(), Error> {
+        let api: Api<NodeProbe> = Api::namespaced(context.client.clone(), diagnosis.namespace());
+        for step in self.steps {
+            take(&api, diagnosis, step).await?;
+            context.metrics.node_probe_written();
+        }
+        Ok(())
+    }
 }
 
 /// The difference between what is planned and what is there.
@@ -134,7 +170,7 @@ async fn take(api: &Api<NodeProbe>, diagnosis: &ServiceDiagnosis, step: Step) ->
     match call {
         Ok(Ok(())) => Ok(()),
         // It, or its namespace, has gone meanwhile.
-        Ok(Err(kube::Error::Api(refusal))) if is_namespace_going(&refusal) => Ok(()),
+        Ok(Err(kube::Error::Api(refusal))) if is_going(&refusal) => Ok(()),
         Ok(Err(kube::Error::Api(refusal))) if verb == "delete" && refusal.is_conflict() => Ok(()),
         Ok(Err(source)) => Err(Error::Api {
             what: what(),

@@ -5,19 +5,16 @@ use std::{sync::Arc, time::Instant};
 use kube::runtime::controller::Action;
 
 use super::{
-    Context, events,
+    Context, events, limits,
     metrics::Outcome,
-    probes::{self, Plan},
+    probes::{self, Plan, Work},
     schedule,
     status::{self, Written},
 };
 use crate::{
-    api::{
-        ConditionStatus, ConditionType, Reason, ServiceDiagnosis, ServiceDiagnosisSpec,
-        ServiceDiagnosisStatus,
-    },
+    api::{ConditionStatus, ServiceDiagnosis, ServiceDiagnosisStatus},
     client::is_outage,
-    diagnosis::{Diagnosis, Finding, diagnose, plan},
+    diagnosis::{Diagnosis, diagnose, plan},
     objects::Object,
 };
 
@@ -75,13 +72,24 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
     let previous = context.written.latest(diagnosis);
     let now = super::now();
-    let (verdict, plan) = judge(diagnosis, context, previous.as_ref(), now);
+    let (mut verdict, plan) = judge(diagnosis, context, previous.as_ref(), now);
+    let work = Work::of(context, diagnosis, plan);
+    let held_until = context
+        .questions
+        .hold(uid, diagnosis.metadata.generation, &work, now);
+    if held_until.is_some() {
+        verdict.ready.message.push_str(limits::TOO_MANY_QUESTIONS);
+    }
     let status = verdict.status(previous.as_ref(), diagnosis.metadata.generation, now);
     let status = context.installed.status(status);
     let written =
         status::write_if_due(context, diagnosis, previous.as_ref(), &status, verdict.settled_at).await;
     // A status that cannot be written is no reason not to ask.
-    let asked = probes::keep(context, diagnosis, plan).await;
+    let work = match held_until {
+        None => work,
+        Some(_) => work.without_questions(),
+    };
+    let asked = work.run(context, diagnosis).await;
     let (is_written, due) = match written? {
         Written::Yes => (true, None),
         Written::No => (false, None),
@@ -98,13 +106,13 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
         verdict.ready.status == ConditionStatus::True,
         verdict.ready.reason,
     );
-    let spec = bounded(diagnosis, context);
+    let spec = limits::bounded(diagnosis, &context.options);
     let action = if spec.suspend {
         Action::await_change()
     } else {
         Action::requeue(schedule::next_look(
             &spec,
-            verdict.recheck_at.into_iter().chain(due).min(),
+            verdict.recheck_at.into_iter().chain(due).chain(held_until).min(),
             uid,
             now,
         ))
@@ -120,15 +128,18 @@ fn judge(
     now: jiff::Timestamp,
 ) -> (Diagnosis, Plan) {
     let limit = context.options.max_diagnoses_per_namespace;
+    let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
     let judged = ServiceDiagnosis {
         metadata: diagnosis.metadata.clone(),
-        spec: bounded(diagnosis, context),
+        spec: limits::bounded(diagnosis, &context.options),
         status: previous.cloned(),
     };
     let inventory = context.inventory();
     if inventory.is_beyond(limit, diagnosis.namespace(), diagnosis.name()) {
-        return (beyond_bound(limit), Plan::new());
+        context.allowance.release(diagnosis.namespace(), uid);
+        return (limits::beyond(limit), Plan::new());
     }
+    let others = inventory.probes_of_others(diagnosis.namespace(), uid);
     let mut facts = inventory.facts(&judged, now, context.options.name_other_namespaces);
     drop(inventory);
     // A report counts if it answers what is asked, and with older CRDs that is less than what is planned.
@@ -136,25 +147,13 @@ fn judge(
         .into_iter()
         .map(|(node, spec)| (node, context.installed.question(spec)))
         .collect();
+    let (plan, wanted) = context
+        .allowance
+        .cut(&context.options, diagnosis.namespace(), uid, &others, plan);
     facts.ask(&plan);
-    (diagnose(&facts), plan)
-}
-
-/// The spec within the bounds that the controller's flags set for tenants.
-fn bounded(diagnosis: &ServiceDiagnosis, context: &Context) -> ServiceDiagnosisSpec {
-    let mut spec = diagnosis.spec.clone();
-    spec.interval_seconds = spec.interval_seconds.max(context.options.min_interval);
-    spec.nodes.max_nodes = spec.nodes.max_nodes.min(context.options.max_nodes);
-    spec
-}
-
-/// The answer for a diagnosis beyond the number that a namespace may have.
-fn beyond_bound(limit: usize) -> Diagnosis {
-    let told = format!(
-        "Not judged: the namespace has more than the {limit} diagnoses that the controller judges (--max-diagnoses-per-namespace)."
-    );
-    let stages = ConditionType::stages()
-        .iter()
-        .map(|c| (*c, Finding::unknown(Reason::Pending, told.clone())));
-    Diagnosis::unjudged(stages.collect(), Reason::Pending, told)
+    let mut verdict = diagnose(&facts);
+    for remark in limits::remarks(diagnosis, &context.options, plan.len(), wanted) {
+        verdict.ready.message.push_str(&remark);
+    }
+    (verdict, plan)
 }

@@ -184,6 +184,27 @@ mod tests {
     }
 
     #[test]
+    fn an_older_crd_keeps_no_question_back() {
+        let mut crds = crate::api::crds();
+        let service = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/service/properties";
+        let service = crds[1].pointer_mut(service).and_then(|p| p.as_object_mut());
+        service.unwrap().remove("externalName").unwrap();
+        let schema = Schema::read(&crds[1]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
+        let older = Installed::default();
+        let schemas = Schemas::from([("NodeProbe".to_owned(), schema)]);
+        *older.state.write().unwrap() = Arc::new(State::of(schemas, &own_schemas()));
+        let mut planned: NodeProbeSpec = serde_json::from_value(json!({
+            "nodeName": "n1", "diagnosis": { "name": "web", "uid": "u" }, "serviceName": "web", "intervalSeconds": 60,
+            "service": { "externalName": "db.example", "withoutRules": true },
+        }))
+        .unwrap();
+        let asked = older.question(planned.clone());
+        assert_eq!(asked.service.external_name, None);
+        planned.service.external_name = None;
+        assert_eq!(asked, planned, "what it knows stays");
+    }
+
+    #[test]
     fn what_an_older_crd_lacks_is_left_out_and_said_in_ready() {
         let older = installed(|status| {
             status.as_object_mut().unwrap().remove("proxyMode");

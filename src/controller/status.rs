@@ -13,11 +13,12 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, events::is_namespace_going};
+use super::Context;
 use crate::{
     api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
     diagnosis::{Pace, is_same, pace},
     objects::Object,
+    served::is_going,
 };
 
 /// Longest wait for the API server to take a status.
@@ -43,8 +44,8 @@ pub(super) enum WriteError {
     },
 }
 
-/// What was last written for each diagnosis, by UID, until the watch brings our own write back a
-/// moment later: so long the object at hand has an older status than we know of.
+/// What was last written for each diagnosis, by UID, and when. Until the watch brings our own write back a
+/// moment later the object at hand has an older status than we know of.
 #[derive(Debug, Default)]
 pub(super) struct Statuses(Mutex<HashMap<String, Write>>);
 
@@ -54,19 +55,30 @@ struct Write {
     seen: Option<String>,
     /// resourceVersion that the write gave it.
     version: Option<String>,
-    status: ServiceDiagnosisStatus,
+    /// Until the watch has brought it.
+    status: Option<ServiceDiagnosisStatus>,
     at: Timestamp,
+}
+
+impl Write {
+    /// Whether the watch has not brought this back yet.
+    fn is_ahead_of(&self, diagnosis: &ServiceDiagnosis) -> bool {
+        self.status.is_some() && self.seen == diagnosis.metadata.resource_version
+    }
 }
 
 impl Statuses {
     /// The latest status of a diagnosis: what was written on top of this very object, else its own.
     pub(super) fn latest(&self, diagnosis: &ServiceDiagnosis) -> Option<ServiceDiagnosisStatus> {
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
-        match written.get(uid) {
-            Some(write) if write.seen == diagnosis.metadata.resource_version => Some(write.status.clone()),
-            _ => {
-                written.remove(uid);
+        let write = written.get_mut(diagnosis.metadata.uid.as_deref().unwrap_or_default());
+        match write {
+            Some(write) if write.is_ahead_of(diagnosis) => write.status.clone(),
+            write => {
+                // Only when it was made is still of interest.
+                if let Some(write) = write {
+                    write.status = None;
+                }
                 diagnosis.status.clone()
             }
         }
@@ -75,25 +87,17 @@ impl Statuses {
     /// The latest version of a diagnosis that is known.
     fn version(&self, diagnosis: &ServiceDiagnosis) -> Option<String> {
         let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
-        match written.get(uid) {
-            Some(write) if write.seen == diagnosis.metadata.resource_version => write.version.clone(),
+        match written.get(diagnosis.metadata.uid.as_deref().unwrap_or_default()) {
+            Some(write) if write.is_ahead_of(diagnosis) => write.version.clone(),
             _ => diagnosis.metadata.resource_version.clone(),
         }
     }
 
-    /// When a status was last written.
+    /// When a status was last written; of one that an earlier controller wrote, at the latest.
     fn at(&self, diagnosis: &ServiceDiagnosis) -> Option<Timestamp> {
         let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
-        match written.get(uid) {
-            Some(write) if write.seen == diagnosis.metadata.resource_version => Some(write.at),
-            _ => {
-                let managed = diagnosis.metadata.managed_fields.iter().flatten();
-                let of_status = managed.filter(|m| m.subresource.as_deref() == Some("status"));
-                of_status.filter_map(|m| m.time.as_ref()).map(|t| t.0).max()
-            }
-        }
+        let write = written.get(diagnosis.metadata.uid.as_deref().unwrap_or_default());
+        write.map(|w| w.at).or_else(|| diagnosis.changed_at())
     }
 
     fn note(&self, diagnosis: &ServiceDiagnosis, status: ServiceDiagnosisStatus, version: Option<String>) {
@@ -101,7 +105,7 @@ impl Statuses {
         let write = Write {
             seen: diagnosis.metadata.resource_version.clone(),
             version,
-            status,
+            status: Some(status),
             at: super::now(),
         };
         self.0
@@ -160,9 +164,7 @@ pub(super) async fn write_if_due(
         }
         // It has changed meanwhile, or gone, or been replaced by one of its name. The watch brings that, and with
         // it another round; trying again here could only write what is no longer true.
-        Ok(Err(kube::Error::Api(refusal))) if refusal.is_conflict() || is_namespace_going(&refusal) => {
-            Ok(Written::No)
-        }
+        Ok(Err(kube::Error::Api(refusal))) if refusal.is_conflict() || is_going(&refusal) => Ok(Written::No),
         Ok(Err(source)) => Err(WriteError::Api {
             key: key(),
             source: Box::new(source),
@@ -264,6 +266,37 @@ mod tests {
         }
         assert!(api.get("cart").await.unwrap().status.is_none());
         cluster.stop().await;
+    }
+
+    #[test]
+    fn when_a_status_was_written_is_known_of_an_object_as_watches_keep_it() {
+        let mut diagnosis: ServiceDiagnosis = serde_json::from_value(
+            json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
+            "metadata": { "name": "cart", "uid": "u", "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "managedFields": [
+                    { "manager": "kubectl", "time": "2026-01-01T00:00:00Z" },
+                    { "manager": FIELD_MANAGER, "subresource": "status", "time": "2026-01-01T01:00:00Z" } ] },
+            "spec": { "serviceName": "cart" } }),
+        )
+        .unwrap();
+        crate::objects::trim_metadata(&mut diagnosis.metadata);
+        let statuses = Statuses::default();
+        assert_eq!(
+            statuses.at(&diagnosis),
+            Some("2026-01-01T01:00:00Z".parse().unwrap())
+        );
+        let status: ServiceDiagnosisStatus =
+            serde_json::from_value(json!({ "observedGeneration": 1 })).unwrap();
+        statuses.note(&diagnosis, status, Some("2".to_owned()));
+        // The object as it was before the write, and as the watch brings it afterwards: of its managed fields nothing
+        // need have changed.
+        assert_eq!(statuses.version(&diagnosis).as_deref(), Some("2"));
+        assert!(statuses.latest(&diagnosis).is_some());
+        let written_at = statuses.at(&diagnosis);
+        assert!(written_at > Some("2026-01-01T01:00:00Z".parse().unwrap()));
+        diagnosis.metadata.resource_version = Some("2".to_owned());
+        assert!(statuses.latest(&diagnosis).is_none(), "its own");
+        assert_eq!(statuses.at(&diagnosis), written_at);
     }
 
     #[test]

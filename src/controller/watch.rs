@@ -55,9 +55,11 @@ const KINDS: u32 = 14;
 const OF_AGENTS: [&str; 2] = ["Node", "Lease"];
 
 /// Agents that come and go are taken together for this long: all diagnoses are judged anew for them,
-/// and a rollout replaces one agent after the other.
-const SETTLE: Duration = Duration::from_millis(500);
-const NOT_AGAIN_FOR: Duration = Duration::from_secs(5);
+/// and a rollout replaces one agent after the other. The more diagnoses there are the longer is the pause until the
+/// next time, so that a cluster with few need not wait.
+const SETTLE: Duration = Duration::from_millis(200);
+const PAUSE_FOR_EACH: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many kinds have been listed once.
 #[derive(Debug, Default)]
@@ -98,7 +100,7 @@ pub(super) fn spawn(
     let leases = Api::namespaced(c.client.clone(), &c.options.agent_namespace);
     tasks.spawn(watch::<Lease>(c.clone(), q.clone(), (leases, of_agents)));
     let (api, config) = scoped::<pod_events::PodEvent>(c);
-    let config = config.fields(pod_events::PodEvent::WARNINGS_ABOUT_PODS);
+    let config = config.fields(pod_events::PodEvent::WARNINGS);
     tasks.spawn(pod_events::watch(c.clone(), q.clone(), (api, config)));
     tasks.spawn(judge_all_when_agents_change(c.clone(), q.clone()));
     let only = context
@@ -289,9 +291,16 @@ async fn judge_all_when_agents_change(context: Arc<Context>, mut queue: Queue) {
         context.agents.notified().await;
         tokio::time::sleep(SETTLE).await;
         let all = context.inventory().all();
+        let pause = pause_after(all.len());
         enqueue(&context, &mut queue, all).await;
-        tokio::time::sleep(NOT_AGAIN_FOR).await;
+        tokio::time::sleep(pause).await;
     }
+}
+
+/// How long so many diagnoses are not judged again for agents that come and go.
+fn pause_after(diagnoses: usize) -> Duration {
+    let diagnoses = u32::try_from(diagnoses).unwrap_or(u32::MAX);
+    PAUSE_FOR_EACH.saturating_mul(diagnoses).min(LONGEST_PAUSE)
 }
 
 /// Keeps the diagnoses up to date: the store that rounds read them from, and what the inventory has
@@ -329,6 +338,8 @@ async fn watch_diagnoses(
                 }
                 context.written.retain(&uids);
                 context.failures.retain(&uids);
+                context.questions.retain(&uids);
+                context.allowance.retain(&uids);
                 concerned.clone_from(&listed);
                 if std::mem::take(&mut first) {
                     begin_if_complete(&context, &mut queue).await;
@@ -342,6 +353,8 @@ async fn watch_diagnoses(
             News::Gone { namespace, name, uid } => {
                 context.written.forget(&uid);
                 context.failures.reset(&uid);
+                context.questions.forget(&uid);
+                context.allowance.release(&namespace, &uid);
                 forget(&context, &namespace, &name);
                 if context.options.max_diagnoses_per_namespace > 0 {
                     // It has made room for another one.
@@ -375,5 +388,18 @@ pub(super) async fn enqueue(context: &Context, queue: &mut Queue, concerned: BTr
     for key in concerned {
         // The other end has gone when the controller is shutting down.
         let _ = queue.send(reference(&key)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_diagnoses_are_judged_again_soon_and_many_not_all_the_time() {
+        assert_eq!(pause_after(1), Duration::from_millis(10));
+        assert_eq!(pause_after(100), Duration::from_secs(1));
+        assert_eq!(pause_after(50_000), LONGEST_PAUSE);
+        assert_eq!(pause_after(usize::MAX), LONGEST_PAUSE);
     }
 }

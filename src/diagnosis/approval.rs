@@ -87,6 +87,12 @@ pub(super) fn may_be_dialled_from_nodes(facts: &Facts) -> bool {
         })
 }
 
+/// Whether Pods that another Namespace lends must not dial: it lends them so that the borrower's own Pods are tried
+/// from there. With any other endpoint they would dial for the borrower what he may not reach himself.
+pub(super) fn foreign_clients_are_kept_away(facts: &Facts) -> bool {
+    facts.client_namespace.as_ref().is_some_and(|c| c.granted) && !may_be_dialled_from_nodes(facts)
+}
+
 /// Whether the API server keeps a slice of its Service, and each endpoint may be one of its hosts, which may be
 /// nodes.
 fn is_api_servers(slice: &EndpointSlice, taken: &Taken) -> bool {

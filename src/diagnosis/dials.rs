@@ -5,6 +5,12 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use super::targets::Target;
 use crate::api::{Answer, DialFailure, DialPath};
 
+/// How the words of a failure begin where small answers came and large ones did not.
+pub(crate) const LARGE_ANSWERS_STOP: &str = "large answers stop";
+
+/// How the words of a failure begin where a proxy answered in the place of the endpoint.
+pub(crate) const BY_PROXY: &str = "a proxy (Envoy) says:";
+
 /// Whom a dial was made to, and from where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -38,6 +44,27 @@ impl Failed<'_> {
     /// through the Service the two look alike.
     pub(super) fn is_closed_to_datagrams(&self) -> bool {
         is_udp(&self.dial.port) && self.dial.path == DialPath::Endpoint && self.answer == Answer::Refused
+    }
+
+    /// Whether small answers came, and large ones did not.
+    pub(super) fn is_of_large_answers(&self) -> bool {
+        self.begins_with(LARGE_ANSWERS_STOP)
+    }
+
+    /// Whether a proxy answered in the place of the endpoint.
+    pub(super) fn is_by_proxy(&self) -> bool {
+        self.begins_with(BY_PROXY)
+    }
+
+    /// Whether it is of some of several requests to the Service, which went to one endpoint or another.
+    pub(super) fn is_of_some_requests(&self) -> bool {
+        let detail = self.dial.detail.as_deref();
+        self.endpoint.is_none() && detail.is_some_and(|detail| detail.ends_with(" requests"))
+    }
+
+    fn begins_with(&self, words: &str) -> bool {
+        let detail = self.dial.detail.as_deref();
+        detail.is_some_and(|detail| detail.starts_with(words))
     }
 
     /// Whether it was made over IPv4.

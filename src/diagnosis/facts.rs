@@ -160,6 +160,19 @@ pub struct Saved {
     /// Whether kube-proxy logged that it finds no program conntrack.
     #[serde(default)]
     pub conntrack_missing: bool,
+    /// Why kube-proxy ended, where that is the last thing that its log says, no process of it is seen, and the
+    /// Service suffers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_exit: Option<String>,
+    /// Who dialled the Service at a port that it does not list, in vain and at no other, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlisted: Vec<String>,
+    /// Pods that are one of several endpoints and may not have reached themselves, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub perhaps_itself: Vec<String>,
+    /// Pods that looked names up at the name servers of their node, as their dnsPolicy (Default) says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks_its_node: Vec<String>,
     /// In userspace mode, the port on which kube-proxy takes the Service's packets, and how requests of the
     /// node to it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,6 +183,10 @@ pub struct Saved {
     /// Service ports of UDP that were dialled over TCP in vain, while their endpoints answered that.
     #[serde(default)]
     pub wanted_over_tcp: Vec<u16>,
+    /// Ports of a headless Service at which clients asked for it by name and its Pods, which have no such port,
+    /// refused.
+    #[serde(default)]
+    pub untranslated: Vec<u16>,
     /// How Pods are to reach themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hairpin: Option<HairpinSetup>,
@@ -216,6 +233,9 @@ pub struct ProbeReport {
     /// Whether the answer is to the present question, not to an earlier one.
     #[serde(default)]
     pub is_current: bool,
+    /// Since when it has owed an answer, be it that questions came one after the other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owed_since: Option<Timestamp>,
     /// The answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<Arc<NodeFacts>>,
@@ -246,6 +266,9 @@ pub struct ClusterDns {
     /// Pods of NodeLocal DNSCache, which answer the Pods of their node in its stead.
     #[serde(default)]
     pub caches: Vec<Arc<Pod>>,
+    /// The ConfigMap of its Corefile, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<String>,
     /// The domain of the cluster's names by its own configuration (a Corefile), where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
@@ -310,6 +333,7 @@ impl Facts {
                 report => ProbeReport {
                     asked: asked.clone(),
                     is_current: false,
+                    owed_since: report.as_ref().and_then(|r| r.owed_since).or(Some(self.now)),
                     facts: report.and_then(|r| r.facts),
                 },
             });

@@ -17,6 +17,8 @@ pub struct Finding {
     pub observations: Vec<Observation>,
     /// The earliest time at which the same Facts give another answer.
     pub recheck_at: Option<Timestamp>,
+    /// Whether this is what was said before the endpoints changed, until the agents have looked again.
+    pub is_kept: bool,
 }
 
 /// Yes, no, or neither.
@@ -43,6 +45,7 @@ impl Finding {
             message: message.into(),
             observations: Vec::new(),
             recheck_at: None,
+            is_kept: false,
         }
     }
 

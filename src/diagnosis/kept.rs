@@ -8,17 +8,24 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Facts, Finding, NodeReport,
+    Facts, Finding, NodeReport, plan,
     pod_state::{self, Trouble, later},
     vantage::Vantage,
 };
 use crate::{
-    api::{ConditionStatus, ConditionType, NodeProbeSpec, ProbeService, Reason},
+    api::{
+        ConditionStatus, ConditionType, NodeProbeSpec, Observation, ProbeService, Reason,
+        ServiceDiagnosisStatus,
+    },
     objects::Object,
 };
 
 /// How long after the last change of the endpoints an answer from before it may stand.
 const KEPT_FOR: SignedDuration = SignedDuration::from_secs(30);
+
+/// How long an agent may owe its answer. Endpoints that change more often than it can look leave it no time for one,
+/// and what nobody has looked at for longer is not known.
+const OWED_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// For so long nothing happens to the endpoints when a rollout is over.
 const QUIET_FOR: SignedDuration = SignedDuration::from_secs(10);
@@ -35,7 +42,8 @@ pub(super) fn only_endpoints_differ(nodes: &[NodeReport], plan: &BTreeMap<String
 }
 
 /// The question without what follows from the endpoints. Who tries is no part of it, since Pods that stand for
-/// clients are replaced as well; nor are the Pods of cluster DNS.
+/// clients are replaced as well; nor are the Pods of cluster DNS. The policies are: they may be what shuts the
+/// clients out now.
 fn without_endpoints(question: &NodeProbeSpec) -> NodeProbeSpec {
     let mut dns = question.cluster_dns.clone();
     if let Some(dns) = &mut dns {
@@ -53,57 +61,82 @@ fn without_endpoints(question: &NodeProbeSpec) -> NodeProbeSpec {
         from_node: false,
         clients: Vec::new(),
         endpoints: Vec::new(),
-        revision: String::new(),
+        revision: plan::policies_in(&question.revision).to_owned(),
         ..question.clone()
     }
 }
 
-/// Until when answers from before the change of the endpoints stand.
-fn until(facts: &Facts) -> Option<Timestamp> {
-    let is_recent = |at: Timestamp| facts.now.duration_since(at).abs() < KEPT_FOR;
-    // A policy may be what shuts the clients out now.
-    let policy_changed = facts
-        .policies
-        .iter()
-        .filter_map(|p| p.changed_at())
-        .any(is_recent);
+/// Until when answers from before the change of the endpoints stand in for those of the nodes that are waited for.
+fn until(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
+    if !facts.only_endpoints_differ {
+        return None;
+    }
     let changed = facts.slices.iter().filter_map(|s| s.changed_at()).max()?;
-    (facts.only_endpoints_differ && is_recent(changed) && !policy_changed).then(|| later(changed, KEPT_FOR))
+    // The API server's clock may be ahead of ours.
+    let kept = later(changed.min(facts.now), KEPT_FOR);
+    let owing = facts.nodes.iter().filter(|n| waiting.contains(&n.name.as_str()));
+    let owed = owing.filter_map(|n| n.probe.as_ref()?.owed_since).min();
+    let until = owed.map_or(kept, |since| kept.min(later(since, OWED_FOR)));
+    (until > facts.now).then_some(until)
 }
 
 /// The last answer of a stage in place of one that only waits for agents. Of the faults that is the root cause
 /// alone, since nothing but its remedy was written.
 pub(super) fn instead_of(facts: &Facts, condition: ConditionType, fresh: Finding) -> Finding {
-    if fresh.reason != Reason::Pending || Vantage::of(facts).waiting.is_empty() {
+    let waiting = Vantage::of(facts).waiting;
+    if fresh.reason != Reason::Pending || waiting.is_empty() {
         return fresh;
     }
-    let last = || {
-        let written = facts.previous.as_ref()?;
-        let last = written
-            .conditions
-            .iter()
-            .find(|c| c.type_ == condition.as_str())?;
-        let reason: Reason = last.reason.parse().ok()?;
-        let message = last.message.clone();
-        match last.status.parse().ok()? {
-            ConditionStatus::True => Some(Finding::yes(reason, message)),
-            ConditionStatus::False => {
-                let cause = written.root_cause.as_ref();
-                let cause = cause.filter(|c| c.condition == condition.as_str())?;
-                Some(Finding::fault(
-                    cause.impact,
-                    reason,
-                    message,
-                    cause.remediation.clone(),
-                ))
-            }
-            ConditionStatus::Unknown => reason.is_satisfied().then(|| Finding::unknown(reason, message)),
-        }
+    let kept = || {
+        let until = until(facts, &waiting)?;
+        let last = last(facts.previous.as_deref()?, condition)?;
+        Some(Finding {
+            is_kept: true,
+            ..last.recheck_at(Some(until))
+        })
     };
-    match until(facts).and_then(|until| Some((until, last()?))) {
-        Some((until, last)) => last.recheck_at(Some(until)),
-        None => fresh,
+    kept().unwrap_or(fresh)
+}
+
+fn last(written: &ServiceDiagnosisStatus, condition: ConditionType) -> Option<Finding> {
+    let is_it = |name: &str| name == condition.as_str();
+    let last = written.conditions.iter().find(|c| is_it(&c.type_))?;
+    let reason: Reason = last.reason.parse().ok()?;
+    let message = last.message.clone();
+    match last.status.parse().ok()? {
+        ConditionStatus::True => Some(Finding::yes(reason, message)),
+        ConditionStatus::False => {
+            let cause = written.root_cause.as_ref().filter(|c| is_it(&c.condition))?;
+            let remediation = cause.remediation.clone();
+            Some(Finding::fault(cause.impact, reason, message, remediation))
+        }
+        ConditionStatus::Unknown => reason.is_satisfied().then(|| Finding::unknown(reason, message)),
     }
+}
+
+/// What was seen of the stages whose answers are kept, on the nodes that are waited for.
+pub(super) fn observations(
+    facts: &Facts,
+    vantage: &Vantage<'_>,
+    stages: &[(ConditionType, Finding)],
+) -> Vec<Observation> {
+    let seen = facts.previous.iter().flat_map(|p| &p.observations);
+    let is_kept = |o: &&Observation| {
+        let mut stages = stages.iter().filter(|(_, finding)| finding.is_kept);
+        let is_waited_for = |node: &str| vantage.waiting.contains(&node);
+        stages.any(|(c, _)| c.as_str() == o.condition) && o.node.as_deref().is_none_or(is_waited_for)
+    };
+    seen.filter(is_kept).cloned().collect()
+}
+
+/// What was said of how the nodes forward packets, while the answer about their rules is kept.
+pub(super) fn proxy<'a>(
+    facts: &'a Facts,
+    stages: &[(ConditionType, Finding)],
+) -> Option<&'a ServiceDiagnosisStatus> {
+    let mut kept = stages.iter().filter(|(_, finding)| finding.is_kept);
+    let is_kept = kept.any(|(condition, _)| *condition == ConditionType::ProxyRulesPresent);
+    facts.previous.as_deref().filter(|_| is_kept)
 }
 
 /// When the endpoints have come to rest, unless they change again: in the far future while Pods come or go.

@@ -35,10 +35,16 @@ mod vantage;
 mod words;
 mod workloads;
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 
-use crate::api::{ConditionStatus, ConditionType, Observation, Reason, RootCause, Summary};
+use crate::{
+    api::{ConditionStatus, ConditionType, Observation, Reason, RootCause, Summary},
+    printable::printable,
+};
 
+pub(crate) use dials::{BY_PROXY, LARGE_ANSWERS_STOP};
 pub use facts::{
     ChainedService, ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, OtherService, ProbeReport,
     Saved, Unreadable,
@@ -103,6 +109,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .collect();
     let vantage = vantage::Vantage::of(facts);
     observations.extend(observations::of(facts, &vantage));
+    observations.extend(kept::observations(facts, &vantage, &stages));
     observations.truncate(MAX_OBSERVATIONS);
     let recheck_at = stages
         .iter()
@@ -111,9 +118,15 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .chain(vantage::expires_at(facts))
         .filter(|at| *at > facts.now)
         .min();
-    Diagnosis {
-        summary: summary::summary(facts, &vantage, &stages),
-        proxy_mode: proxies::mode(&vantage),
+    let mut summary = summary::summary(facts, &vantage, &stages);
+    let mut proxy_mode = proxies::mode(&vantage);
+    if let Some(last) = kept::proxy(facts, &stages) {
+        proxy_mode.clone_from(&last.proxy_mode);
+        summary.proxy = last.summary.as_ref().map_or(summary.proxy, |s| s.proxy.clone());
+    }
+    let mut diagnosis = Diagnosis {
+        summary,
+        proxy_mode,
         stages,
         ready,
         reconciling,
@@ -122,7 +135,9 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         observations,
         recheck_at,
         settled_at: kept::settled_at(facts),
-    }
+    };
+    diagnosis.clean();
+    diagnosis
 }
 
 impl Diagnosis {
@@ -150,6 +165,44 @@ impl Diagnosis {
             observations: Vec::new(),
             recheck_at: None,
             settled_at: None,
+        }
+    }
+
+    /// Makes every text one that a terminal shows as it is: names and messages of objects may come from files.
+    fn clean(&mut self) {
+        let Self {
+            stages,
+            ready,
+            reconciling,
+            stalled,
+            root_cause,
+            observations,
+            ..
+        } = self;
+        let mut texts: Vec<&mut String> = Vec::new();
+        for (_, finding) in stages {
+            texts.push(&mut finding.message);
+            if let Verdict::False { remediation, .. } = &mut finding.verdict {
+                texts.push(remediation);
+            }
+        }
+        let outcomes = [Some(ready), reconciling.as_mut(), stalled.as_mut()];
+        texts.extend(outcomes.into_iter().flatten().map(|o| &mut o.message));
+        if let Some(cause) = root_cause {
+            texts.extend([&mut cause.message, &mut cause.remediation]);
+        }
+        for seen in observations {
+            texts.push(&mut seen.result);
+            texts.extend(
+                [&mut seen.node, &mut seen.pod, &mut seen.target, &mut seen.detail]
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        for text in texts {
+            if let Cow::Owned(clean) = printable(text) {
+                *text = clean;
+            }
         }
     }
 

@@ -1,6 +1,9 @@
 //! What the agents are asked: from Facts to one NodeProbe for each chosen node. Pure, like the verdict.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{DiagnosisRef, NodeProbeSpec, ProbePod, ProbeService},
-    objects::{LabelSelector, Node, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR},
+    objects::{LabelSelector, NetworkPolicy, Node, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR},
 };
 
 /// Nodes with endpoints that are always looked at.
@@ -34,7 +37,7 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     }
     let clients = chosen_clients(facts);
     let endpoints = endpoint_pods(facts);
-    let revision = revision(facts);
+    let revision = revision(facts, &policies(facts, &[&clients, &endpoints]));
     let from_node = approval::may_be_dialled_from_nodes(facts);
     let of_service = subject::service(facts, service);
     let slices = subject::slices(facts);
@@ -98,6 +101,9 @@ pub fn probe_name(diagnosis: &DiagnosisRef, node: &str) -> String {
 /// The Pods that clients stand for: those that no policy shuts out, spread over the nodes. Where all are
 /// shut out they are tried all the same: only so can it be seen whether policies are enforced.
 fn chosen_clients(facts: &Facts) -> Vec<&Pod> {
+    if approval::foreign_clients_are_kept_away(facts) {
+        return Vec::new();
+    }
     let Clients::Pods { pods, role } = Clients::of(facts) else {
         return Vec::new();
     };
@@ -233,9 +239,15 @@ fn failed(facts: &Facts, node: &str) -> bool {
 }
 
 fn probe_pod(pod: &Pod, not_ready: bool) -> ProbePod {
-    let hash = pod
-        .annotation(STATIC_POD_MIRROR)
-        .and_then(|_| pod.annotation(STATIC_POD_HASH));
+    // Anybody may annotate a Pod of his own with the hash of another one, whose processes would be found by it. Only
+    // the kubelet makes Pods that their Node owns, and by its addresses a Pod is told from another.
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let is_mirror = pod.annotation(STATIC_POD_MIRROR).is_some()
+        && owners
+            .into_iter()
+            .any(|o| o.kind == "Node" && o.api_version == "v1")
+        && pod.ips().next().is_some();
+    let hash = pod.annotation(STATIC_POD_HASH).filter(|_| is_mirror);
     let uid = hash.or(pod.metadata.uid.as_deref()).unwrap_or_default();
     ProbePod {
         name: pod.name().to_owned(),
@@ -248,9 +260,10 @@ fn probe_pod(pod: &Pod, not_ready: bool) -> ProbePod {
     }
 }
 
-/// Changes when an agent should not wait for its next round: with the Service, with its endpoints, and when the
-/// user asks. The versions of the slices are part of it, so that a change that is undone at once is one as well.
-fn revision(facts: &Facts) -> String {
+/// Changes when an agent should not wait for its next round: with the Service, with its endpoints, with the policies
+/// about it, and when the user asks. The versions of the slices are part of it, so that a change that is undone at once
+/// is one as well.
+fn revision(facts: &Facts, policies: &str) -> String {
     let mut hasher = Sha256::new();
     hasher.update(&facts.refresh);
     if let Some(service) = &facts.service {
@@ -266,10 +279,43 @@ fn revision(facts: &Facts) -> String {
     for one in all {
         hasher.update(one);
     }
-    hasher
-        .finalize()
+    format!("{policies}{}", hex(hasher, 8))
+}
+
+/// What a revision says of the policies.
+pub(super) fn policies_in(revision: &str) -> &str {
+    revision.get(..2 * POLICIES).unwrap_or_default()
+}
+
+/// Bytes of a revision that are about the policies.
+const POLICIES: usize = 4;
+
+fn hex(hasher: Sha256, bytes: usize) -> String {
+    let digest = hasher.finalize();
+    digest.iter().take(bytes).map(|b| format!("{b:02x}")).collect()
+}
+
+/// The policies that select the Service's Pods, its endpoints, or those that stand for clients.
+fn policies(facts: &Facts, others: &[&[&Pod]]) -> String {
+    let selected = facts.selected_pods();
+    let pods = || selected.iter().chain(others.iter().copied().flatten());
+    let selects = |policy: &&Arc<NetworkPolicy>| {
+        pods().any(|p| policy.namespace() == p.namespace() && policy.spec.pod_selector.matches(p.labels()))
+    };
+    let all: BTreeSet<(&str, &str, Vec<u8>)> = facts
+        .policies
         .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+        .filter(selects)
+        .map(|p| {
+            // Serialising cannot fail, as above.
+            let spec = serde_json::to_vec(&p.spec).unwrap_or_default();
+            (p.namespace(), p.name(), spec)
+        })
+        .collect();
+    let mut hasher = Sha256::new();
+    for (namespace, name, spec) in all {
+        hasher.update(format!("{namespace}/{name} "));
+        hasher.update(spec);
+    }
+    hex(hasher, POLICIES)
 }

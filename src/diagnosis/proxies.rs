@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::vantage::{Report, Vantage};
 use crate::api::{DialPath, KubeProxy, PortState, RunsAs};
+use crate::diagnosis::words::quoted;
 
 /// What forwards the Services' packets on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +64,13 @@ pub(super) fn replaced_everywhere<'a>(vantage: &Vantage<'a>) -> Option<&'a str> 
 
 /// Where the log of kube-proxy of a node is, with the command that shows it.
 pub(super) fn logs(report: &Report<'_>) -> String {
-    let node = report.node;
+    let node = quoted(report.node);
     match run(report) {
         Run::Pod => format!(
             "`kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={node} -o name)`"
         ),
         Run::StaticPod => format!("`kubectl -n kube-system logs kube-proxy-{node}`"),
-        Run::Unit(unit) => format!("`journalctl -u {unit} -n 200` on node {node}"),
+        Run::Unit(unit) => format!("`journalctl -u {} -n 200` on node {node}", quoted(unit)),
         Run::Unknown => format!(
             "`kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows whether it runs in a Pod; if not, its log is in the journal of the node"
         ),
@@ -78,7 +79,7 @@ pub(super) fn logs(report: &Report<'_>) -> String {
 
 /// How kube-proxy of a node is restarted, as a clause; with a command where it is known how it is run.
 pub(super) fn restart(report: &Report<'_>) -> String {
-    let node = report.node;
+    let node = quoted(report.node);
     match run(report) {
         Run::Pod => format!(
             "restart kube-proxy on node {node}: `kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={node}` (its DaemonSet creates it again)"
@@ -87,7 +88,10 @@ pub(super) fn restart(report: &Report<'_>) -> String {
             "restart kube-proxy on node {node}, which the kubelet does once its container has ended: `crictl stop $(crictl ps -q --name '^kube-proxy$')` there"
         ),
         Run::Unit(unit) if program(report) == Some("kube-proxy") => {
-            format!("restart kube-proxy on node {node}: `systemctl restart {unit}` there")
+            format!(
+                "restart kube-proxy on node {node}: `systemctl restart {}` there",
+                quoted(unit)
+            )
         }
         Run::Unit(unit) => {
             let program = program(report).unwrap_or_default();
@@ -99,7 +103,7 @@ pub(super) fn restart(report: &Report<'_>) -> String {
 
 /// What to do where no kube-proxy runs: how those of other nodes are run tells where to look.
 pub(super) fn away(vantage: &Vantage<'_>, report: &Report<'_>) -> String {
-    let node = report.node;
+    let node = quoted(report.node);
     let others = vantage.reports.iter().map(run);
     match others.into_iter().find(|run| !matches!(run, Run::Unknown)) {
         Some(Run::Pod) => format!(
@@ -109,7 +113,8 @@ pub(super) fn away(vantage: &Vantage<'_>, report: &Report<'_>) -> String {
             "On other nodes the kubelet runs it from a file (static Pod): see whether node {node} has that file, and `kubectl -n kube-system describe pod kube-proxy-{node}`."
         ),
         Some(Run::Unit(unit)) => format!(
-            "On other nodes it runs in unit {unit}: see that unit on node {node}, `systemctl status {unit}` and `journalctl -u {unit} -n 200`."
+            "On other nodes it runs in unit {unit}: see that unit on node {node}, `systemctl status {name}` and `journalctl -u {name} -n 200`.",
+            name = quoted(unit)
         ),
         Some(Run::Unknown) | None => format!(
             "See what became of it: `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows its Pod, if it is run in one; else it is a unit of node {node}, or a part of k3s, MicroK8s or k0s there."

@@ -11,6 +11,9 @@ use crate::api::{ConditionStatus, ConditionType, Reason, ServiceDiagnosisStatus}
 /// Longest message that the API takes from us, in characters.
 const MESSAGE_MAX: usize = 4096;
 
+/// Most bytes of a status, as JSON.
+const STATUS_MAX: usize = 64 * 1024;
+
 impl Diagnosis {
     /// The status to be written for generation `generation`, given the one that is there.
     ///
@@ -65,7 +68,7 @@ impl Diagnosis {
             cause.remediation = cut(&cause.remediation, MESSAGE_MAX);
             cause
         });
-        ServiceDiagnosisStatus {
+        within_bounds(ServiceDiagnosisStatus {
             observed_generation: generation,
             conditions,
             root_cause,
@@ -73,8 +76,31 @@ impl Diagnosis {
             proxy_mode: self.proxy_mode.clone(),
             observations: self.observations.clone(),
             last_change_time: Some(last_change),
-        }
+        })
     }
+}
+
+/// The status with fewer observations, and if that does not do with shorter messages, so that it fits.
+fn within_bounds(mut status: ServiceDiagnosisStatus) -> ServiceDiagnosisStatus {
+    let is_too_large = |status: &ServiceDiagnosisStatus| {
+        serde_json::to_vec(status).is_ok_and(|text| text.len() > STATUS_MAX)
+    };
+    let mut longest = MESSAGE_MAX;
+    while is_too_large(&status) {
+        if status.observations.pop().is_some() {
+            continue;
+        }
+        longest /= 2;
+        let cause = status.root_cause.iter_mut();
+        let of_cause = cause.flat_map(|c| [&mut c.message, &mut c.remediation]);
+        let messages = status
+            .conditions
+            .iter_mut()
+            .map(|c| &mut c.message)
+            .chain(of_cause);
+        messages.for_each(|text| *text = cut(text, longest));
+    }
+    status
 }
 
 /// Whether two statuses say the same. The order of the conditions says nothing: the API server
@@ -155,5 +181,47 @@ fn cut(text: &str, max: usize) -> String {
     match text.char_indices().nth(max) {
         None => text.to_owned(),
         Some(_) => text.chars().take(max - 1).chain(['…']).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::{Impact, Observation, RootCause},
+        diagnosis::Finding,
+    };
+
+    #[test]
+    fn the_largest_verdict_is_a_status_of_64_kib() {
+        // Four bytes each, and none that JSON escapes in fewer.
+        let long = "\u{1f980}".repeat(5000);
+        let finding = Finding::nothing_works(Reason::TimedOut, long.clone(), long.clone());
+        let stages = ConditionType::stages().iter().map(|c| (*c, finding.clone()));
+        let mut verdict = Diagnosis::unjudged(stages.collect(), Reason::TimedOut, long.clone());
+        verdict.stalled = Some(verdict.ready.clone());
+        verdict.root_cause = Some(RootCause {
+            condition: "Ready".to_owned(),
+            reason: "TimedOut".to_owned(),
+            impact: Impact::All,
+            message: long.clone(),
+            remediation: long,
+            link: None,
+        });
+        let seen = Observation {
+            condition: "Ready".to_owned(),
+            node: Some("n".repeat(253)),
+            pod: Some("p".repeat(317)),
+            target: Some("t".repeat(253)),
+            result: "timed out".to_owned(),
+            detail: Some("\"".repeat(1024)),
+            latency_milliseconds: None,
+        };
+        verdict.observations = vec![seen; 32];
+        let status = verdict.status(None, Some(1), Timestamp::UNIX_EPOCH);
+        let size = serde_json::to_vec(&status).unwrap().len();
+        assert!(size <= STATUS_MAX && size > STATUS_MAX / 2, "{size}");
+        assert_eq!(status.conditions.len(), ConditionType::stages().len() + 2);
+        assert!(status.conditions[0].message.ends_with('…'));
     }
 }

@@ -52,6 +52,7 @@ pub(super) fn service(facts: &Facts, service: &Service) -> ProbeService {
         internal_traffic_policy: spec.internal_traffic_policy.clone(),
         external_traffic_policy: spec.external_traffic_policy.clone(),
         session_affinity: spec.session_affinity.clone(),
+        external_name: service.external_name().map(str::to_owned),
         without_rules: service.is_external_name()
             || labels.contains_key(PROXY_NAME_LABEL)
             || labels.contains_key(HEADLESS_LABEL),

@@ -9,7 +9,13 @@ use crate::{api::Answer, objects::Object};
 pub(super) fn answer(failed: &Failed<'_>) -> String {
     let result = result(failed.answer);
     match &failed.dial.detail {
-        Some(detail) if failed.answer != Answer::NoAnswer => format!("{result} ({detail})"),
+        Some(detail)
+            if failed.answer != Answer::NoAnswer
+                || failed.is_of_large_answers()
+                || failed.is_of_some_requests() =>
+        {
+            format!("{result} ({detail})")
+        }
         _ => result.to_owned(),
     }
 }

@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 
 use super::{Facts, Finding, Saved, plan, words};
-use crate::api::{NodeFacts, NodeProbeSpec, Reason};
+use crate::api::{ConditionType, NodeFacts, NodeProbeSpec, Reason};
 
 /// What an agent that is alive answers to the present question.
 #[derive(Clone, Copy)]
@@ -113,14 +113,15 @@ impl<'a> Vantage<'a> {
         })
     }
 
-    /// What could not be looked at, as the agents say it; the first. What is said of rules explains nothing else.
-    pub(super) fn problem(&self) -> Option<String> {
-        self.problem_of(|problem| !is_about_rules(problem))
-    }
-
-    /// What kept the rules from being read, if the agents say so.
-    pub(super) fn problem_of_rules(&self) -> Option<String> {
-        self.problem_of(is_about_rules).or_else(|| self.problem())
+    /// What could not be looked at for a stage, as the agents say it; the first. What is said of rules, or of a
+    /// file that is about something else, explains nothing.
+    pub(super) fn problem(&self, stage: ConditionType) -> Option<String> {
+        let of_stage = |problem: &str| stage_of_file(problem).is_none_or(|of| of == stage);
+        let plain = || self.problem_of(|problem| !is_about_rules(problem) && of_stage(problem));
+        match stage {
+            ConditionType::ProxyRulesPresent => self.problem_of(is_about_rules).or_else(plain),
+            _ => plain(),
+        }
     }
 
     fn problem_of(&self, is_it: impl Fn(&str) -> bool) -> Option<String> {
@@ -136,6 +137,33 @@ fn is_about_rules(problem: &str) -> bool {
     ["rules", "iptables", "nft", "ipvs", "virtual servers"]
         .iter()
         .any(|word| problem.contains(word))
+}
+
+/// The stage that a saved file tells most about, where a problem is one of a file: it begins with its path.
+fn stage_of_file(problem: &str) -> Option<ConditionType> {
+    use ConditionType as C;
+    const STAGES: [(&str, ConditionType); 14] = [
+        ("curl", C::EndpointsReachable),
+        ("wget", C::EndpointsReachable),
+        ("nslookup", C::DNSResolves),
+        ("dig", C::DNSResolves),
+        ("resolv.conf", C::DNSResolves),
+        ("conntrack", C::ProxyForwards),
+        ("kubelet", C::HairpinOK),
+        ("hairpin_mode", C::HairpinOK),
+        ("bridge-link", C::HairpinOK),
+        ("ip-", C::HairpinOK),
+        ("ps", C::KubeProxyHealthy),
+        ("kube-proxy", C::KubeProxyHealthy),
+        ("proxy", C::KubeProxyHealthy),
+        ("livez", C::KubeProxyHealthy),
+    ];
+    let (path, _) = problem.split_once(": ")?;
+    let (_, name) = path.rsplit_once('/')?;
+    let is_file = path.starts_with("nodes/") || path.starts_with("pods/");
+    let name = name.to_ascii_lowercase();
+    let known = STAGES.iter().find(|(start, _)| name.starts_with(start))?;
+    is_file.then_some(known.1)
 }
 
 /// `node n1`, `nodes n1 and n2`.

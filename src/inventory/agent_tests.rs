@@ -198,6 +198,31 @@ fn a_node_probe_concerns_its_diagnosis_when_it_says_something_new() {
 }
 
 #[test]
+fn an_answer_is_owed_since_the_first_question_without_one() {
+    let mut inventory = inventory();
+    let mut ask = |second: i64, generation: i64, observed: i64| {
+        inventory.observe_at(at(second));
+        let mut probe = probe("p", "one", "u", observed);
+        probe.metadata.generation = Some(generation);
+        inventory.apply(probe);
+        report(&inventory, "one").probe.unwrap().owed_since
+    };
+    assert_eq!(ask(1, 2, 1), Some(at(1)));
+    assert_eq!(ask(9, 3, 1), Some(at(1)), "another question instead");
+    assert_eq!(ask(10, 3, 2), Some(at(1)), "an answer to an earlier one");
+    assert_eq!(ask(11, 3, 3), None);
+    assert_eq!(ask(20, 4, 3), Some(at(20)));
+    inventory.delete::<NodeProbe>("shop", "p");
+    inventory.observe_at(at(30));
+    inventory.apply(probe("p", "one", "u", 1));
+    assert_eq!(
+        report(&inventory, "one").probe.unwrap().owed_since,
+        Some(at(30)),
+        "it is another one"
+    );
+}
+
+#[test]
 fn an_answer_is_current_if_it_is_to_the_present_question() {
     let mut inventory = inventory();
     inventory.apply(probe("p", "one", "u", 1));
@@ -222,8 +247,70 @@ fn the_wish_to_look_again_is_a_fact() {
 #[test]
 fn the_annotations_of_static_pods_are_kept() {
     let mut pod: Pod = object(json!({ "metadata": { "name": "p", "annotations": {
-        "kubernetes.io/config.hash": "h", "kubernetes.io/config.mirror": "m", "other": "o" } } }));
+        "kubernetes.io/config.hash": "h", "kubernetes.io/config.mirror": "m", "other": "o",
+        "svcdiag.dev/refresh": "1", "svcdiag.dev/unknown": "u", "svcdiag.dev.example.com/x": "x" } } }));
     trim_metadata(&mut pod.metadata);
     let kept: Vec<String> = pod.metadata.annotations.unwrap().into_keys().collect();
-    assert_eq!(kept, ["kubernetes.io/config.hash", "kubernetes.io/config.mirror"]);
+    assert_eq!(
+        kept,
+        [
+            "kubernetes.io/config.hash",
+            "kubernetes.io/config.mirror",
+            "svcdiag.dev/refresh"
+        ]
+    );
+}
+
+#[test]
+fn an_agent_is_not_heard_on_what_it_was_not_asked() {
+    let dial = |from: Option<&str>| json!({ "from": from, "path": "Service", "port": "80/TCP", "family": "IPv4", "made": 1, "failed": 1 });
+    let lookup = |name: &str| json!({ "name": name, "result": "NotFound" });
+    let resolver = |pod: &str, names: &[&str]| {
+        json!({ "pod": pod, "servers": ["10.96.0.10"], "search": [], "ndots": 5,
+        "cLibrary": "Glibc", "lookups": names.iter().map(|n| lookup(n)).collect::<Vec<_>>() })
+    };
+    let server = |from: Option<&str>, server: &str| json!({ "from": from, "server": server, "control": "TimedOut", "result": "TimedOut" });
+    let listeners = |pod: &str| json!({ "pod": pod, "ips": ["10.0.0.1"], "sockets": [] });
+    let hairpin = |pod: &str| json!({ "pod": pod, "target": "10.96.0.1:80" });
+    let pod = |name: &str| json!({ "name": name, "namespace": "shop", "uid": name, "ips": ["10.0.0.1"] });
+    let probe: NodeProbe = object(json!({
+        "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+        "metadata": { "namespace": "shop", "name": "hostile", "uid": "p", "generation": 1 },
+        "spec": { "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "web", "intervalSeconds": 60,
+            "clients": [pod("client")], "endpoints": [pod("web-0")],
+            "clusterDNS": { "addresses": ["10.96.0.10"], "endpoints": ["10.244.0.3:53"] },
+            "clusterDns": { "addresses": ["10.96.0.10"], "endpoints": ["10.244.0.3:53"] } },
+        "status": { "observedGeneration": 1, "facts": {
+            "dials": [dial(None), dial(Some("shop/client")), dial(Some("shop/web-0")), dial(Some("kube-system/root"))],
+            "listeners": [listeners("shop/web-0"), listeners("kube-system/root")],
+            "resolvers": [resolver("shop/client", &["web", "web.shop.svc", "kubernetes.default", "web-of-lies", "evil.example"]),
+                resolver("kube-system/root", &["web"])],
+            "dnsServers": [server(Some("shop/client"), "10.96.0.10"), server(Some("shop/client"), "10.244.0.3"),
+                server(None, "10.96.0.10"), server(None, "203.0.113.9"), server(Some("kube-system/root"), "10.96.0.10")],
+            "hairpins": [hairpin("shop/web-0"), hairpin("kube-system/root")],
+            "intercepted": ["shop/client", "kube-system/root"],
+        } }
+    }));
+    let mut inventory = Inventory::default();
+    inventory.apply(probe);
+    let probe = inventory.probes.get("shop", "hostile").unwrap();
+    let facts = probe.status.as_ref().unwrap().facts.as_ref().unwrap();
+    let from: Vec<Option<&str>> = facts.dials.iter().map(|d| d.from.as_deref()).collect();
+    assert_eq!(from, [None, Some("shop/client")]);
+    let names: Vec<&str> = facts
+        .resolvers
+        .iter()
+        .flat_map(|r| &r.lookups)
+        .map(|l| l.name.as_str())
+        .collect();
+    assert_eq!(names, ["web", "web.shop.svc", "kubernetes.default"]);
+    let servers: Vec<&str> = facts.dns_servers.iter().map(|s| s.server.as_str()).collect();
+    assert_eq!(servers, ["10.96.0.10", "10.244.0.3", "10.96.0.10"]);
+    let rest = (
+        facts.listeners.len(),
+        facts.hairpins.len(),
+        facts.intercepted.len(),
+    );
+    assert_eq!(rest, (1, 1, 1));
+    assert!(!serde_json::to_string(facts).unwrap().contains("kube-system/root"));
 }

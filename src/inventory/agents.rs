@@ -13,11 +13,12 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{DiagnosisKey, Inventory, Table, Tracked};
+use super::{DiagnosisKey, Inventory, Table, Tracked, heard};
 use crate::{
     api::NodeProbe,
     diagnosis::{NodeReport, ProbeReport},
     objects::{Labels, Lease, Node, Object},
+    served::bounded,
 };
 
 /// What the Lease of an agent says.
@@ -58,11 +59,21 @@ impl Inventory {
                 name: node.name().to_owned(),
                 labels: node.labels().clone(),
                 alive_until: Some(agent.until),
-                probe: probes.get(node.name()).map(|p| probe_report(p)),
+                probe: probes.get(node.name()).map(|p| self.probe_report(p)),
                 saved: None,
             })
         };
         self.nodes.of("").filter_map(report).collect()
+    }
+
+    fn probe_report(&self, probe: &NodeProbe) -> ProbeReport {
+        let facts = probe.status.as_ref().and_then(|s| s.facts.clone());
+        ProbeReport {
+            asked: probe.spec.clone(),
+            is_current: is_answered(probe),
+            owed_since: self.owed_since.get(&key_of(probe)).copied(),
+            facts: facts.map(Arc::new),
+        }
     }
 
     /// Names of the nodes whose agents have Leases.
@@ -76,6 +87,15 @@ impl Inventory {
         nodes.map(|n| (n.name().to_owned(), n.labels().clone())).collect()
     }
 
+    /// How many NodeProbes other diagnoses of a namespace have, by the UID of the diagnosis.
+    pub(crate) fn probes_of_others(&self, namespace: &str, uid: &str) -> BTreeMap<String, usize> {
+        let mut found = BTreeMap::new();
+        for probe in self.probes.of(namespace).filter(|p| p.spec.diagnosis.uid != uid) {
+            *found.entry(probe.spec.diagnosis.uid.clone()).or_default() += 1;
+        }
+        found
+    }
+
     /// The NodeProbes that say they are of a diagnosis.
     pub(crate) fn probes_of(&self, diagnosis: &DiagnosisKey) -> impl Iterator<Item = &Arc<NodeProbe>> {
         let names = self.probes_of.get(diagnosis);
@@ -86,15 +106,10 @@ impl Inventory {
     }
 }
 
-fn probe_report(probe: &NodeProbe) -> ProbeReport {
-    let status = probe.status.as_ref();
-    ProbeReport {
-        asked: probe.spec.clone(),
-        is_current: status.is_some_and(|s| {
-            s.observed_generation.is_some() && s.observed_generation == probe.metadata.generation
-        }),
-        facts: status.and_then(|s| s.facts.clone()).map(Arc::new),
-    }
+/// Whether an agent has answered what its NodeProbe asks now.
+fn is_answered(probe: &NodeProbe) -> bool {
+    let observed = probe.status.as_ref().and_then(|s| s.observed_generation);
+    observed.is_some() && observed == probe.metadata.generation
 }
 
 impl Tracked for Lease {
@@ -160,6 +175,14 @@ impl Tracked for NodeProbe {
         &mut inventory.probes
     }
 
+    /// What the agent was asked about, and no more of it than its kind may hold.
+    fn admitted(mut self) -> Self {
+        if let Some(facts) = self.status.as_mut().and_then(|s| s.facts.as_mut()) {
+            *facts = heard::of(&self.spec, bounded(facts));
+        }
+        self
+    }
+
     /// Its diagnosis, if it says something else than before or is gone.
     fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
         let says = |probe: &Self| {
@@ -187,11 +210,21 @@ impl Tracked for NodeProbe {
                 }
             }
         }
+        if let Some(probe) = new.filter(|p| !is_answered(p)) {
+            inventory.owed_since.entry(key_of(probe)).or_insert(inventory.now);
+        } else if let Some(probe) = new.or(old) {
+            inventory.owed_since.remove(&key_of(probe));
+        }
         if let Some(new) = new {
             let names = inventory.probes_of.entry(diagnosis_of(new)).or_default();
             names.insert(new.name().to_owned());
         }
     }
+}
+
+/// Namespace and name.
+fn key_of(probe: &NodeProbe) -> (String, String) {
+    (probe.namespace().to_owned(), probe.name().to_owned())
 }
 
 /// The diagnosis that a NodeProbe names; it is in the same namespace.

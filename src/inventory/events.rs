@@ -1,7 +1,7 @@
-//! Warning Events about Pods: of each Pod and reason the last one.
+//! Warning Events about Pods, and about workloads that cannot create any: of each object and reason the last one.
 //!
 //! A cluster in trouble has many Events, and whoever may write them may write any number. So what is kept is
-//! bounded by the Pods and, in each namespace, by a number.
+//! bounded by the objects and, in each namespace, by a number.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,21 +14,22 @@ use crate::objects::{Event, Object, Pod, STATIC_POD_HASH, matches_labels};
 /// Most Events that are kept of a namespace. A Pod that cannot start has one to three reasons.
 const MAX_OF_NAMESPACE: usize = 1000;
 
-/// Name of a Pod and reason of an Event.
-type Topic = (String, String);
+/// Kind and name of an object, and reason of an Event.
+type Topic = (String, String, String);
 
-/// The last Warning Event of each Pod and reason, by namespace.
+/// The last Warning Event of each object and reason, by namespace.
 #[derive(Debug, Default)]
 pub struct PodEvents(BTreeMap<String, BTreeMap<Topic, Arc<Event>>>);
 
 impl PodEvents {
     /// Takes in an Event; whether it says something new.
     pub fn note(&mut self, event: Event) -> bool {
-        if !event.is_warning_about_pod() {
+        if !event.is_warning_about_pod() && !event.is_failed_create() {
             return false;
         }
         let of_namespace = self.0.entry(event.namespace().to_owned()).or_default();
-        let topic = (event.involved_object.name.clone(), event.reason.clone());
+        let of = &event.involved_object;
+        let topic = (of.kind.clone(), of.name.clone(), event.reason.clone());
         let before = of_namespace.get(&topic);
         if before.is_some_and(|before| before.last_seen() > event.last_seen()) {
             return false;
@@ -61,13 +62,19 @@ impl PodEvents {
         self.0.values().flat_map(BTreeMap::values)
     }
 
+    /// Events about workloads of a namespace that could not create a Pod.
+    fn failed_creates(&self, namespace: &str) -> impl Iterator<Item = &Arc<Event>> {
+        let of_namespace = self.0.get(namespace).into_iter().flat_map(BTreeMap::values);
+        of_namespace.filter(|event| event.is_failed_create())
+    }
+
     /// Events about a Pod, and not about an earlier one of its name.
     fn about<'a>(&'a self, pod: &'a Pod) -> impl Iterator<Item = &'a Arc<Event>> {
         let of_namespace = self.0.get(pod.namespace()).into_iter();
-        let from = (pod.name().to_owned(), String::new());
+        let from = ("Pod".to_owned(), pod.name().to_owned(), String::new());
         let of_pod = of_namespace.flat_map(move |events| events.range(from.clone()..));
         of_pod
-            .take_while(|((name, _), _)| name == pod.name())
+            .take_while(|((kind, name, _), _)| kind == "Pod" && name == pod.name())
             .map(|(_, event)| event)
             .filter(|event| {
                 let uid = event.involved_object.uid.as_str();
@@ -83,8 +90,16 @@ impl Inventory {
     pub fn note_event(&mut self, event: Event) -> BTreeSet<DiagnosisKey> {
         let namespace = event.namespace().to_owned();
         let pod = event.involved_object.name.clone();
+        let is_of_workload = event.is_failed_create();
         if !self.events.note(event) {
             return BTreeSet::new();
+        }
+        if is_of_workload {
+            // Whose Pods there would be is not known of every kind.
+            return self.involving(&namespace, |home, interest| {
+                let service = self.services.get(home, &interest.service);
+                home == namespace && service.is_some_and(|s| s.has_selector())
+            });
         }
         let Some(pod) = self.pods.get(&namespace, &pod) else {
             // Its Pod will concern them, if it is of use to anybody.
@@ -108,10 +123,13 @@ impl Inventory {
         self.all()
     }
 
-    /// Events about the Pods of a namespace that there are.
+    /// Events about the Pods of a namespace that there are, and about workloads that could not create any.
     pub(super) fn events_of(&self, namespace: &str) -> Vec<Arc<Event>> {
-        let pods = self.pods.of(namespace);
-        pods.flat_map(|pod| self.events.about(pod)).cloned().collect()
+        let of_pods = self.pods.of(namespace).flat_map(|pod| self.events.about(pod));
+        of_pods
+            .chain(self.events.failed_creates(namespace))
+            .cloned()
+            .collect()
     }
 }
 
@@ -192,6 +210,27 @@ mod tests {
         normal.type_ = "Normal".to_owned();
         inventory.note_event(normal);
         assert!(names(&inventory).is_empty());
+    }
+
+    #[test]
+    fn workloads_that_cannot_create_pods_concern_all_services_of_their_namespace() {
+        let mut inventory = inventory();
+        for (n, kind) in ["ReplicaSet", "StatefulSet", "DaemonSet", "Job"]
+            .into_iter()
+            .enumerate()
+        {
+            let mut event = event(&format!("of-{kind}"), "cart", "FailedCreate", 1);
+            event.involved_object.kind = kind.to_owned();
+            assert_eq!(inventory.note_event(event).len(), 2, "{kind}");
+            assert_eq!(names(&inventory).len(), n + 1, "{kind}");
+        }
+        let mut other = event("x", "cart", "FailedCreate", 1);
+        other.involved_object.kind = "CronJob".to_owned();
+        assert!(inventory.note_event(other.clone()).is_empty());
+        other.involved_object.kind = "StatefulSet".to_owned();
+        other.reason = "RecreatingFailedPod".to_owned();
+        assert!(inventory.note_event(other).is_empty());
+        assert_eq!(names(&inventory).len(), 4);
     }
 
     #[test]

@@ -252,6 +252,7 @@ impl Inventory {
             service: service.clone(),
             pods: pods().filter(selected).cloned().collect(),
             caches: pods().filter(is_cache).cloned().collect(),
+            config_map: None,
             domain: None,
         })
     }

@@ -9,6 +9,7 @@ mod concerns;
 mod contents;
 mod events;
 mod facts;
+mod heard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -145,6 +146,8 @@ pub struct Inventory {
     probes: Table<NodeProbe>,
     /// Names of the NodeProbes of a diagnosis.
     probes_of: BTreeMap<DiagnosisKey, BTreeSet<String>>,
+    /// Since when agents have owed an answer to a NodeProbe, by its namespace and name.
+    owed_since: BTreeMap<(String, String), Timestamp>,
     events: PodEvents,
     /// Kinds of policies beyond NetworkPolicy that the cluster serves.
     other_policy_kinds: Vec<String>,
@@ -162,6 +165,11 @@ pub trait Tracked: Object + Sized + Send + Sync + 'static {
     /// Where it is held.
     fn table(inventory: &mut Inventory) -> &mut Table<Self>;
 
+    /// What of an object is taken in.
+    fn admitted(self) -> Self {
+        self
+    }
+
     /// The diagnoses that a change concerns; `old` is absent for a new object, `new` for one that is gone.
     fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey>;
 
@@ -170,7 +178,7 @@ pub trait Tracked: Object + Sized + Send + Sync + 'static {
 }
 
 impl Inventory {
-    /// Sets the time at which what is taken in next was seen. Only the agents' Leases ask for it.
+    /// Sets the time at which what is taken in next was seen. Only what agents say, and do not say, asks for it.
     pub fn observe_at(&mut self, now: Timestamp) {
         self.now = now;
     }
@@ -179,7 +187,7 @@ impl Inventory {
     pub fn apply<K: Tracked>(&mut self, object: K) -> BTreeSet<DiagnosisKey> {
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let closed = self.close_gap::<K>(&namespace, &name);
-        let object = Arc::new(object);
+        let object = Arc::new(object.admitted());
         let old = K::table(self).insert(&namespace, &name, object.clone());
         K::index(self, old.as_deref(), Some(&object));
         let concerned = K::concerns(self, old.as_deref(), Some(&object));
@@ -228,7 +236,7 @@ impl Inventory {
         self.unparsable.retain(|(k, _, _), _| *k != kind);
         let mut old = std::mem::take(K::table(self));
         for object in objects {
-            let object = Arc::new(object);
+            let object = Arc::new(object.admitted());
             let before = old.remove(object.namespace(), object.name());
             K::table(self).insert(object.namespace(), object.name(), object.clone());
             K::index(self, before.as_deref(), Some(&object));

@@ -226,3 +226,68 @@ fn a_new_list_forgets_what_could_not_be_parsed_before() {
     inventory.replace::<Pod>(Vec::new());
     assert_eq!(gaps(&inventory), 0);
 }
+
+/// The facts about a Service whose diagnosis is `shop/cart`, with Pods of its labels in `web`.
+#[test]
+fn a_selector_that_misses_is_looked_for_in_other_places() {
+    let mut inventory = inventory();
+    inventory.apply(pod("web", "a", "cart"));
+    inventory.apply(pod("web", "b", "front"));
+    let missed = facts(&inventory, "cart");
+    assert_eq!(missed.selected_elsewhere, ["web"]);
+    let beside: Vec<&str> = missed.other_services.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(beside, ["pay"], "those of the namespace, without itself");
+    // A Pod that has ended is no endpoint, neither here nor elsewhere.
+    let mut ended = pod("shop", "job", "cart");
+    ended.status.phase = Some("Succeeded".into());
+    inventory.apply(ended);
+    assert_eq!(facts(&inventory, "cart").selected_elsewhere, ["web"]);
+    let mut ended = pod("web", "a", "cart");
+    ended.status.phase = Some("Failed".into());
+    inventory.apply(ended);
+    assert!(facts(&inventory, "cart").selected_elsewhere.is_empty());
+    // Where the selector has its Pods nobody looks elsewhere.
+    inventory.apply(pod("web", "a", "cart"));
+    inventory.apply(pod("shop", "c", "cart"));
+    let found = facts(&inventory, "cart");
+    assert!(found.selected_elsewhere.is_empty() && found.other_services.is_empty());
+}
+
+#[test]
+fn endpoints_by_hand_that_are_cluster_ips_are_known_by_their_services() {
+    let mut inventory = inventory();
+    let service = |namespace: &str, name: &str, spec: Value| -> Service {
+        object(json!({ "metadata": { "namespace": namespace, "name": name }, "spec": spec }))
+    };
+    let by_hand = || {
+        service(
+            "shop",
+            "cart",
+            json!({ "clusterIP": "10.96.0.1", "ports": [{ "port": 80 }] }),
+        )
+    };
+    inventory.apply(by_hand());
+    assert!(
+        facts(&inventory, "cart").chained_services.is_empty(),
+        "Pods' addresses"
+    );
+    inventory.apply(service(
+        "web",
+        "front",
+        json!({ "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"] }),
+    ));
+    let chained = facts(&inventory, "cart").chained_services;
+    let [one] = chained.as_slice() else {
+        panic!("{chained:?}");
+    };
+    assert_eq!(
+        (one.address.as_str(), one.namespace.as_str(), one.name.as_str()),
+        ("10.0.0.1", "web", "front")
+    );
+    // Behind a selector the addresses are the Pods'.
+    inventory.apply(self::service("shop", "cart", "cart"));
+    assert!(facts(&inventory, "cart").chained_services.is_empty());
+    inventory.apply(by_hand());
+    inventory.delete::<EndpointSlice>("shop", "cart-1");
+    assert!(facts(&inventory, "cart").chained_services.is_empty());
+}

@@ -14,6 +14,15 @@ use super::null_is_default;
 /// Events may write long ones.
 const MESSAGE_MAX: usize = 1024;
 
+/// Kinds of Kubernetes whose controllers create Pods.
+const CREATORS: [&str; 5] = [
+    "ReplicaSet",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "ReplicationController",
+];
+
 /// An Event: what a component said about an object.
 #[derive(Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[resource(inherit = "core::Event")]
@@ -87,8 +96,8 @@ fn beginning<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
 }
 
 impl Event {
-    /// By which the API server chooses the Events that are of use here.
-    pub const WARNINGS_ABOUT_PODS: &'static str = "type=Warning,involvedObject.kind=Pod";
+    /// By which the API server leaves out most Events that are of no use here. It knows no "or" for kinds.
+    pub const WARNINGS: &'static str = "type=Warning";
 
     /// Whether something went wrong.
     #[must_use]
@@ -100,6 +109,14 @@ impl Event {
     #[must_use]
     pub fn is_warning_about_pod(&self) -> bool {
         self.is_warning() && self.involved_object.kind == "Pod"
+    }
+
+    /// Whether a workload could not have a Pod created: a quota or an admission plugin was against it.
+    #[must_use]
+    pub fn is_failed_create(&self) -> bool {
+        self.is_warning()
+            && self.reason == "FailedCreate"
+            && CREATORS.contains(&self.involved_object.kind.as_str())
     }
 
     /// When it was last said.

@@ -126,8 +126,33 @@ pub const STATIC_POD_HASH: &str = "kubernetes.io/config.hash";
 /// Annotation that marks the mirror of a static Pod.
 pub const STATIC_POD_MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// Annotations that something depends on: those of ours that have a meaning, and those by which a static Pod's
+/// processes are found.
+const ANNOTATIONS: [&str; 5] = [
+    crate::api::CLIENTS_FOR_ANNOTATION,
+    crate::api::AUTO,
+    crate::api::REFRESH_ANNOTATION,
+    STATIC_POD_HASH,
+    STATIC_POD_MIRROR,
+];
+
+/// Longest value of an annotation that is kept: whoever may write one Pod may write 256 KiB of them.
+const ANNOTATION_MAX: usize = 1024;
+
+/// Cuts a list between two of its items: half the name of a Namespace may be that of another one.
+fn cut(value: &mut String) {
+    if value.len() > ANNOTATION_MAX {
+        let end = value.as_bytes()[..=ANNOTATION_MAX]
+            .iter()
+            .rposition(|b| *b == b',');
+        let end = end.unwrap_or(0);
+        value.truncate(end);
+        value.shrink_to_fit();
+    }
+}
+
 /// Drops the metadata that nothing depends on: of managedFields only the latest time stays, of the
-/// annotations those of our own group and those by which a static Pod's processes are found.
+/// annotations those that something depends on.
 pub fn trim_metadata(meta: &mut ObjectMeta) {
     if let Some(managed) = &mut meta.managed_fields {
         managed.sort_by(|a, b| b.time.cmp(&a.time));
@@ -140,8 +165,7 @@ pub fn trim_metadata(meta: &mut ObjectMeta) {
         }
     }
     if let Some(annotations) = &mut meta.annotations {
-        annotations.retain(|key, _| {
-            key.starts_with(crate::api::GROUP) || [STATIC_POD_HASH, STATIC_POD_MIRROR].contains(&key.as_str())
-        });
+        annotations.retain(|key, _| ANNOTATIONS.contains(&key.as_str()));
+        annotations.values_mut().for_each(cut);
     }
 }

@@ -133,6 +133,17 @@ impl Service {
         self.spec.type_.as_deref() == Some("ExternalName")
     }
 
+    /// The name that an ExternalName Service stands for, without a dot at its end.
+    #[must_use]
+    pub fn external_name(&self) -> Option<&str> {
+        let name = self
+            .spec
+            .external_name
+            .as_deref()
+            .filter(|_| self.is_external_name())?;
+        Some(name.trim_end_matches('.')).filter(|name| !name.is_empty())
+    }
+
     /// Whether the Service has no address of its own.
     #[must_use]
     pub fn is_headless(&self) -> bool {

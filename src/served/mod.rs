@@ -1,11 +1,13 @@
 //! What an API server serves beyond what every cluster has: kinds that need not be installed.
 
 mod policies;
+mod report;
 mod schema;
 
 use kube::core::Status;
 
 pub use policies::{POLICY_KINDS, policy_kind, policy_kinds};
+pub use report::{MAX_REPORT, bounded};
 pub use schema::{Schema, Schemas, own_schemas, schemas};
 
 /// Whether a list, a watch or a request for what a group serves was refused because the API server does not
@@ -21,6 +23,13 @@ pub fn is_not_served(error: &kube::Error) -> bool {
 #[must_use]
 pub fn is_absent(status: &Status) -> bool {
     status.code == 404
+}
+
+/// Whether a write was refused because what it is about has gone, or its Namespace is being deleted.
+#[must_use]
+pub fn is_going(refusal: &Status) -> bool {
+    let mut causes = refusal.details.iter().flat_map(|d| &d.causes);
+    is_absent(refusal) || causes.any(|c| c.reason == "NamespaceTerminating")
 }
 
 /// Whether a write was refused for what the installed CRD does not know. An unknown field in an apply is an error

@@ -1,12 +1,13 @@
 //! The schemas of our kinds as the API server serves them, which may be older than this program.
 //!
-//! A real API server refuses an apply with a field that its schema lacks, whatever the field validation, so that
-//! one new field would keep back all others. So what the schema lacks is left out. Every authenticated user may
-//! read the schemas (`/openapi/v3`).
+//! A real API server refuses an apply with a field that its schema lacks, whatever the field validation, and one
+//! with a string that is too long, so that one field would keep back all others. So what the schema does not take
+//! is left out. Every authenticated user may read the schemas (`/openapi/v3`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::Client;
+use regex::Regex;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -18,9 +19,27 @@ pub struct Schema {
     required: BTreeSet<String>,
     /// Items of a list.
     items: Option<Box<Schema>>,
+    /// Most items of a list.
+    most: Option<usize>,
     /// Values of an enum.
     values: Option<BTreeSet<String>>,
+    /// Longest string, in characters.
+    longest: Option<usize>,
+    /// What a string has to look like: then it is a name, which is not the same when it is cut.
+    pattern: Option<Pattern>,
 }
+
+/// A regular expression; two are equal that are written the same.
+#[derive(Clone, Debug)]
+struct Pattern(Regex);
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Pattern {}
 
 /// The schemas of a group's kinds, by kind.
 pub type Schemas = BTreeMap<String, Schema>;
@@ -74,6 +93,7 @@ impl Schema {
             let values = value.as_array().into_iter().flatten();
             values.filter_map(|v| v.as_str().map(str::to_owned)).collect()
         };
+        let number = |value: &Value| value.as_u64().and_then(|n| usize::try_from(n).ok());
         let is_open = schema["x-kubernetes-preserve-unknown-fields"] == true;
         let fields = schema["properties"].as_object().filter(|_| !is_open);
         Self {
@@ -86,7 +106,13 @@ impl Schema {
             items: schema["items"]
                 .is_object()
                 .then(|| Box::new(Self::read(&schema["items"]))),
+            most: number(&schema["maxItems"]),
             values: schema["enum"].is_array().then(|| strings(&schema["enum"])),
+            longest: number(&schema["maxLength"]),
+            pattern: schema["pattern"]
+                .as_str()
+                .and_then(|p| Regex::new(p).ok())
+                .map(Pattern),
         }
     }
 
@@ -117,8 +143,9 @@ impl Schema {
         }
     }
 
-    /// Leaves out what this schema lacks; whether the value itself may stand. A list loses the items that may not,
-    /// an object the fields, and itself if it cannot do without them.
+    /// Leaves out what this schema does not take; whether the value itself may stand. A list loses the items that
+    /// may not and those beyond its bound, an object the fields, and itself if it cannot do without them. Text is
+    /// cut; a name never is.
     pub fn fit(&self, value: &mut Value) -> bool {
         match value {
             Value::Object(found) => {
@@ -137,11 +164,28 @@ impl Schema {
                 if let Some(of) = &self.items {
                     items.retain_mut(|item| of.fit(item));
                 }
+                items.truncate(self.most.unwrap_or(usize::MAX));
                 true
             }
-            Value::String(text) => self.values.as_ref().is_none_or(|values| values.contains(text)),
+            Value::String(text) => self.fit_text(text),
             _ => true,
         }
+    }
+
+    fn fit_text(&self, text: &mut String) -> bool {
+        let longest = self.longest.unwrap_or(usize::MAX);
+        if self.values.as_ref().is_some_and(|values| !values.contains(text)) {
+            return false;
+        }
+        if let Some(Pattern(pattern)) = &self.pattern {
+            return pattern.is_match(text) && text.chars().count() <= longest;
+        }
+        if let Some((at, _)) = text.char_indices().nth(longest) {
+            text.truncate(at);
+            text.pop();
+            text.push('…');
+        }
+        true
     }
 
     /// A value of one of our types as this schema can hold it, if it can.

@@ -13,6 +13,7 @@ mod captured;
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod captures;
 mod contradictory;
+mod headless;
 mod hostile;
 mod kube_proxy;
 mod misleading;
@@ -23,4 +24,5 @@ mod namespace;
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod owners;
 mod page;
+mod reports;
 mod rules;

@@ -48,7 +48,7 @@ impl Agent {
         let log = directory.join(format!("agent-{node}.log"));
         let output = std::fs::File::create(&log).unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_svcdiag"))
-            .args(["agent", "--node-name", node, "--listen", "127.0.0.1:0"])
+            .args(["agent", "--node-name", node])
             .args(["--node-network", &format!("/proc/{pid}/ns/net")])
             .args(arguments)
             .env("KUBECONFIG", kubeconfig)

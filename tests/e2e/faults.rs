@@ -18,10 +18,10 @@ use crate::rig::{Rig, SOON};
 /// each of them.
 const TWIN_WATCHED: Duration = Duration::from_secs(3);
 
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(150);
 
-/// Scenes at the same time.
-const WIDTH: usize = 8;
+/// Scenes at the same time. Most of them wait for endpoints to come to rest.
+const WIDTH: usize = 32;
 
 /// What is played on a scene.
 enum Act<'a> {
@@ -93,7 +93,9 @@ async fn play(rig: &Rig, number: usize, act: &Act<'_>) -> Result<BTreeSet<String
 async fn play_on(scene: &Scene, act: &Act<'_>, seen: &mut BTreeSet<String>) -> Result<(), String> {
     let told = |step: &'static str| move |error: Error| format!("{step}: {}", chain(&error));
     scene.set_up().await.map_err(told("set up"))?;
-    let healthy = watch(scene, seen, SOON, Verdict::is_healthy)
+    // Details follow once the endpoints have come to rest.
+    let is_at_rest = |v: &Verdict| v.is_healthy() && content(v).contains("PodsHealthy True/AllPodsReady");
+    let healthy = watch(scene, seen, SOON, is_at_rest)
         .await
         .map_err(|last| format!("not healthy at the start: {last}"))?;
     let before = scene.snapshot().await.map_err(told("look"))?;
@@ -139,7 +141,7 @@ async fn play_on(scene: &Scene, act: &Act<'_>, seen: &mut BTreeSet<String>) -> R
     }
     watch(scene, seen, SOON, |v| content(v) == content(&healthy))
         .await
-        .map_err(|last| format!("after the undo: {last}"))?;
+        .map_err(|last| format!("after the undo: {last}; before: {:?}", content(&healthy)))?;
     Ok(())
 }
 

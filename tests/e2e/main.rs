@@ -11,6 +11,7 @@
 mod agents;
 mod bundle;
 mod check;
+mod commands;
 mod controller;
 mod disturbances;
 mod faults;

@@ -54,6 +54,7 @@ pub fn look(facts: &mut Facts) {
             facts: Some(Arc::new(all_is_well(facts, &asked))),
             asked,
             is_current: true,
+            owed_since: None,
         });
     }
 }

@@ -218,7 +218,8 @@ fn the_table_says_of_each_command_what_it_does_and_how_that_is_known() {
             run,
         } = row;
         assert!(["reads", "changes", "text"].contains(&does), "{command}: {does}");
-        assert!(["matrix", "e2e", "-"].contains(&run), "{command}: {run}");
+        let is_known = |run: &str| ["matrix", "e2e", "node"].contains(&run);
+        assert!(run == "-" || run.split(", ").all(is_known), "{command}: {run}");
         assert!(
             does == "reads" || !why.is_empty(),
             "{command}: nothing says why it is safe"
@@ -332,7 +333,8 @@ fn has_bare_specials(value: &str) -> bool {
             (Some(open), c) if open == c => quote = None,
             (
                 None,
-                ';' | '|' | '&' | '$' | '<' | '>' | '(' | ')' | '*' | '?' | '~' | '#' | '!' | '\\' | '\n',
+                ';' | '|' | '&' | '$' | '<' | '>' | '(' | ')' | '[' | ']' | '*' | '?' | '~' | '#' | '!'
+                | '\\' | '\n',
             ) => {
                 return true;
             }
@@ -340,6 +342,26 @@ fn has_bare_specials(value: &str) -> bool {
         }
     }
     quote.is_some()
+}
+
+/// Fails where a text has a command between backquotes that is of no row, or that a shell takes for another.
+#[track_caller]
+pub fn assert_safe_to_paste(text: &str, what: &str) {
+    static ROWS: std::sync::OnceLock<Vec<Row<'static>>> = std::sync::OnceLock::new();
+    let rows = ROWS.get_or_init(rows);
+    assert!(
+        text.split('`').count() % 2 == 1,
+        "{what}: a backquote stands alone: {text}"
+    );
+    for command in text.split('`').skip(1).step_by(2) {
+        let row = rows.iter().find(|row| is_of(command, row.command));
+        let row = row.unwrap_or_else(|| panic!("{what}: {command} is of no row"));
+        let is_whole = row.command.contains(['$', '>']);
+        assert!(
+            is_whole || !has_bare_specials(command),
+            "{what}: {command}: not for a shell"
+        );
+    }
 }
 
 #[test]

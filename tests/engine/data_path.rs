@@ -558,7 +558,7 @@ fn n28_a_cache_of_the_node_is_silent() {
     );
     assert!(
         root.message
-            .contains("a Pod of cluster DNS does when it is asked itself (10.244.1.2)")
+            .contains("a Pod of cluster DNS answers when it is asked itself (10.244.1.2)")
     );
     assert!(!root.remediation.contains("kube-dns"), "{}", root.remediation);
     // Without its Pod at hand.
@@ -604,6 +604,23 @@ fn n71_cluster_dns_serves_another_domain() {
             n.dns_servers
                 .iter_mut()
                 .for_each(|s| s.domain = Some("corp.local".into()))
+        });
+    });
+    assert!(
+        d.root_cause
+            .unwrap()
+            .message
+            .contains("it has them in corp.local")
+    );
+    // Where it has no names of addresses, a node that asks in the usual domain tells.
+    let d = fault("N71-node", C::DNSResolves, R::ClusterDomainMismatch, |f| {
+        answer_everywhere(f, LookupResult::NotFound, None);
+        everywhere(f, |n| {
+            let by_node = n.dns_servers.iter_mut().filter(|s| s.from.is_none());
+            by_node.for_each(|s| {
+                s.control = LookupResult::Found;
+                s.domain = Some("corp.local".into());
+            });
         });
     });
     assert!(

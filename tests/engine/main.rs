@@ -12,6 +12,7 @@ mod data_path_twins;
 mod families;
 mod faults;
 mod hints;
+mod hostile;
 mod kube_proxy;
 mod local_policies;
 mod other_policies;

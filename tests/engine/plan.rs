@@ -184,6 +184,41 @@ fn at_most_fifty_endpoints_are_listed() {
     assert_eq!(asked(&facts)["n1"].endpoints.len(), 50);
 }
 
+/// NodeProbes that are written when one of so many endpoints on ten nodes goes, and the size of the largest.
+fn cost_of_a_change(endpoints: usize) -> (usize, usize) {
+    let mut facts = agents(10);
+    facts.pods.retain(|p| p.name() == "client");
+    for i in 0..endpoints {
+        let (name, node) = (format!("hostnames-{i}"), format!("n{}", i % 10 + 1));
+        let address = format!("10.244.{}.{}", 10 + i / 200, i % 200 + 1);
+        facts.pods.push(pod(&name, &node, &address, app()));
+    }
+    resync(&mut facts);
+    look(&mut facts);
+    let before = asked(&facts);
+    facts.pods.pop();
+    resync(&mut facts);
+    Arc::make_mut(&mut facts.slices[0]).metadata.resource_version = Some("2".into());
+    let after = asked(&facts);
+    let written = after
+        .iter()
+        .filter(|(node, spec)| before.get(*node) != Some(spec));
+    let sizes = after.values().map(|spec| serde_json::to_vec(spec).unwrap().len());
+    (written.count(), sizes.max().unwrap())
+}
+
+#[test]
+fn a_change_of_an_endpoint_costs_a_write_for_each_chosen_node_however_many_there_are() {
+    for endpoints in [5, 100, 1000] {
+        let (writes, bytes) = cost_of_a_change(endpoints);
+        println!("{endpoints} endpoints: {writes} NodeProbes are written, the largest has {bytes} bytes");
+        assert!(
+            writes <= 8 && bytes <= 128 * 1024,
+            "{endpoints}: {writes} writes, {bytes} bytes"
+        );
+    }
+}
+
 #[test]
 fn the_revision_follows_what_the_agent_should_look_at_again() {
     let facts = agents(3);
@@ -199,6 +234,14 @@ fn the_revision_follows_what_the_agent_should_look_at_again() {
     let mut changed = facts.clone();
     Arc::make_mut(&mut changed.slices[0]).metadata.resource_version = Some("2".into());
     assert_ne!(revision(&changed), first);
+    // Whoever was shut out may be let in now.
+    let mut changed = facts.clone();
+    policy(
+        &mut changed,
+        "deny",
+        json!({ "podSelector": {}, "policyTypes": ["Ingress"] }),
+    );
+    assert_ne!(revision(&changed), first);
     let mut changed = facts;
     changed.refresh = "again".into();
     assert_ne!(revision(&changed), first);
@@ -213,4 +256,34 @@ fn nobody_is_asked_without_a_service_or_an_agent_or_while_suspended() {
     facts.service = None;
     assert!(asked(&facts).is_empty());
     assert!(asked(&healthy()).is_empty());
+}
+
+#[test]
+fn only_a_pod_of_the_kubelet_is_found_by_a_hash() {
+    let client = |owner: serde_json::Value, ips: bool| {
+        let mut facts = agents(3);
+        let client = facts.pods.iter_mut().find(|p| p.name() == "client").unwrap();
+        let client = Arc::make_mut(client);
+        client.metadata.annotations = Some(
+            ["kubernetes.io/config.mirror", "kubernetes.io/config.hash"]
+                .map(|key| (key.to_owned(), "stolen".to_owned()))
+                .into(),
+        );
+        client.metadata.owner_references = serde_json::from_value(json!([owner])).unwrap();
+        if !ips {
+            client.status.pod_ips.clear();
+            client.status.pod_ip = None;
+        }
+        let asked: Vec<String> = asked(&facts)
+            .into_values()
+            .flat_map(|s| s.clients)
+            .map(|c| c.uid)
+            .collect();
+        asked.iter().any(|uid| uid == "stolen")
+    };
+    let node = json!({ "apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n1" });
+    let other = json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "n1", "uid": "n1" });
+    assert!(client(node.clone(), true));
+    assert!(!client(other, true));
+    assert!(!client(node, false));
 }

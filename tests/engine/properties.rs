@@ -500,13 +500,14 @@ prop_compose! {
 
 /// A node with an agent in any state: dead or alive, asked or not, with an answer or not.
 fn node_report(name: &'static str) -> impl Strategy<Value = NodeReport> {
-    let seen = option::of((any::<bool>(), option::of(node_facts())));
+    let seen = option::of((any::<bool>(), option::of(0_i64..100), option::of(node_facts())));
     (option::of(-50_i64..500), seen).prop_map(move |(alive, seen)| NodeReport {
         alive_until: alive.map(|s| now() + SignedDuration::from_secs(s)),
-        probe: seen.map(|(is_current, facts)| ProbeReport {
+        probe: seen.map(|(is_current, owed, facts)| ProbeReport {
             asked: object(json!({ "nodeName": name, "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "hostnames",
                 "intervalSeconds": 60, "fromNode": true })),
             is_current,
+            owed_since: owed.map(|s| now() - SignedDuration::from_secs(s)),
             facts: facts.map(Arc::new),
         }),
         ..agent(name)

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::json;
 use svcdiag::{
     api::{Answer, ConditionStatus, ConditionType as C, Reason as R, ServiceDiagnosisStatus},
     diagnosis::{Diagnosis, Facts, Pace, diagnose, pace, plan},
@@ -167,6 +167,86 @@ fn an_answer_is_waited_for_half_a_minute_and_no_longer() {
     assert_eq!(ready(&run.judge()), ConditionStatus::True);
 }
 
+/// Endpoints change every ten seconds, for so many minutes.
+fn restless(run: &mut Run, minutes: usize, mut each: impl FnMut(&mut Run, usize)) {
+    for step in 0..6 * minutes {
+        run.ready_pod(step);
+        each(run, 10 * step);
+        run.remove_pod();
+        run.wait(10);
+    }
+}
+
+#[test]
+fn agents_that_answer_to_none_of_many_changes_are_waited_for_a_minute() {
+    let mut run = Run::new();
+    restless(&mut run, 3, |run, seconds| {
+        let verdict = run.judge();
+        if seconds < 60 {
+            assert_eq!(ready(&verdict), ConditionStatus::True, "after {seconds} s");
+        } else {
+            assert_eq!(verdict.ready.reason, R::Pending, "after {seconds} s");
+        }
+    });
+    look(&mut run.facts);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+}
+
+#[test]
+fn agents_that_answer_now_and_then_keep_a_long_rollout_ready() {
+    let mut run = Run::new();
+    restless(&mut run, 5, |run, seconds| {
+        if seconds % 40 == 0 {
+            look(&mut run.facts);
+        }
+        assert_eq!(ready(&run.judge()), ConditionStatus::True, "after {seconds} s");
+    });
+}
+
+#[test]
+fn what_was_seen_stays_with_what_is_kept() {
+    let mut run = Run::new();
+    let before = run.status.clone().unwrap();
+    assert!(!before.observations.is_empty() && before.proxy_mode.is_some());
+    run.ready_pod(1);
+    let verdict = run.judge();
+    assert_eq!(verdict.observations, before.observations);
+    assert_eq!(verdict.proxy_mode, before.proxy_mode);
+    assert_eq!(verdict.summary.proxy, before.summary.unwrap().proxy);
+    // One node has answered, and says what it sees itself.
+    let waited_for = run.facts.nodes[1..].to_vec();
+    look(&mut run.facts);
+    run.facts.nodes.truncate(1);
+    run.facts.nodes.extend(waited_for);
+    let verdict = run.judge();
+    assert_eq!(ready(&verdict), ConditionStatus::True);
+    assert_eq!(verdict.proxy_mode, before.proxy_mode);
+    let of_node = |observations: &[svcdiag::api::Observation], name: &str| {
+        observations
+            .iter()
+            .filter(|o| o.node.as_deref() == Some(name))
+            .count()
+    };
+    for name in ["n1", "n2", "n3"] {
+        assert!(
+            of_node(&verdict.observations, name) > 0,
+            "{name}: {:?}",
+            verdict.observations
+        );
+    }
+    for name in ["n2", "n3"] {
+        assert_eq!(
+            of_node(&verdict.observations, name),
+            of_node(&before.observations, name)
+        );
+    }
+    // Nothing is left of it when it is kept no longer.
+    run.wait(31);
+    assert_eq!(run.judge().ready.reason, R::Pending);
+    let verdict = run.judge();
+    assert_eq!(of_node(&verdict.observations, "n2"), 0);
+}
+
 #[test]
 fn new_pods_that_refuse_are_blamed_as_soon_as_agents_say_so() {
     let mut run = Run::new();
@@ -225,17 +305,45 @@ fn what_was_said_of_another_service_or_question_is_not_kept() {
     expect_pending(|facts| patch(&mut facts.spec, json!({ "probe": { "timeoutSeconds": 7 } })));
 }
 
+/// A policy that admits everybody to the Pods of a label.
+fn admitting(facts: &mut Facts, name: &str, app: &str) {
+    let spec = json!({ "podSelector": { "matchLabels": { "app": app } }, "policyTypes": ["Ingress"], "ingress": [{}] });
+    policy(facts, name, spec);
+}
+
 #[test]
 fn nothing_is_kept_once_a_policy_has_changed() {
-    expect_pending(|facts| {
-        policy(
-            facts,
-            "all",
-            json!({ "podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}] }),
-        );
-        let time: Value = json!({ "metadata": { "managedFields": [{ "time": now().to_string() }] } });
-        patch(Arc::make_mut(&mut facts.policies[0]), time);
-    });
+    expect_pending(|facts| admitting(facts, "all", "hostnames"));
+}
+
+#[test]
+fn a_policy_that_is_deleted_while_endpoints_change_is_noticed_and_one_about_others_is_no_matter() {
+    let with_policies = || {
+        let mut run = Run::new();
+        for (name, app) in [("admits", "hostnames"), ("others", "somebody-else")] {
+            admitting(&mut run.facts, name, app);
+        }
+        run.judge();
+        look(&mut run.facts);
+        assert_eq!(ready(&run.judge()), ConditionStatus::True);
+        run.wait(4);
+        run.ready_pod(1);
+        assert_eq!(ready(&run.judge()), ConditionStatus::True);
+        run
+    };
+    let delete = |run: &mut Run, name: &str| {
+        run.facts
+            .policies
+            .retain(|p| p.metadata.name.as_deref() != Some(name));
+    };
+    let mut run = with_policies();
+    delete(&mut run, "others");
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+    let mut run = with_policies();
+    delete(&mut run, "admits");
+    assert_eq!(run.judge().ready.reason, R::Pending);
+    look(&mut run.facts);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
 }
 
 #[test]

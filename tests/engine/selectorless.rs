@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use serde_json::json;
 use svcdiag::{
     api::{ConditionType as C, Reason as R},
@@ -89,6 +90,61 @@ fn a_slice_without_uids_is_not_stale() {
     without_uids(&mut facts);
     Arc::make_mut(&mut facts.slices[0]).endpoints[0].addresses = vec!["10.244.1.77".into()];
     assert_root_cause(&diagnose(&facts), C::EndpointsPopulated, R::EndpointSlicesStale);
+}
+
+/// What is said of a Service whose endpoints somebody writes, after it was written that they were there.
+fn endpoints_said(facts: &mut Facts, seconds: i64) -> R {
+    facts.now += SignedDuration::from_secs(seconds);
+    let diagnosis = diagnose(facts);
+    let previous = facts.previous.take();
+    let status = diagnosis.status(previous.as_deref(), Some(1), facts.now);
+    facts.previous = Some(Box::new(status));
+    let finding = stage(&diagnosis, C::EndpointsPopulated);
+    if finding.reason == R::Pending {
+        assert_eq!(diagnosis.root_cause, None);
+        assert!(finding.recheck_at.is_some());
+    }
+    finding.reason
+}
+
+#[test]
+fn endpoints_written_by_hand_may_be_gone_for_a_moment() {
+    let mut facts = healthy();
+    selectorless(&mut facts);
+    let slices = facts.slices.clone();
+    assert_eq!(endpoints_said(&mut facts, 0), R::EndpointsReady);
+    // As default/kubernetes while its API server restarts.
+    facts.slices.clear();
+    for seconds in [60, 1, 28] {
+        assert_eq!(endpoints_said(&mut facts, seconds), R::Pending);
+    }
+    let mut back = facts.clone();
+    back.slices = slices;
+    assert_eq!(endpoints_said(&mut back, 0), R::EndpointsReady);
+    assert_eq!(endpoints_said(&mut facts, 1), R::NoSelectorAndNoEndpoints);
+    assert_eq!(endpoints_said(&mut facts, 60), R::NoSelectorAndNoEndpoints);
+}
+
+#[test]
+fn endpoints_written_by_hand_come_after_the_service_and_after_an_election() {
+    let mut facts = healthy();
+    selectorless(&mut facts);
+    let mut empty = facts.slices[0].clone();
+    facts.slices.clear();
+    let just_now = json!({ "metadata": { "managedFields": [{ "time": ago(5) }] } });
+    let mut of_new_service = facts.clone();
+    service(&mut of_new_service, just_now.clone());
+    // A slice that its writer has just emptied: there is no leader.
+    patch(Arc::make_mut(&mut empty), just_now);
+    patch(Arc::make_mut(&mut empty), json!({ "endpoints": [] }));
+    let mut without_leader = facts;
+    without_leader.slices.push(empty);
+    for facts in [&mut of_new_service, &mut without_leader] {
+        assert_eq!(endpoints_said(facts, 0), R::Pending);
+        assert_eq!(endpoints_said(facts, 24), R::Pending);
+        // Half a minute after they were first missed.
+        assert_eq!(endpoints_said(facts, 6), R::NoSelectorAndNoEndpoints);
+    }
 }
 
 #[test]

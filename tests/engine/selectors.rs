@@ -285,3 +285,97 @@ fn a_workload_without_pods_says_what_keeps_it_from_creating_them() {
     );
     assert!(!changes_the_service(&cause) && cause.remediation.contains("describe deployment/hostnames"));
 }
+
+/// A Warning that an object could not create Pods.
+fn failed_create(f: &mut Facts, kind: &str, name: &str, uid: &str) {
+    f.events.push(Arc::new(object(json!({
+        "metadata": { "name": format!("{name}.1"), "namespace": NS }, "type": "Warning", "reason": "FailedCreate",
+        "involvedObject": { "kind": kind, "name": name, "uid": uid }, "lastTimestamp": ago(20),
+        "message": format!("create Pod {name}-0 in {kind} {name} failed error: pods \"{name}-0\" is forbidden: exceeded quota: small"),
+    }))));
+}
+
+/// A StatefulSet in the place of the Deployment, without Pods.
+fn stateful(f: &mut Facts) {
+    f.pods.retain(|p| p.metadata.name.as_deref() == Some("client"));
+    f.deployments.clear();
+    f.replica_sets.clear();
+    f.stateful_sets = vec![Arc::new(object(json!({
+        "metadata": { "name": "hostnames", "namespace": NS, "uid": "uid-stateful", "creationTimestamp": ago(900) },
+        "spec": { "replicas": 3, "template": { "metadata": { "labels": { "app": "hostnames" } } } },
+    })))];
+}
+
+#[test]
+fn a_stateful_set_says_by_events_what_keeps_it_from_creating_pods() {
+    let cause = missed(|f| {
+        stateful(f);
+        failed_create(f, "StatefulSet", "hostnames", "uid-stateful");
+    });
+    assert!(
+        cause.message.contains("statefulset/hostnames is to have 3 Pods")
+            && cause.message.contains("exceeded quota: small"),
+        "{}",
+        cause.message
+    );
+    assert!(cause.remediation.contains("describe statefulset/hostnames"));
+    // What an earlier one of the name was denied says nothing of this one.
+    let cause = missed(|f| {
+        stateful(f);
+        failed_create(f, "StatefulSet", "hostnames", "uid-earlier");
+    });
+    assert!(!cause.message.contains("quota"), "{}", cause.message);
+}
+
+/// A Deployment that the selector misses by a typing error, and no other workload.
+fn mistyped(f: &mut Facts) {
+    selector(f, json!({ "app": "hostnmaes" }));
+}
+
+#[test]
+fn a_selector_is_not_corrected_while_a_workload_that_may_be_meant_cannot_create_pods() {
+    assert!(changes_the_service(&missed(mistyped)));
+    let cause = missed(|f| {
+        mistyped(f);
+        failed_create(f, "DaemonSet", "agent", "uid-other");
+    });
+    assert!(
+        cause
+            .message
+            .contains("those of DaemonSet agent, which could not be created")
+            && cause.message.contains("exceeded quota: small"),
+        "{}",
+        cause.message
+    );
+    assert!(cause.remediation.contains("describe daemonset/agent"));
+    assert!(!changes_the_service(&cause), "{}", cause.remediation);
+    // One that has a Pod is not kept from creating them.
+    let cause = missed(|f| {
+        mistyped(f);
+        failed_create(f, "DaemonSet", "agent", "uid-other");
+        let mut pod = (*f.pods[0]).clone();
+        patch(
+            &mut pod,
+            json!({ "metadata": { "name": "agent-x", "labels": { "app": "agent" }, "ownerReferences": [
+                { "apiVersion": "apps/v1", "kind": "DaemonSet", "name": "agent", "uid": "uid-other", "controller": true }] } }),
+        );
+        f.pods.push(Arc::new(pod));
+    });
+    assert!(changes_the_service(&cause), "{}", cause.remediation);
+}
+
+#[test]
+fn a_job_that_cannot_create_pods_is_named_where_nothing_else_is_near() {
+    let cause = missed(|f| {
+        mistyped(f);
+        failed_create(f, "Job", "import", "uid-job");
+    });
+    assert!(changes_the_service(&cause), "{}", cause.remediation);
+    let cause = missed(|f| {
+        selector(f, json!({ "app": "import" }));
+        f.deployments.clear();
+        f.pods.clear();
+        failed_create(f, "Job", "import", "uid-job");
+    });
+    assert!(cause.message.contains("those of Job import"), "{}", cause.message);
+}

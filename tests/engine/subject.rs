@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use svcdiag::{
     agent::subject::Subject,
     api::{MAX_ADDRESSES, NodeProbeSpec},
-    diagnosis::{Facts, plan},
-    objects::{EndpointSlice, Node, Object, Service},
+    diagnosis::{ClientNamespace, Facts, plan},
+    objects::{EndpointSlice, Node, Object, Pod, Service},
     proxy::{Vantage, expected},
 };
 
@@ -132,6 +132,23 @@ fn any_slice() -> impl Strategy<Value = Value> {
             "endpoints": endpoints, "ports": ports,
         })
     })
+}
+
+#[test]
+fn the_agent_knows_what_an_external_name_stands_for() {
+    let mut facts = cluster();
+    facts.service = Some(Arc::new(object::<Service>(json!({
+        "metadata": { "name": "hostnames", "namespace": NS },
+        "spec": { "type": "ExternalName", "externalName": "db.example." },
+    }))));
+    let asked = asked(&facts);
+    assert_eq!(asked.service.external_name.as_deref(), Some("db.example"));
+    assert_eq!(Subject::of(&asked).service.external_name(), Some("db.example"));
+    // The field that an ExternalName Service was before it became one of another type is not looked at.
+    let mut service: Service = facts.service.as_deref().unwrap().clone();
+    service.spec.type_ = Some("ClusterIP".into());
+    facts.service = Some(Arc::new(service));
+    assert_eq!(self::asked(&facts).service.external_name, None);
 }
 
 proptest! {
@@ -293,6 +310,66 @@ fn a_node_dials_no_address_that_a_pod_cannot_have() {
     // The first Pod is on n1.
     assert!(on_the_hosts_network("192.168.0.1"));
     assert!(!on_the_hosts_network("192.168.0.2"));
+}
+
+/// The Pods that dial, where another Namespace lends one.
+fn lent_clients(change: impl FnOnce(&mut Facts)) -> Vec<String> {
+    let mut facts = cluster();
+    let mut client = facts.pods[0].as_ref().clone();
+    client.metadata =
+        object::<Pod>(json!({ "metadata": { "name": "lent", "namespace": "web", "uid": "lent" } })).metadata;
+    patch(
+        &mut client,
+        json!({ "status": { "podIP": "10.244.0.77", "podIPs": [{ "ip": "10.244.0.77" }] } }),
+    );
+    facts.client_namespace = Some(ClientNamespace {
+        name: "web".into(),
+        granted: true,
+        pods: vec![Arc::new(client)],
+    });
+    patch(&mut facts.spec, json!({ "clients": { "namespace": "web" } }));
+    change(&mut facts);
+    let plan = plan(&facts, &diagnosis_ref());
+    plan.into_values()
+        .flat_map(|spec| spec.clients)
+        .map(|c| c.name)
+        .collect()
+}
+
+#[test]
+fn a_lent_client_dials_running_pods_of_the_borrower_only() {
+    assert_eq!(lent_clients(|_| {}), ["lent"]);
+    let leaving = json!({ "conditions": { "ready": false, "serving": true, "terminating": true } });
+    assert_eq!(lent_clients(|f| endpoint(f, leaving.clone())), ["lent"]);
+    let nobody = [""; 0];
+    for attack in [
+        json!({ "addresses": ["192.168.9.9"] }),
+        json!({ "addresses": ["169.254.169.254"] }),
+        json!({ "targetRef": null }),
+        json!({ "targetRef": { "uid": "of-another-namespace" } }),
+    ] {
+        assert_eq!(lent_clients(|f| endpoint(f, attack.clone())), nobody, "{attack}");
+        assert_eq!(
+            lent_clients(|f| {
+                endpoint(f, leaving.clone());
+                endpoint(f, attack.clone());
+            }),
+            nobody,
+            "{attack}"
+        );
+    }
+    for phase in ["Succeeded", "Failed"] {
+        let ended = |f: &mut Facts| {
+            patch(
+                Arc::make_mut(&mut f.pods[0]),
+                json!({ "status": { "phase": phase } }),
+            );
+        };
+        assert_eq!(lent_clients(ended), nobody, "{phase}");
+    }
+    // Who lends nothing is asked nothing.
+    let refused = |f: &mut Facts| f.client_namespace.as_mut().unwrap().granted = false;
+    assert_eq!(lent_clients(refused), nobody);
 }
 
 /// Whether nodes dial default/kubernetes, whose slice is the API server's before the change.

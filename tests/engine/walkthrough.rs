@@ -193,6 +193,7 @@ fn dns() -> ClusterDns {
         }))),
         pods: pods.to_vec(),
         caches: Vec::new(),
+        config_map: None,
         domain: None,
     }
 }

@@ -7,8 +7,16 @@ use kube::{
     Api,
     api::{DeleteParams, ListParams},
 };
-use svcdiag::{api::NodeProbe, objects::Lease};
-use svcdiag_sandbox::{error::chain, faults::Verdict, kernel::Wiring, proxy::ProxyMode};
+use svcdiag::{
+    api::NodeProbe,
+    objects::{EndpointSlice, Lease},
+};
+use svcdiag_sandbox::{
+    error::chain,
+    faults::{Scene, Verdict},
+    kernel::Wiring,
+    proxy::ProxyMode,
+};
 
 use crate::lane::{Kind, Lane, SOON, fault};
 
@@ -20,12 +28,8 @@ const KIND: Kind = Kind {
 /// How long the Lease of an agent holds after its last renewal.
 const LEASE: Duration = Duration::from_secs(40);
 
-/// The API server is away for a minute.
+/// So long the API server is away: Leases end meanwhile, and the pauses of all watches have grown.
 const AWAY: Duration = Duration::from_secs(60);
-
-/// Watches that have broken wait twice as long each time, up to 30 s, and by chance up to twice that
-/// (kube-runtime's default, as client-go's); then comes a round.
-const BACK: Duration = Duration::from_secs(60 + 30);
 
 fn unknown(reason: &str) -> impl Fn(&Verdict) -> bool {
     move |v| {
@@ -141,7 +145,7 @@ async fn server_away(lane: &mut Lane) -> Result<(), String> {
     lane.cluster.restart_server().await.map_err(|e| chain(&e))?;
     let start = Instant::now();
     let back = async {
-        lane.round(BACK).await?;
+        lane.round(SOON).await?;
         lane.wait("well after it was away", SOON, Verdict::works).await
     };
     lane.unblamed_while(back).await?;
@@ -162,7 +166,7 @@ async fn server_away(lane: &mut Lane) -> Result<(), String> {
     lane.cluster.restart_server().await.map_err(|e| chain(&e))?;
     let start = Instant::now();
     let expected = |v: &Verdict| n36.expected.is_met_by(v);
-    lane.wait(&n36.expected.to_string(), BACK, expected).await?;
+    lane.wait(&n36.expected.to_string(), SOON, expected).await?;
     let found = start.elapsed();
     for node in kernel.nodes() {
         node.sh("nft delete table ip foreign", &[])
@@ -194,6 +198,86 @@ async fn agents_come_back_to_a_broken_node_and_in_the_middle_of_a_fault() {
 async fn the_api_server_is_away_for_a_minute() {
     let mut lane = Lane::start(KIND).await.unwrap();
     let result = server_away(&mut lane).await;
+    lane.stop().await;
+    result.unwrap_or_else(|why| panic!("{why}"));
+}
+
+/// Sends a signal to the agent of a node.
+async fn signal(lane: &Lane, node: &str, signal: &str) -> Result<(), String> {
+    let pid = lane.agents.pid(node).ok_or("the agent does not run")?;
+    let sent = tokio::process::Command::new("kill")
+        .args([&format!("-{signal}"), &pid.to_string()])
+        .status()
+        .await
+        .map_err(|e| chain(&e))?;
+    sent.success()
+        .then_some(())
+        .ok_or(format!("no {signal} for {pid}"))
+}
+
+/// Deletes the Service's slices and waits until the endpoints are what they were before: the slices say the same in
+/// other versions.
+async fn endpoints_go_and_come_back(lane: &Lane) -> Result<(), String> {
+    let slices: Api<EndpointSlice> = Api::namespaced(lane.cluster.client(), "default");
+    let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={}", Scene::NAME));
+    slices
+        .delete_collection(&DeleteParams::default(), &of_service)
+        .await
+        .map_err(|e| chain(&e))?;
+    lane.scene.wait_until_settled().await.map_err(|e| chain(&e))
+}
+
+/// An agent is held up with a question in hand, and comes to when the endpoints have gone and are back.
+async fn answers_late(lane: &Lane) -> Result<(), String> {
+    const NODE: &str = "sandbox-2";
+    let before = probe_of(lane, NODE).await?.metadata.generation;
+    signal(lane, NODE, "STOP").await?;
+    lane.scene.refresh().await.map_err(|e| chain(&e))?;
+    let asked_anew = async |than: Option<i64>| {
+        let start = Instant::now();
+        loop {
+            let generation = probe_of(lane, NODE).await?.metadata.generation;
+            if generation > than {
+                return Ok(generation);
+            }
+            if start.elapsed() > SOON {
+                return Err("nobody asks anew".to_owned());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let first = asked_anew(before).await?;
+    // It takes the question, and no more of it than that.
+    signal(lane, NODE, "CONT").await?;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    signal(lane, NODE, "STOP").await?;
+    endpoints_go_and_come_back(lane).await?;
+    asked_anew(first).await?;
+    signal(lane, NODE, "CONT").await?;
+    let start = Instant::now();
+    loop {
+        let probe = probe_of(lane, NODE).await?;
+        let observed = probe.status.and_then(|s| s.observed_generation);
+        if observed == probe.metadata.generation {
+            break;
+        }
+        if start.elapsed() > SOON {
+            return Err(format!("the answer is still to question {observed:?}"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    lane.wait("well again", SOON, Verdict::works).await?;
+    println!(
+        "an agent held up while the endpoints went and came back: Ready {:.1} s after it came to, nothing False",
+        start.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_was_held_up_answers_what_is_asked_by_then() {
+    let lane = Lane::start(KIND).await.unwrap();
+    let result = lane.unblamed_while(answers_late(&lane)).await;
     lane.stop().await;
     result.unwrap_or_else(|why| panic!("{why}"));
 }

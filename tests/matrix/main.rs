@@ -13,7 +13,9 @@
 
 mod acts;
 mod agents;
+mod hairpin;
 mod lane;
 mod remedies;
 mod rest;
+mod rollouts;
 mod size;

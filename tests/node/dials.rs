@@ -29,7 +29,11 @@ async fn dial(from: &Netns, protocol: Protocol, target: &str) -> Dialled {
 
 async fn dial_for(from: &Netns, protocol: Protocol, target: &str, patience: Duration) -> Dialled {
     let target: SocketAddr = target.parse().unwrap();
-    must(must(Dial::start(from, protocol, target)).finish(patience).await)
+    must(
+        must(Dial::start(from, protocol, target).await)
+            .finish(patience)
+            .await,
+    )
 }
 
 #[tokio::test]
@@ -99,7 +103,7 @@ fn serve(cable: &Cable, address: &str, answer: impl FnOnce(TcpStream) + Send + '
 }
 
 async fn request(cable: &Cable, target: &str, patience: Duration) -> Got {
-    get(&cable.client, target.parse().unwrap(), "/", patience).await
+    must(get(&cable.client, target.parse().unwrap(), "/", patience, 0).await)
 }
 
 /// Reads the request, so that closing the connection does not reset it.
@@ -203,7 +207,7 @@ async fn conntrack_tells_who_answers_for_a_service() {
     );
     inside(&cable.client, || run("ip route add default via 10.1.0.2"));
     let service: SocketAddr = "10.96.0.1:80".parse().unwrap();
-    let dial = must(Dial::start(&cable.client, Protocol::Tcp, service));
+    let dial = must(Dial::start(&cable.client, Protocol::Tcp, service).await);
     let source = dial.source().unwrap();
     let conntrack = must(cable.client.run(Conntrack::open));
     let connection = must(conntrack.find(Protocol::Tcp, source, service)).unwrap();

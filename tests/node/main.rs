@@ -9,11 +9,13 @@
 
 mod asked;
 mod captures;
+mod commands;
 mod complete;
 mod deletions;
 mod dials;
 mod environment;
 mod kube_proxy;
+mod names;
 mod namespace;
 mod owners;
 mod pocket;

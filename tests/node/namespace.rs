@@ -66,6 +66,17 @@ pub fn feed(command: &[&str], input: &str) {
     );
 }
 
+/// Has a shell run a line in the namespace of the calling thread, as one who types it; what it prints.
+pub fn shell(line: &str) -> String {
+    let lock = std::env::temp_dir().join(format!("svcdiag-tests-{}.lock", std::process::id()));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", line]).env("XTABLES_LOCKFILE", lock);
+    let output = shell.output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Does something in a namespace; commands that it starts run there, too.
 pub fn inside<T: Send>(netns: &Netns, job: impl FnOnce() -> T + Send) -> T {
     let namespace = file_of(netns);

@@ -236,6 +236,12 @@ impl Pod {
         i32::try_from(self.process.id()).unwrap()
     }
 
+    /// Where its processes are listed.
+    #[allow(dead_code, reason = "shared with the attacks, which add processes")]
+    pub fn cgroup(&self) -> &std::path::Path {
+        &self.cgroup
+    }
+
     /// Its root directory.
     pub fn root(&self) -> &std::path::Path {
         self.root.path()

@@ -187,6 +187,21 @@ impl Scene {
         self.wait_for_endpoints(Self::ENDPOINTS).await
     }
 
+    /// Replaces the Service's Pods one after the other, as `kubectl rollout restart` does, and waits until the last
+    /// of the old ones has gone.
+    pub async fn roll_out(&self) -> Result<(), Error> {
+        let target = self.target("Deployment", Self::NAME, &self.namespace)?;
+        let value = jiff::Timestamp::now().to_string();
+        let patch = json!({ "spec": { "template": { "metadata": { "annotations": {
+            "kubectl.kubernetes.io/restartedAt": value } } } } });
+        target
+            .api(&self.client)
+            .patch(&target.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .during("restart", || target.to_string())?;
+        self.wait_for_rollout(&target).await
+    }
+
     /// Waits until the rollout of a Deployment is complete.
     pub(super) async fn wait_for_rollout(&self, target: &Target) -> Result<(), Error> {
         self.wait(&format!("the rollout of {target}"), async || {

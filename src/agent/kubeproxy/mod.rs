@@ -23,6 +23,7 @@ use self::{
     samples::{Lag, Samples},
 };
 use super::{
+    aside::{Of, aside},
     http::{Got, get},
     netns::Netns,
 };
@@ -32,6 +33,9 @@ use crate::api::PortState;
 const HEALTH_PORT: u16 = 10256;
 /// Port of proxyMode and metrics.
 const METRICS_PORT: u16 = 10249;
+
+/// The metrics of a large node have some hundred KiB. One answer is read at a time.
+const MAX_BODY: usize = 4 * 1024 * 1024;
 
 /// kube-proxy that takes longer is stuck.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -104,7 +108,7 @@ impl Watch {
         }
         let begun = Instant::now();
         let look = look(node).await;
-        let processes = seen.processes(node).map_err(|error| error.to_string());
+        let processes = seen.processes(node).await.map_err(|error| error.to_string());
         let is_ill = look.is_ill(processes.as_ref().ok());
         seen.ill_since = is_ill.then(|| seen.ill_since.unwrap_or(begun));
         let lag = match &look.metrics {
@@ -124,15 +128,15 @@ impl Watch {
 
 impl Seen {
     /// All processes are gone through only where kube-proxy is not where it was.
-    fn processes(&self, node: &Netns) -> io::Result<Processes> {
-        let known = self
-            .last
-            .as_ref()
-            .and_then(|(_, last)| last.processes.as_ref().ok());
-        match known.filter(|known| known.still_run(node)) {
-            Some(known) => Ok(known.clone()),
-            None => processes(node),
-        }
+    async fn processes(&self, node: &Netns) -> io::Result<Processes> {
+        let last = self.last.as_ref();
+        let known = last.and_then(|(_, last)| last.processes.clone().ok());
+        let node = node.clone();
+        let find = move || match known.filter(|known| known.still_run(&node)) {
+            Some(known) => Ok(known),
+            None => processes(&node),
+        };
+        aside(Of::Node, find).await?
     }
 }
 
@@ -196,14 +200,15 @@ fn state(got: &Got) -> PortState {
     match got {
         Got::Answer(500..=599, _) => PortState::Failing,
         Got::Answer(..) => PortState::Ok,
-        Got::Silent | Got::Reset | Got::Garbled => PortState::Silent,
+        Got::Silent | Got::Reset | Got::Garbled | Got::TooManyHeaders => PortState::Silent,
         Got::NotConnected(_) => PortState::Closed,
     }
 }
 
 async fn ask(node: &Netns, port: u16, path: &str) -> Got {
     let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    get(node, target, path, PATIENCE).await
+    let got = get(node, target, path, PATIENCE, MAX_BODY).await;
+    got.unwrap_or_else(Got::NotConnected)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::{fs, io, path::Path};
 
-use super::super::{netns::Netns, pods, rootfs};
+use super::super::{netns::Netns, pods, procfs, rootfs};
 use crate::api::RunsAs;
 
 /// Programs that run kube-proxy inside their own process.
@@ -85,7 +85,7 @@ impl Processes {
     pub(super) fn still_run(&self, node: &Netns) -> bool {
         self.pid.is_some_and(|pid| {
             let program = Arguments::of(pid).and_then(|a| a.program().map(str::to_owned));
-            program == self.kube_proxy && Netns::of_process(pid).is_ok_and(|netns| netns == *node)
+            program == self.kube_proxy && node.has_process(pid)
         })
     }
 }
@@ -100,15 +100,16 @@ pub fn processes(node: &Netns) -> io::Result<Processes> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
+        // Arguments lie in the memory of the process: no Pod's is asked for them that has a network of its own.
+        if !node.has_process(pid) {
+            continue;
+        }
         let Some(arguments) = Arguments::of(pid) else {
             continue;
         };
         let Some((program, role)) = arguments.program().and_then(|p| Some((p, role(p)?))) else {
             continue;
         };
-        if !Netns::of_process(pid).is_ok_and(|netns| netns == *node) {
-            continue;
-        }
         match role {
             Role::Replacement(name) => {
                 if does_replace(name, pid, &arguments) {
@@ -131,8 +132,7 @@ struct Arguments(Vec<String>);
 
 impl Arguments {
     fn of(pid: i32) -> Option<Self> {
-        let text = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        Some(Self::parse(&text))
+        procfs::arguments(pid).ok().map(|text| Self::parse(&text))
     }
 
     /// From the text of /proc/PID/cmdline.
@@ -207,11 +207,11 @@ fn does_replace(name: &str, pid: i32, arguments: &Arguments) -> bool {
 /// Whether the network namespace of a process has a link of a name. Felix makes a pair of its own for its BPF
 /// programs, and removes it where they are switched off.
 fn has_link(pid: i32, name: &str) -> bool {
-    let links = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
-    links
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .any(|(link, _)| link.trim() == name)
+    let mut has = false;
+    let read = procfs::lines(pid, "net/dev", |line| {
+        has |= line.split_once(':').is_some_and(|(link, _)| link.trim() == name);
+    });
+    read.is_ok() && has
 }
 
 /// Whether the configuration of antrea-agent has `proxyAll: true`.
@@ -242,7 +242,7 @@ fn node_name(pid: i32, arguments: &Arguments) -> Option<String> {
 
 /// How a process is run, by its cgroup, and its unit of systemd.
 fn how_it_is_run(pid: i32) -> (Option<RunsAs>, Option<String>) {
-    match fs::read_to_string(format!("/proc/{pid}/cgroup")) {
+    match procfs::cgroups(pid) {
         Ok(text) => of_cgroup(&text),
         Err(_) => (None, None),
     }

@@ -34,6 +34,12 @@ use crate::{
 /// The length of the head of struct ipt_get_entries: name, size, filled up to eight bytes.
 const HEAD: usize = 40;
 
+/// A table of a node larger than this is none.
+const MAX_SIZE: usize = 1 << 30;
+
+/// A Pod's own rules: a sidecar's have some KiB.
+const MAX_SIZE_OF_A_POD: usize = 4 * 1024 * 1024;
+
 /// A table may be replaced between the question for its size and the one for its entries.
 const MAX_TRIES: usize = 5;
 
@@ -86,13 +92,24 @@ impl Legacy {
             let names = fs::read_to_string(names).unwrap_or_default();
             for table in [Table::Nat, Table::Filter] {
                 if names.lines().any(|name| name == table.name()) {
-                    let blob = read_blob(family, table).map_err(|error| ReadError {
-                        what: format!("table {} of iptables-legacy ({family})", table.name()),
-                        why: error.to_string(),
-                    })?;
+                    let blob = read_blob(family, table, MAX_SIZE)?;
                     tables.insert((family, table), blob);
                 }
             }
+        }
+        Ok(Self { tables })
+    }
+
+    /// Reads table nat of IPv4 alone, in the namespace of a Pod, which may have made it as large as it likes.
+    ///
+    /// # Errors
+    /// When it exists but cannot be read, or is too large.
+    pub fn nat_of_pod() -> Result<Self, ReadError> {
+        let mut tables = HashMap::new();
+        let names = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+        if names.lines().any(|name| name == Table::Nat.name()) {
+            let blob = read_blob(IpFamily::V4, Table::Nat, MAX_SIZE_OF_A_POD)?;
+            tables.insert((IpFamily::V4, Table::Nat), blob);
         }
         Ok(Self { tables })
     }
@@ -113,11 +130,19 @@ impl Legacy {
     }
 }
 
-fn read_blob(family: IpFamily, table: Table) -> io::Result<Blob> {
+/// Reads a table of at most so many bytes.
+fn read_blob(family: IpFamily, table: Table, largest: usize) -> Result<Blob, ReadError> {
+    try_often(family, table, largest).map_err(|error| ReadError {
+        what: format!("table {} of iptables-legacy ({family})", table.name()),
+        why: error.to_string(),
+    })
+}
+
+fn try_often(family: IpFamily, table: Table, largest: usize) -> io::Result<Blob> {
     let socket = iptables_socket(family)?;
     let mut last = io::Error::from(io::ErrorKind::Interrupted);
     for _ in 0..MAX_TRIES {
-        match try_read(&socket, family, table) {
+        match try_read(&socket, family, table, largest) {
             Ok((bytes, hooks)) => return Ok(Blob::of(family, bytes, hooks)),
             Err(error) => last = error,
         }
@@ -133,14 +158,17 @@ fn iptables_socket(family: IpFamily) -> io::Result<OwnedFd> {
     Ok(socket(domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
 }
 
-fn try_read(socket: &OwnedFd, family: IpFamily, table: Table) -> io::Result<(Vec<u8>, Vec<Hook>)> {
+fn try_read(
+    socket: &OwnedFd,
+    family: IpFamily,
+    table: Table,
+    largest: usize,
+) -> io::Result<(Vec<u8>, Vec<Hook>)> {
     /// IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, the same numbers for IPv6.
     const GET_INFO: i32 = 64;
     const GET_ENTRIES: i32 = 65;
     /// struct ipt_getinfo: name, hooks, two times five offsets, number of entries, size.
     const INFO: usize = 84;
-    /// A table larger than this is none.
-    const MAX_SIZE: usize = 1 << 30;
 
     let level = match family {
         IpFamily::V4 => 0,
@@ -152,8 +180,9 @@ fn try_read(socket: &OwnedFd, family: IpFamily, table: Table) -> io::Result<(Vec
     let size = u32_at(&info, 80)
         .and_then(|s| usize::try_from(s).ok())
         .unwrap_or_default();
-    if size > MAX_SIZE {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "its size is absurd"));
+    if size > largest {
+        let why = format!("it has {size} bytes, more than the {largest} that are read");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
     }
     let mut entries = vec![0; HEAD + size];
     // Page by page the kernel would be long about the memory, too.

@@ -93,12 +93,24 @@ impl NfTables {
     /// # Errors
     /// When the kernel refuses.
     pub fn open(layout: Layout) -> io::Result<Self> {
-        Ok(Self {
-            netlink: Netlink::open(Protocol::Netfilter)?,
+        Ok(Self::on(Netlink::open(Protocol::Netfilter)?, layout))
+    }
+
+    /// The same in the namespace of a Pod, whose rules are as many as it likes.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn open_in_pod(layout: Layout) -> io::Result<Self> {
+        Ok(Self::on(Netlink::open_in_pod(Protocol::Netfilter)?, layout))
+    }
+
+    fn on(netlink: Netlink, layout: Layout) -> Self {
+        Self {
+            netlink,
             layout,
             sorted: Mutex::default(),
             maps: Mutex::default(),
-        })
+        }
     }
 
     /// Whether there is a table.

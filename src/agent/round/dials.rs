@@ -123,29 +123,40 @@ impl Round<'_> {
         http: Option<&HttpProbe>,
     ) -> io::Result<Outcome> {
         let _permit = self.permit().await.ok_or(io::ErrorKind::Interrupted)?;
-        let dialled = Dial::start(netns, protocol, target)?
+        let dialled = Dial::start(netns, protocol, target)
+            .await?
             .finish(self.patience())
             .await?;
         let by = dialled.offender.map(|offender| offender.to_string());
         // Past the Service nothing translates what comes back: who else than the endpoint refuses is a rule.
         let is_rule = protocol == Protocol::Udp && dialled.offender.is_some_and(|o| o.ip != target.ip());
         match (http, dialled.answer) {
-            (Some(http), Answer::Accepted) => Ok(self.speak(netns, target, http).await),
+            // The permit is held until the answer is over.
+            (Some(http), Answer::Accepted) => self.speak(netns, target, http).await,
             (_, Answer::Refused) if is_rule => Ok((Answer::Rejected, by)),
             (_, answer) => Ok((answer, by)),
         }
     }
 
-    /// Speaks HTTP where somebody has answered.
-    pub(super) async fn speak(&self, netns: &Netns, target: SocketAddr, http: &HttpProbe) -> Outcome {
-        match get(netns, target, &http.path, self.patience()).await {
+    /// Speaks HTTP where somebody has answered. Bodies are not read.
+    pub(super) async fn speak(
+        &self,
+        netns: &Netns,
+        target: SocketAddr,
+        http: &HttpProbe,
+    ) -> io::Result<Outcome> {
+        Ok(match get(netns, target, &http.path, self.patience(), 0).await? {
             Got::Answer(status, _) if is_expected(http, status) => (Answer::Accepted, None),
             Got::Answer(status, _) => (Answer::Unexpected, Some(format!("HTTP status {status}"))),
             Got::Garbled => (Answer::Unexpected, Some("what came is no HTTP".to_owned())),
+            Got::TooManyHeaders => {
+                let why = "the answer has more headers than are read (32 KiB)";
+                (Answer::Unexpected, Some(why.to_owned()))
+            }
             Got::Silent => (Answer::NoAnswer, None),
             Got::Reset => (Answer::Reset, None),
             Got::NotConnected(error) => (Answer::TimedOut, Some(error.to_string())),
-        }
+        })
     }
 
     /// Whether somebody has an address of the family of another, without which nothing can be dialled; so it is

@@ -9,7 +9,11 @@ use super::{
     family, ready,
 };
 use crate::{
-    agent::{netns::Netns, sockets},
+    agent::{
+        aside::{Of, aside},
+        netns::Netns,
+        sockets,
+    },
     api::{Answer, DialFailure, DialPath, ListeningSocket, PodListeners},
     proxy::Protocol,
 };
@@ -161,7 +165,7 @@ async fn dial(round: &Round<'_>, planned: &Planned<'_>) -> Option<Outcome> {
 
 /// What listens in the Pods of the node that refused a dial, unless their sockets are in a machine of
 /// their own.
-pub(super) fn listeners(round: &Round<'_>, failures: &[DialFailure]) -> Vec<PodListeners> {
+pub(super) async fn listeners(round: &Round<'_>, failures: &[DialFailure]) -> Vec<PodListeners> {
     let refused: Vec<&str> = failures
         .iter()
         .filter(|f| f.answer == Answer::Refused)
@@ -180,10 +184,10 @@ pub(super) fn listeners(round: &Round<'_>, failures: &[DialFailure]) -> Vec<PodL
         if !is_refusing(&endpoint.pod.ips) || endpoint.pod.runtime_class.is_some() {
             continue;
         }
-        let Some(pid) = endpoint.pids.first() else {
+        let Some(pid) = endpoint.pids.first().copied() else {
             continue;
         };
-        match sockets::listeners(*pid) {
+        match aside(Of::Pod, move || sockets::listeners(pid)).await.flatten() {
             Ok(found) => all.push(PodListeners {
                 pod: endpoint.key.clone(),
                 ips: endpoint.pod.ips.clone(),

@@ -64,7 +64,7 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
     let is_every_round = pods.len() <= IN_EVERY_ROUND;
     let looks = pods.into_iter().take(PODS).map(async |pod| {
         let way = Way::of(round, &round.subject, pod)?;
-        let setup = setup(round, pod, &way);
+        let setup = setup(round, pod, &way).await;
         let before = known.get(&pod.key).filter(|(of, ..)| *of == setup);
         if let Some((_, at, hairpin)) = before.filter(|(_, at, _)| at.elapsed() < PAUSE)
             && !is_every_round
@@ -132,8 +132,8 @@ impl Way {
     }
 }
 
-fn setup(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way) -> Setup {
-    let link = port_of(round, pod);
+async fn setup(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way) -> Setup {
+    let link = port_of(round, pod).await;
     let rules = super::rules::open(round, None);
     let service = (way.target.ip(), way.target.port());
     Setup {
@@ -163,7 +163,7 @@ async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way, most: usize) 
             return None;
         }
     }
-    let setup = setup(round, pod, way);
+    let setup = setup(round, pod, way).await;
     Some(Hairpin {
         pod: pod.key.clone(),
         target: way.target.to_string(),
@@ -190,7 +190,7 @@ async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way, most: usize) -
     let mut lost = Vec::new();
     for _ in 0..most {
         let _permit = round.permit().await?;
-        let dial = Dial::start(&pod.netns, Protocol::Tcp, target).ok()?;
+        let dial = Dial::start(&pod.netns, Protocol::Tcp, target).await.ok()?;
         let source = dial.source()?;
         let mut sent_to = round.sent_to(Protocol::Tcp, source, target);
         if sent_to.is_none() {
@@ -243,14 +243,14 @@ async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way, most: usize) -
 }
 
 /// The node's end of a Pod's link.
-fn port_of(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<links::Link> {
-    let inside = pod.netns.run(links::links).ok()?;
+async fn port_of(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<links::Link> {
+    let inside = pod.netns.visit(links::links_of_pod).await.ok()?;
     let peer = inside.iter().find(|l| l.name == "eth0")?.peer?;
-    let outside = round.node.netns.run(links::links).ok()?;
+    let outside = round.node.netns.visit(links::links).await.ok()?;
     outside.into_iter().find(|l| l.index == peer)
 }
 
 /// The bridge that a Pod's link is a port of.
-pub(super) fn bridge_of(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<u32> {
-    port_of(round, pod)?.bridge
+pub(super) async fn bridge_of(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<u32> {
+    port_of(round, pod).await?.bridge
 }

@@ -6,6 +6,7 @@
 
 mod dials;
 mod direct;
+mod dns_servers;
 mod hairpin;
 mod mesh;
 mod names;
@@ -23,6 +24,7 @@ use std::{
 };
 
 use super::{
+    aside::{Of, aside},
     budget::Budget,
     kubeproxy,
     netfilter::{conntrack::Conntrack, rulesets::Rulesets},
@@ -58,11 +60,11 @@ pub struct Node {
     /// Its rules.
     pub rulesets: Rulesets,
     /// The processes of its Pods.
-    census: Census,
+    census: Arc<Census>,
     /// Its kube-proxy.
     kube_proxy: kubeproxy::Watch,
     /// The C libraries of its clients.
-    c_libraries: CLibraries,
+    c_libraries: Arc<CLibraries>,
     /// The connections that it tracks, once they were asked for.
     conntrack: Mutex<Option<Arc<Conntrack>>>,
 }
@@ -76,9 +78,9 @@ impl Node {
             rulesets: Rulesets::of(netns.clone()),
             netns,
             dials,
-            census: Census::default(),
+            census: Arc::default(),
             kube_proxy: kubeproxy::Watch::default(),
-            c_libraries: CLibraries::default(),
+            c_libraries: Arc::default(),
             conntrack: Mutex::default(),
         }
     }
@@ -188,7 +190,7 @@ pub async fn look(
         .conntrack()
         .inspect_err(|error| round.problem(format!("Tracked connections cannot be asked for: {error}.")))
         .ok();
-    round.find_pods();
+    round.find_pods().await;
     let drops_before = settings::reverse_path_drops(&node.netns).ok();
     let (kube_proxy, direct, service, names, hairpins) = tokio::join!(
         proxy::look(&round, memory),
@@ -199,12 +201,12 @@ pub async fn look(
     );
     let rules = rules::look(&round, kube_proxy.mode.as_deref()).await;
     let is_all_well = direct.failures.is_empty() && service.failures.is_empty();
-    let listeners = direct::listeners(&round, &direct.failures);
+    let listeners = direct::listeners(&round, &direct.failures).await;
     let mut facts = NodeFacts {
         listeners,
         kube_proxy: Some(kube_proxy),
         rules,
-        intercepted: mesh::look(&round, memory, is_all_well),
+        intercepted: mesh::look(&round, memory, is_all_well).await,
         stale_connections: stale::look(&round, memory),
         hairpins,
         ..NodeFacts::default()
@@ -256,47 +258,48 @@ fn mixed(failures: Vec<crate::api::DialFailure>) -> Vec<crate::api::DialFailure>
 
 impl<'a> Round<'a> {
     /// Finds the network namespaces of the Pods; those that have none here become problems.
-    fn find_pods(&mut self) {
+    async fn find_pods(&mut self) {
         let wanted = self.spec.clients.iter().chain(&self.spec.endpoints);
-        let uids: Vec<&str> = wanted.map(|pod| pod.uid.as_str()).collect();
-        let processes = match self.node.census.of(&uids) {
+        let uids: Vec<String> = wanted.map(|pod| pod.uid.clone()).collect();
+        let census = self.node.census.clone();
+        let listed = aside(Of::Node, move || census.of(&uids)).await.flatten();
+        let processes = match listed {
             Ok(processes) => processes,
             Err(error) => {
                 self.problem(format!("The processes of the node could not be listed: {error}."));
                 HashMap::new()
             }
         };
-        self.clients = self.local(&self.spec.clients, &processes);
-        self.endpoints = self.local(&self.spec.endpoints, &processes);
+        self.clients = self.local(&self.spec.clients, &processes).await;
+        self.endpoints = self.local(&self.spec.endpoints, &processes).await;
     }
 
-    fn local(&self, pods: &'a [ProbePod], processes: &HashMap<String, Vec<i32>>) -> Vec<LocalPod<'a>> {
-        pods.iter()
-            .filter_map(|pod| {
-                let pids = processes.get(&pod.uid).cloned().unwrap_or_default();
-                let ips: Vec<IpAddr> = pod.ips.iter().filter_map(|ip| ip.parse().ok()).collect();
-                let netns = if pod.host_network {
-                    Ok(self.node.netns.clone())
-                } else {
-                    pods::network_namespace(&pod.uid, &pids, &ips)
-                };
-                match netns {
-                    Ok(netns) => Some(LocalPod {
-                        pod,
-                        key: format!("{}/{}", pod.namespace, pod.name),
-                        netns,
-                        pids,
-                    }),
-                    Err(error) => {
-                        self.problem(format!(
-                            "Pod {}/{} was not used: {error}.",
-                            pod.namespace, pod.name
-                        ));
-                        None
-                    }
-                }
-            })
-            .collect()
+    async fn local(&self, pods: &'a [ProbePod], processes: &HashMap<String, Vec<i32>>) -> Vec<LocalPod<'a>> {
+        let mut found = Vec::new();
+        for pod in pods {
+            let pids = processes.get(&pod.uid).cloned().unwrap_or_default();
+            match self.namespace_of(pod, &pids).await {
+                Ok(netns) => found.push(LocalPod {
+                    pod,
+                    key: format!("{}/{}", pod.namespace, pod.name),
+                    netns,
+                    pids,
+                }),
+                Err(error) => self.problem(format!(
+                    "Pod {}/{} was not used: {error}.",
+                    pod.namespace, pod.name
+                )),
+            }
+        }
+        found
+    }
+
+    async fn namespace_of(&self, pod: &ProbePod, pids: &[i32]) -> Result<Netns, pods::Error> {
+        if pod.host_network {
+            return Ok(self.node.netns.clone());
+        }
+        let ips: Vec<IpAddr> = pod.ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        pods::network_namespace(&pod.uid, pids, &ips).await
     }
 
     fn problem(&self, what: String) {
@@ -323,7 +326,7 @@ impl<'a> Round<'a> {
     /// What a client saw that has ended meanwhile says nothing of the Service.
     fn forget_vanished(&self, facts: &mut NodeFacts) {
         let runs = |client: &LocalPod<'_>| {
-            let is_there = |pid| Netns::of_process(pid).is_ok_and(|netns| netns == client.netns);
+            let is_there = |pid| client.netns.has_process(pid);
             client.pod.host_network || client.pids.iter().copied().any(is_there)
         };
         for client in self.clients.iter().filter(|client| !runs(client)) {

@@ -1,55 +1,53 @@
-//! The Service's names, as the clients resolve them, and the DNS servers one by one.
+//! The Service's names, as the clients resolve them.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
 
-use super::{LocalPod, Round, SECOND_LOOK};
+use super::{LocalPod, Round, SECOND_LOOK, dns_servers};
 use crate::{
     agent::{
-        dns::{Reply, ask, names_of},
+        aside::{Of, aside},
+        dns::{self, Reply},
         netns::Netns,
+        procfs,
         resolv::ResolvConf,
         rootfs::{self, CLibraries},
     },
     api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
-    proxy::IpFamily,
 };
 
-const PORT: u16 = 53;
+pub(super) const PORT: u16 = 53;
 /// The name that every cluster knows.
-const CONTROL: &str = "kubernetes.default";
+pub(super) const CONTROL: &str = "kubernetes.default";
 /// Resolvers wait five seconds for a server; a cluster's answers in one.
-const PATIENCE: Duration = Duration::from_secs(2);
-const TRIES: usize = 2;
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const TRIES: usize = 2;
 const MAX_SERVERS: usize = 32;
 
 pub(super) async fn look(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
-    let clients: Vec<Client<'_>> = round
-        .clients
-        .iter()
-        .filter_map(|pod| client(round, pod))
-        .collect();
+    let clients = join_all(round.clients.iter().map(|pod| client(round, pod))).await;
+    let clients: Vec<Client<'_>> = clients.into_iter().flatten().collect();
     let domain = domain(round, &clients);
     let resolvers = join_all(clients.iter().map(|client| resolver(round, client, &domain)));
-    let servers = servers(round, &clients, &domain);
+    let servers = dns_servers::look(round, &clients, &domain);
     let (resolvers, mut servers) = tokio::join!(resolvers, servers);
     servers.truncate(MAX_SERVERS);
     (resolvers.into_iter().flatten().collect(), servers)
 }
 
 /// A client Pod, and how it resolves names.
-struct Client<'a> {
-    pod: &'a LocalPod<'a>,
-    conf: ResolvConf,
+pub(super) struct Client<'a> {
+    pub pod: &'a LocalPod<'a>,
+    pub conf: ResolvConf,
     library: CLibrary,
 }
 
-fn client<'a>(round: &Round<'_>, pod: &'a LocalPod<'a>) -> Option<Client<'a>> {
-    let (conf, library) = conf(pod, &round.node.c_libraries)
+async fn client<'a>(round: &Round<'_>, pod: &'a LocalPod<'a>) -> Option<Client<'a>> {
+    let (pids, libraries) = (pod.pids.clone(), round.node.c_libraries.clone());
+    let (conf, library) = aside(Of::Pod, move || conf(&pids, &libraries))
+        .await
+        .flatten()
         .inspect_err(|error| {
             round.problem(format!(
                 "resolv.conf of Pod {} could not be read: {error}.",
@@ -75,19 +73,16 @@ fn domain(round: &Round<'_>, clients: &[Client<'_>]) -> String {
     found.unwrap_or_else(|| "cluster.local".to_owned())
 }
 
-fn conf(client: &LocalPod<'_>, libraries: &CLibraries) -> std::io::Result<(ResolvConf, CLibrary)> {
-    let pid = client
-        .pids
+fn conf(pids: &[i32], libraries: &CLibraries) -> io::Result<(ResolvConf, CLibrary)> {
+    let first = pids
         .first()
-        .ok_or_else(|| std::io::Error::new(std::io::ErrorKind::NotFound, "it has no process"))?;
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no process"))?;
     // The pause container comes first and has no resolv.conf of interest; all share the file.
-    let text = client
-        .pids
+    let text = pids
         .iter()
         .find_map(|pid| rootfs::read(*pid, "/etc/resolv.conf").ok())
-        .map_or_else(|| rootfs::read(*pid, "/etc/resolv.conf"), Ok)?;
-    let library = client
-        .pids
+        .map_or_else(|| rootfs::read(*first, "/etc/resolv.conf"), Ok)?;
+    let library = pids
         .iter()
         .filter_map(|pid| libraries.of(*pid).ok())
         .find(|library| *library != CLibrary::Unknown)
@@ -115,20 +110,28 @@ async fn resolver(round: &Round<'_>, client: &Client<'_>, domain: &str) -> Optio
         ndots: conf.ndots,
         rotate: conf.rotate,
         c_library: client.library,
-        uses_short_name: uses_short_name(&client.pod.pids, service),
+        uses_short_name: uses_short_name(round, client).await,
         lookups: lookups.into_iter().collect::<Option<Vec<Lookup>>>()?,
     })
 }
 
-/// Whether a process was started with the Service's short name as a host in its arguments or environment.
-/// Nothing of the texts is kept.
-fn uses_short_name(pids: &[i32], service: &str) -> bool {
-    let texts = pids
-        .iter()
-        .flat_map(|pid| ["cmdline", "environ"].map(|file| format!("/proc/{pid}/{file}")));
-    texts
-        .filter_map(|path| std::fs::read(path).ok())
-        .any(|text| names_host(&String::from_utf8_lossy(&text), service))
+/// Whether a process of a client in another namespace was started with the Service's short name as a host in its
+/// arguments or environment: there it is another Service's name. In the Service's own it does not matter, and
+/// nothing is read. Nothing of the texts is kept.
+async fn uses_short_name(round: &Round<'_>, client: &Client<'_>) -> bool {
+    if client.pod.pod.namespace == round.namespace {
+        return false;
+    }
+    let (pids, service) = (client.pod.pids.clone(), round.spec.service_name.clone());
+    let find = move || {
+        let texts = pids
+            .iter()
+            .flat_map(|pid| [procfs::arguments(*pid), procfs::environment(*pid)]);
+        texts
+            .flatten()
+            .any(|text| names_host(&String::from_utf8_lossy(&text), &service))
+    };
+    aside(Of::Pod, find).await.unwrap_or(false)
 }
 
 /// Whether a text has a name as a host: behind `//` or `@`, or before a port.
@@ -146,23 +149,23 @@ fn names_host(text: &str, name: &str) -> bool {
 }
 
 /// Whether the Service has IPv6 addresses only.
-fn is_v6(round: &Round<'_>) -> bool {
+pub(super) fn is_v6(round: &Round<'_>) -> bool {
     let families = &round.subject.service.spec.ip_families;
     families.first().is_some_and(|first| first == "IPv6")
 }
 
-/// The name that an ExternalName Service stands for, which is looked up as it is.
+/// The name that an ExternalName Service stands for, which is looked up as it is. One that no question can hold,
+/// with a label of more than 63 bytes, is left out: it must not keep the other names from being looked up.
 fn external_name(round: &Round<'_>) -> Option<String> {
-    let service = Some(&round.subject.service).filter(|s| s.is_external_name())?;
-    let target = service.spec.external_name.as_deref()?.trim_end_matches('.');
-    (!target.is_empty()).then(|| format!("{target}."))
+    let target = format!("{}.", round.subject.service.external_name()?);
+    dns::is_name(&target).then_some(target)
 }
 
 /// Resolves a name as the client would, a second time where it is not found. Behind an ExternalName Service
 /// addresses of either family will do.
 async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str) -> Option<Lookup> {
     let ipv6 = name != CONTROL && is_v6(round);
-    let is_alias = name != CONTROL && external_name(round).is_some();
+    let is_alias = name != CONTROL && round.subject.service.is_external_name();
     let mut found = None;
     for pause in [Duration::ZERO, SECOND_LOOK] {
         tokio::time::sleep(pause).await;
@@ -246,18 +249,28 @@ fn is_in(name: &str, domain: &str) -> bool {
         .is_some_and(|start| start.is_empty() || start.ends_with('.'))
 }
 
+/// Asks a server, which costs as much as a dial. None where nothing could be asked.
+pub(super) async fn ask(
+    round: &Round<'_>,
+    netns: &Netns,
+    server: SocketAddr,
+    name: &str,
+    ipv6: bool,
+) -> Option<Reply> {
+    let _permit = round.permit().await?;
+    dns::ask(netns, server, name, ipv6, PATIENCE)
+        .await
+        .inspect_err(|error| round.problem(format!("DNS server {server} could not be asked: {error}.")))
+        .ok()
+}
+
 /// Asks the client's servers one after the other until one answers, twice round.
 async fn ask_in_turn(round: &Round<'_>, client: &Client<'_>, name: &str, ipv6: bool) -> Option<Reply> {
     let netns = &client.pod.netns;
     let mut last = Reply::TimedOut;
     for _ in 0..TRIES {
         for server in &client.conf.servers {
-            let reply = ask(netns, SocketAddr::new(*server, PORT), name, ipv6, PATIENCE)
-                .await
-                .inspect_err(|error| {
-                    round.problem(format!("DNS server {server} could not be asked: {error}."))
-                })
-                .ok()?;
+            let reply = ask(round, netns, SocketAddr::new(*server, PORT), name, ipv6).await?;
             match reply {
                 Reply::Addresses(..) | Reply::NotFound(_) => return Some(reply),
                 other => last = other,
@@ -265,76 +278,6 @@ async fn ask_in_turn(round: &Round<'_>, client: &Client<'_>, name: &str, ipv6: b
         }
     }
     Some(last)
-}
-
-/// Each server of each client and each endpoint of cluster DNS, and cluster DNS from the node.
-async fn servers(round: &Round<'_>, clients: &[Client<'_>], domain: &str) -> Vec<DnsServer> {
-    let name = format!("{}.{}.svc.{domain}.", round.spec.service_name, round.namespace);
-    let control = format!("{CONTROL}.svc.{domain}.");
-    let mut questions: Vec<(Option<&LocalPod<'_>>, &Netns, SocketAddr, bool)> = Vec::new();
-    let dns = &round.subject.dns;
-    for Client { pod, conf, .. } in clients {
-        let own = conf.servers.iter().map(|server| SocketAddr::new(*server, PORT));
-        questions.extend(own.map(|server| (Some(*pod), &pod.netns, server, false)));
-        questions.extend(dns.endpoints.iter().map(|e| (Some(*pod), &pod.netns, *e, true)));
-    }
-    questions.extend(dns.addresses.iter().map(|a| (None, &round.node.netns, *a, false)));
-    let v6 = is_v6(round);
-    let own = dns.addresses.first().map(SocketAddr::ip);
-    let answers = questions.iter().map(async |(client, netns, server, endpoint)| {
-        let (result, code) = ask_server(round, netns, *server, &name, v6).await?;
-        let control_v6 = IpFamily::of(server.ip()) == IpFamily::V6 && v6;
-        let (control, of_control) = ask_server(round, netns, *server, &control, control_v6).await?;
-        let domain = match own.filter(|_| control == LookupResult::NotFound) {
-            Some(own) => served_domain(netns, *server, own).await,
-            None => None,
-        };
-        Some(DnsServer {
-            from: client.map(|c| c.key.clone()),
-            server: server.ip().to_string(),
-            endpoint: *endpoint,
-            control,
-            result,
-            code: of_control.or(code),
-            domain,
-        })
-    });
-    join_all(answers).await.into_iter().flatten().collect()
-}
-
-/// How a question to one server ended, and the code of an answer that is none.
-async fn ask_server(
-    round: &Round<'_>,
-    netns: &Netns,
-    server: SocketAddr,
-    name: &str,
-    ipv6: bool,
-) -> Option<(LookupResult, Option<String>)> {
-    let mut last = (LookupResult::TimedOut, None);
-    for attempt in 0..=TRIES {
-        if attempt == TRIES {
-            tokio::time::sleep(SECOND_LOOK).await;
-        }
-        let reply = ask(netns, server, name, ipv6, PATIENCE)
-            .await
-            .inspect_err(|error| round.problem(format!("DNS server {server} could not be asked: {error}.")))
-            .ok()?;
-        last = match reply {
-            Reply::Addresses(..) => return Some((LookupResult::Found, None)),
-            Reply::NotFound(_) => return Some((LookupResult::NotFound, None)),
-            Reply::Failed(code) => (LookupResult::Failed, Some(code)),
-            Reply::TimedOut | Reply::Refused => (LookupResult::TimedOut, None),
-        };
-    }
-    Some(last)
-}
-
-/// The domain that a server has the cluster's names in, by the name it has for cluster DNS itself.
-async fn served_domain(netns: &Netns, server: SocketAddr, cluster_dns: IpAddr) -> Option<String> {
-    let names = names_of(netns, server, cluster_dns, PATIENCE).await.ok()?;
-    names
-        .iter()
-        .find_map(|name| Some(name.split_once(".svc.")?.1.to_owned()))
 }
 
 #[cfg(test)]

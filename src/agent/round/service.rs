@@ -27,17 +27,20 @@ pub(super) async fn look(round: &Round<'_>) -> Tally {
     for (way, outcomes) in ways.iter().zip(found) {
         let from = way.from.map(|pod| pod.key.as_str());
         for (endpoint, (answer, detail)) in outcomes {
-            let failure = (answer != Answer::Accepted).then(|| DialFailure {
-                from: from.map(str::to_owned),
-                path: way.path,
-                port: way.port.clone(),
-                target: way.target.to_string(),
-                endpoint: endpoint.map(|e| e.to_string()),
-                same_node: endpoint.and_then(|e| is_local(round, e)),
-                same_bridge: is_on_one_bridge(round, way, endpoint),
-                answer,
-                detail,
-            });
+            let mut failure = None;
+            if answer != Answer::Accepted {
+                failure = Some(DialFailure {
+                    from: from.map(str::to_owned),
+                    path: way.path,
+                    port: way.port.clone(),
+                    target: way.target.to_string(),
+                    endpoint: endpoint.map(|e| e.to_string()),
+                    same_node: endpoint.and_then(|e| is_local(round, e)),
+                    same_bridge: is_on_one_bridge(round, way, endpoint).await,
+                    answer,
+                    detail,
+                });
+            }
             tally.count(from, way.path, &way.port, family(way.target), None, failure);
         }
     }
@@ -181,7 +184,7 @@ fn is_local(round: &Round<'_>, endpoint: SocketAddr) -> Option<bool> {
 }
 
 /// Whether client and endpoint are Pods of this node whose links are ports of one bridge.
-fn is_on_one_bridge(round: &Round<'_>, way: &Way<'_>, endpoint: Option<SocketAddr>) -> bool {
+async fn is_on_one_bridge(round: &Round<'_>, way: &Way<'_>, endpoint: Option<SocketAddr>) -> bool {
     let Some(client) = way.from.filter(|c| !c.pod.host_network) else {
         return false;
     };
@@ -191,9 +194,11 @@ fn is_on_one_bridge(round: &Round<'_>, way: &Way<'_>, endpoint: Option<SocketAdd
             && pod.key != client.key
             && endpoint.is_none_or(|e| pod.pod.ips.contains(&e.ip().to_string()))
     });
-    let bridge = super::hairpin::bridge_of(round, client);
-    bridge.is_some()
-        && candidates
-            .into_iter()
-            .any(|pod| super::hairpin::bridge_of(round, pod) == bridge)
+    let bridge = super::hairpin::bridge_of(round, client).await;
+    for pod in candidates.filter(|_| bridge.is_some()) {
+        if super::hairpin::bridge_of(round, pod).await == bridge {
+            return true;
+        }
+    }
+    false
 }

@@ -143,10 +143,12 @@ fn put_down(outcomes: &mut Outcomes, endpoints: &BTreeSet<SocketAddr>) {
 }
 
 async fn try_once(round: &Round<'_>, way: &Way<'_>) -> Option<Try> {
-    let permit = round.permit().await?;
+    // Held until the answer is over.
+    let _permit = round.permit().await?;
     let problem =
         |error: &std::io::Error| round.problem(format!("{} could not be dialled: {error}.", way.target));
     let started = Dial::start(way.netns, way.protocol, way.target)
+        .await
         .inspect_err(problem)
         .ok()?;
     let source = started.source();
@@ -155,11 +157,13 @@ async fn try_once(round: &Round<'_>, way: &Way<'_>) -> Option<Try> {
     // An answer may come before conntrack is asked; the entry stays for a while.
     let dialled = started.finish(round.patience()).await;
     let endpoint = sent_to();
-    drop(permit);
     let dialled = dialled.inspect_err(problem).ok()?;
     let by = dialled.offender.map(|offender| offender.to_string());
     let outcome = match way.http {
-        Some(http) if dialled.answer == Answer::Accepted => round.speak(way.netns, way.target, http).await,
+        Some(http) if dialled.answer == Answer::Accepted => {
+            let spoken = round.speak(way.netns, way.target, http).await;
+            spoken.inspect_err(problem).ok()?
+        }
         _ => (dialled.answer, by),
     };
     Some(Try {

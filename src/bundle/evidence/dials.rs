@@ -12,11 +12,11 @@ use super::{
         text::http::{self, Outcome, Request},
     },
     files::{Form, TextFile},
-    parse,
+    parse, untranslated,
 };
 use crate::{
     api::{Answer, DialCount, DialFailure, DialPath, Hairpin, Lookup},
-    diagnosis::{Facts, may_keep_nodes_away},
+    diagnosis::{BY_PROXY, Facts, LARGE_ANSWERS_STOP, may_keep_nodes_away},
     objects::{Endpoint, Object, Pod, ServicePort},
     proxy::{IpFamily, Protocol},
 };
@@ -49,16 +49,64 @@ impl From<Path> for DialPath {
     }
 }
 
+/// Most of a failure's words that a report holds.
+const MAX_DETAIL: usize = 256;
+
+/// What arrives at most, in bytes, where all packets but the small ones of an answer are lost.
+const FEW_PACKETS: u64 = 4096;
+
+/// A request that proves something.
+#[derive(Clone, Debug)]
+struct Attempt {
+    answer: Answer,
+    /// What was asked for.
+    url: String,
+    /// How much of an answer of known size came.
+    cut_short: Option<(u64, u64)>,
+    /// Whether it got a status of 400 or above.
+    is_error: bool,
+    /// What a proxy said in the place of the endpoint.
+    detail: Option<String>,
+}
+
+impl Attempt {
+    fn is_by_proxy(&self) -> bool {
+        let detail = self.detail.as_deref();
+        detail.is_some_and(|detail| detail.starts_with(BY_PROXY))
+    }
+
+    fn of(request: &Request, answer: Answer) -> Self {
+        let words = match request.outcome {
+            Outcome::ByProxy => request.detail.as_ref().map(|said| format!("{BY_PROXY} {said}")),
+            Outcome::Closed => Some("closed without an answer".to_owned()),
+            _ => None,
+        };
+        Self {
+            answer,
+            url: request.target.clone().unwrap_or_default(),
+            cut_short: request.cut_short(),
+            is_error: request.status.is_some_and(|status| status >= 400),
+            detail: words,
+        }
+    }
+}
+
 /// What came of all requests of a node and its client Pods.
 #[derive(Debug, Default)]
 pub(super) struct Dialled {
-    ends: BTreeMap<Key, Vec<Answer>>,
+    ends: BTreeMap<Key, Vec<Attempt>>,
     /// Requests to the Service of Pods that are its only endpoint, by Pod and address.
     itself: BTreeMap<(String, SocketAddr), Vec<Answer>>,
+    /// Requests to the Service of Pods that are one of several endpoints, by Pod and address.
+    perhaps_itself: BTreeMap<(String, SocketAddr), Vec<Answer>>,
+    /// Failed requests to addresses of the Service at ports that it does not list, in words.
+    unlisted: Vec<String>,
     /// Requests of the node to ports of its own, by port.
     loopback: BTreeMap<u16, Vec<Answer>>,
     /// Requests, which go over TCP, to Service ports of UDP: how they ended at the Service and at endpoints.
     of_udp: BTreeMap<u16, (Vec<Answer>, Vec<Answer>)>,
+    /// Requests by name to ports of a headless Service that its endpoints do not have, by port.
+    untranslated: BTreeMap<u16, Vec<Answer>>,
 }
 
 impl Dialled {
@@ -84,12 +132,32 @@ impl Dialled {
         {
             let asked = request.target.as_deref();
             let target = asked.and_then(|text| target(text).or_else(|| by_name(text, request.tried, found)));
-            let (Some(target), Some(answer)) = (target, answer(request, unsaid)) else {
-                continue;
+            let Some(target) = target else { continue };
+            let answer = match request.outcome {
+                // Whoever speaks something else closes as well.
+                Outcome::Closed if !speaks_http(facts, target) => {
+                    problems.push(unheard(files, request, target));
+                    continue;
+                }
+                _ => answer(request, unsaid),
             };
+            let Some(answer) = answer else { continue };
+            if is_lost(answer) && is_unlisted(facts, target) {
+                let who = from.map_or_else(
+                    || format!("node {node}"),
+                    |pod| format!("Pod {}/{}", pod.namespace(), pod.name()),
+                );
+                self.unlisted.push(format!("{who} dialled {target}"));
+            }
             if let Some((port, is_endpoint)) = of_udp(facts, target) {
                 let (service, endpoints) = self.of_udp.entry(port).or_default();
                 if is_endpoint { endpoints } else { service }.push(answer);
+            }
+            let name = asked
+                .and_then(host)
+                .map(|(host, _)| host.split(':').next().unwrap_or(host));
+            if let Some(port) = name.and_then(|name| untranslated::port(facts, name, target)) {
+                self.untranslated.entry(port).or_default().push(answer);
             }
             if from.is_none() && target.ip().is_loopback() {
                 self.loopback.entry(target.port()).or_default().push(answer);
@@ -99,10 +167,17 @@ impl Dialled {
             {
                 let pod = format!("{}/{}", pod.namespace(), pod.name());
                 self.itself.entry((pod, target)).or_default().push(answer);
-            } else if let Some(key) = key(facts, node, from, target)
-                && proves(facts, &key, from, answer)
-            {
-                self.ends.entry(key).or_default().push(answer);
+            } else if let Some(key) = key(facts, node, from, target) {
+                if let Some(pod) = from.filter(|pod| key.path == Path::Service && is_endpoint(facts, pod)) {
+                    let pod = format!("{}/{}", pod.namespace(), pod.name());
+                    self.perhaps_itself.entry((pod, target)).or_default().push(answer);
+                }
+                if proves(facts, &key, from, answer) {
+                    self.ends
+                        .entry(key)
+                        .or_default()
+                        .push(Attempt::of(request, answer));
+                }
             }
         }
     }
@@ -127,6 +202,13 @@ impl Dialled {
         wanted.map(|(port, _)| *port).collect()
     }
 
+    /// Ports of a headless Service at which everybody who asked for it by name was refused.
+    pub(super) fn untranslated(&self) -> Vec<u16> {
+        let are_refused = |all: &[Answer]| all.iter().all(|answer| *answer == Answer::Refused);
+        let refused = self.untranslated.iter().filter(|(_, ends)| are_refused(ends));
+        refused.map(|(port, _)| *port).collect()
+    }
+
     /// How Pods that have nobody else to meet reached themselves, on a node whose bridge ports send packets back
     /// or do not.
     pub(super) fn hairpins(&self, hairpin_mode: Option<bool>) -> Vec<Hairpin> {
@@ -137,6 +219,34 @@ impl Dialled {
             bridge_port: None,
             hairpin_mode,
             masqueraded: None,
+        });
+        each.collect()
+    }
+
+    /// Ports that were dialled in vain and that the Service does not list; nothing where a listed one was dialled, too.
+    pub(super) fn unlisted(&self) -> Vec<String> {
+        let is_of_service = |key: &Key| key.path == Path::Service;
+        if self.ends.keys().any(is_of_service) || !self.itself.is_empty() || !self.perhaps_itself.is_empty() {
+            return Vec::new();
+        }
+        let mut unlisted = self.unlisted.clone();
+        unlisted.sort();
+        unlisted.dedup();
+        unlisted
+    }
+
+    /// Pods that are one of several endpoints, and of whose requests to the Service so many are lost as would come
+    /// back to them.
+    pub(super) fn perhaps_itself(&self, facts: &Facts) -> Vec<String> {
+        let each = self.perhaps_itself.iter().filter_map(|((pod, target), answers)| {
+            let lost = answers.iter().filter(|a| is_lost(**a)).count();
+            let count = ready(facts).count();
+            is_a_share(lost, answers.len(), count).then(|| {
+                format!(
+                    "{lost} of {} requests of Pod {pod} to {target} are lost, and it is itself one of the {count} endpoints",
+                    answers.len()
+                )
+            })
         });
         each.collect()
     }
@@ -158,8 +268,22 @@ impl Dialled {
         let are_beside = bridge_netfilter == Some(false) && are_all_on(facts, node);
         let mut counts: Vec<DialCount> = Vec::new();
         let mut failures = Vec::new();
-        for (key, answers) in self.ends {
-            let answer = end(&answers);
+        let ends = self.ends.into_iter().flat_map(|(key, attempts)| {
+            // Where a proxy says what it could not reach, other errors are its own as well.
+            let by_proxy = attempts.iter().find(|a| a.is_by_proxy()).cloned();
+            let is_other = |a: &Attempt| by_proxy.is_none() || a.is_by_proxy() || !a.is_error;
+            let attempts: Vec<Attempt> = attempts.into_iter().filter(is_other).collect();
+            let answers: Vec<Answer> = attempts.iter().map(|a| a.answer).collect();
+            let whole = (end(&answers), attempts.iter().find_map(|a| a.detail.clone()));
+            let part = (whole.0 == Answer::Accepted)
+                .then(|| part(facts, &key, &attempts))
+                .flatten();
+            [Some(whole), part]
+                .into_iter()
+                .flatten()
+                .map(move |end| (key.clone(), end))
+        });
+        for (key, (answer, detail)) in ends {
             let is_failure = answer != Answer::Accepted;
             let path = DialPath::from(key.path);
             let family = IpFamily::of(key.target.ip()).to_string();
@@ -197,11 +321,84 @@ impl Dialled {
                     endpoint: (key.path == Path::Endpoint).then(|| key.target.to_string()),
                     same_node: key.same_node,
                     answer,
-                    detail: None,
+                    detail: detail.map(|text| text.chars().take(MAX_DETAIL).collect()),
                 });
             }
         }
         (counts, failures)
+    }
+}
+
+/// What of the requests failed where others did not: large answers, or those that went to some of the endpoints. One
+/// request that is late among others proves nothing.
+fn part(facts: &Facts, key: &Key, attempts: &[Attempt]) -> Option<(Answer, Option<String>)> {
+    let stalls = |a: &&Attempt| {
+        let of_url = || attempts.iter().filter(|other| other.url == a.url);
+        let all_hang = of_url().all(|a| a.answer == Answer::NoAnswer);
+        all_hang && of_url().count() > 1 && a.cut_short.is_some_and(|(came, _)| came < FEW_PACKETS)
+    };
+    if let Some((came, all)) = attempts.iter().find(stalls).and_then(|a| a.cut_short) {
+        return Some((
+            Answer::NoAnswer,
+            Some(format!("{LARGE_ANSWERS_STOP} after {came} of {all} bytes")),
+        ));
+    }
+    let endpoints = ready(facts).count();
+    let fails = |a: &&Attempt| a.answer != Answer::Accepted;
+    let failed = attempts.iter().filter(fails).count();
+    let is_part = key.path == Path::Service && key.from.is_some() && endpoints > 1;
+    let first = attempts.iter().find(fails)?;
+    (is_part && is_a_share(failed, attempts.len(), endpoints)).then(|| {
+        (
+            first.answer,
+            Some(format!("{failed} of {} requests", attempts.len())),
+        )
+    })
+}
+
+/// Whether nobody took the connection.
+fn is_lost(answer: Answer) -> bool {
+    matches!(
+        answer,
+        Answer::TimedOut | Answer::Refused | Answer::Rejected | Answer::Unreachable
+    )
+}
+
+/// Whether so many requests failed as one of several endpoints gets, or half of that, and more than one.
+fn is_a_share(failed: usize, made: usize, endpoints: usize) -> bool {
+    failed > 1 && failed < made && endpoints > 1 && failed * 2 * endpoints >= made
+}
+
+/// Whether the Service has an address, but no such port.
+fn is_unlisted(facts: &Facts, target: SocketAddr) -> bool {
+    let Some(service) = facts.service.as_deref() else {
+        return false;
+    };
+    let is_it = |ip: &&str| ip.parse() == Ok(target.ip());
+    let has_port = |p: &ServicePort| p.port == i32::from(target.port());
+    service.cluster_ips().iter().any(|ip| is_it(&&**ip)) && !service.spec.ports.iter().any(has_port)
+}
+
+/// Whether a Service port, or the endpoints behind it, is known to be one of HTTP: by its name, or by a probe.
+fn speaks_http(facts: &Facts, target: SocketAddr) -> bool {
+    let number = i32::from(target.port());
+    let service = facts.service.iter().flat_map(|s| &s.spec.ports);
+    let named = |name: &str| name == "http" || name.starts_with("http-");
+    let mut of_service = service.filter(|p| p.port == number).map(ServicePort::name);
+    let slices = facts.slices.iter().flat_map(|s| &s.ports);
+    let mut of_slices = slices.filter(|p| p.port == Some(number)).map(|p| p.name());
+    of_service.any(named) || of_slices.any(named)
+}
+
+/// That nothing follows from a request.
+fn unheard(files: &[TextFile<'_>], request: &Request, target: SocketAddr) -> Problem {
+    let file = files.iter().find(|f| f.form == Form::Requests);
+    Problem {
+        path: file.map_or_else(|| "requests".to_owned(), |f| f.path.to_owned()),
+        what: format!(
+            "line {}: {target} takes the connection and closes it without an answer; a port that speaks no HTTP does so, and one that does is broken: the Service's port has no name (http) that tells",
+            request.line
+        ),
     }
 }
 
@@ -223,6 +420,12 @@ fn proves(facts: &Facts, key: &Key, from: Option<&Pod>, answer: Answer) -> bool 
 fn ready(facts: &Facts) -> impl Iterator<Item = &Endpoint> {
     let all = facts.slices.iter().flat_map(|s| &s.endpoints);
     all.filter(|e| e.is_ready())
+}
+
+/// Whether a Pod is an endpoint among others.
+fn is_endpoint(facts: &Facts, pod: &Pod) -> bool {
+    let is_own = |address: &String| pod.ips().any(|ip| ip == address);
+    !pod.is_host_network() && ready(facts).any(|e| e.addresses.iter().any(is_own))
 }
 
 /// Whether a Pod has an address of its own, and meets nobody but itself through the Service.
@@ -262,6 +465,7 @@ fn answer(request: &Request, unsaid: Answer) -> Option<Answer> {
     match request.outcome {
         Outcome::Answer(Answer::Unexpected) => Some(Answer::Accepted),
         Outcome::Answer(answer) => Some(answer),
+        Outcome::Closed | Outcome::ByProxy => Some(Answer::Unexpected),
         // Newer curl says no more; at once it fails only where somebody refuses.
         Outcome::NotConnected => Some(unsaid),
         Outcome::NotResolved | Outcome::Silent => None,

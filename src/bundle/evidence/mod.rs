@@ -11,6 +11,7 @@ mod names;
 mod node;
 mod rules;
 mod saved_rules;
+mod untranslated;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +29,7 @@ use crate::{
     api::{DiagnosisRef, NodeFacts, NodeProbeSpec, ProbePod, ServiceDiagnosis},
     diagnosis::{Facts, NodeReport, ProbeReport, Saved, plan},
     objects::{Object, Pod},
+    served::bounded,
 };
 
 /// A client Pod and its files.
@@ -98,7 +100,8 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
             report.probe = Some(ProbeReport {
                 asked,
                 is_current: true,
-                facts: Some(Arc::new(seen)),
+                owed_since: None,
+                facts: Some(Arc::new(bounded(&seen))),
             });
         }
     }
@@ -221,6 +224,16 @@ fn read(
         proxy_port: rules.proxy_port.and_then(|port| dialled.on_loopback(port)),
         dialled: dialled.endpoints(),
         wanted_over_tcp: dialled.wanted_over_tcp(),
+        untranslated: dialled.untranslated(),
+        unlisted: dialled.unlisted(),
+        perhaps_itself: dialled.perhaps_itself(facts),
+        asks_its_node: clients
+            .iter()
+            .filter(|(pod, files)| {
+                names::asks_its_node(facts, pod) && files.iter().any(|f| f.form == Form::Names)
+            })
+            .map(|(pod, _)| format!("{}/{}", pod.namespace(), pod.name()))
+            .collect(),
         ..Saved::default()
     };
     seen.settings = node::settings(files, &mut problems);
@@ -242,6 +255,7 @@ fn read(
     seen.problems = problems.iter().map(ToString::to_string).collect();
     // It leaves no question open.
     saved.conntrack_missing = programs.misses_conntrack(facts, files, &seen, &saved, &mut problems);
+    saved.proxy_exit = programs.exit(facts, files, &seen, &saved, &mut problems);
     (seen, saved, problems)
 }
 

@@ -17,7 +17,7 @@ use crate::{
     agent::resolv::ResolvConf,
     api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
     diagnosis::Facts,
-    objects::{Object, Pod},
+    objects::{Object, Pod, Service},
 };
 
 /// The name that every cluster knows.
@@ -33,9 +33,7 @@ pub(super) fn resolver(
     files: &[TextFile<'_>],
     problems: &mut Vec<Problem>,
 ) -> Option<Resolver> {
-    // A Pod that is to ask the node's own name servers is no client. On the host network they are asked
-    // without that anybody wanted it (dnsPolicy ClusterFirst).
-    if pod.spec.dns_policy.as_deref() == Some("Default") {
+    if asks_its_node(facts, pod) {
         return None;
     }
     let conf = parse(files, Form::ResolvConf, problems, resolv_conf::parse).pop();
@@ -60,19 +58,27 @@ pub(super) fn resolver(
         let of_name = asked.iter().filter(|l| wanted.is_of(l));
         // Of several the last one that tells something counts.
         let last = of_name.max_by_key(|l| (l.result != LookupResult::Unclear, l.line));
-        lookups.extend(last.map(|l| lookup(&wanted.name, l, has_found)));
+        lookups.extend(last.map(|l| Lookup {
+            result: wanted.result(l, has_found),
+            ..lookup(&wanted.name, l, has_found)
+        }));
     }
     // Who looks up the short name sees what becomes of the full one.
     let full = full(facts, &domain);
     if !lookups.iter().any(|l| l.name == full) && asked.iter().any(|l| l.denied.contains(&full)) {
-        lookups.push(Lookup {
-            name: full,
-            result: LookupResult::NotFound,
-            code: None,
-            found_as: None,
-            addresses: Vec::new(),
-            ttl_seconds: TTL_SECONDS,
-        });
+        lookups.push(not_found(&full));
+    }
+    // And what becomes of the name that the Service stands for.
+    let is_dead = |target: &&str| {
+        let is_it = |name: &String| name.eq_ignore_ascii_case(target);
+        asked
+            .iter()
+            .any(|l| l.denied.iter().chain(&l.dead_ends).any(is_it))
+    };
+    if let Some(target) = external_name(facts).filter(is_dead)
+        && !lookups.iter().any(|l| l.name == target)
+    {
+        lookups.push(not_found(target));
     }
     let servers: Vec<IpAddr> = match &conf {
         Some(conf) => conf.servers.clone(),
@@ -92,6 +98,12 @@ pub(super) fn resolver(
     })
 }
 
+/// Whether a Pod is to ask the node's own name servers, so that it is no client of the Service by name, unless it is
+/// named as one. On the host network they are asked without that anybody wanted it (dnsPolicy ClusterFirst).
+pub(super) fn asks_its_node(facts: &Facts, pod: &Pod) -> bool {
+    pod.spec.dns_policy.as_deref() == Some("Default") && facts.spec.clients.pod_selector.is_none()
+}
+
 fn lookup(name: &str, look: &NameLookup, has_found: bool) -> Lookup {
     Lookup {
         name: name.to_owned(),
@@ -102,6 +114,23 @@ fn lookup(name: &str, look: &NameLookup, has_found: bool) -> Lookup {
         addresses: look.addresses.iter().take(16).map(ToString::to_string).collect(),
         ttl_seconds: TTL_SECONDS,
     }
+}
+
+/// A name that does not exist.
+fn not_found(name: &str) -> Lookup {
+    Lookup {
+        name: name.to_owned(),
+        result: LookupResult::NotFound,
+        code: None,
+        found_as: None,
+        addresses: Vec::new(),
+        ttl_seconds: TTL_SECONDS,
+    }
+}
+
+/// What an ExternalName Service stands for.
+fn external_name(facts: &Facts) -> Option<&str> {
+    facts.service.as_deref().and_then(Service::external_name)
 }
 
 /// Servers that were asked by name on the node itself.
@@ -156,6 +185,14 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// How a look-up of it ended. That a program does not search does not matter to a name that is looked up as it is.
+    fn result(&self, look: &NameLookup, has_found: bool) -> LookupResult {
+        match result(look, has_found) {
+            LookupResult::Unclear if self.is_full && !look.denied.is_empty() => LookupResult::NotFound,
+            result => result,
+        }
+    }
+
     /// Whether somebody looked it up as clients do.
     fn is_of(&self, look: &NameLookup) -> bool {
         let asked = look.name.as_deref().unwrap_or_default().trim_end_matches('.');
@@ -172,9 +209,7 @@ impl Wanted {
 fn wanted(facts: &Facts, domain: &str) -> Vec<Wanted> {
     let name = &facts.spec.service_name;
     let short = format!("{name}.{}", facts.namespace);
-    let service = facts.service.as_deref().filter(|s| s.is_external_name());
-    let target = service.and_then(|s| s.spec.external_name.as_deref());
-    let target = target.map(|target| target.trim_end_matches('.').to_owned());
+    let target = external_name(facts).map(str::to_owned);
     let searched = [name.clone(), short.clone(), format!("{short}.svc")];
     let full = target.into_iter().chain([full(facts, domain)]);
     let wanted = |is_full| move |name| Wanted { name, is_full };

@@ -215,6 +215,28 @@ impl Programs {
         })
     }
 
+    /// Why kube-proxy ended. The log may be of an earlier run: that it did is blamed where nothing shows that it
+    /// runs, and the Service suffers.
+    pub(super) fn exit(
+        &self,
+        facts: &Facts,
+        files: &[TextFile<'_>],
+        seen: &NodeFacts,
+        saved: &Saved,
+        problems: &mut Vec<Problem>,
+    ) -> Option<String> {
+        let exit = self.log.as_ref()?.faults.exit.as_ref()?;
+        let runs = seen.kube_proxy.as_ref().is_some_and(|p| p.process.is_some());
+        if !runs && (fails(facts, seen, saved) || has_gaps(seen)) {
+            return Some(exit.clone());
+        }
+        let file = files.iter().find(|f| f.form == Form::KubeProxyLog)?;
+        problems.push(file.problem(format!(
+            "kube-proxy ended, as its last line says ({exit}); whether that was its last run, `ps auxw` (ps.txt) or dials of the Service on the node (curl.txt) would tell"
+        )));
+        None
+    }
+
     /// Whether kube-proxy found no program `conntrack`, and something does not work for which that may be why:
     /// the Service does not answer, or packets go on to Pods that are gone. By itself it is only told: of
     /// most Services nobody notices.

@@ -29,6 +29,9 @@ struct KubeProxy {
     maps: HashMap<String, Result<Elements, Wrong>>,
 }
 
+/// Most lists and maps of a file: each takes some 700 bytes of memory, and as little as three in the file.
+const MAX_VALUES: usize = 300_000;
+
 impl NftJson {
     /// Reads the list.
     ///
@@ -43,6 +46,14 @@ impl NftJson {
         // A prompt may stand before it.
         let begin = text.find('{').unwrap_or_default();
         let first = super::line_number(text, begin);
+        if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() > MAX_VALUES {
+            let found = format!("a list of more than {MAX_VALUES} values");
+            return Err(Wrong::new(
+                found,
+                "a smaller one; nft list ruleset without -j is read whatever its size",
+            )
+            .at(first));
+        }
         let mut documents =
             serde_json::Deserializer::from_str(text.get(begin..).unwrap_or_default()).into_iter::<List>();
         let list = documents

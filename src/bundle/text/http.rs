@@ -47,8 +47,20 @@ pub enum Outcome {
     NotResolved,
     /// There was no connection; the program does not say why. curl since 7.84 does so without -v.
     NotConnected,
+    /// Somebody took the connection and closed it without a word, as a server does that speaks something else.
+    Closed,
+    /// A proxy on the way (Envoy) answered that it does not reach whom it is to pass the request on to.
+    ByProxy,
     /// Nothing was printed: an empty body, or a failure that -s or -q hid.
     Silent,
+}
+
+impl Request {
+    /// How much of an answer of known size came before the time ran out.
+    #[must_use]
+    pub fn cut_short(&self) -> Option<(u64, u64)> {
+        message::cut_short(self.detail.as_deref()?)
+    }
 }
 
 /// Reads requests.
@@ -92,7 +104,11 @@ fn read(piece: &Piece<'_>) -> Option<Request> {
         .as_ref()
         .and_then(|(_, arguments)| target(arguments))
         .map(str::to_owned);
-    let outcome = seen.outcome(body.is_some());
+    let by_proxy = body.as_deref().and_then(message::of_proxy).map(str::to_owned);
+    let outcome = match by_proxy {
+        Some(_) => Outcome::ByProxy,
+        None => seen.outcome(body.is_some()),
+    };
     Some(Request {
         line: if call.is_some() {
             piece.line
@@ -104,7 +120,7 @@ fn read(piece: &Piece<'_>) -> Option<Request> {
         outcome,
         status: seen.status,
         body,
-        detail: seen.failure.map(|(_, detail)| detail),
+        detail: by_proxy.or(seen.failure.map(|(_, detail)| detail)),
     })
 }
 
@@ -193,8 +209,14 @@ impl Seen {
         match (&self.failure, self.status, self.attempt) {
             (Some((Outcome::NotConnected, _)), None, Some(answer)) => Outcome::Answer(answer),
             // What stopped in the midst of an answer had begun.
-            (Some((Outcome::Answer(Answer::NoAnswer | Answer::Reset), _)), Some(200..=399), _) => {
-                Outcome::Answer(Answer::Accepted)
+            (
+                Some((Outcome::Answer(Answer::NoAnswer | Answer::Reset) | Outcome::Closed, detail)),
+                Some(200..=399),
+                _,
+            ) if message::cut_short(detail).is_none() => Outcome::Answer(Answer::Accepted),
+            // The time ran out behind the connection, in TLS for one.
+            (Some((Outcome::Answer(Answer::TimedOut), _)), _, _) if self.connected => {
+                Outcome::Answer(Answer::NoAnswer)
             }
             (Some((outcome, _)), _, _) => *outcome,
             (None, Some(200..=399), _) => Outcome::Answer(Answer::Accepted),

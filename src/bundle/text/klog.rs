@@ -32,6 +32,8 @@ pub(super) struct Entry<'a> {
     pub(super) at: Option<LogTime>,
     /// The message; for structured ones with its keys and values.
     pub(super) message: Cow<'a, str>,
+    /// Whether the program ended with this line (klog's severity F).
+    pub(super) is_fatal: bool,
 }
 
 /// Reads the lines of a log with their numbers; `read` says whether a line told something.
@@ -62,13 +64,15 @@ impl<'a> Entry<'a> {
             return entry;
         }
         match headed(line) {
-            Some((at, message)) => Self {
+            Some((at, message, severity)) => Self {
                 at: Some(at),
                 message: Cow::Borrowed(message),
+                is_fatal: severity == 'F',
             },
             None => Self {
                 at: None,
                 message: Cow::Borrowed(line.trim()),
+                is_fatal: false,
             },
         }
     }
@@ -83,14 +87,14 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Time and message behind klog's header, wherever on the line it stands: journald, kubectl and grep write
+/// Time, message and severity behind klog's header, wherever on the line it stands: journald, kubectl and grep write
 /// prefixes. `I1027 22:14:53.995134    5063 server.go:200] message`.
-fn headed(line: &str) -> Option<(LogTime, &str)> {
+fn headed(line: &str) -> Option<(LogTime, &str, char)> {
     let mut from = 0;
     while let Some(found) = line.get(from..)?.find(['I', 'W', 'E', 'F']) {
         let start = from + found;
-        if let Some(found) = header(line.get(start..)?) {
-            return Some(found);
+        if let Some((at, message)) = header(line.get(start..)?) {
+            return Some((at, message, line.get(start..)?.chars().next()?));
         }
         from = start + 1;
     }
@@ -120,6 +124,7 @@ fn json(line: &str) -> Option<Entry<'static>> {
         return Some(Entry {
             at: entry.at,
             message: Cow::Owned(entry.message.into_owned()),
+            is_fatal: entry.is_fatal,
         });
     }
     let mut message = object.get("msg")?.as_str()?.to_owned();
@@ -132,6 +137,7 @@ fn json(line: &str) -> Option<Entry<'static>> {
     Some(Entry {
         at: object.get("ts").and_then(Value::as_f64).and_then(milliseconds),
         message: Cow::Owned(message),
+        is_fatal: false,
     })
 }
 

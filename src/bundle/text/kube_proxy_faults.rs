@@ -24,20 +24,41 @@ pub struct Faults {
     pub node_name: Option<String>,
     /// Ports of the node that others have, with the line that says so.
     pub ports_in_use: BTreeMap<(Protocol, u16), usize>,
-    /// Whether the next lines are the text of a failure.
-    is_open: bool,
+    /// Why it ended, where nothing was logged after that.
+    pub exit: Option<String>,
+    /// Which failure the next lines are the text of.
+    open: Option<Open>,
+}
+
+/// A failure whose text goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Open {
+    Sync,
+    Exit,
 }
 
 impl Faults {
     /// Takes in a line; false where it says nothing of trouble.
     pub(super) fn read(&mut self, line: usize, entry: &Entry<'_>) -> bool {
         let message = entry.message.as_ref();
-        if self.is_open && entry.at.is_none() {
-            return self.go_on(message);
+        if let (Some(open), None) = (self.open, entry.at) {
+            return self.go_on(open, message);
         }
-        self.is_open = false;
-        if let Some(failure) = failure(message) {
-            self.is_open = message.ends_with("err=<");
+        self.open = None;
+        // Who logs anything more has not ended.
+        if entry.at.is_some() {
+            self.exit = None;
+        }
+        let goes_on = message.ends_with("err=<");
+        if let Some(exit) = exit(entry) {
+            self.open = goes_on.then_some(Open::Exit);
+            self.exit = Some(cut(&exit));
+            // The name of its Node is often what it fails for.
+            if let Some(name) = node_name(message) {
+                self.node_name = Some(name.to_owned());
+            }
+        } else if let Some(failure) = failure(message) {
+            self.open = goes_on.then_some(Open::Sync);
             self.sync = Some(cut(&failure));
         } else if let Some(right) = denied(message) {
             self.denied = Some(right);
@@ -52,15 +73,19 @@ impl Faults {
     }
 
     /// Takes in a line of an error of several lines: the first says what is wrong.
-    fn go_on(&mut self, line: &str) -> bool {
+    fn go_on(&mut self, open: Open, line: &str) -> bool {
         if line.starts_with('>') {
-            self.is_open = false;
+            self.open = None;
             return false;
         }
-        let known = self.sync.as_deref().unwrap_or_default();
+        let text = match open {
+            Open::Sync => &mut self.sync,
+            Open::Exit => &mut self.exit,
+        };
+        let known = text.as_deref().unwrap_or_default();
         if !known.contains(": ") {
             let what = line.find("Error: ").and_then(|at| line.get(at..)).unwrap_or(line);
-            self.sync = Some(cut(&format!("{known}: {}", what.trim())));
+            *text = Some(cut(&format!("{known}: {}", what.trim())));
         }
         true
     }
@@ -87,11 +112,7 @@ fn failure(message: &str) -> Option<String> {
         return None;
     }
     let rest = rest.trim_start_matches(['"', ':', ' ']);
-    let why = match rest.split_once("err=\"") {
-        Some((_, quoted)) => quoted.rsplit_once('"').map_or(quoted, |(text, _)| text),
-        None if rest.starts_with("err=<") => "",
-        None => rest,
-    };
+    let why = why(rest);
     let why = why.trim_end_matches(")").trim_end_matches("\\n").trim();
     let closed = if why.contains('(') && !why.contains(')') {
         format!("{why})")
@@ -103,6 +124,36 @@ fn failure(message: &str) -> Option<String> {
     } else {
         format!("{what}: {closed}")
     })
+}
+
+/// Why kube-proxy ended, where the line says that it does: `"command failed" err="..."` since 1.22, `"Error running
+/// ProxyServer" err="..."`, and lines of severity F.
+fn exit(entry: &Entry<'_>) -> Option<String> {
+    const KNOWN: [&str; 2] = ["\"command failed\"", "\"Error running ProxyServer\""];
+    let message = entry.message.as_ref();
+    let rest = match KNOWN.iter().find_map(|known| message.strip_prefix(*known)) {
+        Some(rest) => rest.trim_start(),
+        // In JSON the message stands without quotes.
+        None => match message.strip_prefix("command failed ") {
+            Some(rest) => rest,
+            None => return entry.is_fatal.then(|| message.to_owned()),
+        },
+    };
+    let text = why(rest).replace("\\\"", "\"");
+    Some(if text.is_empty() {
+        "command failed".to_owned()
+    } else {
+        text
+    })
+}
+
+/// The error of a structured message, else all of it. Of one of several lines nothing stands on the first.
+fn why(rest: &str) -> &str {
+    match rest.split_once("err=\"") {
+        Some((_, quoted)) => quoted.rsplit_once('"').map_or(quoted, |(text, _)| text),
+        None if rest.starts_with("err=<") => "",
+        None => rest,
+    }
 }
 
 /// `User "x" cannot list resource "r" in API group "g"`; before 1.14 `cannot list r at the cluster scope`.
@@ -133,13 +184,14 @@ fn denied(message: &str) -> Option<String> {
     (is_word(verb) && is_word(&named) && named.len() < 100).then(|| format!("{verb} {named}"))
 }
 
-/// `nodes "x" not found`, and `FLAG: --hostname-override="x"`.
+/// `nodes "x" not found`, of newer versions `node "x" not found`, and `FLAG: --hostname-override="x"`.
 fn node_name(message: &str) -> Option<&str> {
     let behind = |start: &str| message.split_once(start).map(|(_, rest)| rest);
     let name = match behind("FLAG: --hostname-override=\"") {
         Some(rest) => rest.split('"').next()?,
         None => {
-            let rest = behind("nodes \\\"").or_else(|| behind("nodes \""))?;
+            let starts = ["nodes \\\"", "nodes \"", "node \\\"", "node \""];
+            let rest = starts.iter().find_map(|start| behind(start))?;
             let (name, rest) = rest.split_once('"')?;
             rest.trim_start().starts_with("not found").then_some(name)?
         }

@@ -14,8 +14,44 @@ use super::{
     kube_proxy_faults::Faults,
 };
 
-/// What kube-proxy logs first: its flags, its version, and in old versions its container.
-const STARTS: [&str; 3] = ["FLAG: --", "Version info", "Running in resource-only container"];
+/// What kube-proxy logs when it starts, each once but for the flags. Newer versions name the version behind the
+/// mode, and look for their Node before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sign {
+    Flag,
+    Container,
+    /// `"Using iptables proxy"`, since 1.24.
+    Opening,
+    /// `"Using iptables Proxier"`.
+    Mode,
+    Version,
+}
+
+impl Sign {
+    fn of(message: &str) -> Option<Self> {
+        [
+            ("FLAG: --", Self::Flag),
+            ("Running in resource-only container", Self::Container),
+            ("Version info", Self::Version),
+        ]
+        .into_iter()
+        .find(|(words, _)| message.contains(words))
+        .map(|(_, sign)| sign)
+        .or_else(|| mode(message, " Proxier").map(|_| Self::Mode))
+        .or_else(|| opening(message).map(|_| Self::Opening))
+    }
+}
+
+fn opening(message: &str) -> Option<ProxyMode> {
+    mode(message, " proxy").filter(|mode| !matches!(mode, ProxyMode::Other(_)))
+}
+
+/// The mode of `Using MODE Proxier`.
+fn mode(message: &str, behind: &str) -> Option<ProxyMode> {
+    let name = between(message, "Using ", behind)?;
+    let is_word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    ProxyMode::parse(name).filter(|_| is_word)
+}
 
 /// What a log says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,8 +71,8 @@ pub struct KubeProxyLog {
     pub faults: Faults,
     /// Whether anything ever came from the API server.
     pub heard: bool,
-    /// Whether lines of a start were read, before the line that names the mode.
-    is_starting: bool,
+    /// The signs of the last start that were read.
+    start: Vec<Sign>,
 }
 
 /// How kube-proxy does its work.
@@ -121,23 +157,16 @@ impl KubeProxyLog {
     /// Takes in a line; false where it says nothing.
     fn read(&mut self, line: usize, entry: &Entry<'_>) -> bool {
         let message = entry.message.as_ref();
-        let is_start = STARTS.iter().any(|start| message.contains(start));
-        if is_start && !self.is_starting {
-            self.conntrack_missing = None;
-            self.faults = Faults::default();
+        let sign = Sign::of(message);
+        if let Some(sign) = sign {
+            self.begin(sign);
         }
         // A right that is denied is an error on the way to the API server as well.
         let is_trouble = self.faults.read(line, entry);
-        if is_start {
-            self.is_starting = true;
-        } else if let Some(mode) = between(message, "Using ", " Proxier").and_then(ProxyMode::parse) {
-            // Where it logs too little to tell its start, the mode does.
-            if self.mode.is_some() && !self.is_starting {
-                self.conntrack_missing = None;
-                self.faults = Faults::default();
-            }
-            self.is_starting = false;
+        if let Some(mode) = mode(message, " Proxier").or_else(|| opening(message)) {
             self.mode = Some(mode);
+        } else if sign.is_some() {
+            // It tells of a start and no more.
         } else if let Some(asked) = fell_back_from(entry) {
             self.fell_back_from = ProxyMode::parse(asked);
         } else if let Some((port, endpoints)) = endpoints(entry) {
@@ -160,6 +189,27 @@ impl KubeProxyLog {
             return is_trouble;
         }
         true
+    }
+
+    /// Takes in a sign of a start. One that is there already is of another start, which has none of the earlier
+    /// one's trouble.
+    fn begin(&mut self, sign: Sign) {
+        let is_another = match sign {
+            // Whatever stands before these is of an earlier start.
+            Sign::Flag => self.start.iter().any(|known| *known != Sign::Flag) || self.start.is_empty(),
+            Sign::Container | Sign::Opening => {
+                [sign, Sign::Mode].iter().any(|known| self.start.contains(known)) || self.start.is_empty()
+            }
+            Sign::Mode | Sign::Version => self.start.contains(&sign),
+        };
+        if is_another {
+            self.start.clear();
+            self.conntrack_missing = None;
+            self.faults = Faults::default();
+        }
+        if !self.start.contains(&sign) {
+            self.start.push(sign);
+        }
     }
 
     fn set(&mut self, port: ServicePortName, new: Vec<SocketAddr>) {

@@ -219,3 +219,42 @@ fn only_the_last_start_tells_of_a_missing_conntrack() {
     assert_eq!(missing(&format!("{quiet}{MISSING}")), Some(2));
     assert_eq!(missing(&format!("{quiet}{MISSING}{quiet}")), None);
 }
+
+#[test]
+fn what_belongs_to_one_start_is_not_taken_for_an_earlier_ones() {
+    // 1.24 and later look for their Node first and name their version last.
+    let start = r#"I1120 08:12:03.1 1 server_linux.go:69] "Using iptables proxy"
+E1120 08:12:03.2 1 server.go:1039] "Failed to retrieve node info" err="nodes \"node-a\" not found"
+I1120 08:12:33.2 1 server_linux.go:150] "Using iptables Proxier"
+I1120 08:12:33.3 1 server.go:865] "Version info" version="v1.29.3"
+"#;
+    let name = |text: &str| KubeProxyLog::parse(text).unwrap().faults.node_name;
+    assert_eq!(name(start).as_deref(), Some("node-a"));
+    let mut lines: Vec<&str> = start.lines().collect();
+    lines.rotate_right(1);
+    assert_eq!(
+        name(&lines.join("\n")).as_deref(),
+        Some("node-a"),
+        "the version first"
+    );
+    let mended: String = start
+        .lines()
+        .filter(|line| !line.contains("node-a"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    assert_eq!(name(&format!("{start}{mended}")), None, "it was mended");
+    // 1.36 waits for its Node and ends.
+    let ended = r#"E1120 08:17:03.1 1 run.go:72] "command failed" err="node \"node-a\" not found""#;
+    let log = KubeProxyLog::parse(ended).unwrap();
+    assert_eq!(log.faults.exit.as_deref(), Some("node \"node-a\" not found"));
+    assert_eq!(log.faults.node_name.as_deref(), Some("node-a"));
+    let json = r#"{"ts":1580306777045.7,"msg":"command failed","err":"no such file"}"#;
+    assert_eq!(
+        KubeProxyLog::parse(json).unwrap().faults.exit.as_deref(),
+        Some("no such file")
+    );
+    let several =
+        "E1120 08:17:03.1 1 run.go:72] \"command failed\" err=<\n\tthe first line\n\tthe second\n >\n";
+    let exit = KubeProxyLog::parse(several).unwrap().faults.exit;
+    assert_eq!(exit.as_deref(), Some("command failed: the first line"));
+}

@@ -54,6 +54,8 @@ pub struct NameLookup {
     pub found_as: Option<String>,
     /// Names that do not exist, as the output has them: with the suffixes that were tried.
     pub denied: Vec<String>,
+    /// Names that the name is an alias for, where the last of them does not exist.
+    pub dead_ends: Vec<String>,
     /// Whether the search list was used, as clients do.
     pub searches: bool,
     /// Whether the program said why it found nothing. Old busybox says the same whether there is no such
@@ -244,6 +246,11 @@ fn read(call: Option<&Call<'_>>, chunk: &Piece<'_>, is_first: bool) -> Option<Na
         found_as: seen.found_as.filter(|_| result == LookupResult::Found),
         addresses: seen.addresses,
         denied: seen.denied,
+        dead_ends: if result == LookupResult::NotFound && seen.is_denied {
+            seen.aliases
+        } else {
+            Vec::new()
+        },
         searches: tool != Tool::Dig || call.is_some_and(|call| call.has("+search")),
     })
 }

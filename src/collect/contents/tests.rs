@@ -18,7 +18,8 @@ fn of<K: serde::de::DeserializeOwned>(value: Value) -> K {
 
 /// A Service with a Pod that has a secret wherever a Pod can have one, and agents.
 fn gathered() -> Gathered {
-    let annotations = json!({ "kubectl.kubernetes.io/last-applied-configuration": SECRET, "note": SECRET });
+    let annotations = json!({ "kubectl.kubernetes.io/last-applied-configuration": SECRET, "note": SECRET,
+        "svcdiag.dev/unknown": SECRET, "svcdiag.dev.example.com/note": SECRET });
     let metadata = |name: &str, namespace: &str| {
         json!({ "name": name, "namespace": namespace, "uid": name, "annotations": annotations, "labels": { "app": "web" },
             "managedFields": [{ "manager": SECRET, "time": "2026-05-01T10:00:00Z", "fieldsV1": { SECRET: {} } }] })
@@ -160,5 +161,30 @@ fn without_metadata(value: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(without_metadata),
         _ => {}
+    }
+}
+
+#[test]
+fn no_secret_of_a_message_gets_into_a_bundle() {
+    let mut gathered = gathered();
+    gathered.inventory.apply::<Pod>(of(json!({ "metadata": { "name": "web-2", "namespace": "shop", "uid": "web-2" },
+        "spec": { "nodeName": "n1", "containers": [{ "name": "c", "image": "web:1" }] },
+        "status": { "phase": "Pending",
+            "conditions": [{ "type": "Ready", "status": "False", "message": format!("password: {SECRET}") }],
+            "containerStatuses": [{ "name": "c", "ready": false, "restartCount": 0, "state": { "waiting": {
+                "reason": "CreateContainerError",
+                "message": format!("cannot reach postgres://root:{SECRET}@db/x with --token={SECRET}") } } }] } })));
+    gathered.inventory.note_event(of(json!({ "metadata": { "name": "e", "namespace": "shop" }, "type": "Warning",
+        "reason": "Failed", "involvedObject": { "kind": "Pod", "name": "web-2", "uid": "web-2" },
+        "message": format!("pull https://u:{SECRET}@registry/?sig={SECRET}"), "lastTimestamp": "2026-05-01T11:59:00Z" })));
+    let extras = Extras {
+        config_maps: vec![
+            json!({ "kind": "ConfigMap", "data": { "Corefile": crate::collect::redact::corefile(&format!(
+            ".:53 {{\n  etcd {{\n    credentials root {SECRET}\n  }}\n  forward . tls://u:{SECRET}@9.9.9.9\n}}\n")) } }),
+        ],
+        ..Extras::default()
+    };
+    for (path, text) in files(&objects(&gathered, &extras), &manifest(&gathered)) {
+        assert!(!text.contains(SECRET), "{path}: {text}");
     }
 }

@@ -11,9 +11,13 @@ use serde_json::json;
 use self::compare::{Difference, compare};
 use super::{
     Facts, words,
+    words::quoted,
     workloads::{self, Workload, is_of_revision},
 };
 use crate::objects::{Labels, Object, Pod, Service, matches_labels};
+
+/// Label with a Pod's own name, which the controller of StatefulSets gives each of its Pods.
+const POD_NAME_LABEL: &str = "statefulset.kubernetes.io/pod-name";
 
 /// Pods that a selector misses narrowly.
 pub(super) struct NearMiss {
@@ -35,6 +39,9 @@ pub(super) fn selector(pairs: &Labels) -> String {
 /// Describes the workload whose Pods the selector misses by the least.
 pub(super) fn find(facts: &Facts, service: &Service) -> Option<NearMiss> {
     let wanted = &service.spec.selector;
+    if let Some(missing) = ordinal(facts, wanted) {
+        return Some(missing);
+    }
     let all = workloads::all(facts);
     let candidates = all
         .iter()
@@ -50,6 +57,31 @@ pub(super) fn find(facts: &Facts, service: &Service) -> Option<NearMiss> {
         Difference::Revision(keys) => revision(facts, service, workload, keys),
         Difference::Labels(changes) => labels(facts, service, workload, changes),
         Difference::RunTime(missing) => run_time(facts, service, workload, missing),
+    })
+}
+
+/// The selector names one Pod of a StatefulSet, which does not exist.
+fn ordinal(facts: &Facts, wanted: &Labels) -> Option<NearMiss> {
+    let pod = wanted.get(POD_NAME_LABEL)?;
+    let (set, number) = pod.rsplit_once('-')?;
+    let set = facts.stateful_sets.iter().find(|s| s.name() == set)?;
+    number.parse::<u32>().ok()?;
+    if facts.pods.iter().any(|p| p.name() == pod) {
+        return None;
+    }
+    let replicas = set.spec.replicas.unwrap_or(1);
+    Some(NearMiss {
+        message: format!(
+            "it names Pod {pod}, which does not exist: StatefulSet {} has {}",
+            set.name(),
+            words::count(usize::try_from(replicas).unwrap_or(0), "replica")
+        ),
+        remediation: format!(
+            "If there is to be such a Pod, raise the replicas of StatefulSet {} where it comes from; else the Service is of no use any more. See `kubectl -n {} get statefulset {}`.",
+            set.name(),
+            quoted(&facts.namespace),
+            quoted(set.name())
+        ),
     })
 }
 
@@ -162,7 +194,7 @@ fn labels(
         format!(
             "If these Pods are meant, make the selector and their labels agree: {}; compare `kubectl -n {} get pods --show-labels`.",
             edit(facts, service),
-            facts.namespace
+            quoted(&facts.namespace)
         )
     };
     NearMiss { message, remediation }
@@ -213,9 +245,9 @@ fn run_time(
         remediation: format!(
             "See why nothing sets {pairs} on a Pod (the Pods may not be ready for it, or what should set it does not run or may not): \
              `kubectl -n {} get pods -l {} -L {}`. If nothing is to set it, the Pod template lacks it or the selector has it in excess.",
-            facts.namespace,
-            words::quoted(&selector(&rest)),
-            words::quoted(&keys.join(","))
+            quoted(&facts.namespace),
+            quoted(&selector(&rest)),
+            quoted(&keys.join(","))
         ),
     }
 }
@@ -262,12 +294,16 @@ fn pods_of(workload: &Workload<'_>) -> String {
 fn patch(facts: &Facts, service: &Service, pairs: serde_json::Map<String, serde_json::Value>) -> String {
     format!(
         "`kubectl -n {} patch service {} --type=merge -p {}`",
-        facts.namespace,
-        service.name(),
-        words::quoted(&json!({ "spec": { "selector": pairs } }).to_string())
+        quoted(&facts.namespace),
+        quoted(service.name()),
+        quoted(&json!({ "spec": { "selector": pairs } }).to_string())
     )
 }
 
 fn edit(facts: &Facts, service: &Service) -> String {
-    format!("`kubectl -n {} edit service {}`", facts.namespace, service.name())
+    format!(
+        "`kubectl -n {} edit service {}`",
+        quoted(&facts.namespace),
+        quoted(service.name())
+    )
 }

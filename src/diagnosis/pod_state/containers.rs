@@ -183,10 +183,11 @@ impl Subject<'_> {
         if self.is_init {
             return Trouble::InitContainer(text);
         }
-        Trouble::CrashLoop(match self.spec.and_then(|c| mismatch(self.pod, c)) {
+        let text = match self.spec.and_then(|c| mismatch(self.pod, c)) {
             Some(odd) => format!("{text}; {odd}"),
             None => text,
-        })
+        };
+        Trouble::CrashLoop(text, self.status.name.clone())
     }
 
     fn running(&self, started_at: Timestamp) -> Option<Trouble> {

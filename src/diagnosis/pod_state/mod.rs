@@ -33,8 +33,8 @@ pub(super) enum Trouble {
     ImagePull(String),
     /// An init container fails or does not end.
     InitContainer(String),
-    /// A container starts and ends again and again.
-    CrashLoop(String),
+    /// A container, which has that name, starts and ends again and again.
+    CrashLoop(String, String),
     /// Containers run but a readiness probe fails.
     ProbeFailing(String),
     /// Anything else.
@@ -60,7 +60,7 @@ impl Trouble {
             | Self::Unschedulable(_, text)
             | Self::ImagePull(text)
             | Self::InitContainer(text)
-            | Self::CrashLoop(text)
+            | Self::CrashLoop(text, _)
             | Self::ProbeFailing(text)
             | Self::Other(text) => text,
             Self::Starting(start) => start.why.as_deref().unwrap_or("it is starting"),

@@ -211,9 +211,14 @@ fn wrong_block(block: &IpBlock, peer: &Peer, other: End) -> Miss {
         )
         .fixed_by(fix);
     }
+    // What the block excepts is not far from it, but out of it.
+    let excepts = match block.except.is_empty() {
+        true => String::new(),
+        false => format!(" without {}", words::list(&block.except)),
+    };
     let m = miss(
         3,
-        format!("its ipBlock {cidr} does not hold {}", words::list(&own)),
+        format!("its ipBlock {cidr}{excepts} does not hold {}", words::list(&own)),
     );
     if other.pod.is_none() { m.fixed_by(fix) } else { m }
 }

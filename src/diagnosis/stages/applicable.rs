@@ -4,6 +4,7 @@ use super::super::{
     Facts, Finding,
     clients::{Clients, Role},
 };
+use crate::diagnosis::{approval, words::quoted};
 use crate::{
     api::Reason,
     objects::{Object, Service},
@@ -12,14 +13,24 @@ use crate::{
 
 /// Why no client Pod can be used, if so.
 pub(super) fn no_clients(facts: &Facts) -> Option<Finding> {
+    if approval::foreign_clients_are_kept_away(facts) {
+        return Some(Finding::unknown(
+            Reason::ClientNamespaceNotGranted,
+            format!(
+                "Clients of another namespace dial only endpoints that are running Pods of namespace {}; the EndpointSlices hold others, so that nothing is dialled from there.",
+                facts.namespace
+            ),
+        ));
+    }
     match Clients::of(facts) {
         Clients::NotGranted(namespace) => Some(Finding::unknown(
             Reason::ClientNamespaceNotGranted,
             format!(
                 "Namespace {namespace} does not lend its Pods as clients; its owner can grant it: \
-                 `kubectl annotate namespace {namespace} {}={}`.",
+                 `kubectl annotate namespace {} {}={}`.",
+                quoted(namespace),
                 crate::api::CLIENTS_FOR_ANNOTATION,
-                facts.namespace
+                quoted(&facts.namespace)
             ),
         )),
         Clients::Pods { pods, role } if pods.is_empty() => Some(Finding::unknown(

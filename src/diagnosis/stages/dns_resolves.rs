@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     api::{ConditionType, Reason, Resolver},
+    diagnosis::words::quoted,
     objects::{Object, Pod},
 };
 
@@ -142,6 +143,15 @@ fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Fin
             )
         };
     }
+    let saved = vantage.reports.iter().filter_map(|r| r.saved);
+    if let Some(pod) = saved.flat_map(|s| &s.asks_its_node).min() {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "What Pod {pod} looked up does not count: its dnsPolicy is Default, so that it asks the name servers of its node and not cluster DNS, which alone knows the names of Services. If it is to use these names, set dnsPolicy: ClusterFirst in its template."
+            ),
+        );
+    }
     let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
     if !asked {
         return Finding::unknown(
@@ -149,7 +159,7 @@ fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Fin
             format!("{WHAT}: no client Pod is on a node that was asked."),
         );
     }
-    let why = vantage.problem().unwrap_or_default();
+    let why = vantage.problem(ConditionType::DNSResolves).unwrap_or_default();
     Finding::unknown(
         Reason::ProbeFailed,
         format!("{WHAT}. {why}").trim_end().to_owned(),
@@ -169,7 +179,7 @@ fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
     if pods.is_empty() || pods.iter().any(|p| p.is_ready()) {
         return None;
     }
-    let (namespace, name) = (dns.service.namespace(), dns.service.name());
+    let (namespace, name) = (quoted(dns.service.namespace()), quoted(dns.service.name()));
     let deadlines = pods.iter().filter_map(|p| pod_state::settles_at(facts, p));
     if let Some(until) = deadlines.min() {
         return Some(

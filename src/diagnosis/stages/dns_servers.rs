@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     api::{CLibrary, DnsServer, LookupResult, Reason, Resolver},
+    diagnosis::words::quoted,
     objects::{Object, Pod},
 };
 
@@ -106,8 +107,13 @@ pub(super) fn why_none_knows_the_cluster(
     // By hand the control is often looked up with a tool that does not search; the full name needs none.
     let is_sure = own.iter().any(|s| s.control == LookupResult::NotFound) || denied(control) && denied(full);
     let domain = searched_domain(facts, resolver)?;
+    // Nodes ask in the cluster's own domain.
+    let by_nodes = vantage.reports.iter().flat_map(|r| &r.facts.dns_servers);
+    let by_nodes = by_nodes.filter(|s| s.from.is_none());
     let is_elsewhere = own
         .iter()
+        .copied()
+        .chain(by_nodes)
         .any(|s| s.domain.as_ref().is_some_and(|other| other != domain));
     (is_certain && is_sure && (is_elsewhere || !others_know)).then_some(Reason::ClusterDomainMismatch)
 }
@@ -188,14 +194,14 @@ pub(super) fn some_fail(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding>
     let remediation = match (pod_at(facts, first), &facts.cluster_dns) {
         (Some(pod), Some(dns)) => format!(
             "Diagnose cluster DNS itself: `svcdiag check {} -n {ns}`; see the Pod: `kubectl -n {ns} describe pod {pod}`; its log: `kubectl -n {ns} logs {pod}`.",
-            dns.service.name(),
-            ns = pod.namespace(),
-            pod = pod.name()
+            quoted(dns.service.name()),
+            ns = quoted(pod.namespace()),
+            pod = quoted(pod.name())
         ),
         (None, Some(dns)) if is_endpoint => format!(
             "See the endpoints of cluster DNS: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
-            dns.service.namespace(),
-            dns.service.name()
+            quoted(dns.service.namespace()),
+            quoted(dns.service.name())
         ),
         _ if first.parse().is_ok_and(is_cache) => dns_silence::see_cache(facts, node),
         _ => format!(

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{super::Facts, dns_servers, names::Client};
 use crate::{
     api::{DnsServer, LookupResult},
+    diagnosis::words::quoted,
     objects::{Object, Pod},
 };
 
@@ -33,7 +34,7 @@ impl Silent {
         let answering = endpoints.iter().filter(answers).min_by_key(|s| &s.server);
         let although = answering.map_or_else(String::new, |s| {
             format!(
-                "; a Pod of cluster DNS does when it is asked itself ({})",
+                "; a Pod of cluster DNS answers when it is asked itself ({})",
                 s.server
             )
         });
@@ -83,11 +84,12 @@ pub(super) fn see_cache(facts: &Facts, node: &str) -> String {
     match cache_of(facts, node) {
         Some(pod) => format!(
             "See the cache's Pod: `kubectl -n {ns} describe pod {pod}`; its log: `kubectl -n {ns} logs {pod}`.",
-            ns = pod.namespace(),
-            pod = pod.name()
+            ns = quoted(pod.namespace()),
+            pod = quoted(pod.name())
         ),
         None => format!(
-            "See the Pod of the node's cache (NodeLocal DNSCache): `kubectl get pods --all-namespaces -l k8s-app=node-local-dns --field-selector spec.nodeName={node} -o wide`."
+            "See the Pod of the node's cache (NodeLocal DNSCache): `kubectl get pods --all-namespaces -l k8s-app=node-local-dns --field-selector spec.nodeName={} -o wide`.",
+            quoted(node)
         ),
     }
 }
@@ -98,12 +100,12 @@ pub(super) fn diagnose(facts: &Facts) -> String {
     dns.map_or_else(
         || "Diagnose the cluster's DNS servers.".to_owned(),
         |dns| {
-            let (namespace, name) = (dns.namespace(), dns.name());
+            let (namespace, name) = (quoted(dns.namespace()), quoted(dns.name()));
             let labels: Vec<String> = dns
                 .spec
                 .selector
                 .iter()
-                .map(|(k, v)| format!("{k}={v}"))
+                .map(|(k, v)| format!("{}={}", quoted(k), quoted(v)))
                 .collect();
             let log = match labels.is_empty() {
                 true => String::new(),

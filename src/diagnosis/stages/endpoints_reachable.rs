@@ -18,7 +18,7 @@ use super::{
     advice::advice,
     between_nodes, listening,
     reaching::{self, Case},
-    wrong_family,
+    untranslated, wrong_family,
 };
 use crate::{
     api::{Answer, ConditionType, Reason},
@@ -36,18 +36,16 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return Finding::not_applicable("The Service lists no port.");
     }
     let vantage = Vantage::of(facts);
-    if let Some(finding) = vantage.nobody(WHAT) {
-        return finding;
-    }
-    let Some(paths) = Paths::of(facts, &vantage) else {
-        return Finding::not_applicable("There is no Service.");
+    let paths = match reaching::paths(facts, &vantage, WHAT) {
+        Ok(paths) => paths,
+        Err(finding) => return finding,
     };
-    if !paths.has_ports_to_dial() {
-        return Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP).");
-    }
     let dials = paths.dials(Way::Direct);
     if let Some(fault) = fault(facts, &paths, &dials) {
         return fault;
+    }
+    if let Some(finding) = untranslated::judge(facts, &vantage) {
+        return finding;
     }
     if let Some(pod) = dials.reset_by_mesh.filter(|_| !dials.reaches_clients()) {
         return reaching::reset_by_mesh(pod);
@@ -66,7 +64,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     if dials.made() == 0
         && !dials.is_intercepted
-        && vantage.problem().is_none()
+        && vantage.problem(ConditionType::EndpointsReachable).is_none()
         && vantage.incomplete(WHAT).is_none()
     {
         return Finding::unknown(
@@ -74,16 +72,18 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             format!("{WHAT}: neither a client Pod nor an endpoint is on a node that was asked."),
         );
     }
-    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
-        Finding::yes(
-            Reason::AllEndpointsAnswer,
-            format!(
-                "The endpoints {}, dialled {}.",
-                dials.answer(),
-                from_where(&paths, &dials)
-            ),
-        )
-    })
+    reaching::left_open(facts, &vantage, &dials, (ConditionType::EndpointsReachable, WHAT)).unwrap_or_else(
+        || {
+            Finding::yes(
+                Reason::AllEndpointsAnswer,
+                format!(
+                    "The endpoints {}, dialled {}.",
+                    dials.answer(),
+                    from_where(&paths, &dials)
+                ),
+            )
+        },
+    )
 }
 
 fn from_where(paths: &Paths<'_>, dials: &Dials<'_>) -> &'static str {
@@ -103,14 +103,17 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
     let mut cases: Vec<Case> = dials
         .failures
         .iter()
-        .map(|failed| classify(paths, dials, failed))
+        .map(|failed| classify(facts, paths, dials, failed))
         .collect();
     // A port that nobody reaches says more than an endpoint that somebody does not.
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
         cases.retain(|c| dials.is_dead_for(c.failed));
     } else {
-        let is_of_a_way =
-            |c: &Case| reaching::is_explained(c.reason) || c.reason == Reason::CrossNodeUnreachable;
+        let is_of_a_way = |c: &Case| {
+            reaching::is_explained(c.reason)
+                || c.reason == Reason::CrossNodeUnreachable
+                || c.failed.is_of_large_answers()
+        };
         if cases.iter().any(is_of_a_way) {
             cases.retain(is_of_a_way);
         } else if let Some(finding) = some_endpoints(facts, paths, dials, &cases) {
@@ -133,7 +136,21 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
     })
 }
 
-fn classify<'a, 'b>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
+/// Whether somebody said that the packets are not let through, or the endpoint's own node had them: whatever
+/// carries packets between the nodes has carried these.
+fn is_turned_away(facts: &Facts, failed: &Failed<'_>) -> bool {
+    let by = super::advice::rejecting_node(facts, failed);
+    failed.answer == Answer::Rejected
+        || super::advice::is_prohibited(failed)
+        || by.is_some() && by == failed.target.and_then(|t| t.node)
+}
+
+fn classify<'a, 'b>(
+    facts: &Facts,
+    paths: &Paths<'a>,
+    dials: &Dials<'a>,
+    failed: &'b Failed<'a>,
+) -> Case<'a, 'b> {
     let mut case = reaching::case(paths, dials, failed);
     if failed.answer == Answer::Refused {
         case.reason = match listening::why_refused(paths, failed) {
@@ -142,7 +159,10 @@ fn classify<'a, 'b>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &'b Failed<'a>
             }
             reason => reason,
         };
-    } else if case.explanation.is_none() && is_cross_node(paths, dials, failed) {
+    } else if case.explanation.is_none()
+        && !is_turned_away(facts, failed)
+        && is_cross_node(paths, dials, failed)
+    {
         case.reason = Reason::CrossNodeUnreachable;
     }
     case
@@ -223,6 +243,18 @@ fn some_endpoints(
     if of.iter().any(|c| c.reason == Reason::NotListening) {
         message.push_str(&format!(" {}", listens_elsewhere(paths, &failures)));
     }
+    let is_local = |c: &&Case| {
+        matches!(
+            c.reason,
+            Reason::ListensOnLoopbackOnly | Reason::WrongFamilyListening
+        )
+    };
+    if of.iter().all(is_local) {
+        message.push_str(&format!(
+            " The application listens at {} only.",
+            words::list(&listening::addresses(paths, &failures))
+        ));
+    }
     let remediation =
         different_pod(facts, &failures).unwrap_or_else(|| advice(facts, Reason::TimedOut, &failures));
     Some(Finding::part_fails(
@@ -274,7 +306,7 @@ fn told(
     let Some(first) = failures.first() else {
         return (String::new(), String::new());
     };
-    let namespace = &facts.namespace;
+    let namespace = quoted(&facts.namespace);
     let number = first.endpoint.map_or(0, |e| e.port());
     let wanted = format!("{number}/{}", listening::protocol(first));
     let pods = told::pods(&failures);
@@ -292,7 +324,7 @@ fn told(
             ),
             format!(
                 "Set targetPort of port {port} to a port that the Pods listen on: `kubectl -n {namespace} edit service {}`, or let the application listen on {number}.",
-                facts.spec.service_name
+                quoted(&facts.spec.service_name)
             ),
         ),
         Reason::ListensOnLoopbackOnly => (
@@ -302,7 +334,7 @@ fn told(
             ),
             format!(
                 "Let the application listen on all addresses (0.0.0.0, or :: for both families); see how it is told: `kubectl -n {namespace} describe pod {}`.",
-                pods.first().copied().unwrap_or_default()
+                quoted(pods.first().copied().unwrap_or_default())
             ),
         ),
         Reason::WrongFamilyListening => wrong_family::told(facts, paths, &failures, &who, listen, &wanted),
@@ -336,6 +368,9 @@ fn what_else(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&F
         return format!(
             " The sidecar of Pod {pod} resets them, as one does that takes mutual TLS of its service mesh only."
         );
+    }
+    if first.is_of_large_answers() {
+        return " Small answers come and large ones do not, as where packets are larger than the way takes (MTU).".to_owned();
     }
     if !failures.iter().all(answers_at_home) {
         return String::new();

@@ -12,6 +12,7 @@ use super::{
     applicable, hairpin_setup,
 };
 use crate::api::{Answer, ConditionType, Hairpin, Reason};
+use crate::diagnosis::words::quoted;
 
 const WHAT: &str = "No Pod's way to itself was tried";
 
@@ -127,6 +128,16 @@ fn unseen(vantage: &Vantage<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding 
     if paths.dials(Way::FromClients).is_intercepted {
         return Finding::not_applicable("A proxy beside the Pods (a service mesh) takes their connections.");
     }
+    let perhaps = vantage.reports.iter().filter_map(|r| Some((r, r.saved?)));
+    let perhaps = perhaps.flat_map(|(r, s)| s.perhaps_itself.iter().map(move |said| (r.node, said)));
+    if let Some((node, said)) = perhaps.min() {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "On node {node} {said}: those that came back to itself may be the lost ones. Bridge ports have to send packets back for that (hairpin_mode 1: `bridge -d link` there), and the rules have to masquerade them."
+            ),
+        );
+    }
     let asked = vantage.reports.iter().any(|r| !r.asked.endpoints.is_empty());
     if !asked {
         // Who types asks nobody for a Pod's way to itself.
@@ -136,7 +147,7 @@ fn unseen(vantage: &Vantage<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding 
         };
         return Finding::unknown(Reason::NoVantagePoint, format!("{WHAT}: {why}."));
     }
-    let why = match vantage.problem() {
+    let why = match vantage.problem(ConditionType::HairpinOK) {
         Some(problem) => format!("{WHAT}. {problem}"),
         None if was_tried => {
             "No dial of a Pod came back to it, and its bridge port and rules do not tell.".to_owned()
@@ -215,11 +226,11 @@ fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
     });
     let ip = target
         .parse::<std::net::SocketAddr>()
-        .map_or_else(|_| target.to_owned(), |a| a.ip().to_string());
+        .map_or_else(|_| quoted(target), |a| a.ip().to_string());
     let (message, remediation) = match reason {
         Reason::HairpinModeDisabled => {
             let command = match port {
-                Some(port) => format!("`bridge link set dev {port} hairpin on`"),
+                Some(port) => format!("`bridge link set dev {} hairpin on`", quoted(port)),
                 None => "`bridge -d link` shows the ports that have \"hairpin off\"".to_owned(),
             };
             (

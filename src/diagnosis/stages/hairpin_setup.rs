@@ -7,6 +7,7 @@ use super::super::{
     vantage::{self, Report, Vantage},
 };
 use crate::api::Reason;
+use crate::diagnosis::words::quoted;
 
 /// What the files say; None where they say nothing of it.
 pub(super) fn judge(vantage: &Vantage<'_>) -> Option<Finding> {
@@ -90,7 +91,8 @@ fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
                     "The kubelet of node {node} is in promiscuous-bridge mode, and bridge {name} is not promiscuous, so that it does not take what a Pod sends to itself."
                 ),
                 format!(
-                    "Let the kubelet of node {node} change links (CAP_NET_ADMIN), or do it by hand: `ip link set {name} promisc on`."
+                    "Let the kubelet of node {node} change links (CAP_NET_ADMIN), or do it by hand: `ip link set {} promisc on`.",
+                    quoted(name)
                 ),
             )
         }

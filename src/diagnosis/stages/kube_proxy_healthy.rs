@@ -67,7 +67,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         );
     }
     if looks.is_empty() {
-        let why = vantage.problem().unwrap_or_default();
+        let why = vantage
+            .problem(ConditionType::KubeProxyHealthy)
+            .unwrap_or_default();
         return Finding::unknown(
             Reason::ProbeFailed,
             format!("{WHAT}. {why}").trim_end().to_owned(),
@@ -76,7 +78,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let nodes: Vec<&str> = looks.iter().map(|(report, _)| report.node).collect();
     let on = vantage::nodes(&nodes);
     if looks.iter().all(|(_, proxy)| proxy.processes_unread) {
-        let why = vantage.problem().unwrap_or_default();
+        let why = vantage
+            .problem(ConditionType::KubeProxyHealthy)
+            .unwrap_or_default();
         return Finding::unknown(
             Reason::ProbeFailed,
             format!("Whether kube-proxy runs on {on} is not known. {why}")
@@ -102,6 +106,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 /// What is wrong with kube-proxy of a node. Ports may be moved or closed by configuration: that nobody
 /// listens says something only where no process is there either.
 fn fault(vantage: &Vantage<'_>, report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
+    if exit(report).is_some() {
+        return Some(Reason::NotRunning);
+    }
     if is_away(proxy) {
         return (!may_be_replaced(vantage, report)).then_some(Reason::NotRunning);
     }
@@ -128,6 +135,11 @@ fn suffers(report: &Report<'_>) -> bool {
     let rules = report.facts.rules.as_ref();
     rules.is_some_and(|rules| rules.gaps.iter().any(|gap| lags(gap.kind)))
         || report.facts.failures.iter().any(|f| f.path != DialPath::Endpoint)
+}
+
+/// Why kube-proxy ended, as its log says.
+fn exit<'a>(report: &Report<'a>) -> Option<&'a str> {
+    report.saved?.proxy_exit.as_deref()
 }
 
 fn is_away(proxy: &KubeProxy) -> bool {
@@ -162,8 +174,40 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
         return Finding::unknown(Reason::ProbeFailed, WHAT);
     };
     let proxy = first.facts.kube_proxy.as_ref();
+    let ended = of_nodes().find_map(|r| Some((r, exit(r)?)));
+    let (message, remediation) = match (reason, ended) {
+        (Reason::NotRunning, Some((report, why))) => (
+            format!(
+                "kube-proxy on {on} has ended, as the end of its log says (\"{why}\"), and nothing shows that it runs again."
+            ),
+            match proxy.and_then(|p| p.node_name.as_deref()) {
+                Some(name) => format!(
+                    "It looks for a Node called {name}: let it run under the name of its own, --hostname-override={node}, or hostnameOverride in its configuration. A restart alone changes nothing.",
+                    node = report.node
+                ),
+                None => format!(
+                    "Mend what that line names: a program, a setting, a file or a right. While it is so, a restart changes nothing. All of its log: {}.",
+                    proxies::logs(report)
+                ),
+            },
+        ),
+        (reason, _) => by_reason(vantage, reason, nodes, first),
+    };
+    let affected: BTreeSet<&str> = nodes.iter().copied().collect();
+    match Paths::of(facts, vantage) {
+        Some(paths) if paths.leaves_nothing(&affected) && has_dialled(vantage) => {
+            Finding::nothing_works(reason, message, remediation)
+        }
+        _ => Finding::part_fails(reason, message, remediation),
+    }
+}
+
+fn by_reason(vantage: &Vantage<'_>, reason: Reason, nodes: &[&str], first: &Report<'_>) -> (String, String) {
+    let on = vantage::nodes(nodes);
+    let of_nodes = || vantage.reports.iter().filter(|r| nodes.contains(&r.node));
+    let proxy = first.facts.kube_proxy.as_ref();
     let (logs, restart) = (proxies::logs(first), proxies::restart(first));
-    let (message, remediation) = match reason {
+    match reason {
         Reason::NotRunning => (
             format!(
                 "kube-proxy is not running on {on} (no process{}). Rules that are left there do not follow the Services any more.",
@@ -226,13 +270,6 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
                 format!("See which address and credentials it uses: {logs}{configuration}. Then {restart}."),
             )
         }
-    };
-    let affected: BTreeSet<&str> = nodes.iter().copied().collect();
-    match Paths::of(facts, vantage) {
-        Some(paths) if paths.leaves_nothing(&affected) && has_dialled(vantage) => {
-            Finding::nothing_works(reason, message, remediation)
-        }
-        _ => Finding::part_fails(reason, message, remediation),
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     objects::{Endpoint, Object, Pod, Service},
 };
 
@@ -79,8 +80,8 @@ pub(super) fn judge(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) -
     }
     let remediation = format!(
         "Run an endpoint on every node with clients (for example as a DaemonSet), or let the traffic leave the node: `kubectl -n {} patch service {} --type=merge -p '{{\"spec\":{{\"internalTrafficPolicy\":\"Cluster\"}}}}'`.",
-        facts.namespace,
-        service.name()
+        quoted(&facts.namespace),
+        quoted(service.name())
     );
     let message = format!("internalTrafficPolicy is Local, and {who}.");
     Local::Lacking(if inside.is_empty() {

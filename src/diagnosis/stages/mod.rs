@@ -35,6 +35,7 @@ mod proxy_rules_present;
 mod reaching;
 mod service_exists;
 mod service_reachable;
+mod untranslated;
 mod wrong_family;
 
 pub(crate) use policy_effects::may_keep_nodes_away;

@@ -3,7 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::{
-    super::{Facts, clients::Clients, vantage::Vantage, words},
+    super::{
+        Facts,
+        clients::Clients,
+        vantage::Vantage,
+        words::{self, quoted},
+    },
     dns_servers,
     dns_silence::{Silent, diagnose},
     names::{self, CONTROL, Client, dots, external_name, full, lookup, missing_suffix},
@@ -68,7 +73,9 @@ pub(super) fn told(
         namespace,
         pod,
         settings: format!(
-            "`kubectl -n {namespace} get pod {pod} -o jsonpath='{{.spec.dnsPolicy}} {{.spec.dnsConfig}}'`"
+            "`kubectl -n {} get pod {} -o jsonpath='{{.spec.dnsPolicy}} {{.spec.dnsConfig}}'`",
+            quoted(namespace),
+            quoted(pod)
         ),
     };
     match reason {
@@ -103,14 +110,17 @@ impl Report<'_> {
         let of_names = self.resolver.lookups.iter().filter_map(|l| l.code.as_deref());
         let codes: BTreeSet<&str> = of_servers.chain(of_names).collect();
         let codes: Vec<&str> = codes.into_iter().collect();
+        // Who asks a cache hears from the cache.
+        let answering = Silent::of(self.facts, self.first);
         let message = format!(
-            "Cluster DNS ({}) answers {} to {}: neither {} nor {CONTROL} could be looked up.",
-            self.servers,
+            "{} answers {} to {}: neither {} nor {CONTROL} could be looked up{}.",
+            answering.who,
             words::list(&codes),
             self.who,
-            self.first.name
+            self.first.name,
+            answering.although
         );
-        (message, diagnose(self.facts))
+        (message, answering.remediation)
     }
 
     fn other_domain(&self, vantage: &Vantage<'_>) -> (String, String) {
@@ -124,14 +134,23 @@ impl Report<'_> {
             (_, Some(domain)) if domain != wanted => format!("; its Corefile has them in {domain}"),
             _ => String::new(),
         };
-        let namespace = dns.map_or("kube-system", |dns| dns.service.namespace());
+        let namespace = quoted(dns.map_or("kube-system", |dns| dns.service.namespace()));
+        let corefile = match dns.and_then(|dns| dns.config_map.as_deref()) {
+            Some(name) => format!(
+                ": `kubectl -n {namespace} get configmap {} -o yaml`",
+                quoted(name)
+            ),
+            None => format!(
+                ", which is in a ConfigMap that its Pods mount: `kubectl -n {namespace} get configmaps` lists them"
+            ),
+        };
         (
             format!(
                 "Cluster DNS ({}) answers {} that there is no {CONTROL}.svc.{wanted}: it does not have the cluster's names in {wanted}, where the clients search for them{serves}.",
                 self.servers, self.who
             ),
             format!(
-                "Let both have the same domain: clusterDomain in the kubelets' configuration, and the zone of the plugin kubernetes in the Corefile: `kubectl -n {namespace} get configmap coredns -o yaml`."
+                "Let both have the same domain: clusterDomain in the kubelets' configuration, and the zone of the plugin kubernetes in the Corefile{corefile}."
             ),
         )
     }
@@ -179,10 +198,13 @@ impl Report<'_> {
 
     fn no_external_name(&self) -> (String, String) {
         let target = external_name(self.facts).unwrap_or_default();
-        let (service, namespace) = (&self.facts.spec.service_name, &self.facts.namespace);
+        let (service, namespace) = (
+            quoted(&self.facts.spec.service_name),
+            quoted(&self.facts.namespace),
+        );
         (
             format!(
-                "The Service stands for {target}, and that name does not exist: {} ({}) found neither {} nor {target}.",
+                "The Service stands for {target}, which has no address in DNS: {} ({}) found neither {} nor {target}.",
                 self.who, self.servers, self.first.name
             ),
             format!(
@@ -266,7 +288,7 @@ impl Report<'_> {
     }
 
     fn short_name(&self) -> (String, String) {
-        let (name, namespace, pod) = (&self.first.name, self.namespace, self.pod);
+        let (name, namespace, pod) = (&self.first.name, quoted(self.namespace), quoted(self.pod));
         (
             format!(
                 "{} uses the name {name}, which is one of its own namespace {namespace}; {}.",
@@ -307,9 +329,15 @@ impl Report<'_> {
             words::list(&right)
         );
         let own = full(self.facts, self.resolver).map_or(name.as_str(), |l| &l.name);
+        // The full name itself need not have been looked up.
+        let domain = dns_servers::searched_domain(self.facts, self.resolver).unwrap_or("cluster.local");
+        let of_service = format!(
+            "{}.{}.svc.{domain}",
+            self.facts.spec.service_name, self.facts.namespace
+        );
         let elsewhere = asked
             .and_then(|l| l.found_as.as_deref())
-            .filter(|found| *found != own);
+            .filter(|found| *found != own && *found != of_service);
         let Some(led) = elsewhere else {
             return (
                 format!("{message}."),
@@ -339,19 +367,21 @@ impl Report<'_> {
 }
 
 /// The Service, with its namespace, that a full name is below of: `web.shop` and the suffix
-/// `shop.svc.cluster.local` make a name of a Service called shop.
-fn service_of<'a>(name: &str, full: &'a str) -> Option<(&'a str, &'a str)> {
+/// `shop.svc.cluster.local` make a name of a Service called shop. Both as a command takes them.
+fn service_of(name: &str, full: &str) -> Option<(String, String)> {
     let suffix = full.strip_prefix(name)?.strip_prefix('.')?;
     let namespace = suffix.split_once(".svc.")?.0;
     let (rest, _) = full.split_once(&format!(".{namespace}.svc."))?;
     let service = rest.rsplit_once('.')?.1;
-    (!namespace.contains('.')).then_some((service, namespace))
+    (!namespace.contains('.')).then(|| (quoted(service), quoted(namespace)))
 }
 
 fn client_pod<'a>(facts: &'a Facts, key: &str) -> Option<&'a Pod> {
     let others = facts.client_namespace.iter().flat_map(|n| &n.pods);
-    let mut pods = facts.pods.iter().chain(others).map(AsRef::as_ref);
-    pods.find(|pod: &&Pod| key == format!("{}/{}", pod.namespace(), pod.name()))
+    let pods = facts.pods.iter().chain(others).map(AsRef::as_ref);
+    // Files may hold a Pod twice; which comes first means nothing.
+    pods.filter(|pod: &&Pod| key == format!("{}/{}", pod.namespace(), pod.name()))
+        .min_by_key(|pod| format!("{pod:?}"))
 }
 
 fn names_with(facts: &Facts, resolver: &Resolver, is: fn(LookupResult) -> bool) -> Vec<String> {
@@ -411,6 +441,9 @@ pub(super) fn open(facts: &Facts, client: &Client<'_>) -> String {
             "Whether cluster DNS answers at all is not known: look up {CONTROL}.svc.{}, too. ",
             dns_servers::searched_domain(facts, resolver).unwrap_or("cluster.local")
         ));
+    }
+    if let Some(target) = external_name(facts).filter(|t| found.is_empty() && lookup(resolver, t).is_none()) {
+        message.push_str(&format!("The Service stands for {target}: look that up, too. "));
     }
     if message.is_empty() {
         message = format!(

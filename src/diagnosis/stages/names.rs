@@ -182,9 +182,7 @@ pub(super) fn full<'a>(facts: &Facts, resolver: &'a Resolver) -> Option<&'a Look
 
 /// What an ExternalName Service stands for.
 pub(super) fn external_name(facts: &Facts) -> Option<&str> {
-    let service = facts.service.as_deref().filter(|s| s.is_external_name())?;
-    let target = service.spec.external_name.as_deref()?.trim_end_matches('.');
-    (!target.is_empty()).then_some(target)
+    facts.service.as_deref()?.external_name()
 }
 
 /// Why a client does not find a name of the Service; None where what it got does not tell.

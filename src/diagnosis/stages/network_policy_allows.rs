@@ -166,8 +166,7 @@ impl<'a> Scene<'a> {
     /// Clients that get to the Service but not to DNS, so that they never find it.
     fn denied_dns(&self, vantage: &Vantage<'_>, ports: &[&ServicePort]) -> Option<Outcome> {
         let mut clients = self.who_asks_dns(ports);
-        // Whoever saves the look-ups of a Pod wants them to work.
-        clients.retain(|c| self.role == Role::Named || self.has_saved_lookups(c));
+        clients.retain(|c| self.has_to_find_names(c));
         let cut_off = self.cut_off(&clients);
         let Told { message, remediation } = self.told_of_dns(&cut_off)?;
         let reason = Reason::EgressToDNSDenied;
@@ -178,6 +177,12 @@ impl<'a> Scene<'a> {
         };
         let keys: Vec<String> = cut_off.iter().map(|c| targets::key(c.client.pod)).collect();
         Some(self.outcome(finding, policy_probes::to_dns(vantage, &keys)))
+    }
+
+    /// Whether somebody wants a client to find names: who names it, or saves its look-ups. Who saves only what
+    /// it got from an address may well use nothing but addresses.
+    fn has_to_find_names(&self, client: &Client<'a>) -> bool {
+        self.facts.spec.clients.pod_selector.is_some() || self.has_saved_lookups(client)
     }
 
     fn who_asks_dns(&self, ports: &[&ServicePort]) -> Vec<&Client<'a>> {
@@ -272,7 +277,9 @@ impl<'a> Scene<'a> {
             let clients = self.who_asks_dns(ports);
             let cut_off = self.cut_off(&clients);
             let told = self.told_of_dns(&cut_off)?;
-            (self.role == Role::Candidate && cut_off.len() == clients.len()).then_some(told.message)
+            let need_not = clients.iter().all(|c| !self.has_to_find_names(c));
+            (self.role != Role::Endpoint && need_not && cut_off.len() == clients.len())
+                .then_some(told.message)
         };
         if let Some(message) = kept_away.or_else(from_dns) {
             hints.push(message);

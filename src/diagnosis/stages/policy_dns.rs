@@ -107,11 +107,18 @@ impl<'a> Scene<'a> {
         let Some(dns) = self.facts.cluster_dns.as_ref().filter(|dns| !dns.pods.is_empty()) else {
             return !policy::admits_anybody(&client.isolating, Direction::Egress, dns_port(DNS_PORT), None);
         };
+        let is_silent = self
+            .resolver_of(client)
+            .is_some_and(|r| !r.lookups.is_empty() && !gets_answers(r));
         dns.pods.iter().all(|pod| {
             let targets = dns.service.spec.ports.iter().filter(|p| p.protocol() == "UDP");
-            let numbers = targets
+            let mut numbers: Vec<i32> = targets
                 .filter_map(|p| pod.resolve_port(&p.target_port(), "UDP"))
-                .chain([DNS_PORT]);
+                .collect();
+            // Most network plugins see the Pod's own port. That the Service's does not help has to be seen.
+            if numbers.is_empty() || !is_silent {
+                numbers.push(DNS_PORT);
+            }
             numbers.into_iter().all(|number| {
                 let to = self.end_of(pod);
                 policy::access(

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     objects::{Object, ServicePort},
 };
 
@@ -192,7 +193,11 @@ fn fix(
 
 /// A command changes nothing by itself.
 fn edit(namespace: &str, policy: &str) -> String {
-    format!("`kubectl -n {namespace} edit networkpolicy {policy}`")
+    format!(
+        "`kubectl -n {} edit networkpolicy {}`",
+        quoted(namespace),
+        quoted(policy)
+    )
 }
 
 /// The block that holds one address.

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     objects::{Object, Service, ServicePort},
 };
 
@@ -47,8 +48,8 @@ fn by_files(
         ),
         format!(
             "Set protocol of the port to TCP: `kubectl -n {} edit service {}`.",
-            facts.namespace,
-            service.name()
+            quoted(&facts.namespace),
+            quoted(service.name())
         ),
     ))
 }
@@ -95,8 +96,8 @@ pub(super) fn judge(facts: &Facts, service: &Service, ports: &[&ServicePort]) ->
     );
     let remediation = format!(
         "Set protocol of the port to {other}: `kubectl -n {} edit service {}`.",
-        facts.namespace,
-        service.name()
+        quoted(&facts.namespace),
+        quoted(service.name())
     );
     Some(if mismatched.len() >= ports.len() {
         Finding::nothing_works(Reason::ProtocolMismatch, message, remediation)

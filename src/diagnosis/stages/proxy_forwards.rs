@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     api::{Answer, ConditionType, Reason, StaleConnection},
+    diagnosis::words::quoted,
     objects::Service,
     proxy::{Protocol, destinations, expected},
 };
@@ -34,12 +35,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = stale_connections(facts, &vantage).or_else(|| proxy_port(&vantage)) {
         return finding;
     }
-    let Some(paths) = Paths::of(facts, &vantage) else {
-        return Finding::not_applicable("There is no Service.");
+    let paths = match reaching::paths(facts, &vantage, WHAT) {
+        Ok(paths) => paths,
+        Err(finding) => return finding,
     };
-    if !paths.has_ports_to_dial() {
-        return Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP).");
-    }
     let dials = paths.dials(Way::FromNodes);
     // That an answer is an odd one is no matter of the way it took.
     let lost = dials
@@ -100,7 +99,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             );
         }
     }
-    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
+    reaching::left_open(facts, &vantage, &dials, (ConditionType::ProxyForwards, WHAT)).unwrap_or_else(|| {
         Finding::yes(
             Reason::Forwards,
             format!(
@@ -226,13 +225,7 @@ fn fault<'a>(
     direct: &Dials<'a>,
     failures: &[&Failed<'a>],
 ) -> Option<Finding> {
-    let mut cases: Vec<_> = failures
-        .iter()
-        .map(|f| reaching::case(paths, direct, f))
-        .collect();
-    if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
-        cases.retain(|c| dials.is_dead_for(c.failed));
-    }
+    let cases = reaching::cases(paths, dials, direct, failures);
     let (reason, of) = reaching::foremost(&cases, ConditionType::ProxyForwards.faults())?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);
@@ -327,8 +320,8 @@ fn stale_connections(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
         ),
         format!(
             "Remove the entries on node {node}: `conntrack -D -p udp --orig-dst {} --reply-src {}`; the next packet goes to an endpoint that is there.",
-            ip(&first.destination),
-            ip(&first.endpoint)
+            quoted(&ip(&first.destination)),
+            quoted(&ip(&first.endpoint))
         ),
     ))
 }

@@ -3,6 +3,7 @@
 use super::super::{Facts, Finding, vantage::Report};
 use crate::{
     api::{DialPath, GapKind, Reason, Rules},
+    diagnosis::words::quoted,
     objects::Object,
 };
 
@@ -62,9 +63,10 @@ impl<'a> Leftover<'a> {
     pub(super) fn cleanup(&self, facts: &Facts) -> String {
         let node = self.report.node;
         let object = facts.cluster_nodes.iter().find(|n| n.name() == node);
-        match object.and_then(|n| n.kubernetes_version()) {
+        let name = quoted(node);
+        match object.and_then(|n| n.kubernetes_version()).map(quoted) {
             Some(version) => format!(
-                "Have kube-proxy remove its rules on node {node}: `kubectl debug node/{node} -it --profile=sysadmin --image=registry.k8s.io/kube-proxy:{version} -- kube-proxy --cleanup`; it leaves a Pod node-debugger-... to delete."
+                "Have kube-proxy remove its rules on node {node}: `kubectl debug node/{name} -it --profile=sysadmin --image=registry.k8s.io/kube-proxy:{version} -- kube-proxy --cleanup`; it leaves a Pod node-debugger-... to delete."
             ),
             None => format!(
                 "Have kube-proxy remove its rules on node {node}: it does so, and ends, when it is run there once with --cleanup, from its image and in the node's network."

@@ -4,6 +4,7 @@
 //! wrong state or where other rules are in its way; for these there is one command about one object of its own.
 
 use crate::api::RuleGap;
+use crate::diagnosis::words::quoted;
 
 /// How rules in a layout that kube-proxy does not write are taken out of the way: the chain by which packets get into
 /// them is kube-proxy's own, and no other product's chain is touched. In ipvs mode kube-proxy uses that of the table
@@ -33,7 +34,9 @@ pub(super) fn weight(gap: Option<&RuleGap>, node: &str) -> String {
     let server = gap.and_then(|gap| Some((virtual_server(gap)?, gap.endpoint.as_deref()?)));
     match server {
         Some(((flag, address), endpoint)) => format!(
-            "A restart of kube-proxy does not change that: it takes them for endpoints that are being drained. Give each its weight on node {node}: `ipvsadm -e {flag} {address} -r {endpoint} -m -w 1`."
+            "A restart of kube-proxy does not change that: it takes them for endpoints that are being drained. Give each its weight on node {node}: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
+            quoted(address),
+            quoted(endpoint)
         ),
         None => format!("See the weights on node {node}: `ipvsadm -ln`."),
     }
@@ -44,7 +47,9 @@ pub(super) fn expire(gap: &RuleGap, node: &str) -> String {
     let forget = "`sysctl -w net.ipv4.vs.expire_quiescent_template=1`";
     match (virtual_server(gap), gap.endpoint.as_deref()) {
         (Some((flag, address)), Some(endpoint)) => format!(
-            "Let the kernel of node {node} forget such clients: {forget} there; and remove the endpoint that is gone: `ipvsadm -d {flag} {address} -r {endpoint}`."
+            "Let the kernel of node {node} forget such clients: {forget} there; and remove the endpoint that is gone: `ipvsadm -d {flag} {} -r {}`.",
+            quoted(address),
+            quoted(endpoint)
         ),
         _ => format!("Let the kernel of node {node} forget such clients: {forget} there."),
     }
@@ -68,10 +73,11 @@ fn virtual_server(gap: &RuleGap) -> Option<(&'static str, &str)> {
 /// How the process is found that has a node port.
 pub(super) fn node_port(gap: Option<&RuleGap>, node: &str) -> String {
     let number = gap.and_then(|gap| gap.destination.strip_prefix("node port ")?.split_once('/'));
+    let number = number.map(|(port, protocol)| (port.parse::<u16>(), protocol));
     let see = match number {
-        Some((port, "UDP")) => format!("`ss -lunp 'sport = :{port}'`"),
-        Some((port, _)) => format!("`ss -ltnp 'sport = :{port}'`"),
-        None => "`ss -lntup`".to_owned(),
+        Some((Ok(port), "UDP")) => format!("`ss -lunp 'sport = :{port}'`"),
+        Some((Ok(port), _)) => format!("`ss -ltnp 'sport = :{port}'`"),
+        _ => "`ss -lntup`".to_owned(),
     };
     format!(
         "See which process has it: {see} on node {node}. Move that process to another port, or give the Service another nodePort; a restart of kube-proxy changes nothing."

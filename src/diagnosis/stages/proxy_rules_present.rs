@@ -1,6 +1,9 @@
 //! Is kube-proxy writing the rules of this Service?
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     super::{
@@ -52,6 +55,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let mut unread: Vec<&str> = Vec::new();
     let mut other_modes: BTreeSet<&str> = BTreeSet::new();
     let mut leftovers: Vec<Leftover<'_>> = Vec::new();
+    let mut of_other_family: Vec<&str> = Vec::new();
     for report in &vantage.reports {
         if let Proxy::Replaced(by) = proxies::of(report) {
             leftovers.extend(Leftover::of(report, by));
@@ -67,6 +71,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             continue;
         };
         let before = faults.len();
+        let (gaps, of_others): (Vec<_>, Vec<_>) = rules
+            .gaps
+            .iter()
+            .partition(|gap| concerns(facts, report.node, gap));
         if let Some(reason) = conflict(rules) {
             faults.push(Fault {
                 node: report.node,
@@ -75,7 +83,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
                 gap: None,
             });
         }
-        for gap in rules.gaps.iter().filter(|gap| concerns(facts, report.node, gap)) {
+        for gap in gaps {
             if !still_is(facts, service, report, gap) {
                 is_stale = true;
             } else if let Some(reason) = reason(service, report, gap) {
@@ -92,7 +100,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
                 ));
             }
         }
-        if faults.len() == before {
+        if !of_others.is_empty() {
+            of_other_family.push(report.node);
+        }
+        if faults.len() == before && (of_others.is_empty() || has_its_family(facts, service, report.node)) {
             right.push(report.node);
         }
     }
@@ -130,12 +141,20 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     // Files hold the rules of the nodes that somebody looked at; the message names these.
     let are_files = vantage.reports.iter().all(|r| r.saved.is_some());
     if !unread.is_empty() && (right.is_empty() || !are_files) {
-        let why = vantage.problem_of_rules().unwrap_or_default();
+        let why = vantage
+            .problem(ConditionType::ProxyRulesPresent)
+            .unwrap_or_default();
         return Finding::unknown(
             Reason::ProbeFailed,
             format!("{WHAT} on {}. {why}", vantage::nodes(&unread))
                 .trim_end()
                 .to_owned(),
+        );
+    }
+    if right.is_empty() && !of_other_family.is_empty() {
+        return Finding::unknown(
+            Reason::NoVantagePoint,
+            format!("{}.", without_rules(&of_other_family)),
         );
     }
     if right.is_empty() {
@@ -152,6 +171,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if !hints.is_empty() {
         let hints: Vec<String> = hints.into_iter().collect();
         message.push_str(&format!(", but: {}", words::list(&hints)));
+    }
+    if !of_other_family.is_empty() {
+        message.push_str(&format!("; {}", without_rules(&of_other_family)));
     }
     Finding::yes(Reason::RulesMatchEndpoints, format!("{message}."))
 }
@@ -268,6 +290,21 @@ fn concerns(facts: &Facts, node: &str, gap: &RuleGap) -> bool {
         .map_or(&*gap.destination, |(a, _)| a);
     let family = address.parse::<SocketAddr>().map(|a| a.is_ipv4());
     family.map_or(true, |is_v4| node_has_family(facts, node, is_v4))
+}
+
+/// Whether a node has an address of one of the families that the Service has addresses of.
+fn has_its_family(facts: &Facts, service: &Service, node: &str) -> bool {
+    let addresses = service.cluster_ips();
+    let mut families = addresses.iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
+    families.any(|ip| node_has_family(facts, node, ip.is_ipv4()))
+}
+
+/// What is said of rules that nobody can ask for.
+fn without_rules(nodes: &[&str]) -> String {
+    let on = vantage::nodes(nodes);
+    format!(
+        "for addresses of the Service in an IP family that the Node has no InternalIP of, rules are missing on {on}, where kube-proxy may write none"
+    )
 }
 
 fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {

@@ -17,6 +17,24 @@ use crate::{
     objects::Object,
 };
 
+/// The ways to judge by what was dialled, or why none is judged.
+pub(super) fn paths<'a>(
+    facts: &'a Facts,
+    vantage: &'a Vantage<'a>,
+    what: &str,
+) -> Result<Paths<'a>, Finding> {
+    if let Some(finding) = vantage.nobody(what) {
+        return Err(finding);
+    }
+    let paths = Paths::of(facts, vantage).ok_or_else(|| Finding::not_applicable("There is no Service."))?;
+    if !paths.has_ports_to_dial() {
+        return Err(Finding::not_applicable(
+            "The Service lists no port that can be dialled (TCP or UDP).",
+        ));
+    }
+    Ok(paths)
+}
+
 /// A failure and what is thought of it.
 pub(super) struct Case<'a, 'b> {
     pub failed: &'b Failed<'a>,
@@ -38,6 +56,18 @@ pub(super) fn case<'a, 'b>(paths: &Paths<'a>, direct: &Dials<'a>, failed: &'b Fa
         reason: explanation.as_ref().map_or(by_answer, |e| e.reason),
         explanation,
     }
+}
+
+/// What is thought of failures; where some left nothing of a port, only of those.
+pub(super) fn cases<'a, 'b>(
+    paths: &Paths<'a>,
+    dials: &Dials<'a>,
+    direct: &Dials<'a>,
+    failures: &[&'b Failed<'a>],
+) -> Vec<Case<'a, 'b>> {
+    let is_dead = failures.iter().any(|f| dials.is_dead_for(f));
+    let decisive = failures.iter().filter(|f| !is_dead || dials.is_dead_for(f));
+    decisive.map(|f| case(paths, direct, f)).collect()
 }
 
 /// The cases of the reason that takes precedence.
@@ -204,7 +234,7 @@ pub(super) fn left_open(
     facts: &Facts,
     vantage: &Vantage<'_>,
     dials: &Dials<'_>,
-    what: &str,
+    (stage, what): (ConditionType, &str),
 ) -> Option<Finding> {
     if dials.is_stale {
         return Some(Finding::unknown(
@@ -227,7 +257,7 @@ pub(super) fn left_open(
         intercepted()
     } else {
         let why = vantage
-            .problem()
+            .problem(stage)
             .unwrap_or_else(|| "No dial could be made.".to_owned());
         Finding::unknown(Reason::ProbeFailed, format!("{what}. {why}"))
     })

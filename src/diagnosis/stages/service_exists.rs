@@ -2,6 +2,7 @@
 
 use super::super::{Facts, Finding, words};
 use crate::api::Reason;
+use crate::diagnosis::words::quoted;
 
 /// Most characters in which a near miss may differ.
 const NEAR: usize = 2;
@@ -35,7 +36,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         }
     }
     message.push('.');
-    let remediation = if let Some(near) = near.first() {
+    let (name, namespace) = (quoted(name), quoted(namespace));
+    let remediation = if let Some(near) = near.first().map(|near| quoted(near)) {
         format!(
             "If {near} is meant, diagnose that one: `kubectl -n {namespace} get service {near}`. \
              Else create the Service."

@@ -7,12 +7,13 @@ use super::{
         paths::Paths,
         told,
         vantage::Vantage,
+        words,
     },
     advice::advice,
-    applicable,
-    reaching::{self, Case},
+    applicable, reaching,
 };
 use crate::api::{ConditionType, Reason};
+use crate::diagnosis::words::quoted;
 
 const WHAT: &str = "The Service's addresses were not dialled from client Pods";
 
@@ -21,15 +22,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return finding;
     }
     let vantage = Vantage::of(facts);
-    if let Some(finding) = vantage.nobody(WHAT) {
-        return finding;
-    }
-    let Some(paths) = Paths::of(facts, &vantage) else {
-        return Finding::not_applicable("There is no Service.");
+    let paths = match reaching::paths(facts, &vantage, WHAT) {
+        Ok(paths) => paths,
+        Err(finding) => return finding,
     };
-    if !paths.has_ports_to_dial() {
-        return Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP).");
-    }
     let dials = paths.dials(Way::FromClients);
     let direct = paths.dials(Way::Direct);
     let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
@@ -55,19 +51,21 @@ pub(super) fn judge(facts: &Facts) -> Finding {
                 format!("{WHAT}: no client Pod is on a node that was asked."),
             );
         }
-        if vantage.problem().is_none() {
+        if vantage.problem(ConditionType::ServiceReachable).is_none() {
             return nobody_but_itself(facts);
         }
     }
-    reaching::left_open(facts, &vantage, &dials, WHAT).unwrap_or_else(|| {
-        Finding::yes(
-            Reason::Reachable,
-            format!(
-                "The Service's addresses {}, dialled from client Pods.",
-                dials.answer()
-            ),
-        )
-    })
+    reaching::left_open(facts, &vantage, &dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(
+        || {
+            Finding::yes(
+                Reason::Reachable,
+                format!(
+                    "The Service's addresses {}, dialled from client Pods.",
+                    dials.answer()
+                ),
+            )
+        },
+    )
 }
 
 /// Whoever goes through the page by hand dials the Service from a node, and leaves it at that.
@@ -119,17 +117,11 @@ fn fault<'a>(
     direct: &Dials<'a>,
     failures: &[&Failed<'a>],
 ) -> Option<Finding> {
-    let mut cases: Vec<Case> = failures
-        .iter()
-        .map(|f| reaching::case(paths, direct, f))
-        .collect();
-    if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
-        cases.retain(|c| dials.is_dead_for(c.failed));
-    } else {
-        for case in &mut cases {
-            if case.explanation.is_none() && reaches_others(dials, case.failed) {
-                case.reason = Reason::PartiallyReachable;
-            }
+    let mut cases = reaching::cases(paths, dials, direct, failures);
+    for case in &mut cases {
+        let is_part = !dials.is_dead_for(case.failed) && reaches_others(dials, case.failed);
+        if case.explanation.is_none() && is_part {
+            case.reason = Reason::PartiallyReachable;
         }
     }
     let (reason, of) = reaching::foremost(&cases, ConditionType::ServiceReachable.faults())?;
@@ -150,6 +142,16 @@ fn fault<'a>(
             )
         }
         (Some((sentence, remediation)), _) => (format!("{sentence}: {ways}."), remediation),
+        (None, Reason::PartiallyReachable) if failures.iter().all(|f| f.is_of_some_requests()) => (
+            format!(
+                "Some requests through the Service get no answer, and others do: {ways}. It has {}: those that are sent to one of them, or to some, may be the ones that are lost.",
+                words::count(paths.targets.len(), "endpoint")
+            ),
+            format!(
+                "Dial each endpoint past the Service, `curl IP:PORT`, from where it was dialled. {}",
+                advice(facts, reason, &failures)
+            ),
+        ),
         (None, Reason::PartiallyReachable) => (
             format!(
                 "Some endpoints do not answer through the Service{}: {ways}.",
@@ -193,7 +195,7 @@ fn fault<'a>(
 
 /// Whether the client that failed at an endpoint got through to others.
 fn reaches_others(dials: &Dials<'_>, failed: &Failed<'_>) -> bool {
-    failed.endpoint.is_some()
+    (failed.endpoint.is_some() || failed.is_of_some_requests())
         && dials.counts.iter().any(|c| {
             c.node == failed.node
                 && c.from == failed.dial.from.as_deref()
@@ -221,7 +223,8 @@ pub(super) fn ask_for_help(facts: &Facts, stages: &mut [(ConditionType, Finding)
             " Everything else is as it should be. If that does not help, collect what was seen \
              (`kubectl -n {} get servicediagnoses,nodeprobes,services,endpointslices -o yaml > {}.yaml`) and ask: \
              https://kubernetes.io/docs/tasks/debug/#slack, https://discuss.kubernetes.io or https://github.com/kubernetes/kubernetes.",
-            facts.namespace, facts.spec.service_name
+            quoted(&facts.namespace),
+            quoted(&facts.spec.service_name)
         ));
     }
 }

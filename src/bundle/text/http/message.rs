@@ -105,9 +105,15 @@ fn curl_error(line: &str) -> Message<'_> {
         }
         28 if line.contains("Resolving timed out") => Outcome::NotResolved,
         // The time ran out behind the connection.
-        28 if line.contains("bytes received") => Outcome::Answer(Answer::NoAnswer),
+        28 if line.contains("bytes received") || line.contains("SSL connection timeout") => {
+            Outcome::Answer(Answer::NoAnswer)
+        }
         28 => Outcome::Answer(Answer::TimedOut),
-        // Somebody took the connection, and no answer of HTTP came of it: TLS, empty replies.
+        52 => Outcome::Closed,
+        35 if dial(line).is_none() && (line.contains("SYSCALL") || line.contains("unexpected eof")) => {
+            Outcome::Closed
+        }
+        // Somebody took the connection, and answered something that is no HTTP, or no TLS.
         _ => Outcome::Answer(dial(line).unwrap_or(Answer::Unexpected)),
     })
 }
@@ -147,6 +153,7 @@ fn wget_error(error: &str) -> Message<'_> {
     Message::Failure(match dial(error) {
         Some(answer) => Outcome::Answer(answer),
         None if lower.contains("can't connect") => Outcome::NotConnected,
+        None if lower.starts_with("error getting response") => Outcome::Closed,
         None => Outcome::Answer(Answer::Unexpected),
     })
 }
@@ -177,12 +184,37 @@ fn gnu_wget(line: &str) -> Option<Message<'_>> {
     }
     if let Some((_, told)) = line.split_once("awaiting response... ") {
         let number = told.split_whitespace().next().and_then(|word| word.parse().ok());
-        return Some(number.map_or_else(
-            || Message::Failure(Outcome::Answer(dial(told).unwrap_or(Answer::Unexpected))),
-            Message::Status,
-        ));
+        let failure = || match dial(told) {
+            _ if told.starts_with("No data received") => Outcome::Closed,
+            // It waits for the answer: the connection is there.
+            Some(Answer::TimedOut) => Outcome::Answer(Answer::NoAnswer),
+            answer => Outcome::Answer(answer.unwrap_or(Answer::Unexpected)),
+        };
+        return Some(number.map_or_else(|| Message::Failure(failure()), Message::Status));
     }
     None
+}
+
+/// The first line of what Envoy answers in the place of whom it does not reach.
+pub(super) fn of_proxy(body: &str) -> Option<&str> {
+    const WORDS: [&str; 3] = [
+        "upstream connect error or disconnect/reset before headers",
+        "no healthy upstream",
+        "upstream request timeout",
+    ];
+    let first = body.lines().next()?.trim();
+    WORDS
+        .iter()
+        .any(|words| first.starts_with(words))
+        .then_some(first)
+}
+
+/// How much of an answer of known size came before the time ran out: `with 1388 out of 20480 bytes received`.
+pub(super) fn cut_short(detail: &str) -> Option<(u64, u64)> {
+    let (before, rest) = detail.split_once(" out of ")?;
+    let came = before.rsplit(' ').next()?.parse().ok()?;
+    let all = rest.split_once(" bytes received")?.0.parse().ok()?;
+    (came < all).then_some((came, all))
 }
 
 /// How a dial ended, in the words of the C library.

@@ -139,7 +139,25 @@ fn failures_are_told_apart() {
             "* connect to 10.0.1.175 port 80 from 10.0.0.2 port 5 failed: No route to host\ncurl: (7) Failed to connect to 10.0.1.175 port 80 after 3 ms: Could not connect to server",
             Outcome::Answer(Unreachable),
         ),
-        ("curl: (52) Empty reply from server", Outcome::Answer(Unexpected)),
+        ("curl: (52) Empty reply from server", Outcome::Closed),
+        ("wget: error getting response", Outcome::Closed),
+        (
+            "curl: (35) OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to x:443",
+            Outcome::Closed,
+        ),
+        (
+            "curl: (35) error:0A00010B:SSL routines::wrong version number",
+            Outcome::Answer(Unexpected),
+        ),
+        ("curl: (28) SSL connection timeout", Outcome::Answer(NoAnswer)),
+        (
+            "--2026-11-24 19:55:42--  http://10.0.1.175/\nConnecting to 10.0.1.175:80... connected.\nHTTP request sent, awaiting response... Read error (Connection timed out) in headers.",
+            Outcome::Answer(NoAnswer),
+        ),
+        (
+            "--2026-11-24 19:55:42--  http://10.0.1.175/\nConnecting to 10.0.1.175:80... connected.\nHTTP request sent, awaiting response... No data received.",
+            Outcome::Closed,
+        ),
         (
             "curl: (56) Recv failure: Connection reset by peer",
             Outcome::Answer(Reset),

@@ -14,6 +14,7 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
             "NOERROR" => seen.tell(LookupResult::NotFound),
             status => {
                 seen.code(status);
+                seen.denies(status);
                 seen.tell(reason(status).unwrap_or(LookupResult::Failed));
             }
         }
@@ -54,7 +55,7 @@ fn record(seen: &mut Seen, line: &str) {
                 .for_each(|found| seen.address(found));
         }
         // An alias alone leads nowhere.
-        "CNAME" => {}
+        "CNAME" => seen.alias(value),
         _ => seen.has_records = true,
     }
 }

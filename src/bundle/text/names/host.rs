@@ -19,8 +19,9 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
             .ok()
             .into_iter()
             .for_each(|found| seen.address(found));
-    } else if let Some((name, _)) = line.split_once(" is an alias for ") {
+    } else if let Some((name, target)) = line.split_once(" is an alias for ") {
         seen.name(name);
+        seen.alias(target);
     } else if let Some(server) = line.strip_prefix("Address: ") {
         // Behind `Using domain server:`.
         seen.server = address(server);

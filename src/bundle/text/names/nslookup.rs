@@ -19,8 +19,9 @@ pub(super) fn read(seen: &mut Seen, line: &str) {
         seen.name(name);
         seen.found_as(name);
         seen.in_answer = true;
-    } else if let Some((name, _)) = line.split_once("canonical name = ") {
+    } else if let Some((name, target)) = line.split_once("canonical name = ") {
         seen.name(name);
+        seen.alias(target);
         seen.in_answer = true;
     } else if line.starts_with("Address") {
         addresses(seen, line);

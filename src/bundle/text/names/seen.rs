@@ -4,6 +4,9 @@ use std::net::IpAddr;
 
 use crate::api::LookupResult;
 
+/// Most aliases that are kept: no resolver follows more.
+const MAX_ALIASES: usize = 16;
+
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// The name as the output has it.
@@ -20,6 +23,10 @@ pub(super) struct Seen {
     pub(super) found_as: Option<String>,
     /// Names that do not exist, as the output has them.
     pub(super) denied: Vec<String>,
+    /// What the name is an alias for, and that, and so on.
+    pub(super) aliases: Vec<String>,
+    /// Whether a server said that there is no such name, and not only that it has no address.
+    pub(super) is_denied: bool,
     /// Why servers could not answer, as they say it.
     pub(super) code: Option<String>,
     told: Vec<LookupResult>,
@@ -49,6 +56,14 @@ impl Seen {
         }
     }
 
+    /// Notes what the name is an alias for.
+    pub(super) fn alias(&mut self, target: &str) {
+        let target = target.trim().trim_end_matches('.');
+        if !target.is_empty() && self.aliases.len() < MAX_ALIASES {
+            self.aliases.push(target.to_owned());
+        }
+    }
+
     /// Notes how a question ended, in the words of the program or of a server.
     pub(super) fn why(&mut self, name: &str, why: &str) {
         self.name(name);
@@ -58,10 +73,17 @@ impl Seen {
             None => self.unexplained = true,
         }
         self.code(why);
+        self.denies(why);
         let name = name.trim().trim_end_matches('.');
         if result == Some(LookupResult::NotFound) && !name.is_empty() {
             self.denied.push(name.to_owned());
         }
+    }
+
+    /// Notes whether there is no such name, in the words of the program.
+    pub(super) fn denies(&mut self, why: &str) {
+        let lower = why.to_lowercase();
+        self.is_denied |= lower.contains("nxdomain") || lower.contains("non-existent domain");
     }
 
     pub(super) fn tell(&mut self, result: LookupResult) {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::Subject;
+use crate::diagnosis::words::quoted;
 use crate::{api::Reason, diagnosis::Finding, objects::Object};
 
 impl Subject<'_> {
@@ -40,8 +41,8 @@ impl Subject<'_> {
                 "Let the Service have both families, where the cluster has addresses for Services in both: \
                  `kubectl -n {ns} patch service {name} --type=merge -p '{{\"spec\":{{\"ipFamilyPolicy\":\"PreferDualStack\"}}}}'`. \
                  Else it needs another Service with ipFamilies [{has}]: the first family of a Service cannot be changed.",
-                ns = self.facts.namespace,
-                name = self.service.name()
+                ns = quoted(&self.facts.namespace),
+                name = quoted(self.service.name())
             ),
         ))
     }

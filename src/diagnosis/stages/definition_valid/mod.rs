@@ -7,7 +7,8 @@ mod without_selector;
 
 use super::protocol_mismatch;
 use crate::{
-    api::{Impact, PortRef, Reason},
+    api::{DialPath, Impact, PortRef, Reason},
+    diagnosis::words::quoted,
     diagnosis::{Facts, Finding, ports, words},
     objects::{Object, Pod, Service, ServicePort},
 };
@@ -29,6 +30,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     // In the order of precedence; a fault that leaves nothing working explains more than one of a part.
     let faults: Vec<Finding> = [
         subject.port_not_listed(),
+        subject.dialled_port_not_listed(),
         subject.numeric_target_port_name(),
         subject.named_port_not_found(),
         subject.named_port_missing_on_some_pods(),
@@ -70,8 +72,8 @@ impl Subject<'_> {
     fn edit(&self) -> String {
         format!(
             "`kubectl -n {} edit service {}`",
-            self.facts.namespace,
-            self.service.name()
+            quoted(&self.facts.namespace),
+            quoted(self.service.name())
         )
     }
 
@@ -132,5 +134,36 @@ impl Subject<'_> {
             Impact::All => Finding::nothing_works(Reason::PortNotListed, message, remediation),
             Impact::Some => Finding::part_fails(Reason::PortNotListed, message, remediation),
         })
+    }
+
+    /// By hand somebody dialled, in vain, a port that the Service does not list, and nobody one that it lists.
+    fn dialled_port_not_listed(&self) -> Option<Finding> {
+        let reports = || self.facts.nodes.iter();
+        let seen = reports().filter_map(|n| n.probe.as_ref()?.facts.as_ref());
+        let mut dials = seen.flat_map(|facts| &facts.dials);
+        let saved = reports().filter_map(|n| n.saved.as_ref());
+        let unlisted: Vec<&String> = saved.flat_map(|saved| &saved.unlisted).collect();
+        if unlisted.is_empty() || dials.any(|d| d.path != DialPath::Endpoint) {
+            return None;
+        }
+        let listed: Vec<String> = self
+            .service
+            .spec
+            .ports
+            .iter()
+            .map(ServicePort::describe)
+            .collect();
+        Some(Finding::nothing_works(
+            Reason::PortNotListed,
+            format!(
+                "{}, a port that the Service does not list: nothing answers there. It lists {}.",
+                words::list(&unlisted),
+                words::list(&listed)
+            ),
+            format!(
+                "Let the clients use a port that the Service lists, or add the one that they use to its ports: {}.",
+                self.edit()
+            ),
+        ))
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use super::Subject;
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     diagnosis::{Finding, words},
     objects::{EndpointPort, Object},
 };
@@ -75,8 +76,8 @@ impl Subject<'_> {
                 "Give the port of the EndpointSlice the name \"{}\" and the protocol {}: `kubectl -n {} edit endpointslice {}`.",
                 port.name(),
                 port.protocol(),
-                self.facts.namespace,
-                names.first().copied().unwrap_or_default()
+                quoted(&self.facts.namespace),
+                quoted(names.first().copied().unwrap_or_default())
             ),
         ))
     }

@@ -1,5 +1,6 @@
 //! Does the Service have any endpoints?
 
+mod hand_made;
 mod no_pods;
 mod ports;
 mod stale;
@@ -14,13 +15,14 @@ use self::{
     stale::{Lag, stale, staleness},
 };
 use super::{
-    super::{Facts, Finding, near_miss, pod_state, words},
+    super::{Facts, Finding, pod_state, words},
     applicable,
     local_endpoints::{self, Local},
 };
 use crate::{
     api::Reason,
-    objects::{Endpoint, Object, Service, StatefulSet},
+    diagnosis::words::quoted,
+    objects::{Endpoint, Object, Service},
 };
 
 pub(super) use no_pods::is_scaled_to_zero;
@@ -42,7 +44,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             return finding;
         }
         if endpoints.is_empty() {
-            return no_selector_and_no_endpoints(facts, service);
+            return hand_made::none(facts, service);
         }
         return judge_endpoints(facts, service, &endpoints);
     }
@@ -130,8 +132,8 @@ fn judge_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) ->
         },
         format!(
             "Make {whose} ready; see the endpoints' conditions: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`.",
-            facts.namespace,
-            service.name()
+            quoted(&facts.namespace),
+            quoted(service.name())
         ),
     )
 }
@@ -140,39 +142,4 @@ fn judge_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) ->
 fn distinct<'a, 'b: 'a>(endpoints: impl Iterator<Item = &'a &'b Endpoint>) -> usize {
     let keys = endpoints.filter_map(|e| e.pod_uid().or(e.addresses.first().map(String::as_str)));
     keys.collect::<BTreeSet<_>>().len()
-}
-
-/// Who is to write the endpoints is not known: an operator or a leader election may own them, and a selector
-/// would fight with it. So nobody is told to add one, but where a StatefulSet says whose names these are.
-fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
-    let (ns, name) = (&facts.namespace, service.name());
-    let mut governed: Vec<&StatefulSet> = facts
-        .stateful_sets
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|s| service.is_headless() && s.spec.service_name.as_deref() == Some(name))
-        .collect();
-    governed.sort_by_key(|s| s.name());
-    let message = "The Service has no selector and no EndpointSlice names an endpoint for it";
-    if let Some(set) = governed.first() {
-        let selector = near_miss::selector(&set.spec.template.metadata.labels);
-        return Finding::nothing_works(
-            Reason::NoSelectorAndNoEndpoints,
-            format!(
-                "{message}; StatefulSet {} names it as its serviceName, so that its Pods have no names in DNS.",
-                set.name()
-            ),
-            format!(
-                "The Service has to select the Pods of StatefulSet {} (their labels: {selector}): correct it where it comes from, a manifest or an operator; see who wrote it: `kubectl -n {ns} get service {name} -o yaml --show-managed-fields`.",
-                set.name()
-            ),
-        );
-    }
-    Finding::nothing_works(
-        Reason::NoSelectorAndNoEndpoints,
-        format!("{message}."),
-        format!(
-            "See who is to write its endpoints, and what became of that: `kubectl -n {ns} get service,endpoints {name} -o yaml --show-managed-fields`. An operator or a leader election (Patroni's, for example) keeps them in the Endpoints object {name}, which is empty while there is no leader; where nobody does, the Service lacks a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
-        ),
-    )
 }

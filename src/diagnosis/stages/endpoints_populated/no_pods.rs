@@ -5,12 +5,19 @@ use jiff::Timestamp;
 use super::SLICE_GRACE;
 use crate::{
     api::Reason,
-    diagnosis::{Facts, Finding, events::one_line, near_miss, pod_state::later, words},
-    objects::{Object, ReplicaSet, Service, WorkloadSpec, WorkloadStatus, matches_labels},
+    diagnosis::words::quoted,
+    diagnosis::{
+        Facts, Finding,
+        events::{failed_create, failed_create_of, one_line, why_not_created},
+        near_miss,
+        pod_state::later,
+        words,
+    },
+    objects::{Event, Object, ReplicaSet, Service, WorkloadSpec, WorkloadStatus, matches_labels},
 };
 
 pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
-    let ns = &facts.namespace;
+    let ns = quoted(&facts.namespace);
     let selector = near_miss::selector(&service.spec.selector);
     let workloads = matching_workloads(facts, service);
     if let Some(workload) = workloads.iter().find(|w| w.spec.replicas != Some(0)) {
@@ -31,7 +38,7 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
             ),
             format!(
                 "Find out why they ended: `kubectl -n {ns} get pods -l {}`.",
-                words::quoted(&selector)
+                quoted(&selector)
             ),
         );
     }
@@ -48,6 +55,10 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
             ),
         );
     }
+    // Of these kinds no Pod template is read: a selector that one of them would match is not to be changed.
+    if let Some(event) = failed_create_of(facts, &["DaemonSet", "ReplicationController"]) {
+        return not_created(facts, event, &selector);
+    }
     let near = near_miss::find(facts, service).or_else(|| near_miss::namesake(facts, service));
     if let Some(near) = near {
         return Finding::nothing_works(
@@ -59,11 +70,33 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
     if !facts.selected_elsewhere.is_empty() {
         return elsewhere(facts, &selector);
     }
+    // The Pods of a Job seldom serve anybody.
+    if let Some(event) = failed_create_of(facts, &["Job"]) {
+        return not_created(facts, event, &selector);
+    }
     Finding::nothing_works(
         Reason::SelectorMatchesNoPods,
         format!("The selector {selector} matches {}.", none_of_the_pods(facts)),
         format!(
             "Compare the selector with the labels of the Pods: `kubectl -n {ns} get pods --show-labels`."
+        ),
+    )
+}
+
+/// A workload whose labels nobody read could not have its Pods created.
+fn not_created(facts: &Facts, event: &Event, selector: &str) -> Finding {
+    let (kind, name) = (&event.involved_object.kind, &event.involved_object.name);
+    Finding::nothing_works(
+        Reason::SelectorMatchesNoPods,
+        format!(
+            "The selector {selector} matches {}; whether it would match those of {kind} {name}, which could not be created, is not known: {}.",
+            none_of_the_pods(facts),
+            why_not_created(event)
+        ),
+        format!(
+            "See why its Pods are not created (quota, admission), and the labels of its Pod template: `kubectl -n {} describe {}`.",
+            facts.namespace,
+            words::quoted(&format!("{}/{name}", kind.to_lowercase()))
         ),
     )
 }
@@ -103,8 +136,9 @@ fn without_its_pods(facts: &Facts, workload: &Workload<'_>, selector: &str) -> F
             "{name} is to have {wanted} that the selector {selector} would match, but none exists{because}."
         ),
         format!(
-            "See why the Pods are not created (quota, admission): `kubectl -n {} describe {name}`.",
-            facts.namespace
+            "See why the Pods are not created (quota, admission): `kubectl -n {} describe {}`.",
+            quoted(&facts.namespace),
+            quoted(name)
         ),
     )
 }
@@ -127,11 +161,20 @@ fn why_no_pods(facts: &Facts, workload: &Workload<'_>) -> Option<String> {
         .iter()
         .map(|r| &r.status)
         .chain(std::iter::once(workload.status));
-    statuses
+    let by_condition = statuses
         .flat_map(|s| &s.conditions)
         .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")
         .and_then(|c| c.message.as_deref())
-        .map(one_line)
+        .map(one_line);
+    // A StatefulSet has no such condition.
+    let uids = sets
+        .iter()
+        .map(|r| r.metadata.uid.as_deref())
+        .chain([workload.uid]);
+    by_condition.or_else(|| {
+        let mut events = uids.flatten().filter_map(|uid| failed_create(facts, uid));
+        events.next().map(why_not_created)
+    })
 }
 
 fn scaled_to_zero(
@@ -153,7 +196,8 @@ fn scaled_to_zero(
         ),
         format!(
             "Scale up: `kubectl -n {} scale {} --replicas=1`.",
-            facts.namespace, first.resource
+            quoted(&facts.namespace),
+            quoted(&first.resource)
         ),
     )
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::{SLICE_GRACE, stale};
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     diagnosis::{
         Facts, Finding,
         pod_state::{self, Trouble, later},
@@ -161,7 +162,7 @@ fn waits_until(facts: &Facts, service: &Service, pods: &[&Pod]) -> Option<Timest
 
 /// Why the port has no endpoint, and what to do.
 fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) -> (String, String) {
-    let (ns, name) = (&facts.namespace, service.name());
+    let (ns, name) = (quoted(&facts.namespace), quoted(service.name()));
     let slices = format!("`kubectl -n {ns} get endpointslices -l kubernetes.io/service-name={name} -o yaml`");
     if !service.has_selector() {
         return (
@@ -192,7 +193,7 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
             ),
             format!(
                 "See why it is not ready: `kubectl -n {ns} describe pod {}`.",
-                unready.name()
+                quoted(unready.name())
             ),
         );
     }

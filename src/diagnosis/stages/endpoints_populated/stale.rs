@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::SLICE_GRACE;
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     diagnosis::{Facts, Finding, endpoint_pods::EndpointPods, pod_node, pod_state::later, words},
     objects::{Endpoint, Object, Pod, Service},
 };
@@ -82,8 +83,8 @@ pub(super) fn stale(facts: &Facts, service: &Service, pods: &[&Pod], endpoints: 
     );
     let remediation = format!(
         "The endpoints controller is not keeping up; see whether kube-controller-manager runs and what it logs: `kubectl -n kube-system get pods -l component=kube-controller-manager`; compare with `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
-        facts.namespace,
-        service.name()
+        quoted(&facts.namespace),
+        quoted(service.name())
     );
     if endpoints.iter().any(|e| e.is_ready()) {
         Finding::part_fails(Reason::EndpointSlicesStale, message, remediation)

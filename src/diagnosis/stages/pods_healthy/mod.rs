@@ -5,6 +5,7 @@ mod none_ready;
 use super::endpoints_populated;
 use crate::{
     api::Reason,
+    diagnosis::words::quoted,
     diagnosis::{
         Facts, Finding, pod_node,
         pod_state::{self, describe_terminating, gone_by},
@@ -83,7 +84,7 @@ fn without_pods(facts: &Facts, service: &Service) -> Finding {
         ),
         format!(
             "Find out why they ended: `kubectl -n {} get pods`.",
-            facts.namespace
+            quoted(&facts.namespace)
         ),
     )
 }
@@ -112,20 +113,20 @@ fn only_terminating(facts: &Facts, pods: &[&Pod]) -> Finding {
         return Finding::not_applicable("No Pod is selected.");
     };
     let told: Vec<String> = pods.iter().map(|p| describe_terminating(facts, p)).collect();
-    let ns = &facts.namespace;
+    let ns = quoted(&facts.namespace);
+    let name = quoted(pod.name());
     let held = pod.metadata.finalizers.as_deref().unwrap_or_default();
     let node = pod.spec.node_name.as_deref();
     let remediation = match (held.first(), node, pod_node::trouble(facts, pod)) {
         (Some(finalizer), ..) => format!(
-            "See what is to remove the finalizer {finalizer}, and why it does not: `kubectl -n {ns} get pod {} -o yaml`.",
-            pod.name()
+            "See what is to remove the finalizer {finalizer}, and why it does not: `kubectl -n {ns} get pod {name} -o yaml`."
         ),
         (None, Some(node), Some(_)) => format!(
-            "Bring node {node} back: `kubectl describe node {node}`. If its machine is gone for good, remove the Node object, so that its Pods are given up and replaced."
+            "Bring node {node} back: `kubectl describe node {}`. If its machine is gone for good, remove the Node object, so that its Pods are given up and replaced.",
+            quoted(node)
         ),
         _ => format!(
-            "See what the kubelet waits for (a volume, a container that does not end): `kubectl -n {ns} describe pod {}`.",
-            pod.name()
+            "See what the kubelet waits for (a volume, a container that does not end): `kubectl -n {ns} describe pod {name}`."
         ),
     };
     Finding::nothing_works(

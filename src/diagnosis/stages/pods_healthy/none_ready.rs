@@ -7,7 +7,7 @@ use crate::{
     diagnosis::{
         Facts, Finding,
         pod_state::{self, Hold, Start, Trouble},
-        words,
+        words::{self, quoted},
     },
     objects::{Object, Pod, Service},
 };
@@ -102,7 +102,7 @@ fn reason(trouble: &Trouble) -> Reason {
         Trouble::Unschedulable(..) => Reason::PodsUnschedulable,
         Trouble::ImagePull(_) => Reason::ImagePullFailed,
         Trouble::InitContainer(_) => Reason::InitContainerFailing,
-        Trouble::CrashLoop(_) => Reason::CrashLooping,
+        Trouble::CrashLoop(..) => Reason::CrashLooping,
         Trouble::ProbeFailing(_) => Reason::ReadinessProbeFailing,
         Trouble::Other(_) => Reason::PodsNotReady,
         Trouble::Starting(_) => Reason::PodsStarting,
@@ -110,13 +110,13 @@ fn reason(trouble: &Trouble) -> Reason {
 }
 
 fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -> String {
-    let (ns, name) = (&facts.namespace, pod.name());
+    let (ns, name) = (quoted(&facts.namespace), quoted(pod.name()));
     let describe = format!("`kubectl -n {ns} describe pod {name}`");
     match trouble {
         Trouble::NodeNotReady(_) => {
-            let node = pod.spec.node_name.as_deref().unwrap_or_default();
+            let node = quoted(pod.spec.node_name.as_deref().unwrap_or_default());
             format!(
-                "See why the kubelet of node {node} does not report (machine, network, kubelet): `kubectl describe node {node}`."
+                "See why node {node} is not ready: `kubectl describe node {node}` (a Ready condition that is Unknown is of a kubelet that does not report: machine, network, kubelet; one that is False tells why)."
             )
         }
         Trouble::Unschedulable(Hold::Gate, _) => {
@@ -136,8 +136,14 @@ fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -
         Trouble::InitContainer(_) => format!(
             "Read what the init container says, and see what it waits for: {describe}, `kubectl -n {ns} logs {name} --all-containers --prefix`."
         ),
-        Trouble::CrashLoop(_) => {
-            format!("Read why the container ended: `kubectl -n {ns} logs {name} --previous`.")
+        Trouble::CrashLoop(_, container) => {
+            // Without a name kubectl shows another one, if there are several.
+            let is_only = pod.spec.containers.len() + pod.spec.init_containers.len() < 2;
+            let which = match is_only {
+                true => String::new(),
+                false => format!(" -c {}", quoted(container)),
+            };
+            format!("Read why the container ended: `kubectl -n {ns} logs {name}{which} --previous`.")
         }
         Trouble::ProbeFailing(_) if service.is_headless() => format!(
             "See what the readiness probe says, and fix the application or the probe: {describe}. If the Pods have to find each other \
@@ -158,7 +164,7 @@ fn observation(facts: &Facts, trouble: &Trouble, pod: &Pod) -> Observation {
         Trouble::Unschedulable(..) => "Unschedulable",
         Trouble::ImagePull(_) => "image pull failed",
         Trouble::InitContainer(_) => "init container",
-        Trouble::CrashLoop(_) => "crash loop",
+        Trouble::CrashLoop(..) => "crash loop",
         Trouble::ProbeFailing(_) | Trouble::Other(_) => "not ready",
         Trouble::Starting(_) => "starting",
     };

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Subject;
+use crate::diagnosis::words::quoted;
 use crate::objects::Object;
 
 pub(super) fn of(subject: &Subject<'_>) -> Option<String> {
@@ -23,7 +24,7 @@ pub(super) fn of(subject: &Subject<'_>) -> Option<String> {
     };
     Some(format!(
         "the load balancer has no address yet, so that clients from outside cannot use it{mixed}; what its controller says: `kubectl -n {} describe service {}`",
-        subject.facts.namespace,
-        service.name()
+        quoted(&subject.facts.namespace),
+        quoted(service.name())
     ))
 }

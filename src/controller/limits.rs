@@ -1,0 +1,321 @@
+//! What one tenant may cost: how many nodes, diagnoses and NodeProbes, and how often agents are asked.
+//!
+//! One object of a user may become many, each of which a node works on. So the numbers are bounded by flags of the
+//! controller, for each namespace; and what only changes what is asked (endpoints that come and go, the annotation
+//! svcdiag.dev/refresh) is bounded in time. What is over a limit says so in the message of Ready, and which.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Options,
+    probes::{Plan, Work},
+};
+use crate::{
+    api::{ConditionType, Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
+    diagnosis::{Diagnosis, Finding},
+};
+
+/// So many other questions at once, and then one in so long.
+const BURST: u32 = 3;
+const REFILL: SignedDuration = SignedDuration::from_secs(10);
+
+/// What Ready says while a question is held back.
+pub(super) const TOO_MANY_QUESTIONS: &str = " The endpoints, the spec or the annotation svcdiag.dev/refresh change faster than the agents are asked (3 times, then once in 10 seconds); they will be asked again.";
+
+/// The spec within the bounds of the flags.
+pub(super) fn bounded(diagnosis: &ServiceDiagnosis, options: &Options) -> ServiceDiagnosisSpec {
+    let mut spec = diagnosis.spec.clone();
+    spec.interval_seconds = spec.interval_seconds.max(options.min_interval);
+    spec.nodes.max_nodes = spec.nodes.max_nodes.min(options.max_nodes);
+    spec
+}
+
+/// The answer for a diagnosis beyond the number that a namespace may have.
+pub(super) fn beyond(limit: usize) -> Diagnosis {
+    let told = format!(
+        "Not judged: the namespace has more than the {limit} diagnoses that the controller judges, the oldest first; delete others, or have --max-diagnoses-per-namespace of the controller raised."
+    );
+    let stages = ConditionType::stages()
+        .iter()
+        .map(|c| (*c, Finding::unknown(Reason::Pending, told.clone())));
+    Diagnosis::unjudged(stages.collect(), Reason::Pending, told)
+}
+
+/// What a limit has left out, for the message of Ready.
+pub(super) fn remarks(
+    diagnosis: &ServiceDiagnosis,
+    options: &Options,
+    asked: usize,
+    wanted: usize,
+) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if diagnosis.spec.nodes.max_nodes > options.max_nodes {
+        remarks.push(format!(
+            " spec.nodes.maxNodes is {}, of which the controller takes {} (--max-nodes).",
+            diagnosis.spec.nodes.max_nodes, options.max_nodes
+        ));
+    }
+    if asked < wanted {
+        remarks.push(format!(
+            " Of {wanted} nodes {asked} are asked: the diagnoses of a namespace may have {} NodeProbes together; delete others or lower their spec.nodes.maxNodes, or have --max-node-probes-per-namespace of the controller raised.",
+            options.max_node_probes_per_namespace
+        ));
+    }
+    remarks
+}
+
+/// How many NodeProbes each diagnosis has or is about to have. The watch brings those that were written a moment
+/// later; until then other diagnoses must not take their place.
+#[derive(Debug, Default)]
+pub(super) struct Allowance(Mutex<HashMap<String, HashMap<String, usize>>>);
+
+impl Allowance {
+    /// A plan that leaves a namespace within its number, and how many NodeProbes were wanted. `others` are those that
+    /// the diagnoses of the namespace but this one have, by UID.
+    pub(super) fn cut(
+        &self,
+        options: &Options,
+        namespace: &str,
+        uid: &str,
+        others: &BTreeMap<String, usize>,
+        plan: Plan,
+    ) -> (Plan, usize) {
+        let (limit, wanted) = (options.max_node_probes_per_namespace, plan.len());
+        if limit == 0 {
+            return (plan, wanted);
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let promised = all.entry(namespace.to_owned()).or_default();
+        let uids = others.keys().chain(promised.keys()).map(String::as_str);
+        let uids: BTreeSet<&str> = uids.filter(|other| *other != uid).collect();
+        let of = |uid: &str| {
+            others
+                .get(uid)
+                .copied()
+                .max(promised.get(uid).copied())
+                .unwrap_or(0)
+        };
+        let taken: usize = uids.into_iter().map(of).sum();
+        let kept = keep(plan, limit.saturating_sub(taken));
+        promised.insert(uid.to_owned(), kept.len());
+        (kept, wanted)
+    }
+
+    /// Gives back what a diagnosis has.
+    pub(super) fn release(&self, namespace: &str, uid: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of) = all.get_mut(namespace) {
+            of.remove(uid);
+            if of.is_empty() {
+                all.remove(namespace);
+            }
+        }
+    }
+
+    /// Forgets all diagnoses but these, by UID.
+    pub(super) fn retain(&self, uids: &BTreeSet<String>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.values_mut()
+            .for_each(|of| of.retain(|uid, _| uids.contains(uid)));
+        all.retain(|_, of| !of.is_empty());
+    }
+}
+
+/// So many of the nodes: those with clients first, then those with endpoints.
+fn keep(plan: Plan, most: usize) -> Plan {
+    if plan.len() <= most {
+        return plan;
+    }
+    let mut all: Vec<_> = plan.into_iter().collect();
+    all.sort_by_key(|(_, spec)| (spec.clients.is_empty(), spec.endpoints.is_empty()));
+    all.into_iter().take(most).collect()
+}
+
+/// How often agents were asked something else, by the UID of the diagnosis: a bucket of tokens each.
+#[derive(Debug, Default)]
+pub(super) struct Questions(Mutex<HashMap<String, Bucket>>);
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: u32,
+    /// The generation of the diagnosis that agents were last asked for.
+    generation: Option<i64>,
+    /// Since when the next token has been on its way.
+    since: Timestamp,
+}
+
+impl Questions {
+    /// Takes a token for another question; without one, when the next comes. Agents that come are asked what others
+    /// have been asked already, and that no user has them do.
+    pub(super) fn hold(
+        &self,
+        uid: &str,
+        generation: Option<i64>,
+        work: &Work,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        if !work.is_another && !work.asks_more {
+            return None;
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = all.entry(uid.to_owned()).or_insert(Bucket {
+            tokens: BURST,
+            generation,
+            since: now,
+        });
+        if !work.is_another && bucket.generation == generation {
+            return None;
+        }
+        while bucket.tokens < BURST && bucket.since + REFILL <= now {
+            bucket.tokens += 1;
+            bucket.since += REFILL;
+        }
+        if bucket.tokens == 0 {
+            return Some(bucket.since + REFILL);
+        }
+        if bucket.tokens == BURST {
+            bucket.since = now;
+        }
+        bucket.tokens -= 1;
+        bucket.generation = generation;
+        None
+    }
+
+    /// Forgets a diagnosis.
+    pub(super) fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    /// Forgets all but these, by UID.
+    pub(super) fn retain(&self, uids: &BTreeSet<String>) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|uid, _| uids.contains(uid));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn options() -> Options {
+        Flags::parse_from(["controller"]).options
+    }
+
+    fn plan(nodes: usize) -> Plan {
+        let spec = |node: &str| {
+            serde_json::from_value(serde_json::json!({ "nodeName": node, "serviceName": "s",
+                "diagnosis": { "name": "d", "uid": "u" }, "intervalSeconds": 60 }))
+            .unwrap()
+        };
+        let names = (0..nodes).map(|n| format!("n{n:03}"));
+        names.map(|n| (n.clone(), spec(&n))).collect()
+    }
+
+    #[test]
+    fn a_namespace_has_no_more_node_probes_than_it_may() {
+        let (allowance, options) = (Allowance::default(), options());
+        let limit = options.max_node_probes_per_namespace;
+        let mut made = 0;
+        for n in 0..200 {
+            let (kept, wanted) = allowance.cut(&options, "shop", &n.to_string(), &BTreeMap::new(), plan(15));
+            assert_eq!(wanted, 15);
+            made += kept.len();
+        }
+        assert_eq!(made, limit);
+        let (kept, _) = allowance.cut(&options, "shop", "0", &BTreeMap::new(), plan(15));
+        assert_eq!(kept.len(), 15, "what a diagnosis has it keeps");
+        let (kept, _) = allowance.cut(&options, "other", "x", &BTreeMap::new(), plan(15));
+        assert_eq!(kept.len(), 15, "another namespace has its own");
+        allowance.release("shop", "0");
+        let (kept, _) = allowance.cut(&options, "shop", "199", &BTreeMap::new(), plan(15));
+        assert_eq!(kept.len(), 15, "there is room again");
+    }
+
+    #[test]
+    fn what_is_there_already_counts_after_a_restart() {
+        let (allowance, options) = (Allowance::default(), options());
+        let others = BTreeMap::from([("old".to_owned(), options.max_node_probes_per_namespace - 4)]);
+        let mut asked = plan(15);
+        let pod = serde_json::json!({ "name": "p", "namespace": "shop", "uid": "u", "ips": [] });
+        asked.get_mut("n014").unwrap().clients = vec![serde_json::from_value(pod).unwrap()];
+        let (kept, _) = allowance.cut(&options, "shop", "new", &others, asked);
+        let nodes: Vec<&String> = kept.keys().collect();
+        assert_eq!(
+            nodes,
+            ["n000", "n001", "n002", "n014"],
+            "a node with a client is worth most"
+        );
+    }
+
+    #[test]
+    fn three_questions_at_once_and_then_one_in_ten_seconds() {
+        let questions = Questions::default();
+        let another = Work {
+            is_another: true,
+            ..Work::default()
+        };
+        let hold = |uid: &str, now| questions.hold(uid, Some(1), &another, now);
+        let at = |seconds: f64| Timestamp::UNIX_EPOCH + SignedDuration::from_secs_f64(seconds);
+        let asked = |from: u32, to: u32| {
+            (from..to)
+                .filter(|tenth| hold("u", at(f64::from(*tenth) / 10.0)).is_none())
+                .count()
+        };
+        assert_eq!(asked(0, 50), 3, "ten a second");
+        assert_eq!(asked(50, 3600), 35, "in six minutes");
+        assert_eq!(hold("u", at(360.0)), None);
+        assert_eq!(hold("u", at(361.0)), Some(at(370.0)));
+        assert_eq!(hold("other", at(361.0)), None);
+        assert_eq!(asked(5000, 5010), 3, "after a rest");
+    }
+
+    #[test]
+    fn agents_that_come_are_asked_at_once_and_others_for_a_new_spec_in_their_turn() {
+        let questions = Questions::default();
+        let more = Work {
+            asks_more: true,
+            ..Work::default()
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let asked = |generation: std::ops::Range<i64>| {
+            generation
+                .filter(|g| questions.hold("u", Some(*g), &more, now).is_none())
+                .count()
+        };
+        for _ in 0..100 {
+            assert_eq!(asked(1..2), 1, "an agent has come");
+        }
+        assert_eq!(asked(2..50), 3, "the spec is changed again and again");
+        let none = Work::default();
+        assert_eq!(questions.hold("u", Some(50), &none, now), None, "nobody is asked");
+    }
+
+    #[test]
+    fn what_is_left_out_is_said() {
+        let options = options();
+        let mut diagnosis = ServiceDiagnosis::new("d", ServiceDiagnosisSpec::for_service("s"));
+        assert!(remarks(&diagnosis, &options, 15, 15).is_empty());
+        diagnosis.spec.nodes.max_nodes = 100;
+        assert_eq!(bounded(&diagnosis, &options).nodes.max_nodes, 10);
+        let all = remarks(&diagnosis, &options, 4, 15).concat();
+        assert!(
+            all.contains("(--max-nodes)") && all.contains("Of 15 nodes 4 are asked"),
+            "{all}"
+        );
+    }
+}

@@ -1,0 +1,84 @@
+//! A Service without a selector, to which nobody has given endpoints, or nobody any more.
+
+use jiff::Timestamp;
+
+use super::SLICE_GRACE;
+use crate::{
+    api::{ConditionStatus, ConditionType, Reason},
+    diagnosis::{Facts, Finding, near_miss, pod_state::later, words::quoted},
+    objects::{Object, Service, StatefulSet},
+};
+
+/// What to say of no endpoints at all. Whoever writes them may be about to: they come after the Service, and go for a
+/// moment where an API server restarts (default/kubernetes) or a leader is elected.
+pub(super) fn none(facts: &Facts, service: &Service) -> Finding {
+    let until = since(facts, service).map(|since| later(since.min(facts.now), SLICE_GRACE));
+    match until.filter(|until| *until > facts.now) {
+        Some(until) => Finding::unknown(
+            Reason::Pending,
+            "The Service has no selector, and no EndpointSlice names an endpoint for it yet.",
+        )
+        .recheck_at(Some(until)),
+        None => no_selector_and_no_endpoints(facts, service),
+    }
+}
+
+/// When anything last changed that endpoints follow, or they were first missed: a slice that is gone has no times any
+/// more, but what was said has.
+fn since(facts: &Facts, service: &Service) -> Option<Timestamp> {
+    let changed = facts.slices.iter().map(|s| s.changed_at());
+    changed
+        .chain([service.changed_at(), missed_since(facts)])
+        .flatten()
+        .max()
+}
+
+fn missed_since(facts: &Facts) -> Option<Timestamp> {
+    let conditions = &facts.previous.as_ref()?.conditions;
+    let said = conditions
+        .iter()
+        .find(|c| c.type_ == ConditionType::EndpointsPopulated.as_str())?;
+    match said.status.parse().ok()? {
+        ConditionStatus::True => Some(facts.now),
+        ConditionStatus::Unknown if said.reason == Reason::Pending.as_str() => {
+            Some(said.last_transition_time.0)
+        }
+        _ => None,
+    }
+}
+
+/// Who is to write the endpoints is not known: an operator or a leader election may own them, and a selector
+/// would fight with it. So nobody is told to add one, but where a StatefulSet says whose names these are.
+fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
+    let (ns, name) = (quoted(&facts.namespace), service.name());
+    let service_arg = quoted(name);
+    let mut governed: Vec<&StatefulSet> = facts
+        .stateful_sets
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|s| service.is_headless() && s.spec.service_name.as_deref() == Some(name))
+        .collect();
+    governed.sort_by_key(|s| s.name());
+    let message = "The Service has no selector and no EndpointSlice names an endpoint for it";
+    if let Some(set) = governed.first() {
+        let selector = near_miss::selector(&set.spec.template.metadata.labels);
+        return Finding::nothing_works(
+            Reason::NoSelectorAndNoEndpoints,
+            format!(
+                "{message}; StatefulSet {} names it as its serviceName, so that its Pods have no names in DNS.",
+                set.name()
+            ),
+            format!(
+                "The Service has to select the Pods of StatefulSet {} (their labels: {selector}): correct it where it comes from, a manifest or an operator; see who wrote it: `kubectl -n {ns} get service {service_arg} -o yaml --show-managed-fields`.",
+                set.name()
+            ),
+        );
+    }
+    Finding::nothing_works(
+        Reason::NoSelectorAndNoEndpoints,
+        format!("{message}."),
+        format!(
+            "See who is to write its endpoints, and what became of that: `kubectl -n {ns} get service,endpoints {service_arg} -o yaml --show-managed-fields`. An operator or a leader election (Patroni's, for example) keeps them in the Endpoints object {name}, which is empty while there is no leader, and is not copied to an EndpointSlice where it has the label endpointslice.kubernetes.io/skip-mirror; where nobody does, the Service lacks a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
+        ),
+    )
+}

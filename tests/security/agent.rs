@@ -1,0 +1,120 @@
+//! The agent as it is shipped, a process of its own, on the node of a pocket.
+
+use std::{
+    fs::File,
+    os::fd::AsRawFd,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api,
+    api::{PostParams, ResourceExt},
+};
+use serde_json::{Value, json};
+use svcdiag::api::{NodeFacts, NodeProbe};
+use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
+use tokio::process::{Child, Command};
+
+use super::{
+    memory::peak_of,
+    pocket::{NAMESPACE, Pocket},
+};
+
+/// What takes as long as this hangs.
+const SOON: Duration = Duration::from_secs(120);
+
+pub struct Agent {
+    cluster: Cluster,
+    process: Child,
+    _network: File,
+}
+
+impl Agent {
+    /// Starts it, with an API server that asks it nothing yet.
+    pub async fn start(pocket: &Pocket) -> Self {
+        let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
+        let namespaces: Api<Namespace> = Api::all(cluster.client());
+        let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } })).unwrap();
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .unwrap();
+        let network = pocket
+            .node
+            .run(|| File::open("/proc/thread-self/ns/net"))
+            .unwrap();
+        let path = format!("/proc/{}/fd/{}", std::process::id(), network.as_raw_fd());
+        let log = File::create(cluster.state_dir().join("agent.log")).unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_svcdiag"))
+            .args(["agent", "--node-name", "n1", "--node-network", &path])
+            .arg("--health-socket")
+            .arg(cluster.state_dir().join("health.sock"))
+            .env("KUBECONFIG", cluster.kubeconfig_path())
+            .env("POD_NAMESPACE", "svcdiag-system")
+            .stdin(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self {
+            cluster,
+            process,
+            _network: network,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id().expect("the agent runs")
+    }
+
+    /// Asks it whether it is well, as the kubelet does.
+    pub async fn assert_healthy(&self) {
+        let socket = self.cluster.state_dir().join("health.sock");
+        let health = Command::new(env!("CARGO_BIN_EXE_svcdiag"))
+            .args(["health", "--socket"])
+            .arg(socket)
+            .output()
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&health.stderr);
+        assert!(health.status.success(), "{said}\n{}", self.log());
+    }
+
+    /// Asks it, and waits for what it saw.
+    pub async fn round(&self, name: &str, spec: Value) -> NodeFacts {
+        let api: Api<NodeProbe> = Api::namespaced(self.cluster.client(), NAMESPACE);
+        let probe = json!({
+            "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+            "metadata": { "name": name }, "spec": spec,
+        });
+        let probe = serde_json::from_value(probe).unwrap();
+        let made = api.create(&PostParams::default(), &probe).await.unwrap();
+        let start = Instant::now();
+        loop {
+            let found = api.get(&made.name_any()).await.unwrap();
+            if let Some(facts) = found.status.and_then(|s| s.facts) {
+                return facts;
+            }
+            assert!(start.elapsed() < SOON, "no facts came\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Says how much memory an attack has taken, and fails if it is much.
+    pub fn assert_peak(&self, attack: &str) {
+        let peak = peak_of(self.pid());
+        println!("peak memory of the agent under {attack}: {peak} MiB");
+        assert!(peak < 64, "{peak} MiB");
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.cluster.state_dir().join("agent.log")).unwrap_or_default()
+    }
+
+    pub async fn stop(mut self) {
+        self.process.kill().await.unwrap();
+        self.cluster.stop().await;
+    }
+}

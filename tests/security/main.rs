@@ -1,0 +1,26 @@
+//! Attacks: what tenants, hostile Pods and whoever answers a dial try, each in a file of its own. What holds against
+//! them stands in docs/security.md.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod agent;
+mod amplification;
+mod endless_answers;
+mod hostile_archives;
+mod huge_processes;
+mod idle_connections;
+mod memory;
+#[path = "../node/namespace.rs"]
+#[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
+mod namespace;
+mod planted_secrets;
+#[path = "../node/pocket.rs"]
+#[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
+mod pocket;
+mod privileges;
+mod tangled_rules;
