@@ -20,12 +20,16 @@ use crate::{
     diagnosis::{Diagnosis, Finding},
 };
 
-/// So many other questions at once, and then one in so long.
+/// So many other questions at once, and then one in --min-probe-interval.
 const BURST: u32 = 3;
-const REFILL: SignedDuration = SignedDuration::from_secs(10);
 
 /// What Ready says while a question is held back.
-pub(super) const TOO_MANY_QUESTIONS: &str = " The endpoints, the spec or the annotation svcdiag.dev/refresh change faster than the agents are asked (3 times, then once in 10 seconds); they will be asked again.";
+pub(super) fn too_many_questions(options: &Options) -> String {
+    format!(
+        " The endpoints, the spec or the annotation svcdiag.dev/refresh change faster than the agents are asked ({BURST} times, then once in {} seconds: --min-probe-interval); they will be asked again.",
+        options.min_probe_interval
+    )
+}
 
 /// The spec within the bounds of the flags.
 pub(super) fn bounded(diagnosis: &ServiceDiagnosis, options: &Options) -> ServiceDiagnosisSpec {
@@ -157,9 +161,11 @@ impl Questions {
         uid: &str,
         generation: Option<i64>,
         work: &Work,
+        options: &Options,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        if !work.is_another && !work.asks_more {
+        let refill = SignedDuration::from_secs(options.min_probe_interval.into());
+        if refill.is_zero() || (!work.is_another && !work.asks_more) {
             return None;
         }
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,12 +177,12 @@ impl Questions {
         if !work.is_another && bucket.generation == generation {
             return None;
         }
-        while bucket.tokens < BURST && bucket.since + REFILL <= now {
+        while bucket.tokens < BURST && bucket.since + refill <= now {
             bucket.tokens += 1;
-            bucket.since += REFILL;
+            bucket.since += refill;
         }
         if bucket.tokens == 0 {
-            return Some(bucket.since + REFILL);
+            return Some(bucket.since + refill);
         }
         if bucket.tokens == BURST {
             bucket.since = now;
@@ -269,7 +275,7 @@ mod tests {
             is_another: true,
             ..Work::default()
         };
-        let hold = |uid: &str, now| questions.hold(uid, Some(1), &another, now);
+        let hold = |uid: &str, now| questions.hold(uid, Some(1), &another, &options(), now);
         let at = |seconds: f64| Timestamp::UNIX_EPOCH + SignedDuration::from_secs_f64(seconds);
         let asked = |from: u32, to: u32| {
             (from..to)
@@ -294,7 +300,7 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let asked = |generation: std::ops::Range<i64>| {
             generation
-                .filter(|g| questions.hold("u", Some(*g), &more, now).is_none())
+                .filter(|g| questions.hold("u", Some(*g), &more, &options(), now).is_none())
                 .count()
         };
         for _ in 0..100 {
@@ -302,7 +308,7 @@ mod tests {
         }
         assert_eq!(asked(2..50), 3, "the spec is changed again and again");
         let none = Work::default();
-        assert_eq!(questions.hold("u", Some(50), &none, now), None, "nobody is asked");
+        assert_eq!(questions.hold("u", Some(50), &none, &options(), now), None, "nobody is asked");
     }
 
     #[test]

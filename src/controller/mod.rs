@@ -103,6 +103,16 @@ pub struct Options {
     )]
     min_interval: u32,
 
+    /// Smallest pause before agents are asked something else about a diagnosis, because endpoints, spec or
+    /// svcdiag.dev/refresh have changed, after the first three times; 0 for none
+    #[arg(
+        long,
+        env = "SVCDIAG_MIN_PROBE_INTERVAL",
+        value_name = "SECONDS",
+        default_value_t = 10
+    )]
+    min_probe_interval: u32,
+
     /// Largest sample of nodes; a larger spec.nodes.maxNodes is cut to it
     #[arg(long, env = "SVCDIAG_MAX_NODES", default_value_t = 10)]
     max_nodes: u32,

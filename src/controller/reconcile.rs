@@ -76,9 +76,10 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let work = Work::of(context, diagnosis, plan);
     let held_until = context
         .questions
-        .hold(uid, diagnosis.metadata.generation, &work, now);
+        .hold(uid, diagnosis.metadata.generation, &work, &context.options, now);
     if held_until.is_some() {
-        verdict.ready.message.push_str(limits::TOO_MANY_QUESTIONS);
+        let why = limits::too_many_questions(&context.options);
+        verdict.ready.message.push_str(&why);
     }
     let status = verdict.status(previous.as_ref(), diagnosis.metadata.generation, now);
     let status = context.installed.status(status);
