@@ -49,10 +49,11 @@ fmt: ## Format the code.
 	@$(CARGO) fmt --all
 
 .PHONY: lint
-lint: setup ## Check format, lints and documentation.
+lint: setup ## Check format, lints, documentation, and what is in Cargo.lock (deny.toml).
 	@$(CARGO) fmt --all -- --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	@hack/deny
 
 .PHONY: test
 test: setup build ## Run all tests against the embedded sandbox.
