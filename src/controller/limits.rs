@@ -308,7 +308,11 @@ mod tests {
         }
         assert_eq!(asked(2..50), 3, "the spec is changed again and again");
         let none = Work::default();
-        assert_eq!(questions.hold("u", Some(50), &none, &options(), now), None, "nobody is asked");
+        assert_eq!(
+            questions.hold("u", Some(50), &none, &options(), now),
+            None,
+            "nobody is asked"
+        );
     }
 
     #[test]

@@ -7,13 +7,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    iter,
     net::IpAddr,
 };
 
 use super::Facts;
 use crate::{
     objects::{Endpoint, EndpointSlice, Object, Pod},
-    proxy::is_host,
+    proxy::{is_host, is_translated, tunnel_ends},
 };
 
 /// Addresses that are taken by something else than Pods.
@@ -41,17 +42,33 @@ impl Taken {
         }
     }
 
-    /// Whether one host may have an address, and no Service has it.
+    /// Whether one host may have an address, and no Service has it, nor what it leads to over IPv4.
     fn leaves_to_a_host(&self, ip: IpAddr) -> bool {
-        is_host(ip) && !self.services.contains(&ip)
+        forms(ip).all(|ip| is_host(ip) && !is_translators(ip) && !self.services.contains(&ip))
     }
 
     /// Whether a Pod on a node may have an address. One that shares its node's network has that node's.
     fn leaves(&self, ip: IpAddr, node: Option<&str>, is_host_network: bool) -> bool {
-        let is_of = |ips: &Vec<IpAddr>| ips.contains(&ip);
-        let is_own_nodes = || node.and_then(|n| self.nodes.get(n)).is_some_and(is_of);
-        self.leaves_to_a_host(ip) && (!self.nodes.values().any(is_of) || is_host_network && is_own_nodes())
+        let own_nodes = node.and_then(|n| self.nodes.get(n)).filter(|_| is_host_network);
+        let is_free = |ip: IpAddr| {
+            let is_of = |ips: &Vec<IpAddr>| ips.contains(&ip);
+            !self.nodes.values().any(is_of) || own_nodes.is_some_and(is_of)
+        };
+        self.leaves_to_a_host(ip) && forms(ip).all(is_free)
     }
+}
+
+/// An address, and those that packets to it come to over IPv4.
+fn forms(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let embedded = match ip {
+        IpAddr::V4(_) => Vec::new(),
+        IpAddr::V6(v6) => tunnel_ends(v6),
+    };
+    iter::once(ip).chain(embedded.into_iter().map(IpAddr::V4))
+}
+
+fn is_translators(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(v6) if is_translated(v6))
 }
 
 /// Names the controller that keeps an EndpointSlice. The API server writes its own without it.
@@ -156,6 +173,28 @@ mod tests {
             ("::ffff:127.0.0.1", false, false),
             ("::ffff:169.254.169.254", false, false),
             ("::ffff:10.244.1.5", false, false),
+            ("::192.168.0.1", false, false),
+            ("::10.244.1.5", false, false),
+            // Of translators (NAT64), which reach all of IPv4.
+            ("64:ff9b::192.168.0.1", false, false),
+            ("64:ff9b::169.254.169.254", false, false),
+            ("64:ff9b::10.244.1.5", false, false),
+            ("64:ff9b:1:c0a8:0:1::", false, false),
+            ("64:ff9b:1::192.168.0.1", false, false),
+            ("64:ff9b:2::5", true, true),
+            // 6to4: 127.0.0.1, 169.254.169.254, nodes n1 and n2, Service 10.96.0.1, and a router of its own.
+            ("2002:7f00:1::1", false, false),
+            ("2002:a9fe:a9fe::1", false, false),
+            ("2002:c0a8:1::1", false, true),
+            ("2002:c0a8:2::1", false, false),
+            ("2002:a60:1::1", false, false),
+            ("2002:cb00:7107::1", true, true),
+            // Teredo: node n2 and Service 10.96.0.1 as its client, node n2 as its server, and neither of them.
+            ("2001:0:cb00:7107::3f57:fffd", false, false),
+            ("2001:0:cb00:7107::f59f:fffe", false, false),
+            ("2001:0:c0a8:2::34ff:8ef8", false, false),
+            ("2001:0:cb00:7107::34ff:8ef8", true, true),
+            ("2001:db8::3f57:fffd", true, true),
         ] {
             assert_eq!(
                 taken.leaves(ip(address), Some("n1"), false),

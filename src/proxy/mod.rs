@@ -20,7 +20,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use address::is_host;
+pub use address::{is_host, is_translated, tunnel_ends};
 pub use audit::{Gap, RuleFault, audit, hairpin_is_masqueraded, holds, serves_node_ports_at};
 pub use dead_end::{DeadEnd, dead_end};
 pub use expected::{Destination, ExpectedPort, Purpose, Traffic, Vantage, destinations, expected};
