@@ -277,3 +277,77 @@ fn jittered(probe: &NodeProbe) -> Duration {
     let tenths = 0.9 + 0.2 * f64::from(sum % 100) / 100.0;
     Duration::from_secs(u64::from(probe.spec.interval_seconds)).mul_f64(tenths)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::{Json, extract::Request, http::StatusCode, response::IntoResponse};
+    use kube::Client;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// As much of an API server as refuses reports with dials, and keeps the others.
+    async fn refuse(kept: Arc<Mutex<Vec<Value>>>, request: Request) -> axum::response::Response {
+        let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+        let mut patch: Value = serde_json::from_slice(&body).unwrap();
+        if patch.pointer("/status/facts/dials").is_some() {
+            let refusal = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "reason": "Invalid", "code": 422, "message": "NodeProbe \"p\" is invalid: status.facts: Too long" });
+            return (StatusCode::UNPROCESSABLE_ENTITY, Json(refusal)).into_response();
+        }
+        kept.lock().unwrap().push(patch["status"]["facts"].clone());
+        patch["spec"] = spec();
+        Json(patch).into_response()
+    }
+
+    fn spec() -> Value {
+        json!({ "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "s", "intervalSeconds": 60 })
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_said_once_and_tried_less_and_less_often() {
+        let kept: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen = kept.clone();
+        let app = axum::Router::new().fallback(move |request| refuse(seen.clone(), request));
+        let server = tokio::spawn(async { axum::serve(listener, app).await });
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let cluster = Cluster::new(client, "n1");
+        let probe: NodeProbe =
+            serde_json::from_value(json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+            "metadata": { "name": "p", "namespace": "default", "generation": 1 }, "spec": spec() }))
+            .unwrap();
+        let dial = json!({ "path": "Endpoint", "port": "80/TCP", "family": "IPv4", "made": 1, "failed": 0 });
+        let facts: NodeFacts = serde_json::from_value(json!({ "dials": [dial] })).unwrap();
+
+        let mut state = State::default();
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            let error = state.write(&cluster, &probe, facts.clone()).await.unwrap_err();
+            assert!(!error.is_outage(), "{error}");
+            pauses.push(state.next_retry(&error).as_secs());
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        let said = kept.lock().unwrap().clone();
+        assert_eq!(said.len(), 1, "{said:?}");
+        let problem = said[0]["problems"][0].as_str().unwrap();
+        assert!(
+            problem.starts_with("What the agent saw could not be written: ") && problem.contains("Too long"),
+            "{problem}"
+        );
+        assert!(said[0].get("dials").is_none(), "{said:?}");
+
+        // What can be written ends that.
+        state.write(&cluster, &probe, NodeFacts::default()).await.unwrap();
+        let error = state.write(&cluster, &probe, facts).await.unwrap_err();
+        assert_eq!(state.next_retry(&error), RETRY);
+        assert_eq!(kept.lock().unwrap().len(), 3, "said once more");
+        server.abort();
+        // An outage is waited for, however long it is.
+        let away = cluster::Error::TimedOut { what: String::new() };
+        assert_eq!([state.next_retry(&away), state.next_retry(&away)], [RETRY; 2]);
+    }
+}

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use svcdiag::{
-    api::{Answer, GapKind, LookupResult, NodeFacts, PortState, RuleGap, RunsAs, StaleConnection},
+    api::{
+        Answer, ConditionType, GapKind, LookupResult, NodeFacts, PortState, Reason, RuleGap, RunsAs,
+        StaleConnection,
+    },
     diagnosis::{Diagnosis, Facts, Verdict, diagnose},
     served::{MAX_REPORT, bounded},
 };
@@ -325,6 +328,46 @@ fn a_suffix_that_is_too_long_costs_itself_alone() {
         expected.problems.clone_from(&kept.problems);
         assert_eq!(kept, expected);
         assert_eq!(kept.problems.len(), usize::from(!seen.resolvers.is_empty()));
+    }
+}
+
+/// What an agent writes where the API server has refused what it saw.
+#[test]
+fn a_report_of_nothing_but_problems_decides_nothing() {
+    const OF_NODES: [ConditionType; 7] = [
+        ConditionType::EndpointsReachable,
+        ConditionType::KubeProxyHealthy,
+        ConditionType::ProxyRulesPresent,
+        ConditionType::ProxyForwards,
+        ConditionType::ServiceReachable,
+        ConditionType::DNSResolves,
+        ConditionType::HairpinOK,
+    ];
+    let mut facts = with_agents();
+    everywhere(&mut facts, |seen| {
+        *seen = NodeFacts {
+            slices: seen.slices.clone(),
+            problems: vec!["What the agent saw could not be written: it was refused.".into()],
+            ..NodeFacts::default()
+        };
+    });
+    let diagnosis = diagnose(&facts);
+    assert_eq!(
+        diagnosis.ready.status.as_str(),
+        "Unknown",
+        "{:?}",
+        diagnosis.ready
+    );
+    let of_nodes = diagnosis.stages.iter().filter(|(c, _)| OF_NODES.contains(c));
+    for (condition, found) in of_nodes {
+        assert_eq!(found.verdict, Verdict::Unknown, "{condition}: {found:?}");
+        let follows = *condition == ConditionType::HairpinOK;
+        let reason = if follows {
+            Reason::Blocked
+        } else {
+            Reason::ProbeFailed
+        };
+        assert_eq!(found.reason, reason, "{condition}: {found:?}");
     }
 }
 

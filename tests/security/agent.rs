@@ -9,7 +9,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
-    Api,
+    Api, Client,
     api::{PostParams, ResourceExt},
 };
 use serde_json::{Value, json};
@@ -34,6 +34,11 @@ pub struct Agent {
 impl Agent {
     /// Starts it, with an API server that asks it nothing yet.
     pub async fn start(pocket: &Pocket) -> Self {
+        Self::start_by(pocket, |command| command.spawn().unwrap()).await
+    }
+
+    /// The same by whoever starts programs.
+    pub async fn start_by(pocket: &Pocket, spawn: impl FnOnce(&mut Command) -> Child) -> Self {
         let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
         let namespaces: Api<Namespace> = Api::all(cluster.client());
         let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } })).unwrap();
@@ -47,7 +52,8 @@ impl Agent {
             .unwrap();
         let path = format!("/proc/{}/fd/{}", std::process::id(), network.as_raw_fd());
         let log = File::create(cluster.state_dir().join("agent.log")).unwrap();
-        let process = Command::new(env!("CARGO_BIN_EXE_svcdiag"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_svcdiag"));
+        command
             .args(["agent", "--node-name", "n1", "--node-network", &path])
             .arg("--health-socket")
             .arg(cluster.state_dir().join("health.sock"))
@@ -55,14 +61,17 @@ impl Agent {
             .env("POD_NAMESPACE", "svcdiag-system")
             .stdin(Stdio::null())
             .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+            .kill_on_drop(true);
         Self {
+            process: spawn(&mut command),
             cluster,
-            process,
             _network: network,
         }
+    }
+
+    /// Of an administrator.
+    pub fn client(&self) -> Client {
+        self.cluster.client()
     }
 
     pub fn pid(&self) -> u32 {

@@ -11,6 +11,7 @@
 mod agent;
 mod amplification;
 mod endless_answers;
+mod flipped_slices;
 mod hostile_archives;
 mod huge_processes;
 mod idle_connections;
