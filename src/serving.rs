@@ -3,9 +3,14 @@
 //!
 //! A connection costs a descriptor and memory, and whoever opens a thousand and says nothing must not keep the kubelet
 //! waiting: then the controller would be restarted for nothing. So a connection has to say what it wants within
-//! seconds, none lasts long, and of too many the oldest makes room for the newest.
+//! seconds, none lasts long, and of too many the oldest of whoever has most makes room for the newest: a flood of one
+//! Pod closes its own connections.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    time::Duration,
+};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -15,8 +20,9 @@ use hyper_util::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// Most connections of a port: the kubelet has one or two, Prometheus one.
-const MOST: usize = 64;
+/// Most connections of a port: the kubelet has one or two, Prometheus one. Of a flood from the kubelet's own address
+/// each gets some milliseconds at least, in which a request is answered.
+const MOST: usize = 256;
 
 /// Until then a request has to be there whole.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,20 +38,20 @@ const HEAD: usize = 16 * 1024;
 
 /// Serves for ever.
 pub(crate) async fn serve(listener: TcpListener, app: Router) {
-    let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
+    let mut open: VecDeque<(IpAddr, JoinHandle<()>)> = VecDeque::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(RETRY).await;
             continue;
         };
-        open.retain(|connection| !connection.is_finished());
+        open.retain(|(_, connection)| !connection.is_finished());
         if open.len() >= MOST
-            && let Some(oldest) = open.pop_front()
+            && let Some((_, connection)) = excess(&open).and_then(|at| open.remove(at))
         {
-            oldest.abort();
+            connection.abort();
         }
         let app = app.clone();
-        open.push_back(tokio::spawn(async move {
+        let serve = async move {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEADER_TIMEOUT)
@@ -53,8 +59,19 @@ pub(crate) async fn serve(listener: TcpListener, app: Router) {
                 .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
             // A client that goes away, or says nothing, is no error of ours.
             let _ = tokio::time::timeout(LIFETIME, connection).await;
-        }));
+        };
+        open.push_back((peer.ip(), tokio::spawn(serve)));
     }
+}
+
+/// The oldest connection of an address that has most of them.
+fn excess<T>(open: &VecDeque<(IpAddr, T)>) -> Option<usize> {
+    let mut of: BTreeMap<IpAddr, usize> = BTreeMap::new();
+    for (peer, _) in open {
+        *of.entry(*peer).or_default() += 1;
+    }
+    let most = of.values().max()?;
+    open.iter().position(|(peer, _)| of.get(peer) == Some(most))
 }
 
 /// Lets the process have as many descriptors as it may: the default of 1,024 is for programs that use select.
@@ -95,6 +112,22 @@ mod tests {
             Router::new().route("/healthz", get(|| async { "ok" })),
         ));
         address
+    }
+
+    #[test]
+    fn who_has_most_connections_makes_room() {
+        let open = |peers: &str| -> VecDeque<(IpAddr, ())> {
+            let ip = |last: char| format!("10.0.0.{last}").parse().unwrap();
+            peers.chars().map(|last| (ip(last), ())).collect()
+        };
+        assert_eq!(excess(&open("")), None);
+        assert_eq!(excess(&open("1222")), Some(1));
+        assert_eq!(
+            excess(&open("12233")),
+            Some(1),
+            "the oldest of those who have most"
+        );
+        assert_eq!(excess(&open("1234")), Some(0));
     }
 
     #[tokio::test]

@@ -70,6 +70,22 @@ impl Tally {
     }
 }
 
+/// Counts in the order in which they are worth most: a report holds no more than so many, and is cut at its end. What
+/// failed comes first, so that whatever is cut has worked, and then each way has its turn.
+pub(super) fn by_worth(counts: Vec<DialCount>) -> Vec<DialCount> {
+    let mut seen = [0_usize; 2];
+    let mut ranked: Vec<_> = counts
+        .into_iter()
+        .map(|count| {
+            let of_its_way = &mut seen[usize::from(count.path == DialPath::Endpoint)];
+            *of_its_way += 1;
+            ((count.failed == 0, *of_its_way), count)
+        })
+        .collect();
+    ranked.sort_by_key(|(worth, _)| *worth);
+    ranked.into_iter().map(|(_, count)| count).collect()
+}
+
 impl Round<'_> {
     /// Leave to dial. None when the agent is ending.
     pub(super) async fn permit(&self) -> Option<Permit> {
@@ -192,5 +208,45 @@ fn is_expected(http: &HttpProbe, status: u16) -> bool {
         (200..400).contains(&status)
     } else {
         http.expected_statuses.contains(&status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_of_a_report_has_worked_and_is_of_each_way() {
+        let mut tally = Tally::default();
+        let mut count = |path, port: usize, failed: u32| {
+            tally.counts.push(DialCount {
+                from: None,
+                path,
+                port: format!("{port}/TCP"),
+                family: "IPv4".to_owned(),
+                same_node: None,
+                made: 1,
+                failed,
+            });
+        };
+        for port in 0..200 {
+            count(DialPath::Endpoint, port, u32::from(port == 199));
+        }
+        for port in 0..200 {
+            count(DialPath::Service, port, u32::from(port == 150));
+        }
+        let facts = crate::api::NodeFacts {
+            dials: by_worth(tally.counts),
+            ..Default::default()
+        };
+        let kept = crate::served::bounded(&facts);
+        let of = |path| kept.dials.iter().filter(|d| d.path == path).count();
+        assert_eq!(of(DialPath::Endpoint) + of(DialPath::Service), 128);
+        assert_eq!(of(DialPath::Endpoint), of(DialPath::Service));
+        assert_eq!(kept.dials.iter().filter(|d| d.failed > 0).count(), 2);
+        assert_eq!(
+            kept.problems,
+            ["Left out of the report, which is bounded: 272 of dials."]
+        );
     }
 }

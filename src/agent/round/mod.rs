@@ -217,6 +217,7 @@ pub async fn look(
         facts.failures.extend(tally.failures);
     }
     round.forget_vanished(&mut facts);
+    facts.dials = dials::by_worth(facts.dials);
     facts.probes_made = facts.dials.iter().map(|d| d.made).sum();
     facts.probes_failed = facts.dials.iter().map(|d| d.failed).sum();
     // Of each way some failures are kept, so that a flood of one does not hide the other.
