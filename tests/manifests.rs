@@ -184,6 +184,55 @@ async fn the_samples_have_one_diagnosis_for_each_kind_of_service() {
     assert_eq!(types, BTreeSet::from(expected));
 }
 
+/// The level of Pod Security that the namespace of an object enforces.
+fn pod_security<'a>(objects: &'a [DynamicObject], object: &DynamicObject) -> &'a str {
+    let is_its = |o: &&DynamicObject| kind(o) == "Namespace" && o.metadata.name == object.metadata.namespace;
+    let namespace = objects.iter().find(is_its).expect("its namespace");
+    &namespace.metadata.labels.as_ref().unwrap()["pod-security.kubernetes.io/enforce"]
+}
+
+/// Each namespace that objects are in or speak of is one that there is.
+#[tokio::test]
+async fn accounts_and_objects_are_in_namespaces_that_there_are() {
+    let kubectl = Kubectl::find().await.unwrap();
+    let objects = render(&kubectl, "config/default").await;
+    let named = |wanted: &str, namespace: Option<&str>, name: &str| {
+        let is_it = |o: &DynamicObject| {
+            kind(o) == wanted
+                && o.metadata.namespace.as_deref() == namespace
+                && o.metadata.name.as_deref() == Some(name)
+        };
+        assert!(objects.iter().any(is_it), "no {wanted} {namespace:?} {name}");
+    };
+    let opt_in = [
+        "config/network-policy",
+        "config/metrics-auth",
+        "config/flow-control",
+    ];
+    let mut all = objects.clone();
+    for directory in opt_in {
+        all.extend(render(&kubectl, directory).await);
+    }
+    let mut accounts = 0;
+    for object in &all {
+        if let Some(namespace) = object.metadata.namespace.as_deref() {
+            named("Namespace", None, namespace);
+        }
+        let of_binding = object.data["subjects"].as_array().into_iter().flatten();
+        let of_schema = object
+            .data
+            .pointer("/spec/rules/0/subjects")
+            .and_then(Value::as_array);
+        let of_schema = of_schema.into_iter().flatten().map(|s| &s["serviceAccount"]);
+        for account in of_binding.chain(of_schema) {
+            let text = |field: &str| account[field].as_str().unwrap();
+            named("ServiceAccount", Some(text("namespace")), text("name"));
+            accounts += 1;
+        }
+    }
+    assert!(accounts >= 7, "{accounts}");
+}
+
 #[tokio::test]
 async fn the_controller_runs_with_no_more_than_it_needs() {
     let kubectl = Kubectl::find().await.unwrap();
@@ -201,6 +250,21 @@ async fn the_controller_runs_with_no_more_than_it_needs() {
         assert!(container[probe]["httpGet"]["path"].is_string(), "{probe}");
     }
     assert!(container["resources"]["requests"]["memory"].is_string());
+    // What the level `restricted` of Pod Security asks for beyond that, and that its namespace asks for it.
+    for field in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
+        assert!(pod[field].is_null(), "{field}");
+    }
+    assert!(security["capabilities"]["add"].is_null() && security["privileged"].is_null());
+    let ports = container["ports"].as_array().unwrap();
+    assert!(ports.iter().all(|port| port["hostPort"].is_null()));
+    assert_eq!(pod_security(&objects, deployment), "restricted");
+    let agents = find(&objects, "DaemonSet");
+    assert_eq!(pod_security(&objects, agents), "privileged");
+    let told = format!(
+        "--agent-namespace={}",
+        agents.metadata.namespace.as_deref().unwrap()
+    );
+    assert!(strings(&container["args"]).contains(told.as_str()), "{told}");
 
     let roles = objects.iter().filter(|o| kind(o) == "ClusterRole");
     let controller = roles
@@ -371,7 +435,7 @@ async fn the_admission_policies_are_bound_and_name_what_there_is() {
             .find(|o| kind(o) == wanted && o.metadata.name.as_deref() == Some(name));
         found.unwrap_or_else(|| panic!("no {wanted} {name}")).data.clone()
     };
-    let controller = "system:serviceaccount:svcdiag-system:svcdiag-controller";
+    let controller = "system:serviceaccount:svcdiag-controller:svcdiag-controller";
     let agent = "system:serviceaccount:svcdiag-system:svcdiag-agent";
     for (name, resource, parts) in [
         (

@@ -84,7 +84,7 @@ pub struct Options {
     /// Namespace of the agents: of their Leases, and of the ConfigMap that tells them where the API server is
     #[arg(
         long,
-        env = "POD_NAMESPACE",
+        env = "SVCDIAG_AGENT_NAMESPACE",
         default_value = "svcdiag-system",
         value_name = "NAMESPACE"
     )]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Request, State as Shared},
-    http::{HeaderMap, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use tokio::sync::watch;
@@ -51,6 +51,14 @@ async fn answer(server: &Server, request: Request) -> Result<Response, Failure> 
     if server.store.with(|s| s.is_denied(&target.resource)) {
         return Err(Failure::forbidden(&target, verb(&head.method, &target, watches)));
     }
+    let token = text(&head.headers, header::AUTHORIZATION).strip_prefix("Bearer ");
+    let note = |right: Option<String>| {
+        if let (Some(token), Some(right)) = (token, right) {
+            server.store.with(|s| s.note_use(token, right));
+        }
+    };
+    note(token.map(|_| target.right(verb(&head.method, &target, watches))));
+    let create = token.map(|_| target.right("create"));
     let form = form(&head.headers)?;
     let new_events = events::is_new_form(&target.resource);
     if new_events {
@@ -84,6 +92,10 @@ async fn answer(server: &Server, request: Request) -> Result<Response, Failure> 
         _ => Err(Failure::method_not_allowed()),
     };
     let mut response = response?;
+    if response.status() == StatusCode::CREATED {
+        // Whoever applies what is not there creates it.
+        note(create);
+    }
     if deprecated {
         let text = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
         warn(&mut response, text);

@@ -94,6 +94,18 @@ impl Target {
         }
     }
 
+    /// The right that a request takes, as `patch nodeprobes.svcdiag.dev/status`.
+    pub(crate) fn right(&self, verb: &str) -> String {
+        let mut right = format!("{verb} {}", self.asked.plural);
+        for (separator, part) in [(".", Some(&self.asked.group)), ("/", self.subresource.as_ref())] {
+            if let Some(part) = part.filter(|part| !part.is_empty()) {
+                right.push_str(separator);
+                right.push_str(part);
+            }
+        }
+        right
+    }
+
     /// Key of the named object in the store.
     pub(crate) fn key(&self) -> Key {
         (

@@ -104,12 +104,19 @@ pub(crate) struct State {
     writes: BTreeMap<(String, String), u64>,
     /// Plurals of the kinds that nobody may read or write.
     denied: BTreeSet<String>,
+    /// What clients that show a token have done, by token.
+    used: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl State {
     /// Whether requests about a kind are refused.
     pub(crate) fn is_denied(&self, resource: &Resource) -> bool {
         self.denied.contains(&resource.plural)
+    }
+
+    /// Notes that somebody has made use of a right.
+    pub(crate) fn note_use(&mut self, token: &str, right: String) {
+        self.used.entry(token.to_owned()).or_default().insert(right);
     }
 
     pub(crate) fn table(&mut self, resource: &Resource) -> &mut Table {
@@ -194,6 +201,7 @@ impl Default for Store {
             version: 1,
             writes: BTreeMap::new(),
             denied: BTreeSet::new(),
+            used: BTreeMap::new(),
         };
         Self {
             state: Mutex::new(state),
@@ -257,6 +265,13 @@ impl Store {
     /// Refuses all requests about these kinds, by their plurals, as without the right; and no others.
     pub fn deny(&self, plurals: &[&str]) {
         self.lock().denied = plurals.iter().map(|p| (*p).to_owned()).collect();
+    }
+
+    /// The rights that whoever shows a token has made use of, as `VERB PLURAL.GROUP/SUBRESOURCE`. Nothing is asked
+    /// of a token but to tell clients apart.
+    #[must_use]
+    pub fn rights_used(&self, token: &str) -> BTreeSet<String> {
+        self.lock().used.get(token).cloned().unwrap_or_default()
     }
 
     /// Forgets the history: every watch that asks for an older version has expired.
