@@ -233,6 +233,39 @@ async fn accounts_and_objects_are_in_namespaces_that_there_are() {
     assert!(accounts >= 7, "{accounts}");
 }
 
+/// What config/hardened adds to what is in config/default: the profiles, which tests/security tries, and the type.
+#[tokio::test]
+async fn hardened_is_the_default_with_profiles_and_a_type() {
+    let kubectl = Kubectl::find().await.unwrap();
+    let mut objects = render(&kubectl, "config/hardened").await;
+    for (kind_, at, program) in [
+        (
+            "DaemonSet",
+            "/spec/template/spec/containers/0/securityContext",
+            "agent",
+        ),
+        ("Deployment", "/spec/template/spec/securityContext", "controller"),
+    ] {
+        let object = objects.iter_mut().find(|o| kind(o) == kind_).unwrap();
+        let security = object.data.pointer_mut(at).unwrap().as_object_mut().unwrap();
+        let profile = format!("svcdiag/{program}.json");
+        let expected = serde_json::json!({ "type": "Localhost", "localhostProfile": profile });
+        assert_eq!(security["seccompProfile"], expected);
+        let file = format!("config/seccomp/profiles/{program}.json");
+        assert!(Path::new(ROOT).join(file).is_file());
+        security["seccompProfile"] = serde_json::json!({ "type": "RuntimeDefault" });
+        if kind_ == "DaemonSet" {
+            assert_eq!(
+                security.remove("seLinuxOptions"),
+                Some(serde_json::json!({ "type": "spc_t" }))
+            );
+        }
+    }
+    let plain = render(&kubectl, "config/default").await;
+    let json = |objects: &[DynamicObject]| serde_json::to_value(objects).unwrap();
+    assert_eq!(json(&objects), json(&plain));
+}
+
 #[tokio::test]
 async fn the_controller_runs_with_no_more_than_it_needs() {
     let kubectl = Kubectl::find().await.unwrap();

@@ -24,4 +24,5 @@ mod planted_secrets;
 #[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
 mod pocket;
 mod privileges;
+mod seccomp;
 mod tangled_rules;
