@@ -16,7 +16,7 @@ use super::{
     probes::{Plan, Work},
 };
 use crate::{
-    api::{ConditionType, Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
+    api::{ConditionType, Probe, Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
     diagnosis::{Diagnosis, Finding},
 };
 
@@ -36,6 +36,12 @@ pub(super) fn bounded(diagnosis: &ServiceDiagnosis, options: &Options) -> Servic
     let mut spec = diagnosis.spec.clone();
     spec.interval_seconds = spec.interval_seconds.max(options.min_interval);
     spec.nodes.max_nodes = spec.nodes.max_nodes.min(options.max_nodes);
+    let (probe, most) = (&mut spec.probe, options.max_probe_seconds);
+    if most > 0 {
+        probe.timeout_seconds = probe.timeout_seconds.min(most);
+        let attempts = most / probe.timeout_seconds.max(1);
+        probe.attempts = probe.attempts.min(attempts);
+    }
     spec
 }
 
@@ -62,6 +68,15 @@ pub(super) fn remarks(
         remarks.push(format!(
             " spec.nodes.maxNodes is {}, of which the controller takes {} (--max-nodes).",
             diagnosis.spec.nodes.max_nodes, options.max_nodes
+        ));
+    }
+    let (probe, taken) = (&diagnosis.spec.probe, bounded(diagnosis, options).probe);
+    if *probe != taken {
+        let what = |p: &Probe| format!("{} times {} seconds", p.attempts, p.timeout_seconds);
+        remarks.push(format!(
+            " spec.probe asks for {}, of which the controller takes {} (--max-probe-seconds).",
+            what(probe),
+            what(&taken)
         ));
     }
     if asked < wanted {
@@ -313,6 +328,26 @@ mod tests {
             None,
             "nobody is asked"
         );
+    }
+
+    #[test]
+    fn a_dial_takes_no_longer_than_it_may() {
+        let mut diagnosis = ServiceDiagnosis::new("d", ServiceDiagnosisSpec::for_service("s"));
+        let mut taken = |timeout: u32, attempts: u32, most: u32| {
+            let mut options = options();
+            options.max_probe_seconds = most;
+            diagnosis.spec.probe.timeout_seconds = timeout;
+            diagnosis.spec.probe.attempts = attempts;
+            let probe = bounded(&diagnosis, &options).probe;
+            let is_said = !remarks(&diagnosis, &options, 1, 1).is_empty();
+            (probe.timeout_seconds, probe.attempts, is_said)
+        };
+        assert_eq!(taken(4, 2, 30), (4, 2, false), "what a spec says by default");
+        assert_eq!(taken(30, 1, 30), (30, 1, false));
+        assert_eq!(taken(30, 10, 30), (30, 1, true));
+        assert_eq!(taken(4, 10, 30), (4, 7, true));
+        assert_eq!(taken(30, 10, 8), (8, 1, true));
+        assert_eq!(taken(30, 10, 0), (30, 10, false), "no limit");
     }
 
     #[test]

@@ -125,6 +125,15 @@ pub struct Options {
     #[arg(long, env = "SVCDIAG_MAX_NODE_PROBES_PER_NAMESPACE", default_value_t = 500)]
     max_node_probes_per_namespace: usize,
 
+    /// Longest time that a dial may take with all its attempts; a larger spec.probe is cut to it; 0 for any
+    #[arg(
+        long,
+        env = "SVCDIAG_MAX_PROBE_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 30
+    )]
+    max_probe_seconds: u32,
+
     /// Name other namespaces in messages, for example those that have a Service of the same name
     #[arg(long, env = "SVCDIAG_NAME_OTHER_NAMESPACES")]
     name_other_namespaces: bool,
