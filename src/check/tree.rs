@@ -210,7 +210,6 @@ mod tests {
     #[test]
     fn what_others_wrote_does_not_steer_the_terminal() {
         let (mut facts, _) = missing();
-        facts.name_other_namespaces = true;
         facts.namesakes = vec!["x\u{1b}[2J".to_owned()];
         let plain = Style {
             colour: false,

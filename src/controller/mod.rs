@@ -134,7 +134,8 @@ pub struct Options {
     )]
     max_probe_seconds: u32,
 
-    /// Name other namespaces in messages, for example those that have a Service of the same name
+    /// Say in messages what there is in other namespaces: a Service of the same name, Pods that a selector matches, or
+    /// the Service whose address an endpoint is
     #[arg(long, env = "SVCDIAG_NAME_OTHER_NAMESPACES")]
     name_other_namespaces: bool,
 }

@@ -53,16 +53,13 @@ pub struct Facts {
     /// Other Namespaces that have a Service of the same name.
     #[serde(default)]
     pub namesakes: Vec<String>,
-    /// Whether messages may name Namespaces other than the diagnosis' own.
-    #[serde(default)]
-    pub name_other_namespaces: bool,
     /// EndpointSlices of the Service.
     #[serde(default)]
     pub slices: Vec<Arc<EndpointSlice>>,
     /// Endpoints of hand-made slices that are cluster IPs of Services: the address, and the Service as
-    /// namespace/name; without the name where Namespaces are not to be named.
+    /// namespace/name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub endpoints_of_services: Vec<(String, Option<String>)>,
+    pub endpoints_of_services: Vec<(String, String)>,
     /// All Pods of the namespace.
     #[serde(default)]
     pub pods: Vec<Arc<Pod>>,
@@ -300,7 +297,6 @@ impl Facts {
             selected_elsewhere: Vec::new(),
             chained_services: Vec::new(),
             namesakes: Vec::new(),
-            name_other_namespaces: false,
             slices: Vec::new(),
             endpoints_of_services: Vec::new(),
             pods: Vec::new(),

@@ -34,13 +34,13 @@ const GAPS: [(&str, &str); 4] = [
 
 impl Inventory {
     /// Everything that the verdict on a Service can depend on. The diagnosis is as it is to be judged:
-    /// with its bounds, and with the status that was written last.
+    /// with its bounds, and with the status that was written last. What there is in other Namespaces is left out
+    /// unless the reader of the verdict may know it.
     #[must_use]
     pub fn facts(&self, diagnosis: &ServiceDiagnosis, now: Timestamp, name_other_namespaces: bool) -> Facts {
         let namespace = diagnosis.namespace();
         let mut facts = Facts::new(now, namespace, diagnosis.spec.clone());
         let name = facts.spec.service_name.clone();
-        facts.name_other_namespaces = name_other_namespaces;
         facts.not_ready_since = diagnosis.status.as_ref().and_then(not_ready_since);
         let written = diagnosis.status.clone();
         facts.previous = written
@@ -59,15 +59,16 @@ impl Inventory {
                 .0
                 .iter()
                 .filter(|(ns, of)| *ns != namespace && of.contains_key(&name));
+            let others = others.filter(|_| name_other_namespaces);
             facts.namesakes = others.map(|(ns, _)| ns.clone()).collect();
         }
         facts.slices = self.slices_of(namespace, &name).cloned().collect();
-        facts.endpoints_of_services = self.endpoints_of_services(&facts);
+        facts.endpoints_of_services = self.endpoints_of_services(&facts, name_other_namespaces);
         facts.pods = self.pods.of(namespace).cloned().collect();
         facts.deployments = self.deployments.of(namespace).cloned().collect();
         facts.replica_sets = self.replica_sets.of(namespace).cloned().collect();
         facts.stateful_sets = self.stateful_sets.of(namespace).cloned().collect();
-        self.look_around(&mut facts);
+        self.look_around(&mut facts, name_other_namespaces);
         facts.policies = self.policies.of(namespace).cloned().collect();
         facts.cluster_dns = self.cluster_dns();
         facts.cluster_nodes = self.nodes.of("").cloned().collect();
@@ -149,7 +150,7 @@ impl Inventory {
     }
 
     /// What other objects explain of a Service without endpoints of its own: only looked for there.
-    fn look_around(&self, facts: &mut Facts) {
+    fn look_around(&self, facts: &mut Facts, name_other_namespaces: bool) {
         let Some(service) = facts.service.as_deref() else {
             return;
         };
@@ -163,6 +164,7 @@ impl Inventory {
                 .0
                 .iter()
                 .filter(|(ns, pods)| **ns != facts.namespace && pods.values().any(|p| is_selected(p)));
+            let elsewhere = elsewhere.filter(|_| name_other_namespaces);
             facts.selected_elsewhere = elsewhere.map(|(ns, _)| ns.clone()).collect();
             facts.other_services = self.services_beside(&facts.namespace, service.name());
         } else {
@@ -177,6 +179,7 @@ impl Inventory {
                 return;
             }
             let services = self.services.0.values().flat_map(BTreeMap::values);
+            let services = services.filter(|s| name_other_namespaces || s.namespace() == facts.namespace);
             let mut chained: Vec<ChainedService> = services
                 .flat_map(|s| s.cluster_ips().into_iter().map(move |ip| (s, ip)))
                 .filter(|(_, ip)| addresses.contains(ip))
@@ -214,7 +217,7 @@ impl Inventory {
     }
 
     /// Addresses of hand-made endpoints that are cluster IPs of Services.
-    fn endpoints_of_services(&self, facts: &Facts) -> Vec<(String, Option<String>)> {
+    fn endpoints_of_services(&self, facts: &Facts, name_other_namespaces: bool) -> Vec<(String, String)> {
         let endpoints = facts.slices.iter().flat_map(|s| &s.endpoints);
         let by_hand = endpoints.filter(|e| e.target_ref.is_none());
         let addresses: BTreeSet<&str> = by_hand.flat_map(|e| &e.addresses).map(String::as_str).collect();
@@ -222,13 +225,15 @@ impl Inventory {
             return Vec::new();
         }
         let services = self.services.0.values().flat_map(|of| of.values());
-        let mut found: Vec<(String, Option<String>)> = services
+        let mut found: Vec<(String, String)> = services
+            .filter(|service| name_other_namespaces || service.namespace() == facts.namespace)
             .flat_map(|service| service.cluster_ips().into_iter().map(move |ip| (ip, service)))
             .filter(|(ip, _)| addresses.contains(ip))
             .map(|(ip, service)| {
-                let may_be_named = facts.name_other_namespaces || service.namespace() == facts.namespace;
-                let name = may_be_named.then(|| format!("{}/{}", service.namespace(), service.name()));
-                (ip.to_owned(), name)
+                (
+                    ip.to_owned(),
+                    format!("{}/{}", service.namespace(), service.name()),
+                )
             })
             .collect();
         found.sort();

@@ -48,6 +48,12 @@ fn inventory() -> Inventory {
 /// The facts about a Service of `shop`, for a diagnosis of the same name.
 fn facts(inventory: &Inventory, name: &str) -> crate::diagnosis::Facts {
     let diagnosis = diagnosis("shop", name, json!({ "serviceName": name }));
+    inventory.facts(&diagnosis, Timestamp::UNIX_EPOCH, true)
+}
+
+/// The same for whoever may know nothing of other namespaces.
+fn own_facts(inventory: &Inventory, name: &str) -> crate::diagnosis::Facts {
+    let diagnosis = diagnosis("shop", name, json!({ "serviceName": name }));
     inventory.facts(&diagnosis, Timestamp::UNIX_EPOCH, false)
 }
 
@@ -164,6 +170,11 @@ fn facts_hold_what_concerns_the_service_and_no_more() {
     let found = facts(&inventory, "cart");
     let others: Vec<&str> = found.other_services.iter().map(|s| s.name.as_str()).collect();
     assert_eq!((found.namesakes, others), (vec!["web".to_owned()], vec!["pay"]));
+    let own = own_facts(&inventory, "cart");
+    assert!(
+        own.namesakes.is_empty() && own.other_services.len() == 1,
+        "{own:?}"
+    );
 }
 
 #[test]
@@ -237,6 +248,11 @@ fn a_selector_that_misses_is_looked_for_in_other_places() {
     assert_eq!(missed.selected_elsewhere, ["web"]);
     let beside: Vec<&str> = missed.other_services.iter().map(|s| s.name.as_str()).collect();
     assert_eq!(beside, ["pay"], "those of the namespace, without itself");
+    let own = own_facts(&inventory, "cart");
+    assert!(
+        own.selected_elsewhere.is_empty() && own.other_services.len() == 1,
+        "{own:?}"
+    );
     // A Pod that has ended is no endpoint, neither here nor elsewhere.
     let mut ended = pod("shop", "job", "cart");
     ended.status.phase = Some("Succeeded".into());
@@ -283,6 +299,11 @@ fn endpoints_by_hand_that_are_cluster_ips_are_known_by_their_services() {
     assert_eq!(
         (one.address.as_str(), one.namespace.as_str(), one.name.as_str()),
         ("10.0.0.1", "web", "front")
+    );
+    let own = own_facts(&inventory, "cart");
+    assert!(
+        own.chained_services.is_empty() && own.endpoints_of_services.is_empty(),
+        "{own:?}"
     );
     // Behind a selector the addresses are the Pods'.
     inventory.apply(self::service("shop", "cart", "cart"));

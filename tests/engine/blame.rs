@@ -454,7 +454,7 @@ fn the_api_servers_own_service_is_tried_from_nodes() {
 #[test]
 fn an_endpoint_that_is_a_service_is_not_translated_twice() {
     let d = fault(C::ServiceReachable, R::TimedOut, |f| {
-        f.endpoints_of_services = vec![("10.96.42.1".into(), Some("shop/aux".into()))];
+        f.endpoints_of_services = vec![("10.96.42.1".into(), "shop/aux".into())];
         fail_service(f, "n1", Some(CLIENT), Answer::TimedOut);
     });
     assert!(

@@ -125,7 +125,6 @@ pub(super) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
 /// What is wrong where endpoints are cluster IPs of Services, and what to do.
 pub(super) fn translated_twice(facts: &Facts) -> Option<(String, String)> {
     let (ip, service) = facts.endpoints_of_services.first()?;
-    let service = service.as_deref().unwrap_or("of another namespace");
     Some((
         format!(
             "Endpoint {ip} is the cluster IP of Service {service}: no rule translates an address twice, so that it is not reached from here."

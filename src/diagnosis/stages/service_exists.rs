@@ -30,10 +30,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     namesakes.sort_unstable();
     if !namesakes.is_empty() {
         let elsewhere = words::count(namesakes.len(), "other namespace");
-        message.push_str(&format!("; a Service of this name exists in {elsewhere}"));
-        if facts.name_other_namespaces {
-            message.push_str(&format!(" ({})", words::list(&namesakes)));
-        }
+        let named = words::list(&namesakes);
+        message.push_str(&format!(
+            "; a Service of this name exists in {elsewhere} ({named})"
+        ));
     }
     message.push('.');
     let (name, namespace) = (quoted(name), quoted(namespace));

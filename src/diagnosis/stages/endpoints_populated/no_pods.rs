@@ -206,10 +206,9 @@ fn scaled_to_zero(
 fn elsewhere(facts: &Facts, selector: &str) -> Finding {
     let mut namespaces: Vec<&str> = facts.selected_elsewhere.iter().map(String::as_str).collect();
     namespaces.sort_unstable();
-    let place = match (facts.name_other_namespaces, namespaces.len()) {
-        (true, 1) => format!("namespace {}", words::list(&namespaces)),
-        (true, _) => format!("the namespaces {}", words::list(&namespaces)),
-        (false, n) => words::count(n, "other namespace"),
+    let place = match namespaces.as_slice() {
+        [one] => format!("namespace {one}"),
+        several => format!("the namespaces {}", words::list(several)),
     };
     Finding::nothing_works(
         Reason::SelectorMatchesNoPods,

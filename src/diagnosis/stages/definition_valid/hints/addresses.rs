@@ -118,10 +118,8 @@ fn chained(subject: &Subject<'_>) -> Vec<String> {
         .map(|c| {
             let service = if c.namespace == facts.namespace {
                 format!("Service {}", c.name)
-            } else if facts.name_other_namespaces {
-                format!("Service {}/{}", c.namespace, c.name)
             } else {
-                "a Service of another namespace".to_owned()
+                format!("Service {}/{}", c.namespace, c.name)
             };
             format!(
                 "endpoint {} is the cluster IP of {service}, and kube-proxy does not translate an address twice: an ExternalName, or that Service's endpoints, would lead there",
