@@ -10,6 +10,7 @@
 
 mod agent;
 mod amplification;
+mod documented;
 mod endless_answers;
 mod flipped_slices;
 mod hostile_archives;
