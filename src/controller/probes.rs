@@ -55,8 +55,16 @@ pub(super) type Plan = BTreeMap<String, NodeProbeSpec>;
 /// What has to be done.
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
-    Apply { name: String, spec: Box<NodeProbeSpec> },
-    Delete { name: String, uid: Option<String> },
+    Apply {
+        name: String,
+        spec: Box<NodeProbeSpec>,
+        /// Whether it takes away a leave to dial.
+        withdraws: bool,
+    },
+    Delete {
+        name: String,
+        uid: Option<String>,
+    },
 }
 
 /// A diagnosis, as its NodeProbes name it.
@@ -101,9 +109,13 @@ impl Work {
         }
     }
 
-    /// What of it asks nobody anything.
+    /// What of it cannot wait: who is not to dial any more is told at once, or somebody would change the endpoints
+    /// just when no other question is due. The next leave is a question again, so that this is no way around the limit.
     pub(super) fn without_questions(mut self) -> Self {
-        self.steps.retain(|step| matches!(step, Step::Delete { .. }));
+        self.steps.retain(|step| match step {
+            Step::Apply { withdraws, .. } => *withdraws,
+            Step::Delete { .. } => true,
+        });
         self
     }
 
@@ -133,8 +145,12 @@ fn steps(diagnosis: &ServiceDiagnosis, present: &[Arc<NodeProbe>], plan: Plan) -
         };
         wanted.insert(name.clone());
         if !present.iter().any(|p| is_right(&p)) {
-            let spec = Box::new(spec);
-            steps.push(Step::Apply { name, spec });
+            let asked = present.iter().find(|p| p.name() == name);
+            steps.push(Step::Apply {
+                withdraws: asked.is_some_and(|asked| withdraws(&asked.spec, &spec)),
+                spec: Box::new(spec),
+                name,
+            });
         }
     }
     let leftover = |p: &&Arc<NodeProbe>| !wanted.contains(p.name()) && !p.is_terminating();
@@ -145,9 +161,14 @@ fn steps(diagnosis: &ServiceDiagnosis, present: &[Arc<NodeProbe>], plan: Plan) -
     steps
 }
 
+/// Whether the node, or all clients, were to dial and are not any more.
+fn withdraws(asked: &NodeProbeSpec, planned: &NodeProbeSpec) -> bool {
+    asked.from_node && !planned.from_node || !asked.clients.is_empty() && planned.clients.is_empty()
+}
+
 async fn take(api: &Api<NodeProbe>, diagnosis: &ServiceDiagnosis, step: Step) -> Result<(), Error> {
     let (verb, name, call) = match step {
-        Step::Apply { name, spec } => {
+        Step::Apply { name, spec, .. } => {
             let params = PatchParams::apply(FIELD_MANAGER).force();
             let patch = manifest(diagnosis, &name, &spec);
             let call = async { api.patch(&name, &params, &Patch::Apply(patch)).await.map(drop) };
@@ -229,7 +250,7 @@ mod tests {
 
     /// What the API server holds after a step.
     fn stored(diagnosis: &ServiceDiagnosis, step: &Step) -> Arc<NodeProbe> {
-        let Step::Apply { name, spec } = step else {
+        let Step::Apply { name, spec, .. } = step else {
             panic!("{step:?}")
         };
         Arc::new(serde_json::from_value(manifest(diagnosis, name, spec)).unwrap())
@@ -258,6 +279,42 @@ mod tests {
             steps(&diagnosis, &present, Plan::new()).len(),
             2,
             "nothing is planned any more"
+        );
+    }
+
+    #[test]
+    fn what_takes_a_leave_away_waits_for_nothing() {
+        let diagnosis = diagnosis("u");
+        let client = json!({ "name": "p", "namespace": "web", "uid": "u", "ips": [] });
+        let asked = |from_node: bool, has_clients: bool, revision: &str| {
+            let mut spec = spec("a", revision);
+            spec.from_node = from_node;
+            if has_clients {
+                spec.clients = vec![serde_json::from_value(client.clone()).unwrap()];
+            }
+            spec
+        };
+        let waits = |before: NodeProbeSpec, after: NodeProbeSpec| {
+            let plan = |spec| Plan::from([("a".to_owned(), spec)]);
+            let first = steps(&diagnosis, &[], plan(before));
+            let present = [stored(&diagnosis, &first[0])];
+            let work = Work {
+                steps: steps(&diagnosis, &present, plan(after)),
+                ..Work::default()
+            };
+            assert_eq!(work.steps.len(), 1);
+            work.without_questions().steps.is_empty()
+        };
+        assert!(!waits(asked(true, true, "1"), asked(false, true, "2")));
+        assert!(!waits(asked(false, true, "1"), asked(false, false, "2")));
+        assert!(
+            waits(asked(true, true, "1"), asked(true, true, "2")),
+            "another question"
+        );
+        assert!(waits(asked(false, true, "1"), asked(true, true, "2")), "leave");
+        assert!(
+            waits(asked(false, false, "1"), asked(false, false, "2")),
+            "taken already"
         );
     }
 

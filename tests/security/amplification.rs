@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use svcdiag::{
@@ -21,7 +21,7 @@ use svcdiag_sandbox::{
 use super::memory::peak_of;
 
 const TENANT: &str = "tenant";
-const AGENTS: &str = "svcdiag-system";
+pub const AGENTS: &str = "svcdiag-system";
 const NODES: usize = 101;
 const DIAGNOSES: usize = 31;
 
@@ -34,7 +34,7 @@ const EACH: usize = MAX_NODES + 4;
 /// What takes as long as this hangs.
 const SOON: Duration = Duration::from_secs(180);
 
-async fn apply<K>(api: &Api<K>, object: Value)
+pub async fn apply<K>(api: &Api<K>, object: Value)
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
@@ -43,10 +43,16 @@ where
     api.patch(&name, &params, &Patch::Apply(object)).await.unwrap();
 }
 
+/// That of the agents.
+pub async fn create_namespace(cluster: &Cluster) {
+    let namespaces: Api<Namespace> = Api::all(cluster.client());
+    let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": AGENTS } });
+    apply(&namespaces, namespace).await;
+}
+
 /// Nodes of which nothing is there but what says that they have agents.
 async fn hollow_nodes(cluster: &Cluster) {
     let nodes: Api<Node> = Api::all(cluster.client());
-    let leases: Api<Lease> = Api::namespaced(cluster.client(), AGENTS);
     for n in 0..NODES {
         let node = format!("hollow-{n}");
         apply(
@@ -54,13 +60,20 @@ async fn hollow_nodes(cluster: &Cluster) {
             json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node } }),
         )
         .await;
-        apply(&leases, json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": { "name": format!("svcdiag-agent-{node}"), "labels": { "app.kubernetes.io/component": "svcdiag-agent" } },
-            "spec": { "holderIdentity": node, "leaseDurationSeconds": 3600, "renewTime": "2026-01-01T00:00:00.000000Z" },
-        }))
-        .await;
+        pretend_agent(cluster, &node).await;
     }
+}
+
+/// What says that an agent runs on a node.
+pub async fn pretend_agent(cluster: &Cluster, node: &str) {
+    let leases: Api<Lease> = Api::namespaced(cluster.client(), AGENTS);
+    let labels = json!({ "app.kubernetes.io/component": "svcdiag-agent" });
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "name": format!("svcdiag-agent-{node}"), "labels": labels },
+        "spec": { "holderIdentity": node, "leaseDurationSeconds": 3600, "renewTime": "2026-01-01T00:00:00.000000Z" },
+    });
+    apply(&leases, lease).await;
 }
 
 fn diagnosis(n: usize, refresh: &str) -> Value {
@@ -96,12 +109,7 @@ async fn at_rest(cluster: &Cluster, least: usize) -> Vec<NodeProbe> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_makes_few_node_probes_and_has_them_written_seldom() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
-    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client());
-    apply(
-        &namespaces,
-        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": AGENTS } }),
-    )
-    .await;
+    create_namespace(&cluster).await;
     hollow_nodes(&cluster).await;
     Scene::new(cluster.client(), TENANT).set_up().await.unwrap();
     let controller = Controller::start(

@@ -1,28 +1,38 @@
 //! A tenant changes the EndpointSlice after the controller has approved the Service's endpoints and before the agent
-//! dials: the node is to dial what was approved.
+//! dials: the node is to dial what was approved, and nothing once it is not any more.
 
 use std::{
     io::ErrorKind,
     net::{SocketAddr, TcpListener},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use svcdiag::api::DialPath;
+use svcdiag::api::{DialPath, NodeProbe, ServiceDiagnosis};
+use svcdiag_sandbox::{
+    cluster::{Cluster, ClusterConfig, NODES},
+    faults::Scene,
+    svcdiag::Controller,
+};
 
 use super::{
     agent::Agent,
+    amplification::{apply, create_namespace, pretend_agent},
     pocket::{NAMESPACE, Pocket},
 };
+
+/// What takes as long as this hangs.
+const SOON: Duration = Duration::from_secs(180);
 
 /// What only the node reaches: a port on its loopback, and one at an address of its own.
 struct Victim(Vec<TcpListener>);
@@ -130,4 +140,55 @@ async fn what_is_written_after_the_approval_is_not_dialled() {
     assert!(!dialled.is_empty());
     assert!(dialled.iter().all(|from| !from.ip().is_loopback()), "{dialled:?}");
     agent.stop().await;
+}
+
+/// Waits until the NodeProbes are as they should be, or the diagnosis is.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so().await {
+        assert!(start.elapsed() < SOON, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_used_up_his_questions_keeps_no_node_dialling() {
+    let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
+    create_namespace(&cluster).await;
+    for node in NODES {
+        pretend_agent(&cluster, node).await;
+    }
+    let scene = Scene::new(cluster.client(), "tenant");
+    scene.set_up().await.unwrap();
+    // Whoever asks too often waits for an hour.
+    let controller = Controller::start(
+        Path::new(env!("CARGO_BIN_EXE_svcdiag")),
+        cluster.kubeconfig_path(),
+        cluster.state_dir(),
+        &["--min-probe-interval", "3600"],
+    )
+    .unwrap();
+    let probes: Api<NodeProbe> = Api::namespaced(cluster.client(), "tenant");
+    let dialling = async || {
+        let listed = probes.list(&ListParams::default()).await.unwrap().items;
+        listed.iter().filter(|probe| probe.spec.from_node).count()
+    };
+    until("nodes dial", async || dialling().await == NODES.len()).await;
+    let diagnoses: Api<ServiceDiagnosis> = Api::namespaced(cluster.client(), "tenant");
+    until("questions are held back", async || {
+        scene.refresh().await.unwrap();
+        let found = diagnoses.get(Scene::NAME).await.unwrap();
+        let conditions = found.status.map(|s| s.conditions).unwrap_or_default();
+        conditions
+            .iter()
+            .any(|c| c.message.contains("--min-probe-interval"))
+    })
+    .await;
+    let slices: Api<EndpointSlice> = Api::namespaced(cluster.client(), "tenant");
+    let mut own = slice(&["192.168.9.9".to_owned()]);
+    own["metadata"]["labels"]["kubernetes.io/service-name"] = Scene::NAME.into();
+    apply(&slices, own).await;
+    until("no node dials", async || dialling().await == 0).await;
+    controller.stop().await;
+    cluster.stop().await;
 }
