@@ -5,6 +5,7 @@
 //! [`Problem`] that names the file, never a failure of the whole: the rest may still hold the answer.
 
 mod archive;
+mod colour;
 mod directory;
 
 use std::{
@@ -189,7 +190,7 @@ impl Taken {
                 let path = path.to_owned();
                 let file = File {
                     path: path.clone(),
-                    text,
+                    text: colour::without(text),
                     modified,
                 };
                 self.files.insert(path, file);

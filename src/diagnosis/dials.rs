@@ -11,6 +11,12 @@ pub(crate) const LARGE_ANSWERS_STOP: &str = "large answers stop";
 /// How the words of a failure begin where a proxy answered in the place of the endpoint.
 pub(crate) const BY_PROXY: &str = "a proxy (Envoy) says:";
 
+/// How the words of a failure begin where the answer came, and late.
+pub(crate) const LATE: &str = "an answer came only after";
+
+/// The words of a failure of which only is known that no HTTP status came.
+pub(crate) const WITHOUT_STATUS: &str = "no HTTP status came, and curl -s hides why";
+
 /// Whom a dial was made to, and from where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -54,6 +60,16 @@ impl Failed<'_> {
     /// Whether a proxy answered in the place of the endpoint.
     pub(super) fn is_by_proxy(&self) -> bool {
         self.begins_with(BY_PROXY)
+    }
+
+    /// Whether an answer came, and so late that packets were lost before.
+    pub(super) fn is_late(&self) -> bool {
+        self.begins_with(LATE)
+    }
+
+    /// Whether nothing is known but that no status came.
+    pub(super) fn is_without_status(&self) -> bool {
+        self.begins_with(WITHOUT_STATUS)
     }
 
     /// Whether it is of some of several requests to the Service, which went to one endpoint or another.

@@ -142,7 +142,7 @@ fn dead_end(node: &str, settings: &NodeSettings, hook: &str, answer: Answer) -> 
         node: node.to_owned(),
         sentence: format!("A rule of {by} on node {node} {does} every packet"),
         remediation: format!(
-            "See the rules before it, and what wrote it: `iptables -S {}` on node {}; a rule of KUBE-FIREWALL without its mark comes of two versions of iptables that do not read each other's rules, else it is often a firewall of the distribution.",
+            "See the rules before it, and what wrote it: `iptables -S {}` or `nft list ruleset` on node {}; a rule of KUBE-FIREWALL without its mark comes of two versions of iptables that do not read each other's rules, else it is often a firewall of the distribution.",
             quoted(chain),
             quoted(node)
         ),

@@ -161,6 +161,9 @@ pub struct Saved {
     /// Service suffers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_exit: Option<String>,
+    /// What says that kube-proxy does not masquerade what the node itself sends to Services, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masquerades_nothing: Option<String>,
     /// Who dialled the Service at a port that it does not list, in vain and at no other, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unlisted: Vec<String>,
@@ -263,6 +266,9 @@ pub struct ClusterDns {
     /// Pods of NodeLocal DNSCache, which answer the Pods of their node in its stead.
     #[serde(default)]
     pub caches: Vec<Arc<Pod>>,
+    /// NetworkPolicies of its namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Arc<NetworkPolicy>>,
     /// The ConfigMap of its Corefile, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<String>,

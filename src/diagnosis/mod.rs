@@ -44,7 +44,7 @@ use crate::{
     printable::printable,
 };
 
-pub(crate) use dials::{BY_PROXY, LARGE_ANSWERS_STOP};
+pub(crate) use dials::{BY_PROXY, LARGE_ANSWERS_STOP, LATE, WITHOUT_STATUS};
 pub use facts::{
     ChainedService, ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, OtherService, ProbeReport,
     Saved, Unreadable,

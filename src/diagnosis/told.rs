@@ -9,6 +9,7 @@ use crate::{api::Answer, objects::Object};
 pub(super) fn answer(failed: &Failed<'_>) -> String {
     let result = result(failed.answer);
     match &failed.dial.detail {
+        Some(detail) if failed.is_without_status() => detail.clone(),
         Some(detail)
             if failed.answer != Answer::NoAnswer
                 || failed.is_of_large_answers()

@@ -71,6 +71,12 @@ impl Inventory {
         self.look_around(&mut facts, name_other_namespaces);
         facts.policies = self.policies.of(namespace).cloned().collect();
         facts.cluster_dns = self.cluster_dns();
+        if let Some(dns) = &mut facts.cluster_dns
+            && dns.service.namespace() != namespace
+            && !name_other_namespaces
+        {
+            dns.policies.clear();
+        }
         facts.cluster_nodes = self.nodes.of("").cloned().collect();
         facts.events = self.events_of(namespace);
         facts.other_policy_kinds.clone_from(&self.other_policy_kinds);
@@ -257,6 +263,7 @@ impl Inventory {
             service: service.clone(),
             pods: pods().filter(selected).cloned().collect(),
             caches: pods().filter(is_cache).cloned().collect(),
+            policies: self.policies.of(service.namespace()).cloned().collect(),
             config_map: None,
             domain: None,
         })

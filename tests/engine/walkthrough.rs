@@ -192,6 +192,7 @@ fn dns() -> ClusterDns {
                 "ports": [{ "name": "dns", "protocol": "UDP", "port": 53, "targetPort": 53 }] },
         }))),
         pods: pods.to_vec(),
+        policies: Vec::new(),
         caches: Vec::new(),
         config_map: None,
         domain: None,

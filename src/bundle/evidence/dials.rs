@@ -1,7 +1,7 @@
 //! Requests by hand as dials: to endpoints, to the Service's addresses, to a node port.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -15,8 +15,8 @@ use super::{
     parse, untranslated,
 };
 use crate::{
-    api::{Answer, DialCount, DialFailure, DialPath, Hairpin, Lookup},
-    diagnosis::{BY_PROXY, Facts, LARGE_ANSWERS_STOP, may_keep_nodes_away},
+    api::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSocket, Lookup, PodListeners},
+    diagnosis::{BY_PROXY, Facts, LARGE_ANSWERS_STOP, LATE, WITHOUT_STATUS, may_keep_nodes_away},
     objects::{Endpoint, Object, Pod, ServicePort},
     proxy::{IpFamily, Protocol},
 };
@@ -65,8 +65,10 @@ struct Attempt {
     cut_short: Option<(u64, u64)>,
     /// Whether it got a status of 400 or above.
     is_error: bool,
-    /// What a proxy said in the place of the endpoint.
+    /// What a proxy said in the place of the endpoint, or what else there is to say.
     detail: Option<String>,
+    /// How long it took, in milliseconds, where no name had to be looked up.
+    took: Option<u32>,
 }
 
 impl Attempt {
@@ -79,16 +81,30 @@ impl Attempt {
         let words = match request.outcome {
             Outcome::ByProxy => request.detail.as_ref().map(|said| format!("{BY_PROXY} {said}")),
             Outcome::Closed => Some("closed without an answer".to_owned()),
+            Outcome::Unsaid => Some(WITHOUT_STATUS.to_owned()),
             _ => None,
         };
+        let by_address = request.target.as_deref().and_then(target).is_some();
         Self {
             answer,
             url: request.target.clone().unwrap_or_default(),
             cut_short: request.cut_short(),
             is_error: request.status.is_some_and(|status| status >= 400),
             detail: words,
+            took: request.took.filter(|_| by_address),
         }
     }
+}
+
+/// How a Pod's requests to itself ended.
+#[derive(Debug, Default)]
+struct Own {
+    ips: Vec<String>,
+    /// Whether somebody answered at a loopback address.
+    by_loopback: Option<IpAddr>,
+    /// Whether its own address refused, and no request to it was answered.
+    is_refused: bool,
+    is_answered: bool,
 }
 
 /// What came of all requests of a node and its client Pods.
@@ -101,6 +117,8 @@ pub(super) struct Dialled {
     perhaps_itself: BTreeMap<(String, SocketAddr), Vec<Answer>>,
     /// Failed requests to addresses of the Service at ports that it does not list, in words.
     unlisted: Vec<String>,
+    /// What Pods get of themselves past the Service, by Pod and port.
+    own: BTreeMap<(String, u16), Own>,
     /// Requests of the node to ports of its own, by port.
     loopback: BTreeMap<u16, Vec<Answer>>,
     /// Requests, which go over TCP, to Service ports of UDP: how they ended at the Service and at endpoints.
@@ -131,6 +149,10 @@ impl Dialled {
             .flatten()
         {
             let asked = request.target.as_deref();
+            if let Some(why) = why_nothing_follows(request, from.is_none()) {
+                problems.push(at_line(files, request, why));
+                continue;
+            }
             let target = asked.and_then(|text| target(text).or_else(|| by_name(text, request.tried, found)));
             let Some(target) = target else { continue };
             let answer = match request.outcome {
@@ -159,6 +181,9 @@ impl Dialled {
             if let Some(port) = name.and_then(|name| untranslated::port(facts, name, target)) {
                 self.untranslated.entry(port).or_default().push(answer);
             }
+            if let Some(pod) = from {
+                self.note_own(pod, target, answer);
+            }
             if from.is_none() && target.ip().is_loopback() {
                 self.loopback.entry(target.port()).or_default().push(answer);
             } else if let Some(key) = key(facts, node, from, target)
@@ -172,6 +197,9 @@ impl Dialled {
                     let pod = format!("{}/{}", pod.namespace(), pod.name());
                     self.perhaps_itself.entry((pod, target)).or_default().push(answer);
                 }
+                // Its own refusal.
+                let is_own = key.path == Path::Endpoint && answer == Answer::Rejected && is_own(from, target);
+                let answer = if is_own { Answer::Refused } else { answer };
                 if proves(facts, &key, from, answer) {
                     self.ends
                         .entry(key)
@@ -180,6 +208,50 @@ impl Dialled {
                 }
             }
         }
+    }
+
+    /// Notes what a Pod gets of itself. No rule and no policy stands between, so that a refusal is its own.
+    fn note_own(&mut self, pod: &Pod, target: SocketAddr, answer: Answer) {
+        let is_own = pod.ips().any(|ip| ip.parse() == Ok(target.ip()));
+        if !is_own && !target.ip().is_loopback() || pod.is_host_network() {
+            return;
+        }
+        let name = format!("{}/{}", pod.namespace(), pod.name());
+        let own = self.own.entry((name, target.port())).or_default();
+        own.ips = pod.ips().map(str::to_owned).collect();
+        match answer {
+            Answer::Accepted if is_own => own.is_answered = true,
+            Answer::Accepted => own.by_loopback = Some(target.ip()),
+            Answer::Refused | Answer::Rejected if is_own => own.is_refused = true,
+            _ => {}
+        }
+    }
+
+    /// Pods that answer at a loopback address, and refuse at their own. Where endpoints have several ports, nothing would
+    /// be known of the others.
+    pub(super) fn listeners(&self, facts: &Facts) -> Vec<PodListeners> {
+        let ports: BTreeSet<Option<i32>> = facts
+            .slices
+            .iter()
+            .flat_map(|s| &s.ports)
+            .map(|p| p.port)
+            .collect();
+        if ports.len() != 1 {
+            return Vec::new();
+        }
+        let each = self.own.iter().filter_map(|((pod, port), own)| {
+            let address = own.by_loopback.filter(|_| own.is_refused && !own.is_answered)?;
+            Some(PodListeners {
+                pod: pod.clone(),
+                ips: own.ips.clone(),
+                sockets: vec![ListeningSocket {
+                    protocol: Protocol::Tcp.to_string(),
+                    address: address.to_string(),
+                    port: *port,
+                }],
+            })
+        });
+        each.collect()
     }
 
     /// How requests of the node to a port of its own ended, if there were any.
@@ -210,15 +282,15 @@ impl Dialled {
     }
 
     /// How Pods that have nobody else to meet reached themselves, on a node whose bridge ports send packets back
-    /// or do not.
-    pub(super) fn hairpins(&self, hairpin_mode: Option<bool>) -> Vec<Hairpin> {
+    /// or do not, and whose rules masquerade them or do not.
+    pub(super) fn hairpins(&self, hairpin_mode: Option<bool>, masqueraded: Option<bool>) -> Vec<Hairpin> {
         let each = self.itself.iter().map(|((pod, target), answers)| Hairpin {
             pod: pod.clone(),
             target: target.to_string(),
             answer: Some(end(answers)),
             bridge_port: None,
             hairpin_mode,
-            masqueraded: None,
+            masqueraded,
         });
         each.collect()
     }
@@ -257,24 +329,37 @@ impl Dialled {
         direct.map(|key| key.target.to_string()).collect()
     }
 
-    /// As an agent counts them: a dial fails only if every attempt of it does. Whether rules see what a bridge
-    /// passes on is a matter of clients that have only endpoints beside them.
+    /// Who got answers of endpoints at once, as a clock shows.
+    fn answer_at_once(&self) -> BTreeSet<Option<String>> {
+        let direct = self.ends.iter().filter(|(key, _)| key.path == Path::Endpoint);
+        let is_fast = |a: &Attempt| a.answer == Answer::Accepted && a.took.is_some_and(|ms| ms < 1000);
+        let fast = direct.filter(|(_, all)| all.iter().any(is_fast));
+        fast.map(|(key, _)| key.from.clone()).collect()
+    }
+
+    /// As an agent counts them: a dial fails only if every attempt of it does. Whether a bridge passes
+    /// packets on without rules (`skips_rules`) is a matter of clients that have only endpoints beside them.
     pub(super) fn told(
         self,
         facts: &Facts,
         node: &str,
-        bridge_netfilter: Option<bool>,
+        skips_rules: bool,
     ) -> (Vec<DialCount>, Vec<DialFailure>) {
-        let are_beside = bridge_netfilter == Some(false) && are_all_on(facts, node);
+        let are_beside = skips_rules && are_all_on(facts, node);
         let mut counts: Vec<DialCount> = Vec::new();
         let mut failures = Vec::new();
+        let at_once = self.answer_at_once();
         let ends = self.ends.into_iter().flat_map(|(key, attempts)| {
             // Where a proxy says what it could not reach, other errors are its own as well.
             let by_proxy = attempts.iter().find(|a| a.is_by_proxy()).cloned();
             let is_other = |a: &Attempt| by_proxy.is_none() || a.is_by_proxy() || !a.is_error;
             let attempts: Vec<Attempt> = attempts.into_iter().filter(is_other).collect();
             let answers: Vec<Answer> = attempts.iter().map(|a| a.answer).collect();
-            let whole = (end(&answers), attempts.iter().find_map(|a| a.detail.clone()));
+            let is_way = key.path != Path::Endpoint && at_once.contains(&key.from);
+            let whole = match late(&attempts).filter(|_| is_way) {
+                Some(seconds) => (Answer::TimedOut, Some(format!("{LATE} {seconds} s"))),
+                None => (end(&answers), attempts.iter().find_map(|a| a.detail.clone())),
+            };
             let part = (whole.0 == Answer::Accepted)
                 .then(|| part(facts, &key, &attempts))
                 .flatten();
@@ -327,6 +412,14 @@ impl Dialled {
         }
         (counts, failures)
     }
+}
+
+/// After how many seconds an answer came where all answers came late: packets that open the connection were lost, and
+/// sent again after 1, 3, 7 ... seconds.
+fn late(attempts: &[Attempt]) -> Option<u32> {
+    let is_late = |a: &Attempt| a.answer == Answer::Accepted && a.took.is_some_and(|ms| ms >= 3000);
+    let first = attempts.first()?;
+    attempts.iter().all(is_late).then_some(first.took? / 1000)
 }
 
 /// What of the requests failed where others did not: large answers, or those that went to some of the endpoints. One
@@ -390,16 +483,42 @@ fn speaks_http(facts: &Facts, target: SocketAddr) -> bool {
     of_service.any(named) || of_slices.any(named)
 }
 
-/// That nothing follows from a request.
-fn unheard(files: &[TextFile<'_>], request: &Request, target: SocketAddr) -> Problem {
+/// Why nothing follows from a request for the way that is asked about, if so. Of the node's own dials it counts
+/// how they failed.
+fn why_nothing_follows(request: &Request, is_of_node: bool) -> Option<&'static str> {
+    match request.outcome {
+        Outcome::ViaProxy => Some(
+            "the request went to a forward proxy (http_proxy, https_proxy); addresses of the cluster and names of Services belong in NO_PROXY of whoever asks",
+        ),
+        Outcome::Unsaid if is_of_node => Some(
+            "no status came (000), and -s hides why; without -s curl says whether it was refused or timed out",
+        ),
+        Outcome::Answer(answer) if is_lost(answer) && request.target.is_none() => {
+            Some("a message of curl or wget, and no command that shows what was asked for")
+        }
+        _ => None,
+    }
+}
+
+fn at_line(files: &[TextFile<'_>], request: &Request, what: &str) -> Problem {
     let file = files.iter().find(|f| f.form == Form::Requests);
     Problem {
         path: file.map_or_else(|| "requests".to_owned(), |f| f.path.to_owned()),
-        what: format!(
-            "line {}: {target} takes the connection and closes it without an answer; a port that speaks no HTTP does so, and one that does is broken: the Service's port has no name (http) that tells",
-            request.line
-        ),
+        what: format!("line {}: {what}", request.line),
     }
+}
+
+/// That nothing follows from a request that was closed without a word.
+fn unheard(files: &[TextFile<'_>], request: &Request, target: SocketAddr) -> Problem {
+    let what = format!(
+        "{target} takes the connection and closes it without an answer; a port that speaks no HTTP does so, and one that does is broken: the Service's port has no name (http) that tells"
+    );
+    at_line(files, request, &what)
+}
+
+/// Whether a Pod asked for an address of its own.
+fn is_own(from: Option<&Pod>, target: SocketAddr) -> bool {
+    from.is_some_and(|pod| pod.ips().any(|ip| ip.parse() == Ok(target.ip())))
 }
 
 /// Whether an end says something of the Service: a node port may be dialled at any host, and a Pod that is
@@ -408,7 +527,8 @@ fn proves(facts: &Facts, key: &Key, from: Option<&Pod>, answer: Answer) -> bool 
     let is_success = answer == Answer::Accepted;
     let is_own = |address: &String| from.is_some_and(|pod| pod.ips().any(|ip| ip == address));
     match key.path {
-        Path::Endpoint => true,
+        // A Pod that answers itself shows nothing of the way to it.
+        Path::Endpoint => !self::is_own(from, key.target) || answer == Answer::Refused,
         Path::NodePort => is_success,
         Path::Service if ready(facts).any(|e| e.addresses.iter().any(is_own)) => {
             is_success && ready(facts).any(|e| !e.addresses.iter().any(is_own))
@@ -465,10 +585,10 @@ fn answer(request: &Request, unsaid: Answer) -> Option<Answer> {
     match request.outcome {
         Outcome::Answer(Answer::Unexpected) => Some(Answer::Accepted),
         Outcome::Answer(answer) => Some(answer),
-        Outcome::Closed | Outcome::ByProxy => Some(Answer::Unexpected),
+        Outcome::Closed | Outcome::ByProxy | Outcome::Unsaid => Some(Answer::Unexpected),
         // Newer curl says no more; at once it fails only where somebody refuses.
         Outcome::NotConnected => Some(unsaid),
-        Outcome::NotResolved | Outcome::Silent => None,
+        Outcome::NotResolved | Outcome::Silent | Outcome::ViaProxy => None,
     }
 }
 
@@ -565,10 +685,6 @@ fn key(facts: &Facts, node: &str, from: Option<&Pod>, target: SocketAddr) -> Opt
         return ports()
             .find(|p| has_number(Some(p.port)))
             .map(|p| key(Path::Service, p, None));
-    }
-    // A Pod that dials itself shows nothing of the way to it.
-    if from.is_some_and(|pod| pod.ips().any(|ip| ip.parse() == Ok(target.ip()))) {
-        return None;
     }
     for slice in &facts.slices {
         for port in slice.ports.iter().filter(|p| has_number(p.port)) {

@@ -30,10 +30,12 @@ pub(super) enum Form {
     Names,
     Requests,
     ResolvConf,
+    KernelLog,
+    Sockets,
 }
 
 /// The beginnings of file names, the longer ones first where one begins another.
-const FORMS: [(&str, Form); 33] = [
+const FORMS: [(&str, Form); 38] = [
     ("ps", Form::Processes),
     ("kube-proxy.log", Form::KubeProxyLog),
     ("kube-proxy-log", Form::KubeProxyLog),
@@ -67,14 +69,19 @@ const FORMS: [(&str, Form); 33] = [
     ("curl", Form::Requests),
     ("wget", Form::Requests),
     ("resolv.conf", Form::ResolvConf),
+    ("ss", Form::Sockets),
+    ("netstat", Form::Sockets),
+    ("dmesg", Form::KernelLog),
+    ("kern.log", Form::KernelLog),
+    ("journalctl-k", Form::KernelLog),
 ];
 
 impl Form {
     /// By the name of the file, whatever its ending.
     fn of(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
-        // Of the tables' names alone nothing follows.
-        if name.starts_with("nft-list-tables") {
+        // Of the tables' names alone nothing follows, and the kubelet is not the kernel.
+        if name.starts_with("nft-list-tables") || name.starts_with("journalctl-ku") {
             return None;
         }
         let form = FORMS.iter().find(|(start, _)| name.starts_with(start))?.1;
@@ -170,6 +177,8 @@ mod tests {
             ("nft-list-ruleset.json", Some(Form::NftJson)),
             ("nft-list-tables.txt", None),
             ("resolv.conf", Some(Form::ResolvConf)),
+            ("dmesg-T.txt", Some(Form::KernelLog)),
+            ("journalctl-kubelet.txt", None),
             ("README", None),
         ];
         for (name, form) in forms {

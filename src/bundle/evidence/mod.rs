@@ -6,6 +6,7 @@
 
 mod dials;
 mod files;
+mod firewall;
 mod mode;
 mod names;
 mod node;
@@ -24,9 +25,9 @@ use self::{
     files::{Evidence, Form, TextFile},
     mode::{Mode, mode_of_layout},
 };
-use super::{Bundle, MANIFEST, Problem};
+use super::{Bundle, MANIFEST, Problem, text::sockets};
 use crate::{
-    api::{DiagnosisRef, NodeFacts, NodeProbeSpec, ProbePod, ServiceDiagnosis},
+    api::{DiagnosisRef, NodeFacts, NodeProbeSpec, PodListeners, ProbePod, ServiceDiagnosis},
     diagnosis::{Facts, NodeReport, ProbeReport, Saved, plan},
     objects::{Object, Pod},
     served::bounded,
@@ -226,6 +227,7 @@ fn read(
         wanted_over_tcp: dialled.wanted_over_tcp(),
         untranslated: dialled.untranslated(),
         unlisted: dialled.unlisted(),
+        masquerades_nothing: programs.masquerades_nothing(),
         perhaps_itself: dialled.perhaps_itself(facts),
         asks_its_node: clients
             .iter()
@@ -236,10 +238,19 @@ fn read(
             .collect(),
         ..Saved::default()
     };
-    seen.settings = node::settings(files, &mut problems);
-    seen.settings.dead_ends = rules.dead_ends;
-    seen.hairpins = dialled.hairpins(node::hairpin_mode(files, &mut problems));
-    (seen.dials, seen.failures) = dialled.told(facts, node, seen.settings.bridge_netfilter);
+    let (mut settings, lacks_bridge_netfilter) = node::settings(facts, files, &mut problems);
+    settings.dead_ends.extend(rules.dead_ends);
+    seen.settings = settings;
+    seen.hairpins = dialled.hairpins(node::hairpin_mode(files, &mut problems), rules.masquerades);
+    seen.listeners = dialled.listeners(facts);
+    for (pod, files) in clients {
+        seen.listeners.extend(listeners(pod, files, &mut problems));
+    }
+    (seen.dials, seen.failures) = dialled.told(
+        facts,
+        node,
+        seen.settings.bridge_netfilter == Some(false) || lacks_bridge_netfilter,
+    );
     seen.probes_made = seen.dials.iter().map(|d| d.made).sum();
     seen.probes_failed = seen.dials.iter().map(|d| d.failed).sum();
     let mode = mode
@@ -251,12 +262,24 @@ fn read(
     }
     seen.kube_proxy = programs.kube_proxy(facts, node, files, mode, &seen, &saved);
     saved.hairpin = node::hairpin(programs, files, rules.hairpin_set, &mut problems);
-    seen.stale_connections = node::stale(facts, files, &mut problems);
+    seen.stale_connections = node::stale(facts, node, files, &mut problems);
     seen.problems = problems.iter().map(ToString::to_string).collect();
     // It leaves no question open.
     saved.conntrack_missing = programs.misses_conntrack(facts, files, &seen, &saved, &mut problems);
     saved.proxy_exit = programs.exit(facts, files, &seen, &saved, &mut problems);
     (seen, saved, problems)
+}
+
+/// What listens in a Pod, as a list of its sockets shows.
+fn listeners(pod: &Pod, files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Option<PodListeners> {
+    let sockets = parse(files, Form::Sockets, problems, sockets::parse)
+        .into_iter()
+        .next()?;
+    Some(PodListeners {
+        pod: format!("{}/{}", pod.namespace(), pod.name()),
+        ips: pod.ips().map(str::to_owned).collect(),
+        sockets,
+    })
 }
 
 /// The text of a file in the form that a parser makes of it; a problem where it cannot be read.

@@ -1,6 +1,6 @@
 //! kube-proxy, the kubelet and the settings of a node.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     super::{
@@ -9,6 +9,7 @@ use super::{
             bridge,
             carrier_config::CarrierConfig,
             conntrack,
+            kernel_log::KernelLog,
             kube_proxy_log::{ApiError, ApiErrorKind, KubeProxyLog, ProxyMode},
             kubelet_config::KubeletConfig,
             kubelet_log::{HairpinMode, KubeletLog},
@@ -17,7 +18,7 @@ use super::{
         },
     },
     files::{Form, TextFile},
-    parse,
+    firewall, parse,
 };
 use crate::{
     api::{
@@ -173,6 +174,12 @@ impl Programs {
             .or_else(told)
             .filter(|name| !name.is_empty() && name != node);
         name.filter(|_| is_node)
+    }
+
+    /// What the log says of kube-proxy not knowing which addresses are Pods'.
+    pub(super) fn masquerades_nothing(&self) -> Option<String> {
+        let (line, words) = self.log.as_ref()?.undetected.as_ref()?;
+        Some(format!("line {line} of its log says \"{words}\""))
     }
 
     /// Notes which node ports kube-proxy did not serve because somebody else has them, as its log says.
@@ -434,29 +441,44 @@ pub(super) fn hairpin(
     })
 }
 
-/// Settings of the node's network.
-pub(super) fn settings(files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> NodeSettings {
+/// Settings of the node's network, and whether br_netfilter is not even loaded.
+pub(super) fn settings(
+    facts: &Facts,
+    files: &[TextFile<'_>],
+    problems: &mut Vec<Problem>,
+) -> (NodeSettings, bool) {
     let read = parse(files, Form::Settings, problems, Sysctl::parse).pop();
+    let lacks_bridge_netfilter = read.as_ref().is_some_and(Sysctl::lacks_bridge_netfilter);
     let mut settings = read.map(|sysctl| sysctl.settings()).unwrap_or_default();
-    let saves = files
-        .iter()
-        .filter(|f| matches!(f.form, Form::IptablesSave | Form::NftSave | Form::LegacySave));
-    let policies: Vec<bool> = saves.filter_map(|f| forward_drops(f.text)).collect();
-    settings.forward_drops = policies.iter().copied().reduce(|a, b| a || b);
-    settings
-}
-
-/// Whether the policy of FORWARD in saved rules, `:FORWARD DROP [2947:248012]` in table filter, is to drop.
-fn forward_drops(saved: &str) -> Option<bool> {
-    let mut table = "";
-    for line in saved.lines().map(str::trim) {
-        if let Some(name) = line.strip_prefix('*') {
-            table = name;
-        } else if let Some(policy) = line.strip_prefix(":FORWARD ").filter(|_| table == "filter") {
-            return Some(policy.split_whitespace().next() == Some("DROP"));
+    for file in files.iter().filter(|f| f.form == Form::KernelLog) {
+        let log = KernelLog::parse(file.text, facts.now);
+        // What the settings say of the table is newer.
+        settings.conntrack_full = settings.conntrack_full.or(log.table_full.map(|_| true));
+        settings.reverse_path_drops = settings.reverse_path_drops.or(log.martian.map(|_| true));
+        if let Some(line) = log.neighbours_full {
+            problems.push(file.problem(format!(
+                "line {line}: the kernel's table of neighbours overflowed, which loses packets to Pods and nodes; see net.ipv4.neigh.default.gc_thresh3 there"
+            )));
         }
     }
-    None
+    let pods: Vec<IpAddr> = facts
+        .slices
+        .iter()
+        .flat_map(|s| &s.endpoints)
+        .flat_map(|e| &e.addresses)
+        .filter_map(|address| address.parse().ok())
+        .collect();
+    for file in files.iter().filter(|f| !f.is_cut) {
+        let forwarding = match file.form {
+            Form::IptablesSave | Form::NftSave | Form::LegacySave => firewall::of_iptables(file.text, &pods),
+            Form::Nft => firewall::of_nft(file.text, &pods),
+            _ => continue,
+        };
+        // What one table drops no other can save.
+        settings.forward_drops = settings.forward_drops.max(forwarding.drops);
+        settings.dead_ends.extend(forwarding.dead_ends);
+    }
+    (settings, lacks_bridge_netfilter)
 }
 
 /// Whether the bridge ports of the node send packets back out of themselves, where all of them do the same.
@@ -476,6 +498,7 @@ pub(super) fn hairpin_mode(files: &[TextFile<'_>], problems: &mut Vec<Problem>) 
 /// list cannot tell those from what is about to be forgotten, so that it takes two.
 pub(super) fn stale(
     facts: &Facts,
+    node: &str,
     files: &[TextFile<'_>],
     problems: &mut Vec<Problem>,
 ) -> Vec<StaleConnection> {
@@ -492,18 +515,19 @@ pub(super) fn stale(
     };
     let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
     let vantage = Vantage { node: "", zone: None };
+    let of_node = facts.cluster_nodes.iter().find(|n| n.name() == node);
+    let own = of_node.map(|n| n.internal_ips()).unwrap_or_default();
     let mut all = Vec::new();
     // Without an endpoint there is nowhere else to lead.
     let is_served = |p: &&ExpectedPort| p.protocol == Protocol::Udp && !p.serving.is_empty();
     for port in expected(service, &slices, vantage).iter().filter(is_served) {
         let serving: Vec<SocketAddr> = port.serving.iter().copied().collect();
-        for destination in &port.destinations {
-            let Some(address) = destination
-                .address
-                .map(|ip| SocketAddr::new(ip, destination.port))
-            else {
-                continue;
-            };
+        let addresses = port.destinations.iter().flat_map(|destination| {
+            // A node port is at the addresses of the node.
+            let ips = destination.address.map_or_else(|| own.clone(), |ip| vec![ip]);
+            ips.into_iter().map(|ip| SocketAddr::new(ip, destination.port))
+        });
+        for address in addresses {
             let found = conntrack::stale_udp(later, address, &serving);
             all.extend(found.into_iter().filter(is_used).map(|entry| StaleConnection {
                 destination: address.to_string(),
@@ -514,21 +538,4 @@ pub(super) fn stale(
     }
     all.truncate(MAX_STALE);
     all
-}
-
-#[cfg(test)]
-mod tests {
-    use super::forward_drops;
-
-    #[test]
-    fn the_policy_of_forward_is_that_of_table_filter() {
-        let saved = |policy: &str| {
-            format!(
-                "*nat\n:FORWARD DROP [0:0]\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n:FORWARD {policy} [2947:248012]\nCOMMIT\n"
-            )
-        };
-        assert_eq!(forward_drops(&saved("DROP")), Some(true));
-        assert_eq!(forward_drops(&saved("ACCEPT")), Some(false));
-        assert_eq!(forward_drops("*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"), None);
-    }
 }

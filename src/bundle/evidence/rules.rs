@@ -20,7 +20,10 @@ use crate::{
     api::{DeadEndRule, RuleGap, Rules},
     diagnosis::Facts,
     objects::{EndpointSlice, Object},
-    proxy::{ExpectedPort, Gap, IpFamily, Purpose, ReadError, Ruleset, Vantage, audit, expected, holds},
+    proxy::{
+        ExpectedPort, Gap, IpFamily, Purpose, ReadError, Ruleset, Vantage, audit, expected,
+        hairpin_is_masqueraded, holds,
+    },
 };
 
 /// Most differences that a report holds.
@@ -40,6 +43,8 @@ pub(super) struct Compared {
     pub dead_ends: Vec<DeadEndRule>,
     /// In ipvs mode, whether every endpoint's packets to itself are masqueraded.
     pub hairpin_set: Option<bool>,
+    /// In other modes, whether those of all endpoints of the node are.
+    pub masquerades: Option<bool>,
 }
 
 /// Reads the rules of a node.
@@ -170,7 +175,8 @@ fn compare(
         }
         return Compared::default();
     };
-    let mut rules = match differences(*rules, &ports) {
+    let chosen = *rules;
+    let mut rules = match differences(chosen, &ports) {
         Ok((compared, gaps)) if compared > 0 => told(layout, compared, gaps),
         Ok(_) => return Compared::default(),
         Err(error) => {
@@ -188,8 +194,27 @@ fn compare(
     rules.conflict = other.map(|(name, _)| (*name).to_owned());
     Compared {
         rules: Some(rules),
+        masquerades: masquerades(chosen, facts, node, &ports),
         ..Compared::default()
     }
+}
+
+/// Whether packets of each endpoint of the node to itself are masqueraded; None if the rules do not tell.
+fn masquerades(rules: &dyn Ruleset, facts: &Facts, node: &str, ports: &[ExpectedPort]) -> Option<bool> {
+    let mut all = None;
+    for port in ports {
+        let clusters = port
+            .destinations
+            .iter()
+            .filter(|d| d.purpose == Purpose::ClusterIp);
+        for service in clusters.filter_map(|d| Some((d.address?, d.port))) {
+            for endpoint in port.serving.iter().filter(|e| is_local(facts, node, e.ip())) {
+                let one = hairpin_is_masqueraded(rules, service, port.protocol, *endpoint).ok()?;
+                all = Some(all.unwrap_or(true) && one);
+            }
+        }
+    }
+    all
 }
 
 /// Whether the saved rules are those of userspace mode, though they hold none for any Service.

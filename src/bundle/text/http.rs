@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use self::message::{Message, message};
 use super::{
     ParseError,
-    prompt::{Piece, invocation, pieces},
+    prompt::{Piece, invocation, pieces_of},
 };
 use crate::api::Answer;
 
@@ -35,6 +35,8 @@ pub struct Request {
     pub body: Option<String>,
     /// The message that tells why it failed.
     pub detail: Option<String>,
+    /// How long it took, in milliseconds, where a clock shows it.
+    pub took: Option<u32>,
 }
 
 /// How a request ended.
@@ -51,6 +53,10 @@ pub enum Outcome {
     Closed,
     /// A proxy on the way (Envoy) answered that it does not reach whom it is to pass the request on to.
     ByProxy,
+    /// No status came; -s hides why. There may have been a connection.
+    Unsaid,
+    /// It went to a forward proxy, which says nothing of the way from here.
+    ViaProxy,
     /// Nothing was printed: an empty body, or a failure that -s or -q hid.
     Silent,
 }
@@ -63,12 +69,16 @@ impl Request {
     }
 }
 
+/// Programs that make requests.
+const PROGRAMS: [&str; 2] = ["curl", "wget"];
+
 /// Reads requests.
 ///
 /// # Errors
 /// When there is none.
 pub fn parse(text: &str) -> Result<Vec<Request>, ParseError> {
-    let requests: Vec<Request> = pieces(text).iter().filter_map(read).collect();
+    let pieces = pieces_of(text, &PROGRAMS);
+    let requests: Vec<Request> = pieces.iter().flat_map(read).collect();
     if requests.is_empty() {
         return Err(ParseError::nothing(
             text,
@@ -78,10 +88,31 @@ pub fn parse(text: &str) -> Result<Vec<Request>, ParseError> {
     Ok(requests)
 }
 
-fn read(piece: &Piece<'_>) -> Option<Request> {
-    let call = piece
-        .command
-        .and_then(|command| invocation(command, &["curl", "wget"]));
+/// The requests of a piece: one, or several of a loop.
+fn read(piece: &Piece<'_>) -> Vec<Request> {
+    let is_loop = piece.command.is_some_and(|command| command.contains("; do "));
+    let is_told = piece.output.iter().any(|(_, line)| line.starts_with("* "));
+    if is_loop && !is_told {
+        // Of a loop each line is a request: bodies of many lines make the failures fewer than they are.
+        let each = piece.output.iter().filter(|(_, line)| !line.trim().is_empty());
+        let each = each.filter_map(|line| {
+            one(&Piece {
+                output: vec![*line],
+                ..piece.clone()
+            })
+        });
+        let all: Vec<Request> = each
+            .filter(|request| request.outcome != Outcome::Silent)
+            .collect();
+        if all.iter().any(|r| r.body.is_none()) && all.iter().any(|r| r.body.is_some()) {
+            return all;
+        }
+    }
+    one(piece).into_iter().collect()
+}
+
+fn one(piece: &Piece<'_>) -> Option<Request> {
+    let call = piece.command.and_then(|command| invocation(command, &PROGRAMS));
     // What another command printed is not looked at.
     if piece.command.is_some() && call.is_none() {
         return None;
@@ -95,6 +126,9 @@ fn read(piece: &Piece<'_>) -> Option<Request> {
     }
     if call.is_none() && !seen.is_told {
         return None;
+    }
+    if let (Some(command), Some((program, _))) = (piece.command, &call) {
+        seen.take_exit_code(command, program, piece);
     }
     if piece.command.is_some_and(|command| command.contains("http_code")) {
         seen.take_code();
@@ -121,6 +155,7 @@ fn read(piece: &Piece<'_>) -> Option<Request> {
         status: seen.status,
         body,
         detail: by_proxy.or(seen.failure.map(|(_, detail)| detail)),
+        took: seen.took,
     })
 }
 
@@ -153,6 +188,8 @@ struct Seen {
     failure: Option<(Outcome, String)>,
     /// Why an address could not be reached; another one may have been.
     attempt: Option<Answer>,
+    via_proxy: bool,
+    took: Option<u32>,
     body: Vec<String>,
 }
 
@@ -165,9 +202,11 @@ impl Seen {
             return;
         };
         self.first.get_or_insert(number);
-        self.is_told |= message != Message::Noise;
+        self.is_told |= !matches!(message, Message::Noise | Message::Took(_));
         match message {
             Message::Noise => {}
+            Message::ViaProxy => self.via_proxy = true,
+            Message::Took(took) => self.took = Some(took),
             Message::Target(target) => {
                 self.target.get_or_insert_with(|| target.to_owned());
             }
@@ -200,12 +239,52 @@ impl Seen {
         *last = last.trim_end().trim_end_matches(&code).to_owned();
         match code.parse() {
             Ok(status) if status >= 100 => self.status = Some(status),
-            _ if self.failure.is_none() => self.failure = Some((Outcome::NotConnected, code)),
+            _ if self.failure.is_none() => self.failure = Some((Outcome::Unsaid, code)),
             _ => {}
         }
     }
 
+    /// Takes the exit code of a program that said nothing itself: what `echo $?` wrote behind the body, or
+    /// kubectl exec.
+    fn take_exit_code(&mut self, command: &str, program: &str, piece: &Piece<'_>) {
+        let behind = command.split_once(program).map_or(command, |(_, behind)| behind);
+        let is_piped = behind.replace("||", "").contains('|');
+        let by_kubectl = piece.output.iter().find_map(|(_, line)| {
+            let (_, code) = line.trim().split_once("command terminated with exit code ")?;
+            code.parse().ok()
+        });
+        let is_told = self.failure.is_some() || self.status.is_some() || self.attempt.is_some();
+        if is_piped || is_told {
+            return;
+        }
+        let code = if behind.contains("$?") {
+            self.last_number()
+        } else {
+            by_kubectl
+        };
+        let Some(code) = code else { return };
+        match message::of_exit_code(program, code) {
+            // The status tells more.
+            Some(Outcome::Answer(Answer::Accepted)) => self.connected = true,
+            Some(outcome) => self.failure = Some((outcome, format!("exit code {code}"))),
+            None => {}
+        }
+    }
+
+    /// Takes the number at the end of the body, which stands behind its last line if that has no end.
+    fn last_number(&mut self) -> Option<u8> {
+        let last = self.body.iter_mut().rev().find(|line| !line.trim().is_empty())?;
+        let text = last.trim_end().to_owned();
+        let rest = text.trim_end_matches(|c: char| c.is_ascii_digit());
+        let code: u8 = text.get(rest.len()..)?.parse().ok()?;
+        *last = rest.to_owned();
+        Some(code)
+    }
+
     fn outcome(&self, has_body: bool) -> Outcome {
+        if self.via_proxy {
+            return Outcome::ViaProxy;
+        }
         match (&self.failure, self.status, self.attempt) {
             (Some((Outcome::NotConnected, _)), None, Some(answer)) => Outcome::Answer(answer),
             // What stopped in the midst of an answer had begun.

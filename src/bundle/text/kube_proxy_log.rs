@@ -67,6 +67,8 @@ pub struct KubeProxyLog {
     pub api: Option<ApiError>,
     /// The first line since the last start that says that the conntrack binary is missing.
     pub conntrack_missing: Option<usize>,
+    /// The line since the last start that says that it does not know which addresses are Pods', and its words.
+    pub undetected: Option<(usize, String)>,
     /// Its own trouble since the last start.
     pub faults: Faults,
     /// Whether anything ever came from the API server.
@@ -74,6 +76,9 @@ pub struct KubeProxyLog {
     /// The signs of the last start that were read.
     start: Vec<Sign>,
 }
+
+/// Most of a line's words that are kept.
+const MAX_WORDS: usize = 160;
 
 /// How kube-proxy does its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,7 +168,10 @@ impl KubeProxyLog {
         }
         // A right that is denied is an error on the way to the API server as well.
         let is_trouble = self.faults.read(line, entry);
-        if let Some(mode) = mode(message, " Proxier").or_else(|| opening(message)) {
+        if message.contains("etect-local-mode") && message.contains(", but no ") {
+            let words: String = message.chars().take(MAX_WORDS).collect();
+            self.undetected = Some((line, words.trim_matches('"').to_owned()));
+        } else if let Some(mode) = mode(message, " Proxier").or_else(|| opening(message)) {
             self.mode = Some(mode);
         } else if sign.is_some() {
             // It tells of a start and no more.
@@ -205,6 +213,7 @@ impl KubeProxyLog {
         if is_another {
             self.start.clear();
             self.conntrack_missing = None;
+            self.undetected = None;
             self.faults = Faults::default();
         }
         if !self.start.contains(&sign) {

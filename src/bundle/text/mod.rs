@@ -10,6 +10,7 @@ pub mod carrier_config;
 pub mod conntrack;
 pub mod error;
 pub mod http;
+pub mod kernel_log;
 mod klog;
 pub mod kube_proxy_faults;
 pub mod kube_proxy_log;
@@ -19,6 +20,7 @@ pub mod names;
 pub mod prompt;
 pub mod ps;
 pub mod resolv_conf;
+pub mod sockets;
 pub mod sysctl;
 
 pub use error::ParseError;

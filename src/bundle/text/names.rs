@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use self::seen::Seen;
 use super::{
     ParseError,
-    prompt::{Piece, invocation, pieces},
+    prompt::{Piece, invocation, pieces_of},
 };
 use crate::api::LookupResult;
 
@@ -64,13 +64,16 @@ pub struct NameLookup {
     pub explained: bool,
 }
 
+/// Programs that look names up.
+const TOOLS: [&str; 4] = ["nslookup", "dig", "host", "getent"];
+
 /// Reads look-ups.
 ///
 /// # Errors
 /// When there is none.
 pub fn parse(text: &str) -> Result<Vec<NameLookup>, ParseError> {
     let mut lookups = Vec::new();
-    for piece in pieces(text) {
+    for piece in pieces_of(text, &TOOLS) {
         let call = piece.command.and_then(Call::parse);
         // What another command printed is not looked at.
         if piece.command.is_none() || call.is_some() {
@@ -99,7 +102,7 @@ struct Call<'a> {
 
 impl<'a> Call<'a> {
     fn parse(command: &'a str) -> Option<Self> {
-        let (program, arguments) = invocation(command, &["nslookup", "dig", "host", "getent"])?;
+        let (program, arguments) = invocation(command, &TOOLS)?;
         let tool = match program {
             "nslookup" => Tool::Nslookup,
             "dig" => Tool::Dig,

@@ -1,8 +1,9 @@
 //! Transcripts of a shell: which lines are commands, and what each printed.
 //!
 //! Known are the prompts of Kubernetes' pages (`u@pod$ CMD`, `pod $ CMD`), of images (`/ # CMD`), of
-//! distributions (`[root@n1 ~]# CMD`, `root@n1:~# CMD`), the bare `$ CMD` and `# CMD`, and lines that begin
-//! with kubectl, which the pages write without a prompt.
+//! distributions (`[root@n1 ~]# CMD`, `root@n1:~# CMD`), the bare `$ CMD` and `# CMD`, those of other shells
+//! (`me@mac ~ % CMD`, `➜  ~ CMD`, `PS C:\> CMD`), and lines that begin with kubectl, which the pages write without
+//! a prompt. Whoever leaves out all prompts has commands recognized by the programs that a text is about.
 
 /// A command and what it printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,13 +26,22 @@ impl Piece<'_> {
 /// Cuts a transcript into pieces.
 #[must_use]
 pub fn pieces(text: &str) -> Vec<Piece<'_>> {
+    pieces_of(text, &[])
+}
+
+/// Cuts a transcript of some programs into pieces. Where no line has a prompt, those that begin with one of the
+/// programs are commands.
+#[must_use]
+pub fn pieces_of<'a>(text: &'a str, programs: &[&'static str]) -> Vec<Piece<'a>> {
     let mut pieces = vec![Piece {
         line: 1,
         ..Piece::default()
     }];
+    let has_prompts = text.lines().any(|line| prompted(line).is_some());
+    let bare = |line: &'a str| bare(line, programs).filter(|_| !has_prompts);
     for (index, line) in text.lines().enumerate() {
         let number = index + 1;
-        match prompted(line) {
+        match prompted(line).or_else(|| bare(line)) {
             Some(command) => pieces.push(Piece {
                 command: Some(command).filter(|c| !c.is_empty()),
                 line: number,
@@ -52,8 +62,11 @@ pub fn pieces(text: &str) -> Vec<Piece<'_>> {
 /// tell a command from a comment or an answer.
 const PROGRAMS: &str = " bridge busybox cat conntrack crictl curl dig docker echo exec exit for getent grep head \
     host hostname ifconfig ip ip6tables-save iptables iptables-save ipvsadm journalctl kubectl kubelet less ls nc \
-    netstat nft nslookup nsenter ping ps route sh ss sudo sysctl systemctl tail telnet time timeout tracepath \
-    traceroute uname wget while zcat ";
+    ncat netstat nft nslookup nsenter oc ping podman ps route sh ss sudo sysctl systemctl tail telnet time timeout \
+    tracepath traceroute uname wget while zcat ";
+
+/// Words before a program that run it.
+const WRAPPERS: [&str; 6] = ["time", "sudo", "timeout", "for", "while", "watch"];
 
 /// The command of a line with a prompt; empty where the prompt stands alone.
 pub(in crate::bundle) fn prompted(line: &str) -> Option<&str> {
@@ -61,6 +74,13 @@ pub(in crate::bundle) fn prompted(line: &str) -> Option<&str> {
     if line.starts_with("kubectl ") {
         return Some(line);
     }
+    of_unix(line)
+        .or_else(|| of_windows(line))
+        .or_else(|| of_known(line))
+}
+
+/// The command behind `$` or `#`.
+fn of_unix(line: &str) -> Option<&str> {
     let end = line.find(['$', '#'])?;
     let (prompt, rest) = (line.get(..end)?.trim(), line.get(end + 1..)?);
     if !(rest.is_empty() || rest.starts_with(char::is_whitespace)) || !is_prompt(prompt) {
@@ -68,7 +88,7 @@ pub(in crate::bundle) fn prompted(line: &str) -> Option<&str> {
     }
     let command = rest.trim();
     let first = command.split_whitespace().next().unwrap_or_default();
-    let is_known = !first.is_empty() && PROGRAMS.contains(&format!(" {} ", basename(first)));
+    let is_known = is_program(first);
     // `# something` alone is rather a comment.
     let is_bare = prompt.is_empty() && line.starts_with('$');
     let is_place = is_bare || prompt.contains(['@', '~', '[', '/']);
@@ -77,7 +97,61 @@ pub(in crate::bundle) fn prompted(line: &str) -> Option<&str> {
 
 fn is_prompt(text: &str) -> bool {
     let is_fit = |c: char| c.is_ascii_alphanumeric() || "@:~/._-[]() ".contains(c);
+    // Of a user without an entry in passwd, as many containers have it.
+    let text = text.strip_prefix("I have no name!").unwrap_or(text);
     text.len() <= 80 && text.chars().all(is_fit) && text.split_whitespace().count() <= 3
+}
+
+/// The command behind `PS C:\Users\me>` or `C:\>`.
+fn of_windows(line: &str) -> Option<&str> {
+    let (place, command) = line.split_once('>')?;
+    let is_drive = |text: &str| text.get(1..3) == Some(":\\");
+    let is_place = match place.strip_prefix("PS ") {
+        Some(place) => is_drive(place) || place.starts_with('/'),
+        None => is_drive(place),
+    };
+    let command = command.trim();
+    (is_place && (command.is_empty() || is_command(command))).then_some(command)
+}
+
+/// A command of a known program behind the prompt of another shell: `me@mac ~ % CMD`, `me@host:~> CMD`,
+/// `➜  ~ git:(main) CMD`, `❯ CMD`.
+fn of_known(line: &str) -> Option<&str> {
+    let mut at = 0;
+    for word in line.split(' ').take_while(|word| !is_program(word)) {
+        at += word.len() + 1;
+    }
+    let prompt = line.get(..at)?.trim_end();
+    let is_fit = prompt.chars().count() <= 80 && !prompt.contains(['<', '"', '=', '|']);
+    let (sign, before) = (
+        prompt.chars().last()?,
+        prompt.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()),
+    );
+    let is_number = || {
+        before
+            .split_whitespace()
+            .last()
+            .is_some_and(|word| word.parse::<f64>().is_ok())
+    };
+    let is_end = match sign {
+        '%' => !is_number(),
+        '>' | '$' | '#' => prompt.contains('@'),
+        sign => "❯λ»›▶✗⇒".contains(sign) || prompt.starts_with('➜'),
+    };
+    line.get(at..).filter(|_| is_fit && is_end)
+}
+
+fn is_program(word: &str) -> bool {
+    !word.is_empty() && PROGRAMS.contains(&format!(" {} ", basename(word)))
+}
+
+/// A line that is a command of one of some programs, with an argument, and has no prompt.
+fn bare<'a>(line: &'a str, programs: &[&'static str]) -> Option<&'a str> {
+    let line = line.trim();
+    let (first, _) = line.split_once(char::is_whitespace)?;
+    let is_one = !first.contains(':') && programs.contains(&basename(first));
+    let is_wrapped = || WRAPPERS.contains(&first) && invocation(line, programs).is_some();
+    (is_one || is_wrapped()).then_some(line)
 }
 
 fn is_command(word: &str) -> bool {
@@ -95,11 +169,41 @@ pub(super) fn invocation<'a>(
     command: &'a str,
     programs: &[&'static str],
 ) -> Option<(&'static str, Vec<&'a str>)> {
-    let mut words = command.split_whitespace();
-    let program = words.find_map(|word| {
-        let name = basename(word.trim_start_matches(['(', '"', '\'', '`']));
-        programs.iter().copied().find(|program| *program == name)
-    })?;
+    let called = |mut words: std::str::SplitWhitespace<'a>| {
+        let program = words.find_map(|word| named(word, programs))?;
+        Some((program, arguments(words)))
+    };
+    let runs_elsewhere = |head: &str| {
+        let runners = ["kubectl", "oc", "k", "docker", "podman", "crictl", "nerdctl"];
+        head.split_whitespace()
+            .any(|word| runners.contains(&basename(word)))
+    };
+    let Some((head, inner)) = command
+        .split_once(" -- ")
+        .filter(|(head, _)| runs_elsewhere(head))
+    else {
+        return called(command.split_whitespace());
+    };
+    // `kubectl run curl --image=curlimages/curl -- -m 5 URL`: the image knows its program.
+    let first = inner.split_whitespace().next()?;
+    match first.starts_with('-') || first.contains("://") {
+        true => {
+            called(head.split_whitespace()).map(|(program, _)| (program, arguments(inner.split_whitespace())))
+        }
+        false => called(inner.split_whitespace()),
+    }
+}
+
+/// The program that a word names, be it as an image's or a Pod's.
+fn named(word: &str, programs: &[&'static str]) -> Option<&'static str> {
+    let word = word.strip_prefix("--image=").unwrap_or(word);
+    let name = basename(word.trim_start_matches(['(', '"', '\'', '`']));
+    let name = name.split(['@', ':']).next().unwrap_or(name);
+    programs.iter().copied().find(|program| *program == name)
+}
+
+/// Words up to a pipe or the next command.
+fn arguments<'a>(words: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut arguments = Vec::new();
     for word in words {
         if word.starts_with(['|', ';', '&', '>', '<']) || word.starts_with("2>") {
@@ -111,7 +215,7 @@ pub(super) fn invocation<'a>(
             break;
         }
     }
-    Some((program, arguments))
+    arguments
 }
 
 #[cfg(test)]
@@ -135,6 +239,16 @@ mod tests {
             ("u@node$", ""),
             ("$ whoami", "whoami"),
             ("$", ""),
+            ("me@mac ~ % curl x", "curl x"),
+            ("[me@host ~]% curl x", "curl x"),
+            ("% curl x", "curl x"),
+            ("me@host:~> curl x", "curl x"),
+            ("➜  ~ curl x", "curl x"),
+            ("➜  app git:(main) ✗ kubectl get pods", "kubectl get pods"),
+            ("❯ curl x", "curl x"),
+            ("PS C:\\Users\\me> curl x", "curl x"),
+            ("C:\\>curl x", "curl x"),
+            ("I have no name!@web-0:/$ curl x", "curl x"),
         ] {
             assert_eq!(prompted(line), Some(command), "{line}");
         }
@@ -148,6 +262,10 @@ mod tests {
             "exec: \"conntrack\": executable file not found in $PATH",
             "Address:        10.0.0.10#53",
             "price $ 5",
+            "100% curl of it",
+            "<p>me@host.example</p> curl x",
+            "> GET /curl HTTP/1.1",
+            "curl x",
             "$ 5",
             "#",
             "",
@@ -180,6 +298,34 @@ mod tests {
             Some(("wget", vec!["-O-", "a"]))
         );
         assert_eq!(of("which-curl x"), None);
+        for command in [
+            "kubectl run t --rm -it --image=curlimages/curl -- curl -m 5 a",
+            "kubectl run curl --image=curlimages/curl:8.5.0 -- -m 5 a",
+            "kubectl exec curl -- sh -c 'curl -m 5 a'",
+            "docker run --rm curlimages/curl -m 5 a",
+        ] {
+            assert_eq!(of(command), Some(("curl", vec!["-m", "5", "a"])), "{command}");
+        }
+        assert_eq!(
+            of("kubectl exec curl -- nslookup a"),
+            None,
+            "that is the name of a Pod"
+        );
+    }
+
+    #[test]
+    fn without_any_prompt_the_programs_of_the_text_begin_commands() {
+        let commands = |text| -> Vec<_> { pieces_of(text, &["curl"]).iter().map(|p| p.command).collect() };
+        assert_eq!(
+            commands("curl a\nb\ntime curl -s c\nd\n"),
+            [Some("curl a"), Some("time curl -s c")]
+        );
+        assert_eq!(commands("curl: (7) Failed to connect\n"), [None]);
+        assert_eq!(
+            commands("$ curl a\ncurl is a program\n"),
+            [Some("curl a")],
+            "where others have prompts, it is output"
+        );
     }
 
     proptest! {

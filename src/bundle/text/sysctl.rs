@@ -1,20 +1,28 @@
 //! Settings of the kernel: `sysctl -a`, `key = value`, `key: value`, `/proc/sys/...:value` as grep prints it,
-//! `==> /proc/sys/... <==` as head prints it, and `cat /proc/sys/...` behind a prompt.
+//! `==> /proc/sys/... <==` as head prints it, and `cat /proc/sys/...` or `sysctl -n KEY` behind a prompt.
 //!
 //! Sources: sysctl(8) of procps; the kernel's Documentation/networking/ip-sysctl.rst and
 //! nf_conntrack-sysctl.rst.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     ParseError,
-    prompt::{Piece, invocation, pieces},
+    prompt::{Piece, invocation, pieces_of},
 };
 use crate::{agent::settings::is_full, api::NodeSettings};
 
-/// Settings of a kernel, by key with dots.
+/// Whether rules see what a bridge passes on.
+const BRIDGE_NETFILTER: &str = "net.bridge.bridge-nf-call-iptables";
+
+/// Settings of a kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sysctl(BTreeMap<String, String>);
+pub struct Sysctl {
+    /// Values, by key with dots.
+    values: BTreeMap<String, String>,
+    /// Keys that the kernel does not have.
+    absent: BTreeSet<String>,
+}
 
 impl Sysctl {
     /// Reads settings.
@@ -22,20 +30,48 @@ impl Sysctl {
     /// # Errors
     /// When no line is one.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let mut values = BTreeMap::new();
-        for piece in pieces(text) {
-            read(&piece, &mut values);
+        let mut read = Self::default();
+        for piece in pieces_of(text, &["sysctl", "cat"]) {
+            read.add(&piece);
         }
-        if values.is_empty() {
+        if read == Self::default() {
             return Err(ParseError::nothing(text, "output of sysctl, as `key = value`"));
         }
-        Ok(Self(values))
+        Ok(read)
     }
 
     /// A value, by its key with dots.
     #[must_use]
     pub fn number(&self, key: &str) -> Option<i64> {
-        self.0.get(key)?.parse().ok()
+        self.values.get(key)?.parse().ok()
+    }
+
+    /// Whether br_netfilter is not loaded: without it its settings do not exist.
+    #[must_use]
+    pub fn lacks_bridge_netfilter(&self) -> bool {
+        self.absent.contains(BRIDGE_NETFILTER)
+    }
+
+    fn add(&mut self, piece: &Piece<'_>) {
+        let mut pending = piece.command.map(bare_keys).unwrap_or_default();
+        for (_, line) in &piece.output {
+            let line = line.trim();
+            if let Some(path) = line
+                .strip_prefix("==> ")
+                .and_then(|rest| rest.strip_suffix(" <=="))
+            {
+                pending = key_of(path).into_iter().collect();
+            } else if let Some((key, value)) = pair(line) {
+                self.values.insert(key, value.to_owned());
+            } else if line.starts_with("cat:") || line.starts_with("sysctl:") {
+                pending.retain(|key| !line.replace('/', ".").contains(key.as_str()));
+                self.absent.extend(absent_key(line));
+            } else if is_value(line)
+                && let Some(key) = pending.pop()
+            {
+                self.values.insert(key, line.to_owned());
+            }
+        }
     }
 
     /// What the text tells of the settings that explain lost packets. What drops packets, as opposed to what
@@ -56,7 +92,7 @@ impl Sysctl {
         NodeSettings {
             ipv4_forwarding: is_on(&["net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding"]),
             ipv6_forwarding: is_on(&["net.ipv6.conf.all.forwarding"]),
-            bridge_netfilter: is_on(&["net.bridge.bridge-nf-call-iptables"]),
+            bridge_netfilter: is_on(&[BRIDGE_NETFILTER]),
             forward_drops: None,
             dead_ends: Vec::new(),
             conntrack_full: count.zip(max).map(|(count, max)| is_full(count, max)),
@@ -74,7 +110,7 @@ impl Sysctl {
             !matches!(*name, "all" | "default") && own.is_some_and(|own| own.max(all) == 1)
         };
         let interface = |key| str::strip_prefix(key, "net.ipv4.conf.")?.strip_suffix(".rp_filter");
-        self.0
+        self.values
             .keys()
             .filter_map(|key| interface(key))
             .filter(is_strict)
@@ -82,31 +118,24 @@ impl Sysctl {
     }
 }
 
-fn read(piece: &Piece<'_>, values: &mut BTreeMap<String, String>) {
-    // Keys whose values stand alone on the lines to come, the next one last.
-    let mut pending: Vec<String> = piece
-        .command
-        .and_then(|command| invocation(command, &["cat"]))
-        .map(|(_, paths)| paths.iter().rev().filter_map(|path| key_of(path)).collect())
-        .unwrap_or_default();
-    for (_, line) in &piece.output {
-        let line = line.trim();
-        if let Some(path) = line
-            .strip_prefix("==> ")
-            .and_then(|rest| rest.strip_suffix(" <=="))
-        {
-            pending = key_of(path).into_iter().collect();
-        } else if let Some((key, value)) = pair(line) {
-            values.insert(key, value.to_owned());
-        } else if line.starts_with("cat:") || line.starts_with("sysctl:") {
-            // `cat: /proc/sys/net/bridge/bridge-nf-call-iptables: No such file or directory`
-            pending.retain(|key| !line.replace('/', ".").contains(key.as_str()));
-        } else if is_value(line)
-            && let Some(key) = pending.pop()
-        {
-            values.insert(key, line.to_owned());
-        }
-    }
+/// The keys whose values a command prints alone, each on a line, the next one last.
+fn bare_keys(command: &str) -> Vec<String> {
+    let keys = match invocation(command, &["cat", "sysctl"]) {
+        Some(("sysctl", arguments)) if !arguments.contains(&"-n") => Vec::new(),
+        Some((_, arguments)) => arguments,
+        None => Vec::new(),
+    };
+    keys.iter().rev().filter_map(|key| key_of(key)).collect()
+}
+
+/// The key that a line says does not exist: `cat: /proc/sys/KEY: No such file or directory`, `sysctl: cannot stat
+/// /proc/sys/KEY: No such file or directory`, `sysctl: error: 'KEY' is an unknown key`.
+fn absent_key(line: &str) -> Option<String> {
+    let is_absent = line.ends_with("No such file or directory") || line.ends_with("is an unknown key");
+    let mut words = line
+        .split_whitespace()
+        .map(|word| word.trim_matches([':', '\'', '"']));
+    words.find_map(key_of).filter(|_| is_absent)
 }
 
 fn pair(line: &str) -> Option<(String, &str)> {
@@ -164,6 +193,8 @@ mod tests {
             "/proc/sys/net/ipv4/ip_forward:0",
             "==> /proc/sys/net/ipv4/ip_forward <==\n0\n",
             "u@node$ cat /proc/sys/net/ipv4/ip_forward\n0\n",
+            "# sysctl -n net.ipv4.ip_forward\n0\n",
+            "cat /proc/sys/net/ipv4/ip_forward\n0\n",
             "u@node$ cat /proc/sys/net/bridge/bridge-nf-call-iptables /proc/sys/net/ipv4/ip_forward\n\
              cat: /proc/sys/net/bridge/bridge-nf-call-iptables: No such file or directory\n0\n",
         ] {
@@ -183,13 +214,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_of_sysctl_is_an_error() {
+    fn without_br_netfilter_its_settings_do_not_exist() {
         for text in [
-            "",
-            "hello: 1\n",
-            "sysctl: cannot stat /proc/sys/net/bridge: No such file or directory",
-            "0\n",
+            "# sysctl net.bridge.bridge-nf-call-iptables\n\
+             sysctl: cannot stat /proc/sys/net/bridge/bridge-nf-call-iptables: No such file or directory\n",
+            "cat: /proc/sys/net/bridge/bridge-nf-call-iptables: No such file or directory\n",
+            "sysctl: error: 'net.bridge.bridge-nf-call-iptables' is an unknown key\n",
         ] {
+            assert!(Sysctl::parse(text).unwrap().lacks_bridge_netfilter(), "{text}");
+        }
+        for text in [
+            "net.bridge.bridge-nf-call-iptables = 0\n",
+            "net.ipv4.ip_forward = 1\n",
+            "net.ipv4.ip_forward = 1\nsysctl: permission denied on key 'net.bridge.bridge-nf-call-iptables'\n",
+        ] {
+            assert!(!Sysctl::parse(text).unwrap().lacks_bridge_netfilter(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_of_sysctl_is_an_error() {
+        for text in ["", "hello: 1\n", "sysctl: command not found", "0\n"] {
             assert!(Sysctl::parse(text).is_err(), "{text}");
         }
     }

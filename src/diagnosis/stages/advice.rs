@@ -58,6 +58,9 @@ fn of_requests(facts: &Facts, first: &Failed<'_>, failures: &[&Failed<'_>]) -> O
         Answer::Unexpected if first.is_by_proxy() => format!(
             "The proxy of a service mesh, beside the client or beside the Pods, does not reach whom it is to pass requests on to (error 111 is a refused connection). See on which port the application listens, and what the proxy says: {log}, in the log of its own container (-c istio-proxy, say)."
         ),
+        Answer::Unexpected if first.is_without_status() => {
+            "Ask again without -s, or with -v: curl then says whether the connection is refused, times out or is closed.".to_owned()
+        }
         Answer::Unexpected => format!(
             "See what the application says of it: {log}; if the status is as it should be, list it in spec.probe.http.expectedStatuses."
         ),

@@ -12,6 +12,7 @@ use super::{
     dns_servers,
     dns_silence::{Silent, diagnose},
     names::{self, CONTROL, Client, dots, external_name, full, lookup, missing_suffix},
+    policy_dns,
 };
 use crate::{
     api::{CLibrary, LookupResult, Reason, Resolver},
@@ -101,7 +102,20 @@ impl Report<'_> {
             "{} does not answer {}: neither {} nor {CONTROL} could be looked up{}.",
             silent.who, self.who, self.first.name, silent.although
         );
-        (message, silent.remediation)
+        let client = client_pod(self.facts, &self.resolver.pod);
+        match client.and_then(|client| policy_dns::closed_to(self.facts, client)) {
+            Some(policies) => (
+                format!(
+                    "{message} Its Pods are isolated by NetworkPolicy {}, no rule of which admits that client on the port of DNS.",
+                    words::list(&policies)
+                ),
+                format!(
+                    "Admit the clients' namespaces on port 53 over UDP and TCP in a NetworkPolicy for the Pods of cluster DNS. {}",
+                    silent.remediation
+                ),
+            ),
+            None => (message, silent.remediation),
+        }
     }
 
     fn failing(&self) -> (String, String) {

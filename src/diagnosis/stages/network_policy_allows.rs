@@ -52,12 +52,13 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let verdicts: Vec<(&ServicePort, PortVerdict)> =
         ports.iter().map(|p| (*p, scene.judge_port(p))).collect();
     let vantage = Vantage::of(facts);
-    let mut unenforced = None;
+    let (mut unenforced, mut untried) = (None, None);
     let at_ports = scene.denied_at_ports(&vantage, &verdicts);
     for outcome in at_ports.into_iter().chain(scene.denied_dns(&vantage, &ports)) {
         match outcome {
             Outcome::Settled(finding) => return finding,
             Outcome::Unenforced(denial) => unenforced = unenforced.or(Some(denial)),
+            Outcome::Untried(denial) => untried = Some(denial),
         }
     }
     let mut finding = match unenforced {
@@ -75,6 +76,11 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             finding.message.push_str(&format!(" {hint}"));
         }
     }
+    if let Some(denial) = untried {
+        finding
+            .message
+            .push_str(&format!(" {denial} Nobody dialled that."));
+    }
     // Other kinds are not judged; the reader has to know that there may be some.
     if let Some(kinds) = other_kinds(facts).filter(|_| finding.reason != Reason::OtherPoliciesApply) {
         finding.message.push_str(&format!(
@@ -90,6 +96,8 @@ enum Outcome {
     Settled(Finding),
     /// It is not enforced.
     Unenforced(String),
+    /// It is of ports that nobody tried, who got through at others; they may well be for others.
+    Untried(String),
 }
 
 impl<'a> Scene<'a> {
@@ -99,16 +107,21 @@ impl<'a> Scene<'a> {
             PortVerdict::Denied(denial) => Some((*port, denial)),
             _ => None,
         });
-        if let Some((finding, clients)) = self.foremost(certain.collect(), verdicts.len()) {
-            let probed = policy_probes::to_the_service(self.facts, vantage, &clients);
+        if let Some((finding, clients, of)) = self.foremost(certain.collect(), verdicts.len()) {
+            let probed = policy_probes::to_the_service(self.facts, vantage, &clients, &of);
+            let is_named = self.facts.spec.clients.pod_selector.is_some();
+            let passes = || policy_probes::to_the_service(self.facts, vantage, &clients, &[]);
+            if !is_named && matches!(probed, Probed::Nobody) && matches!(passes(), Probed::Passes) {
+                return Some(Outcome::Untried(finding.message));
+            }
             return Some(self.outcome(finding, probed));
         }
         let doubtful = verdicts.iter().filter_map(|(port, verdict)| match verdict {
             PortVerdict::Doubtful(denial) => Some((*port, denial)),
             _ => None,
         });
-        let (finding, clients) = self.foremost(doubtful.collect(), verdicts.len())?;
-        match policy_probes::to_the_service(self.facts, vantage, &clients) {
+        let (finding, clients, of) = self.foremost(doubtful.collect(), verdicts.len())?;
+        match policy_probes::to_the_service(self.facts, vantage, &clients, &of) {
             Probed::Passes => None,
             Probed::Nobody => Some(Outcome::Settled(Finding::unknown(
                 Reason::NoVantagePoint,
@@ -139,8 +152,12 @@ impl<'a> Scene<'a> {
     }
 
     /// The denials of the first reason that are of the same kind, and the clients that it is denied to, as
-    /// namespace/name; none when it is everybody.
-    fn foremost(&self, denied: Vec<(&ServicePort, &Denial)>, ports: usize) -> Option<(Finding, Vec<String>)> {
+    /// namespace/name; none when it is everybody. And the ports, as number/protocol.
+    fn foremost(
+        &self,
+        denied: Vec<(&ServicePort, &Denial)>,
+        ports: usize,
+    ) -> Option<(Finding, Vec<String>, Vec<String>)> {
         let all = denied.len() == ports && denied.iter().all(|(_, d)| !d.partly);
         let by_precedence = [Reason::IngressDenied, Reason::EgressDenied];
         let reason = by_precedence
@@ -160,7 +177,10 @@ impl<'a> Scene<'a> {
             .clients
             .iter()
             .map(|name| format!("{}/{name}", self.client_namespace));
-        Some((finding, keys.collect()))
+        let of = of
+            .iter()
+            .map(|(port, _)| format!("{}/{}", port.port, port.protocol()));
+        Some((finding, keys.collect(), of.collect()))
     }
 
     /// Clients that get to the Service but not to DNS, so that they never find it.
@@ -203,7 +223,7 @@ impl<'a> Scene<'a> {
         let has = |wanted: fn(&PortVerdict) -> bool| verdicts.iter().any(|(_, v)| wanted(v));
         let is_undecided = has(|v| matches!(v, PortVerdict::Undecided));
         let is_for_others = !has(|v| !matches!(v, PortVerdict::ForOthers(_))) && !verdicts.is_empty();
-        let probed = policy_probes::to_the_service(self.facts, vantage, &[]);
+        let probed = policy_probes::to_the_service(self.facts, vantage, &[], &[]);
         let policies = words::list(&self.policy_names());
         if let Some(finding) = self.lost_to_other_kinds(vantage) {
             return finding;
@@ -272,7 +292,7 @@ impl<'a> Scene<'a> {
         let kept_away = for_others.collect::<Vec<_>>();
         let kept_away = self
             .foremost(kept_away, verdicts.len())
-            .map(|(finding, _)| finding.message);
+            .map(|(finding, ..)| finding.message);
         let from_dns = || {
             let clients = self.who_asks_dns(ports);
             let cut_off = self.cut_off(&clients);

@@ -1,16 +1,20 @@
 //! Whether the clients get to their DNS server, by what the policies say.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{
     super::{
         Facts,
+        facts::ClusterDns,
         policy::{self, Access, Direction, End, Port},
         targets,
     },
     policy_scene::{Client, Scene},
 };
-use crate::api::{LookupResult, Resolver};
+use crate::{
+    api::{LookupResult, Resolver},
+    objects::{NetworkPolicy, Object, Pod},
+};
 
 /// Port of DNS.
 pub(super) const DNS_PORT: i32 = 53;
@@ -101,15 +105,25 @@ impl<'a> Scene<'a> {
 
     /// Whether for sure no query of the client gets to a Pod of cluster DNS.
     fn is_cut_off_from_pods(&self, client: &Client) -> bool {
-        if policy::admits_a_block(&client.isolating, Direction::Egress, dns_port(DNS_PORT)) {
+        let dns = self.facts.cluster_dns.as_ref().filter(|dns| !dns.pods.is_empty());
+        let resolver = self.resolver_of(client);
+        let is_silent = resolver.is_some_and(|r| !r.lookups.is_empty() && !gets_answers(r));
+        // Most network plugins see a DNS Pod where the Service was asked. That they do is seen by the silence.
+        let is_asked = |dns: &ClusterDns| {
+            let mut servers = resolver
+                .iter()
+                .flat_map(|r| &r.servers)
+                .filter_map(|ip| ip.parse().ok());
+            servers.any(|ip| targets::is_address_of(&dns.service, ip))
+        };
+        if !(is_silent && dns.is_some_and(is_asked))
+            && policy::admits_a_block(&client.isolating, Direction::Egress, dns_port(DNS_PORT))
+        {
             return false;
         }
-        let Some(dns) = self.facts.cluster_dns.as_ref().filter(|dns| !dns.pods.is_empty()) else {
+        let Some(dns) = dns else {
             return !policy::admits_anybody(&client.isolating, Direction::Egress, dns_port(DNS_PORT), None);
         };
-        let is_silent = self
-            .resolver_of(client)
-            .is_some_and(|r| !r.lookups.is_empty() && !gets_answers(r));
         dns.pods.iter().all(|pod| {
             let targets = dns.service.spec.ports.iter().filter(|p| p.protocol() == "UDP");
             let mut numbers: Vec<i32> = targets
@@ -138,6 +152,37 @@ fn dns_port(number: i32) -> Port<'static> {
         number,
         protocol: "UDP",
     }
+}
+
+/// Policies that let a client send nothing to any Pod of cluster DNS, as namespace/name.
+pub(super) fn closed_to(facts: &Facts, client: &Pod) -> Option<Vec<String>> {
+    let dns = facts.cluster_dns.as_ref()?;
+    let policies: Vec<&NetworkPolicy> = dns.policies.iter().map(AsRef::as_ref).collect();
+    let from = End {
+        pod: Some(client),
+        namespace_labels: None,
+        addresses: &[],
+        front: None,
+    };
+    let mut names = BTreeSet::new();
+    for pod in &dns.pods {
+        let isolating = policy::isolating(&policies, pod, Direction::Ingress);
+        let targets = dns.service.spec.ports.iter().filter(|p| p.protocol() == "UDP");
+        let mut numbers = targets.filter_map(|p| pod.resolve_port(&p.target_port(), "UDP"));
+        let is_denied = |number: i32| {
+            policy::access(&isolating, Direction::Ingress, from, dns_port(number), Some(pod))
+                == Access::Denied
+        };
+        if !numbers.all(is_denied) || isolating.is_empty() {
+            return None;
+        }
+        names.extend(
+            isolating
+                .iter()
+                .map(|p| format!("{}/{}", p.namespace(), p.name())),
+        );
+    }
+    (!names.is_empty()).then(|| names.into_iter().collect())
 }
 
 /// How a Pod, as namespace/name, looks names up, as far as it was seen.

@@ -22,22 +22,30 @@ const WHAT: &str = "Whether the policies are enforced was not seen";
 
 /// Whether clients reach the endpoints; all clients where none is named. A Pod that refuses or answers was
 /// reached; what a sidecar says proves nothing. Who goes by hand often dials nothing but the Service, and what
-/// is lost there may be lost for other reasons, but not what gets through.
-pub(super) fn to_the_service(facts: &Facts, vantage: &Vantage<'_>, clients: &[String]) -> Probed {
+/// is lost there may be lost for other reasons, but not what gets through. Only dials of some ports count, as
+/// number/protocol; of all where none is named.
+pub(super) fn to_the_service(
+    facts: &Facts,
+    vantage: &Vantage<'_>,
+    clients: &[String],
+    ports: &[String],
+) -> Probed {
     let is_meant = |from: Option<&str>| {
         from.is_some_and(|key| clients.is_empty() || clients.iter().any(|client| client == key))
     };
+    let is_asked = |port: &String| ports.is_empty() || ports.contains(port);
     let Some(paths) = Paths::of(facts, vantage) else {
         return Probed::Nobody;
     };
     let made = || {
         let all = vantage.reports.iter().flat_map(|r| &r.facts.dials);
         // Over UDP silence is no answer.
-        all.filter(|d| is_meant(d.from.as_deref()) && !d.port.ends_with("UDP"))
+        all.filter(|d| is_meant(d.from.as_deref()) && is_asked(&d.port) && !d.port.ends_with("UDP"))
     };
     let are_direct = made().any(|d| d.path == DialPath::Endpoint);
     let lost = vantage.reports.iter().flat_map(|r| &r.facts.failures).any(|f| {
         is_meant(f.from.as_deref())
+            && is_asked(&f.port)
             && (f.path == DialPath::Endpoint || f.path == DialPath::Service && !are_direct)
             && matches!(
                 f.answer,

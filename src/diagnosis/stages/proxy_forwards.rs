@@ -229,6 +229,7 @@ fn fault<'a>(
     let (reason, of) = reaching::foremost(&cases, ConditionType::ProxyForwards.faults())?;
     let failures = reaching::failures(&of);
     let ways = told::ways(&failures);
+    let mut message_more = String::new();
     let (mut message, remediation) = match reaching::settings(&of) {
         Some((sentence, remediation)) => (format!("{sentence}: {ways}."), remediation),
         None => (
@@ -239,13 +240,19 @@ fn fault<'a>(
             } else {
                 format!("The Service does not answer from nodes, though its endpoints do: {ways}.")
             },
-            if is_lost_without_masquerading(paths, &failures) {
+            if let Some((said, remediation)) = never_masquerades(paths, &failures) {
+                message_more = format!(" {said}");
+                remediation
+            } else if failures.iter().all(|f| f.is_late()) {
+                checksums(&failures)
+            } else if is_lost_without_masquerading(paths, &failures) {
                 masquerading(&failures)
             } else {
                 advice(facts, reason, &failures)
             },
         ),
     };
+    message.push_str(&message_more);
     reaching::with_circumstances(paths, dials, reason, &failures, &mut message);
     if let Some(other) = applicable::other_proxy(facts) {
         message.push_str(&format!(" By its label the Service is left to {other}."));
@@ -259,6 +266,34 @@ fn fault<'a>(
     } else {
         Finding::part_fails(reason, message, remediation)
     })
+}
+
+/// What kube-proxy of the node logged of not knowing which addresses are Pods', where the node's own packets are lost:
+/// it then masquerades none of those that the node sends to Services.
+fn never_masquerades(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> Option<(String, String)> {
+    let node = failures.first()?.node;
+    let is_lost = |f: &&Failed<'_>| f.answer == Answer::TimedOut && f.node == node;
+    let mut reports = paths.reports().iter().filter(|r| r.node == node);
+    let said = reports.find_map(|r| r.saved?.masquerades_nothing.as_deref())?;
+    failures.iter().all(is_lost).then(|| {
+        (
+            format!(
+                "kube-proxy there does not know which addresses are Pods', and so does not masquerade what the node itself sends: {said}."
+            ),
+            format!(
+                "Give kube-proxy clusterCIDR, or another detectLocalMode, in its configuration; then a rule on node {} marks what does not come from Pods: `iptables-save -t nat` there, or `nft list ruleset`.",
+                quoted(node)
+            ),
+        )
+    })
+}
+
+/// Packets that open connections get through only when they are sent again.
+fn checksums(failures: &[&Failed<'_>]) -> String {
+    format!(
+        "Packets that open a connection are lost and sent again. On node {} see whether the checksums of masqueraded packets survive the tunnel: `ethtool -k` of the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off.",
+        quoted(failures.first().map_or("", |f| f.node))
+    )
 }
 
 /// Whether Pods of the node get through the Service and only what the node itself sends to other nodes is lost.
@@ -340,7 +375,7 @@ fn still_leads_nowhere(facts: &Facts, service: &Service, node: &str, connection:
             && port
                 .destinations
                 .iter()
-                .any(|d| d.address == Some(destination.ip()) && d.port == destination.port())
+                .any(|d| d.address.is_none_or(|ip| ip == destination.ip()) && d.port == destination.port())
             && !port.serving.is_empty()
             && !port.serving.contains(&endpoint)
     })

@@ -1,6 +1,9 @@
 //! Lines that curl and wget write themselves.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::Outcome;
 use crate::api::Answer;
@@ -20,6 +23,10 @@ pub(super) enum Message<'a> {
     Attempt(Answer),
     /// The request failed.
     Failure(Outcome),
+    /// It is sent to a forward proxy.
+    ViaProxy,
+    /// How long the request took, in milliseconds.
+    Took(u32),
 }
 
 /// What stands behind curl's meter, which ends no line. Without a meter: all of the line.
@@ -41,11 +48,14 @@ pub(super) fn behind_meter(line: &str) -> &str {
 
 /// Reads a line; None for one of the body.
 pub(super) fn message(line: &str) -> Option<Message<'_>> {
-    // Behind a meter, curl's error stands on the same line.
-    if let Some(at) = line.find("curl: (") {
+    let line = line.trim();
+    // Behind a meter, or what ends no line, curl's error stands on the same line. In quotes it is somebody else's.
+    if let Some(at) = line
+        .find("curl: (")
+        .filter(|at| !line[..*at].contains(['"', '\'']))
+    {
         return Some(curl_error(line.get(at..)?));
     }
-    let line = line.trim();
     if let Some(error) = line.strip_prefix("wget: ") {
         return Some(wget_error(error));
     }
@@ -55,6 +65,9 @@ pub(super) fn message(line: &str) -> Option<Message<'_>> {
     }
     if let Some(told) = line.strip_prefix("* ") {
         return Some(curl_told(told.trim()));
+    }
+    if let Some(took) = took(line) {
+        return Some(Message::Took(took));
     }
     gnu_wget(line).or_else(|| (is_noise(line) || is_of_the_shell(line)).then_some(Message::Noise))
 }
@@ -92,6 +105,9 @@ fn curl_error(line: &str) -> Message<'_> {
         .nth(1)
         .and_then(|code| code.parse().ok())
         .unwrap_or(0_u16);
+    if line.contains(" proxy") {
+        return Message::Failure(Outcome::ViaProxy);
+    }
     Message::Failure(match code {
         5 | 6 => Outcome::NotResolved,
         7 => dial(line)
@@ -118,6 +134,38 @@ fn curl_error(line: &str) -> Message<'_> {
     })
 }
 
+/// The time of a clock: `real 1m3.271s` of bash and busybox, `... 1:03.27 total` of zsh.
+fn took(line: &str) -> Option<u32> {
+    let time = line
+        .strip_prefix("real")
+        .filter(|rest| rest.starts_with(char::is_whitespace));
+    let (minutes, seconds) = match time {
+        Some(time) => time.trim().strip_suffix('s')?.split_once('m')?,
+        None => {
+            let (_, time) = line.strip_suffix(" total")?.rsplit_once("cpu ")?;
+            time.split_once(':').unwrap_or(("0", time))
+        }
+    };
+    let minutes: u32 = minutes.trim().parse().ok()?;
+    let seconds: f64 = seconds.trim().replace(',', ".").parse().ok()?;
+    let seconds = Duration::try_from_secs_f64(seconds).ok()? + Duration::from_secs(u64::from(minutes) * 60);
+    u32::try_from(seconds.as_millis()).ok()
+}
+
+/// How a request ended, by the exit code of its program; None where the code tells nothing.
+pub(super) fn of_exit_code(program: &str, code: u8) -> Option<Outcome> {
+    Some(match (program, code) {
+        (_, 0) => Outcome::Answer(Answer::Accepted),
+        ("curl", 6) => Outcome::NotResolved,
+        ("curl", 7) | ("wget", 4) => Outcome::NotConnected,
+        ("curl", 28) => Outcome::Answer(Answer::TimedOut),
+        ("curl", 52) => Outcome::Closed,
+        ("curl", 56) => Outcome::Answer(Answer::Reset),
+        ("curl", 22 | 35 | 60) | ("wget", 8) => Outcome::Answer(Answer::Unexpected),
+        _ => return None,
+    })
+}
+
 /// Whether the failure took longer than a refusal does, which comes at once: nobody has the address, as ARP
 /// finds out in some seconds.
 fn is_slow(line: &str) -> bool {
@@ -129,7 +177,12 @@ fn is_slow(line: &str) -> bool {
 
 /// What curl -v tells on its way.
 fn curl_told(line: &str) -> Message<'_> {
-    if line.starts_with("Connected to ") || line.starts_with("Established connection to ") {
+    if line.starts_with("Uses proxy env variable ")
+        && !line.contains("no_proxy")
+        && !line.contains("NO_PROXY")
+    {
+        Message::ViaProxy
+    } else if line.starts_with("Connected to ") || line.starts_with("Established connection to ") {
         Message::Connected
     } else if line.contains("connect to ") && line.contains("failed: ") || line.starts_with("connect to ") {
         dial(line).map_or(Message::Noise, Message::Attempt)
@@ -285,7 +338,15 @@ fn is_noise(line: &str) -> bool {
         "remote file exists",
         "command terminated with exit code",
     ];
+    let is_time = |word: &str| {
+        let rest = line
+            .strip_prefix(word)
+            .filter(|rest| rest.starts_with(char::is_whitespace));
+        rest.is_some_and(|rest| rest.ends_with('s') && rest.contains('m'))
+    };
     matches!(line, ">" | "<" | "*")
+        || is_time("user")
+        || is_time("sys")
         || starts.iter().any(|start| line.starts_with(start))
         || line.contains(" written to stdout [")
         || (line.starts_with('-') && line.contains("100%"))

@@ -231,8 +231,96 @@ fn codes_and_silence_are_understood() {
         (Some("http://a:80/"), None)
     );
     let request = one("$ curl -s -o /dev/null -w '%{http_code}\\n' http://a:80/\n000\n");
-    assert_eq!((request.status, request.outcome), (None, Outcome::NotConnected));
+    assert_eq!((request.status, request.outcome), (None, Outcome::Unsaid));
     assert_eq!(one("$ curl -s a\n$ \n").outcome, Outcome::Silent);
+}
+
+#[test]
+fn exit_codes_tell_what_quiet_programs_do_not() {
+    let outcome = |text: &str| one(text).outcome;
+    assert_eq!(
+        outcome("# curl -s -m 5 a; echo $?\n28\n"),
+        Outcome::Answer(Answer::TimedOut)
+    );
+    assert_eq!(
+        outcome("# curl -s -m 5 a; echo \"exit $?\"\nexit 7\n"),
+        Outcome::NotConnected
+    );
+    assert_eq!(
+        outcome("# curl -s a; echo $?\nhello0\n"),
+        Outcome::Answer(Answer::Accepted)
+    );
+    assert_eq!(
+        one("# curl -s a; echo $?\nhello0\n").body.as_deref(),
+        Some("hello")
+    );
+    let by_kubectl = "$ kubectl exec c -- curl -s -m 5 a\ncommand terminated with exit code 28\n";
+    assert_eq!(outcome(by_kubectl), Outcome::Answer(Answer::TimedOut));
+    // That is the code of another program, or a body.
+    assert_eq!(
+        outcome("# curl -s a | head; echo $?\n28\n"),
+        Outcome::Answer(Answer::Accepted)
+    );
+    assert_eq!(outcome("# curl -s a\n28\n"), Outcome::Answer(Answer::Accepted));
+}
+
+#[test]
+fn clocks_are_read() {
+    let took = |text: &str| one(text).took;
+    assert_eq!(
+        took("# time curl -s a\nhello\n\nreal\t1m3.271s\nuser\t0m0.004s\nsys\t0m0.006s\n"),
+        Some(63_271)
+    );
+    assert_eq!(
+        took("/ # time wget -qO- a\nhello\nreal\t0m 5.00s\nuser\t0m 0.00s\nsys\t0m 0.00s\n"),
+        Some(5000)
+    );
+    assert_eq!(
+        took("% time curl -s a\nhello\ncurl -s a  0.01s user 0.00s system 0% cpu 1:03.27 total\n"),
+        Some(63_270)
+    );
+    assert_eq!(took("# curl -s a\nreal life\n"), None);
+    assert_eq!(
+        one("# time curl -s a\nhello\n\nreal\t0m0.1s\n").body.as_deref(),
+        Some("hello")
+    );
+}
+
+#[test]
+fn of_a_loop_each_request_counts() {
+    let text = "# for i in 1 2 3; do curl -sS -m 2 a; done\nhello\ncurl: (28) Connection timed out\nhello\n";
+    let outcomes: Vec<Outcome> = parse(text).unwrap().iter().map(|r| r.outcome).collect();
+    let (accepted, lost) = (
+        Outcome::Answer(Answer::Accepted),
+        Outcome::Answer(Answer::TimedOut),
+    );
+    assert_eq!(outcomes, [accepted, lost, accepted]);
+    let text = "# for i in 1 2; do curl -s a; done\none\ntwo\n";
+    assert_eq!(parse(text).unwrap().len(), 1, "what went well needs no counting");
+}
+
+#[test]
+fn what_a_forward_proxy_says_is_no_answer() {
+    for output in [
+        "curl: (56) Received HTTP code 403 from proxy after CONNECT",
+        "curl: (56) CONNECT tunnel failed, response 403\n* Uses proxy env variable https_proxy == 'http://p:3128'",
+        "* Uses proxy env variable http_proxy == 'http://p:3128'\n* Connected to p (10.0.0.1) port 3128\n< HTTP/1.1 200 OK\n",
+        "curl: (5) Could not resolve proxy: p",
+    ] {
+        assert_eq!(
+            one(&format!("# curl -v a\n{output}\n")).outcome,
+            Outcome::ViaProxy,
+            "{output}"
+        );
+    }
+    let text = "# curl -v a\n* Uses proxy env variable no_proxy == '10.0.0.0/8'\n* Connected to a (10.0.0.1) port 80\n< HTTP/1.1 200 OK\n";
+    assert_eq!(one(text).outcome, Outcome::Answer(Answer::Accepted));
+}
+
+#[test]
+fn a_body_that_quotes_curl_is_a_body() {
+    let request = one("# curl a\n{\"error\":\"curl: (7) Failed to connect to backend\"}\n");
+    assert_eq!(request.outcome, Outcome::Answer(Answer::Accepted));
 }
 
 #[test]
