@@ -77,6 +77,10 @@ bench: setup ## Measure, and print the figures as tables.
 run: build ## Run the controller on this machine against the cluster of the current kubeconfig.
 	@$(CARGO) run --locked --quiet --bin svcdiag -- controller
 
+.PHONY: dist
+dist: setup ## Build the release binary (TARGET=...) with its bill of materials and checksums, into target/dist.
+	@hack/dist
+
 ##@ Deployment
 
 .PHONY: install
