@@ -65,8 +65,12 @@ test-apiserver: setup build ## Run the end-to-end tests on the etcd and kube-api
 	@hack/test-apiserver
 
 .PHONY: fuzz
-fuzz: setup ## Feed every decoder of foreign bytes and texts with nonsense for about a minute each.
+fuzz: setup ## Run every fuzz target (fuzz/) for FUZZ_SECONDS, by default an hour, two at a time.
 	@hack/fuzz
+
+.PHONY: fuzz-short
+fuzz-short: setup ## The same for a minute each.
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} hack/fuzz
 
 .PHONY: bench
 bench: setup ## Measure, and print the figures as tables.

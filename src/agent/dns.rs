@@ -187,7 +187,8 @@ pub async fn stream(netns: &Netns, target: SocketAddr) -> io::Result<TcpStream> 
     socket.connect(target).await
 }
 
-fn read(answer: &Message, kind: RecordType) -> Reply {
+/// What an answer says of addresses.
+pub(super) fn read(answer: &Message, kind: RecordType) -> Reply {
     match answer.metadata.response_code {
         ResponseCode::NoError => {}
         ResponseCode::NXDomain => return Reply::NotFound(negative_ttl(answer)),

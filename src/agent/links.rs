@@ -73,7 +73,8 @@ fn read(netlink: &Netlink) -> io::Result<Vec<Link>> {
     Ok(links)
 }
 
-fn link(body: &[u8]) -> Option<Link> {
+/// A link, from a message about it.
+pub(super) fn link(body: &[u8]) -> Option<Link> {
     let attributes = Attributes::behind(body, HEADER);
     let number = |kind| {
         let bytes = attributes.get(kind)?;

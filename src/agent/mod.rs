@@ -11,6 +11,8 @@ pub mod budget;
 pub mod cluster;
 pub mod dial;
 pub mod dns;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod http;
 pub mod kubeproxy;

@@ -295,16 +295,18 @@ fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
-struct Answer<'a> {
+/// A message in an answer.
+pub(super) struct Answer<'a> {
     message_type: u16,
     flags: u16,
     sequence: u32,
-    body: &'a [u8],
+    /// What is behind its header.
+    pub(super) body: &'a [u8],
 }
 
 impl Answer<'_> {
     /// The errno of an NLMSG_ERROR; 0 is an acknowledgement.
-    fn error_code(&self) -> io::Result<i32> {
+    pub(super) fn error_code(&self) -> io::Result<i32> {
         let code = self
             .body
             .first_chunk::<4>()
@@ -314,7 +316,7 @@ impl Answer<'_> {
 }
 
 /// The messages in a datagram.
-fn answers(mut datagram: &[u8]) -> impl Iterator<Item = io::Result<Answer<'_>>> {
+pub(super) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = io::Result<Answer<'_>>> {
     std::iter::from_fn(move || {
         if datagram.is_empty() {
             return None;

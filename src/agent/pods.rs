@@ -205,7 +205,8 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
 /// Length of struct ifaddrmsg: family, prefix length, flags, scope, index.
 const IFADDRMSG: usize = 8;
 
-fn address(body: &[u8]) -> Option<IpAddr> {
+/// The address in a message about one.
+pub(super) fn address(body: &[u8]) -> Option<IpAddr> {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
     let attributes = Attributes::behind(body, IFADDRMSG);

@@ -40,7 +40,7 @@ pub fn read() -> io::Result<Vec<Tunnel>> {
 }
 
 /// A link, if it is a tunnel and up.
-fn tunnel(body: &[u8]) -> Option<Tunnel> {
+pub(super) fn tunnel(body: &[u8]) -> Option<Tunnel> {
     let flags = u32::from_ne_bytes(body.get(8..12)?.try_into().ok()?);
     if flags & IFF_UP == 0 {
         return None;

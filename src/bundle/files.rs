@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     fs::{File as Handle, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Seek},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -122,11 +122,18 @@ impl Files {
                 .custom_flags(libc::O_NONBLOCK)
                 .clone();
             let file = options.open(path).map_err(unreadable)?;
-            if !file.metadata().map_err(unreadable)?.is_file() || !archive::read(file, path, &mut taken) {
-                return Err(FilesError::NotABundle(path.to_owned()));
-            }
+            let is_file = file.metadata().map_err(unreadable)?.is_file();
+            let unpacked = is_file.then(|| Self::unpack(file, path)).flatten();
+            return unpacked.ok_or_else(|| FilesError::NotABundle(path.to_owned()));
         }
         Ok(taken.finish())
+    }
+
+    /// Unpacks an archive that has this path; None if it is none.
+    #[must_use]
+    pub fn unpack(archive: impl Read + Seek, path: &Path) -> Option<Self> {
+        let mut taken = Taken::default();
+        archive::read(archive, path, &mut taken).then(|| taken.finish())
     }
 
     /// The file at a path.

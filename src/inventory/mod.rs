@@ -341,7 +341,7 @@ impl Inventory {
     }
 
     /// Namespaces and names of all Services.
-    pub(crate) fn service_names(&self) -> impl Iterator<Item = (String, String)> {
+    pub fn service_names(&self) -> impl Iterator<Item = (String, String)> {
         let of = |(namespace, of): (&String, &BTreeMap<String, _>)| {
             of.keys()
                 .map(|name| (namespace.clone(), name.clone()))

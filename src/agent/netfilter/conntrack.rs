@@ -135,7 +135,8 @@ fn tuple(protocol: Protocol, source: Option<SocketAddr>, destination: SocketAddr
     ])
 }
 
-fn connection(body: &[u8]) -> Option<Connection> {
+/// The connection in a message about one.
+pub(in crate::agent) fn connection(body: &[u8]) -> Option<Connection> {
     let attributes = Attributes::behind(body, HEADER);
     let (source, destination) = ends(attributes.nested(TUPLE_ORIGINAL)?)?;
     let (answers, answers_to) = ends(attributes.nested(TUPLE_REPLY)?)?;

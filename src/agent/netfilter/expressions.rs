@@ -38,7 +38,7 @@ pub(super) fn is_anonymous(set: &str) -> bool {
 
 /// What the elements of an anonymous map hold.
 #[derive(Clone, Debug)]
-pub(super) enum MapData {
+pub(in crate::agent) enum MapData {
     Values(Vec<Vec<u8>>),
     Verdicts(Vec<Verdict>),
 }

@@ -31,6 +31,9 @@ use crate::{
     proxy::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict},
 };
 
+/// The length of struct ipt_getinfo: name, hooks, two times five offsets, number of entries, size.
+const INFO: usize = 84;
+
 /// The length of the head of struct ipt_get_entries: name, size, filled up to eight bytes.
 const HEAD: usize = 40;
 
@@ -114,6 +117,22 @@ impl Legacy {
         Ok(Self { tables })
     }
 
+    /// Table nat alone, as the kernel's two answers about it have it, one behind the other.
+    #[must_use]
+    pub(in crate::agent) fn of_answers(family: IpFamily, answers: &[u8]) -> Self {
+        let (info, entries) = answers.split_at(answers.len().min(INFO));
+        let blob = Blob::of(family, entries.to_vec(), hooks(info));
+        Self {
+            tables: HashMap::from([((family, Table::Nat), blob)]),
+        }
+    }
+
+    /// The answers that [`Self::of_answers`] takes, from the network namespace of the calling thread.
+    pub(in crate::agent) fn answers(family: IpFamily) -> io::Result<Vec<u8>> {
+        let (info, entries) = try_read(&iptables_socket(family)?, family, Table::Nat, MAX_SIZE_OF_A_POD)?;
+        Ok([info, entries].concat())
+    }
+
     /// Whether a built-in chain drops what none of its rules takes; None if there is no such chain.
     #[must_use]
     pub fn drops_by_default(&self, family: IpFamily, table: Table, chain: &str) -> Option<bool> {
@@ -143,7 +162,7 @@ fn try_often(family: IpFamily, table: Table, largest: usize) -> io::Result<Blob>
     let mut last = io::Error::from(io::ErrorKind::Interrupted);
     for _ in 0..MAX_TRIES {
         match try_read(&socket, family, table, largest) {
-            Ok((bytes, hooks)) => return Ok(Blob::of(family, bytes, hooks)),
+            Ok((info, bytes)) => return Ok(Blob::of(family, bytes, hooks(&info))),
             Err(error) => last = error,
         }
     }
@@ -158,17 +177,16 @@ fn iptables_socket(family: IpFamily) -> io::Result<OwnedFd> {
     Ok(socket(domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?)
 }
 
+/// The kernel's two answers about a table: what it is, and its entries.
 fn try_read(
     socket: &OwnedFd,
     family: IpFamily,
     table: Table,
     largest: usize,
-) -> io::Result<(Vec<u8>, Vec<Hook>)> {
+) -> io::Result<(Vec<u8>, Vec<u8>)> {
     /// IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, the same numbers for IPv6.
     const GET_INFO: i32 = 64;
     const GET_ENTRIES: i32 = 65;
-    /// struct ipt_getinfo: name, hooks, two times five offsets, number of entries, size.
-    const INFO: usize = 84;
 
     let level = match family {
         IpFamily::V4 => 0,
@@ -192,7 +210,7 @@ fn try_read(
         field.copy_from_slice(&size.to_ne_bytes());
     }
     sockopt::read(socket, level, GET_ENTRIES, &mut entries)?;
-    Ok((entries, hooks(&info)))
+    Ok((info, entries))
 }
 
 /// The built-in chains by struct ipt_getinfo: which there are, where each begins, and where its policy is.

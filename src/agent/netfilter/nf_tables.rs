@@ -213,22 +213,7 @@ impl NfTables {
             .text(1, table.name())
             .text(2, map);
         let messages = self.netlink.dump(&request).map_err(|e| read_error(what(), &e))?;
-        let (mut values, mut verdicts) = (Vec::new(), Vec::new());
-        for (_, body) in &messages {
-            let list = Attributes::behind(body, HEADER).nested(3).unwrap_or_default();
-            for (_, element) in list.iter().filter(|(kind, _)| *kind == LIST_ELEMENT) {
-                let data = Attributes(element).nested(2).unwrap_or_default();
-                match data.get(DATA_VALUE) {
-                    Some(value) => values.push(value.to_vec()),
-                    None => verdicts.extend(expressions::read_verdict(data)),
-                }
-            }
-        }
-        Ok(if values.is_empty() {
-            MapData::Verdicts(verdicts)
-        } else {
-            MapData::Values(values)
-        })
+        Ok(map_data(messages.iter().map(|(_, body)| body.as_slice())))
     }
 
     fn sorted(&self, family: IpFamily, table: Table, chain: &str) -> Result<Arc<Sorted>, ReadError> {
@@ -295,10 +280,7 @@ impl Ruleset for NfTables {
             if attributes.text(2) != Some(chain) {
                 continue;
             }
-            let expressions = attributes.nested(4).unwrap_or_default();
-            rules.push(read_rule(expressions, family, |map| {
-                self.elements(family, table, map)
-            })?);
+            rules.push(rule(attributes, family, |map| self.elements(family, table, map))?);
         }
         // A dump of what is not there is as empty as that of an empty chain.
         if rules.is_empty() && self.chain_itself(family, table, chain)?.is_none() {
@@ -359,6 +341,35 @@ impl Ruleset for NfTables {
                 why: "its element holds no verdict that is known".to_owned(),
             }),
         }
+    }
+}
+
+/// The rule in a message about one. `map` is asked for the elements of anonymous maps.
+pub(in crate::agent) fn rule<E>(
+    message: Attributes<'_>,
+    family: IpFamily,
+    map: impl FnMut(&str) -> Result<MapData, E>,
+) -> Result<Rule, E> {
+    read_rule(message.nested(4).unwrap_or_default(), family, map)
+}
+
+/// The data of the elements in messages about them.
+pub(in crate::agent) fn map_data<'a>(bodies: impl Iterator<Item = &'a [u8]>) -> MapData {
+    let (mut values, mut verdicts) = (Vec::new(), Vec::new());
+    for body in bodies {
+        let list = Attributes::behind(body, HEADER).nested(3).unwrap_or_default();
+        for (_, element) in list.iter().filter(|(kind, _)| *kind == LIST_ELEMENT) {
+            let data = Attributes(element).nested(2).unwrap_or_default();
+            match data.get(DATA_VALUE) {
+                Some(value) => values.push(value.to_vec()),
+                None => verdicts.extend(expressions::read_verdict(data)),
+            }
+        }
+    }
+    if values.is_empty() {
+        MapData::Verdicts(verdicts)
+    } else {
+        MapData::Values(values)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    fs::File,
     io::{self, Read, Seek},
     path::{Component, Path},
     rc::Rc,
@@ -22,7 +21,7 @@ const MAX_UNPACKED: u64 = 2 * super::MAX_BUNDLE;
 const MAX_HEADERS: u64 = 1 << 20;
 
 /// Reads an archive; false if the file is none.
-pub(super) fn read(mut file: File, path: &Path, taken: &mut Taken) -> bool {
+pub(super) fn read(mut file: impl Read + Seek, path: &Path, taken: &mut Taken) -> bool {
     let mut start = [0; 512];
     let length = match fill(&mut file, &mut start) {
         Ok(length) if file.rewind().is_ok() => length,
