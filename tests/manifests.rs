@@ -10,9 +10,10 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Client,
-    api::{Api, DynamicObject, Patch, PatchParams},
+    api::{Api, DynamicObject, Patch, PatchParams, PostParams},
     discovery::{ApiResource, Discovery, Scope},
 };
 use serde_json::Value;
@@ -122,6 +123,22 @@ async fn accept(client: &Client, discovery: &Discovery, objects: &[DynamicObject
     }
 }
 
+/// Has the server judge a Pod of a workload in the place of one of another.
+async fn try_pod(client: &Client, of: &DynamicObject, place: &DynamicObject) -> kube::Result<Pod> {
+    let mut spec = of.data["spec"]["template"]["spec"].clone();
+    spec["serviceAccountName"] = place.data["spec"]["template"]["spec"]["serviceAccountName"].clone();
+    let pod = serde_json::json!({ "metadata": { "name": "tried" }, "spec": spec });
+    let pod: Pod = serde_json::from_value(pod).unwrap();
+    let namespace = place.metadata.namespace.as_deref().unwrap();
+    let params = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    Api::namespaced(client.clone(), namespace)
+        .create(&params, &pod)
+        .await
+}
+
 /// All kustomizations that need nothing but Kubernetes, applied for real.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_object_is_accepted_by_the_api_server() {
@@ -143,6 +160,19 @@ async fn every_object_is_accepted_by_the_api_server() {
         checked += objects.len();
     }
     println!("{checked} objects accepted by {}", cluster.describe());
+    for directory in ["config/default", "config/hardened"] {
+        let objects = render(&kubectl, directory).await;
+        let [controller, agent] = ["Deployment", "DaemonSet"].map(|kind| find(&objects, kind));
+        try_pod(&client, controller, controller).await.unwrap();
+        try_pod(&client, agent, agent).await.unwrap();
+        if cluster.embedded().is_none() {
+            let refused = try_pod(&client, agent, controller).await.unwrap_err().to_string();
+            assert!(
+                refused.contains("violates PodSecurity \"restricted:latest\""),
+                "{refused}"
+            );
+        }
+    }
     cluster.stop().await;
 }
 

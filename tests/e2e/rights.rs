@@ -189,19 +189,29 @@ async fn agents_write_for_their_own_node_only(cluster: &Cluster, admin: &Kubectl
     if cluster.embedded().is_none() {
         let unbound = kubeconfig_of(cluster, admin, NAMESPACE, "svcdiag-agent").await;
         let administrator = cluster.kubeconfig_path().to_owned();
-        for other in [&own, &unbound, &administrator] {
+        let nodeless = "the token names no node";
+        for (other, of_status, of_lease) in [
+            (
+                &own,
+                "by the svcdiag agent of its node only",
+                "by the agent of its node only",
+            ),
+            (&unbound, nodeless, nodeless),
+            (
+                &administrator,
+                "by the svcdiag agent of its node only",
+                "by the agent of its node only",
+            ),
+        ] {
             let refused = answer(other, &name).await.unwrap_err().to_string();
-            assert!(
-                refused.contains("by the svcdiag agent of its node only"),
-                "{refused}"
-            );
+            assert!(refused.contains(of_status), "{refused}");
             let other = admin.clone().with_kubeconfig(other);
             let refused = other
                 .run_with_input(&apply, &lease("sandbox-3"))
                 .await
                 .unwrap_err();
             let refused = refused.to_string();
-            assert!(refused.contains("by the agent of its node only"), "{refused}");
+            assert!(refused.contains(of_lease), "{refused}");
         }
         answer(&there_too, &name).await.unwrap();
         let foreign = lease(there).replace("svcdiag-agent-", "leader-election-");
