@@ -153,12 +153,16 @@ fn requests(data: &[u8]) {
 /// What was read is of no interest, only that reading came to an end.
 fn ignore<T>(_: T) {}
 
-/// Readers of what else is saved on nodes or stands in /proc, chosen by the first byte from `a`.
-pub const NODE_TEXTS: &[(&str, fn(&str))] = &[
+/// Reads a text.
+pub type Read = fn(&str);
+
+/// Readers of what else is saved on nodes or stands in /proc, by the beginning of the file's name; the first byte
+/// chooses one, from `a`.
+pub const NODE_TEXTS: &[(&str, Read)] = &[
     ("ps", |text| ignore(text::ps::Ps::parse(text))),
     ("sysctl", |text| ignore(text::sysctl::Sysctl::parse(text))),
     ("conntrack", |text| ignore(text::conntrack::parse(text))),
-    ("link", |text| ignore(text::bridge::parse(text))),
+    ("ip-d-link", |text| ignore(text::bridge::parse(text))),
     ("kubelet-config", |text| {
         ignore(text::kubelet_config::KubeletConfig::parse(text));
     }),
@@ -182,6 +186,10 @@ pub const NODE_TEXTS: &[(&str, fn(&str))] = &[
     ("cgroup", |text| {
         text.lines().for_each(|line| ignore(pods::pod_uid(line)))
     }),
+    ("dmesg", |text| {
+        ignore(text::kernel_log::KernelLog::parse(text, Timestamp::UNIX_EPOCH));
+    }),
+    ("ss.txt", |text| ignore(text::sockets::parse(text))),
 ];
 
 fn node_texts(data: &[u8]) {

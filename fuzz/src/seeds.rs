@@ -103,7 +103,9 @@ fn of_text(path: &str, text: &str) -> Option<(String, Vec<u8>)> {
     if is(&["nft"]) {
         return plain("nft");
     }
-    let (reader, _) = (b'a'..).zip(NODE_TEXTS).find(|(_, (of, _))| name.contains(of))?;
+    let (reader, _) = (b'a'..)
+        .zip(NODE_TEXTS)
+        .find(|(_, (of, _))| name.starts_with(of))?;
     Some(("node_texts".to_owned(), [&[reader], text.as_bytes()].concat()))
 }
 
