@@ -77,6 +77,9 @@ pub struct Fault {
     pub title: String,
     /// What svcdiag must say.
     pub expected: Expected,
+    /// Stages that the fault breaks as well, and that may be found broken first: agents report one after the other.
+    #[serde(default)]
+    pub meanwhile: Vec<String>,
     /// How long svcdiag may take to say so.
     #[serde(default = "default_patience")]
     pub within_seconds: u64,

@@ -97,7 +97,8 @@ async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), Failure> {
     // exact one; another stage must not be blamed.
     let stage = fault.expected.to_string();
     let stage = stage.split('/').next().unwrap_or_default();
-    noted.retain(|cause| cause.split('/').next() != Some(stage));
+    let is_broken = |of: &str| of == stage || fault.meanwhile.iter().any(|other| other == of);
+    noted.retain(|cause| !cause.split('/').next().is_some_and(is_broken));
     if noted.is_empty() {
         Ok(())
     } else {

@@ -23,6 +23,8 @@ const RISES: u32 = 3;
 /// What the readings say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
+    /// A change is waiting to be written.
+    pub changes_pending: bool,
     /// A change has waited for longer than kube-proxy's own health check allows, and nothing was written since.
     pub not_syncing: bool,
     /// Why writing fails, where a counter of failures tells.
@@ -102,6 +104,7 @@ impl Samples {
         self.last = Some((at, metrics.clone()));
         let is_alone = |rise: &Rise| reached.is_some_and(|since| since <= rise.since);
         Lag {
+            changes_pending: !self.waiting.is_empty(),
             not_syncing: self.waiting.values().any(|(since, _)| is_late(*since, at)),
             sync_error: self.sync_error(metrics),
             api_unreachable: self.failing.is_some_and(|rise| rise.is_long() && is_alone(&rise)),

@@ -44,6 +44,7 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
         runs_as: processes.runs_as,
         unit: processes.unit,
         node_name: processes.node_name.filter(|name| *name != round.node.name),
+        changes_pending: state.lag.changes_pending,
         not_syncing: state.lag.not_syncing,
         sync_error: state.lag.sync_error,
         api_unreachable: state.lag.api_unreachable,
