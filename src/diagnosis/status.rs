@@ -156,16 +156,19 @@ pub fn pace(
     }
 }
 
-/// Whether two statuses differ in details alone. Of a stage that is True the reason is one.
+/// Whether two statuses differ in details alone. Of a stage that Ready is content with all is detail: it may be True in
+/// other words, or not be applicable for a moment.
 fn same_verdicts(a: &ServiceDiagnosisStatus, b: &ServiceDiagnosisStatus) -> bool {
-    let verdicts = |status: &ServiceDiagnosisStatus| -> BTreeSet<(String, String, Option<String>)> {
-        let is_detail = |c: &Condition| {
+    let verdicts = |status: &ServiceDiagnosisStatus| -> BTreeSet<(String, Option<(String, String)>)> {
+        let is_stage = |c: &Condition| ConditionType::stages().iter().any(|s| s.as_str() == c.type_);
+        let is_content = |c: &Condition| {
             c.status == ConditionStatus::True.as_str()
-                && ConditionType::stages().iter().any(|s| s.as_str() == c.type_)
+                || c.reason.parse::<Reason>().is_ok_and(Reason::is_satisfied)
         };
         let verdict = |c: &Condition| {
-            let reason = (!is_detail(c)).then(|| c.reason.clone());
-            (c.type_.clone(), c.status.clone(), reason)
+            let is_detail = is_stage(c) && is_content(c);
+            let told = (!is_detail).then(|| (c.status.clone(), c.reason.clone()));
+            (c.type_.clone(), told)
         };
         status.conditions.iter().map(verdict).collect()
     };

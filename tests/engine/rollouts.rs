@@ -147,6 +147,31 @@ fn ready_never_leaves_true_in_a_healthy_rolling_restart_and_little_is_written() 
 }
 
 #[test]
+fn a_stage_that_does_not_apply_for_a_moment_is_not_written() {
+    let mut run = Run::new();
+    run.written_at = Some(run.facts.now);
+    // Its slice has not followed it yet: what is no Pod's address is not dialled from nodes.
+    let gone = run.facts.pods.remove(0);
+    let time = run.facts.now.to_string();
+    let changed = json!({ "metadata": { "resourceVersion": "77", "managedFields": [{ "time": time }] } });
+    patch(Arc::make_mut(&mut run.facts.slices[0]), changed);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+    look(&mut run.facts);
+    everywhere(&mut run.facts, |n| n.dials.retain(|d| d.from.is_some()));
+    let verdict = run.judge();
+    assert_eq!(stage(&verdict, C::ProxyForwards).reason, R::NotApplicable);
+    assert_eq!((ready(&verdict), run.writes), (ConditionStatus::True, 0));
+    run.facts.pods.insert(0, gone);
+    run.endpoints_change();
+    run.judge();
+    look(&mut run.facts);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+    run.wait(60);
+    run.judge();
+    assert_eq!(run.writes, 0, "all is as it was");
+}
+
+#[test]
 fn an_answer_is_waited_for_half_a_minute_and_no_longer() {
     let mut run = Run::new();
     run.ready_pod(1);
