@@ -1,7 +1,7 @@
 //! Every row and every twin, in every mode that it asks for.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -76,7 +76,7 @@ async fn play(lane: &Lane, act: &Act) -> Result<(), Failure> {
 }
 
 async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), Failure> {
-    let mut noted = BTreeSet::new();
+    let mut noted = BTreeMap::new();
     let found = match lane.inject(fault).await {
         Ok(()) => {
             let expected = |v: &Verdict| fault.expected.is_met_by(v);
@@ -98,11 +98,16 @@ async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), Failure> {
     let stage = fault.expected.to_string();
     let stage = stage.split('/').next().unwrap_or_default();
     let is_broken = |of: &str| of == stage || fault.meanwhile.iter().any(|other| other == of);
-    noted.retain(|cause| !cause.split('/').next().is_some_and(is_broken));
+    noted.retain(|cause, _| !cause.split('/').next().is_some_and(is_broken));
     if noted.is_empty() {
         Ok(())
     } else {
-        Err(Failure::Wrong(format!("blamed on the way: {noted:?}")))
+        let causes: Vec<&String> = noted.keys().collect();
+        let told: Vec<&str> = noted.values().map(String::as_str).collect();
+        Err(Failure::Wrong(format!(
+            "blamed on the way: {causes:?}\n{}",
+            told.join("\n")
+        )))
     }
 }
 

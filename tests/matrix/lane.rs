@@ -1,7 +1,7 @@
 //! A pocket cluster with kernel state, the controller and an agent on each node, and the walk-through.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::Path,
     time::{Duration, Instant},
 };
@@ -304,13 +304,13 @@ impl Lane {
         }
     }
 
-    /// Waits for a verdict that passes; every root cause on the way is noted.
+    /// Waits for a verdict that passes; every root cause on the way is noted, with what was said and seen then.
     pub async fn wait_noting(
         &self,
         what: &str,
         within: Duration,
         passes: impl Fn(&Verdict) -> bool,
-        noted: &mut BTreeSet<String>,
+        noted: &mut BTreeMap<String, String>,
     ) -> Result<Verdict, Failure> {
         let start = Instant::now();
         loop {
@@ -318,8 +318,9 @@ impl Lane {
             if passes(&verdict) {
                 return Ok(verdict);
             }
-            if !verdict.broken_stages().is_empty() {
-                noted.insert(verdict.to_string());
+            let cause = verdict.to_string();
+            if !verdict.broken_stages().is_empty() && !noted.contains_key(&cause) {
+                noted.insert(cause, self.told(&verdict).await);
             }
             if start.elapsed() > within {
                 return Err(Failure::Late(format!(
@@ -338,7 +339,7 @@ impl Lane {
         within: Duration,
         passes: impl Fn(&Verdict) -> bool,
     ) -> Result<Verdict, Failure> {
-        self.wait_noting(what, within, passes, &mut BTreeSet::new()).await
+        self.wait_noting(what, within, passes, &mut BTreeMap::new()).await
     }
 
     /// The verdict with its messages and what the agents saw, for whoever reads the failure.

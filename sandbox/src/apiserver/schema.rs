@@ -2,7 +2,13 @@
 //!
 //! The CEL rules and the defaults are left to the kube-cel crate.
 
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
 use kube_cel::{Validator, apply_defaults};
+use regex::Regex;
 use serde_json::{Map, Value};
 
 use super::{fields::ListKind, status::Cause};
@@ -293,13 +299,24 @@ fn check_text(schema: &Value, text: &str, path: &str, causes: &mut Vec<Cause>) {
         invalid(format!("{path} in body should be at least {min} chars long"));
     }
     if let Some(pattern) = schema["pattern"].as_str()
-        && regex::Regex::new(pattern).is_ok_and(|regex| !regex.is_match(text))
+        && !matches(pattern, text)
     {
         invalid(format!("{path} in body should match '{pattern}'"));
     }
     if schema["format"] == "date-time" && text.parse::<jiff::Timestamp>().is_err() {
         invalid(format!("{path} in body must be of type date-time: {text:?}"));
     }
+}
+
+/// Whether a text matches a pattern, which is compiled once. A pattern that is none lets everything through.
+fn matches(pattern: &str, text: &str) -> bool {
+    static KNOWN: LazyLock<Mutex<HashMap<String, Option<Regex>>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if !known.contains_key(pattern) {
+        known.insert(pattern.to_owned(), Regex::new(pattern).ok());
+    }
+    let regex = known.get(pattern).and_then(Option::as_ref);
+    regex.is_none_or(|regex| regex.is_match(text))
 }
 
 fn check_unique(schema: &Value, items: &[Value], path: &str, causes: &mut Vec<Cause>) {
