@@ -70,6 +70,18 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether the API server has heard what was to be written and does not take it, now or later.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Api { source, .. } => {
+                matches!(source.as_ref(), kube::Error::Api(status) if matches!(status.code, 400 | 403 | 413 | 415 | 422))
+            }
+            Self::TimedOut { .. } => false,
+        }
+    }
+}
+
 /// The API server, as the agent of one node uses it.
 #[derive(Clone)]
 pub struct Cluster {
@@ -282,6 +294,27 @@ mod tests {
     use svcdiag_sandbox::cluster::{Cluster as Pocket, ClusterConfig};
 
     use super::*;
+
+    #[test]
+    fn what_the_api_server_could_not_do_just_now_it_has_not_refused() {
+        let answer = |code: u16| Error::Api {
+            what: "report".to_owned(),
+            source: Box::new(kube::Error::Api(Box::new(
+                serde_json::from_value(json!({ "code": code })).unwrap(),
+            ))),
+        };
+        assert!(
+            [400, 403, 413, 422]
+                .into_iter()
+                .all(|code| answer(code).is_refusal())
+        );
+        // "etcdserver: leader changed" comes as 500.
+        assert!(
+            ![404, 409, 429, 500, 503, 504]
+                .into_iter()
+                .any(|code| answer(code).is_refusal())
+        );
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn facts_never_fall_to_a_successor_nor_to_another_question() {

@@ -50,6 +50,9 @@ impl Heart {
     }
 }
 
+/// Pause after a connection that could not be taken.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
 /// Begins to answer at a socket, which takes the place of what an agent before has left there. Where that cannot
 /// be done the agent does its work all the same; the kubelet will ask in vain and say so.
 pub(super) fn serve(socket: &Path, heart: Heart) {
@@ -70,7 +73,12 @@ fn try_serve(socket: &Path, heart: Heart) -> io::Result<()> {
     std::thread::Builder::new()
         .name("health".to_owned())
         .spawn(move || {
-            for stream in listener.incoming().flatten() {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else {
+                    // Out of descriptors, perhaps: it comes back at once.
+                    std::thread::sleep(ACCEPT_AGAIN);
+                    continue;
+                };
                 let says = if heart.is_beating(Instant::now()) {
                     WELL
                 } else {

@@ -19,6 +19,9 @@ use super::{dns::stream, netns::Netns};
 /// Longest head of an answer; servers themselves take some 8 or 16 KiB of headers.
 const MAX_HEAD: usize = 32 * 1024;
 
+/// And most of them: as many as fit in there.
+const MAX_HEADERS: usize = 4096;
+
 /// What came of a request.
 #[derive(Debug)]
 pub enum Got {
@@ -57,6 +60,7 @@ pub async fn get(
     let answer = async {
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
             .handshake(TokioIo::new(stream))
             .await?;
         let request = Request::get(path)

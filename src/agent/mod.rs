@@ -39,6 +39,7 @@ use jiff::Timestamp;
 use kube::Config;
 
 use self::{apiserver::Ways, budget::Budget, cluster::Cluster, health::Heart, netns::Netns, round::Node};
+use crate::serving;
 
 /// Flags of `svcdiag agent`.
 #[derive(Clone, Debug, clap::Args)]
@@ -150,6 +151,7 @@ fn now() -> Timestamp {
 /// # Errors
 /// When the node's network cannot be looked at, or there is no way to an API server.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    serving::raise_descriptors();
     let netns = match &options.node_network {
         Some(path) => Netns::of_file(path),
         None => Netns::current(),

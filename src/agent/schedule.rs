@@ -216,7 +216,7 @@ impl State {
             match cluster.report(probe, &facts, now()).await {
                 Ok(()) => {}
                 Err(error) => {
-                    if !error.is_outage() && self.refused == 0 {
+                    if error.is_refusal() && self.refused == 0 {
                         self.say(cluster, probe, &facts, &error).await;
                     }
                     return Err(error);

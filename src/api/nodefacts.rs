@@ -367,7 +367,7 @@ pub struct KubeProxy {
     pub unit: Option<String>,
     /// The name that it takes its Node to have, where that is not the Node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253), regex(pattern = bounds::NAME))]
+    #[schemars(length(max = 253))]
     pub node_name: Option<String>,
     /// Changes had not been written to the rules yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -192,6 +192,8 @@ impl Questions {
         if !work.is_another && bucket.generation == generation {
             return None;
         }
+        // A clock that was set back must not hold questions until it is as late again.
+        bucket.since = bucket.since.min(now);
         while bucket.tokens < BURST && bucket.since + refill <= now {
             bucket.tokens += 1;
             bucket.since += refill;
@@ -303,6 +305,8 @@ mod tests {
         assert_eq!(hold("u", at(361.0)), Some(at(370.0)));
         assert_eq!(hold("other", at(361.0)), None);
         assert_eq!(asked(5000, 5010), 3, "after a rest");
+        assert_eq!(hold("u", at(501.0)), Some(at(510.0)));
+        assert_eq!(hold("u", at(100.0)), Some(at(110.0)), "the clock was set back");
     }
 
     #[test]

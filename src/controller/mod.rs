@@ -163,6 +163,7 @@ struct Context {
     readiness: watch::Readiness,
     written: status::Statuses,
     failures: schedule::Failures,
+    unanswered: schedule::Unanswered,
     /// How often agents are asked for a diagnosis, and how many for those of a namespace.
     questions: limits::Questions,
     readers: readers::Readers,
@@ -221,6 +222,7 @@ pub async fn run(
         readiness: watch::Readiness::default(),
         written: status::Statuses::default(),
         failures: schedule::Failures::default(),
+        unanswered: schedule::Unanswered::default(),
         questions: limits::Questions::default(),
         readers: readers::Readers::default(),
         allowance: limits::Allowance::default(),

@@ -151,7 +151,12 @@ fn judge(
     let (plan, wanted) = context
         .allowance
         .cut(&context.options, diagnosis.namespace(), uid, &others, plan);
+    facts.unanswered_since = context.unanswered.since(uid);
+    let is_answered_well = facts.is_answered_well();
     facts.ask(&plan);
+    let is_owed = facts.is_unanswered() && !is_answered_well;
+    context.unanswered.note(uid, is_owed, now);
+    facts.are_probes_withheld = plan.is_empty() && wanted > 0;
     let mut verdict = diagnose(&facts);
     for remark in limits::remarks(diagnosis, &context.options, plan.len(), wanted) {
         verdict.ready.message.push_str(&remark);

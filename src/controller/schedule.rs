@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -69,6 +69,36 @@ impl Failures {
     /// Forgets the failures.
     pub(super) fn reset(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+/// Since when agents have owed an answer to what was to be asked by then, by the UID of the diagnosis. NodeProbes
+/// alone do not tell: each may be answered by the time that another question is due.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered(Mutex<HashMap<String, Timestamp>>);
+
+impl Unanswered {
+    /// Since when, if so.
+    pub(super) fn since(&self, uid: &str) -> Option<Timestamp> {
+        self.all().get(uid).copied()
+    }
+
+    /// Notes whether an answer is owed now.
+    pub(super) fn note(&self, uid: &str, is_owed: bool, now: Timestamp) {
+        if is_owed {
+            self.all().entry(uid.to_owned()).or_insert(now);
+        } else {
+            self.all().remove(uid);
+        }
+    }
+
+    /// Forgets all but these, by UID.
+    pub(super) fn retain(&self, uids: &BTreeSet<String>) {
+        self.all().retain(|uid, _| uids.contains(uid));
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -339,6 +339,7 @@ async fn watch_diagnoses(
                 context.written.retain(&uids);
                 context.failures.retain(&uids);
                 context.questions.retain(&uids);
+                context.unanswered.retain(&uids);
                 context.allowance.retain(&uids);
                 concerned.clone_from(&listed);
                 if std::mem::take(&mut first) {
@@ -354,6 +355,7 @@ async fn watch_diagnoses(
                 context.written.forget(&uid);
                 context.failures.reset(&uid);
                 context.questions.forget(&uid);
+                context.unanswered.note(&uid, false, super::now());
                 context.allowance.release(&namespace, &uid);
                 forget(&context, &namespace, &name);
                 if context.options.max_diagnoses_per_namespace > 0 {

@@ -1,11 +1,16 @@
 //! What the components of the cluster said about an object, cut down to what a message can carry.
 
-use super::Facts;
+use jiff::SignedDuration;
+
+use super::{Facts, pod_state::later};
 use crate::objects::{Event, Object, Pod};
 use crate::printable::foreign;
 
 /// Most characters of somebody else's text in a message of ours.
 const MAX_QUOTED: usize = 300;
+
+/// A controller that cannot create a Pod tries again after 1,000 seconds at the latest.
+const TRIED_AGAIN_WITHIN: SignedDuration = SignedDuration::from_mins(20);
 
 /// Letters and digits that the API server puts behind a name that is to be generated.
 const RANDOM_END: usize = 5;
@@ -50,10 +55,14 @@ pub(super) fn failed_create<'a>(facts: &'a Facts, uid: &str) -> Option<&'a Event
 
 /// The last such Warning about a workload of some kinds that has no Pod.
 pub(super) fn failed_create_of<'a>(facts: &'a Facts, kinds: &[&str]) -> Option<&'a Event> {
+    let is_recent = |e: &Event| {
+        e.last_seen()
+            .is_none_or(|at| later(at, TRIED_AGAIN_WITHIN) > facts.now)
+    };
     let has_pod = |uid: &str| facts.pods.iter().any(|p| p.controller_uid() == Some(uid));
     let events = facts.events.iter().map(AsRef::as_ref).filter(|e| {
         let of = &e.involved_object;
-        e.is_failed_create() && kinds.contains(&of.kind.as_str()) && !has_pod(&of.uid)
+        e.is_failed_create() && is_recent(e) && kinds.contains(&of.kind.as_str()) && !has_pod(&of.uid)
     });
     events.max_by_key(|e| (e.last_seen(), &e.involved_object.name, &e.message))
 }

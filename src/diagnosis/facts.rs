@@ -37,6 +37,13 @@ pub struct Facts {
     /// endpoints.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_endpoints_differ: bool,
+    /// Whether agents would be asked, and may not be: other diagnoses of the namespace have all NodeProbes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub are_probes_withheld: bool,
+    /// Since when agents have not answered what they are to be asked, be it that every answer comes too late for that;
+    /// unless they have answered an earlier question well meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered_since: Option<Timestamp>,
 
     /// The Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -298,6 +305,8 @@ impl Facts {
             not_ready_since: None,
             previous: None,
             only_endpoints_differ: false,
+            are_probes_withheld: false,
+            unanswered_since: None,
             service: None,
             other_services: Vec::new(),
             selected_elsewhere: Vec::new(),
@@ -335,11 +344,34 @@ impl Facts {
                 report => ProbeReport {
                     asked: asked.clone(),
                     is_current: false,
-                    owed_since: report.as_ref().and_then(|r| r.owed_since).or(Some(self.now)),
+                    owed_since: report
+                        .as_ref()
+                        .and_then(|r| r.owed_since)
+                        .into_iter()
+                        .chain(self.unanswered_since)
+                        .min()
+                        .or(Some(self.now)),
                     facts: report.and_then(|r| r.facts),
                 },
             });
         }
+    }
+
+    /// Whether an agent has yet to answer what it is asked.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        let mut asked = self.nodes.iter().filter_map(|n| n.probe.as_ref());
+        asked.any(|probe| !probe.is_current)
+    }
+
+    /// Whether all agents have answered what they were asked, and nothing failed.
+    #[must_use]
+    pub fn is_answered_well(&self) -> bool {
+        let is_well = |seen: &NodeFacts| {
+            seen.probes_failed == 0 && seen.rules.as_ref().is_none_or(|rules| rules.gaps.is_empty())
+        };
+        let mut asked = self.nodes.iter().filter_map(|n| n.probe.as_ref());
+        asked.all(|probe| probe.is_current && probe.facts.as_deref().is_some_and(is_well))
     }
 
     /// The Pods that the Service's selector matches and that have not ended, by name.

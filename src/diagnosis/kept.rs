@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Facts, Finding, NodeReport, plan,
+    Facts, Finding, NodeReport, approval, plan,
     pod_state::{self, Trouble, later},
     vantage::Vantage,
 };
@@ -84,7 +84,9 @@ fn until(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
 /// alone, since nothing but its remedy was written.
 pub(super) fn instead_of(facts: &Facts, condition: ConditionType, fresh: Finding) -> Finding {
     let waiting = Vantage::of(facts).waiting;
-    if fresh.reason != Reason::Pending || waiting.is_empty() {
+    // Nor are clients of another namespace asked while an endpoint comes or goes.
+    let is_waited_for = !waiting.is_empty() || approval::foreign_clients_are_kept_away(facts);
+    if fresh.reason != Reason::Pending || !is_waited_for {
         return fresh;
     }
     let kept = || {

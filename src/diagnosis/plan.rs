@@ -37,7 +37,8 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     }
     let clients = chosen_clients(facts);
     let endpoints = endpoint_pods(facts);
-    let revision = revision(facts, &policies(facts, &[&clients, &endpoints]));
+    let of_clients = policies(facts, &clients);
+    let revision = revision(facts, &policies(facts, &endpoints), &of_clients);
     let from_node = approval::may_be_dialled_from_nodes(facts);
     let of_service = subject::service(facts, service);
     let slices = subject::slices(facts);
@@ -263,9 +264,10 @@ fn probe_pod(pod: &Pod, not_ready: bool) -> ProbePod {
 /// Changes when an agent should not wait for its next round: with the Service, with its endpoints, with the policies
 /// about it, and when the user asks. The versions of the slices are part of it, so that a change that is undone at once
 /// is one as well.
-fn revision(facts: &Facts, policies: &str) -> String {
+fn revision(facts: &Facts, policies: &str, of_clients: &str) -> String {
     let mut hasher = Sha256::new();
     hasher.update(&facts.refresh);
+    hasher.update(of_clients);
     if let Some(service) = &facts.service {
         // Serialising cannot fail: these are maps with strings for keys.
         hasher.update(serde_json::to_vec(&service.spec).unwrap_or_default());
@@ -282,7 +284,8 @@ fn revision(facts: &Facts, policies: &str) -> String {
     format!("{policies}{}", hex(hasher, 8))
 }
 
-/// What a revision says of the policies.
+/// What a revision says of the policies about the Service's Pods. Those about the clients are as much part of it, but
+/// who stands for clients changes with the endpoints.
 pub(super) fn policies_in(revision: &str) -> &str {
     revision.get(..2 * POLICIES).unwrap_or_default()
 }
@@ -295,10 +298,10 @@ fn hex(hasher: Sha256, bytes: usize) -> String {
     digest.iter().take(bytes).map(|b| format!("{b:02x}")).collect()
 }
 
-/// The policies that select the Service's Pods, its endpoints, or those that stand for clients.
-fn policies(facts: &Facts, others: &[&[&Pod]]) -> String {
+/// The policies that select the Service's Pods, or others.
+fn policies(facts: &Facts, others: &[&Pod]) -> String {
     let selected = facts.selected_pods();
-    let pods = || selected.iter().chain(others.iter().copied().flatten());
+    let pods = || selected.iter().chain(others);
     let selects = |policy: &&Arc<NetworkPolicy>| {
         pods().any(|p| policy.namespace() == p.namespace() && policy.spec.pod_selector.matches(p.labels()))
     };

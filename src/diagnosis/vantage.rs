@@ -34,6 +34,8 @@ pub(super) struct Vantage<'a> {
     has_agents: bool,
     /// Whether the agents are about to be asked.
     about_to_ask: bool,
+    /// Whether they may not be: the namespace has as many NodeProbes as it may.
+    is_withheld: bool,
 }
 
 impl<'a> Vantage<'a> {
@@ -46,6 +48,7 @@ impl<'a> Vantage<'a> {
             waiting: Vec::new(),
             has_agents: !nodes.is_empty(),
             about_to_ask: false,
+            is_withheld: false,
         };
         for node in nodes {
             let Some(probe) = &node.probe else { continue };
@@ -62,7 +65,8 @@ impl<'a> Vantage<'a> {
                 vantage.waiting.push(&node.name);
             }
         }
-        vantage.about_to_ask = vantage.is_unasked() && plan::asks_anybody(facts);
+        vantage.is_withheld = facts.are_probes_withheld;
+        vantage.about_to_ask = vantage.is_unasked() && !vantage.is_withheld && plan::asks_anybody(facts);
         vantage
     }
 
@@ -81,7 +85,9 @@ impl<'a> Vantage<'a> {
                 format!("{what} yet: the node agents are being asked."),
             )
         } else {
-            let why = if self.has_agents {
+            let why = if self.is_withheld {
+                "the diagnoses of the namespace have as many NodeProbes as they may"
+            } else if self.has_agents {
                 "no node was asked (spec.nodes, spec.clients)"
             } else {
                 "no node agent reports"

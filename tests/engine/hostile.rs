@@ -381,6 +381,19 @@ fn what_is_well_formed_is_heard_as_it_is() {
     }
 }
 
+#[test]
+fn a_name_that_no_node_can_have_is_heard_for_it_is_what_is_wrong() {
+    for name in ["$(NODE_NAME)", "node_1", "Node-1"] {
+        let mut facts = NodeFacts::default();
+        let proxy = facts.kube_proxy.get_or_insert_default();
+        proxy.node_name = Some(name.to_owned());
+        assert_eq!(
+            bounded(&facts).kube_proxy.unwrap().node_name.as_deref(),
+            Some(name)
+        );
+    }
+}
+
 /// Every string of the facts is of a known form, or is text that no command is made of.
 #[test]
 fn every_string_of_the_facts_has_a_pattern_or_is_text() {
@@ -404,6 +417,7 @@ fn every_string_of_the_facts_has_a_pattern_or_is_text() {
         [
             ".failures.detail",
             ".kubeProxy.denied",
+            ".kubeProxy.nodeName",
             ".kubeProxy.syncError",
             ".problems",
             ".rules.gaps.detail"

@@ -10,7 +10,12 @@ use svcdiag::{
     diagnosis::{Diagnosis, Facts, Pace, diagnose, pace, plan},
 };
 
-use crate::{agents::*, report::stage, walkthrough::*};
+use crate::{
+    agents::*,
+    report::{report, stage},
+    subject::lend_a_client,
+    walkthrough::*,
+};
 
 /// A diagnosis as the controller goes on with it.
 struct Run {
@@ -20,6 +25,7 @@ struct Run {
     writes: usize,
     due: Option<Timestamp>,
     serial: usize,
+    unanswered_since: Option<Timestamp>,
 }
 
 impl Run {
@@ -32,6 +38,7 @@ impl Run {
             writes: 0,
             due: None,
             serial: 0,
+            unanswered_since: None,
         };
         run.judge();
         run.written_at = Some(now() - SignedDuration::from_hours(1));
@@ -43,7 +50,12 @@ impl Run {
     fn judge(&mut self) -> Diagnosis {
         self.facts.previous = self.status.clone().map(Box::new);
         let plan = plan(&self.facts, &diagnosis_ref());
+        self.facts.unanswered_since = self.unanswered_since;
+        let is_answered_well = self.facts.is_answered_well();
         self.facts.ask(&plan);
+        let is_owed = self.facts.is_unanswered() && !is_answered_well;
+        let since = self.unanswered_since.or(Some(self.facts.now));
+        self.unanswered_since = since.filter(|_| is_owed);
         let verdict = diagnose(&self.facts);
         let now = self.facts.now;
         let status = verdict.status(self.status.as_ref(), Some(1), now);
@@ -226,6 +238,78 @@ fn agents_that_answer_now_and_then_keep_a_long_rollout_ready() {
         }
         assert_eq!(ready(&run.judge()), ConditionStatus::True, "after {seconds} s");
     });
+}
+
+/// Endpoints change every two seconds for so many minutes, and agents answer each time what they were asked before.
+fn answered_too_late(minutes: i64, seen: impl Fn(&mut Facts)) -> Vec<Diagnosis> {
+    let mut run = Run::new();
+    let mut verdicts = Vec::new();
+    for step in 0..30 * minutes {
+        run.ready_pod(usize::try_from(step).unwrap());
+        let verdict = run.judge();
+        verdicts.push(verdict);
+        run.wait(1);
+        look(&mut run.facts);
+        seen(&mut run.facts);
+        run.remove_pod();
+        // As the inventory says it of a question that is answered.
+        for probe in run.facts.nodes.iter_mut().filter_map(|n| n.probe.as_mut()) {
+            probe.owed_since = None;
+        }
+        run.judge();
+        run.wait(1);
+    }
+    verdicts
+}
+
+#[test]
+fn answers_that_come_too_late_keep_what_was_said_as_long_as_nothing_fails() {
+    let verdicts = answered_too_late(3, |_| {});
+    let left = verdicts.iter().filter(|v| ready(v) != ConditionStatus::True);
+    assert_eq!(left.count(), 0);
+    let verdicts = answered_too_late(3, |f| everywhere(f, |n| n.probes_failed = 3));
+    let kept = verdicts.iter().take_while(|v| ready(v) == ConditionStatus::True);
+    assert!((25..35).contains(&kept.count()), "a minute");
+    assert_eq!(verdicts.last().unwrap().ready.reason, R::Pending);
+}
+
+#[test]
+fn another_candidate_under_other_policies_is_no_other_question() {
+    let mut run = Run::new();
+    admitting(&mut run.facts, "of-the-client", "client");
+    run.judge();
+    look(&mut run.facts);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+    run.facts.policies.clear();
+    run.ready_pod(1);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+}
+
+#[test]
+fn clients_of_another_namespace_wait_while_an_endpoint_comes_or_goes() {
+    let mut run = Run::new();
+    lend_a_client(&mut run.facts);
+    run.judge();
+    look(&mut run.facts);
+    assert_eq!(
+        ready(&run.judge()),
+        ConditionStatus::True,
+        "{}",
+        report(&run.judge())
+    );
+    let gone = run.facts.pods.remove(0);
+    let time = run.facts.now.to_string();
+    let changed = json!({ "metadata": { "resourceVersion": "77", "managedFields": [{ "time": time }] } });
+    patch(Arc::make_mut(&mut run.facts.slices[0]), changed);
+    let verdict = run.judge();
+    assert_eq!(ready(&verdict), ConditionStatus::True, "{}", report(&verdict));
+    run.wait(31);
+    let verdict = run.judge();
+    assert_eq!(
+        stage(&verdict, C::ServiceReachable).reason,
+        R::ClientNamespaceNotGranted
+    );
+    run.facts.pods.insert(0, gone);
 }
 
 #[test]

@@ -123,3 +123,14 @@ fn a_suspended_diagnosis_asks_nobody() {
     assert!(d.recheck_at.is_none() && d.observations.is_empty());
     assert!(svcdiag::diagnosis::plan(&facts, &diagnosis_ref()).is_empty());
 }
+
+#[test]
+fn who_may_not_be_asked_is_not_waited_for() {
+    let mut facts = with_agents();
+    facts.nodes.iter_mut().for_each(|n| n.probe = None);
+    expect(&facts, R::Pending);
+    facts.are_probes_withheld = true;
+    let d = expect(&facts, R::NoVantagePoint);
+    let message = &stage(&d, C::ServiceReachable).message;
+    assert!(message.contains("as many NodeProbes as they may"), "{message}");
+}

@@ -315,6 +315,17 @@ fn a_node_dials_no_address_that_a_pod_cannot_have() {
 /// The Pods that dial, where another Namespace lends one.
 fn lent_clients(change: impl FnOnce(&mut Facts)) -> Vec<String> {
     let mut facts = cluster();
+    lend_a_client(&mut facts);
+    change(&mut facts);
+    let plan = plan(&facts, &diagnosis_ref());
+    plan.into_values()
+        .flat_map(|spec| spec.clients)
+        .map(|c| c.name)
+        .collect()
+}
+
+/// Clients are a Pod that another namespace lends.
+pub fn lend_a_client(facts: &mut Facts) {
     let mut client = facts.pods[0].as_ref().clone();
     client.metadata =
         object::<Pod>(json!({ "metadata": { "name": "lent", "namespace": "web", "uid": "lent" } })).metadata;
@@ -328,12 +339,6 @@ fn lent_clients(change: impl FnOnce(&mut Facts)) -> Vec<String> {
         pods: vec![Arc::new(client)],
     });
     patch(&mut facts.spec, json!({ "clients": { "namespace": "web" } }));
-    change(&mut facts);
-    let plan = plan(&facts, &diagnosis_ref());
-    plan.into_values()
-        .flat_map(|spec| spec.clients)
-        .map(|c| c.name)
-        .collect()
 }
 
 #[test]

@@ -134,8 +134,11 @@ impl Visitors {
                 while let Ok((queue, number)) = to_start.recv() {
                     let home = home.clone();
                     let visitor = std::thread::Builder::new().name(queue.name.to_owned());
-                    // Without one, whoever asks is told that it took too long, and asks for another.
-                    let _ = visitor.spawn(move || visit_all(&queue, number, &home));
+                    let of = queue.clone();
+                    if visitor.spawn(move || visit_all(&of, number, &home)).is_err() {
+                        // Whoever asks is told that it took too long, and asks for another.
+                        lock(&queue.shift).busy_since = Some(Instant::now());
+                    }
                 }
             })?;
         let queue = |name| {

@@ -36,7 +36,7 @@ use super::{
     tunnels,
 };
 use crate::{
-    api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
+    api::{DialPath, KubeProxy, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
     objects::Endpoint,
     proxy::{IpFamily, Protocol, Vantage},
 };
@@ -204,7 +204,11 @@ pub async fn look(
     let listeners = direct::listeners(&round, &direct.failures).await;
     let mut facts = NodeFacts {
         listeners,
-        kube_proxy: Some(kube_proxy),
+        kube_proxy: Some(KubeProxy {
+            // On a busy node some change always waits: that tells something only where rules are not as they should be.
+            changes_pending: kube_proxy.changes_pending && rules.as_ref().is_some_and(|r| !r.gaps.is_empty()),
+            ..kube_proxy
+        }),
         rules,
         intercepted: mesh::look(&round, memory, is_all_well).await,
         stale_connections: stale::look(&round, memory),

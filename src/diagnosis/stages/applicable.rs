@@ -1,8 +1,11 @@
 //! Whether the questions of the data path arise for the Service at all, and for whom.
 
+use jiff::SignedDuration;
+
 use super::super::{
     Facts, Finding,
     clients::{Clients, Role},
+    pod_state::later,
 };
 use crate::diagnosis::{approval, words::quoted};
 use crate::{
@@ -11,9 +14,19 @@ use crate::{
     proxy::{HEADLESS_LABEL, PROXY_NAME_LABEL},
 };
 
+/// So long after a change EndpointSlices and Pods may not be of one moment.
+const SETTLES_WITHIN: SignedDuration = SignedDuration::from_secs(30);
+
 /// Why no client Pod can be used, if so.
 pub(super) fn no_clients(facts: &Facts) -> Option<Finding> {
     if approval::foreign_clients_are_kept_away(facts) {
+        // A Pod that comes or goes is in one of the two first.
+        let changed = facts.slices.iter().filter_map(|s| s.changed_at()).max();
+        let until = changed.map(|at| later(at.min(facts.now), SETTLES_WITHIN));
+        if until.is_some_and(|until| until > facts.now) {
+            let why = "The EndpointSlices hold an endpoint that is no running Pod of the namespace; one may be coming or going.";
+            return Some(Finding::unknown(Reason::Pending, why).recheck_at(until));
+        }
         return Some(Finding::unknown(
             Reason::ClientNamespaceNotGranted,
             format!(

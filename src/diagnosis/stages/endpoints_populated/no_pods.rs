@@ -95,7 +95,7 @@ fn not_created(facts: &Facts, event: &Event, selector: &str) -> Finding {
         ),
         format!(
             "See why its Pods are not created (quota, admission), and the labels of its Pod template: `kubectl -n {} describe {}`.",
-            facts.namespace,
+            words::quoted(&facts.namespace),
             words::quoted(&format!("{}/{name}", kind.to_lowercase()))
         ),
     )
