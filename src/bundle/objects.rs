@@ -222,6 +222,14 @@ impl Reader<'_> {
             value["metadata"]["namespace"] = namespace.into();
         }
         let namespace = text(&value, "/metadata/namespace").to_owned();
+        // Names become parts of commands, of which quotes make no option less an option.
+        if !is_subdomain(&name) || !(namespace.is_empty() || is_subdomain(&namespace)) {
+            let who = who(&value);
+            return self.problem(
+                place,
+                format!("{who} left out: no API server takes an object of that name"),
+            );
+        }
         let key = (text(&value, "/kind").to_owned(), namespace.clone(), name.clone());
         match self.seen.see(key, &value) {
             Seen::New | Seen::Again => {}
@@ -318,6 +326,15 @@ fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
 /// The API group of an object or a list, empty for the core.
 fn group(value: &Value) -> &str {
     text(value, "/apiVersion").rsplit_once('/').unwrap_or_default().0
+}
+
+/// Whether a text is a DNS subdomain of RFC 1123, as names of all kinds that are read here have to be.
+fn is_subdomain(text: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    text.len() <= 253
+        && text.bytes().all(|b| is_plain(b) || matches!(b, b'-' | b'.'))
+        && text.bytes().next().is_some_and(is_plain)
+        && text.bytes().last().is_some_and(is_plain)
 }
 
 /// How people call an object: `Pod shop/web-1`.

@@ -265,3 +265,26 @@ fn an_archive_that_unpacks_without_end_is_left_where_it_becomes_too_large() {
     assert!(told.contains("it is too large"), "{told}");
     assert_unblamed(&d, "a bomb");
 }
+
+#[test]
+fn objects_of_names_that_no_api_server_takes_are_left_out() {
+    let pod = |namespace: &str, name: &str| {
+        json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": namespace, "name": name },
+                "spec": { "containers": [] }, "status": { "phase": "Running" } })
+    };
+    for (namespace, name) in [
+        ("default", "--all"),
+        ("default", "a b"),
+        ("default;id", "a"),
+        ("default", "$(id)"),
+    ] {
+        let root = written();
+        fs::write(root.path().join("odd.json"), pod(namespace, name).to_string()).unwrap();
+        let (d, told) = judged(root.path());
+        assert_unblamed(&d, name);
+        let line = told
+            .lines()
+            .find(|l| l.contains("no API server takes an object of that name"));
+        assert!(line.is_some_and(|l| l.contains("odd.json")), "{told}");
+    }
+}

@@ -223,6 +223,10 @@ fn some_requests_through_the_service_are_lost() {
         "{}",
         cause.message
     );
+    // What failed first was mended before it was asked again.
+    unblamed(Mode::Iptables, |page| {
+        requests(page, &[LATE, LATE, GOOD, GOOD].concat())
+    });
     // One is late among many.
     let many = [LATE, &GOOD.repeat(9)].concat();
     unblamed(Mode::Iptables, |page| requests(page, &many));
@@ -271,6 +275,18 @@ fn large_answers_that_do_not_come() {
         twice("52428800 out of 1073741824", "73400320 out of 1073741824"),
     ] {
         unblamed(Mode::Iptables, |page| requests(page, &text));
+    }
+}
+
+#[test]
+fn a_download_that_takes_longer_than_there_is_time_for_was_answered() {
+    let slow = |target: &str| {
+        format!(
+            "u@pod$ curl -m 5 -i -o big http://{target}/big.iso\nHTTP/1.1 200 OK\n\ncurl: (28) Operation timed out after 5001 milliseconds with 734003200 out of 4700000000 bytes received\n"
+        )
+    };
+    for target in ["10.0.1.175", "10.244.1.7:9376"] {
+        unblamed(Mode::Iptables, |page| requests(page, &slow(target)));
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use super::{
     super::{
         Problem,
-        text::http::{self, Outcome, Request},
+        text::http::{self, FEW_PACKETS, Outcome, Request},
     },
     files::{Form, TextFile},
     parse, untranslated,
@@ -51,9 +51,6 @@ impl From<Path> for DialPath {
 
 /// Most of a failure's words that a report holds.
 const MAX_DETAIL: usize = 256;
-
-/// What arrives at most, in bytes, where all packets but the small ones of an answer are lost.
-const FEW_PACKETS: u64 = 4096;
 
 /// A request that proves something.
 #[derive(Clone, Debug)]
@@ -441,7 +438,10 @@ fn part(facts: &Facts, key: &Key, attempts: &[Attempt]) -> Option<(Answer, Optio
     let failed = attempts.iter().filter(fails).count();
     let is_part = key.path == Path::Service && key.from.is_some() && endpoints > 1;
     let first = attempts.iter().find(fails)?;
-    (is_part && is_a_share(failed, attempts.len(), endpoints)).then(|| {
+    // What failed before all that was answered may have been mended since.
+    let answered = attempts.iter().position(|a| a.answer == Answer::Accepted)?;
+    let fails_later = attempts.iter().skip(answered).any(|a| fails(&a));
+    (is_part && fails_later && is_a_share(failed, attempts.len(), endpoints)).then(|| {
         (
             first.answer,
             Some(format!("{failed} of {} requests", attempts.len())),

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::api::Answer;
 
+/// What arrives at most, in bytes, where all packets but the small ones of an answer are lost.
+pub const FEW_PACKETS: u64 = 4096;
+
 /// A request and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -287,12 +290,14 @@ impl Seen {
         }
         match (&self.failure, self.status, self.attempt) {
             (Some((Outcome::NotConnected, _)), None, Some(answer)) => Outcome::Answer(answer),
-            // What stopped in the midst of an answer had begun.
+            // What stopped in the midst of an answer had begun; of a large one, more may come than there is time for.
             (
                 Some((Outcome::Answer(Answer::NoAnswer | Answer::Reset) | Outcome::Closed, detail)),
                 Some(200..=399),
                 _,
-            ) if message::cut_short(detail).is_none() => Outcome::Answer(Answer::Accepted),
+            ) if message::cut_short(detail).is_none_or(|(came, _)| came >= FEW_PACKETS) => {
+                Outcome::Answer(Answer::Accepted)
+            }
             // The time ran out behind the connection, in TLS for one.
             (Some((Outcome::Answer(Answer::TimedOut), _)), _, _) if self.connected => {
                 Outcome::Answer(Answer::NoAnswer)
