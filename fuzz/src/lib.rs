@@ -81,7 +81,7 @@ fn archive(data: &[u8]) {
     }
 }
 
-/// What begins the line with the path of a file, in the input of [`bundle`].
+/// What begins the line with the path of a file, in the input of target `bundle`.
 pub const FILE: &str = "#### ";
 
 /// The files of a bundle, one behind the other: everything between a saved text and the verdict.
