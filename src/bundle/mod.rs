@@ -15,13 +15,16 @@ mod objects;
 pub mod rules;
 pub mod text;
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use jiff::Timestamp;
 
 use crate::{
     api::{ServiceDiagnosis, ServiceDiagnosisSpec},
-    diagnosis::Facts,
+    diagnosis::{Facts, SavedObjects},
     inventory::Inventory,
     objects::Object,
 };
@@ -43,6 +46,10 @@ pub struct Bundle {
     pub configured_mode: Option<String>,
     /// The ConfigMap of cluster DNS, and the domain that it has the cluster's names in.
     pub dns_config: Option<(String, String)>,
+    /// Who sends to which Service from outside.
+    backends: Vec<objects::routes::Backend>,
+    /// Endpoints of which no EndpointSlice was made, by namespace and name.
+    unmirrored: BTreeMap<(String, String), objects::endpoints::Unmirrored>,
     /// Its diagnoses.
     pub diagnoses: Vec<ServiceDiagnosis>,
     /// What was listed as a whole, so that what is not in the bundle does not exist.
@@ -139,6 +146,7 @@ pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> (
     if clients.is_some_and(|c| bundle.inventory.has_pods(&c.name)) {
         bundle.inventory.lend(&mut facts);
     }
+    facts.saved_objects = saved_objects(bundle, &facts);
     gaps::add(bundle, &mut facts);
     if let (Some(dns), Some((config_map, domain))) = (&mut facts.cluster_dns, &bundle.dns_config) {
         dns.config_map = Some(config_map.clone());
@@ -146,6 +154,30 @@ pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> (
     }
     let problems = evidence::add(bundle, diagnosis, &mut facts);
     (facts, problems)
+}
+
+/// What objects tell that nobody watches in a cluster.
+fn saved_objects(bundle: &Bundle, facts: &Facts) -> SavedObjects {
+    let (namespace, name) = (&facts.namespace, &facts.spec.service_name);
+    let listed = facts.service.iter().flat_map(|s| &s.spec.ports);
+    let listed: Vec<(String, &str)> = listed.map(|p| (p.port.to_string(), p.name())).collect();
+    let is_listed = |port: &str| listed.iter().any(|(number, of)| number == port || *of == port);
+    let sent = bundle
+        .backends
+        .iter()
+        .filter(|b| b.namespace == *namespace && b.service == *name);
+    let elsewhere: BTreeSet<(String, String)> = sent
+        .filter(|b| !listed.is_empty() && !is_listed(&b.port))
+        .map(|b| (b.by.clone(), b.port.clone()))
+        .collect();
+    let unmirrored = bundle.unmirrored.get(&(namespace.clone(), name.clone()));
+    SavedObjects {
+        sent_elsewhere: elsewhere.into_iter().collect(),
+        endpoints: unmirrored.map(|u| u.addresses),
+        skips_mirror: unmirrored.is_some_and(|u| u.skips),
+        unlabelled_slices: bundle.inventory.unlabelled_slices(namespace, name),
+        same_addresses: bundle.inventory.others_at(facts),
+    }
 }
 
 #[cfg(test)]

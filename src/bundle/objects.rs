@@ -5,8 +5,9 @@
 //! blamed on what it may be.
 
 mod config_map;
-mod endpoints;
+pub(super) mod endpoints;
 mod lists;
+pub(super) mod routes;
 mod versions;
 
 use std::collections::BTreeSet;
@@ -183,6 +184,12 @@ impl Reader<'_> {
             ("apiextensions.k8s.io", "CustomResourceDefinition") => {
                 let found = policy_kind(text(&value, "/spec/group"), text(&value, "/spec/names/kind"));
                 self.policy_kinds.extend(found.map(str::to_owned));
+            }
+            ("networking.k8s.io" | "extensions", "Ingress") => {
+                self.bundle.backends.extend(routes::backends(&value))
+            }
+            ("gateway.networking.k8s.io", kind) if kind.ends_with("Route") => {
+                self.bundle.backends.extend(routes::backends(&value));
             }
             ("coordination.k8s.io", "Lease") => self.lease(value, place),
             (crate::api::GROUP, "NodeProbe") => self.take::<NodeProbe>(value, place),

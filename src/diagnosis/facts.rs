@@ -60,6 +60,9 @@ pub struct Facts {
     /// Other Namespaces that have a Service of the same name.
     #[serde(default)]
     pub namesakes: Vec<String>,
+    /// What only saved objects tell of it.
+    #[serde(default)]
+    pub saved_objects: SavedObjects,
     /// EndpointSlices of the Service.
     #[serde(default)]
     pub slices: Vec<Arc<EndpointSlice>>,
@@ -177,6 +180,9 @@ pub struct Saved {
     /// Pods that are one of several endpoints and may not have reached themselves, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub perhaps_itself: Vec<String>,
+    /// Names that programs of Pods did not find, in words: they do not say why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_resolved: Vec<String>,
     /// Pods that looked names up at the name servers of their node, as their dnsPolicy (Default) says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks_its_node: Vec<String>,
@@ -284,6 +290,22 @@ pub struct ClusterDns {
     pub domain: Option<String>,
 }
 
+/// What objects tell of a Service that only bundles hold: nobody watches these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SavedObjects {
+    /// Ingresses and routes that send to a port that the Service does not list: kind and name, and the port.
+    pub sent_elsewhere: Vec<(String, String)>,
+    /// How many addresses its Endpoints object has, where no EndpointSlice was made of it.
+    pub endpoints: Option<usize>,
+    /// Whether that object says that none is to be made.
+    pub skips_mirror: bool,
+    /// EndpointSlices called like the Service that lack the label that makes them its own.
+    pub unlabelled_slices: Vec<String>,
+    /// Pods of other namespaces with an address of an endpoint: the address, and the Pod as namespace/name.
+    pub same_addresses: Vec<(String, String)>,
+}
+
 /// Something that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -312,6 +334,7 @@ impl Facts {
             selected_elsewhere: Vec::new(),
             chained_services: Vec::new(),
             namesakes: Vec::new(),
+            saved_objects: SavedObjects::default(),
             slices: Vec::new(),
             endpoints_of_services: Vec::new(),
             pods: Vec::new(),

@@ -47,7 +47,7 @@ use crate::{
 pub(crate) use dials::{BY_PROXY, LARGE_ANSWERS_STOP, LATE, WITHOUT_STATUS};
 pub use facts::{
     ChainedService, ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, OtherService, ProbeReport,
-    Saved, Unreadable,
+    Saved, SavedObjects, Unreadable,
 };
 pub use finding::{Finding, Verdict};
 pub use plan::{plan, probe_name};

@@ -145,6 +145,43 @@ impl Inventory {
         facts.unreadable.extend(self.gaps(&clients.name, ""));
     }
 
+    /// Pods of other namespaces that have the address of an endpoint, with it.
+    pub(crate) fn others_at(&self, facts: &Facts) -> Vec<(String, String)> {
+        let endpoints = facts.slices.iter().flat_map(|s| &s.endpoints);
+        let own: BTreeSet<&str> = endpoints
+            .filter(|e| e.pod_uid().is_some())
+            .flat_map(|e| &e.addresses)
+            .map(String::as_str)
+            .collect();
+        let others = self
+            .pods
+            .0
+            .iter()
+            .filter(|(namespace, _)| **namespace != facts.namespace);
+        let pods = others.flat_map(|(_, pods)| pods.values());
+        let with_network = pods.filter(|p| !p.is_host_network() && !p.has_ended() && !p.is_terminating());
+        with_network
+            .flat_map(|p| p.ips().map(move |ip| (ip, p)))
+            .filter(|(ip, _)| own.contains(ip))
+            .map(|(ip, p)| (ip.to_owned(), format!("{}/{}", p.namespace(), p.name())))
+            .collect()
+    }
+
+    /// EndpointSlices of a namespace that are called like a Service and are none of any.
+    pub(crate) fn unlabelled_slices(&self, namespace: &str, service: &str) -> Vec<String> {
+        let is_called = |name: &str| name == service || name.starts_with(&format!("{service}-"));
+        let slices = self.slices.of(namespace);
+        let has_label = |s: &EndpointSlice| {
+            let labels = s.metadata.labels.as_ref();
+            labels.is_some_and(|l| l.contains_key(EndpointSlice::SERVICE_LABEL))
+        };
+        let unlabelled = slices.filter(|s| !has_label(s)).map(|s| s.name());
+        unlabelled
+            .filter(|name| is_called(name))
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Whether any Pod of a namespace is known.
     pub(crate) fn has_pods(&self, namespace: &str) -> bool {
         self.pods.of(namespace).next().is_some()

@@ -116,6 +116,8 @@ pub(super) struct Dialled {
     unlisted: Vec<String>,
     /// What Pods get of themselves past the Service, by Pod and port.
     own: BTreeMap<(String, u16), Own>,
+    /// Names of the Service that Pods did not find, in words.
+    not_resolved: BTreeSet<String>,
     /// Requests of the node to ports of its own, by port.
     loopback: BTreeMap<u16, Vec<Answer>>,
     /// Requests, which go over TCP, to Service ports of UDP: how they ended at the Service and at endpoints.
@@ -149,6 +151,12 @@ impl Dialled {
             if let Some(why) = why_nothing_follows(request, from.is_none()) {
                 problems.push(at_line(files, request, why));
                 continue;
+            }
+            if let Some(pod) = from.filter(|_| request.outcome == Outcome::NotResolved)
+                && let Some(name) = asked.and_then(|url| name_of_service(facts, url))
+            {
+                let pod = format!("{}/{}", pod.namespace(), pod.name());
+                self.not_resolved.insert(format!("Pod {pod} did not find {name}"));
             }
             let target = asked.and_then(|text| target(text).or_else(|| by_name(text, request.tried, found)));
             let Some(target) = target else { continue };
@@ -302,6 +310,11 @@ impl Dialled {
         unlisted.sort();
         unlisted.dedup();
         unlisted
+    }
+
+    /// Names of the Service that Pods did not find when they wanted to connect.
+    pub(super) fn not_resolved(&self) -> Vec<String> {
+        self.not_resolved.iter().cloned().collect()
     }
 
     /// Pods that are one of several endpoints, and of whose requests to the Service so many are lost as would come
@@ -601,6 +614,14 @@ fn host(text: &str) -> Option<(&str, u16)> {
         80
     };
     Some((rest.split(['/', '?', '#']).next()?, default))
+}
+
+/// The name in a URL, if it is one of the Service.
+fn name_of_service<'a>(facts: &Facts, url: &'a str) -> Option<&'a str> {
+    let (host, _) = host(url)?;
+    let name = host.split(':').next()?;
+    let first = name.split('.').next()?;
+    (first == facts.spec.service_name).then_some(name)
 }
 
 /// A name, by the address that was tried, else by the one that a look-up of it found.

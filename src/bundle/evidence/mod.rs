@@ -43,7 +43,7 @@ const LASTS: SignedDuration = SignedDuration::from_secs(40);
 /// more than its text files. Returns what could not be understood.
 pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Facts) -> Vec<Problem> {
     let evidence = Evidence::of(&bundle.files.files);
-    let mut problems = Vec::new();
+    let mut problems: Vec<Problem> = evidence.unused().collect();
     let mut clients: BTreeMap<String, Vec<Client<'_>>> = BTreeMap::new();
     let mut by_node: BTreeMap<String, &[TextFile<'_>]> = BTreeMap::new();
     for (node, files) in &evidence.nodes {
@@ -227,6 +227,7 @@ fn read(
         wanted_over_tcp: dialled.wanted_over_tcp(),
         untranslated: dialled.untranslated(),
         unlisted: dialled.unlisted(),
+        not_resolved: dialled.not_resolved(),
         masquerades_nothing: programs.masquerades_nothing(),
         perhaps_itself: dialled.perhaps_itself(facts),
         asks_its_node: clients

@@ -15,6 +15,18 @@ use crate::{
 /// Annotation of Endpoints that had more than a thousand addresses, and lost the others.
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 
+/// Label of Endpoints of which no EndpointSlice is made.
+const SKIP_MIRROR: &str = "endpointslice.kubernetes.io/skip-mirror";
+
+/// Endpoints of a Service of which no EndpointSlice was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::bundle) struct Unmirrored {
+    /// Its addresses that are ready.
+    pub addresses: usize,
+    /// Whether it says that none is to be made.
+    pub skips: bool,
+}
+
 /// An object of kind Endpoints; it has the name of its Service.
 #[derive(Debug, Deserialize)]
 pub(super) struct Endpoints {
@@ -52,6 +64,14 @@ pub(super) fn convert(all: Vec<Endpoints>, bundle: &mut Bundle) -> Vec<String> {
         let has_slices = bundle.inventory.slices_of(&namespace, &service).next().is_some();
         // kube-proxy reads slices: where these are known to be missing, that is the fault.
         if has_slices || bundle.knows_slices(&namespace, &service) {
+            let labels = endpoints.metadata.labels.as_ref();
+            let object = Unmirrored {
+                addresses: endpoints.subsets.iter().map(|s| s.addresses.len()).sum(),
+                skips: labels.is_some_and(|l| l.get(SKIP_MIRROR).is_some_and(|value| value == "true")),
+            };
+            if !has_slices {
+                bundle.unmirrored.insert((namespace, service), object);
+            }
             continue;
         }
         let annotations = endpoints.metadata.annotations.as_ref();

@@ -121,7 +121,9 @@ impl List {
                 .services
                 .iter()
                 .filter(|(n, s)| n == namespace && s != service);
-            if others.count() > 0 {
+            // One without the label shows that nobody asked by it.
+            let is_of_nobody = service.is_empty() && !self.kind.is_empty();
+            if others.count() > 0 || is_of_nobody {
                 listed.note("endpointslices", namespace);
             }
         }

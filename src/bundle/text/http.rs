@@ -1,4 +1,4 @@
-//! Requests by hand: `curl` and `wget` (GNU's and busybox's), quiet or verbose.
+//! Requests by hand: `curl` and `wget` (GNU's and busybox's), quiet or verbose; and connections by `nc` and `telnet`.
 //!
 //! Bodies have no form of their own: without a prompt that shows the command, only messages of curl or wget
 //! make a text one of theirs.
@@ -6,6 +6,7 @@
 //! Sources: curl's lib/strerror.c and lib/connect.c, GNU wget's src/{http,connect,host}.c, busybox's
 //! networking/wget.c and libbb/xconnect.c.
 
+mod connect;
 mod message;
 
 use std::net::IpAddr;
@@ -73,7 +74,7 @@ impl Request {
 }
 
 /// Programs that make requests.
-const PROGRAMS: [&str; 2] = ["curl", "wget"];
+const PROGRAMS: [&str; 5] = ["curl", "wget", "nc", "ncat", "telnet"];
 
 /// Reads requests.
 ///
@@ -85,7 +86,7 @@ pub fn parse(text: &str) -> Result<Vec<Request>, ParseError> {
     if requests.is_empty() {
         return Err(ParseError::nothing(
             text,
-            "a command line with curl or wget, or their messages,",
+            "a command line with curl, wget, nc or telnet, or messages of curl or wget,",
         ));
     }
     Ok(requests)
@@ -119,6 +120,11 @@ fn one(piece: &Piece<'_>) -> Option<Request> {
     // What another command printed is not looked at.
     if piece.command.is_some() && call.is_none() {
         return None;
+    }
+    if let Some((program, arguments)) = &call
+        && connect::PROGRAMS.contains(program)
+    {
+        return connect::read(piece, arguments);
     }
     let mut seen = Seen::default();
     for (number, line) in &piece.output {

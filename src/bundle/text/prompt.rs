@@ -165,7 +165,7 @@ pub(super) fn basename(path: &str) -> &str {
 
 /// The arguments that a command gives to one of some programs, and which one it is, however it is wrapped
 /// (`sudo`, `kubectl exec POD --`, a loop); up to a pipe or the next command.
-pub(super) fn invocation<'a>(
+pub(in crate::bundle) fn invocation<'a>(
     command: &'a str,
     programs: &[&'static str],
 ) -> Option<(&'static str, Vec<&'a str>)> {

@@ -232,7 +232,7 @@ fn run_time(
     let keys: Vec<&str> = missing.iter().map(|(k, _)| k.as_str()).collect();
     let who = match workload.has_template {
         true => format!(
-            "the Pod template of {} does not set it, so that a program has to do so at run time",
+            "the Pod template of {} does not set it: a program has to do so at run time, or the selector asks for too much",
             workload.resource()
         ),
         false => "what creates the Pods has to set it, or a program at run time".to_owned(),

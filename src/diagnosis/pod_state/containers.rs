@@ -160,7 +160,14 @@ impl Subject<'_> {
         let shown = reason.unwrap_or("Waiting");
         if IMAGE_REASONS.contains(&shown) {
             let image = self.spec.and_then(|c| c.image.as_deref()).unwrap_or("?");
-            return Trouble::ImagePull(format!("{name}: {shown} for image {image}"));
+            // While it waits to try again, what went wrong is at the end of the message, or in an Event.
+            let why = match message.unwrap_or_default() {
+                message if shown == "ErrImagePull" && !message.is_empty() => Some(one_line(message)),
+                message => message.split_once("ErrImagePull: ").map(|(_, why)| one_line(why)),
+            };
+            let why = why.or_else(|| said_of(self.facts, self.pod));
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            return Trouble::ImagePull(format!("{name}: {shown} for image {image}{why}"));
         }
         if shown == "CrashLoopBackOff" || looping(self.facts, self.status) {
             return self.crash_loop();
@@ -224,10 +231,15 @@ impl Subject<'_> {
 
     /// What else is known of a probe that fails: the port that it asks in vain, and what the kubelet said last.
     fn probe_words(&self) -> String {
-        let odd = self.spec.and_then(|c| mismatch(self.pod, c));
         let said = last_said(self.facts, self.pod, |e| {
             e.reason == "Unhealthy" && !e.message.starts_with("Liveness")
         });
+        // Whoever answers with a status listens on that port, declared or not.
+        let is_answered = said.as_ref().is_some_and(|said| said.contains("statuscode"));
+        let odd = self
+            .spec
+            .filter(|_| !is_answered)
+            .and_then(|c| mismatch(self.pod, c));
         let known: Vec<String> = [odd, said].into_iter().flatten().collect();
         match known.is_empty() {
             true => String::new(),

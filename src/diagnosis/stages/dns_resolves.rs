@@ -159,6 +159,15 @@ fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Fin
             format!("{WHAT}: no client Pod is on a node that was asked."),
         );
     }
+    let saved = vantage.reports.iter().filter_map(|r| r.saved);
+    if let Some(said) = saved.flat_map(|s| &s.not_resolved).min() {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "{said}; the program that was to connect does not say why, and nobody looked the name up by itself."
+            ),
+        );
+    }
     let why = vantage.problem(ConditionType::DNSResolves).unwrap_or_default();
     Finding::unknown(
         Reason::ProbeFailed,

@@ -385,6 +385,8 @@ fn what_else(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&F
         (Answer::Unreachable | Answer::Rejected, Some(by)) => {
             format!(" They answer on their own node; it is node {by} that turns the packets away, as a firewall or a missing route does.")
         }
+        // Their own node may have done no more than connect.
+        (Answer::Unexpected, _) => String::new(),
         _ if failures.iter().any(|f| is_udp(&f.dial.port)) => String::new(),
         _ => " They answer on their own node.".to_owned(),
     }

@@ -336,10 +336,12 @@ fn stale_connections(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
     let told: Vec<String> = found
         .iter()
         .map(|(node, c)| {
-            format!(
-                "{} to {} goes to {} on node {node}",
-                c.source, c.destination, c.endpoint
-            )
+            // What kube-proxy had no rule for yet went on as it came.
+            let goes = match c.endpoint == c.destination {
+                true => "was tracked without being translated".to_owned(),
+                false => format!("goes to {}", c.endpoint),
+            };
+            format!("{} to {} {goes} on node {node}", c.source, c.destination)
         })
         .collect();
     let ip = |address: &str| {
@@ -350,7 +352,7 @@ fn stale_connections(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
     Some(Finding::part_fails(
         Reason::StaleConntrackEntry,
         format!(
-            "Tracked UDP connections still lead to endpoints that are gone, and are kept alive by those who send: {}.",
+            "Tracked UDP connections still lead to endpoints that are not there, and are kept alive by those who send: {}.",
             words::list(&told)
         ),
         format!(

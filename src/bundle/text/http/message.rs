@@ -271,7 +271,7 @@ pub(super) fn cut_short(detail: &str) -> Option<(u64, u64)> {
 }
 
 /// How a dial ended, in the words of the C library.
-fn dial(text: &str) -> Option<Answer> {
+pub(super) fn dial(text: &str) -> Option<Answer> {
     const REASONS: [(&str, Answer); 9] = [
         ("connection reset", Answer::Reset),
         ("connection refused", Answer::Refused),

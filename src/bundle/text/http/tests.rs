@@ -318,6 +318,51 @@ fn what_a_forward_proxy_says_is_no_answer() {
 }
 
 #[test]
+fn connections_by_hand_are_read() {
+    let accepted = Outcome::Answer(Answer::Accepted);
+    for (text, outcome) in [
+        (
+            "# nc -vz 10.0.0.1 80\nnc: connect to 10.0.0.1 port 80 (tcp) failed: Connection timed out\n",
+            Outcome::Answer(Answer::TimedOut),
+        ),
+        (
+            "# nc -zvw3 10.0.0.1 80\nnc: connect to 10.0.0.1 port 80 (tcp) failed: Operation now in progress\n",
+            Outcome::Answer(Answer::TimedOut),
+        ),
+        (
+            "/ # nc -zv -w 3 10.0.0.1 80\nnc: 10.0.0.1 (10.0.0.1:80): Connection refused\n",
+            Outcome::Answer(Answer::Refused),
+        ),
+        ("/ # nc -zv 10.0.0.1 80\n10.0.0.1 (10.0.0.1:80) open\n", accepted),
+        (
+            "# nc -zv 10.0.0.1 80\nConnection to 10.0.0.1 80 port [tcp/http] succeeded!\n",
+            accepted,
+        ),
+        (
+            "# ncat -v 10.0.0.1 80\nNcat: Connected to 10.0.0.1:80.\n",
+            accepted,
+        ),
+        (
+            "# telnet 10.0.0.1 80\nTrying 10.0.0.1...\ntelnet: Unable to connect to remote host: No route to host\n",
+            Outcome::Answer(Answer::Unreachable),
+        ),
+        (
+            "# telnet 10.0.0.1 80\nTrying 10.0.0.1...\nConnected to 10.0.0.1.\nConnection closed by foreign host.\n",
+            accepted,
+        ),
+        ("# nc -z 10.0.0.1 80\n# \n", Outcome::Silent),
+    ] {
+        let request = one(text);
+        assert_eq!(request.target.as_deref(), Some("10.0.0.1:80"), "{text}");
+        assert_eq!(request.outcome, outcome, "{text}");
+    }
+    assert!(
+        parse("# nc -zvu 10.0.0.1 53\nConnection to 10.0.0.1 53 port [udp/domain] succeeded!\n").is_err()
+    );
+    assert!(parse("# nc -l 80\n").is_err());
+}
+
+#[test]
 fn a_body_that_quotes_curl_is_a_body() {
     let request = one("# curl a\n{\"error\":\"curl: (7) Failed to connect to backend\"}\n");
     assert_eq!(request.outcome, Outcome::Answer(Answer::Accepted));

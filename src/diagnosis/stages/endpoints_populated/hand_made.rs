@@ -5,7 +5,11 @@ use jiff::Timestamp;
 use super::SLICE_GRACE;
 use crate::{
     api::{ConditionStatus, ConditionType, Reason},
-    diagnosis::{Facts, Finding, near_miss, pod_state::later, words::quoted},
+    diagnosis::{
+        Facts, Finding, near_miss,
+        pod_state::later,
+        words::{self, quoted},
+    },
     objects::{Object, Service, StatefulSet},
 };
 
@@ -74,11 +78,47 @@ fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
             ),
         );
     }
+    let saved = &facts.saved_objects;
+    if let Some(addresses) = saved.endpoints.filter(|addresses| *addresses > 0) {
+        return unmirrored(facts, message, addresses);
+    }
+    let message = match saved.unlabelled_slices.first() {
+        Some(slice) => format!(
+            "{message}; EndpointSlice {slice} lacks the label kubernetes.io/service-name={name}, without which it belongs to no Service."
+        ),
+        None => format!("{message}."),
+    };
     Finding::nothing_works(
         Reason::NoSelectorAndNoEndpoints,
-        format!("{message}."),
+        message,
         format!(
             "See who is to write its endpoints, and what became of that: `kubectl -n {ns} get service,endpoints {service_arg} -o yaml --show-managed-fields`. An operator or a leader election (Patroni's, for example) keeps them in the Endpoints object {name}, which is empty while there is no leader, and is not copied to an EndpointSlice where it has the label endpointslice.kubernetes.io/skip-mirror; where nobody does, the Service lacks a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
         ),
+    )
+}
+
+/// The Endpoints object has addresses, and nobody made an EndpointSlice of it, which alone kube-proxy reads.
+fn unmirrored(facts: &Facts, message: &str, addresses: usize) -> Finding {
+    let (ns, name) = (quoted(&facts.namespace), &facts.spec.service_name);
+    let service = quoted(name);
+    let has = words::count(addresses, "ready endpoint");
+    let (why, fix) = match facts.saved_objects.skips_mirror {
+        true => (
+            "its label endpointslice.kubernetes.io/skip-mirror=true says that no EndpointSlice is to be made of it",
+            format!(
+                "See who set that label, and is to write EndpointSlices in its stead: `kubectl -n {ns} get endpoints {service} -o yaml --show-managed-fields`."
+            ),
+        ),
+        false => (
+            "kube-controller-manager, which copies it to an EndpointSlice, has not done so",
+            format!(
+                "See whether kube-controller-manager runs, and its log; and the Events of the object: `kubectl -n {ns} describe endpoints {service}`."
+            ),
+        ),
+    };
+    Finding::nothing_works(
+        Reason::EndpointSlicesStale,
+        format!("{message}; the Endpoints object {name} has {has}, but {why}."),
+        fix,
     )
 }

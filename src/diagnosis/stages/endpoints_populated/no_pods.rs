@@ -105,7 +105,7 @@ fn none_of_the_pods(facts: &Facts) -> String {
     let ns = &facts.namespace;
     match facts.pods.len() {
         0 => format!("nothing: there are no Pods in namespace {ns}"),
-        1 => format!("no Pod: not the only one of namespace {ns}"),
+        1 => format!("no Pod (namespace {ns} has one)"),
         n => format!("none of the {n} Pods of namespace {ns}"),
     }
 }

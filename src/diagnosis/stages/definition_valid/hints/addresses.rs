@@ -15,6 +15,10 @@ use crate::{
 
 pub(super) fn of(subject: &Subject<'_>) -> Vec<String> {
     let mut hints = shared_by_pods(subject);
+    let others = &subject.facts.saved_objects.same_addresses;
+    hints.extend(others.iter().take(MAX_OF_A_KIND).map(|(ip, pod)| {
+        format!("{ip} is the address of Pod {pod}, too: the network plugin seems to have given it out twice, and packets reach one of them only")
+    }));
     hints.extend(pod_among_nodes(subject));
     hints.extend(external_ips_of_nodes(subject));
     hints.extend(chained(subject));

@@ -26,6 +26,10 @@ pub(super) fn of(subject: &Subject<'_>) -> Vec<String> {
     hints.extend(each(untranslated));
     hints.extend(each(undeclared));
     hints.extend(each(named_twice));
+    let elsewhere = &subject.facts.saved_objects.sent_elsewhere;
+    hints.extend(elsewhere.iter().take(MAX_OF_A_KIND).map(|(by, port)| {
+        format!("{by} sends to port {port}, which the Service does not list: whoever comes that way gets an error from the proxy (503, say)")
+    }));
     hints
 }
 
