@@ -66,7 +66,9 @@ async fn main() {
     };
     let cluster = Cluster::start(config).await.unwrap();
     let (program, state) = (Path::new(BINARY), cluster.state_dir());
-    let controller = Controller::start(program, cluster.kubeconfig_path(), state, &[]).unwrap();
+    // Faults follow one another faster here than a tenant may have agents asked.
+    let arguments = ["--min-probe-interval", "0"];
+    let controller = Controller::start(program, cluster.kubeconfig_path(), state, &arguments).unwrap();
     let agents = Agents::start(program, &cluster).unwrap();
     let scene = Scene::of(&cluster, NAMESPACE);
     scene.set_up().await.unwrap();
