@@ -40,7 +40,7 @@ pub(super) fn read(piece: &Piece<'_>, arguments: &[&str]) -> Option<Request> {
             .filter_map(|(_, line)| Some((end(line.trim())?, line.trim())))
     };
     let accepted = ends().find(|(outcome, _)| *outcome == Outcome::Answer(Answer::Accepted));
-    let (outcome, detail) = match accepted.or_else(|| ends().last()) {
+    let (outcome, detail) = match accepted.or_else(|| ends().next_back()) {
         Some((outcome, line)) => (outcome, Some(line.to_owned())),
         None => (Outcome::Silent, None),
     };
