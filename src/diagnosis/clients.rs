@@ -63,7 +63,8 @@ impl<'a> Clients<'a> {
                 }
             }
         };
-        pods.sort_by(|a, b| a.name().cmp(b.name()));
+        // Files may hold two of one name.
+        pods.sort_by(|a, b| a.name().cmp(b.name()).then_with(|| a.ips().cmp(b.ips())));
         Self::Pods { pods, role }
     }
 

@@ -182,6 +182,16 @@ impl Inventory {
             .collect()
     }
 
+    /// Whether a Pod of kube-proxy is ready on a node, as its DaemonSet labels it in clusters of kubeadm and of most
+    /// clouds.
+    pub(crate) fn runs_kube_proxy(&self, node: &str) -> bool {
+        self.pods.of("kube-system").any(|p| {
+            p.labels().get("k8s-app").is_some_and(|app| app == "kube-proxy")
+                && p.spec.node_name.as_deref() == Some(node)
+                && p.is_ready()
+        })
+    }
+
     /// Whether any Pod of a namespace is known.
     pub(crate) fn has_pods(&self, namespace: &str) -> bool {
         self.pods.of(namespace).next().is_some()

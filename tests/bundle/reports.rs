@@ -41,6 +41,18 @@ fn a_kube_proxy_that_ended() {
         });
         let cause = d.root_cause.as_ref().unwrap();
         assert!(cause.message.contains(why), "{}", cause.message);
+        // Its Pod has started again, and the Service suffers for another reason.
+        let mut page = Page::new(Mode::Iptables);
+        let mut proxy = pod("kube-system", "kube-proxy-x7l", "10.240.0.7", "x");
+        proxy["metadata"]["labels"] = json!({ "k8s-app": "kube-proxy" });
+        page.objects.push(list("PodList", &[proxy]));
+        page.files.retain(|(path, _)| path != PS);
+        page.set(LOG, &log);
+        page.set(SAVE, "u@node$ iptables-save | grep hostnames\n");
+        page.set(CURL, REFUSED_CURL);
+        let d = page.judge();
+        let cause = d.root_cause.as_ref().unwrap();
+        assert_ne!(cause.condition, C::KubeProxyHealthy.as_str(), "{}", report(&d));
         // The log is of an earlier run: the Service works, or kube-proxy is there.
         let (_, told) = unblamed(Mode::Iptables, |page| {
             page.files.retain(|(path, _)| path != PS);

@@ -9,7 +9,7 @@ use crate::api::DeadEndRule;
 const MAX_DEPTH: usize = 16;
 
 /// Links of programs that have nothing to do with Pods.
-const OTHER_LINKS: [&str; 6] = ["docker", "br-", "virbr", "lxdbr", "podman", "lo"];
+const OTHER_LINKS: [&str; 5] = ["docker", "br-", "virbr", "lxdbr", "podman"];
 
 /// How a rule bears on packets from or to Pods that open a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -226,7 +226,7 @@ fn nft_rule(line: &str, pods: &[IpAddr]) -> Option<Rule> {
     let conditions = words.get(..at)?;
     let joined = conditions.join(" ");
     let fit = match conditions {
-        [] | ["counter", ..] => Fit::Always,
+        [] | ["counter"] | ["counter", "packets", _, "bytes", _] => Fit::Always,
         ["ct", "state", ..] if !joined.contains('!') => match joined.contains("new") {
             true => Fit::Maybe,
             false => Fit::Never,
@@ -239,7 +239,7 @@ fn nft_rule(line: &str, pods: &[IpAddr]) -> Option<Rule> {
         _ => Fit::Maybe,
     };
     // What else it wants is not looked at.
-    let is_simple = conditions.is_empty() || conditions.first() == Some(&"counter");
+    let is_simple = matches!(conditions, [] | ["counter", ..]);
     let fit = if fit == Fit::Always && !is_simple {
         Fit::Maybe
     } else {
@@ -286,7 +286,8 @@ fn contains(network: &str, ip: IpAddr) -> bool {
 }
 
 fn of_link(link: &str, is_not: bool) -> Fit {
-    match OTHER_LINKS.iter().any(|other| link.starts_with(other)) && !is_not {
+    let is_other = link == "lo" || OTHER_LINKS.iter().any(|other| link.starts_with(other));
+    match is_other && !is_not {
         true => Fit::Never,
         false => Fit::Maybe,
     }

@@ -29,6 +29,7 @@ use super::{Bundle, MANIFEST, Problem, text::sockets};
 use crate::{
     api::{DiagnosisRef, NodeFacts, NodeProbeSpec, PodListeners, ProbePod, ServiceDiagnosis},
     diagnosis::{Facts, NodeReport, ProbeReport, Saved, plan},
+    inventory::Inventory,
     objects::{Object, Pod},
     served::bounded,
 };
@@ -87,6 +88,7 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
             .nodes
             .values()
             .any(|files| node::leaves_proxy_out(files, &mut problems)),
+        inventory: &bundle.inventory,
     };
     for (node, files) in by_node {
         let of_node = clients.remove(&node).unwrap_or_default();
@@ -184,6 +186,8 @@ struct Cluster<'a> {
     mode: Option<&'a str>,
     /// Whether the program that would carry it was told to leave it out: of k3s, its servers tell the others.
     leaves_proxy_out: bool,
+    /// Where its Pods are known.
+    inventory: &'a Inventory,
 }
 
 fn read(
@@ -267,7 +271,8 @@ fn read(
     seen.problems = problems.iter().map(ToString::to_string).collect();
     // It leaves no question open.
     saved.conntrack_missing = programs.misses_conntrack(facts, files, &seen, &saved, &mut problems);
-    saved.proxy_exit = programs.exit(facts, files, &seen, &saved, &mut problems);
+    let has_pod = cluster.inventory.runs_kube_proxy(node);
+    saved.proxy_exit = programs.exit(facts, files, &seen, &saved, has_pod, &mut problems);
     (seen, saved, problems)
 }
 

@@ -231,10 +231,11 @@ impl Programs {
         files: &[TextFile<'_>],
         seen: &NodeFacts,
         saved: &Saved,
+        has_ready_pod: bool,
         problems: &mut Vec<Problem>,
     ) -> Option<String> {
         let exit = self.log.as_ref()?.faults.exit.as_ref()?;
-        let runs = seen.kube_proxy.as_ref().is_some_and(|p| p.process.is_some());
+        let runs = has_ready_pod || seen.kube_proxy.as_ref().is_some_and(|p| p.process.is_some());
         if !runs && (fails(facts, seen, saved) || has_gaps(seen)) {
             return Some(exit.clone());
         }

@@ -168,12 +168,13 @@ pub(super) fn closed_to(facts: &Facts, client: &Pod) -> Option<Vec<String>> {
     for pod in &dns.pods {
         let isolating = policy::isolating(&policies, pod, Direction::Ingress);
         let targets = dns.service.spec.ports.iter().filter(|p| p.protocol() == "UDP");
-        let mut numbers = targets.filter_map(|p| pod.resolve_port(&p.target_port(), "UDP"));
-        let is_denied = |number: i32| {
-            policy::access(&isolating, Direction::Ingress, from, dns_port(number), Some(pod))
+        let numbers = targets.filter_map(|p| pod.resolve_port(&p.target_port(), "UDP"));
+        let numbers: Vec<i32> = numbers.collect();
+        let is_denied = |number: &i32| {
+            policy::access(&isolating, Direction::Ingress, from, dns_port(*number), Some(pod))
                 == Access::Denied
         };
-        if !numbers.all(is_denied) || isolating.is_empty() {
+        if numbers.is_empty() || isolating.is_empty() || !numbers.iter().all(is_denied) {
             return None;
         }
         names.extend(
