@@ -52,7 +52,7 @@ fn a_kube_proxy_that_ended() {
         page.set(CURL, REFUSED_CURL);
         let d = page.judge();
         let cause = d.root_cause.as_ref().unwrap();
-        assert_ne!(cause.condition, C::KubeProxyHealthy.as_str(), "{}", report(&d));
+        assert_ne!(cause.reason, R::NotRunning.as_str(), "{}", report(&d));
         // The log is of an earlier run: the Service works, or kube-proxy is there.
         let (_, told) = unblamed(Mode::Iptables, |page| {
             page.files.retain(|(path, _)| path != PS);
