@@ -119,6 +119,12 @@ impl Netns {
         let mut made = made.await?;
         let first = made.pop().ok_or(io::ErrorKind::Other)?;
         let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+        // Several may have found it empty at once.
+        let has = stock
+            .iter()
+            .filter(|(f, k, _)| (*f, *k) == (family, kind))
+            .count();
+        made.truncate((BATCH - 1).saturating_sub(has));
         stock.extend(made.into_iter().map(|socket| (family, kind, socket)));
         Ok(first)
     }

@@ -369,9 +369,6 @@ pub struct KubeProxy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node_name: Option<String>,
-    /// Changes had not been written to the rules yet.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub changes_pending: bool,
     /// Changes have waited for more than 60 s, and no rules were written in between.
     #[serde(default)]
     pub not_syncing: bool,

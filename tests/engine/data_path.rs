@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::SignedDuration;
 use serde_json::json;
 use svcdiag::{
     api::{
@@ -199,28 +198,6 @@ fn n11_the_rules_keep_a_pod_that_is_gone() {
                 Some("10.244.9.9:9376"),
             ));
         });
-    });
-}
-
-/// The rules of a node lag behind the endpoints, which changed so long ago, and kube-proxy says that changes wait.
-pub fn lags_behind(facts: &mut Facts, seconds: i64) {
-    let time = (facts.now - SignedDuration::from_secs(seconds)).to_string();
-    patch(
-        Arc::make_mut(&mut facts.slices[0]),
-        json!({ "metadata": { "managedFields": [{ "time": time }] } }),
-    );
-    on(facts, "n3", |n| {
-        let stale = ("10.96.1.175:80/TCP", Some("10.244.9.9:9376"));
-        let gaps = &mut n.rules.as_mut().unwrap().gaps;
-        gaps.push(gap(GapKind::EndpointStale, stale.0, stale.1));
-        n.kube_proxy.as_mut().unwrap().changes_pending = true;
-    });
-}
-
-#[test]
-fn n11_the_rules_have_been_behind_for_longer_than_kube_proxy_may_need() {
-    fault("N11-behind", C::ProxyRulesPresent, R::StaleEndpointInRules, |f| {
-        lags_behind(f, 61);
     });
 }
 

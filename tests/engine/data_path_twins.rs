@@ -16,8 +16,8 @@ use svcdiag::{
 use crate::{
     agents::*,
     data_path::{
-        client_elsewhere, default_deny, dns_is_silent, external, fails_beyond, lags_behind, no_record,
-        node_port, old_address, spare,
+        client_elsewhere, default_deny, dns_is_silent, external, fails_beyond, no_record, node_port,
+        old_address, spare,
     },
     report::{assert_nothing_false, report, stage},
     walkthrough::*,
@@ -49,22 +49,6 @@ fn works(change: impl FnOnce(&mut Facts)) -> Diagnosis {
 fn n01_n02_n03_what_listens_says_nothing_where_dials_work() {
     works(|f| sockets(f, &[("TCP", "0.0.0.0", 9376), ("TCP", "127.0.0.1", 1234)]));
     works(|f| sockets(f, &[("TCP", "::", 9376)]));
-}
-
-#[test]
-fn n11_kube_proxy_is_about_to_write_the_last_change() {
-    let d = twin(|f| lags_behind(f, 20));
-    let rules = stage(&d, C::ProxyRulesPresent);
-    assert_eq!(rules.reason, R::Pending, "{}", report(&d));
-    assert!(
-        rules.message.contains("kube-proxy on node n3"),
-        "{}",
-        rules.message
-    );
-    assert!(
-        d.recheck_at
-            .is_some_and(|at| at <= now() + SignedDuration::from_secs(40))
-    );
 }
 
 #[test]

@@ -379,7 +379,7 @@ fn kube_proxy() -> impl Strategy<Value = KubeProxy> {
         words,
         one_of(PortState::ALL),
         one_of(PortState::ALL),
-        any::<(bool, bool, bool, bool)>(),
+        any::<(bool, bool, bool)>(),
         (
             option::of(one_of(RunsAs::ALL)),
             option::of(word()),
@@ -392,7 +392,7 @@ fn kube_proxy() -> impl Strategy<Value = KubeProxy> {
                 (mode, process, replacement),
                 livez,
                 metrics,
-                (processes_unread, changes_pending, not_syncing, api_unreachable),
+                (processes_unread, not_syncing, api_unreachable),
                 (runs_as, node_name, sync_error, denied),
             )| KubeProxy {
                 mode: mode.map(Into::into),
@@ -404,7 +404,6 @@ fn kube_proxy() -> impl Strategy<Value = KubeProxy> {
                 runs_as,
                 unit: runs_as.map(|_| "kube-proxy.service".to_owned()),
                 node_name,
-                changes_pending,
                 not_syncing,
                 sync_error,
                 api_unreachable,

@@ -1,12 +1,14 @@
 //! What a round says of kube-proxy, and of tracked connections that it has left behind.
 
 use std::{
-    net::UdpSocket,
+    io::{Read, Write},
+    net::{TcpListener, UdpSocket},
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use svcdiag::{
     agent::{
         netns::Netns,
@@ -76,6 +78,63 @@ async fn a_kube_proxy_that_is_away_is_looked_for_twice_and_then_known_to_be() {
         _kube_proxy = starts_after(8) => known.await,
     };
     assert_eq!(process, None);
+}
+
+/// Tells its mode, and that a change waits to be written, for as long as the process lives.
+fn say_that_changes_wait(node: &Netns) {
+    let listener = node.run(|| TcpListener::bind("127.0.0.1:10249")).unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut request = [0; 1024];
+            let length = connection.read(&mut request).unwrap_or_default();
+            let body = if request[..length].starts_with(b"GET /proxyMode") {
+                "nftables"
+            } else {
+                "kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} 100\n\
+                 kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family=\"IPv4\"} 105\n"
+            };
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            // Whoever asked may have gone.
+            let _ = connection.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+}
+
+/// A round that begins without rules for a Service that changed so many seconds before; kube-proxy, which says that
+/// it has yet to write them, does so a while later, if at all.
+async fn round_without_rules(changed_before: i64, written_after: Option<u64>) -> NodeFacts {
+    let pocket = Pocket::new();
+    let _kube_proxy = kube_proxy(&pocket.node);
+    say_that_changes_wait(&pocket.node);
+    nft(&pocket.node, "delete table ip kube-proxy\n");
+    let mut spec = pocket.spec();
+    let changed = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(changed_before);
+    spec.service.changed_time = Some(Time(changed));
+    let (node, memory, source) = (pocket.as_node(), Memory::default(), Same(spec.clone()));
+    let writes = async {
+        if let Some(seconds) = written_after {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            pocket.write_rules();
+        }
+    };
+    let (facts, ()) = tokio::join!(look(&node, NAMESPACE, &spec, &source, &memory), writes);
+    facts
+}
+
+#[tokio::test]
+async fn nothing_is_blamed_on_rules_that_kube_proxy_has_yet_to_write() {
+    let facts = round_without_rules(14, Some(9)).await;
+    assert_eq!(facts.rules.as_ref().unwrap().gaps, [], "{facts:#?}");
+    assert!(facts.failures.is_empty(), "{facts:#?}");
+    assert!(facts.probes_made > 15 && facts.probes_failed == 0, "{facts:#?}");
+}
+
+#[tokio::test]
+async fn rules_are_missing_once_kube_proxy_has_had_its_time() {
+    let facts = round_without_rules(55, None).await;
+    assert_ne!(facts.rules.as_ref().unwrap().gaps, [], "{facts:#?}");
+    assert!(facts.failures.iter().any(|f| f.from.is_some()), "{facts:#?}");
 }
 
 /// The Service over UDP.

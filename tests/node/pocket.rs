@@ -56,7 +56,13 @@ impl Pocket {
             endpoints: pods(20..23),
             node,
         };
-        let [service, slice] = pocket.objects();
+        pocket.write_rules();
+        pocket
+    }
+
+    /// Writes the rules of the Service, as kube-proxy does.
+    pub fn write_rules(&self) {
+        let [service, slice] = self.objects();
         let cluster = Cluster {
             services: vec![serde_json::from_value(service).unwrap()],
             slices: vec![serde_json::from_value(slice).unwrap()],
@@ -71,9 +77,8 @@ impl Pocket {
         for script in rules(ProxyMode::Nftables, &cluster, &view) {
             let arguments = script.args.iter().map(String::as_str);
             let command: Vec<&str> = std::iter::once(script.program).chain(arguments).collect();
-            inside(&pocket.node, || feed(&command, &script.stdin));
+            inside(&self.node, || feed(&command, &script.stdin));
         }
-        pocket
     }
 
     /// As the agent knows the node, without a limit on its dials.

@@ -36,7 +36,7 @@ use super::{
     tunnels,
 };
 use crate::{
-    api::{DialPath, KubeProxy, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
+    api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
     objects::Endpoint,
     proxy::{IpFamily, Protocol, Vantage},
 };
@@ -192,23 +192,21 @@ pub async fn look(
         .ok();
     round.find_pods().await;
     let drops_before = settings::reverse_path_drops(&node.netns).ok();
-    let (kube_proxy, direct, service, names, hairpins) = tokio::join!(
-        proxy::look(&round, memory),
-        direct::look(&round, memory),
-        service::look(&round),
-        names::look(&round),
-        hairpin::look(&round, memory),
-    );
-    let rules = rules::look(&round, kube_proxy.mode.as_deref()).await;
+    // What goes through the Service is dialled once kube-proxy has had its time to write the rules: until then
+    // a dial that fails says nothing.
+    let through = async {
+        let kube_proxy = proxy::look(&round, memory).await;
+        let rules = rules::look(&round, kube_proxy.mode.as_deref()).await;
+        let dials = tokio::join!(service::look(&round), hairpin::look(&round, memory));
+        (kube_proxy, rules, dials)
+    };
+    let ((kube_proxy, rules, (service, hairpins)), direct, names) =
+        tokio::join!(through, direct::look(&round, memory), names::look(&round));
     let is_all_well = direct.failures.is_empty() && service.failures.is_empty();
     let listeners = direct::listeners(&round, &direct.failures).await;
     let mut facts = NodeFacts {
         listeners,
-        kube_proxy: Some(KubeProxy {
-            // On a busy node some change always waits: that tells something only where rules are not as they should be.
-            changes_pending: kube_proxy.changes_pending && rules.as_ref().is_some_and(|r| !r.gaps.is_empty()),
-            ..kube_proxy
-        }),
+        kube_proxy: Some(kube_proxy),
         rules,
         intercepted: mesh::look(&round, memory, is_all_well).await,
         stale_connections: stale::look(&round, memory),

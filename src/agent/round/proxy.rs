@@ -44,13 +44,20 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
         runs_as: processes.runs_as,
         unit: processes.unit,
         node_name: processes.node_name.filter(|name| *name != round.node.name),
-        changes_pending: state.lag.changes_pending,
         not_syncing: state.lag.not_syncing,
         sync_error: state.lag.sync_error,
         api_unreachable: state.lag.api_unreachable,
         // Its counters do not tell of what.
         denied: state.lag.is_denied.then(|| "?".to_owned()),
     }
+}
+
+/// Whether kube-proxy says that changes wait to be written.
+pub(super) async fn has_changes_pending(round: &Round<'_>) -> bool {
+    let now = Instant::now();
+    let not_before = now.checked_sub(AGAIN).unwrap_or(now);
+    let state = round.node.kube_proxy.state(&round.node.netns, not_before).await;
+    state.lag.changes_pending
 }
 
 /// Who asks anew wants to see what is there now; at the interval, what others saw a moment ago will do.

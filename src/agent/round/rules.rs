@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::SignedDuration;
+
 use super::{MAX_FAILURES, Round, SECOND_LOOK};
 use crate::{
     agent::{
@@ -18,6 +20,13 @@ use crate::{
 
 /// Rules that are not as they should be are looked at again so much later, for as long as kube-proxy may need.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// For so long after a change kube-proxy may be about to write it, while it says that changes wait: after that its own
+/// health check says no (twice the syncPeriod of 30 s).
+const MAY_WAIT: SignedDuration = SignedDuration::from_secs(60);
+
+/// How long kube-proxy may need for a change without saying so: on large nodes a sync takes many seconds.
+const SETTLES_WITHIN: SignedDuration = SignedDuration::from_secs(15);
 
 /// Names of the layouts, as they stand in NodeProbes.
 const NFTABLES: &str = "nftables";
@@ -37,29 +46,30 @@ pub(super) async fn look(round: &Round<'_>, mode: Option<&str>) -> Option<Rules>
         return Some(first);
     }
     // What is missing counts only after all that time; that nothing is missing any more is seen at once.
-    let counts_at = Instant::now() + SECOND_LOOK.max(settling(&round.subject));
+    let counts_at = Instant::now() + SECOND_LOOK.max(rest_of(SETTLES_WITHIN, &round.subject));
+    let waits_until = Instant::now() + rest_of(MAY_WAIT, &round.subject);
     loop {
         let rest = counts_at.saturating_duration_since(Instant::now());
-        tokio::time::sleep(rest.min(AGAIN)).await;
+        tokio::time::sleep(if rest.is_zero() { AGAIN } else { rest.min(AGAIN) }).await;
+        let is_late = Instant::now() >= counts_at;
+        let may_wait = Instant::now() < waits_until && super::proxy::has_changes_pending(round).await;
         let subject = round.read_again();
         let mut second = compare(round, &subject, mode)?;
         second.gaps.retain(|gap| first.gaps.contains(gap));
         second.conflict = second.conflict.filter(|c| first.conflict.as_ref() == Some(c));
-        if second.gaps.is_empty() && second.conflict.is_none() || Instant::now() >= counts_at {
+        if second.gaps.is_empty() && second.conflict.is_none() || is_late && !may_wait {
             return Some(second);
         }
     }
 }
 
-/// How long kube-proxy may still need for the last change: on large nodes a sync takes many seconds, and it
-/// makes pauses between two.
-fn settling(subject: &Subject) -> Duration {
-    const SETTLES_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(15);
+/// What is left of the time after the last change.
+fn rest_of(time: SignedDuration, subject: &Subject) -> Duration {
     let rest = subject
         .changed
-        .map(|at| SETTLES_WITHIN - crate::agent::now().duration_since(at));
+        .map(|at| time - crate::agent::now().duration_since(at));
     // A clock that is ahead must not make us wait for long.
-    let rest = rest.map(|rest| rest.min(SETTLES_WITHIN));
+    let rest = rest.map(|rest| rest.min(time));
     rest.and_then(|rest| Duration::try_from(rest).ok())
         .unwrap_or_default()
 }

@@ -139,7 +139,6 @@ impl Programs {
             } else {
                 PortState::Closed
             },
-            changes_pending: false,
             not_syncing: !are_synced(seen)
                 && (fails && self.is_behind(facts) || suffers && faults.is_some_and(|f| f.sync.is_some())),
             sync_error: faults

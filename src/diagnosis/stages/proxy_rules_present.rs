@@ -5,13 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use jiff::{SignedDuration, Timestamp};
-
 use super::{
     super::{
         Facts, Finding,
         paths::Paths,
-        pod_state::later,
         proxies::{self, Proxy},
         targets::node_has_family,
         vantage::{self, Report, Vantage},
@@ -31,10 +28,6 @@ const WHAT: &str = "The rules of kube-proxy were not read";
 
 /// Label of a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-
-/// For so long after the last change of the endpoints kube-proxy may be about to write it, if it says that changes wait:
-/// after that its own health check says no (twice the syncPeriod of 30 s).
-const MAY_WAIT: SignedDuration = SignedDuration::from_secs(60);
 
 /// Something wrong on a node.
 struct Fault<'a> {
@@ -57,8 +50,6 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     };
     let mut faults: Vec<Fault> = Vec::new();
     let mut is_stale = false;
-    let may_wait_until = may_wait_until(facts);
-    let mut behind: Vec<&str> = Vec::new();
     let mut hints: BTreeSet<String> = BTreeSet::new();
     let mut right: Vec<&str> = Vec::new();
     let mut unread: Vec<&str> = Vec::new();
@@ -95,8 +86,6 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         for gap in gaps {
             if !still_is(facts, service, report, gap) {
                 is_stale = true;
-            } else if may_wait_until.is_some() && is_behind(report) {
-                behind.push(report.node);
             } else if let Some(reason) = reason(service, report, gap) {
                 faults.push(Fault {
                     node: report.node,
@@ -132,14 +121,6 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             Reason::Pending,
             "The rules were compared with earlier EndpointSlices; the agents are looking again.",
         );
-    }
-    behind.dedup();
-    if !behind.is_empty() {
-        let why = format!(
-            "kube-proxy on {} has not written the last changes of the endpoints yet.",
-            vantage::nodes(&behind)
-        );
-        return Finding::unknown(Reason::Pending, why).recheck_at(may_wait_until);
     }
     if let Some(finding) = vantage.incomplete(WHAT) {
         return finding;
@@ -195,19 +176,6 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         message.push_str(&format!("; {}", without_rules(&of_other_family)));
     }
     Finding::yes(Reason::RulesMatchEndpoints, format!("{message}."))
-}
-
-/// Until when kube-proxy may be about to write the last change of the endpoints; None when that is over.
-fn may_wait_until(facts: &Facts) -> Option<Timestamp> {
-    let changed = facts.slices.iter().filter_map(|s| s.changed_at()).max()?;
-    // The API server's clock may be ahead of ours.
-    let until = later(changed.min(facts.now), MAY_WAIT);
-    (until > facts.now).then_some(until)
-}
-
-fn is_behind(report: &Report<'_>) -> bool {
-    let proxy = report.facts.kube_proxy.as_ref();
-    proxy.is_some_and(|p| p.changes_pending)
 }
 
 /// Whether another layout than kube-proxy's own holds the Service's addresses too.
