@@ -5,10 +5,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::kept;
+use super::{kept, pod_state::later};
 use crate::{
     api::{Answer, NodeFacts, NodeProbeSpec, ServiceDiagnosisSpec, ServiceDiagnosisStatus},
     objects::{
@@ -353,6 +353,14 @@ impl Facts {
             nodes: Vec::new(),
             refresh: String::new(),
         }
+    }
+
+    /// Until so long after the last change of the endpoints: then none is known to have come or gone meanwhile.
+    #[must_use]
+    pub fn endpoints_settle_at(&self, within: SignedDuration) -> Option<Timestamp> {
+        let changed = self.slices.iter().filter_map(|s| s.changed_at()).max()?;
+        // The API server's clock may be ahead of ours.
+        Some(later(changed.min(self.now), within))
     }
 
     /// Counts what agents reported only as far as it answers what they are asked now: a question that is about

@@ -71,9 +71,7 @@ fn until(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
     if !facts.only_endpoints_differ {
         return None;
     }
-    let changed = facts.slices.iter().filter_map(|s| s.changed_at()).max()?;
-    // The API server's clock may be ahead of ours.
-    let kept = later(changed.min(facts.now), KEPT_FOR);
+    let kept = facts.endpoints_settle_at(KEPT_FOR)?;
     let owing = facts.nodes.iter().filter(|n| waiting.contains(&n.name.as_str()));
     let owed = owing.filter_map(|n| n.probe.as_ref()?.owed_since).min();
     let until = owed.map_or(kept, |since| kept.min(later(since, OWED_FOR)));
@@ -148,6 +146,5 @@ pub(super) fn settled_at(facts: &Facts) -> Option<Timestamp> {
     if pods.any(|p| p.is_terminating() || !p.is_ready() && is_starting(p)) {
         return Some(Timestamp::MAX);
     }
-    let changed = facts.slices.iter().filter_map(|s| s.changed_at()).max()?;
-    Some(later(changed, QUIET_FOR))
+    facts.endpoints_settle_at(QUIET_FOR)
 }

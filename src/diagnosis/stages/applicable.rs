@@ -5,7 +5,6 @@ use jiff::SignedDuration;
 use super::super::{
     Facts, Finding,
     clients::{Clients, Role},
-    pod_state::later,
 };
 use crate::diagnosis::{approval, words::quoted};
 use crate::{
@@ -21,8 +20,7 @@ const SETTLES_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 pub(super) fn no_clients(facts: &Facts) -> Option<Finding> {
     if approval::foreign_clients_are_kept_away(facts) {
         // A Pod that comes or goes is in one of the two first.
-        let changed = facts.slices.iter().filter_map(|s| s.changed_at()).max();
-        let until = changed.map(|at| later(at.min(facts.now), SETTLES_WITHIN));
+        let until = facts.endpoints_settle_at(SETTLES_WITHIN);
         if until.is_some_and(|until| until > facts.now) {
             let why = "The EndpointSlices hold an endpoint that is no running Pod of the namespace; one may be coming or going.";
             return Some(Finding::unknown(Reason::Pending, why).recheck_at(until));

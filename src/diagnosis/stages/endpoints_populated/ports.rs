@@ -146,11 +146,9 @@ fn waits_until(facts: &Facts, service: &Service, pods: &[&Pod]) -> Option<Timest
             _ => None,
         }
     };
-    let slices = || {
-        let changed = facts.slices.iter().filter_map(|s| s.changed_at());
-        changed.max().map(|at| later(at, SLICE_GRACE))
-    };
-    let of_slices = if service.has_selector() { None } else { slices() };
+    let of_slices = facts
+        .endpoints_settle_at(SLICE_GRACE)
+        .filter(|_| !service.has_selector());
     let of_service = service.changed_at().map(|at| later(at, SLICE_GRACE));
     pods.iter()
         .filter_map(of_pod)
