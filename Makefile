@@ -56,9 +56,22 @@ lint: setup ## Check format, lints, documentation, and what is in Cargo.lock (de
 	@hack/deny
 
 .PHONY: test
-test: setup build ## Run all tests against the embedded sandbox.
-	@env -u KUBEBUILDER_ASSETS hack/as-root $(CARGO) test --locked --workspace
-	@env -u KUBEBUILDER_ASSETS RUST_BACKTRACE=0 hack/as-root $(CARGO) test --locked --test matrix -- --nocapture --test-threads=2
+test: setup ## Run all tests against the embedded sandbox.
+	@$(CARGO) test --locked --workspace --no-run
+	@$(CARGO) test --locked --no-run --test node --test security --test matrix
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-most test-node
+	@$(MAKE) --no-print-directory test-matrix
+
+# Without the assets the tests stand on their own API server.
+AS_ROOT := env -u KUBEBUILDER_ASSETS hack/as-root
+
+.PHONY: test-most test-node test-matrix
+test-most:
+	@$(AS_ROOT) $(CARGO) test --locked --workspace --no-fail-fast
+test-node:
+	@RUST_TEST_THREADS=4 $(AS_ROOT) $(CARGO) test --locked --no-fail-fast --test node --test security
+test-matrix:
+	@RUST_BACKTRACE=0 $(AS_ROOT) $(CARGO) test --locked --test matrix -- --nocapture --test-threads=2
 
 .PHONY: test-apiserver
 test-apiserver: setup build ## Run the end-to-end tests on the etcd and kube-apiserver in KUBEBUILDER_ASSETS.

@@ -17,7 +17,7 @@ use crate::lane::{Failure, Kind, Lane, SOON};
 
 /// Clusters at the same time. They wait for time-outs most of the time; with more of them on two cores the stand-ins of
 /// kube-proxy write rules later than a real one would.
-const LANES: usize = 4;
+const LANES: usize = 6;
 
 /// How long nothing may be False on a twin between its two rounds.
 const WATCHED: Duration = Duration::from_secs(3);

@@ -143,12 +143,14 @@ impl Lane {
         self.kind
     }
 
-    /// Breaks something.
+    /// Breaks something, and has the agents look at once: they need not be waited for to see what no object shows.
     pub async fn inject(&self, fault: &Fault) -> Result<(), Failure> {
         fault
             .inject(&self.scene)
             .await
-            .map_err(Failure::of_step("inject"))
+            .map_err(Failure::of_step("inject"))?;
+        self.scene.refresh().await.map_err(|e| chain(&e))?;
+        Ok(())
     }
 
     fn diagnoses(&self) -> Api<ServiceDiagnosis> {

@@ -192,12 +192,15 @@ pub async fn look(
         .ok();
     round.find_pods().await;
     let drops_before = settings::reverse_path_drops(&node.netns).ok();
-    // What goes through the Service is dialled once kube-proxy has had its time to write the rules: until then
-    // a dial that fails says nothing.
+    // Through the Service a dial that fails says nothing until kube-proxy has had its time to write the rules.
     let through = async {
-        let kube_proxy = proxy::look(&round, memory).await;
-        let rules = rules::look(&round, kube_proxy.mode.as_deref()).await;
-        let dials = tokio::join!(service::look(&round), hairpin::look(&round, memory));
+        let rules = async {
+            let kube_proxy = proxy::look(&round, memory).await;
+            let rules = rules::look(&round, kube_proxy.mode.as_deref()).await;
+            (kube_proxy, rules)
+        };
+        let ((kube_proxy, rules), first) = tokio::join!(rules, service::first_look(&round));
+        let dials = tokio::join!(service::look(&round, first), hairpin::look(&round, memory));
         (kube_proxy, rules, dials)
     };
     let ((kube_proxy, rules, (service, hairpins)), direct, names) =

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures::future::join_all;
+use tokio::time::Instant;
 
 use super::{
     LocalPod, Round, SECOND_LOOK,
@@ -20,11 +21,32 @@ use crate::{
     proxy::{Destination, Protocol, Purpose, Traffic, destinations, serves_node_ports_at},
 };
 
-pub(super) async fn look(round: &Round<'_>) -> Tally {
-    let ways = ways(round);
+/// How every way ended once.
+pub(super) struct FirstLook<'a> {
+    ways: Vec<(Way<'a>, Outcomes)>,
+    at: Instant,
+}
+
+pub(super) async fn first_look<'a>(round: &'a Round<'a>) -> FirstLook<'a> {
+    let ways = join_all(ways(round).into_iter().map(async |way| {
+        let outcomes = without_itself(&way, tries(round, &way).await);
+        (way, outcomes)
+    }));
+    FirstLook {
+        ways: ways.await,
+        at: Instant::now(),
+    }
+}
+
+/// Tries again where anything failed.
+pub(super) async fn look(round: &Round<'_>, first: FirstLook<'_>) -> Tally {
+    let FirstLook { ways, at } = first;
     let mut tally = Tally::default();
-    let found = join_all(ways.iter().map(|way| try_way(round, way))).await;
-    for (way, outcomes) in ways.iter().zip(found) {
+    let again = ways.into_iter().map(async |(way, outcomes)| {
+        let outcomes = try_again(round, &way, outcomes, at + SECOND_LOOK).await;
+        (way, outcomes)
+    });
+    for (way, outcomes) in join_all(again).await {
         let from = way.from.map(|pod| pod.key.as_str());
         for (endpoint, (answer, detail)) in outcomes {
             let mut failure = None;
@@ -36,7 +58,7 @@ pub(super) async fn look(round: &Round<'_>) -> Tally {
                     target: way.target.to_string(),
                     endpoint: endpoint.map(|e| e.to_string()),
                     same_node: endpoint.and_then(|e| is_local(round, e)),
-                    same_bridge: is_on_one_bridge(round, way, endpoint).await,
+                    same_bridge: is_on_one_bridge(round, &way, endpoint).await,
                     answer,
                     detail,
                 });
@@ -126,16 +148,15 @@ fn serves_node_ports(round: &Round<'_>, destination: &Destination, ip: IpAddr) -
     })
 }
 
-/// Tries a way twice where anything failed; what failed both times stays. Of an endpoint that was not met
+/// Tries a way again where anything failed; what failed both times stays. Of an endpoint that was not met
 /// again, or that is not ready any more, nothing is known; nor of a failure at none, where it may have been
 /// at such a one.
-async fn try_way(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
+async fn try_again(round: &Round<'_>, way: &Way<'_>, mut outcomes: Outcomes, at: Instant) -> Outcomes {
     let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
-    let mut outcomes = without_itself(way, tries(round, way).await);
     if !outcomes.values().any(is_failure) {
         return outcomes;
     }
-    tokio::time::sleep(SECOND_LOOK).await;
+    tokio::time::sleep_until(at).await;
     let second = without_itself(way, tries(round, way).await);
     let ready = super::ready(round, &round.read_again());
     let is_ready = |e: &SocketAddr| ready.iter().any(|ready| ready.address == *e);
