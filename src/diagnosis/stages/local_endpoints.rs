@@ -124,9 +124,7 @@ fn restarts_until(facts: &Facts, node_name: &str) -> Option<Timestamp> {
         }
     });
     let has_daemon_set = pods.iter().any(|pod| is_of_a_daemon_set(pod));
-    let after_change = facts
-        .endpoints_settle_at(SLICE_GRACE)
-        .filter(|_| has_daemon_set);
+    let after_change = facts.endpoints_settle_at(SLICE_GRACE).filter(|_| has_daemon_set);
     own.chain(after_change).filter(|until| *until > facts.now).max()
 }
 
