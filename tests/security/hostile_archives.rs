@@ -185,8 +185,8 @@ fn texts_that_blow_up_take_no_memory() {
         ("resolv.conf", "search", " a", "\n"),
         ("sysctl.txt", "", "a=1\n", ""),
     ] {
-        let mut files = filled("", begin, pattern, end);
-        files.truncate(4);
+        // 24 MiB: the texts are read line by line, and this is not the release build.
+        let mut files = filled("", begin, pattern, end)[1..3].to_vec();
         for (n, (path, _)) in files.iter_mut().enumerate() {
             *path = format!("nodes/n{}/{name}", n + 1);
         }

@@ -176,6 +176,13 @@ async fn try_again(round: &Round<'_>, way: &Way<'_>, mut outcomes: Outcomes, at:
         }
         _ => true,
     });
+    // What is reached by now is reached, though nothing was the first time.
+    if way.protocol != Protocol::Udp {
+        let reached = second.into_iter().filter(|(_, outcome)| !is_failure(outcome));
+        for (endpoint, outcome) in reached {
+            outcomes.entry(endpoint).or_insert(outcome);
+        }
+    }
     outcomes
 }
 
