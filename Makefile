@@ -41,7 +41,7 @@ build: setup ## Build the binaries.
 	@$(CARGO) build --locked --workspace --bins
 
 .PHONY: generate
-generate: ## Write crds/ anew from the types in src/api.
+generate: ## Write crds/ anew from the types in crates/api/src.
 	@$(CARGO) run --locked --quiet --bin svcdiag -- crd --output-dir crds
 
 .PHONY: fmt
@@ -49,10 +49,11 @@ fmt: ## Format the code.
 	@$(CARGO) fmt --all
 
 .PHONY: lint
-lint: setup ## Check format, lints, documentation, and what is in Cargo.lock (deny.toml).
+lint: setup ## Check format, lints, documentation, the walls between the crates, and Cargo.lock (deny.toml).
 	@$(CARGO) fmt --all -- --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	@hack/walls
 	@hack/deny
 
 .PHONY: test

@@ -7,7 +7,7 @@
     reason = "a benchmark fails by panicking"
 )]
 
-#[path = "../tests/engine/walkthrough.rs"]
+#[path = "../crates/engine/tests/engine/walkthrough.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod walkthrough;
 

@@ -1,16 +1,16 @@
 //! Why does this Kubernetes Service not work? See `README.md`.
 
 pub mod agent;
-pub mod api;
 pub mod bundle;
 pub mod check;
 pub mod client;
 pub mod collect;
 pub mod controller;
-pub mod diagnosis;
-pub mod inventory;
-pub mod objects;
-pub mod printable;
-pub mod proxy;
 pub mod served;
 mod serving;
+
+pub use svcdiag_api as api;
+pub use svcdiag_engine as diagnosis;
+pub use svcdiag_engine::inventory;
+pub use svcdiag_kube_proxy as proxy;
+pub use svcdiag_objects as objects;

@@ -20,10 +20,13 @@ use serde_json::{Value, json};
 
 use super::apiserver::{Access, is_unreachable};
 use crate::{
-    api::{AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe},
+    api::{
+        AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe, Schema, bounded,
+        own_schemas,
+    },
     client::is_outage,
     objects::Object,
-    served::{Schema, bounded, is_going, is_of_schema, own_schemas, schemas},
+    served::{is_going, is_of_schema, schemas},
 };
 
 /// An API server that takes longer is as good as away.

@@ -30,7 +30,6 @@ mod schedule;
 pub mod settings;
 pub mod sockets;
 mod sockopt;
-pub mod subject;
 pub mod tunnels;
 
 use std::{path::PathBuf, sync::Arc};

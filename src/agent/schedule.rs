@@ -21,11 +21,11 @@ use super::{
     cluster::{self, Cluster},
     now,
     round::{self, Memory, Node, Source},
-    subject::Subject,
 };
 use crate::{
     api::{DialPath, NodeFacts, NodeProbe},
     client::Pauses,
+    diagnosis::asked::Subject,
     objects::Object,
 };
 

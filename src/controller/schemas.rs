@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 
 use super::{Context, Queue, watch::enqueue};
 use crate::{
-    api::{NodeProbeSpec, ServiceDiagnosisStatus},
-    served::{Schemas, is_not_served, is_of_schema, own_schemas, schemas},
+    api::{NodeProbeSpec, Schemas, ServiceDiagnosisStatus, own_schemas},
+    served::{is_not_served, is_of_schema, schemas},
 };
 
 /// What of our kinds is written, by the controller or by the agents.
@@ -156,7 +156,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::served::Schema;
+    use crate::api::Schema;
 
     fn status() -> ServiceDiagnosisStatus {
         serde_json::from_value(json!({ "observedGeneration": 1, "proxyMode": "nftables", "conditions": [

@@ -1,14 +1,12 @@
 //! What an API server serves beyond what every cluster has: kinds that need not be installed.
 
 mod policies;
-mod report;
 mod schema;
 
 use kube::core::Status;
 
 pub use policies::{POLICY_KINDS, policy_kind, policy_kinds};
-pub use report::{MAX_REPORT, bounded};
-pub use schema::{Schema, Schemas, own_schemas, schemas};
+pub use schema::schemas;
 
 /// Whether a list, a watch or a request for what a group serves was refused because the API server does not
 /// serve such a thing. For a group that is not installed it answers `404 page not found` in plain text, for

@@ -12,7 +12,7 @@ use tokio::process::Command;
 
 use crate::rig::{Rig, at_rest, eventually};
 
-const TABLE: &str = include_str!("../engine/commands.md");
+const TABLE: &str = include_str!("../../crates/engine/tests/engine/commands.md");
 
 const NAMESPACE: &str = "typed-commands";
 

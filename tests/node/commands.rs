@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::namespace::{feed, in_new_namespace, listen, run, shell};
 use svcdiag::agent::netns::Netns;
 
-const TABLE: &str = include_str!("../engine/commands.md");
+const TABLE: &str = include_str!("../../crates/engine/tests/engine/commands.md");
 
 /// What a command has to leave behind.
 enum Leaves {

@@ -14,9 +14,9 @@ use svcdiag::{
         budget::Budget,
         netns::Netns,
         round::{Node, Source},
-        subject::Subject,
     },
     api::NodeProbeSpec,
+    diagnosis::asked::Subject,
 };
 use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, rules};
 

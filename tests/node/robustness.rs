@@ -15,9 +15,9 @@ use svcdiag::{
         netns::Netns,
         rootfs,
         round::{Memory, Source, look},
-        subject::Subject,
     },
     api::{NodeFacts, NodeProbeSpec},
+    diagnosis::asked::Subject,
 };
 
 use super::{

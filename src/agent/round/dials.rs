@@ -239,7 +239,7 @@ mod tests {
             dials: by_worth(tally.counts),
             ..Default::default()
         };
-        let kept = crate::served::bounded(&facts);
+        let kept = crate::api::bounded(&facts);
         let of = |path| kept.dials.iter().filter(|d| d.path == path).count();
         assert_eq!(of(DialPath::Endpoint) + of(DialPath::Service), 128);
         assert_eq!(of(DialPath::Endpoint), of(DialPath::Service));

@@ -16,9 +16,9 @@ use crate::{
     agent::{
         dial::{BEFORE_RETRANSMISSION, Dial},
         links, settings,
-        subject::Subject,
     },
     api::{Answer, Hairpin},
+    diagnosis::asked::Subject,
     proxy::{ExpectedPort, Protocol, Purpose, Traffic, expected, hairpin_is_masqueraded},
 };
 

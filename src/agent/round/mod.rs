@@ -31,12 +31,11 @@ use super::{
     netns::Netns,
     pods::{self, Census},
     rootfs::CLibraries,
-    settings,
-    subject::Subject,
-    tunnels,
+    settings, tunnels,
 };
 use crate::{
     api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
+    diagnosis::asked::Subject,
     objects::Endpoint,
     proxy::{IpFamily, Protocol, Vantage},
 };

@@ -10,11 +10,9 @@ use jiff::SignedDuration;
 
 use super::{MAX_FAILURES, Round, SECOND_LOOK};
 use crate::{
-    agent::{
-        netfilter::{ipvs, rulesets::Rulesets},
-        subject::Subject,
-    },
-    api::{RuleGap, Rules},
+    agent::netfilter::{ipvs, rulesets::Rulesets},
+    api::Rules,
+    diagnosis::{asked::Subject, rule_gap},
     proxy::{ExpectedPort, Gap, IpFamily, Layout, ReadError, Ruleset, Table, audit, expected, holds},
 };
 
@@ -134,7 +132,7 @@ fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&str>) -> Option<R
         Ok(gaps) => Some(Rules {
             layout: layout.to_owned(),
             compared: u32::try_from(ports.len()).unwrap_or(u32::MAX),
-            gaps: gaps.into_iter().take(MAX_FAILURES).map(RuleGap::from).collect(),
+            gaps: gaps.into_iter().take(MAX_FAILURES).map(rule_gap).collect(),
             conflict: conflict(all, layout, &ports),
         }),
         Err(error) => {
@@ -156,7 +154,7 @@ fn virtual_servers(round: &Round<'_>, all: Vec<Opened>, ports: &[ExpectedPort]) 
     Some(Rules {
         layout: IPVS.to_owned(),
         compared: u32::try_from(ports.len()).unwrap_or(u32::MAX),
-        gaps: gaps.take(MAX_FAILURES).map(RuleGap::from).collect(),
+        gaps: gaps.take(MAX_FAILURES).map(rule_gap).collect(),
         conflict: conflict(all, IPVS, ports),
     })
 }

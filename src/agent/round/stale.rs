@@ -14,8 +14,8 @@ use std::{
 
 use super::{Memory, Round};
 use crate::{
-    agent::subject::Subject,
     api::StaleConnection,
+    diagnosis::asked::Subject,
     proxy::{Protocol, expected},
 };
 

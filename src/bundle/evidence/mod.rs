@@ -27,11 +27,10 @@ use self::{
 };
 use super::{Bundle, MANIFEST, Problem, text::sockets};
 use crate::{
-    api::{DiagnosisRef, NodeFacts, NodeProbeSpec, PodListeners, ProbePod, ServiceDiagnosis},
+    api::{DiagnosisRef, NodeFacts, NodeProbeSpec, PodListeners, ProbePod, ServiceDiagnosis, bounded},
     diagnosis::{Facts, NodeReport, ProbeReport, Saved, plan},
     inventory::Inventory,
     objects::{Object, Pod},
-    served::bounded,
 };
 
 /// A client Pod and its files.

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     agent::settings::dead_ends_of,
-    api::{DeadEndRule, RuleGap, Rules},
-    diagnosis::Facts,
+    api::{DeadEndRule, Rules},
+    diagnosis::{Facts, rule_gap},
     objects::{EndpointSlice, Object},
     proxy::{
         ExpectedPort, Gap, IpFamily, Purpose, ReadError, Ruleset, Vantage, audit, expected,
@@ -261,7 +261,7 @@ fn told(layout: &str, compared: u32, gaps: Vec<Gap>) -> Rules {
     Rules {
         layout: layout.to_owned(),
         compared,
-        gaps: gaps.into_iter().take(MAX_GAPS).map(RuleGap::from).collect(),
+        gaps: gaps.into_iter().take(MAX_GAPS).map(rule_gap).collect(),
         conflict: None,
     }
 }

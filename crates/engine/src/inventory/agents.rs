@@ -1,0 +1,230 @@
+//! Agents: on which nodes they are, whether they are alive, and what they were asked and answered.
+//!
+//! An agent is alive for as long as its Lease lasts, counted from the moment at which a renewal was
+//! first seen here: the clocks of the nodes do not matter. A renewal by itself concerns nobody, or
+//! thousands of nodes would have everything judged all the time; that an agent comes, comes back or
+//! goes for good does. That it falls silent is noticed by who knows until when it counts as alive.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+use super::{DiagnosisKey, Inventory, Table, Tracked, heard};
+use crate::{NodeReport, ProbeReport};
+use svcdiag_api::{NodeProbe, bounded};
+use svcdiag_objects::{Labels, Lease, Node, Object};
+
+/// What the Lease of an agent says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Agent {
+    /// Its last renewal, by the agent's clock: only whether it has changed matters.
+    renewed: Option<MicroTime>,
+    /// When that renewal was first seen, by ours.
+    seen: Timestamp,
+    /// Since when the Lease has never lapsed.
+    since: Timestamp,
+    /// When it lapses without another renewal.
+    until: Timestamp,
+}
+
+impl Agent {
+    fn of(lease: &Lease, before: Option<&Self>, now: Timestamp) -> Self {
+        let renewed = lease.spec.renew_time.clone();
+        let seen = before.filter(|b| b.renewed == renewed).map_or(now, |b| b.seen);
+        let since = before.filter(|b| b.until > seen).map_or(seen, |b| b.since);
+        Self {
+            renewed,
+            seen,
+            since,
+            until: lease.lasts_until(seen),
+        }
+    }
+}
+
+impl Inventory {
+    /// Every Node with an agent, and what that was asked for a diagnosis.
+    pub(super) fn node_reports(&self, diagnosis: &DiagnosisKey, uid: &str) -> Vec<NodeReport> {
+        let own = self.probes_of(diagnosis).filter(|p| p.spec.diagnosis.uid == uid);
+        let probes: BTreeMap<&str, &Arc<NodeProbe>> = own.map(|p| (p.spec.node_name.as_str(), p)).collect();
+        let report = |node: &Arc<Node>| {
+            let agent = self.agents.get(node.name())?;
+            Some(NodeReport {
+                name: node.name().to_owned(),
+                labels: node.labels().clone(),
+                alive_until: Some(agent.until),
+                probe: probes.get(node.name()).map(|p| self.probe_report(p)),
+                saved: None,
+            })
+        };
+        self.nodes.of("").filter_map(report).collect()
+    }
+
+    fn probe_report(&self, probe: &NodeProbe) -> ProbeReport {
+        let facts = probe.status.as_ref().and_then(|s| s.facts.clone());
+        ProbeReport {
+            asked: probe.spec.clone(),
+            is_current: is_answered(probe),
+            owed_since: self.owed_since.get(&key_of(probe)).copied(),
+            facts: facts.map(Arc::new),
+        }
+    }
+
+    /// Names of the nodes whose agents have Leases.
+    pub fn agent_nodes(&self) -> impl Iterator<Item = &str> {
+        self.agents.keys().map(String::as_str)
+    }
+
+    /// The labels of every Node.
+    pub fn node_labels(&self) -> BTreeMap<String, Labels> {
+        let nodes = self.nodes.of("");
+        nodes.map(|n| (n.name().to_owned(), n.labels().clone())).collect()
+    }
+
+    /// How many NodeProbes other diagnoses of a namespace have, by the UID of the diagnosis.
+    pub fn probes_of_others(&self, namespace: &str, uid: &str) -> BTreeMap<String, usize> {
+        let mut found = BTreeMap::new();
+        for probe in self.probes.of(namespace).filter(|p| p.spec.diagnosis.uid != uid) {
+            *found.entry(probe.spec.diagnosis.uid.clone()).or_default() += 1;
+        }
+        found
+    }
+
+    /// The NodeProbes that say they are of a diagnosis.
+    pub fn probes_of(&self, diagnosis: &DiagnosisKey) -> impl Iterator<Item = &Arc<NodeProbe>> {
+        let names = self.probes_of.get(diagnosis);
+        names
+            .into_iter()
+            .flatten()
+            .filter_map(|name| self.probes.get(&diagnosis.0, name))
+    }
+}
+
+/// Whether an agent has answered what its NodeProbe asks now.
+fn is_answered(probe: &NodeProbe) -> bool {
+    let observed = probe.status.as_ref().and_then(|s| s.observed_generation);
+    observed.is_some() && observed == probe.metadata.generation
+}
+
+impl Tracked for Lease {
+    fn table(inventory: &mut Inventory) -> &mut Table<Self> {
+        &mut inventory.leases
+    }
+
+    /// All diagnoses, if an agent comes, comes back after its Lease had lapsed, or goes for good.
+    fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
+        let agent = |lease: &Self| inventory.agents.get(lease.agent_node()?);
+        let concerns = match (old, new) {
+            (_, Some(new)) => agent(new).is_some_and(|a| a.since == inventory.now),
+            (old, None) => old.is_some_and(|l| l.agent_node().is_some()),
+        };
+        if concerns {
+            inventory.all()
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    fn index(inventory: &mut Inventory, old: Option<&Self>, new: Option<&Self>) {
+        match (new.and_then(|l| Some((l, l.agent_node()?))), old) {
+            (Some((lease, node)), _) => {
+                let agent = Agent::of(lease, inventory.agents.get(node), inventory.now);
+                inventory.agents.insert(node.to_owned(), agent);
+            }
+            (None, Some(old)) => {
+                if let Some(node) = old.agent_node() {
+                    inventory.agents.remove(node);
+                }
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+impl Tracked for Node {
+    fn table(inventory: &mut Inventory) -> &mut Table<Self> {
+        &mut inventory.nodes
+    }
+
+    /// All diagnoses, if a node comes, goes, becomes Ready or ceases to be, or gets other addresses; and if one
+    /// with an agent gets other labels, since these choose the nodes.
+    fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
+        let has_agent = |node: &Self| inventory.agents.contains_key(node.name());
+        let state = |node: &Self| {
+            let ready = node.ready().map(|condition| condition.status.clone());
+            (ready, node.status.addresses.clone())
+        };
+        let is_chosen_anew =
+            old.map(Object::labels) != new.map(Object::labels) && old.or(new).is_some_and(has_agent);
+        if is_chosen_anew || old.map(state) != new.map(state) {
+            inventory.all()
+        } else {
+            BTreeSet::new()
+        }
+    }
+}
+
+impl Tracked for NodeProbe {
+    fn table(inventory: &mut Inventory) -> &mut Table<Self> {
+        &mut inventory.probes
+    }
+
+    /// What the agent was asked about, and no more of it than its kind may hold.
+    fn admitted(mut self) -> Self {
+        if let Some(facts) = self.status.as_mut().and_then(|s| s.facts.as_mut()) {
+            *facts = heard::of(&self.spec, bounded(facts));
+        }
+        self
+    }
+
+    /// Its diagnosis, if it says something else than before or is gone.
+    fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
+        let says = |probe: &Self| {
+            (
+                probe.spec.clone(),
+                probe.status.clone(),
+                probe.metadata.generation,
+            )
+        };
+        if old.map(says) == new.map(says) {
+            return BTreeSet::new();
+        }
+        let keys = old.into_iter().chain(new).map(diagnosis_of);
+        keys.filter(|(namespace, name)| inventory.interests.get(namespace, name).is_some())
+            .collect()
+    }
+
+    fn index(inventory: &mut Inventory, old: Option<&Self>, new: Option<&Self>) {
+        if let Some(old) = old {
+            let key = diagnosis_of(old);
+            if let Some(names) = inventory.probes_of.get_mut(&key) {
+                names.remove(old.name());
+                if names.is_empty() {
+                    inventory.probes_of.remove(&key);
+                }
+            }
+        }
+        if let Some(probe) = new.filter(|p| !is_answered(p)) {
+            inventory.owed_since.entry(key_of(probe)).or_insert(inventory.now);
+        } else if let Some(probe) = new.or(old) {
+            inventory.owed_since.remove(&key_of(probe));
+        }
+        if let Some(new) = new {
+            let names = inventory.probes_of.entry(diagnosis_of(new)).or_default();
+            names.insert(new.name().to_owned());
+        }
+    }
+}
+
+/// Namespace and name.
+fn key_of(probe: &NodeProbe) -> (String, String) {
+    (probe.namespace().to_owned(), probe.name().to_owned())
+}
+
+/// The diagnosis that a NodeProbe names; it is in the same namespace.
+fn diagnosis_of(probe: &NodeProbe) -> DiagnosisKey {
+    (probe.namespace().to_owned(), probe.spec.diagnosis.name.clone())
+}

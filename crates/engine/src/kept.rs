@@ -1,0 +1,147 @@
+//! Endpoints that change are no fault: while nothing but them changes (a rollout, scaling) a stage keeps its last
+//! answer until the agents have looked again.
+//!
+//! Only the wait for agents is bridged. What is found anew counts at once, be it good or bad.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Facts, Finding, NodeReport, approval, plan,
+    pod_state::{self, Trouble, later},
+    vantage::Vantage,
+};
+use svcdiag_api::{
+    ConditionStatus, ConditionType, NodeProbeSpec, Observation, ProbeService, Reason, ServiceDiagnosisStatus,
+};
+use svcdiag_objects::Object;
+
+/// How long after the last change of the endpoints an answer from before it may stand.
+const KEPT_FOR: SignedDuration = SignedDuration::from_secs(30);
+
+/// How long an agent may owe its answer. Endpoints that change more often than it can look leave it no time for one,
+/// and what nobody has looked at for longer is not known.
+const OWED_FOR: SignedDuration = SignedDuration::from_secs(60);
+
+/// For so long nothing happens to the endpoints when a rollout is over.
+const QUIET_FOR: SignedDuration = SignedDuration::from_secs(10);
+
+/// Whether what the agents are to be asked is what they were asked last, with other endpoints. A node that comes
+/// in with them was not asked yet.
+pub(super) fn only_endpoints_differ(nodes: &[NodeReport], plan: &BTreeMap<String, NodeProbeSpec>) -> bool {
+    let asked = |n: &NodeReport| n.probe.as_ref().map(|p| without_endpoints(&p.asked));
+    let mut before = nodes
+        .iter()
+        .filter_map(|n| Some((asked(n)?, without_endpoints(plan.get(&n.name)?))))
+        .peekable();
+    before.peek().is_some() && before.all(|(asked, planned)| asked == planned)
+}
+
+/// The question without what follows from the endpoints. Who tries is no part of it, since Pods that stand for
+/// clients are replaced as well; nor are the Pods of cluster DNS. The policies are: they may be what shuts the
+/// clients out now.
+fn without_endpoints(question: &NodeProbeSpec) -> NodeProbeSpec {
+    let mut dns = question.cluster_dns.clone();
+    if let Some(dns) = &mut dns {
+        dns.endpoints.clear();
+    }
+    NodeProbeSpec {
+        cluster_dns: dns,
+        service: ProbeService {
+            is_cut: false,
+            changed_time: None,
+            ..question.service.clone()
+        },
+        subsets: Vec::new(),
+        slices: Vec::new(),
+        from_node: false,
+        clients: Vec::new(),
+        endpoints: Vec::new(),
+        revision: plan::policies_in(&question.revision).to_owned(),
+        ..question.clone()
+    }
+}
+
+/// Until when answers from before the change of the endpoints stand in for those of the nodes that are waited for.
+fn until(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
+    if !facts.only_endpoints_differ {
+        return None;
+    }
+    let kept = facts.endpoints_settle_at(KEPT_FOR)?;
+    let owing = facts.nodes.iter().filter(|n| waiting.contains(&n.name.as_str()));
+    let owed = owing.filter_map(|n| n.probe.as_ref()?.owed_since).min();
+    let until = owed.map_or(kept, |since| kept.min(later(since, OWED_FOR)));
+    (until > facts.now).then_some(until)
+}
+
+/// The last answer of a stage in place of one that only waits for agents. Of the faults that is the root cause
+/// alone, since nothing but its remedy was written.
+pub(super) fn instead_of(facts: &Facts, condition: ConditionType, fresh: Finding) -> Finding {
+    let waiting = Vantage::of(facts).waiting;
+    // Nor are clients of another namespace asked while an endpoint comes or goes.
+    let is_waited_for = !waiting.is_empty() || approval::foreign_clients_are_kept_away(facts);
+    if fresh.reason != Reason::Pending || !is_waited_for {
+        return fresh;
+    }
+    let kept = || {
+        let until = until(facts, &waiting)?;
+        let last = last(facts.previous.as_deref()?, condition)?;
+        Some(Finding {
+            is_kept: true,
+            ..last.recheck_at(Some(until))
+        })
+    };
+    kept().unwrap_or(fresh)
+}
+
+fn last(written: &ServiceDiagnosisStatus, condition: ConditionType) -> Option<Finding> {
+    let is_it = |name: &str| name == condition.as_str();
+    let last = written.conditions.iter().find(|c| is_it(&c.type_))?;
+    let reason: Reason = last.reason.parse().ok()?;
+    let message = last.message.clone();
+    match last.status.parse().ok()? {
+        ConditionStatus::True => Some(Finding::yes(reason, message)),
+        ConditionStatus::False => {
+            let cause = written.root_cause.as_ref().filter(|c| is_it(&c.condition))?;
+            let remediation = cause.remediation.clone();
+            Some(Finding::fault(cause.impact, reason, message, remediation))
+        }
+        ConditionStatus::Unknown => reason.is_satisfied().then(|| Finding::unknown(reason, message)),
+    }
+}
+
+/// What was seen of the stages whose answers are kept, on the nodes that are waited for.
+pub(super) fn observations(
+    facts: &Facts,
+    vantage: &Vantage<'_>,
+    stages: &[(ConditionType, Finding)],
+) -> Vec<Observation> {
+    let seen = facts.previous.iter().flat_map(|p| &p.observations);
+    let is_kept = |o: &&Observation| {
+        let mut stages = stages.iter().filter(|(_, finding)| finding.is_kept);
+        let is_waited_for = |node: &str| vantage.waiting.contains(&node);
+        stages.any(|(c, _)| c.as_str() == o.condition) && o.node.as_deref().is_none_or(is_waited_for)
+    };
+    seen.filter(is_kept).cloned().collect()
+}
+
+/// What was said of how the nodes forward packets, while the answer about their rules is kept.
+pub(super) fn proxy<'a>(
+    facts: &'a Facts,
+    stages: &[(ConditionType, Finding)],
+) -> Option<&'a ServiceDiagnosisStatus> {
+    let mut kept = stages.iter().filter(|(_, finding)| finding.is_kept);
+    let is_kept = kept.any(|(condition, _)| *condition == ConditionType::ProxyRulesPresent);
+    facts.previous.as_deref().filter(|_| is_kept)
+}
+
+/// When the endpoints have come to rest, unless they change again: in the far future while Pods come or go.
+pub(super) fn settled_at(facts: &Facts) -> Option<Timestamp> {
+    let is_starting = |pod| matches!(pod_state::trouble(facts, pod), Trouble::Starting(_));
+    let mut pods = facts.selected_pods().into_iter();
+    if pods.any(|p| p.is_terminating() || !p.is_ready() && is_starting(p)) {
+        return Some(Timestamp::MAX);
+    }
+    facts.endpoints_settle_at(QUIET_FOR)
+}

@@ -1,0 +1,167 @@
+//! What the agents saw, one line for each thing, failures first.
+
+use super::{
+    Facts,
+    dials::{Dials, Way, is_udp},
+    paths::Paths,
+    told,
+    vantage::{Report, Vantage},
+};
+use svcdiag_api::{Answer, ConditionType, LookupResult, Observation};
+
+/// Longest detail that the API takes from us.
+const DETAIL_MAX: usize = 1024;
+
+/// All observations of the reports that count.
+pub(super) fn of(facts: &Facts, vantage: &Vantage<'_>) -> Vec<Observation> {
+    if facts.spec.suspend || vantage.reports.is_empty() {
+        return Vec::new();
+    }
+    let (mut failures, mut successes) = (Vec::new(), Vec::new());
+    if let Some(paths) = Paths::of(facts, vantage) {
+        for (way, condition) in [
+            (Way::Direct, ConditionType::EndpointsReachable),
+            (Way::FromNodes, ConditionType::ProxyForwards),
+            (Way::FromClients, ConditionType::ServiceReachable),
+        ] {
+            let dials = paths.dials(way);
+            failures.extend(failed(&dials, condition));
+            successes.extend(answered(&dials, condition));
+        }
+    }
+    for report in &vantage.reports {
+        failures.extend(gaps(report));
+        for (is_failure, observation) in lookups(report).into_iter().chain(hairpins(report)) {
+            if is_failure {
+                failures.push(observation);
+            } else {
+                successes.push(observation);
+            }
+        }
+    }
+    // The order of the tree, then what is nearest to the reader: the node and the Pod.
+    for list in [&mut failures, &mut successes] {
+        list.sort_by_cached_key(|o: &Observation| {
+            let stage = ConditionType::stages()
+                .iter()
+                .position(|c| c.as_str() == o.condition);
+            (stage, o.clone())
+        });
+        list.dedup();
+    }
+    failures.extend(successes);
+    failures
+}
+
+fn observation(
+    condition: ConditionType,
+    node: &str,
+    pod: Option<&str>,
+    target: &str,
+    result: &str,
+) -> Observation {
+    Observation {
+        condition: condition.as_str().to_owned(),
+        node: Some(node.to_owned()),
+        pod: pod.map(str::to_owned),
+        target: Some(target.to_owned()),
+        result: result.to_owned(),
+        detail: None,
+        latency_milliseconds: None,
+    }
+}
+
+fn failed(dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
+    let each = dials.failures.iter().map(|f| {
+        let from = f.dial.from.as_deref();
+        let through = f.dial.endpoint.as_deref().filter(|e| *e != f.dial.target);
+        let details = [f.dial.detail.clone(), through.map(|e| format!("endpoint {e}"))];
+        let details: Vec<String> = details.into_iter().flatten().collect();
+        Observation {
+            detail: (!details.is_empty()).then(|| cut(&details.join("; "))),
+            ..observation(condition, f.node, from, &f.dial.target, told::result(f.answer))
+        }
+    });
+    each.collect()
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(DETAIL_MAX).collect()
+}
+
+fn answered(dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
+    let each = dials.counts.iter().filter(|c| c.succeeded > 0).map(|c| {
+        let family = if c.is_v4 { "IPv4" } else { "IPv6" };
+        let whom = match (condition, c.same_node) {
+            (ConditionType::EndpointsReachable, Some(true)) => "endpoints on the node",
+            (ConditionType::EndpointsReachable, Some(false)) => "endpoints on other nodes",
+            (ConditionType::EndpointsReachable, None) => "endpoints",
+            _ => "the Service",
+        };
+        let target = format!("{whom}, port {} over {family}", c.port);
+        let heard = if is_udp(c.port) { "not refused" } else { "answered" };
+        let result = format!("{} of {} dials {heard}", c.succeeded, c.made);
+        observation(condition, c.node, c.from, &target, &result)
+    });
+    each.collect()
+}
+
+fn gaps(report: &Report<'_>) -> Vec<Observation> {
+    let rules = report.facts.rules.iter();
+    let each = rules.flat_map(|r| &r.gaps).map(|gap| Observation {
+        detail: Some(cut(&gap.detail)),
+        ..observation(
+            ConditionType::ProxyRulesPresent,
+            report.node,
+            None,
+            &gap.destination,
+            match &gap.endpoint {
+                Some(_) => "the rules differ in an endpoint",
+                None => "the rules differ",
+            },
+        )
+    });
+    each.collect()
+}
+
+fn lookups(report: &Report<'_>) -> Vec<(bool, Observation)> {
+    let mut all = Vec::new();
+    for resolver in &report.facts.resolvers {
+        for lookup in &resolver.lookups {
+            let result = match lookup.result {
+                LookupResult::Found => format!("found {}", super::words::list(&lookup.addresses)),
+                LookupResult::NotFound => "no such name".to_owned(),
+                LookupResult::Failed => match &lookup.code {
+                    Some(code) => format!("the server answered {code}"),
+                    None => "the server could not answer".to_owned(),
+                },
+                LookupResult::TimedOut => "no answer in time".to_owned(),
+                LookupResult::Unclear => continue,
+            };
+            let name = observation(
+                ConditionType::DNSResolves,
+                report.node,
+                Some(&resolver.pod),
+                &lookup.name,
+                &result,
+            );
+            all.push((lookup.result != LookupResult::Found, name));
+        }
+    }
+    all
+}
+
+fn hairpins(report: &Report<'_>) -> Vec<(bool, Observation)> {
+    let each = report.facts.hairpins.iter().filter_map(|hairpin| {
+        let answer = hairpin.answer?;
+        let seen = observation(
+            ConditionType::HairpinOK,
+            report.node,
+            Some(&hairpin.pod),
+            &hairpin.target,
+            told::result(answer),
+        );
+        Some((answer != Answer::Accepted, seen))
+    });
+    each.collect()
+}

@@ -1,0 +1,90 @@
+//! The IP families of the Service and of its Pods.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use super::Subject;
+use crate::Finding;
+use crate::words::quoted;
+use svcdiag_api::Reason;
+use svcdiag_objects::Object;
+
+impl Subject<'_> {
+    pub(super) fn ip_family_mismatch(&self) -> Option<Finding> {
+        let families = self.families();
+        let have: BTreeSet<&str> = if self.service.has_selector() {
+            self.pods
+                .iter()
+                .flat_map(|p| p.ips())
+                .filter_map(family)
+                .collect()
+        } else {
+            let used = self.facts.slices.iter().filter(|s| !s.endpoints.is_empty());
+            used.map(|s| s.address_type.as_str())
+                .filter(|t| *t == "IPv4" || *t == "IPv6")
+                .collect()
+        };
+        if self.service.is_external_name()
+            || families.is_empty()
+            || have.is_empty()
+            || !families.is_disjoint(&have)
+        {
+            return None;
+        }
+        let (wants, has) = (join(&families), join(&have));
+        let whose = if self.service.has_selector() {
+            "its Pods have"
+        } else {
+            "its EndpointSlices hold"
+        };
+        Some(Finding::nothing_works(
+            Reason::IPFamilyMismatch,
+            format!("The Service is {wants} only, but {whose} {has} addresses only."),
+            format!(
+                "Let the Service have both families, where the cluster has addresses for Services in both: \
+                 `kubectl -n {ns} patch service {name} --type=merge -p '{{\"spec\":{{\"ipFamilyPolicy\":\"PreferDualStack\"}}}}'`. \
+                 Else it needs another Service with ipFamilies [{has}]: the first family of a Service cannot be changed.",
+                ns = quoted(&self.facts.namespace),
+                name = quoted(self.service.name())
+            ),
+        ))
+    }
+
+    /// IP families of the Service, by its declaration or else by its addresses.
+    pub(super) fn families(&self) -> BTreeSet<&str> {
+        let spec = &self.service.spec;
+        if spec.ip_families.is_empty() {
+            spec.cluster_ips.iter().filter_map(|ip| family(ip)).collect()
+        } else {
+            spec.ip_families.iter().map(String::as_str).collect()
+        }
+    }
+
+    /// A family of the Service in which no Pod has an address.
+    pub(super) fn family_without_pods(&self) -> Option<String> {
+        let families = self.families();
+        let have: BTreeSet<&str> = self
+            .pods
+            .iter()
+            .flat_map(|p| p.ips())
+            .filter_map(family)
+            .collect();
+        let lacking: BTreeSet<&str> = families.difference(&have).copied().collect();
+        (!have.is_empty() && !lacking.is_empty()).then(|| {
+            format!(
+                "no Pod has an {} address, so that the Service does not work over it",
+                join(&lacking)
+            )
+        })
+    }
+}
+
+fn family(ip: &str) -> Option<&'static str> {
+    Some(match ip.parse().ok()? {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    })
+}
+
+fn join(families: &BTreeSet<&str>) -> String {
+    families.iter().copied().collect::<Vec<_>>().join(" and ")
+}

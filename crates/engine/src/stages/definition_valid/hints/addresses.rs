@@ -1,0 +1,132 @@
+//! Addresses that something else has, too.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use super::{MAX_OF_A_KIND, Subject};
+use crate::words;
+use svcdiag_objects::{Node, Object, Pod};
+
+pub(super) fn of(subject: &Subject<'_>) -> Vec<String> {
+    let mut hints = shared_by_pods(subject);
+    let others = &subject.facts.saved_objects.same_addresses;
+    hints.extend(others.iter().take(MAX_OF_A_KIND).map(|(ip, pod)| {
+        format!("{ip} is the address of Pod {pod}, too: the network plugin seems to have given it out twice, and packets reach one of them only")
+    }));
+    hints.extend(pod_among_nodes(subject));
+    hints.extend(external_ips_of_nodes(subject));
+    hints.extend(chained(subject));
+    hints
+}
+
+/// Two Pods have one address: the network plugin gave it out twice, and only one of them can be reached.
+fn shared_by_pods(subject: &Subject<'_>) -> Vec<String> {
+    let own: BTreeSet<&str> = subject.pods.iter().flat_map(|p| p.ips()).collect();
+    let has_network = |p: &&Pod| !p.is_host_network() && !p.has_ended() && !p.is_terminating();
+    let mut holders: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for pod in subject.facts.pods.iter().map(AsRef::as_ref).filter(has_network) {
+        for ip in pod.ips().filter(|ip| own.contains(ip)) {
+            holders.entry(ip).or_default().insert(pod.name());
+        }
+    }
+    let shared = holders.into_iter().filter(|(_, pods)| pods.len() > 1);
+    shared
+        .take(MAX_OF_A_KIND)
+        .map(|(ip, pods)| {
+            let names: Vec<&str> = pods.into_iter().collect();
+            let n = match names.len() {
+                2 => "two".to_owned(),
+                n => n.to_string(),
+            };
+            format!(
+                "{ip} is the address of {n} Pods, {}: the network plugin seems to have given it out twice, and packets reach one of them only",
+                words::list(&names)
+            )
+        })
+        .collect()
+}
+
+/// A Pod has an address outside of the range of its node and beside the addresses of Nodes. Where clouds put Pods and
+/// nodes into one network on purpose, nodes have no ranges.
+fn pod_among_nodes(subject: &Subject<'_>) -> Option<String> {
+    let nodes = &subject.facts.cluster_nodes;
+    let by_name: BTreeMap<&str, &Node> = nodes.iter().map(|n| (n.name(), n.as_ref())).collect();
+    let node_of = |pod: &Pod| by_name.get(pod.spec.node_name.as_deref()?);
+    subject.pods.iter().filter(|p| !p.is_host_network()).find_map(|pod| {
+        let ranges = node_of(pod)?.pod_ranges();
+        let address: IpAddr = pod.ips().find_map(|ip| ip.parse().ok().filter(IpAddr::is_ipv4))?;
+        let ranges: Vec<IpNet> = ranges.into_iter().filter(|r| r.addr().is_ipv4()).collect();
+        if ranges.is_empty() || ranges.iter().any(|r| r.contains(&address)) {
+            return None;
+        }
+        // Ranges of this size are given to nodes, or routed to them, as a whole.
+        let around = IpNet::new(address, 24).ok()?.trunc();
+        let beside: BTreeSet<IpAddr> = nodes
+            .iter()
+            .flat_map(|n| Node::internal_ips(n))
+            .filter(|ip| around.contains(ip))
+            .collect();
+        let beside: Vec<String> = beside.iter().map(IpAddr::to_string).collect();
+        let range = ranges.first()?;
+        (!beside.is_empty()).then(|| {
+            format!(
+                "Pod {} has the address {address} in the network of the Nodes ({}), and outside of the range {range} of its node: the Pod network seems to overlap with theirs, and packets to the one can go to the other",
+                pod.name(),
+                words::list(&beside)
+            )
+        })
+    })
+}
+
+/// externalIPs that are addresses of Nodes: all nodes take packets to them for the Service's.
+fn external_ips_of_nodes(subject: &Subject<'_>) -> Option<String> {
+    let external: BTreeSet<&str> = subject
+        .service
+        .spec
+        .external_ips
+        .iter()
+        .map(String::as_str)
+        .collect();
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    for node in &subject.facts.cluster_nodes {
+        let of_node = node
+            .status
+            .addresses
+            .iter()
+            .filter(|a| external.contains(a.address.as_str()));
+        found.extend(of_node.map(|a| format!("{} of node {}", a.address, node.name())));
+    }
+    let found: Vec<String> = found.into_iter().collect();
+    (!found.is_empty()).then(|| {
+        format!(
+            "externalIPs hold addresses of Nodes ({}): every other node takes packets to them for the Service's, in ipvs mode those of all ports, so that it does not reach these nodes any more",
+            words::list(&found)
+        )
+    })
+}
+
+/// An endpoint is the address of a Service: nodes translate an address once, so that nobody gets further than that.
+fn chained(subject: &Subject<'_>) -> Vec<String> {
+    let facts = subject.facts;
+    let mut chained: Vec<_> = facts.chained_services.iter().collect();
+    chained.sort_unstable();
+    chained
+        .into_iter()
+        .take(MAX_OF_A_KIND)
+        .map(|c| {
+            let service = if c.namespace == facts.namespace {
+                format!("Service {}", c.name)
+            } else {
+                format!("Service {}/{}", c.namespace, c.name)
+            };
+            format!(
+                "endpoint {} is the cluster IP of {service}, and kube-proxy does not translate an address twice: an ExternalName, or that Service's endpoints, would lead there",
+                c.address
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,30 @@
+//! Load balancers that have no address.
+
+use std::collections::BTreeSet;
+
+use super::Subject;
+use crate::words::quoted;
+use svcdiag_objects::Object;
+
+pub(super) fn of(subject: &Subject<'_>) -> Option<String> {
+    let service = subject.service;
+    let is_waiting = service.spec.type_.as_deref() == Some("LoadBalancer")
+        && service.status.load_balancer.ingress.is_empty();
+    if !is_waiting {
+        return None;
+    }
+    let protocols: BTreeSet<&str> = service.spec.ports.iter().map(|p| p.protocol()).collect();
+    let protocols: Vec<&str> = protocols.into_iter().collect();
+    let mixed = match protocols.len() {
+        0 | 1 => String::new(),
+        _ => format!(
+            " (its ports mix {}, which not every controller of load balancers takes in one Service)",
+            protocols.join(" and ")
+        ),
+    };
+    Some(format!(
+        "the load balancer has no address yet, so that clients from outside cannot use it{mixed}; what its controller says: `kubectl -n {} describe service {}`",
+        quoted(&subject.facts.namespace),
+        quoted(service.name())
+    ))
+}

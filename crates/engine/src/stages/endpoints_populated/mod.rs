@@ -1,0 +1,143 @@
+//! Does the Service have any endpoints?
+
+mod hand_made;
+mod no_pods;
+mod ports;
+mod stale;
+
+use std::collections::BTreeSet;
+
+use jiff::SignedDuration;
+
+use self::{
+    no_pods::judge as no_pods,
+    ports::Ports,
+    stale::{Lag, stale, staleness},
+};
+use super::{
+    super::{Facts, Finding, pod_state, words},
+    applicable,
+    local_endpoints::{self, Local},
+};
+use crate::words::quoted;
+use svcdiag_api::Reason;
+use svcdiag_objects::{Endpoint, Object, Service};
+
+pub(super) use no_pods::is_scaled_to_zero;
+
+/// How long the EndpointSlices may lag behind the Pods. The endpoints controller needs well under
+/// a second; its retries under load stay below this.
+pub(super) const SLICE_GRACE: SignedDuration = SignedDuration::from_secs(30);
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    let Some(service) = facts.service.as_deref() else {
+        return Finding::not_applicable("There is no Service.");
+    };
+    if service.is_external_name() {
+        return Finding::not_applicable("An ExternalName Service has no endpoints.");
+    }
+    let endpoints: Vec<&Endpoint> = facts.slices.iter().flat_map(|s| &s.endpoints).collect();
+    if !service.has_selector() {
+        if let Some(finding) = applicable::only_a_name(facts) {
+            return finding;
+        }
+        if endpoints.is_empty() {
+            return hand_made::none(facts, service);
+        }
+        return judge_endpoints(facts, service, &endpoints);
+    }
+    let selected = facts.selected_pods();
+    if selected.is_empty() {
+        return no_pods(facts, service);
+    }
+    match staleness(facts, service, &selected) {
+        Some(Lag::Over(pods)) => stale(facts, service, &pods, &endpoints),
+        Some(Lag::Until(time)) if !endpoints.iter().any(|e| e.is_ready()) => Finding::unknown(
+            Reason::Pending,
+            "Pods are ready; the EndpointSlices do not hold them yet.",
+        )
+        .recheck_at(Some(time)),
+        Some(Lag::Until(time)) => {
+            let finding = judge_endpoints(facts, service, &endpoints);
+            let first = finding.recheck_at.map_or(time, |at| at.min(time));
+            finding.recheck_at(Some(first))
+        }
+        None => judge_endpoints(facts, service, &endpoints),
+    }
+}
+
+fn judge_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) -> Finding {
+    let ready = distinct(endpoints.iter().filter(|e| e.is_ready()));
+    let all = distinct(endpoints.iter());
+    if ready > 0 {
+        let (note, until) = match ports::judge(facts, service) {
+            Ports::Served => (String::new(), None),
+            Ports::Dead(finding) => return *finding,
+            Ports::Waiting {
+                message,
+                until,
+                is_all: true,
+            } => {
+                return Finding::unknown(Reason::Pending, format!("{message}.")).recheck_at(Some(until));
+            }
+            Ports::Waiting { message, until, .. } => (format!(" {message}."), Some(until)),
+        };
+        let be = if ready == 1 { "is" } else { "are" };
+        let are_ready = format!("{ready} of {} {be} ready.{note}", words::count(all, "endpoint"));
+        return match local_endpoints::judge(facts, service, endpoints) {
+            Local::Lacking(finding) => finding,
+            Local::Served => Finding::yes(Reason::EndpointsReady, are_ready).recheck_at(until),
+            Local::Hint(hint, hint_until) => {
+                Finding::yes(Reason::EndpointsReady, format!("{are_ready} {hint}"))
+                    .recheck_at([until, hint_until].into_iter().flatten().min())
+            }
+        };
+    }
+    let serving = distinct(endpoints.iter().filter(|e| e.is_serving() && e.is_terminating()));
+    if serving > 0 {
+        return Finding::yes(
+            Reason::OnlyTerminatingEndpoints,
+            format!(
+                "No endpoint is ready, but {} still {} while terminating.",
+                words::count(serving, "endpoint"),
+                if serving == 1 { "serves" } else { "serve" }
+            ),
+        );
+    }
+    let selected = facts.selected_pods();
+    let starting = selected
+        .iter()
+        .filter(|p| !p.is_ready())
+        .filter_map(|p| pod_state::settles_at(facts, p));
+    if let Some(until) = starting.min() {
+        return Finding::unknown(
+            Reason::Pending,
+            "No endpoint is ready yet; Pods are starting or terminating.",
+        )
+        .recheck_at(Some(until));
+    }
+    let whose = if service.has_selector() {
+        "the Pods"
+    } else {
+        "the hand-made EndpointSlices"
+    };
+    Finding::nothing_works(
+        Reason::NoReadyEndpoints,
+        match all {
+            0 => "The Service has no endpoint.".to_owned(),
+            1 => "The only endpoint of the Service is not ready.".to_owned(),
+            n => format!("None of the {n} endpoints of the Service is ready."),
+        },
+        format!(
+            "Make {whose} ready; see the endpoints' conditions: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`.",
+            quoted(&facts.namespace),
+            quoted(service.name())
+        ),
+    )
+}
+
+/// Endpoints, counted once though they stand in a slice for each IP family or set of ports.
+fn distinct<'a, 'b: 'a>(endpoints: impl Iterator<Item = &'a &'b Endpoint>) -> usize {
+    let keys = endpoints.filter_map(|e| e.pod_uid().or(e.addresses.first().map(String::as_str)));
+    keys.collect::<BTreeSet<_>>().len()
+}

@@ -1,0 +1,276 @@
+//! The selector matches no Pod: because a workload has none, or because the labels differ.
+
+use jiff::Timestamp;
+
+use super::SLICE_GRACE;
+use crate::{
+    Facts, Finding,
+    events::{failed_create, failed_create_of, one_line, why_not_created},
+    near_miss,
+    pod_state::later,
+    words,
+    words::quoted,
+};
+use svcdiag_api::Reason;
+use svcdiag_objects::{Event, Object, ReplicaSet, Service, WorkloadSpec, WorkloadStatus, matches_labels};
+
+pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
+    let ns = quoted(&facts.namespace);
+    let selector = near_miss::selector(&service.spec.selector);
+    let workloads = matching_workloads(facts, service);
+    if let Some(workload) = workloads.iter().find(|w| w.spec.replicas != Some(0)) {
+        return without_its_pods(facts, workload, &selector);
+    }
+    if let Some(workload) = workloads.first() {
+        return scaled_to_zero(facts, &workloads, workload, &selector);
+    }
+    let have_ended = facts
+        .pods
+        .iter()
+        .any(|p| p.has_ended() && matches_labels(&service.spec.selector, p.labels()));
+    if have_ended {
+        return Finding::nothing_works(
+            Reason::NoReadyEndpoints,
+            format!(
+                "All Pods that the selector {selector} matches have completed or failed, so that they are no endpoints any more."
+            ),
+            format!(
+                "Find out why they ended: `kubectl -n {ns} get pods -l {}`.",
+                quoted(&selector)
+            ),
+        );
+    }
+    if let Some(why) = unseen_workloads(facts) {
+        // Nobody is told to change a selector that may be the right one for a workload without Pods.
+        return Finding::nothing_works(
+            Reason::SelectorMatchesNoPods,
+            format!(
+                "The selector {selector} matches {}; whether it would match those of a workload that has none now is not known: {why}.",
+                none_of_the_pods(facts)
+            ),
+            format!(
+                "See whether a workload is scaled to 0, and compare the selector with the labels of the Pods: `kubectl -n {ns} get deployments,statefulsets,replicasets,pods --show-labels`."
+            ),
+        );
+    }
+    // Of these kinds no Pod template is read: a selector that one of them would match is not to be changed.
+    if let Some(event) = failed_create_of(facts, &["DaemonSet", "ReplicationController"]) {
+        return not_created(facts, event, &selector);
+    }
+    let near = near_miss::find(facts, service).or_else(|| near_miss::namesake(facts, service));
+    if let Some(near) = near {
+        return Finding::nothing_works(
+            Reason::SelectorMatchesNoPods,
+            format!("The selector {selector} matches no Pod; {}.", near.message),
+            near.remediation,
+        );
+    }
+    if !facts.selected_elsewhere.is_empty() {
+        return elsewhere(facts, &selector);
+    }
+    // The Pods of a Job seldom serve anybody.
+    if let Some(event) = failed_create_of(facts, &["Job"]) {
+        return not_created(facts, event, &selector);
+    }
+    Finding::nothing_works(
+        Reason::SelectorMatchesNoPods,
+        format!("The selector {selector} matches {}.", none_of_the_pods(facts)),
+        format!(
+            "Compare the selector with the labels of the Pods: `kubectl -n {ns} get pods --show-labels`."
+        ),
+    )
+}
+
+/// A workload whose labels nobody read could not have its Pods created.
+fn not_created(facts: &Facts, event: &Event, selector: &str) -> Finding {
+    let (kind, name) = (&event.involved_object.kind, &event.involved_object.name);
+    Finding::nothing_works(
+        Reason::SelectorMatchesNoPods,
+        format!(
+            "The selector {selector} matches {}; whether it would match those of {kind} {name}, which could not be created, is not known: {}.",
+            none_of_the_pods(facts),
+            why_not_created(event)
+        ),
+        format!(
+            "See why its Pods are not created (quota, admission), and the labels of its Pod template: `kubectl -n {} describe {}`.",
+            words::quoted(&facts.namespace),
+            words::quoted(&format!("{}/{name}", kind.to_lowercase()))
+        ),
+    )
+}
+
+fn none_of_the_pods(facts: &Facts) -> String {
+    let ns = &facts.namespace;
+    match facts.pods.len() {
+        0 => format!("nothing: there are no Pods in namespace {ns}"),
+        1 => format!("no Pod (namespace {ns} has one)"),
+        n => format!("none of the {n} Pods of namespace {ns}"),
+    }
+}
+
+/// A workload is to have Pods that the selector would match, and has none.
+fn without_its_pods(facts: &Facts, workload: &Workload<'_>, selector: &str) -> Finding {
+    let name = &workload.resource;
+    let wanted = words::count(
+        usize::try_from(workload.spec.replicas.unwrap_or(1)).unwrap_or(0),
+        "Pod",
+    );
+    let until = workload
+        .changed_at
+        .map(|at| later(at, SLICE_GRACE))
+        .filter(|until| *until > facts.now);
+    let why = why_no_pods(facts, workload);
+    let because = why.map_or_else(String::new, |why| format!(": {why}"));
+    if until.is_some() {
+        return Finding::unknown(
+            Reason::Pending,
+            format!("{name} is to have {wanted}; none exists yet{because}."),
+        )
+        .recheck_at(until);
+    }
+    Finding::nothing_works(
+        Reason::SelectorMatchesNoPods,
+        format!(
+            "{name} is to have {wanted} that the selector {selector} would match, but none exists{because}."
+        ),
+        format!(
+            "See why the Pods are not created (quota, admission): `kubectl -n {} describe {}`.",
+            quoted(&facts.namespace),
+            quoted(name)
+        ),
+    )
+}
+
+/// What keeps a workload from creating Pods, as its controller says it.
+fn why_no_pods(facts: &Facts, workload: &Workload<'_>) -> Option<String> {
+    let mut sets: Vec<&ReplicaSet> = facts
+        .replica_sets
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|r| {
+            let owners = r.metadata.owner_references.iter().flatten();
+            workload.uid.is_some()
+                && owners.into_iter().any(|o| Some(o.uid.as_str()) == workload.uid)
+                && r.spec.replicas != Some(0)
+        })
+        .collect();
+    sets.sort_by(|a, b| a.name().cmp(b.name()));
+    let statuses = sets
+        .iter()
+        .map(|r| &r.status)
+        .chain(std::iter::once(workload.status));
+    let by_condition = statuses
+        .flat_map(|s| &s.conditions)
+        .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")
+        .and_then(|c| c.message.as_deref())
+        .map(one_line);
+    // A StatefulSet has no such condition.
+    let uids = sets
+        .iter()
+        .map(|r| r.metadata.uid.as_deref())
+        .chain([workload.uid]);
+    by_condition.or_else(|| {
+        let mut events = uids.flatten().filter_map(|uid| failed_create(facts, uid));
+        events.next().map(why_not_created)
+    })
+}
+
+fn scaled_to_zero(
+    facts: &Facts,
+    workloads: &[Workload<'_>],
+    first: &Workload<'_>,
+    selector: &str,
+) -> Finding {
+    let names: Vec<&str> = workloads.iter().map(|w| w.resource.as_str()).collect();
+    let (be, it) = match names.len() {
+        1 => ("is", "it has"),
+        _ => ("are", "they have"),
+    };
+    Finding::nothing_works(
+        Reason::ScaledToZero,
+        format!(
+            "The selector {selector} matches the Pods of {}, which {be} scaled to 0, so that {it} none.",
+            words::list(&names)
+        ),
+        format!(
+            "Scale up: `kubectl -n {} scale {} --replicas=1`.",
+            quoted(&facts.namespace),
+            quoted(&first.resource)
+        ),
+    )
+}
+
+/// Pods that the selector would match run in other namespaces.
+fn elsewhere(facts: &Facts, selector: &str) -> Finding {
+    let mut namespaces: Vec<&str> = facts.selected_elsewhere.iter().map(String::as_str).collect();
+    namespaces.sort_unstable();
+    let place = match namespaces.as_slice() {
+        [one] => format!("namespace {one}"),
+        several => format!("the namespaces {}", words::list(several)),
+    };
+    Finding::nothing_works(
+        Reason::SelectorMatchesNoPods,
+        format!(
+            "The selector {selector} matches {}; Pods with these labels are in {place}, but a Service selects Pods of its own namespace only.",
+            none_of_the_pods(facts)
+        ),
+        format!(
+            "If those Pods are meant, create the Service in their namespace (clients elsewhere reach it as {}.NAMESPACE), or run the Pods here.",
+            facts.spec.service_name
+        ),
+    )
+}
+
+/// Why not all workloads could be read, if so.
+fn unseen_workloads(facts: &Facts) -> Option<&str> {
+    let mut kinds = ["deployments", "statefulsets", "replicasets"].into_iter();
+    kinds.find_map(|resource| facts.why_unreadable(resource))
+}
+
+/// Whether workloads would have the Service's Pods and all of them are scaled to 0. Pods that were evicted stay
+/// behind then.
+pub(crate) fn is_scaled_to_zero(facts: &Facts, service: &Service) -> bool {
+    let workloads = matching_workloads(facts, service);
+    !workloads.is_empty() && workloads.iter().all(|w| w.spec.replicas == Some(0))
+}
+
+/// A workload whose Pods the Service would select.
+struct Workload<'a> {
+    /// As `kubectl` names it.
+    resource: String,
+    uid: Option<&'a str>,
+    spec: &'a WorkloadSpec,
+    status: &'a WorkloadStatus,
+    changed_at: Option<Timestamp>,
+}
+
+/// Workloads whose Pods the Service would select, as `kubectl` names them.
+fn matching_workloads<'a>(facts: &'a Facts, service: &Service) -> Vec<Workload<'a>> {
+    /// Makes a row of a workload.
+    macro_rules! row {
+        ($kind:literal, $of:expr) => {
+            Workload {
+                resource: format!(concat!($kind, "/{}"), $of.name()),
+                uid: $of.metadata.uid.as_deref(),
+                spec: &$of.spec,
+                status: &$of.status,
+                changed_at: $of.changed_at(),
+            }
+        };
+    }
+    let deployments = facts.deployments.iter().map(|d| row!("deployment", d));
+    let stateful = facts.stateful_sets.iter().map(|s| row!("statefulset", s));
+    // A ReplicaSet with an owner is a revision of a Deployment: old ones are always scaled to 0.
+    let bare = facts
+        .replica_sets
+        .iter()
+        .filter(|r| r.metadata.owner_references.as_ref().is_none_or(Vec::is_empty))
+        .map(|r| row!("replicaset", r));
+    let mut rows: Vec<Workload> = deployments
+        .chain(stateful)
+        .chain(bare)
+        .filter(|w| matches_labels(&service.spec.selector, &w.spec.template.metadata.labels))
+        .collect();
+    rows.sort_by(|a, b| a.resource.cmp(&b.resource));
+    rows
+}

@@ -1,0 +1,91 @@
+//! Whether the EndpointSlices follow the Pods.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::SLICE_GRACE;
+use crate::{Facts, Finding, endpoint_pods::EndpointPods, pod_node, pod_state::later, words, words::quoted};
+use svcdiag_api::Reason;
+use svcdiag_objects::{Endpoint, Object, Pod, Service};
+
+pub(super) enum Lag<'a> {
+    /// The slices should hold these Pods by now.
+    Over(Vec<&'a Pod>),
+    /// They may still lag, until this time.
+    Until(Timestamp),
+}
+
+/// Whether Pods that are ready are missing from the slices, or stand there as not ready. Those of a Node that does not
+/// exist are left out on purpose.
+pub(super) fn staleness<'a>(facts: &Facts, service: &Service, selected: &[&'a Pod]) -> Option<Lag<'a>> {
+    let known = EndpointPods::of(facts);
+    let endpoints = facts.slices.iter().flat_map(|s| &s.endpoints);
+    let listed: BTreeSet<&str> = endpoints
+        .filter(|e| e.is_ready())
+        .filter_map(|e| known.behind(e))
+        .map(|p| p.name())
+        .collect();
+    let families = &service.spec.ip_families;
+    let has_family = |pod: &Pod| {
+        let family = |ip: &str| if ip.contains(':') { "IPv6" } else { "IPv4" };
+        families.is_empty() && pod.ips().next().is_some()
+            || pod.ips().any(|ip| families.iter().any(|f| f == family(ip)))
+    };
+    let missing = selected
+        .iter()
+        .copied()
+        .filter(|p| p.is_ready() && !p.is_terminating() && has_family(p))
+        .filter(|p| !listed.contains(p.name()))
+        .filter(|p| service.publishes_not_ready() || !pod_node::is_gone(facts, p));
+    let mut over = Vec::new();
+    let mut until: Option<Timestamp> = None;
+    for pod in missing {
+        let due = due(facts, service, pod);
+        if due <= facts.now {
+            over.push(pod);
+        } else {
+            until = Some(until.map_or(due, |u| u.min(due)));
+        }
+    }
+    if over.is_empty() {
+        until.map(Lag::Until)
+    } else {
+        Some(Lag::Over(over))
+    }
+}
+
+/// By when the slices should hold a Pod that is ready. The grace begins with the latest change of the Pod or of the
+/// Service: a new label or selector has to be noticed, too.
+pub(super) fn due(facts: &Facts, service: &Service, pod: &Pod) -> Timestamp {
+    let became_ready = pod.condition("Ready").and_then(|c| c.last_transition_time);
+    let since = [became_ready, pod.changed_at(), service.changed_at()]
+        .into_iter()
+        .flatten()
+        .max();
+    later(since.unwrap_or(facts.now), SLICE_GRACE)
+}
+
+pub(super) fn stale(facts: &Facts, service: &Service, pods: &[&Pod], endpoints: &[&Endpoint]) -> Finding {
+    let names: Vec<&str> = pods.iter().map(|p| p.name()).collect();
+    let message = format!(
+        "{} ready for {} seconds or more but not among the Service's ready endpoints: {}.",
+        if pods.len() == 1 {
+            "1 Pod has been".to_owned()
+        } else {
+            format!("{} Pods have been", pods.len())
+        },
+        SLICE_GRACE.as_secs(),
+        words::list(&names)
+    );
+    let remediation = format!(
+        "The endpoints controller is not keeping up; see whether kube-controller-manager runs and what it logs: `kubectl -n kube-system get pods -l component=kube-controller-manager`; compare with `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
+        quoted(&facts.namespace),
+        quoted(service.name())
+    );
+    if endpoints.iter().any(|e| e.is_ready()) {
+        Finding::part_fails(Reason::EndpointSlicesStale, message, remediation)
+    } else {
+        Finding::nothing_works(Reason::EndpointSlicesStale, message, remediation)
+    }
+}

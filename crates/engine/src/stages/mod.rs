@@ -1,0 +1,192 @@
+//! The decision tree as a table: the stages in causal order, what each needs, and its function.
+
+mod advice;
+mod applicable;
+mod between_nodes;
+mod definition_valid;
+mod dns_resolves;
+mod dns_servers;
+mod dns_silence;
+mod endpoints_populated;
+mod endpoints_reachable;
+mod hairpin_ok;
+mod hairpin_setup;
+mod kube_proxy_healthy;
+mod listening;
+mod local_endpoints;
+mod lost_ways;
+mod missing_files;
+mod name_reports;
+mod names;
+mod network_policy_allows;
+mod pods_healthy;
+mod policy_dns;
+mod policy_effects;
+mod policy_ports;
+mod policy_probes;
+mod policy_scene;
+mod policy_targets;
+mod policy_told;
+mod protocol_mismatch;
+mod proxy_forwards;
+mod proxy_leftovers;
+mod proxy_remedies;
+mod proxy_rules_present;
+mod reaching;
+mod service_exists;
+mod service_reachable;
+mod untranslated;
+mod wrong_family;
+
+pub use policy_effects::may_keep_nodes_away;
+pub(super) use policy_effects::{is_cut_off_from_dns, may_be_closed_to_nodes, may_be_shut_out, shut_out};
+
+use super::{Facts, Finding, Verdict, kept};
+use svcdiag_api::{ConditionType as C, Reason};
+use svcdiag_objects::Service;
+
+/// A question of the page.
+struct Stage {
+    condition: C,
+    /// Stages that have to be all right before this one means anything.
+    needs: &'static [C],
+    judge: fn(&Facts) -> Finding,
+}
+
+const STAGES: [Stage; 12] = [
+    Stage {
+        condition: C::ServiceExists,
+        needs: &[],
+        judge: service_exists::judge,
+    },
+    Stage {
+        condition: C::DefinitionValid,
+        needs: &[C::ServiceExists],
+        judge: definition_valid::judge,
+    },
+    Stage {
+        condition: C::PodsHealthy,
+        needs: &[C::ServiceExists],
+        judge: pods_healthy::judge,
+    },
+    Stage {
+        condition: C::EndpointsPopulated,
+        needs: &[C::ServiceExists],
+        judge: endpoints_populated::judge,
+    },
+    Stage {
+        condition: C::NetworkPolicyAllows,
+        needs: &[C::ServiceExists],
+        judge: network_policy_allows::judge,
+    },
+    Stage {
+        condition: C::EndpointsReachable,
+        needs: &[C::EndpointsPopulated],
+        judge: endpoints_reachable::judge,
+    },
+    Stage {
+        condition: C::KubeProxyHealthy,
+        needs: &[],
+        judge: kube_proxy_healthy::judge,
+    },
+    Stage {
+        condition: C::ProxyRulesPresent,
+        needs: &[C::ServiceExists],
+        judge: proxy_rules_present::judge,
+    },
+    Stage {
+        condition: C::ProxyForwards,
+        needs: &[C::EndpointsPopulated],
+        judge: proxy_forwards::judge,
+    },
+    Stage {
+        condition: C::ServiceReachable,
+        needs: &[C::EndpointsPopulated],
+        judge: service_reachable::judge,
+    },
+    Stage {
+        condition: C::DNSResolves,
+        needs: &[C::ServiceExists],
+        judge: dns_resolves::judge,
+    },
+    Stage {
+        condition: C::HairpinOK,
+        needs: &[C::EndpointsReachable, C::ProxyRulesPresent],
+        judge: hairpin_ok::judge,
+    },
+];
+
+/// Asks every question.
+pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
+    let mut answers: Vec<(C, Finding)> = Vec::with_capacity(STAGES.len());
+    for stage in &STAGES {
+        let finding = if facts.spec.suspend {
+            Finding::unknown(Reason::Skipped, "Not judged while the diagnosis is suspended.")
+        } else if facts.spec.skip.contains(&stage.condition) {
+            Finding::unknown(Reason::Skipped, "Not judged, as spec.skip asks.")
+        } else if let Some(by) = answers
+            .iter()
+            .find(|(c, f)| is_needed(facts, stage, *c) && blocks(f))
+        {
+            Finding::blocked(by.0)
+        } else {
+            let finding = on_full_evidence(facts, stage.condition, (stage.judge)(facts));
+            kept::instead_of(
+                facts,
+                stage.condition,
+                missing_files::name(facts, stage.condition, finding),
+            )
+        };
+        answers.push((stage.condition, finding));
+    }
+    lost_ways::block(facts, &mut answers);
+    service_reachable::ask_for_help(facts, &mut answers);
+    answers
+}
+
+/// Whether a stage means nothing before another is all right. The names of a headless Service are those
+/// of its endpoints.
+fn is_needed(facts: &Facts, stage: &Stage, other: C) -> bool {
+    let is_headless = || facts.service.as_deref().is_some_and(Service::is_headless);
+    stage.needs.contains(&other)
+        || (stage.condition == C::DNSResolves && other == C::EndpointsPopulated && is_headless())
+}
+
+/// Nobody is blamed on evidence with gaps: where Pods, slices or the Service could not be read,
+/// what looks like a fault may be what is missing. Nor is anything all right with Pods that nobody saw.
+fn on_full_evidence(facts: &Facts, condition: C, finding: Finding) -> Finding {
+    let depends_on: &[&str] = match condition {
+        // Whether there is a Service does not depend on the Pods.
+        C::ServiceExists => &["services"],
+        _ => &["services", "endpointslices", "pods"],
+    };
+    let gap = depends_on
+        .iter()
+        .find_map(|resource| facts.why_unreadable(resource));
+    let is_of_pods = matches!(
+        condition,
+        C::DefinitionValid | C::PodsHealthy | C::NetworkPolicyAllows
+    ) && facts.service.as_deref().is_some_and(Service::has_selector);
+    let unseen = facts
+        .why_unreadable("pods")
+        .filter(|_| is_of_pods && facts.pods.is_empty());
+    let is_false = matches!(finding.verdict, Verdict::False { .. });
+    match gap.filter(|_| is_false).or(unseen) {
+        Some(why) => Finding::unknown(
+            Reason::ProbeFailed,
+            format!("Not judged, because not everything could be read: {why}."),
+        ),
+        None => finding,
+    }
+}
+
+/// Whether an answer leaves the stages that need it without meaning: nothing works, or it is not
+/// known. A fault of a part does not block, since a later one may take everything away; nor does
+/// the lack of a node agent or its silence, which the later stage notices itself.
+fn blocks(finding: &Finding) -> bool {
+    finding.leaves_nothing()
+        || matches!(
+            finding.reason,
+            Reason::Blocked | Reason::Pending | Reason::PodsStarting | Reason::ProbeFailed
+        )
+}

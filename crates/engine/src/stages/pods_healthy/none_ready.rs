@@ -1,0 +1,178 @@
+//! No Pod is ready: why, and what to do.
+
+use std::cmp::Reverse;
+
+use crate::{
+    Facts, Finding,
+    pod_state::{self, Hold, Start, Trouble},
+    words::{self, quoted},
+};
+use svcdiag_api::{ConditionType, Observation, Reason};
+use svcdiag_objects::{Object, Pod, Service};
+
+/// Pods that are listed one by one in the status.
+const MAX_PODS_SHOWN: usize = 5;
+
+pub(super) fn judge(facts: &Facts, service: &Service, pods: &[&Pod]) -> Finding {
+    let mut troubles: Vec<(Trouble, &Pod)> =
+        pods.iter().map(|p| (pod_state::trouble(facts, p), *p)).collect();
+    troubles.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.name().cmp(b.1.name())));
+    let starting: Vec<(&Start, &Pod)> = troubles
+        .iter()
+        .filter_map(|(trouble, pod)| match trouble {
+            Trouble::Starting(start) => Some((start, *pod)),
+            _ => None,
+        })
+        .collect();
+    if !starting.is_empty() {
+        return are_starting(facts, &starting, pods.len());
+    }
+    let Some((foremost, _)) = troubles.first() else {
+        return Finding::not_applicable("No Pod is selected.");
+    };
+    let alike = || {
+        let kind = std::mem::discriminant(foremost);
+        troubles
+            .iter()
+            .filter(move |(t, _)| std::mem::discriminant(t) == kind)
+    };
+    let same = alike().count();
+    // Of Pods with one trouble, the one of which most is known is the best example.
+    let Some((first, pod)) = alike().max_by_key(|(t, p)| (t.describe().len(), Reverse(p.name()))) else {
+        return Finding::not_applicable("No Pod is selected.");
+    };
+    let text = first.describe().trim_end_matches('.');
+    let unread = match first {
+        Trouble::Other(_) => unread_events(facts),
+        _ => String::new(),
+    };
+    let message = if pods.len() == 1 {
+        format!("The only Pod, {}, is not ready: {text}.{unread}", pod.name())
+    } else {
+        format!(
+            "None of {} is ready; for this reason {same}, for example {}: {text}.{unread}",
+            words::count(pods.len(), "Pod"),
+            pod.name()
+        )
+    };
+    let mut finding = Finding::nothing_works(reason(first), message, remediation(facts, service, first, pod));
+    finding.observations = troubles
+        .iter()
+        .take(MAX_PODS_SHOWN)
+        .map(|(t, p)| observation(facts, t, p))
+        .collect();
+    finding
+}
+
+fn are_starting(facts: &Facts, starting: &[(&Start, &Pod)], of: usize) -> Finding {
+    let until = starting.iter().map(|(start, _)| start.until).min();
+    let said = starting
+        .iter()
+        .find_map(|(start, pod)| Some((start.why.as_deref()?, *pod)));
+    let why = match said {
+        Some((why, pod)) => format!(" {}: {}.", pod.name(), why.trim_end_matches('.')),
+        None => unread_events(facts),
+    };
+    let (n, are) = match starting.len() {
+        1 => (1, "is"),
+        n => (n, "are"),
+    };
+    Finding::unknown(
+        Reason::PodsStarting,
+        format!(
+            "No Pod is ready yet; {n} of {} {are} starting and their deadlines are not over.{why}",
+            words::count(of, "Pod")
+        ),
+    )
+    .recheck_at(until)
+}
+
+/// That nobody knows what the Events say, if so.
+fn unread_events(facts: &Facts) -> String {
+    facts.why_unreadable("events").map_or_else(String::new, |why| {
+        format!(" Their Events could not be read ({why}).")
+    })
+}
+
+fn reason(trouble: &Trouble) -> Reason {
+    match trouble {
+        Trouble::NodeNotReady(_) => Reason::NodeNotReady,
+        Trouble::Unschedulable(..) => Reason::PodsUnschedulable,
+        Trouble::ImagePull(_) => Reason::ImagePullFailed,
+        Trouble::InitContainer(_) => Reason::InitContainerFailing,
+        Trouble::CrashLoop(..) => Reason::CrashLooping,
+        Trouble::ProbeFailing(_) => Reason::ReadinessProbeFailing,
+        Trouble::Other(_) => Reason::PodsNotReady,
+        Trouble::Starting(_) => Reason::PodsStarting,
+    }
+}
+
+fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -> String {
+    let (ns, name) = (quoted(&facts.namespace), quoted(pod.name()));
+    let describe = format!("`kubectl -n {ns} describe pod {name}`");
+    match trouble {
+        Trouble::NodeNotReady(_) => {
+            let node = quoted(pod.spec.node_name.as_deref().unwrap_or_default());
+            format!(
+                "See why node {node} is not ready: `kubectl describe node {node}` (a Ready condition that is Unknown is of a kubelet that does not report: machine, network, kubelet; one that is False tells why)."
+            )
+        }
+        Trouble::Unschedulable(Hold::Gate, _) => {
+            format!(
+                "See which controller is to remove the scheduling gate, and what it waits for: {describe}."
+            )
+        }
+        Trouble::Unschedulable(Hold::Volume, _) => {
+            format!("See the state of the Pod's volume claims: `kubectl -n {ns} get pvc`, {describe}.")
+        }
+        Trouble::Unschedulable(Hold::NoNode, _) => format!(
+            "Make room on a node, or change the Pods' requests, nodeSelector, affinity or tolerations: {describe}."
+        ),
+        Trouble::ImagePull(_) => format!(
+            "Correct the image's name, or give the Pods access to the registry (imagePullSecrets): {describe}."
+        ),
+        Trouble::InitContainer(_) => format!(
+            "Read what the init container says, and see what it waits for: {describe}, `kubectl -n {ns} logs {name} --all-containers --prefix`."
+        ),
+        Trouble::CrashLoop(_, container) => {
+            // Without a name kubectl shows another one, if there are several.
+            let is_only = pod.spec.containers.len() + pod.spec.init_containers.len() < 2;
+            let which = match is_only {
+                true => String::new(),
+                false => format!(" -c {}", quoted(container)),
+            };
+            format!("Read why the container ended: `kubectl -n {ns} logs {name}{which} --previous`.")
+        }
+        Trouble::ProbeFailing(_) if service.is_headless() => format!(
+            "See what the readiness probe says, and fix the application or the probe: {describe}. If the Pods have to find each other \
+             through this Service before they are ready, it has to publish them: publishNotReadyAddresses: true in its spec."
+        ),
+        Trouble::ProbeFailing(_) => {
+            format!("See what the readiness probe says, and fix the application or the probe: {describe}.")
+        }
+        Trouble::Other(_) | Trouble::Starting(_) => {
+            format!("See the Pod's conditions and events: {describe}.")
+        }
+    }
+}
+
+fn observation(facts: &Facts, trouble: &Trouble, pod: &Pod) -> Observation {
+    let result = match trouble {
+        Trouble::NodeNotReady(_) => "node not ready",
+        Trouble::Unschedulable(..) => "Unschedulable",
+        Trouble::ImagePull(_) => "image pull failed",
+        Trouble::InitContainer(_) => "init container",
+        Trouble::CrashLoop(..) => "crash loop",
+        Trouble::ProbeFailing(_) | Trouble::Other(_) => "not ready",
+        Trouble::Starting(_) => "starting",
+    };
+    Observation {
+        condition: ConditionType::PodsHealthy.as_str().to_owned(),
+        node: pod.spec.node_name.clone(),
+        pod: Some(format!("{}/{}", facts.namespace, pod.name())),
+        target: None,
+        result: result.to_owned(),
+        detail: Some(trouble.describe().chars().take(1024).collect()),
+        latency_milliseconds: None,
+    }
+}

@@ -1,0 +1,62 @@
+//! Does the Service exist?
+
+use super::super::{Facts, Finding, words};
+use crate::words::quoted;
+use svcdiag_api::Reason;
+
+/// Most characters in which a near miss may differ.
+const NEAR: usize = 2;
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    let (name, namespace) = (&facts.spec.service_name, &facts.namespace);
+    if facts.service.is_some() {
+        return Finding::yes(
+            Reason::ServiceFound,
+            format!("Service {namespace}/{name} exists."),
+        );
+    }
+    let mut message = format!("There is no Service {name} in namespace {namespace}");
+    let mut near: Vec<&str> = facts
+        .other_services
+        .iter()
+        .map(|s| s.name.as_str())
+        .filter(|s| is_near(name, s))
+        .collect();
+    near.sort_unstable();
+    if !near.is_empty() {
+        message.push_str(&format!("; similar names there: {}", words::list(&near)));
+    }
+    let mut namesakes: Vec<&str> = facts.namesakes.iter().map(String::as_str).collect();
+    namesakes.sort_unstable();
+    if !namesakes.is_empty() {
+        let elsewhere = words::count(namesakes.len(), "other namespace");
+        let named = words::list(&namesakes);
+        message.push_str(&format!(
+            "; a Service of this name exists in {elsewhere} ({named})"
+        ));
+    }
+    message.push('.');
+    let (name, namespace) = (quoted(name), quoted(namespace));
+    let remediation = if let Some(near) = near.first().map(|near| quoted(near)) {
+        format!(
+            "If {near} is meant, diagnose that one: `kubectl -n {namespace} get service {near}`. \
+             Else create the Service."
+        )
+    } else if !namesakes.is_empty() {
+        format!(
+            "Create the ServiceDiagnosis in the namespace of the Service, or create the Service here: \
+             `kubectl -n {namespace} expose deployment {name} --port=PORT --target-port=TARGET`."
+        )
+    } else {
+        format!(
+            "Create the Service: `kubectl -n {namespace} expose deployment {name} --port=PORT --target-port=TARGET`."
+        )
+    };
+    Finding::nothing_works(Reason::ServiceNotFound, message, remediation)
+}
+
+/// Whether a name may have been meant: almost the same letters, or the one is a part of the other.
+fn is_near(name: &str, other: &str) -> bool {
+    let contained = name.len() >= 4 && other.len() >= 4 && (other.contains(name) || name.contains(other));
+    contained || words::distance(name, other) <= NEAR.min(name.len() / 2)
+}

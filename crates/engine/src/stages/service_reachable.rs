@@ -1,0 +1,230 @@
+//! Does the Service work by IP, tried from client Pods?
+
+use super::{
+    super::{
+        Facts, Finding, Verdict,
+        dials::{Dials, Failed, Way, is_udp},
+        paths::Paths,
+        told,
+        vantage::Vantage,
+        words,
+    },
+    advice::advice,
+    applicable, reaching,
+};
+use crate::words::quoted;
+use svcdiag_api::{ConditionType, Reason};
+
+const WHAT: &str = "The Service's addresses were not dialled from client Pods";
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    if let Some(finding) = applicable::without_address(facts).or_else(|| applicable::no_clients(facts)) {
+        return finding;
+    }
+    let vantage = Vantage::of(facts);
+    let paths = match reaching::paths(facts, &vantage, WHAT) {
+        Ok(paths) => paths,
+        Err(finding) => return finding,
+    };
+    let dials = paths.dials(Way::FromClients);
+    let direct = paths.dials(Way::Direct);
+    let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
+        dials.failures.iter().partition(|f| is_explained(&direct, f));
+    if let Some(finding) = fault(facts, &paths, &dials, &direct, &own) {
+        return finding;
+    }
+    if !explained.is_empty() {
+        return Finding::blocked(ConditionType::EndpointsReachable);
+    }
+    if let Some(pod) = dials.reset_by_mesh.filter(|_| dials.succeeded() == 0) {
+        return reaching::reset_by_mesh(pod);
+    }
+    let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
+    if dials.made() == 0 && vantage.incomplete(WHAT).is_none() && !dials.is_intercepted && !dials.is_shut_out
+    {
+        if let Some(finding) = from_nodes_in_files(&vantage, &paths) {
+            return finding;
+        }
+        if !asked {
+            return Finding::unknown(
+                Reason::NoVantagePoint,
+                format!("{WHAT}: no client Pod is on a node that was asked."),
+            );
+        }
+        if vantage.problem(ConditionType::ServiceReachable).is_none() {
+            return nobody_but_itself(facts);
+        }
+    }
+    reaching::left_open(facts, &vantage, &dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(
+        || {
+            Finding::yes(
+                Reason::Reachable,
+                format!(
+                    "The Service's addresses {}, dialled from client Pods.",
+                    dials.answer()
+                ),
+            )
+        },
+    )
+}
+
+/// Whoever goes through the page by hand dials the Service from a node, and leaves it at that.
+fn from_nodes_in_files(vantage: &Vantage<'_>, paths: &Paths<'_>) -> Option<Finding> {
+    let are_files = vantage.reports.iter().all(|r| r.saved.is_some());
+    let dials = paths.dials(Way::FromNodes);
+    are_files.then(|| {
+        if dials.failures.is_empty() && dials.succeeded() > 0 {
+            Finding::yes(
+                Reason::Reachable,
+                format!(
+                    "The Service's addresses {}, dialled from a node; the files hold no dial of a client Pod.",
+                    dials.answer()
+                ),
+            )
+        } else {
+            Finding::unknown(
+                Reason::NoVantagePoint,
+                format!("{WHAT}: the files hold no such dial."),
+            )
+        }
+    })
+}
+
+/// Clients were asked and had nothing to dial: the only endpoint is the client, or a Local policy leaves
+/// its node without one.
+fn nobody_but_itself(facts: &Facts) -> Finding {
+    let name = &facts.spec.service_name;
+    Finding::unknown(
+        Reason::NoClientPods,
+        format!(
+            "The Pods at hand reach nobody but themselves through {name}; there is no other client to try from."
+        ),
+    )
+}
+
+/// Whether the same client fails at the endpoint past the Service, too.
+fn is_explained(direct: &Dials<'_>, failed: &Failed<'_>) -> bool {
+    let mut same_client = direct.failures.iter().filter(|d| {
+        d.node == failed.node && d.dial.from == failed.dial.from && d.dial.port == failed.dial.port
+    });
+    same_client.any(|d| failed.endpoint.is_none() || d.endpoint == failed.endpoint)
+}
+
+fn fault<'a>(
+    facts: &Facts,
+    paths: &Paths<'a>,
+    dials: &Dials<'a>,
+    direct: &Dials<'a>,
+    failures: &[&Failed<'a>],
+) -> Option<Finding> {
+    let mut cases = reaching::cases(paths, dials, direct, failures);
+    for case in &mut cases {
+        let is_part = !dials.is_dead_for(case.failed) && reaches_others(dials, case.failed);
+        if case.explanation.is_none() && is_part {
+            case.reason = Reason::PartiallyReachable;
+        }
+    }
+    let (reason, of) = reaching::foremost(&cases, ConditionType::ServiceReachable.faults())?;
+    let failures = reaching::failures(&of);
+    let ways = told::ways(&failures);
+    // What nobody dialled past the Service is not said to answer there.
+    let past_it = |who: &str, does: &str| match direct.succeeded() {
+        0 => String::new(),
+        _ => format!(", though {who} {does}"),
+    };
+    let twice = reaching::translated_twice(facts).filter(|_| reason == Reason::TimedOut);
+    let (mut message, remediation) = match (reaching::settings(&of), reason) {
+        _ if twice.is_some() => {
+            let (why, remediation) = twice.unwrap_or_default();
+            (
+                format!("The Service does not answer client Pods: {ways}. {why}"),
+                remediation,
+            )
+        }
+        (Some((sentence, remediation)), _) => (format!("{sentence}: {ways}."), remediation),
+        (None, Reason::PartiallyReachable) if failures.iter().all(|f| f.is_of_some_requests()) => (
+            format!(
+                "Some requests through the Service get no answer, and others do: {ways}. It has {}: those that are sent to one of them, or to some, may be the ones that are lost.",
+                words::count(paths.targets.len(), "endpoint")
+            ),
+            format!(
+                "Dial each endpoint past the Service, `curl IP:PORT`, from where it was dialled. {}",
+                advice(facts, reason, &failures)
+            ),
+        ),
+        (None, Reason::PartiallyReachable) => (
+            format!(
+                "Some endpoints do not answer through the Service{}: {ways}.",
+                past_it("they", "do past it")
+            ),
+            advice(facts, reason, &failures),
+        ),
+        (None, Reason::UnexpectedResponse) => (
+            format!("The Service does not answer client Pods as expected: {ways}."),
+            advice(facts, reason, &failures),
+        ),
+        _ if failures.iter().all(|f| is_udp(&f.dial.port)) => (
+            format!(
+                "The Service does not take datagrams of client Pods{}: {ways}.",
+                past_it("its endpoints", "do not refuse them")
+            ),
+            advice(facts, reason, &failures),
+        ),
+        _ => (
+            format!(
+                "The Service does not answer client Pods{}: {ways}.",
+                past_it("its endpoints", "do")
+            ),
+            reaching::refused_unseen(facts, paths, direct, &failures)
+                .unwrap_or_else(|| advice(facts, reason, &failures)),
+        ),
+    };
+    reaching::with_circumstances(paths, dials, reason, &failures, &mut message);
+    if matches!(
+        reason,
+        Reason::TimedOut | Reason::NoRouteToHost | Reason::PartiallyReachable
+    ) {
+        reaching::with_other_kinds(facts, &mut message);
+    }
+    Some(if dials.is_all_dead() {
+        Finding::nothing_works(reason, message, remediation)
+    } else {
+        Finding::part_fails(reason, message, remediation)
+    })
+}
+
+/// Whether the client that failed at an endpoint got through to others.
+fn reaches_others(dials: &Dials<'_>, failed: &Failed<'_>) -> bool {
+    (failed.endpoint.is_some() || failed.is_of_some_requests())
+        && dials.counts.iter().any(|c| {
+            c.node == failed.node
+                && c.from == failed.dial.from.as_deref()
+                && c.port == failed.dial.port
+                && c.succeeded > 0
+        })
+}
+
+/// Where everything else is as it should be, the page knows no further step but to ask.
+pub(super) fn ask_for_help(facts: &Facts, stages: &mut [(ConditionType, Finding)]) {
+    let others_are_right = stages
+        .iter()
+        .all(|(c, f)| *c == ConditionType::ServiceReachable || f.is_satisfied());
+    let this = stages
+        .iter_mut()
+        .find(|(c, _)| *c == ConditionType::ServiceReachable);
+    let Some((_, finding)) = this.filter(|_| others_are_right) else {
+        return;
+    };
+    let is_known = reaching::is_explained(finding.reason);
+    if let Verdict::False { remediation, .. } = &mut finding.verdict
+        && !is_known
+    {
+        remediation.push_str(&format!(
+            " Everything else is as it should be. If that does not help, collect what was seen \
+             (`kubectl -n {} get servicediagnoses,nodeprobes,services,endpointslices -o yaml > {}.yaml`) and ask: \
+             https://kubernetes.io/docs/tasks/debug/#slack, https://discuss.kubernetes.io or https://github.com/kubernetes/kubernetes.",
+            quoted(&facts.namespace),
+            quoted(&facts.spec.service_name)
+        ));
+    }
+}

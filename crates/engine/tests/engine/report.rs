@@ -1,0 +1,84 @@
+//! A Diagnosis as text for snapshots, and what tests ask of one.
+
+use svcdiag_api::{ConditionStatus, ConditionType, Reason};
+use svcdiag_engine::{Diagnosis, Facts, Finding, Verdict, diagnose};
+
+/// All that a user can read of a Diagnosis.
+pub fn report(diagnosis: &Diagnosis) -> String {
+    let mut lines = vec![format!(
+        "Ready {} {}: {}",
+        diagnosis.ready.status, diagnosis.ready.reason, diagnosis.ready.message
+    )];
+    if let Some(cause) = &diagnosis.root_cause {
+        lines.push(format!(
+            "root cause {}/{} ({})",
+            cause.condition, cause.reason, cause.impact
+        ));
+        lines.push(format!("  remediation: {}", cause.remediation));
+    }
+    for (condition, f) in &diagnosis.stages {
+        lines.push(format!("{condition} {} {}: {}", f.status(), f.reason, f.message));
+    }
+    // Failures come first; the rest is much the same everywhere.
+    for o in diagnosis.observations.iter().take(4) {
+        lines.push(format!(
+            "saw {:?} {:?}: {} {:?}",
+            o.pod, o.target, o.result, o.detail
+        ));
+    }
+    let s = &diagnosis.summary;
+    lines.push(format!(
+        "columns: endpoints {} proxy {} dns {} hairpin {}",
+        s.endpoints, s.proxy, s.dns, s.hairpin
+    ));
+    lines.join("\n")
+}
+
+/// The finding of a stage.
+pub fn stage(diagnosis: &Diagnosis, condition: ConditionType) -> &Finding {
+    &diagnosis.stages.iter().find(|(c, _)| *c == condition).unwrap().1
+}
+
+/// Expects this root cause, and nothing False before it in causal order.
+#[track_caller]
+pub fn assert_root_cause(diagnosis: &Diagnosis, condition: ConditionType, reason: Reason) {
+    let cause = diagnosis
+        .root_cause
+        .as_ref()
+        .unwrap_or_else(|| panic!("no root cause\n{}", report(diagnosis)));
+    assert_eq!(
+        (cause.condition.as_str(), cause.reason.as_str()),
+        (condition.as_str(), reason.as_str()),
+        "\n{}",
+        report(diagnosis)
+    );
+    assert_eq!(diagnosis.ready.status, ConditionStatus::False);
+    let first = diagnosis
+        .stages
+        .iter()
+        .find(|(_, f)| matches!(f.verdict, Verdict::False { .. }))
+        .unwrap();
+    assert_eq!(
+        first.0,
+        condition,
+        "something is False before the root cause\n{}",
+        report(diagnosis)
+    );
+}
+
+/// Expects that nothing is False.
+#[track_caller]
+pub fn assert_nothing_false(facts: &Facts) -> Diagnosis {
+    let diagnosis = diagnose(facts);
+    let wrong = diagnosis
+        .stages
+        .iter()
+        .any(|(_, f)| matches!(f.verdict, Verdict::False { .. }));
+    assert!(
+        !wrong && diagnosis.root_cause.is_none(),
+        "false blame\n{}",
+        report(&diagnosis)
+    );
+    assert_ne!(diagnosis.ready.status, ConditionStatus::False);
+    diagnosis
+}
