@@ -40,6 +40,33 @@ fn the_crds_are_those_of_the_types() {
     }
 }
 
+/// Cargo builds nothing where a member of the workspace, a test or a benchmark of Cargo.toml cannot be found.
+#[test]
+fn the_image_is_built_from_all_that_cargo_wants_to_see() {
+    let read = |name: &str| std::fs::read_to_string(Path::new(ROOT).join(name)).unwrap();
+    let (manifest, image) = (read("Cargo.toml"), read("Containerfile"));
+    let members = manifest
+        .lines()
+        .find(|line| line.starts_with("members = "))
+        .unwrap();
+    let mut wanted: BTreeSet<&str> = members
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(|member| member.split('/').next().unwrap())
+        .filter(|member| *member != ".")
+        .collect();
+    wanted.insert("src");
+    wanted.extend(manifest.contains("[[test]]").then_some("tests"));
+    wanted.extend(manifest.contains("[[bench]]").then_some("benches"));
+    assert!(wanted.len() > 4, "{wanted:?}");
+    let copied: BTreeSet<&str> = image
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY ")?.split_whitespace().next())
+        .collect();
+    assert!(wanted.is_subset(&copied), "{wanted:?}, but copied are {copied:?}");
+}
+
 /// The table of README, against the one that decides. Reasons that several stages share stand below it.
 #[test]
 fn the_readme_lists_the_reasons_of_each_stage_in_their_order() {
