@@ -24,7 +24,7 @@ use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::json;
 use svcdiag::{
-    bundle::rules::iptables_save::IptablesSave,
+    formats::rules::iptables_save::IptablesSave,
     objects::{EndpointSlice, Service},
     proxy::{ExpectedPort, IpFamily, Ruleset, Vantage, audit, expected},
 };

@@ -12,5 +12,6 @@ mod serving;
 pub use svcdiag_api as api;
 pub use svcdiag_engine as diagnosis;
 pub use svcdiag_engine::inventory;
+pub use svcdiag_formats as formats;
 pub use svcdiag_kube_proxy as proxy;
 pub use svcdiag_objects as objects;

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use svcdiag::{
-    agent::resolv::ResolvConf,
     api::CLibrary,
-    bundle::rules::{iptables_save::IptablesSave, portals::Portals},
+    formats::resolv::ResolvConf,
+    formats::rules::{iptables_save::IptablesSave, portals::Portals},
     proxy::{
         Destination, ExpectedPort, IpFamily, Protocol, Purpose, Ruleset, Table, Traffic, audit,
         hairpin_is_masqueraded, holds,

@@ -9,13 +9,18 @@ pub mod seeds;
 use std::{borrow::Cow, io::Cursor, path::Path};
 
 use jiff::Timestamp;
+use svcdiag::formats::{
+    ipvs,
+    kube_proxy_metrics::Metrics,
+    resolv::ResolvConf,
+    rules::{ipset, iptables_save::IptablesSave, ipvsadm, nft::NftList, nft_json::NftJson},
+    text,
+};
 use svcdiag::{
-    agent::{fuzzing, kubeproxy::metrics::Metrics, netfilter::ipvs, pods, resolv::ResolvConf, sockets},
+    agent::{fuzzing, pods, sockets},
     bundle::{
         Bundle, Files, facts,
         files::{File, MAX_BUNDLE, MAX_FILES},
-        rules::{ipset, iptables_save::IptablesSave, ipvsadm, nft::NftList, nft_json::NftJson},
-        text,
     },
     diagnosis::diagnose,
     proxy::IpFamily,

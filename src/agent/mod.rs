@@ -23,7 +23,6 @@ pub mod netns;
 pub mod pods;
 pub mod privileges;
 pub mod procfs;
-pub mod resolv;
 pub mod rootfs;
 pub mod round;
 mod schedule;

@@ -5,7 +5,9 @@ use std::{fs, io};
 use super::{netfilter::rulesets::Rulesets, netns::Netns};
 use crate::{
     api::{DeadEndRule, NodeSettings},
-    proxy::{IpFamily, Ruleset, Table, dead_end},
+    diagnosis::dead_ends_of,
+    formats::connection::is_full,
+    proxy::{IpFamily, Table},
 };
 
 /// Reads the settings of a network namespace, whose rules are at hand.
@@ -42,13 +44,6 @@ pub fn bridge_netfilter(node: &Netns) -> io::Result<Option<bool>> {
 
 fn bridge_netfilter_here() -> Option<bool> {
     number("bridge/bridge-nf-call-iptables").map(|n| n != 0)
-}
-
-/// Whether a table of tracked connections with so many entries, at most so many, is full. A connection that ends
-/// makes room for the next one, so that a full table is a little below its limit at most moments.
-#[must_use]
-pub fn is_full(count: i64, max: i64) -> bool {
-    max > 0 && count >= max - max / 100
 }
 
 /// A number below /proc/sys/net, which shows the namespace of the calling thread.
@@ -89,18 +84,6 @@ pub fn dead_ends(rules: &Rulesets) -> Vec<DeadEndRule> {
     found
 }
 
-/// The rules of a backend of iptables at which every packet of IPv4 ends.
-pub fn dead_ends_of(rules: &dyn Ruleset) -> impl Iterator<Item = DeadEndRule> {
-    ["FORWARD", "INPUT", "OUTPUT"].into_iter().filter_map(|hook| {
-        let end = dead_end(rules, IpFamily::V4, hook).ok()??;
-        Some(DeadEndRule {
-            hook: hook.to_owned(),
-            chain: end.chain,
-            rejects: end.rejects,
-        })
-    })
-}
-
 /// How many packets the namespace has dropped for coming in by another way than their answers would
 /// leave (IPReversePathFilter of /proc/net/netstat).
 ///
@@ -124,14 +107,6 @@ fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_table_is_full_though_an_entry_has_just_ended() {
-        assert!(is_full(262_144, 262_144));
-        assert!(is_full(262_100, 262_144));
-        assert!(!is_full(250_000, 262_144));
-        assert!(!is_full(0, 0));
-    }
 
     #[test]
     fn a_counter_is_found_by_its_name() {

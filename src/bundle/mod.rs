@@ -12,8 +12,6 @@ mod gaps;
 mod listed;
 mod manifest;
 mod objects;
-pub mod rules;
-pub mod text;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -16,6 +16,7 @@ mod finding;
 pub mod inventory;
 mod kept;
 mod near_miss;
+mod node_rules;
 mod observations;
 mod passing;
 mod paths;
@@ -27,7 +28,6 @@ mod ports;
 mod proxies;
 mod ready;
 mod restart;
-mod rule_gap;
 mod stages;
 mod status;
 mod subject;
@@ -52,9 +52,9 @@ pub use facts::{
     Saved, SavedObjects, Unreadable,
 };
 pub use finding::{Finding, Verdict};
+pub use node_rules::{dead_ends_of, rule_gap};
 pub use plan::{plan, probe_name};
 pub use ready::NOTHING_BUT_THE_API;
-pub use rule_gap::rule_gap;
 pub use stages::may_keep_nodes_away;
 pub use status::{Pace, is_same, pace};
 

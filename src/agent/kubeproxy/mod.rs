@@ -1,12 +1,11 @@
 //! kube-proxy on the node: whether its process is there, whether it lives, whether it keeps up.
 //!
 //! All NodeProbes of the node share one [`Watch`], so that kube-proxy is asked a few times a minute,
-//! however many they are. [`programs`] finds its process, or what does its work; [`metrics`] reads its counters,
+//! however many they are. [`programs`] finds its process, or what does its work; `formats` reads its counters,
 //! and [`samples`] says what several readings of them prove.
 //!
 //! Source: kube-proxy's pkg/proxy/healthcheck and pkg/proxy/metrics.
 
-pub mod metrics;
 pub mod programs;
 pub mod samples;
 
@@ -18,7 +17,6 @@ use std::{
 };
 
 use self::{
-    metrics::Metrics,
     programs::{Processes, processes},
     samples::{Lag, Samples},
 };
@@ -27,7 +25,7 @@ use super::{
     http::{Got, get},
     netns::Netns,
 };
-use crate::api::PortState;
+use crate::{api::PortState, formats::kube_proxy_metrics::Metrics};
 
 /// Port of livez and healthz.
 const HEALTH_PORT: u16 = 10256;

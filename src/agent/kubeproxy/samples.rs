@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::metrics::{Metrics, Writing};
+use crate::formats::kube_proxy_metrics::{Metrics, Writing};
 
 /// kube-proxy's health check says no when a change has waited for twice the syncPeriod, which is 30 s.
 const MAY_WAIT: Duration = Duration::from_secs(60);

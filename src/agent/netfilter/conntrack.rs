@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     agent::netlink::{Attributes, Netlink, Protocol as Bus, Request, attributes_of, nested},
+    formats::connection::Connection,
     proxy::{IpFamily, Protocol},
 };
 
@@ -27,21 +28,6 @@ const TUPLE_PROTO: u16 = 2;
 const PROTO_NUMBER: u16 = 1;
 const PROTO_SOURCE_PORT: u16 = 2;
 const PROTO_DESTINATION_PORT: u16 = 3;
-
-/// A tracked connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// Who began it, by the address it had then.
-    pub source: SocketAddr,
-    /// Whom it was meant for.
-    pub destination: SocketAddr,
-    /// Who answers, or would.
-    pub answers: SocketAddr,
-    /// To whom the answer goes: the source, or the node where it was masqueraded.
-    pub answers_to: SocketAddr,
-    /// Seconds until it is forgotten.
-    pub seconds_left: u32,
-}
 
 /// The connections tracked in a network namespace.
 #[derive(Debug)]

@@ -11,10 +11,10 @@ use crate::{
         dns::{self, Reply},
         netns::Netns,
         procfs,
-        resolv::ResolvConf,
         rootfs::{self, CLibraries},
     },
     api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
+    formats::resolv::ResolvConf,
 };
 
 pub(super) const PORT: u16 = 53;

@@ -7,13 +7,11 @@ use std::{
 };
 
 use super::{
-    super::{
-        Problem,
-        text::http::{self, FEW_PACKETS, Outcome, Request},
-    },
+    super::Problem,
     files::{Form, TextFile},
     parse, untranslated,
 };
+use crate::formats::text::http::{self, FEW_PACKETS, Outcome, Request};
 use crate::{
     api::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSocket, Lookup, PodListeners},
     diagnosis::{BY_PROXY, Facts, LARGE_ANSWERS_STOP, LATE, WITHOUT_STATUS, may_keep_nodes_away},

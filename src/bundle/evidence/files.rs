@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::super::{
-    Problem,
-    files::File,
-    text::prompt::{invocation, prompted},
-};
+use super::super::{Problem, files::File};
+use crate::formats::text::prompt::{invocation, prompted};
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,8 @@ use self::{
     files::{Evidence, Form, TextFile},
     mode::{Mode, mode_of_layout},
 };
-use super::{Bundle, MANIFEST, Problem, text::sockets};
+use super::{Bundle, MANIFEST, Problem};
+use crate::formats::text::sockets;
 use crate::{
     api::{DiagnosisRef, NodeFacts, NodeProbeSpec, PodListeners, ProbePod, ServiceDiagnosis, bounded},
     diagnosis::{Facts, NodeReport, ProbeReport, Saved, plan},

@@ -3,20 +3,18 @@
 use std::net::IpAddr;
 
 use super::{
-    super::{
-        Problem,
-        text::{
-            names::{self, NameLookup},
-            resolv_conf,
-        },
-    },
+    super::Problem,
     files::{Form, TextFile},
     parse,
 };
+use crate::formats::text::{
+    names::{self, NameLookup},
+    resolv_conf,
+};
 use crate::{
-    agent::resolv::ResolvConf,
     api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
     diagnosis::Facts,
+    formats::resolv::ResolvConf,
     objects::{Object, Pod, Service},
 };
 

@@ -3,22 +3,20 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    super::{
-        Problem,
-        text::{
-            bridge,
-            carrier_config::CarrierConfig,
-            conntrack,
-            kernel_log::KernelLog,
-            kube_proxy_log::{ApiError, ApiErrorKind, KubeProxyLog, ProxyMode},
-            kubelet_config::KubeletConfig,
-            kubelet_log::{HairpinMode, KubeletLog},
-            ps::{Process, Ps},
-            sysctl::Sysctl,
-        },
-    },
+    super::Problem,
     files::{Form, TextFile},
     firewall, parse,
+};
+use crate::formats::text::{
+    bridge,
+    carrier_config::CarrierConfig,
+    conntrack,
+    kernel_log::KernelLog,
+    kube_proxy_log::{ApiError, ApiErrorKind, KubeProxyLog, ProxyMode},
+    kubelet_config::KubeletConfig,
+    kubelet_log::{HairpinMode, KubeletLog},
+    ps::{Process, Ps},
+    sysctl::Sysctl,
 };
 use crate::{
     api::{

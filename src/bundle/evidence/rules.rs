@@ -3,21 +3,19 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    super::{
-        Problem,
-        rules::{
-            ipset::IpSets,
-            ipvsadm::{self, Listing},
-            portals::Portals,
-        },
-    },
+    super::Problem,
     files::{Form, TextFile},
     mode::{Mode, mode_of_layout},
     saved_rules::Texts,
 };
+use crate::formats::rules::{
+    ipset::IpSets,
+    ipvsadm::{self, Listing},
+    portals::Portals,
+};
 use crate::{
-    agent::settings::dead_ends_of,
     api::{DeadEndRule, Rules},
+    diagnosis::dead_ends_of,
     diagnosis::{Facts, rule_gap},
     objects::{EndpointSlice, Object},
     proxy::{

@@ -2,20 +2,19 @@
 //! moments, and nobody can tell which one holds.
 
 use super::{
-    super::{
-        Problem,
-        rules::{
-            agreed,
-            ipset::{self, IpSets},
-            iptables_save::IptablesSave,
-            ipvsadm::{self, Listing},
-            nft::NftList,
-            nft_json::NftJson,
-        },
-    },
+    super::Problem,
     files::{Form, TextFile},
     parse,
 };
+use crate::formats::rules::{
+    agreed,
+    ipset::{self, IpSets},
+    iptables_save::IptablesSave,
+    ipvsadm::{self, Listing},
+    nft::NftList,
+    nft_json::NftJson,
+};
+
 use crate::proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
 
 /// What the files hold, by layout.

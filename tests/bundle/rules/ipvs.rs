@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use svcdiag::{
-    bundle::rules::{ipset, ipvsadm},
+    formats::rules::{ipset, ipvsadm},
     proxy::{Destination, ExpectedPort, IpFamily, Protocol, Purpose, RuleFault, Traffic},
 };
 

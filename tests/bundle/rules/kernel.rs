@@ -102,7 +102,7 @@ fn listed_rules_are_those_of_the_kernel() {
             assert_same(name, &listed(&capture.rules), kernel.as_ref(), &chains);
             if name == "nftables" {
                 let json = super::file(name, "nft-list-ruleset.json");
-                let json = svcdiag::bundle::rules::nft_json::NftJson::parse(&json).unwrap();
+                let json = svcdiag::formats::rules::nft_json::NftJson::parse(&json).unwrap();
                 assert_same(name, &json, kernel.as_ref(), &chains);
             }
         });

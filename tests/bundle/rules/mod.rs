@@ -7,7 +7,7 @@ mod parts;
 mod saved;
 mod walkthrough;
 
-use svcdiag::bundle::rules::{iptables_save::IptablesSave, nft::NftList};
+use svcdiag::formats::rules::{iptables_save::IptablesSave, nft::NftList};
 use svcdiag::proxy::IpFamily;
 
 use super::captures::{Backend, Capture};

@@ -1,7 +1,7 @@
 //! Rules that a real kube-proxy wrote in nftables mode, as text and as JSON.
 
 use svcdiag::{
-    bundle::rules::nft_json::NftJson,
+    formats::rules::nft_json::NftJson,
     proxy::{IpFamily, audit, hairpin_is_masqueraded},
 };
 
@@ -156,7 +156,7 @@ fn a_chain_for_each_endpoint_is_read_too() {
     // The text ends somewhere: what was cut is not known, and nothing is blamed for it.
     let end = OLD.rfind('}').unwrap();
     for (at, _) in OLD.char_indices().filter(|(at, _)| (1..end).contains(at)) {
-        if let Ok(rules) = svcdiag::bundle::rules::nft::NftList::parse(OLD[..at].to_owned()) {
+        if let Ok(rules) = svcdiag::formats::rules::nft::NftList::parse(OLD[..at].to_owned()) {
             assert!(!rules.is_whole(IpFamily::V4), "{at}");
             assert!(
                 audit(&rules, &port).is_err() || audit(&rules, &port) == Ok(Vec::new()),

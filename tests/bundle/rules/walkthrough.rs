@@ -2,7 +2,7 @@
 //! left out of the names of chains: `iptables-save | grep hostnames`.
 
 use svcdiag::{
-    bundle::rules::{iptables_save::IptablesSave, portals::Portals},
+    formats::rules::{iptables_save::IptablesSave, portals::Portals},
     proxy::{ExpectedPort, Gap, IpFamily, ReadError, RuleFault, audit, hairpin_is_masqueraded},
 };
 
