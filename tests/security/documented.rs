@@ -17,7 +17,7 @@ fn sources() -> String {
         }
     }
     let mut text = String::new();
-    for directory in ["src", "tests"] {
+    for directory in ["src", "tests", "crates"] {
         read(&Path::new(ROOT).join(directory), &mut text);
     }
     text
