@@ -6,6 +6,7 @@ pub mod check;
 pub mod client;
 pub mod collect;
 pub mod controller;
+pub mod report;
 pub mod served;
 mod serving;
 

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::{Bundle, FilesError, Problem, facts};
 use crate::{
-    check::{self, Answer, Printing, printable, service_name},
     objects::Object,
+    report::{self, Answer, Printing, printable, service_name},
 };
 
 /// Most problems of a bundle that are printed.
@@ -70,7 +70,7 @@ pub enum Error {
     SeveralServices(Vec<String>),
     /// The answer could not be printed.
     #[error(transparent)]
-    Print(#[from] check::Error),
+    Print(#[from] report::Error),
 }
 
 /// Reads a bundle, judges and prints.

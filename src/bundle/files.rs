@@ -19,7 +19,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::check::printable;
+use crate::report::printable;
 
 /// Largest file that is kept: a list of some 5,000 Pods as kubectl writes it.
 pub const MAX_FILE: u64 = 32 << 20;

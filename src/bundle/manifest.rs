@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Bundle, Listing, Problem};
-use crate::{api::ServiceDiagnosisSpec, diagnosis::Unreadable};
+use super::{Bundle, Problem};
+use crate::{api::ServiceDiagnosisSpec, diagnosis::Unreadable, inventory::Listing};
 
 /// Name of its file.
 pub const MANIFEST: &str = "manifest.yaml";

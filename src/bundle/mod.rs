@@ -9,7 +9,6 @@ mod documents;
 mod evidence;
 pub mod files;
 mod gaps;
-mod listed;
 mod manifest;
 mod objects;
 
@@ -23,12 +22,11 @@ use jiff::Timestamp;
 use crate::{
     api::{ServiceDiagnosis, ServiceDiagnosisSpec},
     diagnosis::{Facts, SavedObjects},
-    inventory::Inventory,
+    inventory::{Inventory, Listed},
     objects::Object,
 };
 
 pub use files::{Files, FilesError, Problem};
-pub use listed::{Listed, Listing};
 pub use manifest::{MANIFEST, Manifest};
 
 /// What is in a bundle.
@@ -125,7 +123,7 @@ impl Bundle {
         let spec = self.manifest.spec_for(namespace, service);
         let spec = spec.or_else(|| found.as_ref().map(|d| d.spec.clone()));
         let spec = spec.unwrap_or_else(|| ServiceDiagnosisSpec::for_service(service));
-        crate::check::judged(found, namespace, spec)
+        ServiceDiagnosis::asked_now(found, namespace, spec)
     }
 }
 

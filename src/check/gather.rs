@@ -13,9 +13,8 @@ use super::{
 };
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
-    bundle::Listed,
     diagnosis::{Facts, Unreadable},
-    inventory::{CLUSTER_DNS, Inventory, Tracked},
+    inventory::{CLUSTER_DNS, Inventory, Listed, Tracked},
     objects::{
         Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
         StatefulSet, grants_clients_to, trim_metadata,
@@ -46,19 +45,6 @@ impl Gathered {
         facts.unreadable.extend(self.gaps.iter().cloned());
         facts
     }
-}
-
-/// The diagnosis to judge: one that asks these things now, with the probes of the one that is there.
-pub(crate) fn judged(
-    found: Option<ServiceDiagnosis>,
-    namespace: &str,
-    spec: ServiceDiagnosisSpec,
-) -> ServiceDiagnosis {
-    let mut judged = found.unwrap_or_else(|| ServiceDiagnosis::new(&spec.service_name, spec.clone()));
-    judged.metadata.namespace = Some(namespace.to_owned());
-    judged.spec = spec;
-    judged.status = None;
-    judged
 }
 
 /// What is asked about a Service: what the user asks, else what a ServiceDiagnosis does that the user may
@@ -125,7 +111,7 @@ pub(crate) async fn gather(
     reader.cluster_dns().await?;
     let diagnosis = reader.agents(namespace, &service, agent_namespace).await?;
     Ok(Gathered {
-        judged: judged(diagnosis.clone(), namespace, spec),
+        judged: ServiceDiagnosis::asked_now(diagnosis.clone(), namespace, spec),
         diagnosis,
         inventory: reader.inventory,
         listed: reader.listed,

@@ -1,25 +1,22 @@
 //! `svcdiag check`: the verdict on one Service, with the user's own rights and nothing installed.
 //!
-//! `gather` reads what the engine needs, `diagnose` judges, `answer` and `tree` print. `collect` and
+//! `gather` reads what the engine needs, `diagnose` judges, `report` prints. `collect` and
 //! `diagnose --bundle` do the two halves of it: read into a bundle, and judge and print from there.
 
-mod answer;
 mod gather;
 mod query;
 mod request;
-mod tree;
 
 use clap::Args;
 use kube::config::KubeconfigError;
 
-pub use answer::{Answer, Output, Printing};
+use crate::report::{self, Answer, Printing};
+
 pub use gather::Gathered;
 pub use query::Query;
 pub use request::GatherError;
-pub use tree::{Style, printable, render};
 
-pub(crate) use gather::{asked, gather, judged};
-pub(crate) use query::service_name;
+pub(crate) use gather::{asked, gather};
 pub(crate) use request::{Request, ask};
 
 /// What to check and how to print it.
@@ -75,11 +72,8 @@ pub enum Error {
     #[error(transparent)]
     Gather(#[from] GatherError),
     /// The answer could not be printed.
-    #[error("could not write the answer: {0}")]
-    Output(#[from] std::io::Error),
-    /// The answer could not be put into the output format.
-    #[error("could not write the answer as {0:?}: {1}")]
-    Format(Output, String),
+    #[error(transparent)]
+    Print(#[from] report::Error),
 }
 
 /// Reads, judges and prints.
@@ -92,5 +86,5 @@ pub async fn run(options: Options) -> Result<Answer, Error> {
     let now = jiff::Timestamp::now();
     let spec = asked(&client, &namespace, query).await;
     let gathered = gather(&client, &namespace, spec, &query.agent_namespace).await?;
-    options.printing.answer(&gathered.facts(now))
+    Ok(options.printing.answer(&gathered.facts(now))?)
 }

@@ -114,6 +114,18 @@ const fn default_stalled_after() -> u32 {
     120
 }
 
+impl ServiceDiagnosis {
+    /// The diagnosis to judge: one that asks these things now, with the probes of the one that is there.
+    #[must_use]
+    pub fn asked_now(found: Option<Self>, namespace: &str, spec: ServiceDiagnosisSpec) -> Self {
+        let mut asked = found.unwrap_or_else(|| Self::new(&spec.service_name, spec.clone()));
+        asked.metadata.namespace = Some(namespace.to_owned());
+        asked.spec = spec;
+        asked.status = None;
+        asked
+    }
+}
+
 impl ServiceDiagnosisSpec {
     /// The spec that a user gets who names nothing but the Service.
     #[must_use]

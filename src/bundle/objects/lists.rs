@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{Place, text};
-use crate::{bundle::Listed, objects::EndpointSlice};
+use crate::{inventory::Listed, objects::EndpointSlice};
 
 /// Kinds whose absence means something: kind, plural, and what people call their files.
 const KINDS: [(&str, &str, &[&str]); 9] = [

@@ -3,10 +3,9 @@ use jiff::Timestamp;
 use super::*;
 use crate::{
     api::{ServiceDiagnosis, ServiceDiagnosisSpec},
-    bundle::{self, Bundle, Files, Listed},
-    check::judged,
+    bundle::{self, Bundle, Files},
     diagnosis::{Facts, Unreadable},
-    inventory::Inventory,
+    inventory::{Inventory, Listed},
     objects::{EndpointSlice, Lease, Namespace, Node, Pod, Service},
 };
 
@@ -82,7 +81,7 @@ fn gathered() -> Gathered {
     let mut spec = ServiceDiagnosisSpec::for_service("web");
     spec.clients.pod_selector = Some(of(json!({ "matchLabels": { "tier": "true" } })));
     Gathered {
-        judged: judged(Some(diagnosis.clone()), "shop", spec),
+        judged: ServiceDiagnosis::asked_now(Some(diagnosis.clone()), "shop", spec),
         diagnosis: Some(diagnosis),
         inventory,
         listed,

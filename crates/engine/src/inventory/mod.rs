@@ -10,6 +10,7 @@ mod contents;
 mod events;
 mod facts;
 mod heard;
+mod listed;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 pub use contents::written;
 pub use events::PodEvents;
 pub use facts::CLUSTER_DNS;
+pub use listed::{Listed, Listing};
 
 use svcdiag_api::{NodeProbe, ServiceDiagnosis};
 use svcdiag_objects::{

@@ -1,0 +1,20 @@
+//! How a verdict is printed, and what the exit code says: the same for a cluster and for a bundle.
+
+mod answer;
+mod service_name;
+mod tree;
+
+pub use answer::{Answer, Output, Printing};
+pub(crate) use service_name::service_name;
+pub use tree::{Style, printable, render};
+
+/// Why an answer could not be printed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It could not be written.
+    #[error("could not write the answer: {0}")]
+    Output(#[from] std::io::Error),
+    /// It could not be put into the output format.
+    #[error("could not write the answer as {0:?}: {1}")]
+    Format(Output, String),
+}
