@@ -21,11 +21,11 @@ use std::{
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::json;
+use svcdiag::netns::{
+    Netns,
+    netfilter::{legacy::Legacy, rulesets::Rulesets},
+};
 use svcdiag::{
-    agent::{
-        netfilter::{legacy::Legacy, rulesets::Rulesets},
-        netns::Netns,
-    },
     objects::{EndpointSlice, Service},
     proxy::{ExpectedPort, Ruleset, Vantage, audit, expected},
 };

@@ -1,5 +1,7 @@
 //! Why does this Kubernetes Service not work? See `README.md`.
 
+#![forbid(unsafe_code)]
+
 pub mod agent;
 pub mod bundle;
 pub mod check;
@@ -15,4 +17,5 @@ pub use svcdiag_engine as diagnosis;
 pub use svcdiag_engine::inventory;
 pub use svcdiag_formats as formats;
 pub use svcdiag_kube_proxy as proxy;
+pub use svcdiag_netns as netns;
 pub use svcdiag_objects as objects;

@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
-use svcdiag::{agent, api, bundle::diagnose, check, client, collect, controller};
+use svcdiag::{agent, api, bundle::diagnose, check, client, collect, controller, netns};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check` and `diagnose`.
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     // Before there are other threads.
     if let Command::Agent(_) = command {
-        agent::privileges::keep_to_the_visitors()
+        netns::privileges::keep_to_the_visitors()
             .map_err(|e| format!("could not give up CAP_SYS_ADMIN: {e}"))?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

@@ -16,8 +16,9 @@ use svcdiag::formats::{
     rules::{ipset, iptables_save::IptablesSave, ipvsadm, nft::NftList, nft_json::NftJson},
     text,
 };
+use svcdiag::netns::sockets;
 use svcdiag::{
-    agent::{fuzzing, pods, sockets},
+    agent::{fuzzing, pods},
     bundle::{
         Bundle, Files, facts,
         files::{File, MAX_BUNDLE, MAX_FILES},

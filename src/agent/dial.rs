@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::netns::Netns;
+use crate::netns::Netns;
 use crate::{api::Answer, proxy::Protocol};
 
 /// A dial that was made.

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::netns::Netns;
+use crate::netns::Netns;
 
 /// Longest message over UDP that is taken (without EDNS servers send 512 bytes).
 const UDP_SIZE: usize = 4096;

@@ -1,47 +1,16 @@
 //! What the kernel and the network send, for the fuzz targets (`fuzz/`): the decoders alone, without sockets.
 
-use std::{convert::Infallible, io};
-
 use hickory_proto::{op::Message, rr::RecordType};
 
-use super::{
-    dns, links,
-    netfilter::{conntrack, legacy::Legacy, nf_tables},
-    netlink::{self, Attributes},
-    pods, tunnels,
-};
-use crate::proxy::IpFamily;
+pub use crate::netns::fuzzing::{legacy, legacy_answers};
+
+use super::{dns, pods};
 
 /// Reads a datagram of netlink, each message of it as an answer to every question that the agent asks.
 pub fn netlink(datagram: &[u8]) {
-    // struct nfgenmsg, which is ahead of the attributes of netfilter.
-    const NETFILTER: usize = 4;
-    for answer in netlink::answers(datagram).flatten() {
-        let _ = answer.error_code();
-        let _ = links::link(answer.body);
-        let _ = tunnels::tunnel(answer.body);
-        let _ = pods::address(answer.body);
-        let _ = conntrack::connection(answer.body);
-        let map = nf_tables::map_data(std::iter::once(answer.body));
-        for family in [IpFamily::V4, IpFamily::V6] {
-            let message = Attributes::behind(answer.body, NETFILTER);
-            let _ = nf_tables::rule(message, family, |_| Ok::<_, Infallible>(map.clone()));
-        }
-    }
-}
-
-/// A table of iptables-legacy, from the kernel's answers about it.
-#[must_use]
-pub fn legacy(family: IpFamily, answers: &[u8]) -> Legacy {
-    Legacy::of_answers(family, answers)
-}
-
-/// The kernel's answers about table nat in the network namespace of the calling thread.
-///
-/// # Errors
-/// When there is no such table.
-pub fn legacy_answers(family: IpFamily) -> io::Result<Vec<u8>> {
-    Legacy::answers(family)
+    crate::netns::fuzzing::netlink(datagram, |body| {
+        let _ = pods::address(body);
+    });
 }
 
 /// Reads a datagram of a DNS server.

@@ -14,7 +14,8 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
-use super::{dns::stream, netns::Netns};
+use super::dns::stream;
+use crate::netns::Netns;
 
 /// Longest head of an answer; servers themselves take some 8 or 16 KiB of headers.
 const MAX_HEAD: usize = 32 * 1024;

@@ -16,27 +16,18 @@ pub mod fuzzing;
 pub mod health;
 pub mod http;
 pub mod kubeproxy;
-pub mod links;
-pub mod netfilter;
-pub mod netlink;
-pub mod netns;
 pub mod pods;
-pub mod privileges;
-pub mod procfs;
-pub mod rootfs;
 pub mod round;
 mod schedule;
 pub mod settings;
-pub mod sockets;
-mod sockopt;
-pub mod tunnels;
 
 use std::{path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use kube::Config;
 
-use self::{apiserver::Ways, budget::Budget, cluster::Cluster, health::Heart, netns::Netns, round::Node};
+use self::{apiserver::Ways, budget::Budget, cluster::Cluster, health::Heart, round::Node};
+use crate::netns::Netns;
 use crate::serving;
 
 /// Flags of `svcdiag agent`.

@@ -20,9 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
+use crate::netns::{
+    Netns,
     netlink::{Attributes, Netlink, Protocol, Request},
-    netns::Netns,
     procfs,
 };
 

@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use super::{netfilter::rulesets::Rulesets, netns::Netns};
+use crate::netns::{Netns, netfilter::rulesets::Rulesets};
 use crate::{
     api::{DeadEndRule, NodeSettings},
     diagnosis::dead_ends_of,

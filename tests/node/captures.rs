@@ -8,8 +8,8 @@ use std::{
 };
 
 use serde::Deserialize;
+use svcdiag::netns::netfilter::{legacy::Legacy, nf_tables::NfTables};
 use svcdiag::{
-    agent::netfilter::{legacy::Legacy, nf_tables::NfTables},
     objects::{EndpointSlice, Object, Service},
     proxy::{ExpectedPort, Gap, IpFamily, Layout, Protocol, Ruleset, Traffic, Vantage, audit, expected},
 };

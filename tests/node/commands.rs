@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::namespace::{feed, in_new_namespace, listen, run, shell};
-use svcdiag::agent::netns::Netns;
+use svcdiag::netns::Netns;
 
 const TABLE: &str = include_str!("../../crates/engine/tests/engine/commands.md");
 

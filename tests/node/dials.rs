@@ -6,14 +6,16 @@ use std::{
     time::Duration,
 };
 
+use svcdiag::netns::{
+    Netns,
+    netfilter::conntrack::Conntrack,
+    sockets::{Listener, listeners},
+};
 use svcdiag::{
     agent::{
         dial::{Dial, Dialled},
         http::{Got, get},
-        netfilter::conntrack::Conntrack,
-        netns::Netns,
         pods::addresses,
-        sockets::{Listener, listeners},
     },
     api::Answer,
     proxy::Protocol,

@@ -7,14 +7,16 @@ use std::{
     time::Duration,
 };
 
+use svcdiag::netns::{
+    Netns,
+    links::links,
+    netfilter::{nf_tables::NfTables, rulesets::Rulesets},
+    rootfs, tunnels,
+};
 use svcdiag::{
     agent::{
         dns::{Reply, ask},
-        kubeproxy,
-        links::links,
-        netfilter::{nf_tables::NfTables, rulesets::Rulesets},
-        netns::Netns,
-        rootfs, settings, tunnels,
+        kubeproxy, settings,
     },
     api::{NodeSettings, PortState},
     proxy::{IpFamily, Layout, Ruleset, Table},

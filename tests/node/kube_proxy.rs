@@ -9,11 +9,9 @@ use std::{
 };
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use svcdiag::netns::Netns;
 use svcdiag::{
-    agent::{
-        netns::Netns,
-        round::{Memory, look},
-    },
+    agent::round::{Memory, look},
     api::{NodeFacts, NodeProbeSpec, PortState},
 };
 

@@ -13,11 +13,9 @@ use hickory_proto::{
     },
 };
 use serde_json::json;
+use svcdiag::netns::Netns;
 use svcdiag::{
-    agent::{
-        netns::Netns,
-        round::{Memory, look},
-    },
+    agent::round::{Memory, look},
     api::{LookupResult, NodeProbeSpec},
 };
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
-use svcdiag::agent::netns::Netns;
+use svcdiag::netns::Netns;
 
 /// Runs something in a new and empty network namespace, which goes when it ends.
 pub fn in_new_namespace<T: Send>(run: impl FnOnce() -> T + Send) -> T {

@@ -9,10 +9,10 @@ use std::{
 };
 
 use serde_json::json;
+use svcdiag::netns::Netns;
 use svcdiag::{
     agent::{
         budget::Budget,
-        netns::Netns,
         round::{Node, Source},
     },
     api::NodeProbeSpec,

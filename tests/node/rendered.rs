@@ -8,8 +8,8 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use svcdiag::netns::netfilter::{legacy::Legacy, nf_tables::NfTables};
 use svcdiag::{
-    agent::netfilter::{legacy::Legacy, nf_tables::NfTables},
     objects::{EndpointSlice, Object, Service},
     proxy::{ExpectedPort, Layout, Ruleset, Vantage, expected, hairpin_is_masqueraded},
 };

@@ -9,13 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use svcdiag::netns::{Netns, links::links, rootfs};
 use svcdiag::{
-    agent::{
-        links::links,
-        netns::Netns,
-        rootfs,
-        round::{Memory, Source, look},
-    },
+    agent::round::{Memory, Source, look},
     api::{NodeFacts, NodeProbeSpec},
     diagnosis::asked::Subject,
 };

@@ -7,7 +7,8 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use svcdiag::{agent::netns::Netns, api::Answer};
+use svcdiag::api::Answer;
+use svcdiag::netns::Netns;
 
 use super::{
     agent::Agent,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::json;
-use svcdiag::agent::netns::Netns;
+use svcdiag::netns::Netns;
 
 use super::{
     agent::Agent,

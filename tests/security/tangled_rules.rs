@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use svcdiag::agent::netns::Netns;
+use svcdiag::netns::Netns;
 
 use super::{
     agent::Agent,

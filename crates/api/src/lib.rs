@@ -5,6 +5,8 @@
 //! A [`NodeProbe`] is what the controller asks of the agent of one node and what that agent saw.
 //! `svcdiag crd` prints the manifests that are generated from these types.
 
+#![forbid(unsafe_code)]
+
 mod bounds;
 mod condition;
 mod nodefacts;

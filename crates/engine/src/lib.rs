@@ -4,6 +4,8 @@
 //! `stages` lists them in causal order with what each needs; every stage is one function in one
 //! file. `ready` sums the answers up, `status` turns the result into what is written to the API.
 
+#![forbid(unsafe_code)]
+
 mod approval;
 pub mod asked;
 mod clients;

@@ -4,7 +4,9 @@
 //! serve, as kube-proxy chooses them. [`Ruleset`] is what can be asked of a node's rules: a chain by
 //! its name, an element of a map by its key.
 //! [`audit`] follows the rules from every destination to the endpoints and tells the differences.
-//! All of it is pure; the rules come from the kernel (`agent::netfilter`) or from a file.
+//! All of it is pure; the rules come from the kernel (`svcdiag_netns::netfilter`) or from a file.
+
+#![forbid(unsafe_code)]
 
 mod address;
 mod audit;

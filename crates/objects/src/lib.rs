@@ -5,6 +5,8 @@
 //! name is skipped without being stored. The engine's `Facts` is made of them, so
 //! that a verdict can be replayed from a file.
 
+#![forbid(unsafe_code)]
+
 mod endpoints;
 mod event;
 mod lease;

@@ -7,13 +7,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-use svcdiag::{
-    agent::{
-        fuzzing,
-        netlink::{Netlink, Protocol, Request},
-    },
-    proxy::IpFamily,
-};
+use svcdiag::netns::netlink::{Netlink, Protocol, Request};
+use svcdiag::{agent::fuzzing, proxy::IpFamily};
 
 /// Messages of one kind that become seeds; the others are like them.
 const MAX_MESSAGES: usize = 200;

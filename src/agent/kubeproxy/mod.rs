@@ -23,8 +23,8 @@ use self::{
 use super::{
     aside::{Of, aside},
     http::{Got, get},
-    netns::Netns,
 };
+use crate::netns::Netns;
 use crate::{api::PortState, formats::kube_proxy_metrics::Metrics};
 
 /// Port of livez and healthz.

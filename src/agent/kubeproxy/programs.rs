@@ -5,7 +5,8 @@
 
 use std::{fs, io, path::Path};
 
-use super::super::{netns::Netns, pods, procfs, rootfs};
+use super::super::pods;
+use crate::netns::{Netns, procfs, rootfs};
 use crate::{
     api::RunsAs,
     formats::programs::{Role, is_cilium_told, replaces, role},

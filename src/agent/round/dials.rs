@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::netns::Netns;
 use crate::{
     agent::{
         budget::Permit,
         dial::Dial,
         http::{Got, get},
-        netns::Netns,
     },
     api::{Answer, DialCount, DialFailure, DialPath, HttpProbe},
     proxy::Protocol,

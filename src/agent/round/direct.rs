@@ -8,12 +8,9 @@ use super::{
     dials::{Outcome, Tally},
     family, ready,
 };
+use crate::netns::{Netns, sockets};
 use crate::{
-    agent::{
-        aside::{Of, aside},
-        netns::Netns,
-        sockets,
-    },
+    agent::aside::{Of, aside},
     api::{Answer, DialFailure, DialPath, ListeningSocket, PodListeners},
     proxy::Protocol,
 };

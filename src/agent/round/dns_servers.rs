@@ -12,11 +12,9 @@ use super::{
     LocalPod, Round, SECOND_LOOK,
     names::{CONTROL, Client, PATIENCE, PORT, TRIES, ask, is_v6},
 };
+use crate::netns::Netns;
 use crate::{
-    agent::{
-        dns::{Reply, names_of},
-        netns::Netns,
-    },
+    agent::dns::{Reply, names_of},
     api::{DnsServer, LookupResult},
     proxy::IpFamily,
 };

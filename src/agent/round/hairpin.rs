@@ -12,10 +12,11 @@ use std::{
 use futures::future::join_all;
 
 use super::{LocalPod, Memory, Round, SECOND_LOOK};
+use crate::netns::links;
 use crate::{
     agent::{
         dial::{BEFORE_RETRANSMISSION, Dial},
-        links, settings,
+        settings,
     },
     api::{Answer, Hairpin},
     diagnosis::asked::Subject,

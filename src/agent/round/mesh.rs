@@ -11,10 +11,8 @@ use std::{
 };
 
 use super::{Memory, Round};
-use crate::{
-    agent::netfilter::{legacy::Legacy, nf_tables::NfTables},
-    proxy::{IpFamily, Layout, Match, Rule, Ruleset, Table, Target},
-};
+use crate::netns::netfilter::{legacy::Legacy, nf_tables::NfTables};
+use crate::proxy::{IpFamily, Layout, Match, Rule, Ruleset, Table, Target};
 
 /// What is followed of a Pod's rules at most. Meshes have three chains (OUTPUT, ISTIO_OUTPUT, ISTIO_REDIRECT) and
 /// a few dozen rules; a Pod may have any number, each of which leads to every other chain.

@@ -27,11 +27,14 @@ use super::{
     aside::{Of, aside},
     budget::Budget,
     kubeproxy,
-    netfilter::{conntrack::Conntrack, rulesets::Rulesets},
-    netns::Netns,
     pods::{self, Census},
+    settings,
+};
+use crate::netns::{
+    Netns,
+    netfilter::{conntrack::Conntrack, rulesets::Rulesets},
     rootfs::CLibraries,
-    settings, tunnels,
+    tunnels,
 };
 use crate::{
     api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},

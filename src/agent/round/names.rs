@@ -5,13 +5,14 @@ use std::{io, net::SocketAddr, time::Duration};
 use futures::future::join_all;
 
 use super::{LocalPod, Round, SECOND_LOOK, dns_servers};
+use crate::netns::{
+    Netns, procfs,
+    rootfs::{self, CLibraries},
+};
 use crate::{
     agent::{
         aside::{Of, aside},
         dns::{self, Reply},
-        netns::Netns,
-        procfs,
-        rootfs::{self, CLibraries},
     },
     api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
     formats::resolv::ResolvConf,

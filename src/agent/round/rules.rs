@@ -9,8 +9,8 @@ use std::{
 use jiff::SignedDuration;
 
 use super::{MAX_FAILURES, Round, SECOND_LOOK};
+use crate::netns::netfilter::{ipvs, rulesets::Rulesets};
 use crate::{
-    agent::netfilter::{ipvs, rulesets::Rulesets},
     api::Rules,
     diagnosis::{asked::Subject, rule_gap},
     proxy::{ExpectedPort, Gap, IpFamily, Layout, ReadError, Ruleset, Table, audit, expected, holds},

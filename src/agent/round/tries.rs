@@ -13,11 +13,9 @@ use std::{
 use futures::future::join_all;
 
 use super::{LocalPod, Round, dials::Outcome};
+use crate::netns::Netns;
 use crate::{
-    agent::{
-        dial::{BEFORE_RETRANSMISSION, Dial},
-        netns::Netns,
-    },
+    agent::dial::{BEFORE_RETRANSMISSION, Dial},
     api::{Answer, DialPath, HttpProbe},
     proxy::Protocol,
 };

@@ -1,7 +1,7 @@
 //! Virtual servers as `ipvsadm -ln`, `ipvsadm -Sn` and the kernel's /proc/net/ip_vs list them.
 //!
 //! Source: the manual page ipvsadm(8). In the kernel's own file addresses are hexadecimal, which
-//! `agent::netfilter::ipvs` reads.
+//! `svcdiag_netns::netfilter::ipvs` reads.
 //!
 //! ```text
 //! IP Virtual Server version 1.2.1 (size=4096)

@@ -1,6 +1,6 @@
 //! What kube-proxy wrote on a node, from what people and tools saved of it.
 //!
-//! Each module reads the output of one command and answers as the kernel does in `agent::netfilter`:
+//! Each module reads the output of one command and answers as the kernel does in `svcdiag_netns::netfilter`:
 //! [`iptables_save`], [`nft`] and [`nft_json`] as a [`Ruleset`](svcdiag_kube_proxy::Ruleset), [`ipvsadm`] as
 //! [`VirtualServers`](svcdiag_kube_proxy::VirtualServers). [`portals`] knows userspace mode, [`ipset`] what ipvs
 //! mode masquerades.

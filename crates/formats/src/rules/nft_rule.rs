@@ -1,6 +1,6 @@
 //! One rule as `nft list` writes it.
 //!
-//! What comes out is what `agent::netfilter::expressions` makes of the same rule in the kernel. Source: the
+//! What comes out is what `svcdiag_netns::netfilter::expressions` makes of the same rule in the kernel. Source: the
 //! manual page nft(8).
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,6 +1,6 @@
 //! One rule as `iptables-save` writes it.
 //!
-//! What comes out is what `agent::netfilter::xt` makes of the same rule in the kernel. Source: the manual
+//! What comes out is what `svcdiag_netns::netfilter::xt` makes of the same rule in the kernel. Source: the manual
 //! pages iptables(8) and iptables-extensions(8).
 
 use std::net::{IpAddr, SocketAddr};

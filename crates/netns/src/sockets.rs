@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::procfs;
-use crate::proxy::Protocol;
+use svcdiag_kube_proxy::Protocol;
 
 /// State TCP_LISTEN, and the state of a UDP socket that is not connected.
 const LISTEN: &str = "0A";

@@ -24,12 +24,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::xt;
 use crate::{
-    agent::{
-        netlink::{u16_at, u32_at},
-        sockopt,
-    },
-    proxy::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict},
+    netlink::{u16_at, u32_at},
+    sockopt,
 };
+use svcdiag_kube_proxy::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict};
 
 /// The length of struct ipt_getinfo: name, hooks, two times five offsets, number of entries, size.
 const INFO: usize = 84;
@@ -119,7 +117,7 @@ impl Legacy {
 
     /// Table nat alone, as the kernel's two answers about it have it, one behind the other.
     #[must_use]
-    pub(in crate::agent) fn of_answers(family: IpFamily, answers: &[u8]) -> Self {
+    pub(crate) fn of_answers(family: IpFamily, answers: &[u8]) -> Self {
         let (info, entries) = answers.split_at(answers.len().min(INFO));
         let blob = Blob::of(family, entries.to_vec(), hooks(info));
         Self {
@@ -128,7 +126,7 @@ impl Legacy {
     }
 
     /// The answers that [`Self::of_answers`] takes, from the network namespace of the calling thread.
-    pub(in crate::agent) fn answers(family: IpFamily) -> io::Result<Vec<u8>> {
+    pub(crate) fn answers(family: IpFamily) -> io::Result<Vec<u8>> {
         let (info, entries) = try_read(&iptables_socket(family)?, family, Table::Nat, MAX_SIZE_OF_A_POD)?;
         Ok([info, entries].concat())
     }

@@ -7,11 +7,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::{
-    agent::netlink::{Attributes, Netlink, Protocol as Bus, Request, attributes_of, nested},
-    formats::connection::Connection,
-    proxy::{IpFamily, Protocol},
-};
+use crate::netlink::{Attributes, Netlink, Protocol as Bus, Request, attributes_of, nested};
+use svcdiag_formats::connection::Connection;
+use svcdiag_kube_proxy::{IpFamily, Protocol};
 
 /// NFNL_SUBSYS_CTNETLINK.
 const SUBSYSTEM: u8 = 1;
@@ -122,7 +120,7 @@ fn tuple(protocol: Protocol, source: Option<SocketAddr>, destination: SocketAddr
 }
 
 /// The connection in a message about one.
-pub(in crate::agent) fn connection(body: &[u8]) -> Option<Connection> {
+pub(crate) fn connection(body: &[u8]) -> Option<Connection> {
     let attributes = Attributes::behind(body, HEADER);
     let (source, destination) = ends(attributes.nested(TUPLE_ORIGINAL)?)?;
     let (answers, answers_to) = ends(attributes.nested(TUPLE_REPLY)?)?;

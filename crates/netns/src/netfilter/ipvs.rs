@@ -4,7 +4,7 @@ use std::{fs, io};
 
 use svcdiag_formats::ipvs::parse;
 
-use crate::proxy::VirtualServers;
+use svcdiag_kube_proxy::VirtualServers;
 
 /// The virtual servers in the network namespace of the calling thread.
 ///

@@ -11,7 +11,8 @@ use std::{
 };
 
 use super::{legacy::Legacy, nf_tables::NfTables};
-use crate::{agent::netns::Netns, proxy::Layout};
+use crate::Netns;
+use svcdiag_kube_proxy::Layout;
 
 /// So long the tables of iptables-legacy are taken for what they were.
 const LEGACY_LASTS: Duration = Duration::from_secs(1);

@@ -11,10 +11,8 @@ use std::{
 use ipnet::IpNet;
 
 use super::xt;
-use crate::{
-    agent::netlink::Attributes,
-    proxy::{IpFamily, Match, Rule, Target, Verdict},
-};
+use crate::netlink::Attributes;
+use svcdiag_kube_proxy::{IpFamily, Match, Rule, Target, Verdict};
 
 /// NFTA_LIST_ELEM: the only attribute in a list.
 pub(super) const LIST_ELEMENT: u16 = 1;
@@ -38,7 +36,7 @@ pub(super) fn is_anonymous(set: &str) -> bool {
 
 /// What the elements of an anonymous map hold.
 #[derive(Clone, Debug)]
-pub(in crate::agent) enum MapData {
+pub(crate) enum MapData {
     Values(Vec<Vec<u8>>),
     Verdicts(Vec<Verdict>),
 }
@@ -400,7 +398,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::agent::netlink::attributes_of;
+    use crate::netlink::attributes_of;
 
     fn read(bytes: &[u8], family: IpFamily) -> Rule {
         let elements = |_: &str| Ok::<_, Infallible>(MapData::Values(vec![vec![10, 0, 0, 1, 0, 80]]));

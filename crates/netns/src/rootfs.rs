@@ -18,7 +18,7 @@ use nix::{
 };
 
 use super::procfs;
-use crate::api::CLibrary;
+use svcdiag_api::CLibrary;
 
 /// More than any file that is read here has.
 const MAX_SIZE: u64 = 64 * 1024;

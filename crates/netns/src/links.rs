@@ -95,7 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::agent::netlink::attributes_of;
+    use crate::netlink::attributes_of;
 
     proptest! {
         #[test]

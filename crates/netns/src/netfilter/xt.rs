@@ -5,10 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::{
-    agent::netlink::{u16_at, u32_at},
-    proxy::{IpFamily, Match, Target},
-};
+use crate::netlink::{u16_at, u32_at};
+use svcdiag_kube_proxy::{IpFamily, Match, Target};
 
 /// RTN_LOCAL as a bit of xt_addrtype.
 const LOCAL: u16 = 1 << 2;

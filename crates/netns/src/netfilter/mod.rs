@@ -2,7 +2,7 @@
 //!
 //! [`ipvs`] reads what there is of ipvs mode. Of the others [`nf_tables`] asks over netlink, for kube-proxy's own table as for iptables-nft's; [`legacy`] asks
 //! with the getsockopt of iptables-legacy; [`xt`] knows the matches and targets that both of iptables'
-//! backends use. All answer as a [`Ruleset`](crate::proxy::Ruleset); [`rulesets`] keeps them open for a node.
+//! backends use. All answer as a [`Ruleset`](svcdiag_kube_proxy::Ruleset); [`rulesets`] keeps them open for a node.
 
 pub mod conntrack;
 mod expressions;

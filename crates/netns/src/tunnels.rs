@@ -5,7 +5,7 @@
 use std::io;
 
 use super::netlink::{Attributes, Netlink, Protocol, Request};
-use crate::api::{Tunnel, TunnelKind};
+use svcdiag_api::{Tunnel, TunnelKind};
 
 const GET_LINK: u16 = 18;
 const NEW_LINK: u16 = 16;
@@ -69,7 +69,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::agent::netlink::attributes_of;
+    use crate::netlink::attributes_of;
 
     /// The message of a link that is up.
     fn up(attributes: &[(u16, &[u8])]) -> Vec<u8> {

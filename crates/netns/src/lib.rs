@@ -4,6 +4,16 @@
 //! enter the namespaces, do what has to be done there and hand the sockets out; no thread of tokio ever
 //! enters one.
 
+pub mod fuzzing;
+pub mod links;
+pub mod netfilter;
+pub mod netlink;
+pub mod privileges;
+pub mod procfs;
+pub mod rootfs;
+pub mod sockets;
+mod sockopt;
+pub mod tunnels;
 mod visitors;
 
 use std::{

@@ -13,10 +13,8 @@ use std::{
 };
 
 use super::expressions::{self, DATA_VALUE, LIST_ELEMENT, MapData, read_rule};
-use crate::{
-    agent::netlink::{self, Attributes, Netlink, Protocol, Request, attributes_of},
-    proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict},
-};
+use crate::netlink::{self, Attributes, Netlink, Protocol, Request, attributes_of};
+use svcdiag_kube_proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
 
 /// NFNL_SUBSYS_NFTABLES.
 const SUBSYSTEM: u8 = 10;
@@ -345,7 +343,7 @@ impl Ruleset for NfTables {
 }
 
 /// The rule in a message about one. `map` is asked for the elements of anonymous maps.
-pub(in crate::agent) fn rule<E>(
+pub(crate) fn rule<E>(
     message: Attributes<'_>,
     family: IpFamily,
     map: impl FnMut(&str) -> Result<MapData, E>,
@@ -354,7 +352,7 @@ pub(in crate::agent) fn rule<E>(
 }
 
 /// The data of the elements in messages about them.
-pub(in crate::agent) fn map_data<'a>(bodies: impl Iterator<Item = &'a [u8]>) -> MapData {
+pub(crate) fn map_data<'a>(bodies: impl Iterator<Item = &'a [u8]>) -> MapData {
     let (mut values, mut verdicts) = (Vec::new(), Vec::new());
     for body in bodies {
         let list = Attributes::behind(body, HEADER).nested(3).unwrap_or_default();

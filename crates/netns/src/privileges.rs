@@ -3,8 +3,6 @@
 
 use std::io;
 
-use super::netns;
-
 /// CAP_SYS_ADMIN of linux/capability.h.
 const SYS_ADMIN: u32 = 21;
 
@@ -35,7 +33,7 @@ const VERSION: u32 = 0x2008_0522;
 /// # Errors
 /// When the kernel refuses.
 pub fn keep_to_the_visitors() -> io::Result<()> {
-    netns::prepare()?;
+    crate::prepare()?;
     let mut held = read()?;
     if let Some(first) = held.first_mut() {
         let others = !(1 << SYS_ADMIN);
