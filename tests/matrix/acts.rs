@@ -146,7 +146,10 @@ async fn play_twin(lane: &Lane, twin: &Twin) -> Result<(), Failure> {
 
 /// Two rounds, far enough from one another, and nothing False in between or afterwards.
 async fn watch(lane: &Lane, twin: &Twin) -> Result<(), Failure> {
+    // One that was made anew was away for a moment, which the controller may say.
+    let is_there = |v: &Verdict| v.condition("ServiceExists").is_some_and(|c| c.status == "True");
     lane.round(SOON).await?;
+    lane.wait("there", SOON, is_there).await?;
     let start = Instant::now();
     let is_of_two = OF_TWO_LOOKS.contains(&twin.fault.as_str());
     let watched = if is_of_two { TWO_LOOKS } else { WATCHED };
