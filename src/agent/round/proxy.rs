@@ -55,7 +55,7 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
 /// Whether kube-proxy says that changes wait to be written.
 pub(super) async fn has_changes_pending(round: &Round<'_>) -> bool {
     let now = Instant::now();
-    let not_before = now.checked_sub(AGAIN).unwrap_or(now);
+    let not_before = now.checked_sub(LOOK_LASTS).unwrap_or(now);
     let state = round.node.kube_proxy.state(&round.node.netns, not_before).await;
     state.lag.changes_pending
 }
