@@ -60,8 +60,10 @@ lint: setup ## Check format, lints, documentation, the walls between the crates,
 test: setup ## Run all tests against the embedded sandbox.
 	@$(CARGO) test --locked --workspace --no-run
 	@$(CARGO) test --locked --no-run --test node --test security --test matrix
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-most test-node
-	@$(MAKE) --no-print-directory test-matrix
+	@status=0; \
+	  $(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-most test-node || status=$$?; \
+	  $(MAKE) --no-print-directory test-matrix || status=$$?; \
+	  exit $$status
 
 # Without the assets the tests stand on their own API server.
 AS_ROOT := env -u KUBEBUILDER_ASSETS hack/as-root

@@ -62,7 +62,7 @@ fn diagnose(path: &Path) -> (Output, u64) {
 }
 
 /// What it warns of.
-fn assert_bounded(attack: &str, files: &[(String, String)]) -> String {
+fn assert_bounded(attack: &str, files: &[(String, String)], most: u64) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bundle.tar.gz");
     let size = archive(&path, files);
@@ -74,7 +74,7 @@ fn assert_bounded(attack: &str, files: &[(String, String)]) -> String {
     );
     // It ends with an answer: what there is does not say whether the Service works.
     assert_eq!(output.status.code(), Some(2), "{attack}: {told}\n{errors}");
-    assert!(peak < MOST, "{attack}: {peak} MiB");
+    assert!(peak < most, "{attack}: {peak} MiB");
     errors.into_owned()
 }
 
@@ -94,7 +94,7 @@ fn json_of_tiny_values_takes_no_memory() {
             "{}]}",
         ),
     ] {
-        let errors = assert_bounded(attack, &filled("pods.json", begin, pattern, end));
+        let errors = assert_bounded(attack, &filled("pods.json", begin, pattern, end), MOST);
         assert!(
             errors.contains("0-pods.json: not understood"),
             "{attack}: {errors}"
@@ -118,7 +118,7 @@ fn yaml_of_tiny_values_takes_no_memory() {
             "",
         ),
     ] {
-        let errors = assert_bounded(attack, &filled("pods.yaml", begin, pattern, end));
+        let errors = assert_bounded(attack, &filled("pods.yaml", begin, pattern, end), MOST);
         assert!(
             errors.contains("0-pods.yaml: not understood"),
             "{attack}: {errors}"
@@ -185,12 +185,13 @@ fn texts_that_blow_up_take_no_memory() {
         ("resolv.conf", "search", " a", "\n"),
         ("sysctl.txt", "", "a=1\n", ""),
     ] {
-        // 24 MiB: the texts are read line by line, and this is not the release build.
+        // 24 MiB of the 60 that a bundle of the four largest would have, and as much less memory: every line is read,
+        // and not by the release build.
         let mut files = filled("", begin, pattern, end)[1..3].to_vec();
         for (n, (path, _)) in files.iter_mut().enumerate() {
             *path = format!("nodes/n{}/{name}", n + 1);
         }
         files.push(("objects.json".to_owned(), objects()));
-        assert_bounded(&format!("{name} of {:?}", pattern.trim()), &files);
+        assert_bounded(&format!("{name} of {:?}", pattern.trim()), &files, MOST * 24 / 60);
     }
 }

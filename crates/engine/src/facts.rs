@@ -353,7 +353,7 @@ impl Facts {
         }
     }
 
-    /// Until so long after the last change of the endpoints: then none is known to have come or gone meanwhile.
+    /// When the endpoints will have been unchanged for so long; None where no EndpointSlice says when it changed.
     #[must_use]
     pub fn endpoints_settle_at(&self, within: SignedDuration) -> Option<Timestamp> {
         let changed = self.slices.iter().filter_map(|s| s.changed_at()).max()?;

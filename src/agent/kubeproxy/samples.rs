@@ -12,7 +12,7 @@ use std::{
 use crate::formats::kube_proxy_metrics::{Metrics, Writing};
 
 /// kube-proxy's health check says no when a change has waited for twice the syncPeriod, which is 30 s.
-const MAY_WAIT: Duration = Duration::from_secs(60);
+pub const MAY_WAIT: Duration = Duration::from_secs(60);
 
 /// The API server restarts in less.
 const MAY_FAIL: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
 //! One round: everything that is looked at for one NodeProbe, in parallel.
 //!
-//! Each look is one file. A failure is looked at a second time, three seconds later and against what the
-//! NodeProbe says by then, before it is written down; what could not be looked at becomes a problem, never a
+//! Each look is one file. A failure is looked at a second time, three seconds later at the earliest and against what
+//! the NodeProbe says by then, before it is written down; what could not be looked at becomes a problem, never a
 //! failure.
 
 mod dials;

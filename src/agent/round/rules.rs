@@ -6,11 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::SignedDuration;
-
 use super::{MAX_FAILURES, Round, SECOND_LOOK};
 use crate::netns::netfilter::{ipvs, rulesets::Rulesets};
 use crate::{
+    agent::kubeproxy::samples::MAY_WAIT,
     api::Rules,
     diagnosis::{asked::Subject, rule_gap},
     proxy::{ExpectedPort, Gap, IpFamily, Layout, ReadError, Ruleset, Table, audit, expected, holds},
@@ -19,12 +18,8 @@ use crate::{
 /// Rules that are not as they should be are looked at again so much later, for as long as kube-proxy may need.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// For so long after a change kube-proxy may be about to write it, while it says that changes wait: after that its own
-/// health check says no (twice the syncPeriod of 30 s).
-const MAY_WAIT: SignedDuration = SignedDuration::from_secs(60);
-
 /// How long kube-proxy may need for a change without saying so: on large nodes a sync takes many seconds.
-const SETTLES_WITHIN: SignedDuration = SignedDuration::from_secs(15);
+const SETTLES_WITHIN: Duration = Duration::from_secs(15);
 
 /// Names of the layouts, as they stand in NodeProbes.
 const NFTABLES: &str = "nftables";
@@ -61,15 +56,14 @@ pub(super) async fn look(round: &Round<'_>, mode: Option<&str>) -> Option<Rules>
     }
 }
 
-/// What is left of the time after the last change.
-fn rest_of(time: SignedDuration, subject: &Subject) -> Duration {
-    let rest = subject
-        .changed
-        .map(|at| time - crate::agent::now().duration_since(at));
-    // A clock that is ahead must not make us wait for long.
-    let rest = rest.map(|rest| rest.min(time));
-    rest.and_then(|rest| Duration::try_from(rest).ok())
-        .unwrap_or_default()
+/// What is left of a time after the last change.
+fn rest_of(time: Duration, subject: &Subject) -> Duration {
+    let Some(changed) = subject.changed else {
+        return Duration::ZERO;
+    };
+    // With a clock that is ahead nothing has passed, so that nobody waits for longer.
+    let passed = Duration::try_from(crate::agent::now().duration_since(changed)).unwrap_or_default();
+    time.saturating_sub(passed)
 }
 
 /// Opens the rules that kube-proxy writes: those of its mode, else those that it left traces in.
