@@ -24,6 +24,7 @@ use crate::{
     diagnosis::{Facts, SavedObjects},
     inventory::{Inventory, Listed},
     objects::Object,
+    proxy::ProxyMode,
 };
 
 pub use files::{Files, FilesError, Problem};
@@ -39,7 +40,7 @@ pub struct Bundle {
     /// Its API objects.
     pub inventory: Inventory,
     /// The mode of kube-proxy, as its ConfigMap has it: what it was told when it last started, or will be.
-    pub configured_mode: Option<String>,
+    pub configured_mode: Option<ProxyMode>,
     /// The ConfigMap of cluster DNS, and the domain that it has the cluster's names in.
     pub dns_config: Option<(String, String)>,
     /// Who sends to which Service from outside.

@@ -24,6 +24,7 @@ use crate::{
         Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
         StatefulSet, trim_metadata,
     },
+    proxy::ProxyMode,
     served::policy_kind,
 };
 
@@ -77,7 +78,7 @@ struct Reader<'a> {
     endpoints: Vec<endpoints::Endpoints>,
     seen: Versions,
     /// What ConfigMaps of kube-proxy say of its mode.
-    modes: BTreeSet<String>,
+    modes: BTreeSet<ProxyMode>,
     /// Kinds of policies beyond NetworkPolicy: those of the manifest, of objects and of their definitions.
     policy_kinds: BTreeSet<String>,
     /// Resources of which collect's own file was read to its end.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::vantage::{Report, Vantage};
 use crate::words::quoted;
 use svcdiag_api::{DialPath, KubeProxy, PortState, RunsAs};
+use svcdiag_kube_proxy::{Backend, ProxyMode};
 
 /// What forwards the Services' packets on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,24 +154,25 @@ fn program<'a>(report: &Report<'a>) -> Option<&'a str> {
 
 /// iptables, nftables, ipvs, userspace, mixed, or the replacement; None where nothing is known.
 pub(super) fn mode(vantage: &Vantage<'_>) -> Option<String> {
-    let modes: BTreeSet<&str> = vantage.reports.iter().filter_map(mode_of).collect();
+    let name = |report: &Report<'_>| match of(report) {
+        Proxy::Replaced(by) => Some(by.to_owned()).filter(|name| !name.contains(' ')),
+        Proxy::Own => mode_of(report).map(|mode| mode.to_string()),
+    };
+    let modes: BTreeSet<String> = vantage.reports.iter().filter_map(name).collect();
     let mut modes = modes.into_iter();
     match (modes.next(), modes.next()) {
-        (Some(only), None) => Some(only.to_owned()),
+        (Some(only), None) => Some(only),
         (Some(_), Some(_)) => Some("mixed".to_owned()),
         (None, _) => None,
     }
 }
 
-/// The mode of one node.
-pub(super) fn mode_of<'a>(report: &Report<'a>) -> Option<&'a str> {
-    if let Proxy::Replaced(by) = of(report) {
-        return Some(by).filter(|name| !name.contains(' '));
-    }
+/// The mode of kube-proxy on one node: the one it says it is in, else the one its rules are in.
+pub(super) fn mode_of(report: &Report<'_>) -> Option<ProxyMode> {
     let said = report.facts.kube_proxy.as_ref().and_then(|p| p.mode.as_deref());
-    let layout = report.facts.rules.as_ref().map(|r| match r.layout.as_str() {
-        "iptables-legacy" => "iptables",
-        other => other,
-    });
-    said.or(layout)
+    said.and_then(ProxyMode::parse).or_else(|| {
+        let layout = report.facts.rules.as_ref()?.layout.as_str();
+        let known = Backend::parse(layout).map(Backend::mode);
+        known.or_else(|| ProxyMode::parse(layout))
+    })
 }

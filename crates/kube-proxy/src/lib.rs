@@ -14,6 +14,7 @@ mod dead_end;
 mod expected;
 mod iptables;
 mod ipvs;
+mod mode;
 mod nftables;
 mod once;
 mod rules;
@@ -27,6 +28,7 @@ pub use audit::{Gap, RuleFault, audit, hairpin_is_masqueraded, holds, serves_nod
 pub use dead_end::{DeadEnd, dead_end};
 pub use expected::{Destination, ExpectedPort, Purpose, Traffic, Vantage, destinations, expected};
 pub use ipvs::{VirtualServer, VirtualServers};
+pub use mode::{Backend, ProxyMode};
 pub use rules::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict};
 
 /// Label of a Service that another proxy than kube-proxy handles.

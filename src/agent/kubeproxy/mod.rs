@@ -25,7 +25,7 @@ use super::{
     http::{Got, get},
 };
 use crate::netns::Netns;
-use crate::{api::PortState, formats::kube_proxy_metrics::Metrics};
+use crate::{api::PortState, formats::kube_proxy_metrics::Metrics, proxy::ProxyMode};
 
 /// Port of livez and healthz.
 const HEALTH_PORT: u16 = 10256;
@@ -148,7 +148,7 @@ pub struct Look {
     /// Whether anybody listens on the port of the metrics.
     pub metrics_port: PortState,
     /// The mode it says it is in.
-    pub mode: Option<String>,
+    pub mode: Option<ProxyMode>,
     /// Its counters; none where the metrics could not be had.
     pub metrics: Option<Metrics>,
 }
@@ -166,7 +166,7 @@ pub async fn look(node: &Netns) -> Look {
         livez: state(&livez),
         metrics_port: state(&mode),
         mode: match mode {
-            Got::Answer(200, body) => Some(body.trim().to_owned()).filter(|m| is_mode(m)),
+            Got::Answer(200, body) => ProxyMode::parse(body.trim()).filter(ProxyMode::is_known),
             _ => None,
         },
         metrics: match metrics {
@@ -174,10 +174,6 @@ pub async fn look(node: &Netns) -> Look {
             _ => None,
         },
     }
-}
-
-fn is_mode(text: &str) -> bool {
-    ["iptables", "nftables", "ipvs", "userspace", "kernelspace"].contains(&text)
 }
 
 impl Look {

@@ -20,7 +20,7 @@ use crate::{
     },
     api::{Answer, Hairpin},
     diagnosis::asked::Subject,
-    proxy::{ExpectedPort, Protocol, Purpose, Traffic, expected, hairpin_is_masqueraded},
+    proxy::{Backend, ExpectedPort, Protocol, Purpose, Traffic, expected, hairpin_is_masqueraded},
 };
 
 /// Tries until one comes back to the Pod itself: where anything is new, and in the rounds after that.
@@ -54,8 +54,8 @@ pub(super) struct Setup {
     hairpin_mode: Option<bool>,
     bridge_netfilter: Option<bool>,
     masqueraded: Option<bool>,
-    /// The layout of the rules.
-    layout: Option<&'static str>,
+    /// What holds the rules.
+    backend: Option<Backend>,
 }
 
 pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
@@ -149,7 +149,7 @@ async fn setup(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way) -> Setup {
         masqueraded: rules.as_ref().and_then(|(_, rules)| {
             hairpin_is_masqueraded(rules.as_ref(), service, Protocol::Tcp, way.own).ok()
         }),
-        layout: rules.map(|(layout, _)| layout),
+        backend: rules.map(|(backend, _)| backend),
     }
 }
 

@@ -40,7 +40,7 @@ use crate::{
     api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion},
     diagnosis::asked::Subject,
     objects::Endpoint,
-    proxy::{IpFamily, Protocol, Vantage},
+    proxy::{IpFamily, Protocol, ProxyMode, Vantage},
 };
 
 /// A failure counts only if a second look, so much later, fails as well.
@@ -198,7 +198,8 @@ pub async fn look(
     let through = async {
         let rules = async {
             let kube_proxy = proxy::look(&round, memory).await;
-            let rules = rules::look(&round, kube_proxy.mode.as_deref()).await;
+            let mode = kube_proxy.mode.as_deref().and_then(ProxyMode::parse);
+            let rules = rules::look(&round, mode.as_ref()).await;
             (kube_proxy, rules)
         };
         let ((kube_proxy, rules), first) = tokio::join!(rules, service::first_look(&round));

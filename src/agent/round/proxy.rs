@@ -35,7 +35,7 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
         })
         .unwrap_or_default();
     KubeProxy {
-        mode: state.look.mode,
+        mode: state.look.mode.map(|mode| mode.to_string()),
         process: processes.kube_proxy,
         replacement: processes.replacement,
         processes_unread,

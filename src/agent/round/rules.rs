@@ -12,7 +12,10 @@ use crate::{
     agent::kubeproxy::samples::MAY_WAIT,
     api::Rules,
     diagnosis::{asked::Subject, rule_gap},
-    proxy::{ExpectedPort, Gap, IpFamily, Layout, ReadError, Ruleset, Table, audit, expected, holds},
+    proxy::{
+        Backend, ExpectedPort, Gap, IpFamily, Layout, ProxyMode, ReadError, Ruleset, Table, audit, expected,
+        holds,
+    },
 };
 
 /// Rules that are not as they should be are looked at again so much later, for as long as kube-proxy may need.
@@ -21,19 +24,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// How long kube-proxy may need for a change without saying so: on large nodes a sync takes many seconds.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
 
-/// Names of the layouts, as they stand in NodeProbes.
-const NFTABLES: &str = "nftables";
-const IPTABLES: &str = "iptables";
-const LEGACY: &str = "iptables-legacy";
-const IPVS: &str = "ipvs";
-
 /// Chains that kube-proxy makes to see whether somebody flushes its rules; only its own backend has them.
 const CANARY: &str = "KUBE-PROXY-CANARY";
 
-/// Rules and the name of their layout.
-type Opened = (&'static str, Arc<dyn Ruleset + Send + Sync>);
+/// Rules and what holds them.
+type Opened = (Backend, Arc<dyn Ruleset + Send + Sync>);
 
-pub(super) async fn look(round: &Round<'_>, mode: Option<&str>) -> Option<Rules> {
+pub(super) async fn look(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option<Rules> {
     let first = compare(round, &round.subject, mode)?;
     if first.gaps.is_empty() && first.conflict.is_none() {
         return Some(first);
@@ -67,16 +64,16 @@ fn rest_of(time: Duration, subject: &Subject) -> Duration {
 }
 
 /// Opens the rules that kube-proxy writes: those of its mode, else those that it left traces in.
-pub(super) fn open(round: &Round<'_>, mode: Option<&str>) -> Option<Opened> {
+pub(super) fn open(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option<Opened> {
     of_mode(open_all(round)?, mode)
 }
 
-/// Where kube-proxy does not say its mode and several layouts hold traces of it, nobody can tell which are
+/// Where kube-proxy does not say its mode and several backends hold traces of it, nobody can tell which are
 /// leftovers: none is judged then.
-fn of_mode(all: Vec<Opened>, mode: Option<&str>) -> Option<Opened> {
-    let mut found = all.into_iter().filter(|(name, rules)| match mode {
-        Some("nftables") => *name == NFTABLES,
-        Some("iptables") => *name != NFTABLES && has_canary(rules.as_ref()),
+fn of_mode(all: Vec<Opened>, mode: Option<&ProxyMode>) -> Option<Opened> {
+    let mut found = all.into_iter().filter(|(backend, rules)| match mode {
+        Some(ProxyMode::Nftables) => *backend == Backend::Nftables,
+        Some(ProxyMode::Iptables) => backend.is_iptables() && has_canary(rules.as_ref()),
         Some(_) => false,
         None => has_canary(rules.as_ref()),
     });
@@ -85,16 +82,19 @@ fn of_mode(all: Vec<Opened>, mode: Option<&str>) -> Option<Opened> {
 }
 
 fn open_all(round: &Round<'_>) -> Option<Vec<Opened>> {
-    every_layout(&round.node.rulesets)
+    every_backend(&round.node.rulesets)
         .inspect_err(|error| round.problem(format!("The rules of the node could not be read: {error}.")))
         .ok()
 }
 
-fn every_layout(rulesets: &Rulesets) -> io::Result<Vec<Opened>> {
-    let mut all: Vec<Opened> = vec![(NFTABLES, rulesets.nftables()?), (IPTABLES, rulesets.iptables()?)];
+fn every_backend(rulesets: &Rulesets) -> io::Result<Vec<Opened>> {
+    let mut all: Vec<Opened> = vec![
+        (Backend::Nftables, rulesets.nftables()?),
+        (Backend::IptablesNft, rulesets.iptables()?),
+    ];
     let legacy = rulesets.legacy()?;
     if !legacy.is_empty() {
-        all.push((LEGACY, legacy));
+        all.push((Backend::IptablesLegacy, legacy));
     }
     Ok(all)
 }
@@ -107,7 +107,7 @@ fn has_canary(rules: &dyn Ruleset) -> bool {
     }
 }
 
-fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&str>) -> Option<Rules> {
+fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&ProxyMode>) -> Option<Rules> {
     if subject.is_cut {
         round.problem(
             "The rules of the node were not compared: the Service has too many endpoints or ports."
@@ -118,16 +118,16 @@ fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&str>) -> Option<R
     let slices: Vec<_> = subject.slices.iter().collect();
     let ports = expected(&subject.service, &slices, round.vantage());
     let all = open_all(round)?;
-    if mode == Some(IPVS) {
+    if mode == Some(&ProxyMode::Ipvs) {
         return virtual_servers(round, all, &ports);
     }
-    let (layout, rules) = of_mode(all.clone(), mode)?;
+    let (backend, rules) = of_mode(all.clone(), mode)?;
     match differences(rules.as_ref(), &ports) {
         Ok(gaps) => Some(Rules {
-            layout: layout.to_owned(),
+            layout: backend.to_string(),
             compared: u32::try_from(ports.len()).unwrap_or(u32::MAX),
             gaps: gaps.into_iter().take(MAX_FAILURES).map(rule_gap).collect(),
-            conflict: conflict(all, layout, &ports),
+            conflict: conflict(all, backend, &ports),
         }),
         Err(error) => {
             round.problem(format!("The rules of the node say nothing: {error}."));
@@ -146,10 +146,10 @@ fn virtual_servers(round: &Round<'_>, all: Vec<Opened>, ports: &[ExpectedPort]) 
         .ok()?;
     let gaps = ports.iter().flat_map(|port| servers.audit(port));
     Some(Rules {
-        layout: IPVS.to_owned(),
+        layout: Backend::Ipvs.to_string(),
         compared: u32::try_from(ports.len()).unwrap_or(u32::MAX),
         gaps: gaps.take(MAX_FAILURES).map(rule_gap).collect(),
-        conflict: conflict(all, IPVS, ports),
+        conflict: conflict(all, Backend::Ipvs, ports),
     })
 }
 
@@ -162,13 +162,13 @@ fn differences(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> Result<Vec<Gap>, 
 }
 
 /// Other rules that take the Service's packets too.
-fn conflict(all: Vec<Opened>, own: &str, ports: &[ExpectedPort]) -> Option<String> {
+fn conflict(all: Vec<Opened>, own: Backend, ports: &[ExpectedPort]) -> Option<String> {
     all.into_iter()
-        .filter(|(name, _)| *name != own)
+        .filter(|(backend, _)| *backend != own)
         .find(|(_, rules)| {
             ports
                 .iter()
                 .any(|port| holds(rules.as_ref(), port).unwrap_or(false))
         })
-        .map(|(name, _)| name.to_owned())
+        .map(|(backend, _)| backend.to_string())
 }

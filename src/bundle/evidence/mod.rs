@@ -23,7 +23,7 @@ use jiff::SignedDuration;
 
 use self::{
     files::{Evidence, Form, TextFile},
-    mode::{Mode, mode_of_layout},
+    mode::Mode,
 };
 use super::{Bundle, MANIFEST, Problem};
 use crate::formats::text::sockets;
@@ -32,6 +32,7 @@ use crate::{
     diagnosis::{Facts, NodeReport, ProbeReport, Saved, plan},
     inventory::Inventory,
     objects::{Object, Pod},
+    proxy::{Backend, ProxyMode},
 };
 
 /// A client Pod and its files.
@@ -83,7 +84,7 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
     }
     let asked = plan(facts, &reference(diagnosis));
     let cluster = Cluster {
-        mode: bundle.configured_mode.as_deref(),
+        mode: bundle.configured_mode.as_ref(),
         leaves_proxy_out: evidence
             .nodes
             .values()
@@ -183,7 +184,7 @@ fn asked_of(
 #[derive(Clone, Copy)]
 struct Cluster<'a> {
     /// Its mode in its ConfigMap.
-    mode: Option<&'a str>,
+    mode: Option<&'a ProxyMode>,
     /// Whether the program that would carry it was told to leave it out: of k3s, its servers tell the others.
     leaves_proxy_out: bool,
     /// Where its Pods are known.
@@ -209,10 +210,11 @@ fn read(
     let programs = &programs;
     let mode = programs.mode();
     let told = Mode {
-        known: mode.as_deref(),
+        known: mode.as_ref(),
         configured: cluster.mode,
     };
     let rules = rules::read(facts, node, told, files, &mut problems);
+    let backend = rules.backend();
     let mut dialled = dials::Dialled::default();
     dialled.read(facts, node, None, files, &[], &mut problems);
     for (pod, files) in clients {
@@ -259,8 +261,8 @@ fn read(
     seen.probes_made = seen.dials.iter().map(|d| d.made).sum();
     seen.probes_failed = seen.dials.iter().map(|d| d.failed).sum();
     let mode = mode
-        .or_else(|| rules.rules.as_ref().map(|r| mode_of_layout(&r.layout).to_owned()))
-        .or_else(|| cluster.mode.map(str::to_owned));
+        .or_else(|| backend.map(Backend::mode))
+        .or_else(|| cluster.mode.cloned());
     seen.rules = rules.rules;
     if let Some(rules) = &mut seen.rules {
         programs.mark_ports_in_use(rules);

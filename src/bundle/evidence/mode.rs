@@ -1,15 +1,15 @@
 //! The mode of kube-proxy, from what shows it and from what it was told.
 
 use super::files::{Form, TextFile};
-use crate::proxy::ReadError;
+use crate::proxy::{ProxyMode, ReadError};
 
 /// What is known of kube-proxy's mode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mode<'a> {
     /// As kube-proxy itself shows it.
-    pub known: Option<&'a str>,
+    pub known: Option<&'a ProxyMode>,
     /// As its ConfigMap has it, which may have been changed since it started.
-    pub configured: Option<&'a str>,
+    pub configured: Option<&'a ProxyMode>,
 }
 
 impl<'a> Mode<'a> {
@@ -20,14 +20,14 @@ impl<'a> Mode<'a> {
     /// left over, and nobody knows which.
     pub(super) fn settled(
         self,
-        holding: &[&str],
+        holding: &[ProxyMode],
         files: &[TextFile<'_>],
-    ) -> Result<Option<&'a str>, ReadError> {
+    ) -> Result<Option<&'a ProxyMode>, ReadError> {
         let Some(told) = self.configured.filter(|_| self.known.is_none()) else {
             return Ok(self.known);
         };
         match holding.first() {
-            Some(other) if !holding.contains(&told) => Err(ReadError {
+            Some(other) if !holding.contains(told) => Err(ReadError {
                 what: "the rules of kube-proxy".to_owned(),
                 why: format!(
                     "its ConfigMap says mode {told}, and the saved rules of the Service are of mode {other}, so that one of them is left over; save `curl localhost:10249/proxyMode` as proxymode.txt"
@@ -40,22 +40,14 @@ impl<'a> Mode<'a> {
 }
 
 /// Whether the files show rules of a mode for any Service, so that kube-proxy is, or was, in it.
-fn is_used(mode: &str, files: &[TextFile<'_>]) -> bool {
+fn is_used(mode: &ProxyMode, files: &[TextFile<'_>]) -> bool {
     files.iter().any(|file| match file.form {
         Form::IptablesSave | Form::Ip6tablesSave | Form::NftSave | Form::LegacySave => {
-            mode == "iptables" && file.text.contains("-A KUBE-SVC-")
+            *mode == ProxyMode::Iptables && file.text.contains("-A KUBE-SVC-")
         }
         Form::Nft | Form::NftJson => {
-            mode == "nftables" && file.text.contains("service-ips") && file.text.contains("goto")
+            *mode == ProxyMode::Nftables && file.text.contains("service-ips") && file.text.contains("goto")
         }
         _ => false,
     })
-}
-
-/// The mode in which kube-proxy lays rules out so.
-pub(super) fn mode_of_layout(layout: &str) -> &str {
-    match layout {
-        "iptables-legacy" => "iptables",
-        other => other,
-    }
 }

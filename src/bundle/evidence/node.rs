@@ -12,7 +12,7 @@ use crate::formats::text::{
     carrier_config::CarrierConfig,
     conntrack,
     kernel_log::KernelLog,
-    kube_proxy_log::{ApiError, ApiErrorKind, KubeProxyLog, ProxyMode},
+    kube_proxy_log::{ApiError, ApiErrorKind, KubeProxyLog},
     kubelet_config::KubeletConfig,
     kubelet_log::{HairpinMode, KubeletLog},
     ps::{Process, Ps},
@@ -24,7 +24,7 @@ use crate::{
     },
     diagnosis::{Facts, HairpinSetup, Saved, may_keep_nodes_away},
     objects::Object,
-    proxy::{ExpectedPort, Protocol, Vantage, expected},
+    proxy::{Backend, ExpectedPort, Protocol, ProxyMode, Vantage, expected},
 };
 
 /// Flags of kubelets that still acted on --hairpin-mode; those of today take it and do nothing.
@@ -47,7 +47,7 @@ pub(super) struct Programs {
     leaves_proxy_out: bool,
     log: Option<KubeProxyLog>,
     /// As its own port says.
-    mode: Option<String>,
+    mode: Option<ProxyMode>,
     kubelet_log: Option<KubeletLog>,
     kubelet_config: Option<KubeletConfig>,
 }
@@ -71,13 +71,10 @@ impl Programs {
     }
 
     /// The mode of kube-proxy: what it says comes before what it logged, and that before what it was told.
-    pub(super) fn mode(&self) -> Option<String> {
-        let logged = self.log.as_ref().and_then(|log| log.mode.as_ref()).map(name);
-        let told = self
-            .process()
-            .and_then(|p| p.flag("proxy-mode"))
-            .and_then(ProxyMode::parse);
-        self.mode.clone().or(logged).or(told.map(|mode| name(&mode)))
+    pub(super) fn mode(&self) -> Option<ProxyMode> {
+        let logged = || self.log.as_ref()?.mode.clone();
+        let told = || ProxyMode::parse(self.process()?.flag("proxy-mode")?);
+        self.mode.clone().or_else(logged).or_else(told)
     }
 
     /// kube-proxy, or the program that carries it.
@@ -92,7 +89,7 @@ impl Programs {
         facts: &Facts,
         node: &str,
         files: &[TextFile<'_>],
-        mode: Option<String>,
+        mode: Option<ProxyMode>,
         seen: &NodeFacts,
         saved: &Saved,
     ) -> Option<KubeProxy> {
@@ -127,7 +124,7 @@ impl Programs {
         let process = self.process().map(|p| p.program().to_owned());
         let process = process.or_else(|| answers.then(|| "kube-proxy".to_owned()));
         Some(KubeProxy {
-            mode,
+            mode: mode.map(|mode| mode.to_string()),
             replacement: self.processes.iter().find_map(Ps::replacement).map(str::to_owned),
             processes_unread: process.is_none() && !is_shown,
             process,
@@ -302,30 +299,13 @@ fn never_heard(log: &KubeProxyLog) -> bool {
 }
 
 /// The mode that kube-proxy's port names on a line of its own.
-fn said_mode(file: &TextFile<'_>, problems: &mut Vec<Problem>) -> Option<String> {
-    const MODES: [&str; 5] = ["iptables", "nftables", "ipvs", "userspace", "kernelspace"];
-    let last = file
-        .text
-        .lines()
-        .rev()
-        .map(str::trim)
-        .find(|line| MODES.contains(line));
+fn said_mode(file: &TextFile<'_>, problems: &mut Vec<Problem>) -> Option<ProxyMode> {
+    let lines = file.text.lines().rev().map(str::trim);
+    let last = lines.filter_map(ProxyMode::parse).find(ProxyMode::is_known);
     if last.is_none() {
         problems.push(file.problem("no line names a mode of kube-proxy (iptables, nftables, ipvs, ...)"));
     }
-    last.map(str::to_owned)
-}
-
-fn name(mode: &ProxyMode) -> String {
-    match mode {
-        ProxyMode::Iptables => "iptables",
-        ProxyMode::Nftables => "nftables",
-        ProxyMode::Ipvs => "ipvs",
-        ProxyMode::Userspace => "userspace",
-        ProxyMode::Kernelspace => "kernelspace",
-        ProxyMode::Other(name) => name,
-    }
-    .to_owned()
+    last
 }
 
 /// `200`, or the body of a healthy livez, which is JSON in newer versions.
@@ -355,7 +335,8 @@ fn fails(facts: &Facts, seen: &NodeFacts, saved: &Saved) -> bool {
 /// tell the endpoints.
 fn are_synced(seen: &NodeFacts) -> bool {
     let is_held = |gap: &RuleGap| matches!(gap.kind, GapKind::EndpointDrained | GapKind::EndpointStuck);
-    let rules = seen.rules.as_ref().filter(|r| r.layout != "userspace");
+    let is_userspace = |r: &&Rules| Backend::parse(&r.layout) == Some(Backend::Userspace);
+    let rules = seen.rules.as_ref().filter(|r| !is_userspace(r));
     rules.is_some_and(|r| r.compared > 0 && r.gaps.iter().all(is_held))
 }
 

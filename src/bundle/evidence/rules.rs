@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{
     super::Problem,
     files::{Form, TextFile},
-    mode::{Mode, mode_of_layout},
+    mode::Mode,
     saved_rules::Texts,
 };
 use crate::formats::rules::{
@@ -19,8 +19,8 @@ use crate::{
     diagnosis::{Facts, rule_gap},
     objects::{EndpointSlice, Object},
     proxy::{
-        ExpectedPort, Gap, IpFamily, Purpose, ReadError, Ruleset, Vantage, audit, expected,
-        hairpin_is_masqueraded, holds,
+        Backend, ExpectedPort, Gap, IpFamily, ProxyMode, Purpose, ReadError, Ruleset, Vantage, audit,
+        expected, hairpin_is_masqueraded, holds,
     },
 };
 
@@ -43,6 +43,13 @@ pub(super) struct Compared {
     pub hairpin_set: Option<bool>,
     /// In other modes, whether those of all endpoints of the node are.
     pub masquerades: Option<bool>,
+}
+
+impl Compared {
+    /// What holds the rules that were compared.
+    pub(super) fn backend(&self) -> Option<Backend> {
+        Backend::parse(&self.rules.as_ref()?.layout)
+    }
 }
 
 /// Reads the rules of a node.
@@ -107,21 +114,27 @@ fn compare(
     let iptables = iptables.as_ref().map(|rules| rules as &dyn Ruleset);
     let legacy = texts.legacy.as_ref().map(|save| save.of_service(&name));
     let legacy = legacy.as_ref().map(|rules| rules as &dyn Ruleset);
-    let all: Vec<(&str, &dyn Ruleset)> = [
-        ("nftables", texts.nftables()),
-        ("iptables", iptables),
-        ("iptables-legacy", legacy),
+    let all: Vec<(Backend, &dyn Ruleset)> = [
+        (Backend::Nftables, texts.nftables()),
+        (Backend::IptablesNft, iptables),
+        (Backend::IptablesLegacy, legacy),
     ]
     .into_iter()
-    .filter_map(|(layout, rules)| Some((layout, rules?)))
+    .filter_map(|(backend, rules)| Some((backend, rules?)))
     .collect();
     let lists_it = |listing: &Listing| ports.iter().any(|port| is_listed(listing, port));
-    let mut holding: Vec<&str> = all
+    let mut holding: Vec<ProxyMode> = all
         .iter()
         .filter(|(_, rules)| hold(*rules, &ports))
-        .map(|(layout, _)| mode_of_layout(layout))
+        .map(|(backend, _)| backend.mode())
         .collect();
-    holding.extend(texts.servers.as_ref().filter(|l| lists_it(l)).map(|_| "ipvs"));
+    holding.extend(
+        texts
+            .servers
+            .as_ref()
+            .filter(|l| lists_it(l))
+            .map(|_| ProxyMode::Ipvs),
+    );
     let mode = match mode.settled(&holding, files) {
         Ok(mode) => mode,
         Err(error) => {
@@ -130,14 +143,15 @@ fn compare(
         }
     };
     if let Some(save) = &texts.iptables
-        && mode.is_none_or(|mode| mode == "userspace")
+        && mode.is_none_or(|mode| *mode == ProxyMode::Userspace)
         && let Ok(portals) = Portals::of(save, IpFamily::V4)
         && (mode.is_some() || !portals.is_empty() || holds_portals(files))
     {
         return in_userspace(&portals, &name, &ports, &mut note);
     }
     // Where nothing tells the mode, virtual servers of others may be somebody else's.
-    let is_ipvs = |listing: &&Listing| mode.map_or_else(|| lists_it(listing), |mode| mode == "ipvs");
+    let is_ipvs =
+        |listing: &&Listing| mode.map_or_else(|| lists_it(listing), |mode| *mode == ProxyMode::Ipvs);
     if let Some(listing) = texts.servers.as_ref().filter(is_ipvs) {
         let lists = || files.iter().filter(|f| f.form == Form::VirtualServers);
         if lists().any(|f| f.is_cut) || lists().flat_map(|f| f.text.lines()).any(ipvsadm::is_choice) {
@@ -149,19 +163,23 @@ fn compare(
         }
         return in_ipvs(facts, node, listing, texts.sets.as_ref(), &ports, &all);
     }
-    let fits = |layout: &str| match mode {
-        Some("nftables") => layout == "nftables",
-        Some("iptables") => layout != "nftables",
+    let fits = |backend: Backend| match mode {
+        Some(ProxyMode::Nftables) => backend == Backend::Nftables,
+        Some(ProxyMode::Iptables) => backend.is_iptables(),
         Some(_) => false,
         None => true,
     };
     // Of several that fit, those that lead anywhere for the Service are kube-proxy's; else none can be blamed.
-    let fitting: Vec<_> = all.iter().copied().filter(|(layout, _)| fits(layout)).collect();
+    let fitting: Vec<_> = all
+        .iter()
+        .copied()
+        .filter(|(backend, _)| fits(*backend))
+        .collect();
     let in_use = fitting.iter().find(|(_, rules)| hold(*rules, &ports));
     let only = fitting
         .first()
-        .filter(|(layout, _)| fitting.len() == 1 && mode.is_some() && !is_elsewhere(files, layout));
-    let Some((layout, rules)) = in_use.or(only) else {
+        .filter(|(backend, _)| fitting.len() == 1 && mode.is_some() && !is_elsewhere(files, *backend));
+    let Some((backend, rules)) = in_use.or(only) else {
         let unread = fitting.iter().find_map(|(_, rules)| unread(*rules, &ports));
         if let Some(error) = unread {
             note(&error);
@@ -175,21 +193,21 @@ fn compare(
     };
     let chosen = *rules;
     let mut rules = match differences(chosen, &ports) {
-        Ok((compared, gaps)) if compared > 0 => told(layout, compared, gaps),
+        Ok((compared, gaps)) if compared > 0 => told(*backend, compared, gaps),
         Ok(_) => return Compared::default(),
         Err(error) => {
             note(&error);
             return Compared::default();
         }
     };
-    let is_another = |name: &str| {
-        let both_iptables = name != "nftables" && *layout != "nftables";
-        name != *layout && (texts.are_two || !both_iptables)
+    let is_another = |other: Backend| {
+        let both_iptables = other.is_iptables() && backend.is_iptables();
+        other != *backend && (texts.are_two || !both_iptables)
     };
     let other = all
         .iter()
-        .find(|(name, rules)| is_another(name) && hold(*rules, &ports));
-    rules.conflict = other.map(|(name, _)| (*name).to_owned());
+        .find(|(backend, rules)| is_another(*backend) && hold(*rules, &ports));
+    rules.conflict = other.map(|(backend, _)| backend.to_string());
     Compared {
         rules: Some(rules),
         masquerades: masquerades(chosen, facts, node, &ports),
@@ -223,8 +241,8 @@ fn holds_portals(files: &[TextFile<'_>]) -> bool {
 }
 
 /// Whether iptables-save warns that there are rules in the other backend, which may be kube-proxy's.
-fn is_elsewhere(files: &[TextFile<'_>], layout: &str) -> bool {
-    layout != "nftables" && files.iter().any(|f| f.text.contains("-legacy tables present"))
+fn is_elsewhere(files: &[TextFile<'_>], backend: Backend) -> bool {
+    backend.is_iptables() && files.iter().any(|f| f.text.contains("-legacy tables present"))
 }
 
 fn hold(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> bool {
@@ -255,9 +273,9 @@ fn differences(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> Result<(u32, Vec<
     }
 }
 
-fn told(layout: &str, compared: u32, gaps: Vec<Gap>) -> Rules {
+fn told(backend: Backend, compared: u32, gaps: Vec<Gap>) -> Rules {
     Rules {
-        layout: layout.to_owned(),
+        layout: backend.to_string(),
         compared,
         gaps: gaps.into_iter().take(MAX_GAPS).map(rule_gap).collect(),
         conflict: None,
@@ -282,7 +300,7 @@ fn in_userspace(
     }
     let destinations = || ports.iter().flat_map(|p| &p.destinations);
     Compared {
-        rules: (compared > 0).then(|| told("userspace", compared, gaps)),
+        rules: (compared > 0).then(|| told(Backend::Userspace, compared, gaps)),
         proxy_port: destinations().find_map(|d| portals.proxy_port(d)),
         ..Compared::default()
     }
@@ -294,7 +312,7 @@ fn in_ipvs(
     listing: &Listing,
     sets: Option<&IpSets>,
     ports: &[ExpectedPort],
-    others: &[(&str, &dyn Ruleset)],
+    others: &[(Backend, &dyn Ruleset)],
 ) -> Compared {
     // What is not in a part of the list may be on the node.
     let known: Vec<&ExpectedPort> = ports
@@ -320,8 +338,8 @@ fn in_ipvs(
             conflict: others
                 .iter()
                 .find(|(_, rules)| hold(*rules, ports))
-                .map(|(layout, _)| (*layout).to_owned()),
-            ..told("ipvs", compared, gaps)
+                .map(|(backend, _)| backend.to_string()),
+            ..told(Backend::Ipvs, compared, gaps)
         }),
         hairpin_set: hairpins.flatten(),
         ..Compared::default()

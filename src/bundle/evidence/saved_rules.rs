@@ -15,7 +15,7 @@ use crate::formats::rules::{
     nft_json::NftJson,
 };
 
-use crate::proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
+use crate::proxy::{IpFamily, Layout, ProxyMode, ReadError, Rule, Ruleset, Table, Verdict};
 
 /// What the files hold, by layout.
 #[derive(Default)]
@@ -31,7 +31,7 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    pub(super) fn of(files: &[TextFile<'_>], mode: Option<&str>, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn of(files: &[TextFile<'_>], mode: Option<&ProxyMode>, problems: &mut Vec<Problem>) -> Self {
         let files = &with_whole_saves(files)[..];
         let mut save = |form, family| {
             let mut all: Option<IptablesSave> = None;
@@ -62,7 +62,7 @@ impl Texts {
             iptables,
             legacy,
             are_two,
-            nft: Lists::of(files, mode == Some("nftables"), problems),
+            nft: Lists::of(files, mode == Some(&ProxyMode::Nftables), problems),
             nft_json: parse(files, Form::NftJson, problems, NftJson::parse)
                 .into_iter()
                 .find(NftJson::has_table),

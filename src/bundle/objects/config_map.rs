@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::text;
+use crate::proxy::ProxyMode;
 
 #[derive(Deserialize)]
 struct Configuration {
@@ -14,7 +15,7 @@ struct Configuration {
 
 /// The mode that kube-proxy's configuration names; None where it leaves it to kube-proxy, or the ConfigMap is
 /// another's.
-pub(super) fn mode(config_map: &Value) -> Result<Option<String>, String> {
+pub(super) fn mode(config_map: &Value) -> Result<Option<ProxyMode>, String> {
     let is_its = text(config_map, "/metadata/namespace") == "kube-system"
         && text(config_map, "/metadata/name") == "kube-proxy";
     let file = config_map["data"]["config.conf"].as_str();
@@ -23,8 +24,7 @@ pub(super) fn mode(config_map: &Value) -> Result<Option<String>, String> {
     };
     let read: Result<Configuration, _> = serde_saphyr::from_str(file);
     let configuration = read.map_err(|error| error.without_snippet().to_string())?;
-    let mode = configuration.mode.map(|mode| mode.trim().to_ascii_lowercase());
-    Ok(mode.filter(|mode| !mode.is_empty()))
+    Ok(configuration.mode.and_then(|mode| ProxyMode::parse(mode.trim())))
 }
 
 /// The domain of the cluster's names in a Corefile: the first zone of the plugin kubernetes that is no zone
@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    fn of(name: &str, file: &str) -> Result<Option<String>, String> {
+    fn of(name: &str, file: &str) -> Result<Option<ProxyMode>, String> {
         mode(
             &json!({ "metadata": { "name": name, "namespace": "kube-system" }, "data": { "config.conf": file } }),
         )
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn the_mode_is_that_of_the_configuration() {
         let file = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nconntrack:\n  min: 0\nkind: KubeProxyConfiguration\nmode: nftables\n";
-        assert_eq!(of("kube-proxy", file), Ok(Some("nftables".to_owned())));
+        assert_eq!(of("kube-proxy", file), Ok(Some(ProxyMode::Nftables)));
         assert_eq!(of("coredns", file), Ok(None));
         assert_eq!(of("kube-proxy", "mode: \"\"\n"), Ok(None));
         assert_eq!(of("kube-proxy", "kind: KubeProxyConfiguration\n"), Ok(None));

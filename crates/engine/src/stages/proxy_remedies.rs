@@ -5,22 +5,24 @@
 
 use crate::words::quoted;
 use svcdiag_api::RuleGap;
+use svcdiag_kube_proxy::Backend;
 
 /// How rules in a layout that kube-proxy does not write are taken out of the way: the chain by which packets get into
 /// them is kube-proxy's own, and no other product's chain is touched. In ipvs mode kube-proxy uses that of the table
 /// nat itself; the other one can still refuse packets.
-pub(super) fn empty_entrance(own: &str, layout: &str, node: &str) -> String {
-    match layout {
-        "iptables-legacy" if own == "ipvs" => format!(
+pub(super) fn empty_entrance(own: Option<Backend>, other: Option<Backend>, node: &str) -> String {
+    let is_ipvs = own == Some(Backend::Ipvs);
+    match other {
+        Some(Backend::IptablesLegacy) if is_ipvs => format!(
             "Empty the chain by which the older rules refuse packets on node {node}, which is kube-proxy's alone: `iptables-legacy -w -t filter -F KUBE-SERVICES`."
         ),
-        "iptables" if own == "ipvs" => format!(
+        Some(Backend::IptablesNft) if is_ipvs => format!(
             "Empty the chain by which the older rules refuse packets on node {node}, which is kube-proxy's alone: `iptables -w -t filter -F KUBE-SERVICES`."
         ),
-        "nftables" => format!(
+        Some(Backend::Nftables) => format!(
             "Remove the table of the other mode on node {node}, which is kube-proxy's alone: `nft delete table ip kube-proxy`, and the same for ip6 if it is there."
         ),
-        "iptables-legacy" => format!(
+        Some(Backend::IptablesLegacy) => format!(
             "Empty the chain by which packets get into the older rules on node {node}, which is kube-proxy's alone: `iptables-legacy -w -t nat -F KUBE-SERVICES`, and if they refuse packets `iptables-legacy -w -t filter -F KUBE-SERVICES`; the same with ip6tables-legacy."
         ),
         _ => format!(

@@ -19,7 +19,7 @@ use super::{
     proxy_remedies as remedies,
 };
 use svcdiag_api::{ConditionType, DialPath, GapKind, Reason, RuleGap, Rules};
-use svcdiag_kube_proxy::{Destination, ExpectedPort, Purpose, Traffic, expected};
+use svcdiag_kube_proxy::{Backend, Destination, ExpectedPort, ProxyMode, Purpose, Traffic, expected};
 use svcdiag_objects::{Object, Service};
 
 const WHAT: &str = "The rules of kube-proxy were not read";
@@ -51,7 +51,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let mut hints: BTreeSet<String> = BTreeSet::new();
     let mut right: Vec<&str> = Vec::new();
     let mut unread: Vec<&str> = Vec::new();
-    let mut other_modes: BTreeSet<&str> = BTreeSet::new();
+    let mut other_modes: BTreeSet<ProxyMode> = BTreeSet::new();
     let mut leftovers: Vec<Leftover<'_>> = Vec::new();
     let mut of_other_family: Vec<&str> = Vec::new();
     for report in &vantage.reports {
@@ -61,7 +61,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         }
         let Some(rules) = &report.facts.rules else {
             match proxies::mode_of(report) {
-                Some(mode @ ("ipvs" | "userspace")) => {
+                Some(mode @ (ProxyMode::Ipvs | ProxyMode::Userspace)) => {
                     other_modes.insert(mode);
                 }
                 _ => unread.push(report.node),
@@ -156,7 +156,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         );
     }
     if right.is_empty() {
-        let modes: Vec<&str> = other_modes.into_iter().collect();
+        let modes: Vec<String> = other_modes.iter().map(ToString::to_string).collect();
         return Finding::not_applicable(format!(
             "kube-proxy is in {} mode, whose rules are not compared; whether they work, the dials tell.",
             words::list(&modes)
@@ -179,7 +179,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 /// Whether another layout than kube-proxy's own holds the Service's addresses too.
 fn conflict(rules: &Rules) -> Option<Reason> {
     let other = rules.conflict.as_deref()?;
-    let is_iptables = |layout: &str| layout.starts_with("iptables");
+    let is_iptables = |layout: &str| Backend::parse(layout).is_some_and(Backend::is_iptables);
     Some(if is_iptables(other) && is_iptables(&rules.layout) {
         Reason::ConflictingBackends
     } else {
@@ -330,6 +330,7 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, faults: &[&Fault<'
     let gaps: Vec<String> = gaps.into_iter().collect();
     let gaps = words::list(&gaps);
     let gap = faults.iter().find_map(|f| f.gap);
+    let empty_entrance = || remedies::empty_entrance(Backend::parse(layout), Backend::parse(other), node);
     let rewrite = || {
         format!(
             "To have the rules written again, {}. If they are taken away again, its log says more: {}.",
@@ -342,13 +343,13 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, faults: &[&Fault<'
             format!(
                 "On {on} rules for the Service's addresses are in both backends of iptables: kube-proxy writes {layout}, and {other} holds older ones."
             ),
-            remedies::empty_entrance(layout, other, node),
+            empty_entrance(),
         ),
         Reason::ConflictingModes => (
             format!(
                 "On {on} leftovers of another mode of kube-proxy hold the Service's addresses too: it writes {layout}, and {other} holds older rules."
             ),
-            remedies::empty_entrance(layout, other, node),
+            empty_entrance(),
         ),
         Reason::RulesMissing => (format!("Rules of the Service are missing: {gaps}."), rewrite()),
         Reason::EndpointMissingFromRules => {

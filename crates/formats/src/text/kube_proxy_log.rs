@@ -6,6 +6,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use svcdiag_kube_proxy::ProxyMode;
+
 pub use super::api_errors::{ApiError, ApiErrorKind};
 use super::{
     LogTime, ParseError,
@@ -43,7 +45,7 @@ impl Sign {
 }
 
 fn opening(message: &str) -> Option<ProxyMode> {
-    mode(message, " proxy").filter(|mode| !matches!(mode, ProxyMode::Other(_)))
+    mode(message, " proxy").filter(ProxyMode::is_known)
 }
 
 /// The mode of `Using MODE Proxier`.
@@ -79,39 +81,6 @@ pub struct KubeProxyLog {
 
 /// Most of a line's words that are kept.
 const MAX_WORDS: usize = 160;
-
-/// How kube-proxy does its work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProxyMode {
-    /// iptables.
-    Iptables,
-    /// nftables.
-    Nftables,
-    /// ipvs.
-    Ipvs,
-    /// userspace, until Kubernetes 1.25.
-    Userspace,
-    /// kernelspace, on Windows.
-    Kernelspace,
-    /// One that is not known.
-    Other(String),
-}
-
-impl ProxyMode {
-    /// A mode by its name; None for the empty one, which stands for the default.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Some(match name.to_ascii_lowercase().as_str() {
-            "" => return None,
-            "iptables" => Self::Iptables,
-            "nftables" => Self::Nftables,
-            "ipvs" => Self::Ipvs,
-            "userspace" => Self::Userspace,
-            "kernelspace" | "winkernel" => Self::Kernelspace,
-            other => Self::Other(other.to_owned()),
-        })
-    }
-}
 
 /// A port of a Service as kube-proxy calls it: namespace/name:port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
