@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::apiserver::{Access, is_unreachable};
@@ -193,7 +194,7 @@ impl Cluster {
 
     /// What the installed CRD can hold, if it has refused anything lately. It may have been updated since.
     fn known_schema(&self) -> Option<Schema> {
-        let mut known = self.schema.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.schema.lock();
         known.take_if(|(at, _)| at.elapsed() > SCHEMA_LASTS);
         known.as_ref().map(|(_, schema)| schema.clone())
     }
@@ -208,7 +209,7 @@ impl Cluster {
             schema.lacks(own, "status", &mut lacking);
         }
         tracing::warn!(fields = ?lacking, "The CRD NodeProbe is older than this agent; these fields are left out.");
-        *self.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), schema.clone()));
+        *self.schema.lock() = Some((Instant::now(), schema.clone()));
         Some(schema)
     }
 
@@ -443,7 +444,7 @@ mod tests {
                 "message": "failed to create typed patch object (/p; svcdiag.dev/v1alpha1, Kind=NodeProbe): .status.agentVersion: field not declared in schema" });
             return (StatusCode::INTERNAL_SERVER_ERROR, Json(refusal)).into_response();
         }
-        accepted.lock().unwrap().push(patch["status"].clone());
+        accepted.lock().push(patch["status"].clone());
         patch["spec"] = json!({ "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "s", "intervalSeconds": 60 });
         Json(patch).into_response()
     }
@@ -468,7 +469,7 @@ mod tests {
                 .await
                 .unwrap();
         }
-        let accepted = accepted.lock().unwrap().clone();
+        let accepted = accepted.lock().clone();
         assert_eq!(accepted.len(), 2);
         assert!(
             accepted

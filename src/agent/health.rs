@@ -10,9 +10,11 @@ use std::{
     io::{self, Read, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 /// The heart beats with every attempt to renew the Lease, and such an attempt takes 20 seconds at most.
 const STILL_AFTER: Duration = Duration::from_secs(60);
@@ -41,11 +43,11 @@ impl Heart {
     }
 
     pub(super) fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.lock() = Instant::now();
     }
 
     fn is_beating(&self, now: Instant) -> bool {
-        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *self.0.lock();
         now.saturating_duration_since(last) < STILL_AFTER
     }
 }
@@ -131,7 +133,7 @@ mod tests {
         try_serve(&socket, heart.clone()).unwrap();
         ask(&options).unwrap();
         let long_ago = Instant::now().checked_sub(STILL_AFTER).unwrap();
-        *heart.0.lock().unwrap() = long_ago;
+        *heart.0.lock() = long_ago;
         assert!(
             ask(&options)
                 .unwrap_err()

@@ -16,9 +16,11 @@ use std::{
     collections::HashMap,
     fs, io,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use crate::netns::{
     Netns,
@@ -128,7 +130,7 @@ impl Census {
     /// # Errors
     /// When /proc itself cannot be read.
     pub fn of(&self, uids: &[String]) -> io::Result<HashMap<String, Vec<i32>>> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if let Some((_, listed)) = known.as_ref().filter(|(at, _)| at.elapsed() < LIST_LASTS) {
             let still_theirs = |uid: &String| {
                 let mut pids = listed.get(uid)?.clone();

@@ -4,12 +4,10 @@
 //! controller, for each namespace; and what only changes what is asked (endpoints that come and go, the annotation
 //! svcdiag.dev/refresh) is bounded in time. What is over a limit says so in the message of Ready, and which.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
 use super::{
     Options,
@@ -108,7 +106,7 @@ impl Allowance {
         if limit == 0 {
             return (plan, wanted);
         }
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let promised = all.entry(namespace.to_owned()).or_default();
         let uids = others.keys().chain(promised.keys()).map(String::as_str);
         let uids: BTreeSet<&str> = uids.filter(|other| *other != uid).collect();
@@ -127,7 +125,7 @@ impl Allowance {
 
     /// Gives back what a diagnosis has.
     pub(super) fn release(&self, namespace: &str, uid: &str) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         if let Some(of) = all.get_mut(namespace) {
             of.remove(uid);
             if of.is_empty() {
@@ -138,7 +136,7 @@ impl Allowance {
 
     /// Forgets all diagnoses but these, by UID.
     pub(super) fn retain(&self, uids: &BTreeSet<String>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         all.values_mut()
             .for_each(|of| of.retain(|uid, _| uids.contains(uid)));
         all.retain(|_, of| !of.is_empty());
@@ -183,7 +181,7 @@ impl Questions {
         if refill.is_zero() || (!work.is_another && !work.asks_more) {
             return None;
         }
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let bucket = all.entry(uid.to_owned()).or_insert(Bucket {
             tokens: BURST,
             generation,
@@ -211,15 +209,12 @@ impl Questions {
 
     /// Forgets a diagnosis.
     pub(super) fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.0.lock().remove(uid);
     }
 
     /// Forgets all but these, by UID.
     pub(super) fn retain(&self, uids: &BTreeSet<String>) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|uid, _| uids.contains(uid));
+        self.0.lock().retain(|uid, _| uids.contains(uid));
     }
 }
 

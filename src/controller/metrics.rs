@@ -1,11 +1,8 @@
 //! What Prometheus is told.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::atomic::AtomicU64, time::Duration};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
     metrics::{
@@ -148,7 +145,7 @@ impl Metrics {
             reason: reason.to_string(),
         };
         let key = (namespace.to_owned(), name.to_owned());
-        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut series = self.series.lock();
         if let Some(old) = series.insert(key, labels.clone()).filter(|old| *old != labels) {
             self.ready.remove(&old);
         }
@@ -158,12 +155,7 @@ impl Metrics {
     /// Removes the series of a diagnosis that has gone.
     pub(super) fn forget(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
-        if let Some(old) = self
-            .series
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key)
-        {
+        if let Some(old) = self.series.lock().remove(&key) {
             self.ready.remove(&old);
         }
     }

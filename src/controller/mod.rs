@@ -27,11 +27,7 @@ mod server;
 mod status;
 mod watch;
 
-use std::{
-    future::Future,
-    net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use clap::Args;
 use futures::StreamExt;
@@ -43,6 +39,7 @@ use kube::{
         reflector::{self, ObjectRef},
     },
 };
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Notify;
 
 use crate::{
@@ -178,13 +175,13 @@ struct Context {
 
 impl Context {
     /// Reads the inventory. A writer that panicked has left at worst an old object behind.
-    fn inventory(&self) -> std::sync::RwLockReadGuard<'_, Inventory> {
-        self.inventory.read().unwrap_or_else(PoisonError::into_inner)
+    fn inventory(&self) -> RwLockReadGuard<'_, Inventory> {
+        self.inventory.read()
     }
 
     /// The same for a change, which is seen now.
-    fn inventory_mut(&self) -> std::sync::RwLockWriteGuard<'_, Inventory> {
-        let mut inventory = self.inventory.write().unwrap_or_else(PoisonError::into_inner);
+    fn inventory_mut(&self) -> RwLockWriteGuard<'_, Inventory> {
+        let mut inventory = self.inventory.write();
         inventory.observe_at(now());
         inventory
     }

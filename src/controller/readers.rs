@@ -1,11 +1,7 @@
 //! Who may read `/metrics`, where that is asked for: who the API server knows by his token (TokenReview), and whom it
 //! lets `get` the path (SubjectAccessReview), as with the kubelet's own metrics.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use axum::http::{HeaderMap, StatusCode, header};
 use k8s_openapi::api::{
@@ -13,6 +9,7 @@ use k8s_openapi::api::{
     authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
 };
 use kube::{Api, Client, api::PostParams};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -78,7 +75,7 @@ impl Readers {
             }
             Err(_) => return Err((StatusCode::INTERNAL_SERVER_ERROR, "the API server did not answer")),
         };
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock();
         if known.len() >= KNOWN {
             known.retain(|_, (at, _)| at.elapsed() < LASTS);
         }
@@ -93,7 +90,7 @@ impl Readers {
     }
 
     fn known(&self, key: &[u8; 32]) -> Option<Result<(), Refusal>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.lock();
         known
             .get(key)
             .filter(|(at, _)| at.elapsed() < LASTS)

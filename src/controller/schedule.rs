@@ -3,11 +3,11 @@
 use std::{
     collections::{BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::api::ServiceDiagnosisSpec;
 
@@ -51,7 +51,7 @@ impl Failures {
         if is_outage {
             return IN_OUTAGE.mul_f64(0.5 + fraction_of(uid));
         }
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.0.lock();
         let count = failures.entry(uid.to_owned()).or_insert(0);
         let wait = BACKOFF.0.saturating_mul(1 << (*count).min(10)).min(BACKOFF.1);
         *count += 1;
@@ -60,15 +60,12 @@ impl Failures {
 
     /// Forgets all but these, by UID.
     pub(super) fn retain(&self, uids: &BTreeSet<String>) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|uid, _| uids.contains(uid));
+        self.0.lock().retain(|uid, _| uids.contains(uid));
     }
 
     /// Forgets the failures.
     pub(super) fn reset(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.0.lock().remove(uid);
     }
 }
 
@@ -98,7 +95,7 @@ impl Unanswered {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

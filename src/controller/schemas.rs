@@ -1,11 +1,8 @@
 //! Which fields of our kinds the installed CRDs know: what they lack is left out, and said.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use super::{Context, Queue, watch::enqueue};
@@ -75,7 +72,7 @@ impl State {
 
 impl Installed {
     fn state(&self) -> Arc<State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.read().clone()
     }
 
     /// A write was refused: perhaps since the CRDs are other than they were.
@@ -133,11 +130,7 @@ pub(super) async fn run(context: Arc<Context>, mut queue: Queue) {
             if is_other && !state.lacking.is_empty() {
                 tracing::warn!(fields = ?state.lacking, "The installed CRDs are older than this controller; these fields are left out.");
             }
-            *context
-                .installed
-                .state
-                .write()
-                .unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+            *context.installed.state.write() = Arc::new(state);
             if is_other {
                 let all = context.inventory().all();
                 enqueue(&context, &mut queue, all).await;
@@ -174,7 +167,7 @@ mod tests {
         let schema = Schema::read(&crds[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
         let schemas = Schemas::from([("ServiceDiagnosis".to_owned(), schema)]);
         let installed = Installed::default();
-        *installed.state.write().unwrap() = Arc::new(State::of(schemas, &own_schemas()));
+        *installed.state.write() = Arc::new(State::of(schemas, &own_schemas()));
         installed
     }
 
@@ -192,7 +185,7 @@ mod tests {
         let schema = Schema::read(&crds[1]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]);
         let older = Installed::default();
         let schemas = Schemas::from([("NodeProbe".to_owned(), schema)]);
-        *older.state.write().unwrap() = Arc::new(State::of(schemas, &own_schemas()));
+        *older.state.write() = Arc::new(State::of(schemas, &own_schemas()));
         let mut planned: NodeProbeSpec = serde_json::from_value(json!({
             "nodeName": "n1", "diagnosis": { "name": "web", "uid": "u" }, "serviceName": "web", "intervalSeconds": 60,
             "service": { "externalName": "db.example", "withoutRules": true },

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -11,6 +10,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Context;
@@ -70,7 +70,7 @@ impl Write {
 impl Statuses {
     /// The latest status of a diagnosis: what was written on top of this very object, else its own.
     pub(super) fn latest(&self, diagnosis: &ServiceDiagnosis) -> Option<ServiceDiagnosisStatus> {
-        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.0.lock();
         let write = written.get_mut(diagnosis.metadata.uid.as_deref().unwrap_or_default());
         match write {
             Some(write) if write.is_ahead_of(diagnosis) => write.status.clone(),
@@ -86,7 +86,7 @@ impl Statuses {
 
     /// The latest version of a diagnosis that is known.
     fn version(&self, diagnosis: &ServiceDiagnosis) -> Option<String> {
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = self.0.lock();
         match written.get(diagnosis.metadata.uid.as_deref().unwrap_or_default()) {
             Some(write) if write.is_ahead_of(diagnosis) => write.version.clone(),
             _ => diagnosis.metadata.resource_version.clone(),
@@ -95,7 +95,7 @@ impl Statuses {
 
     /// When a status was last written; of one that an earlier controller wrote, at the latest.
     fn at(&self, diagnosis: &ServiceDiagnosis) -> Option<Timestamp> {
-        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = self.0.lock();
         let write = written.get(diagnosis.metadata.uid.as_deref().unwrap_or_default());
         write.map(|w| w.at).or_else(|| diagnosis.changed_at())
     }
@@ -108,23 +108,17 @@ impl Statuses {
             status: Some(status),
             at: super::now(),
         };
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(uid, write);
+        self.0.lock().insert(uid, write);
     }
 
     /// Forgets all but these, by UID.
     pub(super) fn retain(&self, uids: &BTreeSet<String>) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|uid, _| uids.contains(uid));
+        self.0.lock().retain(|uid, _| uids.contains(uid));
     }
 
     /// Forgets a diagnosis that has gone.
     pub(super) fn forget(&self, uid: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.0.lock().remove(uid);
     }
 }
 

@@ -22,11 +22,12 @@ use std::{
     net::SocketAddr,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use parking_lot::Mutex;
 
 use self::visitors::{Kind, Visit};
 
@@ -114,7 +115,7 @@ impl Netns {
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
         let taken = || {
-            let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut stock = self.stock.lock();
             let position = stock.iter().position(|(f, k, _)| (*f, *k) == (family, kind))?;
             Some(stock.swap_remove(position).2)
         };
@@ -128,7 +129,7 @@ impl Netns {
         });
         let mut made = made.await?;
         let first = made.pop().ok_or(io::ErrorKind::Other)?;
-        let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stock = self.stock.lock();
         // Several may have found it empty at once.
         let has = stock
             .iter()

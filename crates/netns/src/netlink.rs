@@ -16,6 +16,7 @@ use nix::sys::{
     },
     time::TimeVal,
 };
+use parking_lot::Mutex;
 
 /// Length of struct nlmsghdr.
 const HEADER: usize = 16;
@@ -46,7 +47,7 @@ const MAX_INTERRUPTIONS: usize = 5;
 pub struct Netlink {
     /// With room for a datagram. Locked from a question to the end of its answer: whoever reads takes the
     /// answers of all.
-    socket: std::sync::Mutex<(OwnedFd, Vec<u8>)>,
+    socket: Mutex<(OwnedFd, Vec<u8>)>,
     sequence: std::sync::atomic::AtomicU32,
     limit: Option<Limit>,
 }
@@ -121,7 +122,7 @@ impl Netlink {
         let timeout = TimeVal::new(i64::try_from(TIMEOUT.as_secs()).unwrap_or(1), 0);
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
         Ok(Self {
-            socket: std::sync::Mutex::new((socket, vec![0; BUFFER])),
+            socket: Mutex::new((socket, vec![0; BUFFER])),
             sequence: std::sync::atomic::AtomicU32::new(1),
             limit: None,
         })
@@ -171,10 +172,7 @@ impl Netlink {
     fn ask(&self, request: &Request, flags: u16) -> io::Result<(Messages, bool)> {
         let sequence = self.sequence.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let message = request.encode(NLM_F_REQUEST | flags, sequence)?;
-        let mut locked = self
-            .socket
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut locked = self.socket.lock();
         let (socket, buffer) = &mut *locked;
         let descriptor = socket.as_raw_fd();
         socket::send(descriptor, &message, MsgFlags::empty())?;

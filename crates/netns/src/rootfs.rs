@@ -9,13 +9,13 @@ use std::{
     fs::File,
     io::{self, Read},
     os::{fd::OwnedFd, unix::fs::MetadataExt},
-    sync::{Mutex, PoisonError},
 };
 
 use nix::{
     fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
     sys::stat::{SFlag, fstat},
 };
+use parking_lot::Mutex;
 
 use super::procfs;
 use svcdiag_api::CLibrary;
@@ -71,7 +71,7 @@ impl CLibraries {
     pub fn of(&self, pid: i32) -> io::Result<CLibrary> {
         let program = std::fs::metadata(format!("/proc/{pid}/exe"))?;
         let key = (pid, program.dev(), program.ino());
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.0.lock();
         if let Some(known) = lock().get(&key) {
             return Ok(*known);
         }

@@ -14,11 +14,12 @@ use std::{
     io,
     os::fd::AsFd,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
 use nix::sched::{CloneFlags, setns};
+use parking_lot::Mutex;
 
 use super::Id;
 
@@ -98,7 +99,7 @@ pub(super) fn send(kind: Kind, visit: Visit) -> io::Result<()> {
 pub(super) fn relieve(kind: Kind, after: Duration) {
     let _ = with(|visitors| {
         let queue = visitors.of(kind).1.clone();
-        let mut shift = lock(&queue.shift);
+        let mut shift = queue.shift.lock();
         // Whoever asks has waited for its turn, too.
         let hangs = shift.busy_since.is_some_and(|since| since.elapsed() >= after / 2);
         if hangs && shift.hanging < MAX_HANGING {
@@ -113,7 +114,7 @@ pub(super) fn relieve(kind: Kind, after: Duration) {
 }
 
 fn with<T>(act: impl FnOnce(&Visitors) -> T) -> io::Result<T> {
-    let mut visitors = lock(&VISITORS);
+    let mut visitors = VISITORS.lock();
     if visitors.is_none() {
         *visitors = Some(Visitors::start()?);
     }
@@ -137,7 +138,7 @@ impl Visitors {
                     let of = queue.clone();
                     if visitor.spawn(move || visit_all(&of, number, &home)).is_err() {
                         // Whoever asks is told that it took too long, and asks for another.
-                        lock(&queue.shift).busy_since = Some(Instant::now());
+                        queue.shift.lock().busy_since = Some(Instant::now());
                     }
                 }
             })?;
@@ -169,17 +170,17 @@ impl Visitors {
 fn visit_all(queue: &Queue, number: u64, home: &File) {
     let mut here = None;
     loop {
-        let waiting = lock(&queue.todo).try_recv();
+        let waiting = queue.todo.lock().try_recv();
         let next = waiting.or_else(|_| {
             if here.is_some() && setns(home.as_fd(), CloneFlags::CLONE_NEWNET).is_ok() {
                 here = None;
             }
-            lock(&queue.todo).recv()
+            queue.todo.lock().recv()
         });
         let Ok(visit) = next else { return };
-        lock(&queue.shift).busy_since = Some(Instant::now());
+        queue.shift.lock().busy_since = Some(Instant::now());
         go(visit, &mut here);
-        let mut shift = lock(&queue.shift);
+        let mut shift = queue.shift.lock();
         if shift.number != number {
             shift.hanging -= 1;
             return;
@@ -203,8 +204,4 @@ fn go(visit: Visit, here: &mut Option<Id>) {
     drop(file);
     // The next one has nothing to do with it.
     let _ = catch_unwind(AssertUnwindSafe(move || job(entered)));
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

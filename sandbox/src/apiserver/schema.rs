@@ -2,12 +2,10 @@
 //!
 //! The CEL rules and the defaults are left to the kube-cel crate.
 
-use std::{
-    collections::HashMap,
-    sync::{LazyLock, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::LazyLock};
 
 use kube_cel::{Validator, apply_defaults};
+use parking_lot::Mutex;
 use regex::Regex;
 use serde_json::{Map, Value};
 
@@ -311,7 +309,7 @@ fn check_text(schema: &Value, text: &str, path: &str, causes: &mut Vec<Cause>) {
 /// Whether a text matches a pattern, which is compiled once. A pattern that is none lets everything through.
 fn matches(pattern: &str, text: &str) -> bool {
     static KNOWN: LazyLock<Mutex<HashMap<String, Option<Regex>>>> = LazyLock::new(Mutex::default);
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = KNOWN.lock();
     if !known.contains_key(pattern) {
         known.insert(pattern.to_owned(), Regex::new(pattern).ok());
     }

@@ -6,9 +6,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -230,7 +231,7 @@ impl Store {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic in a request leaves nothing half done that later ones could not live with.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Tells of new versions.

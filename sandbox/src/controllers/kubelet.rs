@@ -5,7 +5,7 @@
 //! the clock and the addresses, and writes the status when it differs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::kubelet_addresses::Addresses;
@@ -102,7 +103,7 @@ async fn reconcile(pod: Arc<Pod>, kubelet: Arc<Kubelet>) -> Outcome {
 
 impl Kubelet {
     fn remember(&self, pod: &Pod, uid: &str, node: &str, host: &str) -> (std::time::Duration, Vec<String>) {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory.lock();
         let elapsed = memory
             .arrived
             .entry(uid.to_owned())
@@ -119,14 +120,14 @@ impl Kubelet {
 
     async fn host_address(&self, node: &str) -> Result<String, RequestError> {
         let known = |memory: &Memory| memory.nodes.get(node).cloned();
-        if let Some(address) = known(&self.memory.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(address) = known(&self.memory.lock()) {
             return Ok(address);
         }
         let list = Api::<Node>::all(self.client.clone())
             .list(&ListParams::default())
             .await
             .during("list", || "the Nodes".to_owned())?;
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory.lock();
         for node in list {
             let addresses = node
                 .status
@@ -162,7 +163,7 @@ impl Kubelet {
     /// A Pod on its way out is left as it is for a moment, then it is gone.
     async fn end(&self, pod: &Pod, uid: &str) -> Outcome {
         let waited = {
-            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut memory = self.memory.lock();
             memory
                 .leaving
                 .entry(uid.to_owned())
@@ -193,7 +194,7 @@ impl Kubelet {
         optional(api.delete(&pod.name_any(), &params).await).during("finish the deletion of", || {
             format!("Pod {namespace}/{}", pod.name_any())
         })?;
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory.lock();
         memory.arrived.remove(uid);
         memory.leaving.remove(uid);
         memory.addresses.release(uid);

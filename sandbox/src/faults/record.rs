@@ -1,12 +1,13 @@
 //! Every version of the diagnoses of a scene, as a watch brings them: what was written, and what Ready was then.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
 use kube::runtime::watcher::{Config, Event, watcher};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -54,7 +55,7 @@ impl Recorder {
 
     /// How many versions of each diagnosis were seen.
     pub fn counts(&self) -> BTreeMap<String, usize> {
-        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let versions = self.versions.lock();
         versions
             .iter()
             .map(|(name, of)| (name.clone(), of.len()))
@@ -63,7 +64,7 @@ impl Recorder {
 
     /// Every version in which Ready was not True, in words.
     pub fn not_ready(&self) -> Vec<String> {
-        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let versions = self.versions.lock();
         let all = versions
             .iter()
             .flat_map(|(name, of)| of.iter().map(move |(version, status)| (name, version, status)));
@@ -76,7 +77,7 @@ impl Recorder {
 
     /// What each version of a diagnosis said otherwise than the one before, for whoever wonders why it was written.
     pub fn changes(&self, name: &str) -> String {
-        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let versions = self.versions.lock();
         let of = versions.get(name).map(Vec::as_slice).unwrap_or_default();
         let mut told = String::new();
         for pair in of.windows(2) {
@@ -118,7 +119,7 @@ impl Drop for Recorder {
 
 fn note(noted: &Mutex<Versions>, diagnosis: &DynamicObject) {
     let version = diagnosis.resource_version().unwrap_or_default();
-    let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut noted = noted.lock();
     let versions = noted.entry(diagnosis.name_any()).or_default();
     if versions.iter().all(|(known, _)| *known != version) {
         versions.push((version, diagnosis.data["status"].clone()));

@@ -15,7 +15,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     os::unix::fs::MetadataExt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use hickory_proto::{
     },
 };
 use nix::ifaddrs::getifaddrs;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -199,7 +200,7 @@ impl ZoneFile {
 
     /// What the file says now. One that is not there yet, or is no zone, leaves things as they were.
     fn read(&self) -> Option<Arc<Zone>> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock();
         let known = || last.as_ref().map(|(_, zone)| zone.clone());
         let Ok(metadata) = std::fs::metadata(&self.path) else {
             return known();

@@ -12,9 +12,10 @@ pub mod samples;
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use self::{
     programs::{Processes, processes},
@@ -58,12 +59,12 @@ pub struct Reached(Mutex<Option<Instant>>);
 impl Reached {
     /// Notes how a request ended.
     pub fn note(&self, is_answered: bool) {
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut since = self.0.lock();
         *since = is_answered.then(|| since.unwrap_or_else(Instant::now));
     }
 
     fn since(&self) -> Option<Instant> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }
 

@@ -101,10 +101,7 @@ fn window(mut endpoints: Vec<Ready>, memory: &Memory) -> Vec<Ready> {
         endpoints.drain(..).partition(|e| e.same_node == Some(true));
     chosen.truncate(MAX_ENDPOINTS);
     let room = MAX_ENDPOINTS - chosen.len();
-    let mut start = memory
-        .window
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut start = memory.window.lock();
     let count = others.len().max(1);
     chosen.extend(others.into_iter().cycle().skip(*start % count).take(room));
     *start = (*start + room) % count;

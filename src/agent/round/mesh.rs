@@ -6,7 +6,6 @@
 use std::{
     collections::BTreeSet,
     io,
-    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -26,7 +25,7 @@ const PAUSE: Duration = Duration::from_secs(3600);
 /// not all dials went well, since then it matters.
 pub(super) async fn look(round: &Round<'_>, memory: &Memory, is_all_well: bool) -> Vec<String> {
     let revision = &round.spec.revision;
-    let known = || memory.intercepted.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = || memory.intercepted.lock();
     if let Some((of, at, pods)) = known().as_ref()
         && is_all_well
         && of == revision

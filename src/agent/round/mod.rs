@@ -19,9 +19,11 @@ mod tries;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     aside::{Of, aside},
@@ -94,7 +96,7 @@ impl Node {
     }
 
     fn conntrack(&self) -> std::io::Result<Arc<Conntrack>> {
-        let mut known = self.conntrack.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.conntrack.lock();
         if let Some(conntrack) = known.as_ref() {
             return Ok(conntrack.clone());
         }
@@ -127,7 +129,7 @@ pub struct Memory {
 
 impl Memory {
     fn hairpins(&self) -> MutexGuard<'_, hairpin::Known> {
-        self.hairpins.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hairpins.lock()
     }
 }
 
@@ -241,14 +243,8 @@ pub async fn look(
         facts.tunnels = found.inspect_err(problem).ok();
         facts.settings.dead_ends = settings::dead_ends(&node.rulesets);
     }
-    facts.slices = round
-        .versions
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    facts.problems = round
-        .problems
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
+    facts.slices = round.versions.into_inner();
+    facts.problems = round.problems.into_inner();
     facts.problems.sort();
     facts.problems.dedup();
     facts.problems.truncate(MAX_PROBLEMS);
@@ -312,7 +308,7 @@ impl<'a> Round<'a> {
     }
 
     fn problem(&self, what: String) {
-        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut problems = self.problems.lock();
         problems.push(what);
     }
 
@@ -350,7 +346,7 @@ impl<'a> Round<'a> {
     /// What is asked at the present moment, for a second look.
     fn read_again(&self) -> Subject {
         let subject = self.source.latest();
-        (*self.versions.lock().unwrap_or_else(PoisonError::into_inner)).clone_from(&subject.versions);
+        (*self.versions.lock()).clone_from(&subject.versions);
         subject
     }
 

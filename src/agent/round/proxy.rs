@@ -3,10 +3,7 @@
 //! One that is not well is looked at again until it is, or for so long that it counts: kube-proxy may only be
 //! starting anew, or have been late once. That it is well is seen within a second, so that no good verdict waits.
 
-use std::{
-    sync::PoisonError,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{Memory, Round};
 use crate::{
@@ -63,7 +60,7 @@ pub(super) async fn has_changes_pending(round: &Round<'_>) -> bool {
 /// Who asks anew wants to see what is there now; at the interval, what others saw a moment ago will do.
 fn not_before(round: &Round<'_>, memory: &Memory) -> Instant {
     let now = Instant::now();
-    let mut revision = memory.revision.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut revision = memory.revision.lock();
     if revision.as_ref() == Some(&round.spec.revision) {
         now.checked_sub(LOOK_LASTS).unwrap_or(now)
     } else {

@@ -84,10 +84,7 @@ pub(super) fn look(round: &Round<'_>, memory: &Memory) -> Vec<StaleConnection> {
         begun = Instant::now();
         found = flows_to_nowhere(round, &subject);
     }
-    let mut suspects = memory
-        .suspects
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut suspects = memory.suspects.lock();
     let mut stale: Vec<StaleConnection> = suspects
         .compare(found, begun, Instant::now())
         .into_iter()

@@ -1,10 +1,8 @@
 //! A text of saved rules, its chains and how much of a table it holds.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use parking_lot::Mutex;
 
 use super::{
     chain_in_words, line_number,
@@ -189,7 +187,7 @@ impl Text {
         extent: Extent,
     ) -> Arc<Towards> {
         let key = (family, table, chain.to_owned());
-        let mut all = self.towards.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.towards.lock();
         let known = all
             .entry(key)
             .or_insert_with(|| Arc::new(Towards::of(self, family, table, chain, extent)));

@@ -16,11 +16,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::Range,
     os::fd::OwnedFd,
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use ipnet::IpNet;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::xt;
 use crate::{
@@ -353,7 +353,7 @@ impl Blob {
     }
 
     fn begins(&self) -> MutexGuard<'_, HashMap<ChainName, Option<usize>>> {
-        self.begins.lock().unwrap_or_else(PoisonError::into_inner)
+        self.begins.lock()
     }
 
     /// Goes through all entries for the head of a chain, and says where its first rule is.

@@ -8,9 +8,11 @@ use std::{
     collections::HashMap,
     io,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use super::expressions::{self, DATA_VALUE, LIST_ELEMENT, MapData, read_rule};
 use crate::netlink::{self, Attributes, Netlink, Protocol, Request, attributes_of};
@@ -188,7 +190,7 @@ impl NfTables {
     fn elements(&self, family: IpFamily, table: Table, map: &str) -> Result<MapData, ReadError> {
         let generation = self.generation()?;
         let key = (family, table, map.to_owned());
-        let lock = || self.maps.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.maps.lock();
         let (known, may_be_kept) = {
             let mut maps = lock();
             let maps = maps.of(generation);
@@ -218,7 +220,7 @@ impl NfTables {
         let generation = self.generation()?;
         let key = (family, table, chain.to_owned());
         let known = {
-            let sorted = self.sorted.lock().unwrap_or_else(PoisonError::into_inner);
+            let sorted = self.sorted.lock();
             sorted.get(&key).filter(|s| s.generation == generation).cloned()
         };
         if let Some(known) = known {
@@ -226,10 +228,7 @@ impl NfTables {
         }
         let rules = self.chain(family, table, chain)?.unwrap_or_default();
         let sorted = Arc::new(Sorted::of(generation, rules));
-        self.sorted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, sorted.clone());
+        self.sorted.lock().insert(key, sorted.clone());
         Ok(sorted)
     }
 }

@@ -6,9 +6,11 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use super::{legacy::Legacy, nf_tables::NfTables};
 use crate::Netns;
@@ -58,7 +60,7 @@ impl Rulesets {
     }
 
     fn nf_tables(&self, known: &Mutex<Option<Arc<NfTables>>>, layout: Layout) -> io::Result<Arc<NfTables>> {
-        let mut known = lock(known);
+        let mut known = known.lock();
         if let Some(rules) = known.as_ref() {
             return Ok(rules.clone());
         }
@@ -72,7 +74,7 @@ impl Rulesets {
     /// # Errors
     /// When a table exists but cannot be read.
     pub fn legacy(&self) -> io::Result<Arc<Legacy>> {
-        let mut known = lock(&self.legacy);
+        let mut known = self.legacy.lock();
         if let Some((_, rules)) = known.as_ref().filter(|(at, _)| at.elapsed() < LEGACY_LASTS) {
             return Ok(rules.clone());
         }
@@ -87,14 +89,10 @@ impl Rulesets {
             let slot = self.legacy.clone();
             runtime.spawn(async move {
                 tokio::time::sleep(LEGACY_LASTS).await;
-                let mut slot = lock(&slot);
+                let mut slot = slot.lock();
                 *slot = slot.take().filter(|(at, _)| at.elapsed() < LEGACY_LASTS);
             });
         }
         Ok(rules)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
