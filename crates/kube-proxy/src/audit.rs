@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use ipnet::IpNet;
 
 use super::{
-    Destination, ExpectedPort, IpFamily, Layout, Match, Protocol, Purpose, ReadError, Rule, Ruleset, Table,
-    Target, Traffic, iptables, nftables, once::Once,
+    Destination, ExpectedPort, IpFamily, Layout, Protocol, Purpose, ReadError, Ruleset, Traffic, iptables,
+    nftables, once::Once, walk::Held,
 };
 
 /// A difference between what the node has to hold and what it holds.
@@ -40,35 +40,6 @@ pub enum RuleFault {
     /// The endpoints are reached, but not as the Service asks: session affinity, source ranges, or the
     /// refusal where there is no endpoint.
     Incomplete,
-}
-
-/// What the rules do with packets to a destination.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Held {
-    /// Endpoints that packets from the node itself are led to.
-    pub inside: Reached,
-    /// Endpoints that packets from outside the cluster are led to.
-    pub outside: Reached,
-    /// Whether packets that no endpoint takes are rejected or dropped.
-    pub refusal: Option<Target>,
-    /// Whether packets from sources that are not admitted are dropped.
-    pub guarded: bool,
-    /// The sources that are admitted, where the rules list them one by one.
-    pub admitted: Option<Vec<IpNet>>,
-    /// What keeps every packet from getting here, in words.
-    pub unhooked: Option<String>,
-    /// Why the destination is not to be served here, in words, where kube-proxy may have been told so.
-    pub unserved: Option<String>,
-    /// Where the way of packets begins, in words: the chain or the map.
-    pub entrance: String,
-}
-
-/// Endpoints that rules lead to.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Reached {
-    pub endpoints: BTreeSet<SocketAddr>,
-    /// Those that known clients come back to.
-    pub sticky: BTreeSet<SocketAddr>,
 }
 
 /// Compares the rules of a node with what it has to hold for a port of a Service.
@@ -228,94 +199,6 @@ pub(super) fn compare(
             );
         }
     }
-}
-
-/// Who sends packets.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sender {
-    /// The node itself.
-    Node,
-    /// Somebody outside the cluster.
-    Outside,
-}
-
-/// More chains than kube-proxy nests: external, firewall, service, endpoint.
-const MAX_DEPTH: usize = 6;
-
-/// Follows a chain to the endpoints that packets of a sender can get to. True if no packet comes back.
-///
-/// A rule whose condition is not understood may be taken or not: both ways are followed, so that an
-/// endpoint behind it counts as reached.
-pub(super) fn follow(
-    rules: &dyn Ruleset,
-    family: IpFamily,
-    table: Table,
-    chain: &str,
-    sender: Sender,
-    reached: &mut Reached,
-) -> Result<bool, ReadError> {
-    follow_to(rules, family, table, chain, sender, reached, MAX_DEPTH)
-}
-
-fn follow_to(
-    rules: &dyn Ruleset,
-    family: IpFamily,
-    table: Table,
-    chain: &str,
-    sender: Sender,
-    reached: &mut Reached,
-    depth: usize,
-) -> Result<bool, ReadError> {
-    let Some(depth) = depth.checked_sub(1) else {
-        return Ok(false);
-    };
-    for rule in rules.chain(family, table, chain)?.unwrap_or_default() {
-        if !can_be_from(&rule, sender) {
-            continue;
-        }
-        let certain = !rule
-            .matches
-            .iter()
-            .any(|m| matches!(m, Match::Random | Match::Affinity(_) | Match::Other(_)));
-        let ends = match &rule.target {
-            Target::Dnat(endpoints) => {
-                reached.endpoints.extend(endpoints);
-                true
-            }
-            Target::Chain(next) if rule.matches.iter().any(|m| matches!(m, Match::Affinity(_))) => {
-                let mut known = Reached::default();
-                follow_to(rules, family, table, next, sender, &mut known, depth)?;
-                reached.sticky.extend(known.endpoints);
-                false
-            }
-            Target::Chain(next) => follow_to(rules, family, table, next, sender, reached, depth)?,
-            Target::OneOf(chains) => {
-                for next in chains {
-                    follow_to(rules, family, table, next, sender, reached, depth)?;
-                }
-                true
-            }
-            Target::Accept | Target::Drop | Target::Reject => true,
-            Target::Return if certain => return Ok(false),
-            Target::Return | Target::Continue | Target::Map(_) | Target::Masquerade | Target::Other(_) => {
-                false
-            }
-        };
-        if ends && certain {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whether a sender's packets can take a rule. Of the node it is only known that its addresses are local,
-/// of somebody outside that none of the networks named in rules is theirs.
-fn can_be_from(rule: &Rule, sender: Sender) -> bool {
-    rule.matches.iter().all(|condition| match condition {
-        Match::SourceIsLocal => sender == Sender::Node,
-        Match::Source { not, .. } => *not,
-        _ => true,
-    })
 }
 
 /// Whether rules take packets to the Service's addresses anywhere, be it to be refused: two sets of

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     Destination, IpFamily, Match, Protocol, Purpose, ReadError, Ruleset, Table, Target,
-    audit::{Held, Sender, follow},
+    walk::{Held, mark_hairpin},
 };
 
 const SERVICES: &str = "KUBE-SERVICES";
@@ -60,15 +60,7 @@ pub(super) fn held(
             held.admitted = Some(admitted);
             chain = behind;
         }
-        follow(rules, family, Table::Nat, &chain, Sender::Node, &mut held.inside)?;
-        follow(
-            rules,
-            family,
-            Table::Nat,
-            &chain,
-            Sender::Outside,
-            &mut held.outside,
-        )?;
+        held.follow(rules, family, Table::Nat, &chain)?;
         if rule.is_for_all_senders() {
             break;
         }
@@ -212,16 +204,7 @@ pub(super) fn masquerades(
             let steps = rules
                 .chain(family, Table::Nat, endpoint_chain)?
                 .unwrap_or_default();
-            let is_its_chain = steps
-                .iter()
-                .any(|rule| matches!(&rule.target, Target::Dnat(to) if to.contains(&endpoint)));
-            let marks = steps.iter().any(|rule| {
-                is_mark(&rule.target)
-                    && rule.matches.iter().any(
-                        |m| matches!(m, Match::Source { net, not: false } if net.contains(&endpoint.ip())),
-                    )
-            });
-            if is_its_chain && marks {
+            if mark_hairpin(&steps, endpoint, is_mark) {
                 return masquerades_marked(rules, family);
             }
         }

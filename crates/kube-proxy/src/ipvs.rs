@@ -12,7 +12,8 @@ use std::{
 
 use super::{
     Destination, ExpectedPort, Gap, Protocol, Purpose, RuleFault, Target, Traffic,
-    audit::{Held, Reached, compare},
+    audit::compare,
+    walk::{Held, Reached},
 };
 
 /// The virtual servers of a node.

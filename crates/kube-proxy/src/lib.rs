@@ -18,6 +18,7 @@ mod mode;
 mod nftables;
 mod once;
 mod rules;
+mod walk;
 
 use std::fmt;
 

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Destination, IpFamily, Match, Protocol, Purpose, ReadError, Ruleset, Table, Target, Verdict,
-    audit::{Held, Sender, follow},
+    walk::{Held, mark_hairpin},
 };
 
 pub(super) fn held(
@@ -33,22 +33,7 @@ pub(super) fn held(
         ..Held::default()
     };
     if let Some(Verdict::Chain(chain)) = rules.element(family, capture, &key)? {
-        follow(
-            rules,
-            family,
-            Table::KubeProxy,
-            &chain,
-            Sender::Node,
-            &mut held.inside,
-        )?;
-        follow(
-            rules,
-            family,
-            Table::KubeProxy,
-            &chain,
-            Sender::Outside,
-            &mut held.outside,
-        )?;
+        held.follow(rules, family, Table::KubeProxy, &chain)?;
     }
     if !destination.source_ranges.is_empty()
         && let Some(Verdict::Chain(chain)) = rules.element(family, "firewall-ips", &key)?
@@ -146,16 +131,8 @@ pub(super) fn masquerades(
         };
         for chain in chains {
             let steps = rules.chain(family, Table::KubeProxy, &chain)?.unwrap_or_default();
-            let is_its_chain = steps
-                .iter()
-                .any(|rule| matches!(&rule.target, Target::Dnat(to) if to.contains(&endpoint)));
-            let marks = steps.iter().any(|rule| {
-                matches!(&rule.target, Target::Chain(_) | Target::Other(_))
-                    && rule.matches.iter().any(
-                        |m| matches!(m, Match::Source { net, not: false } if net.contains(&endpoint.ip())),
-                    )
-            });
-            if is_its_chain && marks {
+            let is_mark = |target: &Target| matches!(target, Target::Chain(_) | Target::Other(_));
+            if mark_hairpin(&steps, endpoint, is_mark) {
                 return Ok(true);
             }
         }
