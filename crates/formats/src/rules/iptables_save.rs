@@ -12,14 +12,21 @@ use std::net::IpAddr;
 use super::{
     ParseError, Wrong, agreed, chain_in_words, save_outputs, save_part,
     save_text::{Extent, Text},
+    save_towards::LongChains,
 };
 use svcdiag_kube_proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
 
 /// Saved rules of a node.
 #[derive(Debug, Default)]
 pub struct IptablesSave {
-    /// One for each output.
-    texts: Vec<Text>,
+    outputs: Vec<Output>,
+}
+
+/// One output.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub text: Text,
+    long_chains: LongChains,
 }
 
 impl IptablesSave {
@@ -39,14 +46,20 @@ impl IptablesSave {
         if !texts.iter().any(is_answer) {
             return Err(nothing);
         }
-        Ok(Self { texts })
+        let outputs = texts.into_iter().map(|text| Output {
+            text,
+            long_chains: LongChains::default(),
+        });
+        Ok(Self {
+            outputs: outputs.collect(),
+        })
     }
 
     /// The same, which names the file that it is from where its outputs contradict each other.
     #[must_use]
     pub fn of_file(mut self, path: &str) -> Self {
-        for text in &mut self.texts {
-            path.clone_into(&mut text.file);
+        for output in &mut self.outputs {
+            path.clone_into(&mut output.text.file);
         }
         self
     }
@@ -54,7 +67,7 @@ impl IptablesSave {
     /// Both.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
-        self.texts.extend(other.texts);
+        self.outputs.extend(other.outputs);
         self
     }
 
@@ -67,26 +80,26 @@ impl IptablesSave {
     /// Whether all rules of a table are there.
     #[must_use]
     pub fn has_whole(&self, family: IpFamily, table: Table) -> bool {
-        let mut texts = self.texts.iter();
-        texts.any(|text| text.has(Extent::Whole, family, table))
+        let mut outputs = self.outputs.iter();
+        outputs.any(|output| output.text.has(Extent::Whole, family, table))
     }
 
     /// Whether lines were chosen by a Service's name, `namespace/name`: the text shows the `grep` for it.
     #[must_use]
     pub fn is_chosen_for(&self, service: &str) -> bool {
-        self.texts
+        self.outputs
             .iter()
-            .any(|text| save_part::is_chosen_for(&text.text, service))
+            .any(|output| save_part::is_chosen_for(&output.text.text, service))
     }
 
     /// The rules, for questions about one Service only. If lines were chosen by its name then what is not
     /// among them is missing on the node.
     #[must_use]
     pub fn of_service(&self, service: &str) -> ServiceRules<'_> {
-        let is_chosen = |text: &Text| save_part::is_chosen_for(&text.text, service);
+        let is_chosen = |output: &Output| save_part::is_chosen_for(&output.text.text, service);
         ServiceRules {
             save: self,
-            chosen: self.texts.iter().map(is_chosen).collect(),
+            chosen: self.outputs.iter().map(is_chosen).collect(),
         }
     }
 
@@ -99,12 +112,12 @@ impl IptablesSave {
         &self,
         family: IpFamily,
         table: Table,
-    ) -> Result<Vec<(usize, &Text, Extent)>, ReadError> {
+    ) -> Result<Vec<(usize, &Output, Extent)>, ReadError> {
         let of = |extents: &[Extent]| {
-            let texts = self.texts.iter().enumerate();
-            let found = texts.filter_map(|(n, text)| {
-                let extent = extents.iter().find(|e| text.has(**e, family, table))?;
-                Some((n, text, *extent))
+            let outputs = self.outputs.iter().enumerate();
+            let found = outputs.filter_map(|(n, output)| {
+                let extent = extents.iter().find(|e| output.text.has(**e, family, table))?;
+                Some((n, output, *extent))
             });
             found.collect::<Vec<_>>()
         };
@@ -130,11 +143,12 @@ impl IptablesSave {
         chain: &str,
         chosen: &[bool],
     ) -> Result<Option<Vec<Rule>>, ReadError> {
-        let answer = |(n, text, extent): (usize, &Text, Extent)| match extent {
-            Extent::Loose => save_part::chain(text, family, table, chain, is_chosen(chosen, n)),
-            _ => text.chain(family, table, chain, extent),
+        let answer = |(n, output, extent): (usize, &Output, Extent)| match extent {
+            Extent::Loose => save_part::chain(&output.text, family, table, chain, is_chosen(chosen, n)),
+            _ => output.text.chain(family, table, chain, extent),
         };
-        let answers = self.outputs(family, table)?.into_iter().map(|o| (o.1, answer(o)));
+        let outputs = self.outputs(family, table)?.into_iter();
+        let answers = outputs.map(|o| (&o.1.text, answer(o)));
         agreed(&chain_in_words(table.name(), chain), answers)
     }
 
@@ -146,20 +160,22 @@ impl IptablesSave {
         destination: (Option<IpAddr>, u8, u16),
         chosen: &[bool],
     ) -> Result<Vec<Rule>, ReadError> {
-        let answer = |(n, text, extent): (usize, &Text, Extent)| {
-            let towards = text.towards(family, table, chain, extent);
-            let found = towards.rules(text, family, chain, destination)?;
+        let answer = |(n, output, extent): (usize, &Output, Extent)| {
+            let rules = |table, chain| {
+                let chain = (family, table, chain);
+                output.long_chains.rules(&output.text, chain, extent, destination)
+            };
+            let found = rules(table, chain)?;
             if extent != Extent::Loose {
                 return Ok(found);
             }
             // A destination without endpoints is only mentioned where it is refused.
             const REFUSALS: &str = "KUBE-EXTERNAL-SERVICES";
-            let refusals = text.towards(family, Table::Filter, REFUSALS, extent);
-            let is_shown =
-                is_chosen(chosen, n) || !refusals.rules(text, family, REFUSALS, destination)?.is_empty();
+            let is_shown = is_chosen(chosen, n) || !rules(Table::Filter, REFUSALS)?.is_empty();
             save_part::rules_towards(found, table, chain, destination, is_shown)
         };
-        let answers = self.outputs(family, table)?.into_iter().map(|o| (o.1, answer(o)));
+        let outputs = self.outputs(family, table)?.into_iter();
+        let answers = outputs.map(|o| (&o.1.text, answer(o)));
         agreed(&chain_in_words(table.name(), chain), answers)
     }
 }

@@ -45,7 +45,8 @@ impl<'a> Portals<'a> {
     /// contradicts another.
     pub fn of(save: &'a IptablesSave, family: IpFamily) -> Result<Self, ReadError> {
         let mut known: Option<(&Text, HashMap<Key, u16>)> = None;
-        for (_, text, extent) in save.outputs(family, Table::Nat)? {
+        for (_, output, extent) in save.outputs(family, Table::Nat)? {
+            let text = &output.text;
             let mut found = HashMap::new();
             for chain in PORTALS.into_iter().chain(NODE_PORTS) {
                 add(text, extent, family, chain, &mut found)?;

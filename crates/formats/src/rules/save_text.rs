@@ -1,13 +1,10 @@
 //! A text of saved rules, its chains and how much of a table it holds.
 
-use std::{collections::HashMap, fmt, sync::Arc};
-
-use parking_lot::Mutex;
+use std::fmt;
 
 use super::{
     chain_in_words, line_number,
     save_index::{Index, Kind, Run, Section, slice, split_rule},
-    save_towards::Towards,
     xt_rule::{self, is_asked_by_name},
 };
 use svcdiag_kube_proxy::{IpFamily, ReadError, Rule, Table};
@@ -23,8 +20,6 @@ pub(super) struct Text {
     /// Lines of the file before it.
     pub lines_before: usize,
     index: Index,
-    /// The long chains, by the destinations of their rules.
-    towards: Mutex<HashMap<(IpFamily, Table, String), Arc<Towards>>>,
 }
 
 /// How much of a table is there.
@@ -69,7 +64,6 @@ impl Text {
             text,
             file: String::new(),
             lines_before,
-            towards: Mutex::default(),
         }
     }
 
@@ -176,21 +170,5 @@ impl Text {
                 why: wrong.at(self.line_number(at)).to_string(),
             }
         }))
-    }
-
-    /// A chain by the destinations of its rules.
-    pub(super) fn towards(
-        &self,
-        family: IpFamily,
-        table: Table,
-        chain: &str,
-        extent: Extent,
-    ) -> Arc<Towards> {
-        let key = (family, table, chain.to_owned());
-        let mut all = self.towards.lock();
-        let known = all
-            .entry(key)
-            .or_insert_with(|| Arc::new(Towards::of(self, family, table, chain, extent)));
-        known.clone()
     }
 }

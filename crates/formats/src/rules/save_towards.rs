@@ -3,7 +3,9 @@
 //! KUBE-SERVICES has a rule for every address of a Service. Of each only the address is read, and the rule
 //! itself when somebody asks for that address.
 
-use std::{net::IpAddr, ops::Range};
+use std::{collections::HashMap, net::IpAddr, ops::Range, sync::Arc};
+
+use parking_lot::Mutex;
 
 use super::{
     chain_in_words,
@@ -15,9 +17,33 @@ use svcdiag_kube_proxy::{IpFamily, ReadError, Rule, Table};
 /// Where a line is.
 type Place = Range<u32>;
 
+/// The long chains of one text that were asked about, each read once.
+#[derive(Debug, Default)]
+pub(super) struct LongChains(Mutex<HashMap<(IpFamily, Table, String), Arc<Towards>>>);
+
+impl LongChains {
+    /// The rules of a chain that packets to a destination can take; the text is the same for every question.
+    pub(super) fn rules(
+        &self,
+        text: &Text,
+        (family, table, chain): (IpFamily, Table, &str),
+        extent: Extent,
+        destination: (Option<IpAddr>, u8, u16),
+    ) -> Result<Vec<Rule>, ReadError> {
+        let towards = {
+            let mut all = self.0.lock();
+            let known = all
+                .entry((family, table, chain.to_owned()))
+                .or_insert_with(|| Arc::new(Towards::of(text, family, table, chain, extent)));
+            known.clone()
+        };
+        towards.rules(text, family, chain, destination)
+    }
+}
+
 /// A chain, by destination.
 #[derive(Debug, Default)]
-pub(super) struct Towards {
+struct Towards {
     /// Rules that name one address, sorted.
     addresses: Vec<(IpAddr, Place)>,
     /// Rules that name one port and no address, sorted.
@@ -29,7 +55,7 @@ pub(super) struct Towards {
 }
 
 impl Towards {
-    pub(super) fn of(text: &Text, family: IpFamily, table: Table, chain: &str, extent: Extent) -> Self {
+    fn of(text: &Text, family: IpFamily, table: Table, chain: &str, extent: Extent) -> Self {
         let (runs, why) = text.runs(family, table, chain, extent);
         let mut towards = Self {
             gap: why.map(|why| ReadError {
@@ -73,7 +99,7 @@ impl Towards {
     }
 
     /// The rules that packets to a destination can take.
-    pub(super) fn rules(
+    fn rules(
         &self,
         text: &Text,
         family: IpFamily,
