@@ -1,6 +1,9 @@
 //! What is asked of rules and of resolv.conf once they could be read.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use svcdiag::{
     api::CLibrary,
@@ -14,14 +17,15 @@ use svcdiag::{
 
 /// Everything that the agent and a bundle ask of rules.
 pub fn everything(rules: &dyn Ruleset, family: IpFamily) {
-    let port = port(family);
-    let _ = audit(rules, &port);
-    let _ = holds(rules, &port);
-    for endpoint in &port.serving {
-        for destination in &port.destinations {
-            if let Some(address) = destination.address {
-                let service = (address, destination.port);
-                let _ = hairpin_is_masqueraded(rules, service, port.protocol, *endpoint);
+    for port in ports(family) {
+        let _ = audit(rules, &port);
+        let _ = holds(rules, &port);
+        for endpoint in &port.serving {
+            for destination in &port.destinations {
+                if let Some(address) = destination.address {
+                    let service = (address, destination.port);
+                    let _ = hairpin_is_masqueraded(rules, service, port.protocol, *endpoint);
+                }
             }
         }
     }
@@ -41,7 +45,9 @@ pub fn both_families(rules: &dyn Ruleset) {
 /// What is asked of rules in userspace mode.
 pub fn portals(rules: &IptablesSave, family: IpFamily) {
     if let Ok(portals) = Portals::of(rules, family) {
-        let _ = portals.audit("default/hostnames", &port(family));
+        for port in ports(family) {
+            let _ = portals.audit("default/hostnames", &port);
+        }
     }
 }
 
@@ -54,16 +60,29 @@ pub fn names(resolv: &ResolvConf) {
     }
 }
 
-/// A port of the Service that the captures hold in every mode, with its node port and source ranges.
-fn port(family: IpFamily) -> ExpectedPort {
-    let (address, endpoints): (_, [SocketAddr; 2]) = match family {
-        IpFamily::V4 => (
+/// A port of the Service that the captures hold in every mode, of one that they refuse, and of one at an external IP.
+fn ports(family: IpFamily) -> Vec<ExpectedPort> {
+    let addresses: Vec<IpAddr> = match family {
+        IpFamily::V4 => vec![
             [10, 96, 242, 240].into(),
-            [([10, 244, 0, 4], 9376).into(), ([10, 244, 0, 5], 9376).into()],
-        ),
+            [10, 96, 154, 51].into(),
+            [198, 51, 100, 51].into(),
+        ],
+        IpFamily::V6 => vec![[0xfd00, 0x10, 0x96, 0, 0, 0, 0, 1].into()],
+    };
+    addresses
+        .into_iter()
+        .map(|address| port(family, address))
+        .collect()
+}
+
+/// A port with its node port.
+fn port(family: IpFamily, address: IpAddr) -> ExpectedPort {
+    let endpoints: [SocketAddr; 2] = match family {
+        IpFamily::V4 => [([10, 244, 0, 4], 9376).into(), ([10, 244, 0, 5], 9376).into()],
         IpFamily::V6 => {
             let pod = |last| ([0xfd00, 0x10, 0x244, 0, 0, 0, 0, last], 9376).into();
-            ([0xfd00, 0x10, 0x96, 0, 0, 0, 0, 1].into(), [pod(4), pod(5)])
+            [pod(4), pod(5)]
         }
     };
     let endpoints: BTreeSet<SocketAddr> = endpoints.into();

@@ -4,6 +4,8 @@
 //! `make fuzz` builds all of them into one binary with libFuzzer (`src/main.rs`) and runs it once for each.
 
 mod ask;
+#[cfg(test)]
+mod damage;
 pub mod seeds;
 
 use std::{borrow::Cow, io::Cursor, path::Path};
