@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{
+use crate::{
     Facts,
-    endpoint_pods::{EndpointPods, pods_behind},
-    targets::key,
+    evidence::targets::key,
+    pods::behind_endpoints::{EndpointPods, pods_behind},
 };
 use svcdiag_objects::{LabelSelector, Object, Pod};
 
 /// The Pods from which the Service is tried, or judged.
-pub(super) enum Clients<'a> {
+pub(crate) enum Clients<'a> {
     /// The Namespace of the clients does not lend its Pods to the diagnosis' one.
     NotGranted(&'a str),
     /// Running Pods, by name.
@@ -24,7 +24,7 @@ pub(super) enum Clients<'a> {
 
 /// What is known of a Pod's being a client of the Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// The user named it, or saved what it got when it used the Service: what it cannot do, the Service
     /// fails to do.
     Named,
@@ -36,7 +36,7 @@ pub(super) enum Role {
 
 impl<'a> Clients<'a> {
     /// The clients that a diagnosis asks for; without a selector the candidates for clients.
-    pub(super) fn of(facts: &'a Facts) -> Self {
+    pub(crate) fn of(facts: &'a Facts) -> Self {
         let pods = match &facts.client_namespace {
             Some(other) if !other.granted => return Self::NotGranted(&other.name),
             Some(other) => &other.pods,
@@ -69,7 +69,7 @@ impl<'a> Clients<'a> {
     }
 
     /// Whether it is known who the clients are: what is lost on their way is a fault.
-    pub(super) fn are_named(facts: &'a Facts) -> bool {
+    pub(crate) fn are_named(facts: &'a Facts) -> bool {
         matches!(
             Self::of(facts),
             Self::Pods {
@@ -80,7 +80,7 @@ impl<'a> Clients<'a> {
     }
 
     /// Namespace of the clients.
-    pub(super) fn namespace(facts: &Facts) -> &str {
+    pub(crate) fn namespace(facts: &Facts) -> &str {
         facts
             .client_namespace
             .as_ref()

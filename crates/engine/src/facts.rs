@@ -3,12 +3,12 @@
 //! Facts are gathered by the controller from its watches, by `svcdiag check` from the API and by
 //! a bundle from files. They can be written to a file and read back without a change of verdict.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{kept, pod_state::later};
+use crate::time::later;
 use svcdiag_api::{Answer, NodeFacts, NodeProbeSpec, ServiceDiagnosisSpec, ServiceDiagnosisStatus};
 use svcdiag_objects::{
     Deployment, EndpointSlice, Event, Labels, Namespace, NetworkPolicy, Node, Object, Pod, ReplicaSet,
@@ -314,6 +314,13 @@ pub struct Unreadable {
     pub why: String,
 }
 
+impl NodeReport {
+    /// Whether the agent counts as alive.
+    pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
+        self.alive_until.is_some_and(|until| until > now)
+    }
+}
+
 impl Facts {
     /// Facts about a Service of which nothing is known yet.
     #[must_use]
@@ -359,31 +366,6 @@ impl Facts {
         let changed = self.slices.iter().filter_map(|s| s.changed_at()).max()?;
         // The API server's clock may be ahead of ours.
         Some(later(changed.min(self.now), within))
-    }
-
-    /// Counts what agents reported only as far as it answers what they are asked now: a question that is about
-    /// to be written is asked already.
-    pub fn ask(&mut self, plan: &BTreeMap<String, NodeProbeSpec>) {
-        self.only_endpoints_differ = kept::only_endpoints_differ(&self.nodes, plan);
-        for node in &mut self.nodes {
-            let asked = plan.get(&node.name);
-            let answered = node.probe.take();
-            node.probe = asked.map(|asked| match answered {
-                Some(report) if report.asked == *asked => report,
-                report => ProbeReport {
-                    asked: asked.clone(),
-                    is_current: false,
-                    owed_since: report
-                        .as_ref()
-                        .and_then(|r| r.owed_since)
-                        .into_iter()
-                        .chain(self.unanswered_since)
-                        .min()
-                        .or(Some(self.now)),
-                    facts: report.and_then(|r| r.facts),
-                },
-            });
-        }
     }
 
     /// Whether an agent has yet to answer what it is asked.

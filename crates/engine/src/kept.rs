@@ -3,18 +3,16 @@
 //!
 //! Only the wait for agents is bridged. What is found anew counts at once, be it good or bad.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 
-use super::{
-    Facts, Finding, NodeReport, approval, plan,
-    pod_state::{self, Trouble, later},
-    vantage::Vantage,
+use crate::{
+    Facts, Finding,
+    evidence::reports::Vantage,
+    plan::approval,
+    pods::state::{self, trouble::Trouble},
+    time::later,
 };
-use svcdiag_api::{
-    ConditionStatus, ConditionType, NodeProbeSpec, Observation, ProbeService, Reason, ServiceDiagnosisStatus,
-};
+use svcdiag_api::{ConditionStatus, ConditionType, Observation, Reason, ServiceDiagnosisStatus};
 use svcdiag_objects::Object;
 
 /// How long after the last change of the endpoints an answer from before it may stand.
@@ -26,42 +24,6 @@ const OWED_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// For so long nothing happens to the endpoints when a rollout is over.
 const QUIET_FOR: SignedDuration = SignedDuration::from_secs(10);
-
-/// Whether what the agents are to be asked is what they were asked last, with other endpoints. A node that comes
-/// in with them was not asked yet.
-pub(super) fn only_endpoints_differ(nodes: &[NodeReport], plan: &BTreeMap<String, NodeProbeSpec>) -> bool {
-    let asked = |n: &NodeReport| n.probe.as_ref().map(|p| without_endpoints(&p.asked));
-    let mut before = nodes
-        .iter()
-        .filter_map(|n| Some((asked(n)?, without_endpoints(plan.get(&n.name)?))))
-        .peekable();
-    before.peek().is_some() && before.all(|(asked, planned)| asked == planned)
-}
-
-/// The question without what follows from the endpoints. Who tries is no part of it, since Pods that stand for
-/// clients are replaced as well; nor are the Pods of cluster DNS. The policies are: they may be what shuts the
-/// clients out now.
-fn without_endpoints(question: &NodeProbeSpec) -> NodeProbeSpec {
-    let mut dns = question.cluster_dns.clone();
-    if let Some(dns) = &mut dns {
-        dns.endpoints.clear();
-    }
-    NodeProbeSpec {
-        cluster_dns: dns,
-        service: ProbeService {
-            is_cut: false,
-            changed_time: None,
-            ..question.service.clone()
-        },
-        subsets: Vec::new(),
-        slices: Vec::new(),
-        from_node: false,
-        clients: Vec::new(),
-        endpoints: Vec::new(),
-        revision: plan::policies_in(&question.revision).to_owned(),
-        ..question.clone()
-    }
-}
 
 /// Until when answers from before the change of the endpoints stand in for those of the nodes that are waited for.
 fn until(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
@@ -77,7 +39,7 @@ fn until(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
 
 /// The last answer of a stage in place of one that only waits for agents. Of the faults that is the root cause
 /// alone, since nothing but its remedy was written.
-pub(super) fn instead_of(facts: &Facts, condition: ConditionType, fresh: Finding) -> Finding {
+pub(crate) fn instead_of(facts: &Facts, condition: ConditionType, fresh: Finding) -> Finding {
     let waiting = Vantage::of(facts).waiting;
     // Nor are clients of another namespace asked while an endpoint comes or goes.
     let is_waited_for = !waiting.is_empty() || approval::foreign_clients_are_kept_away(facts);
@@ -112,7 +74,7 @@ fn last(written: &ServiceDiagnosisStatus, condition: ConditionType) -> Option<Fi
 }
 
 /// What was seen of the stages whose answers are kept, on the nodes that are waited for.
-pub(super) fn observations(
+pub(crate) fn observations(
     facts: &Facts,
     vantage: &Vantage<'_>,
     stages: &[(ConditionType, Finding)],
@@ -127,7 +89,7 @@ pub(super) fn observations(
 }
 
 /// What was said of how the nodes forward packets, while the answer about their rules is kept.
-pub(super) fn proxy<'a>(
+pub(crate) fn proxy<'a>(
     facts: &'a Facts,
     stages: &[(ConditionType, Finding)],
 ) -> Option<&'a ServiceDiagnosisStatus> {
@@ -137,8 +99,8 @@ pub(super) fn proxy<'a>(
 }
 
 /// When the endpoints have come to rest, unless they change again: in the far future while Pods come or go.
-pub(super) fn settled_at(facts: &Facts) -> Option<Timestamp> {
-    let is_starting = |pod| matches!(pod_state::trouble(facts, pod), Trouble::Starting(_));
+pub(crate) fn settled_at(facts: &Facts) -> Option<Timestamp> {
+    let is_starting = |pod| matches!(state::trouble(facts, pod), Trouble::Starting(_));
     let mut pods = facts.selected_pods().into_iter();
     if pods.any(|p| p.is_terminating() || !p.is_ready() && is_starting(p)) {
         return Some(Timestamp::MAX);

@@ -6,98 +6,50 @@
 
 #![forbid(unsafe_code)]
 
-mod approval;
+mod applicable;
 pub mod asked;
 mod clients;
-mod dials;
-mod endpoint_pods;
-mod events;
-mod explaining;
+mod diagnosis;
+mod dialling;
+mod evidence;
 mod facts;
 mod finding;
 pub mod inventory;
 mod kept;
-mod near_miss;
 mod node_rules;
 mod observations;
-mod passing;
-mod paths;
 mod plan;
-mod pod_node;
-mod pod_state;
-mod policy;
+mod pods;
+mod policies;
 mod ports;
-mod proxies;
+mod questions;
 mod ready;
-mod restart;
 mod stages;
 mod status;
-mod subject;
 mod summary;
-mod targets;
-mod told;
-mod vantage;
-mod words;
+mod text;
+mod time;
 mod workloads;
 
-use std::borrow::Cow;
+use svcdiag_api::Observation;
 
-use jiff::Timestamp;
-
-use svcdiag_api::{
-    ConditionStatus, ConditionType, Observation, Reason, RootCause, Summary, printable::printable,
+pub use crate::{
+    diagnosis::{Diagnosis, Outcome},
+    evidence::dials::{BY_PROXY, LARGE_ANSWERS_STOP, LATE, WITHOUT_STATUS},
+    facts::{
+        ChainedService, ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, OtherService,
+        ProbeReport, Saved, SavedObjects, Unreadable,
+    },
+    finding::{Finding, Verdict},
+    node_rules::{dead_ends_of, rule_gap},
+    plan::{plan, probe_name},
+    policies::effects::may_keep_nodes_away,
+    ready::NOTHING_BUT_THE_API,
+    status::{Pace, is_same, pace},
 };
-
-pub use dials::{BY_PROXY, LARGE_ANSWERS_STOP, LATE, WITHOUT_STATUS};
-pub use facts::{
-    ChainedService, ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, OtherService, ProbeReport,
-    Saved, SavedObjects, Unreadable,
-};
-pub use finding::{Finding, Verdict};
-pub use node_rules::{dead_ends_of, rule_gap};
-pub use plan::{plan, probe_name};
-pub use ready::NOTHING_BUT_THE_API;
-pub use stages::may_keep_nodes_away;
-pub use status::{Pace, is_same, pace};
 
 /// Most observations that a status carries.
 const MAX_OBSERVATIONS: usize = 32;
-
-/// The verdict on a Service.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Diagnosis {
-    /// The answer of every stage, in causal order.
-    pub stages: Vec<(ConditionType, Finding)>,
-    /// Whether the Service works.
-    pub ready: Outcome,
-    /// Whether the verdict is still being worked out, in words; absent otherwise.
-    pub reconciling: Option<Outcome>,
-    /// Whether the Service has been broken for long; absent otherwise.
-    pub stalled: Option<Outcome>,
-    /// What has to be mended first; present exactly while `ready` is False.
-    pub root_cause: Option<RootCause>,
-    /// Short strings for columns.
-    pub summary: Summary,
-    /// How the nodes that were looked at forward the Services' packets.
-    pub proxy_mode: Option<String>,
-    /// What was seen, failures first.
-    pub observations: Vec<Observation>,
-    /// The earliest time at which the same Facts give another verdict.
-    pub recheck_at: Option<Timestamp>,
-    /// When the Service's endpoints have come to rest, unless they change again.
-    pub settled_at: Option<Timestamp>,
-}
-
-/// A condition that sums up the stages.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    /// The answer.
-    pub status: ConditionStatus,
-    /// Why, for programs.
-    pub reason: Reason,
-    /// Why, for people.
-    pub message: String,
-}
 
 /// Judges a Service.
 #[must_use]
@@ -112,7 +64,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .iter()
         .flat_map(|(_, finding)| finding.observations.clone())
         .collect();
-    let vantage = vantage::Vantage::of(facts);
+    let vantage = evidence::reports::Vantage::of(facts);
     observations.extend(observations::of(facts, &vantage));
     observations.extend(kept::observations(facts, &vantage, &stages));
     observations.truncate(MAX_OBSERVATIONS);
@@ -120,11 +72,11 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .iter()
         .filter_map(|(_, finding)| finding.recheck_at)
         .chain(stalled_at)
-        .chain(vantage::expires_at(facts))
+        .chain(evidence::reports::expires_at(facts))
         .filter(|at| *at > facts.now)
         .min();
     let mut summary = summary::summary(facts, &vantage, &stages);
-    let mut proxy_mode = proxies::mode(&vantage);
+    let mut proxy_mode = evidence::proxies::mode(&vantage);
     if let Some(last) = kept::proxy(facts, &stages) {
         proxy_mode.clone_from(&last.proxy_mode);
         summary.proxy = last.summary.as_ref().map_or(summary.proxy, |s| s.proxy.clone());
@@ -143,95 +95,4 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
     };
     diagnosis.clean();
     diagnosis
-}
-
-impl Diagnosis {
-    /// An answer without a judgement: every stage is Unknown, and so is Ready.
-    #[must_use]
-    pub fn unjudged(stages: Vec<(ConditionType, Finding)>, reason: Reason, message: String) -> Self {
-        let unknown = || "?".to_owned();
-        Self {
-            stages,
-            ready: Outcome {
-                status: ConditionStatus::Unknown,
-                reason,
-                message,
-            },
-            reconciling: None,
-            stalled: None,
-            root_cause: None,
-            summary: Summary {
-                endpoints: unknown(),
-                proxy: unknown(),
-                dns: unknown(),
-                hairpin: unknown(),
-            },
-            proxy_mode: None,
-            observations: Vec::new(),
-            recheck_at: None,
-            settled_at: None,
-        }
-    }
-
-    /// Makes every text one that a terminal shows as it is: names and messages of objects may come from files.
-    fn clean(&mut self) {
-        let Self {
-            stages,
-            ready,
-            reconciling,
-            stalled,
-            root_cause,
-            observations,
-            ..
-        } = self;
-        let mut texts: Vec<&mut String> = Vec::new();
-        for (_, finding) in stages {
-            texts.push(&mut finding.message);
-            if let Verdict::False { remediation, .. } = &mut finding.verdict {
-                texts.push(remediation);
-            }
-        }
-        let outcomes = [Some(ready), reconciling.as_mut(), stalled.as_mut()];
-        texts.extend(outcomes.into_iter().flatten().map(|o| &mut o.message));
-        if let Some(cause) = root_cause {
-            texts.extend([&mut cause.message, &mut cause.remediation]);
-        }
-        for seen in observations {
-            texts.push(&mut seen.result);
-            texts.extend(
-                [&mut seen.node, &mut seen.pod, &mut seen.target, &mut seen.detail]
-                    .into_iter()
-                    .flatten(),
-            );
-        }
-        for text in texts {
-            if let Cow::Owned(clean) = printable(text) {
-                *text = clean;
-            }
-        }
-    }
-
-    /// Whether no fault is known, and nothing is left open that API objects decide.
-    #[must_use]
-    pub fn api_is_faultless(&self) -> bool {
-        let is_faultless = |(condition, finding): &(ConditionType, Finding)| match finding.verdict {
-            Verdict::False { .. } => false,
-            _ if ConditionType::api_stages().contains(condition) => finding.is_satisfied(),
-            _ => true,
-        };
-        self.ready.reason != Reason::Suspended && self.stages.iter().all(is_faultless)
-    }
-
-    /// Whether nobody has looked at the data path.
-    #[must_use]
-    pub fn is_of_api_alone(&self) -> bool {
-        let mut of_data_path = self
-            .stages
-            .iter()
-            .filter(|(condition, _)| !ConditionType::api_stages().contains(condition));
-        of_data_path.all(|(_, finding)| {
-            finding.status() == ConditionStatus::Unknown
-                && (finding.is_satisfied() || finding.reason == Reason::NoVantagePoint)
-        })
-    }
 }

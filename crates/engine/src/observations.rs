@@ -1,11 +1,13 @@
 //! What the agents saw, one line for each thing, failures first.
 
-use super::{
+use crate::{
     Facts,
-    dials::{Dials, Way, is_udp},
-    paths::Paths,
-    told,
-    vantage::{Report, Vantage},
+    dialling::describe,
+    evidence::{
+        dials::{Dials, Way, is_udp},
+        paths::Paths,
+        reports::{Report, Vantage},
+    },
 };
 use svcdiag_api::{Answer, ConditionType, LookupResult, Observation};
 
@@ -13,7 +15,7 @@ use svcdiag_api::{Answer, ConditionType, LookupResult, Observation};
 const DETAIL_MAX: usize = 1024;
 
 /// All observations of the reports that count.
-pub(super) fn of(facts: &Facts, vantage: &Vantage<'_>) -> Vec<Observation> {
+pub(crate) fn of(facts: &Facts, vantage: &Vantage<'_>) -> Vec<Observation> {
     if facts.spec.suspend || vantage.reports.is_empty() {
         return Vec::new();
     }
@@ -79,7 +81,13 @@ fn failed(dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
         let details: Vec<String> = details.into_iter().flatten().collect();
         Observation {
             detail: (!details.is_empty()).then(|| cut(&details.join("; "))),
-            ..observation(condition, f.node, from, &f.dial.target, told::result(f.answer))
+            ..observation(
+                condition,
+                f.node,
+                from,
+                &f.dial.target,
+                describe::result(f.answer),
+            )
         }
     });
     each.collect()
@@ -129,7 +137,7 @@ fn lookups(report: &Report<'_>) -> Vec<(bool, Observation)> {
     for resolver in &report.facts.resolvers {
         for lookup in &resolver.lookups {
             let result = match lookup.result {
-                LookupResult::Found => format!("found {}", super::words::list(&lookup.addresses)),
+                LookupResult::Found => format!("found {}", crate::text::list(&lookup.addresses)),
                 LookupResult::NotFound => "no such name".to_owned(),
                 LookupResult::Failed => match &lookup.code {
                     Some(code) => format!("the server answered {code}"),
@@ -159,7 +167,7 @@ fn hairpins(report: &Report<'_>) -> Vec<(bool, Observation)> {
             report.node,
             Some(&hairpin.pod),
             &hairpin.target,
-            told::result(answer),
+            describe::result(answer),
         );
         Some((answer != Answer::Accepted, seen))
     });

@@ -1,11 +1,11 @@
 //! The ports that a verdict is about.
 
-use super::Facts;
+use crate::Facts;
 use svcdiag_api::PortRef;
 use svcdiag_objects::{Service, ServicePort};
 
 /// The Service's ports that clients use: those that spec.ports names, else all.
-pub(super) fn judged<'a>(facts: &Facts, service: &'a Service) -> Vec<&'a ServicePort> {
+pub(crate) fn judged<'a>(facts: &Facts, service: &'a Service) -> Vec<&'a ServicePort> {
     let wanted = &facts.spec.ports;
     service
         .spec
@@ -16,7 +16,7 @@ pub(super) fn judged<'a>(facts: &Facts, service: &'a Service) -> Vec<&'a Service
 }
 
 /// The ports of spec.ports that the Service does not list.
-pub(super) fn unlisted<'a>(facts: &'a Facts, service: &Service) -> Vec<&'a PortRef> {
+pub(crate) fn unlisted<'a>(facts: &'a Facts, service: &Service) -> Vec<&'a PortRef> {
     let mut unlisted: Vec<&PortRef> = facts
         .spec
         .ports
@@ -28,7 +28,7 @@ pub(super) fn unlisted<'a>(facts: &'a Facts, service: &Service) -> Vec<&'a PortR
 }
 
 /// A port reference as the user wrote it.
-pub(super) fn text(port: &PortRef) -> String {
+pub(crate) fn text(port: &PortRef) -> String {
     match port {
         PortRef::Int(number) => number.to_string(),
         PortRef::String(name) => name.clone(),

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Facts, Finding, Outcome, Verdict};
+use crate::{Facts, Finding, Outcome, Verdict};
 use svcdiag_api::{ConditionStatus, ConditionType, Impact, Reason, RootCause};
 
 /// What is said of a Service whose API objects are without fault while no agent has looked further.
@@ -12,7 +12,7 @@ type Stages = [(ConditionType, Finding)];
 
 /// The first fault that leaves nothing working, else the first fault: what stands earlier in
 /// causal order explains what stands later, and a fault of a part does not explain a failure of all.
-pub(super) fn root_cause(stages: &Stages) -> Option<RootCause> {
+pub(crate) fn root_cause(stages: &Stages) -> Option<RootCause> {
     let faults = || {
         stages
             .iter()
@@ -35,7 +35,7 @@ pub(super) fn root_cause(stages: &Stages) -> Option<RootCause> {
 }
 
 /// Whether the Service works.
-pub(super) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCause>) -> Outcome {
+pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCause>) -> Outcome {
     if facts.spec.suspend {
         return Outcome {
             status: ConditionStatus::Unknown,
@@ -162,7 +162,7 @@ fn nothing_open(stages: &Stages) -> Outcome {
 }
 
 /// When a Service that is not ready becomes Stalled.
-pub(super) fn stalled_at(facts: &Facts, ready: &Outcome) -> Option<Timestamp> {
+pub(crate) fn stalled_at(facts: &Facts, ready: &Outcome) -> Option<Timestamp> {
     if ready.status != ConditionStatus::False {
         return None;
     }
@@ -174,7 +174,7 @@ pub(super) fn stalled_at(facts: &Facts, ready: &Outcome) -> Option<Timestamp> {
         .ok()
 }
 
-pub(super) fn stalled(facts: &Facts, ready: &Outcome, at: Option<Timestamp>) -> Option<Outcome> {
+pub(crate) fn stalled(facts: &Facts, ready: &Outcome, at: Option<Timestamp>) -> Option<Outcome> {
     at.filter(|at| *at <= facts.now).map(|_| Outcome {
         status: ConditionStatus::True,
         reason: ready.reason,
@@ -186,7 +186,7 @@ pub(super) fn stalled(facts: &Facts, ready: &Outcome, at: Option<Timestamp>) -> 
 }
 
 /// True while the verdict may still change without anybody's doing.
-pub(super) fn reconciling(ready: &Outcome, stalled: Option<&Outcome>) -> Option<Outcome> {
+pub(crate) fn reconciling(ready: &Outcome, stalled: Option<&Outcome>) -> Option<Outcome> {
     let waiting = match ready.status {
         ConditionStatus::False => stalled.is_none(),
         ConditionStatus::Unknown => ready.reason == Reason::Pending,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::{Diagnosis, Outcome, pod_state::later};
+use crate::{Diagnosis, Outcome, time::later};
 use svcdiag_api::{ConditionStatus, ConditionType, Reason, ServiceDiagnosisStatus};
 
 /// Longest message that the API takes from us, in characters.

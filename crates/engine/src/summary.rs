@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{
+use crate::{
     Facts, Finding, Verdict,
-    proxies::{self, Proxy},
-    vantage::Vantage,
+    evidence::{
+        proxies::{self, Proxy},
+        reports::Vantage,
+    },
 };
 use svcdiag_api::{ConditionType, Reason, Summary};
 
-pub(super) fn summary(facts: &Facts, vantage: &Vantage<'_>, stages: &[(ConditionType, Finding)]) -> Summary {
+pub(crate) fn summary(facts: &Facts, vantage: &Vantage<'_>, stages: &[(ConditionType, Finding)]) -> Summary {
     let word = |condition| {
         let finding = stages
             .iter()

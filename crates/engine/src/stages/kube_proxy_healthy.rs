@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    super::{
-        Facts, Finding,
+use crate::{
+    Facts, Finding, applicable,
+    evidence::{
         dials::is_udp,
         paths::Paths,
         proxies::{self, Proxy},
-        vantage::{self, Report, Vantage},
-        words,
+        reports::{Report, Vantage},
     },
-    applicable,
+    text,
 };
 use svcdiag_api::{ConditionType, DialCount, DialPath, GapKind, KubeProxy, PortState, Reason};
 
@@ -76,7 +75,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         );
     }
     let nodes: Vec<&str> = looks.iter().map(|(report, _)| report.node).collect();
-    let on = vantage::nodes(&nodes);
+    let on = text::nodes(&nodes);
     if looks.iter().all(|(_, proxy)| proxy.processes_unread) {
         let why = vantage
             .problem(ConditionType::KubeProxyHealthy)
@@ -97,7 +96,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         let denied: Vec<String> = denied.into_iter().map(right).collect();
         message.push_str(&format!(
             " The API server does not allow it {}, which does this Service no harm.",
-            words::list(&denied)
+            text::list(&denied)
         ));
     }
     Finding::yes(Reason::Running, message)
@@ -168,7 +167,7 @@ fn may_be_replaced(vantage: &Vantage<'_>, report: &Report<'_>) -> bool {
 }
 
 fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) -> Finding {
-    let on = vantage::nodes(nodes);
+    let on = text::nodes(nodes);
     let of_nodes = || vantage.reports.iter().filter(|r| nodes.contains(&r.node));
     let Some(first) = of_nodes().next() else {
         return Finding::unknown(Reason::ProbeFailed, WHAT);
@@ -203,7 +202,7 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
 }
 
 fn by_reason(vantage: &Vantage<'_>, reason: Reason, nodes: &[&str], first: &Report<'_>) -> (String, String) {
-    let on = vantage::nodes(nodes);
+    let on = text::nodes(nodes);
     let of_nodes = || vantage.reports.iter().filter(|r| nodes.contains(&r.node));
     let proxy = first.facts.kube_proxy.as_ref();
     let (logs, restart) = (proxies::logs(first), proxies::restart(first));

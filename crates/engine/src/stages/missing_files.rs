@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use super::super::{Facts, Finding, NodeReport};
+use crate::{Facts, Finding, NodeReport};
 use svcdiag_api::{ConditionType as C, DialPath, Reason};
 
 /// Adds to an open question what to save and where.

@@ -1,47 +1,20 @@
 //! The decision tree as a table: the stages in causal order, what each needs, and its function.
 
-mod advice;
-mod applicable;
-mod between_nodes;
 mod definition_valid;
 mod dns_resolves;
-mod dns_servers;
-mod dns_silence;
 mod endpoints_populated;
 mod endpoints_reachable;
 mod hairpin_ok;
-mod hairpin_setup;
 mod kube_proxy_healthy;
-mod listening;
-mod local_endpoints;
-mod lost_ways;
 mod missing_files;
-mod name_reports;
-mod names;
 mod network_policy_allows;
 mod pods_healthy;
-mod policy_dns;
-mod policy_effects;
-mod policy_ports;
-mod policy_probes;
-mod policy_scene;
-mod policy_targets;
-mod policy_told;
-mod protocol_mismatch;
 mod proxy_forwards;
-mod proxy_leftovers;
-mod proxy_remedies;
 mod proxy_rules_present;
-mod reaching;
 mod service_exists;
 mod service_reachable;
-mod untranslated;
-mod wrong_family;
 
-pub use policy_effects::may_keep_nodes_away;
-pub(super) use policy_effects::{is_cut_off_from_dns, may_be_closed_to_nodes, may_be_shut_out, shut_out};
-
-use super::{Facts, Finding, Verdict, kept};
+use crate::{Facts, Finding, Verdict, kept};
 use svcdiag_api::{ConditionType as C, Reason};
 use svcdiag_objects::Service;
 
@@ -139,7 +112,7 @@ pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
         };
         answers.push((stage.condition, finding));
     }
-    lost_ways::block(facts, &mut answers);
+    dns_resolves::wait_for_lost_route(facts, &mut answers);
     service_reachable::ask_for_help(facts, &mut answers);
     answers
 }

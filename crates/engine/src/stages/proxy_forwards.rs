@@ -2,20 +2,17 @@
 
 use std::net::SocketAddr;
 
-use super::{
-    super::{
-        Facts, Finding,
+use crate::{
+    Facts, Finding, applicable,
+    dialling::{self, advice::advice, describe},
+    evidence::{
         dials::{Dials, Failed, Way, is_udp},
         paths::Paths,
         proxies::{self, Proxy},
-        told,
-        vantage::Vantage,
-        words,
+        reports::Vantage,
     },
-    advice::advice,
-    applicable, reaching,
+    text::{self, quoted},
 };
-use crate::words::quoted;
 use svcdiag_api::{Answer, ConditionType, Reason, StaleConnection};
 use svcdiag_kube_proxy::{Protocol, destinations, expected};
 use svcdiag_objects::Service;
@@ -33,7 +30,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = stale_connections(facts, &vantage).or_else(|| proxy_port(&vantage)) {
         return finding;
     }
-    let paths = match reaching::paths(facts, &vantage, WHAT) {
+    let paths = match dialling::paths(facts, &vantage, WHAT) {
         Ok(paths) => paths,
         Err(finding) => return finding,
     };
@@ -97,13 +94,13 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             );
         }
     }
-    reaching::left_open(facts, &vantage, &dials, (ConditionType::ProxyForwards, WHAT)).unwrap_or_else(|| {
+    dialling::left_open(facts, &vantage, &dials, (ConditionType::ProxyForwards, WHAT)).unwrap_or_else(|| {
         Finding::yes(
             Reason::Forwards,
             format!(
                 "The Service's addresses {}, dialled from {}.{}",
                 dials.answer(),
-                words::count(nodes(&dials), "node"),
+                text::count(nodes(&dials), "node"),
                 if is_for_outside(facts) {
                     " Nobody dialled it from outside the cluster, where firewalls and load balancers stand before it."
                 } else {
@@ -132,7 +129,7 @@ fn proxy_port(vantage: &Vantage<'_>) -> Option<Finding> {
         reason,
         format!(
             "The rules on node {node} lead to port {port} of kube-proxy (userspace mode), and there {}.",
-            told::result(answer)
+            describe::result(answer)
         ),
         format!(
             "Start kube-proxy on node {node} anew with -v=4 and look in its log for `Setting endpoints for`: it should name the Service with its endpoints."
@@ -223,12 +220,12 @@ fn fault<'a>(
     direct: &Dials<'a>,
     failures: &[&Failed<'a>],
 ) -> Option<Finding> {
-    let cases = reaching::cases(paths, dials, direct, failures);
-    let (reason, of) = reaching::foremost(&cases, ConditionType::ProxyForwards.faults())?;
-    let failures = reaching::failures(&of);
-    let ways = told::ways(&failures);
+    let cases = dialling::cases(paths, dials, direct, failures);
+    let (reason, of) = dialling::foremost(&cases, ConditionType::ProxyForwards.faults())?;
+    let failures = dialling::failures(&of);
+    let ways = describe::ways(&failures);
     let mut message_more = String::new();
-    let (mut message, remediation) = match reaching::settings(&of) {
+    let (mut message, remediation) = match dialling::settings(&of) {
         Some((sentence, remediation)) => (format!("{sentence}: {ways}."), remediation),
         None => (
             if failures.iter().all(|f| is_udp(&f.dial.port)) {
@@ -251,12 +248,12 @@ fn fault<'a>(
         ),
     };
     message.push_str(&message_more);
-    reaching::with_circumstances(paths, dials, reason, &failures, &mut message);
+    dialling::with_circumstances(paths, dials, reason, &failures, &mut message);
     if let Some(other) = applicable::other_proxy(facts) {
         message.push_str(&format!(" By its label the Service is left to {other}."));
     }
     if reason == Reason::TimedOut {
-        reaching::with_other_kinds(facts, &mut message);
+        dialling::with_other_kinds(facts, &mut message);
     }
     let clients_get_through = paths.dials(Way::FromClients).succeeded() > 0;
     Some(if dials.is_all_dead() && !clients_get_through {
@@ -304,14 +301,14 @@ fn is_lost_without_masquerading(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> 
                     .targets
                     .values()
                     .all(|t| t.node.is_some_and(|n| n != f.node));
-        let gets_through = |c: &super::super::dials::Count<'_>| c.node == f.node && c.succeeded > 0;
+        let gets_through = |c: &crate::evidence::dials::Count<'_>| c.node == f.node && c.succeeded > 0;
         f.answer == Answer::TimedOut && is_elsewhere && clients.counts.iter().any(gets_through)
     })
 }
 
 /// What a node sends through the Service has to get the node's address on the tunnel as its source.
 fn masquerading(failures: &[&Failed<'_>]) -> String {
-    let node = words::quoted(failures.first().map_or("", |f| f.node));
+    let node = text::quoted(failures.first().map_or("", |f| f.node));
     format!(
         "Pods of the node get through, so that what differs is how the node's own packets leave: on node {node} see whether kube-proxy masquerades them (`nft list ruleset` or `iptables-save -t nat`: a rule that marks what does not come from Pods; \
          without clusterCIDR, or another detectLocalMode, in its configuration kube-proxy writes none), and whether their checksums survive the tunnel: `ethtool -k` of the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off."
@@ -351,7 +348,7 @@ fn stale_connections(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
         Reason::StaleConntrackEntry,
         format!(
             "Tracked UDP connections still lead to endpoints that are not there, and are kept alive by those who send: {}.",
-            words::list(&told)
+            text::list(&told)
         ),
         format!(
             "Remove the entries on node {node}: `conntrack -D -p udp --orig-dst {} --reply-src {}`; the next packet goes to an endpoint that is there.",

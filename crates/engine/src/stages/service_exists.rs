@@ -1,7 +1,9 @@
 //! Does the Service exist?
 
-use super::super::{Facts, Finding, words};
-use crate::words::quoted;
+use crate::{
+    Facts, Finding,
+    text::{self, quoted},
+};
 use svcdiag_api::Reason;
 
 /// Most characters in which a near miss may differ.
@@ -24,13 +26,13 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .collect();
     near.sort_unstable();
     if !near.is_empty() {
-        message.push_str(&format!("; similar names there: {}", words::list(&near)));
+        message.push_str(&format!("; similar names there: {}", text::list(&near)));
     }
     let mut namesakes: Vec<&str> = facts.namesakes.iter().map(String::as_str).collect();
     namesakes.sort_unstable();
     if !namesakes.is_empty() {
-        let elsewhere = words::count(namesakes.len(), "other namespace");
-        let named = words::list(&namesakes);
+        let elsewhere = text::count(namesakes.len(), "other namespace");
+        let named = text::list(&namesakes);
         message.push_str(&format!(
             "; a Service of this name exists in {elsewhere} ({named})"
         ));
@@ -58,5 +60,5 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 /// Whether a name may have been meant: almost the same letters, or the one is a part of the other.
 fn is_near(name: &str, other: &str) -> bool {
     let contained = name.len() >= 4 && other.len() >= 4 && (other.contains(name) || name.contains(other));
-    contained || words::distance(name, other) <= NEAR.min(name.len() / 2)
+    contained || text::distance(name, other) <= NEAR.min(name.len() / 2)
 }

@@ -1,18 +1,15 @@
 //! Does the Service work by IP, tried from client Pods?
 
-use super::{
-    super::{
-        Facts, Finding, Verdict,
+use crate::{
+    Facts, Finding, Verdict, applicable,
+    dialling::{self, advice::advice, describe},
+    evidence::{
         dials::{Dials, Failed, Way, is_udp},
         paths::Paths,
-        told,
-        vantage::Vantage,
-        words,
+        reports::Vantage,
     },
-    advice::advice,
-    applicable, reaching,
+    text::{self, quoted},
 };
-use crate::words::quoted;
 use svcdiag_api::{ConditionType, Reason};
 
 const WHAT: &str = "The Service's addresses were not dialled from client Pods";
@@ -22,7 +19,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return finding;
     }
     let vantage = Vantage::of(facts);
-    let paths = match reaching::paths(facts, &vantage, WHAT) {
+    let paths = match dialling::paths(facts, &vantage, WHAT) {
         Ok(paths) => paths,
         Err(finding) => return finding,
     };
@@ -37,7 +34,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return Finding::blocked(ConditionType::EndpointsReachable);
     }
     if let Some(pod) = dials.reset_by_mesh.filter(|_| dials.succeeded() == 0) {
-        return reaching::reset_by_mesh(pod);
+        return dialling::reset_by_mesh(pod);
     }
     let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
     if dials.made() == 0 && vantage.incomplete(WHAT).is_none() && !dials.is_intercepted && !dials.is_shut_out
@@ -55,7 +52,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             return nobody_but_itself(facts);
         }
     }
-    reaching::left_open(facts, &vantage, &dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(
+    dialling::left_open(facts, &vantage, &dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(
         || {
             Finding::yes(
                 Reason::Reachable,
@@ -117,23 +114,23 @@ fn fault<'a>(
     direct: &Dials<'a>,
     failures: &[&Failed<'a>],
 ) -> Option<Finding> {
-    let mut cases = reaching::cases(paths, dials, direct, failures);
+    let mut cases = dialling::cases(paths, dials, direct, failures);
     for case in &mut cases {
         let is_part = !dials.is_dead_for(case.failed) && reaches_others(dials, case.failed);
         if case.explanation.is_none() && is_part {
             case.reason = Reason::PartiallyReachable;
         }
     }
-    let (reason, of) = reaching::foremost(&cases, ConditionType::ServiceReachable.faults())?;
-    let failures = reaching::failures(&of);
-    let ways = told::ways(&failures);
+    let (reason, of) = dialling::foremost(&cases, ConditionType::ServiceReachable.faults())?;
+    let failures = dialling::failures(&of);
+    let ways = describe::ways(&failures);
     // What nobody dialled past the Service is not said to answer there.
     let past_it = |who: &str, does: &str| match direct.succeeded() {
         0 => String::new(),
         _ => format!(", though {who} {does}"),
     };
-    let twice = reaching::translated_twice(facts).filter(|_| reason == Reason::TimedOut);
-    let (mut message, remediation) = match (reaching::settings(&of), reason) {
+    let twice = dialling::translated_twice(facts).filter(|_| reason == Reason::TimedOut);
+    let (mut message, remediation) = match (dialling::settings(&of), reason) {
         _ if twice.is_some() => {
             let (why, remediation) = twice.unwrap_or_default();
             (
@@ -145,7 +142,7 @@ fn fault<'a>(
         (None, Reason::PartiallyReachable) if failures.iter().all(|f| f.is_of_some_requests()) => (
             format!(
                 "Some requests through the Service get no answer, and others do: {ways}. It has {}: those that are sent to one of them, or to some, may be the ones that are lost.",
-                words::count(paths.targets.len(), "endpoint")
+                text::count(paths.targets.len(), "endpoint")
             ),
             format!(
                 "Dial each endpoint past the Service, `curl IP:PORT`, from where it was dialled. {}",
@@ -175,16 +172,16 @@ fn fault<'a>(
                 "The Service does not answer client Pods{}: {ways}.",
                 past_it("its endpoints", "do")
             ),
-            reaching::refused_unseen(facts, paths, direct, &failures)
+            dialling::refused_unseen(facts, paths, direct, &failures)
                 .unwrap_or_else(|| advice(facts, reason, &failures)),
         ),
     };
-    reaching::with_circumstances(paths, dials, reason, &failures, &mut message);
+    dialling::with_circumstances(paths, dials, reason, &failures, &mut message);
     if matches!(
         reason,
         Reason::TimedOut | Reason::NoRouteToHost | Reason::PartiallyReachable
     ) {
-        reaching::with_other_kinds(facts, &mut message);
+        dialling::with_other_kinds(facts, &mut message);
     }
     Some(if dials.is_all_dead() {
         Finding::nothing_works(reason, message, remediation)
@@ -215,7 +212,7 @@ pub(super) fn ask_for_help(facts: &Facts, stages: &mut [(ConditionType, Finding)
     let Some((_, finding)) = this.filter(|_| others_are_right) else {
         return;
     };
-    let is_known = reaching::is_explained(finding.reason);
+    let is_known = dialling::is_explained(finding.reason);
     if let Verdict::False { remediation, .. } = &mut finding.verdict
         && !is_known
     {

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::Subject;
-use crate::Finding;
-use crate::words::quoted;
+use crate::{Finding, stages::definition_valid::subject::Subject, text::quoted};
 use svcdiag_api::Reason;
 use svcdiag_objects::Object;
 

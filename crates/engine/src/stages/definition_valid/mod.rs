@@ -3,12 +3,17 @@
 mod families;
 mod hints;
 mod named_ports;
+mod protocol_mismatch;
+mod subject;
 mod without_selector;
 
-use super::protocol_mismatch;
-use crate::{Facts, Finding, ports, words, words::quoted};
+use crate::{
+    Facts, Finding, ports,
+    stages::definition_valid::subject::Subject,
+    text::{self},
+};
 use svcdiag_api::{DialPath, Impact, PortRef, Reason};
-use svcdiag_objects::{Object, Pod, Service, ServicePort};
+use svcdiag_objects::{Object, ServicePort};
 
 pub(super) fn judge(facts: &Facts) -> Finding {
     let Some(service) = facts.service.as_deref() else {
@@ -55,40 +60,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     finding.recheck_at(until)
 }
 
-struct Subject<'a> {
-    facts: &'a Facts,
-    service: &'a Service,
-    /// The Service's ports that clients use.
-    ports: Vec<&'a ServicePort>,
-    /// Selected Pods that are here to stay.
-    pods: Vec<&'a Pod>,
-}
-
 impl Subject<'_> {
-    /// The command that opens the Service in an editor.
-    fn edit(&self) -> String {
-        format!(
-            "`kubectl -n {} edit service {}`",
-            quoted(&self.facts.namespace),
-            quoted(self.service.name())
-        )
-    }
-
-    /// A fault of these ports; of the whole Service, if clients use no others.
-    fn fault(&self, of: usize, reason: Reason, message: String, remediation: String) -> Finding {
-        if of >= self.ports.len() {
-            Finding::nothing_works(reason, message, remediation)
-        } else {
-            Finding::part_fails(reason, message, remediation)
-        }
-    }
-
-    /// Whether ports are translated at all: an ExternalName has none, and behind a headless
-    /// Service clients dial whatever port of the Pods they like.
-    fn translates_ports(&self) -> bool {
-        !self.service.is_external_name() && !self.service.is_headless()
-    }
-
     fn port_not_listed(&self) -> Option<Finding> {
         if self.service.is_external_name() {
             return None;
@@ -112,7 +84,7 @@ impl Subject<'_> {
         let listed = if listed.is_empty() {
             "no port".to_owned()
         } else {
-            words::list(&listed)
+            text::list(&listed)
         };
         let impact = if self.ports.is_empty() {
             Impact::All
@@ -121,7 +93,7 @@ impl Subject<'_> {
         };
         let message = format!(
             "Clients use port {}, but the Service lists {listed}.",
-            words::list(&unlisted)
+            text::list(&unlisted)
         );
         let remediation = format!(
             "Add the port to spec.ports of the Service ({}), or let the clients use a listed port and correct spec.ports of the ServiceDiagnosis.",
@@ -154,8 +126,8 @@ impl Subject<'_> {
             Reason::PortNotListed,
             format!(
                 "{}, a port that the Service does not list: nothing answers there. It lists {}.",
-                words::list(&unlisted),
-                words::list(&listed)
+                text::list(&unlisted),
+                text::list(&listed)
             ),
             format!(
                 "Let the clients use a port that the Service lists, or add the one that they use to its ports: {}.",

@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::Subject;
-use crate::{Finding, pod_state::rolling_out_until, restart, words};
+use crate::{
+    Finding,
+    pods::{restart, state::rolling_out_until},
+    stages::definition_valid::subject::Subject,
+    text,
+};
 use svcdiag_api::Reason;
 use svcdiag_objects::{IntOrString, Object, Pod, ServicePort};
 
@@ -88,7 +92,7 @@ impl Subject<'_> {
         let known: Vec<String> = known.into_iter().collect();
         let known = match known.is_empty() {
             true => "they name no ports".to_owned(),
-            false => format!("they name {}", words::list(&known)),
+            false => format!("they name {}", text::list(&known)),
         };
         Some(self.fault(
             missing.len(),
@@ -145,7 +149,7 @@ impl Subject<'_> {
                 without.len(),
                 if without.len() == 1 { "has" } else { "have" },
                 port.protocol(),
-                words::list(&names)
+                text::list(&names)
             ),
             format!(
                 "Make the Pods alike: find out why they differ from their template.{}",

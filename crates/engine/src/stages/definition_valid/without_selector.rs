@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::Subject;
-use crate::{Finding, words, words::quoted};
+use crate::{
+    Finding,
+    stages::definition_valid::subject::Subject,
+    text::{self, quoted},
+};
 use svcdiag_api::Reason;
 use svcdiag_objects::{EndpointPort, Object};
 
@@ -56,7 +59,7 @@ impl Subject<'_> {
         let have = if have.is_empty() {
             "no port".to_owned()
         } else {
-            words::list(&have)
+            text::list(&have)
         };
         let mut names: Vec<&str> = slices.iter().map(|s| s.name()).collect();
         names.sort_unstable();
@@ -67,7 +70,7 @@ impl Subject<'_> {
                 "The Service's port is \"{}\"/{}, but EndpointSlice {} has {have}; kube-proxy pairs them by name and protocol.",
                 port.name(),
                 port.protocol(),
-                words::list(&names)
+                text::list(&names)
             ),
             format!(
                 "Give the port of the EndpointSlice the name \"{}\" and the protocol {}: `kubectl -n {} edit endpointslice {}`.",

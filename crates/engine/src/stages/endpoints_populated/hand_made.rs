@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 
-use super::SLICE_GRACE;
 use crate::{
-    Facts, Finding, near_miss,
-    pod_state::later,
-    words::{self, quoted},
+    Facts, Finding,
+    stages::endpoints_populated::stale::SLICE_GRACE,
+    text::{self, quoted},
+    time::later,
+    workloads::near_miss,
 };
 use svcdiag_api::{ConditionStatus, ConditionType, Reason};
 use svcdiag_objects::{Object, Service, StatefulSet};
@@ -99,7 +100,7 @@ fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
 fn unmirrored(facts: &Facts, message: &str, addresses: usize) -> Finding {
     let (ns, name) = (quoted(&facts.namespace), &facts.spec.service_name);
     let service = quoted(name);
-    let has = words::count(addresses, "ready endpoint");
+    let has = text::count(addresses, "ready endpoint");
     let (why, fix) = match facts.saved_objects.skips_mirror {
         true => (
             "its label endpointslice.kubernetes.io/skip-mirror=true says that no EndpointSlice is to be made of it",

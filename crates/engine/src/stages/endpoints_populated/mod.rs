@@ -1,33 +1,26 @@
 //! Does the Service have any endpoints?
 
 mod hand_made;
+mod local_endpoints;
 mod no_pods;
 mod ports;
 mod stale;
 
 use std::collections::BTreeSet;
 
-use jiff::SignedDuration;
-
-use self::{
-    no_pods::judge as no_pods,
-    ports::Ports,
-    stale::{Lag, stale, staleness},
+use crate::{
+    Facts, Finding, applicable,
+    pods::state,
+    stages::endpoints_populated::{
+        local_endpoints::Local,
+        no_pods::judge as no_pods,
+        ports::Ports,
+        stale::{Lag, stale, staleness},
+    },
+    text::{self, quoted},
 };
-use super::{
-    super::{Facts, Finding, pod_state, words},
-    applicable,
-    local_endpoints::{self, Local},
-};
-use crate::words::quoted;
 use svcdiag_api::Reason;
 use svcdiag_objects::{Endpoint, Object, Service};
-
-pub(super) use no_pods::is_scaled_to_zero;
-
-/// How long the EndpointSlices may lag behind the Pods. The endpoints controller needs well under
-/// a second; its retries under load stay below this.
-pub(super) const SLICE_GRACE: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) fn judge(facts: &Facts) -> Finding {
     let Some(service) = facts.service.as_deref() else {
@@ -83,7 +76,7 @@ fn judge_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) ->
             Ports::Waiting { message, until, .. } => (format!(" {message}."), Some(until)),
         };
         let be = if ready == 1 { "is" } else { "are" };
-        let are_ready = format!("{ready} of {} {be} ready.{note}", words::count(all, "endpoint"));
+        let are_ready = format!("{ready} of {} {be} ready.{note}", text::count(all, "endpoint"));
         return match local_endpoints::judge(facts, service, endpoints) {
             Local::Lacking(finding) => finding,
             Local::Served => Finding::yes(Reason::EndpointsReady, are_ready).recheck_at(until),
@@ -99,7 +92,7 @@ fn judge_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) ->
             Reason::OnlyTerminatingEndpoints,
             format!(
                 "No endpoint is ready, but {} still {} while terminating.",
-                words::count(serving, "endpoint"),
+                text::count(serving, "endpoint"),
                 if serving == 1 { "serves" } else { "serve" }
             ),
         );
@@ -108,7 +101,7 @@ fn judge_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) ->
     let starting = selected
         .iter()
         .filter(|p| !p.is_ready())
-        .filter_map(|p| pod_state::settles_at(facts, p));
+        .filter_map(|p| state::settles_at(facts, p));
     if let Some(until) = starting.min() {
         return Finding::unknown(
             Reason::Pending,

@@ -1,23 +1,23 @@
 //! The selector matches no Pod: because a workload has none, or because the labels differ.
 
-use jiff::Timestamp;
-
-use super::SLICE_GRACE;
 use crate::{
     Facts, Finding,
-    events::{failed_create, failed_create_of, one_line, why_not_created},
-    near_miss,
-    pod_state::later,
-    words,
-    words::quoted,
+    pods::events::{failed_create, failed_create_of, one_line, why_not_created},
+    stages::endpoints_populated::stale::SLICE_GRACE,
+    text::{self, quoted},
+    time::later,
+    workloads::{
+        matching::{Matching, matching},
+        near_miss,
+    },
 };
 use svcdiag_api::Reason;
-use svcdiag_objects::{Event, Object, ReplicaSet, Service, WorkloadSpec, WorkloadStatus, matches_labels};
+use svcdiag_objects::{Event, Object, ReplicaSet, Service, matches_labels};
 
 pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
     let ns = quoted(&facts.namespace);
     let selector = near_miss::selector(&service.spec.selector);
-    let workloads = matching_workloads(facts, service);
+    let workloads = matching(facts, service);
     if let Some(workload) = workloads.iter().find(|w| w.spec.replicas != Some(0)) {
         return without_its_pods(facts, workload, &selector);
     }
@@ -93,8 +93,8 @@ fn not_created(facts: &Facts, event: &Event, selector: &str) -> Finding {
         ),
         format!(
             "See why its Pods are not created (quota, admission), and the labels of its Pod template: `kubectl -n {} describe {}`.",
-            words::quoted(&facts.namespace),
-            words::quoted(&format!("{}/{name}", kind.to_lowercase()))
+            text::quoted(&facts.namespace),
+            text::quoted(&format!("{}/{name}", kind.to_lowercase()))
         ),
     )
 }
@@ -109,9 +109,9 @@ fn none_of_the_pods(facts: &Facts) -> String {
 }
 
 /// A workload is to have Pods that the selector would match, and has none.
-fn without_its_pods(facts: &Facts, workload: &Workload<'_>, selector: &str) -> Finding {
+fn without_its_pods(facts: &Facts, workload: &Matching<'_>, selector: &str) -> Finding {
     let name = &workload.resource;
-    let wanted = words::count(
+    let wanted = text::count(
         usize::try_from(workload.spec.replicas.unwrap_or(1)).unwrap_or(0),
         "Pod",
     );
@@ -142,7 +142,7 @@ fn without_its_pods(facts: &Facts, workload: &Workload<'_>, selector: &str) -> F
 }
 
 /// What keeps a workload from creating Pods, as its controller says it.
-fn why_no_pods(facts: &Facts, workload: &Workload<'_>) -> Option<String> {
+fn why_no_pods(facts: &Facts, workload: &Matching<'_>) -> Option<String> {
     let mut sets: Vec<&ReplicaSet> = facts
         .replica_sets
         .iter()
@@ -177,8 +177,8 @@ fn why_no_pods(facts: &Facts, workload: &Workload<'_>) -> Option<String> {
 
 fn scaled_to_zero(
     facts: &Facts,
-    workloads: &[Workload<'_>],
-    first: &Workload<'_>,
+    workloads: &[Matching<'_>],
+    first: &Matching<'_>,
     selector: &str,
 ) -> Finding {
     let names: Vec<&str> = workloads.iter().map(|w| w.resource.as_str()).collect();
@@ -190,7 +190,7 @@ fn scaled_to_zero(
         Reason::ScaledToZero,
         format!(
             "The selector {selector} matches the Pods of {}, which {be} scaled to 0, so that {it} none.",
-            words::list(&names)
+            text::list(&names)
         ),
         format!(
             "Scale up: `kubectl -n {} scale {} --replicas=1`.",
@@ -206,7 +206,7 @@ fn elsewhere(facts: &Facts, selector: &str) -> Finding {
     namespaces.sort_unstable();
     let place = match namespaces.as_slice() {
         [one] => format!("namespace {one}"),
-        several => format!("the namespaces {}", words::list(several)),
+        several => format!("the namespaces {}", text::list(several)),
     };
     Finding::nothing_works(
         Reason::SelectorMatchesNoPods,
@@ -225,52 +225,4 @@ fn elsewhere(facts: &Facts, selector: &str) -> Finding {
 fn unseen_workloads(facts: &Facts) -> Option<&str> {
     let mut kinds = ["deployments", "statefulsets", "replicasets"].into_iter();
     kinds.find_map(|resource| facts.why_unreadable(resource))
-}
-
-/// Whether workloads would have the Service's Pods and all of them are scaled to 0. Pods that were evicted stay
-/// behind then.
-pub(crate) fn is_scaled_to_zero(facts: &Facts, service: &Service) -> bool {
-    let workloads = matching_workloads(facts, service);
-    !workloads.is_empty() && workloads.iter().all(|w| w.spec.replicas == Some(0))
-}
-
-/// A workload whose Pods the Service would select.
-struct Workload<'a> {
-    /// As `kubectl` names it.
-    resource: String,
-    uid: Option<&'a str>,
-    spec: &'a WorkloadSpec,
-    status: &'a WorkloadStatus,
-    changed_at: Option<Timestamp>,
-}
-
-/// Workloads whose Pods the Service would select, as `kubectl` names them.
-fn matching_workloads<'a>(facts: &'a Facts, service: &Service) -> Vec<Workload<'a>> {
-    /// Makes a row of a workload.
-    macro_rules! row {
-        ($kind:literal, $of:expr) => {
-            Workload {
-                resource: format!(concat!($kind, "/{}"), $of.name()),
-                uid: $of.metadata.uid.as_deref(),
-                spec: &$of.spec,
-                status: &$of.status,
-                changed_at: $of.changed_at(),
-            }
-        };
-    }
-    let deployments = facts.deployments.iter().map(|d| row!("deployment", d));
-    let stateful = facts.stateful_sets.iter().map(|s| row!("statefulset", s));
-    // A ReplicaSet with an owner is a revision of a Deployment: old ones are always scaled to 0.
-    let bare = facts
-        .replica_sets
-        .iter()
-        .filter(|r| r.metadata.owner_references.as_ref().is_none_or(Vec::is_empty))
-        .map(|r| row!("replicaset", r));
-    let mut rows: Vec<Workload> = deployments
-        .chain(stateful)
-        .chain(bare)
-        .filter(|w| matches_labels(&service.spec.selector, &w.spec.template.metadata.labels))
-        .collect();
-    rows.sort_by(|a, b| a.resource.cmp(&b.resource));
-    rows
 }

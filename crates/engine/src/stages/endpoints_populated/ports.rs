@@ -6,12 +6,13 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::{SLICE_GRACE, stale};
 use crate::{
     Facts, Finding,
-    pod_state::{self, Trouble, later},
-    ports, words,
-    words::quoted,
+    pods::state::{self, trouble::Trouble},
+    ports,
+    stages::endpoints_populated::stale::{self, SLICE_GRACE},
+    text::{self, quoted},
+    time::later,
 };
 use svcdiag_api::Reason;
 use svcdiag_kube_proxy::{IpFamily, Protocol, Vantage, expected};
@@ -62,7 +63,7 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Ports {
     let what = format!(
         "{} {} {} no ready endpoint",
         if names.len() == 1 { "Port" } else { "Ports" },
-        words::list(&names),
+        text::list(&names),
         if names.len() == 1 { "has" } else { "have" },
     );
     if let Some(until) = waits_until(facts, service, &pods) {
@@ -139,7 +140,7 @@ fn waits_until(facts: &Facts, service: &Service, pods: &[&Pod]) -> Option<Timest
         if pod.is_ready() {
             return Some(stale::due(facts, service, pod));
         }
-        match pod_state::trouble(facts, pod) {
+        match state::trouble(facts, pod) {
             Trouble::Starting(start) => Some(start.until),
             _ => None,
         }
@@ -181,11 +182,11 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
         return (
             format!(
                 "{} that {} it {} ready, for example {}: {}",
-                words::count(pods.len(), "Pod"),
+                text::count(pods.len(), "Pod"),
                 if pods.len() == 1 { "has" } else { "have" },
                 if pods.len() == 1 { "is not" } else { "are not" },
                 unready.name(),
-                pod_state::trouble(facts, unready).describe()
+                state::trouble(facts, unready).describe()
             ),
             format!(
                 "See why it is not ready: `kubectl -n {ns} describe pod {}`.",

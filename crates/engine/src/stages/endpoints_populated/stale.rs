@@ -2,12 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::SLICE_GRACE;
-use crate::{Facts, Finding, endpoint_pods::EndpointPods, pod_node, pod_state::later, words, words::quoted};
+use crate::{
+    Facts, Finding,
+    pods::{behind_endpoints::EndpointPods, node},
+    text::{self, quoted},
+    time::later,
+};
 use svcdiag_api::Reason;
 use svcdiag_objects::{Endpoint, Object, Pod, Service};
+
+/// How long the EndpointSlices may lag behind the Pods. The endpoints controller needs well under
+/// a second; its retries under load stay below this.
+pub(super) const SLICE_GRACE: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) enum Lag<'a> {
     /// The slices should hold these Pods by now.
@@ -37,7 +45,7 @@ pub(super) fn staleness<'a>(facts: &Facts, service: &Service, selected: &[&'a Po
         .copied()
         .filter(|p| p.is_ready() && !p.is_terminating() && has_family(p))
         .filter(|p| !listed.contains(p.name()))
-        .filter(|p| service.publishes_not_ready() || !pod_node::is_gone(facts, p));
+        .filter(|p| service.publishes_not_ready() || !node::is_gone(facts, p));
     let mut over = Vec::new();
     let mut until: Option<Timestamp> = None;
     for pod in missing {
@@ -76,7 +84,7 @@ pub(super) fn stale(facts: &Facts, service: &Service, pods: &[&Pod], endpoints: 
             format!("{} Pods have been", pods.len())
         },
         SLICE_GRACE.as_secs(),
-        words::list(&names)
+        text::list(&names)
     );
     let remediation = format!(
         "The endpoints controller is not keeping up; see whether kube-controller-manager runs and what it logs: `kubectl -n kube-system get pods -l component=kube-controller-manager`; compare with `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",

@@ -2,13 +2,14 @@
 
 mod none_ready;
 
-use super::endpoints_populated;
 use crate::{
-    Facts, Finding, pod_node,
-    pod_state::{self, describe_terminating, gone_by},
-    words,
-    words::quoted,
-    workloads,
+    Facts, Finding,
+    pods::{
+        node,
+        state::{self, describe_terminating, gone_by},
+    },
+    text::{self, quoted},
+    workloads::{self, matching},
 };
 use svcdiag_api::Reason;
 use svcdiag_objects::{Object, Pod, Service, matches_labels};
@@ -43,7 +44,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 
 /// Nobody says any more that a Pod is not ready once its Node is gone.
 fn counts_as_ready(facts: &Facts, pod: &Pod) -> bool {
-    pod.is_ready() && !pod_node::is_gone(facts, pod)
+    pod.is_ready() && !node::is_gone(facts, pod)
 }
 
 fn without_pods(facts: &Facts, service: &Service) -> Finding {
@@ -56,7 +57,7 @@ fn without_pods(facts: &Facts, service: &Service) -> Finding {
     if ended.is_empty() {
         return Finding::not_applicable("No Pod matches the Service's selector.");
     }
-    if endpoints_populated::is_scaled_to_zero(facts, service) {
+    if matching::is_scaled_to_zero(facts, service) {
         return Finding::not_applicable(
             "No Pod is running, and none is to: what the selector matches is scaled to 0.",
         );
@@ -73,13 +74,13 @@ fn without_pods(facts: &Facts, service: &Service) -> Finding {
     owners.dedup();
     let whose = match owners.is_empty() {
         true => String::new(),
-        false => format!(" of {}", words::list(&owners)),
+        false => format!(" of {}", text::list(&owners)),
     };
     Finding::nothing_works(
         Reason::PodsNotReady,
         format!(
             "No Pod is running: {}{whose} that the selector matches completed or failed (phase Succeeded or Failed).",
-            words::count(ended.len(), "Pod")
+            text::count(ended.len(), "Pod")
         ),
         format!(
             "Find out why they ended: `kubectl -n {} get pods`.",
@@ -116,7 +117,7 @@ fn only_terminating(facts: &Facts, pods: &[&Pod]) -> Finding {
     let name = quoted(pod.name());
     let held = pod.metadata.finalizers.as_deref().unwrap_or_default();
     let node = pod.spec.node_name.as_deref();
-    let remediation = match (held.first(), node, pod_node::trouble(facts, pod)) {
+    let remediation = match (held.first(), node, node::trouble(facts, pod)) {
         (Some(finalizer), ..) => format!(
             "See what is to remove the finalizer {finalizer}, and why it does not: `kubectl -n {ns} get pod {name} -o yaml`."
         ),
@@ -132,7 +133,7 @@ fn only_terminating(facts: &Facts, pods: &[&Pod]) -> Finding {
         Reason::PodsStuckTerminating,
         format!(
             "No other Pod is left: {}; until {} gone, none may take {} place.",
-            words::list(&told),
+            text::list(&told),
             if pods.len() == 1 { "it is" } else { "they are" },
             if pods.len() == 1 { "its" } else { "their" }
         ),
@@ -144,14 +145,14 @@ fn some_ready(facts: &Facts, staying: &[&Pod], ready: usize) -> Finding {
     let restarting = staying
         .iter()
         .filter(|p| counts_as_ready(facts, p))
-        .filter_map(|p| pod_state::restarting_until(facts, p).map(|(told, until)| (p.name(), told, until)))
+        .filter_map(|p| state::restarting_until(facts, p).map(|(told, until)| (p.name(), told, until)))
         .max_by_key(|(_, _, until)| *until);
     if let Some((name, told, until)) = restarting {
         return Finding::yes(
             Reason::RestartingOften,
             format!(
                 "{ready} of {} are ready, but {name} restarts often: {told}.",
-                words::count(staying.len(), "Pod")
+                text::count(staying.len(), "Pod")
             ),
         )
         .recheck_at(Some(until));
@@ -160,7 +161,7 @@ fn some_ready(facts: &Facts, staying: &[&Pod], ready: usize) -> Finding {
         let be = if ready == 1 { "is" } else { "are" };
         return Finding::yes(
             Reason::AllPodsReady,
-            format!("{} {be} ready.", words::count(ready, "Pod")),
+            format!("{} {be} ready.", text::count(ready, "Pod")),
         );
     }
     let waiting: Vec<&str> = staying
@@ -172,8 +173,8 @@ fn some_ready(facts: &Facts, staying: &[&Pod], ready: usize) -> Finding {
         Reason::SomePodsNotReady,
         format!(
             "{ready} of {} are ready; not ready: {}.",
-            words::count(staying.len(), "Pod"),
-            words::list(&waiting)
+            text::count(staying.len(), "Pod"),
+            text::list(&waiting)
         ),
     )
 }

@@ -4,8 +4,11 @@ use std::cmp::Reverse;
 
 use crate::{
     Facts, Finding,
-    pod_state::{self, Hold, Start, Trouble},
-    words::{self, quoted},
+    pods::state::{
+        self,
+        trouble::{Hold, Start, Trouble},
+    },
+    text::{self, quoted},
 };
 use svcdiag_api::{ConditionType, Observation, Reason};
 use svcdiag_objects::{Object, Pod, Service};
@@ -14,8 +17,7 @@ use svcdiag_objects::{Object, Pod, Service};
 const MAX_PODS_SHOWN: usize = 5;
 
 pub(super) fn judge(facts: &Facts, service: &Service, pods: &[&Pod]) -> Finding {
-    let mut troubles: Vec<(Trouble, &Pod)> =
-        pods.iter().map(|p| (pod_state::trouble(facts, p), *p)).collect();
+    let mut troubles: Vec<(Trouble, &Pod)> = pods.iter().map(|p| (state::trouble(facts, p), *p)).collect();
     troubles.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.name().cmp(b.1.name())));
     let starting: Vec<(&Start, &Pod)> = troubles
         .iter()
@@ -51,7 +53,7 @@ pub(super) fn judge(facts: &Facts, service: &Service, pods: &[&Pod]) -> Finding 
     } else {
         format!(
             "None of {} is ready; for this reason {same}, for example {}: {text}.{unread}",
-            words::count(pods.len(), "Pod"),
+            text::count(pods.len(), "Pod"),
             pod.name()
         )
     };
@@ -81,7 +83,7 @@ fn are_starting(facts: &Facts, starting: &[(&Start, &Pod)], of: usize) -> Findin
         Reason::PodsStarting,
         format!(
             "No Pod is ready yet; {n} of {} {are} starting and their deadlines are not over.{why}",
-            words::count(of, "Pod")
+            text::count(of, "Pod")
         ),
     )
     .recheck_at(until)

@@ -7,8 +7,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{MAX_OF_A_KIND, Subject};
-use crate::words;
+use crate::{
+    stages::definition_valid::{hints::MAX_OF_A_KIND, subject::Subject},
+    text,
+};
 use svcdiag_objects::{Node, Object, Pod};
 
 pub(super) fn of(subject: &Subject<'_>) -> Vec<String> {
@@ -44,7 +46,7 @@ fn shared_by_pods(subject: &Subject<'_>) -> Vec<String> {
             };
             format!(
                 "{ip} is the address of {n} Pods, {}: the network plugin seems to have given it out twice, and packets reach one of them only",
-                words::list(&names)
+                text::list(&names)
             )
         })
         .collect()
@@ -76,7 +78,7 @@ fn pod_among_nodes(subject: &Subject<'_>) -> Option<String> {
             format!(
                 "Pod {} has the address {address} in the network of the Nodes ({}), and outside of the range {range} of its node: the Pod network seems to overlap with theirs, and packets to the one can go to the other",
                 pod.name(),
-                words::list(&beside)
+                text::list(&beside)
             )
         })
     })
@@ -104,7 +106,7 @@ fn external_ips_of_nodes(subject: &Subject<'_>) -> Option<String> {
     (!found.is_empty()).then(|| {
         format!(
             "externalIPs hold addresses of Nodes ({}): every other node takes packets to them for the Service's, in ipvs mode those of all ports, so that it does not reach these nodes any more",
-            words::list(&found)
+            text::list(&found)
         )
     })
 }

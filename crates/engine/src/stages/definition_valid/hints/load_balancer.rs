@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Subject;
-use crate::words::quoted;
+use crate::{stages::definition_valid::subject::Subject, text::quoted};
 use svcdiag_objects::Object;
 
 pub(super) fn of(subject: &Subject<'_>) -> Option<String> {

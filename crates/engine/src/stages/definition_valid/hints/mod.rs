@@ -7,7 +7,7 @@ mod workloads;
 
 use jiff::Timestamp;
 
-use super::Subject;
+use crate::stages::definition_valid::subject::Subject;
 
 /// Most hints of a kind that can be had for each port or Pod.
 const MAX_OF_A_KIND: usize = 3;

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{MAX_OF_A_KIND, Subject};
-use crate::{ports, words};
+use crate::{
+    ports,
+    stages::definition_valid::{hints::MAX_OF_A_KIND, subject::Subject},
+    text,
+};
 use svcdiag_objects::{IntOrString, Object, ServicePort};
 
 pub(super) fn of(subject: &Subject<'_>) -> Vec<String> {
@@ -59,7 +62,7 @@ fn untranslated(subject: &Subject<'_>, port: &ServicePort) -> Option<String> {
     };
     Some(format!(
         "{why}: clients have to dial {}{named}, not {}",
-        words::list(&numbers),
+        text::list(&numbers),
         port.port
     ))
 }
@@ -84,7 +87,7 @@ fn named_twice(subject: &Subject<'_>, port: &ServicePort) -> Option<String> {
                 "Pod {} has {} ports named {name}, {}: the Service takes the first, {taken}",
                 pod.name(),
                 same.len(),
-                words::list(&same)
+                text::list(&same)
             )
         })
     })
@@ -120,6 +123,6 @@ fn undeclared(subject: &Subject<'_>, port: &ServicePort) -> Option<String> {
         .collect();
     Some(format!(
         "targetPort {target} is not among the declared container ports {}",
-        words::list(&declared)
+        text::list(&declared)
     ))
 }

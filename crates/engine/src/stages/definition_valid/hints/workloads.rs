@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::Subject;
 use crate::{
-    words,
+    stages::definition_valid::subject::Subject,
+    text,
     workloads::{self, Workload},
 };
 use svcdiag_objects::Object;
@@ -41,7 +41,7 @@ fn several(subject: &Subject<'_>) -> Option<String> {
     let lacks = match telling_label(&found) {
         Some((key, values)) => format!(
             "label {key} tells them apart ({}), and the selector lacks it",
-            words::list(&values)
+            text::list(&values)
         ),
         None => "no label of theirs tells them apart, so that the one that is meant needs one of its own"
             .to_owned(),
@@ -53,7 +53,7 @@ fn several(subject: &Subject<'_>) -> Option<String> {
     };
     Some(format!(
         "the selector matches the Pods of {}, and the Service sends requests to all of them: {lacks}{jobs}",
-        words::list(&names)
+        text::list(&names)
     ))
 }
 

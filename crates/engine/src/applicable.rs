@@ -1,0 +1,105 @@
+//! Whether the questions of the data path arise for the Service at all, and for whom.
+
+use jiff::SignedDuration;
+
+use crate::{
+    Facts, Finding,
+    clients::{Clients, Role},
+    plan::approval,
+    text::quoted,
+};
+use svcdiag_api::Reason;
+use svcdiag_kube_proxy::{HEADLESS_LABEL, PROXY_NAME_LABEL};
+use svcdiag_objects::{Object, Service};
+
+/// So long after a change EndpointSlices and Pods may not be of one moment.
+const SETTLES_WITHIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// Why no client Pod can be used, if so.
+pub(crate) fn no_clients(facts: &Facts) -> Option<Finding> {
+    if approval::foreign_clients_are_kept_away(facts) {
+        // A Pod that comes or goes is in one of the two first.
+        let until = facts.endpoints_settle_at(SETTLES_WITHIN);
+        if until.is_some_and(|until| until > facts.now) {
+            let why = "The EndpointSlices hold an endpoint that is no running Pod of the namespace; one may be coming or going.";
+            return Some(Finding::unknown(Reason::Pending, why).recheck_at(until));
+        }
+        return Some(Finding::unknown(
+            Reason::ClientNamespaceNotGranted,
+            format!(
+                "Clients of another namespace dial only endpoints that are running Pods of namespace {}; the EndpointSlices hold others, so that nothing is dialled from there.",
+                facts.namespace
+            ),
+        ));
+    }
+    match Clients::of(facts) {
+        Clients::NotGranted(namespace) => Some(Finding::unknown(
+            Reason::ClientNamespaceNotGranted,
+            format!(
+                "Namespace {namespace} does not lend its Pods as clients; its owner can grant it: \
+                 `kubectl annotate namespace {} {}={}`.",
+                quoted(namespace),
+                svcdiag_api::CLIENTS_FOR_ANNOTATION,
+                quoted(&facts.namespace)
+            ),
+        )),
+        Clients::Pods { pods, role } if pods.is_empty() => Some(Finding::unknown(
+            Reason::NoClientPods,
+            match role {
+                Role::Named => "spec.clients.podSelector matches no running Pod.",
+                Role::Candidate | Role::Endpoint => {
+                    "No running Pod of the namespace can stand for a client (hostNetwork, dnsPolicy)."
+                }
+            },
+        )),
+        Clients::Pods { .. } => None,
+    }
+}
+
+/// Why kube-proxy has nothing to do with the Service, if so.
+pub(crate) fn not_proxied(facts: &Facts) -> Option<Finding> {
+    if let Some(other) = other_proxy(facts) {
+        return Some(Finding::unknown(
+            Reason::HandledByAnotherProxy,
+            format!("The label {PROXY_NAME_LABEL} leaves the Service to {other}."),
+        ));
+    }
+    without_address(facts)
+}
+
+/// The proxy that the Service is left to by its label.
+pub(crate) fn other_proxy(facts: &Facts) -> Option<&str> {
+    let labels = facts.service.as_deref()?.labels();
+    labels.get(PROXY_NAME_LABEL).map(String::as_str)
+}
+
+/// Why nobody uses the Service, if so: programs hold a headless Service without ports and selector to protect
+/// an Endpoints object in which they keep something else than endpoints.
+pub(crate) fn only_a_name(facts: &Facts) -> Option<Finding> {
+    let service = facts.service.as_deref()?;
+    let is_bare = service.is_headless() && !service.has_selector() && service.spec.ports.is_empty();
+    let has_endpoints = facts.slices.iter().any(|s| !s.endpoints.is_empty());
+    (is_bare && !has_endpoints).then(|| {
+        Finding::not_applicable(
+            "The Service is headless and has neither ports nor a selector nor endpoints: it only holds a name.",
+        )
+    })
+}
+
+/// Why the Service has no address of its own, if so.
+pub(crate) fn without_address(facts: &Facts) -> Option<Finding> {
+    let service: &Service = facts.service.as_deref()?;
+    if service.is_external_name() {
+        return Some(Finding::not_applicable(
+            "An ExternalName Service is an alias in DNS only.",
+        ));
+    }
+    if service.labels().contains_key(HEADLESS_LABEL) {
+        return Some(Finding::not_applicable(format!(
+            "The label {HEADLESS_LABEL} keeps every proxy from the Service."
+        )));
+    }
+    service
+        .is_headless()
+        .then(|| Finding::not_applicable("A headless Service has no address; clients dial the Pods."))
+}

@@ -1,0 +1,301 @@
+//! What the stages that judge dials have in common: from failures to a reason, and from the absence of
+//! failures to an answer.
+
+pub(crate) mod advice;
+pub(crate) mod describe;
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use crate::{
+    Facts, Finding,
+    clients::Clients,
+    evidence::{
+        dials::{Dials, Failed, is_udp},
+        explaining::{Explanation, closed_chains, explain, full_tables},
+        paths::Paths,
+        reports::Vantage,
+    },
+    text::{self, quoted},
+};
+use svcdiag_api::{Answer, ConditionType, Reason};
+use svcdiag_objects::Object;
+
+/// The ways to judge by what was dialled, or why none is judged.
+pub(crate) fn paths<'a>(
+    facts: &'a Facts,
+    vantage: &'a Vantage<'a>,
+    what: &str,
+) -> Result<Paths<'a>, Finding> {
+    if let Some(finding) = vantage.nobody(what) {
+        return Err(finding);
+    }
+    let paths = Paths::of(facts, vantage).ok_or_else(|| Finding::not_applicable("There is no Service."))?;
+    if !paths.has_ports_to_dial() {
+        return Err(Finding::not_applicable(
+            "The Service lists no port that can be dialled (TCP or UDP).",
+        ));
+    }
+    Ok(paths)
+}
+
+/// A failure and what is thought of it.
+pub(crate) struct Case<'a, 'b> {
+    pub failed: &'b Failed<'a>,
+    pub reason: Reason,
+    pub explanation: Option<Explanation>,
+}
+
+/// Takes a failure for what its answer says, unless a setting of a node explains it.
+pub(crate) fn case<'a, 'b>(paths: &Paths<'a>, direct: &Dials<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
+    let explanation = explain(paths, direct, failed);
+    let by_answer = match failed.answer {
+        Answer::Refused | Answer::Rejected => Reason::ConnectionRefused,
+        Answer::Unreachable => Reason::NoRouteToHost,
+        Answer::TimedOut | Answer::NoAnswer | Answer::Accepted => Reason::TimedOut,
+        Answer::Reset | Answer::Unexpected => Reason::UnexpectedResponse,
+    };
+    Case {
+        failed,
+        reason: explanation.as_ref().map_or(by_answer, |e| e.reason),
+        explanation,
+    }
+}
+
+/// What is thought of failures; where some left nothing of a port, only of those.
+pub(crate) fn cases<'a, 'b>(
+    paths: &Paths<'a>,
+    dials: &Dials<'a>,
+    direct: &Dials<'a>,
+    failures: &[&'b Failed<'a>],
+) -> Vec<Case<'a, 'b>> {
+    let is_dead = failures.iter().any(|f| dials.is_dead_for(f));
+    let decisive = failures.iter().filter(|f| !is_dead || dials.is_dead_for(f));
+    decisive.map(|f| case(paths, direct, f)).collect()
+}
+
+/// The cases of the reason that takes precedence.
+pub(crate) fn foremost<'a, 'b, 'c>(
+    cases: &'c [Case<'a, 'b>],
+    order: &[Reason],
+) -> Option<(Reason, Vec<&'c Case<'a, 'b>>)> {
+    order.iter().find_map(|reason| {
+        let of: Vec<&Case> = cases.iter().filter(|c| c.reason == *reason).collect();
+        (!of.is_empty()).then_some((*reason, of))
+    })
+}
+
+/// The failures of some cases.
+pub(crate) fn failures<'a, 'b>(cases: &[&Case<'a, 'b>]) -> Vec<&'b Failed<'a>> {
+    cases.iter().map(|c| c.failed).collect()
+}
+
+/// Whether a setting of a node is the reason.
+pub(crate) fn is_explained(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::BridgeNetfilterDisabled
+            | Reason::IPForwardingDisabled
+            | Reason::ForwardChainDrops
+            | Reason::ConntrackTableFull
+            | Reason::ReversePathFiltering
+    )
+}
+
+/// The settings behind cases, each once: what they probably did, and what to do.
+pub(crate) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
+    let mut found: Vec<&Explanation> = cases.iter().filter_map(|c| c.explanation.as_ref()).collect();
+    found.sort();
+    found.dedup();
+    let sentences: Vec<&str> = found.iter().map(|e| e.sentence.as_str()).collect();
+    let first = found.first()?;
+    let remediation = if found.len() > 1 {
+        let others: Vec<&str> = found.iter().skip(1).map(|e| e.node.as_str()).collect();
+        format!("{} Do the same on {}.", first.remediation, text::nodes(&others))
+    } else {
+        first.remediation.clone()
+    };
+    // Behind an "and" a sentence does not begin anew.
+    let joined = text::list(&sentences)
+        .replace(" and The ", " and the ")
+        .replace(", The ", ", the ");
+    Some((format!("{joined}, which is probably why"), remediation))
+}
+
+/// What is wrong where endpoints are cluster IPs of Services, and what to do.
+pub(crate) fn translated_twice(facts: &Facts) -> Option<(String, String)> {
+    let (ip, service) = facts.endpoints_of_services.first()?;
+    Some((
+        format!(
+            "Endpoint {ip} is the cluster IP of Service {service}: no rule translates an address twice, so that it is not reached from here."
+        ),
+        format!(
+            "Have the Service lead to the Pods themselves: a selector of theirs, or their own addresses in its EndpointSlice; or let clients use Service {service}. See `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`.",
+            quoted(&facts.namespace),
+            quoted(&facts.spec.service_name)
+        ),
+    ))
+}
+
+/// What to do where connections are refused and nobody dialled the Pods past the Service: the ports that their
+/// containers declare may show that targetPort is another one.
+pub(crate) fn refused_unseen(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    direct: &Dials<'_>,
+    failures: &[&Failed<'_>],
+) -> Option<String> {
+    let are_refused = failures
+        .iter()
+        .all(|f| f.answer == Answer::Refused && !is_udp(&f.dial.port));
+    if !are_refused || direct.made() > 0 {
+        return None;
+    }
+    let (namespace, service) = (quoted(&facts.namespace), quoted(&facts.spec.service_name));
+    Some(match undeclared_port(facts, paths, failures) {
+        Some((number, declared)) => format!(
+            "The Service sends to port {number} of its Pods, whose containers declare {declared}: if that is where they listen, set targetPort to it: `kubectl -n {namespace} edit service {service}`."
+        ),
+        None => format!(
+            "See on which port the application listens: `kubectl -n {namespace} logs service/{service}`; targetPort has to be that port: `kubectl -n {namespace} edit service {service}`."
+        ),
+    })
+}
+
+/// The port that a Service sends to, and those that the containers of its Pods declare, where it is none of them.
+pub(crate) fn undeclared_port(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    failures: &[&Failed<'_>],
+) -> Option<(u16, String)> {
+    let port = failures.first()?.dial.port.as_str();
+    let name = paths.service_port(port)?.name();
+    let (number, pod) = facts.slices.iter().find_map(|slice| {
+        let (_, number) = slice.numbers("TCP").find(|(of, _)| *of == name)?;
+        let of_slice = |e: &SocketAddr| slice.ready().any(|(ip, _)| *e == SocketAddr::new(ip, number));
+        let (_, target) = paths
+            .targets
+            .iter()
+            .find(|(e, t)| of_slice(e) && t.pod.is_some())?;
+        Some((number, target.pod?))
+    })?;
+    let declared: BTreeSet<i32> = pod
+        .long_running()
+        .flat_map(|c| &c.ports)
+        .map(|p| p.container_port)
+        .collect();
+    let is_declared = declared.contains(&i32::from(number));
+    let declared: Vec<String> = declared.iter().map(i32::to_string).collect();
+    (!declared.is_empty() && !is_declared).then(|| (number, text::list(&declared)))
+}
+
+/// Adds what else may have cost packets on the way, and which family they are all of.
+pub(crate) fn with_circumstances<'a>(
+    paths: &Paths<'a>,
+    dials: &Dials<'a>,
+    reason: Reason,
+    failures: &[&Failed<'a>],
+    message: &mut String,
+) {
+    if let Some(family) = dials.fails_in_one_family() {
+        message.push_str(&format!(" Only dials over {family} fail."));
+    }
+    if is_explained(reason) {
+        return;
+    }
+    let closed: Vec<&str> = closed_chains(paths, failures).into_iter().collect();
+    if !closed.is_empty() {
+        message.push_str(&format!(
+            " The FORWARD chain of {} drops what no rule accepts; whether one accepts the Pods' packets, `iptables -S FORWARD` there tells.",
+            text::nodes(&closed)
+        ));
+    }
+    let full: Vec<&str> = full_tables(paths, failures).into_iter().collect();
+    if !full.is_empty() {
+        message.push_str(&format!(
+            " The table of tracked connections is full on {}, so that packets are lost there now and then.",
+            text::nodes(&full)
+        ));
+    }
+}
+
+/// Policies of other kinds are not judged, and may be what drops the packets.
+pub(crate) fn with_other_kinds(facts: &Facts, message: &mut String) {
+    if let Some(kinds) = crate::policies::describe::other_kinds(facts) {
+        message.push_str(&format!(
+            " Whether a policy of another kind ({kinds}) drops them is not judged."
+        ));
+    }
+}
+
+/// Why dials without a failure that counts leave the question open, if so.
+pub(crate) fn left_open(
+    facts: &Facts,
+    vantage: &Vantage<'_>,
+    dials: &Dials<'_>,
+    (stage, what): (ConditionType, &str),
+) -> Option<Finding> {
+    if dials.is_stale {
+        return Some(Finding::unknown(
+            Reason::Pending,
+            "What failed belongs to an earlier state of the Service or its endpoints; the agents are looking again.",
+        ));
+    }
+    if let Some(finding) = vantage.incomplete(what) {
+        return Some(finding);
+    }
+    if dials.is_shut_out && Clients::are_named(facts) {
+        return Some(kept_away(facts));
+    }
+    if dials.succeeded() > 0 {
+        return None;
+    }
+    Some(if dials.is_shut_out {
+        kept_away(facts)
+    } else if dials.is_intercepted {
+        intercepted()
+    } else {
+        let why = vantage
+            .problem(stage)
+            .unwrap_or_else(|| "No dial could be made.".to_owned());
+        Finding::unknown(Reason::ProbeFailed, format!("{what}. {why}"))
+    })
+}
+
+/// Nobody but sidecars spoke.
+pub(crate) fn intercepted() -> Finding {
+    Finding::unknown(
+        Reason::InterceptedByMesh,
+        "The clients' connections are taken by a proxy beside them (a service mesh), so that they prove nothing; spec.probe.http makes the agents speak HTTP through it.",
+    )
+}
+
+/// Nobody got through but those of the mesh, if anybody.
+pub(crate) fn reset_by_mesh(pod: &str) -> Finding {
+    Finding::unknown(
+        Reason::InterceptedByMesh,
+        format!(
+            "The sidecar of Pod {pod} resets the connections of Pods that may not belong to its service mesh, as it does where it takes mutual TLS (mTLS) only; name the clients in spec.clients.podSelector."
+        ),
+    )
+}
+
+fn kept_away(facts: &Facts) -> Finding {
+    if let Some(why) = facts.why_unreadable("networkpolicies") {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "Dials failed, but whether a NetworkPolicy keeps the clients away could not be read: {why}."
+            ),
+        );
+    }
+    if Clients::are_named(facts) {
+        return Finding::blocked(ConditionType::NetworkPolicyAllows);
+    }
+    let name = facts.service.as_deref().map(|s| s.name()).unwrap_or_default();
+    Finding::unknown(
+        Reason::NoClientPods,
+        format!(
+            "Policies keep, or may keep, the Pods at hand away from {name}, which is no fault; name the clients in spec.clients.podSelector to have them judged."
+        ),
+    )
+}

@@ -1,0 +1,341 @@
+//! Which setting of a node explains that packets were lost.
+//!
+//! A setting explains a failure only where the packets went through that node in a way that the setting bears
+//! on, nothing passed the node in that way in the same round, and the endpoint does not fail on its own node
+//! for another reason. It never makes a fault of what works, and alone it is never more than probable.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    evidence::{
+        dials::{Dials, Failed},
+        paths::Paths,
+        targets::Target,
+    },
+    text::quoted,
+};
+use svcdiag_api::{Answer, DialPath, NodeSettings, Reason};
+
+/// A setting that explains a failure.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Explanation {
+    /// The reason that it is.
+    pub reason: Reason,
+    /// The node whose setting it is.
+    pub node: String,
+    /// The setting, in words.
+    pub sentence: String,
+    /// What to do on the node.
+    pub remediation: String,
+}
+
+/// What packets do at a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// They begin or end there, in the network of the node itself.
+    Local,
+    /// They go from one port of a bridge to another.
+    Bridged,
+    /// They go from one link to another.
+    Forwarded,
+    /// Bridged or forwarded: how the Pods of the node are linked is not known.
+    Unknown,
+}
+
+/// The setting that explains why an answer did not come; of several the one with precedence.
+pub(crate) fn explain(paths: &Paths<'_>, direct: &Dials<'_>, failed: &Failed<'_>) -> Option<Explanation> {
+    let found = candidates(paths, failed);
+    let of_home = failure_at_home(paths, direct, failed).map(|home| candidates(paths, home));
+    found
+        .into_iter()
+        .filter(|e| of_home.as_ref().is_none_or(|home| home.contains(e)))
+        .min_by_key(|e| (precedence(e.reason), e.node.clone()))
+}
+
+/// The failure of those next to an endpoint, where nobody there has reached it: whatever keeps others from it
+/// is not what it fails for, unless it keeps these as well.
+fn failure_at_home<'d, 'a>(
+    paths: &Paths<'a>,
+    direct: &'d Dials<'a>,
+    failed: &Failed<'a>,
+) -> Option<&'d Failed<'a>> {
+    let endpoint = failed.endpoint?;
+    let port = &failed.dial.port;
+    let home = failed.target?.node?;
+    let is_there = |f: &&Failed<'_>| f.node == home && f.endpoint == Some(endpoint) && f.dial.port == *port;
+    // The node's own dial says most: fewest things can come in its way.
+    let of_home = || direct.failures.iter().filter(is_there);
+    let found = of_home()
+        .find(|f| f.dial.from.is_none())
+        .or_else(|| of_home().next())?;
+    (!paths.is_reached_at_home(direct, endpoint, port)).then_some(found)
+}
+
+/// The settings of the nodes on the way that bear on it and let nothing of the like through.
+fn candidates(paths: &Paths<'_>, failed: &Failed<'_>) -> Vec<Explanation> {
+    if !failed.is_lost() {
+        return Vec::new();
+    }
+    let is_v4 = failed.is_v4();
+    let ends = failed.target.and_then(|t| t.node).map(|node| (failed.node, node));
+    let leaves_node = failed.dial.same_node != Some(true);
+    let mut found = Vec::new();
+    for (node, passage) in passages(paths, failed) {
+        let Some(settings) = paths.settings(node) else {
+            continue;
+        };
+        if is_v4 && !paths.passing().passed(node, passage, is_v4) {
+            let hook = match passage {
+                Passage::Forwarded => Some("FORWARD"),
+                Passage::Local if node == failed.node && failed.from_host => Some("OUTPUT"),
+                Passage::Local => Some("INPUT"),
+                Passage::Bridged | Passage::Unknown => None,
+            };
+            found.extend(hook.and_then(|hook| dead_end(node, settings, hook, failed.answer)));
+        }
+        if failed.answer != Answer::TimedOut {
+            continue;
+        }
+        let of_node = of_node(node, settings, passage, is_v4, leaves_node).into_iter();
+        found.extend(of_node.filter(|e| match e.reason {
+            // Which way packets come in by depends on where they come from.
+            Reason::ReversePathFiltering => {
+                !ends.is_some_and(|(from, to)| paths.passing().passed_between(from, to, is_v4))
+            }
+            // Where one such chain lets Pods through, the network plugin sees to that, and does so elsewhere.
+            Reason::ForwardChainDrops => {
+                !paths.passing().passed(node, passage, is_v4) && !some_chain_lets_through(paths)
+            }
+            // A full table has room for one now and then.
+            Reason::ConntrackTableFull if node == failed.node => {
+                !paths.passing().mostly_passed(node, failed.from_host)
+            }
+            _ => !paths.passing().passed(node, passage, is_v4),
+        }));
+        // What a Pod sends to its own bridge never leaves it, so that the rules are passed by.
+        if node == failed.node && failed.dial.same_bridge && failed.dial.path == DialPath::Service {
+            found.extend(bridge_netfilter(node, settings));
+        }
+    }
+    found
+}
+
+/// A rule that lets nothing through, and ends dials in the way that this one ended.
+fn dead_end(node: &str, settings: &NodeSettings, hook: &str, answer: Answer) -> Option<Explanation> {
+    let is_told = answer != Answer::TimedOut;
+    let rule = settings
+        .dead_ends
+        .iter()
+        .find(|rule| rule.hook == hook && rule.rejects == is_told)?;
+    let (does, reason) = match answer {
+        Answer::TimedOut if hook == "FORWARD" => ("drops", Reason::ForwardChainDrops),
+        Answer::TimedOut => ("drops", Reason::TimedOut),
+        Answer::Unreachable => ("rejects", Reason::NoRouteToHost),
+        _ => ("rejects", Reason::ConnectionRefused),
+    };
+    let chain = &rule.chain;
+    let by = if chain == hook {
+        format!("chain {hook}")
+    } else {
+        format!("chain {chain}, which {hook} goes through,")
+    };
+    Some(Explanation {
+        reason,
+        node: node.to_owned(),
+        sentence: format!("A rule of {by} on node {node} {does} every packet"),
+        remediation: format!(
+            "See the rules before it, and what wrote it: `iptables -S {}` or `nft list ruleset` on node {}; a rule of KUBE-FIREWALL without its mark comes of two versions of iptables that do not read each other's rules, else it is often a firewall of the distribution.",
+            quoted(chain),
+            quoted(node)
+        ),
+    })
+}
+
+fn drops_by_policy(settings: &NodeSettings) -> bool {
+    settings.forward_drops == Some(true)
+}
+
+fn some_chain_lets_through(paths: &Paths<'_>) -> bool {
+    let passed = |node: &str| paths.passing().passed(node, Passage::Forwarded, true);
+    let mut reports = paths.reports().iter();
+    reports.any(|r| drops_by_policy(&r.facts.settings) && passed(r.node))
+}
+
+/// Nodes on the way of dials whose FORWARD chain drops what no rule accepts, and of which nobody saw that they
+/// let Pods' packets through.
+pub(crate) fn closed_chains<'a>(paths: &Paths<'a>, failures: &[&Failed<'a>]) -> BTreeSet<&'a str> {
+    let lost = failures
+        .iter()
+        .filter(|f| f.answer == Answer::TimedOut && f.is_v4());
+    let forwarded = lost
+        .flat_map(|f| passages(paths, f))
+        .filter(|(_, p)| *p == Passage::Forwarded);
+    forwarded
+        .map(|(node, _)| node)
+        .filter(|node| paths.settings(node).is_some_and(drops_by_policy))
+        .filter(|node| !paths.passing().passed(node, Passage::Forwarded, true))
+        .collect()
+}
+
+/// Nodes on the way of dials whose table of tracked connections is full: though some packets pass, others may
+/// have been lost for that.
+pub(crate) fn full_tables<'a>(paths: &Paths<'a>, failures: &[&Failed<'a>]) -> BTreeSet<&'a str> {
+    let lost = failures.iter().filter(|f| f.answer == Answer::TimedOut);
+    let nodes = lost.flat_map(|f| passages(paths, f)).map(|(node, _)| node);
+    let is_full = |node: &&str| {
+        paths
+            .settings(node)
+            .is_some_and(|s| s.conntrack_full == Some(true))
+    };
+    nodes.filter(is_full).collect()
+}
+
+/// The order of the table: what the bridge does stands before all.
+fn precedence(reason: Reason) -> (bool, Reason) {
+    (reason != Reason::BridgeNetfilterDisabled, reason)
+}
+
+/// The nodes that the packets of a dial go through, and how.
+fn passages<'a>(paths: &Paths<'a>, failed: &Failed<'a>) -> Vec<(&'a str, Passage)> {
+    let elsewhere = failed
+        .target
+        .and_then(|t| t.node)
+        .filter(|node| *node != failed.node);
+    let into_host = failed.target.is_some_and(|t| t.is_host_network());
+    let through_service = failed.dial.path != DialPath::Endpoint;
+    let is_same_node = failed.dial.same_node == Some(true);
+    let at_client = match failed.from_host {
+        true => Passage::Local,
+        false if is_same_node && into_host => Passage::Local,
+        // Packets to a Service get another destination, and so are routed though a bridge has both ends.
+        false if through_service || !is_same_node => Passage::Forwarded,
+        false if failed.dial.same_bridge => Passage::Bridged,
+        false => links(paths, failed.node, failed.target),
+    };
+    let mut passages = vec![(failed.node, at_client)];
+    if let Some(node) = elsewhere {
+        let passage = if into_host {
+            Passage::Local
+        } else {
+            Passage::Forwarded
+        };
+        passages.push((node, passage));
+    }
+    passages
+}
+
+/// How a Pod is linked to others of its node, as its hairpin tells.
+pub(crate) fn links(paths: &Paths<'_>, node: &str, target: Option<Target<'_>>) -> Passage {
+    let Some(pod) = target.and_then(|t| t.pod).map(crate::evidence::targets::key) else {
+        return Passage::Unknown;
+    };
+    let hairpins = paths.reports().iter().filter(|r| r.node == node);
+    let mut own = hairpins.flat_map(|r| &r.facts.hairpins).filter(|h| h.pod == pod);
+    match own.next() {
+        Some(hairpin) if hairpin.hairpin_mode.is_none() => Passage::Forwarded,
+        Some(_) => Passage::Bridged,
+        None => Passage::Unknown,
+    }
+}
+
+fn of_node(
+    node: &str,
+    settings: &NodeSettings,
+    passage: Passage,
+    is_v4: bool,
+    leaves_node: bool,
+) -> Vec<Explanation> {
+    let mut found = Vec::new();
+    let mut add = |reason, sentence: String, remediation: String| {
+        found.push(Explanation {
+            reason,
+            node: node.to_owned(),
+            sentence,
+            remediation,
+        });
+    };
+    let (forwards, sysctl) = if is_v4 {
+        (settings.ipv4_forwarding, "net.ipv4.ip_forward")
+    } else {
+        (settings.ipv6_forwarding, "net.ipv6.conf.all.forwarding")
+    };
+    if forwards == Some(false) && passage == Passage::Forwarded {
+        add(
+            Reason::IPForwardingDisabled,
+            format!("Node {node} does not forward packets ({sysctl} is 0)"),
+            format!(
+                "Let node {node} forward packets: `sysctl -w {sysctl}=1` there, and keep it so with a file in /etc/sysctl.d."
+            ),
+        );
+    }
+    // br_netfilter sends bridged packets through the same chain.
+    let is_filtered = match passage {
+        Passage::Forwarded => true,
+        Passage::Bridged => settings.bridge_netfilter == Some(true),
+        Passage::Local | Passage::Unknown => false,
+    };
+    if drops_by_policy(settings) && is_v4 && is_filtered {
+        add(
+            Reason::ForwardChainDrops,
+            format!("The FORWARD chain of node {node} drops what no rule accepts"),
+            format!(
+                "Have the Pods' network accepted in that chain by what manages the firewall of node {node}; `iptables -S FORWARD` there shows what set the policy (often Docker or ufw), \
+                 and whether the network plugin's own rules are missing."
+            ),
+        );
+    }
+    // Without br_netfilter nobody tracks what a bridge passes on.
+    let is_tracked = passage != Passage::Bridged || settings.bridge_netfilter == Some(true);
+    if settings.conntrack_full == Some(true) && is_tracked {
+        add(
+            Reason::ConntrackTableFull,
+            format!("The table of tracked connections of node {node} is full"),
+            format!(
+                "Find out who holds so many connections on node {node}: `conntrack -L` there; make room: \
+                 `sysctl -w net.netfilter.nf_conntrack_max=$((2 * $(sysctl -n net.netfilter.nf_conntrack_max)))`."
+            ),
+        );
+    }
+    if settings.reverse_path_drops == Some(true) && is_v4 && leaves_node {
+        add(
+            Reason::ReversePathFiltering,
+            format!(
+                "Node {node} drops packets that come in by another way than their answers would leave (rp_filter)"
+            ),
+            format!(
+                "Make the routes of node {node} symmetric, or loosen the check on the link that the packets come in by: \
+                 `sysctl -w net.ipv4.conf.all.rp_filter=2` there."
+            ),
+        );
+    }
+    found
+}
+
+/// Without br_netfilter the setting does not exist, and bridged packets skip the rules as well.
+fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> {
+    let (sentence, load) = match settings.bridge_netfilter {
+        Some(true) => return None,
+        Some(false) => (
+            format!(
+                "Answers between Pods on one bridge of node {node} skip kube-proxy's rules (net.bridge.bridge-nf-call-iptables is 0)"
+            ),
+            "",
+        ),
+        // Where nothing could be read this is not known either.
+        None if settings.ipv4_forwarding.is_none() => return None,
+        None => (
+            format!(
+                "Answers between Pods on one bridge of node {node} skip kube-proxy's rules (br_netfilter is not loaded)"
+            ),
+            "`modprobe br_netfilter` and ",
+        ),
+    };
+    Some(Explanation {
+        reason: Reason::BridgeNetfilterDisabled,
+        node: node.to_owned(),
+        sentence,
+        remediation: format!(
+            "Let the rules of node {node} see bridged packets: {load}`sysctl -w net.bridge.bridge-nf-call-iptables=1` there, and keep it so with a file in /etc/sysctl.d."
+        ),
+    })
+}

@@ -1,0 +1,111 @@
+//! What listens in a Pod that refused a dial.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use crate::evidence::{dials::Failed, paths::Paths};
+use svcdiag_api::{Answer, ListeningSocket, Reason};
+use svcdiag_objects::Pod;
+
+/// Sockets of the Pod at an endpoint, as the agent of its node saw them; None where nobody looked.
+pub(crate) fn sockets<'a>(paths: &Paths<'a>, failed: &Failed<'_>) -> Option<&'a [ListeningSocket]> {
+    let ip = failed.endpoint?.ip();
+    // Pods on their node's network share its addresses: which of them listens cannot be told.
+    if failed.target?.pod.is_none_or(Pod::is_host_network) {
+        return None;
+    }
+    paths
+        .reports()
+        .iter()
+        .flat_map(|r| &r.facts.listeners)
+        .filter(|l| l.ips.iter().any(|own| own.parse() == Ok(ip)))
+        .min_by_key(|l| format!("{l:?}"))
+        .map(|l| l.sockets.as_slice())
+}
+
+/// Why a Pod refuses, by its sockets.
+pub(crate) fn why_refused(paths: &Paths<'_>, failed: &Failed<'_>) -> Reason {
+    let known = (failed.answer == Answer::Refused).then(|| Some((failed.endpoint?, sockets(paths, failed)?)));
+    match known.flatten() {
+        Some((endpoint, sockets)) => by_sockets(sockets, endpoint, protocol(failed)),
+        None => Reason::ConnectionRefused,
+    }
+}
+
+fn by_sockets(sockets: &[ListeningSocket], endpoint: SocketAddr, protocol: &str) -> Reason {
+    let on_port: Vec<IpAddr> = sockets
+        .iter()
+        .filter(|s| s.protocol == protocol && s.port == endpoint.port())
+        .filter_map(|s| s.address.parse().ok())
+        .collect();
+    if on_port.is_empty() {
+        return Reason::NotListening;
+    }
+    if on_port.iter().all(IpAddr::is_loopback) {
+        return Reason::ListensOnLoopbackOnly;
+    }
+    let is_other_family = |ip: &IpAddr| ip.is_loopback() || ip.is_ipv4() != endpoint.is_ipv4();
+    if on_port.iter().all(is_other_family) {
+        return Reason::WrongFamilyListening;
+    }
+    // Somebody listens there, and the refusal came from elsewhere.
+    Reason::ConnectionRefused
+}
+
+/// Whether the Pod has a socket on the port, of the other protocol only.
+pub(crate) fn listens_with_other_protocol(paths: &Paths<'_>, failed: &Failed<'_>) -> bool {
+    let (Some(endpoint), Some(sockets)) = (failed.endpoint, sockets(paths, failed)) else {
+        return false;
+    };
+    let other = match protocol(failed) {
+        "TCP" => "UDP",
+        "UDP" => "TCP",
+        _ => return false,
+    };
+    let has = |protocol: &str| {
+        sockets
+            .iter()
+            .any(|s| s.protocol == protocol && s.port == endpoint.port())
+    };
+    failed.answer == Answer::Refused && has(other) && !has(protocol(failed))
+}
+
+/// The ports that Pods listen on and that others can reach, as number/protocol.
+pub(crate) fn open_ports(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> Vec<String> {
+    let open: BTreeSet<(u16, &str)> = failures
+        .iter()
+        .filter_map(|f| sockets(paths, f))
+        .flatten()
+        .filter(|s| s.address.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback()))
+        .map(|s| (s.port, s.protocol.as_str()))
+        .collect();
+    open.iter()
+        .map(|(port, protocol)| format!("{port}/{protocol}"))
+        .collect()
+}
+
+/// The addresses on which Pods listen at the endpoints' port.
+pub(crate) fn addresses(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> Vec<String> {
+    let bound: BTreeSet<&str> = failures
+        .iter()
+        .filter_map(|f| Some((f.endpoint?.port(), protocol(f), sockets(paths, f)?)))
+        .flat_map(|(port, protocol, sockets)| {
+            sockets
+                .iter()
+                .filter(move |s| s.port == port && s.protocol == protocol)
+        })
+        .map(|s| s.address.as_str())
+        .collect();
+    bound.into_iter().map(str::to_owned).collect()
+}
+
+/// The protocol of a dial.
+pub(crate) fn protocol<'a>(failed: &Failed<'a>) -> &'a str {
+    failed
+        .dial
+        .port
+        .rsplit_once('/')
+        .map_or("TCP", |(_, protocol)| protocol)
+}

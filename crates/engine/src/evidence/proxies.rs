@@ -1,0 +1,180 @@
+//! What does kube-proxy's work on each node.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    evidence::reports::{Report, Vantage},
+    text::quoted,
+};
+use svcdiag_api::{DialPath, KubeProxy, PortState, RunsAs};
+use svcdiag_kube_proxy::{Backend, ProxyMode};
+
+/// What forwards the Services' packets on a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proxy<'a> {
+    /// kube-proxy, or nothing.
+    Own,
+    /// Another product.
+    Replaced(&'a str),
+}
+
+/// What does kube-proxy's work on the node of a report.
+///
+/// Not every replacement is known by its program: where there is neither kube-proxy nor a rule of its
+/// and the Service answers from the node all the same, something else sees to it.
+pub(crate) fn of<'a>(report: &Report<'a>) -> Proxy<'a> {
+    let Some(proxy) = &report.facts.kube_proxy else {
+        return Proxy::Own;
+    };
+    if shows_itself(proxy) {
+        return Proxy::Own;
+    }
+    if let Some(name) = &proxy.replacement {
+        return Proxy::Replaced(name);
+    }
+    let answers = report.facts.dials.iter().any(|d| {
+        d.from.is_none() && d.path == DialPath::Service && d.made > d.failed && !d.port.ends_with("UDP")
+    });
+    // Files without rules do not say that there are none.
+    let may_be_there = proxy.process.is_some() && report.saved.is_some();
+    if report.facts.rules.is_none() && answers && !may_be_there {
+        return Proxy::Replaced("something else than kube-proxy");
+    }
+    Proxy::Own
+}
+
+/// Whether kube-proxy is there for sure. Programs that carry it, such as k3s, may be told to leave it out: then
+/// none of its ports is open.
+pub(crate) fn shows_itself(proxy: &KubeProxy) -> bool {
+    let has_ports = || proxy.livez != PortState::Closed || proxy.metrics != PortState::Closed;
+    proxy
+        .process
+        .as_deref()
+        .is_some_and(|process| process == "kube-proxy" || has_ports())
+}
+
+/// The product that does the work on every node that was looked at, if so.
+pub(crate) fn replaced_everywhere<'a>(vantage: &Vantage<'a>) -> Option<&'a str> {
+    let mut name = None;
+    for report in &vantage.reports {
+        match of(report) {
+            Proxy::Own => return None,
+            Proxy::Replaced(by) => name = name.max(Some(by)),
+        }
+    }
+    name
+}
+
+/// Where the log of kube-proxy of a node is, with the command that shows it.
+pub(crate) fn logs(report: &Report<'_>) -> String {
+    let node = quoted(report.node);
+    match run(report) {
+        Run::Pod => format!(
+            "`kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={node} -o name)`"
+        ),
+        Run::StaticPod => format!("`kubectl -n kube-system logs kube-proxy-{node}`"),
+        Run::Unit(unit) => format!("`journalctl -u {} -n 200` on node {node}", quoted(unit)),
+        Run::Unknown => format!(
+            "`kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows whether it runs in a Pod; if not, its log is in the journal of the node"
+        ),
+    }
+}
+
+/// How kube-proxy of a node is restarted, as a clause; with a command where it is known how it is run.
+pub(crate) fn restart(report: &Report<'_>) -> String {
+    let node = quoted(report.node);
+    match run(report) {
+        Run::Pod => format!(
+            "restart kube-proxy on node {node}: `kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={node}` (its DaemonSet creates it again)"
+        ),
+        Run::StaticPod => format!(
+            "restart kube-proxy on node {node}, which the kubelet does once its container has ended: `crictl stop $(crictl ps -q --name '^kube-proxy$')` there"
+        ),
+        Run::Unit(unit) if program(report) == Some("kube-proxy") => {
+            format!(
+                "restart kube-proxy on node {node}: `systemctl restart {}` there",
+                quoted(unit)
+            )
+        }
+        Run::Unit(unit) => {
+            let program = program(report).unwrap_or_default();
+            format!("restart kube-proxy on node {node}, which is a part of {program}: its unit is {unit}")
+        }
+        Run::Unknown => format!("restart kube-proxy on node {node}, in the way it is run there"),
+    }
+}
+
+/// What to do where no kube-proxy runs: how those of other nodes are run tells where to look.
+pub(crate) fn away(vantage: &Vantage<'_>, report: &Report<'_>) -> String {
+    let node = quoted(report.node);
+    let others = vantage.reports.iter().map(run);
+    match others.into_iter().find(|run| !matches!(run, Run::Unknown)) {
+        Some(Run::Pod) => format!(
+            "See why its Pod does not run: `kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide --field-selector spec.nodeName={node}`, and `kubectl -n kube-system describe daemonset kube-proxy`."
+        ),
+        Some(Run::StaticPod) => format!(
+            "On other nodes the kubelet runs it from a file (static Pod): see whether node {node} has that file, and `kubectl -n kube-system describe pod kube-proxy-{node}`."
+        ),
+        Some(Run::Unit(unit)) => format!(
+            "On other nodes it runs in unit {unit}: see that unit on node {node}, `systemctl status {name}` and `journalctl -u {name} -n 200`.",
+            name = quoted(unit)
+        ),
+        Some(Run::Unknown) | None => format!(
+            "See what became of it: `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows its Pod, if it is run in one; else it is a unit of node {node}, or a part of k3s, MicroK8s or k0s there."
+        ),
+    }
+}
+
+/// Whether kube-proxy of a node is run in a Pod of a DaemonSet.
+pub(crate) fn is_in_pod(report: &Report<'_>) -> bool {
+    matches!(run(report), Run::Pod)
+}
+
+/// How a kube-proxy is run.
+enum Run<'a> {
+    Pod,
+    StaticPod,
+    Unit(&'a str),
+    Unknown,
+}
+
+fn run<'a>(report: &Report<'a>) -> Run<'a> {
+    let Some(proxy) = &report.facts.kube_proxy else {
+        return Run::Unknown;
+    };
+    match (proxy.runs_as, proxy.unit.as_deref()) {
+        (Some(RunsAs::Pod), _) => Run::Pod,
+        (Some(RunsAs::StaticPod), _) => Run::StaticPod,
+        (Some(RunsAs::Unit), Some(unit)) => Run::Unit(unit),
+        (Some(RunsAs::Unit), None) | (None, _) => Run::Unknown,
+    }
+}
+
+fn program<'a>(report: &Report<'a>) -> Option<&'a str> {
+    report.facts.kube_proxy.as_ref()?.process.as_deref()
+}
+
+/// iptables, nftables, ipvs, userspace, mixed, or the replacement; None where nothing is known.
+pub(crate) fn mode(vantage: &Vantage<'_>) -> Option<String> {
+    let name = |report: &Report<'_>| match of(report) {
+        Proxy::Replaced(by) => Some(by.to_owned()).filter(|name| !name.contains(' ')),
+        Proxy::Own => mode_of(report).map(|mode| mode.to_string()),
+    };
+    let modes: BTreeSet<String> = vantage.reports.iter().filter_map(name).collect();
+    let mut modes = modes.into_iter();
+    match (modes.next(), modes.next()) {
+        (Some(only), None) => Some(only),
+        (Some(_), Some(_)) => Some("mixed".to_owned()),
+        (None, _) => None,
+    }
+}
+
+/// The mode of kube-proxy on one node: the one it says it is in, else the one its rules are in.
+pub(crate) fn mode_of(report: &Report<'_>) -> Option<ProxyMode> {
+    let said = report.facts.kube_proxy.as_ref().and_then(|p| p.mode.as_deref());
+    said.and_then(ProxyMode::parse).or_else(|| {
+        let layout = report.facts.rules.as_ref()?.layout.as_str();
+        let known = Backend::parse(layout).map(Backend::mode);
+        known.or_else(|| ProxyMode::parse(layout))
+    })
+}

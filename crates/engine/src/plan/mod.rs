@@ -1,0 +1,325 @@
+//! What the agents are asked: from Facts to one NodeProbe for each chosen node. Pure, like the verdict.
+
+pub(crate) mod approval;
+mod subject;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Facts,
+    clients::{Clients, Role},
+    policies::effects,
+};
+use svcdiag_api::{DiagnosisRef, NodeProbeSpec, ProbePod, ProbeService};
+use svcdiag_objects::{LabelSelector, NetworkPolicy, Node, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR};
+
+/// Nodes with endpoints that are always looked at.
+const NODES_WITH_ENDPOINTS: usize = 3;
+
+/// Most endpoints that a NodeProbe lists.
+const MAX_ENDPOINTS: usize = 50;
+
+/// The sample of nodes moves on once an hour.
+const ROTATION_SECONDS: i64 = 3600;
+
+/// What each chosen node is asked, by its name. Nothing while the diagnosis is suspended or nobody could answer.
+#[must_use]
+pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodeProbeSpec> {
+    let Some(service) = facts.service.as_deref() else {
+        return BTreeMap::new();
+    };
+    if facts.spec.suspend || facts.nodes.is_empty() {
+        return BTreeMap::new();
+    }
+    let clients = chosen_clients(facts);
+    let endpoints = endpoint_pods(facts);
+    let of_clients = policies(facts, &clients);
+    let revision = revision(facts, &policies(facts, &endpoints), &of_clients);
+    let from_node = approval::may_be_dialled_from_nodes(facts);
+    let of_service = subject::service(facts, service);
+    let slices = subject::slices(facts);
+    chosen_nodes(facts, &clients, &endpoints)
+        .into_iter()
+        .map(|node| {
+            let here = |pods: &[&Pod], most: usize, may_be_unready: bool| -> Vec<ProbePod> {
+                let on_node = pods.iter().filter(|p| p.spec.node_name.as_deref() == Some(node));
+                let pods = on_node.take(most);
+                pods.map(|p| probe_pod(p, may_be_unready && !p.is_ready()))
+                    .collect()
+            };
+            let of_node = subject::node(cluster_node(facts, node));
+            let (subsets, is_cut) = subject::subsets(facts, service, node, of_node.zone.as_deref());
+            let clients = here(&clients, 10, false);
+            let before = probe_of(facts, node).and_then(|p| p.asked.cluster_dns.as_ref());
+            let spec = NodeProbeSpec {
+                node_name: node.to_owned(),
+                diagnosis: diagnosis.clone(),
+                service_name: facts.spec.service_name.clone(),
+                ports: facts.spec.ports.clone(),
+                interval_seconds: facts.spec.interval_seconds,
+                probe: facts.spec.probe.clone(),
+                cluster_domain: facts.spec.cluster_domain.clone(),
+                cluster_dns: subject::dns(facts, before, !clients.is_empty()),
+                node: of_node,
+                service: ProbeService {
+                    is_cut: of_service.is_cut || is_cut,
+                    ..of_service.clone()
+                },
+                subsets,
+                slices: slices.clone(),
+                from_node,
+                clients,
+                endpoints: here(&endpoints, MAX_ENDPOINTS, service.publishes_not_ready()),
+                revision: revision.clone(),
+            };
+            (node.to_owned(), spec)
+        })
+        .collect()
+}
+
+/// Whether any node is to be asked.
+pub(crate) fn asks_anybody(facts: &Facts) -> bool {
+    if facts.spec.suspend || facts.nodes.is_empty() || facts.service.is_none() {
+        return false;
+    }
+    !chosen_nodes(facts, &chosen_clients(facts), &endpoint_pods(facts)).is_empty()
+}
+
+/// Name of the NodeProbe of a diagnosis on a node.
+#[must_use]
+pub fn probe_name(diagnosis: &DiagnosisRef, node: &str) -> String {
+    const MAX: usize = 253 - 9;
+    let digest = Sha256::digest(format!("{}/{node}", diagnosis.uid));
+    let hex: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let start: String = diagnosis.name.chars().take(MAX).collect();
+    format!("{}-{hex}", start.trim_end_matches(['-', '.']))
+}
+
+/// The Pods that clients stand for: those that no policy shuts out, spread over the nodes. Where all are
+/// shut out they are tried all the same: only so can it be seen whether policies are enforced.
+fn chosen_clients(facts: &Facts) -> Vec<&Pod> {
+    if approval::foreign_clients_are_kept_away(facts) {
+        return Vec::new();
+    }
+    let Clients::Pods { pods, role } = Clients::of(facts) else {
+        return Vec::new();
+    };
+    let with_agent: BTreeSet<&str> = facts.nodes.iter().map(|n| n.name.as_str()).collect();
+    let on_agent = |p: &&Pod| {
+        p.spec
+            .node_name
+            .as_deref()
+            .is_some_and(|n| with_agent.contains(n))
+    };
+    let pods: Vec<&Pod> = pods.into_iter().filter(on_agent).collect();
+    let pods = match role {
+        Role::Named => pods,
+        Role::Candidate | Role::Endpoint => {
+            let admitted: Vec<&Pod> = pods
+                .iter()
+                .copied()
+                .filter(|p| !effects::shut_out(facts, p))
+                .collect();
+            if admitted.is_empty() { pods } else { admitted }
+        }
+    };
+    spread(facts, pods)
+}
+
+/// First one Pod of each node, then the second of each, up to the number asked for; nodes whose agents
+/// are alive come before all, and where it makes no difference those that were chosen before.
+fn spread<'a>(facts: &Facts, pods: Vec<&'a Pod>) -> Vec<&'a Pod> {
+    let most = usize::try_from(facts.spec.clients.max_pods).unwrap_or(1);
+    let known: BTreeSet<&str> = facts
+        .nodes
+        .iter()
+        .filter_map(|n| n.probe.as_ref())
+        .flat_map(|p| &p.asked.clients)
+        .map(|c| c.uid.as_str())
+        .collect();
+    let is_known = |p: &Pod| p.metadata.uid.as_deref().is_some_and(|uid| known.contains(uid));
+    let mut pods = pods;
+    pods.sort_by_key(|p| (!is_known(p), p.name().to_owned()));
+    let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
+    let nth: Vec<usize> = pods
+        .iter()
+        .map(|pod| {
+            let count = taken
+                .entry(pod.spec.node_name.as_deref().unwrap_or_default())
+                .or_default();
+            *count += 1;
+            *count
+        })
+        .collect();
+    let mut ranked: Vec<(usize, &Pod)> = nth.into_iter().zip(pods).collect();
+    ranked.sort_by_key(|(nth, pod)| {
+        let node = pod.spec.node_name.as_deref().unwrap_or_default();
+        (
+            !is_alive(facts, node),
+            *nth,
+            !is_known(pod),
+            pod.name().to_owned(),
+        )
+    });
+    ranked.into_iter().take(most).map(|(_, pod)| pod).collect()
+}
+
+fn is_alive(facts: &Facts, node: &str) -> bool {
+    let report = facts.nodes.iter().find(|n| n.name == node);
+    report.is_some_and(|n| n.is_alive(facts.now))
+}
+
+/// The Pods behind the Service's endpoints, by name.
+fn endpoint_pods(facts: &Facts) -> Vec<&Pod> {
+    let uids: BTreeSet<&str> = facts
+        .slices
+        .iter()
+        .flat_map(|s| &s.endpoints)
+        .filter_map(|e| e.pod_uid())
+        .collect();
+    let listed = |p: &&Pod| p.metadata.uid.as_deref().is_some_and(|uid| uids.contains(uid));
+    let mut pods: Vec<&Pod> = facts.pods.iter().map(AsRef::as_ref).filter(listed).collect();
+    pods.sort_by(|a, b| a.name().cmp(b.name()));
+    pods
+}
+
+/// The nodes of the clients, up to three with endpoints, those that failed last time, and a sample of
+/// the others.
+fn chosen_nodes<'a>(facts: &'a Facts, clients: &[&'a Pod], endpoints: &[&'a Pod]) -> BTreeSet<&'a str> {
+    let selector = facts.spec.nodes.selector.as_ref().map(LabelSelector::from);
+    let mut eligible: Vec<&str> = facts
+        .nodes
+        .iter()
+        .filter(|n| selector.as_ref().is_none_or(|s| s.matches(&n.labels)))
+        .map(|n| n.name.as_str())
+        .collect();
+    eligible.sort_unstable();
+    let mut chosen: BTreeSet<&str> = BTreeSet::new();
+    let node_of = |p: &&'a Pod| p.spec.node_name.as_deref().filter(|n| eligible.contains(n));
+    chosen.extend(clients.iter().filter_map(node_of));
+    let with_endpoints: BTreeSet<&str> = endpoints.iter().filter_map(node_of).collect();
+    // Those that were looked at before stay, so that the choice does not wander with a rollout.
+    let mut with_endpoints: Vec<&str> = with_endpoints.into_iter().collect();
+    with_endpoints.sort_by_key(|n| (!is_alive(facts, n), !was_asked(facts, n), *n));
+    chosen.extend(with_endpoints.into_iter().take(NODES_WITH_ENDPOINTS));
+    // Further nodes are a sample: one whose agent is silent would only leave the question open.
+    let others: Vec<&str> = eligible
+        .iter()
+        .copied()
+        .filter(|n| !chosen.contains(n) && is_alive(facts, n))
+        .collect();
+    let (failing, rest): (Vec<&str>, Vec<&str>) = others.into_iter().partition(|n| failed(facts, n));
+    let most = usize::try_from(facts.spec.nodes.max_nodes).unwrap_or_default();
+    let start = usize::try_from(facts.now.as_second() / ROTATION_SECONDS).unwrap_or_default() * most;
+    let count = rest.len();
+    let sample = (0..count).map(|i| rest[(start + i) % count]);
+    chosen.extend(failing.into_iter().chain(sample).take(most));
+    chosen
+}
+
+fn probe_of<'a>(facts: &'a Facts, node: &str) -> Option<&'a crate::facts::ProbeReport> {
+    facts.nodes.iter().find(|n| n.name == node)?.probe.as_ref()
+}
+
+fn cluster_node<'a>(facts: &'a Facts, name: &str) -> Option<&'a Node> {
+    let node = facts.cluster_nodes.iter().find(|n| n.name() == name);
+    node.map(AsRef::as_ref)
+}
+
+fn was_asked(facts: &Facts, node: &str) -> bool {
+    probe_of(facts, node).is_some()
+}
+
+fn failed(facts: &Facts, node: &str) -> bool {
+    let reported = probe_of(facts, node).and_then(|p| p.facts.as_deref());
+    reported.is_some_and(|f| f.probes_failed > 0 || f.rules.as_ref().is_some_and(|r| !r.gaps.is_empty()))
+}
+
+fn probe_pod(pod: &Pod, not_ready: bool) -> ProbePod {
+    // Anybody may annotate a Pod of his own with the hash of another one, whose processes would be found by it. Only
+    // the kubelet makes Pods that their Node owns, and by its addresses a Pod is told from another.
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let is_mirror = pod.annotation(STATIC_POD_MIRROR).is_some()
+        && owners
+            .into_iter()
+            .any(|o| o.kind == "Node" && o.api_version == "v1")
+        && pod.ips().next().is_some();
+    let hash = pod.annotation(STATIC_POD_HASH).filter(|_| is_mirror);
+    let uid = hash.or(pod.metadata.uid.as_deref()).unwrap_or_default();
+    ProbePod {
+        name: pod.name().to_owned(),
+        namespace: pod.namespace().to_owned(),
+        uid: uid.to_owned(),
+        ips: pod.ips().take(4).map(str::to_owned).collect(),
+        host_network: pod.is_host_network(),
+        not_ready,
+        runtime_class: pod.spec.runtime_class_name.clone(),
+    }
+}
+
+/// Changes when an agent should not wait for its next round: with the Service, with its endpoints, with the policies
+/// about it, and when the user asks. The versions of the slices are part of it, so that a change that is undone at once
+/// is one as well.
+fn revision(facts: &Facts, policies: &str, of_clients: &str) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(&facts.refresh);
+    hasher.update(of_clients);
+    if let Some(service) = &facts.service {
+        // Serialising cannot fail: these are maps with strings for keys.
+        hasher.update(serde_json::to_vec(&service.spec).unwrap_or_default());
+    }
+    let mut all: BTreeSet<String> = BTreeSet::new();
+    for slice in &facts.slices {
+        let version = slice.metadata.resource_version.as_deref().unwrap_or_default();
+        all.insert(format!("{} {version}", slice.name()));
+        all.extend(slice.endpoints.iter().map(|e| subject::state(slice, e)));
+    }
+    for one in all {
+        hasher.update(one);
+    }
+    format!("{policies}{}", hex(hasher, 8))
+}
+
+/// What a revision says of the policies about the Service's Pods. Those about the clients are as much part of it, but
+/// who stands for clients changes with the endpoints.
+pub(crate) fn policies_in(revision: &str) -> &str {
+    revision.get(..2 * POLICIES).unwrap_or_default()
+}
+
+/// Bytes of a revision that are about the policies.
+const POLICIES: usize = 4;
+
+fn hex(hasher: Sha256, bytes: usize) -> String {
+    let digest = hasher.finalize();
+    digest.iter().take(bytes).map(|b| format!("{b:02x}")).collect()
+}
+
+/// The policies that select the Service's Pods, or others.
+fn policies(facts: &Facts, others: &[&Pod]) -> String {
+    let selected = facts.selected_pods();
+    let pods = || selected.iter().chain(others);
+    let selects = |policy: &&Arc<NetworkPolicy>| {
+        pods().any(|p| policy.namespace() == p.namespace() && policy.spec.pod_selector.matches(p.labels()))
+    };
+    let all: BTreeSet<(&str, &str, Vec<u8>)> = facts
+        .policies
+        .iter()
+        .filter(selects)
+        .map(|p| {
+            // Serialising cannot fail, as above.
+            let spec = serde_json::to_vec(&p.spec).unwrap_or_default();
+            (p.namespace(), p.name(), spec)
+        })
+        .collect();
+    let mut hasher = Sha256::new();
+    for (namespace, name, spec) in all {
+        hasher.update(format!("{namespace}/{name} "));
+        hasher.update(spec);
+    }
+    hex(hasher, POLICIES)
+}

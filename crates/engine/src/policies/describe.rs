@@ -1,0 +1,215 @@
+//! What policies deny, in words: to whom, why no rule matches, and what to add.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Facts,
+    policies::{
+        dns::{CutOff, DNS_PORT, DnsDenial},
+        ports::Denial,
+        scene::{Closed, Scene, names},
+        targets::Target,
+    },
+    text::{self, quoted},
+    workloads::near_miss,
+};
+use svcdiag_api::Reason;
+use svcdiag_objects::{Object, ServicePort};
+
+/// Something that is denied, and how to admit it.
+pub(crate) struct Told {
+    /// What is denied, to whom, and why.
+    pub message: String,
+    /// What to change.
+    pub remediation: String,
+}
+
+/// A policy with the rest of a sentence about it.
+fn policies(names: &BTreeSet<String>) -> String {
+    let names: Vec<&String> = names.iter().collect();
+    let noun = if names.len() == 1 {
+        "NetworkPolicy"
+    } else {
+        "NetworkPolicies"
+    };
+    format!("{noun} {}", text::list(&names))
+}
+
+impl Scene<'_> {
+    /// A denial at some ports of the Service.
+    pub(crate) fn told(&self, denials: &[(&ServicePort, &Denial)]) -> Option<Told> {
+        let (port, denial) = denials.first()?;
+        let of = denials
+            .iter()
+            .flat_map(|(_, d)| d.closed.policies.iter().cloned());
+        let of: BTreeSet<String> = of.collect();
+        let does = if of.len() == 1 { "does" } else { "do" };
+        let ports: Vec<String> = denials.iter().map(|(p, _)| p.describe()).collect();
+        let ports = text::list(&ports);
+        let who = match denial.clients.as_slice() {
+            [] => "anybody".to_owned(),
+            clients => format!("{} of namespace {}", text::list(clients), self.client_namespace),
+        };
+        let what = if self.targets.iter().all(|t| t.pod.is_none()) {
+            "endpoints"
+        } else {
+            "Pods"
+        };
+        let some = if denial.partly { "some of the " } else { "the " };
+        let is_in = denial.reason == Reason::IngressDenied;
+        let denies = match is_in {
+            true => format!("{does} not admit {who} to {some}{what} of port {ports}"),
+            false => format!("{does} not let {who} out to {some}{what} of port {ports}"),
+        };
+        let namespace = if is_in {
+            &self.facts.namespace
+        } else {
+            self.client_namespace
+        };
+        let closed: Vec<&Closed> = denials.iter().map(|(_, d)| &d.closed).collect();
+        Some(Told {
+            message: format!("{} {denies}{}.", policies(&of), why(&closed, &of)),
+            remediation: fix(namespace, &of, &closed, || self.general_fix(port, is_in)),
+        })
+    }
+
+    /// What to add where nothing of a rule comes near.
+    fn general_fix(&self, port: &ServicePort, is_in: bool) -> String {
+        let numbers: BTreeSet<i32> = self.targets_of(port).iter().map(|(_, p)| p.number).collect();
+        let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
+        let to = match numbers.as_slice() {
+            [] => "their port".to_owned(),
+            numbers => format!("port {}", text::list(numbers)),
+        };
+        let not_the_services = if numbers.iter().any(|n| *n == port.port.to_string()) {
+            String::new()
+        } else {
+            format!(" (not port {} of the Service)", port.port)
+        };
+        if is_in {
+            return format!("an ingress rule for the clients, to {to} of the Pods{not_the_services}");
+        }
+        format!("an egress rule to {}, {to}{not_the_services}", self.whom())
+    }
+
+    /// The targets, as a rule names them.
+    fn whom(&self) -> String {
+        if self.service.has_selector() {
+            return format!("the Pods {}", near_miss::selector(&self.service.spec.selector));
+        }
+        let pods: BTreeSet<&str> = self.targets.iter().filter_map(|t| Some(t.pod?.name())).collect();
+        if !pods.is_empty() {
+            let pods: Vec<&str> = pods.into_iter().collect();
+            return format!("the Pods behind the Service (for example {})", text::list(&pods));
+        }
+        let address = |t: &Target| t.addresses.first().cloned();
+        let addresses: Vec<String> = self.targets.iter().filter_map(address).collect();
+        format!(
+            "the endpoints by an ipBlock for each ({})",
+            text::list(&addresses)
+        )
+    }
+
+    /// Clients that cannot look names up.
+    pub(crate) fn told_of_dns(&self, clients: &[CutOff<'_, '_>]) -> Option<Told> {
+        let first = &clients.first()?.denial;
+        let who: Vec<&str> = clients.iter().map(|c| c.client.pod.name()).collect();
+        let they = if who.len() == 1 { "it" } else { "they" };
+        let names: BTreeSet<String> = clients.iter().flat_map(|c| names(&c.client.isolating)).collect();
+        let does = if names.len() == 1 { "does" } else { "do" };
+        let who = format!("{} of namespace {}", text::list(&who), self.client_namespace);
+        let edit = edit(self.client_namespace, names.first().map_or("", String::as_str));
+        let denies = format!("{} {does} not let {who} out to", policies(&names));
+        Some(match first {
+            DnsDenial::ClusterDns => Told {
+                message: format!(
+                    "{denies} cluster DNS (UDP port {DNS_PORT}); {they} cannot look the Service up."
+                ),
+                remediation: format!(
+                    "Add an egress rule to UDP and TCP port {DNS_PORT} of cluster DNS: {edit}."
+                ),
+            },
+            DnsDenial::NodeCache(servers) => {
+                let blocks: Vec<String> = servers.iter().map(|ip| block(ip)).collect();
+                let servers = text::list(servers);
+                Told {
+                    message: format!(
+                        "{denies} the DNS cache of the node at {servers} (UDP port {DNS_PORT}), which does not answer: it is on the host network, where no podSelector matches it, only an ipBlock; {they} cannot look the Service up."
+                    ),
+                    remediation: format!(
+                        "Add an egress rule with ipBlock {} to UDP and TCP port {DNS_PORT}: {edit}.",
+                        text::list(&blocks)
+                    ),
+                }
+            }
+        })
+    }
+}
+
+/// Why no rule matches, to be put behind a sentence about policies.
+fn why(closed: &[&Closed], policies: &BTreeSet<String>) -> String {
+    const SHOWN: usize = 3;
+    let mut whys: Vec<String> = Vec::new();
+    for mismatch in closed.iter().filter_map(|c| c.mismatch.as_ref()) {
+        let why = match policies.len() {
+            1 => mismatch.why.clone(),
+            _ => format!("the nearest rule is of {}, and {}", mismatch.policy, mismatch.why),
+        };
+        if !whys.contains(&why) && whys.len() < SHOWN {
+            whys.push(why);
+        }
+    }
+    match whys.as_slice() {
+        [] => String::new(),
+        whys => format!(": {}", whys.join("; ")),
+    }
+}
+
+fn fix(
+    namespace: &str,
+    policies: &BTreeSet<String>,
+    closed: &[&Closed],
+    general: impl Fn() -> String,
+) -> String {
+    let mismatches: Vec<_> = closed.iter().filter_map(|c| c.mismatch.as_ref()).collect();
+    let mut fixes: Vec<&str> = mismatches.iter().filter_map(|m| m.fix.as_deref()).collect();
+    fixes.dedup();
+    match mismatches.first() {
+        Some(nearest) if mismatches.iter().all(|m| m.fix.is_some()) => format!(
+            "In NetworkPolicy {}, {}: {}.",
+            nearest.policy,
+            text::list(&fixes),
+            edit(namespace, &nearest.policy)
+        ),
+        nearest => {
+            let policy = nearest.map(|m| &m.policy).or(policies.first());
+            format!(
+                "Add {}: {}.",
+                general(),
+                edit(namespace, policy.map_or("", String::as_str))
+            )
+        }
+    }
+}
+
+/// A command changes nothing by itself.
+fn edit(namespace: &str, policy: &str) -> String {
+    format!(
+        "`kubectl -n {} edit networkpolicy {}`",
+        quoted(namespace),
+        quoted(policy)
+    )
+}
+
+/// The block that holds one address.
+fn block(ip: &str) -> String {
+    format!("{ip}/{}", if ip.contains(':') { 128 } else { 32 })
+}
+
+/// Kinds of policies that are not judged, in words.
+pub(crate) fn other_kinds(facts: &Facts) -> Option<String> {
+    let mut kinds: Vec<&str> = facts.other_policy_kinds.iter().map(String::as_str).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    (!kinds.is_empty()).then(|| text::list(&kinds))
+}

@@ -1,0 +1,69 @@
+//! What the agents are asked now, against what they were asked last.
+
+use std::collections::BTreeMap;
+
+use crate::{Facts, NodeReport, ProbeReport, plan};
+use svcdiag_api::{NodeProbeSpec, ProbeService};
+
+impl Facts {
+    /// Counts what agents reported only as far as it answers what they are asked now: a question that is about
+    /// to be written is asked already.
+    pub fn ask(&mut self, plan: &BTreeMap<String, NodeProbeSpec>) {
+        self.only_endpoints_differ = only_endpoints_differ(&self.nodes, plan);
+        for node in &mut self.nodes {
+            let asked = plan.get(&node.name);
+            let answered = node.probe.take();
+            node.probe = asked.map(|asked| match answered {
+                Some(report) if report.asked == *asked => report,
+                report => ProbeReport {
+                    asked: asked.clone(),
+                    is_current: false,
+                    owed_since: report
+                        .as_ref()
+                        .and_then(|r| r.owed_since)
+                        .into_iter()
+                        .chain(self.unanswered_since)
+                        .min()
+                        .or(Some(self.now)),
+                    facts: report.and_then(|r| r.facts),
+                },
+            });
+        }
+    }
+}
+
+/// Whether what the agents are to be asked is what they were asked last, with other endpoints. A node that comes
+/// in with them was not asked yet.
+fn only_endpoints_differ(nodes: &[NodeReport], plan: &BTreeMap<String, NodeProbeSpec>) -> bool {
+    let asked = |n: &NodeReport| n.probe.as_ref().map(|p| without_endpoints(&p.asked));
+    let mut before = nodes
+        .iter()
+        .filter_map(|n| Some((asked(n)?, without_endpoints(plan.get(&n.name)?))))
+        .peekable();
+    before.peek().is_some() && before.all(|(asked, planned)| asked == planned)
+}
+
+/// The question without what follows from the endpoints. Who tries is no part of it, since Pods that stand for
+/// clients are replaced as well; nor are the Pods of cluster DNS. The policies are: they may be what shuts the
+/// clients out now.
+fn without_endpoints(question: &NodeProbeSpec) -> NodeProbeSpec {
+    let mut dns = question.cluster_dns.clone();
+    if let Some(dns) = &mut dns {
+        dns.endpoints.clear();
+    }
+    NodeProbeSpec {
+        cluster_dns: dns,
+        service: ProbeService {
+            is_cut: false,
+            changed_time: None,
+            ..question.service.clone()
+        },
+        subsets: Vec::new(),
+        slices: Vec::new(),
+        from_node: false,
+        clients: Vec::new(),
+        endpoints: Vec::new(),
+        revision: plan::policies_in(&question.revision).to_owned(),
+        ..question.clone()
+    }
+}

@@ -1,0 +1,105 @@
+//! Do the Pods listen with another protocol than the Service's port has? Declarations say nothing of it: the
+//! agents have seen the sockets.
+
+use crate::{
+    Facts, Finding,
+    dialling::describe,
+    evidence::{
+        dials::{Failed, Way},
+        listening,
+        paths::Paths,
+        reports::Vantage,
+        targets,
+    },
+    text::{self, quoted},
+};
+use svcdiag_api::Reason;
+use svcdiag_objects::{Object, Service, ServicePort};
+
+/// Files hold no sockets. But where clients want TCP of a port of UDP, its Pods answer that and declare nothing
+/// else, the Service is what does not fit.
+fn by_files(
+    facts: &Facts,
+    vantage: &Vantage<'_>,
+    service: &Service,
+    ports: &[&ServicePort],
+) -> Option<Finding> {
+    let saved = || vantage.reports.iter().filter_map(|r| r.saved);
+    let is_wanted = |port: i32| saved().any(|s| s.wanted_over_tcp.iter().any(|p| i32::from(*p) == port));
+    let pods = facts.selected_pods();
+    let declares = |port: &ServicePort, protocol: &str| {
+        let numbers = pods
+            .iter()
+            .filter_map(|pod| pod.resolve_port(&port.target_port(), "TCP"));
+        let numbers: Vec<i32> = numbers.collect();
+        let mut declared = pods.iter().flat_map(|p| p.long_running()).flat_map(|c| &c.ports);
+        declared.any(|p| numbers.contains(&p.container_port) && p.protocol() == protocol)
+    };
+    let port = ports
+        .iter()
+        .find(|p| is_wanted(p.port) && declares(p, "TCP") && !declares(p, "UDP"))?;
+    Some(Finding::part_fails(
+        Reason::ProtocolMismatch,
+        format!(
+            "Port {} is UDP, but the Pods declare TCP and answer it, while connections over TCP to the Service fail.",
+            port.describe()
+        ),
+        format!(
+            "Set protocol of the port to TCP: `kubectl -n {} edit service {}`.",
+            quoted(&facts.namespace),
+            quoted(service.name())
+        ),
+    ))
+}
+
+/// Ports whose every endpoint refuses, and whose Pods listen there with the other protocol only.
+pub(super) fn judge(facts: &Facts, service: &Service, ports: &[&ServicePort]) -> Option<Finding> {
+    let vantage = Vantage::of(facts);
+    if vantage.reports.is_empty() {
+        return None;
+    }
+    if let Some(finding) = by_files(facts, &vantage, service, ports) {
+        return Some(finding);
+    }
+    let paths = Paths::of(facts, &vantage)?;
+    let dials = paths.dials(Way::Direct);
+    let of = |port: &ServicePort| -> Vec<&Failed<'_>> {
+        let number = targets::number(port);
+        dials.failures.iter().filter(|f| f.dial.port == number).collect()
+    };
+    let mismatched: Vec<(&ServicePort, Vec<&Failed<'_>>)> = ports
+        .iter()
+        .map(|port| (*port, of(port)))
+        .filter(|(_, failures)| {
+            !failures.is_empty()
+                && failures.iter().all(|f| dials.is_dead_for(f))
+                && failures
+                    .iter()
+                    .all(|f| listening::listens_with_other_protocol(&paths, f))
+        })
+        .collect();
+    let (port, failures) = mismatched.first()?;
+    let other = if port.protocol() == "UDP" { "TCP" } else { "UDP" };
+    let target = failures.first()?.endpoint?.port();
+    let pods = describe::pods(failures);
+    let message = format!(
+        "Port {} is {}, but {} with {other} only on port {target}: {}.",
+        port.describe(),
+        port.protocol(),
+        match pods.as_slice() {
+            [one] => format!("Pod {one} listens"),
+            several => format!("{} listen", text::count(several.len(), "Pod")),
+        },
+        describe::endpoints(failures)
+    );
+    let remediation = format!(
+        "Set protocol of the port to {other}: `kubectl -n {} edit service {}`.",
+        quoted(&facts.namespace),
+        quoted(service.name())
+    );
+    Some(if mismatched.len() >= ports.len() {
+        Finding::nothing_works(Reason::ProtocolMismatch, message, remediation)
+    } else {
+        Finding::part_fails(Reason::ProtocolMismatch, message, remediation)
+    })
+}

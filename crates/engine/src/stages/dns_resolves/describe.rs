@@ -1,0 +1,469 @@
+//! What is said of clients that do not find the Service, or might not.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Facts,
+    clients::Clients,
+    evidence::reports::Vantage,
+    policies::dns,
+    stages::dns_resolves::{
+        lookups::{CONTROL, dots, external_name, full, lookup, missing_suffix},
+        names::{self, Client},
+        servers,
+        silence::{Silent, diagnose},
+    },
+    text::{self, quoted},
+};
+use svcdiag_api::{CLibrary, LookupResult, Reason, Resolver};
+use svcdiag_objects::{Object, Pod};
+
+/// What is odd about a client that finds the Service.
+pub(super) fn hint(client: &Client<'_>) -> Option<String> {
+    let resolver = client.resolver;
+    // Others search all the same; musl has found it here in spite of that.
+    (usize::from(resolver.ndots) <= dots(&client.name)
+        && resolver.c_library != CLibrary::Musl
+        && !resolver.search.is_empty())
+    .then(|| {
+        format!(
+            "With ndots:{} a client whose image uses musl would not find {} (Pod {}).",
+            resolver.ndots, client.name, resolver.pod
+        )
+    })
+}
+
+/// The clients with one fault, in words.
+struct Report<'a> {
+    facts: &'a Facts,
+    first: &'a Client<'a>,
+    resolver: &'a Resolver,
+    /// The Pods.
+    who: String,
+    servers: String,
+    /// The first one's namespace and name.
+    namespace: &'a str,
+    pod: &'a str,
+    /// Shows what the first one's resolver is told.
+    settings: String,
+}
+
+/// The message and what to do.
+pub(super) fn told(
+    facts: &Facts,
+    vantage: &Vantage<'_>,
+    reason: Reason,
+    clients: &[&Client<'_>],
+) -> (String, String) {
+    let Some(&first) = clients.first() else {
+        return (String::new(), String::new());
+    };
+    let resolver = first.resolver;
+    let who: Vec<String> = clients
+        .iter()
+        .map(|c| format!("Pod {} on node {}", c.resolver.pod, c.report.node))
+        .collect();
+    let (namespace, pod) = resolver.pod.split_once('/').unwrap_or(("", &resolver.pod));
+    let report = Report {
+        facts,
+        first,
+        resolver,
+        who: text::list(&who),
+        servers: text::list(&resolver.servers),
+        namespace,
+        pod,
+        settings: format!(
+            "`kubectl -n {} get pod {} -o jsonpath='{{.spec.dnsPolicy}} {{.spec.dnsConfig}}'`",
+            quoted(namespace),
+            quoted(pod)
+        ),
+    };
+    match reason {
+        Reason::ClusterDNSUnreachable => report.unreachable(),
+        Reason::ClusterDNSFailing => report.failing(),
+        Reason::ClusterDomainMismatch => report.other_domain(vantage),
+        Reason::NameserverNotClusterDNS => report.other_server(vantage),
+        Reason::ExternalNameNotFound => report.no_external_name(),
+        Reason::NameNotFound if first.is_partly => report.hidden(),
+        Reason::NameNotFound => report.no_name(),
+        Reason::SearchPathMissing => report.no_suffix(),
+        Reason::NdotsTooLow => report.few_dots(),
+        Reason::OnlyQualifiedNameResolves => report.short_name(),
+        Reason::OnlyFullyQualifiedNameResolves => report.full_name_only(),
+        _ => report.wrong_address(),
+    }
+}
+
+impl Report<'_> {
+    fn unreachable(&self) -> (String, String) {
+        let silent = Silent::of(self.facts, self.first);
+        let message = format!(
+            "{} does not answer {}: neither {} nor {CONTROL} could be looked up{}.",
+            silent.who, self.who, self.first.name, silent.although
+        );
+        let client = client_pod(self.facts, &self.resolver.pod);
+        match client.and_then(|client| dns::closed_to(self.facts, client)) {
+            Some(policies) => (
+                format!(
+                    "{message} Its Pods are isolated by NetworkPolicy {}, no rule of which admits that client on the port of DNS.",
+                    text::list(&policies)
+                ),
+                format!(
+                    "Admit the clients' namespaces on port 53 over UDP and TCP in a NetworkPolicy for the Pods of cluster DNS. {}",
+                    silent.remediation
+                ),
+            ),
+            None => (message, silent.remediation),
+        }
+    }
+
+    fn failing(&self) -> (String, String) {
+        let of_servers = servers::own(&self.first.report, &self.resolver.pod);
+        let of_servers = of_servers.iter().filter_map(|s| s.code.as_deref());
+        let of_names = self.resolver.lookups.iter().filter_map(|l| l.code.as_deref());
+        let codes: BTreeSet<&str> = of_servers.chain(of_names).collect();
+        let codes: Vec<&str> = codes.into_iter().collect();
+        // Who asks a cache hears from the cache.
+        let answering = Silent::of(self.facts, self.first);
+        let message = format!(
+            "{} answers {} to {}: neither {} nor {CONTROL} could be looked up{}.",
+            answering.who,
+            text::list(&codes),
+            self.who,
+            self.first.name,
+            answering.although
+        );
+        (message, answering.remediation)
+    }
+
+    fn other_domain(&self, vantage: &Vantage<'_>) -> (String, String) {
+        let wanted = servers::searched_domain(self.facts, self.resolver).unwrap_or_default();
+        let dns = self.facts.cluster_dns.as_ref();
+        let asked = vantage.reports.iter().flat_map(|r| &r.facts.dns_servers);
+        let seen = asked.filter_map(|s| s.domain.as_deref()).min();
+        let configured = dns.and_then(|dns| dns.domain.as_deref());
+        let serves = match (seen, configured) {
+            (Some(domain), _) if domain != wanted => format!("; it has them in {domain}"),
+            (_, Some(domain)) if domain != wanted => format!("; its Corefile has them in {domain}"),
+            _ => String::new(),
+        };
+        let namespace = quoted(dns.map_or("kube-system", |dns| dns.service.namespace()));
+        let corefile = match dns.and_then(|dns| dns.config_map.as_deref()) {
+            Some(name) => format!(
+                ": `kubectl -n {namespace} get configmap {} -o yaml`",
+                quoted(name)
+            ),
+            None => format!(
+                ", which is in a ConfigMap that its Pods mount: `kubectl -n {namespace} get configmaps` lists them"
+            ),
+        };
+        (
+            format!(
+                "Cluster DNS ({}) answers {} that there is no {CONTROL}.svc.{wanted}: it does not have the cluster's names in {wanted}, where the clients search for them{serves}.",
+                self.servers, self.who
+            ),
+            format!(
+                "Let both have the same domain: clusterDomain in the kubelets' configuration, and the zone of the plugin kubernetes in the Corefile{corefile}."
+            ),
+        )
+    }
+
+    fn other_server(&self, vantage: &Vantage<'_>) -> (String, String) {
+        let dns = self.facts.cluster_dns.as_ref();
+        let own = dns.map(|d| text::list(&d.service.cluster_ips()));
+        let own = own.filter(|ips| !ips.is_empty());
+        let is = own.map_or_else(String::new, |ips| format!(" (that is {ips})"));
+        let seen = if servers::cluster_dns_answers(self.facts, vantage) {
+            ", though cluster DNS answers others"
+        } else {
+            ""
+        };
+        let unknown =
+            match full(self.facts, self.resolver).filter(|_| lookup(self.resolver, CONTROL).is_none()) {
+                Some(full) => &full.name,
+                None => CONTROL,
+            };
+        let on_host = client_pod(self.facts, &self.resolver.pod).is_some_and(|pod| {
+            pod.is_host_network() && pod.spec.dns_policy.as_deref().is_none_or(|p| p == "ClusterFirst")
+        });
+        let (why, fix) = if on_host {
+            (
+                " The Pod is on the host network, where dnsPolicy ClusterFirst means the name servers of the node.",
+                "set dnsPolicy: ClusterFirstWithHostNet in its template",
+            )
+        } else {
+            (
+                "",
+                "remove dnsPolicy and dnsConfig.nameservers from its template, or mend the kubelet's clusterDNS",
+            )
+        };
+        (
+            format!(
+                "The name servers of {} ({}) are not cluster DNS and do not know {unknown}{seen}.{why}",
+                self.who, self.servers
+            ),
+            format!(
+                "Let the Pod ask cluster DNS{is}: {fix}; what it has now: {}.",
+                self.settings
+            ),
+        )
+    }
+
+    fn no_external_name(&self) -> (String, String) {
+        let target = external_name(self.facts).unwrap_or_default();
+        let (service, namespace) = (
+            quoted(&self.facts.spec.service_name),
+            quoted(&self.facts.namespace),
+        );
+        (
+            format!(
+                "The Service stands for {target}, which has no address in DNS: {} ({}) found neither {} nor {target}.",
+                self.who, self.servers, self.first.name
+            ),
+            format!(
+                "Correct spec.externalName, or have the name made where it belongs: `kubectl -n {namespace} edit service {service}`."
+            ),
+        )
+    }
+
+    fn no_name(&self) -> (String, String) {
+        let full = full(self.facts, self.resolver).map_or(self.first.name.as_str(), |l| &l.name);
+        let message = format!(
+            "Cluster DNS ({}) knows {CONTROL} but not {full}, asked by {}.",
+            self.servers, self.who
+        );
+        (message, diagnose(self.facts))
+    }
+
+    /// Other names of the Service are found, and the search list has the suffix for this one.
+    fn hidden(&self) -> (String, String) {
+        let name = &self.first.name;
+        let first = self
+            .resolver
+            .search
+            .first()
+            .map(|suffix| format!("{name}.{}", suffix.trim_matches('.')));
+        let tried = first.as_ref().map_or_else(String::new, |first| {
+            format!(" Resolvers try {first} first, and some stop where that has an answer without addresses.")
+        });
+        let shadow = first.as_deref().and_then(|first| service_of(name, first));
+        let see = match shadow {
+            Some((service, namespace)) => format!(
+                "See whether a Service called like the namespace answers for it: `kubectl -n {namespace} get service {service}`; rename it, or let"
+            ),
+            None => "Let".to_owned(),
+        };
+        let full = full(self.facts, self.resolver).map_or(name.as_str(), |l| &l.name);
+        (
+            format!(
+                "{} does not find {name}, though {}.{tried}",
+                self.who,
+                working_names(self.resolver, self.facts)
+            ),
+            format!("{see} the clients use {full}. with the dot at its end."),
+        )
+    }
+
+    fn no_suffix(&self) -> (String, String) {
+        let name = &self.first.name;
+        let suffix = missing_suffix(self.facts, self.resolver, name).unwrap_or_default();
+        (
+            format!(
+                "The search list of {} lacks {suffix}, so that {name} is not found; {}.",
+                self.who,
+                working_names(self.resolver, self.facts)
+            ),
+            format!(
+                "Add the suffix to the Pod's search list (dnsConfig.searches), or leave the list to dnsPolicy ClusterFirst; or let the client use a name that works. What it has now: {}.",
+                self.settings
+            ),
+        )
+    }
+
+    fn few_dots(&self) -> (String, String) {
+        let image = match self.resolver.c_library {
+            CLibrary::Musl => " and an image with musl, which then does not",
+            _ => ", with which some resolvers (musl's for one) do not",
+        };
+        (
+            format!(
+                "{} has ndots:{}{image} try the search list for {}; {}.",
+                self.who,
+                self.resolver.ndots,
+                self.first.name,
+                working_names(self.resolver, self.facts)
+            ),
+            format!(
+                "Raise ndots in the Pod's template (dnsConfig.options; Kubernetes' own value is 5), or let the client use a name that works. What it has now: {}.",
+                self.settings
+            ),
+        )
+    }
+
+    fn short_name(&self) -> (String, String) {
+        let (name, namespace, pod) = (&self.first.name, quoted(self.namespace), quoted(self.pod));
+        (
+            format!(
+                "{} uses the name {name}, which is one of its own namespace {namespace}; {}.",
+                self.who,
+                working_names(self.resolver, self.facts)
+            ),
+            format!(
+                "Let the client use {name}.{}: `kubectl -n {namespace} get pod {pod} -o yaml` shows how it is told.",
+                self.facts.namespace
+            ),
+        )
+    }
+
+    fn full_name_only(&self) -> (String, String) {
+        (
+            format!(
+                "{} does not find {} though its search list has the suffix; {}.",
+                self.who,
+                self.first.name,
+                working_names(self.resolver, self.facts)
+            ),
+            format!(
+                "Let the client use a name that works; see what its resolver is told: {}.",
+                self.settings
+            ),
+        )
+    }
+
+    fn wrong_address(&self) -> (String, String) {
+        let name = &self.first.name;
+        let asked = lookup(self.resolver, name);
+        let found = asked.map(|l| text::list(&l.addresses)).unwrap_or_default();
+        let right = names::right_addresses(self.facts);
+        let right: Vec<String> = right.iter().map(ToString::to_string).collect();
+        let message = format!(
+            "{} gets {found} for {name}, but the Service has {}",
+            self.who,
+            text::list(&right)
+        );
+        let own = full(self.facts, self.resolver).map_or(name.as_str(), |l| &l.name);
+        // The full name itself need not have been looked up.
+        let domain = servers::searched_domain(self.facts, self.resolver).unwrap_or("cluster.local");
+        let of_service = format!(
+            "{}.{}.svc.{domain}",
+            self.facts.spec.service_name, self.facts.namespace
+        );
+        let elsewhere = asked
+            .and_then(|l| l.found_as.as_deref())
+            .filter(|found| *found != own && *found != of_service);
+        let Some(led) = elsewhere else {
+            return (
+                format!("{message}."),
+                format!(
+                    "{} See what keeps the old answer: an entry in spec.hostAliases, a cache, or DNS Pods that no longer hear from the API server.",
+                    diagnose(self.facts)
+                ),
+            );
+        };
+        let suffix = led.strip_prefix(name.as_str()).unwrap_or(led).trim_matches('.');
+        let cause = match service_of(name, led) {
+            Some((service, namespace)) => format!(
+                "See the Service of that name: `kubectl -n {namespace} get service {service}`; rename it, or let"
+            ),
+            None => format!(
+                "Take {suffix} out of the search list, or the record for all names out of that domain; or let"
+            ),
+        };
+        (
+            format!("{message}: its search list leads it to {led}."),
+            format!(
+                "{cause} the clients use {own}. with the dot at its end. What the Pod has now: {}.",
+                self.settings
+            ),
+        )
+    }
+}
+
+/// The Service, with its namespace, that a full name is below of: `web.shop` and the suffix
+/// `shop.svc.cluster.local` make a name of a Service called shop. Both as a command takes them.
+fn service_of(name: &str, full: &str) -> Option<(String, String)> {
+    let suffix = full.strip_prefix(name)?.strip_prefix('.')?;
+    let namespace = suffix.split_once(".svc.")?.0;
+    let (rest, _) = full.split_once(&format!(".{namespace}.svc."))?;
+    let service = rest.rsplit_once('.')?.1;
+    (!namespace.contains('.')).then(|| (quoted(service), quoted(namespace)))
+}
+
+fn client_pod<'a>(facts: &'a Facts, key: &str) -> Option<&'a Pod> {
+    let others = facts.client_namespace.iter().flat_map(|n| &n.pods);
+    let pods = facts.pods.iter().chain(others).map(AsRef::as_ref);
+    // Files may hold a Pod twice; which comes first means nothing.
+    pods.filter(|pod: &&Pod| key == format!("{}/{}", pod.namespace(), pod.name()))
+        .min_by_key(|pod| format!("{pod:?}"))
+}
+
+fn names_with(facts: &Facts, resolver: &Resolver, is: fn(LookupResult) -> bool) -> Vec<String> {
+    let target = external_name(facts);
+    let of_service = |name: &str| name != CONTROL && Some(name) != target;
+    let lookups = resolver.lookups.iter();
+    lookups
+        .filter(|l| is(l.result) && of_service(&l.name))
+        .map(|l| l.name.clone())
+        .collect()
+}
+
+/// Which of the names a client can use.
+fn working_names(resolver: &Resolver, facts: &Facts) -> String {
+    let works = names_with(facts, resolver, |r| r == LookupResult::Found);
+    if works.is_empty() {
+        "asked directly, cluster DNS knows the full name".to_owned()
+    } else {
+        let verb = if works.len() == 1 { "works" } else { "work" };
+        format!("{} {verb}", text::list(&works))
+    }
+}
+
+/// What a client got that decides nothing, and what would.
+pub(super) fn open(facts: &Facts, client: &Client<'_>) -> String {
+    let resolver = client.resolver;
+    let with = |is| names_with(facts, resolver, is);
+    let found = with(|r| r == LookupResult::Found);
+    let missed = with(|r| r == LookupResult::NotFound);
+    let failed = with(|r| matches!(r, LookupResult::Failed | LookupResult::TimedOut));
+    let unclear = with(|r| r == LookupResult::Unclear);
+    let said = [
+        ("finds", &found),
+        ("does not find", &missed),
+        ("got no answer for", &failed),
+    ];
+    let said: Vec<String> = said
+        .iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(verb, names)| format!("{verb} {}", text::list(names)))
+        .collect();
+    let mut message = String::new();
+    if !said.is_empty() {
+        message = format!("Pod {} {}. ", resolver.pod, text::list(&said));
+    }
+    if let Some(first) = unclear.first() {
+        message.push_str(&format!(
+            "That nslookup of busybox in Pod {} does not find {} says nothing: it does not use the search list. `getent hosts {first}` there, or wget, look it up as programs do. ",
+            resolver.pod,
+            text::list(&unclear)
+        ));
+    } else if lookup(resolver, &client.name).is_none() {
+        message.push_str(&format!("{} was not looked up. ", client.name));
+    }
+    if found.is_empty() && lookup(resolver, CONTROL).is_none() {
+        message.push_str(&format!(
+            "Whether cluster DNS answers at all is not known: look up {CONTROL}.svc.{}, too. ",
+            servers::searched_domain(facts, resolver).unwrap_or("cluster.local")
+        ));
+    }
+    if let Some(target) = external_name(facts).filter(|t| found.is_empty() && lookup(resolver, t).is_none()) {
+        message.push_str(&format!("The Service stands for {target}: look that up, too. "));
+    }
+    if message.is_empty() {
+        message = format!(
+            "Nothing that Pod {} of namespace {} looked up tells whether the Service is found. ",
+            resolver.pod,
+            Clients::namespace(facts)
+        );
+    }
+    message.trim_end().to_owned()
+}

@@ -1,0 +1,244 @@
+//! Does the Service work by DNS name?
+//!
+//! Clients in the Service's namespace have to find the short name, others the one with the namespace.
+//! `names` says what a client got and why it got nothing, `dns_servers` what single servers answer,
+//! `dns_silence` who does not; `name_reports` has the words for it.
+
+mod cache;
+mod describe;
+mod lookups;
+mod lost_route;
+mod names;
+mod servers;
+mod silence;
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Facts, Finding, applicable,
+    clients::Clients,
+    evidence::{
+        paths::Paths,
+        reports::{Report, Vantage},
+    },
+    pods::state,
+    policies::{dns, effects},
+    stages::dns_resolves::names::Client,
+    text::{self, quoted},
+};
+use svcdiag_api::{ConditionType, Reason, Resolver};
+use svcdiag_objects::{Object, Pod};
+
+pub(super) use self::lost_route::wait_for_lost_route;
+
+const WHAT: &str = "No name was looked up";
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    if let Some(finding) = cluster_dns_not_ready(facts).or_else(|| applicable::only_a_name(facts)) {
+        return finding;
+    }
+    if let Some(finding) = applicable::no_clients(facts) {
+        return finding;
+    }
+    let vantage = Vantage::of(facts);
+    if let Some(finding) = vantage.nobody(WHAT) {
+        return finding;
+    }
+    let mut resolvers: Vec<(&Report<'_>, &Resolver)> = vantage
+        .reports
+        .iter()
+        .flat_map(|r| r.facts.resolvers.iter().map(move |resolver| (r, resolver)))
+        .collect();
+    // A report that names a Pod twice is read the same way whatever its order.
+    resolvers.sort_by_cached_key(|(report, r)| (report.node, r.pod.clone(), format!("{r:?}")));
+    let all = resolvers.len();
+    // A Pod that policies cut off from DNS is no client; NetworkPolicyAllows judges those that are.
+    resolvers.retain(|(_, r)| !is_no_client(facts, &r.pod));
+    let clients: Vec<Client> = resolvers
+        .iter()
+        .map(|(report, resolver)| Client::of(facts, &vantage, **report, resolver))
+        .collect();
+    for &reason in ConditionType::DNSResolves.faults() {
+        let of: Vec<&Client> = clients.iter().filter(|c| c.fault == Some(reason)).collect();
+        if reason == Reason::ClusterDNSUnreachable
+            && !of.is_empty()
+            && let Some(finding) = dropped_on_the_way(&vantage)
+        {
+            return finding;
+        }
+        // Silence may be what a policy wants.
+        if reason == Reason::ClusterDNSUnreachable
+            && !of.is_empty()
+            && let Some(why) = facts.why_unreadable("networkpolicies")
+        {
+            return Finding::unknown(
+                Reason::ProbeFailed,
+                format!(
+                    "Cluster DNS does not answer, but whether a NetworkPolicy keeps the clients away from it could not be read: {why}."
+                ),
+            );
+        }
+        if !of.is_empty() {
+            let (message, remediation) = describe::told(facts, &vantage, reason, &of);
+            let all_fail = clients.iter().all(|c| c.fault.is_some() && !c.is_partly);
+            return if all_fail {
+                Finding::nothing_works(reason, message, remediation)
+            } else {
+                Finding::part_fails(reason, message, remediation)
+            };
+        }
+    }
+    if let Some(finding) = servers::some_fail(facts, &vantage) {
+        return finding;
+    }
+    let settles_at = clients.iter().filter_map(|c| c.settles_at).min();
+    if let Some(at) = settles_at {
+        return Finding::unknown(
+            Reason::Pending,
+            "The answers may be older than the last change of the Service; they are looked at again once they are not.",
+        )
+        .recheck_at(Some(at));
+    }
+    if let Some(finding) = vantage.incomplete(WHAT) {
+        return finding;
+    }
+    if clients.is_empty() {
+        return nobody_asked(facts, &vantage, all > 0);
+    }
+    if let Some(unsure) = clients.iter().find(|c| !c.resolves) {
+        return Finding::unknown(Reason::ProbeFailed, describe::open(facts, unsure));
+    }
+    works(&clients)
+}
+
+/// Whether something keeps a Pod, as namespace/name, away from DNS, so that its silence says nothing of DNS.
+fn is_no_client(facts: &Facts, key: &str) -> bool {
+    let gets_answers = dns::resolver_of(facts, key).is_some_and(dns::gets_answers);
+    !gets_answers && (effects::is_cut_off_from_dns(facts, key) || may_go_nowhere(facts, key))
+}
+
+/// Whether a Pod that only may be a client hears nothing and reaches nobody, which policies of other kinds may want.
+fn may_go_nowhere(facts: &Facts, key: &str) -> bool {
+    if facts.other_policy_kinds.is_empty() || Clients::are_named(facts) {
+        return false;
+    }
+    let vantage = Vantage::of(facts);
+    Paths::of(facts, &vantage).is_some_and(|paths| paths.reaches_nobody(key))
+}
+
+/// A node that drops packets for want of room in its table is at fault, not cluster DNS. Whether it is found by
+/// other dials as well is for other stages to say.
+fn dropped_on_the_way(vantage: &Vantage<'_>) -> Option<Finding> {
+    let is_full = |r: &&Report<'_>| r.facts.settings.conntrack_full == Some(true);
+    let full: BTreeSet<&str> = vantage.reports.iter().filter(is_full).map(|r| r.node).collect();
+    let first = full.first()?;
+    Some(Finding::unknown(
+        Reason::ProbeFailed,
+        format!(
+            "Cluster DNS does not answer, but the table of tracked connections of node {first} is full, so that packets may be lost there."
+        ),
+    ))
+}
+
+fn works(clients: &[Client<'_>]) -> Finding {
+    let wanted: BTreeSet<&str> = clients.iter().map(|c| c.name.as_str()).collect();
+    let wanted: Vec<&str> = wanted.into_iter().collect();
+    let mut message = format!(
+        "{} found the Service as {}.",
+        text::count(clients.len(), "client Pod"),
+        text::list(&wanted)
+    );
+    let hints: BTreeSet<String> = clients.iter().filter_map(describe::hint).collect();
+    for hint in hints {
+        message.push_str(&format!(" {hint}"));
+    }
+    Finding::yes(Reason::Resolves, message)
+}
+
+fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Finding {
+    if were_cut_off {
+        return if Clients::are_named(facts) {
+            Finding::blocked(ConditionType::NetworkPolicyAllows)
+        } else {
+            Finding::unknown(
+                Reason::NoClientPods,
+                "The policies keep the Pods at hand away from DNS, so that they look nothing up.",
+            )
+        };
+    }
+    let saved = vantage.reports.iter().filter_map(|r| r.saved);
+    if let Some(pod) = saved.flat_map(|s| &s.asks_its_node).min() {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "What Pod {pod} looked up does not count: its dnsPolicy is Default, so that it asks the name servers of its node and not cluster DNS, which alone knows the names of Services. If it is to use these names, set dnsPolicy: ClusterFirst in its template."
+            ),
+        );
+    }
+    let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
+    if !asked {
+        return Finding::unknown(
+            Reason::NoVantagePoint,
+            format!("{WHAT}: no client Pod is on a node that was asked."),
+        );
+    }
+    let saved = vantage.reports.iter().filter_map(|r| r.saved);
+    if let Some(said) = saved.flat_map(|s| &s.not_resolved).min() {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "{said}; the program that was to connect does not say why, and nobody looked the name up by itself."
+            ),
+        );
+    }
+    let why = vantage.problem(ConditionType::DNSResolves).unwrap_or_default();
+    Finding::unknown(
+        Reason::ProbeFailed,
+        format!("{WHAT}. {why}").trim_end().to_owned(),
+    )
+}
+
+/// Cluster DNS has Pods and none is ready. A cluster without a DNS Service of its own (managed
+/// DNS), or with one that selects no Pods, cannot be judged from the API.
+fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
+    let dns = facts.cluster_dns.as_ref()?;
+    let pods: Vec<&Pod> = dns
+        .pods
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|p| !p.has_ended())
+        .collect();
+    if pods.is_empty() || pods.iter().any(|p| p.is_ready()) {
+        return None;
+    }
+    let (namespace, name) = (quoted(dns.service.namespace()), quoted(dns.service.name()));
+    let deadlines = pods.iter().filter_map(|p| state::settles_at(facts, p));
+    if let Some(until) = deadlines.min() {
+        return Some(
+            Finding::unknown(
+                Reason::Pending,
+                format!("The Pods of cluster DNS ({namespace}/{name}) are starting."),
+            )
+            .recheck_at(Some(until)),
+        );
+    }
+    let mut troubles: Vec<String> = pods
+        .iter()
+        .map(|pod| format!("{} ({})", pod.name(), state::trouble(facts, pod).describe()))
+        .collect();
+    troubles.sort();
+    let why = match troubles.is_empty() {
+        true => String::new(),
+        false => format!(": {}", text::list(&troubles)),
+    };
+    Some(Finding::nothing_works(
+        Reason::ClusterDNSNotReady,
+        format!(
+            "None of the {} of cluster DNS ({namespace}/{name}) is ready{why}; no name of a Service resolves.",
+            text::count(pods.len(), "Pod")
+        ),
+        format!(
+            "Diagnose cluster DNS itself: `svcdiag check {name} -n {namespace}`; its Pods: `kubectl -n {namespace} get pods`."
+        ),
+    ))
+}

@@ -1,0 +1,259 @@
+//! Dials that are lost between nodes: what is known of the way, and what to look at there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::{
+    Facts,
+    dialling::describe,
+    evidence::{
+        dials::{Dials, Failed},
+        listening,
+        paths::Paths,
+        targets::Target,
+    },
+    text::{self, quoted},
+};
+use svcdiag_api::{Tunnel, TunnelKind};
+use svcdiag_objects::Object;
+
+/// Networks of so many bits are taken for one link.
+const LINK_BITS: (usize, usize) = (24, 64);
+
+/// What is told of the loss, and what to do.
+pub(super) fn told(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    dials: &Dials<'_>,
+    failures: &[&Failed<'_>],
+) -> (String, String) {
+    let endpoints = describe::endpoints(failures);
+    let answers_at_home = |f: &&Failed<'_>| {
+        f.endpoint
+            .is_some_and(|e| paths.is_reached_at_home(dials, e, &f.dial.port))
+    };
+    let mut message = if failures.iter().all(answers_at_home) {
+        format!("Endpoints answer on their own node but not from other nodes: {endpoints}.")
+    } else {
+        format!(
+            "Endpoints on other nodes do not answer, while those on the node of the client do: {endpoints}."
+        )
+    };
+    let are_of_host = failures.iter().all(is_of_host);
+    let ends: BTreeSet<&str> = failures
+        .iter()
+        .flat_map(|f| [Some(f.node), f.target.and_then(|t| t.node)])
+        .flatten()
+        .collect();
+    let nodes: Vec<&str> = ends.iter().copied().collect();
+    let (known, remediation) = one_address(facts, &ends)
+        .or_else(|| external_ips(facts))
+        .or_else(|| overlap(facts, paths, failures))
+        .unwrap_or_else(|| (String::new(), let_through(paths, &nodes, failures)));
+    if !known.is_empty() {
+        message.push_str(&format!(" {known}"));
+    } else if let Some(tunnels) = tunnels(paths, &ends).filter(|t| !t.is_empty() && !are_of_host) {
+        let tunnels: Vec<String> = tunnels.iter().map(describe).collect();
+        message.push_str(&format!(" These nodes have the {}.", text::list(&tunnels)));
+    }
+    (message, remediation)
+}
+
+fn is_of_host(failed: &&Failed<'_>) -> bool {
+    failed.target.is_some_and(|t| t.is_host_network())
+}
+
+/// Nodes that the cluster knows under one address.
+fn one_address(facts: &Facts, ends: &BTreeSet<&str>) -> Option<(String, String)> {
+    let mut by_address: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
+    for node in &facts.cluster_nodes {
+        for ip in node.internal_ips() {
+            by_address.entry(ip).or_default().insert(node.name());
+        }
+    }
+    let (ip, nodes) = by_address
+        .into_iter()
+        .find(|(_, nodes)| nodes.len() > 1 && !nodes.is_disjoint(ends))?;
+    let nodes: Vec<&str> = nodes.into_iter().collect();
+    Some((
+        format!(
+            "The {} have one InternalIP, {ip}: what one sends to another does not leave it.",
+            text::nodes(&nodes)
+        ),
+        "Give each Node an address of its own under which the others reach it (the kubelet's --node-ip, and the link that the network plugin uses); see `kubectl get nodes -o wide`.".to_owned(),
+    ))
+}
+
+/// externalIPs that are addresses of Nodes: each node takes them for its own.
+fn external_ips(facts: &Facts) -> Option<(String, String)> {
+    let service = facts.service.as_deref()?;
+    let of_nodes: Vec<String> = facts
+        .cluster_nodes
+        .iter()
+        .flat_map(|node| node.internal_ips().into_iter().map(move |ip| (ip, node.name())))
+        .filter(|(ip, _)| service.spec.external_ips.iter().any(|e| e.parse() == Ok(*ip)))
+        .map(|(ip, node)| format!("{ip} of {node}"))
+        .collect();
+    (!of_nodes.is_empty()).then(|| {
+        (
+            format!(
+                "The Service's externalIPs are addresses of Nodes ({}): with kube-proxy in ipvs mode each node takes them for its own, so that these Nodes are not reached.",
+                text::list(&of_nodes)
+            ),
+            format!(
+                "Take the Nodes' addresses out of spec.externalIPs: `kubectl -n {} edit service {}`; a node port needs none.",
+                quoted(&facts.namespace),
+                quoted(&facts.spec.service_name)
+            ),
+        )
+    })
+}
+
+/// A Pod whose address looks like one of the nodes' own network, while others' do not.
+fn overlap(facts: &Facts, paths: &Paths<'_>, failures: &[&Failed<'_>]) -> Option<(String, String)> {
+    let nodes: Vec<(IpAddr, &str)> = facts
+        .cluster_nodes
+        .iter()
+        .flat_map(|node| node.internal_ips().into_iter().map(move |ip| (ip, node.name())))
+        .collect();
+    let beside = |ip: IpAddr| {
+        nodes
+            .iter()
+            .find(|(node, _)| *node != ip && is_one_link(*node, ip))
+    };
+    let of_pods = |t: &Target<'_>| !t.is_host_network();
+    // Some network plugins give all Pods addresses of the nodes' network.
+    let mut pods = paths
+        .targets
+        .iter()
+        .filter(|(_, t)| of_pods(t))
+        .map(|(e, _)| e.ip());
+    if !pods.any(|ip| beside(ip).is_none()) {
+        return None;
+    }
+    let failed = failures.iter().filter(|f| f.target.is_some_and(|t| of_pods(&t)));
+    let (pod, (ip, node)) = failed
+        .filter_map(|f| f.endpoint)
+        .find_map(|e| Some((e.ip(), beside(e.ip())?)))?;
+    Some((
+        format!(
+            "Address {pod} of a Pod looks like one of the nodes' own network (Node {node} has {ip}): where the Pod network contains that network, nodes look for the Pod on their own link."
+        ),
+        format!(
+            "See which way a node sends packets to the Pod: `ip route get {pod}` on node {}; give the Pods a network that no other network of the cluster overlaps.",
+            quoted(failures.first().map_or("", |f| f.node))
+        ),
+    ))
+}
+
+fn is_one_link(a: IpAddr, b: IpAddr) -> bool {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            a.to_bits() >> (32 - LINK_BITS.0) == b.to_bits() >> (32 - LINK_BITS.0)
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            a.to_bits() >> (128 - LINK_BITS.1) == b.to_bits() >> (128 - LINK_BITS.1)
+        }
+        _ => false,
+    }
+}
+
+/// The tunnels of nodes, without their names' order; None where nobody looked.
+fn tunnels<'a>(paths: &Paths<'a>, ends: &BTreeSet<&str>) -> Option<BTreeSet<&'a Tunnel>> {
+    let looked = paths.reports().iter().filter(|r| ends.contains(r.node));
+    let found: Vec<&Vec<Tunnel>> = looked.filter_map(|r| r.facts.tunnels.as_ref()).collect();
+    (!found.is_empty()).then(|| found.into_iter().flatten().collect())
+}
+
+/// `tunnel flannel.1 (VXLAN, UDP port 8472)`.
+fn describe(tunnel: &&Tunnel) -> String {
+    let by = match tunnel.port {
+        Some(port) => format!("UDP port {port}"),
+        None => wire(tunnel.kind).to_owned(),
+    };
+    format!("tunnel {} ({}, {by})", tunnel.name, name(tunnel.kind))
+}
+
+fn name(kind: TunnelKind) -> &'static str {
+    match kind {
+        TunnelKind::Vxlan => "VXLAN",
+        TunnelKind::Geneve => "Geneve",
+        TunnelKind::WireGuard => "WireGuard",
+        TunnelKind::Ipip => "IP in IP",
+        TunnelKind::Gre => "GRE",
+    }
+}
+
+/// What such a tunnel sends, where no port is known.
+fn wire(kind: TunnelKind) -> &'static str {
+    match kind {
+        TunnelKind::Vxlan => "UDP",
+        TunnelKind::Geneve => "UDP port 6081",
+        TunnelKind::WireGuard => "UDP, often port 51820 or 51821",
+        TunnelKind::Ipip => "IP protocol 4",
+        TunnelKind::Gre => "IP protocol 47",
+    }
+}
+
+/// What has to get through between the nodes, and how to see whether it does.
+fn let_through(paths: &Paths<'_>, nodes: &[&str], failures: &[&Failed<'_>]) -> String {
+    let ends: BTreeSet<&str> = nodes.iter().copied().collect();
+    let ports: BTreeSet<String> = failures
+        .iter()
+        .filter_map(|f| Some(format!("{} port {}", listening::protocol(f), f.endpoint?.port())))
+        .collect();
+    let ports: Vec<String> = ports.into_iter().collect();
+    let what = match tunnels(paths, &ends) {
+        // They have the addresses of their nodes, to which no tunnel leads.
+        _ if failures.iter().all(is_of_host) => format!(
+            "The endpoints use the network of their nodes: firewalls of these nodes (INPUT) and security groups of the cloud have to let {} in from Pods and nodes",
+            text::list(&ports)
+        ),
+        Some(tunnels) if tunnels.is_empty() => {
+            "No tunnel is up on these nodes, so that their routes, or the network between them, have to know the way to Pods (with BGP: TCP port 179; in a cloud: its route table)".to_owned()
+        }
+        Some(tunnels) => {
+            let wires: BTreeSet<String> = tunnels
+                .iter()
+                .map(|t| t.port.map_or_else(|| wire(t.kind).to_owned(), |p| format!("UDP port {p}")))
+                .collect();
+            let wires: Vec<String> = wires.into_iter().collect();
+            format!("Firewalls of the nodes (INPUT) and security groups of the cloud have to let {} pass between them", text::list(&wires))
+        }
+        None => "Firewalls of the nodes (INPUT) and security groups of the cloud have to let the network plugin's packets pass between them: \
+                 UDP 8472 (VXLAN of flannel and Cilium), UDP 4789 (VXLAN of Calico and OVN), UDP 6081 (Geneve), UDP 51820 and 51821 (WireGuard), IP protocol 4 (IP in IP) or TCP 179 (BGP)".to_owned(),
+    };
+    let first = failures.first();
+    let ip = first
+        .and_then(|f| f.endpoint)
+        .map(|e| e.ip().to_string())
+        .unwrap_or_default();
+    let from = quoted(first.map_or("", |f| f.node));
+    let to = first
+        .and_then(|f| f.target?.node)
+        .map_or_else(|| from.clone(), quoted);
+    format!(
+        "Look at the way between {}. {what}. See which way packets take, `ip route get {ip}` on node {from}, and the network plugin's Pods (in kube-system, kube-flannel, calico-system or the like): \
+         `kubectl get pods --all-namespaces -o wide --field-selector spec.nodeName={to}`.",
+        text::nodes(nodes),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_link_share_their_beginning() {
+        let is_one = |a: &str, b: &str| is_one_link(a.parse().unwrap(), b.parse().unwrap());
+        assert!(is_one("192.168.4.13", "192.168.4.3"));
+        assert!(!is_one("192.168.5.13", "192.168.4.3"));
+        assert!(is_one("fd00::1:1", "fd00::2"));
+        assert!(!is_one("fd00:0:0:1::1", "fd00::2"));
+        assert!(!is_one("::1", "127.0.0.1"));
+    }
+}

@@ -1,0 +1,414 @@
+//! Do the Pods answer when the Service is bypassed?
+
+mod between_nodes;
+mod untranslated;
+mod wrong_family;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use crate::{
+    Facts, Finding,
+    dialling::{self, Case, advice::advice, describe},
+    evidence::{
+        dials::{Dials, Failed, Way, is_udp},
+        listening,
+        paths::Paths,
+        reports::Vantage,
+    },
+    text::{self, quoted},
+    workloads,
+};
+use svcdiag_api::{Answer, ConditionType, Reason};
+use svcdiag_objects::Object;
+
+/// What was not done where nobody looked.
+const WHAT: &str = "The endpoints were not dialled";
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    if facts.service.as_deref().is_some_and(|s| s.is_external_name()) {
+        return Finding::not_applicable("An ExternalName Service has no endpoints.");
+    }
+    if facts.service.as_deref().is_some_and(|s| s.spec.ports.is_empty()) {
+        return Finding::not_applicable("The Service lists no port.");
+    }
+    let vantage = Vantage::of(facts);
+    let paths = match dialling::paths(facts, &vantage, WHAT) {
+        Ok(paths) => paths,
+        Err(finding) => return finding,
+    };
+    let dials = paths.dials(Way::Direct);
+    if let Some(fault) = fault(facts, &paths, &dials) {
+        return fault;
+    }
+    if let Some(finding) = untranslated::judge(facts, &vantage) {
+        return finding;
+    }
+    if let Some(pod) = dials.reset_by_mesh.filter(|_| !dials.reaches_clients()) {
+        return dialling::reset_by_mesh(pod);
+    }
+    if dials.is_intercepted && !dials.has_clients() && vantage.incomplete(WHAT).is_none() {
+        return dialling::intercepted();
+    }
+    if paths.targets.is_empty() {
+        return Finding::not_applicable("No endpoint is ready; those that are ending are not dialled.");
+    }
+    if dials.is_node_shut_out && dials.succeeded() == 0 && !dials.is_shut_out {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            "Only nodes dialled the endpoints, and a NetworkPolicy may keep nodes away from them.",
+        );
+    }
+    if dials.made() == 0
+        && !dials.is_intercepted
+        && vantage.problem(ConditionType::EndpointsReachable).is_none()
+        && vantage.incomplete(WHAT).is_none()
+    {
+        return Finding::unknown(
+            Reason::NoVantagePoint,
+            format!("{WHAT}: neither a client Pod nor an endpoint is on a node that was asked."),
+        );
+    }
+    dialling::left_open(facts, &vantage, &dials, (ConditionType::EndpointsReachable, WHAT)).unwrap_or_else(
+        || {
+            Finding::yes(
+                Reason::AllEndpointsAnswer,
+                format!(
+                    "The endpoints {}, dialled {}.",
+                    dials.answer(),
+                    from_where(&paths, &dials)
+                ),
+            )
+        },
+    )
+}
+
+fn from_where(paths: &Paths<'_>, dials: &Dials<'_>) -> &'static str {
+    let by_nodes = dials.counts.iter().any(|c| c.from.is_none() && c.made > 0);
+    // Endpoints without a node, as those of the API server, are dialled from any.
+    let have_nodes = paths.targets.values().all(|t| t.node.is_some());
+    match (dials.has_clients(), by_nodes) {
+        (true, false) => "from client Pods",
+        (true, true) if have_nodes => "from client Pods and from their own nodes",
+        (true, true) => "from client Pods and from nodes",
+        (false, _) if have_nodes => "from their own nodes",
+        (false, _) => "from nodes",
+    }
+}
+
+fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding> {
+    let mut cases: Vec<Case> = dials
+        .failures
+        .iter()
+        .map(|failed| classify(facts, paths, dials, failed))
+        .collect();
+    // A port that nobody reaches says more than an endpoint that somebody does not.
+    if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
+        cases.retain(|c| dials.is_dead_for(c.failed));
+    } else {
+        let is_of_a_way = |c: &Case| {
+            dialling::is_explained(c.reason)
+                || c.reason == Reason::CrossNodeUnreachable
+                || c.failed.is_of_large_answers()
+        };
+        if cases.iter().any(is_of_a_way) {
+            cases.retain(is_of_a_way);
+        } else if let Some(finding) = some_endpoints(facts, paths, dials, &cases) {
+            return Some(finding);
+        }
+    }
+    let (reason, of) = dialling::foremost(&cases, ConditionType::EndpointsReachable.faults())?;
+    let (mut message, remediation) = told(facts, paths, dials, reason, &of);
+    dialling::with_circumstances(paths, dials, reason, &dialling::failures(&of), &mut message);
+    if matches!(
+        reason,
+        Reason::TimedOut | Reason::NoRouteToHost | Reason::CrossNodeUnreachable
+    ) {
+        dialling::with_other_kinds(facts, &mut message);
+    }
+    Some(if dials.is_all_dead() {
+        Finding::nothing_works(reason, message, remediation)
+    } else {
+        Finding::part_fails(reason, message, remediation)
+    })
+}
+
+/// Whether somebody said that the packets are not let through, or the endpoint's own node had them: whatever
+/// carries packets between the nodes has carried these.
+fn is_turned_away(facts: &Facts, failed: &Failed<'_>) -> bool {
+    let by = crate::dialling::advice::rejecting_node(facts, failed);
+    failed.answer == Answer::Rejected
+        || crate::dialling::advice::is_prohibited(failed)
+        || by.is_some() && by == failed.target.and_then(|t| t.node)
+}
+
+fn classify<'a, 'b>(
+    facts: &Facts,
+    paths: &Paths<'a>,
+    dials: &Dials<'a>,
+    failed: &'b Failed<'a>,
+) -> Case<'a, 'b> {
+    let mut case = dialling::case(paths, dials, failed);
+    if failed.answer == Answer::Refused {
+        case.reason = match listening::why_refused(paths, failed) {
+            Reason::ConnectionRefused if wrong_family::answers_in_the_other(paths, dials, failed) => {
+                Reason::WrongFamilyListening
+            }
+            reason => reason,
+        };
+    } else if case.explanation.is_none()
+        && !is_turned_away(facts, failed)
+        && is_cross_node(paths, dials, failed)
+    {
+        case.reason = Reason::CrossNodeUnreachable;
+    }
+    case
+}
+
+/// Whether the way between the nodes is at fault: the endpoint answers at home, or, where nobody tried
+/// there, all endpoints on other nodes fail and those on the same node do not.
+fn is_cross_node(paths: &Paths<'_>, dials: &Dials<'_>, failed: &Failed<'_>) -> bool {
+    let (Some(endpoint), Some(_)) = (failed.endpoint, failed.target.and_then(|t| t.node)) else {
+        return false;
+    };
+    if !failed.is_lost() || failed.dial.same_node != Some(false) {
+        return false;
+    }
+    // Whoever does not even reach those beside it is kept from all by its own node.
+    let is_kept_at_home = |f: &Failed<'_>| {
+        let is_beside = f.node == failed.node
+            && f.dial.from == failed.dial.from
+            && f.dial.port == failed.dial.port
+            && f.dial.same_node == Some(true);
+        is_beside
+            && f.is_lost()
+            && f.endpoint
+                .is_some_and(|e| paths.is_reached_at_home(dials, e, &f.dial.port))
+    };
+    if dials.failures.iter().any(is_kept_at_home) {
+        return false;
+    }
+    if paths.is_reached_at_home(dials, endpoint, &failed.dial.port) {
+        return true;
+    }
+    let fails_at_home = dials
+        .failures
+        .iter()
+        .any(|f| f.endpoint == Some(endpoint) && f.dial.same_node == Some(true));
+    let of_port = || {
+        dials
+            .counts
+            .iter()
+            .filter(|c| c.port == failed.dial.port && c.is_v4 == failed.is_v4())
+    };
+    let same_node_works = of_port().any(|c| c.same_node == Some(true) && c.succeeded > 0);
+    let others_work = of_port().any(|c| c.same_node == Some(false) && c.succeeded > 0);
+    !fails_at_home && same_node_works && !others_work
+}
+
+/// Endpoints that fail from everywhere, beside others that answer.
+fn some_endpoints(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    dials: &Dials<'_>,
+    cases: &[Case<'_, '_>],
+) -> Option<Finding> {
+    let fails_everywhere = |c: &&Case| {
+        c.failed
+            .endpoint
+            .is_some_and(|e| paths.fails_from_everywhere(dials, e, &c.failed.dial.port))
+    };
+    let of: Vec<&Case> = cases.iter().filter(fails_everywhere).collect();
+    if of.is_empty() {
+        return None;
+    }
+    let failures = dialling::failures(&of);
+    // An endpoint with several ports is one.
+    let failing: BTreeSet<_> = failures.iter().filter_map(|f| Some(f.endpoint?.ip())).collect();
+    let all: BTreeSet<IpAddr> = paths.targets.keys().map(SocketAddr::ip).collect();
+    let mut message = format!(
+        "{} of {} endpoints fail though the others {}: {}.",
+        failing.len(),
+        all.len(),
+        if failures.iter().all(|f| is_udp(&f.dial.port)) {
+            "do not refuse"
+        } else {
+            "answer"
+        },
+        describe::endpoints(&failures)
+    );
+    if of.iter().any(|c| c.reason == Reason::NotListening) {
+        message.push_str(&format!(" {}", listens_elsewhere(paths, &failures)));
+    }
+    let is_local = |c: &&Case| {
+        matches!(
+            c.reason,
+            Reason::ListensOnLoopbackOnly | Reason::WrongFamilyListening
+        )
+    };
+    if of.iter().all(is_local) {
+        message.push_str(&format!(
+            " The application listens at {} only.",
+            text::list(&listening::addresses(paths, &failures))
+        ));
+    }
+    let remediation =
+        different_pod(facts, &failures).unwrap_or_else(|| advice(facts, Reason::TimedOut, &failures));
+    Some(Finding::part_fails(
+        Reason::SomeEndpointsFailing,
+        message,
+        remediation,
+    ))
+}
+
+/// What to do about the first of the Pods that fail. That of a Job is not to serve anybody.
+fn different_pod(facts: &Facts, failures: &[&Failed<'_>]) -> Option<String> {
+    let pod = failures
+        .iter()
+        .filter_map(|f| f.target?.pod)
+        .min_by_key(|p| p.name())?;
+    let ns = quoted(&facts.namespace);
+    let (kind, owner) = workloads::owner(facts, pod);
+    Some(if kind == "Job" {
+        format!(
+            "Pod {} belongs to Job {owner}: if the Job is not to serve clients, give the selector of the Service a label that the Job's Pods lack: `kubectl -n {ns} edit service {}`.",
+            pod.name(),
+            quoted(&facts.spec.service_name)
+        )
+    } else {
+        let pod = quoted(pod.name());
+        format!(
+            "See what is different there: `kubectl -n {ns} describe pod {pod}`, `kubectl -n {ns} logs {pod}`."
+        )
+    })
+}
+
+fn listens_elsewhere(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> String {
+    let open = listening::open_ports(paths, failures);
+    if open.is_empty() {
+        "No other port is open there.".to_owned()
+    } else {
+        format!("Open ports: {}.", text::list(&open))
+    }
+}
+
+fn told(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    dials: &Dials<'_>,
+    reason: Reason,
+    cases: &[&Case<'_, '_>],
+) -> (String, String) {
+    let failures = dialling::failures(cases);
+    let Some(first) = failures.first() else {
+        return (String::new(), String::new());
+    };
+    let namespace = quoted(&facts.namespace);
+    let number = first.endpoint.map_or(0, |e| e.port());
+    let wanted = format!("{number}/{}", listening::protocol(first));
+    let pods = describe::pods(&failures);
+    let (who, listen) = match pods.as_slice() {
+        [one] => (format!("Pod {one}"), "listens"),
+        several => (text::count(several.len(), "Pod"), "listen"),
+    };
+    let port = describe::port(paths, &first.dial.port);
+    let endpoints = describe::endpoints(&failures);
+    match reason {
+        Reason::NotListening => (
+            format!(
+                "Nothing listens on port {wanted} in {who}: {endpoints}. {}",
+                listens_elsewhere(paths, &failures)
+            ),
+            format!(
+                "Set targetPort of port {port} to a port that the Pods listen on: `kubectl -n {namespace} edit service {}`, or let the application listen on {number}.",
+                quoted(&facts.spec.service_name)
+            ),
+        ),
+        Reason::ListensOnLoopbackOnly => (
+            format!(
+                "{who} {listen} on port {wanted} at {} only, where nobody else reaches it: {endpoints}.",
+                text::list(&listening::addresses(paths, &failures))
+            ),
+            format!(
+                "Let the application listen on all addresses (0.0.0.0, or :: for both families); see how it is told: `kubectl -n {namespace} describe pod {}`.",
+                quoted(pods.first().copied().unwrap_or_default())
+            ),
+        ),
+        Reason::WrongFamilyListening => wrong_family::told(facts, paths, &failures, &who, listen, &wanted),
+        Reason::CrossNodeUnreachable => between_nodes::told(facts, paths, dials, &failures),
+        _ => match dialling::settings(cases) {
+            Some((sentence, remediation)) => (format!("{sentence}: {endpoints}."), remediation),
+            None => (
+                format!(
+                    "Endpoints of port {port} do not answer as they should: {endpoints}.{}",
+                    what_else(facts, paths, dials, &failures)
+                ),
+                refused_by_pod(facts, paths, reason, &failures)
+                    .unwrap_or_else(|| advice(facts, reason, &failures)),
+            ),
+        },
+    }
+}
+
+/// What is known of endpoints that do not answer some, beside that.
+fn what_else(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Failed<'_>]) -> String {
+    let answers_at_home = |f: &&Failed<'_>| {
+        f.endpoint
+            .is_some_and(|e| paths.is_reached_at_home(dials, e, &f.dial.port))
+    };
+    let Some(first) = failures.first() else {
+        return String::new();
+    };
+    if first.answer == Answer::Reset
+        && let Some(pod) = paths.resets_for_its_mesh(first)
+    {
+        return format!(
+            " The sidecar of Pod {pod} resets them, as one does that takes mutual TLS of its service mesh only."
+        );
+    }
+    if first.is_of_large_answers() {
+        return " Small answers come and large ones do not, as where packets are larger than the way takes (MTU).".to_owned();
+    }
+    if !failures.iter().all(answers_at_home) {
+        return String::new();
+    }
+    match (first.answer, crate::dialling::advice::rejecting_node(facts, first)) {
+        (Answer::NoAnswer, _) => {
+            " They answer on their own node: packets that are larger than the way between the nodes takes (MTU) may be lost.".to_owned()
+        }
+        (Answer::Unreachable | Answer::Rejected, Some(by)) if crate::dialling::advice::is_prohibited(first) => {
+            format!(" They answer on their own node; it is a firewall rule of node {by} that turns the packets away.")
+        }
+        (Answer::Unreachable | Answer::Rejected, Some(by)) => {
+            format!(" They answer on their own node; it is node {by} that turns the packets away, as a firewall or a missing route does.")
+        }
+        // Their own node may have done no more than connect.
+        (Answer::Unexpected, _) => String::new(),
+        _ if failures.iter().any(|f| is_udp(&f.dial.port)) => String::new(),
+        _ => " They answer on their own node.".to_owned(),
+    }
+}
+
+/// A Pod that refuses: what it does can be seen in its log, and what it was to do in its ports.
+fn refused_by_pod(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    reason: Reason,
+    failures: &[&Failed<'_>],
+) -> Option<String> {
+    let pod = quoted(describe::pods(failures).first()?);
+    let by_pod = failures.iter().all(|f| f.answer == Answer::Refused);
+    if reason != Reason::ConnectionRefused || !by_pod {
+        return None;
+    }
+    let (namespace, service) = (quoted(&facts.namespace), quoted(&facts.spec.service_name));
+    let declared = match dialling::undeclared_port(facts, paths, failures) {
+        Some((_, declared)) => format!(" (its containers declare {declared})"),
+        None => String::new(),
+    };
+    Some(format!(
+        "See on which port the application listens{declared}: `kubectl -n {namespace} logs {pod}`; targetPort has to be that port: `kubectl -n {namespace} edit service {service}`."
+    ))
+}

@@ -1,0 +1,73 @@
+//! Pods of a dual-stack Service that listen in one IP family only.
+
+use std::net::SocketAddr;
+
+use crate::{
+    Facts,
+    dialling::describe,
+    evidence::{
+        dials::{Dials, Failed},
+        listening,
+        paths::Paths,
+    },
+    text::{self, quoted},
+};
+use svcdiag_objects::{Object, Pod};
+
+/// Whether the same Pod answers on the same port over the other IP family.
+pub(super) fn answers_in_the_other<'a>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &Failed<'a>) -> bool {
+    let (Some(endpoint), Some(pod)) = (failed.endpoint, failed.target.and_then(|t| t.pod)) else {
+        return false;
+    };
+    let port = &failed.dial.port;
+    let others = paths.targets.iter().filter(|(other, target)| {
+        let is_same = |p: &Pod| p.metadata.uid == pod.metadata.uid && p.name() == pod.name();
+        other.is_ipv4() != endpoint.is_ipv4()
+            && other.port() == endpoint.port()
+            && target.pod.is_some_and(is_same)
+    });
+    let reached = |(other, target): (&SocketAddr, &_)| {
+        let has_reached = |c: &_| paths.has_reached(dials, c, *other, *target, port);
+        !paths.is_in_a_window() && dials.counts.iter().any(has_reached)
+    };
+    others.into_iter().any(reached)
+}
+
+/// Pods that listen, or answer, in the other IP family only.
+pub(super) fn told(
+    facts: &Facts,
+    paths: &Paths<'_>,
+    failures: &[&Failed<'_>],
+    who: &str,
+    listen: &str,
+    wanted: &str,
+) -> (String, String) {
+    let endpoints = describe::endpoints(failures);
+    let addresses = listening::addresses(paths, failures);
+    let is_v4 = failures.first().is_some_and(|f| f.is_v4());
+    let (refused, other) = if is_v4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+    let message = if addresses.is_empty() {
+        format!(
+            "{who} {}: {endpoints}.",
+            if listen == "listens" {
+                format!("answers on port {wanted} over {other} and refuses it over {refused}")
+            } else {
+                format!("answer on port {wanted} over {other} and refuse it over {refused}")
+            }
+        )
+    } else {
+        format!(
+            "{who} {listen} on port {wanted} at {} only, and not over {refused}: {endpoints}.",
+            text::list(&addresses)
+        )
+    };
+    let pod = describe::pods(failures).first().copied().unwrap_or_default();
+    (
+        message,
+        format!(
+            "Let the application listen in both families (on :: with IPv4 mapped, or on both), or leave {other} alone in ipFamilies of the Service; see how it is told: `kubectl -n {} describe pod {}`.",
+            quoted(&facts.namespace),
+            quoted(pod)
+        ),
+    )
+}

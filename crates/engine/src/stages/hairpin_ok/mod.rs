@@ -1,0 +1,272 @@
+//! Can a Pod reach itself through the Service?
+
+mod setup;
+
+use crate::{
+    Facts, Finding, applicable,
+    dialling::describe,
+    evidence::{
+        dials::Way,
+        paths::Paths,
+        proxies,
+        reports::{Report, Vantage},
+        targets,
+    },
+    text::{self, quoted},
+};
+use svcdiag_api::{Answer, ConditionType, Hairpin, Reason};
+
+const WHAT: &str = "No Pod's way to itself was tried";
+
+/// A Pod's way to itself, on its node.
+type Look<'a> = (&'a Report<'a>, &'a Hairpin);
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    if facts.service.as_deref().is_some_and(|s| !s.has_selector()) {
+        return Finding::not_applicable("The Service selects no Pods.");
+    }
+    if let Some(finding) = applicable::not_proxied(facts) {
+        return finding;
+    }
+    let vantage = Vantage::of(facts);
+    if let Some(finding) = vantage.nobody(WHAT) {
+        return finding;
+    }
+    let Some(paths) = Paths::of(facts, &vantage) else {
+        return Finding::not_applicable("There is no Service.");
+    };
+    if let Some(why) = cannot_happen(facts, &paths) {
+        return Finding::not_applicable(why);
+    }
+    if let Some(finding) = setup::judge(&vantage) {
+        return finding;
+    }
+    let all: Vec<Look> = vantage
+        .reports
+        .iter()
+        .flat_map(|r| r.facts.hairpins.iter().map(move |h| (r, h)))
+        .filter(|(_, h)| !paths.has_sidecar(&h.pod))
+        .collect();
+    let mut looks: Vec<Look> = all
+        .iter()
+        .copied()
+        .filter(|(_, h)| is_of_today(facts, &paths, h))
+        .collect();
+    looks.sort_by_cached_key(|(report, h)| (report.node, h.pod.clone(), format!("{h:?}")));
+    let faults: Vec<(Reason, Look)> = looks
+        .iter()
+        .filter_map(|look| Some((fault(look.1)?, *look)))
+        .collect();
+    // What no setting explains may be a policy's doing, be it one that nobody could read: the packets
+    // come from the node's address.
+    let unread = facts.why_unreadable("networkpolicies");
+    let (faults, by_policy): (Vec<_>, Vec<_>) = faults.into_iter().partition(|(reason, (_, hairpin))| {
+        matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing)
+            || !crate::policies::effects::may_be_closed_to_nodes(facts, paths.pod(&hairpin.pod))
+    });
+    for &reason in ConditionType::HairpinOK.faults() {
+        let of: Vec<Look> = faults
+            .iter()
+            .filter(|(r, _)| *r == reason)
+            .map(|(_, l)| *l)
+            .collect();
+        if of.is_empty() {
+            continue;
+        }
+        // What no setting explains may be part of something that other nodes are about to tell.
+        let is_explained = matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing);
+        if !is_explained && !vantage.waiting.is_empty() {
+            break;
+        }
+        return told(reason, &of);
+    }
+    if looks.len() < all.len() && looks.is_empty() {
+        return Finding::unknown(
+            Reason::Pending,
+            "The Pods that dialled themselves are no endpoints any more; the agents are looking again.",
+        );
+    }
+    if let Some(finding) = vantage.incomplete(WHAT) {
+        return finding;
+    }
+    if let Some(why) = unread.filter(|_| !by_policy.is_empty()) {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "Pods did not reach themselves, but whether a NetworkPolicy keeps their nodes away could not be read: {why}."
+            ),
+        );
+    }
+    if !by_policy.is_empty() {
+        return Finding::not_applicable(
+            "A policy may isolate the Pods; their packets to themselves come from the node's address, which it may keep away.",
+        );
+    }
+    let works = looks
+        .iter()
+        .filter(|(_, h)| h.answer == Some(Answer::Accepted))
+        .count();
+    if works > 0 {
+        return Finding::yes(
+            Reason::HairpinWorks,
+            match works {
+                1 => "1 Pod reached itself through the Service.".to_owned(),
+                _ => format!("{works} Pods reached themselves through the Service."),
+            },
+        );
+    }
+    let is_configured = |h: &Hairpin| h.masqueraded == Some(true) && h.hairpin_mode != Some(false);
+    if !looks.is_empty() && looks.iter().all(|(_, h)| is_configured(h)) {
+        return Finding::yes(
+            Reason::HairpinConfigured,
+            "The bridge ports send packets back and the rules masquerade them; no dial came back to its Pod.",
+        );
+    }
+    unseen(&vantage, &paths, !all.is_empty())
+}
+
+/// Why nothing was seen of the Pods' ways to themselves.
+fn unseen(vantage: &Vantage<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding {
+    if paths.dials(Way::FromClients).is_intercepted {
+        return Finding::not_applicable("A proxy beside the Pods (a service mesh) takes their connections.");
+    }
+    let perhaps = vantage.reports.iter().filter_map(|r| Some((r, r.saved?)));
+    let perhaps = perhaps.flat_map(|(r, s)| s.perhaps_itself.iter().map(move |said| (r.node, said)));
+    if let Some((node, said)) = perhaps.min() {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "On node {node} {said}: those that came back to itself may be the lost ones. Bridge ports have to send packets back for that (hairpin_mode 1: `bridge -d link` there), and the rules have to masquerade them."
+            ),
+        );
+    }
+    let asked = vantage.reports.iter().any(|r| !r.asked.endpoints.is_empty());
+    if !asked {
+        // Who types asks nobody for a Pod's way to itself.
+        let why = match vantage.reports.iter().all(|r| r.saved.is_some()) {
+            true => "the files hold no such dial",
+            false => "no endpoint is on a node that was asked",
+        };
+        return Finding::unknown(Reason::NoVantagePoint, format!("{WHAT}: {why}."));
+    }
+    let why = match vantage.problem(ConditionType::HairpinOK) {
+        Some(problem) => format!("{WHAT}. {problem}"),
+        None if was_tried => {
+            "No dial of a Pod came back to it, and its bridge port and rules do not tell.".to_owned()
+        }
+        None => format!("{WHAT}."),
+    };
+    Finding::unknown(Reason::ProbeFailed, why)
+}
+
+/// Why no Pod can meet itself, or nobody could see it, if so.
+fn cannot_happen(facts: &Facts, paths: &Paths<'_>) -> Option<&'static str> {
+    let service = facts.service.as_deref()?;
+    if !service.spec.ports.iter().any(|p| p.protocol() == "TCP") {
+        return Some("Only TCP tells whether a Pod has reached itself.");
+    }
+    let targets = &paths.targets;
+    if !targets.is_empty() && targets.values().all(|t| t.is_host_network()) {
+        return Some("The Pods use the network of their nodes, where a packet to itself needs no way back.");
+    }
+    let own_pods = targets.values().filter_map(|t| t.pod).map(targets::key);
+    let own_pods: Vec<String> = own_pods.collect();
+    (!own_pods.is_empty() && own_pods.iter().all(|key| paths.has_sidecar(key)))
+        .then_some("A proxy beside the Pods (a service mesh) takes their connections.")
+}
+
+/// Whether the Pod is still an endpoint, and the address the Service's.
+fn is_of_today(facts: &Facts, paths: &Paths<'_>, hairpin: &Hairpin) -> bool {
+    let is_endpoint = paths
+        .targets
+        .values()
+        .any(|t| t.pod.is_some_and(|pod| targets::key(pod) == hairpin.pod));
+    let target = hairpin.target.parse::<std::net::SocketAddr>();
+    let is_address = facts
+        .service
+        .as_deref()
+        .zip(target.ok())
+        .is_some_and(|(service, target)| targets::is_address_of(service, target.ip()));
+    is_endpoint && is_address
+}
+
+/// Why a Pod does not reach itself. Bridge port and rules only explain what the dial has shown.
+fn fault(hairpin: &Hairpin) -> Option<Reason> {
+    match hairpin.answer? {
+        // Whoever takes the connection was met, whatever it says.
+        Answer::Accepted | Answer::Reset | Answer::NoAnswer | Answer::Unexpected => None,
+        Answer::TimedOut | Answer::Unreachable if hairpin.hairpin_mode == Some(false) => {
+            Some(Reason::HairpinModeDisabled)
+        }
+        Answer::TimedOut | Answer::Unreachable if hairpin.masqueraded == Some(false) => {
+            Some(Reason::MasqueradeMissing)
+        }
+        Answer::Refused | Answer::Rejected => Some(Reason::HairpinRefused),
+        Answer::TimedOut | Answer::Unreachable => Some(Reason::HairpinTimedOut),
+    }
+}
+
+fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
+    let each: Vec<String> = looks
+        .iter()
+        .map(|(report, h)| {
+            let answer = h.answer.map_or("no answer", describe::result);
+            format!(
+                "Pod {} on node {} dialled itself at {}: {answer}",
+                h.pod, report.node, h.target
+            )
+        })
+        .collect();
+    let seen = text::list(&each);
+    let (node, port, target, pod) = looks.first().map_or(("", None, "", ""), |(report, h)| {
+        (
+            report.node,
+            h.bridge_port.as_deref(),
+            h.target.as_str(),
+            h.pod.as_str(),
+        )
+    });
+    let ip = target
+        .parse::<std::net::SocketAddr>()
+        .map_or_else(|_| quoted(target), |a| a.ip().to_string());
+    let (message, remediation) = match reason {
+        Reason::HairpinModeDisabled => {
+            let command = match port {
+                Some(port) => format!("`bridge link set dev {} hairpin on`", quoted(port)),
+                None => "`bridge -d link` shows the ports that have \"hairpin off\"".to_owned(),
+            };
+            (
+                format!(
+                    "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), so that a Pod does not reach itself: {seen}."
+                ),
+                format!(
+                    "Switch it on at the Pod's port on node {node}: {command}; for Pods to come set hairpinMode in the bridge plugin's configuration in /etc/cni/net.d."
+                ),
+            )
+        }
+        Reason::MasqueradeMissing => (
+            format!(
+                "The rules do not masquerade what a Pod sends to itself, so that its answers look like its own packets: {seen}."
+            ),
+            format!(
+                "To have the rules written again, {}. Look for what removes or comes before the masquerading: `nft list ruleset` on node {node}.",
+                looks
+                    .first()
+                    .map_or_else(String::new, |(report, _)| proxies::restart(report))
+            ),
+        ),
+        Reason::HairpinRefused => (
+            format!("A Pod's connection to itself through the Service is refused: {seen}."),
+            format!(
+                "Look for a rule on node {node} that rejects packets of {pod} to {ip} and to itself: `nft list ruleset` there (and `iptables-legacy-save`)."
+            ),
+        ),
+        _ => (
+            format!("A Pod does not reach itself through the Service: {seen}."),
+            format!(
+                "Look for what drops packets of {pod} to itself on node {node}: `nft list ruleset` there (and `iptables-legacy-save`), `tcpdump -ni any host {ip}` while dialling."
+            ),
+        ),
+    };
+    Finding::part_fails(reason, message, remediation)
+}

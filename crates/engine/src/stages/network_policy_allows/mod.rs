@@ -1,0 +1,337 @@
+//! Does any NetworkPolicy keep the clients away from the target Pods or from DNS?
+//!
+//! Policies are meant to keep somebody away. A denial is a fault only where it certainly hits those who use the
+//! Service: clients that are named, or everybody, because no rule lists the port. What keeps away Pods that only
+//! might be clients is told as a hint. Where the cluster serves policies of other kinds, these may admit what
+//! NetworkPolicy denies, so that nobody is blamed.
+
+mod probes;
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Facts, Finding, applicable,
+    clients::{Clients, Role},
+    evidence::{paths::Paths, reports::Vantage, targets},
+    policies::{
+        describe::{Told, other_kinds},
+        ports::{Denial, PortVerdict},
+        rules::{self, Direction},
+        scene::{Client, Scene, names},
+    },
+    ports,
+    stages::network_policy_allows::probes::Probed,
+    text,
+};
+use svcdiag_api::Reason;
+use svcdiag_objects::ServicePort;
+
+type Verdicts<'a> = [(&'a ServicePort, PortVerdict)];
+
+pub(super) fn judge(facts: &Facts) -> Finding {
+    let Some(service) = facts.service.as_deref() else {
+        return Finding::not_applicable("There is no Service.");
+    };
+    if service.is_external_name() {
+        return Finding::not_applicable("No Pod of the cluster is behind an ExternalName Service.");
+    }
+    if let Some(why) = facts.why_unreadable("networkpolicies") {
+        return Finding::unknown(
+            Reason::ProbeFailed,
+            format!("NetworkPolicies could not be read: {why}."),
+        );
+    }
+    let (clients, role) = match Clients::of(facts) {
+        Clients::Pods { pods, role } => (pods, role),
+        Clients::NotGranted(_) => {
+            return applicable::no_clients(facts)
+                .unwrap_or_else(|| Finding::not_applicable("There are no clients."));
+        }
+    };
+    let scene = Scene::new(facts, service, &clients, role);
+    let ports = ports::judged(facts, service);
+    let verdicts: Vec<(&ServicePort, PortVerdict)> =
+        ports.iter().map(|p| (*p, scene.judge_port(p))).collect();
+    let vantage = Vantage::of(facts);
+    let (mut unenforced, mut untried) = (None, None);
+    let at_ports = scene.denied_at_ports(&vantage, &verdicts);
+    for outcome in at_ports.into_iter().chain(scene.denied_dns(&vantage, &ports)) {
+        match outcome {
+            Outcome::Settled(finding) => return finding,
+            Outcome::Unenforced(denial) => unenforced = unenforced.or(Some(denial)),
+            Outcome::Untried(denial) => untried = Some(denial),
+        }
+    }
+    let mut finding = match unenforced {
+        Some(denial) => Finding::yes(
+            Reason::DeniedButNotEnforced,
+            format!("{denial} But the traffic passes: the network plugin does not enforce the policies."),
+        ),
+        None => match scene.undenied(&vantage, &verdicts) {
+            finding if finding.reason == Reason::Pending => return finding,
+            finding => finding,
+        },
+    };
+    if finding.reason != Reason::DeniedButNotEnforced {
+        for hint in scene.hints(&verdicts, &ports) {
+            finding.message.push_str(&format!(" {hint}"));
+        }
+    }
+    if let Some(denial) = untried {
+        finding
+            .message
+            .push_str(&format!(" {denial} Nobody dialled that."));
+    }
+    // Other kinds are not judged; the reader has to know that there may be some.
+    if let Some(kinds) = other_kinds(facts).filter(|_| finding.reason != Reason::OtherPoliciesApply) {
+        finding.message.push_str(&format!(
+            " The cluster also serves {kinds}, which are not judged."
+        ));
+    }
+    finding
+}
+
+/// What comes of a denial when it is held against what clients saw.
+enum Outcome {
+    /// That is the answer.
+    Settled(Finding),
+    /// It is not enforced.
+    Unenforced(String),
+    /// It is of ports that nobody tried, who got through at others; they may well be for others.
+    Untried(String),
+}
+
+impl<'a> Scene<'a> {
+    /// What is denied at ports of the Service.
+    fn denied_at_ports(&self, vantage: &Vantage<'_>, verdicts: &Verdicts<'_>) -> Option<Outcome> {
+        let certain = verdicts.iter().filter_map(|(port, verdict)| match verdict {
+            PortVerdict::Denied(denial) => Some((*port, denial)),
+            _ => None,
+        });
+        if let Some((finding, clients, of)) = self.foremost(certain.collect(), verdicts.len()) {
+            let probed = probes::to_the_service(self.facts, vantage, &clients, &of);
+            let is_named = self.facts.spec.clients.pod_selector.is_some();
+            let passes = || probes::to_the_service(self.facts, vantage, &clients, &[]);
+            if !is_named && matches!(probed, Probed::Nobody) && matches!(passes(), Probed::Passes) {
+                return Some(Outcome::Untried(finding.message));
+            }
+            return Some(self.outcome(finding, probed));
+        }
+        let doubtful = verdicts.iter().filter_map(|(port, verdict)| match verdict {
+            PortVerdict::Doubtful(denial) => Some((*port, denial)),
+            _ => None,
+        });
+        let (finding, clients, of) = self.foremost(doubtful.collect(), verdicts.len())?;
+        match probes::to_the_service(self.facts, vantage, &clients, &of) {
+            Probed::Passes => None,
+            Probed::Nobody => Some(Outcome::Settled(Finding::unknown(
+                Reason::NoVantagePoint,
+                format!(
+                    "{} Network plugins differ in that; only a probe can tell.",
+                    finding.message
+                ),
+            ))),
+            probed => Some(self.outcome(finding, probed)),
+        }
+    }
+
+    fn outcome(&self, finding: Finding, probed: Probed) -> Outcome {
+        match probed {
+            Probed::Passes => Outcome::Unenforced(finding.message),
+            Probed::Pending(pending) => Outcome::Settled(pending),
+            Probed::Fails | Probed::Nobody => Outcome::Settled(match other_kinds(self.facts) {
+                Some(kinds) => Finding::unknown(
+                    Reason::OtherPoliciesApply,
+                    format!(
+                        "{} But the cluster also serves {kinds}, which may admit it and are not judged.",
+                        finding.message
+                    ),
+                ),
+                None => finding,
+            }),
+        }
+    }
+
+    /// The denials of the first reason that are of the same kind, and the clients that it is denied to, as
+    /// namespace/name; none when it is everybody. And the ports, as number/protocol.
+    fn foremost(
+        &self,
+        denied: Vec<(&ServicePort, &Denial)>,
+        ports: usize,
+    ) -> Option<(Finding, Vec<String>, Vec<String>)> {
+        let all = denied.len() == ports && denied.iter().all(|(_, d)| !d.partly);
+        let by_precedence = [Reason::IngressDenied, Reason::EgressDenied];
+        let reason = by_precedence
+            .into_iter()
+            .find(|r| denied.iter().any(|(_, d)| d.reason == *r))?;
+        let mut of: Vec<(&ServicePort, &Denial)> =
+            denied.into_iter().filter(|(_, d)| d.reason == reason).collect();
+        let (_, first) = *of.first()?;
+        of.retain(|(_, d)| d.clients == first.clients && d.closed.policies == first.closed.policies);
+        let Told { message, remediation } = self.told(&of)?;
+        let finding = if all {
+            Finding::nothing_works(reason, message, remediation)
+        } else {
+            Finding::part_fails(reason, message, remediation)
+        };
+        let keys = first
+            .clients
+            .iter()
+            .map(|name| format!("{}/{name}", self.client_namespace));
+        let of = of
+            .iter()
+            .map(|(port, _)| format!("{}/{}", port.port, port.protocol()));
+        Some((finding, keys.collect(), of.collect()))
+    }
+
+    /// Clients that get to the Service but not to DNS, so that they never find it.
+    fn denied_dns(&self, vantage: &Vantage<'_>, ports: &[&ServicePort]) -> Option<Outcome> {
+        let mut clients = self.who_asks_dns(ports);
+        clients.retain(|c| self.has_to_find_names(c));
+        let cut_off = self.cut_off(&clients);
+        let Told { message, remediation } = self.told_of_dns(&cut_off)?;
+        let reason = Reason::EgressToDNSDenied;
+        let finding = if cut_off.len() == clients.len() {
+            Finding::nothing_works(reason, message, remediation)
+        } else {
+            Finding::part_fails(reason, message, remediation)
+        };
+        let keys: Vec<String> = cut_off.iter().map(|c| targets::key(c.client.pod)).collect();
+        Some(self.outcome(finding, probes::to_dns(vantage, &keys)))
+    }
+
+    /// Whether somebody wants a client to find names: who names it, or saves its look-ups. Who saves only what
+    /// it got from an address may well use nothing but addresses.
+    fn has_to_find_names(&self, client: &Client<'a>) -> bool {
+        self.facts.spec.clients.pod_selector.is_some() || self.has_saved_lookups(client)
+    }
+
+    fn who_asks_dns(&self, ports: &[&ServicePort]) -> Vec<&Client<'a>> {
+        let asks_dns = |c: &&Client| {
+            let policy = c.pod.spec.dns_policy.as_deref();
+            policy.is_none_or(|p| p.starts_with("ClusterFirst"))
+        };
+        let gets_through = |c: &&Client<'a>| ports.iter().any(|p| !self.ways(c, p).are_closed());
+        self.clients
+            .iter()
+            .filter(asks_dns)
+            .filter(gets_through)
+            .collect()
+    }
+
+    /// What to say where nothing is denied to those who are known to be clients.
+    fn undenied(&self, vantage: &Vantage<'_>, verdicts: &Verdicts<'_>) -> Finding {
+        let has = |wanted: fn(&PortVerdict) -> bool| verdicts.iter().any(|(_, v)| wanted(v));
+        let is_undecided = has(|v| matches!(v, PortVerdict::Undecided));
+        let is_for_others = !has(|v| !matches!(v, PortVerdict::ForOthers(_))) && !verdicts.is_empty();
+        let probed = probes::to_the_service(self.facts, vantage, &[], &[]);
+        let policies = text::list(&self.policy_names());
+        if let Some(finding) = self.lost_to_other_kinds(vantage) {
+            return finding;
+        }
+        match probed {
+            Probed::Pending(pending) if is_undecided => pending,
+            Probed::Passes if is_undecided => Finding::yes(
+                Reason::Allowed,
+                format!("The policies {policies} let the clients through, as their dials show."),
+            ),
+            Probed::Fails if is_undecided => Finding::unknown(
+                Reason::ProbeFailed,
+                format!(
+                    "A rule of {policies} admits a block of addresses (ipBlock) or a Namespace whose labels are not known; the clients' dials fail, which may be what the policies ask for."
+                ),
+            ),
+            _ if is_undecided => Finding::unknown(
+                Reason::NoVantagePoint,
+                "A rule admits a block of addresses (ipBlock) or a Namespace whose labels are not known; whether that holds for the clients' Pods, only a probe can tell.",
+            ),
+            Probed::Passes if is_for_others => Finding::yes(
+                Reason::DeniedButNotEnforced,
+                format!(
+                    "The policies {policies} admit others than the Pods that tried, and these get through all the same: the network plugin does not enforce the policies."
+                ),
+            ),
+            _ if is_for_others => Finding::yes(
+                Reason::Allowed,
+                format!("The policies {policies} keep nobody away who is known to be a client."),
+            ),
+            _ if self.isolates_anybody() => Finding::yes(
+                Reason::Allowed,
+                format!("The policies {policies} let the clients through."),
+            ),
+            _ => Finding::yes(
+                Reason::NoPolicySelects,
+                "No NetworkPolicy selects the Pods involved.",
+            ),
+        }
+    }
+
+    /// Clients that reach nobody, which policies of other kinds may want.
+    fn lost_to_other_kinds(&self, vantage: &Vantage<'_>) -> Option<Finding> {
+        let kinds = other_kinds(self.facts)?;
+        let paths = Paths::of(self.facts, vantage)?;
+        let keys = self.clients.iter().map(|c| targets::key(c.pod));
+        let lost: Vec<String> = keys.filter(|key| paths.reaches_nobody(key)).collect();
+        (!lost.is_empty()).then(|| {
+            Finding::unknown(
+                Reason::OtherPoliciesApply,
+                format!(
+                    "No NetworkPolicy denies it, but {} reached no endpoint, and the cluster also serves {kinds}, which may want that and are not judged.",
+                    text::list(&lost)
+                ),
+            )
+        })
+    }
+
+    /// What keeps away Pods that need not be clients, and clients from outside of which there are no Pods.
+    fn hints(&self, verdicts: &Verdicts<'_>, ports: &[&ServicePort]) -> Vec<String> {
+        let mut hints: Vec<String> = Vec::new();
+        let for_others = verdicts.iter().filter_map(|(port, verdict)| match verdict {
+            PortVerdict::ForOthers(Some(denial)) => Some((*port, denial)),
+            _ => None,
+        });
+        let kept_away = for_others.collect::<Vec<_>>();
+        let kept_away = self
+            .foremost(kept_away, verdicts.len())
+            .map(|(finding, ..)| finding.message);
+        let from_dns = || {
+            let clients = self.who_asks_dns(ports);
+            let cut_off = self.cut_off(&clients);
+            let told = self.told_of_dns(&cut_off)?;
+            let need_not = clients.iter().all(|c| !self.has_to_find_names(c));
+            (self.role != Role::Endpoint && need_not && cut_off.len() == clients.len())
+                .then_some(told.message)
+        };
+        if let Some(message) = kept_away.or_else(from_dns) {
+            hints.push(message);
+            hints.push(
+                "Such Pods need not be clients; name those that are in spec.clients.podSelector to have them judged."
+                    .to_owned(),
+            );
+        }
+        if let Some(hint) = self.closed_to_the_outside(ports) {
+            hints.push(hint);
+        }
+        hints
+    }
+
+    /// Clients from outside the cluster come with addresses, and no selector matches these.
+    fn closed_to_the_outside(&self, ports: &[&ServicePort]) -> Option<String> {
+        if !self.service.is_for_outside() {
+            return None;
+        }
+        let targets = ports.iter().flat_map(|p| self.targets_of(p));
+        let closed = targets.filter(|(t, port)| {
+            !t.isolating.is_empty()
+                && !rules::admits_addresses(&t.isolating, Direction::Ingress, *port, t.pod)
+        });
+        let policies: BTreeSet<String> = closed.flat_map(|(t, _)| names(&t.isolating)).collect();
+        let policies: Vec<&String> = policies.iter().collect();
+        (!policies.is_empty()).then(|| {
+            format!(
+                "Clients from outside the cluster are admitted by no rule of {}: they come with addresses, which only an ipBlock matches.",
+                text::list(&policies)
+            )
+        })
+    }
+}

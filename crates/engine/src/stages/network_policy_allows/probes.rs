@@ -1,0 +1,97 @@
+//! What the dials of clients say of policies that deny them: whether anybody enforces them.
+
+use crate::{
+    Facts, Finding,
+    evidence::{paths::Paths, reports::Vantage},
+    policies::dns,
+};
+use svcdiag_api::{Answer, DialPath, Reason};
+
+/// What clients saw.
+pub(super) enum Probed {
+    /// They got through.
+    Passes,
+    /// They did not.
+    Fails,
+    /// Nobody could try.
+    Nobody,
+    /// They are still trying.
+    Pending(Finding),
+}
+
+const WHAT: &str = "Whether the policies are enforced was not seen";
+
+/// Whether clients reach the endpoints; all clients where none is named. A Pod that refuses or answers was
+/// reached; what a sidecar says proves nothing. Who goes by hand often dials nothing but the Service, and what
+/// is lost there may be lost for other reasons, but not what gets through. Only dials of some ports count, as
+/// number/protocol; of all where none is named.
+pub(super) fn to_the_service(
+    facts: &Facts,
+    vantage: &Vantage<'_>,
+    clients: &[String],
+    ports: &[String],
+) -> Probed {
+    let is_meant = |from: Option<&str>| {
+        from.is_some_and(|key| clients.is_empty() || clients.iter().any(|client| client == key))
+    };
+    let is_asked = |port: &String| ports.is_empty() || ports.contains(port);
+    let Some(paths) = Paths::of(facts, vantage) else {
+        return Probed::Nobody;
+    };
+    let made = || {
+        let all = vantage.reports.iter().flat_map(|r| &r.facts.dials);
+        // Over UDP silence is no answer.
+        all.filter(|d| is_meant(d.from.as_deref()) && is_asked(&d.port) && !d.port.ends_with("UDP"))
+    };
+    let are_direct = made().any(|d| d.path == DialPath::Endpoint);
+    let lost = vantage.reports.iter().flat_map(|r| &r.facts.failures).any(|f| {
+        is_meant(f.from.as_deref())
+            && is_asked(&f.port)
+            && (f.path == DialPath::Endpoint || f.path == DialPath::Service && !are_direct)
+            && matches!(
+                f.answer,
+                Answer::TimedOut | Answer::Rejected | Answer::Unreachable
+            )
+    });
+    if lost {
+        return Probed::Fails;
+    }
+    let got_through = made().any(|d| {
+        let is_its_own = d.from.as_deref().is_some_and(|key| !paths.has_sidecar(key));
+        is_its_own
+            && match d.path {
+                DialPath::Endpoint => d.made > 0,
+                DialPath::Service | DialPath::NodePort => d.made > d.failed,
+            }
+    });
+    if got_through {
+        Probed::Passes
+    } else {
+        nobody(vantage)
+    }
+}
+
+/// Whether clients get answers from DNS.
+pub(super) fn to_dns(vantage: &Vantage<'_>, clients: &[String]) -> Probed {
+    let mut tried = vantage
+        .reports
+        .iter()
+        .flat_map(|r| &r.facts.resolvers)
+        .filter(|r| clients.contains(&r.pod))
+        .peekable();
+    if tried.peek().is_none() {
+        nobody(vantage)
+    } else if tried.all(dns::gets_answers) {
+        Probed::Passes
+    } else {
+        Probed::Fails
+    }
+}
+
+/// Before the first round is over nobody can say.
+fn nobody(vantage: &Vantage<'_>) -> Probed {
+    match vantage.nobody(WHAT).or_else(|| vantage.incomplete(WHAT)) {
+        Some(finding) if finding.reason == Reason::Pending => Probed::Pending(finding),
+        _ => Probed::Nobody,
+    }
+}

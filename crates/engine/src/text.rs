@@ -1,0 +1,52 @@
+//! Wording that several messages share.
+
+/// `1 Pod`, `3 Pods`.
+pub(crate) fn count(n: usize, noun: &str) -> String {
+    match n {
+        1 => format!("1 {noun}"),
+        _ => format!("{n} {noun}s"),
+    }
+}
+
+/// `a`, `a and b`, `a, b, c and 7 more`: enough to recognise, short enough for a message.
+pub(crate) fn list<S: AsRef<str>>(items: &[S]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<&str> = items.iter().take(SHOWN).map(AsRef::as_ref).collect();
+    match (items.len(), shown.split_last()) {
+        (_, None) => String::new(),
+        (n, _) if n > SHOWN => format!("{} and {} more", shown.join(", "), n - SHOWN),
+        (_, Some((only, []))) => (*only).to_owned(),
+        (_, Some((last, rest))) => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+/// `node n1`, `nodes n1 and n2`.
+pub(crate) fn nodes<S: AsRef<str>>(names: &[S]) -> String {
+    let noun = if names.len() == 1 { "node" } else { "nodes" };
+    format!("{noun} {}", list(names))
+}
+
+/// Levenshtein distance, in characters.
+pub(crate) fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A word as one argument of a shell command: in quotes, unless it is plain.
+pub(crate) fn quoted(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | ':');
+    if !argument.is_empty() && !argument.starts_with('-') && argument.chars().all(is_plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', r"'\''"))
+}
