@@ -2,17 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-pub mod agent;
 pub mod bundle;
 pub mod check;
-pub mod client;
 pub mod collect;
 pub mod controller;
 pub mod report;
-pub mod served;
-mod serving;
 
+pub use svcdiag_agent as agent;
 pub use svcdiag_api as api;
+pub use svcdiag_client as client;
 pub use svcdiag_engine as diagnosis;
 pub use svcdiag_engine::inventory;
 pub use svcdiag_formats as formats;

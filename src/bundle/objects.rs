@@ -22,10 +22,9 @@ use crate::{
     inventory::Tracked,
     objects::{
         Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
-        StatefulSet, trim_metadata,
+        StatefulSet, policy_kind, trim_metadata,
     },
     proxy::ProxyMode,
-    served::policy_kind,
 };
 
 /// Takes the objects of all files into the bundle.

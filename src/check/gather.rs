@@ -13,13 +13,13 @@ use super::{
 };
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
+    client::policy_kinds,
     diagnosis::{Facts, Unreadable},
     inventory::{CLUSTER_DNS, Inventory, Listed, Tracked},
     objects::{
-        Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
-        StatefulSet, grants_clients_to, trim_metadata,
+        Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, POLICY_KINDS, Pod,
+        ReplicaSet, Service, StatefulSet, grants_clients_to, trim_metadata,
     },
-    served::{POLICY_KINDS, policy_kinds},
 };
 
 /// What was read about one Service.

@@ -6,7 +6,7 @@ use std::{fmt::Debug, time::Duration};
 use kube::{Api, Client, Resource, api::ListParams, core::NamespaceResourceScope};
 use serde::de::DeserializeOwned;
 
-use crate::{objects::trim_metadata, served::is_not_served};
+use crate::{client::is_not_served, objects::trim_metadata};
 
 /// Longest wait for one answer of the API server.
 const TIMEOUT: Duration = Duration::from_secs(30);

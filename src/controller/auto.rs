@@ -16,9 +16,9 @@ use serde_json::json;
 use super::Context;
 use crate::{
     api::{AUTO, FIELD_MANAGER, ServiceDiagnosis},
+    client::is_going,
     inventory::{DiagnosisKey, Inventory, MANAGED_BY},
     objects::{Object, Service},
-    served::is_going,
 };
 
 /// Changes are taken together for this long.

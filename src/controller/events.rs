@@ -10,8 +10,8 @@ use kube::{
 use super::Context;
 use crate::{
     api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
+    client::is_going,
     objects::Object,
-    served::is_going,
 };
 
 /// An Event tells what the status says anyway; it is not worth a long wait.

@@ -24,6 +24,7 @@ mod reconcile;
 mod schedule;
 mod schemas;
 mod server;
+mod serving;
 mod status;
 mod watch;
 

@@ -6,7 +6,7 @@ use super::{
     Context, Queue,
     watch::{begin_if_complete, enqueue},
 };
-use crate::served::{POLICY_KINDS, policy_kinds};
+use crate::{client::policy_kinds, objects::POLICY_KINDS};
 
 /// Longest wait for all answers.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ use super::{
     Context, Queue,
     watch::{begin_if_complete, enqueue},
 };
-use crate::served::is_not_served;
+use crate::client::is_not_served;
 
 /// Kinds without which the other API objects can still be judged.
 const DISPENSABLE: [&str; 3] = ["Node", "Lease", "Event"];

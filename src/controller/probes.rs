@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::{
     api::{DiagnosisRef, FIELD_MANAGER, NodeProbe, NodeProbeSpec, ServiceDiagnosis},
+    client::is_going,
     diagnosis::probe_name,
     inventory::MANAGED_BY,
     objects::Object,
-    served::is_going,
 };
 
 /// Longest wait for one answer of the API server.

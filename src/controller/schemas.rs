@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::{Context, Queue, watch::enqueue};
 use crate::{
     api::{NodeProbeSpec, Schemas, ServiceDiagnosisStatus, own_schemas},
-    served::{is_not_served, is_of_schema, schemas},
+    client::{is_not_served, is_of_schema, schemas},
 };
 
 /// What of our kinds is written, by the controller or by the agents.

@@ -11,15 +11,17 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use super::{Context, Error};
-use crate::serving;
+use super::{Context, Error, serving};
 
 /// Media type of the metrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Takes the addresses at once, so that a wrong one is told at the start; the future serves.
 pub(super) async fn bind(context: Arc<Context>) -> Result<impl Future<Output = ()>, Error> {
-    serving::raise_descriptors();
+    // The default of 1,024 is for programs that use select.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "The limit of open files stays as it is.");
+    }
     let probes = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))

@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::{
     api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
+    client::is_going,
     diagnosis::{Pace, is_same, pace},
     objects::Object,
-    served::is_going,
 };
 
 /// Longest wait for the API server to take a status.

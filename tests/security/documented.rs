@@ -31,7 +31,7 @@ fn is_tested(name: &str, sources: &str) -> bool {
         return read("Makefile").unwrap().contains(&format!("\n{target}:"));
     }
     if let Some(module) = name.strip_prefix("agent::") {
-        return read(&format!("src/agent/{module}.rs")).is_ok_and(|text| has_tests(&text));
+        return read(&format!("crates/agent/src/{module}.rs")).is_ok_and(|text| has_tests(&text));
     }
     if name.ends_with(".rs") {
         return read(name).is_ok_and(|text| has_tests(&text));

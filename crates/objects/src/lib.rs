@@ -13,6 +13,7 @@ mod lease;
 mod networkpolicy;
 mod node;
 mod pod;
+mod policy_kinds;
 mod selector;
 mod service;
 mod workload;
@@ -37,6 +38,7 @@ pub use pod::{
     Container, ContainerPort, ContainerState, ContainerStatus, Pod, PodCondition, PodIp, PodSpec, PodStatus,
     Probe, ProbeTarget, ReadinessGate, Running, SchedulingGate, Terminated, Waiting,
 };
+pub use policy_kinds::{POLICY_KINDS, has_policy_kinds, policy_kind};
 pub use selector::{LabelSelector, Operator, Requirement, matches_labels};
 pub use service::{Ingress, LoadBalancerStatus, Service, ServicePort, ServiceSpec, ServiceStatus};
 pub use workload::{

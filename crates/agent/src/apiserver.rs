@@ -1,0 +1,319 @@
+//! The way to the API server, while the ways of the node may be what is broken.
+//!
+//! The usual way leads through the `kubernetes` Service, and so through the kube-proxy that the agent is to
+//! judge. The controller keeps the addresses behind that Service in a ConfigMap, which the kubelet mounts
+//! as a file. When a request gets no answer, its maker says so; then each way is tried in turn, the usual
+//! one first, and a client for the first that answers is handed out. An agent on a detour
+//! looks from time to time whether the usual way is open again.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use kube::{Client, Config};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+
+use svcdiag_client::{for_long_runs, is_outage};
+
+/// Name in the API server's certificate, in every cluster; its addresses need not be there.
+const TLS_SERVER_NAME: &str = "kubernetes.default.svc";
+
+/// More addresses than any control plane has; a file is not trusted to be short.
+const MAX_ADDRESSES: usize = 16;
+
+/// An API server that takes longer to say its version is as good as away.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Pauses between two looks.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// While nothing answers.
+    pub retry: Duration,
+    /// On a detour.
+    pub come_back: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            retry: Duration::from_secs(2),
+            come_back: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The ways that there are.
+#[derive(Clone, Debug)]
+pub struct Ways {
+    /// The usual one.
+    usual: Config,
+    /// File with the addresses of the others.
+    addresses: Option<PathBuf>,
+}
+
+/// A way, with the address by which it is told apart.
+struct Way {
+    config: Config,
+    address: String,
+}
+
+impl From<Config> for Way {
+    fn from(config: Config) -> Self {
+        Self {
+            address: config.cluster_url.to_string(),
+            config,
+        }
+    }
+}
+
+impl Ways {
+    /// The way of a configuration, and those to the addresses in a file.
+    #[must_use]
+    pub fn new(usual: Config, addresses: Option<PathBuf>) -> Self {
+        // It waits for a connection less long than any caller for an answer, so that a dead address is told from
+        // a slow answer.
+        let usual = for_long_runs(usual);
+        Self { usual, addresses }
+    }
+
+    /// All ways, the usual one first. The file is read anew each time: the kubelet keeps it up to date.
+    async fn all(&self) -> Vec<Way> {
+        let mut ways = vec![Way::from(self.usual.clone())];
+        let Some(path) = &self.addresses else {
+            return ways;
+        };
+        // Without the ConfigMap there is no file.
+        let text = tokio::fs::read_to_string(path).await.unwrap_or_default();
+        let addresses = text.split([',', '\n']).map(str::trim).filter(|a| !a.is_empty());
+        ways.extend(addresses.take(MAX_ADDRESSES).filter_map(|a| self.direct(a)));
+        ways
+    }
+
+    /// The way to an address, with the credentials of the usual way.
+    fn direct(&self, address: &str) -> Option<Way> {
+        let scheme = self.usual.cluster_url.scheme_str().unwrap_or("https");
+        let mut config = self.usual.clone();
+        config.cluster_url = format!("{scheme}://{address}").parse().ok()?;
+        config.tls_server_name = Some(TLS_SERVER_NAME.to_owned());
+        // The proxy was chosen for the usual way.
+        config.proxy_url = None;
+        Some(config.into())
+    }
+}
+
+/// A client that leads to the API server, as far as is known.
+#[derive(Clone)]
+pub struct Access {
+    client: watch::Receiver<Client>,
+    trouble: Arc<Notify>,
+}
+
+impl From<Client> for Access {
+    /// One way only.
+    fn from(client: Client) -> Self {
+        Self {
+            client: watch::channel(client).1,
+            trouble: Arc::default(),
+        }
+    }
+}
+
+impl Access {
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.borrow().clone()
+    }
+
+    /// The client, of which `changed` then tells the next.
+    pub fn latest(&mut self) -> Client {
+        self.client.borrow_and_update().clone()
+    }
+
+    /// Waits for another client than the latest.
+    pub async fn changed(&mut self) {
+        if self.client.changed().await.is_err() {
+            // There is one way only.
+            std::future::pending().await
+        }
+    }
+
+    /// Says that the client got no answer.
+    pub fn is_in_trouble(&self) {
+        self.trouble.notify_one();
+    }
+}
+
+/// Whether an error means that nobody was reached on a way: who is busy is there.
+#[must_use]
+pub fn is_unreachable(error: &kube::Error) -> bool {
+    is_outage(error) && !matches!(error, kube::Error::Api(_))
+}
+
+/// The access, and the task that looks for a way that is open, for ever.
+///
+/// # Errors
+/// When the configuration makes no client.
+pub fn access(ways: Ways, pace: Pace) -> Result<(Access, impl Future<Output = ()> + Send), kube::Error> {
+    let (sender, receiver) = watch::channel(Client::try_from(ways.usual.clone())?);
+    let access = Access {
+        client: receiver,
+        trouble: Arc::default(),
+    };
+    let trouble = access.trouble.clone();
+    Ok((access, keep_open(ways, pace, sender, trouble)))
+}
+
+async fn keep_open(ways: Ways, pace: Pace, clients: watch::Sender<Client>, trouble: Arc<Notify>) {
+    let usual = ways.usual.cluster_url.to_string();
+    let mut present = usual.clone();
+    loop {
+        let found = first_open(ways.all().await).await;
+        let is_open = found.is_some();
+        if let Some((address, client)) = found.filter(|(address, _)| *address != present) {
+            if address == usual {
+                tracing::info!("The API server answers at {address} again.");
+            } else {
+                tracing::warn!("The API server does not answer at {present}: going to {address}.");
+            }
+            present = address;
+            // Those who hold the other end outlive this task.
+            let _ = clients.send(client);
+        }
+        if is_open {
+            let detour = present != usual;
+            tokio::select! {
+                () = trouble.notified() => {}
+                () = tokio::time::sleep(pace.come_back), if detour => continue,
+            }
+        }
+        // Trouble comes in bursts, and an API server that restarts needs a moment.
+        tokio::time::sleep(pace.retry).await;
+    }
+}
+
+/// The first way on which the API server says its version; whether it grants it does not matter.
+async fn first_open(ways: Vec<Way>) -> Option<(String, Client)> {
+    for way in ways {
+        let Ok(client) = Client::try_from(way.config) else {
+            continue;
+        };
+        match timeout(PATIENCE, client.apiserver_version()).await {
+            Ok(Err(error)) if is_unreachable(&error) => {
+                tracing::debug!("No API server at {}: {error}.", way.address);
+            }
+            Ok(_) => return Some((way.address, client)),
+            Err(_) => tracing::debug!("No answer from the API server at {}.", way.address),
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::{Json, Router, routing::get};
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const PACE: Pace = Pace {
+        retry: Duration::from_millis(10),
+        come_back: Duration::from_millis(20),
+    };
+
+    fn config(url: &str) -> Config {
+        Config::new(url.parse().unwrap())
+    }
+
+    /// As much of an API server as says its version, and who it is.
+    async fn serve(listener: TcpListener, name: &'static str) {
+        let version = json!({ "major": "1", "minor": "36", "gitVersion": name, "gitCommit": "", "buildDate": "",
+            "gitTreeState": "", "goVersion": "", "compiler": "", "platform": "" });
+        let app = Router::new().route("/version", get(move || async { Json(version) }));
+        axum::serve(listener, app).await.unwrap();
+    }
+
+    async fn listen(address: &str) -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    async fn name(client: &Client) -> String {
+        client.apiserver_version().await.unwrap().git_version
+    }
+
+    #[tokio::test]
+    async fn a_dead_way_is_left_and_taken_again_when_it_is_open() {
+        // Nobody listens there for now.
+        let (gone, usual) = listen("127.0.0.1:0").await;
+        drop(gone);
+        let (listener, direct) = listen("127.0.0.1:0").await;
+        let other = tokio::spawn(serve(listener, "direct"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let ways = Ways::new(config(&format!("http://{usual}")), Some(file.path().to_owned()));
+        let (mut access, open) = access(ways, PACE).unwrap();
+        let task = tokio::spawn(open);
+        // The ConfigMap comes late.
+        std::fs::write(file.path(), format!("192.0.2.999,\n{direct}\n")).unwrap();
+        access.changed().await;
+        assert_eq!(name(&access.latest()).await, "direct");
+        let (listener, _) = listen(&usual.to_string()).await;
+        let first = tokio::spawn(serve(listener, "usual"));
+        access.changed().await;
+        assert_eq!(name(&access.latest()).await, "usual");
+        // Nothing is tried until somebody is in trouble.
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        assert!(timeout(PACE.come_back * 5, access.changed()).await.is_err());
+        access.is_in_trouble();
+        access.changed().await;
+        assert_eq!(name(&access.latest()).await, "direct");
+        other.abort();
+        task.abort();
+    }
+
+    #[tokio::test]
+    async fn a_direct_way_keeps_the_credentials_and_asks_for_the_name_in_the_certificate() {
+        let mut usual = config("https://10.96.0.1:443");
+        usual.auth_info.token_file = Some("/token".to_owned());
+        usual.proxy_url = Some("http://proxy.example:3128".parse().unwrap());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "192.0.2.1:6443\n[fd00::1]:6443\nnot an address\n").unwrap();
+        let ways = Ways::new(usual, Some(file.path().to_owned())).all().await;
+        let told: Vec<&str> = ways.iter().map(|w| w.address.as_str()).collect();
+        assert_eq!(
+            told,
+            [
+                "https://10.96.0.1:443/",
+                "https://192.0.2.1:6443/",
+                "https://[fd00::1]:6443/"
+            ]
+        );
+        assert_eq!(ways[0].config.tls_server_name, None);
+        for way in &ways[1..] {
+            assert_eq!(
+                way.config.tls_server_name.as_deref(),
+                Some("kubernetes.default.svc")
+            );
+            assert_eq!(way.config.auth_info.token_file.as_deref(), Some("/token"));
+            assert!(way.config.proxy_url.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_file_there_is_the_usual_way_only() {
+        let missing = Some(PathBuf::from("/nowhere/addresses"));
+        assert_eq!(
+            Ways::new(config("http://127.0.0.1:1"), missing).all().await.len(),
+            1
+        );
+        let mut fixed = Access::from(Client::try_from(config("http://127.0.0.1:1")).unwrap());
+        fixed.is_in_trouble();
+        assert!(timeout(Duration::from_millis(20), fixed.changed()).await.is_err());
+    }
+}

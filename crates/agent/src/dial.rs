@@ -1,0 +1,272 @@
+//! Dials: whether somebody answers at an address, seen from a network namespace.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    sys::socket::{self, ControlMessageOwned, MsgFlags, SockType, SockaddrStorage, setsockopt, sockopt},
+};
+use tokio::{
+    io::Interest,
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+
+use svcdiag_api::Answer;
+use svcdiag_kube_proxy::Protocol;
+use svcdiag_netns::Netns;
+
+/// A dial that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dialled {
+    /// How it ended.
+    pub answer: Answer,
+    /// The source that the kernel chose.
+    pub source: Option<SocketAddr>,
+    /// Who refused it, where a message said so.
+    pub offender: Option<Offender>,
+    /// How long the answer took.
+    pub latency: Duration,
+}
+
+/// Who sent the ICMP message that ended a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offender {
+    /// The sender.
+    pub ip: IpAddr,
+    /// Whether it says that packets are not let through, as rules do and routes do not.
+    pub prohibits: bool,
+}
+
+impl std::fmt::Display for Offender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let how = if self.prohibits { "prohibited by" } else { "by" };
+        write!(f, "{how} {}", self.ip)
+    }
+}
+
+/// TCP sends its first packet anew after a second (RFC 6298). What conntrack shows a moment before is about
+/// the first one; a packet that is sent anew may be led elsewhere.
+pub const BEFORE_RETRANSMISSION: Duration = Duration::from_millis(800);
+
+/// Over UDP a refusal comes at once or not at all: so long is it waited for.
+const UDP_PATIENCE: Duration = Duration::from_millis(300);
+
+/// The kernel refuses datagrams of one sender once a second, after six in a row (net.ipv4.icmp_ratelimit, and
+/// inet_peer_xrlim_allow in net/ipv4/inetpeer.c): so long after a silent one another is worth sending.
+const UDP_AGAIN: Duration = Duration::from_millis(1100);
+
+/// A socket that tokio drives.
+enum Socket {
+    Tcp(TcpStream),
+    Udp(UdpSocket),
+}
+
+impl Socket {
+    fn of(protocol: Protocol, socket: OwnedFd) -> io::Result<Self> {
+        Ok(match protocol {
+            Protocol::Udp => Self::Udp(UdpSocket::from_std(socket.into())?),
+            Protocol::Tcp | Protocol::Sctp => Self::Tcp(TcpStream::from_std(socket.into())?),
+        })
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
+        }
+    }
+}
+
+/// A dial on its way, made in a network namespace.
+pub struct Dial {
+    socket: Socket,
+    protocol: Protocol,
+    source: Option<SocketAddr>,
+    started: Instant,
+    /// What connect said at once, if it did.
+    at_once: Option<io::Error>,
+}
+
+impl Dial {
+    /// Starts to dial from a namespace: with TCP the first packet is on its way when this returns, so
+    /// that conntrack can be asked what became of it.
+    ///
+    /// # Errors
+    /// When no socket could be made: nothing was tried then.
+    pub async fn start(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<Self> {
+        let (socket, at_once) = begin(netns, protocol, target).await?;
+        let source = socket::getsockname::<SockaddrStorage>(socket.as_raw_fd())
+            .ok()
+            .and_then(|address| socket_address(&address));
+        Ok(Self {
+            socket: Socket::of(protocol, socket)?,
+            protocol,
+            source,
+            started: Instant::now(),
+            at_once,
+        })
+    }
+
+    /// The source that the kernel chose.
+    #[must_use]
+    pub fn source(&self) -> Option<SocketAddr> {
+        self.source
+    }
+
+    /// Whether the answer is there within a time; without one the dial is still on its way.
+    pub async fn settles_within(&self, time: Duration) -> bool {
+        match &self.socket {
+            Socket::Tcp(socket) if self.at_once.is_none() => timeout(time, socket.writable()).await.is_ok(),
+            _ => true,
+        }
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// When the kernel says something that is no answer: the dial proves nothing then.
+    pub async fn finish(mut self, patience: Duration) -> io::Result<Dialled> {
+        let at_once = self.at_once.take();
+        let outcome = match at_once {
+            Some(error) => Err(error),
+            None => match &self.socket {
+                Socket::Tcp(socket) => connected(socket, patience).await,
+                Socket::Udp(socket) => not_refused(socket, patience).await,
+            },
+        };
+        let latency = self.started.elapsed();
+        let (answer, offender) = match outcome {
+            Ok(()) => (Answer::Accepted, None),
+            Err(error) => {
+                let offender = offender(self.socket.as_fd());
+                (answer(&error, offender.is_some(), self.protocol)?, offender)
+            }
+        };
+        Ok(Dialled {
+            answer,
+            source: self.source,
+            offender,
+            latency,
+        })
+    }
+}
+
+async fn connected(socket: &TcpStream, patience: Duration) -> io::Result<()> {
+    let Ok(ready) = timeout(patience, socket.writable()).await else {
+        return Err(io::ErrorKind::TimedOut.into());
+    };
+    ready?;
+    socket.take_error()?.map_or(Ok(()), Err)
+}
+
+/// Sends empty datagrams, a second one only where the first may have been refused in silence and the time is
+/// long enough.
+async fn not_refused(socket: &UdpSocket, patience: Duration) -> io::Result<()> {
+    if is_silent(socket, patience.min(UDP_PATIENCE)).await? && patience >= UDP_AGAIN + UDP_PATIENCE {
+        tokio::time::sleep(UDP_AGAIN - UDP_PATIENCE).await;
+        is_silent(socket, UDP_PATIENCE).await?;
+    }
+    Ok(())
+}
+
+/// Whether nobody says anything to an empty datagram. A refusal shows as an error alone, an answer as something
+/// to read.
+async fn is_silent(socket: &UdpSocket, patience: Duration) -> io::Result<bool> {
+    socket.send(&[]).await?;
+    let Ok(ready) = timeout(patience, socket.ready(Interest::READABLE | Interest::ERROR)).await else {
+        return Ok(true);
+    };
+    ready?;
+    socket.take_error()?.map_or(Ok(false), Err)
+}
+
+/// Makes a socket in a namespace and connects it.
+async fn begin(
+    netns: &Netns,
+    protocol: Protocol,
+    target: SocketAddr,
+) -> io::Result<(OwnedFd, Option<io::Error>)> {
+    let kind = match protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
+        Protocol::Sctp => {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "SCTP is not dialled"));
+        }
+    };
+    let socket = netns.socket(target, kind).await?;
+    // The error queue tells a rule that rejects from a Pod that refuses.
+    if target.is_ipv4() {
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+    }
+    match socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(target)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok((socket, None)),
+        Err(error) => Ok((socket, Some(error.into()))),
+    }
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddr::from((v4.ip(), v4.port())));
+    }
+    address
+        .as_sockaddr_in6()
+        .map(|v6| SocketAddr::from((v6.ip(), v6.port())))
+}
+
+/// Who sent the ICMP message in the error queue, if one is there. A reset leaves none.
+fn offender(socket: BorrowedFd<'_>) -> Option<Offender> {
+    let mut space = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+    let message = socket::recvmsg::<SockaddrStorage>(
+        socket.as_raw_fd(),
+        &mut [],
+        Some(&mut space),
+        MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
+    )
+    .ok()?;
+    const ORIGIN_ICMP: u8 = 2;
+    const ORIGIN_ICMP6: u8 = 3;
+    // Destination unreachable: network, host and communication prohibited; of ICMPv6: prohibited, and failed a policy.
+    const PROHIBITED: [u8; 3] = [9, 10, 13];
+    const PROHIBITED6: [u8; 2] = [1, 5];
+    message.cmsgs().ok()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv4RecvErr(error, sender) if error.ee_origin == ORIGIN_ICMP => Some(Offender {
+            ip: sender.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |s| {
+                IpAddr::V4(Ipv4Addr::from(u32::from_be(s.sin_addr.s_addr)))
+            }),
+            prohibits: error.ee_type == 3 && PROHIBITED.contains(&error.ee_code),
+        }),
+        ControlMessageOwned::Ipv6RecvErr(error, sender) if error.ee_origin == ORIGIN_ICMP6 => {
+            Some(Offender {
+                ip: sender.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |s| {
+                    IpAddr::V6(Ipv6Addr::from(s.sin6_addr.s6_addr))
+                }),
+                prohibits: error.ee_type == 1 && PROHIBITED6.contains(&error.ee_code),
+            })
+        }
+        _ => None,
+    })
+}
+
+/// What an error says about the other end. Over TCP a refusal by a message, not by a reset, comes from a
+/// rule; over UDP a closed port is told by a message as well.
+fn answer(error: &io::Error, by_message: bool, protocol: Protocol) -> io::Result<Answer> {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ECONNREFUSED) if by_message && protocol == Protocol::Tcp => Ok(Answer::Rejected),
+        Some(Errno::ECONNREFUSED | Errno::ECONNRESET) => Ok(Answer::Refused),
+        Some(Errno::EHOSTUNREACH | Errno::ENETUNREACH) => Ok(Answer::Unreachable),
+        Some(Errno::ETIMEDOUT) => Ok(Answer::TimedOut),
+        None if error.kind() == io::ErrorKind::TimedOut => Ok(Answer::TimedOut),
+        // A prohibition by a router or a rule of the node's own output.
+        Some(Errno::EACCES | Errno::EPERM) => Ok(Answer::Rejected),
+        _ => Err(io::Error::new(error.kind(), error.to_string())),
+    }
+}

@@ -1,0 +1,23 @@
+//! What the kernel and the network send, for the fuzz targets (`fuzz/`): the decoders alone, without sockets.
+
+use hickory_proto::{op::Message, rr::RecordType};
+
+pub use svcdiag_netns::fuzzing::{legacy, legacy_answers};
+
+use super::{dns, pods};
+
+/// Reads a datagram of netlink, each message of it as an answer to every question that the agent asks.
+pub fn netlink(datagram: &[u8]) {
+    svcdiag_netns::fuzzing::netlink(datagram, |body| {
+        let _ = pods::address(body);
+    });
+}
+
+/// Reads a datagram of a DNS server.
+pub fn dns(datagram: &[u8]) {
+    if let Ok(message) = Message::from_vec(datagram) {
+        for kind in [RecordType::A, RecordType::AAAA] {
+            let _ = dns::read(&message, kind);
+        }
+    }
+}

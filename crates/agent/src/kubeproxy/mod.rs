@@ -1,0 +1,262 @@
+//! kube-proxy on the node: whether its process is there, whether it lives, whether it keeps up.
+//!
+//! All NodeProbes of the node share one [`Watch`], so that kube-proxy is asked a few times a minute,
+//! however many they are. [`programs`] finds its process, or what does its work; `formats` reads its counters,
+//! and [`samples`] says what several readings of them prove.
+//!
+//! Source: kube-proxy's pkg/proxy/healthcheck and pkg/proxy/metrics.
+
+pub mod programs;
+pub mod samples;
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use self::{
+    programs::{Processes, processes},
+    samples::{Lag, Samples},
+};
+use super::{
+    aside::{Of, aside},
+    http::{Got, get},
+};
+use svcdiag_api::PortState;
+use svcdiag_formats::kube_proxy_metrics::Metrics;
+use svcdiag_kube_proxy::ProxyMode;
+use svcdiag_netns::Netns;
+
+/// Port of livez and healthz.
+const HEALTH_PORT: u16 = 10256;
+/// Port of proxyMode and metrics.
+const METRICS_PORT: u16 = 10249;
+
+/// The metrics of a large node have some hundred KiB. One answer is read at a time.
+const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// kube-proxy that takes longer is stuck.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// One that is not well has to be so in two looks so far apart: it may only be restarting.
+pub const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
+
+/// So long a look is good for all NodeProbes.
+pub const LOOK_LASTS: Duration = Duration::from_secs(5);
+
+/// What was seen of kube-proxy in the last seconds.
+#[derive(Debug, Default)]
+pub struct Watch {
+    seen: tokio::sync::Mutex<Seen>,
+    reached: Reached,
+}
+
+/// Since when the agent's own requests to the API server have been answered, without one that was not.
+#[derive(Debug, Default)]
+pub struct Reached(Mutex<Option<Instant>>);
+
+impl Reached {
+    /// Notes how a request ended.
+    pub fn note(&self, is_answered: bool) {
+        let mut since = self.0.lock();
+        *since = is_answered.then(|| since.unwrap_or_else(Instant::now));
+    }
+
+    fn since(&self) -> Option<Instant> {
+        *self.0.lock()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// The last look, when it began, and what came of it.
+    last: Option<(Instant, State)>,
+    /// What the looks up to now say together.
+    samples: Samples,
+    /// Since when it has not been well, in every look.
+    ill_since: Option<Instant>,
+}
+
+/// kube-proxy at a moment.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// What it answered.
+    pub look: Look,
+    /// What its counters say over some time.
+    pub lag: Lag,
+    /// Its processes; the error in words where they could not be listed.
+    pub processes: Result<Processes, String>,
+    /// Since when it has not been well, in every look. It may only be starting anew, or late once.
+    pub ill_since: Option<Instant>,
+}
+
+impl Watch {
+    /// Whether the agent itself reaches the API server.
+    #[must_use]
+    pub fn reached(&self) -> &Reached {
+        &self.reached
+    }
+
+    /// kube-proxy as it was at a moment, or later.
+    pub async fn state(&self, node: &Netns, not_before: Instant) -> State {
+        // Whoever comes while somebody looks takes what that one sees, if it is new enough.
+        let mut seen = self.seen.lock().await;
+        if let Some((_, state)) = seen.last.as_ref().filter(|(begun, _)| *begun >= not_before) {
+            return state.clone();
+        }
+        let begun = Instant::now();
+        let look = look(node).await;
+        let processes = seen.processes(node).await.map_err(|error| error.to_string());
+        let is_ill = look.is_ill(processes.as_ref().ok());
+        seen.ill_since = is_ill.then(|| seen.ill_since.unwrap_or(begun));
+        let lag = match &look.metrics {
+            Some(metrics) => seen.samples.add(metrics, look.at, self.reached.since()),
+            None => Lag::default(),
+        };
+        let state = State {
+            lag,
+            look,
+            processes,
+            ill_since: seen.ill_since,
+        };
+        seen.last = Some((begun, state.clone()));
+        state
+    }
+}
+
+impl Seen {
+    /// All processes are gone through only where kube-proxy is not where it was.
+    async fn processes(&self, node: &Netns) -> io::Result<Processes> {
+        let last = self.last.as_ref();
+        let known = last.and_then(|(_, last)| last.processes.clone().ok());
+        let node = node.clone();
+        let find = move || match known.filter(|known| known.still_run(&node)) {
+            Some(known) => Ok(known),
+            None => processes(&node),
+        };
+        aside(Of::Node, find).await?
+    }
+}
+
+/// A look at kube-proxy.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// When.
+    pub at: Instant,
+    /// What livez said.
+    pub livez: PortState,
+    /// Whether anybody listens on the port of the metrics.
+    pub metrics_port: PortState,
+    /// The mode it says it is in.
+    pub mode: Option<ProxyMode>,
+    /// Its counters; none where the metrics could not be had.
+    pub metrics: Option<Metrics>,
+}
+
+/// Looks at kube-proxy from the node's network namespace.
+pub async fn look(node: &Netns) -> Look {
+    let livez = ask(node, HEALTH_PORT, "/livez").await;
+    let mode = ask(node, METRICS_PORT, "/proxyMode").await;
+    let metrics = match &mode {
+        Got::Answer(200, _) => ask(node, METRICS_PORT, "/metrics").await,
+        _ => Got::Silent,
+    };
+    Look {
+        at: Instant::now(),
+        livez: state(&livez),
+        metrics_port: state(&mode),
+        mode: match mode {
+            Got::Answer(200, body) => ProxyMode::parse(body.trim()).filter(ProxyMode::is_known),
+            _ => None,
+        },
+        metrics: match metrics {
+            Got::Answer(200, body) => Some(Metrics::parse(&body)),
+            _ => None,
+        },
+    }
+}
+
+impl Look {
+    /// Whether kube-proxy says that it is not well, says nothing, or is not there; one look proves nothing.
+    fn is_ill(&self, processes: Option<&Processes>) -> bool {
+        let is_away = processes.is_some_and(|p| p.kube_proxy.is_none() && p.replacement.is_none());
+        match self.livez {
+            PortState::Silent | PortState::Failing => true,
+            PortState::Closed => is_away && self.metrics_port == PortState::Closed,
+            PortState::Ok => false,
+        }
+    }
+}
+
+/// What an answer says of the port. A server that does not know the path (kube-proxy before 1.28 has no livez)
+/// does not say that anything is wrong.
+fn state(got: &Got) -> PortState {
+    match got {
+        Got::Answer(500..=599, _) => PortState::Failing,
+        Got::Answer(..) => PortState::Ok,
+        Got::Silent | Got::Reset | Got::Garbled | Got::TooManyHeaders => PortState::Silent,
+        Got::NotConnected(_) => PortState::Closed,
+    }
+}
+
+async fn ask(node: &Netns, port: u16, path: &str) -> Got {
+    let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let got = get(node, target, path, PATIENCE, MAX_BODY).await;
+    got.unwrap_or_else(Got::NotConnected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_ill_whose_ports_are_closed_by_configuration() {
+        let at = |livez, metrics_port| Look {
+            at: Instant::now(),
+            livez,
+            metrics_port,
+            mode: None,
+            metrics: None,
+        };
+        let runs = Processes {
+            kube_proxy: Some("kube-proxy".to_owned()),
+            ..Processes::default()
+        };
+        let replaced = Processes {
+            replacement: Some("cilium".to_owned()),
+            ..Processes::default()
+        };
+        let (away, closed) = (Processes::default(), PortState::Closed);
+        assert!(!at(closed, closed).is_ill(Some(&runs)));
+        assert!(!at(closed, closed).is_ill(Some(&replaced)));
+        assert!(!at(closed, closed).is_ill(None));
+        assert!(!at(closed, PortState::Ok).is_ill(Some(&away)));
+        assert!(at(closed, closed).is_ill(Some(&away)));
+        assert!(at(PortState::Silent, closed).is_ill(Some(&runs)));
+        assert!(at(PortState::Failing, closed).is_ill(Some(&runs)));
+    }
+
+    #[test]
+    fn only_an_error_of_the_server_is_a_no() {
+        let answer = |status| state(&Got::Answer(status, String::new()));
+        assert_eq!(
+            [200, 404, 503].map(answer),
+            [PortState::Ok, PortState::Ok, PortState::Failing]
+        );
+    }
+
+    #[test]
+    fn one_request_without_an_answer_ends_the_time_of_those_that_were_answered() {
+        let reached = Reached::default();
+        assert_eq!(reached.since(), None);
+        reached.note(true);
+        let since = reached.since();
+        reached.note(true);
+        assert!(since.is_some() && reached.since() == since);
+        reached.note(false);
+        assert_eq!(reached.since(), None);
+    }
+}

@@ -1,0 +1,296 @@
+//! What several readings of kube-proxy's counters prove.
+//!
+//! A change may wait for as long as kube-proxy's own health check allows, and a server that restarts turns every
+//! client away for a while: so both take more than a minute. An idle kube-proxy makes no requests at all, so that
+//! "none was answered" alone is the state of a healthy one.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use svcdiag_formats::kube_proxy_metrics::{Metrics, Writing};
+
+/// kube-proxy's health check says no when a change has waited for twice the syncPeriod, which is 30 s.
+pub const MAY_WAIT: Duration = Duration::from_secs(60);
+
+/// The API server restarts in less.
+const MAY_FAIL: Duration = Duration::from_secs(60);
+
+/// So many readings have to show more failures than the one before.
+const RISES: u32 = 3;
+
+/// What the readings say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// A change is waiting to be written.
+    pub changes_pending: bool,
+    /// A change has waited for longer than kube-proxy's own health check allows, and nothing was written since.
+    pub not_syncing: bool,
+    /// Why writing fails, where a counter of failures tells.
+    pub sync_error: Option<String>,
+    /// Requests to the API server keep failing and none is answered, while the agent's are.
+    pub api_unreachable: bool,
+    /// The API server keeps denying requests.
+    pub is_denied: bool,
+}
+
+/// The readings up to now, as far as they matter for the next.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    last: Option<(Instant, Metrics)>,
+    /// By IP family: since when changes have waited without anything being written, and how it stood then.
+    waiting: BTreeMap<String, (Instant, Writing)>,
+    failing: Option<Rise>,
+    denied: Option<Rise>,
+}
+
+/// A counter that keeps rising.
+#[derive(Clone, Copy, Debug)]
+struct Rise {
+    /// When it was last as low as before.
+    since: Instant,
+    /// When it was last seen to have risen.
+    last: Instant,
+    /// In how many readings it had risen.
+    readings: u32,
+}
+
+impl Rise {
+    /// Goes on with a reading. One that comes too early to show anything changes nothing.
+    fn go_on(known: Option<Self>, has_risen: bool, before: Instant, at: Instant) -> Option<Self> {
+        if has_risen {
+            return Some(known.map_or(
+                Self {
+                    since: before,
+                    last: at,
+                    readings: 1,
+                },
+                |rise| Self {
+                    last: at,
+                    readings: rise.readings + 1,
+                    ..rise
+                },
+            ));
+        }
+        known.filter(|rise| at.duration_since(rise.last) < MAY_FAIL)
+    }
+
+    fn is_long(&self) -> bool {
+        self.readings >= RISES && self.last.duration_since(self.since) > MAY_FAIL
+    }
+}
+
+impl Samples {
+    /// Adds a reading; `reached` is since when the agent itself has reached the API server.
+    pub fn add(&mut self, metrics: &Metrics, at: Instant, reached: Option<Instant>) -> Lag {
+        self.wait(metrics, at);
+        if let Some((before, old)) = &self.last {
+            // Counters that fall are those of another process.
+            let is_another = metrics.requests_failed < old.requests_failed
+                || metrics.requests_denied < old.requests_denied
+                || metrics.requests_answered < old.requests_answered;
+            if is_another {
+                (self.failing, self.denied) = (None, None);
+            } else {
+                let is_answered = metrics.requests_answered > old.requests_answered;
+                let fails = metrics.requests_failed > old.requests_failed;
+                let known = self.failing.filter(|_| !is_answered);
+                self.failing = Rise::go_on(known, fails && !is_answered, *before, at);
+                let denies = metrics.requests_denied > old.requests_denied;
+                self.denied = Rise::go_on(self.denied, denies, *before, at);
+            }
+        }
+        self.last = Some((at, metrics.clone()));
+        let is_alone = |rise: &Rise| reached.is_some_and(|since| since <= rise.since);
+        Lag {
+            changes_pending: !self.waiting.is_empty(),
+            not_syncing: self.waiting.values().any(|(since, _)| is_late(*since, at)),
+            sync_error: self.sync_error(metrics),
+            api_unreachable: self.failing.is_some_and(|rise| rise.is_long() && is_alone(&rise)),
+            is_denied: self.denied.is_some_and(|rise| rise.is_long()),
+        }
+    }
+
+    fn wait(&mut self, metrics: &Metrics, at: Instant) {
+        let mut waiting = BTreeMap::new();
+        for (family, writing) in metrics.writing.iter().filter(|(_, w)| w.waits()) {
+            let known = self.waiting.get(family);
+            let same = known.filter(|(_, before)| before.applied == writing.applied);
+            waiting.insert(family.clone(), same.copied().unwrap_or((at, *writing)));
+        }
+        self.waiting = waiting;
+    }
+
+    /// Failures since changes have waited.
+    fn sync_error(&self, metrics: &Metrics) -> Option<String> {
+        self.waiting.iter().find_map(|(family, (_, before))| {
+            let now = metrics.writing.get(family)?;
+            let restores = now.restore_failures - before.restore_failures;
+            let transactions = now.nftables_failures - before.nftables_failures;
+            if restores > 0.0 {
+                Some(format!("iptables-restore has failed {restores:.0} times"))
+            } else if transactions > 0.0 {
+                Some(format!(
+                    "its nftables transaction has failed {transactions:.0} times"
+                ))
+            } else {
+                None
+            }
+        })
+    }
+}
+
+fn is_late(since: Instant, at: Instant) -> bool {
+    at.duration_since(since) > MAY_WAIT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Metrics in which each family has written rules once, and was last asked for them at a time.
+    fn asked(families: &[(&str, f64, f64)]) -> Metrics {
+        let of = |(family, applied, queued): &(&str, f64, f64)| {
+            let writing = Writing {
+                applied: Some(*applied),
+                queued: Some(*queued),
+                ..Writing::default()
+            };
+            ((*family).to_owned(), writing)
+        };
+        Metrics {
+            writing: families.iter().map(of).collect(),
+            ..Metrics::default()
+        }
+    }
+
+    fn requests(failed: f64, denied: f64, answered: f64) -> Metrics {
+        Metrics {
+            requests_failed: failed,
+            requests_denied: denied,
+            requests_answered: answered,
+            ..Metrics::default()
+        }
+    }
+
+    /// The last of several readings, each some seconds after the beginning; the agent has reached the API server
+    /// since a time before, or not at all.
+    fn last(readings: &[(u64, Metrics)], is_reached: bool) -> Lag {
+        let start = Instant::now();
+        let mut samples = Samples::default();
+        let mut lag = Lag::default();
+        for (second, metrics) in readings {
+            let at = start + Duration::from_secs(*second);
+            lag = samples.add(metrics, at, is_reached.then_some(start));
+        }
+        lag
+    }
+
+    #[test]
+    fn a_change_may_wait_for_a_minute() {
+        let waits = || asked(&[("IPv4", 100.2, 105.0)]);
+        let is_late = |readings: &[(u64, Metrics)]| last(readings, true).not_syncing;
+        assert!(!is_late(&[(0, waits()), (10, waits()), (60, waits())]));
+        assert!(is_late(&[(0, waits()), (10, waits()), (61, waits())]));
+        assert!(is_late(&[(0, waits()), (3600, waits())]));
+        // minSyncPeriod is 30 s: a change waits in most readings, each time another.
+        let written = |n: f64| asked(&[("IPv4", 100.0 + n, 105.0 + n)]);
+        let readings: Vec<(u64, Metrics)> = (0..20_u32)
+            .map(|n| (u64::from(n) * 30, written(f64::from(n) * 30.0)))
+            .collect();
+        assert!(!is_late(&readings));
+        // Nothing waits in between.
+        let well = asked(&[("IPv4", 105.2, 105.0)]);
+        assert!(!is_late(&[(0, waits()), (40, well), (70, waits())]));
+    }
+
+    #[test]
+    fn a_family_that_has_nothing_to_write_is_not_late() {
+        let v6 = |queued| asked(&[("IPv4", 100.2, 100.0), ("IPv6", 50.1, queued)]);
+        assert!(!last(&[(0, v6(50.0)), (90, v6(50.0))], true).not_syncing);
+        assert!(last(&[(0, v6(60.0)), (90, v6(60.0))], true).not_syncing);
+    }
+
+    #[test]
+    fn a_counter_of_failures_names_the_cause() {
+        let failed = |count| {
+            let mut metrics = asked(&[("", 100.0, 105.0)]);
+            if let Some(writing) = metrics.writing.get_mut("") {
+                writing.restore_failures = count;
+            }
+            metrics
+        };
+        let lag = last(&[(0, failed(2.0)), (70, failed(5.0))], true);
+        assert_eq!(
+            lag.sync_error.as_deref(),
+            Some("iptables-restore has failed 3 times")
+        );
+        assert_eq!(
+            last(&[(0, failed(2.0)), (70, failed(2.0))], true).sync_error,
+            None
+        );
+    }
+
+    #[test]
+    fn a_server_that_restarts_is_not_unreachable() {
+        let is_lost = |readings: &[(u64, Metrics)]| last(readings, true).api_unreachable;
+        let failed = |count| requests(count, 0.0, 7.0);
+        // Back after 40 s.
+        let back = [
+            (0, failed(0.0)),
+            (10, failed(2.0)),
+            (20, failed(4.0)),
+            (40, failed(6.0)),
+            (50, requests(6.0, 0.0, 9.0)),
+        ];
+        for count in 1..=back.len() {
+            assert!(!is_lost(&back[..count]), "{count}");
+        }
+        let away = [
+            (0, failed(0.0)),
+            (20, failed(2.0)),
+            (40, failed(4.0)),
+            (61, failed(5.0)),
+        ];
+        assert!(is_lost(&away));
+        assert!(!is_lost(&away[..3]));
+        assert!(
+            !last(&away, false).api_unreachable,
+            "the agent does not reach it either"
+        );
+        // Two readings are not enough, however far apart, nor is one failure an hour ago.
+        assert!(!is_lost(&[(0, failed(0.0)), (90, failed(5.0))]));
+        assert!(!is_lost(&[
+            (0, failed(0.0)),
+            (10, failed(1.0)),
+            (3600, failed(1.0))
+        ]));
+        assert!(
+            !is_lost(&[(0, failed(1.0)), (60, failed(1.0)), (120, failed(1.0))]),
+            "idle"
+        );
+        // Another process counts from zero.
+        assert!(!is_lost(&[
+            (0, failed(9.0)),
+            (20, failed(10.0)),
+            (40, failed(11.0)),
+            (61, failed(1.0))
+        ]));
+    }
+
+    #[test]
+    fn requests_that_are_denied_again_and_again_are_told_though_others_are_answered() {
+        let denied = |count| requests(0.0, count, 7.0 + count);
+        let all = [
+            (0, denied(0.0)),
+            (30, denied(1.0)),
+            (60, denied(2.0)),
+            (90, denied(3.0)),
+        ];
+        assert!(last(&all, true).is_denied);
+        assert!(!last(&all[..3], true).is_denied);
+        assert!(!last(&all, true).api_unreachable);
+        assert!(!last(&[(0, denied(0.0)), (30, denied(1.0)), (60, denied(1.0))], true).is_denied);
+    }
+}

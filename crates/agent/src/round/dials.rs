@@ -1,0 +1,250 @@
+//! A dial with its attempts, and the tally of many.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    budget::Permit,
+    dial::Dial,
+    http::{Got, get},
+};
+use svcdiag_api::{Answer, DialCount, DialFailure, DialPath, HttpProbe};
+use svcdiag_kube_proxy::Protocol;
+use svcdiag_netns::Netns;
+
+use super::{LocalPod, Round};
+
+/// Attempts of one dial begin so long after one another.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
+
+/// How a dial ended, and what more is to be told of it.
+pub(super) type Outcome = (Answer, Option<String>);
+
+/// How many dials were made and failed, and the failures.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub counts: Vec<DialCount>,
+    pub failures: Vec<DialFailure>,
+}
+
+impl Tally {
+    /// Counts a dial.
+    pub fn count(
+        &mut self,
+        from: Option<&str>,
+        path: DialPath,
+        port: &str,
+        family: String,
+        same_node: Option<bool>,
+        failure: Option<DialFailure>,
+    ) {
+        let known = self.counts.iter_mut().find(|c| {
+            c.from.as_deref() == from
+                && c.path == path
+                && c.port == port
+                && c.family == family
+                && c.same_node == same_node
+        });
+        let failed = u32::from(failure.is_some());
+        match known {
+            Some(count) => {
+                count.made += 1;
+                count.failed += failed;
+            }
+            None => self.counts.push(DialCount {
+                from: from.map(str::to_owned),
+                path,
+                port: port.to_owned(),
+                family,
+                same_node,
+                made: 1,
+                failed,
+            }),
+        }
+        self.failures.extend(failure);
+    }
+}
+
+/// Counts in the order in which they are worth most: a report holds no more than so many, and is cut at its end. What
+/// failed comes first, so that whatever is cut has worked, and then each way has its turn.
+pub(super) fn by_worth(counts: Vec<DialCount>) -> Vec<DialCount> {
+    let mut seen = [0_usize; 2];
+    let mut ranked: Vec<_> = counts
+        .into_iter()
+        .map(|count| {
+            let of_its_way = &mut seen[usize::from(count.path == DialPath::Endpoint)];
+            *of_its_way += 1;
+            ((count.failed == 0, *of_its_way), count)
+        })
+        .collect();
+    ranked.sort_by_key(|(worth, _)| *worth);
+    ranked.into_iter().map(|(_, count)| count).collect()
+}
+
+impl Round<'_> {
+    /// Leave to dial. None when the agent is ending.
+    pub(super) async fn permit(&self) -> Option<Permit> {
+        self.node.dials.take(self.namespace).await
+    }
+
+    /// The endpoint that a dial was sent to, if the rules sent it anywhere.
+    pub(super) fn sent_to(
+        &self,
+        protocol: Protocol,
+        source: SocketAddr,
+        target: SocketAddr,
+    ) -> Option<SocketAddr> {
+        let connection = self.conntrack.as_ref()?.find(protocol, source, target).ok()??;
+        (connection.answers != target).then_some(connection.answers)
+    }
+
+    /// How long one attempt may take.
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_secs(u64::from(self.spec.probe.timeout_seconds))
+    }
+
+    /// Dials until somebody answers, at most as often as the probe asks for. Says what is more to be told.
+    pub(super) async fn dial(
+        &self,
+        netns: &Netns,
+        protocol: Protocol,
+        target: SocketAddr,
+        http: Option<&HttpProbe>,
+    ) -> io::Result<Outcome> {
+        let attempts = self.spec.probe.attempts.max(1);
+        let mut attempt = 1;
+        loop {
+            let begun = Instant::now();
+            let outcome = self.attempt(netns, protocol, target, http).await?;
+            // Over UDP a refusal says all, and the kernel does not repeat it at will.
+            let is_final = outcome.0 == Answer::Accepted || protocol == Protocol::Udp;
+            if is_final || attempt >= attempts {
+                return Ok(outcome);
+            }
+            attempt += 1;
+            tokio::time::sleep(BETWEEN_ATTEMPTS.saturating_sub(begun.elapsed())).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        netns: &Netns,
+        protocol: Protocol,
+        target: SocketAddr,
+        http: Option<&HttpProbe>,
+    ) -> io::Result<Outcome> {
+        let _permit = self.permit().await.ok_or(io::ErrorKind::Interrupted)?;
+        let dialled = Dial::start(netns, protocol, target)
+            .await?
+            .finish(self.patience())
+            .await?;
+        let by = dialled.offender.map(|offender| offender.to_string());
+        // Past the Service nothing translates what comes back: who else than the endpoint refuses is a rule.
+        let is_rule = protocol == Protocol::Udp && dialled.offender.is_some_and(|o| o.ip != target.ip());
+        match (http, dialled.answer) {
+            // The permit is held until the answer is over.
+            (Some(http), Answer::Accepted) => self.speak(netns, target, http).await,
+            (_, Answer::Refused) if is_rule => Ok((Answer::Rejected, by)),
+            (_, answer) => Ok((answer, by)),
+        }
+    }
+
+    /// Speaks HTTP where somebody has answered. Bodies are not read.
+    pub(super) async fn speak(
+        &self,
+        netns: &Netns,
+        target: SocketAddr,
+        http: &HttpProbe,
+    ) -> io::Result<Outcome> {
+        Ok(match get(netns, target, &http.path, self.patience(), 0).await? {
+            Got::Answer(status, _) if is_expected(http, status) => (Answer::Accepted, None),
+            Got::Answer(status, _) => (Answer::Unexpected, Some(format!("HTTP status {status}"))),
+            Got::Garbled => (Answer::Unexpected, Some("what came is no HTTP".to_owned())),
+            Got::TooManyHeaders => {
+                let why = "the answer has more headers than are read (32 KiB)";
+                (Answer::Unexpected, Some(why.to_owned()))
+            }
+            Got::Silent => (Answer::NoAnswer, None),
+            Got::Reset => (Answer::Reset, None),
+            Got::NotConnected(error) => (Answer::TimedOut, Some(error.to_string())),
+        })
+    }
+
+    /// Whether somebody has an address of the family of another, without which nothing can be dialled; so it is
+    /// where their addresses are not known. None stands for the node.
+    pub(super) fn has_family(&self, from: Option<&LocalPod<'_>>, of: IpAddr) -> bool {
+        let ips: Vec<IpAddr> = match from {
+            Some(pod) => pod.pod.ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
+            None => self.subject.node_ips.clone(),
+        };
+        ips.is_empty() || ips.iter().any(|ip| ip.is_ipv4() == of.is_ipv4())
+    }
+
+    /// The HTTP request of a client for a Service port, if one is to be made. From the node's own network none
+    /// is: what a node reaches need not be for whoever chose the path.
+    pub(super) fn http_for(&self, client: Option<&LocalPod<'_>>, port: &str) -> Option<&HttpProbe> {
+        let http = self.spec.probe.http.as_ref()?;
+        client.filter(|client| !client.pod.host_network)?;
+        let service = &self.subject.service;
+        let named = service
+            .spec
+            .ports
+            .iter()
+            .find(|p| format!("{}/{}", p.port, p.protocol()) == port)?;
+        let is_meant = http.port.as_ref().is_none_or(|wanted| named.is_named_by(wanted));
+        // Without TLS of its own the agent can tell of such a port only whether it answers.
+        let is_plain = http.scheme == svcdiag_api::HttpScheme::HTTP;
+        (is_meant && is_plain && named.protocol() == "TCP").then_some(http)
+    }
+}
+
+fn is_expected(http: &HttpProbe, status: u16) -> bool {
+    if http.expected_statuses.is_empty() {
+        (200..400).contains(&status)
+    } else {
+        http.expected_statuses.contains(&status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_of_a_report_has_worked_and_is_of_each_way() {
+        let mut tally = Tally::default();
+        let mut count = |path, port: usize, failed: u32| {
+            tally.counts.push(DialCount {
+                from: None,
+                path,
+                port: format!("{port}/TCP"),
+                family: "IPv4".to_owned(),
+                same_node: None,
+                made: 1,
+                failed,
+            });
+        };
+        for port in 0..200 {
+            count(DialPath::Endpoint, port, u32::from(port == 199));
+        }
+        for port in 0..200 {
+            count(DialPath::Service, port, u32::from(port == 150));
+        }
+        let facts = svcdiag_api::NodeFacts {
+            dials: by_worth(tally.counts),
+            ..Default::default()
+        };
+        let kept = svcdiag_api::bounded(&facts);
+        let of = |path| kept.dials.iter().filter(|d| d.path == path).count();
+        assert_eq!(of(DialPath::Endpoint) + of(DialPath::Service), 128);
+        assert_eq!(of(DialPath::Endpoint), of(DialPath::Service));
+        assert_eq!(kept.dials.iter().filter(|d| d.failed > 0).count(), 2);
+        assert_eq!(
+            kept.problems,
+            ["Left out of the report, which is bounded: 272 of dials."]
+        );
+    }
+}

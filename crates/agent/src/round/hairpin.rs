@@ -1,0 +1,257 @@
+//! Pods that dial themselves through the Service.
+//!
+//! With a few endpoints on the node they do so in every round. With more, whose dials mostly go elsewhere, they
+//! do so where anything is new that decides about it, which is looked at in every round, and once an hour.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+
+use super::{LocalPod, Memory, Round, SECOND_LOOK};
+use crate::{
+    dial::{BEFORE_RETRANSMISSION, Dial},
+    settings,
+};
+use svcdiag_api::{Answer, Hairpin};
+use svcdiag_engine::asked::Subject;
+use svcdiag_kube_proxy::{
+    Backend, ExpectedPort, Protocol, Purpose, Traffic, expected, hairpin_is_masqueraded,
+};
+use svcdiag_netns::links;
+
+/// Tries until one comes back to the Pod itself: where anything is new, and in the rounds after that.
+const MAX_TRIES: usize = 100;
+const MAX_TRIES_AGAIN: usize = 32;
+
+/// Lost tries that are waited for at once.
+const MAX_LOST: usize = 8;
+
+/// The kernel may work a packet off a moment after the call that sent it.
+const A_MOMENT: Duration = Duration::from_millis(2);
+
+/// With so many endpoints on the node, each dials itself in every round.
+const IN_EVERY_ROUND: usize = 3;
+
+/// Pods that dial themselves in one round.
+const PODS: usize = 4;
+
+/// Without a change so long passes before Pods dial themselves again.
+const PAUSE: Duration = Duration::from_secs(3600);
+
+/// What came of it for each Pod, by namespace/name.
+pub(super) type Known = BTreeMap<String, (Setup, Instant, Hairpin)>;
+
+/// What decides whether a Pod reaches itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Setup {
+    target: SocketAddr,
+    own: SocketAddr,
+    bridge_port: Option<String>,
+    hairpin_mode: Option<bool>,
+    bridge_netfilter: Option<bool>,
+    masqueraded: Option<bool>,
+    /// What holds the rules.
+    backend: Option<Backend>,
+}
+
+pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
+    let usable = |pod: &&LocalPod<'_>| !pod.pod.host_network && !pod.pod.not_ready;
+    let pods: Vec<_> = round.endpoints.iter().filter(usable).collect();
+    let known = memory.hairpins().clone();
+    let is_every_round = pods.len() <= IN_EVERY_ROUND;
+    let looks = pods.into_iter().take(PODS).map(async |pod| {
+        let way = Way::of(round, &round.subject, pod)?;
+        let setup = setup(round, pod, &way).await;
+        let before = known.get(&pod.key).filter(|(of, ..)| *of == setup);
+        if let Some((_, at, hairpin)) = before.filter(|(_, at, _)| at.elapsed() < PAUSE)
+            && !is_every_round
+        {
+            return Some((setup, *at, hairpin.clone()));
+        }
+        let most = before.map_or(MAX_TRIES, |_| MAX_TRIES_AGAIN);
+        let found = hairpin(round, pod, &way, most).await?;
+        // Chance has led to none that came back: what is known holds, unless it is old.
+        match before.filter(|(_, at, _)| found.answer.is_none() && at.elapsed() < PAUSE) {
+            Some(before) => Some(before.clone()),
+            None => Some((setup, Instant::now(), found)),
+        }
+    });
+    let found: Vec<(Setup, Instant, Hairpin)> = join_all(looks).await.into_iter().flatten().collect();
+    let lasting = found.iter().filter(|(_, _, hairpin)| lasts(hairpin));
+    *memory.hairpins() = lasting.map(|f| (f.2.pod.clone(), f.clone())).collect();
+    found.into_iter().map(|(_, _, hairpin)| hairpin).collect()
+}
+
+/// Whether a result holds for long. What fails is tried again in the next round, to see it mended, and so is
+/// what came to nothing where the settings would not let it: kube-proxy may just be writing its rules.
+fn lasts(hairpin: &Hairpin) -> bool {
+    match hairpin.answer {
+        Some(answer) => answer == Answer::Accepted,
+        None => hairpin.masqueraded != Some(false) && hairpin.hairpin_mode != Some(false),
+    }
+}
+
+/// A way from a Pod to itself through the Service.
+struct Way {
+    target: SocketAddr,
+    own: SocketAddr,
+    endpoints: BTreeSet<SocketAddr>,
+}
+
+impl Way {
+    /// Through the first of the asked TCP ports that has the Pod behind it: bridge and rules are the same for all.
+    fn of(round: &Round<'_>, subject: &Subject, pod: &LocalPod<'_>) -> Option<Self> {
+        let slices: Vec<_> = subject.slices.iter().collect();
+        let is_asked = |port: &ExpectedPort| {
+            let mut ports = subject.service.spec.ports.iter().filter(|p| round.is_asked(p));
+            port.protocol == Protocol::Tcp
+                && ports
+                    .any(|p| p.name() == port.name && Protocol::parse(p.protocol()) == Some(port.protocol))
+        };
+        let ports = expected(&subject.service, &slices, round.vantage());
+        ports.into_iter().filter(is_asked).find_map(|port| {
+            let cluster = port
+                .destinations
+                .iter()
+                .find(|d| d.purpose == Purpose::ClusterIp)?;
+            let Traffic::To(endpoints) = &cluster.inside else {
+                return None;
+            };
+            let own = endpoints
+                .iter()
+                .find(|e| pod.pod.ips.contains(&e.ip().to_string()))?;
+            Some(Self {
+                target: SocketAddr::new(cluster.address?, cluster.port),
+                own: *own,
+                endpoints: endpoints.clone(),
+            })
+        })
+    }
+}
+
+async fn setup(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way) -> Setup {
+    let link = port_of(round, pod).await;
+    let rules = super::rules::open(round, None);
+    let service = (way.target.ip(), way.target.port());
+    Setup {
+        target: way.target,
+        own: way.own,
+        bridge_port: link
+            .as_ref()
+            .filter(|l| l.bridge.is_some())
+            .map(|l| l.name.clone()),
+        hairpin_mode: link.and_then(|link| link.hairpin_mode),
+        bridge_netfilter: settings::bridge_netfilter(&round.node.netns).unwrap_or_default(),
+        masqueraded: rules.as_ref().and_then(|(_, rules)| {
+            hairpin_is_masqueraded(rules.as_ref(), service, Protocol::Tcp, way.own).ok()
+        }),
+        backend: rules.map(|(backend, _)| backend),
+    }
+}
+
+async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way, most: usize) -> Option<Hairpin> {
+    let mut answer = pinned(round, pod, way, most).await;
+    if answer.is_some_and(|a| a != Answer::Accepted) {
+        tokio::time::sleep(SECOND_LOOK).await;
+        // What was not met again stays unknown, and so does a Pod that is no endpoint any more.
+        answer = pinned(round, pod, way, MAX_TRIES).await;
+        let subject = round.read_again();
+        if !super::ready(round, &subject).iter().any(|r| r.address == way.own) {
+            return None;
+        }
+    }
+    let setup = setup(round, pod, way).await;
+    Some(Hairpin {
+        pod: pod.key.clone(),
+        target: way.target.to_string(),
+        answer,
+        bridge_port: setup.bridge_port,
+        hairpin_mode: setup.hairpin_mode,
+        masqueraded: setup.masqueraded,
+    })
+}
+
+/// How a dial that comes back to the Pod ends; None if none did.
+///
+/// Conntrack shows at once where a dial goes, so that those that go elsewhere are dropped. Those that it
+/// does not show were lost before the node was done with them: they were on their way to the Pod itself
+/// if every other endpoint was met.
+async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way, most: usize) -> Option<Answer> {
+    let Way {
+        target,
+        own,
+        endpoints,
+    } = way;
+    let (target, own) = (*target, *own);
+    let mut met = BTreeSet::new();
+    let mut lost = Vec::new();
+    for _ in 0..most {
+        let _permit = round.permit().await?;
+        let dial = Dial::start(&pod.netns, Protocol::Tcp, target).await.ok()?;
+        let source = dial.source()?;
+        let mut sent_to = round.sent_to(Protocol::Tcp, source, target);
+        if sent_to.is_none() {
+            tokio::time::sleep(A_MOMENT).await;
+            sent_to = round.sent_to(Protocol::Tcp, source, target);
+        }
+        match sent_to {
+            Some(endpoint) if endpoint == own => {
+                return dial.finish(round.patience()).await.ok().map(|d| d.answer);
+            }
+            Some(endpoint) => {
+                met.insert(endpoint);
+            }
+            None if lost.len() < MAX_LOST => lost.push(dial),
+            None => {}
+        }
+        let all_others_met = endpoints.iter().all(|e| *e == own || met.contains(e));
+        if all_others_met && lost.len() == MAX_LOST {
+            break;
+        }
+    }
+    if !endpoints.iter().all(|e| *e == own || met.contains(e)) {
+        return None;
+    }
+    let answers = join_all(lost.into_iter().map(|dial| async {
+        let source = dial.source();
+        let is_settled = dial.settles_within(BEFORE_RETRANSMISSION).await;
+        // One that was merely not seen in time is seen by now.
+        let sent_to = source.and_then(|source| round.sent_to(Protocol::Tcp, source, target));
+        if sent_to.is_some_and(|e| e != own) {
+            None
+        } else if !is_settled && sent_to.is_none() {
+            Some(Answer::TimedOut)
+        } else {
+            dial.finish(round.patience())
+                .await
+                .ok()
+                .map(|dialled| dialled.answer)
+        }
+    }))
+    .await;
+    let mut answers = answers.into_iter().flatten();
+    if endpoints.len() == 1 {
+        // Nobody else can have answered, though conntrack does not show it (a proxy in eBPF, say).
+        let answers: Vec<Answer> = answers.collect();
+        let accepted = answers.iter().find(|a| **a == Answer::Accepted);
+        return accepted.or(answers.first()).copied();
+    }
+    answers.find(|a| *a != Answer::Accepted)
+}
+
+/// The node's end of a Pod's link.
+async fn port_of(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<links::Link> {
+    let inside = pod.netns.visit(links::links_of_pod).await.ok()?;
+    let peer = inside.iter().find(|l| l.name == "eth0")?.peer?;
+    let outside = round.node.netns.visit(links::links).await.ok()?;
+    outside.into_iter().find(|l| l.index == peer)
+}
+
+/// The bridge that a Pod's link is a port of.
+pub(super) async fn bridge_of(round: &Round<'_>, pod: &LocalPod<'_>) -> Option<u32> {
+    port_of(round, pod).await?.bridge
+}

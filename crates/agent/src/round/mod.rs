@@ -1,0 +1,393 @@
+//! One round: everything that is looked at for one NodeProbe, in parallel.
+//!
+//! Each look is one file. A failure is looked at a second time, three seconds later at the earliest and against what
+//! the NodeProbe says by then, before it is written down; what could not be looked at becomes a problem, never a
+//! failure.
+
+mod dials;
+mod direct;
+mod dns_servers;
+mod hairpin;
+mod mesh;
+mod names;
+mod proxy;
+mod rules;
+mod service;
+mod stale;
+mod tries;
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{
+    aside::{Of, aside},
+    budget::Budget,
+    kubeproxy,
+    pods::{self, Census},
+    settings,
+};
+use svcdiag_api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion};
+use svcdiag_engine::asked::Subject;
+use svcdiag_kube_proxy::{IpFamily, Protocol, ProxyMode, Vantage};
+use svcdiag_netns::{
+    Netns,
+    netfilter::{conntrack::Conntrack, rulesets::Rulesets},
+    rootfs::CLibraries,
+    tunnels,
+};
+use svcdiag_objects::Endpoint;
+
+/// A failure counts only if a second look, so much later, fails as well.
+const SECOND_LOOK: Duration = Duration::from_secs(3);
+
+/// Most entries that a list of a NodeProbe takes.
+const MAX_FAILURES: usize = 32;
+const MAX_PROBLEMS: usize = 16;
+
+/// The node that is looked at, and what the rounds of its NodeProbes share.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its network namespace.
+    pub netns: Netns,
+    /// Dials of all probes together.
+    pub dials: Budget,
+    /// Its rules.
+    pub rulesets: Rulesets,
+    /// The processes of its Pods.
+    census: Arc<Census>,
+    /// Its kube-proxy.
+    kube_proxy: kubeproxy::Watch,
+    /// The C libraries of its clients.
+    c_libraries: Arc<CLibraries>,
+    /// The connections that it tracks, once they were asked for.
+    conntrack: Mutex<Option<Arc<Conntrack>>>,
+}
+
+impl Node {
+    /// A node of which nothing is known yet.
+    #[must_use]
+    pub fn new(name: impl Into<String>, netns: Netns, dials: Budget) -> Self {
+        Self {
+            name: name.into(),
+            rulesets: Rulesets::of(netns.clone()),
+            netns,
+            dials,
+            census: Arc::default(),
+            kube_proxy: kubeproxy::Watch::default(),
+            c_libraries: Arc::default(),
+            conntrack: Mutex::default(),
+        }
+    }
+
+    /// Whether the agent itself reaches the API server, by which kube-proxy is judged.
+    #[must_use]
+    pub fn reached(&self) -> &kubeproxy::Reached {
+        self.kube_proxy.reached()
+    }
+
+    fn conntrack(&self) -> std::io::Result<Arc<Conntrack>> {
+        let mut known = self.conntrack.lock();
+        if let Some(conntrack) = known.as_ref() {
+            return Ok(conntrack.clone());
+        }
+        let conntrack = Arc::new(self.netns.run(Conntrack::open)?);
+        *known = Some(conntrack.clone());
+        Ok(conntrack)
+    }
+}
+
+/// Who tells what is asked at the present moment.
+pub trait Source: Send + Sync {
+    /// The subject of the NodeProbe, as it is now.
+    fn latest(&self) -> Subject;
+}
+
+/// What is remembered of a NodeProbe from one round to the next.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The revision that the last round was asked with.
+    revision: Mutex<Option<String>>,
+    /// Tracked connections that may lead nowhere.
+    suspects: Mutex<stale::Suspects>,
+    /// Where the window of endpoints begins.
+    window: Mutex<usize>,
+    /// What came of Pods' dials to themselves.
+    hairpins: Mutex<hairpin::Known>,
+    /// The Pods that were intercepted, for which API objects, and when.
+    intercepted: Mutex<Option<(String, Instant, Vec<String>)>>,
+}
+
+impl Memory {
+    fn hairpins(&self) -> MutexGuard<'_, hairpin::Known> {
+        self.hairpins.lock()
+    }
+}
+
+/// A client Pod, or an endpoint's Pod, on the node.
+struct LocalPod<'a> {
+    pod: &'a ProbePod,
+    /// As namespace/name.
+    key: String,
+    netns: Netns,
+    pids: Vec<i32>,
+}
+
+/// An endpoint that takes traffic.
+#[derive(Clone, Debug, PartialEq)]
+struct Ready {
+    address: SocketAddr,
+    protocol: Protocol,
+    /// The Service port, as number/protocol.
+    port: String,
+    /// Whether it is on this node; None where it is on none that the cluster knows.
+    same_node: Option<bool>,
+}
+
+/// What all looks of a round share.
+struct Round<'a> {
+    node: &'a Node,
+    spec: &'a NodeProbeSpec,
+    namespace: &'a str,
+    subject: Subject,
+    source: &'a dyn Source,
+    clients: Vec<LocalPod<'a>>,
+    endpoints: Vec<LocalPod<'a>>,
+    /// The connections that the node tracks; None where they cannot be asked for.
+    conntrack: Option<Arc<Conntrack>>,
+    /// The EndpointSlices that were last compared with.
+    versions: Mutex<Vec<SliceVersion>>,
+    problems: Mutex<Vec<String>>,
+}
+
+/// Looks at everything that a NodeProbe asks for. `source` tells before a second look what has changed.
+pub async fn look(
+    node: &Node,
+    namespace: &str,
+    spec: &NodeProbeSpec,
+    source: &dyn Source,
+    memory: &Memory,
+) -> NodeFacts {
+    let subject = Subject::of(spec);
+    let mut round = Round {
+        node,
+        spec,
+        namespace,
+        versions: Mutex::new(subject.versions.clone()),
+        subject,
+        source,
+        clients: Vec::new(),
+        endpoints: Vec::new(),
+        conntrack: None,
+        problems: Mutex::default(),
+    };
+    round.conntrack = node
+        .conntrack()
+        .inspect_err(|error| round.problem(format!("Tracked connections cannot be asked for: {error}.")))
+        .ok();
+    round.find_pods().await;
+    let drops_before = settings::reverse_path_drops(&node.netns).ok();
+    // Through the Service a dial that fails says nothing until kube-proxy has had its time to write the rules.
+    let through = async {
+        let rules = async {
+            let kube_proxy = proxy::look(&round, memory).await;
+            let mode = kube_proxy.mode.as_deref().and_then(ProxyMode::parse);
+            let rules = rules::look(&round, mode.as_ref()).await;
+            (kube_proxy, rules)
+        };
+        let ((kube_proxy, rules), first) = tokio::join!(rules, service::first_look(&round));
+        let dials = tokio::join!(service::look(&round, first), hairpin::look(&round, memory));
+        (kube_proxy, rules, dials)
+    };
+    let ((kube_proxy, rules, (service, hairpins)), direct, names) =
+        tokio::join!(through, direct::look(&round, memory), names::look(&round));
+    let is_all_well = direct.failures.is_empty() && service.failures.is_empty();
+    let listeners = direct::listeners(&round, &direct.failures).await;
+    let mut facts = NodeFacts {
+        listeners,
+        kube_proxy: Some(kube_proxy),
+        rules,
+        intercepted: mesh::look(&round, memory, is_all_well).await,
+        stale_connections: stale::look(&round, memory),
+        hairpins,
+        ..NodeFacts::default()
+    };
+    (facts.resolvers, facts.dns_servers) = names;
+    for tally in [direct, service] {
+        facts.dials.extend(tally.counts);
+        facts.failures.extend(tally.failures);
+    }
+    round.forget_vanished(&mut facts);
+    facts.dials = dials::by_worth(facts.dials);
+    facts.probes_made = facts.dials.iter().map(|d| d.made).sum();
+    facts.probes_failed = facts.dials.iter().map(|d| d.failed).sum();
+    // Of each way some failures are kept, so that a flood of one does not hide the other.
+    facts.failures = mixed(facts.failures);
+    // Packets are dropped here and there on any node; only beside a failure does it say something.
+    facts.settings = round.settings(drops_before.filter(|_| facts.probes_failed > 0));
+    // By which ways packets go to other nodes matters only where some did not arrive.
+    if facts.probes_failed > 0 {
+        let found = node.netns.run(tunnels::read);
+        let problem = |error: &std::io::Error| {
+            round.problem(format!("The links of the node could not be listed: {error}."))
+        };
+        facts.tunnels = found.inspect_err(problem).ok();
+        facts.settings.dead_ends = settings::dead_ends(&node.rulesets);
+    }
+    facts.slices = round.versions.into_inner();
+    facts.problems = round.problems.into_inner();
+    facts.problems.sort();
+    facts.problems.dedup();
+    facts.problems.truncate(MAX_PROBLEMS);
+    facts
+}
+
+fn mixed(failures: Vec<svcdiag_api::DialFailure>) -> Vec<svcdiag_api::DialFailure> {
+    let (mut direct, mut through): (Vec<_>, Vec<_>) =
+        failures.into_iter().partition(|f| f.path == DialPath::Endpoint);
+    let spare = MAX_FAILURES.saturating_sub(through.len()).max(MAX_FAILURES / 2);
+    direct.truncate(spare);
+    through.truncate(MAX_FAILURES - direct.len());
+    direct.extend(through);
+    direct
+}
+
+impl<'a> Round<'a> {
+    /// Finds the network namespaces of the Pods; those that have none here become problems.
+    async fn find_pods(&mut self) {
+        let wanted = self.spec.clients.iter().chain(&self.spec.endpoints);
+        let uids: Vec<String> = wanted.map(|pod| pod.uid.clone()).collect();
+        let census = self.node.census.clone();
+        let listed = aside(Of::Node, move || census.of(&uids)).await.flatten();
+        let processes = match listed {
+            Ok(processes) => processes,
+            Err(error) => {
+                self.problem(format!("The processes of the node could not be listed: {error}."));
+                HashMap::new()
+            }
+        };
+        self.clients = self.local(&self.spec.clients, &processes).await;
+        self.endpoints = self.local(&self.spec.endpoints, &processes).await;
+    }
+
+    async fn local(&self, pods: &'a [ProbePod], processes: &HashMap<String, Vec<i32>>) -> Vec<LocalPod<'a>> {
+        let mut found = Vec::new();
+        for pod in pods {
+            let pids = processes.get(&pod.uid).cloned().unwrap_or_default();
+            match self.namespace_of(pod, &pids).await {
+                Ok(netns) => found.push(LocalPod {
+                    pod,
+                    key: format!("{}/{}", pod.namespace, pod.name),
+                    netns,
+                    pids,
+                }),
+                Err(error) => self.problem(format!(
+                    "Pod {}/{} was not used: {error}.",
+                    pod.namespace, pod.name
+                )),
+            }
+        }
+        found
+    }
+
+    async fn namespace_of(&self, pod: &ProbePod, pids: &[i32]) -> Result<Netns, pods::Error> {
+        if pod.host_network {
+            return Ok(self.node.netns.clone());
+        }
+        let ips: Vec<IpAddr> = pod.ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        pods::network_namespace(&pod.uid, pids, &ips).await
+    }
+
+    fn problem(&self, what: String) {
+        let mut problems = self.problems.lock();
+        problems.push(what);
+    }
+
+    fn vantage(&self) -> Vantage<'_> {
+        Vantage {
+            node: &self.node.name,
+            zone: self.subject.zone.as_deref(),
+        }
+    }
+
+    fn settings(&self, drops_before: Option<u64>) -> svcdiag_api::NodeSettings {
+        let mut read = settings::read(&self.node.netns, &self.node.rulesets).unwrap_or_default();
+        read.reverse_path_drops = drops_before.and_then(|before| {
+            let after = settings::reverse_path_drops(&self.node.netns).ok()?;
+            Some(after > before)
+        });
+        read
+    }
+
+    /// What a client saw that has ended meanwhile says nothing of the Service.
+    fn forget_vanished(&self, facts: &mut NodeFacts) {
+        let runs = |client: &LocalPod<'_>| {
+            let is_there = |pid| client.netns.has_process(pid);
+            client.pod.host_network || client.pids.iter().copied().any(is_there)
+        };
+        for client in self.clients.iter().filter(|client| !runs(client)) {
+            let is_its = |from: &Option<String>| from.as_ref() == Some(&client.key);
+            facts.dials.retain(|dials| !is_its(&dials.from));
+            facts.failures.retain(|failure| !is_its(&failure.from));
+            facts.resolvers.retain(|resolver| resolver.pod != client.key);
+            self.problem(format!("Pod {} has ended during the round.", client.key));
+        }
+    }
+
+    /// What is asked at the present moment, for a second look.
+    fn read_again(&self) -> Subject {
+        let subject = self.source.latest();
+        (*self.versions.lock()).clone_from(&subject.versions);
+        subject
+    }
+
+    /// Whether a Service port is to be tried.
+    fn is_asked(&self, port: &svcdiag_objects::ServicePort) -> bool {
+        self.spec.ports.is_empty() || self.spec.ports.iter().any(|wanted| port.is_named_by(wanted))
+    }
+}
+
+/// The endpoints of the asked ports that take traffic.
+fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
+    let mut all = Vec::new();
+    for port in subject.service.spec.ports.iter().filter(|p| round.is_asked(p)) {
+        let Some(protocol) = Protocol::parse(port.protocol()) else {
+            continue;
+        };
+        for slice in &subject.slices {
+            let number = slice
+                .ports
+                .iter()
+                .find(|p| p.name() == port.name() && p.protocol() == port.protocol())
+                .and_then(|p| u16::try_from(p.port?).ok());
+            let Some(number) = number else { continue };
+            for endpoint in slice.endpoints.iter().filter(|e| e.is_ready()) {
+                let Some(ip) = address(endpoint) else { continue };
+                all.push(Ready {
+                    address: SocketAddr::new(ip, number),
+                    protocol,
+                    port: format!("{}/{}", port.port, port.protocol()),
+                    same_node: endpoint.node_name.as_ref().map(|node| *node == round.node.name),
+                });
+            }
+        }
+    }
+    all.sort_by(|a, b| (&a.port, a.address).cmp(&(&b.port, b.address)));
+    all.dedup();
+    all
+}
+
+fn address(endpoint: &Endpoint) -> Option<IpAddr> {
+    endpoint.addresses.first()?.parse().ok()
+}
+
+fn family(address: SocketAddr) -> String {
+    IpFamily::of(address.ip()).to_string()
+}

@@ -1,0 +1,308 @@
+//! The Service's names, as the clients resolve them.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use futures::future::join_all;
+
+use super::{LocalPod, Round, SECOND_LOOK, dns_servers};
+use crate::{
+    aside::{Of, aside},
+    dns::{self, Reply},
+};
+use svcdiag_api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver};
+use svcdiag_formats::resolv::ResolvConf;
+use svcdiag_netns::{
+    Netns, procfs,
+    rootfs::{self, CLibraries},
+};
+
+pub(super) const PORT: u16 = 53;
+/// The name that every cluster knows.
+pub(super) const CONTROL: &str = "kubernetes.default";
+/// Resolvers wait five seconds for a server; a cluster's answers in one.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const TRIES: usize = 2;
+const MAX_SERVERS: usize = 32;
+
+pub(super) async fn look(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
+    let clients = join_all(round.clients.iter().map(|pod| client(round, pod))).await;
+    let clients: Vec<Client<'_>> = clients.into_iter().flatten().collect();
+    let domain = domain(round, &clients);
+    let resolvers = join_all(clients.iter().map(|client| resolver(round, client, &domain)));
+    let servers = dns_servers::look(round, &clients, &domain);
+    let (resolvers, mut servers) = tokio::join!(resolvers, servers);
+    servers.truncate(MAX_SERVERS);
+    (resolvers.into_iter().flatten().collect(), servers)
+}
+
+/// A client Pod, and how it resolves names.
+pub(super) struct Client<'a> {
+    pub pod: &'a LocalPod<'a>,
+    pub conf: ResolvConf,
+    library: CLibrary,
+}
+
+async fn client<'a>(round: &Round<'_>, pod: &'a LocalPod<'a>) -> Option<Client<'a>> {
+    let (pids, libraries) = (pod.pids.clone(), round.node.c_libraries.clone());
+    let (conf, library) = aside(Of::Pod, move || conf(&pids, &libraries))
+        .await
+        .flatten()
+        .inspect_err(|error| {
+            round.problem(format!(
+                "resolv.conf of Pod {} could not be read: {error}.",
+                pod.key
+            ));
+        })
+        .ok()?;
+    Some(Client { pod, conf, library })
+}
+
+/// The domain of the cluster's names, by the first client whose search list tells.
+fn domain(round: &Round<'_>, clients: &[Client<'_>]) -> String {
+    if let Some(domain) = &round.spec.cluster_domain {
+        return domain.trim_matches('.').to_owned();
+    }
+    let found = clients.iter().find_map(|client| {
+        client
+            .conf
+            .search
+            .iter()
+            .find_map(|suffix| suffix.trim_matches('.').strip_prefix("svc.").map(str::to_owned))
+    });
+    found.unwrap_or_else(|| "cluster.local".to_owned())
+}
+
+fn conf(pids: &[i32], libraries: &CLibraries) -> io::Result<(ResolvConf, CLibrary)> {
+    let first = pids
+        .first()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no process"))?;
+    // The pause container comes first and has no resolv.conf of interest; all share the file.
+    let text = pids
+        .iter()
+        .find_map(|pid| rootfs::read(*pid, "/etc/resolv.conf").ok())
+        .map_or_else(|| rootfs::read(*first, "/etc/resolv.conf"), Ok)?;
+    let library = pids
+        .iter()
+        .filter_map(|pid| libraries.of(*pid).ok())
+        .find(|library| *library != CLibrary::Unknown)
+        .unwrap_or(CLibrary::Unknown);
+    Ok((ResolvConf::parse(&text), library))
+}
+
+async fn resolver(round: &Round<'_>, client: &Client<'_>, domain: &str) -> Option<Resolver> {
+    let service = &round.spec.service_name;
+    let short = format!("{service}.{}", round.namespace);
+    let mut names = vec![
+        service.clone(),
+        short.clone(),
+        format!("{short}.svc"),
+        format!("{short}.svc.{domain}"),
+    ];
+    names.extend(external_name(round));
+    names.push(CONTROL.to_owned());
+    let lookups = join_all(names.iter().map(|name| lookup(round, client, domain, name))).await;
+    let conf = &client.conf;
+    Some(Resolver {
+        pod: client.pod.key.clone(),
+        servers: conf.servers.iter().take(4).map(ToString::to_string).collect(),
+        search: conf.search.iter().take(32).cloned().collect(),
+        ndots: conf.ndots,
+        rotate: conf.rotate,
+        c_library: client.library,
+        uses_short_name: uses_short_name(round, client).await,
+        lookups: lookups.into_iter().collect::<Option<Vec<Lookup>>>()?,
+    })
+}
+
+/// Whether a process of a client in another namespace was started with the Service's short name as a host in its
+/// arguments or environment: there it is another Service's name. In the Service's own it does not matter, and
+/// nothing is read. Nothing of the texts is kept.
+async fn uses_short_name(round: &Round<'_>, client: &Client<'_>) -> bool {
+    if client.pod.pod.namespace == round.namespace {
+        return false;
+    }
+    let (pids, service) = (client.pod.pids.clone(), round.spec.service_name.clone());
+    let find = move || {
+        let texts = pids
+            .iter()
+            .flat_map(|pid| [procfs::arguments(*pid), procfs::environment(*pid)]);
+        texts
+            .flatten()
+            .any(|text| names_host(&String::from_utf8_lossy(&text), &service))
+    };
+    aside(Of::Pod, find).await.unwrap_or(false)
+}
+
+/// Whether a text has a name as a host: behind `//` or `@`, or before a port.
+fn names_host(text: &str, name: &str) -> bool {
+    !name.is_empty()
+        && text.match_indices(name).any(|(start, _)| {
+            let (before, after) = (&text[..start], &text[start + name.len()..]);
+            let is_whole = !before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.')
+                && !after.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.');
+            let has_port = after
+                .strip_prefix(':')
+                .is_some_and(|p| p.starts_with(|c: char| c.is_ascii_digit()));
+            is_whole && (before.ends_with("//") || before.ends_with('@') || has_port)
+        })
+}
+
+/// Whether the Service has IPv6 addresses only.
+pub(super) fn is_v6(round: &Round<'_>) -> bool {
+    let families = &round.subject.service.spec.ip_families;
+    families.first().is_some_and(|first| first == "IPv6")
+}
+
+/// The name that an ExternalName Service stands for, which is looked up as it is. One that no question can hold,
+/// with a label of more than 63 bytes, is left out: it must not keep the other names from being looked up.
+fn external_name(round: &Round<'_>) -> Option<String> {
+    let target = format!("{}.", round.subject.service.external_name()?);
+    dns::is_name(&target).then_some(target)
+}
+
+/// Resolves a name as the client would, a second time where it is not found. Behind an ExternalName Service
+/// addresses of either family will do.
+async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str) -> Option<Lookup> {
+    let ipv6 = name != CONTROL && is_v6(round);
+    let is_alias = name != CONTROL && round.subject.service.is_external_name();
+    let mut found = None;
+    for pause in [Duration::ZERO, SECOND_LOOK] {
+        tokio::time::sleep(pause).await;
+        let mut lookup = resolve(round, client, domain, name, ipv6).await?;
+        if is_alias && lookup.result == LookupResult::NotFound {
+            lookup = resolve(round, client, domain, name, !ipv6).await?;
+        }
+        let is_found = lookup.result == LookupResult::Found;
+        found = Some(lookup);
+        if is_found {
+            break;
+        }
+    }
+    found
+}
+
+async fn resolve(
+    round: &Round<'_>,
+    client: &Client<'_>,
+    domain: &str,
+    name: &str,
+    ipv6: bool,
+) -> Option<Lookup> {
+    let mut lookup = Lookup {
+        name: name.trim_end_matches('.').to_owned(),
+        result: LookupResult::TimedOut,
+        code: None,
+        found_as: None,
+        addresses: Vec::new(),
+        ttl_seconds: 0,
+    };
+    for candidate in client.conf.candidates(name, client.library) {
+        // Whether a name beyond the cluster exists is for others to say, unless it was asked for itself: the
+        // Service has none there.
+        let matters = is_in(&candidate, domain) || candidate == name;
+        match ask_in_turn(round, client, &candidate, ipv6).await? {
+            Reply::Addresses(addresses, ttl) => {
+                lookup.result = LookupResult::Found;
+                lookup.code = None;
+                lookup.found_as = Some(candidate.trim_end_matches('.').to_owned());
+                lookup.addresses = addresses.iter().take(16).map(ToString::to_string).collect();
+                lookup.ttl_seconds = ttl;
+                return Some(lookup);
+            }
+            Reply::NotFound(seconds) => {
+                if lookup.result != LookupResult::Failed {
+                    lookup.result = LookupResult::NotFound;
+                }
+                lookup.ttl_seconds = lookup.ttl_seconds.max(seconds);
+            }
+            Reply::Failed(code) => {
+                // Where a server fails musl gives up; glibc goes on with the next suffix (res_search(3)).
+                let gives_up = client.library == CLibrary::Musl;
+                if matters || gives_up {
+                    lookup.result = LookupResult::Failed;
+                    lookup.code = Some(code);
+                } else if lookup.result == LookupResult::TimedOut {
+                    lookup.result = LookupResult::NotFound;
+                }
+                if gives_up {
+                    break;
+                }
+            }
+            Reply::TimedOut | Reply::Refused => {
+                lookup.result = LookupResult::TimedOut;
+                lookup.code = None;
+                break;
+            }
+        }
+    }
+    if lookup.result != LookupResult::NotFound {
+        lookup.ttl_seconds = 0;
+    }
+    Some(lookup)
+}
+
+/// Whether a name that ends with a dot is in a domain.
+fn is_in(name: &str, domain: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name.strip_suffix(domain)
+        .is_some_and(|start| start.is_empty() || start.ends_with('.'))
+}
+
+/// Asks a server, which costs as much as a dial. None where nothing could be asked.
+pub(super) async fn ask(
+    round: &Round<'_>,
+    netns: &Netns,
+    server: SocketAddr,
+    name: &str,
+    ipv6: bool,
+) -> Option<Reply> {
+    let _permit = round.permit().await?;
+    dns::ask(netns, server, name, ipv6, PATIENCE)
+        .await
+        .inspect_err(|error| round.problem(format!("DNS server {server} could not be asked: {error}.")))
+        .ok()
+}
+
+/// Asks the client's servers one after the other until one answers, twice round.
+async fn ask_in_turn(round: &Round<'_>, client: &Client<'_>, name: &str, ipv6: bool) -> Option<Reply> {
+    let netns = &client.pod.netns;
+    let mut last = Reply::TimedOut;
+    for _ in 0..TRIES {
+        for server in &client.conf.servers {
+            let reply = ask(round, netns, SocketAddr::new(*server, PORT), name, ipv6).await?;
+            match reply {
+                Reply::Addresses(..) | Reply::NotFound(_) => return Some(reply),
+                other => last = other,
+            }
+        }
+    }
+    Some(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_host;
+
+    #[test]
+    fn a_name_counts_where_it_stands_for_a_host() {
+        for text in [
+            "http://web/x",
+            "URL=http://web:80\0",
+            "amqp://user@web",
+            "--upstream=web:8080",
+        ] {
+            assert!(names_host(text, "web"), "{text}");
+        }
+        for text in [
+            "APP=web",
+            "http://web.shop",
+            "http://my-web:80",
+            "web:latest",
+            "web-1:80",
+            "webs:80",
+            "",
+        ] {
+            assert!(!names_host(text, "web"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! kube-proxy of the node.
+//!
+//! One that is not well is looked at again until it is, or for so long that it counts: kube-proxy may only be
+//! starting anew, or have been late once. That it is well is seen within a second, so that no good verdict waits.
+
+use std::time::{Duration, Instant};
+
+use super::{Memory, Round};
+use crate::kubeproxy::{BETWEEN_LOOKS, LOOK_LASTS};
+use svcdiag_api::KubeProxy;
+
+/// One that is not well is looked at again so much later.
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
+    let (kube_proxy, netns) = (&round.node.kube_proxy, &round.node.netns);
+    let mut state = kube_proxy.state(netns, not_before(round, memory)).await;
+    let is_young = |since: Instant| BETWEEN_LOOKS.checked_sub(since.elapsed());
+    while let Some(rest) = state.ill_since.and_then(is_young) {
+        // What another NodeProbe's round sees meanwhile will do.
+        let seen = Instant::now();
+        tokio::time::sleep(rest.min(AGAIN)).await;
+        state = kube_proxy.state(netns, seen).await;
+    }
+    let processes_unread = state.processes.is_err();
+    let processes = state
+        .processes
+        .inspect_err(|error| {
+            round.problem(format!("The processes of the node could not be listed: {error}."));
+        })
+        .unwrap_or_default();
+    KubeProxy {
+        mode: state.look.mode.map(|mode| mode.to_string()),
+        process: processes.kube_proxy,
+        replacement: processes.replacement,
+        processes_unread,
+        livez: state.look.livez,
+        metrics: state.look.metrics_port,
+        runs_as: processes.runs_as,
+        unit: processes.unit,
+        node_name: processes.node_name.filter(|name| *name != round.node.name),
+        not_syncing: state.lag.not_syncing,
+        sync_error: state.lag.sync_error,
+        api_unreachable: state.lag.api_unreachable,
+        // Its counters do not tell of what.
+        denied: state.lag.is_denied.then(|| "?".to_owned()),
+    }
+}
+
+/// Whether kube-proxy says that changes wait to be written.
+pub(super) async fn has_changes_pending(round: &Round<'_>) -> bool {
+    let now = Instant::now();
+    let not_before = now.checked_sub(LOOK_LASTS).unwrap_or(now);
+    let state = round.node.kube_proxy.state(&round.node.netns, not_before).await;
+    state.lag.changes_pending
+}
+
+/// Who asks anew wants to see what is there now; at the interval, what others saw a moment ago will do.
+fn not_before(round: &Round<'_>, memory: &Memory) -> Instant {
+    let now = Instant::now();
+    let mut revision = memory.revision.lock();
+    if revision.as_ref() == Some(&round.spec.revision) {
+        now.checked_sub(LOOK_LASTS).unwrap_or(now)
+    } else {
+        *revision = Some(round.spec.revision.clone());
+        now
+    }
+}

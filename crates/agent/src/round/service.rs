@@ -1,0 +1,230 @@
+//! The Service dialled by its addresses, from the clients and from the node.
+//!
+//! A dial that came back to the client itself says something about hairpin only.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::{
+    LocalPod, Round, SECOND_LOOK,
+    dials::{Outcome, Tally},
+    family,
+    tries::{Outcomes, Way, tries},
+};
+use svcdiag_api::{Answer, DialFailure, DialPath};
+use svcdiag_kube_proxy::{Destination, Protocol, Purpose, Traffic, destinations, serves_node_ports_at};
+
+/// How every way ended once.
+pub(super) struct FirstLook<'a> {
+    ways: Vec<(Way<'a>, Outcomes)>,
+    at: Instant,
+}
+
+pub(super) async fn first_look<'a>(round: &'a Round<'a>) -> FirstLook<'a> {
+    let ways = join_all(ways(round).into_iter().map(async |way| {
+        let outcomes = without_itself(&way, tries(round, &way).await);
+        (way, outcomes)
+    }));
+    FirstLook {
+        ways: ways.await,
+        at: Instant::now(),
+    }
+}
+
+/// Tries again where anything failed.
+pub(super) async fn look(round: &Round<'_>, first: FirstLook<'_>) -> Tally {
+    let FirstLook { ways, at } = first;
+    let mut tally = Tally::default();
+    let again = ways.into_iter().map(async |(way, outcomes)| {
+        let outcomes = try_again(round, &way, outcomes, at + SECOND_LOOK).await;
+        (way, outcomes)
+    });
+    for (way, outcomes) in join_all(again).await {
+        let from = way.from.map(|pod| pod.key.as_str());
+        for (endpoint, (answer, detail)) in outcomes {
+            let mut failure = None;
+            if answer != Answer::Accepted {
+                failure = Some(DialFailure {
+                    from: from.map(str::to_owned),
+                    path: way.path,
+                    port: way.port.clone(),
+                    target: way.target.to_string(),
+                    endpoint: endpoint.map(|e| e.to_string()),
+                    same_node: endpoint.and_then(|e| is_local(round, e)),
+                    same_bridge: is_on_one_bridge(round, &way, endpoint).await,
+                    answer,
+                    detail,
+                });
+            }
+            tally.count(from, way.path, &way.port, family(way.target), None, failure);
+        }
+    }
+    tally
+}
+
+/// The addresses of the Service that are dialled: its own from everywhere, node ports on the node. Those
+/// of load balancers and externalIPs may be anybody's.
+fn ways<'a>(round: &'a Round<'a>) -> Vec<Way<'a>> {
+    let mut all = Vec::new();
+    let service = &round.subject.service;
+    let slices: Vec<_> = round.subject.slices.iter().collect();
+    for port in destinations(service, &slices, round.vantage()) {
+        let is_asked = |p: &&svcdiag_objects::ServicePort| {
+            p.name() == port.name && Protocol::parse(p.protocol()) == Some(port.protocol) && round.is_asked(p)
+        };
+        let Some(asked) = service.spec.ports.iter().find(is_asked) else {
+            continue;
+        };
+        if port.protocol == Protocol::Sctp {
+            continue;
+        }
+        let name = format!("{}/{}", asked.port, port.protocol);
+        for destination in &port.destinations {
+            let Traffic::To(endpoints) = &destination.inside else {
+                continue;
+            };
+            let way = |from: Option<&'a LocalPod<'a>>, netns, path, target| Way {
+                http: round.http_for(from, &name),
+                from,
+                netns,
+                path,
+                port: name.clone(),
+                protocol: port.protocol,
+                target,
+                endpoints: endpoints.clone(),
+            };
+            for (path, target) in targets(round, destination, endpoints) {
+                if round.spec.from_node && round.has_family(None, target.ip()) {
+                    all.push(way(None, &round.node.netns, path, target));
+                }
+                if path == DialPath::Service {
+                    let usable = |c: &&LocalPod<'_>| {
+                        (!c.pod.host_network || round.spec.from_node)
+                            && round.has_family(Some(c), target.ip())
+                    };
+                    for client in round.clients.iter().filter(usable) {
+                        all.push(way(Some(client), &client.netns, path, target));
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+fn targets(
+    round: &Round<'_>,
+    destination: &Destination,
+    endpoints: &BTreeSet<SocketAddr>,
+) -> Vec<(DialPath, SocketAddr)> {
+    match (destination.purpose, destination.address) {
+        (Purpose::ClusterIp, Some(address)) => {
+            vec![(DialPath::Service, SocketAddr::new(address, destination.port))]
+        }
+        (Purpose::NodePort, _) => {
+            let is_v4 = endpoints.first().is_some_and(SocketAddr::is_ipv4);
+            let ip = round.subject.node_ips.iter().find(|ip| ip.is_ipv4() == is_v4);
+            ip.filter(|ip| serves_node_ports(round, destination, **ip))
+                .map(|ip| (DialPath::NodePort, SocketAddr::new(*ip, destination.port)))
+                .into_iter()
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether kube-proxy is to serve node ports at an address of the node; so it is where nobody can tell.
+fn serves_node_ports(round: &Round<'_>, destination: &Destination, ip: IpAddr) -> bool {
+    let opened = super::rules::open(round, None);
+    opened.is_none_or(|(_, rules)| {
+        serves_node_ports_at(rules.as_ref(), ip, destination.protocol, destination.port).unwrap_or(true)
+    })
+}
+
+/// Tries a way again where anything failed; what failed both times stays. Of an endpoint that was not met
+/// again, or that is not ready any more, nothing is known; nor of a failure at none, where it may have been
+/// at such a one.
+async fn try_again(round: &Round<'_>, way: &Way<'_>, mut outcomes: Outcomes, at: Instant) -> Outcomes {
+    let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
+    if !outcomes.values().any(is_failure) {
+        return outcomes;
+    }
+    tokio::time::sleep_until(at).await;
+    let second = without_itself(way, tries(round, way).await);
+    let ready = super::ready(round, &round.read_again());
+    let is_ready = |e: &SocketAddr| ready.iter().any(|ready| ready.address == *e);
+    outcomes.retain(|endpoint, outcome| {
+        let still_ready = match endpoint {
+            Some(endpoint) => is_ready(endpoint),
+            None => way.endpoints.iter().all(is_ready),
+        };
+        !is_failure(outcome) || second.contains_key(endpoint) && still_ready
+    });
+    outcomes.retain(|endpoint, outcome| match second.get(endpoint) {
+        // Over UDP silence before or after a refusal tells nothing.
+        Some(again) if is_failure(again) != is_failure(outcome) && way.protocol == Protocol::Udp => false,
+        Some(again) if is_failure(outcome) => {
+            *outcome = again.clone();
+            true
+        }
+        _ => true,
+    });
+    // What is reached by now is reached, though nothing was the first time.
+    if way.protocol != Protocol::Udp {
+        let reached = second.into_iter().filter(|(_, outcome)| !is_failure(outcome));
+        for (endpoint, outcome) in reached {
+            outcomes.entry(endpoint).or_insert(outcome);
+        }
+    }
+    outcomes
+}
+
+/// Leaves out the tries that a client made at itself: those that conntrack shows, and those that were lost
+/// where they may have been such.
+fn without_itself(way: &Way<'_>, mut outcomes: Outcomes) -> Outcomes {
+    let Some(client) = way.from.filter(|client| !client.pod.host_network) else {
+        return outcomes;
+    };
+    let is_own = |endpoint: &SocketAddr| client.pod.ips.contains(&endpoint.ip().to_string());
+    let may_be_own = way
+        .endpoints
+        .iter()
+        .any(|e| is_own(e) && !outcomes.contains_key(&Some(*e)));
+    outcomes.retain(|endpoint, _| match endpoint {
+        Some(endpoint) => !is_own(endpoint),
+        None => !may_be_own,
+    });
+    outcomes
+}
+
+fn is_local(round: &Round<'_>, endpoint: SocketAddr) -> Option<bool> {
+    super::ready(round, &round.subject)
+        .iter()
+        .find(|r| r.address == endpoint)
+        .and_then(|r| r.same_node)
+}
+
+/// Whether client and endpoint are Pods of this node whose links are ports of one bridge.
+async fn is_on_one_bridge(round: &Round<'_>, way: &Way<'_>, endpoint: Option<SocketAddr>) -> bool {
+    let Some(client) = way.from.filter(|c| !c.pod.host_network) else {
+        return false;
+    };
+    // Where no answer tells which endpoint it was, any on the bridge may have been it.
+    let candidates = round.endpoints.iter().filter(|pod| {
+        !pod.pod.host_network
+            && pod.key != client.key
+            && endpoint.is_none_or(|e| pod.pod.ips.contains(&e.ip().to_string()))
+    });
+    let bridge = super::hairpin::bridge_of(round, client).await;
+    for pod in candidates.filter(|_| bridge.is_some()) {
+        if super::hairpin::bridge_of(round, pod).await == bridge {
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,295 @@
+//! Tries at an address of the Service, each told by the endpoint that it was sent to.
+//!
+//! Which endpoint that is, conntrack of the node shows, unless a packet was lost before the node was done
+//! with it: the kernel keeps no entry of a connection whose first packet it dropped. Such a try has failed,
+//! though the packet that TCP sends anew may get through to another endpoint; it is put down to an endpoint
+//! only where one alone was met by no other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use futures::future::join_all;
+
+use super::{LocalPod, Round, dials::Outcome};
+use crate::dial::{BEFORE_RETRANSMISSION, Dial};
+use svcdiag_api::{Answer, DialPath, HttpProbe};
+use svcdiag_kube_proxy::Protocol;
+use svcdiag_netns::Netns;
+
+/// Somebody who dials an address of the Service.
+pub(super) struct Way<'a> {
+    pub from: Option<&'a LocalPod<'a>>,
+    pub netns: &'a Netns,
+    pub path: DialPath,
+    /// The Service port, as number/protocol.
+    pub port: String,
+    pub protocol: Protocol,
+    pub target: SocketAddr,
+    /// Endpoints that it can be sent to.
+    pub endpoints: BTreeSet<SocketAddr>,
+    pub http: Option<&'a HttpProbe>,
+}
+
+/// How the tries of one way ended, by the endpoint that they were sent to.
+pub(super) type Outcomes = BTreeMap<Option<SocketAddr>, Outcome>;
+
+/// Dials until each endpoint was met: at most four times as often as there are, at least eight times and
+/// at most thirty-two.
+///
+/// Every dial costs the node something, so those for endpoints that chance alone has left out come in waves that
+/// begin small and double. Where anything went wrong all that are left are made at once, and over UDP, where
+/// silence takes its time.
+pub(super) async fn tries(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
+    let most = (4 * way.endpoints.len()).clamp(8, 32);
+    let first = way.endpoints.len().clamp(2, most);
+    let mut all = wave(round, way, first).await;
+    let mut left = most - first;
+    let mut size = unmet(way, &all);
+    loop {
+        let number = more(way.protocol, &all, unmet(way, &all), size).min(left);
+        if number == 0 {
+            break;
+        }
+        all.extend(wave(round, way, number).await);
+        left -= number;
+        size *= 2;
+    }
+    let mut outcomes = tally(way.protocol, all);
+    put_down(&mut outcomes, &way.endpoints);
+    outcomes
+}
+
+/// A try, and the endpoint that it was sent to.
+struct Try {
+    endpoint: Option<SocketAddr>,
+    outcome: Outcome,
+    /// Whether the first packet was lost before the node was done with it.
+    was_lost: bool,
+}
+
+/// How many dials more are to be made after some tries, where so many endpoints were not met and the next wave
+/// has a size.
+fn more(protocol: Protocol, tries: &[Try], unmet: usize, size: usize) -> usize {
+    let is_well = |t: &Try| t.outcome.0 == Answer::Accepted && !t.was_lost;
+    match protocol {
+        // Over UDP another try changes nothing, and silence takes its time.
+        Protocol::Udp if unmet == 0 => 0,
+        Protocol::Udp => usize::MAX,
+        _ if !tries.iter().all(is_well) => usize::MAX,
+        _ if unmet == 0 => 0,
+        _ => size,
+    }
+}
+
+/// How many endpoints no try was sent to.
+fn unmet(way: &Way<'_>, tries: &[Try]) -> usize {
+    let is_met = |e: &&SocketAddr| tries.iter().any(|t| t.endpoint == Some(**e));
+    way.endpoints.iter().filter(|e| !is_met(e)).count()
+}
+
+async fn wave(round: &Round<'_>, way: &Way<'_>, number: usize) -> Vec<Try> {
+    let tries = join_all((0..number).map(|_| try_once(round, way))).await;
+    tries.into_iter().flatten().collect()
+}
+
+/// One answer is enough: an endpoint fails only if all tries that met it did. Over UDP it is one refusal, since
+/// silence is none of either. That a packet was lost is known only where the node tracks connections to the
+/// Service at all.
+fn tally(protocol: Protocol, tries: Vec<Try>) -> Outcomes {
+    let is_tracked = tries.iter().any(|t| t.endpoint.is_some());
+    let mut outcomes = Outcomes::new();
+    for one in tries {
+        let (endpoint, outcome) = if one.was_lost && is_tracked {
+            (None, (Answer::TimedOut, None))
+        } else {
+            (one.endpoint, one.outcome)
+        };
+        match outcomes.get_mut(&endpoint) {
+            Some(known) if (outcome.0 == Answer::Accepted) != (protocol == Protocol::Udp) => *known = outcome,
+            Some(_) => {}
+            None => {
+                outcomes.insert(endpoint, outcome);
+            }
+        }
+    }
+    outcomes
+}
+
+/// Puts tries that were lost on the way down to the one endpoint that no other try has met.
+fn put_down(outcomes: &mut Outcomes, endpoints: &BTreeSet<SocketAddr>) {
+    let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
+    if endpoints
+        .iter()
+        .all(|e| outcomes.get(&Some(*e)).is_some_and(|o| !is_failure(o)))
+    {
+        // Every endpoint was reached, so that chance took the packet.
+        outcomes.retain(|endpoint, outcome| endpoint.is_some() || !is_failure(outcome));
+        return;
+    }
+    let mut unmet = endpoints.iter().filter(|e| !outcomes.contains_key(&Some(**e)));
+    let (Some(only), None) = (unmet.next().copied(), unmet.next()) else {
+        return;
+    };
+    if endpoints.len() > 1 && outcomes.get(&None).is_some_and(is_failure) {
+        let lost = outcomes.remove(&None);
+        outcomes.extend(lost.map(|outcome| (Some(only), outcome)));
+    }
+}
+
+async fn try_once(round: &Round<'_>, way: &Way<'_>) -> Option<Try> {
+    // Held until the answer is over.
+    let _permit = round.permit().await?;
+    let problem =
+        |error: &std::io::Error| round.problem(format!("{} could not be dialled: {error}.", way.target));
+    let started = Dial::start(way.netns, way.protocol, way.target)
+        .await
+        .inspect_err(problem)
+        .ok()?;
+    let source = started.source();
+    let sent_to = || source.and_then(|source| round.sent_to(way.protocol, source, way.target));
+    let was_lost = !started.settles_within(BEFORE_RETRANSMISSION).await && sent_to().is_none();
+    // An answer may come before conntrack is asked; the entry stays for a while.
+    let dialled = started.finish(round.patience()).await;
+    let endpoint = sent_to();
+    let dialled = dialled.inspect_err(problem).ok()?;
+    let by = dialled.offender.map(|offender| offender.to_string());
+    let outcome = match way.http {
+        Some(http) if dialled.answer == Answer::Accepted => {
+            let spoken = round.speak(way.netns, way.target, http).await;
+            spoken.inspect_err(problem).ok()?
+        }
+        _ => (dialled.answer, by),
+    };
+    Some(Try {
+        endpoint,
+        outcome,
+        was_lost,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 244, 0, last], 9376))
+    }
+
+    fn outcomes(of: &[(Option<u8>, Answer)]) -> Outcomes {
+        of.iter()
+            .map(|(e, answer)| (e.map(endpoint), (*answer, None)))
+            .collect()
+    }
+
+    #[test]
+    fn lost_tries_are_put_down_to_the_one_endpoint_that_was_not_met() {
+        let all: BTreeSet<SocketAddr> = [1, 2, 3].map(endpoint).into();
+        let mut found = outcomes(&[
+            (Some(1), Answer::Accepted),
+            (Some(2), Answer::Accepted),
+            (None, Answer::TimedOut),
+        ]);
+        put_down(&mut found, &all);
+        assert_eq!(found.get(&Some(endpoint(3))), Some(&(Answer::TimedOut, None)));
+        assert_eq!(found.get(&None), None);
+    }
+
+    #[test]
+    fn a_lost_try_is_chance_where_every_endpoint_was_reached() {
+        let all: BTreeSet<SocketAddr> = [1, 2].map(endpoint).into();
+        let mut found = outcomes(&[
+            (Some(1), Answer::Accepted),
+            (Some(2), Answer::Accepted),
+            (None, Answer::TimedOut),
+        ]);
+        put_down(&mut found, &all);
+        assert_eq!(found.get(&None), None);
+    }
+
+    #[test]
+    fn lost_tries_stay_nobodys_where_several_endpoints_or_the_only_one_were_not_met() {
+        let all: BTreeSet<SocketAddr> = [1, 2, 3].map(endpoint).into();
+        for (of, all) in [
+            (
+                outcomes(&[(Some(1), Answer::Accepted), (None, Answer::TimedOut)]),
+                all,
+            ),
+            (outcomes(&[(None, Answer::TimedOut)]), [endpoint(1)].into()),
+        ] {
+            let mut found = of.clone();
+            put_down(&mut found, &all);
+            assert_eq!(found, of);
+        }
+    }
+
+    fn a_try(endpoint: Option<SocketAddr>, answer: Answer, was_lost: bool) -> Try {
+        Try {
+            endpoint,
+            outcome: (answer, None),
+            was_lost,
+        }
+    }
+
+    #[test]
+    fn more_dials_come_in_waves_only_where_chance_alone_left_an_endpoint_out() {
+        let well = || a_try(Some(endpoint(1)), Answer::Accepted, false);
+        assert_eq!(more(Protocol::Tcp, &[well()], 0, 2), 0);
+        assert_eq!(more(Protocol::Tcp, &[well()], 1, 2), 2);
+        for bad in [
+            a_try(Some(endpoint(2)), Answer::Refused, false),
+            a_try(Some(endpoint(2)), Answer::Accepted, true),
+        ] {
+            assert_eq!(more(Protocol::Tcp, &[well(), bad], 0, 2), usize::MAX);
+        }
+        assert_eq!(more(Protocol::Udp, &[well()], 1, 2), usize::MAX);
+        assert_eq!(more(Protocol::Udp, &[well()], 0, 2), 0);
+    }
+
+    #[test]
+    fn one_answer_outweighs_failures() {
+        let one = Some(endpoint(1));
+        let found = tally(
+            Protocol::Tcp,
+            vec![
+                a_try(one, Answer::TimedOut, false),
+                a_try(one, Answer::Accepted, false),
+                a_try(one, Answer::TimedOut, false),
+            ],
+        );
+        assert_eq!(found.get(&one), Some(&(Answer::Accepted, None)));
+    }
+
+    #[test]
+    fn over_udp_one_refusal_outweighs_silence() {
+        let one = Some(endpoint(1));
+        let found = tally(
+            Protocol::Udp,
+            vec![
+                a_try(one, Answer::Accepted, false),
+                a_try(one, Answer::Refused, false),
+                a_try(one, Answer::Accepted, false),
+            ],
+        );
+        assert_eq!(found.get(&one), Some(&(Answer::Refused, None)));
+    }
+
+    #[test]
+    fn a_lost_packet_counts_where_connections_are_tracked() {
+        let lost = || a_try(Some(endpoint(2)), Answer::Accepted, true);
+        let found = tally(
+            Protocol::Tcp,
+            vec![a_try(Some(endpoint(1)), Answer::Accepted, false), lost()],
+        );
+        assert_eq!(found.get(&None), Some(&(Answer::TimedOut, None)));
+        let untracked = tally(
+            Protocol::Tcp,
+            vec![
+                a_try(None, Answer::Accepted, true),
+                a_try(None, Answer::Accepted, true),
+            ],
+        );
+        assert_eq!(untracked.get(&None), Some(&(Answer::Accepted, None)));
+    }
+}

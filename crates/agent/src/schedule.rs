@@ -1,0 +1,351 @@
+//! When each NodeProbe of the node is looked at, and when its facts are written.
+//!
+//! What is asked stands in the NodeProbe, all of it: nothing is read besides, so that no round is about an
+//! older state of the Service than the controller's. A round whose question has changed meanwhile is dropped
+//! when it does not end soon, and its facts are not written: they answer what nobody asks any more.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use kube::{
+    Api,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use super::{
+    apiserver,
+    cluster::{self, Cluster},
+    now,
+    round::{self, Memory, Node, Source},
+};
+use svcdiag_api::{DialPath, NodeFacts, NodeProbe};
+use svcdiag_client::Pauses;
+use svcdiag_engine::asked::Subject;
+use svcdiag_objects::Object;
+
+/// What could not be written is tried again so much later; what is refused time and again, up to so much later.
+const RETRY: Duration = Duration::from_secs(2);
+const LAST_RETRY: Duration = Duration::from_secs(300);
+
+/// Rounds of one NodeProbe begin no closer together, however often its question changes.
+const SMALLEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A round about a question that has changed may go on for so long: most are over by then. Those that look at a
+/// failure a second time, or wait for kube-proxy, would keep the new question waiting.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// A NodeProbe's task.
+struct Task {
+    probe: watch::Sender<Arc<NodeProbe>>,
+    handle: JoinHandle<()>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+/// Watches the NodeProbes of the node, for ever, on whichever way leads to the API server.
+pub(super) async fn run(node: Arc<Node>, cluster: Cluster) {
+    let mut access = cluster.access();
+    let mut tasks = HashMap::new();
+    loop {
+        let api = Api::all(access.latest());
+        tokio::select! {
+            () = follow(api, &node, &cluster, &mut tasks) => {}
+            () = access.changed() => {}
+        }
+    }
+}
+
+/// Keeps the tasks those of the node's NodeProbes.
+async fn follow(api: Api<NodeProbe>, node: &Arc<Node>, cluster: &Cluster, tasks: &mut HashMap<String, Task>) {
+    let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", node.name));
+    let mut events = std::pin::pin!(watcher(api, mine).backoff(Pauses::default()));
+    let mut listed: HashMap<String, Arc<NodeProbe>> = HashMap::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(probe)) => {
+                listed.insert(uid(&probe), Arc::new(probe));
+            }
+            Ok(Event::InitDone) => {
+                tasks.retain(|uid, _| listed.contains_key(uid));
+                for (_, probe) in listed.drain() {
+                    give(tasks, node, cluster, probe);
+                }
+            }
+            Ok(Event::Apply(probe)) => give(tasks, node, cluster, Arc::new(probe)),
+            Ok(Event::Delete(probe)) => {
+                tasks.remove(&uid(&probe));
+            }
+            Err(error) => {
+                if is_unreachable(&error) {
+                    cluster.access().is_in_trouble();
+                }
+                tracing::warn!("The watch on NodeProbes has broken: {error}.");
+            }
+        }
+    }
+}
+
+fn is_unreachable(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(source) | WatchStartFailed(source) | WatchFailed(source) => {
+            apiserver::is_unreachable(source)
+        }
+        _ => false,
+    }
+}
+
+fn uid(probe: &NodeProbe) -> String {
+    probe.metadata.uid.clone().unwrap_or_default()
+}
+
+/// Gives a NodeProbe to its task, which takes notice only of another generation.
+fn give(tasks: &mut HashMap<String, Task>, node: &Arc<Node>, cluster: &Cluster, probe: Arc<NodeProbe>) {
+    match tasks.get(&uid(&probe)).filter(|task| !task.handle.is_finished()) {
+        Some(task) => {
+            task.probe.send_if_modified(|known| {
+                let is_new = known.metadata.generation != probe.metadata.generation;
+                *known = probe;
+                is_new
+            });
+        }
+        None => {
+            let key = uid(&probe);
+            let (sender, receiver) = watch::channel(probe);
+            let handle = tokio::spawn(serve(node.clone(), cluster.clone(), receiver));
+            tasks.insert(
+                key,
+                Task {
+                    probe: sender,
+                    handle,
+                },
+            );
+        }
+    }
+}
+
+/// What the NodeProbe says at the present moment.
+struct Latest(watch::Receiver<Arc<NodeProbe>>);
+
+impl Source for Latest {
+    fn latest(&self) -> Subject {
+        Subject::of(&self.0.borrow().spec)
+    }
+}
+
+/// Looks at once, at every change and at the interval.
+async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Arc<NodeProbe>>) {
+    let mut state = State::default();
+    let mut not_before = Instant::now();
+    loop {
+        tokio::time::sleep_until(not_before).await;
+        not_before = Instant::now() + SMALLEST_PAUSE;
+        let probe = probes.borrow_and_update().clone();
+        let source = Latest(probes.clone());
+        let facts = tokio::select! {
+            facts = round::look(&node, probe.namespace(), &probe.spec, &source, &state.memory) => facts,
+            () = is_outdated(probes.clone()) => continue,
+        };
+        if probes.has_changed().unwrap_or(false) {
+            continue;
+        }
+        // The same question as the watch has it now: our own last report has made it another version.
+        let probe = probes.borrow().clone();
+        let pause = match state.write(&cluster, &probe, facts).await {
+            Ok(()) => jittered(&probe),
+            Err(error) => {
+                tracing::warn!(
+                    namespace = probe.namespace(),
+                    name = probe.name(),
+                    "A round was lost: {error}."
+                );
+                state.next_retry(&error)
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            changed = probes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Waits until a round is about something that is asked no more, and has had its time to end.
+async fn is_outdated(mut probes: watch::Receiver<Arc<NodeProbe>>) {
+    if probes.changed().await.is_err() {
+        // The task itself is about to end.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(LAST_MOMENT).await;
+}
+
+/// What a task remembers of its NodeProbe.
+#[derive(Default)]
+struct State {
+    memory: Memory,
+    /// What was last written, for which generation.
+    written: Option<(Option<i64>, NodeFacts)>,
+    /// How often in a row the API server has refused what was to be written.
+    refused: u32,
+}
+
+impl State {
+    async fn write(
+        &mut self,
+        cluster: &Cluster,
+        probe: &NodeProbe,
+        facts: NodeFacts,
+    ) -> Result<(), cluster::Error> {
+        let generation = probe.metadata.generation;
+        let is_known = self
+            .written
+            .as_ref()
+            .is_some_and(|(of, known)| *of == generation && says_the_same(known, &facts));
+        if !is_known {
+            self.written = None;
+            match cluster.report(probe, &facts, now()).await {
+                Ok(()) => {}
+                Err(error) => {
+                    if error.is_refusal() && self.refused == 0 {
+                        self.say(cluster, probe, &facts, &error).await;
+                    }
+                    return Err(error);
+                }
+            }
+            self.written = Some((generation, facts));
+        }
+        self.refused = 0;
+        Ok(())
+    }
+
+    /// Says in place of what was seen that it was refused: nobody reads the log of an agent, and old facts would go
+    /// on counting.
+    async fn say(&self, cluster: &Cluster, probe: &NodeProbe, facts: &NodeFacts, error: &cluster::Error) {
+        let remark = NodeFacts {
+            slices: facts.slices.clone(),
+            problems: vec![format!("What the agent saw could not be written: {error}.")],
+            ..NodeFacts::default()
+        };
+        if let Err(error) = cluster.report(probe, &remark, now()).await {
+            tracing::debug!("That a report was refused could not be written either: {error}.");
+        }
+    }
+
+    /// The pause after a failure: short in an outage, longer each time where the API server refuses.
+    fn next_retry(&mut self, error: &cluster::Error) -> Duration {
+        if error.is_outage() {
+            return RETRY;
+        }
+        let wait = RETRY.saturating_mul(1 << self.refused.min(10)).min(LAST_RETRY);
+        self.refused += 1;
+        wait
+    }
+}
+
+/// Whether two rounds saw the same. How long an answer of DNS stays true and how often chance led to an
+/// endpoint are no facts of their own.
+fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
+    let essence = |facts: &NodeFacts| {
+        let mut facts = facts.clone();
+        facts.probes_made = 0;
+        for count in &mut facts.dials {
+            if count.path != DialPath::Endpoint && count.failed == 0 {
+                count.made = 1;
+            }
+        }
+        for lookup in facts.resolvers.iter_mut().flat_map(|r| &mut r.lookups) {
+            lookup.ttl_seconds = 0;
+        }
+        facts
+    };
+    essence(a) == essence(b)
+}
+
+/// The interval, up to a tenth more or less by the NodeProbe's UID, so that many do not come at once.
+fn jittered(probe: &NodeProbe) -> Duration {
+    let sum: u32 = uid(probe).bytes().map(u32::from).sum();
+    let tenths = 0.9 + 0.2 * f64::from(sum % 100) / 100.0;
+    Duration::from_secs(u64::from(probe.spec.interval_seconds)).mul_f64(tenths)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::{Json, extract::Request, http::StatusCode, response::IntoResponse};
+    use kube::Client;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// As much of an API server as refuses reports with dials, and keeps the others.
+    async fn refuse(kept: Arc<Mutex<Vec<Value>>>, request: Request) -> axum::response::Response {
+        let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+        let mut patch: Value = serde_json::from_slice(&body).unwrap();
+        if patch.pointer("/status/facts/dials").is_some() {
+            let refusal = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                "reason": "Invalid", "code": 422, "message": "NodeProbe \"p\" is invalid: status.facts: Too long" });
+            return (StatusCode::UNPROCESSABLE_ENTITY, Json(refusal)).into_response();
+        }
+        kept.lock().unwrap().push(patch["status"]["facts"].clone());
+        patch["spec"] = spec();
+        Json(patch).into_response()
+    }
+
+    fn spec() -> Value {
+        json!({ "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "s", "intervalSeconds": 60 })
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_said_once_and_tried_less_and_less_often() {
+        let kept: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen = kept.clone();
+        let app = axum::Router::new().fallback(move |request| refuse(seen.clone(), request));
+        let server = tokio::spawn(async { axum::serve(listener, app).await });
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let cluster = Cluster::new(client, "n1");
+        let probe: NodeProbe =
+            serde_json::from_value(json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+            "metadata": { "name": "p", "namespace": "default", "generation": 1 }, "spec": spec() }))
+            .unwrap();
+        let dial = json!({ "path": "Endpoint", "port": "80/TCP", "family": "IPv4", "made": 1, "failed": 0 });
+        let facts: NodeFacts = serde_json::from_value(json!({ "dials": [dial] })).unwrap();
+
+        let mut state = State::default();
+        let mut pauses = Vec::new();
+        for _ in 0..10 {
+            let error = state.write(&cluster, &probe, facts.clone()).await.unwrap_err();
+            assert!(!error.is_outage(), "{error}");
+            pauses.push(state.next_retry(&error).as_secs());
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        let said = kept.lock().unwrap().clone();
+        assert_eq!(said.len(), 1, "{said:?}");
+        let problem = said[0]["problems"][0].as_str().unwrap();
+        assert!(
+            problem.starts_with("What the agent saw could not be written: ") && problem.contains("Too long"),
+            "{problem}"
+        );
+        assert!(said[0].get("dials").is_none(), "{said:?}");
+
+        // What can be written ends that.
+        state.write(&cluster, &probe, NodeFacts::default()).await.unwrap();
+        let error = state.write(&cluster, &probe, facts).await.unwrap_err();
+        assert_eq!(state.next_retry(&error), RETRY);
+        assert_eq!(kept.lock().unwrap().len(), 3, "said once more");
+        server.abort();
+        // An outage is waited for, however long it is.
+        let away = cluster::Error::TimedOut { what: String::new() };
+        assert_eq!([state.next_retry(&away), state.next_retry(&away)], [RETRY; 2]);
+    }
+}
