@@ -6,7 +6,6 @@
 
 mod dials;
 mod files;
-mod firewall;
 mod mode;
 mod names;
 mod node;

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::{
     super::Problem,
     files::{Form, TextFile},
-    firewall, parse,
+    parse,
 };
+use crate::formats::rules::forwarding;
 use crate::formats::text::{
     bridge,
     carrier_config::CarrierConfig,
@@ -450,8 +451,10 @@ pub(super) fn settings(
         .collect();
     for file in files.iter().filter(|f| !f.is_cut) {
         let forwarding = match file.form {
-            Form::IptablesSave | Form::NftSave | Form::LegacySave => firewall::of_iptables(file.text, &pods),
-            Form::Nft => firewall::of_nft(file.text, &pods),
+            Form::IptablesSave | Form::NftSave | Form::LegacySave => {
+                forwarding::of_iptables(file.text, &pods)
+            }
+            Form::Nft => forwarding::of_nft(file.text, &pods),
             _ => continue,
         };
         // What one table drops no other can save.

@@ -3,13 +3,14 @@
 //! Each module reads the output of one command and answers as the kernel does in `svcdiag_netns::netfilter`:
 //! [`iptables_save`], [`nft`] and [`nft_json`] as a [`Ruleset`](svcdiag_kube_proxy::Ruleset), [`ipvsadm`] as
 //! [`VirtualServers`](svcdiag_kube_proxy::VirtualServers). [`portals`] knows userspace mode, [`ipset`] what ipvs
-//! mode masquerades.
+//! mode masquerades, and [`forwarding`] what the node's firewall lets through.
 //!
 //! Such texts are often only a part: pasted, filtered by `grep`, cut at a limit. What is not in a text
 //! that is a part is not known, which is something else than missing.
 
 #[cfg(test)]
 mod damage;
+pub mod forwarding;
 pub mod ipset;
 pub mod iptables_save;
 pub mod ipvsadm;
