@@ -10,6 +10,9 @@ IMG ?= ghcr.io/svcdiag/svcdiag:v0.1.0
 # What the manifests are applied with; any kubectl from 1.30.
 KUBECTL ?= kubectl
 
+# Test targets that Cargo leaves out of --all-targets: `make test` runs them on their own.
+ALONE := --test node --test security --test matrix
+
 SANDBOX := $(CARGO) run --locked --quiet -p svcdiag-sandbox --bin svcdiag-sandbox --
 
 ##@ General
@@ -51,7 +54,7 @@ fmt: ## Format the code.
 .PHONY: lint
 lint: setup ## Check format, lints, documentation, the walls between the crates, and Cargo.lock (deny.toml).
 	@$(CARGO) fmt --all -- --check
-	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --locked --workspace --all-targets $(ALONE) -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 	@hack/walls
 	@hack/deny
@@ -59,7 +62,7 @@ lint: setup ## Check format, lints, documentation, the walls between the crates,
 .PHONY: test
 test: setup ## Run all tests against the embedded sandbox.
 	@$(CARGO) test --locked --workspace --no-run
-	@$(CARGO) test --locked --no-run --test node --test security --test matrix
+	@$(CARGO) test --locked --no-run $(ALONE)
 	@status=0; \
 	  $(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-most test-node || status=$$?; \
 	  $(MAKE) --no-print-directory test-matrix || status=$$?; \

@@ -21,7 +21,7 @@ use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use nix::sys::resource::{UsageWho, getrusage};
 use pocket::{DNS_THREAD, NAMESPACE, Pocket, Same};
 use svcdiag::{
-    agent::round::{Memory, look},
+    agent::round::{Memory, probe},
     api::NodeFacts,
 };
 
@@ -40,7 +40,7 @@ async fn main() {
     let source = Same(spec.clone());
     let memories: Vec<Memory> = (0..NODE_PROBES).map(|_| Memory::default()).collect();
     let round = async |memory: &Memory| -> NodeFacts {
-        let facts = look(&node, NAMESPACE, &spec, &source, memory).await;
+        let facts = probe(&node, NAMESPACE, &spec, &source, memory).await;
         assert_eq!((facts.probes_failed, facts.problems.len()), (0, 0), "{facts:#?}");
         facts
     };

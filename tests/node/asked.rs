@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use svcdiag::{
-    agent::round::{Memory, look},
+    agent::round::{Memory, probe},
     api::{Answer, NodeFacts, NodeProbeSpec},
 };
 
@@ -19,7 +19,7 @@ fn spec(pocket: &Pocket, change: impl FnOnce(&mut Value)) -> NodeProbeSpec {
 }
 
 async fn round(pocket: &Pocket, spec: &NodeProbeSpec, memory: &Memory) -> NodeFacts {
-    look(&pocket.as_node(), NAMESPACE, spec, &Same(spec.clone()), memory).await
+    probe(&pocket.as_node(), NAMESPACE, spec, &Same(spec.clone()), memory).await
 }
 
 /// The Pods of the pocket close what they take, so that whoever speaks is left without an answer.

@@ -19,7 +19,7 @@ use svcdiag::{
         kubeproxy, settings,
     },
     api::{NodeSettings, PortState},
-    proxy::{IpFamily, Layout, Ruleset, Table},
+    proxy::{IpFamily, Layout, ProxyMode, Ruleset, Table},
 };
 
 use super::{
@@ -313,7 +313,7 @@ fn serve_http(netns: &Netns, port: u16, answer: &'static str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn kube_proxy_is_well_ill_stuck_or_away() {
     let node = new_namespace();
-    let away = kubeproxy::look(&node).await;
+    let away = kubeproxy::probe(&node).await;
     assert_eq!(
         (away.livez, away.metrics_port),
         (PortState::Closed, PortState::Closed)
@@ -325,9 +325,9 @@ async fn kube_proxy_is_well_ill_stuck_or_away() {
         10249,
         "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nnftables",
     );
-    let well = kubeproxy::look(&node).await;
+    let well = kubeproxy::probe(&node).await;
     assert_eq!((well.livez, well.metrics_port), (PortState::Ok, PortState::Ok));
-    assert_eq!(well.mode.as_deref(), Some("nftables"));
+    assert_eq!(well.mode, Some(ProxyMode::Nftables));
 
     let ill_node = new_namespace();
     serve_http(
@@ -335,11 +335,11 @@ async fn kube_proxy_is_well_ill_stuck_or_away() {
         10256,
         "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
     );
-    assert_eq!(kubeproxy::look(&ill_node).await.livez, PortState::Failing);
+    assert_eq!(kubeproxy::probe(&ill_node).await.livez, PortState::Failing);
 
     let stuck_node = new_namespace();
     let _silent = listen(&stuck_node, "127.0.0.1:10256");
-    assert_eq!(kubeproxy::look(&stuck_node).await.livez, PortState::Silent);
+    assert_eq!(kubeproxy::probe(&stuck_node).await.livez, PortState::Silent);
 }
 
 #[test]

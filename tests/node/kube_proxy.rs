@@ -11,7 +11,7 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use svcdiag::netns::Netns;
 use svcdiag::{
-    agent::round::{Memory, look},
+    agent::round::{Memory, probe},
     api::{NodeFacts, NodeProbeSpec, PortState},
 };
 
@@ -36,7 +36,7 @@ async fn leftovers_beside_a_kube_proxy_that_does_not_tell_its_mode_are_not_compa
     inside(&pocket.node, || run("iptables-nft -t nat -N KUBE-PROXY-CANARY"));
     let _kube_proxy = kube_proxy(&pocket.node);
     let (node, spec, memory) = (pocket.as_node(), pocket.spec(), Memory::default());
-    let facts = look(&node, NAMESPACE, &spec, &Same(spec.clone()), &memory).await;
+    let facts = probe(&node, NAMESPACE, &spec, &Same(spec.clone()), &memory).await;
     let proxy = facts.kube_proxy.unwrap();
     assert_eq!(proxy.process.as_deref(), Some("kube-proxy"));
     assert_eq!(
@@ -53,7 +53,7 @@ async fn a_kube_proxy_that_is_away_is_looked_for_twice_and_then_known_to_be() {
     let source = Same(spec.clone());
     let memory = Memory::default();
     let round = async || {
-        let facts = look(&node, NAMESPACE, &spec, &source, &memory).await;
+        let facts = probe(&node, NAMESPACE, &spec, &source, &memory).await;
         facts.kube_proxy.unwrap().process
     };
     let starts_after = async |seconds| {
@@ -116,7 +116,7 @@ async fn round_without_rules(changed_before: i64, written_after: Option<u64>) ->
             pocket.write_rules();
         }
     };
-    let (facts, ()) = tokio::join!(look(&node, NAMESPACE, &spec, &source, &memory), writes);
+    let (facts, ()) = tokio::join!(probe(&node, NAMESPACE, &spec, &source, &memory), writes);
     facts
 }
 
@@ -163,7 +163,7 @@ async fn a_tracked_connection_is_stale_while_somebody_sends() {
     let stale = async || {
         let NodeFacts {
             stale_connections, ..
-        } = look(&node, NAMESPACE, &spec, &source, &memory).await;
+        } = probe(&node, NAMESPACE, &spec, &source, &memory).await;
         stale_connections
     };
     let sends = async {

@@ -15,7 +15,7 @@ use hickory_proto::{
 use serde_json::json;
 use svcdiag::netns::Netns;
 use svcdiag::{
-    agent::round::{Memory, look},
+    agent::round::{Memory, probe},
     api::{LookupResult, NodeProbeSpec},
 };
 
@@ -71,7 +71,7 @@ fn answer(message: &mut Message, domain: &str) {
 
 /// What the node asked of cluster DNS, and what came of it.
 async fn by_node(pocket: &Pocket, spec: NodeProbeSpec) -> svcdiag::api::DnsServer {
-    let facts = look(
+    let facts = probe(
         &pocket.as_node(),
         NAMESPACE,
         &spec,

@@ -11,7 +11,7 @@ use std::{
 
 use svcdiag::netns::{Netns, links::links, rootfs};
 use svcdiag::{
-    agent::round::{Memory, Source, look},
+    agent::round::{Memory, Source, probe},
     api::{NodeFacts, NodeProbeSpec},
     diagnosis::asked::Subject,
 };
@@ -120,7 +120,7 @@ async fn a_thousand_rounds_leave_nothing_behind() {
     let pocket = Pocket::new();
     let (node, spec, memory) = (pocket.as_node(), pocket.spec(), Memory::default());
     let source = Same(spec.clone());
-    let round = || look(&node, NAMESPACE, &spec, &source, &memory);
+    let round = || probe(&node, NAMESPACE, &spec, &source, &memory);
     let nothing_looked = untouched(&pocket.node);
     assert_healthy(&round().await);
     let before = settled().await;
@@ -148,7 +148,7 @@ async fn a_namespace_whose_processes_have_died_is_let_go() {
     let mut pocket = Pocket::new();
     let (node, spec, memory) = (pocket.as_node(), pocket.spec(), Memory::default());
     let source = Same(spec.clone());
-    assert_healthy(&look(&node, NAMESPACE, &spec, &source, &memory).await);
+    assert_healthy(&probe(&node, NAMESPACE, &spec, &source, &memory).await);
     let client = pocket.clients.pop().unwrap();
     let link = client.link();
     let has_link = || {
@@ -166,7 +166,7 @@ async fn a_namespace_whose_processes_have_died_is_let_go() {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let facts = look(&node, NAMESPACE, &spec, &source, &memory).await;
+    let facts = probe(&node, NAMESPACE, &spec, &source, &memory).await;
     assert_eq!(facts.probes_failed, 0, "{facts:#?}");
     let [problem] = facts.problems.as_slice() else {
         panic!("{facts:#?}");
@@ -210,7 +210,7 @@ async fn round_with_a_lost_client(vanishes: bool) -> (NodeFacts, String) {
             }
         }))),
     };
-    let facts = look(&node, NAMESPACE, &spec, &source, &Memory::default()).await;
+    let facts = probe(&node, NAMESPACE, &spec, &source, &Memory::default()).await;
     (facts, key)
 }
 
@@ -236,7 +236,7 @@ async fn an_endpoint_that_vanishes_in_a_round_is_no_failure() {
     let (node, before) = (pocket.as_node(), pocket.spec());
     pocket.endpoints.pop();
     let source = Same(pocket.spec());
-    let facts = look(&node, NAMESPACE, &before, &source, &Memory::default()).await;
+    let facts = probe(&node, NAMESPACE, &before, &source, &Memory::default()).await;
     let (direct, through): (Vec<_>, Vec<_>) = facts
         .failures
         .iter()
@@ -258,7 +258,7 @@ async fn failures_at_a_lost_service(vanishes: bool) -> usize {
         pocket.endpoints.pop();
     }
     let source = Same(pocket.spec());
-    let facts = look(&node, NAMESPACE, &before, &source, &Memory::default()).await;
+    let facts = probe(&node, NAMESPACE, &before, &source, &Memory::default()).await;
     let is_at_service = |f: &&svcdiag::api::DialFailure| f.path == svcdiag::api::DialPath::Service;
     facts.failures.iter().filter(is_at_service).count()
 }

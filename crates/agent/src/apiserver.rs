@@ -45,7 +45,7 @@ impl Default for Pace {
 
 /// The ways that there are.
 #[derive(Clone, Debug)]
-pub struct Ways {
+pub struct Routes {
     /// The usual one.
     usual: Config,
     /// File with the addresses of the others.
@@ -53,12 +53,12 @@ pub struct Ways {
 }
 
 /// A way, with the address by which it is told apart.
-struct Way {
+struct Route {
     config: Config,
     address: String,
 }
 
-impl From<Config> for Way {
+impl From<Config> for Route {
     fn from(config: Config) -> Self {
         Self {
             address: config.cluster_url.to_string(),
@@ -67,7 +67,7 @@ impl From<Config> for Way {
     }
 }
 
-impl Ways {
+impl Routes {
     /// The way of a configuration, and those to the addresses in a file.
     #[must_use]
     pub fn new(usual: Config, addresses: Option<PathBuf>) -> Self {
@@ -78,20 +78,20 @@ impl Ways {
     }
 
     /// All ways, the usual one first. The file is read anew each time: the kubelet keeps it up to date.
-    async fn all(&self) -> Vec<Way> {
-        let mut ways = vec![Way::from(self.usual.clone())];
+    async fn all(&self) -> Vec<Route> {
+        let mut routes = vec![Route::from(self.usual.clone())];
         let Some(path) = &self.addresses else {
-            return ways;
+            return routes;
         };
         // Without the ConfigMap there is no file.
         let text = tokio::fs::read_to_string(path).await.unwrap_or_default();
         let addresses = text.split([',', '\n']).map(str::trim).filter(|a| !a.is_empty());
-        ways.extend(addresses.take(MAX_ADDRESSES).filter_map(|a| self.direct(a)));
-        ways
+        routes.extend(addresses.take(MAX_ADDRESSES).filter_map(|a| self.direct(a)));
+        routes
     }
 
     /// The way to an address, with the credentials of the usual way.
-    fn direct(&self, address: &str) -> Option<Way> {
+    fn direct(&self, address: &str) -> Option<Route> {
         let scheme = self.usual.cluster_url.scheme_str().unwrap_or("https");
         let mut config = self.usual.clone();
         config.cluster_url = format!("{scheme}://{address}").parse().ok()?;
@@ -155,21 +155,21 @@ pub fn is_unreachable(error: &kube::Error) -> bool {
 ///
 /// # Errors
 /// When the configuration makes no client.
-pub fn access(ways: Ways, pace: Pace) -> Result<(Access, impl Future<Output = ()> + Send), kube::Error> {
-    let (sender, receiver) = watch::channel(Client::try_from(ways.usual.clone())?);
+pub fn access(routes: Routes, pace: Pace) -> Result<(Access, impl Future<Output = ()> + Send), kube::Error> {
+    let (sender, receiver) = watch::channel(Client::try_from(routes.usual.clone())?);
     let access = Access {
         client: receiver,
         trouble: Arc::default(),
     };
     let trouble = access.trouble.clone();
-    Ok((access, keep_open(ways, pace, sender, trouble)))
+    Ok((access, keep_open(routes, pace, sender, trouble)))
 }
 
-async fn keep_open(ways: Ways, pace: Pace, clients: watch::Sender<Client>, trouble: Arc<Notify>) {
-    let usual = ways.usual.cluster_url.to_string();
+async fn keep_open(routes: Routes, pace: Pace, clients: watch::Sender<Client>, trouble: Arc<Notify>) {
+    let usual = routes.usual.cluster_url.to_string();
     let mut present = usual.clone();
     loop {
-        let found = first_open(ways.all().await).await;
+        let found = first_open(routes.all().await).await;
         let is_open = found.is_some();
         if let Some((address, client)) = found.filter(|(address, _)| *address != present) {
             if address == usual {
@@ -194,17 +194,17 @@ async fn keep_open(ways: Ways, pace: Pace, clients: watch::Sender<Client>, troub
 }
 
 /// The first way on which the API server says its version; whether it grants it does not matter.
-async fn first_open(ways: Vec<Way>) -> Option<(String, Client)> {
-    for way in ways {
-        let Ok(client) = Client::try_from(way.config) else {
+async fn first_open(routes: Vec<Route>) -> Option<(String, Client)> {
+    for route in routes {
+        let Ok(client) = Client::try_from(route.config) else {
             continue;
         };
         match timeout(PATIENCE, client.apiserver_version()).await {
             Ok(Err(error)) if is_unreachable(&error) => {
-                tracing::debug!("No API server at {}: {error}.", way.address);
+                tracing::debug!("No API server at {}: {error}.", route.address);
             }
-            Ok(_) => return Some((way.address, client)),
-            Err(_) => tracing::debug!("No answer from the API server at {}.", way.address),
+            Ok(_) => return Some((route.address, client)),
+            Err(_) => tracing::debug!("No answer from the API server at {}.", route.address),
         }
     }
     None
@@ -255,8 +255,8 @@ mod tests {
         let (listener, direct) = listen("127.0.0.1:0").await;
         let other = tokio::spawn(serve(listener, "direct"));
         let file = tempfile::NamedTempFile::new().unwrap();
-        let ways = Ways::new(config(&format!("http://{usual}")), Some(file.path().to_owned()));
-        let (mut access, open) = access(ways, PACE).unwrap();
+        let routes = Routes::new(config(&format!("http://{usual}")), Some(file.path().to_owned()));
+        let (mut access, open) = access(routes, PACE).unwrap();
         let task = tokio::spawn(open);
         // The ConfigMap comes late.
         std::fs::write(file.path(), format!("192.0.2.999,\n{direct}\n")).unwrap();
@@ -284,8 +284,8 @@ mod tests {
         usual.proxy_url = Some("http://proxy.example:3128".parse().unwrap());
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "192.0.2.1:6443\n[fd00::1]:6443\nnot an address\n").unwrap();
-        let ways = Ways::new(usual, Some(file.path().to_owned())).all().await;
-        let told: Vec<&str> = ways.iter().map(|w| w.address.as_str()).collect();
+        let routes = Routes::new(usual, Some(file.path().to_owned())).all().await;
+        let told: Vec<&str> = routes.iter().map(|w| w.address.as_str()).collect();
         assert_eq!(
             told,
             [
@@ -294,14 +294,14 @@ mod tests {
                 "https://[fd00::1]:6443/"
             ]
         );
-        assert_eq!(ways[0].config.tls_server_name, None);
-        for way in &ways[1..] {
+        assert_eq!(routes[0].config.tls_server_name, None);
+        for route in &routes[1..] {
             assert_eq!(
-                way.config.tls_server_name.as_deref(),
+                route.config.tls_server_name.as_deref(),
                 Some("kubernetes.default.svc")
             );
-            assert_eq!(way.config.auth_info.token_file.as_deref(), Some("/token"));
-            assert!(way.config.proxy_url.is_none());
+            assert_eq!(route.config.auth_info.token_file.as_deref(), Some("/token"));
+            assert!(route.config.proxy_url.is_none());
         }
     }
 
@@ -309,7 +309,10 @@ mod tests {
     async fn without_a_file_there_is_the_usual_way_only() {
         let missing = Some(PathBuf::from("/nowhere/addresses"));
         assert_eq!(
-            Ways::new(config("http://127.0.0.1:1"), missing).all().await.len(),
+            Routes::new(config("http://127.0.0.1:1"), missing)
+                .all()
+                .await
+                .len(),
             1
         );
         let mut fixed = Access::from(Client::try_from(config("http://127.0.0.1:1")).unwrap());

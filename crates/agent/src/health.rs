@@ -35,9 +35,9 @@ pub struct Options {
 
 /// When the agent last did something.
 #[derive(Clone, Debug)]
-pub(super) struct Heart(Arc<Mutex<Instant>>);
+pub(super) struct Heartbeat(Arc<Mutex<Instant>>);
 
-impl Heart {
+impl Heartbeat {
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
@@ -57,8 +57,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Begins to answer at a socket, which takes the place of what an agent before has left there. Where that cannot
 /// be done the agent does its work all the same; the kubelet will ask in vain and say so.
-pub(super) fn serve(socket: &Path, heart: Heart) {
-    if let Err(error) = try_serve(socket, heart) {
+pub(super) fn serve(socket: &Path, heartbeat: Heartbeat) {
+    if let Err(error) = try_serve(socket, heartbeat) {
         tracing::error!(
             "Nobody can ask at {} whether the agent is well: {error}; choose another file with --health-socket.",
             socket.display()
@@ -66,7 +66,7 @@ pub(super) fn serve(socket: &Path, heart: Heart) {
     }
 }
 
-fn try_serve(socket: &Path, heart: Heart) -> io::Result<()> {
+fn try_serve(socket: &Path, heartbeat: Heartbeat) -> io::Result<()> {
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -81,7 +81,7 @@ fn try_serve(socket: &Path, heart: Heart) -> io::Result<()> {
                     std::thread::sleep(ACCEPT_AGAIN);
                     continue;
                 };
-                let says = if heart.is_beating(Instant::now()) {
+                let says = if heartbeat.is_beating(Instant::now()) {
                     WELL
                 } else {
                     "nothing has moved for a minute"
@@ -113,10 +113,10 @@ mod tests {
 
     #[test]
     fn a_heart_that_stands_still_is_told() {
-        let heart = Heart::new();
-        assert!(!heart.is_beating(Instant::now() + STILL_AFTER * 2));
-        heart.beat();
-        assert!(heart.is_beating(Instant::now()));
+        let heartbeat = Heartbeat::new();
+        assert!(!heartbeat.is_beating(Instant::now() + STILL_AFTER * 2));
+        heartbeat.beat();
+        assert!(heartbeat.is_beating(Instant::now()));
     }
 
     #[test]
@@ -129,11 +129,11 @@ mod tests {
         assert!(ask(&options).is_err());
         drop(UnixListener::bind(&socket).unwrap());
         assert!(ask(&options).is_err());
-        let heart = Heart::new();
-        try_serve(&socket, heart.clone()).unwrap();
+        let heartbeat = Heartbeat::new();
+        try_serve(&socket, heartbeat.clone()).unwrap();
         ask(&options).unwrap();
         let long_ago = Instant::now().checked_sub(STILL_AFTER).unwrap();
-        *heart.0.lock() = long_ago;
+        *heartbeat.0.lock() = long_ago;
         assert!(
             ask(&options)
                 .unwrap_err()

@@ -8,7 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apiserver;
-mod aside;
+mod blocking;
 pub mod budget;
 pub mod cluster;
 pub mod dial;
@@ -28,7 +28,7 @@ use std::{path::PathBuf, sync::Arc};
 use jiff::Timestamp;
 use kube::Config;
 
-use self::{apiserver::Ways, budget::Budget, cluster::Cluster, health::Heart, round::Node};
+use self::{apiserver::Routes, budget::Budget, cluster::Cluster, health::Heartbeat, round::Node};
 use svcdiag_netns::Netns;
 
 /// Flags of `svcdiag agent`.
@@ -109,11 +109,11 @@ pub enum Error {
 }
 
 /// How to reach the API server. One that is named stands for itself; else there are two ways.
-async fn ways(options: &Options) -> Result<Ways, Error> {
+async fn routes(options: &Options) -> Result<Routes, Error> {
     let inferred = Config::infer().await;
     let Some(url) = &options.apiserver else {
         let usual = inferred.map_err(|e| Error::Infer(Box::new(e)))?;
-        return Ok(Ways::new(usual, Some(options.apiserver_addresses.clone())));
+        return Ok(Routes::new(usual, Some(options.apiserver_addresses.clone())));
     };
     let invalid = || Error::Url(url.clone());
     let parsed = kube::Config::new(url.parse().map_err(|_| invalid())?);
@@ -128,7 +128,7 @@ async fn ways(options: &Options) -> Result<Ways, Error> {
         }
         Err(_) => parsed,
     };
-    Ok(Ways::new(config, None))
+    Ok(Routes::new(config, None))
 }
 
 /// The agent's clock: the only place where it asks for the time of day.
@@ -158,18 +158,18 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     })?;
     let dials = Budget::new(options.max_dials, options.connects_per_second);
     let node = Arc::new(Node::new(&options.node_name, netns, dials));
-    let ways = ways(&options).await?;
+    let routes = routes(&options).await?;
     let (access, keep_open) =
-        apiserver::access(ways, apiserver::Pace::default()).map_err(|e| Error::Client(Box::new(e)))?;
+        apiserver::access(routes, apiserver::Pace::default()).map_err(|e| Error::Client(Box::new(e)))?;
     let cluster = Cluster::new(access, &options.node_name);
-    let heart = Heart::new();
+    let heartbeat = Heartbeat::new();
     tracing::info!(node = options.node_name, "The agent is starting.");
     if let Some(socket) = &options.health_socket {
-        health::serve(socket, heart.clone());
+        health::serve(socket, heartbeat.clone());
     }
     tokio::select! {
         () = schedule::run(node.clone(), cluster.clone()) => {}
-        () = keep_alive(cluster, &node, &options.lease_namespace, &heart) => {}
+        () = keep_alive(cluster, &node, &options.lease_namespace, &heartbeat) => {}
         () = keep_open => {}
         () = shutdown => {}
     }
@@ -178,10 +178,10 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
 }
 
 /// Renews the Lease for ever, and at once when there is another way to the API server.
-async fn keep_alive(cluster: Cluster, node: &Node, namespace: &str, heart: &Heart) {
+async fn keep_alive(cluster: Cluster, node: &Node, namespace: &str, heartbeat: &Heartbeat) {
     let mut access = cluster.access();
     loop {
-        heart.beat();
+        heartbeat.beat();
         access.latest();
         let renewed = cluster.renew_lease(namespace, now()).await;
         node.reached().note(renewed.is_ok());

@@ -152,7 +152,7 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
         let probe = probes.borrow_and_update().clone();
         let source = Latest(probes.clone());
         let facts = tokio::select! {
-            facts = round::look(&node, probe.namespace(), &probe.spec, &source, &state.memory) => facts,
+            facts = round::probe(&node, probe.namespace(), &probe.spec, &source, &state.memory) => facts,
             () = is_outdated(probes.clone()) => continue,
         };
         if probes.has_changed().unwrap_or(false) {

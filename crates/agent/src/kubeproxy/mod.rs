@@ -22,7 +22,7 @@ use self::{
     samples::{Lag, Samples},
 };
 use super::{
-    aside::{Of, aside},
+    blocking::{Pool, blocking},
     http::{Got, get},
 };
 use svcdiag_api::PortState;
@@ -42,10 +42,10 @@ const MAX_BODY: usize = 4 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// One that is not well has to be so in two looks so far apart: it may only be restarting.
-pub const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
+pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// So long a look is good for all NodeProbes.
-pub const LOOK_LASTS: Duration = Duration::from_secs(5);
+pub const SAMPLE_LASTS: Duration = Duration::from_secs(5);
 
 /// What was seen of kube-proxy in the last seconds.
 #[derive(Debug, Default)]
@@ -108,7 +108,7 @@ impl Watch {
             return state.clone();
         }
         let begun = Instant::now();
-        let look = look(node).await;
+        let look = probe(node).await;
         let processes = seen.processes(node).await.map_err(|error| error.to_string());
         let is_ill = look.is_ill(processes.as_ref().ok());
         seen.ill_since = is_ill.then(|| seen.ill_since.unwrap_or(begun));
@@ -137,7 +137,7 @@ impl Seen {
             Some(known) => Ok(known),
             None => processes(&node),
         };
-        aside(Of::Node, find).await?
+        blocking(Pool::Node, find).await?
     }
 }
 
@@ -157,7 +157,7 @@ pub struct Look {
 }
 
 /// Looks at kube-proxy from the node's network namespace.
-pub async fn look(node: &Netns) -> Look {
+pub async fn probe(node: &Netns) -> Look {
     let livez = ask(node, HEALTH_PORT, "/livez").await;
     let mode = ask(node, METRICS_PORT, "/proxyMode").await;
     let metrics = match &mode {

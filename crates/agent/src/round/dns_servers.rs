@@ -9,8 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use futures::future::join_all;
 
 use super::{
-    LocalPod, Round, SECOND_LOOK,
-    names::{CONTROL, Client, PATIENCE, PORT, TRIES, ask, is_v6},
+    CONFIRM_AFTER, LocalPod, Round,
+    dns_clients::{ATTEMPTS, CONTROL, Client, PATIENCE, PORT, ask, is_v6},
 };
 use crate::dns::{Reply, names_of};
 use svcdiag_api::{DnsServer, LookupResult};
@@ -32,7 +32,7 @@ struct Question<'a> {
 }
 
 /// Each server of each client and each endpoint of cluster DNS, and cluster DNS from the node.
-pub(super) async fn look(round: &Round<'_>, clients: &[Client<'_>], domain: &str) -> Vec<DnsServer> {
+pub(super) async fn probe(round: &Round<'_>, clients: &[Client<'_>], domain: &str) -> Vec<DnsServer> {
     let dns = &round.subject.dns;
     let own = dns.addresses.first().map(SocketAddr::ip);
     let of_a_client = |pod, netns, server, endpoint| Question {
@@ -121,9 +121,9 @@ async fn ask_one(
     ipv6: bool,
 ) -> Option<(LookupResult, Option<String>)> {
     let mut last = (LookupResult::TimedOut, None);
-    for attempt in 0..=TRIES {
-        if attempt == TRIES {
-            tokio::time::sleep(SECOND_LOOK).await;
+    for attempt in 0..=ATTEMPTS {
+        if attempt == ATTEMPTS {
+            tokio::time::sleep(CONFIRM_AFTER).await;
         }
         last = match ask(round, netns, server, name, ipv6).await? {
             Reply::Addresses(..) => return Some((LookupResult::Found, None)),

@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::join_all;
 
-use super::{LocalPod, Memory, Round, SECOND_LOOK};
+use super::{CONFIRM_AFTER, LocalPod, Memory, Round};
 use crate::{
     dial::{BEFORE_RETRANSMISSION, Dial},
     settings,
@@ -24,8 +24,8 @@ use svcdiag_kube_proxy::{
 use svcdiag_netns::links;
 
 /// Tries until one comes back to the Pod itself: where anything is new, and in the rounds after that.
-const MAX_TRIES: usize = 100;
-const MAX_TRIES_AGAIN: usize = 32;
+const MAX_ATTEMPTS: usize = 100;
+const MAX_REPEATED_ATTEMPTS: usize = 32;
 
 /// Lost tries that are waited for at once.
 const MAX_LOST: usize = 8;
@@ -58,22 +58,22 @@ pub(super) struct Setup {
     backend: Option<Backend>,
 }
 
-pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
+pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
     let usable = |pod: &&LocalPod<'_>| !pod.pod.host_network && !pod.pod.not_ready;
     let pods: Vec<_> = round.endpoints.iter().filter(usable).collect();
     let known = memory.hairpins().clone();
     let is_every_round = pods.len() <= IN_EVERY_ROUND;
     let looks = pods.into_iter().take(PODS).map(async |pod| {
-        let way = Way::of(round, &round.subject, pod)?;
-        let setup = setup(round, pod, &way).await;
+        let route = Route::of(round, &round.subject, pod)?;
+        let setup = setup(round, pod, &route).await;
         let before = known.get(&pod.key).filter(|(of, ..)| *of == setup);
         if let Some((_, at, hairpin)) = before.filter(|(_, at, _)| at.elapsed() < PAUSE)
             && !is_every_round
         {
             return Some((setup, *at, hairpin.clone()));
         }
-        let most = before.map_or(MAX_TRIES, |_| MAX_TRIES_AGAIN);
-        let found = hairpin(round, pod, &way, most).await?;
+        let most = before.map_or(MAX_ATTEMPTS, |_| MAX_REPEATED_ATTEMPTS);
+        let found = hairpin(round, pod, &route, most).await?;
         // Chance has led to none that came back: what is known holds, unless it is old.
         match before.filter(|(_, at, _)| found.answer.is_none() && at.elapsed() < PAUSE) {
             Some(before) => Some(before.clone()),
@@ -96,13 +96,13 @@ fn lasts(hairpin: &Hairpin) -> bool {
 }
 
 /// A way from a Pod to itself through the Service.
-struct Way {
+struct Route {
     target: SocketAddr,
     own: SocketAddr,
     endpoints: BTreeSet<SocketAddr>,
 }
 
-impl Way {
+impl Route {
     /// Through the first of the asked TCP ports that has the Pod behind it: bridge and rules are the same for all.
     fn of(round: &Round<'_>, subject: &Subject, pod: &LocalPod<'_>) -> Option<Self> {
         let slices: Vec<_> = subject.slices.iter().collect();
@@ -133,13 +133,13 @@ impl Way {
     }
 }
 
-async fn setup(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way) -> Setup {
+async fn setup(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route) -> Setup {
     let link = port_of(round, pod).await;
     let rules = super::rules::open(round, None);
-    let service = (way.target.ip(), way.target.port());
+    let service = (route.target.ip(), route.target.port());
     Setup {
-        target: way.target,
-        own: way.own,
+        target: route.target,
+        own: route.own,
         bridge_port: link
             .as_ref()
             .filter(|l| l.bridge.is_some())
@@ -147,27 +147,30 @@ async fn setup(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way) -> Setup {
         hairpin_mode: link.and_then(|link| link.hairpin_mode),
         bridge_netfilter: settings::bridge_netfilter(&round.node.netns).unwrap_or_default(),
         masqueraded: rules.as_ref().and_then(|(_, rules)| {
-            hairpin_is_masqueraded(rules.as_ref(), service, Protocol::Tcp, way.own).ok()
+            hairpin_is_masqueraded(rules.as_ref(), service, Protocol::Tcp, route.own).ok()
         }),
         backend: rules.map(|(backend, _)| backend),
     }
 }
 
-async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way, most: usize) -> Option<Hairpin> {
-    let mut answer = pinned(round, pod, way, most).await;
+async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usize) -> Option<Hairpin> {
+    let mut answer = pinned(round, pod, route, most).await;
     if answer.is_some_and(|a| a != Answer::Accepted) {
-        tokio::time::sleep(SECOND_LOOK).await;
+        tokio::time::sleep(CONFIRM_AFTER).await;
         // What was not met again stays unknown, and so does a Pod that is no endpoint any more.
-        answer = pinned(round, pod, way, MAX_TRIES).await;
+        answer = pinned(round, pod, route, MAX_ATTEMPTS).await;
         let subject = round.read_again();
-        if !super::ready(round, &subject).iter().any(|r| r.address == way.own) {
+        if !super::ready(round, &subject)
+            .iter()
+            .any(|r| r.address == route.own)
+        {
             return None;
         }
     }
-    let setup = setup(round, pod, way).await;
+    let setup = setup(round, pod, route).await;
     Some(Hairpin {
         pod: pod.key.clone(),
-        target: way.target.to_string(),
+        target: route.target.to_string(),
         answer,
         bridge_port: setup.bridge_port,
         hairpin_mode: setup.hairpin_mode,
@@ -180,12 +183,12 @@ async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way, most: usize) 
 /// Conntrack shows at once where a dial goes, so that those that go elsewhere are dropped. Those that it
 /// does not show were lost before the node was done with them: they were on their way to the Pod itself
 /// if every other endpoint was met.
-async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, way: &Way, most: usize) -> Option<Answer> {
-    let Way {
+async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usize) -> Option<Answer> {
+    let Route {
         target,
         own,
         endpoints,
-    } = way;
+    } = route;
     let (target, own) = (*target, *own);
     let mut met = BTreeSet::new();
     let mut lost = Vec::new();

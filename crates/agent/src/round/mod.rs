@@ -4,17 +4,18 @@
 //! the NodeProbe says by then, before it is written down; what could not be looked at becomes a problem, never a
 //! failure.
 
+mod attempts;
 mod dials;
-mod direct;
+mod dns_clients;
 mod dns_servers;
+mod endpoints;
 mod hairpin;
-mod mesh;
-mod names;
-mod proxy;
+mod kube_proxy;
+mod lookups;
+mod mesh_interception;
 mod rules;
 mod service;
-mod stale;
-mod tries;
+mod stale_conntrack;
 
 use std::{
     collections::HashMap,
@@ -26,7 +27,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 use super::{
-    aside::{Of, aside},
+    blocking::{Pool, blocking},
     budget::Budget,
     kubeproxy,
     pods::{self, Census},
@@ -44,7 +45,7 @@ use svcdiag_netns::{
 use svcdiag_objects::Endpoint;
 
 /// A failure counts only if a second look, so much later, fails as well.
-const SECOND_LOOK: Duration = Duration::from_secs(3);
+const CONFIRM_AFTER: Duration = Duration::from_secs(3);
 
 /// Most entries that a list of a NodeProbe takes.
 const MAX_FAILURES: usize = 32;
@@ -116,7 +117,7 @@ pub struct Memory {
     /// The revision that the last round was asked with.
     revision: Mutex<Option<String>>,
     /// Tracked connections that may lead nowhere.
-    suspects: Mutex<stale::Suspects>,
+    suspects: Mutex<stale_conntrack::Suspects>,
     /// Where the window of endpoints begins.
     window: Mutex<usize>,
     /// What came of Pods' dials to themselves.
@@ -168,7 +169,7 @@ struct Round<'a> {
 }
 
 /// Looks at everything that a NodeProbe asks for. `source` tells before a second look what has changed.
-pub async fn look(
+pub async fn probe(
     node: &Node,
     namespace: &str,
     spec: &NodeProbeSpec,
@@ -197,25 +198,25 @@ pub async fn look(
     // Through the Service a dial that fails says nothing until kube-proxy has had its time to write the rules.
     let through = async {
         let rules = async {
-            let kube_proxy = proxy::look(&round, memory).await;
+            let kube_proxy = kube_proxy::probe(&round, memory).await;
             let mode = kube_proxy.mode.as_deref().and_then(ProxyMode::parse);
-            let rules = rules::look(&round, mode.as_ref()).await;
+            let rules = rules::probe(&round, mode.as_ref()).await;
             (kube_proxy, rules)
         };
-        let ((kube_proxy, rules), first) = tokio::join!(rules, service::first_look(&round));
-        let dials = tokio::join!(service::look(&round, first), hairpin::look(&round, memory));
+        let ((kube_proxy, rules), first) = tokio::join!(rules, service::first_probe(&round));
+        let dials = tokio::join!(service::probe(&round, first), hairpin::probe(&round, memory));
         (kube_proxy, rules, dials)
     };
     let ((kube_proxy, rules, (service, hairpins)), direct, names) =
-        tokio::join!(through, direct::look(&round, memory), names::look(&round));
+        tokio::join!(through, endpoints::probe(&round, memory), lookups::probe(&round));
     let is_all_well = direct.failures.is_empty() && service.failures.is_empty();
-    let listeners = direct::listeners(&round, &direct.failures).await;
+    let listeners = endpoints::listeners(&round, &direct.failures).await;
     let mut facts = NodeFacts {
         listeners,
         kube_proxy: Some(kube_proxy),
         rules,
-        intercepted: mesh::look(&round, memory, is_all_well).await,
-        stale_connections: stale::look(&round, memory),
+        intercepted: mesh_interception::probe(&round, memory, is_all_well).await,
+        stale_connections: stale_conntrack::probe(&round, memory),
         hairpins,
         ..NodeFacts::default()
     };
@@ -265,7 +266,7 @@ impl<'a> Round<'a> {
         let wanted = self.spec.clients.iter().chain(&self.spec.endpoints);
         let uids: Vec<String> = wanted.map(|pod| pod.uid.clone()).collect();
         let census = self.node.census.clone();
-        let listed = aside(Of::Node, move || census.of(&uids)).await.flatten();
+        let listed = blocking(Pool::Node, move || census.of(&uids)).await.flatten();
         let processes = match listed {
             Ok(processes) => processes,
             Err(error) => {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{MAX_FAILURES, Round, SECOND_LOOK};
+use super::{CONFIRM_AFTER, MAX_FAILURES, Round};
 use crate::kubeproxy::samples::MAY_WAIT;
 use svcdiag_api::Rules;
 use svcdiag_engine::{asked::Subject, rule_gap};
@@ -28,19 +28,19 @@ const CANARY: &str = "KUBE-PROXY-CANARY";
 /// Rules and what holds them.
 type Opened = (Backend, Arc<dyn Ruleset + Send + Sync>);
 
-pub(super) async fn look(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option<Rules> {
+pub(super) async fn probe(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option<Rules> {
     let first = compare(round, &round.subject, mode)?;
     if first.gaps.is_empty() && first.conflict.is_none() {
         return Some(first);
     }
     // What is missing counts only after all that time; that nothing is missing any more is seen at once.
-    let counts_at = Instant::now() + SECOND_LOOK.max(rest_of(SETTLES_WITHIN, &round.subject));
+    let counts_at = Instant::now() + CONFIRM_AFTER.max(rest_of(SETTLES_WITHIN, &round.subject));
     let waits_until = Instant::now() + rest_of(MAY_WAIT, &round.subject);
     loop {
         let rest = counts_at.saturating_duration_since(Instant::now());
         tokio::time::sleep(if rest.is_zero() { AGAIN } else { rest.min(AGAIN) }).await;
         let is_late = Instant::now() >= counts_at;
-        let may_wait = Instant::now() < waits_until && super::proxy::has_changes_pending(round).await;
+        let may_wait = Instant::now() < waits_until && super::kube_proxy::has_changes_pending(round).await;
         let subject = round.read_again();
         let mut second = compare(round, &subject, mode)?;
         second.gaps.retain(|gap| first.gaps.contains(gap));

@@ -11,57 +11,57 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::{
-    LocalPod, Round, SECOND_LOOK,
+    CONFIRM_AFTER, LocalPod, Round,
+    attempts::{Outcomes, Route, attempts},
     dials::{Outcome, Tally},
     family,
-    tries::{Outcomes, Way, tries},
 };
 use svcdiag_api::{Answer, DialFailure, DialPath};
 use svcdiag_kube_proxy::{Destination, Protocol, Purpose, Traffic, destinations, serves_node_ports_at};
 
 /// How every way ended once.
-pub(super) struct FirstLook<'a> {
-    ways: Vec<(Way<'a>, Outcomes)>,
+pub(super) struct FirstProbe<'a> {
+    routes: Vec<(Route<'a>, Outcomes)>,
     at: Instant,
 }
 
-pub(super) async fn first_look<'a>(round: &'a Round<'a>) -> FirstLook<'a> {
-    let ways = join_all(ways(round).into_iter().map(async |way| {
-        let outcomes = without_itself(&way, tries(round, &way).await);
-        (way, outcomes)
+pub(super) async fn first_probe<'a>(round: &'a Round<'a>) -> FirstProbe<'a> {
+    let routes = join_all(routes(round).into_iter().map(async |route| {
+        let outcomes = without_itself(&route, attempts(round, &route).await);
+        (route, outcomes)
     }));
-    FirstLook {
-        ways: ways.await,
+    FirstProbe {
+        routes: routes.await,
         at: Instant::now(),
     }
 }
 
 /// Tries again where anything failed.
-pub(super) async fn look(round: &Round<'_>, first: FirstLook<'_>) -> Tally {
-    let FirstLook { ways, at } = first;
+pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
+    let FirstProbe { routes, at } = first;
     let mut tally = Tally::default();
-    let again = ways.into_iter().map(async |(way, outcomes)| {
-        let outcomes = try_again(round, &way, outcomes, at + SECOND_LOOK).await;
-        (way, outcomes)
+    let again = routes.into_iter().map(async |(route, outcomes)| {
+        let outcomes = try_again(round, &route, outcomes, at + CONFIRM_AFTER).await;
+        (route, outcomes)
     });
-    for (way, outcomes) in join_all(again).await {
-        let from = way.from.map(|pod| pod.key.as_str());
+    for (route, outcomes) in join_all(again).await {
+        let from = route.from.map(|pod| pod.key.as_str());
         for (endpoint, (answer, detail)) in outcomes {
             let mut failure = None;
             if answer != Answer::Accepted {
                 failure = Some(DialFailure {
                     from: from.map(str::to_owned),
-                    path: way.path,
-                    port: way.port.clone(),
-                    target: way.target.to_string(),
+                    path: route.path,
+                    port: route.port.clone(),
+                    target: route.target.to_string(),
                     endpoint: endpoint.map(|e| e.to_string()),
                     same_node: endpoint.and_then(|e| is_local(round, e)),
-                    same_bridge: is_on_one_bridge(round, &way, endpoint).await,
+                    same_bridge: is_on_one_bridge(round, &route, endpoint).await,
                     answer,
                     detail,
                 });
             }
-            tally.count(from, way.path, &way.port, family(way.target), None, failure);
+            tally.count(from, route.path, &route.port, family(route.target), None, failure);
         }
     }
     tally
@@ -69,7 +69,7 @@ pub(super) async fn look(round: &Round<'_>, first: FirstLook<'_>) -> Tally {
 
 /// The addresses of the Service that are dialled: its own from everywhere, node ports on the node. Those
 /// of load balancers and externalIPs may be anybody's.
-fn ways<'a>(round: &'a Round<'a>) -> Vec<Way<'a>> {
+fn routes<'a>(round: &'a Round<'a>) -> Vec<Route<'a>> {
     let mut all = Vec::new();
     let service = &round.subject.service;
     let slices: Vec<_> = round.subject.slices.iter().collect();
@@ -88,7 +88,7 @@ fn ways<'a>(round: &'a Round<'a>) -> Vec<Way<'a>> {
             let Traffic::To(endpoints) = &destination.inside else {
                 continue;
             };
-            let way = |from: Option<&'a LocalPod<'a>>, netns, path, target| Way {
+            let route = |from: Option<&'a LocalPod<'a>>, netns, path, target| Route {
                 http: round.http_for(from, &name),
                 from,
                 netns,
@@ -100,7 +100,7 @@ fn ways<'a>(round: &'a Round<'a>) -> Vec<Way<'a>> {
             };
             for (path, target) in targets(round, destination, endpoints) {
                 if round.spec.from_node && round.has_family(None, target.ip()) {
-                    all.push(way(None, &round.node.netns, path, target));
+                    all.push(route(None, &round.node.netns, path, target));
                 }
                 if path == DialPath::Service {
                     let usable = |c: &&LocalPod<'_>| {
@@ -108,7 +108,7 @@ fn ways<'a>(round: &'a Round<'a>) -> Vec<Way<'a>> {
                             && round.has_family(Some(c), target.ip())
                     };
                     for client in round.clients.iter().filter(usable) {
-                        all.push(way(Some(client), &client.netns, path, target));
+                        all.push(route(Some(client), &client.netns, path, target));
                     }
                 }
             }
@@ -149,25 +149,25 @@ fn serves_node_ports(round: &Round<'_>, destination: &Destination, ip: IpAddr) -
 /// Tries a way again where anything failed; what failed both times stays. Of an endpoint that was not met
 /// again, or that is not ready any more, nothing is known; nor of a failure at none, where it may have been
 /// at such a one.
-async fn try_again(round: &Round<'_>, way: &Way<'_>, mut outcomes: Outcomes, at: Instant) -> Outcomes {
+async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes, at: Instant) -> Outcomes {
     let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
     if !outcomes.values().any(is_failure) {
         return outcomes;
     }
     tokio::time::sleep_until(at).await;
-    let second = without_itself(way, tries(round, way).await);
+    let second = without_itself(route, attempts(round, route).await);
     let ready = super::ready(round, &round.read_again());
     let is_ready = |e: &SocketAddr| ready.iter().any(|ready| ready.address == *e);
     outcomes.retain(|endpoint, outcome| {
         let still_ready = match endpoint {
             Some(endpoint) => is_ready(endpoint),
-            None => way.endpoints.iter().all(is_ready),
+            None => route.endpoints.iter().all(is_ready),
         };
         !is_failure(outcome) || second.contains_key(endpoint) && still_ready
     });
     outcomes.retain(|endpoint, outcome| match second.get(endpoint) {
         // Over UDP silence before or after a refusal tells nothing.
-        Some(again) if is_failure(again) != is_failure(outcome) && way.protocol == Protocol::Udp => false,
+        Some(again) if is_failure(again) != is_failure(outcome) && route.protocol == Protocol::Udp => false,
         Some(again) if is_failure(outcome) => {
             *outcome = again.clone();
             true
@@ -175,7 +175,7 @@ async fn try_again(round: &Round<'_>, way: &Way<'_>, mut outcomes: Outcomes, at:
         _ => true,
     });
     // What is reached by now is reached, though nothing was the first time.
-    if way.protocol != Protocol::Udp {
+    if route.protocol != Protocol::Udp {
         let reached = second.into_iter().filter(|(_, outcome)| !is_failure(outcome));
         for (endpoint, outcome) in reached {
             outcomes.entry(endpoint).or_insert(outcome);
@@ -186,12 +186,12 @@ async fn try_again(round: &Round<'_>, way: &Way<'_>, mut outcomes: Outcomes, at:
 
 /// Leaves out the tries that a client made at itself: those that conntrack shows, and those that were lost
 /// where they may have been such.
-fn without_itself(way: &Way<'_>, mut outcomes: Outcomes) -> Outcomes {
-    let Some(client) = way.from.filter(|client| !client.pod.host_network) else {
+fn without_itself(route: &Route<'_>, mut outcomes: Outcomes) -> Outcomes {
+    let Some(client) = route.from.filter(|client| !client.pod.host_network) else {
         return outcomes;
     };
     let is_own = |endpoint: &SocketAddr| client.pod.ips.contains(&endpoint.ip().to_string());
-    let may_be_own = way
+    let may_be_own = route
         .endpoints
         .iter()
         .any(|e| is_own(e) && !outcomes.contains_key(&Some(*e)));
@@ -210,8 +210,8 @@ fn is_local(round: &Round<'_>, endpoint: SocketAddr) -> Option<bool> {
 }
 
 /// Whether client and endpoint are Pods of this node whose links are ports of one bridge.
-async fn is_on_one_bridge(round: &Round<'_>, way: &Way<'_>, endpoint: Option<SocketAddr>) -> bool {
-    let Some(client) = way.from.filter(|c| !c.pod.host_network) else {
+async fn is_on_one_bridge(round: &Round<'_>, route: &Route<'_>, endpoint: Option<SocketAddr>) -> bool {
+    let Some(client) = route.from.filter(|c| !c.pod.host_network) else {
         return false;
     };
     // Where no answer tells which endpoint it was, any on the bridge may have been it.

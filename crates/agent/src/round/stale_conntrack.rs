@@ -17,7 +17,7 @@ use svcdiag_api::StaleConnection;
 use svcdiag_engine::asked::Subject;
 use svcdiag_kube_proxy::{Protocol, expected};
 
-const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 const MAX: usize = 8;
 
 /// Seconds that the kernel gives a connection without an answer (net.netfilter.nf_conntrack_udp_timeout).
@@ -55,7 +55,7 @@ impl Suspects {
                 || new(false),
                 |before| {
                     let elapsed = begun.saturating_duration_since(before.at);
-                    if elapsed < BETWEEN_LOOKS {
+                    if elapsed < SAMPLE_INTERVAL {
                         *before
                     } else {
                         new(is_used(before.seconds_left, seconds_left, elapsed))
@@ -73,7 +73,7 @@ fn is_used(before: u32, now: u32, elapsed: Duration) -> bool {
     u64::from(before.abs_diff(now)) < elapsed.as_secs().min(SHORTEST_LIFE) / 2
 }
 
-pub(super) fn look(round: &Round<'_>, memory: &Memory) -> Vec<StaleConnection> {
+pub(super) fn probe(round: &Round<'_>, memory: &Memory) -> Vec<StaleConnection> {
     let mut found = Vec::new();
     let mut begun = Instant::now();
     if !flows_to_nowhere(round, &round.subject).is_empty() {

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(3600);
 
 /// The clients and endpoints on the node that are intercepted, as namespace/name. It is looked at anew where
 /// not all dials went well, since then it matters.
-pub(super) async fn look(round: &Round<'_>, memory: &Memory, is_all_well: bool) -> Vec<String> {
+pub(super) async fn probe(round: &Round<'_>, memory: &Memory, is_all_well: bool) -> Vec<String> {
     let revision = &round.spec.revision;
     let known = || memory.intercepted.lock();
     if let Some((of, at, pods)) = known().as_ref()

@@ -6,16 +6,16 @@
 use std::time::{Duration, Instant};
 
 use super::{Memory, Round};
-use crate::kubeproxy::{BETWEEN_LOOKS, LOOK_LASTS};
+use crate::kubeproxy::{SAMPLE_INTERVAL, SAMPLE_LASTS};
 use svcdiag_api::KubeProxy;
 
 /// One that is not well is looked at again so much later.
 const AGAIN: Duration = Duration::from_secs(1);
 
-pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
+pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> KubeProxy {
     let (kube_proxy, netns) = (&round.node.kube_proxy, &round.node.netns);
     let mut state = kube_proxy.state(netns, not_before(round, memory)).await;
-    let is_young = |since: Instant| BETWEEN_LOOKS.checked_sub(since.elapsed());
+    let is_young = |since: Instant| SAMPLE_INTERVAL.checked_sub(since.elapsed());
     while let Some(rest) = state.ill_since.and_then(is_young) {
         // What another NodeProbe's round sees meanwhile will do.
         let seen = Instant::now();
@@ -50,7 +50,7 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> KubeProxy {
 /// Whether kube-proxy says that changes wait to be written.
 pub(super) async fn has_changes_pending(round: &Round<'_>) -> bool {
     let now = Instant::now();
-    let not_before = now.checked_sub(LOOK_LASTS).unwrap_or(now);
+    let not_before = now.checked_sub(SAMPLE_LASTS).unwrap_or(now);
     let state = round.node.kube_proxy.state(&round.node.netns, not_before).await;
     state.lag.changes_pending
 }
@@ -60,7 +60,7 @@ fn not_before(round: &Round<'_>, memory: &Memory) -> Instant {
     let now = Instant::now();
     let mut revision = memory.revision.lock();
     if revision.as_ref() == Some(&round.spec.revision) {
-        now.checked_sub(LOOK_LASTS).unwrap_or(now)
+        now.checked_sub(SAMPLE_LASTS).unwrap_or(now)
     } else {
         *revision = Some(round.spec.revision.clone());
         now

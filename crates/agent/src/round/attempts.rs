@@ -19,7 +19,7 @@ use svcdiag_kube_proxy::Protocol;
 use svcdiag_netns::Netns;
 
 /// Somebody who dials an address of the Service.
-pub(super) struct Way<'a> {
+pub(super) struct Route<'a> {
     pub from: Option<&'a LocalPod<'a>>,
     pub netns: &'a Netns,
     pub path: DialPath,
@@ -41,28 +41,28 @@ pub(super) type Outcomes = BTreeMap<Option<SocketAddr>, Outcome>;
 /// Every dial costs the node something, so those for endpoints that chance alone has left out come in waves that
 /// begin small and double. Where anything went wrong all that are left are made at once, and over UDP, where
 /// silence takes its time.
-pub(super) async fn tries(round: &Round<'_>, way: &Way<'_>) -> Outcomes {
-    let most = (4 * way.endpoints.len()).clamp(8, 32);
-    let first = way.endpoints.len().clamp(2, most);
-    let mut all = wave(round, way, first).await;
+pub(super) async fn attempts(round: &Round<'_>, route: &Route<'_>) -> Outcomes {
+    let most = (4 * route.endpoints.len()).clamp(8, 32);
+    let first = route.endpoints.len().clamp(2, most);
+    let mut all = wave(round, route, first).await;
     let mut left = most - first;
-    let mut size = unmet(way, &all);
+    let mut size = unreached(route, &all);
     loop {
-        let number = more(way.protocol, &all, unmet(way, &all), size).min(left);
+        let number = more(route.protocol, &all, unreached(route, &all), size).min(left);
         if number == 0 {
             break;
         }
-        all.extend(wave(round, way, number).await);
+        all.extend(wave(round, route, number).await);
         left -= number;
         size *= 2;
     }
-    let mut outcomes = tally(way.protocol, all);
-    put_down(&mut outcomes, &way.endpoints);
+    let mut outcomes = tally(route.protocol, all);
+    record(&mut outcomes, &route.endpoints);
     outcomes
 }
 
 /// A try, and the endpoint that it was sent to.
-struct Try {
+struct Attempt {
     endpoint: Option<SocketAddr>,
     outcome: Outcome,
     /// Whether the first packet was lost before the node was done with it.
@@ -71,36 +71,36 @@ struct Try {
 
 /// How many dials more are to be made after some tries, where so many endpoints were not met and the next wave
 /// has a size.
-fn more(protocol: Protocol, tries: &[Try], unmet: usize, size: usize) -> usize {
-    let is_well = |t: &Try| t.outcome.0 == Answer::Accepted && !t.was_lost;
+fn more(protocol: Protocol, attempts: &[Attempt], unreached: usize, size: usize) -> usize {
+    let is_well = |t: &Attempt| t.outcome.0 == Answer::Accepted && !t.was_lost;
     match protocol {
         // Over UDP another try changes nothing, and silence takes its time.
-        Protocol::Udp if unmet == 0 => 0,
+        Protocol::Udp if unreached == 0 => 0,
         Protocol::Udp => usize::MAX,
-        _ if !tries.iter().all(is_well) => usize::MAX,
-        _ if unmet == 0 => 0,
+        _ if !attempts.iter().all(is_well) => usize::MAX,
+        _ if unreached == 0 => 0,
         _ => size,
     }
 }
 
 /// How many endpoints no try was sent to.
-fn unmet(way: &Way<'_>, tries: &[Try]) -> usize {
-    let is_met = |e: &&SocketAddr| tries.iter().any(|t| t.endpoint == Some(**e));
-    way.endpoints.iter().filter(|e| !is_met(e)).count()
+fn unreached(route: &Route<'_>, attempts: &[Attempt]) -> usize {
+    let is_met = |e: &&SocketAddr| attempts.iter().any(|t| t.endpoint == Some(**e));
+    route.endpoints.iter().filter(|e| !is_met(e)).count()
 }
 
-async fn wave(round: &Round<'_>, way: &Way<'_>, number: usize) -> Vec<Try> {
-    let tries = join_all((0..number).map(|_| try_once(round, way))).await;
-    tries.into_iter().flatten().collect()
+async fn wave(round: &Round<'_>, route: &Route<'_>, number: usize) -> Vec<Attempt> {
+    let attempts = join_all((0..number).map(|_| attempt(round, route))).await;
+    attempts.into_iter().flatten().collect()
 }
 
 /// One answer is enough: an endpoint fails only if all tries that met it did. Over UDP it is one refusal, since
 /// silence is none of either. That a packet was lost is known only where the node tracks connections to the
 /// Service at all.
-fn tally(protocol: Protocol, tries: Vec<Try>) -> Outcomes {
-    let is_tracked = tries.iter().any(|t| t.endpoint.is_some());
+fn tally(protocol: Protocol, attempts: Vec<Attempt>) -> Outcomes {
+    let is_tracked = attempts.iter().any(|t| t.endpoint.is_some());
     let mut outcomes = Outcomes::new();
-    for one in tries {
+    for one in attempts {
         let (endpoint, outcome) = if one.was_lost && is_tracked {
             (None, (Answer::TimedOut, None))
         } else {
@@ -118,7 +118,7 @@ fn tally(protocol: Protocol, tries: Vec<Try>) -> Outcomes {
 }
 
 /// Puts tries that were lost on the way down to the one endpoint that no other try has met.
-fn put_down(outcomes: &mut Outcomes, endpoints: &BTreeSet<SocketAddr>) {
+fn record(outcomes: &mut Outcomes, endpoints: &BTreeSet<SocketAddr>) {
     let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
     if endpoints
         .iter()
@@ -128,8 +128,8 @@ fn put_down(outcomes: &mut Outcomes, endpoints: &BTreeSet<SocketAddr>) {
         outcomes.retain(|endpoint, outcome| endpoint.is_some() || !is_failure(outcome));
         return;
     }
-    let mut unmet = endpoints.iter().filter(|e| !outcomes.contains_key(&Some(**e)));
-    let (Some(only), None) = (unmet.next().copied(), unmet.next()) else {
+    let mut unreached = endpoints.iter().filter(|e| !outcomes.contains_key(&Some(**e)));
+    let (Some(only), None) = (unreached.next().copied(), unreached.next()) else {
         return;
     };
     if endpoints.len() > 1 && outcomes.get(&None).is_some_and(is_failure) {
@@ -138,31 +138,31 @@ fn put_down(outcomes: &mut Outcomes, endpoints: &BTreeSet<SocketAddr>) {
     }
 }
 
-async fn try_once(round: &Round<'_>, way: &Way<'_>) -> Option<Try> {
+async fn attempt(round: &Round<'_>, route: &Route<'_>) -> Option<Attempt> {
     // Held until the answer is over.
     let _permit = round.permit().await?;
     let problem =
-        |error: &std::io::Error| round.problem(format!("{} could not be dialled: {error}.", way.target));
-    let started = Dial::start(way.netns, way.protocol, way.target)
+        |error: &std::io::Error| round.problem(format!("{} could not be dialled: {error}.", route.target));
+    let started = Dial::start(route.netns, route.protocol, route.target)
         .await
         .inspect_err(problem)
         .ok()?;
     let source = started.source();
-    let sent_to = || source.and_then(|source| round.sent_to(way.protocol, source, way.target));
+    let sent_to = || source.and_then(|source| round.sent_to(route.protocol, source, route.target));
     let was_lost = !started.settles_within(BEFORE_RETRANSMISSION).await && sent_to().is_none();
     // An answer may come before conntrack is asked; the entry stays for a while.
     let dialled = started.finish(round.patience()).await;
     let endpoint = sent_to();
     let dialled = dialled.inspect_err(problem).ok()?;
     let by = dialled.offender.map(|offender| offender.to_string());
-    let outcome = match way.http {
+    let outcome = match route.http {
         Some(http) if dialled.answer == Answer::Accepted => {
-            let spoken = round.speak(way.netns, way.target, http).await;
+            let spoken = round.speak(route.netns, route.target, http).await;
             spoken.inspect_err(problem).ok()?
         }
         _ => (dialled.answer, by),
     };
-    Some(Try {
+    Some(Attempt {
         endpoint,
         outcome,
         was_lost,
@@ -191,7 +191,7 @@ mod tests {
             (Some(2), Answer::Accepted),
             (None, Answer::TimedOut),
         ]);
-        put_down(&mut found, &all);
+        record(&mut found, &all);
         assert_eq!(found.get(&Some(endpoint(3))), Some(&(Answer::TimedOut, None)));
         assert_eq!(found.get(&None), None);
     }
@@ -204,7 +204,7 @@ mod tests {
             (Some(2), Answer::Accepted),
             (None, Answer::TimedOut),
         ]);
-        put_down(&mut found, &all);
+        record(&mut found, &all);
         assert_eq!(found.get(&None), None);
     }
 
@@ -219,13 +219,13 @@ mod tests {
             (outcomes(&[(None, Answer::TimedOut)]), [endpoint(1)].into()),
         ] {
             let mut found = of.clone();
-            put_down(&mut found, &all);
+            record(&mut found, &all);
             assert_eq!(found, of);
         }
     }
 
-    fn a_try(endpoint: Option<SocketAddr>, answer: Answer, was_lost: bool) -> Try {
-        Try {
+    fn an_attempt(endpoint: Option<SocketAddr>, answer: Answer, was_lost: bool) -> Attempt {
+        Attempt {
             endpoint,
             outcome: (answer, None),
             was_lost,
@@ -234,12 +234,12 @@ mod tests {
 
     #[test]
     fn more_dials_come_in_waves_only_where_chance_alone_left_an_endpoint_out() {
-        let well = || a_try(Some(endpoint(1)), Answer::Accepted, false);
+        let well = || an_attempt(Some(endpoint(1)), Answer::Accepted, false);
         assert_eq!(more(Protocol::Tcp, &[well()], 0, 2), 0);
         assert_eq!(more(Protocol::Tcp, &[well()], 1, 2), 2);
         for bad in [
-            a_try(Some(endpoint(2)), Answer::Refused, false),
-            a_try(Some(endpoint(2)), Answer::Accepted, true),
+            an_attempt(Some(endpoint(2)), Answer::Refused, false),
+            an_attempt(Some(endpoint(2)), Answer::Accepted, true),
         ] {
             assert_eq!(more(Protocol::Tcp, &[well(), bad], 0, 2), usize::MAX);
         }
@@ -253,9 +253,9 @@ mod tests {
         let found = tally(
             Protocol::Tcp,
             vec![
-                a_try(one, Answer::TimedOut, false),
-                a_try(one, Answer::Accepted, false),
-                a_try(one, Answer::TimedOut, false),
+                an_attempt(one, Answer::TimedOut, false),
+                an_attempt(one, Answer::Accepted, false),
+                an_attempt(one, Answer::TimedOut, false),
             ],
         );
         assert_eq!(found.get(&one), Some(&(Answer::Accepted, None)));
@@ -267,9 +267,9 @@ mod tests {
         let found = tally(
             Protocol::Udp,
             vec![
-                a_try(one, Answer::Accepted, false),
-                a_try(one, Answer::Refused, false),
-                a_try(one, Answer::Accepted, false),
+                an_attempt(one, Answer::Accepted, false),
+                an_attempt(one, Answer::Refused, false),
+                an_attempt(one, Answer::Accepted, false),
             ],
         );
         assert_eq!(found.get(&one), Some(&(Answer::Refused, None)));
@@ -277,17 +277,17 @@ mod tests {
 
     #[test]
     fn a_lost_packet_counts_where_connections_are_tracked() {
-        let lost = || a_try(Some(endpoint(2)), Answer::Accepted, true);
+        let lost = || an_attempt(Some(endpoint(2)), Answer::Accepted, true);
         let found = tally(
             Protocol::Tcp,
-            vec![a_try(Some(endpoint(1)), Answer::Accepted, false), lost()],
+            vec![an_attempt(Some(endpoint(1)), Answer::Accepted, false), lost()],
         );
         assert_eq!(found.get(&None), Some(&(Answer::TimedOut, None)));
         let untracked = tally(
             Protocol::Tcp,
             vec![
-                a_try(None, Answer::Accepted, true),
-                a_try(None, Answer::Accepted, true),
+                an_attempt(None, Answer::Accepted, true),
+                an_attempt(None, Answer::Accepted, true),
             ],
         );
         assert_eq!(untracked.get(&None), Some(&(Answer::Accepted, None)));

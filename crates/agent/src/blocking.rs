@@ -10,9 +10,9 @@ use tokio::{sync::Semaphore, time::timeout};
 /// Whoever waits longer is told that nothing is known.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Who is asked: what hangs for Pods keeps nobody from the node's own processes.
+/// Whose files are read. Each has threads of its own, so that Pods that hang do not block reads of the node's processes.
 #[derive(Clone, Copy, Debug)]
-pub enum Of {
+pub enum Pool {
     /// The node's own processes, and the list of all.
     Node,
     /// A Pod's processes and files.
@@ -22,19 +22,22 @@ pub enum Of {
 static NODE: Semaphore = Semaphore::const_new(4);
 static PODS: Semaphore = Semaphore::const_new(16);
 
-/// Does some work aside.
+/// Runs blocking work on a thread of its pool, for five seconds at most.
 ///
 /// # Errors
 /// TimedOut when it has not ended in time.
-pub async fn aside<T: Send + 'static>(of: Of, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    let room = match of {
-        Of::Node => &NODE,
-        Of::Pod => &PODS,
+pub async fn blocking<T: Send + 'static>(
+    pool: Pool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    let permits = match pool {
+        Pool::Node => &NODE,
+        Pool::Pod => &PODS,
     };
     let done = async {
-        let place = room.acquire().await.map_err(io::Error::other)?;
+        let permit = permits.acquire().await.map_err(io::Error::other)?;
         let work = move || {
-            let _place = place;
+            let _permit = permit;
             work()
         };
         tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
@@ -58,10 +61,10 @@ mod tests {
     #[tokio::test]
     async fn what_hangs_is_not_waited_for_and_keeps_nobody_else_waiting() {
         let (release, hangs) = mpsc::channel::<()>();
-        let hanging = aside(Of::Pod, move || hangs.recv().is_err());
+        let hanging = blocking(Pool::Pod, move || hangs.recv().is_err());
         let others = async {
             // Meanwhile others are served, on the very thread that waits.
-            aside(Of::Pod, || 1).await.unwrap() + aside(Of::Node, || 2).await.unwrap()
+            blocking(Pool::Pod, || 1).await.unwrap() + blocking(Pool::Node, || 2).await.unwrap()
         };
         let (hanging, others) = tokio::join!(hanging, others);
         assert_eq!(hanging.unwrap_err().kind(), io::ErrorKind::TimedOut);

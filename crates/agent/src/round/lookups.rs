@@ -1,60 +1,32 @@
 //! The Service's names, as the clients resolve them.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
 
-use super::{LocalPod, Round, SECOND_LOOK, dns_servers};
+use super::{
+    CONFIRM_AFTER, Round,
+    dns_clients::{ATTEMPTS, CONTROL, Client, PORT, ask, client, is_v6},
+    dns_servers,
+};
 use crate::{
-    aside::{Of, aside},
+    blocking::{Pool, blocking},
     dns::{self, Reply},
 };
 use svcdiag_api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver};
-use svcdiag_formats::resolv::ResolvConf;
-use svcdiag_netns::{
-    Netns, procfs,
-    rootfs::{self, CLibraries},
-};
+use svcdiag_netns::procfs;
 
-pub(super) const PORT: u16 = 53;
-/// The name that every cluster knows.
-pub(super) const CONTROL: &str = "kubernetes.default";
-/// Resolvers wait five seconds for a server; a cluster's answers in one.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-pub(super) const TRIES: usize = 2;
 const MAX_SERVERS: usize = 32;
 
-pub(super) async fn look(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
+pub(super) async fn probe(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) {
     let clients = join_all(round.clients.iter().map(|pod| client(round, pod))).await;
     let clients: Vec<Client<'_>> = clients.into_iter().flatten().collect();
     let domain = domain(round, &clients);
     let resolvers = join_all(clients.iter().map(|client| resolver(round, client, &domain)));
-    let servers = dns_servers::look(round, &clients, &domain);
+    let servers = dns_servers::probe(round, &clients, &domain);
     let (resolvers, mut servers) = tokio::join!(resolvers, servers);
     servers.truncate(MAX_SERVERS);
     (resolvers.into_iter().flatten().collect(), servers)
-}
-
-/// A client Pod, and how it resolves names.
-pub(super) struct Client<'a> {
-    pub pod: &'a LocalPod<'a>,
-    pub conf: ResolvConf,
-    library: CLibrary,
-}
-
-async fn client<'a>(round: &Round<'_>, pod: &'a LocalPod<'a>) -> Option<Client<'a>> {
-    let (pids, libraries) = (pod.pids.clone(), round.node.c_libraries.clone());
-    let (conf, library) = aside(Of::Pod, move || conf(&pids, &libraries))
-        .await
-        .flatten()
-        .inspect_err(|error| {
-            round.problem(format!(
-                "resolv.conf of Pod {} could not be read: {error}.",
-                pod.key
-            ));
-        })
-        .ok()?;
-    Some(Client { pod, conf, library })
 }
 
 /// The domain of the cluster's names, by the first client whose search list tells.
@@ -70,23 +42,6 @@ fn domain(round: &Round<'_>, clients: &[Client<'_>]) -> String {
             .find_map(|suffix| suffix.trim_matches('.').strip_prefix("svc.").map(str::to_owned))
     });
     found.unwrap_or_else(|| "cluster.local".to_owned())
-}
-
-fn conf(pids: &[i32], libraries: &CLibraries) -> io::Result<(ResolvConf, CLibrary)> {
-    let first = pids
-        .first()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it has no process"))?;
-    // The pause container comes first and has no resolv.conf of interest; all share the file.
-    let text = pids
-        .iter()
-        .find_map(|pid| rootfs::read(*pid, "/etc/resolv.conf").ok())
-        .map_or_else(|| rootfs::read(*first, "/etc/resolv.conf"), Ok)?;
-    let library = pids
-        .iter()
-        .filter_map(|pid| libraries.of(*pid).ok())
-        .find(|library| *library != CLibrary::Unknown)
-        .unwrap_or(CLibrary::Unknown);
-    Ok((ResolvConf::parse(&text), library))
 }
 
 async fn resolver(round: &Round<'_>, client: &Client<'_>, domain: &str) -> Option<Resolver> {
@@ -130,7 +85,7 @@ async fn uses_short_name(round: &Round<'_>, client: &Client<'_>) -> bool {
             .flatten()
             .any(|text| names_host(&String::from_utf8_lossy(&text), &service))
     };
-    aside(Of::Pod, find).await.unwrap_or(false)
+    blocking(Pool::Pod, find).await.unwrap_or(false)
 }
 
 /// Whether a text has a name as a host: behind `//` or `@`, or before a port.
@@ -147,12 +102,6 @@ fn names_host(text: &str, name: &str) -> bool {
         })
 }
 
-/// Whether the Service has IPv6 addresses only.
-pub(super) fn is_v6(round: &Round<'_>) -> bool {
-    let families = &round.subject.service.spec.ip_families;
-    families.first().is_some_and(|first| first == "IPv6")
-}
-
 /// The name that an ExternalName Service stands for, which is looked up as it is. One that no question can hold,
 /// with a label of more than 63 bytes, is left out: it must not keep the other names from being looked up.
 fn external_name(round: &Round<'_>) -> Option<String> {
@@ -166,7 +115,7 @@ async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str
     let ipv6 = name != CONTROL && is_v6(round);
     let is_alias = name != CONTROL && round.subject.service.is_external_name();
     let mut found = None;
-    for pause in [Duration::ZERO, SECOND_LOOK] {
+    for pause in [Duration::ZERO, CONFIRM_AFTER] {
         tokio::time::sleep(pause).await;
         let mut lookup = resolve(round, client, domain, name, ipv6).await?;
         if is_alias && lookup.result == LookupResult::NotFound {
@@ -248,26 +197,11 @@ fn is_in(name: &str, domain: &str) -> bool {
         .is_some_and(|start| start.is_empty() || start.ends_with('.'))
 }
 
-/// Asks a server, which costs as much as a dial. None where nothing could be asked.
-pub(super) async fn ask(
-    round: &Round<'_>,
-    netns: &Netns,
-    server: SocketAddr,
-    name: &str,
-    ipv6: bool,
-) -> Option<Reply> {
-    let _permit = round.permit().await?;
-    dns::ask(netns, server, name, ipv6, PATIENCE)
-        .await
-        .inspect_err(|error| round.problem(format!("DNS server {server} could not be asked: {error}.")))
-        .ok()
-}
-
 /// Asks the client's servers one after the other until one answers, twice round.
 async fn ask_in_turn(round: &Round<'_>, client: &Client<'_>, name: &str, ipv6: bool) -> Option<Reply> {
     let netns = &client.pod.netns;
     let mut last = Reply::TimedOut;
-    for _ in 0..TRIES {
+    for _ in 0..ATTEMPTS {
         for server in &client.conf.servers {
             let reply = ask(round, netns, SocketAddr::new(*server, PORT), name, ipv6).await?;
             match reply {

@@ -4,11 +4,11 @@
 use futures::future::join_all;
 
 use super::{
-    LocalPod, MAX_FAILURES, Memory, Ready, Round, SECOND_LOOK,
+    CONFIRM_AFTER, LocalPod, MAX_FAILURES, Memory, Ready, Round,
     dials::{Outcome, Tally},
     family, ready,
 };
-use crate::aside::{Of, aside};
+use crate::blocking::{Pool, blocking};
 use svcdiag_api::{Answer, DialFailure, DialPath, ListeningSocket, PodListeners};
 use svcdiag_kube_proxy::Protocol;
 use svcdiag_netns::{Netns, sockets};
@@ -25,7 +25,7 @@ struct Planned<'a> {
     to: &'a Ready,
 }
 
-pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Tally {
+pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
     let endpoints = window(ready(round, &round.subject), memory);
     let planned = plan(round, &endpoints);
     let mut tally = Tally::default();
@@ -34,7 +34,7 @@ pub(super) async fn look(round: &Round<'_>, memory: &Memory) -> Tally {
     let mut second = Vec::new();
     let mut still_ready = Vec::new();
     if !failing.is_empty() {
-        tokio::time::sleep(SECOND_LOOK).await;
+        tokio::time::sleep(CONFIRM_AFTER).await;
         let again: Vec<&Planned<'_>> = failing.iter().filter_map(|i| planned.get(*i)).collect();
         second = join_all(again.iter().map(|p| dial(round, p))).await;
         still_ready = ready(round, &round.read_again());
@@ -179,7 +179,10 @@ pub(super) async fn listeners(round: &Round<'_>, failures: &[DialFailure]) -> Ve
         let Some(pid) = endpoint.pids.first().copied() else {
             continue;
         };
-        match aside(Of::Pod, move || sockets::listeners(pid)).await.flatten() {
+        match blocking(Pool::Pod, move || sockets::listeners(pid))
+            .await
+            .flatten()
+        {
             Ok(found) => all.push(PodListeners {
                 pod: endpoint.key.clone(),
                 ips: endpoint.pod.ips.clone(),
