@@ -64,9 +64,9 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .iter()
         .flat_map(|(_, finding)| finding.observations.clone())
         .collect();
-    let vantage = evidence::reports::Vantage::of(facts);
-    observations.extend(observations::of(facts, &vantage));
-    observations.extend(kept::observations(facts, &vantage, &stages));
+    let reports = evidence::reports::Reports::of(facts);
+    observations.extend(observations::of(facts, &reports));
+    observations.extend(kept::observations(facts, &reports, &stages));
     observations.truncate(MAX_OBSERVATIONS);
     let recheck_at = stages
         .iter()
@@ -75,8 +75,8 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .chain(evidence::reports::expires_at(facts))
         .filter(|at| *at > facts.now)
         .min();
-    let mut summary = summary::summary(facts, &vantage, &stages);
-    let mut proxy_mode = evidence::proxies::mode(&vantage);
+    let mut summary = summary::summary(facts, &reports, &stages);
+    let mut proxy_mode = evidence::proxies::mode(&reports);
     if let Some(last) = kept::proxy(facts, &stages) {
         proxy_mode.clone_from(&last.proxy_mode);
         summary.proxy = last.summary.as_ref().map_or(summary.proxy, |s| s.proxy.clone());

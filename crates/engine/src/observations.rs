@@ -6,7 +6,7 @@ use crate::{
     evidence::{
         dials::{Dials, Way, is_udp},
         paths::Paths,
-        reports::{Report, Vantage},
+        reports::{Report, Reports},
     },
 };
 use svcdiag_api::{Answer, ConditionType, LookupResult, Observation};
@@ -15,12 +15,12 @@ use svcdiag_api::{Answer, ConditionType, LookupResult, Observation};
 const DETAIL_MAX: usize = 1024;
 
 /// All observations of the reports that count.
-pub(crate) fn of(facts: &Facts, vantage: &Vantage<'_>) -> Vec<Observation> {
-    if facts.spec.suspend || vantage.reports.is_empty() {
+pub(crate) fn of(facts: &Facts, reports: &Reports<'_>) -> Vec<Observation> {
+    if facts.spec.suspend || reports.current.is_empty() {
         return Vec::new();
     }
     let (mut failures, mut successes) = (Vec::new(), Vec::new());
-    if let Some(paths) = Paths::of(facts, vantage) {
+    if let Some(paths) = Paths::of(facts, reports) {
         for (way, condition) in [
             (Way::Direct, ConditionType::EndpointsReachable),
             (Way::FromNodes, ConditionType::ProxyForwards),
@@ -31,7 +31,7 @@ pub(crate) fn of(facts: &Facts, vantage: &Vantage<'_>) -> Vec<Observation> {
             successes.extend(answered(&dials, condition));
         }
     }
-    for report in &vantage.reports {
+    for report in &reports.current {
         failures.extend(gaps(report));
         for (is_failure, observation) in lookups(report).into_iter().chain(hairpins(report)) {
             if is_failure {

@@ -6,12 +6,12 @@ use crate::{
     Facts, Finding, Verdict,
     evidence::{
         proxies::{self, Proxy},
-        reports::Vantage,
+        reports::Reports,
     },
 };
 use svcdiag_api::{ConditionType, Reason, Summary};
 
-pub(crate) fn summary(facts: &Facts, vantage: &Vantage<'_>, stages: &[(ConditionType, Finding)]) -> Summary {
+pub(crate) fn summary(facts: &Facts, reports: &Reports<'_>, stages: &[(ConditionType, Finding)]) -> Summary {
     let word = |condition| {
         let finding = stages
             .iter()
@@ -27,23 +27,23 @@ pub(crate) fn summary(facts: &Facts, vantage: &Vantage<'_>, stages: &[(Condition
     };
     Summary {
         endpoints: endpoints(facts),
-        proxy: proxy(vantage).unwrap_or_else(|| word(ConditionType::ProxyRulesPresent)),
+        proxy: proxy(reports).unwrap_or_else(|| word(ConditionType::ProxyRulesPresent)),
         dns: word(ConditionType::DNSResolves),
         hairpin: word(ConditionType::HairpinOK),
     }
 }
 
 /// The mode, and the nodes with right rules of those whose rules were compared.
-fn proxy(vantage: &Vantage<'_>) -> Option<String> {
-    let own = vantage.reports.iter().filter(|r| proxies::of(r) == Proxy::Own);
+fn proxy(reports: &Reports<'_>) -> Option<String> {
+    let own = reports.current.iter().filter(|r| proxies::of(r) == Proxy::Own);
     let compared: Vec<_> = own
         .filter_map(|r| r.facts.rules.as_ref())
         .filter(|rules| rules.compared > 0)
         .collect();
-    let mode = proxies::mode(vantage);
+    let mode = proxies::mode(reports);
     if compared.is_empty() {
         // A replacement has no rules to compare, but a name.
-        return mode.filter(|_| proxies::replaced_everywhere(vantage).is_some());
+        return mode.filter(|_| proxies::replaced_everywhere(reports).is_some());
     }
     let right = compared
         .iter()

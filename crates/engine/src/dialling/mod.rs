@@ -13,7 +13,7 @@ use crate::{
         dials::{Dials, Failed, is_udp},
         explaining::{Explanation, closed_chains, explain, full_tables},
         paths::Paths,
-        reports::Vantage,
+        reports::Reports,
     },
     text::{self, quoted},
 };
@@ -23,13 +23,13 @@ use svcdiag_objects::Object;
 /// The ways to judge by what was dialled, or why none is judged.
 pub(crate) fn paths<'a>(
     facts: &'a Facts,
-    vantage: &'a Vantage<'a>,
+    reports: &'a Reports<'a>,
     what: &str,
 ) -> Result<Paths<'a>, Finding> {
-    if let Some(finding) = vantage.nobody(what) {
+    if let Some(finding) = reports.nobody(what) {
         return Err(finding);
     }
-    let paths = Paths::of(facts, vantage).ok_or_else(|| Finding::not_applicable("There is no Service."))?;
+    let paths = Paths::of(facts, reports).ok_or_else(|| Finding::not_applicable("There is no Service."))?;
     if !paths.has_ports_to_dial() {
         return Err(Finding::not_applicable(
             "The Service lists no port that can be dialled (TCP or UDP).",
@@ -230,7 +230,7 @@ pub(crate) fn with_other_kinds(facts: &Facts, message: &mut String) {
 /// Why dials without a failure that counts leave the question open, if so.
 pub(crate) fn left_open(
     facts: &Facts,
-    vantage: &Vantage<'_>,
+    reports: &Reports<'_>,
     dials: &Dials<'_>,
     (stage, what): (ConditionType, &str),
 ) -> Option<Finding> {
@@ -240,7 +240,7 @@ pub(crate) fn left_open(
             "What failed belongs to an earlier state of the Service or its endpoints; the agents are looking again.",
         ));
     }
-    if let Some(finding) = vantage.incomplete(what) {
+    if let Some(finding) = reports.incomplete(what) {
         return Some(finding);
     }
     if dials.is_shut_out && Clients::are_named(facts) {
@@ -254,7 +254,7 @@ pub(crate) fn left_open(
     } else if dials.is_intercepted {
         intercepted()
     } else {
-        let why = vantage
+        let why = reports
             .problem(stage)
             .unwrap_or_else(|| "No dial could be made.".to_owned());
         Finding::unknown(Reason::ProbeFailed, format!("{what}. {why}"))

@@ -17,7 +17,7 @@ use crate::{
         dials::{Count, Dials, Failed, Way, is_udp},
         passing::Passing,
         paths::kept_away::may_be_policy,
-        reports::{Report, Vantage},
+        reports::{Report, Reports},
         targets::{Target, is_address_of, key, node_has_family, number, targets},
     },
     policies::effects,
@@ -49,7 +49,7 @@ pub(crate) struct Paths<'a> {
 }
 
 impl<'a> Paths<'a> {
-    pub(crate) fn of(facts: &'a Facts, vantage: &'a Vantage<'a>) -> Option<Self> {
+    pub(crate) fn of(facts: &'a Facts, reports: &'a Reports<'a>) -> Option<Self> {
         let service = facts.service.as_deref()?;
         let others = facts.client_namespace.iter().flat_map(|n| &n.pods);
         let mut pods: BTreeMap<String, &Pod> = BTreeMap::new();
@@ -64,8 +64,8 @@ impl<'a> Paths<'a> {
             .into_iter()
             .map(|p| (number(p), p))
             .collect();
-        let speaking: BTreeSet<&str> = vantage
-            .reports
+        let speaking: BTreeSet<&str> = reports
+            .current
             .iter()
             .flat_map(|r| &r.facts.failures)
             .filter_map(|f| f.from.as_deref())
@@ -73,10 +73,10 @@ impl<'a> Paths<'a> {
         let mut paths = Self {
             facts,
             service,
-            reports: &vantage.reports,
+            reports: &reports.current,
             targets: targets(facts, &ports),
-            intercepted: vantage
-                .reports
+            intercepted: reports
+                .current
                 .iter()
                 .flat_map(|r| &r.facts.intercepted)
                 .map(String::as_str)

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    evidence::reports::{Report, Vantage},
+    evidence::reports::{Report, Reports},
     text::quoted,
 };
 use svcdiag_api::{DialPath, KubeProxy, PortState, RunsAs};
@@ -54,9 +54,9 @@ pub(crate) fn shows_itself(proxy: &KubeProxy) -> bool {
 }
 
 /// The product that does the work on every node that was looked at, if so.
-pub(crate) fn replaced_everywhere<'a>(vantage: &Vantage<'a>) -> Option<&'a str> {
+pub(crate) fn replaced_everywhere<'a>(reports: &Reports<'a>) -> Option<&'a str> {
     let mut name = None;
-    for report in &vantage.reports {
+    for report in &reports.current {
         match of(report) {
             Proxy::Own => return None,
             Proxy::Replaced(by) => name = name.max(Some(by)),
@@ -105,9 +105,9 @@ pub(crate) fn restart(report: &Report<'_>) -> String {
 }
 
 /// What to do where no kube-proxy runs: how those of other nodes are run tells where to look.
-pub(crate) fn away(vantage: &Vantage<'_>, report: &Report<'_>) -> String {
+pub(crate) fn away(reports: &Reports<'_>, report: &Report<'_>) -> String {
     let node = quoted(report.node);
-    let others = vantage.reports.iter().map(run);
+    let others = reports.current.iter().map(run);
     match others.into_iter().find(|run| !matches!(run, Run::Unknown)) {
         Some(Run::Pod) => format!(
             "See why its Pod does not run: `kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide --field-selector spec.nodeName={node}`, and `kubectl -n kube-system describe daemonset kube-proxy`."
@@ -155,12 +155,12 @@ fn program<'a>(report: &Report<'a>) -> Option<&'a str> {
 }
 
 /// iptables, nftables, ipvs, userspace, mixed, or the replacement; None where nothing is known.
-pub(crate) fn mode(vantage: &Vantage<'_>) -> Option<String> {
+pub(crate) fn mode(reports: &Reports<'_>) -> Option<String> {
     let name = |report: &Report<'_>| match of(report) {
         Proxy::Replaced(by) => Some(by.to_owned()).filter(|name| !name.contains(' ')),
         Proxy::Own => mode_of(report).map(|mode| mode.to_string()),
     };
-    let modes: BTreeSet<String> = vantage.reports.iter().filter_map(name).collect();
+    let modes: BTreeSet<String> = reports.current.iter().filter_map(name).collect();
     let mut modes = modes.into_iter();
     match (modes.next(), modes.next()) {
         (Some(only), None) => Some(only),

@@ -23,9 +23,9 @@ pub(crate) struct Report<'a> {
 }
 
 /// All that agents have to say of a Service.
-pub(crate) struct Vantage<'a> {
+pub(crate) struct Reports<'a> {
     /// Reports that count, by node.
-    pub reports: Vec<Report<'a>>,
+    pub current: Vec<Report<'a>>,
     /// Nodes that were asked and whose agents have stopped reporting.
     pub silent: Vec<&'a str>,
     /// Nodes whose agents have not answered the present question yet.
@@ -38,12 +38,12 @@ pub(crate) struct Vantage<'a> {
     is_withheld: bool,
 }
 
-impl<'a> Vantage<'a> {
+impl<'a> Reports<'a> {
     pub(crate) fn of(facts: &'a Facts) -> Self {
         let mut nodes: Vec<_> = facts.nodes.iter().collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut vantage = Self {
-            reports: Vec::new(),
+        let mut reports = Self {
+            current: Vec::new(),
             silent: Vec::new(),
             waiting: Vec::new(),
             has_agents: !nodes.is_empty(),
@@ -53,25 +53,25 @@ impl<'a> Vantage<'a> {
         for node in nodes {
             let Some(probe) = &node.probe else { continue };
             if !node.is_alive(facts.now) {
-                vantage.silent.push(&node.name);
+                reports.silent.push(&node.name);
             } else if let Some(seen) = probe.facts.as_deref().filter(|_| probe.is_current) {
-                vantage.reports.push(Report {
+                reports.current.push(Report {
                     node: &node.name,
                     asked: &probe.asked,
                     facts: seen,
                     saved: node.saved.as_ref(),
                 });
             } else {
-                vantage.waiting.push(&node.name);
+                reports.waiting.push(&node.name);
             }
         }
-        vantage.is_withheld = facts.are_probes_withheld;
-        vantage.about_to_ask = vantage.is_unasked() && !vantage.is_withheld && plan::asks_anybody(facts);
-        vantage
+        reports.is_withheld = facts.are_probes_withheld;
+        reports.about_to_ask = reports.is_unasked() && !reports.is_withheld && plan::asks_anybody(facts);
+        reports
     }
 
     fn is_unasked(&self) -> bool {
-        self.reports.is_empty() && self.silent.is_empty() && self.waiting.is_empty()
+        self.current.is_empty() && self.silent.is_empty() && self.waiting.is_empty()
     }
 
     /// Why nobody looked, if so; `what` says what was not done.
@@ -131,7 +131,7 @@ impl<'a> Vantage<'a> {
     }
 
     fn problem_of(&self, is_it: impl Fn(&str) -> bool) -> Option<String> {
-        self.reports.iter().find_map(|r| {
+        self.current.iter().find_map(|r| {
             let problem = r.facts.problems.iter().filter(|p| is_it(p)).min()?;
             Some(format!("On node {}: {problem}", r.node))
         })

@@ -8,7 +8,7 @@ use crate::{
         dials::is_udp,
         paths::Paths,
         proxies::{self, Proxy},
-        reports::{Report, Vantage},
+        reports::{Report, Reports},
     },
     text,
 };
@@ -20,19 +20,19 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::not_proxied(facts) {
         return finding;
     }
-    let vantage = Vantage::of(facts);
-    if let Some(finding) = vantage.nobody(WHAT) {
+    let reports = Reports::of(facts);
+    if let Some(finding) = reports.nobody(WHAT) {
         return finding;
     }
-    let looks: Vec<(&Report<'_>, &KubeProxy)> = vantage
-        .reports
+    let looks: Vec<(&Report<'_>, &KubeProxy)> = reports
+        .current
         .iter()
         .filter(|r| proxies::of(r) == Proxy::Own)
         .filter_map(|r| Some((r, r.facts.kube_proxy.as_ref()?)))
         .collect();
     let wrong: Vec<(&str, Reason)> = looks
         .iter()
-        .filter_map(|(report, proxy)| Some((report.node, fault(&vantage, report, proxy)?)))
+        .filter_map(|(report, proxy)| Some((report.node, fault(&reports, report, proxy)?)))
         .collect();
     for &reason in ConditionType::KubeProxyHealthy.faults() {
         let nodes: Vec<&str> = wrong
@@ -41,13 +41,13 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             .map(|(n, _)| *n)
             .collect();
         if !nodes.is_empty() {
-            return told(facts, &vantage, reason, &nodes);
+            return told(facts, &reports, reason, &nodes);
         }
     }
-    if let Some(finding) = vantage.incomplete(WHAT) {
+    if let Some(finding) = reports.incomplete(WHAT) {
         return finding;
     }
-    if let Some(by) = proxies::replaced_everywhere(&vantage) {
+    if let Some(by) = proxies::replaced_everywhere(&reports) {
         return Finding::unknown(
             Reason::ProxyReplaced,
             format!("No kube-proxy runs on the nodes; {by} does its work."),
@@ -55,7 +55,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     if let Some((report, _)) = looks
         .iter()
-        .find(|(report, proxy)| is_away(proxy) && may_be_replaced(&vantage, report))
+        .find(|(report, proxy)| is_away(proxy) && may_be_replaced(&reports, report))
     {
         return Finding::unknown(
             Reason::ProbeFailed,
@@ -66,7 +66,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         );
     }
     if looks.is_empty() {
-        let why = vantage
+        let why = reports
             .problem(ConditionType::KubeProxyHealthy)
             .unwrap_or_default();
         return Finding::unknown(
@@ -77,7 +77,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let nodes: Vec<&str> = looks.iter().map(|(report, _)| report.node).collect();
     let on = text::nodes(&nodes);
     if looks.iter().all(|(_, proxy)| proxy.processes_unread) {
-        let why = vantage
+        let why = reports
             .problem(ConditionType::KubeProxyHealthy)
             .unwrap_or_default();
         return Finding::unknown(
@@ -104,12 +104,12 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 
 /// What is wrong with kube-proxy of a node. Ports may be moved or closed by configuration: that nobody
 /// listens says something only where no process is there either.
-fn fault(vantage: &Vantage<'_>, report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
+fn fault(reports: &Reports<'_>, report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
     if exit(report).is_some() {
         return Some(Reason::NotRunning);
     }
     if is_away(proxy) {
-        return (!may_be_replaced(vantage, report)).then_some(Reason::NotRunning);
+        return (!may_be_replaced(reports, report)).then_some(Reason::NotRunning);
     }
     if proxy.process.is_some() && proxy.livez == PortState::Silent {
         return Some(Reason::NotLive);
@@ -149,12 +149,12 @@ fn is_away(proxy: &KubeProxy) -> bool {
 /// Whether something may do kube-proxy's work that no program tells of. Nothing of kube-proxy is left on the node;
 /// that it has to be there is known where it runs on other nodes, or where every dial of the Service failed whose
 /// endpoints answered the very node. A failed dial alone may be the endpoints' fault. Files tell what they tell.
-fn may_be_replaced(vantage: &Vantage<'_>, report: &Report<'_>) -> bool {
+fn may_be_replaced(reports: &Reports<'_>, report: &Report<'_>) -> bool {
     if report.saved.is_some() || report.facts.rules.is_some() {
         return false;
     }
     let runs = |r: &Report<'_>| r.facts.kube_proxy.as_ref().is_some_and(proxies::shows_itself);
-    if vantage.reports.iter().any(runs) {
+    if reports.current.iter().any(runs) {
         return false;
     }
     let tcp = |path| {
@@ -166,9 +166,9 @@ fn may_be_replaced(vantage: &Vantage<'_>, report: &Report<'_>) -> bool {
     !(is_lost && tcp(DialPath::Endpoint).any(answers))
 }
 
-fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) -> Finding {
+fn told(facts: &Facts, reports: &Reports<'_>, reason: Reason, nodes: &[&str]) -> Finding {
     let on = text::nodes(nodes);
-    let of_nodes = || vantage.reports.iter().filter(|r| nodes.contains(&r.node));
+    let of_nodes = || reports.current.iter().filter(|r| nodes.contains(&r.node));
     let Some(first) = of_nodes().next() else {
         return Finding::unknown(Reason::ProbeFailed, WHAT);
     };
@@ -190,33 +190,33 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, nodes: &[&str]) ->
                 ),
             },
         ),
-        (reason, _) => by_reason(vantage, reason, nodes, first),
+        (reason, _) => by_reason(reports, reason, nodes, first),
     };
     let affected: BTreeSet<&str> = nodes.iter().copied().collect();
-    match Paths::of(facts, vantage) {
-        Some(paths) if paths.leaves_nothing(&affected) && has_dialled(vantage) => {
+    match Paths::of(facts, reports) {
+        Some(paths) if paths.leaves_nothing(&affected) && has_dialled(reports) => {
             Finding::nothing_works(reason, message, remediation)
         }
         _ => Finding::part_fails(reason, message, remediation),
     }
 }
 
-fn by_reason(vantage: &Vantage<'_>, reason: Reason, nodes: &[&str], first: &Report<'_>) -> (String, String) {
+fn by_reason(reports: &Reports<'_>, reason: Reason, nodes: &[&str], first: &Report<'_>) -> (String, String) {
     let on = text::nodes(nodes);
-    let of_nodes = || vantage.reports.iter().filter(|r| nodes.contains(&r.node));
+    let of_nodes = || reports.current.iter().filter(|r| nodes.contains(&r.node));
     let proxy = first.facts.kube_proxy.as_ref();
     let (logs, restart) = (proxies::logs(first), proxies::restart(first));
     match reason {
         Reason::NotRunning => (
             format!(
                 "kube-proxy is not running on {on} (no process{}). Rules that are left there do not follow the Services any more.",
-                if vantage.reports.iter().any(|r| r.saved.is_some()) {
+                if reports.current.iter().any(|r| r.saved.is_some()) {
                     ""
                 } else {
                     "; ports 10256 and 10249 closed"
                 }
             ),
-            proxies::away(vantage, first),
+            proxies::away(reports, first),
         ),
         Reason::NotLive => (
             format!("kube-proxy on {on} hangs: livez on port 10256 connects but does not answer within 3 s."),
@@ -281,6 +281,6 @@ fn right(denied: &str) -> String {
 }
 
 /// Rules outlive kube-proxy: only dials tell that nothing works.
-fn has_dialled(vantage: &Vantage<'_>) -> bool {
-    vantage.reports.iter().any(|r| r.facts.probes_made > 0)
+fn has_dialled(reports: &Reports<'_>) -> bool {
+    reports.current.iter().any(|r| r.facts.probes_made > 0)
 }

@@ -9,7 +9,7 @@ use crate::{
         dials::{Dials, Failed, Way, is_udp},
         paths::Paths,
         proxies::{self, Proxy},
-        reports::Vantage,
+        reports::Reports,
     },
     text::{self, quoted},
 };
@@ -23,14 +23,14 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::without_address(facts) {
         return finding;
     }
-    let vantage = Vantage::of(facts);
-    if let Some(finding) = vantage.nobody(WHAT) {
+    let reports = Reports::of(facts);
+    if let Some(finding) = reports.nobody(WHAT) {
         return finding;
     }
-    if let Some(finding) = stale_connections(facts, &vantage).or_else(|| proxy_port(&vantage)) {
+    if let Some(finding) = stale_connections(facts, &reports).or_else(|| proxy_port(&reports)) {
         return finding;
     }
-    let paths = match dialling::paths(facts, &vantage, WHAT) {
+    let paths = match dialling::paths(facts, &reports, WHAT) {
         Ok(paths) => paths,
         Err(finding) => return finding,
     };
@@ -40,7 +40,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .failures
         .iter()
         .filter(|f| !matches!(f.answer, Answer::Unexpected | Answer::Reset));
-    let (replaced, own): (Vec<&Failed>, Vec<&Failed>) = lost.partition(|f| is_replaced(&vantage, f.node));
+    let (replaced, own): (Vec<&Failed>, Vec<&Failed>) = lost.partition(|f| is_replaced(&reports, f.node));
     let direct = paths.dials(Way::Direct);
     let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
         own.into_iter().partition(|f| is_explained(&direct, f));
@@ -61,7 +61,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             ),
         );
     }
-    if let Some(Proxy::Replaced(by)) = replaced.first().and_then(|f| proxy_of(&vantage, f.node)) {
+    if let Some(Proxy::Replaced(by)) = replaced.first().and_then(|f| proxy_of(&reports, f.node)) {
         return Finding::unknown(
             Reason::ProxyReplaced,
             format!(
@@ -81,20 +81,20 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             )
         };
     }
-    let asked_from_nodes = vantage.reports.iter().any(|r| r.asked.from_node);
-    if dials.made() == 0 && vantage.incomplete(WHAT).is_none() {
+    let asked_from_nodes = reports.current.iter().any(|r| r.asked.from_node);
+    if dials.made() == 0 && reports.incomplete(WHAT).is_none() {
         if !asked_from_nodes {
             return Finding::not_applicable(
                 "Some endpoints are no addresses of Pods of the namespace; such a Service is not dialled from nodes.",
             );
         }
-        if vantage.reports.iter().all(|r| !leads_anywhere(facts, r.node)) {
+        if reports.current.iter().all(|r| !leads_anywhere(facts, r.node)) {
             return Finding::not_applicable(
                 "By its Local policy the Service has no endpoint for the nodes that were asked.",
             );
         }
     }
-    dialling::left_open(facts, &vantage, &dials, (ConditionType::ProxyForwards, WHAT)).unwrap_or_else(|| {
+    dialling::left_open(facts, &reports, &dials, (ConditionType::ProxyForwards, WHAT)).unwrap_or_else(|| {
         Finding::yes(
             Reason::Forwards,
             format!(
@@ -113,9 +113,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 
 /// In userspace mode packets go through kube-proxy itself: where nobody answers on its port, its rules lead
 /// nowhere, whatever the endpoints do.
-fn proxy_port(vantage: &Vantage<'_>) -> Option<Finding> {
-    let (report, (port, answer)) = vantage
-        .reports
+fn proxy_port(reports: &Reports<'_>) -> Option<Finding> {
+    let (report, (port, answer)) = reports
+        .current
         .iter()
         .filter_map(|r| Some((r, r.saved?.proxy_port?)))
         .find(|(_, (_, answer))| *answer != Answer::Accepted)?;
@@ -151,12 +151,12 @@ fn nodes(dials: &Dials<'_>) -> usize {
     nodes.len()
 }
 
-fn proxy_of<'a>(vantage: &Vantage<'a>, node: &str) -> Option<Proxy<'a>> {
-    vantage.reports.iter().find(|r| r.node == node).map(proxies::of)
+fn proxy_of<'a>(reports: &Reports<'a>, node: &str) -> Option<Proxy<'a>> {
+    reports.current.iter().find(|r| r.node == node).map(proxies::of)
 }
 
-fn is_replaced(vantage: &Vantage<'_>, node: &str) -> bool {
-    matches!(proxy_of(vantage, node), Some(Proxy::Replaced(_)))
+fn is_replaced(reports: &Reports<'_>, node: &str) -> bool {
+    matches!(proxy_of(reports, node), Some(Proxy::Replaced(_)))
 }
 
 /// Whether the node has any endpoint to send packets to.
@@ -165,8 +165,8 @@ fn leads_anywhere(facts: &Facts, node: &str) -> bool {
         return false;
     };
     let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
-    let vantage = svcdiag_kube_proxy::Vantage { node, zone: None };
-    destinations(service, &slices, vantage)
+    let seen_from = svcdiag_kube_proxy::Vantage { node, zone: None };
+    destinations(service, &slices, seen_from)
         .iter()
         .flat_map(|port| &port.destinations)
         .any(|d| matches!(d.inside, svcdiag_kube_proxy::Traffic::To(_)))
@@ -317,10 +317,10 @@ fn masquerading(failures: &[&Failed<'_>]) -> String {
 
 /// Senders that are tied to a Pod that is gone. What does kube-proxy's work in its stead may have packets tracked
 /// before it gives them another destination.
-fn stale_connections(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
+fn stale_connections(facts: &Facts, reports: &Reports<'_>) -> Option<Finding> {
     let service = facts.service.as_deref()?;
-    let mut found: Vec<(&str, &StaleConnection)> = vantage
-        .reports
+    let mut found: Vec<(&str, &StaleConnection)> = reports
+        .current
         .iter()
         .filter(|r| proxies::of(r) == Proxy::Own)
         .flat_map(|r| r.facts.stale_connections.iter().map(move |c| (r.node, c)))
@@ -366,8 +366,8 @@ fn still_leads_nowhere(facts: &Facts, service: &Service, node: &str, connection:
         return false;
     };
     let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
-    let vantage = svcdiag_kube_proxy::Vantage { node, zone: None };
-    expected(service, &slices, vantage).iter().any(|port| {
+    let seen_from = svcdiag_kube_proxy::Vantage { node, zone: None };
+    expected(service, &slices, seen_from).iter().any(|port| {
         port.protocol == Protocol::Udp
             && port
                 .destinations

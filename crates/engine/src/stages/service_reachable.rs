@@ -6,7 +6,7 @@ use crate::{
     evidence::{
         dials::{Dials, Failed, Way, is_udp},
         paths::Paths,
-        reports::Vantage,
+        reports::Reports,
     },
     text::{self, quoted},
 };
@@ -18,8 +18,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::without_address(facts).or_else(|| applicable::no_clients(facts)) {
         return finding;
     }
-    let vantage = Vantage::of(facts);
-    let paths = match dialling::paths(facts, &vantage, WHAT) {
+    let reports = Reports::of(facts);
+    let paths = match dialling::paths(facts, &reports, WHAT) {
         Ok(paths) => paths,
         Err(finding) => return finding,
     };
@@ -36,10 +36,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(pod) = dials.reset_by_mesh.filter(|_| dials.succeeded() == 0) {
         return dialling::reset_by_mesh(pod);
     }
-    let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
-    if dials.made() == 0 && vantage.incomplete(WHAT).is_none() && !dials.is_intercepted && !dials.is_shut_out
+    let asked = reports.current.iter().any(|r| !r.asked.clients.is_empty());
+    if dials.made() == 0 && reports.incomplete(WHAT).is_none() && !dials.is_intercepted && !dials.is_shut_out
     {
-        if let Some(finding) = from_nodes_in_files(&vantage, &paths) {
+        if let Some(finding) = from_nodes_in_files(&reports, &paths) {
             return finding;
         }
         if !asked {
@@ -48,11 +48,11 @@ pub(super) fn judge(facts: &Facts) -> Finding {
                 format!("{WHAT}: no client Pod is on a node that was asked."),
             );
         }
-        if vantage.problem(ConditionType::ServiceReachable).is_none() {
+        if reports.problem(ConditionType::ServiceReachable).is_none() {
             return nobody_but_itself(facts);
         }
     }
-    dialling::left_open(facts, &vantage, &dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(
+    dialling::left_open(facts, &reports, &dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(
         || {
             Finding::yes(
                 Reason::Reachable,
@@ -66,8 +66,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 }
 
 /// Whoever goes through the page by hand dials the Service from a node, and leaves it at that.
-fn from_nodes_in_files(vantage: &Vantage<'_>, paths: &Paths<'_>) -> Option<Finding> {
-    let are_files = vantage.reports.iter().all(|r| r.saved.is_some());
+fn from_nodes_in_files(reports: &Reports<'_>, paths: &Paths<'_>) -> Option<Finding> {
+    let are_files = reports.current.iter().all(|r| r.saved.is_some());
     let dials = paths.dials(Way::FromNodes);
     are_files.then(|| {
         if dials.failures.is_empty() && dials.succeeded() > 0 {

@@ -8,7 +8,7 @@ use crate::{
         dials::{Failed, Way},
         listening,
         paths::Paths,
-        reports::Vantage,
+        reports::Reports,
         targets,
     },
     text::{self, quoted},
@@ -20,11 +20,11 @@ use svcdiag_objects::{Object, Service, ServicePort};
 /// else, the Service is what does not fit.
 fn by_files(
     facts: &Facts,
-    vantage: &Vantage<'_>,
+    reports: &Reports<'_>,
     service: &Service,
     ports: &[&ServicePort],
 ) -> Option<Finding> {
-    let saved = || vantage.reports.iter().filter_map(|r| r.saved);
+    let saved = || reports.current.iter().filter_map(|r| r.saved);
     let is_wanted = |port: i32| saved().any(|s| s.wanted_over_tcp.iter().any(|p| i32::from(*p) == port));
     let pods = facts.selected_pods();
     let declares = |port: &ServicePort, protocol: &str| {
@@ -54,14 +54,14 @@ fn by_files(
 
 /// Ports whose every endpoint refuses, and whose Pods listen there with the other protocol only.
 pub(super) fn judge(facts: &Facts, service: &Service, ports: &[&ServicePort]) -> Option<Finding> {
-    let vantage = Vantage::of(facts);
-    if vantage.reports.is_empty() {
+    let reports = Reports::of(facts);
+    if reports.current.is_empty() {
         return None;
     }
-    if let Some(finding) = by_files(facts, &vantage, service, ports) {
+    if let Some(finding) = by_files(facts, &reports, service, ports) {
         return Some(finding);
     }
-    let paths = Paths::of(facts, &vantage)?;
+    let paths = Paths::of(facts, &reports)?;
     let dials = paths.dials(Way::Direct);
     let of = |port: &ServicePort| -> Vec<&Failed<'_>> {
         let number = targets::number(port);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     Facts,
     clients::Clients,
-    evidence::reports::Vantage,
+    evidence::reports::Reports,
     policies::dns,
     stages::dns_resolves::{
         lookups::{CONTROL, dots, external_name, full, lookup, missing_suffix},
@@ -51,7 +51,7 @@ struct Report<'a> {
 /// The message and what to do.
 pub(super) fn told(
     facts: &Facts,
-    vantage: &Vantage<'_>,
+    reports: &Reports<'_>,
     reason: Reason,
     clients: &[&Client<'_>],
 ) -> (String, String) {
@@ -81,8 +81,8 @@ pub(super) fn told(
     match reason {
         Reason::ClusterDNSUnreachable => report.unreachable(),
         Reason::ClusterDNSFailing => report.failing(),
-        Reason::ClusterDomainMismatch => report.other_domain(vantage),
-        Reason::NameserverNotClusterDNS => report.other_server(vantage),
+        Reason::ClusterDomainMismatch => report.other_domain(reports),
+        Reason::NameserverNotClusterDNS => report.other_server(reports),
         Reason::ExternalNameNotFound => report.no_external_name(),
         Reason::NameNotFound if first.is_partly => report.hidden(),
         Reason::NameNotFound => report.no_name(),
@@ -136,10 +136,10 @@ impl Report<'_> {
         (message, answering.remediation)
     }
 
-    fn other_domain(&self, vantage: &Vantage<'_>) -> (String, String) {
+    fn other_domain(&self, reports: &Reports<'_>) -> (String, String) {
         let wanted = servers::searched_domain(self.facts, self.resolver).unwrap_or_default();
         let dns = self.facts.cluster_dns.as_ref();
-        let asked = vantage.reports.iter().flat_map(|r| &r.facts.dns_servers);
+        let asked = reports.current.iter().flat_map(|r| &r.facts.dns_servers);
         let seen = asked.filter_map(|s| s.domain.as_deref()).min();
         let configured = dns.and_then(|dns| dns.domain.as_deref());
         let serves = match (seen, configured) {
@@ -168,12 +168,12 @@ impl Report<'_> {
         )
     }
 
-    fn other_server(&self, vantage: &Vantage<'_>) -> (String, String) {
+    fn other_server(&self, reports: &Reports<'_>) -> (String, String) {
         let dns = self.facts.cluster_dns.as_ref();
         let own = dns.map(|d| text::list(&d.service.cluster_ips()));
         let own = own.filter(|ips| !ips.is_empty());
         let is = own.map_or_else(String::new, |ips| format!(" (that is {ips})"));
-        let seen = if servers::cluster_dns_answers(self.facts, vantage) {
+        let seen = if servers::cluster_dns_answers(self.facts, reports) {
             ", though cluster DNS answers others"
         } else {
             ""

@@ -10,7 +10,7 @@ use crate::{
     evidence::{
         dials::{Dials, Way},
         paths::Paths,
-        reports::{Report, Vantage},
+        reports::{Report, Reports},
     },
 };
 use svcdiag_api::{ConditionType as C, LookupResult, Reason, Resolver};
@@ -37,14 +37,14 @@ pub(in crate::stages) fn wait_for_lost_route(facts: &Facts, answers: &mut [(C, F
 
 /// The stage that found the way lost that all who got no answer from cluster DNS asked it by.
 fn lost_by(facts: &Facts, answers: &[(C, Finding)]) -> Option<C> {
-    let vantage = Vantage::of(facts);
-    let paths = Paths::of(facts, &vantage)?;
+    let reports = Reports::of(facts);
+    let paths = Paths::of(facts, &reports)?;
     let reason = |stage: C| {
         let (_, finding) = answers.iter().find(|(c, _)| *c == stage)?;
         matches!(finding.verdict, Verdict::False { .. }).then_some(finding.reason)
     };
-    let unanswered: Vec<(&Report<'_>, &Resolver)> = vantage
-        .reports
+    let unanswered: Vec<(&Report<'_>, &Resolver)> = reports
+        .current
         .iter()
         .flat_map(|r| r.facts.resolvers.iter().map(move |resolver| (r, resolver)))
         .filter(|(_, resolver)| {

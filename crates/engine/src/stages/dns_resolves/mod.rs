@@ -19,7 +19,7 @@ use crate::{
     clients::Clients,
     evidence::{
         paths::Paths,
-        reports::{Report, Vantage},
+        reports::{Report, Reports},
     },
     pods::state,
     policies::{dns, effects},
@@ -40,12 +40,12 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::no_clients(facts) {
         return finding;
     }
-    let vantage = Vantage::of(facts);
-    if let Some(finding) = vantage.nobody(WHAT) {
+    let reports = Reports::of(facts);
+    if let Some(finding) = reports.nobody(WHAT) {
         return finding;
     }
-    let mut resolvers: Vec<(&Report<'_>, &Resolver)> = vantage
-        .reports
+    let mut resolvers: Vec<(&Report<'_>, &Resolver)> = reports
+        .current
         .iter()
         .flat_map(|r| r.facts.resolvers.iter().map(move |resolver| (r, resolver)))
         .collect();
@@ -56,13 +56,13 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     resolvers.retain(|(_, r)| !is_no_client(facts, &r.pod));
     let clients: Vec<Client> = resolvers
         .iter()
-        .map(|(report, resolver)| Client::of(facts, &vantage, **report, resolver))
+        .map(|(report, resolver)| Client::of(facts, &reports, **report, resolver))
         .collect();
     for &reason in ConditionType::DNSResolves.faults() {
         let of: Vec<&Client> = clients.iter().filter(|c| c.fault == Some(reason)).collect();
         if reason == Reason::ClusterDNSUnreachable
             && !of.is_empty()
-            && let Some(finding) = dropped_on_the_way(&vantage)
+            && let Some(finding) = dropped_on_the_way(&reports)
         {
             return finding;
         }
@@ -79,7 +79,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             );
         }
         if !of.is_empty() {
-            let (message, remediation) = describe::told(facts, &vantage, reason, &of);
+            let (message, remediation) = describe::told(facts, &reports, reason, &of);
             let all_fail = clients.iter().all(|c| c.fault.is_some() && !c.is_partly);
             return if all_fail {
                 Finding::nothing_works(reason, message, remediation)
@@ -88,7 +88,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             };
         }
     }
-    if let Some(finding) = servers::some_fail(facts, &vantage) {
+    if let Some(finding) = servers::some_fail(facts, &reports) {
         return finding;
     }
     let settles_at = clients.iter().filter_map(|c| c.settles_at).min();
@@ -99,11 +99,11 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         )
         .recheck_at(Some(at));
     }
-    if let Some(finding) = vantage.incomplete(WHAT) {
+    if let Some(finding) = reports.incomplete(WHAT) {
         return finding;
     }
     if clients.is_empty() {
-        return nobody_asked(facts, &vantage, all > 0);
+        return nobody_asked(facts, &reports, all > 0);
     }
     if let Some(unsure) = clients.iter().find(|c| !c.resolves) {
         return Finding::unknown(Reason::ProbeFailed, describe::open(facts, unsure));
@@ -122,15 +122,15 @@ fn may_go_nowhere(facts: &Facts, key: &str) -> bool {
     if facts.other_policy_kinds.is_empty() || Clients::are_named(facts) {
         return false;
     }
-    let vantage = Vantage::of(facts);
-    Paths::of(facts, &vantage).is_some_and(|paths| paths.reaches_nobody(key))
+    let reports = Reports::of(facts);
+    Paths::of(facts, &reports).is_some_and(|paths| paths.reaches_nobody(key))
 }
 
 /// A node that drops packets for want of room in its table is at fault, not cluster DNS. Whether it is found by
 /// other dials as well is for other stages to say.
-fn dropped_on_the_way(vantage: &Vantage<'_>) -> Option<Finding> {
+fn dropped_on_the_way(reports: &Reports<'_>) -> Option<Finding> {
     let is_full = |r: &&Report<'_>| r.facts.settings.conntrack_full == Some(true);
-    let full: BTreeSet<&str> = vantage.reports.iter().filter(is_full).map(|r| r.node).collect();
+    let full: BTreeSet<&str> = reports.current.iter().filter(is_full).map(|r| r.node).collect();
     let first = full.first()?;
     Some(Finding::unknown(
         Reason::ProbeFailed,
@@ -155,7 +155,7 @@ fn works(clients: &[Client<'_>]) -> Finding {
     Finding::yes(Reason::Resolves, message)
 }
 
-fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Finding {
+fn nobody_asked(facts: &Facts, reports: &Reports<'_>, were_cut_off: bool) -> Finding {
     if were_cut_off {
         return if Clients::are_named(facts) {
             Finding::blocked(ConditionType::NetworkPolicyAllows)
@@ -166,7 +166,7 @@ fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Fin
             )
         };
     }
-    let saved = vantage.reports.iter().filter_map(|r| r.saved);
+    let saved = reports.current.iter().filter_map(|r| r.saved);
     if let Some(pod) = saved.flat_map(|s| &s.asks_its_node).min() {
         return Finding::unknown(
             Reason::ProbeFailed,
@@ -175,14 +175,14 @@ fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Fin
             ),
         );
     }
-    let asked = vantage.reports.iter().any(|r| !r.asked.clients.is_empty());
+    let asked = reports.current.iter().any(|r| !r.asked.clients.is_empty());
     if !asked {
         return Finding::unknown(
             Reason::NoVantagePoint,
             format!("{WHAT}: no client Pod is on a node that was asked."),
         );
     }
-    let saved = vantage.reports.iter().filter_map(|r| r.saved);
+    let saved = reports.current.iter().filter_map(|r| r.saved);
     if let Some(said) = saved.flat_map(|s| &s.not_resolved).min() {
         return Finding::unknown(
             Reason::ProbeFailed,
@@ -191,7 +191,7 @@ fn nobody_asked(facts: &Facts, vantage: &Vantage<'_>, were_cut_off: bool) -> Fin
             ),
         );
     }
-    let why = vantage.problem(ConditionType::DNSResolves).unwrap_or_default();
+    let why = reports.problem(ConditionType::DNSResolves).unwrap_or_default();
     Finding::unknown(
         Reason::ProbeFailed,
         format!("{WHAT}. {why}").trim_end().to_owned(),

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     Facts,
     clients::Clients,
-    evidence::reports::{Report, Vantage},
+    evidence::reports::{Report, Reports},
     stages::dns_resolves::{
         lookups::{CONTROL, dots, external_name, full, lookup, missing_suffix},
         servers,
@@ -55,12 +55,12 @@ enum Verdict {
 impl<'a> Client<'a> {
     pub(super) fn of(
         facts: &Facts,
-        vantage: &Vantage<'_>,
+        reports: &Reports<'_>,
         report: Report<'a>,
         resolver: &'a Resolver,
     ) -> Self {
         let names = names(facts, resolver);
-        let judge = |name: &String| judge(facts, vantage, &report, resolver, name);
+        let judge = |name: &String| judge(facts, reports, &report, resolver, name);
         let verdicts: Vec<Verdict> = names.iter().map(judge).collect();
         let works = |v: &Verdict| matches!(v, Verdict::Works);
         let is_found = verdicts.first().is_some_and(works);
@@ -137,7 +137,7 @@ fn leads_to_own(facts: &Facts, resolver: &Resolver) -> bool {
 
 fn judge(
     facts: &Facts,
-    vantage: &Vantage<'_>,
+    reports: &Reports<'_>,
     report: &Report<'_>,
     resolver: &Resolver,
     name: &str,
@@ -160,7 +160,7 @@ fn judge(
     if is_elsewhere(facts) && name == service && found(&qualified) {
         return Verdict::Wrong(Reason::OnlyQualifiedNameResolves, 0);
     }
-    match why_not(facts, vantage, report, resolver, name) {
+    match why_not(facts, reports, report, resolver, name) {
         Some(reason) => Verdict::Wrong(reason, asked.ttl_seconds.min(NEGATIVE_TTL_MAX)),
         None => Verdict::Open,
     }
@@ -169,7 +169,7 @@ fn judge(
 /// Why a client does not find a name of the Service; None where what it got does not tell.
 fn why_not(
     facts: &Facts,
-    vantage: &Vantage<'_>,
+    reports: &Reports<'_>,
     report: &Report<'_>,
     resolver: &Resolver,
     name: &str,
@@ -181,7 +181,7 @@ fn why_not(
     let knows_cluster = own.iter().any(|s| s.control == LookupResult::Found)
         || control.is_some_and(|l| l.result == LookupResult::Found);
     if !knows_cluster && !full_found {
-        return servers::why_none_knows_the_cluster(facts, vantage, report, resolver);
+        return servers::why_none_knows_the_cluster(facts, reports, report, resolver);
     }
     let not_found = |l: Option<&Lookup>| l.is_some_and(|l| l.result == LookupResult::NotFound);
     if not_found(lookup(resolver, name))

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Facts, Finding,
-    evidence::reports::{Report, Vantage},
+    evidence::reports::{Report, Reports},
     stages::dns_resolves::{
         cache::{is_cache, see_cache},
         lookups::{CONTROL, full, lookup},
@@ -44,8 +44,8 @@ pub(super) fn is_cluster_dns(facts: &Facts, address: &str) -> bool {
 }
 
 /// Whether somebody got cluster DNS to tell that it knows the cluster.
-pub(super) fn cluster_dns_answers(facts: &Facts, vantage: &Vantage<'_>) -> bool {
-    let all = vantage.reports.iter().flat_map(|r| &r.facts.dns_servers);
+pub(super) fn cluster_dns_answers(facts: &Facts, reports: &Reports<'_>) -> bool {
+    let all = reports.current.iter().flat_map(|r| &r.facts.dns_servers);
     all.into_iter().any(|s| {
         s.control == LookupResult::Found
             && (s.endpoint || s.from.is_none() || is_cluster_dns(facts, &s.server))
@@ -62,7 +62,7 @@ pub(super) fn own<'a>(report: &Report<'a>, pod: &str) -> Vec<&'a DnsServer> {
 /// Why none of a client's servers knows the cluster; None where what it got does not tell.
 pub(super) fn why_none_knows_the_cluster(
     facts: &Facts,
-    vantage: &Vantage<'_>,
+    reports: &Reports<'_>,
     report: &Report<'_>,
     resolver: &Resolver,
 ) -> Option<Reason> {
@@ -86,7 +86,7 @@ pub(super) fn why_none_knows_the_cluster(
     // Whether it is cluster DNS for sure: neither a cache nor just any server where nobody knows the right one.
     let is_certain = |s: &String| s.parse().is_ok_and(|ip| !is_cache(ip)) && is_cluster_dns(facts, s);
     let is_certain = facts.cluster_dns.is_some() && resolver.servers.iter().any(is_certain);
-    let others_know = cluster_dns_answers(facts, vantage);
+    let others_know = cluster_dns_answers(facts, reports);
     // Another server, or one that answers and knows nothing of the cluster.
     if !asks_cluster_dns && (is_denied || all_fail || denied(full)) || is_denied && !is_certain && others_know
     {
@@ -96,7 +96,7 @@ pub(super) fn why_none_knows_the_cluster(
     let is_sure = own.iter().any(|s| s.control == LookupResult::NotFound) || denied(control) && denied(full);
     let domain = searched_domain(facts, resolver)?;
     // Nodes ask in the cluster's own domain.
-    let by_nodes = vantage.reports.iter().flat_map(|r| &r.facts.dns_servers);
+    let by_nodes = reports.current.iter().flat_map(|r| &r.facts.dns_servers);
     let by_nodes = by_nodes.filter(|s| s.from.is_none());
     let is_elsewhere = own
         .iter()
@@ -133,9 +133,9 @@ pub(super) fn knows(report: &Report<'_>, pod: &str) -> bool {
 
 /// Servers that nobody got an answer from, beside others that answer the same client: so a policy that
 /// keeps a client from all of them is not mistaken for a fault. Only those count that a client waits for.
-pub(super) fn some_fail(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
+pub(super) fn some_fail(facts: &Facts, reports: &Reports<'_>) -> Option<Finding> {
     let mut asked: BTreeMap<(&str, bool), Looks<'_>> = BTreeMap::new();
-    for report in &vantage.reports {
+    for report in &reports.current {
         for server in report.facts.dns_servers.iter().filter(|s| s.from.is_some()) {
             asked
                 .entry((&server.server, server.endpoint))

@@ -16,7 +16,7 @@ use crate::{
         dials::{Dials, Failed, Way, is_udp},
         listening,
         paths::Paths,
-        reports::Vantage,
+        reports::Reports,
     },
     text::{self, quoted},
     workloads,
@@ -34,8 +34,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if facts.service.as_deref().is_some_and(|s| s.spec.ports.is_empty()) {
         return Finding::not_applicable("The Service lists no port.");
     }
-    let vantage = Vantage::of(facts);
-    let paths = match dialling::paths(facts, &vantage, WHAT) {
+    let reports = Reports::of(facts);
+    let paths = match dialling::paths(facts, &reports, WHAT) {
         Ok(paths) => paths,
         Err(finding) => return finding,
     };
@@ -43,13 +43,13 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(fault) = fault(facts, &paths, &dials) {
         return fault;
     }
-    if let Some(finding) = untranslated::judge(facts, &vantage) {
+    if let Some(finding) = untranslated::judge(facts, &reports) {
         return finding;
     }
     if let Some(pod) = dials.reset_by_mesh.filter(|_| !dials.reaches_clients()) {
         return dialling::reset_by_mesh(pod);
     }
-    if dials.is_intercepted && !dials.has_clients() && vantage.incomplete(WHAT).is_none() {
+    if dials.is_intercepted && !dials.has_clients() && reports.incomplete(WHAT).is_none() {
         return dialling::intercepted();
     }
     if paths.targets.is_empty() {
@@ -63,15 +63,15 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     if dials.made() == 0
         && !dials.is_intercepted
-        && vantage.problem(ConditionType::EndpointsReachable).is_none()
-        && vantage.incomplete(WHAT).is_none()
+        && reports.problem(ConditionType::EndpointsReachable).is_none()
+        && reports.incomplete(WHAT).is_none()
     {
         return Finding::unknown(
             Reason::NoVantagePoint,
             format!("{WHAT}: neither a client Pod nor an endpoint is on a node that was asked."),
         );
     }
-    dialling::left_open(facts, &vantage, &dials, (ConditionType::EndpointsReachable, WHAT)).unwrap_or_else(
+    dialling::left_open(facts, &reports, &dials, (ConditionType::EndpointsReachable, WHAT)).unwrap_or_else(
         || {
             Finding::yes(
                 Reason::AllEndpointsAnswer,

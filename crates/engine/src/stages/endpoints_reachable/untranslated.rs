@@ -5,16 +5,16 @@
 
 use crate::{
     Facts, Finding,
-    evidence::reports::Vantage,
+    evidence::reports::Reports,
     text::{self, quoted},
 };
 use svcdiag_api::Reason;
 use svcdiag_objects::ServicePort;
 
-pub(super) fn judge(facts: &Facts, vantage: &Vantage<'_>) -> Option<Finding> {
+pub(super) fn judge(facts: &Facts, reports: &Reports<'_>) -> Option<Finding> {
     let service = facts.service.as_deref().filter(|s| s.is_headless())?;
-    let mut refused = vantage
-        .reports
+    let mut refused = reports
+        .current
         .iter()
         .filter_map(|r| r.saved)
         .flat_map(|s| &s.untranslated);

@@ -9,7 +9,7 @@ use crate::{
         dials::Way,
         paths::Paths,
         proxies,
-        reports::{Report, Vantage},
+        reports::{Report, Reports},
         targets,
     },
     text::{self, quoted},
@@ -28,21 +28,21 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::not_proxied(facts) {
         return finding;
     }
-    let vantage = Vantage::of(facts);
-    if let Some(finding) = vantage.nobody(WHAT) {
+    let reports = Reports::of(facts);
+    if let Some(finding) = reports.nobody(WHAT) {
         return finding;
     }
-    let Some(paths) = Paths::of(facts, &vantage) else {
+    let Some(paths) = Paths::of(facts, &reports) else {
         return Finding::not_applicable("There is no Service.");
     };
     if let Some(why) = cannot_happen(facts, &paths) {
         return Finding::not_applicable(why);
     }
-    if let Some(finding) = setup::judge(&vantage) {
+    if let Some(finding) = setup::judge(&reports) {
         return finding;
     }
-    let all: Vec<Look> = vantage
-        .reports
+    let all: Vec<Look> = reports
+        .current
         .iter()
         .flat_map(|r| r.facts.hairpins.iter().map(move |h| (r, h)))
         .filter(|(_, h)| !paths.has_sidecar(&h.pod))
@@ -75,7 +75,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         }
         // What no setting explains may be part of something that other nodes are about to tell.
         let is_explained = matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing);
-        if !is_explained && !vantage.waiting.is_empty() {
+        if !is_explained && !reports.waiting.is_empty() {
             break;
         }
         return told(reason, &of);
@@ -86,7 +86,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             "The Pods that dialled themselves are no endpoints any more; the agents are looking again.",
         );
     }
-    if let Some(finding) = vantage.incomplete(WHAT) {
+    if let Some(finding) = reports.incomplete(WHAT) {
         return finding;
     }
     if let Some(why) = unread.filter(|_| !by_policy.is_empty()) {
@@ -122,15 +122,15 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             "The bridge ports send packets back and the rules masquerade them; no dial came back to its Pod.",
         );
     }
-    unseen(&vantage, &paths, !all.is_empty())
+    unseen(&reports, &paths, !all.is_empty())
 }
 
 /// Why nothing was seen of the Pods' ways to themselves.
-fn unseen(vantage: &Vantage<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding {
+fn unseen(reports: &Reports<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding {
     if paths.dials(Way::FromClients).is_intercepted {
         return Finding::not_applicable("A proxy beside the Pods (a service mesh) takes their connections.");
     }
-    let perhaps = vantage.reports.iter().filter_map(|r| Some((r, r.saved?)));
+    let perhaps = reports.current.iter().filter_map(|r| Some((r, r.saved?)));
     let perhaps = perhaps.flat_map(|(r, s)| s.perhaps_itself.iter().map(move |said| (r.node, said)));
     if let Some((node, said)) = perhaps.min() {
         return Finding::unknown(
@@ -140,16 +140,16 @@ fn unseen(vantage: &Vantage<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding 
             ),
         );
     }
-    let asked = vantage.reports.iter().any(|r| !r.asked.endpoints.is_empty());
+    let asked = reports.current.iter().any(|r| !r.asked.endpoints.is_empty());
     if !asked {
         // Who types asks nobody for a Pod's way to itself.
-        let why = match vantage.reports.iter().all(|r| r.saved.is_some()) {
+        let why = match reports.current.iter().all(|r| r.saved.is_some()) {
             true => "the files hold no such dial",
             false => "no endpoint is on a node that was asked",
         };
         return Finding::unknown(Reason::NoVantagePoint, format!("{WHAT}: {why}."));
     }
-    let why = match vantage.problem(ConditionType::HairpinOK) {
+    let why = match reports.problem(ConditionType::HairpinOK) {
         Some(problem) => format!("{WHAT}. {problem}"),
         None if was_tried => {
             "No dial of a Pod came back to it, and its bridge port and rules do not tell.".to_owned()

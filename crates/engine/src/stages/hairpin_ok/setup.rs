@@ -6,16 +6,16 @@ use crate::{
     Finding, HairpinSetup,
     evidence::{
         proxies,
-        reports::{Report, Vantage},
+        reports::{Report, Reports},
     },
     text::{self, quoted},
 };
 use svcdiag_api::Reason;
 
 /// What the files say; None where they say nothing of it.
-pub(super) fn judge(vantage: &Vantage<'_>) -> Option<Finding> {
-    let setups: Vec<(&Report<'_>, &HairpinSetup)> = vantage
-        .reports
+pub(super) fn judge(reports: &Reports<'_>) -> Option<Finding> {
+    let setups: Vec<(&Report<'_>, &HairpinSetup)> = reports
+        .current
         .iter()
         .filter_map(|r| Some((r, r.saved?.hairpin.as_ref()?)))
         .collect();

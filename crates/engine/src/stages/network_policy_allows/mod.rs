@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use crate::{
     Facts, Finding, applicable,
     clients::{Clients, Role},
-    evidence::{paths::Paths, reports::Vantage, targets},
+    evidence::{paths::Paths, reports::Reports, targets},
     policies::{
         describe::{Told, other_kinds},
         ports::{Denial, PortVerdict},
@@ -52,10 +52,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let ports = ports::judged(facts, service);
     let verdicts: Vec<(&ServicePort, PortVerdict)> =
         ports.iter().map(|p| (*p, scene.judge_port(p))).collect();
-    let vantage = Vantage::of(facts);
+    let reports = Reports::of(facts);
     let (mut unenforced, mut untried) = (None, None);
-    let at_ports = scene.denied_at_ports(&vantage, &verdicts);
-    for outcome in at_ports.into_iter().chain(scene.denied_dns(&vantage, &ports)) {
+    let at_ports = scene.denied_at_ports(&reports, &verdicts);
+    for outcome in at_ports.into_iter().chain(scene.denied_dns(&reports, &ports)) {
         match outcome {
             Outcome::Settled(finding) => return finding,
             Outcome::Unenforced(denial) => unenforced = unenforced.or(Some(denial)),
@@ -67,7 +67,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             Reason::DeniedButNotEnforced,
             format!("{denial} But the traffic passes: the network plugin does not enforce the policies."),
         ),
-        None => match scene.undenied(&vantage, &verdicts) {
+        None => match scene.undenied(&reports, &verdicts) {
             finding if finding.reason == Reason::Pending => return finding,
             finding => finding,
         },
@@ -103,15 +103,15 @@ enum Outcome {
 
 impl<'a> Scene<'a> {
     /// What is denied at ports of the Service.
-    fn denied_at_ports(&self, vantage: &Vantage<'_>, verdicts: &Verdicts<'_>) -> Option<Outcome> {
+    fn denied_at_ports(&self, reports: &Reports<'_>, verdicts: &Verdicts<'_>) -> Option<Outcome> {
         let certain = verdicts.iter().filter_map(|(port, verdict)| match verdict {
             PortVerdict::Denied(denial) => Some((*port, denial)),
             _ => None,
         });
         if let Some((finding, clients, of)) = self.foremost(certain.collect(), verdicts.len()) {
-            let probed = probes::to_the_service(self.facts, vantage, &clients, &of);
+            let probed = probes::to_the_service(self.facts, reports, &clients, &of);
             let is_named = self.facts.spec.clients.pod_selector.is_some();
-            let passes = || probes::to_the_service(self.facts, vantage, &clients, &[]);
+            let passes = || probes::to_the_service(self.facts, reports, &clients, &[]);
             if !is_named && matches!(probed, Probed::Nobody) && matches!(passes(), Probed::Passes) {
                 return Some(Outcome::Untried(finding.message));
             }
@@ -122,7 +122,7 @@ impl<'a> Scene<'a> {
             _ => None,
         });
         let (finding, clients, of) = self.foremost(doubtful.collect(), verdicts.len())?;
-        match probes::to_the_service(self.facts, vantage, &clients, &of) {
+        match probes::to_the_service(self.facts, reports, &clients, &of) {
             Probed::Passes => None,
             Probed::Nobody => Some(Outcome::Settled(Finding::unknown(
                 Reason::NoVantagePoint,
@@ -185,7 +185,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Clients that get to the Service but not to DNS, so that they never find it.
-    fn denied_dns(&self, vantage: &Vantage<'_>, ports: &[&ServicePort]) -> Option<Outcome> {
+    fn denied_dns(&self, reports: &Reports<'_>, ports: &[&ServicePort]) -> Option<Outcome> {
         let mut clients = self.who_asks_dns(ports);
         clients.retain(|c| self.has_to_find_names(c));
         let cut_off = self.cut_off(&clients);
@@ -197,7 +197,7 @@ impl<'a> Scene<'a> {
             Finding::part_fails(reason, message, remediation)
         };
         let keys: Vec<String> = cut_off.iter().map(|c| targets::key(c.client.pod)).collect();
-        Some(self.outcome(finding, probes::to_dns(vantage, &keys)))
+        Some(self.outcome(finding, probes::to_dns(reports, &keys)))
     }
 
     /// Whether somebody wants a client to find names: who names it, or saves its look-ups. Who saves only what
@@ -220,13 +220,13 @@ impl<'a> Scene<'a> {
     }
 
     /// What to say where nothing is denied to those who are known to be clients.
-    fn undenied(&self, vantage: &Vantage<'_>, verdicts: &Verdicts<'_>) -> Finding {
+    fn undenied(&self, reports: &Reports<'_>, verdicts: &Verdicts<'_>) -> Finding {
         let has = |wanted: fn(&PortVerdict) -> bool| verdicts.iter().any(|(_, v)| wanted(v));
         let is_undecided = has(|v| matches!(v, PortVerdict::Undecided));
         let is_for_others = !has(|v| !matches!(v, PortVerdict::ForOthers(_))) && !verdicts.is_empty();
-        let probed = probes::to_the_service(self.facts, vantage, &[], &[]);
+        let probed = probes::to_the_service(self.facts, reports, &[], &[]);
         let policies = text::list(&self.policy_names());
-        if let Some(finding) = self.lost_to_other_kinds(vantage) {
+        if let Some(finding) = self.lost_to_other_kinds(reports) {
             return finding;
         }
         match probed {
@@ -267,9 +267,9 @@ impl<'a> Scene<'a> {
     }
 
     /// Clients that reach nobody, which policies of other kinds may want.
-    fn lost_to_other_kinds(&self, vantage: &Vantage<'_>) -> Option<Finding> {
+    fn lost_to_other_kinds(&self, reports: &Reports<'_>) -> Option<Finding> {
         let kinds = other_kinds(self.facts)?;
-        let paths = Paths::of(self.facts, vantage)?;
+        let paths = Paths::of(self.facts, reports)?;
         let keys = self.clients.iter().map(|c| targets::key(c.pod));
         let lost: Vec<String> = keys.filter(|key| paths.reaches_nobody(key)).collect();
         (!lost.is_empty()).then(|| {

@@ -2,7 +2,7 @@
 
 use crate::{
     Facts, Finding,
-    evidence::{paths::Paths, reports::Vantage},
+    evidence::{paths::Paths, reports::Reports},
     policies::dns,
 };
 use svcdiag_api::{Answer, DialPath, Reason};
@@ -27,7 +27,7 @@ const WHAT: &str = "Whether the policies are enforced was not seen";
 /// number/protocol; of all where none is named.
 pub(super) fn to_the_service(
     facts: &Facts,
-    vantage: &Vantage<'_>,
+    reports: &Reports<'_>,
     clients: &[String],
     ports: &[String],
 ) -> Probed {
@@ -35,16 +35,16 @@ pub(super) fn to_the_service(
         from.is_some_and(|key| clients.is_empty() || clients.iter().any(|client| client == key))
     };
     let is_asked = |port: &String| ports.is_empty() || ports.contains(port);
-    let Some(paths) = Paths::of(facts, vantage) else {
+    let Some(paths) = Paths::of(facts, reports) else {
         return Probed::Nobody;
     };
     let made = || {
-        let all = vantage.reports.iter().flat_map(|r| &r.facts.dials);
+        let all = reports.current.iter().flat_map(|r| &r.facts.dials);
         // Over UDP silence is no answer.
         all.filter(|d| is_meant(d.from.as_deref()) && is_asked(&d.port) && !d.port.ends_with("UDP"))
     };
     let are_direct = made().any(|d| d.path == DialPath::Endpoint);
-    let lost = vantage.reports.iter().flat_map(|r| &r.facts.failures).any(|f| {
+    let lost = reports.current.iter().flat_map(|r| &r.facts.failures).any(|f| {
         is_meant(f.from.as_deref())
             && is_asked(&f.port)
             && (f.path == DialPath::Endpoint || f.path == DialPath::Service && !are_direct)
@@ -67,20 +67,20 @@ pub(super) fn to_the_service(
     if got_through {
         Probed::Passes
     } else {
-        nobody(vantage)
+        nobody(reports)
     }
 }
 
 /// Whether clients get answers from DNS.
-pub(super) fn to_dns(vantage: &Vantage<'_>, clients: &[String]) -> Probed {
-    let mut tried = vantage
-        .reports
+pub(super) fn to_dns(reports: &Reports<'_>, clients: &[String]) -> Probed {
+    let mut tried = reports
+        .current
         .iter()
         .flat_map(|r| &r.facts.resolvers)
         .filter(|r| clients.contains(&r.pod))
         .peekable();
     if tried.peek().is_none() {
-        nobody(vantage)
+        nobody(reports)
     } else if tried.all(dns::gets_answers) {
         Probed::Passes
     } else {
@@ -89,8 +89,8 @@ pub(super) fn to_dns(vantage: &Vantage<'_>, clients: &[String]) -> Probed {
 }
 
 /// Before the first round is over nobody can say.
-fn nobody(vantage: &Vantage<'_>) -> Probed {
-    match vantage.nobody(WHAT).or_else(|| vantage.incomplete(WHAT)) {
+fn nobody(reports: &Reports<'_>) -> Probed {
+    match reports.nobody(WHAT).or_else(|| reports.incomplete(WHAT)) {
         Some(finding) if finding.reason == Reason::Pending => Probed::Pending(finding),
         _ => Probed::Nobody,
     }

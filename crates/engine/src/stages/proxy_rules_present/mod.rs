@@ -13,7 +13,7 @@ use crate::{
     evidence::{
         paths::Paths,
         proxies::{self, Proxy},
-        reports::{Report, Vantage},
+        reports::{Report, Reports},
         targets::node_has_family,
     },
     stages::proxy_rules_present::leftovers::Leftover,
@@ -40,8 +40,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = applicable::not_proxied(facts) {
         return finding;
     }
-    let vantage = Vantage::of(facts);
-    if let Some(finding) = vantage.nobody(WHAT) {
+    let reports = Reports::of(facts);
+    if let Some(finding) = reports.nobody(WHAT) {
         return finding;
     }
     let Some(service) = facts.service.as_deref() else {
@@ -55,7 +55,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let mut other_modes: BTreeSet<ProxyMode> = BTreeSet::new();
     let mut leftovers: Vec<Leftover<'_>> = Vec::new();
     let mut of_other_family: Vec<&str> = Vec::new();
-    for report in &vantage.reports {
+    for report in &reports.current {
         if let Proxy::Replaced(by) = proxies::of(report) {
             leftovers.extend(Leftover::of(report, by));
             continue;
@@ -109,7 +109,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     for &reason in ConditionType::ProxyRulesPresent.faults() {
         let of: Vec<&Fault> = faults.iter().filter(|f| f.reason == reason).collect();
         if !of.is_empty() {
-            return told(facts, &vantage, reason, &of);
+            return told(facts, &reports, reason, &of);
         }
     }
     if let Some(harmful) = leftovers.iter().find(|l| l.does_harm()) {
@@ -121,10 +121,10 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             "The rules were compared with earlier EndpointSlices; the agents are looking again.",
         );
     }
-    if let Some(finding) = vantage.incomplete(WHAT) {
+    if let Some(finding) = reports.incomplete(WHAT) {
         return finding;
     }
-    if let Some(by) = proxies::replaced_everywhere(&vantage) {
+    if let Some(by) = proxies::replaced_everywhere(&reports) {
         return Finding::unknown(
             Reason::ProxyReplaced,
             match leftovers.first() {
@@ -138,9 +138,9 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         );
     }
     // Files hold the rules of the nodes that somebody looked at; the message names these.
-    let are_files = vantage.reports.iter().all(|r| r.saved.is_some());
+    let are_files = reports.current.iter().all(|r| r.saved.is_some());
     if !unread.is_empty() && (right.is_empty() || !are_files) {
-        let why = vantage
+        let why = reports
             .problem(ConditionType::ProxyRulesPresent)
             .unwrap_or_default();
         return Finding::unknown(
@@ -244,11 +244,11 @@ fn still_is(facts: &Facts, service: &Service, report: &Report<'_>, gap: &RuleGap
     let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
     let node = facts.nodes.iter().find(|n| n.name == report.node);
     let zone = node.and_then(|n| n.labels.get(ZONE_LABEL)).map(String::as_str);
-    let vantage = svcdiag_kube_proxy::Vantage {
+    let seen_from = svcdiag_kube_proxy::Vantage {
         node: report.node,
         zone,
     };
-    let ports = expected(service, &slices, vantage);
+    let ports = expected(service, &slices, seen_from);
     let asked = ports
         .iter()
         .flat_map(|port| port.destinations.iter().map(move |d| (port, d)))
@@ -306,9 +306,9 @@ fn without_rules(nodes: &[&str]) -> String {
     )
 }
 
-fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {
+fn told(facts: &Facts, reports: &Reports<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {
     let nodes: BTreeSet<&str> = faults.iter().map(|f| f.node).collect();
-    let of_nodes = || vantage.reports.iter().filter(|r| nodes.contains(r.node));
+    let of_nodes = || reports.current.iter().filter(|r| nodes.contains(r.node));
     let Some(first) = of_nodes().next() else {
         return Finding::unknown(Reason::ProbeFailed, WHAT);
     };
@@ -399,7 +399,7 @@ fn told(facts: &Facts, vantage: &Vantage<'_>, reason: Reason, faults: &[&Fault<'
         ),
         _ => (format!("Rules of the node port are missing: {gaps}."), rewrite()),
     };
-    let leaves_nothing = Paths::of(facts, vantage).is_some_and(|paths| paths.leaves_nothing(&nodes));
+    let leaves_nothing = Paths::of(facts, reports).is_some_and(|paths| paths.leaves_nothing(&nodes));
     if leaves_nothing {
         Finding::nothing_works(reason, message, remediation)
     } else {
