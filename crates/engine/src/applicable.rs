@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use crate::{
     Facts, Finding,
     clients::{Clients, Role},
+    evidence::Evidence,
     plan::approval,
     text::quoted,
 };
@@ -16,7 +17,8 @@ use svcdiag_objects::{Object, Service};
 const SETTLES_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// Why no client Pod can be used, if so.
-pub(crate) fn no_clients(facts: &Facts) -> Option<Finding> {
+pub(crate) fn no_clients(evidence: &Evidence<'_>) -> Option<Finding> {
+    let facts = evidence.facts;
     if approval::foreign_clients_are_kept_away(facts) {
         // A Pod that comes or goes is in one of the two first.
         let until = facts.endpoints_settle_at(SETTLES_WITHIN);
@@ -32,7 +34,7 @@ pub(crate) fn no_clients(facts: &Facts) -> Option<Finding> {
             ),
         ));
     }
-    match Clients::of(facts) {
+    match &evidence.clients {
         Clients::NotGranted(namespace) => Some(Finding::unknown(
             Reason::ClientNamespaceNotGranted,
             format!(

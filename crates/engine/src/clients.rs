@@ -69,9 +69,9 @@ impl<'a> Clients<'a> {
     }
 
     /// Whether it is known who the clients are: what is lost on their way is a fault.
-    pub(crate) fn are_named(facts: &'a Facts) -> bool {
+    pub(crate) fn are_named(&self) -> bool {
         matches!(
-            Self::of(facts),
+            self,
             Self::Pods {
                 role: Role::Named,
                 ..

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     Facts, Finding,
-    evidence::reports::Reports,
+    evidence::Evidence,
     plan::approval,
     pods::state::{self, trouble::Trouble},
     time::later,
@@ -39,15 +39,16 @@ fn until(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
 
 /// The last answer of a stage in place of one that only waits for agents. Of the faults that is the root cause
 /// alone, since nothing but its remedy was written.
-pub(crate) fn instead_of(facts: &Facts, condition: ConditionType, fresh: Finding) -> Finding {
-    let waiting = Reports::of(facts).waiting;
+pub(crate) fn instead_of(evidence: &Evidence<'_>, condition: ConditionType, fresh: Finding) -> Finding {
+    let facts = evidence.facts;
+    let waiting = &evidence.reports.waiting;
     // Nor are clients of another namespace asked while an endpoint comes or goes.
     let is_waited_for = !waiting.is_empty() || approval::foreign_clients_are_kept_away(facts);
     if fresh.reason != Reason::Pending || !is_waited_for {
         return fresh;
     }
     let kept = || {
-        let until = until(facts, &waiting)?;
+        let until = until(facts, waiting)?;
         let last = last(facts.previous.as_deref()?, condition)?;
         Some(Finding {
             is_kept: true,
@@ -74,15 +75,11 @@ fn last(written: &ServiceDiagnosisStatus, condition: ConditionType) -> Option<Fi
 }
 
 /// What was seen of the stages whose answers are kept, on the nodes that are waited for.
-pub(crate) fn observations(
-    facts: &Facts,
-    reports: &Reports<'_>,
-    stages: &[(ConditionType, Finding)],
-) -> Vec<Observation> {
-    let seen = facts.previous.iter().flat_map(|p| &p.observations);
+pub(crate) fn observations(evidence: &Evidence<'_>, stages: &[(ConditionType, Finding)]) -> Vec<Observation> {
+    let seen = evidence.facts.previous.iter().flat_map(|p| &p.observations);
     let is_kept = |o: &&Observation| {
         let mut stages = stages.iter().filter(|(_, finding)| finding.is_kept);
-        let is_waited_for = |node: &str| reports.waiting.contains(&node);
+        let is_waited_for = |node: &str| evidence.reports.waiting.contains(&node);
         stages.any(|(c, _)| c.as_str() == o.condition) && o.node.as_deref().is_none_or(is_waited_for)
     };
     seen.filter(is_kept).cloned().collect()

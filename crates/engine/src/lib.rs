@@ -31,6 +31,7 @@ mod text;
 mod time;
 mod workloads;
 
+use crate::evidence::{Evidence, proxies, reports};
 use svcdiag_api::Observation;
 
 pub use crate::{
@@ -54,7 +55,8 @@ const MAX_OBSERVATIONS: usize = 32;
 /// Judges a Service.
 #[must_use]
 pub fn diagnose(facts: &Facts) -> Diagnosis {
-    let stages = stages::judge_all(facts);
+    let evidence = Evidence::of(facts);
+    let stages = stages::judge_all(&evidence);
     let root_cause = ready::root_cause(&stages);
     let ready = ready::ready(facts, &stages, root_cause.as_ref());
     let stalled_at = ready::stalled_at(facts, &ready);
@@ -64,19 +66,18 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .iter()
         .flat_map(|(_, finding)| finding.observations.clone())
         .collect();
-    let reports = evidence::reports::Reports::of(facts);
-    observations.extend(observations::of(facts, &reports));
-    observations.extend(kept::observations(facts, &reports, &stages));
+    observations.extend(observations::of(&evidence));
+    observations.extend(kept::observations(&evidence, &stages));
     observations.truncate(MAX_OBSERVATIONS);
     let recheck_at = stages
         .iter()
         .filter_map(|(_, finding)| finding.recheck_at)
         .chain(stalled_at)
-        .chain(evidence::reports::expires_at(facts))
+        .chain(reports::expires_at(facts))
         .filter(|at| *at > facts.now)
         .min();
-    let mut summary = summary::summary(facts, &reports, &stages);
-    let mut proxy_mode = evidence::proxies::mode(&reports);
+    let mut summary = summary::summary(&evidence, &stages);
+    let mut proxy_mode = proxies::mode(&evidence.reports);
     if let Some(last) = kept::proxy(facts, &stages) {
         proxy_mode.clone_from(&last.proxy_mode);
         summary.proxy = last.summary.as_ref().map_or(summary.proxy, |s| s.proxy.clone());

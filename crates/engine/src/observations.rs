@@ -1,13 +1,13 @@
 //! What the agents saw, one line for each thing, failures first.
 
 use crate::{
-    Facts,
     dialling::describe,
     evidence::{
-        dials::{Dials, Way, is_udp},
-        paths::Paths,
-        reports::{Report, Reports},
+        Evidence,
+        dials::{Dials, is_udp},
+        reports::Report,
     },
+    text,
 };
 use svcdiag_api::{Answer, ConditionType, LookupResult, Observation};
 
@@ -15,21 +15,19 @@ use svcdiag_api::{Answer, ConditionType, LookupResult, Observation};
 const DETAIL_MAX: usize = 1024;
 
 /// All observations of the reports that count.
-pub(crate) fn of(facts: &Facts, reports: &Reports<'_>) -> Vec<Observation> {
-    if facts.spec.suspend || reports.current.is_empty() {
+pub(crate) fn of(evidence: &Evidence<'_>) -> Vec<Observation> {
+    let reports = &evidence.reports;
+    if evidence.facts.spec.suspend || reports.current.is_empty() {
         return Vec::new();
     }
     let (mut failures, mut successes) = (Vec::new(), Vec::new());
-    if let Some(paths) = Paths::of(facts, reports) {
-        for (way, condition) in [
-            (Way::Direct, ConditionType::EndpointsReachable),
-            (Way::FromNodes, ConditionType::ProxyForwards),
-            (Way::FromClients, ConditionType::ServiceReachable),
-        ] {
-            let dials = paths.dials(way);
-            failures.extend(failed(&dials, condition));
-            successes.extend(answered(&dials, condition));
-        }
+    for (dials, condition) in [
+        (&evidence.direct, ConditionType::EndpointsReachable),
+        (&evidence.from_nodes, ConditionType::ProxyForwards),
+        (&evidence.from_clients, ConditionType::ServiceReachable),
+    ] {
+        failures.extend(failed(dials, condition));
+        successes.extend(answered(dials, condition));
     }
     for report in &reports.current {
         failures.extend(gaps(report));
@@ -137,7 +135,7 @@ fn lookups(report: &Report<'_>) -> Vec<(bool, Observation)> {
     for resolver in &report.facts.resolvers {
         for lookup in &resolver.lookups {
             let result = match lookup.result {
-                LookupResult::Found => format!("found {}", crate::text::list(&lookup.addresses)),
+                LookupResult::Found => format!("found {}", text::list(&lookup.addresses)),
                 LookupResult::NotFound => "no such name".to_owned(),
                 LookupResult::Failed => match &lookup.code {
                     Some(code) => format!("the server answered {code}"),

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use crate::{
     Facts, Finding, Verdict,
     evidence::{
+        Evidence,
         proxies::{self, Proxy},
         reports::Reports,
     },
 };
 use svcdiag_api::{ConditionType, Reason, Summary};
 
-pub(crate) fn summary(facts: &Facts, reports: &Reports<'_>, stages: &[(ConditionType, Finding)]) -> Summary {
+pub(crate) fn summary(evidence: &Evidence<'_>, stages: &[(ConditionType, Finding)]) -> Summary {
     let word = |condition| {
         let finding = stages
             .iter()
@@ -26,8 +27,8 @@ pub(crate) fn summary(facts: &Facts, reports: &Reports<'_>, stages: &[(Condition
         .to_owned()
     };
     Summary {
-        endpoints: endpoints(facts),
-        proxy: proxy(reports).unwrap_or_else(|| word(ConditionType::ProxyRulesPresent)),
+        endpoints: endpoints(evidence.facts),
+        proxy: proxy(&evidence.reports).unwrap_or_else(|| word(ConditionType::ProxyRulesPresent)),
         dns: word(ConditionType::DNSResolves),
         hairpin: word(ConditionType::HairpinOK),
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    evidence::{dials::Failed, paths::Paths},
+    evidence::{Evidence, dials::Failed},
     text,
 };
 use svcdiag_api::Answer;
@@ -96,8 +96,9 @@ fn dialled(targets: &BTreeSet<String>, failures: &[&Failed<'_>]) -> String {
 }
 
 /// A Service port as its Service describes it.
-pub(crate) fn port(paths: &Paths<'_>, port: &str) -> String {
-    paths
+pub(crate) fn port(evidence: &Evidence<'_>, port: &str) -> String {
+    evidence
+        .ends
         .service_port(port)
         .map_or_else(|| port.to_owned(), |p| p.describe())
 }

@@ -8,34 +8,26 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use crate::{
     Facts, Finding,
-    clients::Clients,
     evidence::{
+        Evidence,
         dials::{Dials, Failed, is_udp},
         explaining::{Explanation, closed_chains, explain, full_tables},
-        paths::Paths,
-        reports::Reports,
     },
     text::{self, quoted},
 };
 use svcdiag_api::{Answer, ConditionType, Reason};
 use svcdiag_objects::Object;
 
-/// The ways to judge by what was dialled, or why none is judged.
-pub(crate) fn paths<'a>(
-    facts: &'a Facts,
-    reports: &'a Reports<'a>,
-    what: &str,
-) -> Result<Paths<'a>, Finding> {
-    if let Some(finding) = reports.nobody(what) {
-        return Err(finding);
+/// Why nothing is judged by what was dialled, if so; `what` says what was not done.
+pub(crate) fn unjudged(evidence: &Evidence<'_>, what: &str) -> Option<Finding> {
+    if let Some(finding) = evidence.reports.nobody(what) {
+        return Some(finding);
     }
-    let paths = Paths::of(facts, reports).ok_or_else(|| Finding::not_applicable("There is no Service."))?;
-    if !paths.has_ports_to_dial() {
-        return Err(Finding::not_applicable(
-            "The Service lists no port that can be dialled (TCP or UDP).",
-        ));
+    if evidence.service.is_none() {
+        return Some(Finding::not_applicable("There is no Service."));
     }
-    Ok(paths)
+    (!evidence.ends.has_ports_to_dial())
+        .then(|| Finding::not_applicable("The Service lists no port that can be dialled (TCP or UDP)."))
 }
 
 /// A failure and what is thought of it.
@@ -46,8 +38,8 @@ pub(crate) struct Case<'a, 'b> {
 }
 
 /// Takes a failure for what its answer says, unless a setting of a node explains it.
-pub(crate) fn case<'a, 'b>(paths: &Paths<'a>, direct: &Dials<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
-    let explanation = explain(paths, direct, failed);
+pub(crate) fn case<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
+    let explanation = explain(evidence, failed);
     let by_answer = match failed.answer {
         Answer::Refused | Answer::Rejected => Reason::ConnectionRefused,
         Answer::Unreachable => Reason::NoRouteToHost,
@@ -63,14 +55,13 @@ pub(crate) fn case<'a, 'b>(paths: &Paths<'a>, direct: &Dials<'a>, failed: &'b Fa
 
 /// What is thought of failures; where some left nothing of a port, only of those.
 pub(crate) fn cases<'a, 'b>(
-    paths: &Paths<'a>,
+    evidence: &Evidence<'a>,
     dials: &Dials<'a>,
-    direct: &Dials<'a>,
     failures: &[&'b Failed<'a>],
 ) -> Vec<Case<'a, 'b>> {
     let is_dead = failures.iter().any(|f| dials.is_dead_for(f));
     let decisive = failures.iter().filter(|f| !is_dead || dials.is_dead_for(f));
-    decisive.map(|f| case(paths, direct, f)).collect()
+    decisive.map(|f| case(evidence, f)).collect()
 }
 
 /// The cases of the reason that takes precedence.
@@ -138,12 +129,9 @@ pub(crate) fn translated_twice(facts: &Facts) -> Option<(String, String)> {
 
 /// What to do where connections are refused and nobody dialled the Pods past the Service: the ports that their
 /// containers declare may show that targetPort is another one.
-pub(crate) fn refused_unseen(
-    facts: &Facts,
-    paths: &Paths<'_>,
-    direct: &Dials<'_>,
-    failures: &[&Failed<'_>],
-) -> Option<String> {
+pub(crate) fn refused_unseen(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<String> {
+    let facts = evidence.facts;
+    let direct = &evidence.direct;
     let are_refused = failures
         .iter()
         .all(|f| f.answer == Answer::Refused && !is_udp(&f.dial.port));
@@ -151,7 +139,7 @@ pub(crate) fn refused_unseen(
         return None;
     }
     let (namespace, service) = (quoted(&facts.namespace), quoted(&facts.spec.service_name));
-    Some(match undeclared_port(facts, paths, failures) {
+    Some(match undeclared_port(evidence, failures) {
         Some((number, declared)) => format!(
             "The Service sends to port {number} of its Pods, whose containers declare {declared}: if that is where they listen, set targetPort to it: `kubectl -n {namespace} edit service {service}`."
         ),
@@ -162,17 +150,15 @@ pub(crate) fn refused_unseen(
 }
 
 /// The port that a Service sends to, and those that the containers of its Pods declare, where it is none of them.
-pub(crate) fn undeclared_port(
-    facts: &Facts,
-    paths: &Paths<'_>,
-    failures: &[&Failed<'_>],
-) -> Option<(u16, String)> {
+pub(crate) fn undeclared_port(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<(u16, String)> {
+    let facts = evidence.facts;
     let port = failures.first()?.dial.port.as_str();
-    let name = paths.service_port(port)?.name();
+    let name = evidence.ends.service_port(port)?.name();
     let (number, pod) = facts.slices.iter().find_map(|slice| {
         let (_, number) = slice.numbers("TCP").find(|(of, _)| *of == name)?;
         let of_slice = |e: &SocketAddr| slice.ready().any(|(ip, _)| *e == SocketAddr::new(ip, number));
-        let (_, target) = paths
+        let (_, target) = evidence
+            .ends
             .targets
             .iter()
             .find(|(e, t)| of_slice(e) && t.pod.is_some())?;
@@ -190,7 +176,7 @@ pub(crate) fn undeclared_port(
 
 /// Adds what else may have cost packets on the way, and which family they are all of.
 pub(crate) fn with_circumstances<'a>(
-    paths: &Paths<'a>,
+    evidence: &Evidence<'a>,
     dials: &Dials<'a>,
     reason: Reason,
     failures: &[&Failed<'a>],
@@ -202,14 +188,14 @@ pub(crate) fn with_circumstances<'a>(
     if is_explained(reason) {
         return;
     }
-    let closed: Vec<&str> = closed_chains(paths, failures).into_iter().collect();
+    let closed: Vec<&str> = closed_chains(evidence, failures).into_iter().collect();
     if !closed.is_empty() {
         message.push_str(&format!(
             " The FORWARD chain of {} drops what no rule accepts; whether one accepts the Pods' packets, `iptables -S FORWARD` there tells.",
             text::nodes(&closed)
         ));
     }
-    let full: Vec<&str> = full_tables(paths, failures).into_iter().collect();
+    let full: Vec<&str> = full_tables(evidence, failures).into_iter().collect();
     if !full.is_empty() {
         message.push_str(&format!(
             " The table of tracked connections is full on {}, so that packets are lost there now and then.",
@@ -229,11 +215,11 @@ pub(crate) fn with_other_kinds(facts: &Facts, message: &mut String) {
 
 /// Why dials without a failure that counts leave the question open, if so.
 pub(crate) fn left_open(
-    facts: &Facts,
-    reports: &Reports<'_>,
+    evidence: &Evidence<'_>,
     dials: &Dials<'_>,
     (stage, what): (ConditionType, &str),
 ) -> Option<Finding> {
+    let reports = &evidence.reports;
     if dials.is_stale {
         return Some(Finding::unknown(
             Reason::Pending,
@@ -243,14 +229,14 @@ pub(crate) fn left_open(
     if let Some(finding) = reports.incomplete(what) {
         return Some(finding);
     }
-    if dials.is_shut_out && Clients::are_named(facts) {
-        return Some(kept_away(facts));
+    if dials.is_shut_out && evidence.clients.are_named() {
+        return Some(kept_away(evidence));
     }
     if dials.succeeded() > 0 {
         return None;
     }
     Some(if dials.is_shut_out {
-        kept_away(facts)
+        kept_away(evidence)
     } else if dials.is_intercepted {
         intercepted()
     } else {
@@ -279,7 +265,8 @@ pub(crate) fn reset_by_mesh(pod: &str) -> Finding {
     )
 }
 
-fn kept_away(facts: &Facts) -> Finding {
+fn kept_away(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     if let Some(why) = facts.why_unreadable("networkpolicies") {
         return Finding::unknown(
             Reason::ProbeFailed,
@@ -288,7 +275,7 @@ fn kept_away(facts: &Facts) -> Finding {
             ),
         );
     }
-    if Clients::are_named(facts) {
+    if evidence.clients.are_named() {
         return Finding::blocked(ConditionType::NetworkPolicyAllows);
     }
     let name = facts.service.as_deref().map(|s| s.name()).unwrap_or_default();

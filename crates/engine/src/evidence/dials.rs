@@ -1,4 +1,4 @@
-//! Dials that took one way, as far as they prove anything: who made them, how many succeeded, which failed.
+//! Dials that took one route, as far as they prove anything: who made them, how many succeeded, which failed.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -19,7 +19,7 @@ pub const WITHOUT_STATUS: &str = "no HTTP status came, and curl -s hides why";
 
 /// Whom a dial was made to, and from where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Route {
     /// To the endpoints, past the Service.
     Direct,
     /// To the Service's addresses, from client Pods.
@@ -110,7 +110,7 @@ pub(crate) struct Count<'a> {
     pub succeeded: u32,
 }
 
-/// All dials that took one way.
+/// All dials that took one route.
 #[derive(Default)]
 pub(crate) struct Dials<'a> {
     /// Dials that prove something.
@@ -199,4 +199,15 @@ impl Dials<'_> {
 /// Whether a Service port, as number/protocol, is of UDP.
 pub(crate) fn is_udp(port: &str) -> bool {
     port.ends_with("/UDP")
+}
+
+/// Whether a policy may have lost a dial: it lets packets vanish or has them rejected, and a Pod that refuses or
+/// answers was reached. Through the Service all that is refused over UDP seems to come from its address, whoever
+/// says so.
+pub(crate) fn may_be_policy(dial: &DialFailure, answer: Answer) -> bool {
+    match answer {
+        Answer::TimedOut | Answer::Rejected | Answer::Unreachable => true,
+        Answer::Refused => is_udp(&dial.port) && dial.path != DialPath::Endpoint,
+        Answer::Accepted | Answer::Reset | Answer::NoAnswer | Answer::Unexpected => false,
+    }
 }

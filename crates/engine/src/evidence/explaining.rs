@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 
 use crate::{
     evidence::{
-        dials::{Dials, Failed},
-        paths::Paths,
-        targets::Target,
+        Evidence,
+        dials::Failed,
+        passage::{Passage, links},
     },
     text::quoted,
 };
@@ -29,23 +29,10 @@ pub(crate) struct Explanation {
     pub remediation: String,
 }
 
-/// What packets do at a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Passage {
-    /// They begin or end there, in the network of the node itself.
-    Local,
-    /// They go from one port of a bridge to another.
-    Bridged,
-    /// They go from one link to another.
-    Forwarded,
-    /// Bridged or forwarded: how the Pods of the node are linked is not known.
-    Unknown,
-}
-
 /// The setting that explains why an answer did not come; of several the one with precedence.
-pub(crate) fn explain(paths: &Paths<'_>, direct: &Dials<'_>, failed: &Failed<'_>) -> Option<Explanation> {
-    let found = candidates(paths, failed);
-    let of_home = failure_at_home(paths, direct, failed).map(|home| candidates(paths, home));
+pub(crate) fn explain(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Option<Explanation> {
+    let found = candidates(evidence, failed);
+    let of_home = failure_at_home(evidence, failed).map(|home| candidates(evidence, home));
     found
         .into_iter()
         .filter(|e| of_home.as_ref().is_none_or(|home| home.contains(e)))
@@ -54,25 +41,21 @@ pub(crate) fn explain(paths: &Paths<'_>, direct: &Dials<'_>, failed: &Failed<'_>
 
 /// The failure of those next to an endpoint, where nobody there has reached it: whatever keeps others from it
 /// is not what it fails for, unless it keeps these as well.
-fn failure_at_home<'d, 'a>(
-    paths: &Paths<'a>,
-    direct: &'d Dials<'a>,
-    failed: &Failed<'a>,
-) -> Option<&'d Failed<'a>> {
+fn failure_at_home<'e, 'a>(evidence: &'e Evidence<'a>, failed: &Failed<'a>) -> Option<&'e Failed<'a>> {
     let endpoint = failed.endpoint?;
     let port = &failed.dial.port;
     let home = failed.target?.node?;
     let is_there = |f: &&Failed<'_>| f.node == home && f.endpoint == Some(endpoint) && f.dial.port == *port;
     // The node's own dial says most: fewest things can come in its way.
-    let of_home = || direct.failures.iter().filter(is_there);
+    let of_home = || evidence.direct.failures.iter().filter(is_there);
     let found = of_home()
         .find(|f| f.dial.from.is_none())
         .or_else(|| of_home().next())?;
-    (!paths.is_reached_at_home(direct, endpoint, port)).then_some(found)
+    (!evidence.is_reached_at_home(endpoint, port)).then_some(found)
 }
 
 /// The settings of the nodes on the way that bear on it and let nothing of the like through.
-fn candidates(paths: &Paths<'_>, failed: &Failed<'_>) -> Vec<Explanation> {
+fn candidates(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Vec<Explanation> {
     if !failed.is_lost() {
         return Vec::new();
     }
@@ -80,11 +63,11 @@ fn candidates(paths: &Paths<'_>, failed: &Failed<'_>) -> Vec<Explanation> {
     let ends = failed.target.and_then(|t| t.node).map(|node| (failed.node, node));
     let leaves_node = failed.dial.same_node != Some(true);
     let mut found = Vec::new();
-    for (node, passage) in passages(paths, failed) {
-        let Some(settings) = paths.settings(node) else {
+    for (node, passage) in passages(evidence, failed) {
+        let Some(settings) = evidence.settings(node) else {
             continue;
         };
-        if is_v4 && !paths.passing().passed(node, passage, is_v4) {
+        if is_v4 && !evidence.passing.passed(node, passage, is_v4) {
             let hook = match passage {
                 Passage::Forwarded => Some("FORWARD"),
                 Passage::Local if node == failed.node && failed.from_host => Some("OUTPUT"),
@@ -100,17 +83,17 @@ fn candidates(paths: &Paths<'_>, failed: &Failed<'_>) -> Vec<Explanation> {
         found.extend(of_node.filter(|e| match e.reason {
             // Which way packets come in by depends on where they come from.
             Reason::ReversePathFiltering => {
-                !ends.is_some_and(|(from, to)| paths.passing().passed_between(from, to, is_v4))
+                !ends.is_some_and(|(from, to)| evidence.passing.passed_between(from, to, is_v4))
             }
             // Where one such chain lets Pods through, the network plugin sees to that, and does so elsewhere.
             Reason::ForwardChainDrops => {
-                !paths.passing().passed(node, passage, is_v4) && !some_chain_lets_through(paths)
+                !evidence.passing.passed(node, passage, is_v4) && !some_chain_lets_through(evidence)
             }
             // A full table has room for one now and then.
             Reason::ConntrackTableFull if node == failed.node => {
-                !paths.passing().mostly_passed(node, failed.from_host)
+                !evidence.passing.mostly_passed(node, failed.from_host)
             }
-            _ => !paths.passing().passed(node, passage, is_v4),
+            _ => !evidence.passing.passed(node, passage, is_v4),
         }));
         // What a Pod sends to its own bridge never leaves it, so that the rules are passed by.
         if node == failed.node && failed.dial.same_bridge && failed.dial.path == DialPath::Service {
@@ -155,35 +138,35 @@ fn drops_by_policy(settings: &NodeSettings) -> bool {
     settings.forward_drops == Some(true)
 }
 
-fn some_chain_lets_through(paths: &Paths<'_>) -> bool {
-    let passed = |node: &str| paths.passing().passed(node, Passage::Forwarded, true);
-    let mut reports = paths.reports().iter();
+fn some_chain_lets_through(evidence: &Evidence<'_>) -> bool {
+    let passed = |node: &str| evidence.passing.passed(node, Passage::Forwarded, true);
+    let mut reports = evidence.reports.current.iter();
     reports.any(|r| drops_by_policy(&r.facts.settings) && passed(r.node))
 }
 
 /// Nodes on the way of dials whose FORWARD chain drops what no rule accepts, and of which nobody saw that they
 /// let Pods' packets through.
-pub(crate) fn closed_chains<'a>(paths: &Paths<'a>, failures: &[&Failed<'a>]) -> BTreeSet<&'a str> {
+pub(crate) fn closed_chains<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> BTreeSet<&'a str> {
     let lost = failures
         .iter()
         .filter(|f| f.answer == Answer::TimedOut && f.is_v4());
     let forwarded = lost
-        .flat_map(|f| passages(paths, f))
+        .flat_map(|f| passages(evidence, f))
         .filter(|(_, p)| *p == Passage::Forwarded);
     forwarded
         .map(|(node, _)| node)
-        .filter(|node| paths.settings(node).is_some_and(drops_by_policy))
-        .filter(|node| !paths.passing().passed(node, Passage::Forwarded, true))
+        .filter(|node| evidence.settings(node).is_some_and(drops_by_policy))
+        .filter(|node| !evidence.passing.passed(node, Passage::Forwarded, true))
         .collect()
 }
 
 /// Nodes on the way of dials whose table of tracked connections is full: though some packets pass, others may
 /// have been lost for that.
-pub(crate) fn full_tables<'a>(paths: &Paths<'a>, failures: &[&Failed<'a>]) -> BTreeSet<&'a str> {
+pub(crate) fn full_tables<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> BTreeSet<&'a str> {
     let lost = failures.iter().filter(|f| f.answer == Answer::TimedOut);
-    let nodes = lost.flat_map(|f| passages(paths, f)).map(|(node, _)| node);
+    let nodes = lost.flat_map(|f| passages(evidence, f)).map(|(node, _)| node);
     let is_full = |node: &&str| {
-        paths
+        evidence
             .settings(node)
             .is_some_and(|s| s.conntrack_full == Some(true))
     };
@@ -196,7 +179,7 @@ fn precedence(reason: Reason) -> (bool, Reason) {
 }
 
 /// The nodes that the packets of a dial go through, and how.
-fn passages<'a>(paths: &Paths<'a>, failed: &Failed<'a>) -> Vec<(&'a str, Passage)> {
+fn passages<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Vec<(&'a str, Passage)> {
     let elsewhere = failed
         .target
         .and_then(|t| t.node)
@@ -210,7 +193,7 @@ fn passages<'a>(paths: &Paths<'a>, failed: &Failed<'a>) -> Vec<(&'a str, Passage
         // Packets to a Service get another destination, and so are routed though a bridge has both ends.
         false if through_service || !is_same_node => Passage::Forwarded,
         false if failed.dial.same_bridge => Passage::Bridged,
-        false => links(paths, failed.node, failed.target),
+        false => links(&evidence.reports, failed.node, failed.target),
     };
     let mut passages = vec![(failed.node, at_client)];
     if let Some(node) = elsewhere {
@@ -222,20 +205,6 @@ fn passages<'a>(paths: &Paths<'a>, failed: &Failed<'a>) -> Vec<(&'a str, Passage
         passages.push((node, passage));
     }
     passages
-}
-
-/// How a Pod is linked to others of its node, as its hairpin tells.
-pub(crate) fn links(paths: &Paths<'_>, node: &str, target: Option<Target<'_>>) -> Passage {
-    let Some(pod) = target.and_then(|t| t.pod).map(crate::evidence::targets::key) else {
-        return Passage::Unknown;
-    };
-    let hairpins = paths.reports().iter().filter(|r| r.node == node);
-    let mut own = hairpins.flat_map(|r| &r.facts.hairpins).filter(|h| h.pod == pod);
-    match own.next() {
-        Some(hairpin) if hairpin.hairpin_mode.is_none() => Passage::Forwarded,
-        Some(_) => Passage::Bridged,
-        None => Passage::Unknown,
-    }
 }
 
 fn of_node(

@@ -5,19 +5,20 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::evidence::{dials::Failed, paths::Paths};
+use crate::evidence::{Evidence, dials::Failed};
 use svcdiag_api::{Answer, ListeningSocket, Reason};
 use svcdiag_objects::Pod;
 
 /// Sockets of the Pod at an endpoint, as the agent of its node saw them; None where nobody looked.
-pub(crate) fn sockets<'a>(paths: &Paths<'a>, failed: &Failed<'_>) -> Option<&'a [ListeningSocket]> {
+pub(crate) fn sockets<'a>(evidence: &Evidence<'a>, failed: &Failed<'_>) -> Option<&'a [ListeningSocket]> {
     let ip = failed.endpoint?.ip();
     // Pods on their node's network share its addresses: which of them listens cannot be told.
     if failed.target?.pod.is_none_or(Pod::is_host_network) {
         return None;
     }
-    paths
-        .reports()
+    evidence
+        .reports
+        .current
         .iter()
         .flat_map(|r| &r.facts.listeners)
         .filter(|l| l.ips.iter().any(|own| own.parse() == Ok(ip)))
@@ -26,8 +27,9 @@ pub(crate) fn sockets<'a>(paths: &Paths<'a>, failed: &Failed<'_>) -> Option<&'a 
 }
 
 /// Why a Pod refuses, by its sockets.
-pub(crate) fn why_refused(paths: &Paths<'_>, failed: &Failed<'_>) -> Reason {
-    let known = (failed.answer == Answer::Refused).then(|| Some((failed.endpoint?, sockets(paths, failed)?)));
+pub(crate) fn why_refused(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Reason {
+    let known =
+        (failed.answer == Answer::Refused).then(|| Some((failed.endpoint?, sockets(evidence, failed)?)));
     match known.flatten() {
         Some((endpoint, sockets)) => by_sockets(sockets, endpoint, protocol(failed)),
         None => Reason::ConnectionRefused,
@@ -55,8 +57,8 @@ fn by_sockets(sockets: &[ListeningSocket], endpoint: SocketAddr, protocol: &str)
 }
 
 /// Whether the Pod has a socket on the port, of the other protocol only.
-pub(crate) fn listens_with_other_protocol(paths: &Paths<'_>, failed: &Failed<'_>) -> bool {
-    let (Some(endpoint), Some(sockets)) = (failed.endpoint, sockets(paths, failed)) else {
+pub(crate) fn listens_with_other_protocol(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
+    let (Some(endpoint), Some(sockets)) = (failed.endpoint, sockets(evidence, failed)) else {
         return false;
     };
     let other = match protocol(failed) {
@@ -73,10 +75,10 @@ pub(crate) fn listens_with_other_protocol(paths: &Paths<'_>, failed: &Failed<'_>
 }
 
 /// The ports that Pods listen on and that others can reach, as number/protocol.
-pub(crate) fn open_ports(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> Vec<String> {
+pub(crate) fn open_ports(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Vec<String> {
     let open: BTreeSet<(u16, &str)> = failures
         .iter()
-        .filter_map(|f| sockets(paths, f))
+        .filter_map(|f| sockets(evidence, f))
         .flatten()
         .filter(|s| s.address.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback()))
         .map(|s| (s.port, s.protocol.as_str()))
@@ -87,10 +89,10 @@ pub(crate) fn open_ports(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> Vec<Str
 }
 
 /// The addresses on which Pods listen at the endpoints' port.
-pub(crate) fn addresses(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> Vec<String> {
+pub(crate) fn addresses(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Vec<String> {
     let bound: BTreeSet<&str> = failures
         .iter()
-        .filter_map(|f| Some((f.endpoint?.port(), protocol(f), sockets(paths, f)?)))
+        .filter_map(|f| Some((f.endpoint?.port(), protocol(f), sockets(evidence, f)?)))
         .flat_map(|(port, protocol, sockets)| {
             sockets
                 .iter()

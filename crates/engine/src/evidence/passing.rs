@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::evidence::{
-    dials::{Count, Dials, Way},
-    explaining::{Passage, links},
-    paths::Paths,
+    dials::{Count, Dials},
+    ends::Ends,
+    passage::{Passage, links},
+    reports::Reports,
 };
-use svcdiag_objects::Pod;
 
 /// How packets of an IP family passed a node.
 type Passed<'a> = BTreeSet<(&'a str, bool)>;
@@ -30,42 +30,42 @@ pub(crate) struct Passing<'a> {
 }
 
 impl<'a> Passing<'a> {
-    pub(crate) fn of(paths: &Paths<'a>) -> Self {
+    pub(super) fn of(
+        reports: &Reports<'_>,
+        ends: &Ends<'a>,
+        direct: &Dials<'a>,
+        from_clients: &Dials<'a>,
+        from_nodes: &Dials<'a>,
+    ) -> Self {
         let mut passing = Self::default();
-        for way in [Way::Direct, Way::FromNodes, Way::FromClients] {
-            for count in &paths.dials(way).counts {
-                let key = (count.node, is_of_host(paths, count));
-                let (answered, lost) = passing.tally.entry(key).or_default();
-                *answered = answered.saturating_add(count.succeeded);
-                *lost = lost.saturating_add(count.made.saturating_sub(count.succeeded));
-            }
+        for count in [direct, from_nodes, from_clients]
+            .into_iter()
+            .flat_map(|d| &d.counts)
+        {
+            let key = (count.node, ends.is_of_host(count));
+            let (answered, lost) = passing.tally.entry(key).or_default();
+            *answered = answered.saturating_add(count.succeeded);
+            *lost = lost.saturating_add(count.made.saturating_sub(count.succeeded));
         }
-        let direct = paths.dials(Way::Direct);
         for count in direct.counts.iter().filter(|c| c.succeeded > 0) {
             match count.same_node {
-                Some(true) => passing.note_on_node(paths, &direct, count),
-                Some(false) => passing.note_between(paths, &direct, count),
+                Some(true) => passing.note_on_node(reports, ends, direct, count),
+                Some(false) => passing.note_between(ends, direct, count),
                 // Endpoints on no node that the cluster knows may be anywhere.
                 None => {}
             }
         }
-        for count in paths
-            .dials(Way::FromNodes)
-            .counts
-            .iter()
-            .filter(|c| c.succeeded > 0)
-        {
+        for count in from_nodes.counts.iter().filter(|c| c.succeeded > 0) {
             passing.local.insert((count.node, count.is_v4));
         }
-        let clients = paths.dials(Way::FromClients);
-        for count in clients.counts.iter().filter(|c| c.succeeded > 0) {
+        for count in from_clients.counts.iter().filter(|c| c.succeeded > 0) {
             // What is sent to the Service gets another destination, and is routed: unless it may have ended
             // on the node, it was forwarded.
-            let may_end_here = paths
+            let may_end_here = ends
                 .targets
                 .values()
                 .any(|t| t.is_host_network() && t.node == Some(count.node));
-            if is_of_host(paths, count) {
+            if ends.is_of_host(count) {
                 passing.local.insert((count.node, count.is_v4));
             } else if !may_end_here {
                 passing.forwarded.insert((count.node, count.is_v4));
@@ -75,20 +75,26 @@ impl<'a> Passing<'a> {
     }
 
     /// A dial that stayed on the node.
-    fn note_on_node(&mut self, paths: &Paths<'a>, direct: &Dials<'a>, count: &Count<'a>) {
+    fn note_on_node(
+        &mut self,
+        reports: &Reports<'_>,
+        ends: &Ends<'a>,
+        direct: &Dials<'a>,
+        count: &Count<'a>,
+    ) {
         let at = (count.node, count.is_v4);
-        if is_of_host(paths, count) {
+        if ends.is_of_host(count) {
             self.local.insert(at);
             return;
         }
-        for (endpoint, target) in &paths.targets {
+        for (endpoint, target) in &ends.targets {
             if target.node != Some(count.node)
-                || paths.is_in_a_window()
-                || !paths.has_reached(direct, count, *endpoint, *target, count.port)
+                || ends.is_in_a_window()
+                || !ends.has_reached(direct, count, *endpoint, *target, count.port)
             {
                 continue;
             }
-            let passed = match links(paths, count.node, Some(*target)) {
+            let passed = match links(reports, count.node, Some(*target)) {
                 _ if target.is_host_network() => &mut self.local,
                 Passage::Forwarded => &mut self.forwarded,
                 Passage::Bridged => &mut self.bridged,
@@ -99,20 +105,20 @@ impl<'a> Passing<'a> {
     }
 
     /// A dial that went to another node.
-    fn note_between(&mut self, paths: &Paths<'a>, direct: &Dials<'a>, count: &Count<'a>) {
+    fn note_between(&mut self, ends: &Ends<'a>, direct: &Dials<'a>, count: &Count<'a>) {
         let at = (count.node, count.is_v4);
-        let own = if is_of_host(paths, count) {
+        let own = if ends.is_of_host(count) {
             &mut self.local
         } else {
             &mut self.forwarded
         };
         own.insert(at);
-        if paths.is_in_a_window() {
+        if ends.is_in_a_window() {
             return;
         }
-        for (endpoint, target) in &paths.targets {
+        for (endpoint, target) in &ends.targets {
             let Some(node) = target.node else { continue };
-            if !paths.has_reached(direct, count, *endpoint, *target, count.port) {
+            if !ends.has_reached(direct, count, *endpoint, *target, count.port) {
                 continue;
             }
             self.between.insert((count.node, node, count.is_v4));
@@ -151,10 +157,4 @@ impl<'a> Passing<'a> {
     pub(crate) fn passed_between(&self, from: &str, to: &str, is_v4: bool) -> bool {
         self.between.contains(&(from, to, is_v4))
     }
-}
-
-fn is_of_host(paths: &Paths<'_>, count: &Count<'_>) -> bool {
-    count
-        .from
-        .is_none_or(|key| paths.pod(key).is_some_and(Pod::is_host_network))
 }

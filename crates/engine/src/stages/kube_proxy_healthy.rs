@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Facts, Finding, applicable,
+    Finding, applicable,
     evidence::{
+        Evidence,
         dials::is_udp,
-        paths::Paths,
         proxies::{self, Proxy},
-        reports::{Report, Reports},
+        reports::Report,
     },
     text,
 };
@@ -16,11 +16,12 @@ use svcdiag_api::{ConditionType, DialCount, DialPath, GapKind, KubeProxy, PortSt
 
 const WHAT: &str = "kube-proxy was not looked at";
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     if let Some(finding) = applicable::not_proxied(facts) {
         return finding;
     }
-    let reports = Reports::of(facts);
+    let reports = &evidence.reports;
     if let Some(finding) = reports.nobody(WHAT) {
         return finding;
     }
@@ -32,7 +33,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         .collect();
     let wrong: Vec<(&str, Reason)> = looks
         .iter()
-        .filter_map(|(report, proxy)| Some((report.node, fault(&reports, report, proxy)?)))
+        .filter_map(|(report, proxy)| Some((report.node, fault(evidence, report, proxy)?)))
         .collect();
     for &reason in ConditionType::KubeProxyHealthy.faults() {
         let nodes: Vec<&str> = wrong
@@ -41,13 +42,13 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             .map(|(n, _)| *n)
             .collect();
         if !nodes.is_empty() {
-            return told(facts, &reports, reason, &nodes);
+            return told(evidence, reason, &nodes);
         }
     }
     if let Some(finding) = reports.incomplete(WHAT) {
         return finding;
     }
-    if let Some(by) = proxies::replaced_everywhere(&reports) {
+    if let Some(by) = proxies::replaced_everywhere(reports) {
         return Finding::unknown(
             Reason::ProxyReplaced,
             format!("No kube-proxy runs on the nodes; {by} does its work."),
@@ -55,7 +56,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     }
     if let Some((report, _)) = looks
         .iter()
-        .find(|(report, proxy)| is_away(proxy) && may_be_replaced(&reports, report))
+        .find(|(report, proxy)| is_away(proxy) && may_be_replaced(evidence, report))
     {
         return Finding::unknown(
             Reason::ProbeFailed,
@@ -104,12 +105,12 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 
 /// What is wrong with kube-proxy of a node. Ports may be moved or closed by configuration: that nobody
 /// listens says something only where no process is there either.
-fn fault(reports: &Reports<'_>, report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
+fn fault(evidence: &Evidence<'_>, report: &Report<'_>, proxy: &KubeProxy) -> Option<Reason> {
     if exit(report).is_some() {
         return Some(Reason::NotRunning);
     }
     if is_away(proxy) {
-        return (!may_be_replaced(reports, report)).then_some(Reason::NotRunning);
+        return (!may_be_replaced(evidence, report)).then_some(Reason::NotRunning);
     }
     if proxy.process.is_some() && proxy.livez == PortState::Silent {
         return Some(Reason::NotLive);
@@ -149,7 +150,8 @@ fn is_away(proxy: &KubeProxy) -> bool {
 /// Whether something may do kube-proxy's work that no program tells of. Nothing of kube-proxy is left on the node;
 /// that it has to be there is known where it runs on other nodes, or where every dial of the Service failed whose
 /// endpoints answered the very node. A failed dial alone may be the endpoints' fault. Files tell what they tell.
-fn may_be_replaced(reports: &Reports<'_>, report: &Report<'_>) -> bool {
+fn may_be_replaced(evidence: &Evidence<'_>, report: &Report<'_>) -> bool {
+    let reports = &evidence.reports;
     if report.saved.is_some() || report.facts.rules.is_some() {
         return false;
     }
@@ -166,7 +168,8 @@ fn may_be_replaced(reports: &Reports<'_>, report: &Report<'_>) -> bool {
     !(is_lost && tcp(DialPath::Endpoint).any(answers))
 }
 
-fn told(facts: &Facts, reports: &Reports<'_>, reason: Reason, nodes: &[&str]) -> Finding {
+fn told(evidence: &Evidence<'_>, reason: Reason, nodes: &[&str]) -> Finding {
+    let reports = &evidence.reports;
     let on = text::nodes(nodes);
     let of_nodes = || reports.current.iter().filter(|r| nodes.contains(&r.node));
     let Some(first) = of_nodes().next() else {
@@ -190,18 +193,23 @@ fn told(facts: &Facts, reports: &Reports<'_>, reason: Reason, nodes: &[&str]) ->
                 ),
             },
         ),
-        (reason, _) => by_reason(reports, reason, nodes, first),
+        (reason, _) => by_reason(evidence, reason, nodes, first),
     };
     let affected: BTreeSet<&str> = nodes.iter().copied().collect();
-    match Paths::of(facts, reports) {
-        Some(paths) if paths.leaves_nothing(&affected) && has_dialled(reports) => {
-            Finding::nothing_works(reason, message, remediation)
-        }
-        _ => Finding::part_fails(reason, message, remediation),
+    if evidence.service.is_some() && evidence.leaves_nothing(&affected) && has_dialled(evidence) {
+        Finding::nothing_works(reason, message, remediation)
+    } else {
+        Finding::part_fails(reason, message, remediation)
     }
 }
 
-fn by_reason(reports: &Reports<'_>, reason: Reason, nodes: &[&str], first: &Report<'_>) -> (String, String) {
+fn by_reason(
+    evidence: &Evidence<'_>,
+    reason: Reason,
+    nodes: &[&str],
+    first: &Report<'_>,
+) -> (String, String) {
+    let reports = &evidence.reports;
     let on = text::nodes(nodes);
     let of_nodes = || reports.current.iter().filter(|r| nodes.contains(&r.node));
     let proxy = first.facts.kube_proxy.as_ref();
@@ -281,6 +289,7 @@ fn right(denied: &str) -> String {
 }
 
 /// Rules outlive kube-proxy: only dials tell that nothing works.
-fn has_dialled(reports: &Reports<'_>) -> bool {
+fn has_dialled(evidence: &Evidence<'_>) -> bool {
+    let reports = &evidence.reports;
     reports.current.iter().any(|r| r.facts.probes_made > 0)
 }

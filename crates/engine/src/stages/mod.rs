@@ -14,7 +14,7 @@ mod proxy_rules_present;
 mod service_exists;
 mod service_reachable;
 
-use crate::{Facts, Finding, Verdict, kept};
+use crate::{Facts, Finding, Verdict, evidence::Evidence, kept};
 use svcdiag_api::{ConditionType as C, Reason};
 use svcdiag_objects::Service;
 
@@ -23,7 +23,7 @@ struct Stage {
     condition: C,
     /// Stages that have to be all right before this one means anything.
     needs: &'static [C],
-    judge: fn(&Facts) -> Finding,
+    judge: fn(&Evidence<'_>) -> Finding,
 }
 
 const STAGES: [Stage; 12] = [
@@ -90,7 +90,8 @@ const STAGES: [Stage; 12] = [
 ];
 
 /// Asks every question.
-pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
+pub(super) fn judge_all(evidence: &Evidence<'_>) -> Vec<(C, Finding)> {
+    let facts = evidence.facts;
     let mut answers: Vec<(C, Finding)> = Vec::with_capacity(STAGES.len());
     for stage in &STAGES {
         let finding = if facts.spec.suspend {
@@ -103,16 +104,16 @@ pub(super) fn judge_all(facts: &Facts) -> Vec<(C, Finding)> {
         {
             Finding::blocked(by.0)
         } else {
-            let finding = on_full_evidence(facts, stage.condition, (stage.judge)(facts));
+            let finding = on_full_evidence(facts, stage.condition, (stage.judge)(evidence));
             kept::instead_of(
-                facts,
+                evidence,
                 stage.condition,
                 missing_files::name(facts, stage.condition, finding),
             )
         };
         answers.push((stage.condition, finding));
     }
-    dns_resolves::wait_for_lost_route(facts, &mut answers);
+    dns_resolves::wait_for_lost_route(evidence, &mut answers);
     service_reachable::ask_for_help(facts, &mut answers);
     answers
 }

@@ -6,10 +6,9 @@ use crate::{
     Facts, Finding, applicable,
     dialling::{self, advice::advice, describe},
     evidence::{
-        dials::{Dials, Failed, Way, is_udp},
-        paths::Paths,
+        Evidence,
+        dials::{Dials, Failed, is_udp},
         proxies::{self, Proxy},
-        reports::Reports,
     },
     text::{self, quoted},
 };
@@ -19,34 +18,33 @@ use svcdiag_objects::Service;
 
 const WHAT: &str = "The Service's addresses were not dialled from the nodes";
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     if let Some(finding) = applicable::without_address(facts) {
         return finding;
     }
-    let reports = Reports::of(facts);
+    let reports = &evidence.reports;
     if let Some(finding) = reports.nobody(WHAT) {
         return finding;
     }
-    if let Some(finding) = stale_connections(facts, &reports).or_else(|| proxy_port(&reports)) {
+    if let Some(finding) = stale_connections(evidence).or_else(|| proxy_port(evidence)) {
         return finding;
     }
-    let paths = match dialling::paths(facts, &reports, WHAT) {
-        Ok(paths) => paths,
-        Err(finding) => return finding,
-    };
-    let dials = paths.dials(Way::FromNodes);
+    if let Some(finding) = dialling::unjudged(evidence, WHAT) {
+        return finding;
+    }
+    let dials = &evidence.from_nodes;
     // That an answer is an odd one is no matter of the way it took.
     let lost = dials
         .failures
         .iter()
         .filter(|f| !matches!(f.answer, Answer::Unexpected | Answer::Reset));
-    let (replaced, own): (Vec<&Failed>, Vec<&Failed>) = lost.partition(|f| is_replaced(&reports, f.node));
-    let direct = paths.dials(Way::Direct);
+    let (replaced, own): (Vec<&Failed>, Vec<&Failed>) = lost.partition(|f| is_replaced(evidence, f.node));
     let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
-        own.into_iter().partition(|f| is_explained(&direct, f));
+        own.into_iter().partition(|f| is_explained(evidence, f));
     let (own, doubtful): (Vec<&Failed>, Vec<&Failed>) =
-        own.into_iter().partition(|f| is_past_doubt(facts, &direct, f));
-    if let Some(finding) = fault(facts, &paths, &dials, &direct, &own) {
+        own.into_iter().partition(|f| is_past_doubt(evidence, f));
+    if let Some(finding) = fault(evidence, &own) {
         return finding;
     }
     if !explained.is_empty() {
@@ -61,7 +59,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             ),
         );
     }
-    if let Some(Proxy::Replaced(by)) = replaced.first().and_then(|f| proxy_of(&reports, f.node)) {
+    if let Some(Proxy::Replaced(by)) = replaced.first().and_then(|f| proxy_of(evidence, f.node)) {
         return Finding::unknown(
             Reason::ProxyReplaced,
             format!(
@@ -70,7 +68,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         );
     }
     if dials.is_node_shut_out {
-        return if paths.dials(Way::FromClients).succeeded() > 0 {
+        return if evidence.from_clients.succeeded() > 0 {
             Finding::not_applicable(
                 "A NetworkPolicy isolates the Pods, and only the nodes' own dials fail: it may keep nodes away.",
             )
@@ -94,13 +92,13 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             );
         }
     }
-    dialling::left_open(facts, &reports, &dials, (ConditionType::ProxyForwards, WHAT)).unwrap_or_else(|| {
+    dialling::left_open(evidence, dials, (ConditionType::ProxyForwards, WHAT)).unwrap_or_else(|| {
         Finding::yes(
             Reason::Forwards,
             format!(
                 "The Service's addresses {}, dialled from {}.{}",
                 dials.answer(),
-                text::count(nodes(&dials), "node"),
+                text::count(nodes(dials), "node"),
                 if is_for_outside(facts) {
                     " Nobody dialled it from outside the cluster, where firewalls and load balancers stand before it."
                 } else {
@@ -113,7 +111,8 @@ pub(super) fn judge(facts: &Facts) -> Finding {
 
 /// In userspace mode packets go through kube-proxy itself: where nobody answers on its port, its rules lead
 /// nowhere, whatever the endpoints do.
-fn proxy_port(reports: &Reports<'_>) -> Option<Finding> {
+fn proxy_port(evidence: &Evidence<'_>) -> Option<Finding> {
+    let reports = &evidence.reports;
     let (report, (port, answer)) = reports
         .current
         .iter()
@@ -151,12 +150,13 @@ fn nodes(dials: &Dials<'_>) -> usize {
     nodes.len()
 }
 
-fn proxy_of<'a>(reports: &Reports<'a>, node: &str) -> Option<Proxy<'a>> {
+fn proxy_of<'a>(evidence: &Evidence<'a>, node: &str) -> Option<Proxy<'a>> {
+    let reports = &evidence.reports;
     reports.current.iter().find(|r| r.node == node).map(proxies::of)
 }
 
-fn is_replaced(reports: &Reports<'_>, node: &str) -> bool {
-    matches!(proxy_of(reports, node), Some(Proxy::Replaced(_)))
+fn is_replaced(evidence: &Evidence<'_>, node: &str) -> bool {
+    matches!(proxy_of(evidence, node), Some(Proxy::Replaced(_)))
 }
 
 /// Whether the node has any endpoint to send packets to.
@@ -175,7 +175,9 @@ fn leads_anywhere(facts: &Facts, node: &str) -> bool {
 /// Whether the very node that fails through the Service got an answer past it: its own dial of an endpoint
 /// that it has, or one of a client on it. What others say of the endpoint may be older, and of its network
 /// they say nothing.
-fn is_past_doubt(facts: &Facts, direct: &Dials<'_>, failed: &Failed<'_>) -> bool {
+fn is_past_doubt(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
+    let facts = evidence.facts;
+    let direct = &evidence.direct;
     let port = |port: &str| port == failed.dial.port;
     let mut counts = direct
         .counts
@@ -204,7 +206,8 @@ fn leads_to_local(facts: &Facts, node: &str) -> bool {
 }
 
 /// Whether the endpoint, or the way to it, fails past the Service as well.
-fn is_explained(direct: &Dials<'_>, failed: &Failed<'_>) -> bool {
+fn is_explained(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
+    let direct = &evidence.direct;
     let of_port = || direct.failures.iter().filter(|d| d.dial.port == failed.dial.port);
     match failed.endpoint {
         Some(endpoint) if of_port().any(|d| d.endpoint == Some(endpoint)) => true,
@@ -213,14 +216,10 @@ fn is_explained(direct: &Dials<'_>, failed: &Failed<'_>) -> bool {
     }
 }
 
-fn fault<'a>(
-    facts: &Facts,
-    paths: &Paths<'a>,
-    dials: &Dials<'a>,
-    direct: &Dials<'a>,
-    failures: &[&Failed<'a>],
-) -> Option<Finding> {
-    let cases = dialling::cases(paths, dials, direct, failures);
+fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Finding> {
+    let facts = evidence.facts;
+    let dials = &evidence.from_nodes;
+    let cases = dialling::cases(evidence, dials, failures);
     let (reason, of) = dialling::foremost(&cases, ConditionType::ProxyForwards.faults())?;
     let failures = dialling::failures(&of);
     let ways = describe::ways(&failures);
@@ -235,12 +234,12 @@ fn fault<'a>(
             } else {
                 format!("The Service does not answer from nodes, though its endpoints do: {ways}.")
             },
-            if let Some((said, remediation)) = never_masquerades(paths, &failures) {
+            if let Some((said, remediation)) = never_masquerades(evidence, &failures) {
                 message_more = format!(" {said}");
                 remediation
             } else if failures.iter().all(|f| f.is_late()) {
                 checksums(&failures)
-            } else if is_lost_without_masquerading(paths, &failures) {
+            } else if is_lost_without_masquerading(evidence, &failures) {
                 masquerading(&failures)
             } else {
                 advice(facts, reason, &failures)
@@ -248,14 +247,14 @@ fn fault<'a>(
         ),
     };
     message.push_str(&message_more);
-    dialling::with_circumstances(paths, dials, reason, &failures, &mut message);
+    dialling::with_circumstances(evidence, dials, reason, &failures, &mut message);
     if let Some(other) = applicable::other_proxy(facts) {
         message.push_str(&format!(" By its label the Service is left to {other}."));
     }
     if reason == Reason::TimedOut {
         dialling::with_other_kinds(facts, &mut message);
     }
-    let clients_get_through = paths.dials(Way::FromClients).succeeded() > 0;
+    let clients_get_through = evidence.from_clients.succeeded() > 0;
     Some(if dials.is_all_dead() && !clients_get_through {
         Finding::nothing_works(reason, message, remediation)
     } else {
@@ -265,10 +264,10 @@ fn fault<'a>(
 
 /// What kube-proxy of the node logged of not knowing which addresses are Pods', where the node's own packets are lost:
 /// it then masquerades none of those that the node sends to Services.
-fn never_masquerades(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> Option<(String, String)> {
+fn never_masquerades(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<(String, String)> {
     let node = failures.first()?.node;
     let is_lost = |f: &&Failed<'_>| f.answer == Answer::TimedOut && f.node == node;
-    let mut reports = paths.reports().iter().filter(|r| r.node == node);
+    let mut reports = evidence.reports.current.iter().filter(|r| r.node == node);
     let said = reports.find_map(|r| r.saved?.masquerades_nothing.as_deref())?;
     failures.iter().all(is_lost).then(|| {
         (
@@ -292,12 +291,13 @@ fn checksums(failures: &[&Failed<'_>]) -> String {
 }
 
 /// Whether Pods of the node get through the Service and only what the node itself sends to other nodes is lost.
-fn is_lost_without_masquerading(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> bool {
-    let clients = paths.dials(Way::FromClients);
+fn is_lost_without_masquerading(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> bool {
+    let clients = &evidence.from_clients;
     failures.iter().all(|f| {
         let is_elsewhere = f.dial.same_node == Some(false)
             || f.endpoint.is_none()
-                && paths
+                && evidence
+                    .ends
                     .targets
                     .values()
                     .all(|t| t.node.is_some_and(|n| n != f.node));
@@ -317,7 +317,9 @@ fn masquerading(failures: &[&Failed<'_>]) -> String {
 
 /// Senders that are tied to a Pod that is gone. What does kube-proxy's work in its stead may have packets tracked
 /// before it gives them another destination.
-fn stale_connections(facts: &Facts, reports: &Reports<'_>) -> Option<Finding> {
+fn stale_connections(evidence: &Evidence<'_>) -> Option<Finding> {
+    let facts = evidence.facts;
+    let reports = &evidence.reports;
     let service = facts.service.as_deref()?;
     let mut found: Vec<(&str, &StaleConnection)> = reports
         .current

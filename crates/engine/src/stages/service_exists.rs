@@ -1,7 +1,8 @@
 //! Does the Service exist?
 
 use crate::{
-    Facts, Finding,
+    Finding,
+    evidence::Evidence,
     text::{self, quoted},
 };
 use svcdiag_api::Reason;
@@ -9,7 +10,8 @@ use svcdiag_api::Reason;
 /// Most characters in which a near miss may differ.
 const NEAR: usize = 2;
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     let (name, namespace) = (&facts.spec.service_name, &facts.namespace);
     if facts.service.is_some() {
         return Finding::yes(

@@ -4,9 +4,8 @@ use crate::{
     Facts, Finding, Verdict, applicable,
     dialling::{self, advice::advice, describe},
     evidence::{
-        dials::{Dials, Failed, Way, is_udp},
-        paths::Paths,
-        reports::Reports,
+        Evidence,
+        dials::{Dials, Failed, is_udp},
     },
     text::{self, quoted},
 };
@@ -14,20 +13,19 @@ use svcdiag_api::{ConditionType, Reason};
 
 const WHAT: &str = "The Service's addresses were not dialled from client Pods";
 
-pub(super) fn judge(facts: &Facts) -> Finding {
-    if let Some(finding) = applicable::without_address(facts).or_else(|| applicable::no_clients(facts)) {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
+    if let Some(finding) = applicable::without_address(facts).or_else(|| applicable::no_clients(evidence)) {
         return finding;
     }
-    let reports = Reports::of(facts);
-    let paths = match dialling::paths(facts, &reports, WHAT) {
-        Ok(paths) => paths,
-        Err(finding) => return finding,
-    };
-    let dials = paths.dials(Way::FromClients);
-    let direct = paths.dials(Way::Direct);
+    let reports = &evidence.reports;
+    if let Some(finding) = dialling::unjudged(evidence, WHAT) {
+        return finding;
+    }
+    let dials = &evidence.from_clients;
     let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
-        dials.failures.iter().partition(|f| is_explained(&direct, f));
-    if let Some(finding) = fault(facts, &paths, &dials, &direct, &own) {
+        dials.failures.iter().partition(|f| is_explained(evidence, f));
+    if let Some(finding) = fault(evidence, &own) {
         return finding;
     }
     if !explained.is_empty() {
@@ -39,7 +37,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let asked = reports.current.iter().any(|r| !r.asked.clients.is_empty());
     if dials.made() == 0 && reports.incomplete(WHAT).is_none() && !dials.is_intercepted && !dials.is_shut_out
     {
-        if let Some(finding) = from_nodes_in_files(&reports, &paths) {
+        if let Some(finding) = from_nodes_in_files(evidence) {
             return finding;
         }
         if !asked {
@@ -52,23 +50,22 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             return nobody_but_itself(facts);
         }
     }
-    dialling::left_open(facts, &reports, &dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(
-        || {
-            Finding::yes(
-                Reason::Reachable,
-                format!(
-                    "The Service's addresses {}, dialled from client Pods.",
-                    dials.answer()
-                ),
-            )
-        },
-    )
+    dialling::left_open(evidence, dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(|| {
+        Finding::yes(
+            Reason::Reachable,
+            format!(
+                "The Service's addresses {}, dialled from client Pods.",
+                dials.answer()
+            ),
+        )
+    })
 }
 
 /// Whoever goes through the page by hand dials the Service from a node, and leaves it at that.
-fn from_nodes_in_files(reports: &Reports<'_>, paths: &Paths<'_>) -> Option<Finding> {
+fn from_nodes_in_files(evidence: &Evidence<'_>) -> Option<Finding> {
+    let reports = &evidence.reports;
     let are_files = reports.current.iter().all(|r| r.saved.is_some());
-    let dials = paths.dials(Way::FromNodes);
+    let dials = &evidence.from_nodes;
     are_files.then(|| {
         if dials.failures.is_empty() && dials.succeeded() > 0 {
             Finding::yes(
@@ -100,21 +97,19 @@ fn nobody_but_itself(facts: &Facts) -> Finding {
 }
 
 /// Whether the same client fails at the endpoint past the Service, too.
-fn is_explained(direct: &Dials<'_>, failed: &Failed<'_>) -> bool {
+fn is_explained(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
+    let direct = &evidence.direct;
     let mut same_client = direct.failures.iter().filter(|d| {
         d.node == failed.node && d.dial.from == failed.dial.from && d.dial.port == failed.dial.port
     });
     same_client.any(|d| failed.endpoint.is_none() || d.endpoint == failed.endpoint)
 }
 
-fn fault<'a>(
-    facts: &Facts,
-    paths: &Paths<'a>,
-    dials: &Dials<'a>,
-    direct: &Dials<'a>,
-    failures: &[&Failed<'a>],
-) -> Option<Finding> {
-    let mut cases = dialling::cases(paths, dials, direct, failures);
+fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Finding> {
+    let facts = evidence.facts;
+    let dials = &evidence.from_clients;
+    let direct = &evidence.direct;
+    let mut cases = dialling::cases(evidence, dials, failures);
     for case in &mut cases {
         let is_part = !dials.is_dead_for(case.failed) && reaches_others(dials, case.failed);
         if case.explanation.is_none() && is_part {
@@ -142,7 +137,7 @@ fn fault<'a>(
         (None, Reason::PartiallyReachable) if failures.iter().all(|f| f.is_of_some_requests()) => (
             format!(
                 "Some requests through the Service get no answer, and others do: {ways}. It has {}: those that are sent to one of them, or to some, may be the ones that are lost.",
-                text::count(paths.targets.len(), "endpoint")
+                text::count(evidence.ends.targets.len(), "endpoint")
             ),
             format!(
                 "Dial each endpoint past the Service, `curl IP:PORT`, from where it was dialled. {}",
@@ -172,11 +167,10 @@ fn fault<'a>(
                 "The Service does not answer client Pods{}: {ways}.",
                 past_it("its endpoints", "do")
             ),
-            dialling::refused_unseen(facts, paths, direct, &failures)
-                .unwrap_or_else(|| advice(facts, reason, &failures)),
+            dialling::refused_unseen(evidence, &failures).unwrap_or_else(|| advice(facts, reason, &failures)),
         ),
     };
-    dialling::with_circumstances(paths, dials, reason, &failures, &mut message);
+    dialling::with_circumstances(evidence, dials, reason, &failures, &mut message);
     if matches!(
         reason,
         Reason::TimedOut | Reason::NoRouteToHost | Reason::PartiallyReachable

@@ -7,22 +7,19 @@ mod protocol_mismatch;
 mod subject;
 mod without_selector;
 
-use crate::{
-    Facts, Finding, ports,
-    stages::definition_valid::subject::Subject,
-    text::{self},
-};
+use crate::{Finding, evidence::Evidence, ports, stages::definition_valid::subject::Subject, text};
 use svcdiag_api::{DialPath, Impact, PortRef, Reason};
 use svcdiag_objects::{Object, ServicePort};
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     let Some(service) = facts.service.as_deref() else {
         return Finding::not_applicable("There is no Service.");
     };
     let subject = Subject {
         facts,
         service,
-        ports: ports::judged(facts, service),
+        ports: evidence.ports.clone(),
         pods: facts
             .selected_pods()
             .into_iter()
@@ -36,7 +33,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         subject.numeric_target_port_name(),
         subject.named_port_not_found(),
         subject.named_port_missing_on_some_pods(),
-        protocol_mismatch::judge(facts, service, &subject.ports),
+        protocol_mismatch::judge(evidence, service, &subject.ports),
         subject.ip_family_mismatch(),
         subject.external_name_is_ip(),
         subject.manual_endpoints_port_mismatch(),

@@ -2,15 +2,9 @@
 //! agents have seen the sockets.
 
 use crate::{
-    Facts, Finding,
+    Finding,
     dialling::describe,
-    evidence::{
-        dials::{Failed, Way},
-        listening,
-        paths::Paths,
-        reports::Reports,
-        targets,
-    },
+    evidence::{Evidence, dials::Failed, listening, targets},
     text::{self, quoted},
 };
 use svcdiag_api::Reason;
@@ -18,12 +12,9 @@ use svcdiag_objects::{Object, Service, ServicePort};
 
 /// Files hold no sockets. But where clients want TCP of a port of UDP, its Pods answer that and declare nothing
 /// else, the Service is what does not fit.
-fn by_files(
-    facts: &Facts,
-    reports: &Reports<'_>,
-    service: &Service,
-    ports: &[&ServicePort],
-) -> Option<Finding> {
+fn by_files(evidence: &Evidence<'_>, service: &Service, ports: &[&ServicePort]) -> Option<Finding> {
+    let facts = evidence.facts;
+    let reports = &evidence.reports;
     let saved = || reports.current.iter().filter_map(|r| r.saved);
     let is_wanted = |port: i32| saved().any(|s| s.wanted_over_tcp.iter().any(|p| i32::from(*p) == port));
     let pods = facts.selected_pods();
@@ -53,16 +44,16 @@ fn by_files(
 }
 
 /// Ports whose every endpoint refuses, and whose Pods listen there with the other protocol only.
-pub(super) fn judge(facts: &Facts, service: &Service, ports: &[&ServicePort]) -> Option<Finding> {
-    let reports = Reports::of(facts);
+pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, ports: &[&ServicePort]) -> Option<Finding> {
+    let facts = evidence.facts;
+    let reports = &evidence.reports;
     if reports.current.is_empty() {
         return None;
     }
-    if let Some(finding) = by_files(facts, &reports, service, ports) {
+    if let Some(finding) = by_files(evidence, service, ports) {
         return Some(finding);
     }
-    let paths = Paths::of(facts, &reports)?;
-    let dials = paths.dials(Way::Direct);
+    let dials = &evidence.direct;
     let of = |port: &ServicePort| -> Vec<&Failed<'_>> {
         let number = targets::number(port);
         dials.failures.iter().filter(|f| f.dial.port == number).collect()
@@ -75,7 +66,7 @@ pub(super) fn judge(facts: &Facts, service: &Service, ports: &[&ServicePort]) ->
                 && failures.iter().all(|f| dials.is_dead_for(f))
                 && failures
                     .iter()
-                    .all(|f| listening::listens_with_other_protocol(&paths, f))
+                    .all(|f| listening::listens_with_other_protocol(evidence, f))
         })
         .collect();
     let (port, failures) = mismatched.first()?;

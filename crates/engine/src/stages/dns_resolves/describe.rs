@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     Facts,
     clients::Clients,
-    evidence::reports::Reports,
+    evidence::Evidence,
     policies::dns,
     stages::dns_resolves::{
         lookups::{CONTROL, dots, external_name, full, lookup, missing_suffix},
@@ -49,12 +49,8 @@ struct Report<'a> {
 }
 
 /// The message and what to do.
-pub(super) fn told(
-    facts: &Facts,
-    reports: &Reports<'_>,
-    reason: Reason,
-    clients: &[&Client<'_>],
-) -> (String, String) {
+pub(super) fn told(evidence: &Evidence<'_>, reason: Reason, clients: &[&Client<'_>]) -> (String, String) {
+    let facts = evidence.facts;
     let Some(&first) = clients.first() else {
         return (String::new(), String::new());
     };
@@ -81,8 +77,8 @@ pub(super) fn told(
     match reason {
         Reason::ClusterDNSUnreachable => report.unreachable(),
         Reason::ClusterDNSFailing => report.failing(),
-        Reason::ClusterDomainMismatch => report.other_domain(reports),
-        Reason::NameserverNotClusterDNS => report.other_server(reports),
+        Reason::ClusterDomainMismatch => report.other_domain(evidence),
+        Reason::NameserverNotClusterDNS => report.other_server(evidence),
         Reason::ExternalNameNotFound => report.no_external_name(),
         Reason::NameNotFound if first.is_partly => report.hidden(),
         Reason::NameNotFound => report.no_name(),
@@ -136,7 +132,8 @@ impl Report<'_> {
         (message, answering.remediation)
     }
 
-    fn other_domain(&self, reports: &Reports<'_>) -> (String, String) {
+    fn other_domain(&self, evidence: &Evidence<'_>) -> (String, String) {
+        let reports = &evidence.reports;
         let wanted = servers::searched_domain(self.facts, self.resolver).unwrap_or_default();
         let dns = self.facts.cluster_dns.as_ref();
         let asked = reports.current.iter().flat_map(|r| &r.facts.dns_servers);
@@ -168,12 +165,12 @@ impl Report<'_> {
         )
     }
 
-    fn other_server(&self, reports: &Reports<'_>) -> (String, String) {
+    fn other_server(&self, evidence: &Evidence<'_>) -> (String, String) {
         let dns = self.facts.cluster_dns.as_ref();
         let own = dns.map(|d| text::list(&d.service.cluster_ips()));
         let own = own.filter(|ips| !ips.is_empty());
         let is = own.map_or_else(String::new, |ips| format!(" (that is {ips})"));
-        let seen = if servers::cluster_dns_answers(self.facts, reports) {
+        let seen = if servers::cluster_dns_answers(evidence) {
             ", though cluster DNS answers others"
         } else {
             ""
@@ -419,7 +416,8 @@ fn working_names(resolver: &Resolver, facts: &Facts) -> String {
 }
 
 /// What a client got that decides nothing, and what would.
-pub(super) fn open(facts: &Facts, client: &Client<'_>) -> String {
+pub(super) fn open(evidence: &Evidence<'_>, client: &Client<'_>) -> String {
+    let facts = evidence.facts;
     let resolver = client.resolver;
     let with = |is| names_with(facts, resolver, is);
     let found = with(|r| r == LookupResult::Found);

@@ -7,16 +7,12 @@ use std::collections::BTreeSet;
 
 use crate::{
     Facts, Finding, Verdict, dialling,
-    evidence::{
-        dials::{Dials, Way},
-        paths::Paths,
-        reports::{Report, Reports},
-    },
+    evidence::{Evidence, dials::Dials, reports::Report},
 };
 use svcdiag_api::{ConditionType as C, LookupResult, Reason, Resolver};
 
 /// Has a stage wait for the one that found its way lost.
-pub(in crate::stages) fn wait_for_lost_route(facts: &Facts, answers: &mut [(C, Finding)]) {
+pub(in crate::stages) fn wait_for_lost_route(evidence: &Evidence<'_>, answers: &mut [(C, Finding)]) {
     let is_silence = |f: &Finding| {
         matches!(f.verdict, Verdict::False { .. })
             && matches!(
@@ -27,7 +23,7 @@ pub(in crate::stages) fn wait_for_lost_route(facts: &Facts, answers: &mut [(C, F
     if !answers.iter().any(|(c, f)| *c == C::DNSResolves && is_silence(f)) {
         return;
     }
-    let Some(by) = lost_by(facts, answers) else {
+    let Some(by) = lost_by(evidence, answers) else {
         return;
     };
     if let Some((_, finding)) = answers.iter_mut().find(|(c, _)| *c == C::DNSResolves) {
@@ -36,9 +32,9 @@ pub(in crate::stages) fn wait_for_lost_route(facts: &Facts, answers: &mut [(C, F
 }
 
 /// The stage that found the way lost that all who got no answer from cluster DNS asked it by.
-fn lost_by(facts: &Facts, answers: &[(C, Finding)]) -> Option<C> {
-    let reports = Reports::of(facts);
-    let paths = Paths::of(facts, &reports)?;
+fn lost_by(evidence: &Evidence<'_>, answers: &[(C, Finding)]) -> Option<C> {
+    let facts = evidence.facts;
+    let reports = &evidence.reports;
     let reason = |stage: C| {
         let (_, finding) = answers.iter().find(|(c, _)| *c == stage)?;
         matches!(finding.verdict, Verdict::False { .. }).then_some(finding.reason)
@@ -74,13 +70,13 @@ fn lost_by(facts: &Facts, answers: &[(C, Finding)]) -> Option<C> {
         .all(|(report, _)| dns_nodes(facts).is_some_and(|nodes| !nodes.contains(report.node)));
     if reason(C::EndpointsReachable).is_some_and(is_of_the_way)
         && is_elsewhere
-        && all_lost(&paths.dials(Way::Direct), &|same_node| same_node == Some(false))
+        && all_lost(&evidence.direct, &|same_node| same_node == Some(false))
     {
         return Some(C::EndpointsReachable);
     }
     // Cluster DNS is asked at an address of a Service as well.
     let lost = reason(C::ServiceReachable).is_some_and(is_of_the_way);
-    (lost && all_lost(&paths.dials(Way::FromClients), &|_| true) && answers_past_its_service(&unanswered))
+    (lost && all_lost(&evidence.from_clients, &|_| true) && answers_past_its_service(&unanswered))
         .then_some(C::ServiceReachable)
 }
 

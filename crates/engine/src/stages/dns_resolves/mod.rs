@@ -16,11 +16,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     Facts, Finding, applicable,
-    clients::Clients,
-    evidence::{
-        paths::Paths,
-        reports::{Report, Reports},
-    },
+    evidence::{Evidence, reports::Report},
     pods::state,
     policies::{dns, effects},
     stages::dns_resolves::names::Client,
@@ -33,14 +29,15 @@ pub(super) use self::lost_route::wait_for_lost_route;
 
 const WHAT: &str = "No name was looked up";
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     if let Some(finding) = cluster_dns_not_ready(facts).or_else(|| applicable::only_a_name(facts)) {
         return finding;
     }
-    if let Some(finding) = applicable::no_clients(facts) {
+    if let Some(finding) = applicable::no_clients(evidence) {
         return finding;
     }
-    let reports = Reports::of(facts);
+    let reports = &evidence.reports;
     if let Some(finding) = reports.nobody(WHAT) {
         return finding;
     }
@@ -53,16 +50,16 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     resolvers.sort_by_cached_key(|(report, r)| (report.node, r.pod.clone(), format!("{r:?}")));
     let all = resolvers.len();
     // A Pod that policies cut off from DNS is no client; NetworkPolicyAllows judges those that are.
-    resolvers.retain(|(_, r)| !is_no_client(facts, &r.pod));
+    resolvers.retain(|(_, r)| !is_no_client(evidence, &r.pod));
     let clients: Vec<Client> = resolvers
         .iter()
-        .map(|(report, resolver)| Client::of(facts, &reports, **report, resolver))
+        .map(|(report, resolver)| Client::of(evidence, **report, resolver))
         .collect();
     for &reason in ConditionType::DNSResolves.faults() {
         let of: Vec<&Client> = clients.iter().filter(|c| c.fault == Some(reason)).collect();
         if reason == Reason::ClusterDNSUnreachable
             && !of.is_empty()
-            && let Some(finding) = dropped_on_the_way(&reports)
+            && let Some(finding) = dropped_on_the_way(evidence)
         {
             return finding;
         }
@@ -79,7 +76,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             );
         }
         if !of.is_empty() {
-            let (message, remediation) = describe::told(facts, &reports, reason, &of);
+            let (message, remediation) = describe::told(evidence, reason, &of);
             let all_fail = clients.iter().all(|c| c.fault.is_some() && !c.is_partly);
             return if all_fail {
                 Finding::nothing_works(reason, message, remediation)
@@ -88,7 +85,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             };
         }
     }
-    if let Some(finding) = servers::some_fail(facts, &reports) {
+    if let Some(finding) = servers::some_fail(evidence) {
         return finding;
     }
     let settles_at = clients.iter().filter_map(|c| c.settles_at).min();
@@ -103,32 +100,33 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         return finding;
     }
     if clients.is_empty() {
-        return nobody_asked(facts, &reports, all > 0);
+        return nobody_asked(evidence, all > 0);
     }
     if let Some(unsure) = clients.iter().find(|c| !c.resolves) {
-        return Finding::unknown(Reason::ProbeFailed, describe::open(facts, unsure));
+        return Finding::unknown(Reason::ProbeFailed, describe::open(evidence, unsure));
     }
     works(&clients)
 }
 
 /// Whether something keeps a Pod, as namespace/name, away from DNS, so that its silence says nothing of DNS.
-fn is_no_client(facts: &Facts, key: &str) -> bool {
+fn is_no_client(evidence: &Evidence<'_>, key: &str) -> bool {
+    let facts = evidence.facts;
     let gets_answers = dns::resolver_of(facts, key).is_some_and(dns::gets_answers);
-    !gets_answers && (effects::is_cut_off_from_dns(facts, key) || may_go_nowhere(facts, key))
+    !gets_answers && (effects::is_cut_off_from_dns(facts, key) || may_go_nowhere(evidence, key))
 }
 
 /// Whether a Pod that only may be a client hears nothing and reaches nobody, which policies of other kinds may want.
-fn may_go_nowhere(facts: &Facts, key: &str) -> bool {
-    if facts.other_policy_kinds.is_empty() || Clients::are_named(facts) {
-        return false;
-    }
-    let reports = Reports::of(facts);
-    Paths::of(facts, &reports).is_some_and(|paths| paths.reaches_nobody(key))
+fn may_go_nowhere(evidence: &Evidence<'_>, key: &str) -> bool {
+    evidence.service.is_some()
+        && !evidence.facts.other_policy_kinds.is_empty()
+        && !evidence.clients.are_named()
+        && evidence.reaches_nobody(key)
 }
 
 /// A node that drops packets for want of room in its table is at fault, not cluster DNS. Whether it is found by
 /// other dials as well is for other stages to say.
-fn dropped_on_the_way(reports: &Reports<'_>) -> Option<Finding> {
+fn dropped_on_the_way(evidence: &Evidence<'_>) -> Option<Finding> {
+    let reports = &evidence.reports;
     let is_full = |r: &&Report<'_>| r.facts.settings.conntrack_full == Some(true);
     let full: BTreeSet<&str> = reports.current.iter().filter(is_full).map(|r| r.node).collect();
     let first = full.first()?;
@@ -155,9 +153,10 @@ fn works(clients: &[Client<'_>]) -> Finding {
     Finding::yes(Reason::Resolves, message)
 }
 
-fn nobody_asked(facts: &Facts, reports: &Reports<'_>, were_cut_off: bool) -> Finding {
+fn nobody_asked(evidence: &Evidence<'_>, were_cut_off: bool) -> Finding {
+    let reports = &evidence.reports;
     if were_cut_off {
-        return if Clients::are_named(facts) {
+        return if evidence.clients.are_named() {
             Finding::blocked(ConditionType::NetworkPolicyAllows)
         } else {
             Finding::unknown(

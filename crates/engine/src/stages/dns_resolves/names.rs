@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     Facts,
     clients::Clients,
-    evidence::reports::{Report, Reports},
+    evidence::{Evidence, reports::Report},
     stages::dns_resolves::{
         lookups::{CONTROL, dots, external_name, full, lookup, missing_suffix},
         servers,
@@ -53,14 +53,10 @@ enum Verdict {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn of(
-        facts: &Facts,
-        reports: &Reports<'_>,
-        report: Report<'a>,
-        resolver: &'a Resolver,
-    ) -> Self {
+    pub(super) fn of(evidence: &Evidence<'_>, report: Report<'a>, resolver: &'a Resolver) -> Self {
+        let facts = evidence.facts;
         let names = names(facts, resolver);
-        let judge = |name: &String| judge(facts, reports, &report, resolver, name);
+        let judge = |name: &String| judge(evidence, &report, resolver, name);
         let verdicts: Vec<Verdict> = names.iter().map(judge).collect();
         let works = |v: &Verdict| matches!(v, Verdict::Works);
         let is_found = verdicts.first().is_some_and(works);
@@ -135,13 +131,8 @@ fn leads_to_own(facts: &Facts, resolver: &Resolver) -> bool {
     })
 }
 
-fn judge(
-    facts: &Facts,
-    reports: &Reports<'_>,
-    report: &Report<'_>,
-    resolver: &Resolver,
-    name: &str,
-) -> Verdict {
+fn judge(evidence: &Evidence<'_>, report: &Report<'_>, resolver: &Resolver, name: &str) -> Verdict {
+    let facts = evidence.facts;
     let service = &facts.spec.service_name;
     let found = |name: &str| lookup(resolver, name).is_some_and(|l| l.result == LookupResult::Found);
     let Some(asked) = lookup(resolver, name) else {
@@ -160,20 +151,15 @@ fn judge(
     if is_elsewhere(facts) && name == service && found(&qualified) {
         return Verdict::Wrong(Reason::OnlyQualifiedNameResolves, 0);
     }
-    match why_not(facts, reports, report, resolver, name) {
+    match why_not(evidence, report, resolver, name) {
         Some(reason) => Verdict::Wrong(reason, asked.ttl_seconds.min(NEGATIVE_TTL_MAX)),
         None => Verdict::Open,
     }
 }
 
 /// Why a client does not find a name of the Service; None where what it got does not tell.
-fn why_not(
-    facts: &Facts,
-    reports: &Reports<'_>,
-    report: &Report<'_>,
-    resolver: &Resolver,
-    name: &str,
-) -> Option<Reason> {
+fn why_not(evidence: &Evidence<'_>, report: &Report<'_>, resolver: &Resolver, name: &str) -> Option<Reason> {
+    let facts = evidence.facts;
     let full = full(facts, resolver);
     let full_found = full.is_some_and(|l| l.result == LookupResult::Found);
     let own = servers::own(report, &resolver.pod);
@@ -181,7 +167,7 @@ fn why_not(
     let knows_cluster = own.iter().any(|s| s.control == LookupResult::Found)
         || control.is_some_and(|l| l.result == LookupResult::Found);
     if !knows_cluster && !full_found {
-        return servers::why_none_knows_the_cluster(facts, reports, report, resolver);
+        return servers::why_none_knows_the_cluster(evidence, report, resolver);
     }
     let not_found = |l: Option<&Lookup>| l.is_some_and(|l| l.result == LookupResult::NotFound);
     if not_found(lookup(resolver, name))

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Facts, Finding,
-    evidence::reports::{Report, Reports},
+    evidence::{Evidence, reports::Report},
     stages::dns_resolves::{
         cache::{is_cache, see_cache},
         lookups::{CONTROL, full, lookup},
@@ -44,7 +44,9 @@ pub(super) fn is_cluster_dns(facts: &Facts, address: &str) -> bool {
 }
 
 /// Whether somebody got cluster DNS to tell that it knows the cluster.
-pub(super) fn cluster_dns_answers(facts: &Facts, reports: &Reports<'_>) -> bool {
+pub(super) fn cluster_dns_answers(evidence: &Evidence<'_>) -> bool {
+    let facts = evidence.facts;
+    let reports = &evidence.reports;
     let all = reports.current.iter().flat_map(|r| &r.facts.dns_servers);
     all.into_iter().any(|s| {
         s.control == LookupResult::Found
@@ -61,11 +63,12 @@ pub(super) fn own<'a>(report: &Report<'a>, pod: &str) -> Vec<&'a DnsServer> {
 
 /// Why none of a client's servers knows the cluster; None where what it got does not tell.
 pub(super) fn why_none_knows_the_cluster(
-    facts: &Facts,
-    reports: &Reports<'_>,
+    evidence: &Evidence<'_>,
     report: &Report<'_>,
     resolver: &Resolver,
 ) -> Option<Reason> {
+    let facts = evidence.facts;
+    let reports = &evidence.reports;
     let control = lookup(resolver, CONTROL);
     let full = full(facts, resolver);
     let own = own(report, &resolver.pod);
@@ -86,7 +89,7 @@ pub(super) fn why_none_knows_the_cluster(
     // Whether it is cluster DNS for sure: neither a cache nor just any server where nobody knows the right one.
     let is_certain = |s: &String| s.parse().is_ok_and(|ip| !is_cache(ip)) && is_cluster_dns(facts, s);
     let is_certain = facts.cluster_dns.is_some() && resolver.servers.iter().any(is_certain);
-    let others_know = cluster_dns_answers(facts, reports);
+    let others_know = cluster_dns_answers(evidence);
     // Another server, or one that answers and knows nothing of the cluster.
     if !asks_cluster_dns && (is_denied || all_fail || denied(full)) || is_denied && !is_certain && others_know
     {
@@ -133,7 +136,9 @@ pub(super) fn knows(report: &Report<'_>, pod: &str) -> bool {
 
 /// Servers that nobody got an answer from, beside others that answer the same client: so a policy that
 /// keeps a client from all of them is not mistaken for a fault. Only those count that a client waits for.
-pub(super) fn some_fail(facts: &Facts, reports: &Reports<'_>) -> Option<Finding> {
+pub(super) fn some_fail(evidence: &Evidence<'_>) -> Option<Finding> {
+    let facts = evidence.facts;
+    let reports = &evidence.reports;
     let mut asked: BTreeMap<(&str, bool), Looks<'_>> = BTreeMap::new();
     for report in &reports.current {
         for server in report.facts.dns_servers.iter().filter(|s| s.from.is_some()) {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use crate::{
     Facts, Finding,
     clients::{Clients, Role},
+    evidence::Evidence,
     pods::{
         behind_endpoints::pods_behind,
         state::{self, trouble::Trouble},
@@ -33,7 +34,8 @@ pub(super) enum Local {
 }
 
 /// Holds the endpoints against the nodes of the clients.
-pub(super) fn judge(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) -> Local {
+pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, endpoints: &[&Endpoint]) -> Local {
+    let facts = evidence.facts;
     if !service.is_internally_local() || service.is_headless() {
         return Local::Served;
     }
@@ -43,7 +45,7 @@ pub(super) fn judge(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) -
         .filter(serving)
         .filter_map(|e| e.node_name.as_deref())
         .collect();
-    let Clients::Pods { pods, role } = Clients::of(facts) else {
+    let Clients::Pods { pods, role } = &evidence.clients else {
         return Local::Served;
     };
     let (inside, outside): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|p| served.contains(node(p)));
@@ -52,7 +54,7 @@ pub(super) fn judge(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) -
     }
     let lacking: BTreeSet<&str> = outside.iter().map(|p| node(p)).collect();
     let who = who_lacks(&lacking, &outside);
-    if role != Role::Named {
+    if *role != Role::Named {
         return Local::Hint(
             format!(
                 "internalTrafficPolicy is Local, and {who}; name the clients in spec.clients.podSelector to have them judged."

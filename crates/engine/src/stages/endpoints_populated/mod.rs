@@ -9,7 +9,8 @@ mod stale;
 use std::collections::BTreeSet;
 
 use crate::{
-    Facts, Finding, applicable,
+    Finding, applicable,
+    evidence::Evidence,
     pods::state,
     stages::endpoints_populated::{
         local_endpoints::Local,
@@ -22,7 +23,8 @@ use crate::{
 use svcdiag_api::Reason;
 use svcdiag_objects::{Endpoint, Object, Service};
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     let Some(service) = facts.service.as_deref() else {
         return Finding::not_applicable("There is no Service.");
     };
@@ -37,7 +39,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         if endpoints.is_empty() {
             return hand_made::none(facts, service);
         }
-        return judge_endpoints(facts, service, &endpoints);
+        return judge_endpoints(evidence, service, &endpoints);
     }
     let selected = facts.selected_pods();
     if selected.is_empty() {
@@ -51,15 +53,16 @@ pub(super) fn judge(facts: &Facts) -> Finding {
         )
         .recheck_at(Some(time)),
         Some(Lag::Until(time)) => {
-            let finding = judge_endpoints(facts, service, &endpoints);
+            let finding = judge_endpoints(evidence, service, &endpoints);
             let first = finding.recheck_at.map_or(time, |at| at.min(time));
             finding.recheck_at(Some(first))
         }
-        None => judge_endpoints(facts, service, &endpoints),
+        None => judge_endpoints(evidence, service, &endpoints),
     }
 }
 
-fn judge_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) -> Finding {
+fn judge_endpoints(evidence: &Evidence<'_>, service: &Service, endpoints: &[&Endpoint]) -> Finding {
+    let facts = evidence.facts;
     let ready = distinct(endpoints.iter().filter(|e| e.is_ready()));
     let all = distinct(endpoints.iter());
     if ready > 0 {
@@ -77,7 +80,7 @@ fn judge_endpoints(facts: &Facts, service: &Service, endpoints: &[&Endpoint]) ->
         };
         let be = if ready == 1 { "is" } else { "are" };
         let are_ready = format!("{ready} of {} {be} ready.{note}", text::count(all, "endpoint"));
-        return match local_endpoints::judge(facts, service, endpoints) {
+        return match local_endpoints::judge(evidence, service, endpoints) {
             Local::Lacking(finding) => finding,
             Local::Served => Finding::yes(Reason::EndpointsReady, are_ready).recheck_at(until),
             Local::Hint(hint, hint_until) => {

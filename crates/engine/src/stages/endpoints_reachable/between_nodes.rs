@@ -8,12 +8,7 @@ use std::{
 use crate::{
     Facts,
     dialling::describe,
-    evidence::{
-        dials::{Dials, Failed},
-        listening,
-        paths::Paths,
-        targets::Target,
-    },
+    evidence::{Evidence, dials::Failed, listening, targets::Target},
     text::{self, quoted},
 };
 use svcdiag_api::{Tunnel, TunnelKind};
@@ -23,16 +18,12 @@ use svcdiag_objects::Object;
 const LINK_BITS: (usize, usize) = (24, 64);
 
 /// What is told of the loss, and what to do.
-pub(super) fn told(
-    facts: &Facts,
-    paths: &Paths<'_>,
-    dials: &Dials<'_>,
-    failures: &[&Failed<'_>],
-) -> (String, String) {
+pub(super) fn told(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (String, String) {
+    let facts = evidence.facts;
     let endpoints = describe::endpoints(failures);
     let answers_at_home = |f: &&Failed<'_>| {
         f.endpoint
-            .is_some_and(|e| paths.is_reached_at_home(dials, e, &f.dial.port))
+            .is_some_and(|e| evidence.is_reached_at_home(e, &f.dial.port))
     };
     let mut message = if failures.iter().all(answers_at_home) {
         format!("Endpoints answer on their own node but not from other nodes: {endpoints}.")
@@ -50,11 +41,11 @@ pub(super) fn told(
     let nodes: Vec<&str> = ends.iter().copied().collect();
     let (known, remediation) = one_address(facts, &ends)
         .or_else(|| external_ips(facts))
-        .or_else(|| overlap(facts, paths, failures))
-        .unwrap_or_else(|| (String::new(), let_through(paths, &nodes, failures)));
+        .or_else(|| overlap(evidence, failures))
+        .unwrap_or_else(|| (String::new(), let_through(evidence, &nodes, failures)));
     if !known.is_empty() {
         message.push_str(&format!(" {known}"));
-    } else if let Some(tunnels) = tunnels(paths, &ends).filter(|t| !t.is_empty() && !are_of_host) {
+    } else if let Some(tunnels) = tunnels(evidence, &ends).filter(|t| !t.is_empty() && !are_of_host) {
         let tunnels: Vec<String> = tunnels.iter().map(describe).collect();
         message.push_str(&format!(" These nodes have the {}.", text::list(&tunnels)));
     }
@@ -112,7 +103,8 @@ fn external_ips(facts: &Facts) -> Option<(String, String)> {
 }
 
 /// A Pod whose address looks like one of the nodes' own network, while others' do not.
-fn overlap(facts: &Facts, paths: &Paths<'_>, failures: &[&Failed<'_>]) -> Option<(String, String)> {
+fn overlap(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<(String, String)> {
+    let facts = evidence.facts;
     let nodes: Vec<(IpAddr, &str)> = facts
         .cluster_nodes
         .iter()
@@ -125,7 +117,8 @@ fn overlap(facts: &Facts, paths: &Paths<'_>, failures: &[&Failed<'_>]) -> Option
     };
     let of_pods = |t: &Target<'_>| !t.is_host_network();
     // Some network plugins give all Pods addresses of the nodes' network.
-    let mut pods = paths
+    let mut pods = evidence
+        .ends
         .targets
         .iter()
         .filter(|(_, t)| of_pods(t))
@@ -161,8 +154,8 @@ fn is_one_link(a: IpAddr, b: IpAddr) -> bool {
 }
 
 /// The tunnels of nodes, without their names' order; None where nobody looked.
-fn tunnels<'a>(paths: &Paths<'a>, ends: &BTreeSet<&str>) -> Option<BTreeSet<&'a Tunnel>> {
-    let looked = paths.reports().iter().filter(|r| ends.contains(r.node));
+fn tunnels<'a>(evidence: &Evidence<'a>, ends: &BTreeSet<&str>) -> Option<BTreeSet<&'a Tunnel>> {
+    let looked = evidence.reports.current.iter().filter(|r| ends.contains(r.node));
     let found: Vec<&Vec<Tunnel>> = looked.filter_map(|r| r.facts.tunnels.as_ref()).collect();
     (!found.is_empty()).then(|| found.into_iter().flatten().collect())
 }
@@ -198,14 +191,14 @@ fn wire(kind: TunnelKind) -> &'static str {
 }
 
 /// What has to get through between the nodes, and how to see whether it does.
-fn let_through(paths: &Paths<'_>, nodes: &[&str], failures: &[&Failed<'_>]) -> String {
+fn let_through(evidence: &Evidence<'_>, nodes: &[&str], failures: &[&Failed<'_>]) -> String {
     let ends: BTreeSet<&str> = nodes.iter().copied().collect();
     let ports: BTreeSet<String> = failures
         .iter()
         .filter_map(|f| Some(format!("{} port {}", listening::protocol(f), f.endpoint?.port())))
         .collect();
     let ports: Vec<String> = ports.into_iter().collect();
-    let what = match tunnels(paths, &ends) {
+    let what = match tunnels(evidence, &ends) {
         // They have the addresses of their nodes, to which no tunnel leads.
         _ if failures.iter().all(is_of_host) => format!(
             "The endpoints use the network of their nodes: firewalls of these nodes (INPUT) and security groups of the cloud have to let {} in from Pods and nodes",

@@ -13,10 +13,9 @@ use crate::{
     Facts, Finding,
     dialling::{self, Case, advice::advice, describe},
     evidence::{
-        dials::{Dials, Failed, Way, is_udp},
+        Evidence,
+        dials::{Failed, is_udp},
         listening,
-        paths::Paths,
-        reports::Reports,
     },
     text::{self, quoted},
     workloads,
@@ -27,23 +26,23 @@ use svcdiag_objects::Object;
 /// What was not done where nobody looked.
 const WHAT: &str = "The endpoints were not dialled";
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     if facts.service.as_deref().is_some_and(|s| s.is_external_name()) {
         return Finding::not_applicable("An ExternalName Service has no endpoints.");
     }
     if facts.service.as_deref().is_some_and(|s| s.spec.ports.is_empty()) {
         return Finding::not_applicable("The Service lists no port.");
     }
-    let reports = Reports::of(facts);
-    let paths = match dialling::paths(facts, &reports, WHAT) {
-        Ok(paths) => paths,
-        Err(finding) => return finding,
-    };
-    let dials = paths.dials(Way::Direct);
-    if let Some(fault) = fault(facts, &paths, &dials) {
+    let reports = &evidence.reports;
+    if let Some(finding) = dialling::unjudged(evidence, WHAT) {
+        return finding;
+    }
+    let dials = &evidence.direct;
+    if let Some(fault) = fault(evidence) {
         return fault;
     }
-    if let Some(finding) = untranslated::judge(facts, &reports) {
+    if let Some(finding) = untranslated::judge(evidence) {
         return finding;
     }
     if let Some(pod) = dials.reset_by_mesh.filter(|_| !dials.reaches_clients()) {
@@ -52,7 +51,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if dials.is_intercepted && !dials.has_clients() && reports.incomplete(WHAT).is_none() {
         return dialling::intercepted();
     }
-    if paths.targets.is_empty() {
+    if evidence.ends.targets.is_empty() {
         return Finding::not_applicable("No endpoint is ready; those that are ending are not dialled.");
     }
     if dials.is_node_shut_out && dials.succeeded() == 0 && !dials.is_shut_out {
@@ -71,24 +70,23 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             format!("{WHAT}: neither a client Pod nor an endpoint is on a node that was asked."),
         );
     }
-    dialling::left_open(facts, &reports, &dials, (ConditionType::EndpointsReachable, WHAT)).unwrap_or_else(
-        || {
-            Finding::yes(
-                Reason::AllEndpointsAnswer,
-                format!(
-                    "The endpoints {}, dialled {}.",
-                    dials.answer(),
-                    from_where(&paths, &dials)
-                ),
-            )
-        },
-    )
+    dialling::left_open(evidence, dials, (ConditionType::EndpointsReachable, WHAT)).unwrap_or_else(|| {
+        Finding::yes(
+            Reason::AllEndpointsAnswer,
+            format!(
+                "The endpoints {}, dialled {}.",
+                dials.answer(),
+                from_where(evidence)
+            ),
+        )
+    })
 }
 
-fn from_where(paths: &Paths<'_>, dials: &Dials<'_>) -> &'static str {
+fn from_where(evidence: &Evidence<'_>) -> &'static str {
+    let dials = &evidence.direct;
     let by_nodes = dials.counts.iter().any(|c| c.from.is_none() && c.made > 0);
     // Endpoints without a node, as those of the API server, are dialled from any.
-    let have_nodes = paths.targets.values().all(|t| t.node.is_some());
+    let have_nodes = evidence.ends.targets.values().all(|t| t.node.is_some());
     match (dials.has_clients(), by_nodes) {
         (true, false) => "from client Pods",
         (true, true) if have_nodes => "from client Pods and from their own nodes",
@@ -98,11 +96,13 @@ fn from_where(paths: &Paths<'_>, dials: &Dials<'_>) -> &'static str {
     }
 }
 
-fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding> {
+fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
+    let facts = evidence.facts;
+    let dials = &evidence.direct;
     let mut cases: Vec<Case> = dials
         .failures
         .iter()
-        .map(|failed| classify(facts, paths, dials, failed))
+        .map(|failed| classify(evidence, failed))
         .collect();
     // A port that nobody reaches says more than an endpoint that somebody does not.
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
@@ -115,13 +115,13 @@ fn fault(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>) -> Option<Finding>
         };
         if cases.iter().any(is_of_a_way) {
             cases.retain(is_of_a_way);
-        } else if let Some(finding) = some_endpoints(facts, paths, dials, &cases) {
+        } else if let Some(finding) = some_endpoints(evidence, &cases) {
             return Some(finding);
         }
     }
     let (reason, of) = dialling::foremost(&cases, ConditionType::EndpointsReachable.faults())?;
-    let (mut message, remediation) = told(facts, paths, dials, reason, &of);
-    dialling::with_circumstances(paths, dials, reason, &dialling::failures(&of), &mut message);
+    let (mut message, remediation) = told(evidence, reason, &of);
+    dialling::with_circumstances(evidence, dials, reason, &dialling::failures(&of), &mut message);
     if matches!(
         reason,
         Reason::TimedOut | Reason::NoRouteToHost | Reason::CrossNodeUnreachable
@@ -144,23 +144,17 @@ fn is_turned_away(facts: &Facts, failed: &Failed<'_>) -> bool {
         || by.is_some() && by == failed.target.and_then(|t| t.node)
 }
 
-fn classify<'a, 'b>(
-    facts: &Facts,
-    paths: &Paths<'a>,
-    dials: &Dials<'a>,
-    failed: &'b Failed<'a>,
-) -> Case<'a, 'b> {
-    let mut case = dialling::case(paths, dials, failed);
+fn classify<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
+    let facts = evidence.facts;
+    let mut case = dialling::case(evidence, failed);
     if failed.answer == Answer::Refused {
-        case.reason = match listening::why_refused(paths, failed) {
-            Reason::ConnectionRefused if wrong_family::answers_in_the_other(paths, dials, failed) => {
+        case.reason = match listening::why_refused(evidence, failed) {
+            Reason::ConnectionRefused if wrong_family::answers_in_the_other(evidence, failed) => {
                 Reason::WrongFamilyListening
             }
             reason => reason,
         };
-    } else if case.explanation.is_none()
-        && !is_turned_away(facts, failed)
-        && is_cross_node(paths, dials, failed)
+    } else if case.explanation.is_none() && !is_turned_away(facts, failed) && is_cross_node(evidence, failed)
     {
         case.reason = Reason::CrossNodeUnreachable;
     }
@@ -169,7 +163,8 @@ fn classify<'a, 'b>(
 
 /// Whether the way between the nodes is at fault: the endpoint answers at home, or, where nobody tried
 /// there, all endpoints on other nodes fail and those on the same node do not.
-fn is_cross_node(paths: &Paths<'_>, dials: &Dials<'_>, failed: &Failed<'_>) -> bool {
+fn is_cross_node(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
+    let dials = &evidence.direct;
     let (Some(endpoint), Some(_)) = (failed.endpoint, failed.target.and_then(|t| t.node)) else {
         return false;
     };
@@ -185,12 +180,12 @@ fn is_cross_node(paths: &Paths<'_>, dials: &Dials<'_>, failed: &Failed<'_>) -> b
         is_beside
             && f.is_lost()
             && f.endpoint
-                .is_some_and(|e| paths.is_reached_at_home(dials, e, &f.dial.port))
+                .is_some_and(|e| evidence.is_reached_at_home(e, &f.dial.port))
     };
     if dials.failures.iter().any(is_kept_at_home) {
         return false;
     }
-    if paths.is_reached_at_home(dials, endpoint, &failed.dial.port) {
+    if evidence.is_reached_at_home(endpoint, &failed.dial.port) {
         return true;
     }
     let fails_at_home = dials
@@ -209,16 +204,12 @@ fn is_cross_node(paths: &Paths<'_>, dials: &Dials<'_>, failed: &Failed<'_>) -> b
 }
 
 /// Endpoints that fail from everywhere, beside others that answer.
-fn some_endpoints(
-    facts: &Facts,
-    paths: &Paths<'_>,
-    dials: &Dials<'_>,
-    cases: &[Case<'_, '_>],
-) -> Option<Finding> {
+fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) -> Option<Finding> {
+    let facts = evidence.facts;
     let fails_everywhere = |c: &&Case| {
         c.failed
             .endpoint
-            .is_some_and(|e| paths.fails_from_everywhere(dials, e, &c.failed.dial.port))
+            .is_some_and(|e| evidence.fails_from_everywhere(e, &c.failed.dial.port))
     };
     let of: Vec<&Case> = cases.iter().filter(fails_everywhere).collect();
     if of.is_empty() {
@@ -227,7 +218,7 @@ fn some_endpoints(
     let failures = dialling::failures(&of);
     // An endpoint with several ports is one.
     let failing: BTreeSet<_> = failures.iter().filter_map(|f| Some(f.endpoint?.ip())).collect();
-    let all: BTreeSet<IpAddr> = paths.targets.keys().map(SocketAddr::ip).collect();
+    let all: BTreeSet<IpAddr> = evidence.ends.targets.keys().map(SocketAddr::ip).collect();
     let mut message = format!(
         "{} of {} endpoints fail though the others {}: {}.",
         failing.len(),
@@ -240,7 +231,7 @@ fn some_endpoints(
         describe::endpoints(&failures)
     );
     if of.iter().any(|c| c.reason == Reason::NotListening) {
-        message.push_str(&format!(" {}", listens_elsewhere(paths, &failures)));
+        message.push_str(&format!(" {}", listens_elsewhere(evidence, &failures)));
     }
     let is_local = |c: &&Case| {
         matches!(
@@ -251,7 +242,7 @@ fn some_endpoints(
     if of.iter().all(is_local) {
         message.push_str(&format!(
             " The application listens at {} only.",
-            text::list(&listening::addresses(paths, &failures))
+            text::list(&listening::addresses(evidence, &failures))
         ));
     }
     let remediation =
@@ -285,8 +276,8 @@ fn different_pod(facts: &Facts, failures: &[&Failed<'_>]) -> Option<String> {
     })
 }
 
-fn listens_elsewhere(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> String {
-    let open = listening::open_ports(paths, failures);
+fn listens_elsewhere(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
+    let open = listening::open_ports(evidence, failures);
     if open.is_empty() {
         "No other port is open there.".to_owned()
     } else {
@@ -294,13 +285,8 @@ fn listens_elsewhere(paths: &Paths<'_>, failures: &[&Failed<'_>]) -> String {
     }
 }
 
-fn told(
-    facts: &Facts,
-    paths: &Paths<'_>,
-    dials: &Dials<'_>,
-    reason: Reason,
-    cases: &[&Case<'_, '_>],
-) -> (String, String) {
+fn told(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_>]) -> (String, String) {
+    let facts = evidence.facts;
     let failures = dialling::failures(cases);
     let Some(first) = failures.first() else {
         return (String::new(), String::new());
@@ -313,13 +299,13 @@ fn told(
         [one] => (format!("Pod {one}"), "listens"),
         several => (text::count(several.len(), "Pod"), "listen"),
     };
-    let port = describe::port(paths, &first.dial.port);
+    let port = describe::port(evidence, &first.dial.port);
     let endpoints = describe::endpoints(&failures);
     match reason {
         Reason::NotListening => (
             format!(
                 "Nothing listens on port {wanted} in {who}: {endpoints}. {}",
-                listens_elsewhere(paths, &failures)
+                listens_elsewhere(evidence, &failures)
             ),
             format!(
                 "Set targetPort of port {port} to a port that the Pods listen on: `kubectl -n {namespace} edit service {}`, or let the application listen on {number}.",
@@ -329,23 +315,23 @@ fn told(
         Reason::ListensOnLoopbackOnly => (
             format!(
                 "{who} {listen} on port {wanted} at {} only, where nobody else reaches it: {endpoints}.",
-                text::list(&listening::addresses(paths, &failures))
+                text::list(&listening::addresses(evidence, &failures))
             ),
             format!(
                 "Let the application listen on all addresses (0.0.0.0, or :: for both families); see how it is told: `kubectl -n {namespace} describe pod {}`.",
                 quoted(pods.first().copied().unwrap_or_default())
             ),
         ),
-        Reason::WrongFamilyListening => wrong_family::told(facts, paths, &failures, &who, listen, &wanted),
-        Reason::CrossNodeUnreachable => between_nodes::told(facts, paths, dials, &failures),
+        Reason::WrongFamilyListening => wrong_family::told(evidence, &failures, &who, listen, &wanted),
+        Reason::CrossNodeUnreachable => between_nodes::told(evidence, &failures),
         _ => match dialling::settings(cases) {
             Some((sentence, remediation)) => (format!("{sentence}: {endpoints}."), remediation),
             None => (
                 format!(
                     "Endpoints of port {port} do not answer as they should: {endpoints}.{}",
-                    what_else(facts, paths, dials, &failures)
+                    what_else(evidence, &failures)
                 ),
-                refused_by_pod(facts, paths, reason, &failures)
+                refused_by_pod(evidence, reason, &failures)
                     .unwrap_or_else(|| advice(facts, reason, &failures)),
             ),
         },
@@ -353,16 +339,17 @@ fn told(
 }
 
 /// What is known of endpoints that do not answer some, beside that.
-fn what_else(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&Failed<'_>]) -> String {
+fn what_else(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
+    let facts = evidence.facts;
     let answers_at_home = |f: &&Failed<'_>| {
         f.endpoint
-            .is_some_and(|e| paths.is_reached_at_home(dials, e, &f.dial.port))
+            .is_some_and(|e| evidence.is_reached_at_home(e, &f.dial.port))
     };
     let Some(first) = failures.first() else {
         return String::new();
     };
     if first.answer == Answer::Reset
-        && let Some(pod) = paths.resets_for_its_mesh(first)
+        && let Some(pod) = evidence.ends.resets_for_its_mesh(first)
     {
         return format!(
             " The sidecar of Pod {pod} resets them, as one does that takes mutual TLS of its service mesh only."
@@ -392,19 +379,15 @@ fn what_else(facts: &Facts, paths: &Paths<'_>, dials: &Dials<'_>, failures: &[&F
 }
 
 /// A Pod that refuses: what it does can be seen in its log, and what it was to do in its ports.
-fn refused_by_pod(
-    facts: &Facts,
-    paths: &Paths<'_>,
-    reason: Reason,
-    failures: &[&Failed<'_>],
-) -> Option<String> {
+fn refused_by_pod(evidence: &Evidence<'_>, reason: Reason, failures: &[&Failed<'_>]) -> Option<String> {
+    let facts = evidence.facts;
     let pod = quoted(describe::pods(failures).first()?);
     let by_pod = failures.iter().all(|f| f.answer == Answer::Refused);
     if reason != Reason::ConnectionRefused || !by_pod {
         return None;
     }
     let (namespace, service) = (quoted(&facts.namespace), quoted(&facts.spec.service_name));
-    let declared = match dialling::undeclared_port(facts, paths, failures) {
+    let declared = match dialling::undeclared_port(evidence, failures) {
         Some((_, declared)) => format!(" (its containers declare {declared})"),
         None => String::new(),
     };

@@ -5,13 +5,15 @@
 
 use crate::{
     Facts, Finding,
-    evidence::reports::Reports,
+    evidence::Evidence,
     text::{self, quoted},
 };
 use svcdiag_api::Reason;
 use svcdiag_objects::ServicePort;
 
-pub(super) fn judge(facts: &Facts, reports: &Reports<'_>) -> Option<Finding> {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Option<Finding> {
+    let facts = evidence.facts;
+    let reports = &evidence.reports;
     let service = facts.service.as_deref().filter(|s| s.is_headless())?;
     let mut refused = reports
         .current

@@ -3,47 +3,43 @@
 use std::net::SocketAddr;
 
 use crate::{
-    Facts,
     dialling::describe,
-    evidence::{
-        dials::{Dials, Failed},
-        listening,
-        paths::Paths,
-    },
+    evidence::{Evidence, dials::Failed, listening},
     text::{self, quoted},
 };
 use svcdiag_objects::{Object, Pod};
 
 /// Whether the same Pod answers on the same port over the other IP family.
-pub(super) fn answers_in_the_other<'a>(paths: &Paths<'a>, dials: &Dials<'a>, failed: &Failed<'a>) -> bool {
+pub(super) fn answers_in_the_other<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> bool {
+    let dials = &evidence.direct;
     let (Some(endpoint), Some(pod)) = (failed.endpoint, failed.target.and_then(|t| t.pod)) else {
         return false;
     };
     let port = &failed.dial.port;
-    let others = paths.targets.iter().filter(|(other, target)| {
+    let others = evidence.ends.targets.iter().filter(|(other, target)| {
         let is_same = |p: &Pod| p.metadata.uid == pod.metadata.uid && p.name() == pod.name();
         other.is_ipv4() != endpoint.is_ipv4()
             && other.port() == endpoint.port()
             && target.pod.is_some_and(is_same)
     });
     let reached = |(other, target): (&SocketAddr, &_)| {
-        let has_reached = |c: &_| paths.has_reached(dials, c, *other, *target, port);
-        !paths.is_in_a_window() && dials.counts.iter().any(has_reached)
+        let has_reached = |c: &_| evidence.ends.has_reached(dials, c, *other, *target, port);
+        !evidence.ends.is_in_a_window() && dials.counts.iter().any(has_reached)
     };
     others.into_iter().any(reached)
 }
 
 /// Pods that listen, or answer, in the other IP family only.
 pub(super) fn told(
-    facts: &Facts,
-    paths: &Paths<'_>,
+    evidence: &Evidence<'_>,
     failures: &[&Failed<'_>],
     who: &str,
     listen: &str,
     wanted: &str,
 ) -> (String, String) {
+    let facts = evidence.facts;
     let endpoints = describe::endpoints(failures);
-    let addresses = listening::addresses(paths, failures);
+    let addresses = listening::addresses(evidence, failures);
     let is_v4 = failures.first().is_some_and(|f| f.is_v4());
     let (refused, other) = if is_v4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
     let message = if addresses.is_empty() {

@@ -3,15 +3,9 @@
 mod setup;
 
 use crate::{
-    Facts, Finding, applicable,
+    Finding, applicable,
     dialling::describe,
-    evidence::{
-        dials::Way,
-        paths::Paths,
-        proxies,
-        reports::{Report, Reports},
-        targets,
-    },
+    evidence::{Evidence, proxies, reports::Report, targets},
     text::{self, quoted},
 };
 use svcdiag_api::{Answer, ConditionType, Hairpin, Reason};
@@ -21,36 +15,37 @@ const WHAT: &str = "No Pod's way to itself was tried";
 /// A Pod's way to itself, on its node.
 type Look<'a> = (&'a Report<'a>, &'a Hairpin);
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     if facts.service.as_deref().is_some_and(|s| !s.has_selector()) {
         return Finding::not_applicable("The Service selects no Pods.");
     }
     if let Some(finding) = applicable::not_proxied(facts) {
         return finding;
     }
-    let reports = Reports::of(facts);
+    let reports = &evidence.reports;
     if let Some(finding) = reports.nobody(WHAT) {
         return finding;
     }
-    let Some(paths) = Paths::of(facts, &reports) else {
+    if evidence.service.is_none() {
         return Finding::not_applicable("There is no Service.");
-    };
-    if let Some(why) = cannot_happen(facts, &paths) {
+    }
+    if let Some(why) = cannot_happen(evidence) {
         return Finding::not_applicable(why);
     }
-    if let Some(finding) = setup::judge(&reports) {
+    if let Some(finding) = setup::judge(evidence) {
         return finding;
     }
     let all: Vec<Look> = reports
         .current
         .iter()
         .flat_map(|r| r.facts.hairpins.iter().map(move |h| (r, h)))
-        .filter(|(_, h)| !paths.has_sidecar(&h.pod))
+        .filter(|(_, h)| !evidence.ends.has_sidecar(&h.pod))
         .collect();
     let mut looks: Vec<Look> = all
         .iter()
         .copied()
-        .filter(|(_, h)| is_of_today(facts, &paths, h))
+        .filter(|(_, h)| is_of_today(evidence, h))
         .collect();
     looks.sort_by_cached_key(|(report, h)| (report.node, h.pod.clone(), format!("{h:?}")));
     let faults: Vec<(Reason, Look)> = looks
@@ -62,7 +57,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     let unread = facts.why_unreadable("networkpolicies");
     let (faults, by_policy): (Vec<_>, Vec<_>) = faults.into_iter().partition(|(reason, (_, hairpin))| {
         matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing)
-            || !crate::policies::effects::may_be_closed_to_nodes(facts, paths.pod(&hairpin.pod))
+            || !crate::policies::effects::may_be_closed_to_nodes(facts, evidence.ends.pod(&hairpin.pod))
     });
     for &reason in ConditionType::HairpinOK.faults() {
         let of: Vec<Look> = faults
@@ -122,12 +117,13 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             "The bridge ports send packets back and the rules masquerade them; no dial came back to its Pod.",
         );
     }
-    unseen(&reports, &paths, !all.is_empty())
+    unseen(evidence, !all.is_empty())
 }
 
 /// Why nothing was seen of the Pods' ways to themselves.
-fn unseen(reports: &Reports<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding {
-    if paths.dials(Way::FromClients).is_intercepted {
+fn unseen(evidence: &Evidence<'_>, was_tried: bool) -> Finding {
+    let reports = &evidence.reports;
+    if evidence.from_clients.is_intercepted {
         return Finding::not_applicable("A proxy beside the Pods (a service mesh) takes their connections.");
     }
     let perhaps = reports.current.iter().filter_map(|r| Some((r, r.saved?)));
@@ -160,24 +156,27 @@ fn unseen(reports: &Reports<'_>, paths: &Paths<'_>, was_tried: bool) -> Finding 
 }
 
 /// Why no Pod can meet itself, or nobody could see it, if so.
-fn cannot_happen(facts: &Facts, paths: &Paths<'_>) -> Option<&'static str> {
+fn cannot_happen(evidence: &Evidence<'_>) -> Option<&'static str> {
+    let facts = evidence.facts;
     let service = facts.service.as_deref()?;
     if !service.spec.ports.iter().any(|p| p.protocol() == "TCP") {
         return Some("Only TCP tells whether a Pod has reached itself.");
     }
-    let targets = &paths.targets;
+    let targets = &evidence.ends.targets;
     if !targets.is_empty() && targets.values().all(|t| t.is_host_network()) {
         return Some("The Pods use the network of their nodes, where a packet to itself needs no way back.");
     }
     let own_pods = targets.values().filter_map(|t| t.pod).map(targets::key);
     let own_pods: Vec<String> = own_pods.collect();
-    (!own_pods.is_empty() && own_pods.iter().all(|key| paths.has_sidecar(key)))
+    (!own_pods.is_empty() && own_pods.iter().all(|key| evidence.ends.has_sidecar(key)))
         .then_some("A proxy beside the Pods (a service mesh) takes their connections.")
 }
 
 /// Whether the Pod is still an endpoint, and the address the Service's.
-fn is_of_today(facts: &Facts, paths: &Paths<'_>, hairpin: &Hairpin) -> bool {
-    let is_endpoint = paths
+fn is_of_today(evidence: &Evidence<'_>, hairpin: &Hairpin) -> bool {
+    let facts = evidence.facts;
+    let is_endpoint = evidence
+        .ends
         .targets
         .values()
         .any(|t| t.pod.is_some_and(|pod| targets::key(pod) == hairpin.pod));

@@ -4,16 +4,14 @@
 
 use crate::{
     Finding, HairpinSetup,
-    evidence::{
-        proxies,
-        reports::{Report, Reports},
-    },
+    evidence::{Evidence, proxies, reports::Report},
     text::{self, quoted},
 };
 use svcdiag_api::Reason;
 
 /// What the files say; None where they say nothing of it.
-pub(super) fn judge(reports: &Reports<'_>) -> Option<Finding> {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Option<Finding> {
+    let reports = &evidence.reports;
     let setups: Vec<(&Report<'_>, &HairpinSetup)> = reports
         .current
         .iter()

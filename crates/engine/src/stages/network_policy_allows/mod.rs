@@ -10,16 +10,15 @@ mod probes;
 use std::collections::BTreeSet;
 
 use crate::{
-    Facts, Finding, applicable,
+    Finding, applicable,
     clients::{Clients, Role},
-    evidence::{paths::Paths, reports::Reports, targets},
+    evidence::{Evidence, targets},
     policies::{
         describe::{Told, other_kinds},
         ports::{Denial, PortVerdict},
         rules::{self, Direction},
         scene::{Client, Scene, names},
     },
-    ports,
     stages::network_policy_allows::probes::Probed,
     text,
 };
@@ -28,7 +27,8 @@ use svcdiag_objects::ServicePort;
 
 type Verdicts<'a> = [(&'a ServicePort, PortVerdict)];
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     let Some(service) = facts.service.as_deref() else {
         return Finding::not_applicable("There is no Service.");
     };
@@ -41,21 +41,20 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             format!("NetworkPolicies could not be read: {why}."),
         );
     }
-    let (clients, role) = match Clients::of(facts) {
-        Clients::Pods { pods, role } => (pods, role),
+    let (clients, role) = match &evidence.clients {
+        Clients::Pods { pods, role } => (pods, *role),
         Clients::NotGranted(_) => {
-            return applicable::no_clients(facts)
+            return applicable::no_clients(evidence)
                 .unwrap_or_else(|| Finding::not_applicable("There are no clients."));
         }
     };
-    let scene = Scene::new(facts, service, &clients, role);
-    let ports = ports::judged(facts, service);
+    let scene = Scene::new(facts, service, clients, role);
+    let ports = &evidence.ports;
     let verdicts: Vec<(&ServicePort, PortVerdict)> =
         ports.iter().map(|p| (*p, scene.judge_port(p))).collect();
-    let reports = Reports::of(facts);
     let (mut unenforced, mut untried) = (None, None);
-    let at_ports = scene.denied_at_ports(&reports, &verdicts);
-    for outcome in at_ports.into_iter().chain(scene.denied_dns(&reports, &ports)) {
+    let at_ports = scene.denied_at_ports(evidence, &verdicts);
+    for outcome in at_ports.into_iter().chain(scene.denied_dns(evidence, ports)) {
         match outcome {
             Outcome::Settled(finding) => return finding,
             Outcome::Unenforced(denial) => unenforced = unenforced.or(Some(denial)),
@@ -67,13 +66,13 @@ pub(super) fn judge(facts: &Facts) -> Finding {
             Reason::DeniedButNotEnforced,
             format!("{denial} But the traffic passes: the network plugin does not enforce the policies."),
         ),
-        None => match scene.undenied(&reports, &verdicts) {
+        None => match scene.undenied(evidence, &verdicts) {
             finding if finding.reason == Reason::Pending => return finding,
             finding => finding,
         },
     };
     if finding.reason != Reason::DeniedButNotEnforced {
-        for hint in scene.hints(&verdicts, &ports) {
+        for hint in scene.hints(&verdicts, ports) {
             finding.message.push_str(&format!(" {hint}"));
         }
     }
@@ -103,15 +102,15 @@ enum Outcome {
 
 impl<'a> Scene<'a> {
     /// What is denied at ports of the Service.
-    fn denied_at_ports(&self, reports: &Reports<'_>, verdicts: &Verdicts<'_>) -> Option<Outcome> {
+    fn denied_at_ports(&self, evidence: &Evidence<'_>, verdicts: &Verdicts<'_>) -> Option<Outcome> {
         let certain = verdicts.iter().filter_map(|(port, verdict)| match verdict {
             PortVerdict::Denied(denial) => Some((*port, denial)),
             _ => None,
         });
         if let Some((finding, clients, of)) = self.foremost(certain.collect(), verdicts.len()) {
-            let probed = probes::to_the_service(self.facts, reports, &clients, &of);
+            let probed = probes::to_the_service(evidence, &clients, &of);
             let is_named = self.facts.spec.clients.pod_selector.is_some();
-            let passes = || probes::to_the_service(self.facts, reports, &clients, &[]);
+            let passes = || probes::to_the_service(evidence, &clients, &[]);
             if !is_named && matches!(probed, Probed::Nobody) && matches!(passes(), Probed::Passes) {
                 return Some(Outcome::Untried(finding.message));
             }
@@ -122,7 +121,7 @@ impl<'a> Scene<'a> {
             _ => None,
         });
         let (finding, clients, of) = self.foremost(doubtful.collect(), verdicts.len())?;
-        match probes::to_the_service(self.facts, reports, &clients, &of) {
+        match probes::to_the_service(evidence, &clients, &of) {
             Probed::Passes => None,
             Probed::Nobody => Some(Outcome::Settled(Finding::unknown(
                 Reason::NoVantagePoint,
@@ -185,7 +184,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Clients that get to the Service but not to DNS, so that they never find it.
-    fn denied_dns(&self, reports: &Reports<'_>, ports: &[&ServicePort]) -> Option<Outcome> {
+    fn denied_dns(&self, evidence: &Evidence<'_>, ports: &[&ServicePort]) -> Option<Outcome> {
         let mut clients = self.who_asks_dns(ports);
         clients.retain(|c| self.has_to_find_names(c));
         let cut_off = self.cut_off(&clients);
@@ -197,7 +196,7 @@ impl<'a> Scene<'a> {
             Finding::part_fails(reason, message, remediation)
         };
         let keys: Vec<String> = cut_off.iter().map(|c| targets::key(c.client.pod)).collect();
-        Some(self.outcome(finding, probes::to_dns(reports, &keys)))
+        Some(self.outcome(finding, probes::to_dns(evidence, &keys)))
     }
 
     /// Whether somebody wants a client to find names: who names it, or saves its look-ups. Who saves only what
@@ -220,13 +219,13 @@ impl<'a> Scene<'a> {
     }
 
     /// What to say where nothing is denied to those who are known to be clients.
-    fn undenied(&self, reports: &Reports<'_>, verdicts: &Verdicts<'_>) -> Finding {
+    fn undenied(&self, evidence: &Evidence<'_>, verdicts: &Verdicts<'_>) -> Finding {
         let has = |wanted: fn(&PortVerdict) -> bool| verdicts.iter().any(|(_, v)| wanted(v));
         let is_undecided = has(|v| matches!(v, PortVerdict::Undecided));
         let is_for_others = !has(|v| !matches!(v, PortVerdict::ForOthers(_))) && !verdicts.is_empty();
-        let probed = probes::to_the_service(self.facts, reports, &[], &[]);
+        let probed = probes::to_the_service(evidence, &[], &[]);
         let policies = text::list(&self.policy_names());
-        if let Some(finding) = self.lost_to_other_kinds(reports) {
+        if let Some(finding) = self.lost_to_other_kinds(evidence) {
             return finding;
         }
         match probed {
@@ -267,11 +266,10 @@ impl<'a> Scene<'a> {
     }
 
     /// Clients that reach nobody, which policies of other kinds may want.
-    fn lost_to_other_kinds(&self, reports: &Reports<'_>) -> Option<Finding> {
+    fn lost_to_other_kinds(&self, evidence: &Evidence<'_>) -> Option<Finding> {
         let kinds = other_kinds(self.facts)?;
-        let paths = Paths::of(self.facts, reports)?;
         let keys = self.clients.iter().map(|c| targets::key(c.pod));
-        let lost: Vec<String> = keys.filter(|key| paths.reaches_nobody(key)).collect();
+        let lost: Vec<String> = keys.filter(|key| evidence.reaches_nobody(key)).collect();
         (!lost.is_empty()).then(|| {
             Finding::unknown(
                 Reason::OtherPoliciesApply,

@@ -1,10 +1,6 @@
 //! What the dials of clients say of policies that deny them: whether anybody enforces them.
 
-use crate::{
-    Facts, Finding,
-    evidence::{paths::Paths, reports::Reports},
-    policies::dns,
-};
+use crate::{Finding, evidence::Evidence, policies::dns};
 use svcdiag_api::{Answer, DialPath, Reason};
 
 /// What clients saw.
@@ -25,19 +21,12 @@ const WHAT: &str = "Whether the policies are enforced was not seen";
 /// reached; what a sidecar says proves nothing. Who goes by hand often dials nothing but the Service, and what
 /// is lost there may be lost for other reasons, but not what gets through. Only dials of some ports count, as
 /// number/protocol; of all where none is named.
-pub(super) fn to_the_service(
-    facts: &Facts,
-    reports: &Reports<'_>,
-    clients: &[String],
-    ports: &[String],
-) -> Probed {
+pub(super) fn to_the_service(evidence: &Evidence<'_>, clients: &[String], ports: &[String]) -> Probed {
+    let reports = &evidence.reports;
     let is_meant = |from: Option<&str>| {
         from.is_some_and(|key| clients.is_empty() || clients.iter().any(|client| client == key))
     };
     let is_asked = |port: &String| ports.is_empty() || ports.contains(port);
-    let Some(paths) = Paths::of(facts, reports) else {
-        return Probed::Nobody;
-    };
     let made = || {
         let all = reports.current.iter().flat_map(|r| &r.facts.dials);
         // Over UDP silence is no answer.
@@ -57,7 +46,10 @@ pub(super) fn to_the_service(
         return Probed::Fails;
     }
     let got_through = made().any(|d| {
-        let is_its_own = d.from.as_deref().is_some_and(|key| !paths.has_sidecar(key));
+        let is_its_own = d
+            .from
+            .as_deref()
+            .is_some_and(|key| !evidence.ends.has_sidecar(key));
         is_its_own
             && match d.path {
                 DialPath::Endpoint => d.made > 0,
@@ -67,12 +59,13 @@ pub(super) fn to_the_service(
     if got_through {
         Probed::Passes
     } else {
-        nobody(reports)
+        nobody(evidence)
     }
 }
 
 /// Whether clients get answers from DNS.
-pub(super) fn to_dns(reports: &Reports<'_>, clients: &[String]) -> Probed {
+pub(super) fn to_dns(evidence: &Evidence<'_>, clients: &[String]) -> Probed {
+    let reports = &evidence.reports;
     let mut tried = reports
         .current
         .iter()
@@ -80,7 +73,7 @@ pub(super) fn to_dns(reports: &Reports<'_>, clients: &[String]) -> Probed {
         .filter(|r| clients.contains(&r.pod))
         .peekable();
     if tried.peek().is_none() {
-        nobody(reports)
+        nobody(evidence)
     } else if tried.all(dns::gets_answers) {
         Probed::Passes
     } else {
@@ -89,7 +82,8 @@ pub(super) fn to_dns(reports: &Reports<'_>, clients: &[String]) -> Probed {
 }
 
 /// Before the first round is over nobody can say.
-fn nobody(reports: &Reports<'_>) -> Probed {
+fn nobody(evidence: &Evidence<'_>) -> Probed {
+    let reports = &evidence.reports;
     match reports.nobody(WHAT).or_else(|| reports.incomplete(WHAT)) {
         Some(finding) if finding.reason == Reason::Pending => Probed::Pending(finding),
         _ => Probed::Nobody,

@@ -4,6 +4,7 @@ mod none_ready;
 
 use crate::{
     Facts, Finding,
+    evidence::Evidence,
     pods::{
         node,
         state::{self, describe_terminating, gone_by},
@@ -14,7 +15,8 @@ use crate::{
 use svcdiag_api::Reason;
 use svcdiag_objects::{Object, Pod, Service, matches_labels};
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     let Some(service) = facts.service.as_deref() else {
         return Finding::not_applicable("There is no Service.");
     };

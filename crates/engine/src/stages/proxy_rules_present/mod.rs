@@ -11,9 +11,9 @@ use std::{
 use crate::{
     Facts, Finding, applicable,
     evidence::{
-        paths::Paths,
+        Evidence,
         proxies::{self, Proxy},
-        reports::{Report, Reports},
+        reports::Report,
         targets::node_has_family,
     },
     stages::proxy_rules_present::leftovers::Leftover,
@@ -36,11 +36,12 @@ struct Fault<'a> {
     gap: Option<&'a RuleGap>,
 }
 
-pub(super) fn judge(facts: &Facts) -> Finding {
+pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
+    let facts = evidence.facts;
     if let Some(finding) = applicable::not_proxied(facts) {
         return finding;
     }
-    let reports = Reports::of(facts);
+    let reports = &evidence.reports;
     if let Some(finding) = reports.nobody(WHAT) {
         return finding;
     }
@@ -109,7 +110,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     for &reason in ConditionType::ProxyRulesPresent.faults() {
         let of: Vec<&Fault> = faults.iter().filter(|f| f.reason == reason).collect();
         if !of.is_empty() {
-            return told(facts, &reports, reason, &of);
+            return told(evidence, reason, &of);
         }
     }
     if let Some(harmful) = leftovers.iter().find(|l| l.does_harm()) {
@@ -124,7 +125,7 @@ pub(super) fn judge(facts: &Facts) -> Finding {
     if let Some(finding) = reports.incomplete(WHAT) {
         return finding;
     }
-    if let Some(by) = proxies::replaced_everywhere(&reports) {
+    if let Some(by) = proxies::replaced_everywhere(reports) {
         return Finding::unknown(
             Reason::ProxyReplaced,
             match leftovers.first() {
@@ -306,7 +307,8 @@ fn without_rules(nodes: &[&str]) -> String {
     )
 }
 
-fn told(facts: &Facts, reports: &Reports<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {
+fn told(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {
+    let reports = &evidence.reports;
     let nodes: BTreeSet<&str> = faults.iter().map(|f| f.node).collect();
     let of_nodes = || reports.current.iter().filter(|r| nodes.contains(r.node));
     let Some(first) = of_nodes().next() else {
@@ -399,8 +401,7 @@ fn told(facts: &Facts, reports: &Reports<'_>, reason: Reason, faults: &[&Fault<'
         ),
         _ => (format!("Rules of the node port are missing: {gaps}."), rewrite()),
     };
-    let leaves_nothing = Paths::of(facts, reports).is_some_and(|paths| paths.leaves_nothing(&nodes));
-    if leaves_nothing {
+    if evidence.leaves_nothing(&nodes) {
         Finding::nothing_works(reason, message, remediation)
     } else {
         Finding::part_fails(reason, message, remediation)
