@@ -8,6 +8,7 @@ use std::{
 
 use svcdiag::netns::{
     Netns,
+    links::addresses,
     netfilter::conntrack::Conntrack,
     sockets::{Listener, listeners},
 };
@@ -15,7 +16,6 @@ use svcdiag::{
     agent::{
         dial::{Dial, Dialled},
         http::{Got, get},
-        pods::addresses,
     },
     api::Answer,
     proxy::Protocol,

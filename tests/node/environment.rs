@@ -9,9 +9,9 @@ use std::{
 
 use svcdiag::netns::{
     Netns,
-    links::links,
+    links::{self, links},
     netfilter::{nf_tables::NfTables, rulesets::Rulesets},
-    rootfs, tunnels,
+    rootfs,
 };
 use svcdiag::{
     agent::{
@@ -80,7 +80,7 @@ fn settings_are_those_of_the_namespace() {
 #[test]
 fn tunnels_are_those_that_are_up() {
     let node = new_namespace();
-    assert_eq!(must(node.run(tunnels::read)), []);
+    assert_eq!(must(node.run(links::tunnels)), []);
     inside(&node, || {
         run(
             "ip link add flannel.1 type vxlan id 1 dstport 8472 local 127.0.0.1
@@ -92,7 +92,7 @@ fn tunnels_are_those_that_are_up() {
              ip link set vxlan.calico up",
         );
     });
-    let told: Vec<(String, Option<u16>)> = must(node.run(tunnels::read))
+    let told: Vec<(String, Option<u16>)> = must(node.run(links::tunnels))
         .into_iter()
         .map(|t| (t.name, t.port))
         .collect();

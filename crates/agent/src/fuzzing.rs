@@ -2,16 +2,9 @@
 
 use hickory_proto::{op::Message, rr::RecordType};
 
-pub use svcdiag_netns::fuzzing::{legacy, legacy_answers};
+pub use svcdiag_netns::fuzzing::{legacy, legacy_answers, netlink};
 
-use super::{dns, pods};
-
-/// Reads a datagram of netlink, each message of it as an answer to every question that the agent asks.
-pub fn netlink(datagram: &[u8]) {
-    svcdiag_netns::fuzzing::netlink(datagram, |body| {
-        let _ = pods::address(body);
-    });
-}
+use super::dns;
 
 /// Reads a datagram of a DNS server.
 pub fn dns(datagram: &[u8]) {

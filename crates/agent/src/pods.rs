@@ -22,11 +22,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use svcdiag_netns::{
-    Netns,
-    netlink::{Attributes, Netlink, Protocol, Request},
-    procfs,
-};
+use svcdiag_netns::{Netns, links, procfs};
 
 /// Processes of one Pod that are looked at, the oldest first: those of the containers come before what they start.
 const MAX_PROCESSES: usize = 64;
@@ -167,7 +163,10 @@ pub async fn network_namespace(uid: &str, pids: &[i32], ips: &[IpAddr]) -> Resul
     for pid in pids {
         let found = match Netns::of_process(*pid).map_err(io("open the network namespace")) {
             Ok(netns) => {
-                let addresses = netns.visit(addresses).await.map_err(io("read the addresses"));
+                let addresses = netns
+                    .visit(links::addresses)
+                    .await
+                    .map_err(io("read the addresses"));
                 addresses.map(|addresses| (netns, addresses))
             }
             Err(error) => Err(error),
@@ -186,41 +185,6 @@ pub async fn network_namespace(uid: &str, pids: &[i32], ips: &[IpAddr]) -> Resul
         }
     }
     Err(last)
-}
-
-/// The addresses in the network namespace of the calling thread.
-///
-/// # Errors
-/// When the kernel does not tell.
-pub fn addresses() -> io::Result<Vec<IpAddr>> {
-    const GET_ADDRESS: u16 = 22;
-    const NEW_ADDRESS: u16 = 20;
-    let messages =
-        Netlink::open_in_pod(Protocol::Route)?.dump(&Request::with_header(GET_ADDRESS, &[0; IFADDRMSG]))?;
-    Ok(messages
-        .iter()
-        .filter(|(kind, _)| *kind == NEW_ADDRESS)
-        .filter_map(|(_, body)| address(body))
-        .collect())
-}
-
-/// Length of struct ifaddrmsg: family, prefix length, flags, scope, index.
-const IFADDRMSG: usize = 8;
-
-/// The address in a message about one.
-pub(super) fn address(body: &[u8]) -> Option<IpAddr> {
-    const IFA_ADDRESS: u16 = 1;
-    const IFA_LOCAL: u16 = 2;
-    let attributes = Attributes::behind(body, IFADDRMSG);
-    // On a link between two ends IFA_ADDRESS is the other end's.
-    let bytes = attributes
-        .get(IFA_LOCAL)
-        .or_else(|| attributes.get(IFA_ADDRESS))?;
-    match bytes.len() {
-        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
-        16 => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -272,11 +236,6 @@ mod tests {
         fn a_uid_is_found_in_any_path(uid in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", before in "[a-z0-9/]{0,20}") {
             let line = format!("0::/{before}/pod{uid}/0123");
             prop_assert_eq!(pod_uid(&line), Some(uid));
-        }
-
-        #[test]
-        fn any_address_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..128)) {
-            let _ = address(&bytes);
         }
     }
 }

@@ -8,23 +8,22 @@ use super::{
     links,
     netfilter::{conntrack, legacy::Legacy, nf_tables},
     netlink::{self, Attributes},
-    tunnels,
 };
 
-/// Reads a datagram of netlink, each message of it as an answer to every question that is asked here and to those
-/// of somebody else.
-pub fn netlink(datagram: &[u8], others: impl Fn(&[u8])) {
+/// Reads a datagram of netlink, each message of it as an answer to every request that is made here.
+pub fn netlink(datagram: &[u8]) {
     // struct nfgenmsg, which is ahead of the attributes of netfilter.
     const NETFILTER: usize = 4;
     for answer in netlink::answers(datagram).flatten() {
-        let _ = answer.error_code();
-        let _ = links::link(answer.body);
-        let _ = tunnels::tunnel(answer.body);
-        others(answer.body);
-        let _ = conntrack::connection(answer.body);
-        let map = nf_tables::map_data(std::iter::once(answer.body));
+        let body = answer.payload();
+        let _ = netlink::error_code(body);
+        let _ = links::link(body);
+        let _ = links::tunnel(body);
+        let _ = links::address(body);
+        let _ = conntrack::connection(body);
+        let map = nf_tables::map_data(std::iter::once(body));
         for family in [IpFamily::V4, IpFamily::V6] {
-            let message = Attributes::behind(answer.body, NETFILTER);
+            let message = Attributes::behind(body, NETFILTER);
             let _ = nf_tables::rule(message, family, |_| Ok::<_, Infallible>(map.clone()));
         }
     }

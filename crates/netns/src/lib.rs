@@ -4,6 +4,7 @@
 //! enter the namespaces, do what has to be done there and hand the sockets out; no thread of tokio ever
 //! enters one.
 
+mod bytes;
 pub mod fuzzing;
 pub mod links;
 pub mod netfilter;
@@ -13,7 +14,6 @@ pub mod procfs;
 pub mod rootfs;
 pub mod sockets;
 mod sockopt;
-pub mod tunnels;
 mod visitors;
 
 use std::{

@@ -1,23 +1,27 @@
-//! Links of a network namespace: which are ports of a bridge, and whether packets may go back out of
-//! the port they came in by.
+//! Links and addresses of a network namespace.
 //!
-//! Source: the kernel's include/uapi/linux/if_link.h.
+//! netlink-packet-route decodes the attributes of a message, each on its own: one that it does not understand, such
+//! as that of a newer kernel, is passed over and hides none of the others.
 
-use std::io;
+use std::{io, net::IpAddr};
 
-use super::netlink::{Attributes, Netlink, Protocol, Request};
+use netlink_packet_core::{Emitable, NlaBuffer, NlasIterator, Parseable, ParseableParametrized};
+use netlink_packet_route::{
+    address::{AddressAttribute, AddressHeader},
+    link::{
+        InfoBridgePort, InfoData, InfoGeneve, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags,
+        LinkHeader, LinkInfo,
+    },
+};
+use svcdiag_api::{Tunnel, TunnelKind};
 
-const GET_LINK: u16 = 18;
+use super::netlink::{Messages, Netlink, Protocol, Request};
+
 const NEW_LINK: u16 = 16;
-/// struct ifinfomsg: family, padding, type, index, flags, change.
-const HEADER: usize = 16;
-const AF_BRIDGE: u8 = 7;
-const IFLA_IFNAME: u16 = 3;
-const IFLA_LINK: u16 = 5;
-const IFLA_MASTER: u16 = 10;
-const IFLA_PROTINFO: u16 = 12;
-/// hairpin_mode of a port.
-const IFLA_BRPORT_MODE: u16 = 4;
+const NEW_ADDRESS: u16 = 20;
+
+/// Most tunnels that are reported; network plugins have one or two.
+const MAX_TUNNELS: usize = 8;
 
 /// A link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,82 +41,250 @@ pub struct Link {
 /// The links in the network namespace of the calling thread.
 ///
 /// # Errors
-/// When the kernel does not tell.
+/// When the kernel refuses.
 pub fn links() -> io::Result<Vec<Link>> {
-    read(&Netlink::open(Protocol::Route)?)
+    let messages = Netlink::open(Protocol::Route)?.dump(&Request::links())?;
+    Ok(of_kind(&messages, NEW_LINK).filter_map(link).collect())
 }
 
 /// The same where a Pod may have made as many as it likes.
 ///
 /// # Errors
-/// When the kernel does not tell, or there are too many.
+/// When the kernel refuses, or there are too many.
 pub fn links_of_pod() -> io::Result<Vec<Link>> {
-    read(&Netlink::open_in_pod(Protocol::Route)?)
+    let messages = Netlink::open_in_pod(Protocol::Route)?.dump(&Request::links())?;
+    Ok(of_kind(&messages, NEW_LINK).filter_map(link).collect())
 }
 
-fn read(netlink: &Netlink) -> io::Result<Vec<Link>> {
-    let dump = |family: u8| {
-        let mut header = [0; HEADER];
-        if let Some(first) = header.first_mut() {
-            *first = family;
-        }
-        netlink.dump(&Request::with_header(GET_LINK, &header))
+/// The tunnels that are up in the network namespace of the calling thread: they carry Pods' packets to other nodes.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn tunnels() -> io::Result<Vec<Tunnel>> {
+    let messages = Netlink::open(Protocol::Route)?.dump(&Request::links())?;
+    let mut found: Vec<Tunnel> = of_kind(&messages, NEW_LINK).filter_map(tunnel).collect();
+    found.sort();
+    found.truncate(MAX_TUNNELS);
+    Ok(found)
+}
+
+/// The addresses in the network namespace of the calling thread, which may be a Pod's.
+///
+/// # Errors
+/// When the kernel refuses, or there are too many.
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    let messages = Netlink::open_in_pod(Protocol::Route)?.dump(&Request::addresses())?;
+    Ok(of_kind(&messages, NEW_ADDRESS).filter_map(address).collect())
+}
+
+fn of_kind(messages: &Messages, kind: u16) -> impl Iterator<Item = &[u8]> {
+    let wanted = messages.iter().filter(move |(found, _)| *found == kind);
+    wanted.map(|(_, body)| body.as_slice())
+}
+
+/// The first of a list that is of one kind.
+macro_rules! first {
+    ($list:expr, $pattern:pat => $value:expr) => {
+        $list.iter().find_map(|one| match one {
+            $pattern => Some($value),
+            _ => None,
+        })
     };
-    let mut links: Vec<Link> = dump(0)?
-        .iter()
-        .filter(|(kind, _)| *kind == NEW_LINK)
-        .filter_map(|(_, body)| link(body))
-        .collect();
-    // Only a question of the bridge's family is answered with what the bridge knows of its ports.
-    for port in dump(AF_BRIDGE)?.iter().filter_map(|(_, body)| link(body)) {
-        if let Some(known) = links.iter_mut().find(|l| l.index == port.index) {
-            known.bridge = port.bridge;
-            known.hairpin_mode = port.hairpin_mode;
-        }
-    }
-    Ok(links)
 }
 
 /// A link, from a message about it.
-pub(super) fn link(body: &[u8]) -> Option<Link> {
-    let attributes = Attributes::behind(body, HEADER);
-    let number = |kind| {
-        let bytes = attributes.get(kind)?;
-        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-    };
-    let port = attributes.nested(IFLA_PROTINFO);
+pub(crate) fn link(body: &[u8]) -> Option<Link> {
+    let (header, attributes) = attributes(body)?;
+    let controller = first!(attributes, LinkAttribute::Controller(index) => *index);
+    let port = first!(info(&attributes), LinkInfo::PortData(InfoPortData::BridgePort(port)) => port);
     Some(Link {
-        index: u32::from_ne_bytes(body.get(4..8)?.try_into().ok()?),
-        name: attributes.text(IFLA_IFNAME)?.to_owned(),
-        peer: number(IFLA_LINK),
-        bridge: port.and_then(|_| number(IFLA_MASTER)),
-        hairpin_mode: port.and_then(|p| p.byte(IFLA_BRPORT_MODE)).map(|mode| mode != 0),
+        index: header.index,
+        name: name(&attributes)?,
+        peer: first!(attributes, LinkAttribute::Link(index) => *index),
+        bridge: port.and(controller),
+        hairpin_mode: port.and_then(|port| first!(port, InfoBridgePort::HairpinMode(is_on) => *is_on)),
     })
+}
+
+/// A link, if it is a tunnel and up.
+pub(crate) fn tunnel(body: &[u8]) -> Option<Tunnel> {
+    let (header, attributes) = attributes(body)?;
+    header.flags.contains(LinkFlags::Up).then_some(())?;
+    let info = info(&attributes);
+    let kind = match first!(info, LinkInfo::Kind(kind) => kind)? {
+        InfoKind::Vxlan => TunnelKind::Vxlan,
+        InfoKind::Geneve => TunnelKind::Geneve,
+        InfoKind::Wireguard => TunnelKind::WireGuard,
+        InfoKind::IpIp => TunnelKind::Ipip,
+        InfoKind::GreTun | InfoKind::GreTap => TunnelKind::Gre,
+        _ => return None,
+    };
+    let port = match first!(info, LinkInfo::Data(data) => data) {
+        Some(InfoData::Vxlan(data)) => first!(data, InfoVxlan::Port(port) => *port),
+        Some(InfoData::Geneve(data)) => first!(data, InfoGeneve::Port(port) => *port),
+        _ => None,
+    };
+    Some(Tunnel {
+        name: name(&attributes)?,
+        kind,
+        port,
+    })
+}
+
+/// The address in a message about one.
+pub(crate) fn address(body: &[u8]) -> Option<IpAddr> {
+    let header = AddressHeader::parse(body).ok()?;
+    let attributes = understood(body.get(header.buffer_len()..)?, |a| {
+        AddressAttribute::parse(a).ok()
+    });
+    // On a link between two ends IFA_ADDRESS is the other end's.
+    let local = first!(attributes, AddressAttribute::Local(ip) => *ip);
+    local.or_else(|| first!(attributes, AddressAttribute::Address(ip) => *ip))
+}
+
+fn attributes(body: &[u8]) -> Option<(LinkHeader, Vec<LinkAttribute>)> {
+    let header = LinkHeader::parse(body).ok()?;
+    let attributes = understood(body.get(header.buffer_len()..)?, |a| {
+        LinkAttribute::parse_with_param(a, header.interface_family).ok()
+    });
+    Some((header, attributes))
+}
+
+fn understood<T>(attributes: &[u8], parse: impl Fn(&NlaBuffer<&[u8]>) -> Option<T>) -> Vec<T> {
+    let whole = NlasIterator::new(attributes).map_while(Result::ok);
+    whole.filter_map(|attribute| parse(&attribute)).collect()
+}
+
+fn name(attributes: &[LinkAttribute]) -> Option<String> {
+    first!(attributes, LinkAttribute::IfName(name) => name.clone())
+}
+
+/// What is known of a link for its kind, and for the kind of port that it is.
+fn info(attributes: &[LinkAttribute]) -> &[LinkInfo] {
+    first!(attributes, LinkAttribute::LinkInfo(info) => info.as_slice()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::netlink::attributes_of;
 
+    // The kernel's numbers, include/uapi/linux/if_link.h and if_addr.h.
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_LINK: u16 = 5;
+    const IFLA_MASTER: u16 = 10;
+    const IFLA_LINKINFO: u16 = 18;
+    const IFLA_INFO_KIND: u16 = 1;
+    const IFLA_INFO_DATA: u16 = 2;
+    const IFLA_INFO_SLAVE_KIND: u16 = 4;
+    const IFLA_INFO_SLAVE_DATA: u16 = 5;
+    const IFLA_BRPORT_MODE: u16 = 4;
+    const IFLA_VXLAN_PORT: u16 = 15;
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+
+    /// The message of link 3, which is up.
+    fn up(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut header = vec![0; 16];
+        header[4] = 3;
+        header[8] = 1;
+        [header, attributes_of(attributes)].concat()
+    }
+
+    #[test]
+    fn a_tunnel_is_known_by_its_kind_and_port() {
+        let data = attributes_of(&[(IFLA_VXLAN_PORT, &8472_u16.to_be_bytes())]);
+        let info = attributes_of(&[(IFLA_INFO_KIND, b"vxlan\0"), (IFLA_INFO_DATA, &data)]);
+        let mut body = up(&[(IFLA_IFNAME, b"flannel.1\0"), (IFLA_LINKINFO, &info)]);
+        let expected = Tunnel {
+            name: "flannel.1".to_owned(),
+            kind: TunnelKind::Vxlan,
+            port: Some(8472),
+        };
+        assert_eq!(tunnel(&body), Some(expected));
+        body[8] = 0;
+        assert_eq!(tunnel(&body), None, "it is down");
+        let bridge = attributes_of(&[(IFLA_INFO_KIND, b"bridge\0")]);
+        assert_eq!(
+            tunnel(&up(&[(IFLA_IFNAME, b"cni0\0"), (IFLA_LINKINFO, &bridge)])),
+            None
+        );
+    }
+
+    #[test]
+    fn a_port_of_a_bridge_is_known_by_what_the_bridge_says_of_it() {
+        let port = attributes_of(&[(IFLA_BRPORT_MODE, &[1])]);
+        let info = attributes_of(&[
+            (IFLA_INFO_KIND, b"veth\0"),
+            (IFLA_INFO_SLAVE_KIND, b"bridge\0"),
+            (IFLA_INFO_SLAVE_DATA, &port),
+        ]);
+        let body = up(&[
+            (IFLA_IFNAME, b"veth1\0"),
+            (IFLA_LINK, &2_u32.to_ne_bytes()),
+            (IFLA_MASTER, &7_u32.to_ne_bytes()),
+            (IFLA_LINKINFO, &info),
+        ]);
+        let expected = Link {
+            index: 3,
+            name: "veth1".to_owned(),
+            peer: Some(2),
+            bridge: Some(7),
+            hairpin_mode: Some(true),
+        };
+        assert_eq!(link(&body), Some(expected));
+        let of_bond = up(&[(IFLA_IFNAME, b"eth0\0"), (IFLA_MASTER, &7_u32.to_ne_bytes())]);
+        assert_eq!(link(&of_bond).and_then(|l| l.bridge), None);
+    }
+
+    #[test]
+    fn the_address_is_that_of_the_near_end() {
+        let (near, far) = (Ipv4Addr::new(10, 244, 0, 1), Ipv4Addr::new(10, 244, 0, 2));
+        let message = |list: &[(u16, &[u8])]| [vec![0; 8], attributes_of(list)].concat();
+        let both = message(&[(IFA_ADDRESS, &far.octets()), (IFA_LOCAL, &near.octets())]);
+        assert_eq!(address(&both), Some(near.into()));
+        let v6 = message(&[(IFA_ADDRESS, &Ipv6Addr::LOCALHOST.octets())]);
+        assert_eq!(address(&v6), Some(Ipv6Addr::LOCALHOST.into()));
+        assert_eq!(address(&message(&[(IFA_ADDRESS, &[1, 2])])), None);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
-            let _ = link(&bytes);
+            let _ = (link(&bytes), tunnel(&bytes), address(&bytes));
         }
 
         #[test]
         fn any_attributes_are_survived(
-            header in prop::collection::vec(any::<u8>(), HEADER),
+            header in prop::collection::vec(any::<u8>(), 16),
             name in "[a-z0-9]{1,15}",
-            others in prop::collection::vec((0_u16..64, prop::collection::vec(any::<u8>(), 0..40)), 0..12),
+            others in prop::collection::vec((0_u16..72, prop::collection::vec(any::<u8>(), 0..40)), 0..12),
         ) {
             let mut list: Vec<(u16, &[u8])> = vec![(IFLA_IFNAME, name.as_bytes())];
             list.extend(others.iter().map(|(kind, value)| (*kind, value.as_slice())));
             let body = [header, attributes_of(&list)].concat();
             prop_assert_eq!(link(&body).map(|l| l.name), Some(name));
+            let _ = (tunnel(&body), address(&body));
+        }
+
+        #[test]
+        fn any_kind_of_link_and_port_is_survived(
+            kind in "(vxlan|geneve|bridge|bond|vlan|macvlan|tun|vrf|gre|ipip|sit|veth|can|hsr|macsec|xfrm|[a-z]{1,8})",
+            port in "(bridge|bond|vrf|team|[a-z]{1,8})",
+            data in prop::collection::vec((0_u16..48, prop::collection::vec(any::<u8>(), 0..24)), 0..12),
+        ) {
+            let data: Vec<(u16, &[u8])> = data.iter().map(|(kind, value)| (*kind, value.as_slice())).collect();
+            let data = attributes_of(&data);
+            let info = attributes_of(&[
+                (IFLA_INFO_KIND, kind.as_bytes()), (IFLA_INFO_DATA, &data), (3, &data),
+                (IFLA_INFO_SLAVE_KIND, port.as_bytes()), (IFLA_INFO_SLAVE_DATA, &data),
+            ]);
+            let body = up(&[(IFLA_IFNAME, b"x\0"), (IFLA_LINKINFO, &info)]);
+            let _ = (link(&body), tunnel(&body));
         }
     }
 }

@@ -1,8 +1,10 @@
-//! Netlink: questions to the kernel and its answers, message by message.
+//! Netlink: requests to the kernel and its answers, message by message.
 //!
-//! A message is a header of sixteen bytes, a header of the family, and attributes; an attribute is a
-//! length, a type and a value, filled up to four bytes. See netlink(7) and the kernel's
-//! Documentation/userspace-api/netlink.
+//! A message is a header of sixteen bytes, a header of the family, and [`Attributes`]. See netlink(7) and the
+//! kernel's Documentation/userspace-api/netlink. netlink-packet-core knows the bytes; what is here are the socket, and
+//! how much and for how long is read from it.
+
+mod attributes;
 
 use std::{
     io,
@@ -10,6 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use netlink_packet_core::{
+    Emitable, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NetlinkBuffer, NetlinkHeader,
+};
+use netlink_packet_route::{RouteNetlinkMessage, address::AddressMessage, link::LinkMessage};
 use nix::sys::{
     socket::{
         self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, setsockopt, sockopt,
@@ -18,19 +25,7 @@ use nix::sys::{
 };
 use parking_lot::Mutex;
 
-/// Length of struct nlmsghdr.
-const HEADER: usize = 16;
-
-const NLM_F_REQUEST: u16 = 0x01;
-const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_DUMP_INTR: u16 = 0x10;
-
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-
-/// Set in the type of an attribute that holds attributes.
-const NLA_F_NESTED: u16 = 0x8000;
-const NLA_TYPE_MASK: u16 = 0x3fff;
+pub use self::attributes::{Attributes, attributes_of, nested};
 
 /// How long the kernel may take for an answer; it answers at once unless the node is in deep trouble.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -188,19 +183,19 @@ impl Netlink {
             };
             for answer in answers(datagram) {
                 let answer = answer?;
-                if answer.sequence != sequence {
+                if answer.sequence_number() != sequence {
                     continue;
                 }
-                is_whole &= answer.flags & NLM_F_DUMP_INTR == 0;
-                match answer.message_type {
+                is_whole &= answer.flags() & NLM_F_DUMP_INTR == 0;
+                match answer.message_type() {
                     NLMSG_DONE => return Ok((messages, is_whole)),
                     NLMSG_ERROR => {
-                        return match answer.error_code()? {
+                        return match error_code(answer.payload())? {
                             0 => Ok((messages, is_whole)),
                             code => Err(io::Error::from_raw_os_error(code)),
                         };
                     }
-                    other => messages.push((other, answer.body.to_vec())),
+                    other => messages.push((other, answer.payload().to_vec())),
                 }
             }
             if flags & NLM_F_DUMP == 0 && !messages.is_empty() {
@@ -221,196 +216,87 @@ impl Request {
         }
     }
 
-    /// A question with the fixed header of its kind.
+    /// A request for links.
     #[must_use]
-    pub fn with_header(message_type: u16, header: &[u8]) -> Self {
+    pub fn links() -> Self {
+        Self::route(&RouteNetlinkMessage::GetLink(LinkMessage::default()))
+    }
+
+    /// A request for addresses.
+    #[must_use]
+    pub fn addresses() -> Self {
+        Self::route(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+    }
+
+    fn route(message: &RouteNetlinkMessage) -> Self {
+        let mut body = vec![0; message.buffer_len()];
+        message.emit(&mut body);
         Self {
-            message_type,
-            body: header.to_vec(),
+            message_type: message.message_type(),
+            body,
         }
     }
 
     /// Adds an attribute.
     #[must_use]
     pub fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
-        push_attribute(&mut self.body, kind, value);
+        self.body.extend(attributes_of(&[(kind, value)]));
         self
     }
 
     /// Adds an attribute that is a C string.
     #[must_use]
     pub fn text(self, kind: u16, value: &str) -> Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.attribute(kind, &bytes)
+        self.attribute(kind, &[value.as_bytes(), &[0]].concat())
     }
 
     /// Adds an attribute that holds attributes.
     #[must_use]
     pub fn nested(self, kind: u16, inner: &[u8]) -> Self {
-        self.attribute(kind | NLA_F_NESTED, inner)
+        self.attribute(nested(kind), inner)
     }
 
     fn encode(&self, flags: u16, sequence: u32) -> io::Result<Vec<u8>> {
-        let length = u32::try_from(HEADER + self.body.len()).map_err(|_| malformed("a question too long"))?;
-        let mut message = Vec::with_capacity(HEADER + self.body.len());
-        message.extend(length.to_ne_bytes());
-        message.extend(self.message_type.to_ne_bytes());
-        message.extend(flags.to_ne_bytes());
-        message.extend(sequence.to_ne_bytes());
-        message.extend([0; 4]);
-        message.extend(&self.body);
+        let header = NetlinkHeader::default().buffer_len();
+        let mut message = vec![0; header + self.body.len()];
+        let length = u32::try_from(message.len()).map_err(|_| malformed("a request too long"))?;
+        let mut buffer = NetlinkBuffer::new(&mut message);
+        buffer.set_length(length);
+        buffer.set_message_type(self.message_type);
+        buffer.set_flags(flags);
+        buffer.set_sequence_number(sequence);
+        buffer.payload_mut().copy_from_slice(&self.body);
         Ok(message)
     }
-}
-
-/// Attributes to put into another one.
-#[must_use]
-pub fn attributes_of(list: &[(u16, &[u8])]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (kind, value) in list {
-        push_attribute(&mut bytes, *kind, value);
-    }
-    bytes
-}
-
-/// The type of an attribute that holds attributes.
-#[must_use]
-pub fn nested(kind: u16) -> u16 {
-    kind | NLA_F_NESTED
-}
-
-fn push_attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    // No attribute that is sent comes near 64 KiB: names have at most 256 bytes.
-    let length = u16::try_from(value.len() + 4).unwrap_or(u16::MAX);
-    to.extend(length.to_ne_bytes());
-    to.extend(kind.to_ne_bytes());
-    to.extend(value);
-    to.resize(to.len().next_multiple_of(4), 0);
 }
 
 fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
-/// A message in an answer.
-pub(super) struct Answer<'a> {
-    message_type: u16,
-    flags: u16,
-    sequence: u32,
-    /// What is behind its header.
-    pub(super) body: &'a [u8],
-}
-
-impl Answer<'_> {
-    /// The errno of an NLMSG_ERROR; 0 is an acknowledgement.
-    pub(super) fn error_code(&self) -> io::Result<i32> {
-        let code = self
-            .body
-            .first_chunk::<4>()
-            .ok_or_else(|| malformed("an error without its number"))?;
-        Ok(i32::from_ne_bytes(*code).saturating_neg())
-    }
+/// The errno of an NLMSG_ERROR; 0 is an acknowledgement.
+pub(crate) fn error_code(payload: &[u8]) -> io::Result<i32> {
+    let message = ErrorBuffer::new_checked(payload).map_err(|_| malformed("an error without its number"))?;
+    Ok(message.code().map_or(0, |code| code.get().saturating_neg()))
 }
 
 /// The messages in a datagram.
-pub(super) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = io::Result<Answer<'_>>> {
+pub(crate) fn answers(mut datagram: &[u8]) -> impl Iterator<Item = io::Result<NetlinkBuffer<&[u8]>>> {
     std::iter::from_fn(move || {
         if datagram.is_empty() {
             return None;
         }
-        let answer = (|| {
-            let length = usize::try_from(u32_at(datagram, 0)?).ok()?;
-            let answer = Answer {
-                message_type: u16_at(datagram, 4)?,
-                flags: u16_at(datagram, 6)?,
-                sequence: u32_at(datagram, 8)?,
-                body: datagram.get(HEADER..length)?,
-            };
-            datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-            Some(answer)
-        })();
-        if answer.is_none() {
-            datagram = &[];
-        }
-        Some(answer.ok_or_else(|| malformed("a message that is cut off")))
+        let answer = NetlinkBuffer::new_checked(datagram);
+        // Behind what makes no sense nothing is read.
+        let length = answer
+            .as_ref()
+            .ok()
+            .and_then(|a| usize::try_from(a.length()).ok());
+        datagram = length
+            .and_then(|length| datagram.get(length.next_multiple_of(4)..))
+            .unwrap_or_default();
+        Some(answer.map_err(|_| malformed("a message that is cut off")))
     })
-}
-
-/// A number in the byte order of the machine.
-#[must_use]
-pub fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    let end = offset.checked_add(2)?;
-    Some(u16::from_ne_bytes(bytes.get(offset..end)?.try_into().ok()?))
-}
-
-/// A number in the byte order of the machine.
-#[must_use]
-pub fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    let end = offset.checked_add(4)?;
-    Some(u32::from_ne_bytes(bytes.get(offset..end)?.try_into().ok()?))
-}
-
-/// Attributes as they stand in a message.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Attributes<'a>(pub &'a [u8]);
-
-impl<'a> Attributes<'a> {
-    /// The attributes behind a fixed header.
-    #[must_use]
-    pub fn behind(body: &'a [u8], header: usize) -> Self {
-        Self(body.get(header..).unwrap_or_default())
-    }
-
-    /// Type and value of each. What is cut off at the end is left out.
-    pub fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
-        let mut rest = self.0;
-        std::iter::from_fn(move || {
-            let length = usize::from(u16_at(rest, 0)?);
-            let kind = u16_at(rest, 2)? & NLA_TYPE_MASK;
-            let value = rest.get(4..length)?;
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            Some((kind, value))
-        })
-    }
-
-    /// The value of the first attribute of a type.
-    #[must_use]
-    pub fn get(self, kind: u16) -> Option<&'a [u8]> {
-        self.iter().find(|(k, _)| *k == kind).map(|(_, value)| value)
-    }
-
-    /// The attributes in an attribute.
-    #[must_use]
-    pub fn nested(self, kind: u16) -> Option<Self> {
-        self.get(kind).map(Self)
-    }
-
-    /// A C string.
-    #[must_use]
-    pub fn text(self, kind: u16) -> Option<&'a str> {
-        let bytes = self.get(kind)?;
-        let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-        std::str::from_utf8(bytes.get(..end)?).ok()
-    }
-
-    /// A number in network byte order, as netfilter writes them.
-    #[must_use]
-    pub fn be_u32(self, kind: u16) -> Option<u32> {
-        Some(u32::from_be_bytes(self.get(kind)?.try_into().ok()?))
-    }
-
-    /// A number in network byte order.
-    #[must_use]
-    pub fn be_u16(self, kind: u16) -> Option<u16> {
-        Some(u16::from_be_bytes(self.get(kind)?.try_into().ok()?))
-    }
-
-    /// A byte.
-    #[must_use]
-    pub fn byte(self, kind: u16) -> Option<u8> {
-        self.get(kind)?.first().copied()
-    }
 }
 
 #[cfg(test)]
@@ -421,44 +307,26 @@ mod tests {
 
     use super::*;
 
-    fn ask_everything(attributes: Attributes<'_>, depth: usize) {
-        for kind in 0..8 {
-            let _ = (attributes.get(kind), attributes.text(kind), attributes.byte(kind));
-            let _ = (attributes.be_u16(kind), attributes.be_u32(kind));
-            if let Some(inner) = attributes.nested(kind).filter(|_| depth > 0) {
-                ask_everything(inner, depth - 1);
-            }
-        }
-    }
-
     proptest! {
         #[test]
-        fn every_attribute_is_read(
-            list in prop::collection::vec((0..=NLA_TYPE_MASK, prop::collection::vec(any::<u8>(), 0..64)), 0..16),
+        fn every_request_is_one_whole_message(
+            message_type: u16, flags: u16, sequence: u32, value in prop::collection::vec(any::<u8>(), 0..64),
         ) {
-            let written: Vec<(u16, &[u8])> = list.iter().map(|(k, v)| (*k, v.as_slice())).collect();
-            let bytes = attributes_of(&written);
-            prop_assert_eq!(Attributes(&bytes).iter().collect::<Vec<_>>(), written);
-        }
-
-        #[test]
-        fn every_question_is_one_whole_message(
-            kind: u16, flags: u16, sequence: u32, value in prop::collection::vec(any::<u8>(), 0..64),
-        ) {
-            let request = Request::with_header(kind, &[0; 4]).attribute(1, &value);
+            let request = Request { message_type, body: vec![0; 4] }.attribute(1, &value);
             let message = request.encode(flags, sequence).unwrap();
-            let all: Vec<Answer<'_>> = answers(&message).map(Result::unwrap).collect();
+            let all: Vec<_> = answers(&message).map(Result::unwrap).collect();
             prop_assert_eq!(all.len(), 1);
-            prop_assert_eq!((all[0].message_type, all[0].flags, all[0].sequence), (kind, flags, sequence));
-            prop_assert_eq!(Attributes::behind(all[0].body, 4).get(1), Some(value.as_slice()));
+            prop_assert_eq!(
+                (all[0].message_type(), all[0].flags(), all[0].sequence_number()),
+                (message_type, flags, sequence)
+            );
+            prop_assert_eq!(Attributes::behind(all[0].payload(), 4).get(1), Some(value.as_slice()));
         }
 
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..512)) {
-            ask_everything(Attributes(&bytes), 3);
             for answer in answers(&bytes).flatten() {
-                let _ = answer.error_code();
-                ask_everything(Attributes::behind(answer.body, 4), 1);
+                let _ = error_code(answer.payload());
             }
         }
 
@@ -467,7 +335,7 @@ mod tests {
             lengths in prop::collection::vec((0_u32..64, any::<[u8; 12]>()), 0..32),
         ) {
             let bytes: Vec<u8> = lengths.iter().flat_map(|(length, rest)| [&length.to_ne_bytes()[..], rest].concat()).collect();
-            prop_assert!(answers(&bytes).count() <= bytes.len() / HEADER + 1);
+            prop_assert!(answers(&bytes).count() <= bytes.len() / 16 + 1);
         }
     }
 }

@@ -17,9 +17,6 @@ const MAX_MESSAGES: usize = 200;
 const NFTABLES: u8 = 10;
 const GET_RULE: u8 = 7;
 const GET_SET_ELEMENTS: u8 = 13;
-/// RTM_GETLINK and RTM_GETADDR.
-const GET_LINK: u16 = 18;
-const GET_ADDRESS: u16 = 22;
 
 /// Seeds with the names of their targets.
 pub fn seeds(captures: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
@@ -62,8 +59,8 @@ pub fn seeds(captures: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
 
     feed("ip", &["-batch", "-"], LINKS)?;
     let route = Netlink::open(Protocol::Route)?;
-    seeds.extend(messages(route.dump(&Request::with_header(GET_LINK, &[0; 16]))?));
-    seeds.extend(messages(route.dump(&Request::with_header(GET_ADDRESS, &[0; 8]))?));
+    seeds.extend(messages(route.dump(&Request::links())?));
+    seeds.extend(messages(route.dump(&Request::addresses())?));
     Ok(seeds)
 }
 

@@ -37,10 +37,9 @@ use svcdiag_api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion};
 use svcdiag_engine::asked::Subject;
 use svcdiag_kube_proxy::{IpFamily, Protocol, ProxyMode, Vantage};
 use svcdiag_netns::{
-    Netns,
+    Netns, links,
     netfilter::{conntrack::Conntrack, rulesets::Rulesets},
     rootfs::CLibraries,
-    tunnels,
 };
 use svcdiag_objects::Endpoint;
 
@@ -235,7 +234,7 @@ pub async fn probe(
     facts.settings = round.settings(drops_before.filter(|_| facts.probes_failed > 0));
     // By which ways packets go to other nodes matters only where some did not arrive.
     if facts.probes_failed > 0 {
-        let found = node.netns.run(tunnels::read);
+        let found = node.netns.run(links::tunnels);
         let problem = |error: &std::io::Error| {
             round.problem(format!("The links of the node could not be listed: {error}."))
         };

@@ -24,7 +24,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::xt;
 use crate::{
-    netlink::{u16_at, u32_at},
+    bytes::{u16_at, u32_at},
     sockopt,
 };
 use svcdiag_kube_proxy::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict};

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::netlink::{u16_at, u32_at};
+use crate::bytes::{u16_at, u32_at};
 use svcdiag_kube_proxy::{IpFamily, Match, Target};
 
 /// RTN_LOCAL as a bit of xt_addrtype.
