@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::disallowed_methods,
     missing_docs,
     reason = "a benchmark fails by panicking"
 )]

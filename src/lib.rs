@@ -4,6 +4,7 @@
 
 pub mod bundle;
 pub mod check;
+mod clock;
 pub mod collect;
 pub mod controller;
 pub mod report;

@@ -1,7 +1,11 @@
 //! The bill of materials that `make dist` puts beside the binary: what CycloneDX demands is there, and it names what
 //! is in the binary, with the checksums of Cargo.lock, and nothing else.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 

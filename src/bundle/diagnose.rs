@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use clap::Args;
-use jiff::Timestamp;
 
 use super::{Bundle, FilesError, Problem, facts};
 use crate::{
@@ -81,7 +80,7 @@ pub fn run(options: &Options) -> Result<Answer, Error> {
     let bundle = Bundle::read(&options.bundle)?;
     tell(&bundle.problems);
     let (namespace, service) = target(&bundle, options.service.as_deref(), options.namespace.as_deref())?;
-    let now = bundle.time(Timestamp::now());
+    let now = bundle.time(crate::clock::now());
     if bundle.manifest.time.is_none() {
         eprintln!(
             "note: {} does not say when the bundle was made; judged as of {now}",

@@ -83,7 +83,7 @@ pub enum Error {
 pub async fn run(options: Options) -> Result<Answer, Error> {
     let query = &options.query;
     let (client, namespace) = query.connect().await?;
-    let now = jiff::Timestamp::now();
+    let now = crate::clock::now();
     let spec = asked(&client, &namespace, query).await;
     let gathered = gather(&client, &namespace, spec, &query.agent_namespace).await?;
     Ok(options.printing.answer(&gathered.facts(now))?)

@@ -12,7 +12,6 @@ mod write;
 use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::Args;
-use jiff::Timestamp;
 
 use crate::{
     bundle::Manifest,
@@ -72,7 +71,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     // Nobody should wait for a cluster to hear this.
     write::refuse_to_overwrite(&options.output)?;
     let (client, namespace) = query.connect().await?;
-    let time = Timestamp::now();
+    let time = crate::clock::now();
     let spec = asked(&client, &namespace, query).await;
     let read = gather(&client, &namespace, spec.clone(), &query.agent_namespace).await;
     let mut gathered = read.map_err(check::Error::from)?;

@@ -32,7 +32,6 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use clap::Args;
 use futures::StreamExt;
-use jiff::Timestamp;
 use kube::{
     Client,
     runtime::{
@@ -183,14 +182,9 @@ impl Context {
     /// The same for a change, which is seen now.
     fn inventory_mut(&self) -> RwLockWriteGuard<'_, Inventory> {
         let mut inventory = self.inventory.write();
-        inventory.observe_at(now());
+        inventory.observe_at(crate::clock::now());
         inventory
     }
-}
-
-/// The controller's clock: the only place where it asks for the time.
-fn now() -> Timestamp {
-    Timestamp::now()
 }
 
 /// Diagnoses waiting to be looked at. The scheduler behind it takes them at once and keeps each only

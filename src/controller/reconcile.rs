@@ -71,7 +71,7 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let (namespace, name) = (diagnosis.namespace(), diagnosis.name());
     let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
     let previous = context.written.latest(diagnosis);
-    let now = super::now();
+    let now = crate::clock::now();
     let (mut verdict, plan) = judge(diagnosis, context, previous.as_ref(), now);
     let work = Work::of(context, diagnosis, plan);
     let held_until = context

@@ -106,7 +106,7 @@ impl Statuses {
             seen: diagnosis.metadata.resource_version.clone(),
             version,
             status: Some(status),
-            at: super::now(),
+            at: crate::clock::now(),
         };
         self.0.lock().insert(uid, write);
     }
@@ -141,7 +141,7 @@ pub(super) async fn write_if_due(
     settled_at: Option<Timestamp>,
 ) -> Result<Written, WriteError> {
     let written_at = context.written.at(diagnosis);
-    match pace(previous, written_at, status, settled_at, super::now()) {
+    match pace(previous, written_at, status, settled_at, crate::clock::now()) {
         Pace::Never => return Ok(Written::No),
         Pace::At(time) => return Ok(Written::Later(time)),
         Pace::Now => {}

@@ -355,7 +355,7 @@ async fn watch_diagnoses(
                 context.written.forget(&uid);
                 context.failures.reset(&uid);
                 context.questions.forget(&uid);
-                context.unanswered.note(&uid, false, super::now());
+                context.unanswered.note(&uid, false, crate::clock::now());
                 context.allowance.release(&namespace, &uid);
                 forget(&context, &namespace, &name);
                 if context.options.max_diagnoses_per_namespace > 0 {

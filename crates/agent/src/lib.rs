@@ -132,6 +132,7 @@ async fn routes(options: &Options) -> Result<Routes, Error> {
 }
 
 /// The agent's clock: the only place where it asks for the time of day.
+#[expect(clippy::disallowed_methods, reason = "the clock")]
 fn now() -> Timestamp {
     Timestamp::now()
 }

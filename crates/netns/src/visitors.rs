@@ -167,6 +167,7 @@ impl Visitors {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place that enters a namespace")]
 fn visit_all(queue: &Queue, number: u64, home: &File) {
     let mut here = None;
     loop {
@@ -189,6 +190,7 @@ fn visit_all(queue: &Queue, number: u64, home: &File) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "the one place that enters a namespace")]
 fn go(visit: Visit, here: &mut Option<Id>) {
     let Visit { file, id, until, job } = visit;
     let mut entered = Ok(());
