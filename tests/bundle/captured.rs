@@ -119,7 +119,7 @@ fn captured_nodes_are_judged_as_they_were() {
                 match causes.get(service.as_str()) {
                     Some(cause) => assert_eq!(root.as_deref(), Some(*cause), "{what}"),
                     // Only dials could tell; what to save is said.
-                    None => assert!(what.contains("save `curl"), "{what}"),
+                    None => assert!(what.contains("save the output of `curl"), "{what}"),
                 }
             }
             judged += 1;

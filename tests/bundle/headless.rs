@@ -54,7 +54,7 @@ fn the_port_of_the_service_is_dialled_by_name_and_nobody_is_there() {
             root.message
         );
         assert!(
-            root.remediation.starts_with("Have clients dial port 9376"),
+            root.remediation.starts_with("Have clients use port 9376"),
             "{}",
             root.remediation
         );
@@ -86,6 +86,6 @@ fn clients_that_know_the_port_of_the_pods_or_got_through_are_served() {
         );
         let (_, definition) = d.stages.iter().find(|(c, _)| *c == C::DefinitionValid).unwrap();
         assert_eq!(definition.reason, R::ValidWithHints);
-        assert!(definition.message.contains("clients have to dial 9376, not 80"));
+        assert!(definition.message.contains("clients must use port 9376, not 80"));
     }
 }

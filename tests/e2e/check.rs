@@ -39,7 +39,7 @@ async fn the_answer_is_that_of_the_controller() {
         let all = [&["check", Scene::NAME, "-n", "check"], arguments].concat();
         rig.svcdiag(&all).await
     };
-    let faultless = "no fault in the API objects; the data path was not looked at";
+    let faultless = "No fault in the API objects, but the data path was not probed";
     assert_answer(&check(&[]).await, 2, &[faultless]);
     assert_answer(&check(&["--api-only"]).await, 0, &["ServiceExists"]);
 

@@ -23,13 +23,13 @@ pub(crate) fn no_clients(evidence: &Evidence<'_>) -> Option<Finding> {
         // A Pod that comes or goes is in one of the two first.
         let until = facts.endpoints_settle_at(SETTLES_WITHIN);
         if until.is_some_and(|until| until > facts.now) {
-            let why = "The EndpointSlices hold an endpoint that is no running Pod of the namespace; one may be coming or going.";
+            let why = "An EndpointSlice lists an endpoint that is not a running Pod of the namespace. A Pod may be starting or terminating.";
             return Some(Finding::unknown(Reason::Pending, why).recheck_at(until));
         }
         return Some(Finding::unknown(
             Reason::ClientNamespaceNotGranted,
             format!(
-                "Clients of another namespace dial only endpoints that are running Pods of namespace {}; the EndpointSlices hold others, so that nothing is dialled from there.",
+                "Nothing is dialled from the client namespace: clients in another namespace dial only endpoints that are running Pods of namespace {}, and the EndpointSlices list others.",
                 facts.namespace
             ),
         ));
@@ -38,7 +38,7 @@ pub(crate) fn no_clients(evidence: &Evidence<'_>) -> Option<Finding> {
         Clients::NotGranted(namespace) => Some(Finding::unknown(
             Reason::ClientNamespaceNotGranted,
             format!(
-                "Namespace {namespace} does not lend its Pods as clients; its owner can grant it: \
+                "Namespace {namespace} does not allow the use of its Pods as clients. Its owner can allow it: \
                  `kubectl annotate namespace {} {}={}`.",
                 quoted(namespace),
                 svcdiag_api::CLIENTS_FOR_ANNOTATION,
@@ -50,7 +50,7 @@ pub(crate) fn no_clients(evidence: &Evidence<'_>) -> Option<Finding> {
             match role {
                 Role::Named => "spec.clients.podSelector matches no running Pod.",
                 Role::Candidate | Role::Endpoint => {
-                    "No running Pod of the namespace can stand for a client (hostNetwork, dnsPolicy)."
+                    "No running Pod in the namespace is suitable as a client (hostNetwork, dnsPolicy)."
                 }
             },
         )),
@@ -63,7 +63,7 @@ pub(crate) fn not_proxied(facts: &Facts) -> Option<Finding> {
     if let Some(other) = other_proxy(facts) {
         return Some(Finding::unknown(
             Reason::HandledByAnotherProxy,
-            format!("The label {PROXY_NAME_LABEL} leaves the Service to {other}."),
+            format!("The label {PROXY_NAME_LABEL} assigns the Service to another proxy, {other}."),
         ));
     }
     without_address(facts)
@@ -83,7 +83,7 @@ pub(crate) fn only_a_name(facts: &Facts) -> Option<Finding> {
     let has_endpoints = facts.slices.iter().any(|s| !s.endpoints.is_empty());
     (is_bare && !has_endpoints).then(|| {
         Finding::not_applicable(
-            "The Service is headless and has neither ports nor a selector nor endpoints: it only holds a name.",
+            "The Service is headless and has no ports, no selector and no endpoints: it only provides a name.",
         )
     })
 }
@@ -93,15 +93,15 @@ pub(crate) fn without_address(facts: &Facts) -> Option<Finding> {
     let service: &Service = facts.service.as_deref()?;
     if service.is_external_name() {
         return Some(Finding::not_applicable(
-            "An ExternalName Service is an alias in DNS only.",
+            "An ExternalName Service is only an alias in DNS.",
         ));
     }
     if service.labels().contains_key(HEADLESS_LABEL) {
         return Some(Finding::not_applicable(format!(
-            "The label {HEADLESS_LABEL} keeps every proxy from the Service."
+            "The label {HEADLESS_LABEL} makes every proxy ignore the Service."
         )));
     }
-    service
-        .is_headless()
-        .then(|| Finding::not_applicable("A headless Service has no address; clients dial the Pods."))
+    service.is_headless().then(|| {
+        Finding::not_applicable("A headless Service has no cluster IP; clients connect to the Pods directly.")
+    })
 }

@@ -94,7 +94,7 @@ impl Finding {
     /// The stage waits for an earlier one.
     #[must_use]
     pub fn blocked(by: ConditionType) -> Self {
-        Self::unknown(Reason::Blocked, format!("Not judged before {by} is True."))
+        Self::unknown(Reason::Blocked, format!("Waiting for {by}."))
     }
 
     /// The same answer, which may change at `time` though the Facts do not.

@@ -6,7 +6,7 @@ use crate::{Facts, Finding, Outcome, Verdict};
 use svcdiag_api::{ConditionStatus, ConditionType, Impact, Reason, RootCause};
 
 /// What is said of a Service whose API objects are without fault while no agent has looked further.
-pub const NOTHING_BUT_THE_API: &str = "no fault in the API objects; the data path was not looked at";
+pub const NOTHING_BUT_THE_API: &str = "No fault in the API objects, but the data path was not probed";
 
 type Stages = [(ConditionType, Finding)];
 
@@ -40,7 +40,7 @@ pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
         return Outcome {
             status: ConditionStatus::Unknown,
             reason: Reason::Suspended,
-            message: "The diagnosis is suspended (spec.suspend); nothing is probed or judged.".to_owned(),
+            message: "The diagnosis is suspended (spec.suspend). Nothing is probed or checked.".to_owned(),
         };
     }
     if let Some(cause) = root_cause {
@@ -75,10 +75,7 @@ pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
             .join(", ")
     };
     let told = |(condition, finding): &(ConditionType, Finding)| {
-        format!(
-            "{condition} is not known ({}): {}",
-            finding.reason, finding.message
-        )
+        format!("{condition} is Unknown ({}): {}", finding.reason, finding.message)
     };
     let pending = of(&[Reason::Pending, Reason::PodsStarting]);
     let silent = of(&[Reason::AgentNotResponding]);
@@ -91,7 +88,10 @@ pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
     } else if !silent.is_empty() {
         (
             Reason::AgentNotResponding,
-            format!("Node agents have stopped reporting ({}).", names(&silent)),
+            format!(
+                "Node agents have stopped reporting, so these conditions are Unknown: {}.",
+                names(&silent)
+            ),
         )
     } else if let Some(first) = other {
         (Reason::NoVantagePoint, told(first))
@@ -139,19 +139,19 @@ fn nothing_open(stages: &Stages) -> Outcome {
         (
             ConditionStatus::Unknown,
             Reason::NoVantagePoint,
-            "Nobody could try whether the Service works: neither a client Pod nor a node got through to it.",
+            "It could not be tested whether the Service works: neither a client Pod nor a node got through to it.",
         )
     } else if no_clients {
         (
             ConditionStatus::True,
             Reason::WorksFromNodes,
-            "The Service works from the nodes; there is no client Pod to try from.",
+            "The Service works from the nodes. There is no client Pod to test from.",
         )
     } else {
         (
             ConditionStatus::True,
             Reason::ServiceWorks,
-            "Every stage that applies to the Service is True.",
+            "Every condition that applies to the Service is True.",
         )
     };
     Outcome {
@@ -179,7 +179,7 @@ pub(crate) fn stalled(facts: &Facts, ready: &Outcome, at: Option<Timestamp>) -> 
         status: ConditionStatus::True,
         reason: ready.reason,
         message: format!(
-            "Ready has been False for {} seconds or more; it will not become True without a change.",
+            "Ready has been False for at least {} seconds and will not become True without a change.",
             facts.spec.stalled_after_seconds
         ),
     })
@@ -195,6 +195,6 @@ pub(crate) fn reconciling(ready: &Outcome, stalled: Option<&Outcome>) -> Option<
     waiting.then(|| Outcome {
         status: ConditionStatus::True,
         reason: ready.reason,
-        message: "The verdict may still change; waiting for the Service to settle.".to_owned(),
+        message: "The result may still change. Waiting for the Service to settle.".to_owned(),
     })
 }

@@ -49,7 +49,7 @@ fn with(peer: Value, elsewhere: &str, curl: Option<&str>) -> Bundle {
 fn a_pod_whose_request_was_saved_is_a_client() {
     let other = || json!({ "podSelector": { "matchLabels": { "app": "other" } } });
     let message = assert_cause(&with(other(), "shop", Some(TIMED_OUT)), "IngressDenied");
-    assert!(message.contains("caller of namespace shop"), "{message}");
+    assert!(message.contains("from Pod shop/caller"), "{message}");
     // What got through is enforced by nobody, and a Pod that nobody tried from is a neighbour.
     for curl in [Some(ANSWERS), None] {
         let found = judge(&with(other(), "shop", curl));

@@ -22,12 +22,12 @@ pub(crate) fn advice(facts: &Facts, reason: Reason, failures: &[&Failed<'_>]) ->
     match reason {
         Reason::NoRouteToHost => match rejecting_node(facts, first) {
             Some(by) => format!(
-                "Node {by} itself turns the packets away: see whether a rule of its firewall does (`iptables -S FORWARD` or `nft list ruleset` there: REJECT, icmp-host-prohibited), \
-                 or whether it has no way to {ip}: `ip route get {ip}`."
+                "Node {by} itself rejects the packets. Check there whether a firewall rule does it (`iptables -S FORWARD` or `nft list ruleset`: REJECT, icmp-host-prohibited) \
+                 or whether the node has no route to {ip}: `ip route get {ip}`."
             ),
             None => format!(
-                "See which way node {node} sends packets to {ip}: `ip route get {ip}` there (a node needs a route, if only the default route, even to the address of a Service); \
-                 and whether a rule of a firewall rejects them: `nft list ruleset` (REJECT, icmp-host-prohibited)."
+                "Check the route from node {node} to {ip}: `ip route get {ip}` there (a node needs a route even to the address of a Service, if only the default route). \
+                 Check also whether a firewall rule rejects the packets: `nft list ruleset` (REJECT, icmp-host-prohibited)."
             ),
         },
         Reason::ConnectionRefused => {
@@ -36,8 +36,8 @@ pub(crate) fn advice(facts: &Facts, reason: Reason, failures: &[&Failed<'_>]) ->
             )
         }
         _ => format!(
-            "Look for what drops packets to {ip} on node {node}, for example a firewall: `nft list ruleset` there (and `iptables-legacy-save`), `tcpdump -ni any host {ip}` while dialling; \
-             `dmesg` there tells of a full table of tracked connections (nf_conntrack)."
+            "Find out what drops packets to {ip} on node {node}, for example a firewall: `nft list ruleset` there (and `iptables-legacy-save`), or `tcpdump -ni any host {ip}` while connecting. \
+             `dmesg` there shows whether the conntrack table is full (nf_conntrack)."
         ),
     }
 }
@@ -54,20 +54,20 @@ fn of_requests(facts: &Facts, first: &Failed<'_>, failures: &[&Failed<'_>]) -> O
     };
     Some(match first.answer {
         Answer::Unexpected if first.is_by_proxy() => format!(
-            "The proxy of a service mesh, beside the client or beside the Pods, does not reach whom it is to pass requests on to (error 111 is a refused connection). See on which port the application listens, and what the proxy says: {log}, in the log of its own container (-c istio-proxy, say)."
+            "A service mesh proxy, next to the client or next to the Pods, cannot reach its upstream (error 111 means connection refused). Check which port the application listens on, and what the proxy logs: {log}, with the proxy's container (for example -c istio-proxy)."
         ),
         Answer::Unexpected if first.is_without_status() => {
-            "Ask again without -s, or with -v: curl then says whether the connection is refused, times out or is closed.".to_owned()
+            "Run curl again without -s, or with -v: it then says whether the connection is refused, times out or is closed.".to_owned()
         }
         Answer::Unexpected => format!(
-            "See what the application says of it: {log}; if the status is as it should be, list it in spec.probe.http.expectedStatuses."
+            "Check what the application logs: {log}. If the status is the intended one, list it in spec.probe.http.expectedStatuses."
         ),
         Answer::Reset => format!(
-            "See what the application says of it: {log}; whether it speaks HTTP on that port without TLS; and, with a service mesh, whether it takes connections of its own Pods only (mutual TLS)."
+            "Check what the application logs: {log}. Check also whether it speaks HTTP without TLS on that port and, with a service mesh, whether it accepts connections only from Pods of the mesh (mutual TLS)."
         ),
         Answer::NoAnswer => format!(
-            "See whether the application hangs or speaks no HTTP on that port: {log}. Where only large answers are lost, as from other nodes, packets are larger than the way takes (MTU): \
-             compare the MTU of the Pods, of the tunnel and of the nodes' link with `ip link` on node {}.",
+            "Check whether the application hangs or does not speak HTTP on that port: {log}. If only large responses are lost, for example those from other nodes, packets exceed the MTU of the path: \
+             compare the MTU of the Pods, the tunnel and the nodes' interface with `ip link` on node {}.",
             quoted(first.node)
         ),
         _ => return None,

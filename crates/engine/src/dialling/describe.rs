@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    evidence::{Evidence, dials::Failed},
+    evidence::{Evidence, dials::Failed, targets::key},
     text,
 };
 use svcdiag_api::Answer;
@@ -54,8 +54,8 @@ pub(crate) fn endpoint(failed: &Failed<'_>) -> String {
         return address.to_owned();
     };
     match (target.pod, target.node) {
-        (Some(pod), Some(node)) => format!("{address} (Pod {} on node {node})", pod.name()),
-        (Some(pod), None) => format!("{address} (Pod {})", pod.name()),
+        (Some(pod), Some(node)) => format!("{address} (Pod {} on node {node})", key(pod)),
+        (Some(pod), None) => format!("{address} (Pod {})", key(pod)),
         (None, Some(node)) => format!("{address} (on node {node})"),
         (None, None) => address.to_owned(),
     }

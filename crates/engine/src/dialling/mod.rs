@@ -94,6 +94,7 @@ pub(crate) fn is_explained(reason: Reason) -> bool {
 
 /// The settings behind cases, each once: what they probably did, and what to do.
 pub(crate) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
+    const SHOWN: usize = 3;
     let mut found: Vec<&Explanation> = cases.iter().filter_map(|c| c.explanation.as_ref()).collect();
     found.sort();
     found.dedup();
@@ -105,11 +106,13 @@ pub(crate) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
     } else {
         first.remediation.clone()
     };
-    // Behind an "and" a sentence does not begin anew.
-    let joined = text::list(&sentences)
-        .replace(" and The ", " and the ")
-        .replace(", The ", ", the ");
-    Some((format!("{joined}, which is probably why"), remediation))
+    let more = match sentences.len() {
+        0..=SHOWN => String::new(),
+        n => format!(" ({} more such findings)", n - SHOWN),
+    };
+    let shown: Vec<&str> = sentences.into_iter().take(SHOWN).collect();
+    let sentence = format!("{}{more}. This is probably why dials fail", shown.join(". "));
+    Some((sentence, remediation))
 }
 
 /// What is wrong where endpoints are cluster IPs of Services, and what to do.
@@ -117,10 +120,10 @@ pub(crate) fn translated_twice(facts: &Facts) -> Option<(String, String)> {
     let (ip, service) = facts.endpoints_of_services.first()?;
     Some((
         format!(
-            "Endpoint {ip} is the cluster IP of Service {service}: no rule translates an address twice, so that it is not reached from here."
+            "Endpoint {ip} is the cluster IP of Service {service}, and no rule translates an address twice, so it cannot be reached this way."
         ),
         format!(
-            "Have the Service lead to the Pods themselves: a selector of theirs, or their own addresses in its EndpointSlice; or let clients use Service {service}. See `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`.",
+            "Point the Service at the Pods themselves, with a selector or with their own addresses in its EndpointSlice, or have clients use Service {service}. See `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`.",
             quoted(&facts.namespace),
             quoted(&facts.spec.service_name)
         ),
@@ -141,10 +144,10 @@ pub(crate) fn refused_unseen(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) 
     let (namespace, service) = (quoted(&facts.namespace), quoted(&facts.spec.service_name));
     Some(match undeclared_port(evidence, failures) {
         Some((number, declared)) => format!(
-            "The Service sends to port {number} of its Pods, whose containers declare {declared}: if that is where they listen, set targetPort to it: `kubectl -n {namespace} edit service {service}`."
+            "The Service sends to port {number} of its Pods, whose containers declare {declared}. If they listen there, set targetPort to it: `kubectl -n {namespace} edit service {service}`."
         ),
         None => format!(
-            "See on which port the application listens: `kubectl -n {namespace} logs service/{service}`; targetPort has to be that port: `kubectl -n {namespace} edit service {service}`."
+            "Find out which port the application listens on: `kubectl -n {namespace} logs service/{service}`. targetPort must be that port: `kubectl -n {namespace} edit service {service}`."
         ),
     })
 }
@@ -191,14 +194,14 @@ pub(crate) fn with_circumstances<'a>(
     let closed: Vec<&str> = closed_chains(evidence, failures).into_iter().collect();
     if !closed.is_empty() {
         message.push_str(&format!(
-            " The FORWARD chain of {} drops what no rule accepts; whether one accepts the Pods' packets, `iptables -S FORWARD` there tells.",
+            " The FORWARD chain of {} drops packets that no rule accepts; `iptables -S FORWARD` there shows whether a rule accepts those of the Pods.",
             text::nodes(&closed)
         ));
     }
     let full: Vec<&str> = full_tables(evidence, failures).into_iter().collect();
     if !full.is_empty() {
         message.push_str(&format!(
-            " The table of tracked connections is full on {}, so that packets are lost there now and then.",
+            " The conntrack table is full on {}, so some packets are lost there.",
             text::nodes(&full)
         ));
     }
@@ -208,7 +211,7 @@ pub(crate) fn with_circumstances<'a>(
 pub(crate) fn with_other_kinds(facts: &Facts, message: &mut String) {
     if let Some(kinds) = crate::policies::describe::other_kinds(facts) {
         message.push_str(&format!(
-            " Whether a policy of another kind ({kinds}) drops them is not judged."
+            " A policy of another kind ({kinds}) may drop the packets; these are not evaluated."
         ));
     }
 }
@@ -223,10 +226,10 @@ pub(crate) fn left_open(
     if dials.is_stale {
         return Some(Finding::unknown(
             Reason::Pending,
-            "What failed belongs to an earlier state of the Service or its endpoints; the agents are looking again.",
+            "The failed dials belong to an earlier state of the Service or its endpoints. Waiting for the next round of the agents.",
         ));
     }
-    if let Some(finding) = reports.incomplete(what) {
+    if let Some(finding) = reports.incomplete() {
         return Some(finding);
     }
     if dials.is_shut_out && evidence.clients.are_named() {
@@ -251,7 +254,7 @@ pub(crate) fn left_open(
 pub(crate) fn intercepted() -> Finding {
     Finding::unknown(
         Reason::InterceptedByMesh,
-        "The clients' connections are taken by a proxy beside them (a service mesh), so that they prove nothing; spec.probe.http makes the agents speak HTTP through it.",
+        "A proxy next to the clients (service mesh) intercepts their connections, so these prove nothing. Set spec.probe.http to make the agents speak HTTP through it.",
     )
 }
 
@@ -260,7 +263,7 @@ pub(crate) fn reset_by_mesh(pod: &str) -> Finding {
     Finding::unknown(
         Reason::InterceptedByMesh,
         format!(
-            "The sidecar of Pod {pod} resets the connections of Pods that may not belong to its service mesh, as it does where it takes mutual TLS (mTLS) only; name the clients in spec.clients.podSelector."
+            "The sidecar of Pod {pod} resets connections from Pods that may not belong to its service mesh, as a sidecar that accepts only mutual TLS (mTLS) does. Name the clients in spec.clients.podSelector."
         ),
     )
 }
@@ -271,7 +274,7 @@ fn kept_away(evidence: &Evidence<'_>) -> Finding {
         return Finding::unknown(
             Reason::ProbeFailed,
             format!(
-                "Dials failed, but whether a NetworkPolicy keeps the clients away could not be read: {why}."
+                "Dials failed. NetworkPolicies could not be read, so one may be blocking the clients: {why}."
             ),
         );
     }
@@ -282,7 +285,7 @@ fn kept_away(evidence: &Evidence<'_>) -> Finding {
     Finding::unknown(
         Reason::NoClientPods,
         format!(
-            "Policies keep, or may keep, the Pods at hand away from {name}, which is no fault; name the clients in spec.clients.podSelector to have them judged."
+            "Policies block, or may block, the candidate client Pods from {name}, which is not a fault. To have the actual clients checked, name them in spec.clients.podSelector."
         ),
     )
 }

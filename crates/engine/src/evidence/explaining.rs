@@ -120,14 +120,14 @@ fn dead_end(node: &str, settings: &NodeSettings, hook: &str, answer: Answer) -> 
     let by = if chain == hook {
         format!("chain {hook}")
     } else {
-        format!("chain {chain}, which {hook} goes through,")
+        format!("chain {chain} (reached from {hook})")
     };
     Some(Explanation {
         reason,
         node: node.to_owned(),
-        sentence: format!("A rule of {by} on node {node} {does} every packet"),
+        sentence: format!("A rule in {by} on node {node} {does} every packet"),
         remediation: format!(
-            "See the rules before it, and what wrote it: `iptables -S {}` or `nft list ruleset` on node {}; a rule of KUBE-FIREWALL without its mark comes of two versions of iptables that do not read each other's rules, else it is often a firewall of the distribution.",
+            "Find out what wrote the rule, and which rules precede it: `iptables -S {}` or `nft list ruleset` on node {}. A KUBE-FIREWALL rule without its mark match comes from two iptables versions that cannot read each other's rules; otherwise it is often the distribution's firewall.",
             quoted(chain),
             quoted(node)
         ),
@@ -231,9 +231,9 @@ fn of_node(
     if forwards == Some(false) && passage == Passage::Forwarded {
         add(
             Reason::IPForwardingDisabled,
-            format!("Node {node} does not forward packets ({sysctl} is 0)"),
+            format!("IP forwarding is off on node {node} ({sysctl} is 0)"),
             format!(
-                "Let node {node} forward packets: `sysctl -w {sysctl}=1` there, and keep it so with a file in /etc/sysctl.d."
+                "Enable IP forwarding on node {node}: run `sysctl -w {sysctl}=1` there, and make it permanent with a file in /etc/sysctl.d."
             ),
         );
     }
@@ -246,9 +246,9 @@ fn of_node(
     if drops_by_policy(settings) && is_v4 && is_filtered {
         add(
             Reason::ForwardChainDrops,
-            format!("The FORWARD chain of node {node} drops what no rule accepts"),
+            format!("The FORWARD chain of node {node} drops packets that no rule accepts"),
             format!(
-                "Have the Pods' network accepted in that chain by what manages the firewall of node {node}; `iptables -S FORWARD` there shows what set the policy (often Docker or ufw), \
+                "Accept the Pod network in that chain, in whatever manages the firewall of node {node}. `iptables -S FORWARD` there shows what set the policy (often Docker or ufw) \
                  and whether the network plugin's own rules are missing."
             ),
         );
@@ -258,9 +258,9 @@ fn of_node(
     if settings.conntrack_full == Some(true) && is_tracked {
         add(
             Reason::ConntrackTableFull,
-            format!("The table of tracked connections of node {node} is full"),
+            format!("The conntrack table of node {node} is full"),
             format!(
-                "Find out who holds so many connections on node {node}: `conntrack -L` there; make room: \
+                "Find out what holds so many connections on node {node}: `conntrack -L` there. To raise the limit: \
                  `sysctl -w net.netfilter.nf_conntrack_max=$((2 * $(sysctl -n net.netfilter.nf_conntrack_max)))`."
             ),
         );
@@ -269,10 +269,10 @@ fn of_node(
         add(
             Reason::ReversePathFiltering,
             format!(
-                "Node {node} drops packets that come in by another way than their answers would leave (rp_filter)"
+                "Node {node} drops packets that arrive on another interface than the one their replies would leave by (rp_filter)"
             ),
             format!(
-                "Make the routes of node {node} symmetric, or loosen the check on the link that the packets come in by: \
+                "Make the routes of node {node} symmetric, or loosen the check on the interface that the packets arrive on: \
                  `sysctl -w net.ipv4.conf.all.rp_filter=2` there."
             ),
         );
@@ -286,7 +286,7 @@ fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> 
         Some(true) => return None,
         Some(false) => (
             format!(
-                "Answers between Pods on one bridge of node {node} skip kube-proxy's rules (net.bridge.bridge-nf-call-iptables is 0)"
+                "On node {node}, replies between Pods on the same bridge bypass kube-proxy's rules (net.bridge.bridge-nf-call-iptables is 0)"
             ),
             "",
         ),
@@ -294,7 +294,7 @@ fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> 
         None if settings.ipv4_forwarding.is_none() => return None,
         None => (
             format!(
-                "Answers between Pods on one bridge of node {node} skip kube-proxy's rules (br_netfilter is not loaded)"
+                "On node {node}, replies between Pods on the same bridge bypass kube-proxy's rules (br_netfilter is not loaded)"
             ),
             "`modprobe br_netfilter` and ",
         ),
@@ -304,7 +304,7 @@ fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> 
         node: node.to_owned(),
         sentence,
         remediation: format!(
-            "Let the rules of node {node} see bridged packets: {load}`sysctl -w net.bridge.bridge-nf-call-iptables=1` there, and keep it so with a file in /etc/sysctl.d."
+            "Send bridged packets through the rules of node {node}: run {load}`sysctl -w net.bridge.bridge-nf-call-iptables=1` there, and make it permanent with a file in /etc/sysctl.d."
         ),
     })
 }

@@ -38,7 +38,7 @@ pub(crate) fn of<'a>(report: &Report<'a>) -> Proxy<'a> {
     // Files without rules do not say that there are none.
     let may_be_there = proxy.process.is_some() && report.saved.is_some();
     if report.facts.rules.is_none() && answers && !may_be_there {
-        return Proxy::Replaced("something else than kube-proxy");
+        return Proxy::Replaced("something other than kube-proxy");
     }
     Proxy::Own
 }
@@ -75,7 +75,7 @@ pub(crate) fn logs(report: &Report<'_>) -> String {
         Run::StaticPod => format!("`kubectl -n kube-system logs kube-proxy-{node}`"),
         Run::Unit(unit) => format!("`journalctl -u {} -n 200` on node {node}", quoted(unit)),
         Run::Unknown => format!(
-            "`kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows whether it runs in a Pod; if not, its log is in the journal of the node"
+            "`kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows whether it runs in a Pod; if not, its log is in the node's journal"
         ),
     }
 }
@@ -88,7 +88,7 @@ pub(crate) fn restart(report: &Report<'_>) -> String {
             "restart kube-proxy on node {node}: `kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={node}` (its DaemonSet creates it again)"
         ),
         Run::StaticPod => format!(
-            "restart kube-proxy on node {node}, which the kubelet does once its container has ended: `crictl stop $(crictl ps -q --name '^kube-proxy$')` there"
+            "restart kube-proxy on node {node} (once its container has stopped, the kubelet starts it again): `crictl stop $(crictl ps -q --name '^kube-proxy$')` there"
         ),
         Run::Unit(unit) if program(report) == Some("kube-proxy") => {
             format!(
@@ -98,9 +98,9 @@ pub(crate) fn restart(report: &Report<'_>) -> String {
         }
         Run::Unit(unit) => {
             let program = program(report).unwrap_or_default();
-            format!("restart kube-proxy on node {node}, which is a part of {program}: its unit is {unit}")
+            format!("restart kube-proxy on node {node}, which is part of {program}: its unit is {unit}")
         }
-        Run::Unknown => format!("restart kube-proxy on node {node}, in the way it is run there"),
+        Run::Unknown => format!("restart kube-proxy on node {node} in the way it is run there"),
     }
 }
 
@@ -110,17 +110,17 @@ pub(crate) fn away(reports: &Reports<'_>, report: &Report<'_>) -> String {
     let others = reports.current.iter().map(run);
     match others.into_iter().find(|run| !matches!(run, Run::Unknown)) {
         Some(Run::Pod) => format!(
-            "See why its Pod does not run: `kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide --field-selector spec.nodeName={node}`, and `kubectl -n kube-system describe daemonset kube-proxy`."
+            "Find out why its Pod does not run: `kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide --field-selector spec.nodeName={node}`, and `kubectl -n kube-system describe daemonset kube-proxy`."
         ),
         Some(Run::StaticPod) => format!(
-            "On other nodes the kubelet runs it from a file (static Pod): see whether node {node} has that file, and `kubectl -n kube-system describe pod kube-proxy-{node}`."
+            "On other nodes the kubelet runs it as a static Pod. Check whether node {node} has its manifest file, and `kubectl -n kube-system describe pod kube-proxy-{node}`."
         ),
         Some(Run::Unit(unit)) => format!(
-            "On other nodes it runs in unit {unit}: see that unit on node {node}, `systemctl status {name}` and `journalctl -u {name} -n 200`.",
+            "On other nodes it runs as unit {unit}. Check that unit on node {node}: `systemctl status {name}` and `journalctl -u {name} -n 200`.",
             name = quoted(unit)
         ),
         Some(Run::Unknown) | None => format!(
-            "See what became of it: `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows its Pod, if it is run in one; else it is a unit of node {node}, or a part of k3s, MicroK8s or k0s there."
+            "Find out how it should run there: `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows its Pod, if it runs in one. Otherwise it is a systemd unit on node {node}, or part of k3s, MicroK8s or k0s."
         ),
     }
 }

@@ -82,13 +82,13 @@ impl<'a> Reports<'a> {
         Some(if self.about_to_ask {
             Finding::unknown(
                 Reason::Pending,
-                format!("{what} yet: the node agents are being asked."),
+                "Waiting for the first reports of the node agents.",
             )
         } else {
             let why = if self.is_withheld {
-                "the diagnoses of the namespace have as many NodeProbes as they may"
+                "the namespace has reached its limit of NodeProbes"
             } else if self.has_agents {
-                "no node was asked (spec.nodes, spec.clients)"
+                "no node with an agent is selected (spec.nodes, spec.clients)"
             } else {
                 "no node agent reports"
             };
@@ -97,23 +97,22 @@ impl<'a> Reports<'a> {
     }
 
     /// Why what was seen without a fault is not everything, if so.
-    pub(crate) fn incomplete(&self, what: &str) -> Option<Finding> {
+    pub(crate) fn incomplete(&self) -> Option<Finding> {
         if !self.waiting.is_empty() {
             return Some(Finding::unknown(
                 Reason::Pending,
-                format!(
-                    "{what} from everywhere yet: the first round on {} is not over.",
-                    text::nodes(&self.waiting)
-                ),
+                format!("Waiting for the first round on {}.", text::nodes(&self.waiting)),
             ));
         }
+        let is_one = self.silent.len() == 1;
         (!self.silent.is_empty()).then(|| {
             Finding::unknown(
                 Reason::AgentNotResponding,
                 format!(
-                    "{what} from everywhere: the agent of {} has stopped reporting. \
-                     See its Pod: `kubectl get pods --all-namespaces -l app.kubernetes.io/component=svcdiag-agent -o wide`.",
-                    text::nodes(&self.silent)
+                    "{} on {} stopped reporting, so what {} would have observed is missing. Check the agent Pods: `kubectl get pods --all-namespaces -l app.kubernetes.io/component=svcdiag-agent -o wide`.",
+                    if is_one { "The agent" } else { "The agents" },
+                    format!("{} {}", text::nodes(&self.silent), if is_one { "has" } else { "have" }),
+                    if is_one { "it" } else { "they" },
                 ),
             )
         })

@@ -47,8 +47,8 @@ impl Scene<'_> {
         let ports: Vec<String> = denials.iter().map(|(p, _)| p.describe()).collect();
         let ports = text::list(&ports);
         let who = match denial.clients.as_slice() {
-            [] => "anybody".to_owned(),
-            clients => format!("{} of namespace {}", text::list(clients), self.client_namespace),
+            [] => "any client".to_owned(),
+            clients => self.client_pods(clients),
         };
         let what = if self.targets.iter().all(|t| t.pod.is_none()) {
             "endpoints"
@@ -58,8 +58,8 @@ impl Scene<'_> {
         let some = if denial.partly { "some of the " } else { "the " };
         let is_in = denial.reason == Reason::IngressDenied;
         let denies = match is_in {
-            true => format!("{does} not admit {who} to {some}{what} of port {ports}"),
-            false => format!("{does} not let {who} out to {some}{what} of port {ports}"),
+            true => format!("{does} not admit traffic from {who} to {some}{what} behind port {ports}"),
+            false => format!("{does} not allow egress from {who} to {some}{what} behind port {ports}"),
         };
         let namespace = if is_in {
             &self.facts.namespace
@@ -87,7 +87,7 @@ impl Scene<'_> {
             format!(" (not port {} of the Service)", port.port)
         };
         if is_in {
-            return format!("an ingress rule for the clients, to {to} of the Pods{not_the_services}");
+            return format!("an ingress rule for the clients to {to} of the Pods{not_the_services}");
         }
         format!("an egress rule to {}, {to}{not_the_services}", self.whom())
     }
@@ -95,7 +95,10 @@ impl Scene<'_> {
     /// The targets, as a rule names them.
     fn whom(&self) -> String {
         if self.service.has_selector() {
-            return format!("the Pods {}", near_miss::selector(&self.service.spec.selector));
+            return format!(
+                "the Pods labelled {}",
+                near_miss::selector(&self.service.spec.selector)
+            );
         }
         let pods: BTreeSet<&str> = self.targets.iter().filter_map(|t| Some(t.pod?.name())).collect();
         if !pods.is_empty() {
@@ -105,28 +108,37 @@ impl Scene<'_> {
         let address = |t: &Target| t.addresses.first().cloned();
         let addresses: Vec<String> = self.targets.iter().filter_map(address).collect();
         format!(
-            "the endpoints by an ipBlock for each ({})",
+            "the endpoints, with an ipBlock for each ({})",
             text::list(&addresses)
         )
     }
 
     /// Clients that cannot look names up.
+    /// Clients by their full names.
+    fn client_pods(&self, names: &[String]) -> String {
+        let noun = if names.len() == 1 { "Pod" } else { "Pods" };
+        let full = names
+            .iter()
+            .map(|name| format!("{}/{name}", self.client_namespace));
+        format!("{noun} {}", text::list(&full.collect::<Vec<_>>()))
+    }
+
     pub(crate) fn told_of_dns(&self, clients: &[CutOff<'_, '_>]) -> Option<Told> {
         let first = &clients.first()?.denial;
-        let who: Vec<&str> = clients.iter().map(|c| c.client.pod.name()).collect();
+        let who: Vec<String> = clients.iter().map(|c| c.client.pod.name().to_owned()).collect();
         let they = if who.len() == 1 { "it" } else { "they" };
         let names: BTreeSet<String> = clients.iter().flat_map(|c| names(&c.client.isolating)).collect();
         let does = if names.len() == 1 { "does" } else { "do" };
-        let who = format!("{} of namespace {}", text::list(&who), self.client_namespace);
+        let who = self.client_pods(&who);
         let edit = edit(self.client_namespace, names.first().map_or("", String::as_str));
-        let denies = format!("{} {does} not let {who} out to", policies(&names));
+        let denies = format!("{} {does} not allow egress from {who} to", policies(&names));
         Some(match first {
             DnsDenial::ClusterDns => Told {
                 message: format!(
-                    "{denies} cluster DNS (UDP port {DNS_PORT}); {they} cannot look the Service up."
+                    "{denies} cluster DNS (UDP port {DNS_PORT}), so {they} cannot resolve the Service."
                 ),
                 remediation: format!(
-                    "Add an egress rule to UDP and TCP port {DNS_PORT} of cluster DNS: {edit}."
+                    "Add an egress rule for UDP and TCP port {DNS_PORT} of cluster DNS: {edit}."
                 ),
             },
             DnsDenial::NodeCache(servers) => {
@@ -134,10 +146,10 @@ impl Scene<'_> {
                 let servers = text::list(servers);
                 Told {
                     message: format!(
-                        "{denies} the DNS cache of the node at {servers} (UDP port {DNS_PORT}), which does not answer: it is on the host network, where no podSelector matches it, only an ipBlock; {they} cannot look the Service up."
+                        "{denies} the DNS cache of the node at {servers} (UDP port {DNS_PORT}), which does not answer, so {they} cannot resolve the Service. The cache uses the host network, where only an ipBlock matches it, not a podSelector."
                     ),
                     remediation: format!(
-                        "Add an egress rule with ipBlock {} to UDP and TCP port {DNS_PORT}: {edit}.",
+                        "Add an egress rule with ipBlock {} for UDP and TCP port {DNS_PORT}: {edit}.",
                         text::list(&blocks)
                     ),
                 }
@@ -153,7 +165,7 @@ fn why(closed: &[&Closed], policies: &BTreeSet<String>) -> String {
     for mismatch in closed.iter().filter_map(|c| c.mismatch.as_ref()) {
         let why = match policies.len() {
             1 => mismatch.why.clone(),
-            _ => format!("the nearest rule is of {}, and {}", mismatch.policy, mismatch.why),
+            _ => format!("the closest rule is in {}; {}", mismatch.policy, mismatch.why),
         };
         if !whys.contains(&why) && whys.len() < SHOWN {
             whys.push(why);

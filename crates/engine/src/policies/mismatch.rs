@@ -103,8 +103,13 @@ fn wrong_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Miss {
         return miss(
             3,
             format!(
-                "its selectors match Pods, and {} is none",
-                text::list(other.addresses)
+                "its selectors match only Pods, but {} {}",
+                text::list(other.addresses),
+                if other.addresses.len() == 1 {
+                    "is not one"
+                } else {
+                    "are not"
+                }
             ),
         )
         .fixed_by(blocks(other.addresses));
@@ -118,7 +123,7 @@ fn wrong_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Miss {
         let distance = u8::try_from(2 * wanted.len()).unwrap_or(u8::MAX / 4);
         parts.push(miss(
             distance,
-            format!("its podSelector wants {}", text::list(&wanted)),
+            format!("its podSelector requires {}", text::list(&wanted)),
         ));
     }
     let namespace = pod.namespace();
@@ -130,14 +135,14 @@ fn wrong_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Miss {
                 miss(
                     distance,
                     format!(
-                        "its podSelector {}has no namespaceSelector beside it and so means Pods of namespace {} only, while Pod {} is in namespace {namespace}",
+                        "its podSelector {}has no namespaceSelector, so it matches only Pods in namespace {}, but Pod {} is in namespace {namespace}",
                         selector.map(|s| format!("{} ", in_words(s))).unwrap_or_default(),
                         policy.namespace(),
                         pod.name()
                     ),
                 )
                 .fixed_by(format!(
-                    "put a namespaceSelector (kubernetes.io/metadata.name: {namespace}) into the same peer as the podSelector"
+                    "add a namespaceSelector (kubernetes.io/metadata.name: {namespace}) to the same peer as the podSelector"
                 )),
             );
         }
@@ -149,7 +154,7 @@ fn wrong_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Miss {
                 .all(|value| labels.values().any(|v| v == value));
             let m = miss(
                 if is_renamed { 1 } else { 3 },
-                format!("its namespaceSelector wants {}", text::list(&wanted)),
+                format!("its namespaceSelector requires {}", text::list(&wanted)),
             );
             parts.push(if is_renamed {
                 m.fixed_by(format!(
@@ -166,12 +171,12 @@ fn wrong_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Miss {
         return miss(
             1,
             format!(
-                "Pod {} is on the host network and comes with the address of its node ({}), which network plugins match by an ipBlock and by no selector",
+                "Pod {} uses the host network, so its packets come from the address of its node ({}), which network plugins match only by an ipBlock",
                 pod.name(),
                 text::list(&addresses)
             ),
         )
-        .fixed_by("add an ipBlock of the addresses of the nodes");
+        .fixed_by("add an ipBlock with the addresses of the nodes");
     }
     let why: Vec<&str> = parts.iter().map(|m| m.why.as_str()).collect();
     let fix = parts
@@ -188,18 +193,18 @@ fn wrong_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Miss {
 fn wrong_block(block: &IpBlock, peer: &Peer, other: End) -> Miss {
     let cidr = &block.cidr;
     let fix = match other.pod {
-        Some(_) => "select the Pods with a podSelector in place of the ipBlock".to_owned(),
+        Some(_) => "select the Pods with a podSelector instead of the ipBlock".to_owned(),
         None => blocks(other.addresses),
     };
     if other.front.is_some_and(|front| names_front(peer, &front)) {
         let seen = match other.pod {
             Some(_) => "a Pod".to_owned(),
-            None => format!("an endpoint, {}", text::list(other.addresses)),
+            None => format!("an endpoint ({})", text::list(other.addresses)),
         };
         return miss(
             1,
             format!(
-                "its ipBlock {cidr} holds the Service's cluster IP, which most network plugins see replaced by the address of {seen}"
+                "its ipBlock {cidr} contains the Service's cluster IP, but most network plugins see the address of {seen} instead"
             ),
         )
         .fixed_by(fix);
@@ -209,18 +214,21 @@ fn wrong_block(block: &IpBlock, peer: &Peer, other: End) -> Miss {
     if own.iter().any(|ip| contains(block, ip)) {
         return miss(
             1,
-            format!("whether its ipBlock {cidr} holds for Pods is left to the network plugin"),
+            format!("whether its ipBlock {cidr} applies to Pods depends on the network plugin"),
         )
         .fixed_by(fix);
     }
     // What the block excepts is not far from it, but out of it.
     let excepts = match block.except.is_empty() {
         true => String::new(),
-        false => format!(" without {}", text::list(&block.except)),
+        false => format!(" (except {})", text::list(&block.except)),
     };
     let m = miss(
         3,
-        format!("its ipBlock {cidr}{excepts} does not hold {}", text::list(&own)),
+        format!(
+            "its ipBlock {cidr}{excepts} does not contain {}",
+            text::list(&own)
+        ),
     );
     if other.pod.is_none() { m.fixed_by(fix) } else { m }
 }
@@ -229,7 +237,7 @@ fn wrong_block(block: &IpBlock, peer: &Peer, other: End) -> Miss {
 fn blocks(addresses: &[String]) -> String {
     let block = |ip: &String| format!("{ip}/{}", if ip.contains(':') { 128 } else { 32 });
     let blocks: Vec<String> = addresses.iter().map(block).collect();
-    format!("name {} in an ipBlock", text::list(&blocks))
+    format!("add an ipBlock for {}", text::list(&blocks))
 }
 
 fn wrong_port(
@@ -254,7 +262,7 @@ fn wrong_port(
             miss(
                 1,
                 format!(
-                    "it lists port {}, the Service's, while policies see port {} of {whose}",
+                    "it lists port {} of the Service, but policies see port {} of {whose}",
                     front.number, port.number
                 ),
             )
@@ -267,7 +275,7 @@ fn wrong_port(
     let m = miss(
         if is_of_protocol { 3 } else { 4 },
         format!(
-            "it lists {} only, not port {} ({})",
+            "it lists only {}, not port {} ({})",
             text::list(&listed),
             port.number,
             port.protocol
@@ -279,7 +287,7 @@ fn wrong_port(
 fn port_in_words(port: &PolicyPort) -> String {
     let protocol = port.protocol.as_deref().unwrap_or("TCP");
     match (&port.port, port.end_port) {
-        (None, _) => format!("the ports of {protocol}"),
+        (None, _) => format!("all {protocol} ports"),
         (Some(IntOrString::Int(first)), Some(last)) => format!("ports {first}-{last} ({protocol})"),
         (Some(IntOrString::Int(number)), None) => format!("port {number} ({protocol})"),
         (Some(name), _) => format!("port {name} ({protocol})"),
@@ -295,8 +303,8 @@ fn unmet(selector: &LabelSelector, labels: &Labels, whose: &str) -> Vec<String> 
     let missing = missing.map(|(key, value)| {
         let same_value = || labels.iter().find(|(_, v)| *v == value).map(|(k, _)| k);
         match (labels.get(key), same_value()) {
-            (Some(other), _) => format!("{key}={value}, and {whose} has {key}={other}"),
-            (None, Some(other)) => format!("{key}={value}, and {whose} has {other}={value} instead"),
+            (Some(other), _) => format!("{key}={value}, but {whose} has {key}={other}"),
+            (None, Some(other)) => format!("{key}={value}, but {whose} has {other}={value} instead"),
             (None, None) => format!("{key}={value}, a label that {whose} does not have"),
         }
     });
@@ -310,13 +318,13 @@ fn unmet(selector: &LabelSelector, labels: &Labels, whose: &str) -> Vec<String> 
     let expressions = expressions.map(|r| {
         let has = labels
             .get(&r.key)
-            .map_or("no label of that key".to_owned(), |v| format!("{}={v}", r.key));
+            .map_or("no label with that key".to_owned(), |v| format!("{}={v}", r.key));
         let values = if r.values.is_empty() {
             String::new()
         } else {
             format!(" ({})", r.values.join(", "))
         };
-        format!("{} {:?}{values}, and {whose} has {has}", r.key, r.operator)
+        format!("{} {:?}{values}, but {whose} has {has}", r.key, r.operator)
     });
     missing.chain(expressions).collect()
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 use svcdiag_api::{ConditionType, DialCount, DialPath, GapKind, KubeProxy, PortState, Reason};
 
-const WHAT: &str = "kube-proxy was not looked at";
+const WHAT: &str = "kube-proxy was not checked";
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     let facts = evidence.facts;
@@ -45,13 +45,13 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             return told(evidence, reason, &nodes);
         }
     }
-    if let Some(finding) = reports.incomplete(WHAT) {
+    if let Some(finding) = reports.incomplete() {
         return finding;
     }
     if let Some(by) = proxies::replaced_everywhere(reports) {
         return Finding::unknown(
             Reason::ProxyReplaced,
-            format!("No kube-proxy runs on the nodes; {by} does its work."),
+            format!("kube-proxy is not running on the nodes; {by} replaces it."),
         );
     }
     if let Some((report, _)) = looks
@@ -61,7 +61,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         return Finding::unknown(
             Reason::ProbeFailed,
             format!(
-                "No kube-proxy runs on node {}, and no rules of one are there; nothing tells whether something else does its work there.",
+                "kube-proxy is not running on node {}, and it has no rules there. It is not known whether something else replaces it there.",
                 report.node
             ),
         );
@@ -83,12 +83,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             .unwrap_or_default();
         return Finding::unknown(
             Reason::ProbeFailed,
-            format!("Whether kube-proxy runs on {on} is not known. {why}")
+            format!("It is not known whether kube-proxy is running on {on}. {why}")
                 .trim_end()
                 .to_owned(),
         );
     }
-    let mut message = format!("kube-proxy runs on {on}.");
+    let mut message = format!("kube-proxy is running on {on}.");
     let denied: BTreeSet<&str> = looks
         .iter()
         .filter_map(|(_, proxy)| proxy.denied.as_deref())
@@ -96,7 +96,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     if !denied.is_empty() {
         let denied: Vec<String> = denied.into_iter().map(right).collect();
         message.push_str(&format!(
-            " The API server does not allow it {}, which does this Service no harm.",
+            " The API server does not allow it {}, but this Service is not affected.",
             text::list(&denied)
         ));
     }
@@ -180,15 +180,15 @@ fn told(evidence: &Evidence<'_>, reason: Reason, nodes: &[&str]) -> Finding {
     let (message, remediation) = match (reason, ended) {
         (Reason::NotRunning, Some((report, why))) => (
             format!(
-                "kube-proxy on {on} has ended, as the end of its log says (\"{why}\"), and nothing shows that it runs again."
+                "kube-proxy on {on} has exited: its log ends with \"{why}\", and nothing shows that it is running again."
             ),
             match proxy.and_then(|p| p.node_name.as_deref()) {
                 Some(name) => format!(
-                    "It looks for a Node called {name}: let it run under the name of its own, --hostname-override={node}, or hostnameOverride in its configuration. A restart alone changes nothing.",
+                    "It looks for a Node named {name}. Run it under the name of its own Node: --hostname-override={node}, or hostnameOverride in its configuration. A restart alone changes nothing.",
                     node = report.node
                 ),
                 None => format!(
-                    "Mend what that line names: a program, a setting, a file or a right. While it is so, a restart changes nothing. All of its log: {}.",
+                    "Fix what that line names: a program, a setting, a file or a permission. Until then, a restart changes nothing. Its full log: {}.",
                     proxies::logs(report)
                 ),
             },
@@ -217,7 +217,7 @@ fn by_reason(
     match reason {
         Reason::NotRunning => (
             format!(
-                "kube-proxy is not running on {on} (no process{}). Rules that are left there do not follow the Services any more.",
+                "kube-proxy is not running on {on} (no process{}). Rules left there no longer follow changes to Services.",
                 if reports.current.iter().any(|r| r.saved.is_some()) {
                     ""
                 } else {
@@ -228,39 +228,39 @@ fn by_reason(
         ),
         Reason::NotLive => (
             format!("kube-proxy on {on} hangs: livez on port 10256 connects but does not answer within 3 s."),
-            format!("See what it was doing: {logs}. Then {restart}."),
+            format!("Check what it was doing: {logs}. Then {restart}."),
         ),
         Reason::NotSyncing => {
             let why = of_nodes().find_map(|r| r.facts.kube_proxy.as_ref()?.sync_error.as_deref());
             match why {
                 Some(why) => (
-                    format!("kube-proxy on {on} does not get its rules written: {why}."),
+                    format!("kube-proxy on {on} fails to write its rules: {why}."),
                     format!(
-                        "Its log names the rule, the program or the part of the kernel that fails: {logs}. While that is so, a restart changes nothing."
+                        "Its log names the rule, the program or the kernel feature that fails: {logs}. Until that is fixed, a restart changes nothing."
                     ),
                 ),
                 None => (
-                    format!("kube-proxy on {on} writes no rules though changes wait."),
-                    format!("See why: {logs}. Then {restart}."),
+                    format!("kube-proxy on {on} is not writing its rules although changes are pending."),
+                    format!("Find out why: {logs}. Then {restart}."),
                 ),
             }
         }
         Reason::ConntrackMissing => (
             format!(
-                "kube-proxy on {on} finds no program conntrack, so that UDP packets go on to Pods that are gone, or it does not start at all."
+                "kube-proxy on {on} cannot find the conntrack program, so UDP packets keep going to Pods that are gone, or kube-proxy does not start at all."
             ),
             format!(
-                "Install it on {on}: `apt install conntrack` (or `yum install conntrack-tools`); then {restart}."
+                "Install it on {on}: `apt install conntrack` (or `yum install conntrack-tools`). Then {restart}."
             ),
         ),
         Reason::APIAccessDenied => {
             let denied = right(proxy.and_then(|p| p.denied.as_deref()).unwrap_or("?"));
             (
                 format!(
-                    "The API server does not allow kube-proxy on {on} {denied} (403 Forbidden), so that its rules do not follow the Services."
+                    "The API server does not allow kube-proxy on {on} {denied} (403 Forbidden), so its rules do not follow changes to Services."
                 ),
                 format!(
-                    "Its log names the account and the right: {logs}. kube-proxy's rights are in a ClusterRole, `kubectl get clusterrole system:node-proxier -o yaml`; after an update of kube-proxy it may lack one. Add it there, or bind that role to the account."
+                    "Its log names the account and the missing permission: {logs}. kube-proxy's permissions are in a ClusterRole: `kubectl get clusterrole system:node-proxier -o yaml`. It may lack one after an update of kube-proxy: add it there, or bind that role to the account."
                 ),
             )
         }
@@ -272,9 +272,11 @@ fn by_reason(
             };
             (
                 format!(
-                    "kube-proxy on {on} cannot reach the API server, or is not let in: its requests fail and none is answered."
+                    "kube-proxy on {on} cannot reach the API server, or is refused by it: its requests fail and none is answered."
                 ),
-                format!("See which address and credentials it uses: {logs}{configuration}. Then {restart}."),
+                format!(
+                    "Check which address and credentials it uses: {logs}{configuration}. Then {restart}."
+                ),
             )
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn name(facts: &Facts, condition: C, mut finding: Finding) -> Finding
         if !finding.message.ends_with('.') {
             finding.message.push('.');
         }
-        finding.message.push_str(" To tell, save ");
+        finding.message.push_str(" To find out, save ");
         finding.message.push_str(what);
     }
     finding
@@ -52,8 +52,11 @@ fn if_all_were_dialled(facts: &Facts, finding: Finding) -> Finding {
         Some(first) => Finding::unknown(
             Reason::ProbeFailed,
             format!(
-                "The endpoints that were dialled answer; {} were not, the first is {first}.",
-                left.len()
+                "The endpoints that were dialled answer, but {} not dialled, for example {first}.",
+                match left.len() {
+                    1 => "1 was".to_owned(),
+                    n => format!("{n} were"),
+                }
             ),
         ),
     }
@@ -62,20 +65,20 @@ fn if_all_were_dialled(facts: &Facts, finding: Finding) -> Finding {
 fn file(condition: C) -> Option<&'static str> {
     Some(match condition {
         C::EndpointsReachable => {
-            "`curl IP:PORT` of each endpoint, typed on its node (nodes/NODE/curl.txt) or in a client Pod (pods/NAMESPACE/NAME/curl.txt)."
+            "the output of `curl IP:PORT` for each endpoint, run on its node (nodes/NODE/curl.txt) or in a client Pod (pods/NAMESPACE/NAME/curl.txt)."
         }
         C::KubeProxyHealthy => {
-            "`ps auxw` and the log of kube-proxy (nodes/NODE/ps.txt and nodes/NODE/kube-proxy.log)."
+            "the output of `ps auxw` and the log of kube-proxy (nodes/NODE/ps.txt and nodes/NODE/kube-proxy.log)."
         }
         C::ProxyRulesPresent => {
-            "`iptables-save`, `nft list ruleset` or `ipvsadm -ln` of the node (nodes/NODE/iptables-save.txt, nft.txt or ipvsadm.txt)."
+            "the output of `iptables-save`, `nft list ruleset` or `ipvsadm -ln` on the node (nodes/NODE/iptables-save.txt, nft.txt or ipvsadm.txt)."
         }
-        C::ProxyForwards => "`curl CLUSTER-IP:PORT`, typed on the node (nodes/NODE/curl.txt).",
+        C::ProxyForwards => "the output of `curl CLUSTER-IP:PORT`, run on the node (nodes/NODE/curl.txt).",
         C::ServiceReachable => {
-            "`curl CLUSTER-IP:PORT`, typed in a client Pod (pods/NAMESPACE/NAME/curl.txt)."
+            "the output of `curl CLUSTER-IP:PORT`, run in a client Pod (pods/NAMESPACE/NAME/curl.txt)."
         }
         C::DNSResolves => {
-            "`nslookup` or `getent hosts` of the Service's names, typed in a client Pod (pods/NAMESPACE/NAME/nslookup.txt), and its resolv.conf."
+            "the output of `nslookup` or `getent hosts` for the Service's names, run in a client Pod (pods/NAMESPACE/NAME/nslookup.txt), and its resolv.conf."
         }
         _ => return None,
     })

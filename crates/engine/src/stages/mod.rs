@@ -95,9 +95,9 @@ pub(super) fn judge_all(evidence: &Evidence<'_>) -> Vec<(C, Finding)> {
     let mut answers: Vec<(C, Finding)> = Vec::with_capacity(STAGES.len());
     for stage in &STAGES {
         let finding = if facts.spec.suspend {
-            Finding::unknown(Reason::Skipped, "Not judged while the diagnosis is suspended.")
+            Finding::unknown(Reason::Skipped, "Not checked while the diagnosis is suspended.")
         } else if facts.spec.skip.contains(&stage.condition) {
-            Finding::unknown(Reason::Skipped, "Not judged, as spec.skip asks.")
+            Finding::unknown(Reason::Skipped, "Skipped because spec.skip lists it.")
         } else if let Some(by) = answers
             .iter()
             .find(|(c, f)| is_needed(facts, stage, *c) && blocks(f))
@@ -148,7 +148,7 @@ fn on_full_evidence(facts: &Facts, condition: C, finding: Finding) -> Finding {
     match gap.filter(|_| is_false).or(unseen) {
         Some(why) => Finding::unknown(
             Reason::ProbeFailed,
-            format!("Not judged, because not everything could be read: {why}."),
+            format!("Not checked, because not everything could be read: {why}."),
         ),
         None => finding,
     }

@@ -54,7 +54,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         return Finding::unknown(
             Reason::ProbeFailed,
             format!(
-                "Dials of node {} to the Service fail on the way to endpoints that were not dialled from there past the Service: nothing tells whether they answer that node.",
+                "Dials from node {} to the Service fail, but its endpoints were not dialled directly from that node, so it is not known whether they answer there.",
                 first.node
             ),
         );
@@ -63,32 +63,32 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         return Finding::unknown(
             Reason::ProxyReplaced,
             format!(
-                "The nodes' own dials to the Service fail; {by} does kube-proxy's work, which may not serve them."
+                "Dials from the nodes to the Service fail. {by} replaces kube-proxy and may not serve the nodes themselves."
             ),
         );
     }
     if dials.is_node_shut_out {
         return if evidence.from_clients.succeeded() > 0 {
             Finding::not_applicable(
-                "A NetworkPolicy isolates the Pods, and only the nodes' own dials fail: it may keep nodes away.",
+                "A NetworkPolicy isolates the Pods and only dials from nodes fail: the policy may block nodes.",
             )
         } else {
             Finding::unknown(
                 Reason::ProbeFailed,
-                "Only the nodes' own dials fail, and a NetworkPolicy that isolates the Pods may keep nodes away.",
+                "Only dials from nodes fail, and a NetworkPolicy that isolates the Pods may block nodes.",
             )
         };
     }
     let asked_from_nodes = reports.current.iter().any(|r| r.asked.from_node);
-    if dials.made() == 0 && reports.incomplete(WHAT).is_none() {
+    if dials.made() == 0 && reports.incomplete().is_none() {
         if !asked_from_nodes {
             return Finding::not_applicable(
-                "Some endpoints are no addresses of Pods of the namespace; such a Service is not dialled from nodes.",
+                "Some endpoints are not addresses of Pods in the namespace. Such a Service is not dialled from nodes.",
             );
         }
         if reports.current.iter().all(|r| !leads_anywhere(facts, r.node)) {
             return Finding::not_applicable(
-                "By its Local policy the Service has no endpoint for the nodes that were asked.",
+                "The traffic policy of the Service is Local, and it has no endpoint for the probed nodes.",
             );
         }
     }
@@ -100,7 +100,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
                 dials.answer(),
                 text::count(nodes(dials), "node"),
                 if is_for_outside(facts) {
-                    " Nobody dialled it from outside the cluster, where firewalls and load balancers stand before it."
+                    " It was not dialled from outside the cluster, where firewalls and load balancers may be in front of it."
                 } else {
                     ""
                 }
@@ -127,11 +127,11 @@ fn proxy_port(evidence: &Evidence<'_>) -> Option<Finding> {
     Some(Finding::part_fails(
         reason,
         format!(
-            "The rules on node {node} lead to port {port} of kube-proxy (userspace mode), and there {}.",
+            "The rules on node {node} lead to port {port} of kube-proxy (userspace mode), but dials of that port fail: {}.",
             describe::result(answer)
         ),
         format!(
-            "Start kube-proxy on node {node} anew with -v=4 and look in its log for `Setting endpoints for`: it should name the Service with its endpoints."
+            "Restart kube-proxy on node {node} with -v=4 and look for `Setting endpoints for` in its log: it should name the Service with its endpoints."
         ),
     ))
 }
@@ -229,10 +229,10 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
         None => (
             if failures.iter().all(|f| is_udp(&f.dial.port)) {
                 format!(
-                    "The Service does not take datagrams from nodes, which its endpoints do not refuse: {ways}."
+                    "The Service does not accept datagrams from nodes, although its endpoints do not refuse them: {ways}."
                 )
             } else {
-                format!("The Service does not answer from nodes, though its endpoints do: {ways}.")
+                format!("The Service does not answer nodes, although its endpoints do: {ways}.")
             },
             if let Some((said, remediation)) = never_masquerades(evidence, &failures) {
                 message_more = format!(" {said}");
@@ -249,7 +249,9 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     message.push_str(&message_more);
     dialling::with_circumstances(evidence, dials, reason, &failures, &mut message);
     if let Some(other) = applicable::other_proxy(facts) {
-        message.push_str(&format!(" By its label the Service is left to {other}."));
+        message.push_str(&format!(
+            " Its label assigns the Service to another proxy, {other}."
+        ));
     }
     if reason == Reason::TimedOut {
         dialling::with_other_kinds(facts, &mut message);
@@ -272,10 +274,10 @@ fn never_masquerades(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Optio
     failures.iter().all(is_lost).then(|| {
         (
             format!(
-                "kube-proxy there does not know which addresses are Pods', and so does not masquerade what the node itself sends: {said}."
+                "kube-proxy there does not know which addresses belong to Pods, so it does not masquerade packets from the node itself: {said}."
             ),
             format!(
-                "Give kube-proxy clusterCIDR, or another detectLocalMode, in its configuration; then a rule on node {} marks what does not come from Pods: `iptables-save -t nat` there, or `nft list ruleset`.",
+                "Set clusterCIDR, or another detectLocalMode, in kube-proxy's configuration. A rule on node {} then marks packets that do not come from Pods: `iptables-save -t nat` there, or `nft list ruleset`.",
                 quoted(node)
             ),
         )
@@ -285,7 +287,7 @@ fn never_masquerades(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Optio
 /// Packets that open connections get through only when they are sent again.
 fn checksums(failures: &[&Failed<'_>]) -> String {
     format!(
-        "Packets that open a connection are lost and sent again. On node {} see whether the checksums of masqueraded packets survive the tunnel: `ethtool -k` of the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off.",
+        "The packets that open a connection are lost and sent again. Check on node {} whether the checksums of masqueraded packets survive the tunnel: `ethtool -k` for the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off.",
         quoted(failures.first().map_or("", |f| f.node))
     )
 }
@@ -310,8 +312,8 @@ fn is_lost_without_masquerading(evidence: &Evidence<'_>, failures: &[&Failed<'_>
 fn masquerading(failures: &[&Failed<'_>]) -> String {
     let node = text::quoted(failures.first().map_or("", |f| f.node));
     format!(
-        "Pods of the node get through, so that what differs is how the node's own packets leave: on node {node} see whether kube-proxy masquerades them (`nft list ruleset` or `iptables-save -t nat`: a rule that marks what does not come from Pods; \
-         without clusterCIDR, or another detectLocalMode, in its configuration kube-proxy writes none), and whether their checksums survive the tunnel: `ethtool -k` of the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off."
+        "Pods on the node get through, so the difference is how the node's own packets leave. Check on node {node} whether kube-proxy masquerades them (`nft list ruleset` or `iptables-save -t nat`: a rule that marks packets that do not come from Pods; \
+         without clusterCIDR, or another detectLocalMode, in its configuration kube-proxy writes none), and whether their checksums survive the tunnel: `ethtool -k` for the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off."
     )
 }
 
@@ -349,11 +351,11 @@ fn stale_connections(evidence: &Evidence<'_>) -> Option<Finding> {
     Some(Finding::part_fails(
         Reason::StaleConntrackEntry,
         format!(
-            "Tracked UDP connections still lead to endpoints that are not there, and are kept alive by those who send: {}.",
+            "UDP conntrack entries still lead to endpoints that are gone, and the senders keep them alive: {}.",
             text::list(&told)
         ),
         format!(
-            "Remove the entries on node {node}: `conntrack -D -p udp --orig-dst {} --reply-src {}`; the next packet goes to an endpoint that is there.",
+            "Delete the entries on node {node}: `conntrack -D -p udp --orig-dst {} --reply-src {}`. The next packet then goes to a current endpoint.",
             quoted(&ip(&first.destination)),
             quoted(&ip(&first.endpoint))
         ),

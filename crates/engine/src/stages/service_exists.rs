@@ -19,7 +19,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             format!("Service {namespace}/{name} exists."),
         );
     }
-    let mut message = format!("There is no Service {name} in namespace {namespace}");
+    let mut message = format!("There is no Service {name} in namespace {namespace}.");
     let mut near: Vec<&str> = facts
         .other_services
         .iter()
@@ -28,7 +28,10 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         .collect();
     near.sort_unstable();
     if !near.is_empty() {
-        message.push_str(&format!("; similar names there: {}", text::list(&near)));
+        message.push_str(&format!(
+            " Services with similar names there: {}.",
+            text::list(&near)
+        ));
     }
     let mut namesakes: Vec<&str> = facts.namesakes.iter().map(String::as_str).collect();
     namesakes.sort_unstable();
@@ -36,15 +39,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         let elsewhere = text::count(namesakes.len(), "other namespace");
         let named = text::list(&namesakes);
         message.push_str(&format!(
-            "; a Service of this name exists in {elsewhere} ({named})"
+            " A Service of this name exists in {elsewhere} ({named})."
         ));
     }
-    message.push('.');
     let (name, namespace) = (quoted(name), quoted(namespace));
     let remediation = if let Some(near) = near.first().map(|near| quoted(near)) {
         format!(
-            "If {near} is meant, diagnose that one: `kubectl -n {namespace} get service {near}`. \
-             Else create the Service."
+            "If you mean {near}, diagnose that one: `kubectl -n {namespace} get service {near}`. \
+             Otherwise create the Service."
         )
     } else if !namesakes.is_empty() {
         format!(

@@ -35,19 +35,18 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         return dialling::reset_by_mesh(pod);
     }
     let asked = reports.current.iter().any(|r| !r.asked.clients.is_empty());
-    if dials.made() == 0 && reports.incomplete(WHAT).is_none() && !dials.is_intercepted && !dials.is_shut_out
-    {
+    if dials.made() == 0 && reports.incomplete().is_none() && !dials.is_intercepted && !dials.is_shut_out {
         if let Some(finding) = from_nodes_in_files(evidence) {
             return finding;
         }
         if !asked {
             return Finding::unknown(
                 Reason::NoVantagePoint,
-                format!("{WHAT}: no client Pod is on a node that was asked."),
+                format!("{WHAT}: no client Pod runs on a probed node."),
             );
         }
         if reports.problem(ConditionType::ServiceReachable).is_none() {
-            return nobody_but_itself(facts);
+            return nobody_but_itself();
         }
     }
     dialling::left_open(evidence, dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(|| {
@@ -71,14 +70,14 @@ fn from_nodes_in_files(evidence: &Evidence<'_>) -> Option<Finding> {
             Finding::yes(
                 Reason::Reachable,
                 format!(
-                    "The Service's addresses {}, dialled from a node; the files hold no dial of a client Pod.",
+                    "The Service's addresses {}, dialled from a node. The files contain no dial from a client Pod.",
                     dials.answer()
                 ),
             )
         } else {
             Finding::unknown(
                 Reason::NoVantagePoint,
-                format!("{WHAT}: the files hold no such dial."),
+                format!("{WHAT}: the files contain no such dial."),
             )
         }
     })
@@ -86,13 +85,10 @@ fn from_nodes_in_files(evidence: &Evidence<'_>) -> Option<Finding> {
 
 /// Clients were asked and had nothing to dial: the only endpoint is the client, or a Local policy leaves
 /// its node without one.
-fn nobody_but_itself(facts: &Facts) -> Finding {
-    let name = &facts.spec.service_name;
+fn nobody_but_itself() -> Finding {
     Finding::unknown(
         Reason::NoClientPods,
-        format!(
-            "The Pods at hand reach nobody but themselves through {name}; there is no other client to try from."
-        ),
+        "The only candidate client Pods are the Service's own endpoints; nothing else can be tested.",
     )
 }
 
@@ -120,9 +116,9 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     let failures = dialling::failures(&of);
     let ways = describe::ways(&failures);
     // What nobody dialled past the Service is not said to answer there.
-    let past_it = |who: &str, does: &str| match direct.succeeded() {
+    let though = |past_it: &str| match direct.succeeded() {
         0 => String::new(),
-        _ => format!(", though {who} {does}"),
+        _ => format!(", although {past_it}"),
     };
     let twice = dialling::translated_twice(facts).filter(|_| reason == Reason::TimedOut);
     let (mut message, remediation) = match (dialling::settings(&of), reason) {
@@ -136,18 +132,18 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
         (Some((sentence, remediation)), _) => (format!("{sentence}: {ways}."), remediation),
         (None, Reason::PartiallyReachable) if failures.iter().all(|f| f.is_of_some_requests()) => (
             format!(
-                "Some requests through the Service get no answer, and others do: {ways}. It has {}: those that are sent to one of them, or to some, may be the ones that are lost.",
+                "Some requests through the Service get no answer while others do: {ways}. It has {}: the requests to one or some of them may be the ones that are lost.",
                 text::count(evidence.ends.targets.len(), "endpoint")
             ),
             format!(
-                "Dial each endpoint past the Service, `curl IP:PORT`, from where it was dialled. {}",
+                "Connect to each endpoint directly instead of through the Service, from the same place: `curl IP:PORT`. {}",
                 advice(facts, reason, &failures)
             ),
         ),
         (None, Reason::PartiallyReachable) => (
             format!(
                 "Some endpoints do not answer through the Service{}: {ways}.",
-                past_it("they", "do past it")
+                though("they do when dialled directly")
             ),
             advice(facts, reason, &failures),
         ),
@@ -157,15 +153,15 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
         ),
         _ if failures.iter().all(|f| is_udp(&f.dial.port)) => (
             format!(
-                "The Service does not take datagrams of client Pods{}: {ways}.",
-                past_it("its endpoints", "do not refuse them")
+                "The Service does not accept datagrams from client Pods{}: {ways}.",
+                though("its endpoints do not refuse them")
             ),
             advice(facts, reason, &failures),
         ),
         _ => (
             format!(
                 "The Service does not answer client Pods{}: {ways}.",
-                past_it("its endpoints", "do")
+                though("its endpoints do")
             ),
             dialling::refused_unseen(evidence, &failures).unwrap_or_else(|| advice(facts, reason, &failures)),
         ),
@@ -211,8 +207,8 @@ pub(super) fn ask_for_help(facts: &Facts, stages: &mut [(ConditionType, Finding)
         && !is_known
     {
         remediation.push_str(&format!(
-            " Everything else is as it should be. If that does not help, collect what was seen \
-             (`kubectl -n {} get servicediagnoses,nodeprobes,services,endpointslices -o yaml > {}.yaml`) and ask: \
+            " All other checks pass. If this does not help, save what was observed \
+             (`kubectl -n {} get servicediagnoses,nodeprobes,services,endpointslices -o yaml > {}.yaml`) and ask for help: \
              https://kubernetes.io/docs/tasks/debug/#slack, https://discuss.kubernetes.io or https://github.com/kubernetes/kubernetes.",
             quoted(&facts.namespace),
             quoted(&facts.spec.service_name)

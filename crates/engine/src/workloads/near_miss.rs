@@ -77,7 +77,7 @@ fn ordinal(facts: &Facts, wanted: &Labels) -> Option<NearMiss> {
             text::count(usize::try_from(replicas).unwrap_or(0), "replica")
         ),
         remediation: format!(
-            "If there is to be such a Pod, raise the replicas of StatefulSet {} where it comes from; else the Service is of no use any more. See `kubectl -n {} get statefulset {}`.",
+            "If that Pod should exist, raise the replicas of StatefulSet {} in its manifest; otherwise the Service is no longer needed. See `kubectl -n {} get statefulset {}`.",
             set.name(),
             quoted(&facts.namespace),
             quoted(set.name())
@@ -98,7 +98,7 @@ pub(crate) fn namesake(facts: &Facts, service: &Service) -> Option<NearMiss> {
             selector(&workload.labels)
         ),
         remediation: format!(
-            "If the Pods of {} are meant, give the selector labels of theirs: {}.",
+            "If you mean the Pods of {}, use their labels in the selector: {}.",
             workload.resource(),
             edit(facts, service)
         ),
@@ -143,9 +143,13 @@ fn revision(facts: &Facts, service: &Service, workload: &Workload<'_>, keys: &[&
     };
     NearMiss {
         message: format!(
-            "{} {} all of it but {}, which no Pod has: {whose} and changes with each rollout",
+            "{} {} everything except {}, which no Pod has: {whose} and changes with each rollout",
             pods_of(workload),
-            if workload.pods.len() == 1 { "has" } else { "have" },
+            if workload.pods.len() == 1 {
+                "matches"
+            } else {
+                "match"
+            },
             pairs.join(" and "),
         ),
         remediation,
@@ -187,7 +191,7 @@ fn labels(facts: &Facts, service: &Service, workload: &Workload<'_>, changes: &[
         format!("Correct the selector: {}.", patch(facts, service, pairs))
     } else {
         format!(
-            "If these Pods are meant, make the selector and their labels agree: {}; compare `kubectl -n {} get pods --show-labels`.",
+            "If you mean these Pods, make the selector match their labels: {}. Compare `kubectl -n {} get pods --show-labels`.",
             edit(facts, service),
             quoted(&facts.namespace)
         )
@@ -227,19 +231,20 @@ fn run_time(
     let keys: Vec<&str> = missing.iter().map(|(k, _)| k.as_str()).collect();
     let who = match workload.has_template {
         true => format!(
-            "the Pod template of {} does not set it: a program has to do so at run time, or the selector asks for too much",
+            "the Pod template of {} does not set it, so a program must set it at run time, or the selector asks for too much",
             workload.resource()
         ),
-        false => "what creates the Pods has to set it, or a program at run time".to_owned(),
+        false => "whatever creates the Pods must set it, or a program at run time".to_owned(),
     };
     NearMiss {
         message: format!(
-            "{} would match but for {pairs}, which none has{found}; {who}",
-            pods_of(workload)
+            "{} would match the selector but {} {pairs}{found}; {who}",
+            pods_of(workload),
+            if workload.pods.len() == 1 { "lacks" } else { "lack" }
         ),
         remediation: format!(
-            "See why nothing sets {pairs} on a Pod (the Pods may not be ready for it, or what should set it does not run or may not): \
-             `kubectl -n {} get pods -l {} -L {}`. If nothing is to set it, the Pod template lacks it or the selector has it in excess.",
+            "Find out why nothing sets {pairs} on a Pod (the Pods may not be ready for it, or the program that sets it is not running or not permitted): \
+             `kubectl -n {} get pods -l {} -L {}`. If nothing should set it, add it to the Pod template or remove it from the selector.",
             quoted(&facts.namespace),
             quoted(&selector(&rest)),
             quoted(&keys.join(","))
@@ -281,8 +286,9 @@ fn is_taken(facts: &Facts, workload: &Workload<'_>) -> bool {
 fn pods_of(workload: &Workload<'_>) -> String {
     let names: Vec<&str> = workload.pods.iter().map(|p: &&Pod| p.name()).collect();
     match names.is_empty() {
-        true => format!("the Pods to come of {}", workload.resource()),
-        false => text::list(&names),
+        true => format!("the future Pods of {}", workload.resource()),
+        false if names.len() == 1 => format!("Pod {}", text::list(&names)),
+        false => format!("Pods {}", text::list(&names)),
     }
 }
 

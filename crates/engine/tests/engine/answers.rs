@@ -50,7 +50,7 @@ fn answers_that_get_lost_between_nodes_are_a_matter_of_size() {
                 }
             });
         });
-        assert!(says(&d, "(MTU)"), "{}", report(&d));
+        assert!(says(&d, "MTU"), "{}", report(&d));
         assert!(!says(&d, "expectedStatuses"), "{}", report(&d));
     };
     check(Answer::NoAnswer, None);

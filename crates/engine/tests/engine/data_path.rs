@@ -556,7 +556,7 @@ fn n28_a_cache_of_the_node_is_silent() {
     );
     assert!(
         root.message
-            .contains("a Pod of cluster DNS answers when it is asked itself (10.244.1.2)")
+            .contains("A Pod of cluster DNS does answer when queried directly (10.244.1.2)")
     );
     assert!(!root.remediation.contains("kube-dns"), "{}", root.remediation);
     // Without its Pod at hand.
@@ -608,7 +608,7 @@ fn n71_cluster_dns_serves_another_domain() {
         d.root_cause
             .unwrap()
             .message
-            .contains("it has them in corp.local")
+            .contains("It serves them in corp.local")
     );
     // Where it has no names of addresses, a node that asks in the usual domain tells.
     let d = fault("N71-node", C::DNSResolves, R::ClusterDomainMismatch, |f| {
@@ -625,7 +625,7 @@ fn n71_cluster_dns_serves_another_domain() {
         d.root_cause
             .unwrap()
             .message
-            .contains("it has them in corp.local")
+            .contains("It serves them in corp.local")
     );
 }
 
@@ -673,7 +673,7 @@ fn n73_a_search_domain_answers_for_a_name() {
     );
     assert!(
         root.remediation
-            .contains("Take wild.example out of the search list")
+            .contains("Remove wild.example from the search list")
     );
 }
 

@@ -387,7 +387,7 @@ fn n25_ndots_zero_with_glibc_is_a_hint() {
     assert!(
         stage(&d, C::DNSResolves)
             .message
-            .contains("musl would not find hostnames")
+            .contains("musl would not resolve hostnames")
     );
     let d = works(|f| {
         client_dns(f, |r| {

@@ -120,7 +120,7 @@ fn pods_that_listen_in_one_family_only() {
         fail_v6(f, DialPath::Service, Answer::Refused);
     });
     let text = report(&d);
-    assert!(text.contains("over IPv4 and refuse it over IPv6"), "{text}");
+    assert!(text.contains("over IPv4 but refuse it over IPv6"), "{text}");
     assert!(!text.contains("delete pod"), "{text}");
     assert_eq!(d.root_cause.unwrap().impact.as_str(), "Some");
 }

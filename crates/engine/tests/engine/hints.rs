@@ -44,10 +44,10 @@ fn headless(facts: &mut Facts, port: Value) {
 
 #[test]
 fn headless_services_translate_no_ports_by_number_or_name() {
-    hinted("clients have to dial 9376, not 80", |f| {
+    hinted("clients must use port 9376, not 80", |f| {
         headless(f, json!({ "port": 80, "targetPort": 9376 }))
     });
-    hinted("clients have to dial 9376 (targetPort web), not 80", |f| {
+    hinted("clients must use port 9376 (targetPort web), not 80", |f| {
         headless(f, json!({ "port": 80, "targetPort": "web" }))
     });
     unhinted(|f| headless(f, json!({ "port": 9376, "targetPort": "web" })));
@@ -63,7 +63,7 @@ fn aliases_translate_no_ports() {
         }
     };
     hinted(
-        "an ExternalName is an alias in DNS and does not translate ports: clients have to dial 80, not 8080",
+        "an ExternalName is an alias in DNS and does not translate ports: clients must use port 80, not 8080",
         alias(json!({ "port": 8080, "targetPort": 80 })),
     );
     unhinted(alias(json!({ "port": 8080 })));
@@ -82,7 +82,7 @@ fn one_port_name_on_two_containers() {
         }
     };
     hinted(
-        "2 ports named web, 9376 of container app and 9092 of container side: the Service takes the first, 9376",
+        "2 ports named web, 9376 of container app and 9092 of container side: the Service uses the first, 9376",
         twice("TCP"),
     );
     unhinted(twice("UDP"));
@@ -102,7 +102,7 @@ fn second_workload(facts: &mut Facts, kind: &str, labels: Value) {
 #[test]
 fn a_selector_that_spans_workloads_is_told_with_the_label_between_them() {
     hinted(
-        "the Pods of Deployment hostnames and StatefulSet other, and the Service sends requests to all of them: label tier tells them apart (canary and none on Deployment hostnames)",
+        "the Pods of Deployment hostnames and StatefulSet other, and the Service sends requests to all of them: label tier distinguishes them (canary and none on Deployment hostnames)",
         |f| second_workload(f, "StatefulSet", json!({ "tier": "canary" })),
     );
     hinted("Job other, and the Service sends requests", |f| {
@@ -216,7 +216,7 @@ fn external_addresses_that_are_nodes() {
         }
     };
     hinted(
-        "externalIPs hold addresses of Nodes (192.0.2.11 of node n1",
+        "externalIPs contains addresses of Nodes (192.0.2.11 of node n1",
         external("192.0.2.11"),
     );
     unhinted(external("192.0.2.99"));

@@ -20,7 +20,9 @@ fn a_neighbour_without_an_endpoint_is_no_fault() {
     let endpoints = stage(&diagnosis, C::EndpointsPopulated);
     assert_eq!(endpoints.reason, R::EndpointsReady);
     assert!(
-        endpoints.message.contains("node n1 has no endpoint: client"),
+        endpoints
+            .message
+            .contains("node n1 has no endpoint, so Pod client"),
         "{}",
         endpoints.message
     );

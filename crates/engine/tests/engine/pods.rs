@@ -221,7 +221,7 @@ fn gates_and_volumes_are_no_lack_of_nodes() {
         "{message}"
     );
     assert!(
-        remediation.contains("which controller is to remove the scheduling gate"),
+        remediation.contains("which controller should remove the scheduling gate"),
         "{remediation}"
     );
     let (message, remediation) = blamed(R::PodsUnschedulable, |f| {
@@ -347,7 +347,7 @@ fn pods_that_do_not_go_away_are_named_with_what_holds_them() {
 #[test]
 fn pods_that_are_just_being_deleted_make_room_for_others() {
     let message = starting(|f| deleted(f, 80, Value::Null));
-    assert!(message.contains("others may take their place"), "{message}");
+    assert!(message.contains("Others may take their place"), "{message}");
 }
 
 fn with_init(facts: &mut Facts, state: Value) {
@@ -387,7 +387,7 @@ fn the_init_container_that_does_not_end_is_named_and_those_behind_it_are_not() {
         );
     });
     assert!(
-        message.contains("init container wait-db was restarted 9 times, last with exit code 2"),
+        message.contains("init container wait-db has restarted 9 times (last exit code 2"),
         "{message}"
     );
 }
@@ -421,10 +421,10 @@ fn a_probe_that_asks_another_port_than_the_containers_have_is_told() {
     };
     assert!(
         with_probe(json!(80))
-            .contains("its readiness probe asks port 80, but the containers declare 9376/TCP")
+            .contains("its readiness probe uses port 80, but the containers declare 9376/TCP")
     );
-    assert!(with_probe(json!("web")).contains("asks the port named web, which container app does not have"));
-    assert!(!with_probe(json!(9376)).contains("asks"));
+    assert!(with_probe(json!("web")).contains("uses the port named web, which container app does not have"));
+    assert!(!with_probe(json!(9376)).contains("probe uses"));
 }
 
 #[test]

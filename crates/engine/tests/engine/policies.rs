@@ -171,7 +171,11 @@ fn one_of_two_named_clients_shut_out_is_a_fault_of_a_part() {
         (cause.reason.as_str(), cause.impact.as_str()),
         ("EgressDenied", "Some")
     );
-    assert!(cause.message.contains("client-2 of"), "{}", cause.message);
+    assert!(
+        cause.message.contains("Pod shop/client-2 to"),
+        "{}",
+        cause.message
+    );
 }
 
 #[test]

@@ -53,21 +53,21 @@ fn a_label_that_the_client_lacks() {
     let by = |labels: Value| json!({ "from": [{ "podSelector": { "matchLabels": labels } }] });
     denied(
         R::IngressDenied,
-        &["its podSelector wants role=web, a label that Pod client does not have"],
+        &["its podSelector requires role=web, a label that Pod client does not have"],
         |f| admit(f, by(json!({ "role": "web" }))),
     );
     denied(
         R::IngressDenied,
-        &["wants app=web, and Pod client has app=client"],
+        &["requires app=web, but Pod client has app=client"],
         |f| admit(f, by(json!({ "app": "web" }))),
     );
     denied(
         R::IngressDenied,
-        &["wants name=client, and Pod client has app=client instead"],
+        &["requires name=client, but Pod client has app=client instead"],
         |f| admit(f, by(json!({ "name": "client" }))),
     );
     let expression = json!({ "key": "tier", "operator": "In", "values": ["a", "b"] });
-    denied(R::IngressDenied, &["wants tier In (a, b)"], |f| {
+    denied(R::IngressDenied, &["requires tier In (a, b)"], |f| {
         admit(
             f,
             json!({ "from": [{ "podSelector": { "matchExpressions": [expression] } }] }),
@@ -82,7 +82,7 @@ fn a_selector_without_a_namespace_selector_means_the_own_namespace() {
         R::IngressDenied,
         &[
             "has no namespaceSelector",
-            "Pods of namespace shop only",
+            "only Pods in namespace shop",
             "kubernetes.io/metadata.name: web",
         ],
         |f| {
@@ -108,7 +108,7 @@ fn a_label_that_the_namespace_lacks() {
     denied(
         R::IngressDenied,
         &[
-            "its namespaceSelector wants name=web, and Namespace web has kubernetes.io/metadata.name=web instead",
+            "its namespaceSelector requires name=web, but Namespace web has kubernetes.io/metadata.name=web instead",
         ],
         |f| {
             client_elsewhere(f);
@@ -126,8 +126,8 @@ fn the_services_port_in_place_of_the_pods() {
     denied(
         R::IngressDenied,
         &[
-            "anybody",
-            "it lists port 80, the Service's, while policies see port 9376 of the Pods",
+            "any client",
+            "it lists port 80 of the Service, but policies see port 9376 of the Pods",
         ],
         |f| {
             admit(
@@ -138,7 +138,7 @@ fn the_services_port_in_place_of_the_pods() {
     );
     denied(
         R::IngressDenied,
-        &["it lists port 81 (TCP) only, not port 9376"],
+        &["it lists only port 81 (TCP), not port 9376"],
         |f| admit(f, json!({ "ports": [{ "port": 81 }] })),
     );
     denied(R::IngressDenied, &["there is no ingress rule"], |f| {
@@ -154,7 +154,7 @@ fn the_services_port_in_place_of_the_pods() {
 fn the_policy_whose_rule_comes_nearest_is_named() {
     denied(
         R::IngressDenied,
-        &["the nearest rule is of guard", "edit networkpolicy guard"],
+        &["the closest rule is in guard", "edit networkpolicy guard"],
         |f| {
             policy(
                 f,
@@ -194,7 +194,7 @@ fn an_ip_block_that_is_a_cluster_ip() {
     assert!(
         finding
             .message
-            .contains("ipBlock 10.96.1.175/32 holds the Service's cluster IP")
+            .contains("ipBlock 10.96.1.175/32 contains the Service's cluster IP")
     );
     // It works here.
     let allowed = with(|_| ());
@@ -212,7 +212,7 @@ fn an_ip_block_that_is_a_cluster_ip() {
     assert_root_cause(&lost, C::NetworkPolicyAllows, R::EgressDenied);
     let remediation = lost.root_cause.unwrap().remediation;
     assert!(
-        remediation.contains("select the Pods with a podSelector in place of the ipBlock"),
+        remediation.contains("select the Pods with a podSelector instead of the ipBlock"),
         "{remediation}"
     );
 }
@@ -228,7 +228,7 @@ fn endpoints_that_are_no_pods_want_an_ip_block() {
     };
     denied(
         R::EgressDenied,
-        &["192.168.50.10", "name 192.168.50.10/32 in an ipBlock"],
+        &["192.168.50.10", "add an ipBlock for 192.168.50.10/32"],
         |f| {
             foreign(f);
             let_out(f, json!([{ "to": [{ "podSelector": {} }] }]));
@@ -292,7 +292,7 @@ fn clients_from_outside_are_told_of_in_a_hint() {
         admit(&mut facts, rule);
         let diagnosis = assert_nothing_false(&facts);
         let message = stage(&diagnosis, C::NetworkPolicyAllows).message.clone();
-        message.contains("Clients from outside the cluster are admitted by no rule of guard")
+        message.contains("No rule of guard admits clients from outside the cluster")
     };
     let client = json!({ "podSelector": { "matchLabels": { "app": "client" } } });
     assert!(hint(json!({ "from": [client] })));
@@ -360,11 +360,14 @@ fn neighbours_are_told_of_in_hints() {
     // Locked down to DNS, to the Service alone, to nothing.
     let dns = hint(|f| let_out(f, json!([{ "ports": [{ "port": 53, "protocol": "UDP" }] }])));
     assert!(
-        dns.contains("does not let client of namespace shop out to the Pods"),
+        dns.contains("does not allow egress from Pod shop/client to the Pods"),
         "{dns}"
     );
     let only = hint(|f| policy(f, "out", crate::faults::egress_to_app()));
-    assert!(only.contains("out to cluster DNS"), "{only}");
+    assert!(
+        only.contains("egress from Pod shop/client to cluster DNS"),
+        "{only}"
+    );
     hint(|f| let_out(f, json!([])));
     // One of the Pods behind the Service is guarded, and the others are not.
     let guarded = hint(|f| {

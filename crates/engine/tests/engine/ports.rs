@@ -89,7 +89,7 @@ fn a_port_that_only_pods_of_a_stuck_rollout_have_is_dead() {
     rollout(&mut facts, failing_probe(), "NewReplicaSetAvailable");
     let (message, remediation) = dead(&facts, "Some");
     assert!(
-        message.contains("Port tls (443/TCP) has no ready endpoint, though other ports have: 1 Pod that has it is not ready")
+        message.contains("Port tls (443/TCP) has no ready endpoint, while other ports have one: hostnames-632524106-tlaok, the only Pod that has it, is not ready")
             && message.contains("readiness probe fails"),
         "{message}"
     );
@@ -157,11 +157,11 @@ fn the_port_of_a_native_sidecar_says_so() {
     });
     let (message, remediation) = dead(&facts, "Some");
     assert!(
-        message.contains("\"tls\" is a port of proxy, an init container that stays"),
+        message.contains("\"tls\" is a port of proxy, an init container that keeps running"),
         "{message}"
     );
     assert!(
-        remediation.contains("Give targetPort the number, 8443"),
+        remediation.contains("Set targetPort to the number 8443"),
         "{remediation}"
     );
 }

@@ -70,7 +70,7 @@ fn the_endpoints_are_no_clients() {
     let diagnosis = assert_nothing_false(&facts);
     let message = &stage(&diagnosis, C::NetworkPolicyAllows).message;
     assert!(
-        message.contains("does not admit client of namespace shop"),
+        message.contains("does not admit traffic from Pod shop/client"),
         "{message}"
     );
 }

@@ -176,7 +176,7 @@ fn a_label_that_a_program_sets_is_missed_and_not_taken_out() {
         assert!(
             cause
                 .message
-                .contains("would match but for role=leader, which none has"),
+                .contains("would match the selector but lack role=leader"),
             "{cause:?}"
         );
         assert!(
@@ -268,7 +268,7 @@ fn a_workload_without_pods_says_what_keeps_it_from_creating_them() {
         );
     });
     assert!(
-        cause.message.contains("deployment/hostnames is to have 3 Pods")
+        cause.message.contains("deployment/hostnames should have 3 Pods")
             && cause.message.contains("exceeded quota: small"),
         "{}",
         cause.message
@@ -303,7 +303,7 @@ fn a_stateful_set_says_by_events_what_keeps_it_from_creating_pods() {
         failed_create(f, "StatefulSet", "hostnames", "uid-stateful");
     });
     assert!(
-        cause.message.contains("statefulset/hostnames is to have 3 Pods")
+        cause.message.contains("statefulset/hostnames should have 3 Pods")
             && cause.message.contains("exceeded quota: small"),
         "{}",
         cause.message
@@ -332,7 +332,7 @@ fn a_selector_is_not_corrected_while_a_workload_that_may_be_meant_cannot_create_
     assert!(
         cause
             .message
-            .contains("those of DaemonSet agent, which could not be created")
+            .contains("the Pods of DaemonSet agent, which could not be created")
             && cause.message.contains("exceeded quota: small"),
         "{}",
         cause.message
@@ -367,5 +367,9 @@ fn a_job_that_cannot_create_pods_is_named_where_nothing_else_is_near() {
         f.pods.clear();
         failed_create(f, "Job", "import", "uid-job");
     });
-    assert!(cause.message.contains("those of Job import"), "{}", cause.message);
+    assert!(
+        cause.message.contains("the Pods of Job import"),
+        "{}",
+        cause.message
+    );
 }

@@ -65,7 +65,7 @@ fn the_first_round_is_waited_for() {
     assert!(
         stage(&d, C::EndpointsReachable)
             .message
-            .contains("the first round on node n2 is not over")
+            .contains("Waiting for the first round on node n2.")
     );
     let mut facts = with_agents();
     facts.nodes[0].probe.as_mut().unwrap().is_current = false;
@@ -130,5 +130,5 @@ fn who_may_not_be_asked_is_not_waited_for() {
     facts.are_probes_withheld = true;
     let d = expect(&facts, R::NoVantagePoint);
     let message = &stage(&d, C::ServiceReachable).message;
-    assert!(message.contains("as many NodeProbes as they may"), "{message}");
+    assert!(message.contains("its limit of NodeProbes"), "{message}");
 }

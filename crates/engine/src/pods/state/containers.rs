@@ -137,7 +137,7 @@ impl Subject<'_> {
             return Some(self.crash_loop());
         }
         if let Some(terminated) = &self.status.state.terminated {
-            let text = format!("{} ended with exit code {}", self.name(), terminated.exit_code);
+            let text = format!("{} exited with code {}", self.name(), terminated.exit_code);
             return Some(self.within_start(self.failure(text)));
         }
         self.running(self.status.state.running.as_ref()?.started_at?)
@@ -197,7 +197,7 @@ impl Subject<'_> {
         let readiness = self.spec.and_then(|c| c.readiness_probe.as_ref());
         if self.status.started == Some(false) {
             let text = format!(
-                "{name} runs, but its startup probe has not passed{}",
+                "{name} is running, but its startup probe has not passed{}",
                 self.probe_words()
             );
             let deadline = later(started_at, startup + PROBE_SLACK).max(deadlines::progress(facts, pod));
@@ -205,9 +205,9 @@ impl Subject<'_> {
         }
         let failing = if readiness.is_some() {
             let words = self.probe_words();
-            Trouble::ProbeFailing(format!("{name} runs, but its readiness probe fails{words}"))
+            Trouble::ProbeFailing(format!("{name} is running, but its readiness probe fails{words}"))
         } else {
-            Trouble::Other(format!("{name} runs, but is not ready"))
+            Trouble::Other(format!("{name} is running, but not ready"))
         };
         if was_ready_since(pod, started_at) {
             return Some(failing);
@@ -257,11 +257,11 @@ fn ended(name: &str, status: &ContainerStatus) -> String {
         .as_ref()
         .or(status.last_state.terminated.as_ref());
     let last = last.map(|t| {
-        let reason = t.reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default();
-        format!(", last with exit code {}{reason}", t.exit_code)
+        let reason = t.reason.as_deref().map(|r| format!(", {r}")).unwrap_or_default();
+        format!(" (last exit code {}{reason})", t.exit_code)
     });
     let times = text::count(usize::try_from(status.restart_count).unwrap_or(0), "time");
-    format!("{name} was restarted {times}{}", last.unwrap_or_default())
+    format!("{name} has restarted {times}{}", last.unwrap_or_default())
 }
 
 fn looping(facts: &Facts, status: &ContainerStatus) -> bool {

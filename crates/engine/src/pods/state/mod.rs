@@ -89,7 +89,7 @@ fn without_container_trouble(facts: &Facts, pod: &Pod) -> Trouble {
     if let Some(first) = unmet().next() {
         let gates: Vec<&str> = unmet().collect();
         let said = pod.condition(first).map_or_else(
-            || "nobody has set it yet".to_owned(),
+            || "nothing has set it yet".to_owned(),
             |c| in_words(c.reason.as_deref(), c.message.as_deref()),
         );
         let text = format!(
@@ -124,7 +124,7 @@ fn in_words(reason: Option<&str>, message: Option<&str>) -> String {
         .filter(|part| !part.is_empty())
         .collect();
     match said.is_empty() {
-        true => "no reason is given".to_owned(),
+        true => "no reason given".to_owned(),
         false => said.join(": "),
     }
 }

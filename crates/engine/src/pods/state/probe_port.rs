@@ -25,8 +25,8 @@ pub(crate) fn mismatch(pod: &Pod, container: &Container) -> Option<String> {
         .map(|(name, _)| *name)
         .collect();
     let probes = match which.len() {
-        1 => format!("{} probe asks", text::list(&which)),
-        _ => format!("{} probes ask", text::list(&which)),
+        1 => format!("{} probe uses", text::list(&which)),
+        _ => format!("{} probes use", text::list(&which)),
     };
     let declared: BTreeSet<String> = pod
         .long_running()

@@ -43,12 +43,12 @@ pub(crate) fn trouble(facts: &Facts, pod: &Pod) -> Option<Trouble> {
         };
         (
             Hold::Gate,
-            format!("it is not scheduled before its scheduling gates{named} are removed"),
+            format!("it is not scheduled until its scheduling gates{named} are removed"),
         )
     } else if OF_VOLUMES.iter().any(|part| said.to_lowercase().contains(part)) {
         (
             Hold::Volume,
-            format!("it is not scheduled as it waits for a volume: {said}"),
+            format!("it cannot be scheduled because it waits for a volume: {said}"),
         )
     } else if said.is_empty() {
         (Hold::NoNode, "the scheduler finds no node for it".to_owned())

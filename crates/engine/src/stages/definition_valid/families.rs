@@ -30,17 +30,17 @@ impl Subject<'_> {
         }
         let (wants, has) = (join(&families), join(&have));
         let whose = if self.service.has_selector() {
-            "its Pods have"
+            "its Pods only have"
         } else {
-            "its EndpointSlices hold"
+            "its EndpointSlices only list"
         };
         Some(Finding::nothing_works(
             Reason::IPFamilyMismatch,
-            format!("The Service is {wants} only, but {whose} {has} addresses only."),
+            format!("The Service only uses {wants}, but {whose} {has} addresses."),
             format!(
-                "Let the Service have both families, where the cluster has addresses for Services in both: \
+                "If the cluster has Service addresses in both families, make the Service dual-stack: \
                  `kubectl -n {ns} patch service {name} --type=merge -p '{{\"spec\":{{\"ipFamilyPolicy\":\"PreferDualStack\"}}}}'`. \
-                 Else it needs another Service with ipFamilies [{has}]: the first family of a Service cannot be changed.",
+                 Otherwise create another Service with ipFamilies [{has}]: the first family of a Service cannot be changed.",
                 ns = quoted(&self.facts.namespace),
                 name = quoted(self.service.name())
             ),
@@ -69,8 +69,8 @@ impl Subject<'_> {
         let lacking: BTreeSet<&str> = families.difference(&have).copied().collect();
         (!have.is_empty() && !lacking.is_empty()).then(|| {
             format!(
-                "no Pod has an {} address, so that the Service does not work over it",
-                join(&lacking)
+                "no Pod has an {lacking} address, so the Service does not work over {lacking}",
+                lacking = join(&lacking)
             )
         })
     }

@@ -51,7 +51,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     } else {
         Finding::yes(
             Reason::ValidWithHints,
-            format!("The definition has no error, but: {}.", hints.join("; ")),
+            format!("The definition has no errors, but note: {}.", hints.join("; ")),
         )
     };
     finding.recheck_at(until)
@@ -93,7 +93,7 @@ impl Subject<'_> {
             text::list(&unlisted)
         );
         let remediation = format!(
-            "Add the port to spec.ports of the Service ({}), or let the clients use a listed port and correct spec.ports of the ServiceDiagnosis.",
+            "Add the port to spec.ports of the Service ({}), or have the clients use a listed port and correct spec.ports of the ServiceDiagnosis.",
             self.edit()
         );
         Some(match impact {
@@ -127,7 +127,7 @@ impl Subject<'_> {
                 text::list(&listed)
             ),
             format!(
-                "Let the clients use a port that the Service lists, or add the one that they use to its ports: {}.",
+                "Have the clients use a port that the Service lists, or add theirs to the Service: {}.",
                 self.edit()
             ),
         ))

@@ -37,7 +37,7 @@ impl Subject<'_> {
             numeric.len(),
             Reason::NumericTargetPortName,
             format!(
-                "targetPort of port {} is the string \"{name}\", which asks for a port of that name; the number {name} was probably meant.",
+                "targetPort of port {} is the string \"{name}\", which refers to a container port of that name. The number {name} was probably meant.",
                 port.describe()
             ),
             format!("Remove the quotes around targetPort: {}.", self.edit()),
@@ -91,23 +91,23 @@ impl Subject<'_> {
             .collect();
         let known: Vec<String> = known.into_iter().collect();
         let known = match known.is_empty() {
-            true => "they name no ports".to_owned(),
-            false => format!("they name {}", text::list(&known)),
+            true => "They have no named ports.".to_owned(),
+            false => format!("Their named ports: {}.", text::list(&known)),
         };
         Some(self.fault(
             missing.len(),
             Reason::NamedPortNotFound,
             format!(
-                "targetPort of port {} is \"{name}\", but {} that the Service selects has a {} port of that name; {known}.",
+                "targetPort of port {} is \"{name}\", but {} a {} port of that name. {known}",
                 port.describe(),
                 match self.pods.len() {
-                    1 => "not the only Pod".to_owned(),
-                    n => format!("none of the {n} Pods"),
+                    1 => "the only Pod that the Service selects does not have".to_owned(),
+                    n => format!("none of the {n} Pods that the Service selects has"),
                 },
                 port.protocol()
             ),
             format!(
-                "Name the containers' port {name} in the Pod template, or set targetPort to a port that the Pods have: {}.",
+                "Give a container port the name {name} in the Pod template, or set targetPort to a port that the Pods have: {}.",
                 self.edit()
             ),
         ))
@@ -138,21 +138,22 @@ impl Subject<'_> {
         let names: Vec<&str> = without.iter().map(|p| p.name()).collect();
         let again = without.iter().find_map(|p| restart::command(p)).map(|command| {
             format!(
-                " One that was created without it by accident (a sidecar that was not injected, say) can be replaced by a new one: {command}."
+                " If a Pod lacks the port by accident (for example because a sidecar was not injected), replace the Pod: {command}."
             )
         });
         Finding::part_fails(
             Reason::NamedPortMissingOnSomePods,
             format!(
-                "targetPort of port {} is \"{name}\", but {} of {of} Pods of one revision {} no {} port of that name: {}. They get no traffic for it.",
+                "targetPort of port {} is \"{name}\", but {} of {of} Pods of the same revision {} no {} port of that name and so {} no traffic for it: {}.",
                 port.describe(),
                 without.len(),
                 if without.len() == 1 { "has" } else { "have" },
                 port.protocol(),
+                if without.len() == 1 { "gets" } else { "get" },
                 text::list(&names)
             ),
             format!(
-                "Make the Pods alike: find out why they differ from their template.{}",
+                "Find out why Pods of the same revision differ.{}",
                 again.unwrap_or_default()
             ),
         )

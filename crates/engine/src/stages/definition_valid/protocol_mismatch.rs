@@ -32,11 +32,11 @@ fn by_files(evidence: &Evidence<'_>, service: &Service, ports: &[&ServicePort]) 
     Some(Finding::part_fails(
         Reason::ProtocolMismatch,
         format!(
-            "Port {} is UDP, but the Pods declare TCP and answer it, while connections over TCP to the Service fail.",
+            "Port {} is UDP, but the Pods declare TCP and answer it, while TCP connections to the Service fail.",
             port.describe()
         ),
         format!(
-            "Set protocol of the port to TCP: `kubectl -n {} edit service {}`.",
+            "Set the port's protocol to TCP: `kubectl -n {} edit service {}`.",
             quoted(&facts.namespace),
             quoted(service.name())
         ),
@@ -74,7 +74,7 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, ports: &[&Servic
     let target = failures.first()?.endpoint?.port();
     let pods = describe::pods(failures);
     let message = format!(
-        "Port {} is {}, but {} with {other} only on port {target}: {}.",
+        "Port {} is {}, but {} only on {other} port {target}: {}.",
         port.describe(),
         port.protocol(),
         match pods.as_slice() {
@@ -84,7 +84,7 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, ports: &[&Servic
         describe::endpoints(failures)
     );
     let remediation = format!(
-        "Set protocol of the port to {other}: `kubectl -n {} edit service {}`.",
+        "Set the port's protocol to {other}: `kubectl -n {} edit service {}`.",
         quoted(&facts.namespace),
         quoted(service.name())
     );

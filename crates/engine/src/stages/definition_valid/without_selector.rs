@@ -19,10 +19,10 @@ impl Subject<'_> {
         Some(Finding::nothing_works(
             Reason::ExternalNameIsIP,
             format!(
-                "externalName is the address {name}; DNS would answer with a CNAME to a host of that name, which does not exist."
+                "externalName is the IP address {name}. DNS would return a CNAME to a host of that name, which does not exist."
             ),
             format!(
-                "Put a host name into externalName, or make it a Service without selector and give the address in an EndpointSlice: {}.",
+                "Set externalName to a host name, or make it a Service without a selector and list the address in an EndpointSlice: {}.",
                 self.edit()
             ),
         ))
@@ -67,13 +67,15 @@ impl Subject<'_> {
             unmatched.len(),
             Reason::ManualEndpointsPortMismatch,
             format!(
-                "The Service's port is \"{}\"/{}, but EndpointSlice {} has {have}; kube-proxy pairs them by name and protocol.",
+                "The Service's port is \"{}\"/{}, but {} {} {} {have}. kube-proxy matches them by name and protocol.",
                 port.name(),
                 port.protocol(),
-                text::list(&names)
+                if names.len() == 1 { "EndpointSlice" } else { "EndpointSlices" },
+                text::list(&names),
+                if names.len() == 1 { "has" } else { "have" }
             ),
             format!(
-                "Give the port of the EndpointSlice the name \"{}\" and the protocol {}: `kubectl -n {} edit endpointslice {}`.",
+                "Set the port in the EndpointSlice to name \"{}\" and protocol {}: `kubectl -n {} edit endpointslice {}`.",
                 port.name(),
                 port.protocol(),
                 quoted(&self.facts.namespace),

@@ -27,12 +27,12 @@ pub(super) fn cache_of<'a>(facts: &'a Facts, node: &str) -> Option<&'a Pod> {
 pub(super) fn see_cache(facts: &Facts, node: &str) -> String {
     match cache_of(facts, node) {
         Some(pod) => format!(
-            "See the cache's Pod: `kubectl -n {ns} describe pod {pod}`; its log: `kubectl -n {ns} logs {pod}`.",
+            "Check the cache's Pod: `kubectl -n {ns} describe pod {pod}`, and its log: `kubectl -n {ns} logs {pod}`.",
             ns = quoted(pod.namespace()),
             pod = quoted(pod.name())
         ),
         None => format!(
-            "See the Pod of the node's cache (NodeLocal DNSCache): `kubectl get pods --all-namespaces -l k8s-app=node-local-dns --field-selector spec.nodeName={} -o wide`.",
+            "Check the Pod of the node's DNS cache (NodeLocal DNSCache): `kubectl get pods --all-namespaces -l k8s-app=node-local-dns --field-selector spec.nodeName={} -o wide`.",
             quoted(node)
         ),
     }

@@ -27,7 +27,7 @@ pub(super) fn hint(client: &Client<'_>) -> Option<String> {
         && !resolver.search.is_empty())
     .then(|| {
         format!(
-            "With ndots:{} a client whose image uses musl would not find {} (Pod {}).",
+            "With ndots:{}, a client whose image uses musl would not resolve {} (Pod {}).",
             resolver.ndots, client.name, resolver.pod
         )
     })
@@ -94,18 +94,23 @@ impl Report<'_> {
     fn unreachable(&self) -> (String, String) {
         let silent = Silent::of(self.facts, self.first);
         let message = format!(
-            "{} does not answer {}: neither {} nor {CONTROL} could be looked up{}.",
+            "{} does not answer {}: neither {} nor {CONTROL} could be resolved.{}",
             silent.who, self.who, self.first.name, silent.although
         );
         let client = client_pod(self.facts, &self.resolver.pod);
         match client.and_then(|client| dns::closed_to(self.facts, client)) {
             Some(policies) => (
                 format!(
-                    "{message} Its Pods are isolated by NetworkPolicy {}, no rule of which admits that client on the port of DNS.",
+                    "{message} Its Pods are isolated by {} {}, and no rule there admits that client on the DNS port.",
+                    if policies.len() == 1 {
+                        "NetworkPolicy"
+                    } else {
+                        "NetworkPolicies"
+                    },
                     text::list(&policies)
                 ),
                 format!(
-                    "Admit the clients' namespaces on port 53 over UDP and TCP in a NetworkPolicy for the Pods of cluster DNS. {}",
+                    "Allow the clients' namespaces on port 53 (UDP and TCP) in a NetworkPolicy for the Pods of cluster DNS. {}",
                     silent.remediation
                 ),
             ),
@@ -122,7 +127,7 @@ impl Report<'_> {
         // Who asks a cache hears from the cache.
         let answering = Silent::of(self.facts, self.first);
         let message = format!(
-            "{} answers {} to {}: neither {} nor {CONTROL} could be looked up{}.",
+            "{} answers {} to {}: neither {} nor {CONTROL} could be resolved.{}",
             answering.who,
             text::list(&codes),
             self.who,
@@ -140,8 +145,8 @@ impl Report<'_> {
         let seen = asked.filter_map(|s| s.domain.as_deref()).min();
         let configured = dns.and_then(|dns| dns.domain.as_deref());
         let serves = match (seen, configured) {
-            (Some(domain), _) if domain != wanted => format!("; it has them in {domain}"),
-            (_, Some(domain)) if domain != wanted => format!("; its Corefile has them in {domain}"),
+            (Some(domain), _) if domain != wanted => format!(" It serves them in {domain}."),
+            (_, Some(domain)) if domain != wanted => format!(" Its Corefile has them in {domain}."),
             _ => String::new(),
         };
         let namespace = quoted(dns.map_or("kube-system", |dns| dns.service.namespace()));
@@ -156,11 +161,11 @@ impl Report<'_> {
         };
         (
             format!(
-                "Cluster DNS ({}) answers {} that there is no {CONTROL}.svc.{wanted}: it does not have the cluster's names in {wanted}, where the clients search for them{serves}.",
+                "Cluster DNS ({}) answers {} that {CONTROL}.svc.{wanted} does not exist: it does not serve the cluster's names in {wanted}, where the clients search for them.{serves}",
                 self.servers, self.who
             ),
             format!(
-                "Let both have the same domain: clusterDomain in the kubelets' configuration, and the zone of the plugin kubernetes in the Corefile{corefile}."
+                "Set both to the same domain: clusterDomain in the kubelets' configuration, and the zone of the kubernetes plugin in the Corefile{corefile}."
             ),
         )
     }
@@ -169,9 +174,9 @@ impl Report<'_> {
         let dns = self.facts.cluster_dns.as_ref();
         let own = dns.map(|d| text::list(&d.service.cluster_ips()));
         let own = own.filter(|ips| !ips.is_empty());
-        let is = own.map_or_else(String::new, |ips| format!(" (that is {ips})"));
+        let is = own.map_or_else(String::new, |ips| format!(" ({ips})"));
         let seen = if servers::cluster_dns_answers(evidence) {
-            ", though cluster DNS answers others"
+            ", although cluster DNS answers other clients"
         } else {
             ""
         };
@@ -185,13 +190,13 @@ impl Report<'_> {
         });
         let (why, fix) = if on_host {
             (
-                " The Pod is on the host network, where dnsPolicy ClusterFirst means the name servers of the node.",
+                " The Pod uses the host network, where dnsPolicy ClusterFirst means the name servers of the node.",
                 "set dnsPolicy: ClusterFirstWithHostNet in its template",
             )
         } else {
             (
                 "",
-                "remove dnsPolicy and dnsConfig.nameservers from its template, or mend the kubelet's clusterDNS",
+                "remove dnsPolicy and dnsConfig.nameservers from its template, or fix the kubelet's clusterDNS",
             )
         };
         (
@@ -200,7 +205,7 @@ impl Report<'_> {
                 self.who, self.servers
             ),
             format!(
-                "Let the Pod ask cluster DNS{is}: {fix}; what it has now: {}.",
+                "Make the Pod use cluster DNS{is}: {fix}. Its current settings: {}.",
                 self.settings
             ),
         )
@@ -214,11 +219,11 @@ impl Report<'_> {
         );
         (
             format!(
-                "The Service stands for {target}, which has no address in DNS: {} ({}) found neither {} nor {target}.",
+                "The Service is an alias for {target}, which does not resolve: {} (name servers {}) found neither {} nor {target}.",
                 self.who, self.servers, self.first.name
             ),
             format!(
-                "Correct spec.externalName, or have the name made where it belongs: `kubectl -n {namespace} edit service {service}`."
+                "Correct spec.externalName: `kubectl -n {namespace} edit service {service}`. Or create the name in its own DNS zone."
             ),
         )
     }
@@ -226,7 +231,7 @@ impl Report<'_> {
     fn no_name(&self) -> (String, String) {
         let full = full(self.facts, self.resolver).map_or(self.first.name.as_str(), |l| &l.name);
         let message = format!(
-            "Cluster DNS ({}) knows {CONTROL} but not {full}, asked by {}.",
+            "Cluster DNS ({}) knows {CONTROL} but not {full}, queried by {}.",
             self.servers, self.who
         );
         (message, diagnose(self.facts))
@@ -241,23 +246,25 @@ impl Report<'_> {
             .first()
             .map(|suffix| format!("{name}.{}", suffix.trim_matches('.')));
         let tried = first.as_ref().map_or_else(String::new, |first| {
-            format!(" Resolvers try {first} first, and some stop where that has an answer without addresses.")
+            format!(
+                " Resolvers try {first} first, and some stop there if that name exists but has no addresses."
+            )
         });
         let shadow = first.as_deref().and_then(|first| service_of(name, first));
         let see = match shadow {
             Some((service, namespace)) => format!(
-                "See whether a Service called like the namespace answers for it: `kubectl -n {namespace} get service {service}`; rename it, or let"
+                "Check whether a Service with the same name as the namespace answers for it: `kubectl -n {namespace} get service {service}`. Rename that Service, or have"
             ),
-            None => "Let".to_owned(),
+            None => "Have".to_owned(),
         };
         let full = full(self.facts, self.resolver).map_or(name.as_str(), |l| &l.name);
         (
             format!(
-                "{} does not find {name}, though {}.{tried}",
+                "{} does not resolve {name}, although {}.{tried}",
                 self.who,
                 working_names(self.resolver, self.facts)
             ),
-            format!("{see} the clients use {full}. with the dot at its end."),
+            format!("{see} the clients use {full}. with the trailing dot."),
         )
     }
 
@@ -266,12 +273,12 @@ impl Report<'_> {
         let suffix = missing_suffix(self.facts, self.resolver, name).unwrap_or_default();
         (
             format!(
-                "The search list of {} lacks {suffix}, so that {name} is not found; {}.",
+                "The search list of {} lacks {suffix}, so {name} does not resolve, although {}.",
                 self.who,
                 working_names(self.resolver, self.facts)
             ),
             format!(
-                "Add the suffix to the Pod's search list (dnsConfig.searches), or leave the list to dnsPolicy ClusterFirst; or let the client use a name that works. What it has now: {}.",
+                "Add the suffix to the Pod's search list (dnsConfig.searches), leave the list to dnsPolicy ClusterFirst, or have the client use a name that works. Its current settings: {}.",
                 self.settings
             ),
         )
@@ -279,19 +286,19 @@ impl Report<'_> {
 
     fn few_dots(&self) -> (String, String) {
         let image = match self.resolver.c_library {
-            CLibrary::Musl => " and an image with musl, which then does not",
-            _ => ", with which some resolvers (musl's for one) do not",
+            CLibrary::Musl => " and an image with musl, which therefore does not",
+            _ => ", with which some resolvers (for example musl's) do not",
         };
         (
             format!(
-                "{} has ndots:{}{image} try the search list for {}; {}.",
+                "{} has ndots:{}{image} try the search list for {}. From there, {}.",
                 self.who,
                 self.resolver.ndots,
                 self.first.name,
                 working_names(self.resolver, self.facts)
             ),
             format!(
-                "Raise ndots in the Pod's template (dnsConfig.options; Kubernetes' own value is 5), or let the client use a name that works. What it has now: {}.",
+                "Raise ndots in the Pod's template (dnsConfig.options; the default in Kubernetes is 5), or have the client use a name that works. Its current settings: {}.",
                 self.settings
             ),
         )
@@ -301,12 +308,12 @@ impl Report<'_> {
         let (name, namespace, pod) = (&self.first.name, quoted(self.namespace), quoted(self.pod));
         (
             format!(
-                "{} uses the name {name}, which is one of its own namespace {namespace}; {}.",
+                "{} uses the name {name}, which refers to its own namespace {namespace}. From there, {}.",
                 self.who,
                 working_names(self.resolver, self.facts)
             ),
             format!(
-                "Let the client use {name}.{}: `kubectl -n {namespace} get pod {pod} -o yaml` shows how it is told.",
+                "Have the client use {name}.{}. To see where it gets the name from: `kubectl -n {namespace} get pod {pod} -o yaml`.",
                 self.facts.namespace
             ),
         )
@@ -315,13 +322,13 @@ impl Report<'_> {
     fn full_name_only(&self) -> (String, String) {
         (
             format!(
-                "{} does not find {} though its search list has the suffix; {}.",
+                "{} does not resolve {} although its search list has the suffix. From there, {}.",
                 self.who,
                 self.first.name,
                 working_names(self.resolver, self.facts)
             ),
             format!(
-                "Let the client use a name that works; see what its resolver is told: {}.",
+                "Have the client use a name that works. Its resolver settings: {}.",
                 self.settings
             ),
         )
@@ -352,7 +359,7 @@ impl Report<'_> {
             return (
                 format!("{message}."),
                 format!(
-                    "{} See what keeps the old answer: an entry in spec.hostAliases, a cache, or DNS Pods that no longer hear from the API server.",
+                    "{} Find out what keeps the old answer: an entry in spec.hostAliases, a cache, or DNS Pods that no longer get updates from the API server.",
                     diagnose(self.facts)
                 ),
             );
@@ -360,16 +367,16 @@ impl Report<'_> {
         let suffix = led.strip_prefix(name.as_str()).unwrap_or(led).trim_matches('.');
         let cause = match service_of(name, led) {
             Some((service, namespace)) => format!(
-                "See the Service of that name: `kubectl -n {namespace} get service {service}`; rename it, or let"
+                "Check the Service of that name: `kubectl -n {namespace} get service {service}`. Rename it, or have"
             ),
             None => format!(
-                "Take {suffix} out of the search list, or the record for all names out of that domain; or let"
+                "Remove {suffix} from the search list, remove the wildcard record from that domain, or have"
             ),
         };
         (
-            format!("{message}: its search list leads it to {led}."),
+            format!("{message}. Its search list leads it to {led}."),
             format!(
-                "{cause} the clients use {own}. with the dot at its end. What the Pod has now: {}.",
+                "{cause} the clients use {own}. with the trailing dot. The Pod's current settings: {}.",
                 self.settings
             ),
         )
@@ -408,7 +415,7 @@ fn names_with(facts: &Facts, resolver: &Resolver, is: fn(LookupResult) -> bool) 
 fn working_names(resolver: &Resolver, facts: &Facts) -> String {
     let works = names_with(facts, resolver, |r| r == LookupResult::Found);
     if works.is_empty() {
-        "asked directly, cluster DNS knows the full name".to_owned()
+        "cluster DNS knows the full name when queried directly".to_owned()
     } else {
         let verb = if works.len() == 1 { "works" } else { "work" };
         format!("{} {verb}", text::list(&works))
@@ -425,8 +432,8 @@ pub(super) fn open(evidence: &Evidence<'_>, client: &Client<'_>) -> String {
     let failed = with(|r| matches!(r, LookupResult::Failed | LookupResult::TimedOut));
     let unclear = with(|r| r == LookupResult::Unclear);
     let said = [
-        ("finds", &found),
-        ("does not find", &missed),
+        ("resolves", &found),
+        ("does not resolve", &missed),
         ("got no answer for", &failed),
     ];
     let said: Vec<String> = said
@@ -440,7 +447,7 @@ pub(super) fn open(evidence: &Evidence<'_>, client: &Client<'_>) -> String {
     }
     if let Some(first) = unclear.first() {
         message.push_str(&format!(
-            "That nslookup of busybox in Pod {} does not find {} says nothing: it does not use the search list. `getent hosts {first}` there, or wget, look it up as programs do. ",
+            "nslookup of busybox in Pod {} does not find {}, which proves nothing: it does not use the search list. Use `getent hosts {first}` there, or wget, which resolve names as programs do. ",
             resolver.pod,
             text::list(&unclear)
         ));
@@ -449,16 +456,18 @@ pub(super) fn open(evidence: &Evidence<'_>, client: &Client<'_>) -> String {
     }
     if found.is_empty() && lookup(resolver, CONTROL).is_none() {
         message.push_str(&format!(
-            "Whether cluster DNS answers at all is not known: look up {CONTROL}.svc.{}, too. ",
+            "It is not known whether cluster DNS answers at all: look up {CONTROL}.svc.{} too. ",
             servers::searched_domain(facts, resolver).unwrap_or("cluster.local")
         ));
     }
     if let Some(target) = external_name(facts).filter(|t| found.is_empty() && lookup(resolver, t).is_none()) {
-        message.push_str(&format!("The Service stands for {target}: look that up, too. "));
+        message.push_str(&format!(
+            "The Service is an alias for {target}: look that up too. "
+        ));
     }
     if message.is_empty() {
         message = format!(
-            "Nothing that Pod {} of namespace {} looked up tells whether the Service is found. ",
+            "The lookups of Pod {} in namespace {} do not show whether the Service resolves. ",
             resolver.pod,
             Clients::namespace(facts)
         );

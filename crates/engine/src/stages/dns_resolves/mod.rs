@@ -71,7 +71,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             return Finding::unknown(
                 Reason::ProbeFailed,
                 format!(
-                    "Cluster DNS does not answer, but whether a NetworkPolicy keeps the clients away from it could not be read: {why}."
+                    "Cluster DNS does not answer. NetworkPolicies could not be read, so one may be blocking the clients: {why}."
                 ),
             );
         }
@@ -92,11 +92,11 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     if let Some(at) = settles_at {
         return Finding::unknown(
             Reason::Pending,
-            "The answers may be older than the last change of the Service; they are looked at again once they are not.",
+            "The DNS answers may be older than the last change of the Service. Waiting until they cannot be.",
         )
         .recheck_at(Some(at));
     }
-    if let Some(finding) = reports.incomplete(WHAT) {
+    if let Some(finding) = reports.incomplete() {
         return finding;
     }
     if clients.is_empty() {
@@ -133,7 +133,7 @@ fn dropped_on_the_way(evidence: &Evidence<'_>) -> Option<Finding> {
     Some(Finding::unknown(
         Reason::ProbeFailed,
         format!(
-            "Cluster DNS does not answer, but the table of tracked connections of node {first} is full, so that packets may be lost there."
+            "Cluster DNS does not answer, but the conntrack table of node {first} is full, so packets may be lost there."
         ),
     ))
 }
@@ -142,7 +142,7 @@ fn works(clients: &[Client<'_>]) -> Finding {
     let wanted: BTreeSet<&str> = clients.iter().map(|c| c.name.as_str()).collect();
     let wanted: Vec<&str> = wanted.into_iter().collect();
     let mut message = format!(
-        "{} found the Service as {}.",
+        "{} resolved the Service as {}.",
         text::count(clients.len(), "client Pod"),
         text::list(&wanted)
     );
@@ -161,7 +161,7 @@ fn nobody_asked(evidence: &Evidence<'_>, were_cut_off: bool) -> Finding {
         } else {
             Finding::unknown(
                 Reason::NoClientPods,
-                "The policies keep the Pods at hand away from DNS, so that they look nothing up.",
+                "Policies block the candidate client Pods from DNS, so they cannot resolve anything.",
             )
         };
     }
@@ -170,7 +170,7 @@ fn nobody_asked(evidence: &Evidence<'_>, were_cut_off: bool) -> Finding {
         return Finding::unknown(
             Reason::ProbeFailed,
             format!(
-                "What Pod {pod} looked up does not count: its dnsPolicy is Default, so that it asks the name servers of its node and not cluster DNS, which alone knows the names of Services. If it is to use these names, set dnsPolicy: ClusterFirst in its template."
+                "The lookups of Pod {pod} were ignored: its dnsPolicy is Default, so it uses the name servers of its node, and only cluster DNS knows the names of Services. If the Pod should use these names, set dnsPolicy: ClusterFirst in its template."
             ),
         );
     }
@@ -178,7 +178,7 @@ fn nobody_asked(evidence: &Evidence<'_>, were_cut_off: bool) -> Finding {
     if !asked {
         return Finding::unknown(
             Reason::NoVantagePoint,
-            format!("{WHAT}: no client Pod is on a node that was asked."),
+            format!("{WHAT}: no client Pod runs on a probed node."),
         );
     }
     let saved = reports.current.iter().filter_map(|r| r.saved);
@@ -186,7 +186,7 @@ fn nobody_asked(evidence: &Evidence<'_>, were_cut_off: bool) -> Finding {
         return Finding::unknown(
             Reason::ProbeFailed,
             format!(
-                "{said}; the program that was to connect does not say why, and nobody looked the name up by itself."
+                "{said}. The program that tried to connect does not say why, and the name was not looked up separately."
             ),
         );
     }
@@ -233,11 +233,15 @@ fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
     Some(Finding::nothing_works(
         Reason::ClusterDNSNotReady,
         format!(
-            "None of the {} of cluster DNS ({namespace}/{name}) is ready{why}; no name of a Service resolves.",
-            text::count(pods.len(), "Pod")
+            "{} of cluster DNS ({namespace}/{name}) is{} ready{why}. No Service name resolves.",
+            match pods.len() {
+                1 => "The only Pod".to_owned(),
+                n => format!("None of the {n} Pods"),
+            },
+            if pods.len() == 1 { " not" } else { "" }
         ),
         format!(
-            "Diagnose cluster DNS itself: `svcdiag check {name} -n {namespace}`; its Pods: `kubectl -n {namespace} get pods`."
+            "Diagnose cluster DNS: `svcdiag check {name} -n {namespace}`. Its Pods: `kubectl -n {namespace} get pods`."
         ),
     ))
 }

@@ -179,26 +179,26 @@ pub(super) fn some_fail(evidence: &Evidence<'_>) -> Option<Finding> {
         .collect();
     let from: Vec<String> = from.into_iter().collect();
     let message = format!(
-        "Some DNS servers do not answer as they should, so that names resolve late or now and then: {}, asked from {}.",
+        "Some DNS servers do not answer properly, so names resolve slowly or intermittently: {}, queried from {}.",
         text::list(&names),
         text::list(&from)
     );
     let node = looks.iter().map(|(r, _)| r.node).min().unwrap_or_default();
     let remediation = match (pod_at(facts, first), &facts.cluster_dns) {
         (Some(pod), Some(dns)) => format!(
-            "Diagnose cluster DNS itself: `svcdiag check {} -n {ns}`; see the Pod: `kubectl -n {ns} describe pod {pod}`; its log: `kubectl -n {ns} logs {pod}`.",
+            "Diagnose cluster DNS: `svcdiag check {} -n {ns}`. Check the Pod: `kubectl -n {ns} describe pod {pod}`, and its log: `kubectl -n {ns} logs {pod}`.",
             quoted(dns.service.name()),
             ns = quoted(pod.namespace()),
             pod = quoted(pod.name())
         ),
         (None, Some(dns)) if is_endpoint => format!(
-            "See the endpoints of cluster DNS: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
+            "Check the endpoints of cluster DNS: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
             quoted(dns.service.namespace()),
             quoted(dns.service.name())
         ),
         _ if first.parse().is_ok_and(is_cache) => see_cache(facts, node),
         _ => format!(
-            "Take {first} out of the Pod's nameservers (spec.dnsConfig, or the kubelet's clusterDNS), or mend that server."
+            "Remove {first} from the Pod's name servers (spec.dnsConfig, or the kubelet's clusterDNS), or fix that server."
         ),
     };
     Some(Finding::part_fails(

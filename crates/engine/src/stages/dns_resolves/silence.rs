@@ -38,7 +38,7 @@ impl Silent {
         let answering = endpoints.iter().filter(answers).min_by_key(|s| &s.server);
         let although = answering.map_or_else(String::new, |s| {
             format!(
-                "; a Pod of cluster DNS answers when it is asked itself ({})",
+                " A Pod of cluster DNS does answer when queried directly ({}).",
                 s.server
             )
         });
@@ -90,11 +90,11 @@ pub(super) fn diagnose(facts: &Facts) -> String {
             let log = match labels.is_empty() {
                 true => String::new(),
                 false => format!(
-                    "; its log: `kubectl -n {namespace} logs -l {} --tail=50`",
+                    ", and read its log: `kubectl -n {namespace} logs -l {} --tail=50`",
                     labels.join(",")
                 ),
             };
-            format!("Diagnose cluster DNS itself: `svcdiag check {name} -n {namespace}`{log}.")
+            format!("Diagnose cluster DNS: `svcdiag check {name} -n {namespace}`{log}.")
         },
     )
 }

@@ -19,7 +19,7 @@ pub(super) fn none(facts: &Facts, service: &Service) -> Finding {
     match until.filter(|until| *until > facts.now) {
         Some(until) => Finding::unknown(
             Reason::Pending,
-            "The Service has no selector, and no EndpointSlice names an endpoint for it yet.",
+            "The Service has no selector, and no EndpointSlice lists an endpoint for it yet.",
         )
         .recheck_at(Some(until)),
         None => no_selector_and_no_endpoints(facts, service),
@@ -62,17 +62,17 @@ fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
         .filter(|s| service.is_headless() && s.spec.service_name.as_deref() == Some(name))
         .collect();
     governed.sort_by_key(|s| s.name());
-    let message = "The Service has no selector and no EndpointSlice names an endpoint for it";
+    let message = "The Service has no selector, and no EndpointSlice lists an endpoint for it";
     if let Some(set) = governed.first() {
         let selector = near_miss::selector(&set.spec.template.metadata.labels);
         return Finding::nothing_works(
             Reason::NoSelectorAndNoEndpoints,
             format!(
-                "{message}; StatefulSet {} names it as its serviceName, so that its Pods have no names in DNS.",
+                "{message}. StatefulSet {} uses it as its serviceName, so its Pods have no names in DNS.",
                 set.name()
             ),
             format!(
-                "The Service has to select the Pods of StatefulSet {} (their labels: {selector}): correct it where it comes from, a manifest or an operator; see who wrote it: `kubectl -n {ns} get service {service_arg} -o yaml --show-managed-fields`.",
+                "Make the Service select the Pods of StatefulSet {} (labels {selector}), in the manifest or operator that it comes from. See who wrote it: `kubectl -n {ns} get service {service_arg} -o yaml --show-managed-fields`.",
                 set.name()
             ),
         );
@@ -83,7 +83,7 @@ fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
     }
     let message = match saved.unlabelled_slices.first() {
         Some(slice) => format!(
-            "{message}; EndpointSlice {slice} lacks the label kubernetes.io/service-name={name}, without which it belongs to no Service."
+            "{message}. EndpointSlice {slice} lacks the label kubernetes.io/service-name={name}, without which it belongs to no Service."
         ),
         None => format!("{message}."),
     };
@@ -91,7 +91,7 @@ fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
         Reason::NoSelectorAndNoEndpoints,
         message,
         format!(
-            "See who is to write its endpoints, and what became of that: `kubectl -n {ns} get service,endpoints {service_arg} -o yaml --show-managed-fields`. An operator or a leader election (Patroni's, for example) keeps them in the Endpoints object {name}, which is empty while there is no leader, and is not copied to an EndpointSlice where it has the label endpointslice.kubernetes.io/skip-mirror; where nobody does, the Service lacks a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
+            "Find out what should write its endpoints, and why it does not: `kubectl -n {ns} get service,endpoints {service_arg} -o yaml --show-managed-fields`. An operator or a leader election (for example Patroni) may keep them in the Endpoints object {name}: it is empty while there is no leader, and it is not copied to an EndpointSlice if it has the label endpointslice.kubernetes.io/skip-mirror. If nothing writes them, the Service needs a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
         ),
     )
 }
@@ -103,21 +103,21 @@ fn unmirrored(facts: &Facts, message: &str, addresses: usize) -> Finding {
     let has = text::count(addresses, "ready endpoint");
     let (why, fix) = match facts.saved_objects.skips_mirror {
         true => (
-            "its label endpointslice.kubernetes.io/skip-mirror=true says that no EndpointSlice is to be made of it",
+            "its label endpointslice.kubernetes.io/skip-mirror=true keeps it from being copied to an EndpointSlice",
             format!(
-                "See who set that label, and is to write EndpointSlices in its stead: `kubectl -n {ns} get endpoints {service} -o yaml --show-managed-fields`."
+                "Find out what set that label and should write EndpointSlices instead: `kubectl -n {ns} get endpoints {service} -o yaml --show-managed-fields`."
             ),
         ),
         false => (
             "kube-controller-manager, which copies it to an EndpointSlice, has not done so",
             format!(
-                "See whether kube-controller-manager runs, and its log; and the Events of the object: `kubectl -n {ns} describe endpoints {service}`."
+                "Check that kube-controller-manager is running, its log, and the Events of the object: `kubectl -n {ns} describe endpoints {service}`."
             ),
         ),
     };
     Finding::nothing_works(
         Reason::EndpointSlicesStale,
-        format!("{message}; the Endpoints object {name} has {has}, but {why}."),
+        format!("{message}. The Endpoints object {name} has {has}, but {why}."),
         fix,
     )
 }

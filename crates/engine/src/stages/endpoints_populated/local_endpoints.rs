@@ -57,7 +57,7 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, endpoints: &[&En
     if *role != Role::Named {
         return Local::Hint(
             format!(
-                "internalTrafficPolicy is Local, and {who}; name the clients in spec.clients.podSelector to have them judged."
+                "internalTrafficPolicy is Local, and {who}. To have the clients checked, name them in spec.clients.podSelector."
             ),
             None,
         );
@@ -71,7 +71,7 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, endpoints: &[&En
         let nodes: Vec<&str> = restarting.iter().map(|(node, _)| *node).collect();
         return Local::Hint(
             format!(
-                "internalTrafficPolicy is Local, and the Service's own Pod on {} is being replaced: {} cannot use the Service until it is ready.",
+                "internalTrafficPolicy is Local, and the Service's Pod on {} is being replaced: {} cannot use the Service until it is ready.",
                 text::nodes(&nodes),
                 names(&outside)
             ),
@@ -79,7 +79,7 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, endpoints: &[&En
         );
     }
     let remediation = format!(
-        "Run an endpoint on every node with clients (for example as a DaemonSet), or let the traffic leave the node: `kubectl -n {} patch service {} --type=merge -p '{{\"spec\":{{\"internalTrafficPolicy\":\"Cluster\"}}}}'`.",
+        "Run an endpoint on every node with clients (for example as a DaemonSet), or allow the traffic to leave the node: `kubectl -n {} patch service {} --type=merge -p '{{\"spec\":{{\"internalTrafficPolicy\":\"Cluster\"}}}}'`.",
         quoted(&facts.namespace),
         quoted(service.name())
     );
@@ -97,7 +97,8 @@ fn node(pod: &Pod) -> &str {
 
 fn names(pods: &[&Pod]) -> String {
     let names: Vec<&str> = pods.iter().map(|p| p.name()).collect();
-    text::list(&names)
+    let noun = if names.len() == 1 { "Pod" } else { "Pods" };
+    format!("{noun} {}", text::list(&names))
 }
 
 fn who_lacks(nodes: &BTreeSet<&str>, pods: &[&Pod]) -> String {
@@ -106,7 +107,7 @@ fn who_lacks(nodes: &BTreeSet<&str>, pods: &[&Pod]) -> String {
         [only] => format!("node {only} has no endpoint"),
         _ => format!("none of the nodes {} has an endpoint", text::list(&nodes)),
     };
-    format!("{have}: {} cannot use the Service from there", names(pods))
+    format!("{have}, so {} cannot use the Service", names(pods))
 }
 
 /// Until when a node's own Pod may be on its way: while it starts or ends there, and where a DaemonSet creates the

@@ -49,7 +49,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         Some(Lag::Over(pods)) => stale(facts, service, &pods, &endpoints),
         Some(Lag::Until(time)) if !endpoints.iter().any(|e| e.is_ready()) => Finding::unknown(
             Reason::Pending,
-            "Pods are ready; the EndpointSlices do not hold them yet.",
+            "Pods are ready, but the EndpointSlices do not list them yet.",
         )
         .recheck_at(Some(time)),
         Some(Lag::Until(time)) => {
@@ -108,14 +108,14 @@ fn judge_endpoints(evidence: &Evidence<'_>, service: &Service, endpoints: &[&End
     if let Some(until) = starting.min() {
         return Finding::unknown(
             Reason::Pending,
-            "No endpoint is ready yet; Pods are starting or terminating.",
+            "No endpoint is ready yet. Pods are starting or terminating.",
         )
         .recheck_at(Some(until));
     }
-    let whose = if service.has_selector() {
-        "the Pods"
+    let what_to_do = if service.has_selector() {
+        "Make the Pods ready."
     } else {
-        "the hand-made EndpointSlices"
+        "Mark the endpoints as ready in the EndpointSlices, which were made by hand."
     };
     Finding::nothing_works(
         Reason::NoReadyEndpoints,
@@ -125,7 +125,7 @@ fn judge_endpoints(evidence: &Evidence<'_>, service: &Service, endpoints: &[&End
             n => format!("None of the {n} endpoints of the Service is ready."),
         },
         format!(
-            "Make {whose} ready; see the endpoints' conditions: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`.",
+            "{what_to_do} Check the endpoints' conditions: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`.",
             quoted(&facts.namespace),
             quoted(service.name())
         ),

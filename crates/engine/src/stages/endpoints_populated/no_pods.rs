@@ -32,10 +32,10 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
         return Finding::nothing_works(
             Reason::NoReadyEndpoints,
             format!(
-                "All Pods that the selector {selector} matches have completed or failed, so that they are no endpoints any more."
+                "All Pods that the selector {selector} matches have completed or failed, so they are no longer endpoints."
             ),
             format!(
-                "Find out why they ended: `kubectl -n {ns} get pods -l {}`.",
+                "Find out why they completed or failed: `kubectl -n {ns} get pods -l {}`.",
                 quoted(&selector)
             ),
         );
@@ -45,11 +45,11 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
         return Finding::nothing_works(
             Reason::SelectorMatchesNoPods,
             format!(
-                "The selector {selector} matches {}; whether it would match those of a workload that has none now is not known: {why}.",
+                "The selector {selector} matches {}. It is not known whether it would match the Pods of a workload that has none now: {why}.",
                 none_of_the_pods(facts)
             ),
             format!(
-                "See whether a workload is scaled to 0, and compare the selector with the labels of the Pods: `kubectl -n {ns} get deployments,statefulsets,replicasets,pods --show-labels`."
+                "Check whether a workload is scaled to 0, and compare the selector with the labels of the Pods: `kubectl -n {ns} get deployments,statefulsets,replicasets,pods --show-labels`."
             ),
         );
     }
@@ -61,7 +61,7 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
     if let Some(near) = near {
         return Finding::nothing_works(
             Reason::SelectorMatchesNoPods,
-            format!("The selector {selector} matches no Pod; {}.", near.message),
+            format!("The selector {selector} matches no Pod: {}.", near.message),
             near.remediation,
         );
     }
@@ -87,12 +87,12 @@ fn not_created(facts: &Facts, event: &Event, selector: &str) -> Finding {
     Finding::nothing_works(
         Reason::SelectorMatchesNoPods,
         format!(
-            "The selector {selector} matches {}; whether it would match those of {kind} {name}, which could not be created, is not known: {}.",
+            "The selector {selector} matches {}. It is not known whether it would match the Pods of {kind} {name}, which could not be created: {}.",
             none_of_the_pods(facts),
             why_not_created(event)
         ),
         format!(
-            "See why its Pods are not created (quota, admission), and the labels of its Pod template: `kubectl -n {} describe {}`.",
+            "Find out why its Pods are not created (quota, admission), and check the labels of its Pod template: `kubectl -n {} describe {}`.",
             text::quoted(&facts.namespace),
             text::quoted(&format!("{}/{name}", kind.to_lowercase()))
         ),
@@ -102,9 +102,9 @@ fn not_created(facts: &Facts, event: &Event, selector: &str) -> Finding {
 fn none_of_the_pods(facts: &Facts) -> String {
     let ns = &facts.namespace;
     match facts.pods.len() {
-        0 => format!("nothing: there are no Pods in namespace {ns}"),
-        1 => format!("no Pod (namespace {ns} has one)"),
-        n => format!("none of the {n} Pods of namespace {ns}"),
+        0 => format!("no Pod (there are no Pods in namespace {ns})"),
+        1 => format!("no Pod (namespace {ns} has 1 Pod)"),
+        n => format!("none of the {n} Pods in namespace {ns}"),
     }
 }
 
@@ -124,17 +124,17 @@ fn without_its_pods(facts: &Facts, workload: &Matching<'_>, selector: &str) -> F
     if until.is_some() {
         return Finding::unknown(
             Reason::Pending,
-            format!("{name} is to have {wanted}; none exists yet{because}."),
+            format!("{name} should have {wanted}, but none exists yet{because}."),
         )
         .recheck_at(until);
     }
     Finding::nothing_works(
         Reason::SelectorMatchesNoPods,
         format!(
-            "{name} is to have {wanted} that the selector {selector} would match, but none exists{because}."
+            "{name} should have {wanted} for the selector {selector} to match, but none exists{because}."
         ),
         format!(
-            "See why the Pods are not created (quota, admission): `kubectl -n {} describe {}`.",
+            "Find out why the Pods are not created (quota, admission): `kubectl -n {} describe {}`.",
             quoted(&facts.namespace),
             quoted(name)
         ),
@@ -182,18 +182,18 @@ fn scaled_to_zero(
     selector: &str,
 ) -> Finding {
     let names: Vec<&str> = workloads.iter().map(|w| w.resource.as_str()).collect();
-    let (be, it) = match names.len() {
-        1 => ("is", "it has"),
-        _ => ("are", "they have"),
+    let (be, have) = match names.len() {
+        1 => ("is", "has"),
+        _ => ("are", "have"),
     };
     Finding::nothing_works(
         Reason::ScaledToZero,
         format!(
-            "The selector {selector} matches the Pods of {}, which {be} scaled to 0, so that {it} none.",
+            "The selector {selector} matches the Pods of {}, which {be} scaled to 0 and {have} none.",
             text::list(&names)
         ),
         format!(
-            "Scale up: `kubectl -n {} scale {} --replicas=1`.",
+            "Scale it up: `kubectl -n {} scale {} --replicas=1`.",
             quoted(&facts.namespace),
             quoted(&first.resource)
         ),
@@ -206,16 +206,16 @@ fn elsewhere(facts: &Facts, selector: &str) -> Finding {
     namespaces.sort_unstable();
     let place = match namespaces.as_slice() {
         [one] => format!("namespace {one}"),
-        several => format!("the namespaces {}", text::list(several)),
+        several => format!("namespaces {}", text::list(several)),
     };
     Finding::nothing_works(
         Reason::SelectorMatchesNoPods,
         format!(
-            "The selector {selector} matches {}; Pods with these labels are in {place}, but a Service selects Pods of its own namespace only.",
+            "The selector {selector} matches {}. Pods with these labels are in {place}, but a Service selects only Pods in its own namespace.",
             none_of_the_pods(facts)
         ),
         format!(
-            "If those Pods are meant, create the Service in their namespace (clients elsewhere reach it as {}.NAMESPACE), or run the Pods here.",
+            "If you mean those Pods, create the Service in their namespace (clients in other namespaces reach it as {}.NAMESPACE), or run the Pods in this one.",
             facts.spec.service_name
         ),
     )

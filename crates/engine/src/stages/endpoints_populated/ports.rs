@@ -74,7 +74,11 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Ports {
         };
     }
     let (why, remediation) = explain(facts, service, first.port, &pods);
-    let beside = if is_all { "" } else { ", though other ports have" };
+    let beside = if is_all {
+        ""
+    } else {
+        ", while other ports have one"
+    };
     let message = format!("{what}{beside}: {why}.");
     let finding = match is_all {
         true => Finding::nothing_works(Reason::PortHasNoEndpoints, message, remediation),
@@ -164,7 +168,7 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
     if !service.has_selector() {
         return (
             "no EndpointSlice has a ready endpoint for it".to_owned(),
-            format!("Give the port an endpoint that is ready, under its name and protocol: {slices}."),
+            format!("Add a ready endpoint with the port's name and protocol. The EndpointSlices: {slices}."),
         );
     }
     let target = port.target_port();
@@ -181,15 +185,18 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
     {
         return (
             format!(
-                "{} that {} it {} ready, for example {}: {}",
-                text::count(pods.len(), "Pod"),
-                if pods.len() == 1 { "has" } else { "have" },
-                if pods.len() == 1 { "is not" } else { "are not" },
-                unready.name(),
+                "{}: {}",
+                match pods.len() {
+                    1 => format!("{}, the only Pod that has it, is not ready", unready.name()),
+                    n => format!(
+                        "none of the {n} Pods that have it is ready, for example {}",
+                        unready.name()
+                    ),
+                },
                 state::trouble(facts, unready).describe()
             ),
             format!(
-                "See why it is not ready: `kubectl -n {ns} describe pod {}`.",
+                "Find out why it is not ready: `kubectl -n {ns} describe pod {}`.",
                 quoted(unready.name())
             ),
         );
@@ -198,20 +205,20 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
         let number = pod.resolve_port(&target, port.protocol()).unwrap_or_default();
         return (
             format!(
-                "\"{wanted}\" is a port of {sidecar}, an init container that stays (a native sidecar), and older versions of Kubernetes look for names of ports in ordinary containers only"
+                "\"{wanted}\" is a port of {sidecar}, an init container that keeps running (a native sidecar), and older versions of Kubernetes look for port names only in regular containers"
             ),
             format!(
-                "Give targetPort the number, {number}, instead of the name: `kubectl -n {ns} edit service {name}`; or upgrade the cluster."
+                "Set targetPort to the number {number} instead of the name: `kubectl -n {ns} edit service {name}`. Or upgrade the cluster."
             ),
         );
     }
     (
         format!(
-            "Pods that have it are ready, {} among them, but the EndpointSlices do not list it",
+            "Pods that have it are ready, for example {}, but the EndpointSlices do not list it",
             pod.name()
         ),
         format!(
-            "See whether kube-controller-manager runs and what it logs: `kubectl -n kube-system get pods -l component=kube-controller-manager`; compare with {slices}."
+            "Check that kube-controller-manager is running, and its log: `kubectl -n kube-system get pods -l component=kube-controller-manager`. Compare with {slices}."
         ),
     )
 }

@@ -77,17 +77,18 @@ pub(super) fn due(facts: &Facts, service: &Service, pod: &Pod) -> Timestamp {
 pub(super) fn stale(facts: &Facts, service: &Service, pods: &[&Pod], endpoints: &[&Endpoint]) -> Finding {
     let names: Vec<&str> = pods.iter().map(|p| p.name()).collect();
     let message = format!(
-        "{} ready for {} seconds or more but not among the Service's ready endpoints: {}.",
+        "{} ready for at least {} seconds but {} not among the Service's ready endpoints: {}.",
         if pods.len() == 1 {
             "1 Pod has been".to_owned()
         } else {
             format!("{} Pods have been", pods.len())
         },
         SLICE_GRACE.as_secs(),
+        if pods.len() == 1 { "is" } else { "are" },
         text::list(&names)
     );
     let remediation = format!(
-        "The endpoints controller is not keeping up; see whether kube-controller-manager runs and what it logs: `kubectl -n kube-system get pods -l component=kube-controller-manager`; compare with `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
+        "The endpoints controller is not keeping up. Check that kube-controller-manager is running, and its log: `kubectl -n kube-system get pods -l component=kube-controller-manager`. Compare with `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
         quoted(&facts.namespace),
         quoted(service.name())
     );

@@ -28,9 +28,7 @@ pub(super) fn told(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (String
     let mut message = if failures.iter().all(answers_at_home) {
         format!("Endpoints answer on their own node but not from other nodes: {endpoints}.")
     } else {
-        format!(
-            "Endpoints on other nodes do not answer, while those on the node of the client do: {endpoints}."
-        )
+        format!("Endpoints on other nodes do not answer, while those on the client's node do: {endpoints}.")
     };
     let are_of_host = failures.iter().all(is_of_host);
     let ends: BTreeSet<&str> = failures
@@ -47,7 +45,7 @@ pub(super) fn told(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (String
         message.push_str(&format!(" {known}"));
     } else if let Some(tunnels) = tunnels(evidence, &ends).filter(|t| !t.is_empty() && !are_of_host) {
         let tunnels: Vec<String> = tunnels.iter().map(describe).collect();
-        message.push_str(&format!(" These nodes have the {}.", text::list(&tunnels)));
+        message.push_str(&format!(" These nodes use {}.", text::list(&tunnels)));
     }
     (message, remediation)
 }
@@ -70,10 +68,10 @@ fn one_address(facts: &Facts, ends: &BTreeSet<&str>) -> Option<(String, String)>
     let nodes: Vec<&str> = nodes.into_iter().collect();
     Some((
         format!(
-            "The {} have one InternalIP, {ip}: what one sends to another does not leave it.",
+            "The {} have the same InternalIP, {ip}, so packets from one to another never leave it.",
             text::nodes(&nodes)
         ),
-        "Give each Node an address of its own under which the others reach it (the kubelet's --node-ip, and the link that the network plugin uses); see `kubectl get nodes -o wide`.".to_owned(),
+        "Give each Node its own address that the others can reach (the kubelet's --node-ip, and the interface that the network plugin uses). Compare `kubectl get nodes -o wide`.".to_owned(),
     ))
 }
 
@@ -90,11 +88,11 @@ fn external_ips(facts: &Facts) -> Option<(String, String)> {
     (!of_nodes.is_empty()).then(|| {
         (
             format!(
-                "The Service's externalIPs are addresses of Nodes ({}): with kube-proxy in ipvs mode each node takes them for its own, so that these Nodes are not reached.",
+                "The Service's externalIPs are addresses of Nodes ({}). With kube-proxy in ipvs mode, every node treats them as its own, so these Nodes cannot be reached.",
                 text::list(&of_nodes)
             ),
             format!(
-                "Take the Nodes' addresses out of spec.externalIPs: `kubectl -n {} edit service {}`; a node port needs none.",
+                "Remove the Nodes' addresses from spec.externalIPs: `kubectl -n {} edit service {}`. A node port does not need them.",
                 quoted(&facts.namespace),
                 quoted(&facts.spec.service_name)
             ),
@@ -132,10 +130,10 @@ fn overlap(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<(String,
         .find_map(|e| Some((e.ip(), beside(e.ip())?)))?;
     Some((
         format!(
-            "Address {pod} of a Pod looks like one of the nodes' own network (Node {node} has {ip}): where the Pod network contains that network, nodes look for the Pod on their own link."
+            "Pod address {pod} looks like an address of the nodes' own network (Node {node} has {ip}). If the Pod network contains that network, nodes look for the Pod on their own link."
         ),
         format!(
-            "See which way a node sends packets to the Pod: `ip route get {pod}` on node {}; give the Pods a network that no other network of the cluster overlaps.",
+            "Check the route from a node to the Pod: `ip route get {pod}` on node {}. Give the Pods a network that does not overlap with any other network of the cluster.",
             quoted(failures.first().map_or("", |f| f.node))
         ),
     ))
@@ -184,7 +182,7 @@ fn wire(kind: TunnelKind) -> &'static str {
     match kind {
         TunnelKind::Vxlan => "UDP",
         TunnelKind::Geneve => "UDP port 6081",
-        TunnelKind::WireGuard => "UDP, often port 51820 or 51821",
+        TunnelKind::WireGuard => "UDP, usually port 51820 or 51821",
         TunnelKind::Ipip => "IP protocol 4",
         TunnelKind::Gre => "IP protocol 47",
     }
@@ -201,11 +199,11 @@ fn let_through(evidence: &Evidence<'_>, nodes: &[&str], failures: &[&Failed<'_>]
     let what = match tunnels(evidence, &ends) {
         // They have the addresses of their nodes, to which no tunnel leads.
         _ if failures.iter().all(is_of_host) => format!(
-            "The endpoints use the network of their nodes: firewalls of these nodes (INPUT) and security groups of the cloud have to let {} in from Pods and nodes",
+            "The endpoints use the host network, so the firewalls of their nodes (INPUT) and the cloud's security groups must let {} in from Pods and nodes",
             text::list(&ports)
         ),
         Some(tunnels) if tunnels.is_empty() => {
-            "No tunnel is up on these nodes, so that their routes, or the network between them, have to know the way to Pods (with BGP: TCP port 179; in a cloud: its route table)".to_owned()
+            "No tunnel is up on these nodes, so their routes, or the network between them, must lead to the Pods (with BGP: TCP port 179; in a cloud: its route table)".to_owned()
         }
         Some(tunnels) => {
             let wires: BTreeSet<String> = tunnels
@@ -213,9 +211,9 @@ fn let_through(evidence: &Evidence<'_>, nodes: &[&str], failures: &[&Failed<'_>]
                 .map(|t| t.port.map_or_else(|| wire(t.kind).to_owned(), |p| format!("UDP port {p}")))
                 .collect();
             let wires: Vec<String> = wires.into_iter().collect();
-            format!("Firewalls of the nodes (INPUT) and security groups of the cloud have to let {} pass between them", text::list(&wires))
+            format!("The nodes' firewalls (INPUT) and the cloud's security groups must let {} pass between the nodes", text::list(&wires))
         }
-        None => "Firewalls of the nodes (INPUT) and security groups of the cloud have to let the network plugin's packets pass between them: \
+        None => "The nodes' firewalls (INPUT) and the cloud's security groups must let the network plugin's packets pass between the nodes: \
                  UDP 8472 (VXLAN of flannel and Cilium), UDP 4789 (VXLAN of Calico and OVN), UDP 6081 (Geneve), UDP 51820 and 51821 (WireGuard), IP protocol 4 (IP in IP) or TCP 179 (BGP)".to_owned(),
     };
     let first = failures.first();
@@ -228,7 +226,7 @@ fn let_through(evidence: &Evidence<'_>, nodes: &[&str], failures: &[&Failed<'_>]
         .and_then(|f| f.target?.node)
         .map_or_else(|| from.clone(), quoted);
     format!(
-        "Look at the way between {}. {what}. See which way packets take, `ip route get {ip}` on node {from}, and the network plugin's Pods (in kube-system, kube-flannel, calico-system or the like): \
+        "Check the path between {}. {what}. `ip route get {ip}` on node {from} shows the route. Check the network plugin's Pods as well (in kube-system, kube-flannel, calico-system or similar): \
          `kubectl get pods --all-namespaces -o wide --field-selector spec.nodeName={to}`.",
         text::nodes(nodes),
     )

@@ -48,26 +48,26 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     if let Some(pod) = dials.reset_by_mesh.filter(|_| !dials.reaches_clients()) {
         return dialling::reset_by_mesh(pod);
     }
-    if dials.is_intercepted && !dials.has_clients() && reports.incomplete(WHAT).is_none() {
+    if dials.is_intercepted && !dials.has_clients() && reports.incomplete().is_none() {
         return dialling::intercepted();
     }
     if evidence.ends.targets.is_empty() {
-        return Finding::not_applicable("No endpoint is ready; those that are ending are not dialled.");
+        return Finding::not_applicable("No endpoint is ready. Terminating endpoints are not dialled.");
     }
     if dials.is_node_shut_out && dials.succeeded() == 0 && !dials.is_shut_out {
         return Finding::unknown(
             Reason::ProbeFailed,
-            "Only nodes dialled the endpoints, and a NetworkPolicy may keep nodes away from them.",
+            "The endpoints were dialled only from nodes, and a NetworkPolicy may block nodes.",
         );
     }
     if dials.made() == 0
         && !dials.is_intercepted
         && reports.problem(ConditionType::EndpointsReachable).is_none()
-        && reports.incomplete(WHAT).is_none()
+        && reports.incomplete().is_none()
     {
         return Finding::unknown(
             Reason::NoVantagePoint,
-            format!("{WHAT}: neither a client Pod nor an endpoint is on a node that was asked."),
+            format!("{WHAT}: no client Pod or endpoint runs on a probed node."),
         );
     }
     dialling::left_open(evidence, dials, (ConditionType::EndpointsReachable, WHAT)).unwrap_or_else(|| {
@@ -220,9 +220,10 @@ fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) -> Option<Fin
     let failing: BTreeSet<_> = failures.iter().filter_map(|f| Some(f.endpoint?.ip())).collect();
     let all: BTreeSet<IpAddr> = evidence.ends.targets.keys().map(SocketAddr::ip).collect();
     let mut message = format!(
-        "{} of {} endpoints fail though the others {}: {}.",
+        "{} of {} endpoints {}, while the others {}: {}.",
         failing.len(),
         all.len(),
+        if failing.len() == 1 { "fails" } else { "fail" },
         if failures.iter().all(|f| is_udp(&f.dial.port)) {
             "do not refuse"
         } else {
@@ -241,7 +242,7 @@ fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) -> Option<Fin
     };
     if of.iter().all(is_local) {
         message.push_str(&format!(
-            " The application listens at {} only.",
+            " The application listens only on {}.",
             text::list(&listening::addresses(evidence, &failures))
         ));
     }
@@ -264,14 +265,14 @@ fn different_pod(facts: &Facts, failures: &[&Failed<'_>]) -> Option<String> {
     let (kind, owner) = workloads::owner(facts, pod);
     Some(if kind == "Job" {
         format!(
-            "Pod {} belongs to Job {owner}: if the Job is not to serve clients, give the selector of the Service a label that the Job's Pods lack: `kubectl -n {ns} edit service {}`.",
+            "Pod {} belongs to Job {owner}. If the Job should not serve clients, add a label that the Job's Pods lack to the selector of the Service: `kubectl -n {ns} edit service {}`.",
             pod.name(),
             quoted(&facts.spec.service_name)
         )
     } else {
         let pod = quoted(pod.name());
         format!(
-            "See what is different there: `kubectl -n {ns} describe pod {pod}`, `kubectl -n {ns} logs {pod}`."
+            "Find out what is different about this Pod: `kubectl -n {ns} describe pod {pod}`, `kubectl -n {ns} logs {pod}`."
         )
     })
 }
@@ -308,17 +309,17 @@ fn told(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_>]) -> (St
                 listens_elsewhere(evidence, &failures)
             ),
             format!(
-                "Set targetPort of port {port} to a port that the Pods listen on: `kubectl -n {namespace} edit service {}`, or let the application listen on {number}.",
+                "Set targetPort of port {port} to a port that the Pods listen on: `kubectl -n {namespace} edit service {}`, or make the application listen on {number}.",
                 quoted(&facts.spec.service_name)
             ),
         ),
         Reason::ListensOnLoopbackOnly => (
             format!(
-                "{who} {listen} on port {wanted} at {} only, where nobody else reaches it: {endpoints}.",
+                "{who} {listen} on port {wanted} only on {}, which is unreachable from outside the Pod: {endpoints}.",
                 text::list(&listening::addresses(evidence, &failures))
             ),
             format!(
-                "Let the application listen on all addresses (0.0.0.0, or :: for both families); see how it is told: `kubectl -n {namespace} describe pod {}`.",
+                "Make the application listen on all addresses (0.0.0.0, or :: for both families). Check how it is configured: `kubectl -n {namespace} describe pod {}`.",
                 quoted(pods.first().copied().unwrap_or_default())
             ),
         ),
@@ -328,7 +329,7 @@ fn told(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_>]) -> (St
             Some((sentence, remediation)) => (format!("{sentence}: {endpoints}."), remediation),
             None => (
                 format!(
-                    "Endpoints of port {port} do not answer as they should: {endpoints}.{}",
+                    "Endpoints of port {port} do not answer as expected: {endpoints}.{}",
                     what_else(evidence, &failures)
                 ),
                 refused_by_pod(evidence, reason, &failures)
@@ -352,24 +353,33 @@ fn what_else(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
         && let Some(pod) = evidence.ends.resets_for_its_mesh(first)
     {
         return format!(
-            " The sidecar of Pod {pod} resets them, as one does that takes mutual TLS of its service mesh only."
+            " The sidecar of Pod {pod} resets the connections, as a sidecar that accepts only mutual TLS from its service mesh does."
         );
     }
     if first.is_of_large_answers() {
-        return " Small answers come and large ones do not, as where packets are larger than the way takes (MTU).".to_owned();
+        return " Small responses arrive and large ones do not, as when packets exceed the MTU of the path."
+            .to_owned();
     }
     if !failures.iter().all(answers_at_home) {
         return String::new();
     }
-    match (first.answer, crate::dialling::advice::rejecting_node(facts, first)) {
+    match (
+        first.answer,
+        crate::dialling::advice::rejecting_node(facts, first),
+    ) {
         (Answer::NoAnswer, _) => {
-            " They answer on their own node: packets that are larger than the way between the nodes takes (MTU) may be lost.".to_owned()
+            " They answer on their own node, so packets that exceed the MTU between the nodes may be lost."
+                .to_owned()
         }
-        (Answer::Unreachable | Answer::Rejected, Some(by)) if crate::dialling::advice::is_prohibited(first) => {
-            format!(" They answer on their own node; it is a firewall rule of node {by} that turns the packets away.")
+        (Answer::Unreachable | Answer::Rejected, Some(by))
+            if crate::dialling::advice::is_prohibited(first) =>
+        {
+            format!(" They answer on their own node. A firewall rule on node {by} rejects the packets.")
         }
         (Answer::Unreachable | Answer::Rejected, Some(by)) => {
-            format!(" They answer on their own node; it is node {by} that turns the packets away, as a firewall or a missing route does.")
+            format!(
+                " They answer on their own node. Node {by} rejects the packets, because of a firewall or a missing route."
+            )
         }
         // Their own node may have done no more than connect.
         (Answer::Unexpected, _) => String::new(),
@@ -392,6 +402,6 @@ fn refused_by_pod(evidence: &Evidence<'_>, reason: Reason, failures: &[&Failed<'
         None => String::new(),
     };
     Some(format!(
-        "See on which port the application listens{declared}: `kubectl -n {namespace} logs {pod}`; targetPort has to be that port: `kubectl -n {namespace} edit service {service}`."
+        "Find out which port the application listens on{declared}: `kubectl -n {namespace} logs {pod}`. targetPort must be that port: `kubectl -n {namespace} edit service {service}`."
     ))
 }

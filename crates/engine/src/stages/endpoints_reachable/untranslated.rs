@@ -28,12 +28,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Option<Finding> {
     Some(Finding::part_fails(
         Reason::ConnectionRefused,
         format!(
-            "Clients that asked for {name} at port {} were refused: the Service is headless and does not translate ports, so that they came to that port of a Pod; its endpoints have {}.",
+            "Clients that connected to {name} on port {} were refused: the Service is headless and does not translate ports, so they reached that port of a Pod. Its endpoints have {}.",
             port.port,
             text::list(&numbers)
         ),
         format!(
-            "Have clients dial {}, or give them a Service that has an address (without clusterIP: None) and translates ports. See the ports of the endpoints: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
+            "Have clients use {}, or give them a Service with an address (without clusterIP: None), which translates ports. Check the ports of the endpoints: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
             numbers.join(" or "),
             quoted(&facts.namespace),
             quoted(name)

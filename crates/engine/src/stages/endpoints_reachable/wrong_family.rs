@@ -46,14 +46,14 @@ pub(super) fn told(
         format!(
             "{who} {}: {endpoints}.",
             if listen == "listens" {
-                format!("answers on port {wanted} over {other} and refuses it over {refused}")
+                format!("answers on port {wanted} over {other} but refuses it over {refused}")
             } else {
-                format!("answer on port {wanted} over {other} and refuse it over {refused}")
+                format!("answer on port {wanted} over {other} but refuse it over {refused}")
             }
         )
     } else {
         format!(
-            "{who} {listen} on port {wanted} at {} only, and not over {refused}: {endpoints}.",
+            "{who} {listen} on port {wanted} only on {}, not over {refused}: {endpoints}.",
             text::list(&addresses)
         )
     };
@@ -61,7 +61,7 @@ pub(super) fn told(
     (
         message,
         format!(
-            "Let the application listen in both families (on :: with IPv4 mapped, or on both), or leave {other} alone in ipFamilies of the Service; see how it is told: `kubectl -n {} describe pod {}`.",
+            "Make the application listen in both families (on :: with IPv4-mapped addresses, or on both), or keep only {other} in ipFamilies of the Service. Check how it is configured: `kubectl -n {} describe pod {}`.",
             quoted(&facts.namespace),
             quoted(pod)
         ),

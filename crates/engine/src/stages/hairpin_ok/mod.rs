@@ -10,7 +10,7 @@ use crate::{
 };
 use svcdiag_api::{Answer, ConditionType, Hairpin, Reason};
 
-const WHAT: &str = "No Pod's way to itself was tried";
+const WHAT: &str = "No Pod dialled itself through the Service";
 
 /// A Pod's way to itself, on its node.
 type Look<'a> = (&'a Report<'a>, &'a Hairpin);
@@ -78,23 +78,23 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     if looks.len() < all.len() && looks.is_empty() {
         return Finding::unknown(
             Reason::Pending,
-            "The Pods that dialled themselves are no endpoints any more; the agents are looking again.",
+            "The Pods that dialled themselves are no longer endpoints. Waiting for the next round of the agents.",
         );
     }
-    if let Some(finding) = reports.incomplete(WHAT) {
+    if let Some(finding) = reports.incomplete() {
         return finding;
     }
     if let Some(why) = unread.filter(|_| !by_policy.is_empty()) {
         return Finding::unknown(
             Reason::ProbeFailed,
             format!(
-                "Pods did not reach themselves, but whether a NetworkPolicy keeps their nodes away could not be read: {why}."
+                "Pods did not reach themselves. NetworkPolicies could not be read, so one may be blocking their nodes: {why}."
             ),
         );
     }
     if !by_policy.is_empty() {
         return Finding::not_applicable(
-            "A policy may isolate the Pods; their packets to themselves come from the node's address, which it may keep away.",
+            "A policy may isolate the Pods: their packets to themselves come from the node's address, which the policy may block.",
         );
     }
     let works = looks
@@ -114,7 +114,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     if !looks.is_empty() && looks.iter().all(|(_, h)| is_configured(h)) {
         return Finding::yes(
             Reason::HairpinConfigured,
-            "The bridge ports send packets back and the rules masquerade them; no dial came back to its Pod.",
+            "The bridge ports send packets back (hairpin mode) and the rules masquerade them. No dial happened to come back to its own Pod.",
         );
     }
     unseen(evidence, !all.is_empty())
@@ -124,7 +124,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
 fn unseen(evidence: &Evidence<'_>, was_tried: bool) -> Finding {
     let reports = &evidence.reports;
     if evidence.from_clients.is_intercepted {
-        return Finding::not_applicable("A proxy beside the Pods (a service mesh) takes their connections.");
+        return Finding::not_applicable(
+            "A proxy next to the Pods (service mesh) intercepts their connections.",
+        );
     }
     let perhaps = reports.current.iter().filter_map(|r| Some((r, r.saved?)));
     let perhaps = perhaps.flat_map(|(r, s)| s.perhaps_itself.iter().map(move |said| (r.node, said)));
@@ -132,7 +134,7 @@ fn unseen(evidence: &Evidence<'_>, was_tried: bool) -> Finding {
         return Finding::unknown(
             Reason::ProbeFailed,
             format!(
-                "On node {node} {said}: those that came back to itself may be the lost ones. Bridge ports have to send packets back for that (hairpin_mode 1: `bridge -d link` there), and the rules have to masquerade them."
+                "On node {node} {said}. Those that came back to the Pod itself may be the ones that were lost. For that case bridge ports must send packets back (hairpin_mode 1: `bridge -d link` there), and the rules must masquerade them."
             ),
         );
     }
@@ -140,15 +142,16 @@ fn unseen(evidence: &Evidence<'_>, was_tried: bool) -> Finding {
     if !asked {
         // Who types asks nobody for a Pod's way to itself.
         let why = match reports.current.iter().all(|r| r.saved.is_some()) {
-            true => "the files hold no such dial",
-            false => "no endpoint is on a node that was asked",
+            true => "the files contain no such dial",
+            false => "no endpoint is on a probed node",
         };
         return Finding::unknown(Reason::NoVantagePoint, format!("{WHAT}: {why}."));
     }
     let why = match reports.problem(ConditionType::HairpinOK) {
         Some(problem) => format!("{WHAT}. {problem}"),
         None if was_tried => {
-            "No dial of a Pod came back to it, and its bridge port and rules do not tell.".to_owned()
+            "No dial of a Pod came back to that Pod, and its bridge port and rules are inconclusive."
+                .to_owned()
         }
         None => format!("{WHAT}."),
     };
@@ -160,16 +163,18 @@ fn cannot_happen(evidence: &Evidence<'_>) -> Option<&'static str> {
     let facts = evidence.facts;
     let service = facts.service.as_deref()?;
     if !service.spec.ports.iter().any(|p| p.protocol() == "TCP") {
-        return Some("Only TCP tells whether a Pod has reached itself.");
+        return Some("The Service has no TCP port, and only TCP shows whether a Pod has reached itself.");
     }
     let targets = &evidence.ends.targets;
     if !targets.is_empty() && targets.values().all(|t| t.is_host_network()) {
-        return Some("The Pods use the network of their nodes, where a packet to itself needs no way back.");
+        return Some(
+            "The Pods use the host network, where no packet has to be sent back through a bridge port.",
+        );
     }
     let own_pods = targets.values().filter_map(|t| t.pod).map(targets::key);
     let own_pods: Vec<String> = own_pods.collect();
     (!own_pods.is_empty() && own_pods.iter().all(|key| evidence.ends.has_sidecar(key)))
-        .then_some("A proxy beside the Pods (a service mesh) takes their connections.")
+        .then_some("A proxy next to the Pods (service mesh) intercepts their connections.")
 }
 
 /// Whether the Pod is still an endpoint, and the address the Service's.
@@ -236,19 +241,19 @@ fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
             };
             (
                 format!(
-                    "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), so that a Pod does not reach itself: {seen}."
+                    "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), so a Pod cannot reach itself: {seen}."
                 ),
                 format!(
-                    "Switch it on at the Pod's port on node {node}: {command}; for Pods to come set hairpinMode in the bridge plugin's configuration in /etc/cni/net.d."
+                    "Enable it on the Pod's bridge port on node {node}: {command}. For future Pods, set hairpinMode in the configuration of the bridge plugin in /etc/cni/net.d."
                 ),
             )
         }
         Reason::MasqueradeMissing => (
             format!(
-                "The rules do not masquerade what a Pod sends to itself, so that its answers look like its own packets: {seen}."
+                "The rules do not masquerade packets that a Pod sends to itself through the Service, so its replies look like its own packets: {seen}."
             ),
             format!(
-                "To have the rules written again, {}. Look for what removes or comes before the masquerading: `nft list ruleset` on node {node}.",
+                "To have the rules rewritten, {}. Then look for what removes the masquerading rule or precedes it: `nft list ruleset` on node {node}.",
                 looks
                     .first()
                     .map_or_else(String::new, |(report, _)| proxies::restart(report))
@@ -257,13 +262,13 @@ fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
         Reason::HairpinRefused => (
             format!("A Pod's connection to itself through the Service is refused: {seen}."),
             format!(
-                "Look for a rule on node {node} that rejects packets of {pod} to {ip} and to itself: `nft list ruleset` there (and `iptables-legacy-save`)."
+                "Look for a rule on node {node} that rejects packets from Pod {pod} to {ip} and to itself: `nft list ruleset` there (and `iptables-legacy-save`)."
             ),
         ),
         _ => (
-            format!("A Pod does not reach itself through the Service: {seen}."),
+            format!("A Pod cannot reach itself through the Service: {seen}."),
             format!(
-                "Look for what drops packets of {pod} to itself on node {node}: `nft list ruleset` there (and `iptables-legacy-save`), `tcpdump -ni any host {ip}` while dialling."
+                "Find out what drops packets from Pod {pod} to itself on node {node}: `nft list ruleset` there (and `iptables-legacy-save`), or `tcpdump -ni any host {ip}` while it connects."
             ),
         ),
     };

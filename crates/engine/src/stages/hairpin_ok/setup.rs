@@ -30,7 +30,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Option<Finding> {
         Finding::yes(
             Reason::HairpinConfigured,
             format!(
-                "The kubelet has set up the way of Pods to themselves on {}; no Pod's dial of itself is among the files.",
+                "The kubelet has set up hairpin mode on {}. The files contain no dial of a Pod to itself.",
                 text::nodes(&right)
             ),
         )
@@ -49,14 +49,18 @@ fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
     let node = report.node;
     let (reason, message, remediation) = match setup {
         HairpinSetup::Off { is_in_force } => {
-            let how = if *is_in_force { "has set" } else { "was told" };
+            let how = if *is_in_force {
+                "has set"
+            } else {
+                "is configured with"
+            };
             (
                 Reason::HairpinModeDisabled,
                 format!(
-                    "The kubelet of node {node} {how} hairpin mode none, so that a Pod does not reach itself through the Service."
+                    "The kubelet on node {node} {how} hairpin mode none, so a Pod cannot reach itself through the Service."
                 ),
                 format!(
-                    "Start the kubelet of node {node} with --hairpin-mode=hairpin-veth (or promiscuous-bridge)."
+                    "Start the kubelet on node {node} with --hairpin-mode=hairpin-veth (or promiscuous-bridge)."
                 ),
             )
         }
@@ -65,20 +69,21 @@ fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
         } => (
             Reason::HairpinModeDisabled,
             format!(
-                "The kubelet of node {node} was not allowed to write {path}, so that bridge ports do not send packets back to the Pod they came from."
+                "The kubelet on node {node} was not allowed to write {path}, so bridge ports do not send packets back to the Pod they came from."
             ),
             format!(
-                "Let the kubelet of node {node} write to /sys: run it privileged, or mount /sys writable where it runs in a container."
+                "Allow the kubelet on node {node} to write to /sys: run it privileged, or mount /sys writable if it runs in a container."
             ),
         ),
         HairpinSetup::Ports { on, off, .. } if *off > 0 => (
             Reason::HairpinModeDisabled,
             format!(
-                "On node {node} {off} of {} bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0).",
-                on + off
+                "On node {node}, {off} of {} bridge ports {} not send packets back to the Pod they came from (hairpin_mode is 0).",
+                on + off,
+                if *off == 1 { "does" } else { "do" }
             ),
             format!(
-                "Switch it on for the ports of Pods: `bridge -d link` on node {node} shows those that have \"hairpin off\"."
+                "Enable it on the bridge ports of Pods: `bridge -d link` on node {node} shows those that have \"hairpin off\"."
             ),
         ),
         HairpinSetup::Bridge {
@@ -89,10 +94,10 @@ fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
             (
                 Reason::BridgeNotPromiscuous,
                 format!(
-                    "The kubelet of node {node} is in promiscuous-bridge mode, and bridge {name} is not promiscuous, so that it does not take what a Pod sends to itself."
+                    "The kubelet on node {node} uses promiscuous-bridge mode, but bridge {name} is not promiscuous, so it does not accept packets that a Pod sends to itself."
                 ),
                 format!(
-                    "Let the kubelet of node {node} change links (CAP_NET_ADMIN), or do it by hand: `ip link set {} promisc on`.",
+                    "Allow the kubelet on node {node} to change links (CAP_NET_ADMIN), or set it by hand: `ip link set {} promisc on`.",
                     quoted(name)
                 ),
             )
@@ -100,9 +105,9 @@ fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
         HairpinSetup::NotMasqueraded => (
             Reason::MasqueradeMissing,
             format!(
-                "On node {node} an endpoint is not in the set KUBE-LOOP-BACK, so that what a Pod sends to itself is not masqueraded."
+                "On node {node}, an endpoint is missing from the ipset KUBE-LOOP-BACK, so packets that a Pod sends to itself are not masqueraded."
             ),
-            format!("To have the sets written again, {}.", proxies::restart(report)),
+            format!("To have the sets rewritten, {}.", proxies::restart(report)),
         ),
         HairpinSetup::Ports { .. } | HairpinSetup::Bridge { .. } => return None,
     };

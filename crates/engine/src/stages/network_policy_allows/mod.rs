@@ -33,7 +33,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         return Finding::not_applicable("There is no Service.");
     };
     if service.is_external_name() {
-        return Finding::not_applicable("No Pod of the cluster is behind an ExternalName Service.");
+        return Finding::not_applicable("An ExternalName Service has no Pods of the cluster behind it.");
     }
     if let Some(why) = facts.why_unreadable("networkpolicies") {
         return Finding::unknown(
@@ -64,7 +64,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     let mut finding = match unenforced {
         Some(denial) => Finding::yes(
             Reason::DeniedButNotEnforced,
-            format!("{denial} But the traffic passes: the network plugin does not enforce the policies."),
+            format!(
+                "{denial} However, the traffic passes: the network plugin does not enforce the policies."
+            ),
         ),
         None => match scene.undenied(evidence, &verdicts) {
             finding if finding.reason == Reason::Pending => return finding,
@@ -79,12 +81,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     if let Some(denial) = untried {
         finding
             .message
-            .push_str(&format!(" {denial} Nobody dialled that."));
+            .push_str(&format!(" {denial} That was not tested."));
     }
     // Other kinds are not judged; the reader has to know that there may be some.
     if let Some(kinds) = other_kinds(facts).filter(|_| finding.reason != Reason::OtherPoliciesApply) {
         finding.message.push_str(&format!(
-            " The cluster also serves {kinds}, which are not judged."
+            " The cluster also serves {kinds}, which are not evaluated."
         ));
     }
     finding
@@ -126,7 +128,7 @@ impl<'a> Scene<'a> {
             Probed::Nobody => Some(Outcome::Settled(Finding::unknown(
                 Reason::NoVantagePoint,
                 format!(
-                    "{} Network plugins differ in that; only a probe can tell.",
+                    "{} Network plugins differ in this; only a probe can tell.",
                     finding.message
                 ),
             ))),
@@ -142,7 +144,7 @@ impl<'a> Scene<'a> {
                 Some(kinds) => Finding::unknown(
                     Reason::OtherPoliciesApply,
                     format!(
-                        "{} But the cluster also serves {kinds}, which may admit it and are not judged.",
+                        "{} However, the cluster also serves {kinds}, which may admit the traffic and are not evaluated.",
                         finding.message
                     ),
                 ),
@@ -232,31 +234,31 @@ impl<'a> Scene<'a> {
             Probed::Pending(pending) if is_undecided => pending,
             Probed::Passes if is_undecided => Finding::yes(
                 Reason::Allowed,
-                format!("The policies {policies} let the clients through, as their dials show."),
+                format!("The policies ({policies}) let the clients through, as their dials show."),
             ),
             Probed::Fails if is_undecided => Finding::unknown(
                 Reason::ProbeFailed,
                 format!(
-                    "A rule of {policies} admits a block of addresses (ipBlock) or a Namespace whose labels are not known; the clients' dials fail, which may be what the policies ask for."
+                    "A rule of {policies} admits an ipBlock, or a Namespace whose labels are not known. The clients' dials fail, which may be what the policies intend."
                 ),
             ),
             _ if is_undecided => Finding::unknown(
                 Reason::NoVantagePoint,
-                "A rule admits a block of addresses (ipBlock) or a Namespace whose labels are not known; whether that holds for the clients' Pods, only a probe can tell.",
+                "A rule admits an ipBlock, or a Namespace whose labels are not known. Only a probe can tell whether it applies to the client Pods.",
             ),
             Probed::Passes if is_for_others => Finding::yes(
                 Reason::DeniedButNotEnforced,
                 format!(
-                    "The policies {policies} admit others than the Pods that tried, and these get through all the same: the network plugin does not enforce the policies."
+                    "The policies ({policies}) do not admit the Pods that dialled, but these get through: the network plugin does not enforce the policies."
                 ),
             ),
             _ if is_for_others => Finding::yes(
                 Reason::Allowed,
-                format!("The policies {policies} keep nobody away who is known to be a client."),
+                format!("The policies ({policies}) block no Pod that is known to be a client."),
             ),
             _ if self.isolates_anybody() => Finding::yes(
                 Reason::Allowed,
-                format!("The policies {policies} let the clients through."),
+                format!("The policies ({policies}) let the clients through."),
             ),
             _ => Finding::yes(
                 Reason::NoPolicySelects,
@@ -274,7 +276,7 @@ impl<'a> Scene<'a> {
             Finding::unknown(
                 Reason::OtherPoliciesApply,
                 format!(
-                    "No NetworkPolicy denies it, but {} reached no endpoint, and the cluster also serves {kinds}, which may want that and are not judged.",
+                    "No NetworkPolicy denies the traffic, but {} reached no endpoint. The cluster also serves {kinds}, which may deny it and are not evaluated.",
                     text::list(&lost)
                 ),
             )
@@ -303,7 +305,7 @@ impl<'a> Scene<'a> {
         if let Some(message) = kept_away.or_else(from_dns) {
             hints.push(message);
             hints.push(
-                "Such Pods need not be clients; name those that are in spec.clients.podSelector to have them judged."
+                "These Pods need not be clients. To have the actual clients checked, name them in spec.clients.podSelector."
                     .to_owned(),
             );
         }
@@ -327,7 +329,7 @@ impl<'a> Scene<'a> {
         let policies: Vec<&String> = policies.iter().collect();
         (!policies.is_empty()).then(|| {
             format!(
-                "Clients from outside the cluster are admitted by no rule of {}: they come with addresses, which only an ipBlock matches.",
+                "No rule of {} admits clients from outside the cluster: only an ipBlock matches their addresses.",
                 text::list(&policies)
             )
         })

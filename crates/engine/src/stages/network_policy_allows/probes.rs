@@ -84,7 +84,7 @@ pub(super) fn to_dns(evidence: &Evidence<'_>, clients: &[String]) -> Probed {
 /// Before the first round is over nobody can say.
 fn nobody(evidence: &Evidence<'_>) -> Probed {
     let reports = &evidence.reports;
-    match reports.nobody(WHAT).or_else(|| reports.incomplete(WHAT)) {
+    match reports.nobody(WHAT).or_else(|| reports.incomplete()) {
         Some(finding) if finding.reason == Reason::Pending => Probed::Pending(finding),
         _ => Probed::Nobody,
     }

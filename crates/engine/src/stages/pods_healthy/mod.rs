@@ -35,7 +35,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     if service.publishes_not_ready() {
         return Finding::yes(
             Reason::SomePodsNotReady,
-            "No Pod is ready, but the Service publishes Pods that are not (publishNotReadyAddresses).",
+            "No Pod is ready, but the Service publishes Pods that are not ready (publishNotReadyAddresses).",
         );
     }
     if staying.is_empty() {
@@ -61,7 +61,7 @@ fn without_pods(facts: &Facts, service: &Service) -> Finding {
     }
     if matching::is_scaled_to_zero(facts, service) {
         return Finding::not_applicable(
-            "No Pod is running, and none is to: what the selector matches is scaled to 0.",
+            "No Pod is running, and none should be: what the selector matches is scaled to 0.",
         );
     }
     let mut owners: Vec<String> = ended
@@ -85,7 +85,7 @@ fn without_pods(facts: &Facts, service: &Service) -> Finding {
             text::count(ended.len(), "Pod")
         ),
         format!(
-            "Find out why they ended: `kubectl -n {} get pods`.",
+            "Find out why they completed or failed: `kubectl -n {} get pods`.",
             quoted(&facts.namespace)
         ),
     )
@@ -96,7 +96,7 @@ fn only_terminating(facts: &Facts, pods: &[&Pod]) -> Finding {
     if pods.iter().any(|p| counts_as_ready(facts, p)) {
         return Finding::yes(
             Reason::SomePodsNotReady,
-            "All selected Pods are terminating, but still ready.",
+            "All selected Pods are terminating but still ready.",
         );
     }
     let due = pods
@@ -107,7 +107,7 @@ fn only_terminating(facts: &Facts, pods: &[&Pod]) -> Finding {
     if due.is_some() {
         return Finding::unknown(
             Reason::PodsStarting,
-            "All selected Pods are terminating; others may take their place.",
+            "All selected Pods are terminating. Others may take their place.",
         )
         .recheck_at(due);
     }
@@ -121,20 +121,20 @@ fn only_terminating(facts: &Facts, pods: &[&Pod]) -> Finding {
     let node = pod.spec.node_name.as_deref();
     let remediation = match (held.first(), node, node::trouble(facts, pod)) {
         (Some(finalizer), ..) => format!(
-            "See what is to remove the finalizer {finalizer}, and why it does not: `kubectl -n {ns} get pod {name} -o yaml`."
+            "Find out what should remove the finalizer {finalizer}, and why it has not: `kubectl -n {ns} get pod {name} -o yaml`."
         ),
         (None, Some(node), Some(_)) => format!(
-            "Bring node {node} back: `kubectl describe node {}`. If its machine is gone for good, remove the Node object, so that its Pods are given up and replaced.",
+            "Bring node {node} back: `kubectl describe node {}`. If its machine is gone for good, remove the Node object so that its Pods can be replaced.",
             quoted(node)
         ),
         _ => format!(
-            "See what the kubelet waits for (a volume, a container that does not end): `kubectl -n {ns} describe pod {name}`."
+            "Find out what the kubelet is waiting for (a volume, a container that does not stop): `kubectl -n {ns} describe pod {name}`."
         ),
     };
     Finding::nothing_works(
         Reason::PodsStuckTerminating,
         format!(
-            "No other Pod is left: {}; until {} gone, none may take {} place.",
+            "No other Pod is left: {}. Until {} gone, no Pod may take {} place.",
             text::list(&told),
             if pods.len() == 1 { "it is" } else { "they are" },
             if pods.len() == 1 { "its" } else { "their" }
@@ -153,8 +153,9 @@ fn some_ready(facts: &Facts, staying: &[&Pod], ready: usize) -> Finding {
         return Finding::yes(
             Reason::RestartingOften,
             format!(
-                "{ready} of {} are ready, but {name} restarts often: {told}.",
-                text::count(staying.len(), "Pod")
+                "{ready} of {} {} ready, but {name} restarts often: {told}.",
+                text::count(staying.len(), "Pod"),
+                if ready == 1 { "is" } else { "are" }
             ),
         )
         .recheck_at(Some(until));
@@ -174,8 +175,9 @@ fn some_ready(facts: &Facts, staying: &[&Pod], ready: usize) -> Finding {
     Finding::yes(
         Reason::SomePodsNotReady,
         format!(
-            "{ready} of {} are ready; not ready: {}.",
+            "{ready} of {} {} ready. Not ready: {}.",
             text::count(staying.len(), "Pod"),
+            if ready == 1 { "is" } else { "are" },
             text::list(&waiting)
         ),
     )

@@ -51,9 +51,14 @@ pub(super) fn judge(facts: &Facts, service: &Service, pods: &[&Pod]) -> Finding 
     let message = if pods.len() == 1 {
         format!("The only Pod, {}, is not ready: {text}.{unread}", pod.name())
     } else {
+        let all = pods.len();
+        let alike = match same {
+            n if n == all => "all for the same reason, ".to_owned(),
+            1 => String::new(),
+            n => format!("{n} of them for the same reason, "),
+        };
         format!(
-            "None of {} is ready; for this reason {same}, for example {}: {text}.{unread}",
-            text::count(pods.len(), "Pod"),
+            "None of the {all} Pods is ready, {alike}for example Pod {}: {text}.{unread}",
             pod.name()
         )
     };
@@ -72,7 +77,7 @@ fn are_starting(facts: &Facts, starting: &[(&Start, &Pod)], of: usize) -> Findin
         .iter()
         .find_map(|(start, pod)| Some((start.why.as_deref()?, *pod)));
     let why = match said {
-        Some((why, pod)) => format!(" {}: {}.", pod.name(), why.trim_end_matches('.')),
+        Some((why, pod)) => format!(" Pod {}: {}.", pod.name(), why.trim_end_matches('.')),
         None => unread_events(facts),
     };
     let (n, are) = match starting.len() {
@@ -82,7 +87,7 @@ fn are_starting(facts: &Facts, starting: &[(&Start, &Pod)], of: usize) -> Findin
     Finding::unknown(
         Reason::PodsStarting,
         format!(
-            "No Pod is ready yet; {n} of {} {are} starting and their deadlines are not over.{why}",
+            "No Pod is ready yet. {n} of {} {are} starting and still within the time allowed for that.{why}",
             text::count(of, "Pod")
         ),
     )
@@ -91,9 +96,9 @@ fn are_starting(facts: &Facts, starting: &[(&Start, &Pod)], of: usize) -> Findin
 
 /// That nobody knows what the Events say, if so.
 fn unread_events(facts: &Facts) -> String {
-    facts.why_unreadable("events").map_or_else(String::new, |why| {
-        format!(" Their Events could not be read ({why}).")
-    })
+    facts
+        .why_unreadable("events")
+        .map_or_else(String::new, |why| format!(" Events could not be read ({why})."))
 }
 
 fn reason(trouble: &Trouble) -> Reason {
@@ -116,25 +121,25 @@ fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -
         Trouble::NodeNotReady(_) => {
             let node = quoted(pod.spec.node_name.as_deref().unwrap_or_default());
             format!(
-                "See why node {node} is not ready: `kubectl describe node {node}` (a Ready condition that is Unknown is of a kubelet that does not report: machine, network, kubelet; one that is False tells why)."
+                "Find out why node {node} is not ready: `kubectl describe node {node}`. If its Ready condition is Unknown, the kubelet does not report: check the machine, its network and the kubelet. If it is False, its message says why."
             )
         }
         Trouble::Unschedulable(Hold::Gate, _) => {
             format!(
-                "See which controller is to remove the scheduling gate, and what it waits for: {describe}."
+                "Find out which controller should remove the scheduling gate, and what it is waiting for: {describe}."
             )
         }
         Trouble::Unschedulable(Hold::Volume, _) => {
-            format!("See the state of the Pod's volume claims: `kubectl -n {ns} get pvc`, {describe}.")
+            format!("Check the Pod's PersistentVolumeClaims: `kubectl -n {ns} get pvc`, {describe}.")
         }
         Trouble::Unschedulable(Hold::NoNode, _) => format!(
             "Make room on a node, or change the Pods' requests, nodeSelector, affinity or tolerations: {describe}."
         ),
         Trouble::ImagePull(_) => format!(
-            "Correct the image's name, or give the Pods access to the registry (imagePullSecrets): {describe}."
+            "Correct the image name, or give the Pods access to the registry (imagePullSecrets): {describe}."
         ),
         Trouble::InitContainer(_) => format!(
-            "Read what the init container says, and see what it waits for: {describe}, `kubectl -n {ns} logs {name} --all-containers --prefix`."
+            "Find out what the init container is waiting for or why it fails: {describe}, `kubectl -n {ns} logs {name} --all-containers --prefix`."
         ),
         Trouble::CrashLoop(_, container) => {
             // Without a name kubectl shows another one, if there are several.
@@ -143,17 +148,19 @@ fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -
                 true => String::new(),
                 false => format!(" -c {}", quoted(container)),
             };
-            format!("Read why the container ended: `kubectl -n {ns} logs {name}{which} --previous`.")
+            format!("Find out why the container exited: `kubectl -n {ns} logs {name}{which} --previous`.")
         }
         Trouble::ProbeFailing(_) if service.is_headless() => format!(
-            "See what the readiness probe says, and fix the application or the probe: {describe}. If the Pods have to find each other \
-             through this Service before they are ready, it has to publish them: publishNotReadyAddresses: true in its spec."
+            "Check what the readiness probe reports, and fix the application or the probe: {describe}. If the Pods must find each other \
+             through this Service before they are ready, set publishNotReadyAddresses: true in its spec."
         ),
         Trouble::ProbeFailing(_) => {
-            format!("See what the readiness probe says, and fix the application or the probe: {describe}.")
+            format!(
+                "Check what the readiness probe reports, and fix the application or the probe: {describe}."
+            )
         }
         Trouble::Other(_) | Trouble::Starting(_) => {
-            format!("See the Pod's conditions and events: {describe}.")
+            format!("Check the Pod's conditions and events: {describe}.")
         }
     }
 }

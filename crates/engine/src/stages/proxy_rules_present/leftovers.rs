@@ -37,12 +37,12 @@ impl<'a> Leftover<'a> {
     pub(super) fn describe(&self) -> String {
         let node = self.report.node;
         let gone = if self.leads_nowhere() {
-            ", and lead to endpoints that are gone"
+            " and lead to endpoints that are gone"
         } else {
             ""
         };
         format!(
-            "old rules that kube-proxy left on node {node} ({}) still hold the Service's addresses{gone}",
+            "old rules left by kube-proxy on node {node} ({}) still match the Service's addresses{gone}",
             self.rules.layout
         )
     }
@@ -50,7 +50,7 @@ impl<'a> Leftover<'a> {
     pub(super) fn fault(&self, facts: &Facts) -> Finding {
         Finding::part_fails(
             Reason::ConflictingModes,
-            format!("{} does kube-proxy's work, but {}.", self.by, self.describe()),
+            format!("{} replaces kube-proxy, but {}.", self.by, self.describe()),
             self.cleanup(facts),
         )
     }
@@ -63,10 +63,10 @@ impl<'a> Leftover<'a> {
         let name = quoted(node);
         match object.and_then(|n| n.kubernetes_version()).map(quoted) {
             Some(version) => format!(
-                "Have kube-proxy remove its rules on node {node}: `kubectl debug node/{name} -it --profile=sysadmin --image=registry.k8s.io/kube-proxy:{version} -- kube-proxy --cleanup`; it leaves a Pod node-debugger-... to delete."
+                "Have kube-proxy remove its rules on node {node}: `kubectl debug node/{name} -it --profile=sysadmin --image=registry.k8s.io/kube-proxy:{version} -- kube-proxy --cleanup`. Then delete the Pod node-debugger-... that this leaves behind."
             ),
             None => format!(
-                "Have kube-proxy remove its rules on node {node}: it does so, and ends, when it is run there once with --cleanup, from its image and in the node's network."
+                "Have kube-proxy remove its rules on node {node}: run it there once with --cleanup, from its image and in the node's network. It removes its rules and exits."
             ),
         }
     }

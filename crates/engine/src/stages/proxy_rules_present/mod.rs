@@ -119,19 +119,19 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     if is_stale {
         return Finding::unknown(
             Reason::Pending,
-            "The rules were compared with earlier EndpointSlices; the agents are looking again.",
+            "The rules were compared with earlier EndpointSlices. Waiting for the next round of the agents.",
         );
     }
-    if let Some(finding) = reports.incomplete(WHAT) {
+    if let Some(finding) = reports.incomplete() {
         return finding;
     }
     if let Some(by) = proxies::replaced_everywhere(reports) {
         return Finding::unknown(
             Reason::ProxyReplaced,
             match leftovers.first() {
-                None => format!("No rules of kube-proxy are to be compared: {by} does its work."),
+                None => format!("There are no kube-proxy rules to compare: {by} replaces kube-proxy."),
                 Some(leftover) => format!(
-                    "{by} does kube-proxy's work, but {}. {}",
+                    "{by} replaces kube-proxy, but {}. {}",
                     leftover.describe(),
                     leftover.cleanup(facts)
                 ),
@@ -160,20 +160,17 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     if right.is_empty() {
         let modes: Vec<String> = other_modes.iter().map(ToString::to_string).collect();
         return Finding::not_applicable(format!(
-            "kube-proxy is in {} mode, whose rules are not compared; whether they work, the dials tell.",
+            "kube-proxy is in {} mode, whose rules are not compared. The dials show whether they work.",
             text::list(&modes)
         ));
     }
-    let mut message = format!(
-        "The rules on {} are what the EndpointSlices ask for",
-        text::nodes(&right)
-    );
+    let mut message = format!("The rules on {} match the EndpointSlices", text::nodes(&right));
     if !hints.is_empty() {
         let hints: Vec<String> = hints.into_iter().collect();
         message.push_str(&format!(", but: {}", text::list(&hints)));
     }
     if !of_other_family.is_empty() {
-        message.push_str(&format!("; {}", without_rules(&of_other_family)));
+        message.push_str(&format!(". {}", without_rules(&of_other_family)));
     }
     Finding::yes(Reason::RulesMatchEndpoints, format!("{message}."))
 }
@@ -303,7 +300,7 @@ fn has_its_family(facts: &Facts, service: &Service, node: &str) -> bool {
 fn without_rules(nodes: &[&str]) -> String {
     let on = text::nodes(nodes);
     format!(
-        "for addresses of the Service in an IP family that the Node has no InternalIP of, rules are missing on {on}, where kube-proxy may write none"
+        "On {on}, rules are missing for Service addresses of an IP family in which the Node has no InternalIP; kube-proxy may write none for it"
     )
 }
 
@@ -336,7 +333,7 @@ fn told(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Findi
     let empty_entrance = || remediation::empty_entrance(Backend::parse(layout), Backend::parse(other), node);
     let rewrite = || {
         format!(
-            "To have the rules written again, {}. If they are taken away again, its log says more: {}.",
+            "To have the rules rewritten, {}. If they disappear again, check its log: {}.",
             proxies::restart(first),
             proxies::logs(first)
         )
@@ -344,30 +341,29 @@ fn told(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Findi
     let (message, remediation) = match reason {
         Reason::ConflictingBackends => (
             format!(
-                "On {on} rules for the Service's addresses are in both backends of iptables: kube-proxy writes {layout}, and {other} holds older ones."
+                "On {on}, both iptables backends hold rules for the Service's addresses: kube-proxy writes {layout}, and {other} holds old ones."
             ),
             empty_entrance(),
         ),
         Reason::ConflictingModes => (
             format!(
-                "On {on} leftovers of another mode of kube-proxy hold the Service's addresses too: it writes {layout}, and {other} holds older rules."
+                "On {on}, leftovers of another kube-proxy mode also match the Service's addresses: kube-proxy writes {layout}, and {other} holds old rules."
             ),
             empty_entrance(),
         ),
-        Reason::RulesMissing => (format!("Rules of the Service are missing: {gaps}."), rewrite()),
-        Reason::EndpointMissingFromRules => {
-            (format!("The rules leave out ready endpoints: {gaps}."), rewrite())
-        }
+        Reason::RulesMissing => (format!("Rules for the Service are missing: {gaps}."), rewrite()),
+        Reason::EndpointMissingFromRules => (
+            format!("Ready endpoints are missing from the rules: {gaps}."),
+            rewrite(),
+        ),
         Reason::EndpointsDrained => (
-            format!(
-                "kube-proxy holds ready endpoints with weight 0, so that they get no new connection: {gaps}."
-            ),
+            format!("kube-proxy has given ready endpoints weight 0, so they get no new connections: {gaps}."),
             remediation::weight(gap, node),
         ),
         Reason::StaleEndpointInRules => match gap.filter(|gap| gap.kind == GapKind::EndpointStuck) {
             Some(gap) => (
                 format!(
-                    "Session affinity keeps clients at endpoints that are gone, which the rules still hold with weight 0: {gaps}."
+                    "Session affinity keeps clients on endpoints that are gone, which the rules still hold with weight 0: {gaps}."
                 ),
                 remediation::expire(gap, node),
             ),
@@ -384,22 +380,22 @@ fn told(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Findi
                 .and_then(|p| p.node_name.as_deref());
             (
                 format!(
-                    "kube-proxy on {on} runs under another name than its Node ({}), so that it takes the endpoints there for remote ones: {gaps}.",
+                    "kube-proxy on {on} runs under another name than its Node ({}), so it treats the endpoints there as remote: {gaps}.",
                     name.unwrap_or_default()
                 ),
                 format!(
-                    "Let kube-proxy on node {node} run under the name of its Node: --hostname-override={node}, or hostnameOverride in its configuration. A restart alone changes nothing."
+                    "Run kube-proxy on node {node} under the name of its Node: --hostname-override={node}, or hostnameOverride in its configuration. A restart alone changes nothing."
                 ),
             )
         }
         Reason::NodePortInUse => (
             format!(
-                "Another process has the node port, so that kube-proxy does not serve it: {gaps} ({}).",
+                "Another process uses the node port, so kube-proxy does not serve it: {gaps} ({}).",
                 gap.map_or("", |gap| gap.detail.as_str())
             ),
             remediation::node_port(gap, node),
         ),
-        _ => (format!("Rules of the node port are missing: {gaps}."), rewrite()),
+        _ => (format!("Rules for the node port are missing: {gaps}."), rewrite()),
     };
     if evidence.leaves_nothing(&nodes) {
         Finding::nothing_works(reason, message, remediation)

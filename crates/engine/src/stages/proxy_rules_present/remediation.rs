@@ -14,19 +14,19 @@ pub(super) fn empty_entrance(own: Option<Backend>, other: Option<Backend>, node:
     let is_ipvs = own == Some(Backend::Ipvs);
     match other {
         Some(Backend::IptablesLegacy) if is_ipvs => format!(
-            "Empty the chain by which the older rules refuse packets on node {node}, which is kube-proxy's alone: `iptables-legacy -w -t filter -F KUBE-SERVICES`."
+            "Flush the chain through which the old rules refuse packets on node {node}. It belongs to kube-proxy alone: `iptables-legacy -w -t filter -F KUBE-SERVICES`."
         ),
         Some(Backend::IptablesNft) if is_ipvs => format!(
-            "Empty the chain by which the older rules refuse packets on node {node}, which is kube-proxy's alone: `iptables -w -t filter -F KUBE-SERVICES`."
+            "Flush the chain through which the old rules refuse packets on node {node}. It belongs to kube-proxy alone: `iptables -w -t filter -F KUBE-SERVICES`."
         ),
         Some(Backend::Nftables) => format!(
-            "Remove the table of the other mode on node {node}, which is kube-proxy's alone: `nft delete table ip kube-proxy`, and the same for ip6 if it is there."
+            "Delete the table of the other mode on node {node}. It belongs to kube-proxy alone: `nft delete table ip kube-proxy`. Do the same for ip6 if it exists."
         ),
         Some(Backend::IptablesLegacy) => format!(
-            "Empty the chain by which packets get into the older rules on node {node}, which is kube-proxy's alone: `iptables-legacy -w -t nat -F KUBE-SERVICES`, and if they refuse packets `iptables-legacy -w -t filter -F KUBE-SERVICES`; the same with ip6tables-legacy."
+            "Flush the chain through which packets enter the old rules on node {node}. It belongs to kube-proxy alone: `iptables-legacy -w -t nat -F KUBE-SERVICES`, and if the old rules refuse packets also `iptables-legacy -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-legacy."
         ),
         _ => format!(
-            "Empty the chain by which packets get into the older rules on node {node}, which is kube-proxy's alone: `iptables-nft -w -t nat -F KUBE-SERVICES`, and if they refuse packets `iptables-nft -w -t filter -F KUBE-SERVICES`; the same with ip6tables-nft."
+            "Flush the chain through which packets enter the old rules on node {node}. It belongs to kube-proxy alone: `iptables-nft -w -t nat -F KUBE-SERVICES`, and if the old rules refuse packets also `iptables-nft -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-nft."
         ),
     }
 }
@@ -36,11 +36,11 @@ pub(super) fn weight(gap: Option<&RuleGap>, node: &str) -> String {
     let server = gap.and_then(|gap| Some((virtual_server(gap)?, gap.endpoint.as_deref()?)));
     match server {
         Some(((flag, address), endpoint)) => format!(
-            "A restart of kube-proxy does not change that: it takes them for endpoints that are being drained. Give each its weight on node {node}: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
+            "A restart of kube-proxy does not help: it takes them for endpoints that are being drained. Give each endpoint its weight on node {node}: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
             quoted(address),
             quoted(endpoint)
         ),
-        None => format!("See the weights on node {node}: `ipvsadm -ln`."),
+        None => format!("Check the weights on node {node}: `ipvsadm -ln`."),
     }
 }
 
@@ -49,11 +49,11 @@ pub(super) fn expire(gap: &RuleGap, node: &str) -> String {
     let forget = "`sysctl -w net.ipv4.vs.expire_quiescent_template=1`";
     match (virtual_server(gap), gap.endpoint.as_deref()) {
         (Some((flag, address)), Some(endpoint)) => format!(
-            "Let the kernel of node {node} forget such clients: {forget} there; and remove the endpoint that is gone: `ipvsadm -d {flag} {} -r {}`.",
+            "Make the kernel of node {node} forget such clients: {forget} there. Then remove the endpoint that is gone: `ipvsadm -d {flag} {} -r {}`.",
             quoted(address),
             quoted(endpoint)
         ),
-        _ => format!("Let the kernel of node {node} forget such clients: {forget} there."),
+        _ => format!("Make the kernel of node {node} forget such clients: {forget} there."),
     }
 }
 
@@ -82,6 +82,6 @@ pub(super) fn node_port(gap: Option<&RuleGap>, node: &str) -> String {
         _ => "`ss -lntup`".to_owned(),
     };
     format!(
-        "See which process has it: {see} on node {node}. Move that process to another port, or give the Service another nodePort; a restart of kube-proxy changes nothing."
+        "Find out which process uses the port: {see} on node {node}. Move that process to another port, or give the Service another nodePort. A restart of kube-proxy changes nothing."
     )
 }

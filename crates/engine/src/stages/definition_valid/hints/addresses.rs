@@ -17,7 +17,7 @@ pub(super) fn of(subject: &Subject<'_>) -> Vec<String> {
     let mut hints = shared_by_pods(subject);
     let others = &subject.facts.saved_objects.same_addresses;
     hints.extend(others.iter().take(MAX_OF_A_KIND).map(|(ip, pod)| {
-        format!("{ip} is the address of Pod {pod}, too: the network plugin seems to have given it out twice, and packets reach one of them only")
+        format!("{ip} is also the address of Pod {pod}: the network plugin seems to have assigned it twice, and packets reach only one of them")
     }));
     hints.extend(pod_among_nodes(subject));
     hints.extend(external_ips_of_nodes(subject));
@@ -45,7 +45,7 @@ fn shared_by_pods(subject: &Subject<'_>) -> Vec<String> {
                 n => n.to_string(),
             };
             format!(
-                "{ip} is the address of {n} Pods, {}: the network plugin seems to have given it out twice, and packets reach one of them only",
+                "{ip} is the address of {n} Pods, {}: the network plugin seems to have assigned it more than once, and packets reach only one of them",
                 text::list(&names)
             )
         })
@@ -76,7 +76,7 @@ fn pod_among_nodes(subject: &Subject<'_>) -> Option<String> {
         let range = ranges.first()?;
         (!beside.is_empty()).then(|| {
             format!(
-                "Pod {} has the address {address} in the network of the Nodes ({}), and outside of the range {range} of its node: the Pod network seems to overlap with theirs, and packets to the one can go to the other",
+                "Pod {} has address {address}, which is in the network of the Nodes ({}) and outside the Pod range {range} of its node: the two networks seem to overlap, and packets for one can go to the other",
                 pod.name(),
                 text::list(&beside)
             )
@@ -105,7 +105,7 @@ fn external_ips_of_nodes(subject: &Subject<'_>) -> Option<String> {
     let found: Vec<String> = found.into_iter().collect();
     (!found.is_empty()).then(|| {
         format!(
-            "externalIPs hold addresses of Nodes ({}): every other node takes packets to them for the Service's, in ipvs mode those of all ports, so that it does not reach these nodes any more",
+            "externalIPs contains addresses of Nodes ({}): every other node treats packets to them as the Service's (in ipvs mode on all ports), so it can no longer reach these nodes",
             text::list(&found)
         )
     })
@@ -126,7 +126,7 @@ fn chained(subject: &Subject<'_>) -> Vec<String> {
                 format!("Service {}/{}", c.namespace, c.name)
             };
             format!(
-                "endpoint {} is the cluster IP of {service}, and kube-proxy does not translate an address twice: an ExternalName, or that Service's endpoints, would lead there",
+                "endpoint {} is the cluster IP of {service}, and kube-proxy does not translate an address twice: use an ExternalName, or that Service's own endpoints",
                 c.address
             )
         })

@@ -17,12 +17,12 @@ pub(super) fn of(subject: &Subject<'_>) -> Option<String> {
     let mixed = match protocols.len() {
         0 | 1 => String::new(),
         _ => format!(
-            " (its ports mix {}, which not every controller of load balancers takes in one Service)",
+            " (its ports mix {}, which not every load balancer controller supports in one Service)",
             protocols.join(" and ")
         ),
     };
     Some(format!(
-        "the load balancer has no address yet, so that clients from outside cannot use it{mixed}; what its controller says: `kubectl -n {} describe service {}`",
+        "the load balancer has no address yet, so clients outside the cluster cannot use it{mixed}. To read what its controller reports: `kubectl -n {} describe service {}`",
         quoted(&subject.facts.namespace),
         quoted(service.name())
     ))

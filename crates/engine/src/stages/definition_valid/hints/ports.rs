@@ -15,7 +15,7 @@ pub(super) fn of(subject: &Subject<'_>) -> Vec<String> {
     if service.is_headless() {
         for wanted in ports::unlisted(subject.facts, service) {
             hints.push(format!(
-                "port {} is not listed, which a headless Service does not need",
+                "port {} is not listed, but a headless Service does not need that",
                 ports::text(wanted)
             ));
         }
@@ -29,7 +29,7 @@ pub(super) fn of(subject: &Subject<'_>) -> Vec<String> {
     hints.extend(each(named_twice));
     let elsewhere = &subject.facts.saved_objects.sent_elsewhere;
     hints.extend(elsewhere.iter().take(MAX_OF_A_KIND).map(|(by, port)| {
-        format!("{by} sends to port {port}, which the Service does not list: whoever comes that way gets an error from the proxy (503, say)")
+        format!("{by} sends to port {port}, which the Service does not list: requests that come that way get an error from the proxy (for example 503)")
     }));
     hints
 }
@@ -61,7 +61,7 @@ fn untranslated(subject: &Subject<'_>, port: &ServicePort) -> Option<String> {
         IntOrString::String(name) => format!(" (targetPort {name})"),
     };
     Some(format!(
-        "{why}: clients have to dial {}{named}, not {}",
+        "{why}: clients must use port {}{named}, not {}",
         text::list(&numbers),
         port.port
     ))
@@ -84,7 +84,7 @@ fn named_twice(subject: &Subject<'_>, port: &ServicePort) -> Option<String> {
         let taken = pod.resolve_port(&target, port.protocol())?;
         (same.len() > 1).then(|| {
             format!(
-                "Pod {} has {} ports named {name}, {}: the Service takes the first, {taken}",
+                "Pod {} has {} ports named {name}, {}: the Service uses the first, {taken}",
                 pod.name(),
                 same.len(),
                 text::list(&same)
@@ -122,7 +122,7 @@ fn undeclared(subject: &Subject<'_>, port: &ServicePort) -> Option<String> {
         .map(|d| format!("{}/{}", d.container_port, d.protocol()))
         .collect();
     Some(format!(
-        "targetPort {target} is not among the declared container ports {}",
+        "targetPort {target} is not one of the declared container ports ({})",
         text::list(&declared)
     ))
 }

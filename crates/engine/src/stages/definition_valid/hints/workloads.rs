@@ -40,16 +40,15 @@ fn several(subject: &Subject<'_>) -> Option<String> {
     let names: Vec<String> = found.iter().map(Workload::describe).collect();
     let lacks = match telling_label(&found) {
         Some((key, values)) => format!(
-            "label {key} tells them apart ({}), and the selector lacks it",
+            "label {key} distinguishes them ({}), but the selector does not use it",
             text::list(&values)
         ),
-        None => "no label of theirs tells them apart, so that the one that is meant needs one of its own"
-            .to_owned(),
+        None => "no label distinguishes them, so the intended one needs a label of its own".to_owned(),
     };
     let jobs = match found.iter().filter(|w| w.is_job()).count() {
         0 => "",
-        1 => "; a Job does its work and rarely serves clients",
-        _ => "; Jobs do their work and rarely serve clients",
+        1 => "; a Job rarely serves clients",
+        _ => "; Jobs rarely serve clients",
     };
     Some(format!(
         "the selector matches the Pods of {}, and the Service sends requests to all of them: {lacks}{jobs}",
@@ -106,7 +105,7 @@ fn names_of_pods(subject: &Subject<'_>) -> Option<String> {
     let set = sets.first()?;
     let named = set.spec.service_name.as_deref().unwrap_or_default();
     Some(format!(
-        "StatefulSet {set} names Service {named} (spec.serviceName), so that DNS has its Pods as {set}-0.{named} and not as {set}-0.{}",
+        "StatefulSet {set} names Service {named} (spec.serviceName), so DNS knows its Pods as {set}-0.{named}, not as {set}-0.{}",
         service.name(),
         set = set.name()
     ))
