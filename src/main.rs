@@ -11,8 +11,8 @@ const EXIT_ERROR: u8 = 3;
 
 /// Why does this Kubernetes Service not work?
 ///
-/// svcdiag walks the decision tree of Kubernetes' "Debug Services" page and tells, with evidence,
-/// which stage fails first, and what to do about it.
+/// svcdiag follows the decision tree of the Kubernetes page "Debug Services" and reports, with evidence,
+/// which stage fails first and what to do about it.
 #[derive(Parser)]
 #[command(name = "svcdiag", version, propagate_version = true, max_term_width = 100)]
 struct Cli {
@@ -22,21 +22,21 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check one Service now, with your kubeconfig and nothing installed in the cluster
+    /// Check a Service now, with your kubeconfig; nothing has to be installed in the cluster
     Check(Box<check::Options>),
-    /// Collect what a verdict on a Service depends on into a bundle of files
+    /// Collect what is needed to diagnose a Service into a bundle of files
     Collect(Box<collect::Options>),
-    /// Judge a Service from a bundle of files, without any cluster
+    /// Diagnose a Service from a bundle of files, without access to a cluster
     Diagnose(diagnose::Options),
     /// Run the controller that keeps every ServiceDiagnosis up to date
     Controller(controller::Options),
-    /// Run the agent that looks at one node for the controller
+    /// Run the agent that probes one node for the controller
     Agent(agent::Options),
-    /// Ask an agent on this machine whether it is well, as the kubelet does
+    /// Check whether the agent on this machine is healthy, as the kubelet does
     Health(agent::health::Options),
-    /// Print the CustomResourceDefinitions, or write them into a directory
+    /// Print the CustomResourceDefinitions, or write them to a directory
     Crd {
-        /// Directory for one file per CRD; without it all go to standard output
+        /// Write one file per CRD into this directory [default: print all to standard output]
         #[arg(long, value_name = "DIR")]
         output_dir: Option<PathBuf>,
     },
@@ -67,7 +67,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     // Before there are other threads.
     if let Command::Agent(_) = command {
         netns::privileges::keep_to_the_visitors()
-            .map_err(|e| format!("could not give up CAP_SYS_ADMIN: {e}"))?;
+            .map_err(|e| format!("could not drop CAP_SYS_ADMIN: {e}"))?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
@@ -81,7 +81,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let shutdown = start()?;
             let config = kube::Config::infer()
                 .await
-                .map_err(|e| format!("could not find out how to reach the cluster: {e}"))?;
+                .map_err(|e| format!("could not determine how to reach the cluster: {e}"))?;
             let client = kube::Client::try_from(client::for_long_runs(config))?;
             controller::run(options, client, shutdown).await?;
             Ok(ExitCode::SUCCESS)
@@ -92,7 +92,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::SUCCESS)
         }),
         Command::Health(options) => {
-            agent::health::ask(&options).map_err(|e| format!("the agent is not well: {e}"))?;
+            agent::health::ask(&options).map_err(|e| format!("the agent is not healthy: {e}"))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Crd { output_dir } => crd(output_dir).map(|()| ExitCode::SUCCESS),

@@ -16,32 +16,32 @@ const MAX_TOLD: usize = 20;
 /// Which bundle to judge and how to print.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
-Nothing but the files is read. What the bundle does not hold is not taken for missing in the cluster: \
+Only the files are read. What is not in the bundle is not assumed to be missing in the cluster: \
 the stages that need it are Unknown and say so.
 
 Examples:
-  # What svcdiag collect wrote
+  # A bundle that svcdiag collect wrote
   svcdiag diagnose --bundle hostnames.tar.gz
 
-  # What somebody made with kubectl, with several Services in it
+  # A directory made with kubectl, with several Services in it
   svcdiag diagnose --bundle ./from-customer hostnames -n shop -o wide
 
 Exit codes:
   0  the Service works (with --api-only: no fault in the API objects)
-  1  it is broken; the root cause is printed
-  2  not known, for example because the bundle does not hold enough
-  3  usage error, or no bundle there")]
+  1  the Service does not work; the root cause is printed
+  2  unknown, for example because files are missing in the bundle
+  3  usage error, or there is no bundle")]
 pub struct Options {
-    /// Directory or archive (.tar.gz, .tgz, .tar) with the bundle
+    /// Bundle: a directory or an archive (.tar.gz, .tgz, .tar)
     #[arg(long, value_name = "PATH")]
     bundle: PathBuf,
 
-    /// Name of the Service; the form service/NAME or svc/NAME is accepted, too [default: that of the
-    /// bundle's manifest, else the only one that there is]
+    /// Name of the Service; service/NAME and svc/NAME are accepted as well [default: as in the bundle's
+    /// manifest, or else the only Service in the bundle]
     #[arg(value_name = "SERVICE", value_parser = service_name)]
     service: Option<String>,
 
-    /// Namespace of the Service [default: that of the bundle's manifest, else the only one that there is]
+    /// Namespace of the Service [default: as in the bundle's manifest, or else the only one in the bundle]
     #[arg(short, long)]
     namespace: Option<String>,
 
@@ -57,7 +57,7 @@ pub enum Error {
     Files(#[from] FilesError),
     /// Nothing tells which Service is meant.
     #[error(
-        "the bundle names no Service: it has no {MANIFEST} that names one, and no Service or ServiceDiagnosis{place}; name the Service: svcdiag diagnose --bundle PATH SERVICE -n NAMESPACE",
+        "the bundle does not say which Service is meant: it has no {MANIFEST} that names one, and no Service or ServiceDiagnosis{place}; name the Service: svcdiag diagnose --bundle PATH SERVICE -n NAMESPACE",
         MANIFEST = super::MANIFEST
     )]
     NoService {
@@ -65,7 +65,7 @@ pub enum Error {
         place: String,
     },
     /// More than one could be meant.
-    #[error("the bundle has several Services; name one of them: {}", .0.join(", "))]
+    #[error("the bundle has several Services; choose one of them: {}", .0.join(", "))]
     SeveralServices(Vec<String>),
     /// The answer could not be printed.
     #[error(transparent)]
@@ -83,7 +83,7 @@ pub fn run(options: &Options) -> Result<Answer, Error> {
     let now = bundle.time(crate::clock::now());
     if bundle.manifest.time.is_none() {
         eprintln!(
-            "note: {} does not say when the bundle was made; judged as of {now}",
+            "note: {} does not say when the bundle was made, so {now} is assumed",
             super::MANIFEST
         );
     }
@@ -91,7 +91,7 @@ pub fn run(options: &Options) -> Result<Answer, Error> {
     let (facts, problems) = facts(&bundle, &diagnosis, now);
     if let (None, Some(clients)) = (&diagnosis.spec.clients.namespace, &facts.spec.clients.namespace) {
         eprintln!(
-            "note: the clients are taken to be Pods of namespace {}, since the bundle holds what these got; spec.clients in {} names others",
+            "note: Pods of namespace {} are assumed to be the clients, because the bundle contains their requests; to change that, set spec.clients in {}",
             printable(clients),
             super::MANIFEST
         );
@@ -107,7 +107,7 @@ fn tell(problems: &[Problem]) {
     }
     let more = problems.len().saturating_sub(MAX_TOLD);
     if more > 0 {
-        eprintln!("warning: and {more} more of that kind");
+        eprintln!("warning: {more} more warnings are not shown");
     }
 }
 
@@ -152,7 +152,7 @@ fn target(
     }
     let several: BTreeSet<&(String, String)> = asked.iter().chain(&there).collect();
     if several.is_empty() {
-        let place = namespace.map_or_else(String::new, |n| format!(" of namespace {n}"));
+        let place = namespace.map_or_else(String::new, |n| format!(" in namespace {n}"));
         return Err(Error::NoService { place });
     }
     let names = several
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(found(&bundle, Some("db"), Some("x")), Ok("x/db".to_owned()));
         let error = found(&bundle, None, Some("x")).unwrap_err();
         assert!(
-            error.contains("of namespace x") && error.contains("SERVICE -n NAMESPACE"),
+            error.contains("in namespace x") && error.contains("SERVICE -n NAMESPACE"),
             "{error}"
         );
     }

@@ -22,29 +22,29 @@ pub(crate) use request::{Request, ask};
 /// What to check and how to print it.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
-It reads the API objects with your own rights. Where node agents run and a ServiceDiagnosis of the Service \
-exists, what they saw is used as well; else the stages that need a look from a node are Unknown.
+The API objects are read with your own permissions. If node agents are running and the Service has a \
+ServiceDiagnosis, their reports are used as well; otherwise the stages that need a node agent are Unknown.
 
 Examples:
   # Why does the Service hostnames not work?
   svcdiag check hostnames
 
-  # In another namespace, for the one port that matters, with all evidence
+  # In another namespace, for a single port, with all evidence
   svcdiag check hostnames -n shop --ports http -o wide
 
-  # From the Pods that really use it, in another namespace
+  # As seen by the actual client Pods, which are in another namespace
   svcdiag check hostnames -n shop --client-namespace web --client-selector app=frontend
 
-  # In a pipeline, where no node agents run: fail on any fault in the API objects
+  # In a pipeline without node agents: fail on any fault in the API objects
   svcdiag check hostnames -n shop --api-only
 
-  # As the controller would write it
+  # As a ServiceDiagnosis in YAML
   svcdiag check hostnames -o yaml
 
 Exit codes:
   0  the Service works (with --api-only: no fault in the API objects)
-  1  it is broken; the root cause is printed
-  2  not known, for example because no node agent has looked at the data path
+  1  the Service does not work; the root cause is printed
+  2  unknown, for example because no node agent has probed the data path
   3  usage or access error")]
 pub struct Options {
     #[command(flatten)]
@@ -58,15 +58,13 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no usable kubeconfig.
-    #[error("could not read the kubeconfig: {0}; name one with --kubeconfig or $KUBECONFIG")]
+    #[error("could not read the kubeconfig: {0}; set --kubeconfig or $KUBECONFIG")]
     Kubeconfig(#[source] Box<KubeconfigError>),
     /// No kubeconfig was found, and this is no Pod.
-    #[error(
-        "could not find out how to reach the cluster: {0}; name a kubeconfig with --kubeconfig or $KUBECONFIG"
-    )]
+    #[error("could not determine how to reach the cluster: {0}; set --kubeconfig or $KUBECONFIG")]
     Infer(#[source] Box<kube::config::InferConfigError>),
     /// The client could not be made from the configuration.
-    #[error("could not make a client for the cluster: {0}")]
+    #[error("could not create a client for the cluster: {0}")]
     Client(#[source] Box<kube::Error>),
     /// Something could not be read.
     #[error(transparent)]

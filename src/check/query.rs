@@ -16,11 +16,11 @@ use crate::{
 /// Which Service, seen by whom, in which cluster.
 #[derive(Args, Clone, Debug)]
 pub struct Query {
-    /// Name of the Service; the form service/NAME or svc/NAME is accepted, too
+    /// Name of the Service; service/NAME and svc/NAME are accepted as well
     #[arg(value_name = "SERVICE", value_parser = service_name)]
     pub service: String,
 
-    /// Namespace of the Service [default: that of the kubeconfig's context]
+    /// Namespace of the Service [default: the namespace of the kubeconfig's context]
     #[arg(short, long)]
     namespace: Option<String>,
 
@@ -32,19 +32,19 @@ pub struct Query {
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
     client_selector: Vec<(String, String)>,
 
-    /// Namespace of the client Pods [default: that of the Service]
+    /// Namespace of the client Pods [default: the namespace of the Service]
     #[arg(long, value_name = "NAMESPACE")]
     client_namespace: Option<String>,
 
-    /// Namespace of the node agents, whose findings are used where a ServiceDiagnosis asks for them
+    /// Namespace of the node agents, whose reports are used if the Service has a ServiceDiagnosis
     #[arg(long, value_name = "NAMESPACE", default_value = "svcdiag-system")]
     pub agent_namespace: String,
 
-    /// Path of the kubeconfig [default: $KUBECONFIG, else ~/.kube/config, else the Pod's service account]
+    /// Path to the kubeconfig [default: $KUBECONFIG, then ~/.kube/config, then the Pod's service account]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<std::path::PathBuf>,
 
-    /// Context of the kubeconfig [default: its current context]
+    /// Context in the kubeconfig [default: its current context]
     #[arg(long)]
     context: Option<String>,
 }
@@ -109,6 +109,6 @@ impl Query {
 fn label(argument: &str) -> Result<(String, String), String> {
     let (key, value) = argument
         .split_once('=')
-        .ok_or_else(|| format!("{argument:?} is not KEY=VALUE"))?;
+        .ok_or_else(|| format!("{argument:?} is not of the form KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
 }

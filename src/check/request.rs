@@ -18,7 +18,7 @@ const PAGE: u32 = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum GatherError {
     /// A right is missing.
-    #[error("not allowed to {what}; ask for that right, or try: kubectl auth can-i {command}")]
+    #[error("not allowed to {what}; ask for that permission, or check with: kubectl auth can-i {command}")]
     Forbidden {
         /// Verb, resource and place, in words.
         what: String,
@@ -128,14 +128,14 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn version() -> Self {
         Self {
-            what: "ask for the version of the API server".to_owned(),
+            what: "get the version of the API server".to_owned(),
             command: "get /version".to_owned(),
         }
     }
 
     pub(super) fn api_groups() -> Self {
         Self {
-            what: "ask which kinds of policies the API server serves".to_owned(),
+            what: "find out which kinds of policies the API server serves".to_owned(),
             command: "get /apis".to_owned(),
         }
     }

@@ -23,19 +23,19 @@ pub use write::WriteError;
 /// What to collect and where to put it.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
-It reads with your own rights what `svcdiag check` reads, and writes the fields that a verdict can depend \
-on: no Secrets, no environment, no arguments, no annotations but its own. Of Corefile and kube-proxy's configuration it keeps what it knows, \
-and from messages and URLs it takes what looks like a secret. Names, labels, images and addresses are in \
-it. Look through it before you send it.
+Reads what `svcdiag check` reads, with your own permissions, and writes only the fields that a diagnosis can \
+depend on: no Secrets, no environment variables, no arguments and no annotations except svcdiag's own. Of the Corefile \
+and kube-proxy's configuration only known settings are kept, and anything that looks like a secret is removed from messages and \
+URLs. The bundle contains names, labels, images and addresses: review it before you send it.
 
 Examples:
-  # Into an archive, to be sent
+  # Into an archive to send
   svcdiag collect hostnames -n shop -o hostnames.tar.gz
 
-  # Into a directory, to look at
+  # Into a directory to review
   svcdiag collect hostnames -n shop -o ./hostnames
 
-  # What came of it
+  # Diagnose it, anywhere
   svcdiag diagnose --bundle hostnames.tar.gz
 
 Exit codes:
@@ -45,7 +45,7 @@ pub struct Options {
     #[command(flatten)]
     query: Query,
 
-    /// Directory that is empty or does not exist, or archive that does not exist (.tar.gz, .tgz, .tar)
+    /// New or empty directory, or new archive (.tar.gz, .tgz, .tar)
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
 }
@@ -102,13 +102,13 @@ fn report(options: &Options, objects: &contents::Objects, manifest: &Manifest) -
     let path = options.output.display();
     let counts: BTreeMap<&str, usize> = objects.iter().map(|(r, o)| (r.as_str(), o.len())).collect();
     let counts = counts.iter().filter(|(_, n)| **n > 0);
-    let counts: Vec<String> = counts.map(|(resource, n)| format!("{n} {resource}")).collect();
+    let counts: Vec<String> = counts.map(|(resource, n)| format!("{resource} ({n})")).collect();
     let mut text = format!("Wrote {path}: {}.\n", counts.join(", "));
     for gap in &manifest.unreadable {
         text.push_str(&format!("Not read: {}.\n", gap.why));
     }
     text.push_str(&format!(
-        "Names, labels, images and addresses are in it; look through it before you send it.\n\
+        "The bundle contains names, labels, images and addresses: review it before you send it.\n\
          Next: svcdiag diagnose --bundle {path}\n"
     ));
     text

@@ -18,12 +18,10 @@ use tar::{Builder, Header};
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// Something is there, and is not overwritten.
-    #[error(
-        "there is something at {0} already, and it is not overwritten; remove it or name another path with -o"
-    )]
+    #[error("{0} already exists and is not overwritten; remove it, or choose another path with -o")]
     Exists(PathBuf),
     /// The path has no name at its end.
-    #[error("{0} cannot be the name of a bundle; name a directory or an archive (.tar.gz) with -o")]
+    #[error("{0} is not a valid name for a bundle; choose a directory or an archive (.tar.gz) with -o")]
     NoName(PathBuf),
     /// The system does not let us.
     #[error("could not write the bundle {path}: {source}")]
@@ -229,7 +227,7 @@ mod tests {
         for name in ["full", "dir.tar.gz", "file.tar.gz", "file", "link"] {
             let error = write(&at(name), "b", &files(), Timestamp::UNIX_EPOCH).unwrap_err();
             assert!(matches!(error, WriteError::Exists(_)), "{name}: {error}");
-            assert!(error.to_string().contains("remove it or name another path"));
+            assert!(error.to_string().contains("remove it, or choose another path"));
         }
         assert_eq!(std::fs::read_to_string(at("file.tar.gz")).unwrap(), "mine");
         // An empty directory is as good as none.

@@ -65,7 +65,9 @@ pub(super) async fn run(context: Arc<Context>) {
             }
             Some(Ok(Event::InitDone)) => listed = true,
             Some(Err(error)) => {
-                tracing::debug!("The slices of the kubernetes Service cannot be watched: {error}.");
+                tracing::debug!(
+                    "The EndpointSlices of Service default/kubernetes could not be watched: {error}."
+                );
             }
             None => {}
         }
@@ -77,7 +79,7 @@ pub(super) async fn run(context: Arc<Context>) {
                 Err(why) => {
                     if !retry {
                         tracing::warn!(
-                            "The agents are not told where the API server is behind its Service: {why}."
+                            "Could not publish the API server's own addresses for the agents: {why}."
                         );
                     }
                     true

@@ -50,7 +50,9 @@ pub(super) async fn run(context: Arc<Context>) {
         let steps = steps(&context.inventory());
         for step in steps {
             if let Err(error) = take(&context, &step).await {
-                tracing::warn!("Could not keep the diagnoses of a labelled Namespace up to date: {error}.");
+                tracing::warn!(
+                    "Could not update the diagnoses of a labelled Namespace, will retry: {error}."
+                );
                 tokio::time::sleep(RETRY).await;
                 context.auto.notify_one();
                 break;

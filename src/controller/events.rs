@@ -81,7 +81,7 @@ pub(super) async fn ready_flipped(
         Err(_) => tracing::warn!(
             namespace = diagnosis.namespace(),
             name = diagnosis.name(),
-            "Could not publish an Event in time."
+            "Could not publish an Event: timed out."
         ),
     }
 }

@@ -24,7 +24,7 @@ const BURST: u32 = 3;
 /// What Ready says while a question is held back.
 pub(super) fn too_many_questions(options: &Options) -> String {
     format!(
-        " The endpoints, the spec or the annotation svcdiag.dev/refresh change faster than the agents are asked ({BURST} times, then once in {} seconds: --min-probe-interval); they will be asked again.",
+        " The endpoints, the spec or the annotation svcdiag.dev/refresh change faster than the agents may be asked again ({BURST} times, then once every {} seconds: --min-probe-interval). They will be asked later.",
         options.min_probe_interval
     )
 }
@@ -46,7 +46,7 @@ pub(super) fn bounded(diagnosis: &ServiceDiagnosis, options: &Options) -> Servic
 /// The answer for a diagnosis beyond the number that a namespace may have.
 pub(super) fn beyond(limit: usize) -> Diagnosis {
     let told = format!(
-        "Not judged: the namespace has more than the {limit} diagnoses that the controller judges, the oldest first; delete others, or have --max-diagnoses-per-namespace of the controller raised."
+        "Not checked: the controller checks only the oldest {limit} diagnoses of a namespace. Delete others, or have --max-diagnoses-per-namespace of the controller raised."
     );
     let stages = ConditionType::stages()
         .iter()
@@ -64,22 +64,25 @@ pub(super) fn remarks(
     let mut remarks = Vec::new();
     if diagnosis.spec.nodes.max_nodes > options.max_nodes {
         remarks.push(format!(
-            " spec.nodes.maxNodes is {}, of which the controller takes {} (--max-nodes).",
+            " spec.nodes.maxNodes is {}, but the controller uses at most {} (--max-nodes).",
             diagnosis.spec.nodes.max_nodes, options.max_nodes
         ));
     }
     let (probe, taken) = (&diagnosis.spec.probe, bounded(diagnosis, options).probe);
     if *probe != taken {
-        let what = |p: &Probe| format!("{} times {} seconds", p.attempts, p.timeout_seconds);
+        let what = |p: &Probe| match p.attempts {
+            1 => format!("1 attempt of {} s", p.timeout_seconds),
+            n => format!("{n} attempts of {} s", p.timeout_seconds),
+        };
         remarks.push(format!(
-            " spec.probe asks for {}, of which the controller takes {} (--max-probe-seconds).",
+            " spec.probe asks for {}, but the controller allows {} (--max-probe-seconds).",
             what(probe),
             what(&taken)
         ));
     }
     if asked < wanted {
         remarks.push(format!(
-            " Of {wanted} nodes {asked} are asked: the diagnoses of a namespace may have {} NodeProbes together; delete others or lower their spec.nodes.maxNodes, or have --max-node-probes-per-namespace of the controller raised.",
+            " Only {asked} of {wanted} nodes are probed: the diagnoses of a namespace may have {} NodeProbes in total. Delete others, lower their spec.nodes.maxNodes, or have --max-node-probes-per-namespace of the controller raised.",
             options.max_node_probes_per_namespace
         ));
     }
@@ -358,7 +361,7 @@ mod tests {
         assert_eq!(bounded(&diagnosis, &options).nodes.max_nodes, 10);
         let all = remarks(&diagnosis, &options, 4, 15).concat();
         assert!(
-            all.contains("(--max-nodes)") && all.contains("Of 15 nodes 4 are asked"),
+            all.contains("(--max-nodes)") && all.contains("Only 4 of 15 nodes are probed"),
             "{all}"
         );
     }

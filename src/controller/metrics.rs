@@ -65,19 +65,19 @@ impl Metrics {
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("svcdiag");
         let ready = Family::default();
-        registry.register("ready", "Whether the Service of a ServiceDiagnosis works: 1 if Ready is True, else 0; reason is that of Ready", ready.clone());
+        registry.register("ready", "Whether the Service of a ServiceDiagnosis works: 1 if Ready is True, otherwise 0; reason is the reason of Ready", ready.clone());
         let reconciles = Family::default();
-        registry.register("reconciles", "Rounds, by their outcome", reconciles.clone());
+        registry.register("reconciles", "Reconciliations, by outcome", reconciles.clone());
         // From a tenth of a millisecond, the time of a verdict, to some seconds, the time of a slow API server.
         let duration = Histogram::new(exponential_buckets(0.0001, 4.0, 9));
         registry.register_with_unit(
             "reconcile_duration",
-            "Time that a round took",
+            "Duration of a reconciliation",
             Unit::Seconds,
             duration.clone(),
         );
         let writes = Counter::<u64, AtomicU64>::default();
-        registry.register("status_writes", "Statuses written", writes.clone());
+        registry.register("status_writes", "Writes of a status", writes.clone());
         let unparsable = Family::default();
         registry.register(
             "unparsable_objects",
@@ -87,13 +87,13 @@ impl Metrics {
         let watch_errors = Family::default();
         registry.register(
             "watch_errors",
-            "Interruptions of watches, by kind",
+            "Interrupted watches, by kind",
             watch_errors.clone(),
         );
         let watch_denied = Family::default();
         registry.register(
             "watch_denied",
-            "Whether a kind cannot be watched that the controller can do without, because the right is missing or the kind is not served, by kind: 1 if so; without Node, Lease or NodeProbe the data path is not judged",
+            "Whether an optional kind cannot be watched, because the permission is missing or the kind is not served, by kind: 1 if so; without Node, Lease or NodeProbe the data path is not checked",
             watch_denied.clone(),
         );
         let probe_writes = Counter::<u64, AtomicU64>::default();
@@ -107,7 +107,7 @@ impl Metrics {
         let fields_missing = Gauge::default();
         registry.register(
             "crd_fields_missing",
-            "Fields and values that the installed CRDs lack, so that they are left out of what is written",
+            "Fields and values that the installed CRDs lack and that are therefore omitted from what is written",
             fields_missing.clone(),
         );
         Self {

@@ -56,13 +56,13 @@ Examples:
   # In the cluster, or against the cluster of the current kubeconfig
   svcdiag controller
 
-  # Agents in a namespace of another name (the admission policies of config/agent name it, too)
+  # Agents in another namespace (the admission policies of config/agent name it as well)
   svcdiag controller --agent-namespace diagnostics
 
-  # For one namespace only, with metrics on loopback
+  # For a single namespace, with metrics on loopback
   svcdiag controller --namespace shop --listen 127.0.0.1:8080")]
 pub struct Options {
-    /// Address of /healthz and /readyz, and of /metrics unless that has its own
+    /// Address of /healthz and /readyz, and of /metrics unless --metrics-listen is set
     #[arg(long, env = "SVCDIAG_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
 
@@ -70,15 +70,15 @@ pub struct Options {
     #[arg(long, env = "SVCDIAG_METRICS_LISTEN", value_name = "ADDRESS")]
     metrics_listen: Option<SocketAddr>,
 
-    /// Show /metrics only to those whom the API server lets get it (TokenReview, SubjectAccessReview)
+    /// Serve /metrics only to clients that the API server authorizes (TokenReview, SubjectAccessReview)
     #[arg(long, env = "SVCDIAG_METRICS_AUTH")]
     metrics_auth: bool,
 
-    /// Watch this namespace only [default: all]
+    /// Watch only this namespace [default: all]
     #[arg(short, long, env = "SVCDIAG_NAMESPACE")]
     namespace: Option<String>,
 
-    /// Namespace of the agents: of their Leases, and of the ConfigMap that tells them where the API server is
+    /// Namespace of the agents: of their Leases, and of the ConfigMap with the addresses of the API server
     #[arg(
         long,
         env = "SVCDIAG_AGENT_NAMESPACE",
@@ -87,11 +87,11 @@ pub struct Options {
     )]
     agent_namespace: String,
 
-    /// How many diagnoses are worked on at the same time
+    /// Number of diagnoses that are reconciled concurrently
     #[arg(long, env = "SVCDIAG_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
 
-    /// Smallest pause between two rounds; a smaller spec.intervalSeconds is raised to it
+    /// Minimum pause between two rounds of probes; a smaller spec.intervalSeconds is raised to it
     #[arg(
         long,
         env = "SVCDIAG_MIN_INTERVAL",
@@ -100,8 +100,8 @@ pub struct Options {
     )]
     min_interval: u32,
 
-    /// Smallest pause before agents are asked something else about a diagnosis, because endpoints, spec or
-    /// svcdiag.dev/refresh have changed, after the first three times; 0 for none
+    /// Minimum pause between changes of what agents are asked for a diagnosis because its endpoints, spec or
+    /// svcdiag.dev/refresh changed, after the first three changes; 0 for none
     #[arg(
         long,
         env = "SVCDIAG_MIN_PROBE_INTERVAL",
@@ -110,19 +110,19 @@ pub struct Options {
     )]
     min_probe_interval: u32,
 
-    /// Largest sample of nodes; a larger spec.nodes.maxNodes is cut to it
+    /// Maximum sample of nodes; a larger spec.nodes.maxNodes is reduced to it
     #[arg(long, env = "SVCDIAG_MAX_NODES", default_value_t = 10)]
     max_nodes: u32,
 
-    /// How many diagnoses of a namespace are judged, the oldest first; 0 for all
+    /// Maximum number of diagnoses per namespace, oldest first; 0 for no limit
     #[arg(long, env = "SVCDIAG_MAX_DIAGNOSES_PER_NAMESPACE", default_value_t = 200)]
     max_diagnoses_per_namespace: usize,
 
-    /// How many NodeProbes the diagnoses of a namespace have together; 0 for as many as they need
+    /// Maximum number of NodeProbes for all diagnoses of a namespace; 0 for no limit
     #[arg(long, env = "SVCDIAG_MAX_NODE_PROBES_PER_NAMESPACE", default_value_t = 500)]
     max_node_probes_per_namespace: usize,
 
-    /// Longest time that a dial may take with all its attempts; a larger spec.probe is cut to it; 0 for any
+    /// Maximum duration of a dial including all attempts; a larger spec.probe is reduced to it; 0 for no limit
     #[arg(
         long,
         env = "SVCDIAG_MAX_PROBE_SECONDS",
@@ -131,8 +131,8 @@ pub struct Options {
     )]
     max_probe_seconds: u32,
 
-    /// Say in messages what there is in other namespaces: a Service of the same name, Pods that a selector matches, or
-    /// the Service whose address an endpoint is
+    /// Name objects of other namespaces in messages: a Service of the same name, Pods that the selector would match,
+    /// or the Service whose address is an endpoint
     #[arg(long, env = "SVCDIAG_NAME_OTHER_NAMESPACES")]
     name_other_namespaces: bool,
 }
@@ -249,7 +249,7 @@ pub async fn run(
                 namespace = diagnosis.namespace(),
                 name = diagnosis.name(),
                 wait_seconds = wait.as_secs(),
-                "Could not bring a diagnosis up to date: {error}."
+                "Could not update a diagnosis, will retry: {error}."
             );
             Action::requeue(wait)
         },
@@ -261,7 +261,7 @@ pub async fn run(
     .for_each(|result| async move {
         // Errors of a diagnosis have been logged; one that has gone is none.
         if let Err(error) = result {
-            tracing::debug!(%error, "A round has ended early.");
+            tracing::debug!(%error, "A reconciliation ended early.");
         }
     })
     .await;

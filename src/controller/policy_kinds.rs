@@ -29,7 +29,7 @@ pub(super) async fn run(context: Arc<Context>, mut queue: Queue) {
                 (&concerned | &inventory.note_policy_kinds(kinds), INTERVAL)
             }
             Err(why) => {
-                tracing::warn!("Could not ask which kinds of policies the cluster serves: {why}.");
+                tracing::warn!("Could not find out which kinds of policies the cluster serves: {why}.");
                 let why = "the API server does not say which kinds of policies it serves".to_owned();
                 (
                     context.inventory_mut().note_unreadable(POLICY_KINDS, Some(why)),

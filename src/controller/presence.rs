@@ -55,7 +55,7 @@ impl Presence {
         if std::mem::take(&mut self.is_missing) {
             let kind = K::kind(&());
             context.metrics.watch_denied(&kind, false);
-            tracing::info!(%kind, "These can be listed and watched now.");
+            tracing::info!(%kind, "Objects of this kind can be listed and watched again.");
             let concerned = context.inventory_mut().note_unreadable(&K::plural(&()), None);
             enqueue(context, queue, concerned).await;
         }
@@ -72,7 +72,7 @@ impl Presence {
         if !std::mem::replace(&mut self.is_missing, true) {
             let kind = K::kind(&());
             context.metrics.watch_denied(&kind, true);
-            tracing::warn!(%kind, "Judging without these: {why}.");
+            tracing::warn!(%kind, "Continuing without objects of this kind: {why}.");
             let concerned = context
                 .inventory_mut()
                 .note_unreadable(&K::plural(&()), Some(why));

@@ -53,7 +53,7 @@ impl Readers {
         let token = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
         let token = token.and_then(|v| v.strip_prefix("Bearer ")).map(str::trim);
         let Some(token) = token.filter(|t| !t.is_empty() && t.len() <= TOKEN_MAX) else {
-            return Err((StatusCode::UNAUTHORIZED, "a bearer token is needed"));
+            return Err((StatusCode::UNAUTHORIZED, "a bearer token is required"));
         };
         let key: [u8; 32] = Sha256::digest(token).into();
         if let Some(known) = self.known(&key) {
@@ -62,7 +62,7 @@ impl Readers {
         let Ok(_permit) = self.questions.try_acquire() else {
             return Err((
                 StatusCode::TOO_MANY_REQUESTS,
-                "others are being asked about; try again",
+                "too many tokens are being checked; try again",
             ));
         };
         let asked = tokio::time::timeout(TIMEOUT, ask(client, token)).await;
@@ -70,8 +70,11 @@ impl Readers {
             Ok(Ok(answer)) => answer,
             // Not known is not kept.
             Ok(Err(error)) => {
-                tracing::warn!("Whether a token may read /metrics could not be asked: {error}.");
-                return Err((StatusCode::INTERNAL_SERVER_ERROR, "the API server did not say"));
+                tracing::warn!("Could not check whether a token may read /metrics: {error}.");
+                return Err((
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the API server could not check the token",
+                ));
             }
             Err(_) => return Err((StatusCode::INTERNAL_SERVER_ERROR, "the API server did not answer")),
         };
@@ -114,7 +117,7 @@ async fn ask(client: &Client, token: &str) -> kube::Result<Result<(), Refusal>> 
     let Some(user) = user else {
         return Ok(Err((
             StatusCode::UNAUTHORIZED,
-            "the API server does not know the token",
+            "the API server rejected the token",
         )));
     };
     let review = SubjectAccessReview {
@@ -135,7 +138,7 @@ async fn ask(client: &Client, token: &str) -> kube::Result<Result<(), Refusal>> 
     let status = reviews.create(&PostParams::default(), &review).await?.status;
     Ok(match status.is_some_and(|s| s.allowed) {
         true => Ok(()),
-        false => Err((StatusCode::FORBIDDEN, "the token may not get /metrics")),
+        false => Err((StatusCode::FORBIDDEN, "the token is not allowed to get /metrics")),
     })
 }
 

@@ -64,7 +64,7 @@ impl State {
             String::new()
         };
         format!(
-            " The installed CRDs are older than this controller and lack {}{more}, which is left out: update them with `svcdiag crd | kubectl apply --server-side -f -`.",
+            " The installed CRDs are older than this controller and lack {}{more}, which is omitted. Update them with `svcdiag crd | kubectl apply --server-side -f -`.",
             named.join(", ")
         )
     }
@@ -128,7 +128,7 @@ pub(super) async fn run(context: Arc<Context>, mut queue: Queue) {
             context.metrics.fields_missing(state.lacking.len());
             let is_other = state.lacking != context.installed.state().lacking;
             if is_other && !state.lacking.is_empty() {
-                tracing::warn!(fields = ?state.lacking, "The installed CRDs are older than this controller; these fields are left out.");
+                tracing::warn!(fields = ?state.lacking, "The installed CRDs are older than this controller. These fields are omitted until the CRDs are updated.");
             }
             *context.installed.state.write() = Arc::new(state);
             if is_other {

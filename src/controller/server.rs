@@ -20,7 +20,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub(super) async fn bind(context: Arc<Context>) -> Result<impl Future<Output = ()>, Error> {
     // The default of 1,024 is for programs that use select.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::debug!(%error, "The limit of open files stays as it is.");
+        tracing::debug!(%error, "Could not raise the limit on open files.");
     }
     let probes = Router::new()
         .route("/healthz", get(|| async { "ok" }))
@@ -69,7 +69,7 @@ async fn ready(State(context): State<Arc<Context>>) -> Response {
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the first lists are not complete",
+            "the initial lists are not complete",
         )
             .into_response()
     }

@@ -279,7 +279,7 @@ fn relist<K: Tracked>(
 /// Notes that a kind has been listed for the first time, or may not be; everything is judged after the last.
 pub(super) async fn begin_if_complete(context: &Context, queue: &mut Queue) {
     if context.readiness.complete() {
-        tracing::info!("Every kind has been listed; verdicts begin.");
+        tracing::info!("Every kind has been listed. Diagnoses are evaluated from now on.");
         let all = context.inventory().all();
         enqueue(context, queue, all).await;
     }

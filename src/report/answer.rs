@@ -14,7 +14,7 @@ use crate::{
 /// How to judge and print.
 #[derive(Args, Clone, Debug)]
 pub struct Printing {
-    /// Judge the API objects only: a Service without fault in them gives exit code 0
+    /// Check only the API objects: exit with 0 if there is no fault in them
     #[arg(long)]
     api_only: bool,
 
@@ -26,9 +26,9 @@ pub struct Printing {
 /// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// The stages as a tree, with root cause and remedy
+    /// The stages as a tree, with the root cause and its fix
     Table,
-    /// The same with all reasons and observations
+    /// The same, with all reasons and observations
     Wide,
     /// A ServiceDiagnosis as JSON
     Json,

@@ -9,7 +9,7 @@ pub(crate) fn service_name(argument: &str) -> Result<String, String> {
     let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > 63 || !name.chars().all(valid) {
         return Err(format!(
-            "{name:?} cannot be the name of a Service: up to 63 lower-case letters, digits and dashes"
+            "{name:?} is not a valid name for a Service: use up to 63 lower-case letters, digits and dashes"
         ));
     }
     Ok(name.to_owned())

@@ -74,7 +74,7 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
     let (verdict, colour) = match diagnosis.ready.status {
         ConditionStatus::True => ("works", GOOD.colour),
         ConditionStatus::False => ("does not work", BAD.colour),
-        ConditionStatus::Unknown => ("not known", OPEN.colour),
+        ConditionStatus::Unknown => ("unknown", OPEN.colour),
     };
     let mut out = String::new();
     let name = format!("Service {}/{}", facts.namespace, facts.spec.service_name);
@@ -147,8 +147,8 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
         let _ = writeln!(out, "{}    {}", paint("Evidence", "1"), printable(&cause.message));
         let _ = writeln!(
             out,
-            "{}      {}",
-            paint("Remedy", "1"),
+            "{}         {}",
+            paint("Fix", "1"),
             printable(&cause.remediation)
         );
         if let Some(link) = &cause.link {
@@ -158,7 +158,7 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
         let sentence = match diagnosis.api_is_faultless() {
             true if diagnosis.is_of_api_alone() => format!("{NOTHING_BUT_THE_API}."),
             true => format!(
-                "There is no fault in the API objects. {}",
+                "No fault in the API objects. {}",
                 printable(&diagnosis.ready.message)
             ),
             false => printable(&diagnosis.ready.message),

@@ -175,7 +175,7 @@ async fn keep_open(routes: Routes, pace: Pace, clients: watch::Sender<Client>, t
             if address == usual {
                 tracing::info!("The API server answers at {address} again.");
             } else {
-                tracing::warn!("The API server does not answer at {present}: going to {address}.");
+                tracing::warn!("The API server does not answer at {present}. Switching to {address}.");
             }
             present = address;
             // Those who hold the other end outlive this task.
@@ -201,10 +201,13 @@ async fn first_open(routes: Vec<Route>) -> Option<(String, Client)> {
         };
         match timeout(PATIENCE, client.apiserver_version()).await {
             Ok(Err(error)) if is_unreachable(&error) => {
-                tracing::debug!("No API server at {}: {error}.", route.address);
+                tracing::debug!(
+                    "The API server could not be reached at {}: {error}.",
+                    route.address
+                );
             }
             Ok(_) => return Some((route.address, client)),
-            Err(_) => tracing::debug!("No answer from the API server at {}.", route.address),
+            Err(_) => tracing::debug!("The API server did not answer at {}.", route.address),
         }
     }
     None

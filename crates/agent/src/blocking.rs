@@ -45,7 +45,7 @@ pub async fn blocking<T: Send + 'static>(
     timeout(PATIENCE, done).await.unwrap_or_else(|_| {
         Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            "it was not read in 5 seconds",
+            "it could not be read within 5 seconds",
         ))
     })
 }

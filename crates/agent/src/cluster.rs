@@ -54,7 +54,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// It said nothing.
-    #[error("{what}: the API server did not answer in {} seconds", PATIENCE.as_secs())]
+    #[error("{what}: the API server did not answer within {} seconds", PATIENCE.as_secs())]
     TimedOut {
         /// What was tried.
         what: String,
@@ -205,7 +205,7 @@ impl Cluster {
         if let Some(own) = own_schemas().get("NodeProbe").and_then(|own| own.field("status")) {
             schema.lacks(own, "status", &mut lacking);
         }
-        tracing::warn!(fields = ?lacking, "The CRD NodeProbe is older than this agent; these fields are left out.");
+        tracing::warn!(fields = ?lacking, "The installed NodeProbe CRD is older than this agent. These fields are omitted until the CRD is updated.");
         *self.schema.lock() = Some((Instant::now(), schema.clone()));
         Some(schema)
     }

@@ -173,7 +173,7 @@ async fn over_tcp(
     let answer = Message::from_vec(&answer).map_err(|e| invalid(e.to_string()))?;
     match answers(&answer, question) {
         true => Ok(answer),
-        false => Err(invalid("the answer is about another question".to_owned())),
+        false => Err(invalid("the answer does not match the question".to_owned())),
     }
 }
 

@@ -28,7 +28,7 @@ const WELL: &str = "ok";
 /// Flags of `svcdiag health`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// The agent's --health-socket
+    /// Socket of the agent, as in its --health-socket
     #[arg(long, value_name = "FILE")]
     pub socket: PathBuf,
 }
@@ -60,7 +60,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub(super) fn serve(socket: &Path, heartbeat: Heartbeat) {
     if let Err(error) = try_serve(socket, heartbeat) {
         tracing::error!(
-            "Nobody can ask at {} whether the agent is well: {error}; choose another file with --health-socket.",
+            "Could not listen on the health socket {}: {error}. Choose another file with --health-socket.",
             socket.display()
         );
     }
@@ -84,7 +84,7 @@ fn try_serve(socket: &Path, heartbeat: Heartbeat) -> io::Result<()> {
                 let says = if heartbeat.is_beating(Instant::now()) {
                     WELL
                 } else {
-                    "nothing has moved for a minute"
+                    "no progress for a minute"
                 };
                 // So short a text needs nobody who reads it.
                 let _ = (&stream).write_all(says.as_bytes());
@@ -134,11 +134,6 @@ mod tests {
         ask(&options).unwrap();
         let long_ago = Instant::now().checked_sub(STILL_AFTER).unwrap();
         *heartbeat.0.lock() = long_ago;
-        assert!(
-            ask(&options)
-                .unwrap_err()
-                .to_string()
-                .contains("nothing has moved")
-        );
+        assert!(ask(&options).unwrap_err().to_string().contains("no progress"));
     }
 }

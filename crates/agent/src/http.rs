@@ -130,7 +130,7 @@ fn sendable(path: &str) -> io::Result<Uri> {
     }
     escaped
         .parse()
-        .map_err(|_| invalid(format!("the path {path:?} cannot be sent")))
+        .map_err(|_| invalid(format!("the path {path:?} is not valid in a request")))
 }
 
 fn is_too_large(error: &(dyn Error + 'static)) -> bool {

@@ -34,22 +34,22 @@ use svcdiag_netns::Netns;
 /// Flags of `svcdiag agent`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = "\
-It runs on every node as a DaemonSet, with hostNetwork, hostPID and the capabilities SYS_ADMIN (to enter the \
-network namespaces of Pods), SYS_PTRACE (to find them) and NET_ADMIN (to read rules and tracked connections). \
-It changes nothing on the node. What it looks at stands in the NodeProbes of its node, which the controller \
-writes; what it saw, in their status.
+The agent runs on every node as a DaemonSet, with hostNetwork, hostPID and the capabilities SYS_ADMIN (to enter \
+the network namespaces of Pods), SYS_PTRACE (to find them) and NET_ADMIN (to read rules and conntrack entries). \
+It changes nothing on the node. The controller writes a NodeProbe for each diagnosis that concerns the node; the \
+agent carries it out and reports in its status.
 
 Examples:
-  # As the DaemonSet of config/agent does, where NODE_NAME and POD_NAMESPACE come from the Pod
+  # As in the DaemonSet of config/agent, which sets NODE_NAME and POD_NAMESPACE
   svcdiag agent --health-socket /run/svcdiag/health.sock
 
-  # On a node by hand, as root, with a kubeconfig
+  # By hand on a node, as root, with a kubeconfig
   KUBECONFIG=admin.conf svcdiag agent --node-name worker-1
 
   # For a node that is a network namespace of this machine, as in the sandbox
   svcdiag agent --node-name sandbox-1 --node-network /proc/4711/ns/net
 
-  # What it does, in detail
+  # With detailed logs
   SVCDIAG_LOG=svcdiag=debug svcdiag agent --node-name worker-1")]
 pub struct Options {
     /// Name of the node that the agent runs on
@@ -63,24 +63,23 @@ pub struct Options {
         value_name = "NAMESPACE"
     )]
     pub lease_namespace: String,
-    /// Network namespace of the node, as a file [default: the agent's own, for which it needs hostNetwork]
+    /// File of the node's network namespace [default: the agent's own, which requires hostNetwork]
     #[arg(long, value_name = "FILE")]
     pub node_network: Option<PathBuf>,
-    /// URL of the API server [default: that of the kubeconfig or of the Pod's service account, and where
-    /// that does not answer the addresses of --apiserver-addresses]
+    /// URL of the API server [default: that of the kubeconfig or of the Pod's service account; if that does
+    /// not answer, the addresses in --apiserver-addresses]
     #[arg(long, value_name = "URL")]
     pub apiserver: Option<String>,
-    /// File with addresses of API servers, separated by commas or line breaks, for when they do not answer
-    /// at their usual address; it need not exist
+    /// File with fallback addresses of API servers, separated by commas or line breaks; it need not exist
     #[arg(long, value_name = "FILE", default_value = "/etc/svcdiag/apiserver/addresses")]
     pub apiserver_addresses: PathBuf,
-    /// Socket at which `svcdiag health` asks whether the agent is well [default: nobody can ask]
+    /// Socket for `svcdiag health`, the liveness probe [default: none]
     #[arg(long, value_name = "FILE")]
     pub health_socket: Option<PathBuf>,
-    /// Dials under way at once, of all NodeProbes together; a namespace has a quarter of them at most
+    /// Maximum number of concurrent dials, for all NodeProbes together; a namespace gets at most a quarter
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_dials: u32,
-    /// Dials and DNS questions begun in a second, of all NodeProbes together; namespaces that wait take turns
+    /// Maximum rate of new dials and DNS queries, for all NodeProbes together; waiting namespaces take turns
     #[arg(long, default_value_t = 200, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub connects_per_second: u32,
 }
@@ -98,13 +97,13 @@ pub enum Error {
         source: std::io::Error,
     },
     /// It is not known how to reach the API server.
-    #[error("could not find out how to reach the cluster: {0}; name the API server with --apiserver")]
+    #[error("could not determine how to reach the cluster: {0}; set --apiserver")]
     Infer(#[source] Box<kube::config::InferConfigError>),
     /// What --apiserver says.
-    #[error("--apiserver {0} is no URL")]
+    #[error("--apiserver {0} is not a URL")]
     Url(String),
     /// The client could not be made from the configuration.
-    #[error("could not make a client for the cluster: {0}")]
+    #[error("could not create a client for the cluster: {0}")]
     Client(#[source] Box<kube::Error>),
 }
 
@@ -144,7 +143,7 @@ fn now() -> Timestamp {
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     // The default of 1,024 is for programs that use select.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::debug!(%error, "The limit of open files stays as it is.");
+        tracing::debug!(%error, "Could not raise the limit on open files.");
     }
     let netns = match &options.node_network {
         Some(path) => Netns::of_file(path),
@@ -189,7 +188,7 @@ async fn keep_alive(cluster: Cluster, node: &Node, namespace: &str, heartbeat: &
         let pause = match renewed {
             Ok(()) => cluster::LEASE_RENEWAL,
             Err(error) => {
-                tracing::warn!("The agent's Lease was not renewed: {error}.");
+                tracing::warn!("Could not renew the agent's Lease: {error}.");
                 if error.is_outage() {
                     cluster::LEASE_RETRY
                 } else {

@@ -88,7 +88,7 @@ async fn follow(api: Api<NodeProbe>, node: &Arc<Node>, cluster: &Cluster, tasks:
                 if is_unreachable(&error) {
                     cluster.access().is_in_trouble();
                 }
-                tracing::warn!("The watch on NodeProbes has broken: {error}.");
+                tracing::warn!("The watch on NodeProbes was interrupted and will be resumed: {error}.");
             }
         }
     }
@@ -166,7 +166,7 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
                 tracing::warn!(
                     namespace = probe.namespace(),
                     name = probe.name(),
-                    "A round was lost: {error}."
+                    "The result of a round was lost: {error}."
                 );
                 state.next_retry(&error)
             }
@@ -231,11 +231,11 @@ impl State {
     async fn say(&self, cluster: &Cluster, probe: &NodeProbe, facts: &NodeFacts, error: &cluster::Error) {
         let remark = NodeFacts {
             slices: facts.slices.clone(),
-            problems: vec![format!("What the agent saw could not be written: {error}.")],
+            problems: vec![format!("The agent could not write its report: {error}.")],
             ..NodeFacts::default()
         };
         if let Err(error) = cluster.report(probe, &remark, now()).await {
-            tracing::debug!("That a report was refused could not be written either: {error}.");
+            tracing::debug!("Could not record in the NodeProbe that a report was refused: {error}.");
         }
     }
 
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(said.len(), 1, "{said:?}");
         let problem = said[0]["problems"][0].as_str().unwrap();
         assert!(
-            problem.starts_with("What the agent saw could not be written: ") && problem.contains("Too long"),
+            problem.starts_with("The agent could not write its report: ") && problem.contains("Too long"),
             "{problem}"
         );
         assert!(said[0].get("dials").is_none(), "{said:?}");

@@ -42,7 +42,7 @@ pub fn bounded(facts: &NodeFacts) -> NodeFacts {
     if !lost.is_empty() {
         facts.problems.truncate(15);
         facts.problems.push(format!(
-            "Left out of the report, which is bounded: {}.",
+            "Omitted to keep the report within its size limit: {}.",
             lost.join(", ")
         ));
     }

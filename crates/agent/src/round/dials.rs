@@ -162,9 +162,9 @@ impl Round<'_> {
         Ok(match get(netns, target, &http.path, self.patience(), 0).await? {
             Got::Answer(status, _) if is_expected(http, status) => (Answer::Accepted, None),
             Got::Answer(status, _) => (Answer::Unexpected, Some(format!("HTTP status {status}"))),
-            Got::Garbled => (Answer::Unexpected, Some("what came is no HTTP".to_owned())),
+            Got::Garbled => (Answer::Unexpected, Some("the response is not HTTP".to_owned())),
             Got::TooManyHeaders => {
-                let why = "the answer has more headers than are read (32 KiB)";
+                let why = "the response headers exceed 32 KiB";
                 (Answer::Unexpected, Some(why.to_owned()))
             }
             Got::Silent => (Answer::NoAnswer, None),
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(kept.dials.iter().filter(|d| d.failed > 0).count(), 2);
         assert_eq!(
             kept.problems,
-            ["Left out of the report, which is bounded: 272 of dials."]
+            ["Omitted to keep the report within its size limit: 272 of dials."]
         );
     }
 }

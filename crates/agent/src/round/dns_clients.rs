@@ -77,6 +77,6 @@ pub(super) async fn ask(
     let _permit = round.permit().await?;
     dns::ask(netns, server, name, ipv6, PATIENCE)
         .await
-        .inspect_err(|error| round.problem(format!("DNS server {server} could not be asked: {error}.")))
+        .inspect_err(|error| round.problem(format!("DNS server {server} could not be queried: {error}.")))
         .ok()
 }

@@ -26,7 +26,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> KubeProxy {
     let processes = state
         .processes
         .inspect_err(|error| {
-            round.problem(format!("The processes of the node could not be listed: {error}."));
+            round.problem(format!("The node's processes could not be listed: {error}."));
         })
         .unwrap_or_default();
     KubeProxy {

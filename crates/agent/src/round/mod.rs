@@ -190,7 +190,7 @@ pub async fn probe(
     };
     round.conntrack = node
         .conntrack()
-        .inspect_err(|error| round.problem(format!("Tracked connections cannot be asked for: {error}.")))
+        .inspect_err(|error| round.problem(format!("Conntrack entries could not be queried: {error}.")))
         .ok();
     round.find_pods().await;
     let drops_before = settings::reverse_path_drops(&node.netns).ok();
@@ -236,7 +236,7 @@ pub async fn probe(
     if facts.probes_failed > 0 {
         let found = node.netns.run(links::tunnels);
         let problem = |error: &std::io::Error| {
-            round.problem(format!("The links of the node could not be listed: {error}."))
+            round.problem(format!("The node's network links could not be listed: {error}."))
         };
         facts.tunnels = found.inspect_err(problem).ok();
         facts.settings.dead_ends = settings::dead_ends(&node.rulesets);
@@ -269,7 +269,7 @@ impl<'a> Round<'a> {
         let processes = match listed {
             Ok(processes) => processes,
             Err(error) => {
-                self.problem(format!("The processes of the node could not be listed: {error}."));
+                self.problem(format!("The node's processes could not be listed: {error}."));
                 HashMap::new()
             }
         };
@@ -289,7 +289,7 @@ impl<'a> Round<'a> {
                     pids,
                 }),
                 Err(error) => self.problem(format!(
-                    "Pod {}/{} was not used: {error}.",
+                    "Pod {}/{} was skipped: {error}.",
                     pod.namespace, pod.name
                 )),
             }
@@ -337,7 +337,7 @@ impl<'a> Round<'a> {
             facts.dials.retain(|dials| !is_its(&dials.from));
             facts.failures.retain(|failure| !is_its(&failure.from));
             facts.resolvers.retain(|resolver| resolver.pod != client.key);
-            self.problem(format!("Pod {} has ended during the round.", client.key));
+            self.problem(format!("Pod {} terminated during the round.", client.key));
         }
     }
 

@@ -81,7 +81,7 @@ fn of_mode(all: Vec<Opened>, mode: Option<&ProxyMode>) -> Option<Opened> {
 
 fn open_all(round: &Round<'_>) -> Option<Vec<Opened>> {
     every_backend(&round.node.rulesets)
-        .inspect_err(|error| round.problem(format!("The rules of the node could not be read: {error}.")))
+        .inspect_err(|error| round.problem(format!("The node's rules could not be read: {error}.")))
         .ok()
 }
 
@@ -108,8 +108,7 @@ fn has_canary(rules: &dyn Ruleset) -> bool {
 fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&ProxyMode>) -> Option<Rules> {
     if subject.is_cut {
         round.problem(
-            "The rules of the node were not compared: the Service has too many endpoints or ports."
-                .to_owned(),
+            "The node's rules were not compared: the Service has too many endpoints or ports.".to_owned(),
         );
         return None;
     }
@@ -128,7 +127,7 @@ fn compare(round: &Round<'_>, subject: &Subject, mode: Option<&ProxyMode>) -> Op
             conflict: conflict(all, backend, &ports),
         }),
         Err(error) => {
-            round.problem(format!("The rules of the node say nothing: {error}."));
+            round.problem(format!("The node's rules are inconclusive: {error}."));
             None
         }
     }

@@ -124,7 +124,7 @@ fn flows_to_nowhere(round: &Round<'_>, subject: &Subject) -> Vec<(Flow, u32)> {
                         .map(|c| ((c.source, c.destination, c.answers), c.seconds_left)),
                 ),
                 Err(error) => {
-                    round.problem(format!("Tracked connections could not be listed: {error}."));
+                    round.problem(format!("Conntrack entries could not be listed: {error}."));
                 }
             }
         }

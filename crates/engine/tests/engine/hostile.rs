@@ -300,7 +300,7 @@ fn the_largest_facts_pass_the_schema_and_are_no_larger_than_said() {
         assert!(size <= MAX_REPORT && size > MAX_REPORT / 2, "{size}");
         let last = kept.problems.last().unwrap();
         assert!(
-            last.starts_with("Left out of the report, which is bounded: "),
+            last.starts_with("Omitted to keep the report within its size limit: "),
             "{last}"
         );
         assert!(bounded(&kept) == kept, "once is enough");
