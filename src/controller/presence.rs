@@ -55,7 +55,7 @@ impl Presence {
         if std::mem::take(&mut self.is_missing) {
             let kind = K::kind(&());
             context.metrics.watch_denied(&kind, false);
-            tracing::info!(%kind, "Objects of this kind can be listed and watched again.");
+            tracing::info!(%kind, "Objects of this kind can be listed and watched now.");
             let concerned = context.inventory_mut().note_unreadable(&K::plural(&()), None);
             enqueue(context, queue, concerned).await;
         }

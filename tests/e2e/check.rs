@@ -105,7 +105,7 @@ async fn without_access_it_says_what_is_missing() {
     assert_answer(
         &svcdiag(&["check", "Web"], &nobody).await,
         3,
-        &["Web", "cannot be the name of a Service"],
+        &["Web", "is not a valid name for a Service"],
     );
     assert_answer(
         &svcdiag(&["check", "--help"], &nobody).await,

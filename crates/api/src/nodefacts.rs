@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeadEndRule, Tunnel, bounds, string_enum};
 
-/// What an agent saw on its node for one diagnosis.
+/// What an agent observed on its node for one diagnosis.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeFacts {
-    /// Probes that were made in the round.
+    /// Number of probes in the round.
     #[serde(default)]
     pub probes_made: u32,
-    /// Probes of the round that failed.
+    /// Number of probes in the round that failed.
     #[serde(default)]
     pub probes_failed: u32,
-    /// EndpointSlices the facts were compared with.
+    /// EndpointSlices that the facts were compared with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub slices: Vec<SliceVersion>,
-    /// How many dials were made and failed, by origin, way and port.
+    /// Dials made and failed, by origin, path and port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     pub dials: Vec<DialCount>,
@@ -31,51 +31,51 @@ pub struct NodeFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub failures: Vec<DialFailure>,
-    /// What listens in Pods of the node that refused a dial.
+    /// Listening sockets in Pods of the node that refused a dial.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub listeners: Vec<PodListeners>,
-    /// How the client Pods of the node look up names.
+    /// How the client Pods of the node resolve names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub resolvers: Vec<Resolver>,
-    /// DNS servers that were asked one by one.
+    /// DNS servers that were queried individually.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub dns_servers: Vec<DnsServer>,
-    /// kube-proxy of the node.
+    /// kube-proxy on the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kube_proxy: Option<KubeProxy>,
-    /// The rules of the node.
+    /// The rules on the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<Rules>,
     /// Pods of the node that dialled themselves through the Service.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub hairpins: Vec<Hairpin>,
-    /// Pods, as namespace/name, whose own rules send their connections to a proxy beside them (REDIRECT or
-    /// TPROXY in nat OUTPUT): what their sockets say is said by that proxy.
+    /// Pods, as namespace/name, whose own rules redirect their connections to a proxy next to them (REDIRECT or
+    /// TPROXY in nat OUTPUT): the results of their dials come from that proxy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::pods")]
     pub intercepted: Vec<String>,
-    /// Tracked UDP connections to the Service that lead to Pods that are gone.
+    /// UDP conntrack entries of the Service that lead to Pods that are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub stale_connections: Vec<StaleConnection>,
-    /// Settings of the node that explain lost packets.
+    /// Settings of the node that can explain lost packets.
     #[serde(default)]
     pub settings: NodeSettings,
-    /// Links of the node by which Pods' packets may go to other nodes; absent where nobody looked.
+    /// Links of the node that may carry Pods' packets to other nodes; absent if they were not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8))]
     pub tunnels: Option<Vec<Tunnel>>,
-    /// What could not be looked at, and why.
+    /// What could not be probed or read, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::problems")]
     pub problems: Vec<String>,
 }
 
-/// An EndpointSlice at the moment of the look.
+/// An EndpointSlice as it was during the round.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct SliceVersion {
@@ -88,9 +88,9 @@ pub struct SliceVersion {
 }
 
 string_enum! {
-    /// Which way a dial took.
+    /// The path of a dial.
     DialPath {
-        /// To an endpoint, past the Service.
+        /// To an endpoint directly, bypassing the Service.
         Endpoint,
         /// To an address of the Service.
         Service,
@@ -102,26 +102,26 @@ string_enum! {
 string_enum! {
     /// How a dial ended.
     Answer {
-        /// Somebody took the connection; over UDP: nobody refused the datagram.
+        /// The connection was accepted; over UDP, the datagram was not refused.
         Accepted,
-        /// The other end refused it: nobody listens there.
+        /// The other end refused it: nothing listens there.
         Refused,
-        /// Something on the way refused it: a rule that rejects.
+        /// Something on the path refused it: a rule that rejects.
         Rejected,
-        /// There is no way there.
+        /// There is no route.
         Unreachable,
-        /// Nobody took the connection in time.
+        /// The connection was not accepted in time.
         TimedOut,
-        /// Somebody took the connection and reset it instead of answering.
+        /// The connection was accepted and reset instead of answered.
         Reset,
-        /// Somebody took the connection, and no answer came in time.
+        /// The connection was accepted, but no response came in time.
         NoAnswer,
-        /// An answer, but not one with an expected HTTP status.
+        /// A response without an expected HTTP status.
         Unexpected,
     }
 }
 
-/// How many dials were made and failed.
+/// Number of dials made and failed.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DialCount {
@@ -129,7 +129,7 @@ pub struct DialCount {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub from: Option<String>,
-    /// Which way.
+    /// The path.
     pub path: DialPath,
     /// The Service port, as number/protocol.
     #[schemars(length(max = 16), regex(pattern = bounds::PORT))]
@@ -140,9 +140,9 @@ pub struct DialCount {
     /// Whether the endpoints dialled are on this node; absent for dials to a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_node: Option<bool>,
-    /// Dials that were made.
+    /// Dials made.
     pub made: u32,
-    /// Dials that failed.
+    /// Dials failed.
     pub failed: u32,
 }
 
@@ -154,27 +154,27 @@ pub struct DialFailure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub from: Option<String>,
-    /// Which way.
+    /// The path.
     pub path: DialPath,
     /// The Service port, as number/protocol.
     #[schemars(length(max = 16), regex(pattern = bounds::PORT))]
     pub port: String,
-    /// Address and port that were dialled.
+    /// Address and port dialled.
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub target: String,
     /// The endpoint that should have answered: the target itself, or what conntrack showed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub endpoint: Option<String>,
-    /// Whether the endpoint is on this node; absent where it is not known.
+    /// Whether the endpoint is on this node; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_node: Option<bool>,
-    /// Whether the client and the endpoint are ports of one bridge.
+    /// Whether the client and the endpoint are on the same bridge.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub same_bridge: bool,
     /// How it ended.
     pub answer: Answer,
-    /// More about it, for example the HTTP status or who rejected it.
+    /// More about it, for example the HTTP status or the address that rejected it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub detail: Option<String>,
@@ -192,7 +192,7 @@ impl DialFailure {
     }
 }
 
-/// What listens in a Pod.
+/// Listening sockets of a Pod.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PodListeners {
@@ -203,19 +203,19 @@ pub struct PodListeners {
     #[serde(rename = "ips")]
     #[schemars(schema_with = "bounds::ips")]
     pub ips: Vec<String>,
-    /// Sockets that listen, as protocol and address; at most 32.
+    /// Listening sockets; at most 32.
     #[schemars(length(max = 32))]
     pub sockets: Vec<ListeningSocket>,
 }
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ListeningSocket {
     /// TCP or UDP.
     #[schemars(length(max = 4), regex(pattern = bounds::PROTOCOL))]
     pub protocol: String,
-    /// Address; 0.0.0.0 and :: stand for every one.
+    /// Address; 0.0.0.0 and :: mean all addresses.
     #[schemars(length(max = 45), regex(pattern = bounds::IP))]
     pub address: String,
     /// Port.
@@ -223,34 +223,34 @@ pub struct ListeningSocket {
 }
 
 string_enum! {
-    /// The C library of a client, which decides how it looks up names.
+    /// The C library of a client, which decides how it resolves names.
     CLibrary {
         /// The GNU C library.
         Glibc,
         /// musl.
         Musl,
-        /// None, or one that is not known; resolves as the GNU C library does.
+        /// None or unknown; resolves names as the GNU C library does.
         Unknown,
     }
 }
 
 string_enum! {
-    /// How a look-up ended.
+    /// How a lookup ended.
     LookupResult {
         /// The name has addresses.
         Found,
         /// There is no such name.
         NotFound,
-        /// No server could or would answer.
+        /// No server could answer, or none was willing to.
         Failed,
         /// No server answered in time.
         TimedOut,
-        /// What was looked up says nothing of what clients find: the program that did it does not search.
+        /// The lookup does not show what clients find: the program does not use the search list.
         Unclear,
     }
 }
 
-/// How a client Pod looks up names.
+/// How a client Pod resolves names.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Resolver {
@@ -260,12 +260,12 @@ pub struct Resolver {
     /// Its name servers.
     #[schemars(schema_with = "bounds::ips")]
     pub servers: Vec<String>,
-    /// Suffixes that are tried.
+    /// Suffixes of the search list.
     #[schemars(schema_with = "bounds::search")]
     pub search: Vec<String>,
-    /// Names with so many dots are first tried as they are.
+    /// Names with at least this many dots are tried as they are first.
     pub ndots: u8,
-    /// Whether it asks its servers in turn (options rotate), not always the first one first.
+    /// Whether it rotates through its servers (options rotate) instead of always starting with the first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rotate: bool,
     /// The C library of its image.
@@ -274,7 +274,7 @@ pub struct Resolver {
     /// its arguments or environment: evidence that the client uses that name.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uses_short_name: bool,
-    /// The Service's names as this client resolves them, shortest first, and last kubernetes.default.
+    /// The Service's names as this client resolves them, shortest first; kubernetes.default comes last.
     #[schemars(length(max = 8))]
     pub lookups: Vec<Lookup>,
 }
@@ -288,11 +288,11 @@ pub struct Lookup {
     pub name: String,
     /// How it ended.
     pub result: LookupResult,
-    /// Why no server could answer, as the servers say it, for example SERVFAIL.
+    /// Error code of the servers if none could answer, for example SERVFAIL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = bounds::CODE))]
     pub code: Option<String>,
-    /// The full name that the addresses are of: the name with the suffix of the search list that led there.
+    /// The full name that the addresses belong to: the name with the suffix of the search list that was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255), regex(pattern = bounds::DOMAIN))]
     pub found_as: Option<String>,
@@ -300,87 +300,87 @@ pub struct Lookup {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::addresses")]
     pub addresses: Vec<String>,
-    /// How long the answer stays true, in seconds: resolvers on the way may give an older one as long.
+    /// How long the answer is valid, in seconds; caching resolvers may return an older answer for that long.
     #[serde(default)]
     pub ttl_seconds: u32,
 }
 
-/// A DNS server that was asked for the Service's full name.
+/// A DNS server that was queried for the Service's full name.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DnsServer {
-    /// The client Pod that asked, as namespace/name; absent for the node itself.
+    /// The client Pod that queried it, as namespace/name; absent for the node itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub from: Option<String>,
     /// Its address.
     #[schemars(length(max = 45), regex(pattern = bounds::IP))]
     pub server: String,
-    /// Whether it is an endpoint of cluster DNS, asked past the Service of cluster DNS.
+    /// Whether it is an endpoint of cluster DNS, queried directly instead of through the Service.
     #[serde(default)]
     pub endpoint: bool,
-    /// How the question for kubernetes.default ended.
+    /// How the query for kubernetes.default ended.
     pub control: LookupResult,
-    /// How the question for the Service ended.
+    /// How the query for the Service ended.
     pub result: LookupResult,
-    /// Why it could not answer one of them, as it says it, for example SERVFAIL.
+    /// Error code if it could not answer one of them, for example SERVFAIL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = bounds::CODE))]
     pub code: Option<String>,
-    /// The domain in which it has the cluster's names, where that is not the domain of the clients.
+    /// The domain in which it serves the cluster's names, if that is not the domain of the clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), regex(pattern = bounds::DOMAIN))]
     pub domain: Option<String>,
 }
 
-/// kube-proxy of a node.
+/// kube-proxy on a node.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct KubeProxy {
-    /// The mode it says it is in, else the one its rules are in.
+    /// The mode that it reports, or else the mode of its rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub mode: Option<String>,
-    /// Its program, or the one that carries it; absent when none runs in the node's network namespace.
+    /// Name of its process, or of the process that embeds it; absent if none runs in the node's network namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub process: Option<String>,
-    /// What does its work in its stead.
+    /// What replaces it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub replacement: Option<String>,
-    /// Whether the processes of the node could not be listed, so that an absent one proves nothing.
+    /// Whether the processes of the node could not be listed, so that a missing one proves nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub processes_unread: bool,
-    /// What livez on port 10256 said.
+    /// State of /livez on port 10256.
     #[serde(default)]
     pub livez: PortState,
-    /// What port 10249 said.
+    /// State of port 10249.
     #[serde(default)]
     pub metrics: PortState,
-    /// How its process is run; absent where no process is there or that is not known.
+    /// How its process is run; absent if there is no process or this is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs_as: Option<RunsAs>,
-    /// The unit of systemd that its process belongs to, where it is in no Pod.
+    /// The systemd unit that its process belongs to, if it does not run in a Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128), regex(pattern = bounds::WORD))]
     pub unit: Option<String>,
-    /// The name that it takes its Node to have, where that is not the Node's.
+    /// The name under which it looks for its Node, if that is not the Node's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node_name: Option<String>,
-    /// Changes have waited for more than 60 s, and no rules were written in between.
+    /// Changes have been pending for more than 60 s, and no rules were written meanwhile.
     #[serde(default)]
     pub not_syncing: bool,
-    /// Why writing rules failed, by its counters of failures or by its log.
+    /// Why it failed to write rules, according to its failure counters or its log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub sync_error: Option<String>,
     /// Requests to the API server failed in at least three samples over more than 60 s, and none was answered.
     #[serde(default)]
     pub api_unreachable: bool,
-    /// What the API server does not allow it: a verb and a resource, as in `list endpointslices`; where only its
-    /// counters tell, `?`.
+    /// What the API server does not allow it: a verb and a resource, as in `list endpointslices`; `?` if only its
+    /// counters show it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub denied: Option<String>,
@@ -393,21 +393,21 @@ string_enum! {
         Pod,
         /// In a static Pod: the kubelet runs it from a file of the node.
         StaticPod,
-        /// By systemd, on its own or as a part of another program.
+        /// By systemd, on its own or as part of another program.
         Unit,
     }
 }
 
 string_enum! {
-    /// What a port said.
+    /// State of a port.
     PortState {
-        /// It is well.
+        /// It reports healthy.
         Ok,
-        /// It says that it is not.
+        /// It reports unhealthy.
         Failing,
-        /// It takes the connection and says nothing.
+        /// It connects but times out.
         Silent,
-        /// Nobody listens.
+        /// Nothing listens.
         Closed,
     }
 }
@@ -419,62 +419,62 @@ impl Default for PortState {
     }
 }
 
-/// The rules of a node.
+/// The rules on a node.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Rules {
-    /// How the rules are laid out: nftables, iptables (by the nf_tables backend), iptables-legacy or ipvs.
+    /// Layout of the rules: nftables, iptables (nf_tables backend), iptables-legacy or ipvs.
     #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub layout: String,
-    /// Service ports that were compared, counted for each IP family.
+    /// Number of Service ports compared, counted per IP family.
     pub compared: u32,
-    /// Differences that a second look confirmed; at most 32.
+    /// Differences that a second sample confirmed; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub gaps: Vec<RuleGap>,
-    /// Other rules that hold the Service's addresses too: their layout.
+    /// Layout of other rules that also match the Service's addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub conflict: Option<String>,
 }
 
 string_enum! {
-    /// How the rules differ from what the EndpointSlices ask for.
+    /// How the rules differ from the EndpointSlices.
     GapKind {
-        /// Nothing takes the packets to an address of the Service to its endpoints.
+        /// No rule sends packets for an address of the Service to its endpoints.
         Missing,
-        /// The rules leave out an endpoint.
+        /// An endpoint is missing from the rules.
         EndpointMissing,
         /// The rules lead to an endpoint that is gone.
         EndpointStale,
-        /// The rules hold an endpoint and send no new connection to it (ipvs weight 0).
+        /// The rules have an endpoint but send no new connections to it (ipvs weight 0).
         EndpointDrained,
-        /// The rules hold an endpoint that is gone for clients that affinity keeps there, and send nobody else to it
+        /// The rules keep an endpoint that is gone for clients with session affinity, and send no others to it
         /// (ipvs weight 0).
         EndpointStuck,
-        /// Nothing takes the packets to the node port to the endpoints.
+        /// No rule sends packets for the node port to the endpoints.
         NodePortMissing,
-        /// The same, and another process of the node has the port.
+        /// The same, and another process on the node uses the port.
         NodePortInUse,
-        /// Session affinity, source ranges or the refusal without endpoints are not as asked for.
+        /// Session affinity, source ranges or the rejection without endpoints are not as specified.
         Incomplete,
     }
 }
 
-/// A difference between the rules and what the EndpointSlices ask for.
+/// A difference between the rules and the EndpointSlices.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct RuleGap {
-    /// What kind of difference.
+    /// Kind of difference.
     pub kind: GapKind,
-    /// The address or node port it is about.
+    /// The address or node port concerned.
     #[schemars(length(max = 80), regex(pattern = bounds::DESTINATION))]
     pub destination: String,
-    /// The endpoint it is about, where it is about one.
+    /// The endpoint concerned, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub endpoint: Option<String>,
-    /// What is missing or too much, in words.
+    /// What is missing or superfluous.
     #[schemars(length(max = 256))]
     pub detail: String,
 }
@@ -489,22 +489,22 @@ pub struct Hairpin {
     /// The Service address that was dialled.
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub target: String,
-    /// How the dial to itself ended; absent where no dial came back to the Pod.
+    /// How the dial to itself ended; absent if no dial came back to the Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
-    /// The node's end of the Pod's link, where it is a port of a bridge.
+    /// The node's end of the Pod's link, if it is a bridge port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15), regex(pattern = bounds::WORD))]
     pub bridge_port: Option<String>,
-    /// Whether the Pod's bridge port sends packets back; absent without a bridge.
+    /// Whether the Pod's bridge port sends packets back (hairpin mode); absent without a bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hairpin_mode: Option<bool>,
-    /// Whether the rules give the Pod's packets to itself another source; absent where not known.
+    /// Whether the rules masquerade the Pod's packets to itself; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masqueraded: Option<bool>,
 }
 
-/// A tracked UDP connection that leads to a Pod that is gone.
+/// A UDP conntrack entry that leads to a Pod that is gone.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct StaleConnection {
@@ -514,12 +514,12 @@ pub struct StaleConnection {
     /// Where its packets go.
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub endpoint: String,
-    /// Who sends them.
+    /// Where they come from.
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub source: String,
 }
 
-/// Settings of a node's network; absent means not known.
+/// Network settings of a node; absent means unknown.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSettings {
@@ -529,20 +529,20 @@ pub struct NodeSettings {
     /// net.ipv6.conf.all.forwarding: whether the node forwards IPv6 packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6_forwarding: Option<bool>,
-    /// net.bridge.bridge-nf-call-iptables: whether rules see packets between ports of a bridge. Absent without br_netfilter.
+    /// net.bridge.bridge-nf-call-iptables: whether packets between ports of a bridge pass through rules. Absent without br_netfilter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bridge_netfilter: Option<bool>,
-    /// Whether the FORWARD chain of iptables drops what no rule accepts.
+    /// Whether the FORWARD chain of iptables drops packets that no rule accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward_drops: Option<bool>,
-    /// Rules of iptables at which every packet ends that is forwarded, sent or taken; looked for where dials failed.
+    /// Rules of iptables that drop or reject every forwarded, outgoing or incoming packet; read only if dials failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3))]
     pub dead_ends: Vec<DeadEndRule>,
-    /// Whether the table of tracked connections is full, or within a hundredth of it.
+    /// Whether the conntrack table is full, or within one percent of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conntrack_full: Option<bool>,
-    /// Whether the node dropped packets of the round for coming in by another way than their answers would leave (rp_filter).
+    /// Whether the node dropped packets during the round because they arrived on another interface than their replies would leave by (rp_filter).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverse_path_drops: Option<bool>,
 }

@@ -11,7 +11,7 @@ use super::{
     NodeFacts, PortRef, Probe, ProbeDns, ProbeNode, ProbeService, ProbeSubset, SliceVersion, bounds,
 };
 
-/// What the agent of one node is to look at for one diagnosis.
+/// What the agent of one node probes for one diagnosis.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "svcdiag.dev",
@@ -31,7 +31,7 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NodeProbeSpec {
-    /// Node whose agent is asked. Immutable.
+    /// Node whose agent carries out the probe. Immutable.
     #[schemars(schema_with = "bounds::node_name")]
     pub node_name: String,
 
@@ -42,7 +42,7 @@ pub struct NodeProbeSpec {
     #[schemars(schema_with = "bounds::service_name")]
     pub service_name: String,
 
-    /// Numbers or names of the Service ports to try. Default: all.
+    /// Numbers or names of the Service ports to probe. Default: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::ports")]
     pub ports: Vec<PortRef>,
@@ -55,12 +55,12 @@ pub struct NodeProbeSpec {
     #[serde(default)]
     pub probe: Probe,
 
-    /// Domain of the cluster's names as the clients have it. Default: what their resolv.conf says, else cluster.local.
+    /// Domain of the cluster's DNS names as clients have it. Default: taken from their resolv.conf, or else cluster.local.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "bounds::cluster_domain")]
     pub cluster_domain: Option<String>,
 
-    /// Cluster DNS. Default: the cluster runs none of its own.
+    /// Cluster DNS. Default: the cluster has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_dns: Option<ProbeDns>,
 
@@ -68,22 +68,22 @@ pub struct NodeProbeSpec {
     #[serde(default)]
     pub node: ProbeNode,
 
-    /// The Service. The agent reads nothing but this.
+    /// The Service. This is all that the agent knows of it.
     #[serde(default)]
     pub service: ProbeService,
 
-    /// The Service's endpoints that take traffic. The agent dials no others.
+    /// The Service's endpoints that receive traffic. The agent dials no others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub subsets: Vec<ProbeSubset>,
 
-    /// The EndpointSlices that the subsets were made of.
+    /// The EndpointSlices that the subsets were made from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub slices: Vec<SliceVersion>,
 
-    /// Whether the Service and its endpoints may be dialled from the node's own network namespace. They are
-    /// not if an endpoint's address is not one of its running Pod: a node reaches more than a Pod does.
+    /// Whether the Service and its endpoints may be dialled from the node's own network namespace. They may
+    /// not if an endpoint's address does not belong to its running Pod, because a node can reach more than a Pod.
     #[serde(default)]
     pub from_node: bool,
 
@@ -97,7 +97,7 @@ pub struct NodeProbeSpec {
     #[schemars(length(max = 50))]
     pub endpoints: Vec<ProbePod>,
 
-    /// Changes when the agent should look again at once.
+    /// Changes when the agent should start a new round at once.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub revision: String,
@@ -115,7 +115,7 @@ pub struct DiagnosisRef {
     pub uid: String,
 }
 
-/// What an agent has to know of a Pod, so that it needs no right to read Pods.
+/// What an agent needs to know about a Pod, so that it needs no permission to read Pods.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbePod {
@@ -125,7 +125,7 @@ pub struct ProbePod {
     /// Namespace of the Pod.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// UID of the Pod, or the hash of a static Pod's manifest, by which its processes are found.
+    /// UID of the Pod, or for a static Pod the hash of its manifest; its processes are found by it.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
     /// Addresses of the Pod.
@@ -135,20 +135,20 @@ pub struct ProbePod {
     /// Whether the Pod uses the network namespace of its node. Default: false.
     #[serde(default)]
     pub host_network: bool,
-    /// Whether the Pod is not ready, though it may be published as an endpoint. Default: false.
+    /// Whether the Pod is not ready but may still be published as an endpoint. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub not_ready: bool,
-    /// Runtime class of the Pod, for example one that runs it in a virtual machine. Default: the node's own runtime.
+    /// Runtime class of the Pod, for example one that runs it in a virtual machine. Default: the default runtime of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub runtime_class: Option<String>,
 }
 
-/// What the agent saw.
+/// What the agent reports.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeProbeStatus {
-    /// metadata.generation that the facts answer.
+    /// metadata.generation that the facts are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// When the facts last changed.

@@ -68,40 +68,40 @@ pub struct ServiceDiagnosisSpec {
     #[schemars(schema_with = "bounds::ports")]
     pub ports: Vec<PortRef>,
 
-    /// From which Pods DNS and the Service are tried.
+    /// Client Pods from which DNS and the Service are probed.
     #[serde(default)]
     pub clients: Clients,
 
-    /// Which nodes are looked at.
+    /// Nodes to probe from.
     #[serde(default)]
     pub nodes: Nodes,
 
-    /// Pause between two rounds of probes, in seconds. Changes of the API objects are judged at once. Default: 60.
+    /// Pause between two rounds of probes, in seconds. Changes of API objects are checked at once. Default: 60.
     #[serde(default = "default_interval")]
     #[schemars(range(min = 10, max = 86400))]
     pub interval_seconds: u32,
 
-    /// How the probes are made.
+    /// How probes are made.
     #[serde(default)]
     pub probe: Probe,
 
-    /// Domain of the cluster's DNS names as the clients have it; nodes ask in the cluster's own. Default: found in the
-    /// Pods' resolv.conf, else cluster.local.
+    /// Domain of the cluster's DNS names as clients have it; nodes use the cluster's own. Default: taken from the
+    /// Pods' resolv.conf, or else cluster.local.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "bounds::cluster_domain")]
     pub cluster_domain: Option<String>,
 
-    /// Condition types not to work out. They become Unknown with the reason Skipped and do not hold up Ready. Default: none.
+    /// Condition types to skip. They become Unknown with reason Skipped and do not hold up Ready. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::skip")]
     pub skip: Vec<ConditionType>,
 
-    /// How long Ready has to be False until Stalled is set, in seconds. Default: 120.
+    /// How long Ready must be False before Stalled becomes True, in seconds. Default: 120.
     #[serde(default = "default_stalled_after")]
     #[schemars(range(min = 0, max = 3600))]
     pub stalled_after_seconds: u32,
 
-    /// While true nothing is probed or judged and Ready is Unknown with the reason Suspended. Default: false.
+    /// If true, nothing is probed or checked and Ready is Unknown with reason Suspended. Default: false.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -145,24 +145,24 @@ impl ServiceDiagnosisSpec {
     }
 }
 
-/// The Pods from whose network namespace DNS and the Service are tried.
+/// Pods from whose network namespaces DNS and the Service are probed.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Clients {
-    /// Pods that are clients of the Service. Default: running Pods of the namespace that are not
-    /// hostNetwork, have dnsPolicy ClusterFirst and are not shut out by a NetworkPolicy; Pods that
-    /// are no endpoints of the Service come first.
+    /// Pods that are clients of the Service. Default: running Pods of the namespace that do not use
+    /// hostNetwork, have dnsPolicy ClusterFirst and are not blocked by a NetworkPolicy; Pods that
+    /// are not endpoints of the Service are preferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "bounds::label_selector")]
     pub pod_selector: Option<LabelSelector>,
 
-    /// Namespace of the client Pods. Another namespace than the own one has to grant it with the
-    /// annotation svcdiag.dev/clients-for. Default: the own namespace.
+    /// Namespace of the client Pods. Any other namespace must allow it with the annotation
+    /// svcdiag.dev/clients-for. Default: the namespace of the ServiceDiagnosis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "bounds::namespace")]
     pub namespace: Option<String>,
 
-    /// How many client Pods, spread over nodes. Default: 2.
+    /// Number of client Pods, spread over nodes. Default: 2.
     #[serde(default = "default_max_pods")]
     #[schemars(range(min = 1, max = 10))]
     pub max_pods: u32,
@@ -182,16 +182,16 @@ impl Default for Clients {
     }
 }
 
-/// The nodes that are looked at beside those of the client Pods and up to three with endpoints.
+/// Nodes to probe in addition to those of the client Pods and up to three nodes with endpoints.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Nodes {
-    /// Nodes that may be vantage points. Default: all.
+    /// Nodes that may be probed from. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "bounds::label_selector")]
     pub selector: Option<LabelSelector>,
 
-    /// Size of the sample of further nodes, rotated hourly. Default: 3.
+    /// Size of the sample of additional nodes, rotated hourly. Default: 3.
     #[serde(default = "default_max_nodes")]
     #[schemars(range(min = 0, max = 100))]
     pub max_nodes: u32,
@@ -210,11 +210,11 @@ impl Default for Nodes {
     }
 }
 
-/// How the probes are made.
+/// How probes are made.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Probe {
-    /// How long one attempt may take, in seconds. Default: 4, because ARP gives up after 3.
+    /// Timeout of one attempt, in seconds. Default: 4, because ARP gives up after 3.
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 30))]
     pub timeout_seconds: u32,
@@ -224,7 +224,7 @@ pub struct Probe {
     #[schemars(range(min = 1, max = 10))]
     pub attempts: u32,
 
-    /// Speak HTTP after connecting. Default: only connect and close, without a byte.
+    /// Send an HTTP request after connecting. Default: only connect and close, without sending a byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpProbe>,
 }
@@ -247,24 +247,24 @@ impl Default for Probe {
     }
 }
 
-/// An HTTP request and the answers that count as good.
+/// An HTTP request and the responses that count as success.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpProbe {
-    /// Path of the request, for example /healthz: printable characters of ASCII without spaces.
+    /// Path of the request, for example /healthz: printable ASCII characters without spaces.
     #[schemars(schema_with = "bounds::http_path")]
     pub path: String,
 
-    /// Service port to speak HTTP on, by number or by name. Default: every TCP port that is probed.
+    /// Service port for the HTTP request, by number or by name. Default: every TCP port that is probed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "bounds::port")]
     pub port: Option<PortRef>,
 
-    /// HTTP, or HTTPS, with which it is only tried whether somebody takes the connection. Default: HTTP.
+    /// HTTP or HTTPS; with HTTPS, only the TCP connection is tested. Default: HTTP.
     #[serde(default)]
     pub scheme: HttpScheme,
 
-    /// Status codes that count as good. Default: 200 to 399.
+    /// Status codes that count as success. Default: 200 to 399.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::http_statuses")]
     pub expected_statuses: Vec<u16>,
@@ -291,7 +291,7 @@ impl Default for HttpScheme {
 }
 
 string_enum! {
-    /// How much of the Service a fault takes away.
+    /// How much of the Service a fault affects.
     Impact {
         /// Part of the Service fails: some ports, endpoints, nodes or clients.
         Some,
@@ -304,34 +304,34 @@ string_enum! {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceDiagnosisStatus {
-    /// metadata.generation that was judged.
+    /// metadata.generation that the status reflects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// One condition for each question of the page, and Ready, Reconciling and Stalled.
+    /// One condition for each stage, and Ready, Reconciling and Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::conditions")]
     pub conditions: Vec<Condition>,
 
-    /// What has to be mended first. Present exactly while Ready is False.
+    /// What to fix first. Present only while Ready is False.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_cause: Option<RootCause>,
 
-    /// Short strings made for the columns of kubectl get.
+    /// Short strings for the columns of kubectl get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
 
-    /// iptables, nftables, ipvs, userspace, mixed, or the replacement of kube-proxy that was found, for example cilium.
+    /// Mode of kube-proxy: iptables, nftables, ipvs, userspace or mixed; or what replaces it, for example cilium.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub proxy_mode: Option<String>,
 
-    /// What was seen, failures first; at most 32.
+    /// Observations, failures first; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub observations: Vec<Observation>,
 
-    /// When a verdict last changed.
+    /// When the result last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_change_time: Option<Time>,
 }
@@ -351,7 +351,7 @@ pub struct RootCause {
     /// What is wrong, with the evidence.
     #[schemars(length(max = 4096))]
     pub message: String,
-    /// What to do, with the command to type.
+    /// What to do, with the command to run.
     #[schemars(length(max = 4096))]
     pub remediation: String,
     /// Where to read more.
@@ -360,14 +360,14 @@ pub struct RootCause {
     pub link: Option<String>,
 }
 
-/// Short strings made for the columns of kubectl get; "?" is not known, "n/a" does not apply.
+/// Short strings for the columns of kubectl get; "?" means unknown, "n/a" not applicable.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// Ready endpoints of all, for example 3/3.
+    /// Ready and total endpoints, for example 3/3.
     #[schemars(length(max = 63))]
     pub endpoints: String,
-    /// Mode and nodes with right rules of those looked at, for example "nftables 3/3".
+    /// Mode of kube-proxy, and nodes with correct rules out of those checked, for example "nftables 3/3".
     #[schemars(length(max = 63))]
     pub proxy: String,
     /// OK, Failed, n/a or ?.
@@ -378,29 +378,29 @@ pub struct Summary {
     pub hairpin: String,
 }
 
-/// One thing that was seen or tried.
+/// One thing that was observed or probed.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 pub struct Observation {
-    /// Type of the condition it is evidence for.
+    /// Type of the condition that it is evidence for.
     #[schemars(length(max = 63))]
     pub condition: String,
-    /// Node it was seen on or from.
+    /// Node on or from which it was observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node: Option<String>,
-    /// Pod it was seen in or from, as namespace/name.
+    /// Pod in or from which it was observed, as namespace/name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317))]
     pub pod: Option<String>,
-    /// What was looked at or dialled, for example an address and port.
+    /// What was observed or dialled, for example an address and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317))]
     pub target: Option<String>,
-    /// Outcome: the errno in words, a status code, a state.
+    /// Outcome: an error, a status code or a state.
     #[schemars(length(max = 317))]
     pub result: String,
-    /// More about the outcome. Never bytes or headers of an answer.
+    /// More about the outcome. Never contains bytes or headers of a response.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub detail: Option<String>,

@@ -18,7 +18,7 @@ pub const MAX_OF_A_SERVICE: usize = 1_000;
 /// Most endpoints of cluster DNS that are asked one by one.
 pub const MAX_DNS_ENDPOINTS: usize = 32;
 
-/// A Service, as the agents have to know it.
+/// A Service, as far as agents need to know it.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeService {
@@ -26,7 +26,7 @@ pub struct ProbeService {
     #[serde(default, rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::cluster_ips")]
     pub cluster_ips: Vec<String>,
-    /// IPv4, IPv6 or both, the first one first.
+    /// IP families in order: IPv4, IPv6 or both.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::families")]
     pub ip_families: Vec<String>,
@@ -34,15 +34,15 @@ pub struct ProbeService {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub ports: Vec<ProbeServicePort>,
-    /// spec.externalIPs. They are looked for in the rules and never dialled.
+    /// spec.externalIPs. They are checked in the rules and never dialled.
     #[serde(default, rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::many_ips")]
     pub external_ips: Vec<String>,
-    /// Addresses of load balancers whose packets the nodes take. They are looked for in the rules and never dialled.
+    /// Addresses of load balancers whose packets the nodes accept. They are checked in the rules and never dialled.
     #[serde(default, rename = "loadBalancerIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::many_ips")]
     pub load_balancer_ips: Vec<String>,
-    /// Sources that load balancers let in. Default: all.
+    /// Source ranges that load balancers admit. Default: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::networks")]
     pub load_balancer_source_ranges: Vec<String>,
@@ -58,15 +58,15 @@ pub struct ProbeService {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub session_affinity: Option<String>,
-    /// Name that it stands for, where it is an ExternalName Service. It is looked up from clients and never dialled.
+    /// Target of an ExternalName Service. It is resolved from clients and never dialled.
     /// Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub external_name: Option<String>,
-    /// Whether it has no rules of kube-proxy: an ExternalName, or one that another proxy handles. Default: false.
+    /// Whether kube-proxy writes no rules for it: an ExternalName Service, or one that another proxy handles. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub without_rules: bool,
-    /// Whether it has more ports, addresses or endpoints than fit here: then the rules of the node are not
+    /// Whether it has more ports, addresses or endpoints than fit here; the node's rules are then not
     /// compared. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_cut: bool,
@@ -86,14 +86,14 @@ pub struct ProbeServicePort {
     /// TCP, UDP or SCTP.
     #[schemars(length(max = 16))]
     pub protocol: String,
-    /// Number on the Service's addresses.
+    /// Port on the Service's addresses.
     pub port: i32,
-    /// Number on the nodes. Default: none.
+    /// Port on the nodes. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_port: Option<i32>,
 }
 
-/// Endpoints of a Service that have everything but their address in common.
+/// Endpoints of a Service that differ only in their address.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeSubset {
@@ -101,16 +101,16 @@ pub struct ProbeSubset {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
     pub ports: Vec<ProbeEndpointPort>,
-    /// Whether they are on this node. Default: it is not known where they are.
+    /// Whether they are on this node. Default: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<bool>,
-    /// Whether they still serve while they go away. Default: false, they are ready.
+    /// Whether they are terminating but still serving. Default: false, they are ready.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub terminating: bool,
-    /// Whether their hints mean them for this node. Default: they have no such hints.
+    /// Whether their hints assign them to this node. Default: no such hints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_node: Option<bool>,
-    /// Whether their hints mean them for the zone of this node. Default: they have no such hints.
+    /// Whether their hints assign them to the zone of this node. Default: no such hints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_zone: Option<bool>,
     /// Their addresses.
@@ -129,7 +129,7 @@ pub struct ProbeEndpointPort {
     /// TCP, UDP or SCTP.
     #[schemars(length(max = 16))]
     pub protocol: String,
-    /// Number on the endpoints.
+    /// Port on the endpoints.
     pub port: u16,
 }
 
@@ -147,11 +147,11 @@ pub struct ProbeDns {
     pub endpoints: Vec<String>,
 }
 
-/// The node, as its agent has to know it.
+/// The node, as far as its agent needs to know it.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProbeNode {
-    /// Addresses under which the cluster reaches it.
+    /// Addresses by which the cluster reaches it.
     #[serde(default, rename = "ips", skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::ips")]
     pub ips: Vec<String>,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{bounds, string_enum};
 
 string_enum! {
-    /// How a tunnel wraps packets.
+    /// How a tunnel encapsulates packets.
     TunnelKind {
         /// VXLAN, over UDP.
         Vxlan,
@@ -22,31 +22,31 @@ string_enum! {
     }
 }
 
-/// A link that is up and takes packets to other nodes.
+/// A network link that is up and carries packets to other nodes.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 pub struct Tunnel {
     /// Its name on the node.
     #[schemars(length(max = 15), regex(pattern = bounds::WORD))]
     pub name: String,
-    /// How it wraps packets.
+    /// How it encapsulates packets.
     pub kind: TunnelKind,
-    /// The UDP port that it sends to; absent without one, or where the kernel does not tell it.
+    /// The UDP port that it sends to; absent if it has none or the kernel does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 
-/// A rule of a firewall at which every packet ends.
+/// A firewall rule that drops or rejects every packet.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadEndRule {
-    /// The chain that packets come in by: FORWARD, INPUT or OUTPUT.
+    /// The built-in chain where packets enter: FORWARD, INPUT or OUTPUT.
     #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub hook: String,
-    /// The chain whose rule it is.
+    /// The chain that contains the rule.
     #[schemars(length(max = 32), regex(pattern = bounds::WORD))]
     pub chain: String,
-    /// Whether it tells the sender (REJECT); else the packet vanishes (DROP).
+    /// Whether it rejects packets (REJECT) instead of dropping them (DROP).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rejects: bool,
 }
