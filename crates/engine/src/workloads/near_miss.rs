@@ -120,9 +120,9 @@ fn revision(facts: &Facts, service: &Service, workload: &Workload<'_>, keys: &[&
     let names = text::list(&keys.iter().map(|k| k.as_str()).collect::<Vec<_>>());
     let by_tool = keys.iter().any(|k| k.starts_with("rollouts-"));
     let whose = if by_tool {
-        "Argo Rollouts writes it for one revision"
+        "Argo Rollouts writes it for one revision, so it changes with each rollout"
     } else {
-        "it belongs to one revision"
+        "it belongs to one revision and changes with each rollout"
     };
     let remediation = if !by_tool && is_safe(facts, workload, &rest) {
         let nulls: serde_json::Map<String, serde_json::Value> = keys
@@ -143,7 +143,7 @@ fn revision(facts: &Facts, service: &Service, workload: &Workload<'_>, keys: &[&
     };
     NearMiss {
         message: format!(
-            "{} {} everything except {}, which no Pod has: {whose} and changes with each rollout",
+            "{} {} everything except {}, which no Pod has: {whose}",
             pods_of(workload),
             if workload.pods.len() == 1 {
                 "matches"

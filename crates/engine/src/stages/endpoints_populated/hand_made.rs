@@ -111,7 +111,7 @@ fn unmirrored(facts: &Facts, message: &str, addresses: usize) -> Finding {
         false => (
             "kube-controller-manager, which copies it to an EndpointSlice, has not done so",
             format!(
-                "Check that kube-controller-manager is running, its log, and the Events of the object: `kubectl -n {ns} describe endpoints {service}`."
+                "Check that kube-controller-manager is running, read its log, and read the Events of the object: `kubectl -n {ns} describe endpoints {service}`."
             ),
         ),
     };

@@ -218,7 +218,7 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
             pod.name()
         ),
         format!(
-            "Check that kube-controller-manager is running, and its log: `kubectl -n kube-system get pods -l component=kube-controller-manager`. Compare with {slices}."
+            "Check that kube-controller-manager is running, and read its log: `kubectl -n kube-system get pods -l component=kube-controller-manager`. Compare with {slices}."
         ),
     )
 }

@@ -88,7 +88,7 @@ pub(super) fn stale(facts: &Facts, service: &Service, pods: &[&Pod], endpoints: 
         text::list(&names)
     );
     let remediation = format!(
-        "The endpoints controller is not keeping up. Check that kube-controller-manager is running, and its log: `kubectl -n kube-system get pods -l component=kube-controller-manager`. Compare with `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
+        "The endpoints controller is not keeping up. Check that kube-controller-manager is running, and read its log: `kubectl -n kube-system get pods -l component=kube-controller-manager`. Compare with `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
         quoted(&facts.namespace),
         quoted(service.name())
     );

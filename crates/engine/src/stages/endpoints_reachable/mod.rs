@@ -220,14 +220,18 @@ fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) -> Option<Fin
     let failing: BTreeSet<_> = failures.iter().filter_map(|f| Some(f.endpoint?.ip())).collect();
     let all: BTreeSet<IpAddr> = evidence.ends.targets.keys().map(SocketAddr::ip).collect();
     let mut message = format!(
-        "{} of {} endpoints {}, while the others {}: {}.",
+        "{} of {} endpoints {}, while {}: {}.",
         failing.len(),
         all.len(),
         if failing.len() == 1 { "fails" } else { "fail" },
-        if failures.iter().all(|f| is_udp(&f.dial.port)) {
-            "do not refuse"
-        } else {
-            "answer"
+        match (
+            failures.iter().all(|f| is_udp(&f.dial.port)),
+            all.len().saturating_sub(failing.len()),
+        ) {
+            (true, 1) => "the other does not refuse",
+            (true, _) => "the others do not refuse",
+            (false, 1) => "the other answers",
+            (false, _) => "the others answer",
         },
         describe::endpoints(&failures)
     );

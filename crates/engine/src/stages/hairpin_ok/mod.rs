@@ -250,7 +250,7 @@ fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
         }
         Reason::MasqueradeMissing => (
             format!(
-                "The rules do not masquerade packets that a Pod sends to itself through the Service, so its replies look like its own packets: {seen}."
+                "The rules do not masquerade packets that a Pod sends to itself through the Service, so they arrive with the Pod's own address as their source: {seen}."
             ),
             format!(
                 "To have the rules rewritten, {}. Then look for what removes the masquerading rule or precedes it: `nft list ruleset` on node {node}.",

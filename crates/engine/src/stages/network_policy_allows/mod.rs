@@ -86,7 +86,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     // Other kinds are not judged; the reader has to know that there may be some.
     if let Some(kinds) = other_kinds(facts).filter(|_| finding.reason != Reason::OtherPoliciesApply) {
         finding.message.push_str(&format!(
-            " The cluster also serves {kinds}, which are not evaluated."
+            " The cluster also serves other kinds of policies ({kinds}), which are not evaluated."
         ));
     }
     finding
@@ -144,7 +144,7 @@ impl<'a> Scene<'a> {
                 Some(kinds) => Finding::unknown(
                     Reason::OtherPoliciesApply,
                     format!(
-                        "{} However, the cluster also serves {kinds}, which may admit the traffic and are not evaluated.",
+                        "{} However, the cluster also serves other kinds of policies ({kinds}), which may admit the traffic and are not evaluated.",
                         finding.message
                     ),
                 ),
@@ -276,7 +276,7 @@ impl<'a> Scene<'a> {
             Finding::unknown(
                 Reason::OtherPoliciesApply,
                 format!(
-                    "No NetworkPolicy denies the traffic, but {} reached no endpoint. The cluster also serves {kinds}, which may deny it and are not evaluated.",
+                    "No NetworkPolicy denies the traffic, but {} reached no endpoint. The cluster also serves other kinds of policies ({kinds}), which may deny it and are not evaluated.",
                     text::list(&lost)
                 ),
             )

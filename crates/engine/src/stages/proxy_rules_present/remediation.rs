@@ -36,7 +36,7 @@ pub(super) fn weight(gap: Option<&RuleGap>, node: &str) -> String {
     let server = gap.and_then(|gap| Some((virtual_server(gap)?, gap.endpoint.as_deref()?)));
     match server {
         Some(((flag, address), endpoint)) => format!(
-            "A restart of kube-proxy does not help: it takes them for endpoints that are being drained. Give each endpoint its weight on node {node}: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
+            "A restart of kube-proxy does not help: it treats them as endpoints that are being drained. Give each endpoint its weight on node {node}: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
             quoted(address),
             quoted(endpoint)
         ),
@@ -49,11 +49,11 @@ pub(super) fn expire(gap: &RuleGap, node: &str) -> String {
     let forget = "`sysctl -w net.ipv4.vs.expire_quiescent_template=1`";
     match (virtual_server(gap), gap.endpoint.as_deref()) {
         (Some((flag, address)), Some(endpoint)) => format!(
-            "Make the kernel of node {node} forget such clients: {forget} there. Then remove the endpoint that is gone: `ipvsadm -d {flag} {} -r {}`.",
+            "Make the kernel of node {node} drop the affinity of such clients: {forget} there. Then remove the endpoint that is gone: `ipvsadm -d {flag} {} -r {}`.",
             quoted(address),
             quoted(endpoint)
         ),
-        _ => format!("Make the kernel of node {node} forget such clients: {forget} there."),
+        _ => format!("Make the kernel of node {node} drop the affinity of such clients: {forget} there."),
     }
 }
 
