@@ -133,7 +133,7 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
                 "message": { "type": "string", "maxLength": MESSAGE_MAX, "description": "Why, with the evidence, for people." },
                 "lastTransitionTime": { "type": "string", "format": "date-time", "description": "When the status last changed." },
                 "observedGeneration": { "type": "integer", "format": "int64", "minimum": 0,
-                    "description": "metadata.generation that was judged." } } } })
+                    "description": "metadata.generation that the condition reflects." } } } })
 }
 
 pub(super) fn ips(_: &mut SchemaGenerator) -> Schema {

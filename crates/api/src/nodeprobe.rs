@@ -23,7 +23,7 @@ use super::{
     status = "NodeProbeStatus",
     derive = "PartialEq",
     selectable = ".spec.nodeName",
-    doc = "NodeProbe asks the agent of one node to look at a Service and holds the facts that it saw. It is written by the svcdiag controller and owned by a ServiceDiagnosis.",
+    doc = "NodeProbe asks the agent of one node to probe a Service, and holds the facts that the agent reports. The svcdiag controller writes it; a ServiceDiagnosis owns it.",
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
     printcolumn(name = "Diagnosis", type_ = "string", json_path = ".spec.diagnosis.name"),
     printcolumn(name = "Observed", type_ = "date", json_path = ".status.observedTime"),

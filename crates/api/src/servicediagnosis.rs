@@ -25,7 +25,7 @@ pub type PortRef = IntOrString;
     namespaced,
     status = "ServiceDiagnosisStatus",
     derive = "PartialEq",
-    doc = "ServiceDiagnosis answers, continuously and with evidence, why a Service does not work: one condition for each question of Kubernetes' \"Debug Services\" page, and the root cause with its remedy.",
+    doc = "ServiceDiagnosis answers, continuously and with evidence, why a Service does not work: one condition for each question of the Kubernetes page \"Debug Services\", and the root cause with its fix.",
     printcolumn(name = "Service", type_ = "string", json_path = ".spec.serviceName"),
     printcolumn(
         name = "Ready",

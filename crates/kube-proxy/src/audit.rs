@@ -143,7 +143,7 @@ pub(super) fn compare(
                 RuleFault::StaleEndpoint,
                 Some(*endpoint),
                 format!(
-                    "{} leads to {endpoint}, which is no endpoint any more",
+                    "{} leads to {endpoint}, which is no longer an endpoint",
                     held.entrance
                 ),
             );
@@ -169,14 +169,14 @@ pub(super) fn compare(
                     report(
                         RuleFault::Incomplete,
                         Some(*endpoint),
-                        format!("nothing leads clients back to {endpoint}, which session affinity asks for"),
+                        format!("no rule returns clients to {endpoint}, as session affinity requires"),
                     );
                 }
             }
             Traffic::Reject | Traffic::Drop if held.refusal.is_none() => report(
                 RuleFault::Incomplete,
                 None,
-                "nothing refuses packets while there is no endpoint for them".to_owned(),
+                "no rule rejects packets although there is no endpoint for them".to_owned(),
             ),
             Traffic::Reject | Traffic::Drop => {}
         }
@@ -195,7 +195,7 @@ pub(super) fn compare(
             report(
                 RuleFault::Incomplete,
                 None,
-                format!("nothing admits {range} of loadBalancerSourceRanges"),
+                format!("no rule admits {range} of loadBalancerSourceRanges"),
             );
         }
     }

@@ -101,7 +101,7 @@ fn unserved(
     let all = rules.chain(family, Table::Nat, SERVICES)?.unwrap_or_default();
     let has_jump = all.iter().any(|rule| rule.leads_to() == Some(NODE_PORTS));
     Ok((!has_jump).then(|| {
-        format!("{SERVICES} does not jump to {NODE_PORTS}: node ports are served at no address of this node (--nodeport-addresses)")
+        format!("{SERVICES} does not jump to {NODE_PORTS}: node ports are not served on any address of this node (--nodeport-addresses)")
     }))
 }
 

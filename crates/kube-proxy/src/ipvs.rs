@@ -94,7 +94,7 @@ impl VirtualServers {
                 fault: RuleFault::EndpointDrained,
                 destination: destination.to_string(),
                 endpoint: Some(endpoint),
-                detail: format!("the virtual server of {destination} holds {endpoint} with weight 0"),
+                detail: format!("the virtual server of {destination} has {endpoint} with weight 0"),
             })
             .collect()
     }
@@ -108,7 +108,7 @@ impl VirtualServers {
                 destination: destination.to_string(),
                 endpoint: Some(endpoint),
                 detail: format!(
-                    "the virtual server of {destination} keeps clients at {endpoint}, which is no endpoint any more (weight 0)"
+                    "the virtual server of {destination} keeps clients on {endpoint}, which is no longer an endpoint (weight 0)"
                 ),
             })
             .collect()

@@ -66,7 +66,7 @@ fn unhooked(rules: &dyn Ruleset, family: IpFamily, map: &str) -> Result<Option<S
     let is_asked = services
         .iter()
         .any(|rule| matches!(&rule.target, Target::Map(name) if name == map));
-    Ok((!is_asked).then(|| format!("chain services does not look into {map}")))
+    Ok((!is_asked).then(|| format!("chain services does not use {map}")))
 }
 
 /// Whether node ports are served at an address of the node: at all, or at those of a set.
