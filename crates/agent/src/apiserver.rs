@@ -1,10 +1,10 @@
-//! The way to the API server, while the ways of the node may be what is broken.
+//! Routes to the API server, for when the node's own network is what is broken.
 //!
-//! The usual way leads through the `kubernetes` Service, and so through the kube-proxy that the agent is to
-//! judge. The controller keeps the addresses behind that Service in a ConfigMap, which the kubelet mounts
-//! as a file. When a request gets no answer, its maker says so; then each way is tried in turn, the usual
-//! one first, and a client for the first that answers is handed out. An agent on a detour
-//! looks from time to time whether the usual way is open again.
+//! The usual route leads through the `kubernetes` Service, and so through the kube-proxy that the agent checks.
+//! The controller keeps the addresses behind that Service in a ConfigMap, which the kubelet mounts as a file. When
+//! a request gets no answer, the caller reports it; then each route is tried in turn, the usual one first, and a
+//! client for the first that answers is handed out. An agent on a fallback route checks from time to time whether
+//! the usual one works again.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -16,21 +16,21 @@ use tokio::{
 
 use svcdiag_client::{for_long_runs, is_outage};
 
-/// Name in the API server's certificate, in every cluster; its addresses need not be there.
+/// Name in the API server's certificate in every cluster; the addresses need not be in it.
 const TLS_SERVER_NAME: &str = "kubernetes.default.svc";
 
-/// More addresses than any control plane has; a file is not trusted to be short.
+/// More addresses than any control plane has; the file is not trusted to be short.
 const MAX_ADDRESSES: usize = 16;
 
-/// An API server that takes longer to say its version is as good as away.
+/// An API server that takes longer to report its version counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Pauses between two looks.
+/// Pauses between two attempts.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// While nothing answers.
     pub retry: Duration,
-    /// On a detour.
+    /// On a fallback route.
     pub come_back: Duration,
 }
 
@@ -43,16 +43,16 @@ impl Default for Pace {
     }
 }
 
-/// The ways that there are.
+/// The known routes.
 #[derive(Clone, Debug)]
 pub struct Routes {
     /// The usual one.
     usual: Config,
-    /// File with the addresses of the others.
+    /// File with the addresses of the fallback routes.
     addresses: Option<PathBuf>,
 }
 
-/// A way, with the address by which it is told apart.
+/// A route, identified by its address.
 struct Route {
     config: Config,
     address: String,
@@ -68,16 +68,16 @@ impl From<Config> for Route {
 }
 
 impl Routes {
-    /// The way of a configuration, and those to the addresses in a file.
+    /// The route of a configuration, and those to the addresses in a file.
     #[must_use]
     pub fn new(usual: Config, addresses: Option<PathBuf>) -> Self {
-        // It waits for a connection less long than any caller for an answer, so that a dead address is told from
-        // a slow answer.
+        // The connect timeout is shorter than any caller's timeout, which distinguishes a dead address from a slow
+        // answer.
         let usual = for_long_runs(usual);
         Self { usual, addresses }
     }
 
-    /// All ways, the usual one first. The file is read anew each time: the kubelet keeps it up to date.
+    /// All routes, the usual one first. The file is read each time, because the kubelet updates it.
     async fn all(&self) -> Vec<Route> {
         let mut routes = vec![Route::from(self.usual.clone())];
         let Some(path) = &self.addresses else {
@@ -90,19 +90,19 @@ impl Routes {
         routes
     }
 
-    /// The way to an address, with the credentials of the usual way.
+    /// The route to an address, with the credentials of the usual route.
     fn direct(&self, address: &str) -> Option<Route> {
         let scheme = self.usual.cluster_url.scheme_str().unwrap_or("https");
         let mut config = self.usual.clone();
         config.cluster_url = format!("{scheme}://{address}").parse().ok()?;
         config.tls_server_name = Some(TLS_SERVER_NAME.to_owned());
-        // The proxy was chosen for the usual way.
+        // The proxy was configured for the usual route.
         config.proxy_url = None;
         Some(config.into())
     }
 }
 
-/// A client that leads to the API server, as far as is known.
+/// A client for the route that worked last.
 #[derive(Clone)]
 pub struct Access {
     client: watch::Receiver<Client>,
@@ -110,7 +110,7 @@ pub struct Access {
 }
 
 impl From<Client> for Access {
-    /// One way only.
+    /// A single route.
     fn from(client: Client) -> Self {
         Self {
             client: watch::channel(client).1,
@@ -126,35 +126,35 @@ impl Access {
         self.client.borrow().clone()
     }
 
-    /// The client, of which `changed` then tells the next.
+    /// The current client; `changed` waits for the next.
     pub fn latest(&mut self) -> Client {
         self.client.borrow_and_update().clone()
     }
 
-    /// Waits for another client than the latest.
+    /// Waits until the client changes.
     pub async fn changed(&mut self) {
         if self.client.changed().await.is_err() {
-            // There is one way only.
+            // There is only one route.
             std::future::pending().await
         }
     }
 
-    /// Says that the client got no answer.
+    /// Reports that the client got no answer.
     pub fn is_in_trouble(&self) {
         self.trouble.notify_one();
     }
 }
 
-/// Whether an error means that nobody was reached on a way: who is busy is there.
+/// Whether an error means that a route is dead: a busy API server was reached.
 #[must_use]
 pub fn is_unreachable(error: &kube::Error) -> bool {
     is_outage(error) && !matches!(error, kube::Error::Api(_))
 }
 
-/// The access, and the task that looks for a way that is open, for ever.
+/// The access, and the task that keeps looking for a working route.
 ///
 /// # Errors
-/// When the configuration makes no client.
+/// When no client can be made from the configuration.
 pub fn access(routes: Routes, pace: Pace) -> Result<(Access, impl Future<Output = ()> + Send), kube::Error> {
     let (sender, receiver) = watch::channel(Client::try_from(routes.usual.clone())?);
     let access = Access {
@@ -178,7 +178,7 @@ async fn keep_open(routes: Routes, pace: Pace, clients: watch::Sender<Client>, t
                 tracing::warn!("The API server does not answer at {present}. Switching to {address}.");
             }
             present = address;
-            // Those who hold the other end outlive this task.
+            // The holders of the other end outlive this task.
             let _ = clients.send(client);
         }
         if is_open {
@@ -188,12 +188,12 @@ async fn keep_open(routes: Routes, pace: Pace, clients: watch::Sender<Client>, t
                 () = tokio::time::sleep(pace.come_back), if detour => continue,
             }
         }
-        // Trouble comes in bursts, and an API server that restarts needs a moment.
+        // Failures come in bursts, and a restarting API server needs a moment.
         tokio::time::sleep(pace.retry).await;
     }
 }
 
-/// The first way on which the API server says its version; whether it grants it does not matter.
+/// The first route on which the API server answers a request for its version; a denial counts as well.
 async fn first_open(routes: Vec<Route>) -> Option<(String, Client)> {
     for route in routes {
         let Ok(client) = Client::try_from(route.config) else {
@@ -232,7 +232,7 @@ mod tests {
         Config::new(url.parse().unwrap())
     }
 
-    /// As much of an API server as says its version, and who it is.
+    /// A minimal API server that reports its version and its name.
     async fn serve(listener: TcpListener, name: &'static str) {
         let version = json!({ "major": "1", "minor": "36", "gitVersion": name, "gitCommit": "", "buildDate": "",
             "gitTreeState": "", "goVersion": "", "compiler": "", "platform": "" });
@@ -252,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dead_way_is_left_and_taken_again_when_it_is_open() {
-        // Nobody listens there for now.
+        // Nothing listens there for now.
         let (gone, usual) = listen("127.0.0.1:0").await;
         drop(gone);
         let (listener, direct) = listen("127.0.0.1:0").await;
@@ -261,7 +261,7 @@ mod tests {
         let routes = Routes::new(config(&format!("http://{usual}")), Some(file.path().to_owned()));
         let (mut access, open) = access(routes, PACE).unwrap();
         let task = tokio::spawn(open);
-        // The ConfigMap comes late.
+        // The ConfigMap appears late.
         std::fs::write(file.path(), format!("192.0.2.999,\n{direct}\n")).unwrap();
         access.changed().await;
         assert_eq!(name(&access.latest()).await, "direct");
@@ -269,7 +269,7 @@ mod tests {
         let first = tokio::spawn(serve(listener, "usual"));
         access.changed().await;
         assert_eq!(name(&access.latest()).await, "usual");
-        // Nothing is tried until somebody is in trouble.
+        // Nothing is tried until a request fails.
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
         assert!(timeout(PACE.come_back * 5, access.changed()).await.is_err());

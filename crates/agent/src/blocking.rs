@@ -1,16 +1,16 @@
-//! Work that may have to wait for somebody else's process, off the threads that serve everything else.
+//! Blocking work that depends on foreign processes, on separate threads.
 //!
-//! Reading files of /proc and of a Pod's root can take as long as the Pod likes. It is given some time; what has
-//! not come back by then goes on for itself, and keeps its place until it does, so that there are never many.
+//! A Pod can make reads in /proc and in its root file system take arbitrarily long. Each read gets a timeout; one
+//! that exceeds it continues in the background and keeps its slot until it returns, so there are never many.
 
 use std::{io, time::Duration};
 
 use tokio::{sync::Semaphore, time::timeout};
 
-/// Whoever waits longer is told that nothing is known.
+/// After this time the result counts as unknown.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whose files are read. Each has threads of its own, so that Pods that hang do not block reads of the node's processes.
+/// Whose files are read. Each has its own threads, so that hanging Pods do not block reads of the node's processes.
 #[derive(Clone, Copy, Debug)]
 pub enum Pool {
     /// The node's own processes, and the list of all.
@@ -22,10 +22,10 @@ pub enum Pool {
 static NODE: Semaphore = Semaphore::const_new(4);
 static PODS: Semaphore = Semaphore::const_new(16);
 
-/// Runs blocking work on a thread of its pool, for five seconds at most.
+/// Runs blocking work on a thread of its pool, for at most five seconds.
 ///
 /// # Errors
-/// TimedOut when it has not ended in time.
+/// `TimedOut` when it did not finish in time.
 pub async fn blocking<T: Send + 'static>(
     pool: Pool,
     work: impl FnOnce() -> T + Send + 'static,
@@ -63,7 +63,7 @@ mod tests {
         let (release, hangs) = mpsc::channel::<()>();
         let hanging = blocking(Pool::Pod, move || hangs.recv().is_err());
         let others = async {
-            // Meanwhile others are served, on the very thread that waits.
+            // Meanwhile the waiting thread serves others.
             blocking(Pool::Pod, || 1).await.unwrap() + blocking(Pool::Node, || 2).await.unwrap()
         };
         let (hanging, others) = tokio::join!(hanging, others);

@@ -1,9 +1,9 @@
-//! Who may dial next: so many dials in a second, so many at once, and namespaces that wait take turns.
+//! The budget for dials: a rate, a limit on concurrent dials, and fairness between namespaces.
 //!
-//! No namespace has more than a quarter of all dials under way: so those that hang are not in the way of others.
-//! Who finds nobody waiting and the budget unspent goes at once. Others queue, a queue for each namespace
-//! of NodeProbes; while there are any, one task hands out permits, first to the namespace that has had
-//! none for longest. So a namespace with thousands of dials makes others wait for one of them.
+//! No namespace gets more than a quarter of the concurrent dials, so that hanging dials do not block others. A dial
+//! that finds the budget unspent and nothing queued starts at once. Others are queued by namespace of their NodeProbe;
+//! while any are queued, one task hands out permits, first to the namespace that has waited longest for one. A
+//! namespace with thousands of dials therefore delays others by one dial only.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,16 +17,16 @@ use tokio::{
     time::Instant,
 };
 
-/// What is not spent is kept for this part of a second, so that small rounds need not wait.
+/// Unspent budget accumulates for this part of a second, so that small rounds need not wait.
 const BURST: f64 = 0.1;
 
-/// A namespace may have this part of all dials that are under way at once.
+/// A namespace may have this part of all concurrent dials.
 const SHARE: u32 = 4;
 
-/// So many namespaces are remembered before those without a dial are forgotten.
+/// Namespaces remembered before those without a dial are dropped.
 const MANY_NAMESPACES: usize = 256;
 
-/// The right to one dial, until it is dropped.
+/// Permission for one dial, until it is dropped.
 #[derive(Debug)]
 pub struct Permit {
     _of_all: OwnedSemaphorePermit,
@@ -37,7 +37,7 @@ pub struct Permit {
 #[derive(Clone, Debug)]
 pub struct Budget {
     at_once: Arc<Semaphore>,
-    /// How many of them one namespace may have.
+    /// Concurrent dials of one namespace.
     share: usize,
     state: Arc<Mutex<State>>,
 }
@@ -46,14 +46,14 @@ pub struct Budget {
 struct State {
     tokens: Tokens,
     waiting: Turns<oneshot::Sender<OwnedSemaphorePermit>>,
-    /// What each namespace may still have under way.
+    /// What each namespace may still start.
     shares: HashMap<String, Arc<Semaphore>>,
     /// Whether a task hands out permits.
     is_served: bool,
 }
 
 impl Budget {
-    /// At most `at_once` dials under way and `per_second` begun in a second.
+    /// At most `at_once` concurrent dials, and `per_second` started in a second.
     #[must_use]
     pub fn new(at_once: u32, per_second: u32) -> Self {
         let number = |n: u32| usize::try_from(n).unwrap_or(1).max(1);
@@ -69,10 +69,10 @@ impl Budget {
         }
     }
 
-    /// Waits until a namespace may dial; None when the agent is about to end.
+    /// Waits until a namespace may dial; None when the agent is stopping.
     pub async fn take(&self, namespace: &str) -> Option<Permit> {
         let share = self.share_of(namespace);
-        // Whoever waits here keeps nobody else from anything.
+        // Waiting here blocks no other namespace.
         let of_its_namespace = share.acquire_owned().await.ok()?;
         let of_all = self.take_of_all(namespace).await?;
         Some(Permit {
@@ -84,7 +84,7 @@ impl Budget {
     fn share_of(&self, namespace: &str) -> Arc<Semaphore> {
         let shares = &mut self.state().shares;
         if shares.len() >= MANY_NAMESPACES {
-            // Who has a permit, or waits for one, holds the share.
+            // The share is held with the permit, and while waiting for one.
             shares.retain(|_, share| Arc::strong_count(share) > 1);
         }
         let new = || Arc::new(Semaphore::new(self.share));
@@ -111,7 +111,7 @@ impl Budget {
         turn.await.ok()
     }
 
-    /// Hands out permits until nobody waits.
+    /// Hands out permits until the queues are empty.
     async fn serve(self) {
         while let Ok(mut permit) = self.at_once.clone().acquire_owned().await {
             let pause = loop {
@@ -128,7 +128,7 @@ impl Budget {
                 };
                 match next.send(permit) {
                     Ok(()) => break None,
-                    // It has given up; what it has not used is the next one's.
+                    // It gave up; its permit goes to the next.
                     Err(unused) => {
                         state.tokens.give_back();
                         permit = unused;
@@ -146,7 +146,7 @@ impl Budget {
     }
 }
 
-/// A bucket that fills with time.
+/// A token bucket.
 #[derive(Debug)]
 struct Tokens {
     per_second: f64,
@@ -169,7 +169,7 @@ impl Tokens {
         (self.per_second * BURST).max(1.0)
     }
 
-    /// Takes one, or says when there will be one.
+    /// Takes a token, or returns when there will be one.
     fn take(&mut self, now: Instant) -> Option<Duration> {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.number = (self.number + elapsed * self.per_second).min(self.most());
@@ -179,7 +179,7 @@ impl Tokens {
             return None;
         }
         let missing = (1.0 - self.number) / self.per_second;
-        // Timers count milliseconds; what is rounded off would be waited for again.
+        // Timers have millisecond resolution; a rounded-off rest would be waited for again.
         Some(Duration::from_secs_f64(missing).max(Duration::from_millis(1)))
     }
 
@@ -188,7 +188,7 @@ impl Tokens {
     }
 }
 
-/// Those who wait, by namespace, in the order in which the namespaces have their turns.
+/// Waiting dials by namespace, in the order of the namespaces' turns.
 #[derive(Debug)]
 struct Turns<T>(VecDeque<(String, VecDeque<T>)>);
 
@@ -210,7 +210,7 @@ impl<T> Turns<T> {
         }
     }
 
-    /// The first of the namespace whose turn it is, which then comes last.
+    /// The first dial of the namespace whose turn it is; that namespace is then last.
     fn next(&mut self) -> Option<T> {
         let (namespace, mut waiting) = self.0.pop_front()?;
         let one = waiting.pop_front();
@@ -238,7 +238,7 @@ mod tests {
         assert!(turns.is_empty());
     }
 
-    /// Has a namespace dial so often, each dial lasting so long, and counts those that have begun.
+    /// Lets a namespace dial a number of times, each dial of a given duration, and counts those that started.
     fn dials(
         budget: &Budget,
         namespace: &'static str,

@@ -1,5 +1,5 @@
-//! What the agent writes to the API server: the facts, and the Lease that says it is alive. It reads nothing
-//! but the NodeProbes of its node.
+//! What the agent writes to the API server: the facts, and its heartbeat Lease. It reads nothing but the
+//! NodeProbes of its node.
 
 use std::{
     collections::BTreeSet,
@@ -27,33 +27,33 @@ use svcdiag_client::is_outage;
 use svcdiag_client::{is_going, is_of_schema, schemas};
 use svcdiag_objects::Object;
 
-/// An API server that takes longer is as good as away.
+/// An API server that takes longer counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the Lease is renewed, and how long it lasts: three renewals may fail.
+/// Interval and duration of the Lease: three renewals may fail.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(10);
 
-/// Pause after a renewal that did not reach the API server: whoever waits for the agent waits for this, too.
+/// Pause after a renewal that did not reach the API server; it delays everything that waits for the agent.
 pub const LEASE_RETRY: Duration = Duration::from_secs(3);
 
 const LEASE_SECONDS: i32 = 40;
 
-/// How long it is believed what the installed CRD can hold, once it has refused something.
+/// How long the schema of the installed CRD is cached after it has rejected something.
 const SCHEMA_LASTS: Duration = Duration::from_secs(300);
 
-/// Why the API server did not help.
+/// Why a request to the API server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It said no.
+    /// The API server rejected it.
     #[error("{what}: {source}")]
     Api {
         /// What was tried.
         what: String,
-        /// What it said.
+        /// The answer.
         #[source]
         source: Box<kube::Error>,
     },
-    /// It said nothing.
+    /// No answer.
     #[error("{what}: the API server did not answer within {} seconds", PATIENCE.as_secs())]
     TimedOut {
         /// What was tried.
@@ -62,7 +62,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the API server was away.
+    /// Whether the API server was unreachable.
     pub(super) fn is_outage(&self) -> bool {
         match self {
             Self::Api { source, .. } => is_outage(source),
@@ -72,7 +72,7 @@ impl Error {
 }
 
 impl Error {
-    /// Whether the API server has heard what was to be written and does not take it, now or later.
+    /// Whether the API server rejected what was to be written, so that a retry will not help.
     pub(super) fn is_refusal(&self) -> bool {
         match self {
             Self::Api { source, .. } => {
@@ -88,7 +88,7 @@ impl Error {
 pub struct Cluster {
     access: Access,
     node: String,
-    /// What the installed CRD can hold of a status, since when; asked for when it has refused one.
+    /// Schema of the status in the installed CRD, and when it was read; read after the CRD has rejected a status.
     schema: Arc<Mutex<Option<(Instant, Schema)>>>,
 }
 
@@ -101,7 +101,7 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// The API server that an access or a client leads to.
+    /// The API server behind an access or a client.
     #[must_use]
     pub fn new(access: impl Into<Access>, node: impl Into<String>) -> Self {
         Self {
@@ -111,7 +111,7 @@ impl Cluster {
         }
     }
 
-    /// The way to the API server.
+    /// The route to the API server.
     #[must_use]
     pub fn access(&self) -> Access {
         self.access.clone()
@@ -121,7 +121,7 @@ impl Cluster {
         self.access.client()
     }
 
-    /// Writes down what was seen, unless the NodeProbe has gone or asks something else meanwhile.
+    /// Writes a report, unless the NodeProbe is gone or has changed meanwhile.
     ///
     /// # Errors
     /// When the API server does not answer or refuses.
@@ -132,7 +132,7 @@ impl Cluster {
             Err(Error::Api { source, .. }) if is_conflict(&source) => {}
             written => return written.or_else(unless_gone),
         }
-        // A label of it has changed, or our own last report; or it is another one, which has its own round.
+        // A label or our own last report has changed it; or it is another object, which has its own round.
         let what = format!("reading NodeProbe {}/{}", probe.namespace(), probe.name());
         let present = self.timed(what, api.get_opt(probe.name())).await?;
         let is_same = |p: &NodeProbe| {
@@ -144,8 +144,8 @@ impl Cluster {
         }
     }
 
-    /// Applies the status. The version keeps the facts about one NodeProbe from falling to its successor: a UID in
-    /// the patch of a status is ignored.
+    /// Applies the status. The resourceVersion keeps the facts of one NodeProbe from being written to its successor: a
+    /// UID in the patch of a status is ignored.
     async fn write(
         &self,
         api: &Api<NodeProbe>,
@@ -189,14 +189,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// What the installed CRD can hold, if it has refused anything lately. It may have been updated since.
+    /// The schema of the installed CRD, if it has rejected anything lately. It may have been updated since.
     fn known_schema(&self) -> Option<Schema> {
         let mut known = self.schema.lock();
         known.take_if(|(at, _)| at.elapsed() > SCHEMA_LASTS);
         known.as_ref().map(|(_, schema)| schema.clone())
     }
 
-    /// Asks for it. An agent says in its log what it has to leave out; for users the controller does.
+    /// Reads it. The agent logs what it has to omit; for users the controller says so.
     async fn learn_schema(&self) -> Option<Schema> {
         let what = "reading the schemas of the installed CRDs".to_owned();
         let mut schemas = self.timed(what, schemas(&self.client())).await.ok()?;
@@ -210,7 +210,7 @@ impl Cluster {
         Some(schema)
     }
 
-    /// Says that the agent is alive.
+    /// Renews the heartbeat Lease.
     ///
     /// # Errors
     /// When the API server does not answer or refuses.
@@ -237,7 +237,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The client tries again by itself and for long; a round has not so much time.
+    /// The client's own retries take long; a round has less time.
     async fn timed<T>(
         &self,
         what: String,
@@ -262,7 +262,7 @@ impl Cluster {
     }
 }
 
-/// A status as the installed CRD can hold it.
+/// A status reduced to what the installed CRD accepts.
 fn fitted(schema: &Schema, status: &Value) -> Value {
     let mut status = status.clone();
     schema.fit(&mut status);
@@ -273,7 +273,7 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_conflict())
 }
 
-/// Nobody waits for the facts about a NodeProbe that has gone, or that goes with its Namespace.
+/// The facts of a NodeProbe that is gone, or that is being deleted with its Namespace, are not needed.
 fn unless_gone(error: Error) -> Result<(), Error> {
     match &error {
         Error::Api { source, .. } if matches!(source.as_ref(), kube::Error::Api(refusal) if is_going(refusal)) => {
@@ -343,7 +343,7 @@ mod tests {
         let first = api.create(&PostParams::default(), &probe).await.unwrap();
         report(&first).await;
         assert_eq!(present().await.status.unwrap().observed_generation, Some(1));
-        // The watch has not brought that back yet, and somebody has put a label on it.
+        // The watch has not delivered that yet, and a label was added.
         let label = Patch::Merge(json!({ "metadata": { "labels": { "a": "b" } } }));
         api.patch("p", &PatchParams::default(), &label).await.unwrap();
         let later = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(60);
@@ -384,7 +384,7 @@ mod tests {
             "spec": { "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "s", "intervalSeconds": 60 } }))
         .unwrap();
         let asked = probes.create(&params, &probe).await.unwrap();
-        // It is on its way out for as long as something in it is.
+        // It is terminating for as long as something in it is.
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "going");
         let map = json!({ "metadata": { "name": "stays", "finalizers": ["example.com/stays"] } });
         maps.create(&params, &serde_json::from_value(map).unwrap())
@@ -402,7 +402,7 @@ mod tests {
             .report(&asked, &facts, Timestamp::UNIX_EPOCH)
             .await
             .unwrap();
-        // Admission may refuse before anybody looks whether the object is there, as it does whoever creates it.
+        // Admission may reject the request before the object is looked up, as it does for a create.
         let refusal = probes.create(&params, &probe).await.unwrap_err();
         assert!(
             matches!(&refusal, kube::Error::Api(status) if status.code == 403),
@@ -413,13 +413,13 @@ mod tests {
             source: Box::new(source),
         };
         unless_gone(api_error(refusal)).unwrap();
-        // Other refusals remain what they are.
+        // Other rejections stay as they are.
         let forbidden = kube::core::Status::failure("no such right", "Forbidden").with_code(403);
         unless_gone(api_error(kube::Error::Api(forbidden.boxed()))).unwrap_err();
         pocket.stop().await;
     }
 
-    /// As much of an API server as has an older CRD: it refuses what that lacks, as the real one does.
+    /// A minimal API server with an older CRD: it rejects what that lacks, as the real one does.
     async fn older(
         accepted: Arc<Mutex<Vec<Value>>>,
         request: axum::extract::Request,

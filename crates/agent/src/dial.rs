@@ -1,4 +1,4 @@
-//! Dials: whether somebody answers at an address, seen from a network namespace.
+//! Dials: whether an address answers, from a network namespace.
 
 use std::{
     io,
@@ -22,14 +22,14 @@ use svcdiag_api::Answer;
 use svcdiag_kube_proxy::Protocol;
 use svcdiag_netns::Netns;
 
-/// A dial that was made.
+/// A finished dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialled {
     /// How it ended.
     pub answer: Answer,
     /// The source that the kernel chose.
     pub source: Option<SocketAddr>,
-    /// Who refused it, where a message said so.
+    /// Who refused it, if an ICMP message says so.
     pub offender: Option<Offender>,
     /// How long the answer took.
     pub latency: Duration,
@@ -40,7 +40,7 @@ pub struct Dialled {
 pub struct Offender {
     /// The sender.
     pub ip: IpAddr,
-    /// Whether it says that packets are not let through, as rules do and routes do not.
+    /// Whether the message says that packets are prohibited, which comes from rules and not from routes.
     pub prohibits: bool,
 }
 
@@ -51,15 +51,15 @@ impl std::fmt::Display for Offender {
     }
 }
 
-/// TCP sends its first packet anew after a second (RFC 6298). What conntrack shows a moment before is about
-/// the first one; a packet that is sent anew may be led elsewhere.
+/// TCP retransmits its first packet after a second (RFC 6298). What conntrack shows just before that is about the
+/// first one; a retransmitted packet may go to another endpoint.
 pub const BEFORE_RETRANSMISSION: Duration = Duration::from_millis(800);
 
-/// Over UDP a refusal comes at once or not at all: so long is it waited for.
+/// Over UDP a refusal comes at once or not at all; this is how long to wait for it.
 const UDP_PATIENCE: Duration = Duration::from_millis(300);
 
-/// The kernel refuses datagrams of one sender once a second, after six in a row (net.ipv4.icmp_ratelimit, and
-/// inet_peer_xrlim_allow in net/ipv4/inetpeer.c): so long after a silent one another is worth sending.
+/// After six refusals in a row the kernel refuses datagrams of one sender once a second (net.ipv4.icmp_ratelimit,
+/// and inet_peer_xrlim_allow in net/ipv4/inetpeer.c): after this time a second datagram is worth sending.
 const UDP_AGAIN: Duration = Duration::from_millis(1100);
 
 /// A socket that tokio drives.
@@ -84,22 +84,22 @@ impl Socket {
     }
 }
 
-/// A dial on its way, made in a network namespace.
+/// A dial in progress, made in a network namespace.
 pub struct Dial {
     socket: Socket,
     protocol: Protocol,
     source: Option<SocketAddr>,
     started: Instant,
-    /// What connect said at once, if it did.
+    /// The immediate result of connect, if any.
     at_once: Option<io::Error>,
 }
 
 impl Dial {
-    /// Starts to dial from a namespace: with TCP the first packet is on its way when this returns, so
-    /// that conntrack can be asked what became of it.
+    /// Starts a dial from a namespace. With TCP, the first packet has been sent when this returns, so conntrack can be
+    /// queried for it.
     ///
     /// # Errors
-    /// When no socket could be made: nothing was tried then.
+    /// When no socket could be made: then nothing was dialled.
     pub async fn start(netns: &Netns, protocol: Protocol, target: SocketAddr) -> io::Result<Self> {
         let (socket, at_once) = begin(netns, protocol, target).await?;
         let source = socket::getsockname::<SockaddrStorage>(socket.as_raw_fd())
@@ -120,7 +120,7 @@ impl Dial {
         self.source
     }
 
-    /// Whether the answer is there within a time; without one the dial is still on its way.
+    /// Whether the answer arrives within a time; if not, the dial is still in progress.
     pub async fn settles_within(&self, time: Duration) -> bool {
         match &self.socket {
             Socket::Tcp(socket) if self.at_once.is_none() => timeout(time, socket.writable()).await.is_ok(),
@@ -131,7 +131,7 @@ impl Dial {
     /// Waits for the answer.
     ///
     /// # Errors
-    /// When the kernel says something that is no answer: the dial proves nothing then.
+    /// When the kernel returns an error that is not an answer: then the dial proves nothing.
     pub async fn finish(mut self, patience: Duration) -> io::Result<Dialled> {
         let at_once = self.at_once.take();
         let outcome = match at_once {
@@ -166,8 +166,8 @@ async fn connected(socket: &TcpStream, patience: Duration) -> io::Result<()> {
     socket.take_error()?.map_or(Ok(()), Err)
 }
 
-/// Sends empty datagrams, a second one only where the first may have been refused in silence and the time is
-/// long enough.
+/// Sends empty datagrams; a second one only if the first may have been refused silently and there is enough
+/// time.
 async fn not_refused(socket: &UdpSocket, patience: Duration) -> io::Result<()> {
     if is_silent(socket, patience.min(UDP_PATIENCE)).await? && patience >= UDP_AGAIN + UDP_PATIENCE {
         tokio::time::sleep(UDP_AGAIN - UDP_PATIENCE).await;
@@ -176,8 +176,7 @@ async fn not_refused(socket: &UdpSocket, patience: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether nobody says anything to an empty datagram. A refusal shows as an error alone, an answer as something
-/// to read.
+/// Whether an empty datagram gets no reaction. A refusal shows as an error only, an answer as something to read.
 async fn is_silent(socket: &UdpSocket, patience: Duration) -> io::Result<bool> {
     socket.send(&[]).await?;
     let Ok(ready) = timeout(patience, socket.ready(Interest::READABLE | Interest::ERROR)).await else {
@@ -201,7 +200,7 @@ async fn begin(
         }
     };
     let socket = netns.socket(target, kind).await?;
-    // The error queue tells a rule that rejects from a Pod that refuses.
+    // The error queue distinguishes a rejecting rule from a refusing Pod.
     if target.is_ipv4() {
         setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
     } else {
@@ -222,7 +221,7 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
         .map(|v6| SocketAddr::from((v6.ip(), v6.port())))
 }
 
-/// Who sent the ICMP message in the error queue, if one is there. A reset leaves none.
+/// The sender of the ICMP message in the error queue, if there is one. A reset leaves none.
 fn offender(socket: BorrowedFd<'_>) -> Option<Offender> {
     let mut space = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
     let message = socket::recvmsg::<SockaddrStorage>(
@@ -256,8 +255,8 @@ fn offender(socket: BorrowedFd<'_>) -> Option<Offender> {
     })
 }
 
-/// What an error says about the other end. Over TCP a refusal by a message, not by a reset, comes from a
-/// rule; over UDP a closed port is told by a message as well.
+/// What an error says about the other end. Over TCP, a refusal by an ICMP message instead of a reset comes from a
+/// rule; over UDP, a closed port also sends an ICMP message.
 fn answer(error: &io::Error, by_message: bool, protocol: Protocol) -> io::Result<Answer> {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ECONNREFUSED) if by_message && protocol == Protocol::Tcp => Ok(Answer::Rejected),

@@ -1,5 +1,4 @@
-//! Questions to a DNS server, asked from a network namespace: over UDP, and over TCP where the answer
-//! does not fit.
+//! DNS queries from a network namespace: over UDP, and over TCP if the answer does not fit.
 
 use std::{
     io,
@@ -20,15 +19,15 @@ use tokio::{
 
 use svcdiag_netns::Netns;
 
-/// Longest message over UDP that is taken (without EDNS servers send 512 bytes).
+/// Longest accepted message over UDP (without EDNS, servers send 512 bytes).
 const UDP_SIZE: usize = 4096;
 
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The name has these addresses, for so many seconds.
+    /// The addresses of the name, and their TTL in seconds.
     Addresses(Vec<IpAddr>, u32),
-    /// There is no such name, or none with addresses of the kind; true for so many seconds.
+    /// There is no such name, or it has no such addresses; with the TTL in seconds.
     NotFound(u32),
     /// The server could not or would not answer: its code, for example SERVFAIL.
     Failed(String),
@@ -38,10 +37,10 @@ pub enum Reply {
     Refused,
 }
 
-/// Asks a server for the addresses of a name, which ends with a dot.
+/// Queries a server for the addresses of a name, which ends with a dot.
 ///
 /// # Errors
-/// When nothing could be asked: nothing is known then.
+/// When no query could be sent: then nothing is known.
 pub async fn ask(
     netns: &Netns,
     server: SocketAddr,
@@ -56,7 +55,7 @@ pub async fn ask(
     })
 }
 
-/// Whether a question can hold a name.
+/// Whether a name fits into a query.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     Name::from_ascii(name).is_ok()
@@ -65,7 +64,7 @@ pub fn is_name(name: &str) -> bool {
 /// The names that a server has for an address.
 ///
 /// # Errors
-/// When nothing could be asked.
+/// When no query could be sent.
 pub async fn names_of(
     netns: &Netns,
     server: SocketAddr,
@@ -83,7 +82,7 @@ pub async fn names_of(
     Ok(names.collect())
 }
 
-/// Asks a server; what it answered, or why it did not.
+/// Queries a server and returns its answer, or why there is none.
 async fn exchange(
     netns: &Netns,
     server: SocketAddr,
@@ -122,8 +121,8 @@ fn refused(error: io::Error) -> io::Result<Reply> {
     }
 }
 
-/// Whether a message is the answer to a question: of the same number and about the same name and type. Who does
-/// not understand a question says so without repeating it.
+/// Whether a message answers a query: it has the same ID and the same name and type. A server that does not
+/// understand a query does not repeat it.
 fn answers(message: &Message, question: &Message) -> bool {
     let is_error = !matches!(
         message.metadata.response_code,
@@ -141,14 +140,14 @@ async fn over_udp(
     question: &Message,
 ) -> io::Result<Message> {
     let socket = std::net::UdpSocket::from(netns.socket(server, SockType::Datagram).await?);
-    // Connected, so that a refusal is told and no other server's datagrams are taken.
+    // Connected, so that a refusal is reported and datagrams of other servers are ignored.
     socket.connect(server)?;
     let socket = UdpSocket::from_std(socket)?;
     socket.send(bytes).await?;
     let mut buffer = vec![0; UDP_SIZE];
     loop {
         let length = socket.recv(&mut buffer).await?;
-        // What is no answer to this question is passed over, as resolvers do.
+        // Other messages are ignored, as resolvers do.
         if let Some(Ok(answer)) = buffer.get(..length).map(Message::from_vec)
             && answers(&answer, question)
         {
@@ -187,7 +186,7 @@ pub async fn stream(netns: &Netns, target: SocketAddr) -> io::Result<TcpStream> 
     socket.connect(target).await
 }
 
-/// What an answer says of addresses.
+/// The addresses in an answer.
 pub(super) fn read(answer: &Message, kind: RecordType) -> Reply {
     match answer.metadata.response_code {
         ResponseCode::NoError => {}
@@ -224,7 +223,7 @@ fn mnemonic(code: ResponseCode) -> String {
     }
 }
 
-/// How long resolvers keep the absence of a name: the lesser of the SOA's own TTL and its minimum
+/// How long resolvers cache that a name does not exist: the smaller of the SOA's own TTL and its minimum
 /// (RFC 2308), at most a minute here.
 fn negative_ttl(answer: &Message) -> u32 {
     const MAX: u32 = 60;

@@ -1,4 +1,4 @@
-//! What the kernel and the network send, for the fuzz targets (`fuzz/`): the decoders alone, without sockets.
+//! Decoders of what the kernel and the network send, without sockets, for the fuzz targets (`fuzz/`).
 
 use hickory_proto::{op::Message, rr::RecordType};
 
@@ -6,7 +6,7 @@ pub use svcdiag_netns::fuzzing::{legacy, legacy_answers, netlink};
 
 use super::dns;
 
-/// Reads a datagram of a DNS server.
+/// Parses a datagram of a DNS server.
 pub fn dns(datagram: &[u8]) {
     if let Ok(message) = Message::from_vec(datagram) {
         for kind in [RecordType::A, RecordType::AAAA] {

@@ -1,10 +1,10 @@
-//! Whether the agent still does its rounds, for the kubelet, which runs `svcdiag health`.
+//! The liveness probe of the agent: the kubelet runs `svcdiag health`.
 //!
-//! It is asked over a socket in the file system of its container: a port of the node anybody may take, and a
-//! liveness probe that finds another there has the agent killed again and again. A thread of its own answers, so
-//! that nothing that is looked at can keep the kubelet waiting.
+//! It uses a socket in the file system of the agent's container: any process could take a port of the node, and the
+//! liveness probe would then get the agent killed repeatedly. A separate thread answers, so that no probe can delay the
+//! kubelet.
 //!
-//! That the API server cannot be reached is no reason to be restarted; that nothing moves any more is.
+//! An unreachable API server is no reason for a restart; an agent that makes no progress is.
 
 use std::{
     io::{self, Read, Write},
@@ -16,13 +16,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// The heart beats with every attempt to renew the Lease, and such an attempt takes 20 seconds at most.
+/// Every attempt to renew the Lease counts as progress, and such an attempt takes at most 20 seconds.
 const STILL_AFTER: Duration = Duration::from_secs(60);
 
-/// An agent that runs answers at once.
+/// A running agent answers at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What an agent that is well says.
+/// Answer of a healthy agent.
 const WELL: &str = "ok";
 
 /// Flags of `svcdiag health`.
@@ -33,7 +33,7 @@ pub struct Options {
     pub socket: PathBuf,
 }
 
-/// When the agent last did something.
+/// When the agent last made progress.
 #[derive(Clone, Debug)]
 pub(super) struct Heartbeat(Arc<Mutex<Instant>>);
 
@@ -52,11 +52,11 @@ impl Heartbeat {
     }
 }
 
-/// Pause after a connection that could not be taken.
+/// Pause after a failed accept.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Begins to answer at a socket, which takes the place of what an agent before has left there. Where that cannot
-/// be done the agent does its work all the same; the kubelet will ask in vain and say so.
+/// Starts answering on a socket, which replaces one that an earlier agent left. If that fails, the agent still works,
+/// and the failing liveness probe shows it.
 pub(super) fn serve(socket: &Path, heartbeat: Heartbeat) {
     if let Err(error) = try_serve(socket, heartbeat) {
         tracing::error!(
@@ -77,7 +77,7 @@ fn try_serve(socket: &Path, heartbeat: Heartbeat) -> io::Result<()> {
         .spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else {
-                    // Out of descriptors, perhaps: it comes back at once.
+                    // Perhaps out of file descriptors: accept would fail again at once.
                     std::thread::sleep(ACCEPT_AGAIN);
                     continue;
                 };
@@ -86,14 +86,14 @@ fn try_serve(socket: &Path, heartbeat: Heartbeat) -> io::Result<()> {
                 } else {
                     "no progress for a minute"
                 };
-                // So short a text needs nobody who reads it.
+                // A text this short does not block.
                 let _ = (&stream).write_all(says.as_bytes());
             }
         })?;
     Ok(())
 }
 
-/// Asks an agent on this machine whether it is well.
+/// Asks an agent on this machine whether it is healthy.
 ///
 /// # Errors
 /// When it is not, or does not answer.

@@ -1,7 +1,7 @@
 //! HTTP over a connection made in a network namespace.
 //!
-//! Whoever answers may do so at any length. So the head of an answer is read up to a bound, and its body only
-//! where it is asked for, up to another; nothing is kept beyond that.
+//! The peer may send responses of any length. So the head of a response is read up to a limit, and its body only on
+//! request, up to another limit; nothing beyond that is kept.
 
 use std::{error::Error, io, net::SocketAddr, time::Duration};
 
@@ -17,34 +17,34 @@ use tokio::time::timeout;
 use super::dns::stream;
 use svcdiag_netns::Netns;
 
-/// Longest head of an answer; servers themselves take some 8 or 16 KiB of headers.
+/// Longest head of a response; servers themselves accept some 8 or 16 KiB of headers.
 const MAX_HEAD: usize = 32 * 1024;
 
-/// And most of them: as many as fit in there.
+/// Maximum number of headers: as many as fit in there.
 const MAX_HEADERS: usize = 4096;
 
-/// What came of a request.
+/// Result of a request.
 #[derive(Debug)]
 pub enum Got {
-    /// A status, and the body as far as it was asked for.
+    /// A status, and the requested part of the body.
     Answer(u16, String),
-    /// The connection was taken, but no answer came in time.
+    /// Connected, but no response in time.
     Silent,
-    /// The connection was taken, and reset or closed before the head of an answer was whole.
+    /// Connected, but reset or closed before the head of the response was complete.
     Reset,
-    /// The connection was taken, and what came is no HTTP.
+    /// Connected, but the response is not HTTP.
     Garbled,
-    /// The connection was taken, and the answer has more headers than are read.
+    /// Connected, but the headers exceed the limit.
     TooManyHeaders,
     /// There was no connection.
     NotConnected(io::Error),
 }
 
-/// Asks for a path. Of the body no more than so many bytes are taken: with 0 it is not read at all, and one
-/// that is longer counts as none.
+/// Requests a path. The body is read up to a limit: with 0 it is not read at all, and a longer one counts as
+/// none.
 ///
 /// # Errors
-/// When the path cannot be sent: nothing was tried then.
+/// When the path cannot be sent: then nothing was requested.
 pub async fn get(
     netns: &Netns,
     target: SocketAddr,
@@ -74,7 +74,7 @@ pub async fn get(
             let body = body(response.into_body(), longest_body).await?;
             Ok::<_, hyper::Error>((status, body))
         };
-        // The connection lives no longer than the exchange, however that ends.
+        // The connection is closed after the exchange, however that ends.
         let mut connection = std::pin::pin!(connection);
         let mut exchange = std::pin::pin!(exchange);
         let answer = tokio::select! {
@@ -96,8 +96,8 @@ pub async fn get(
     })
 }
 
-/// A body, unless it is longer than so many bytes. It is copied as it comes: each piece that is kept on its own
-/// would cost more than the one byte that it may have.
+/// A body, unless it exceeds a limit. It is copied as it arrives: keeping each piece would cost more than the single
+/// byte that it may contain.
 async fn body(mut body: Incoming, longest: usize) -> Result<String, hyper::Error> {
     let mut bytes = Vec::new();
     if longest == 0 {
@@ -113,7 +113,7 @@ async fn body(mut body: Incoming, longest: usize) -> Result<String, hyper::Error
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A path as it is sent. What the pattern of the API lets through and HTTP does not is written as %XX.
+/// A path as it is sent. Characters that the API's pattern permits and HTTP does not are written as %XX.
 fn sendable(path: &str) -> io::Result<Uri> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
     let mut escaped = String::with_capacity(path.len());
@@ -138,7 +138,7 @@ fn is_too_large(error: &(dyn Error + 'static)) -> bool {
     by_http.is_some_and(hyper::Error::is_parse_too_large)
 }
 
-/// Whether the connection came to its end before the answer did.
+/// Whether the connection ended before the response did.
 fn is_end(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {

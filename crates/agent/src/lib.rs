@@ -1,9 +1,8 @@
 //! The node agent: facts from the kernel of one node.
 //!
-//! It watches the NodeProbes of its node; each has a task of its own that looks ([`round`]) at once when
-//! the NodeProbe changes and else at the interval that it asks for, and writes the facts down when they
-//! have changed. A Lease says that the agent is alive. [`apiserver`] keeps the way to the API server open
-//! where that of the node is broken.
+//! It watches the NodeProbes of its node. Each has its own task, which runs a [`round`] at once when the NodeProbe
+//! changes and otherwise at its interval, and writes the facts if they have changed. A Lease is the agent's heartbeat.
+//! [`apiserver`] keeps the API server reachable when the node's own network is broken.
 
 #![forbid(unsafe_code)]
 
@@ -96,10 +95,10 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// It is not known how to reach the API server.
+    /// There is no configuration for reaching the API server.
     #[error("could not determine how to reach the cluster: {0}; set --apiserver")]
     Infer(#[source] Box<kube::config::InferConfigError>),
-    /// What --apiserver says.
+    /// The value of --apiserver.
     #[error("--apiserver {0} is not a URL")]
     Url(String),
     /// The client could not be made from the configuration.
@@ -107,7 +106,7 @@ pub enum Error {
     Client(#[source] Box<kube::Error>),
 }
 
-/// How to reach the API server. One that is named stands for itself; else there are two ways.
+/// Routes to the API server: only the given URL, or else the usual and the fallback routes.
 async fn routes(options: &Options) -> Result<Routes, Error> {
     let inferred = Config::infer().await;
     let Some(url) = &options.apiserver else {
@@ -119,7 +118,7 @@ async fn routes(options: &Options) -> Result<Routes, Error> {
     if parsed.cluster_url.host().is_none() || parsed.cluster_url.scheme().is_none() {
         return Err(invalid());
     }
-    // The credentials are those that are at hand, if any.
+    // Uses the available credentials, if any.
     let config = match inferred {
         Ok(mut config) => {
             config.cluster_url = parsed.cluster_url;
@@ -130,7 +129,7 @@ async fn routes(options: &Options) -> Result<Routes, Error> {
     Ok(Routes::new(config, None))
 }
 
-/// The agent's clock: the only place where it asks for the time of day.
+/// The agent's clock: the only place where it reads the time of day.
 #[expect(clippy::disallowed_methods, reason = "the clock")]
 fn now() -> Timestamp {
     Timestamp::now()
@@ -139,7 +138,7 @@ fn now() -> Timestamp {
 /// Runs until `shutdown`.
 ///
 /// # Errors
-/// When the node's network cannot be looked at, or there is no way to an API server.
+/// When the node's network namespace cannot be opened, or there is no route to an API server.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     // The default of 1,024 is for programs that use select.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
@@ -177,7 +176,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     Ok(())
 }
 
-/// Renews the Lease for ever, and at once when there is another way to the API server.
+/// Keeps renewing the Lease, and renews it at once when the route to the API server changes.
 async fn keep_alive(cluster: Cluster, node: &Node, namespace: &str, heartbeat: &Heartbeat) {
     let mut access = cluster.access();
     loop {

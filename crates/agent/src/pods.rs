@@ -24,13 +24,13 @@ use parking_lot::Mutex;
 
 use svcdiag_netns::{Netns, links, procfs};
 
-/// Processes of one Pod that are looked at, the oldest first: those of the containers come before what they start.
+/// Maximum processes read per Pod, oldest first: those of the containers come before their children.
 const MAX_PROCESSES: usize = 64;
 
-/// So long a list of the node's processes serves to find Pods in.
+/// How long a list of the node's processes is reused.
 const LIST_LASTS: Duration = Duration::from_secs(10);
 
-/// Why a Pod's network namespace is not at hand. Nothing follows from it about the Pod.
+/// Why a Pod's network namespace could not be opened. This says nothing about the Pod.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No process of the Pod runs here.
@@ -39,7 +39,7 @@ pub enum Error {
         /// UID of the Pod.
         uid: String,
     },
-    /// What was found is the namespace of something else.
+    /// The namespace found belongs to something else.
     #[error("the network namespace of Pod {uid} does not have its address {ip}")]
     WrongNamespace {
         /// UID of the Pod.
@@ -47,7 +47,7 @@ pub enum Error {
         /// The address that the Pod should have.
         ip: IpAddr,
     },
-    /// The kernel does not tell.
+    /// The kernel returned an error.
     #[error("could not {what} of Pod {uid}: {source}")]
     Io {
         /// What was tried.
@@ -77,8 +77,8 @@ pub fn pod_uid(line: &str) -> Option<String> {
     })
 }
 
-/// The processes of all Pods on the node, by the UID that their cgroups carry. Processes that cannot be
-/// read are passed over: they may have just ended.
+/// The processes of all Pods on the node, by the UID in their cgroups. Processes that cannot be read are skipped:
+/// they may have just exited.
 ///
 /// # Errors
 /// When /proc itself cannot be read.
@@ -112,7 +112,7 @@ fn pod_of(pid: i32) -> Option<String> {
     cgroups.lines().find_map(pod_uid)
 }
 
-/// The processes of all Pods, listed once for all who look for some of them within a few seconds.
+/// The processes of all Pods, listed once for all callers within a few seconds.
 #[derive(Debug, Default)]
 pub struct Census(Mutex<Option<Listed>>);
 
@@ -120,8 +120,8 @@ pub struct Census(Mutex<Option<Listed>>);
 type Listed = (Instant, Arc<HashMap<String, Vec<i32>>>);
 
 impl Census {
-    /// The processes of some Pods. Each was seen to be the Pod's just now; where a Pod has none among those
-    /// that are known, all are listed anew. What a Pod has started within the last seconds may be left out.
+    /// The processes of some Pods, each verified to belong to its Pod. If a Pod has no known process, all are listed
+    /// again. Processes that a Pod started within the last seconds may be missing.
     ///
     /// # Errors
     /// When /proc itself cannot be read.
@@ -147,7 +147,7 @@ impl Census {
     }
 }
 
-/// The network namespace of a Pod, once it is sure that it is the Pod's: one of its addresses is in it.
+/// The network namespace of a Pod, verified by one of the Pod's addresses in it.
 ///
 /// # Errors
 /// When there is none, or it is not the Pod's.

@@ -1,8 +1,8 @@
-//! When each NodeProbe of the node is looked at, and when its facts are written.
+//! When each NodeProbe of the node gets a round, and when its facts are written.
 //!
-//! What is asked stands in the NodeProbe, all of it: nothing is read besides, so that no round is about an
-//! older state of the Service than the controller's. A round whose question has changed meanwhile is dropped
-//! when it does not end soon, and its facts are not written: they answer what nobody asks any more.
+//! The NodeProbe has everything that a round needs, and nothing else is read, so no round is about an older state of
+//! the Service than the controller's. If the NodeProbe changes during a round, the round is aborted unless it ends
+//! soon, and its facts are dropped as outdated.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -27,15 +27,15 @@ use svcdiag_client::Pauses;
 use svcdiag_engine::asked::Subject;
 use svcdiag_objects::Object;
 
-/// What could not be written is tried again so much later; what is refused time and again, up to so much later.
+/// Pause before a failed write is retried, and the maximum pause for one that is rejected repeatedly.
 const RETRY: Duration = Duration::from_secs(2);
 const LAST_RETRY: Duration = Duration::from_secs(300);
 
-/// Rounds of one NodeProbe begin no closer together, however often its question changes.
+/// Minimum time between the starts of two rounds of one NodeProbe, however often it changes.
 const SMALLEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A round about a question that has changed may go on for so long: most are over by then. Those that look at a
-/// failure a second time, or wait for kube-proxy, would keep the new question waiting.
+/// How long a round may continue after its NodeProbe has changed: most are over by then. Those that confirm a
+/// failure, or wait for kube-proxy, would delay the new round.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// A NodeProbe's task.
@@ -50,7 +50,7 @@ impl Drop for Task {
     }
 }
 
-/// Watches the NodeProbes of the node, for ever, on whichever way leads to the API server.
+/// Keeps watching the NodeProbes of the node, on the current route to the API server.
 pub(super) async fn run(node: Arc<Node>, cluster: Cluster) {
     let mut access = cluster.access();
     let mut tasks = HashMap::new();
@@ -63,7 +63,7 @@ pub(super) async fn run(node: Arc<Node>, cluster: Cluster) {
     }
 }
 
-/// Keeps the tasks those of the node's NodeProbes.
+/// Starts and stops tasks to match the NodeProbes of the node.
 async fn follow(api: Api<NodeProbe>, node: &Arc<Node>, cluster: &Cluster, tasks: &mut HashMap<String, Task>) {
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={}", node.name));
     let mut events = std::pin::pin!(watcher(api, mine).backoff(Pauses::default()));
@@ -108,7 +108,7 @@ fn uid(probe: &NodeProbe) -> String {
     probe.metadata.uid.clone().unwrap_or_default()
 }
 
-/// Gives a NodeProbe to its task, which takes notice only of another generation.
+/// Passes a NodeProbe to its task, which reacts only to a new generation.
 fn give(tasks: &mut HashMap<String, Task>, node: &Arc<Node>, cluster: &Cluster, probe: Arc<NodeProbe>) {
     match tasks.get(&uid(&probe)).filter(|task| !task.handle.is_finished()) {
         Some(task) => {
@@ -133,7 +133,7 @@ fn give(tasks: &mut HashMap<String, Task>, node: &Arc<Node>, cluster: &Cluster, 
     }
 }
 
-/// What the NodeProbe says at the present moment.
+/// The NodeProbe as it is now.
 struct Latest(watch::Receiver<Arc<NodeProbe>>);
 
 impl Source for Latest {
@@ -142,7 +142,7 @@ impl Source for Latest {
     }
 }
 
-/// Looks at once, at every change and at the interval.
+/// Runs a round at once, after every change, and at the interval.
 async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Arc<NodeProbe>>) {
     let mut state = State::default();
     let mut not_before = Instant::now();
@@ -158,7 +158,7 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
         if probes.has_changed().unwrap_or(false) {
             continue;
         }
-        // The same question as the watch has it now: our own last report has made it another version.
+        // The same spec in the newest version: our own last report has changed the resourceVersion.
         let probe = probes.borrow().clone();
         let pause = match state.write(&cluster, &probe, facts).await {
             Ok(()) => jittered(&probe),
@@ -178,10 +178,10 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
     }
 }
 
-/// Waits until a round is about something that is asked no more, and has had its time to end.
+/// Waits until a round is outdated and has had its time to end.
 async fn is_outdated(mut probes: watch::Receiver<Arc<NodeProbe>>) {
     if probes.changed().await.is_err() {
-        // The task itself is about to end.
+        // The task itself is stopping.
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(LAST_MOMENT).await;
@@ -193,7 +193,7 @@ struct State {
     memory: Memory,
     /// What was last written, for which generation.
     written: Option<(Option<i64>, NodeFacts)>,
-    /// How often in a row the API server has refused what was to be written.
+    /// How often in a row the API server has rejected the report.
     refused: u32,
 }
 
@@ -226,8 +226,8 @@ impl State {
         Ok(())
     }
 
-    /// Says in place of what was seen that it was refused: nobody reads the log of an agent, and old facts would go
-    /// on counting.
+    /// Replaces a rejected report with a problem: nobody reads the log of an agent, and the old facts would remain in
+    /// effect.
     async fn say(&self, cluster: &Cluster, probe: &NodeProbe, facts: &NodeFacts, error: &cluster::Error) {
         let remark = NodeFacts {
             slices: facts.slices.clone(),
@@ -239,7 +239,7 @@ impl State {
         }
     }
 
-    /// The pause after a failure: short in an outage, longer each time where the API server refuses.
+    /// Pause after a failure: short in an outage, growing if the API server rejects the report.
     fn next_retry(&mut self, error: &cluster::Error) -> Duration {
         if error.is_outage() {
             return RETRY;
@@ -250,8 +250,8 @@ impl State {
     }
 }
 
-/// Whether two rounds saw the same. How long an answer of DNS stays true and how often chance led to an
-/// endpoint are no facts of their own.
+/// Whether two rounds observed the same. TTLs of DNS answers, and how often chance picked an endpoint, do not
+/// matter.
 fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
     let essence = |facts: &NodeFacts| {
         let mut facts = facts.clone();
@@ -269,7 +269,7 @@ fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
     essence(a) == essence(b)
 }
 
-/// The interval, up to a tenth more or less by the NodeProbe's UID, so that many do not come at once.
+/// The interval, varied by up to a tenth by the NodeProbe's UID, so that rounds are spread out.
 fn jittered(probe: &NodeProbe) -> Duration {
     let sum: u32 = uid(probe).bytes().map(u32::from).sum();
     let tenths = 0.9 + 0.2 * f64::from(sum % 100) / 100.0;
@@ -286,7 +286,7 @@ mod tests {
 
     use super::*;
 
-    /// As much of an API server as refuses reports with dials, and keeps the others.
+    /// A minimal API server that rejects reports with dials and stores the others.
     async fn refuse(kept: Arc<Mutex<Vec<Value>>>, request: Request) -> axum::response::Response {
         let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
         let mut patch: Value = serde_json::from_slice(&body).unwrap();
@@ -338,13 +338,13 @@ mod tests {
         );
         assert!(said[0].get("dials").is_none(), "{said:?}");
 
-        // What can be written ends that.
+        // A successful write resets that.
         state.write(&cluster, &probe, NodeFacts::default()).await.unwrap();
         let error = state.write(&cluster, &probe, facts).await.unwrap_err();
         assert_eq!(state.next_retry(&error), RETRY);
         assert_eq!(kept.lock().unwrap().len(), 3, "said once more");
         server.abort();
-        // An outage is waited for, however long it is.
+        // An outage is waited out, however long it is.
         let away = cluster::Error::TimedOut { what: String::new() };
         assert_eq!([state.next_retry(&away), state.next_retry(&away)], [RETRY; 2]);
     }

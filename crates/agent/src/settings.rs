@@ -1,4 +1,4 @@
-//! Settings of the node's network that explain why packets do not arrive. They are only read.
+//! Network settings of the node that explain lost packets. They are only read.
 
 use std::{fs, io};
 
@@ -8,7 +8,7 @@ use svcdiag_formats::connection::is_full;
 use svcdiag_kube_proxy::{IpFamily, Table};
 use svcdiag_netns::{Netns, netfilter::rulesets::Rulesets};
 
-/// Reads the settings of a network namespace, whose rules are at hand.
+/// Reads the settings of a network namespace with known rules.
 ///
 /// # Errors
 /// When the namespace cannot be entered. What cannot be read in it is None.
@@ -32,7 +32,7 @@ fn read_here() -> NodeSettings {
     }
 }
 
-/// Whether rules of a network namespace see packets between ports of a bridge; None without br_netfilter.
+/// Whether packets between ports of a bridge pass through the rules of a network namespace; None without br_netfilter.
 ///
 /// # Errors
 /// When the namespace cannot be entered.
@@ -53,7 +53,7 @@ fn number(name: &str) -> Option<i64> {
         .ok()
 }
 
-/// Either backend may have the chain; what one drops the other cannot save.
+/// Either backend may have the chain, and a drop in one is final.
 fn forward_drops(rules: &Rulesets) -> Option<bool> {
     let by_nf_tables = rules
         .iptables()
@@ -67,14 +67,14 @@ fn forward_drops(rules: &Rulesets) -> Option<bool> {
     Some(by_nf_tables.unwrap_or(false) || by_legacy.unwrap_or(false))
 }
 
-/// Rules of either backend of iptables at which every packet of IPv4 ends. What cannot be read has none.
+/// Rules of either iptables backend that drop or reject every IPv4 packet. What cannot be read counts as none.
 #[must_use]
 pub fn dead_ends(rules: &Rulesets) -> Vec<DeadEndRule> {
     let mut found = Vec::new();
     if let Ok(rules) = rules.iptables() {
         found.extend(dead_ends_of(rules.as_ref()));
     }
-    // Asking for a table of the legacy backend would make it.
+    // Reading a table of the legacy backend would create it.
     if let Some(rules) = rules.legacy().ok().filter(|legacy| !legacy.is_empty()) {
         found.extend(dead_ends_of(rules.as_ref()));
     }
@@ -82,11 +82,11 @@ pub fn dead_ends(rules: &Rulesets) -> Vec<DeadEndRule> {
     found
 }
 
-/// How many packets the namespace has dropped for coming in by another way than their answers would
-/// leave (IPReversePathFilter of /proc/net/netstat).
+/// How many packets the namespace has dropped because of reverse path filtering (IPReversePathFilter of
+/// /proc/net/netstat).
 ///
 /// # Errors
-/// When the namespace cannot be entered or does not tell.
+/// When the namespace cannot be entered or the counter cannot be read.
 pub fn reverse_path_drops(node: &Netns) -> io::Result<u64> {
     node.run(|| {
         let text = fs::read_to_string("/proc/thread-self/net/netstat")?;
@@ -95,7 +95,7 @@ pub fn reverse_path_drops(node: &Netns) -> io::Result<u64> {
     })
 }
 
-/// A counter of /proc/net/netstat: a line of names, and a line of numbers with the same beginning.
+/// A counter of /proc/net/netstat: a line of names, and a line of numbers with the same prefix.
 fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|line| line.starts_with(group));
     let position = lines.next()?.split_whitespace().position(|word| word == name)?;

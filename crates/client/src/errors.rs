@@ -2,7 +2,7 @@
 
 use kube::core::Status;
 
-/// Whether the API server was not reached, or was too busy: what it refuses, it has heard.
+/// Whether the API server was unreachable or too busy; a rejection shows that it was reached.
 #[must_use]
 pub fn is_outage(error: &kube::Error) -> bool {
     match error {
@@ -12,30 +12,29 @@ pub fn is_outage(error: &kube::Error) -> bool {
     }
 }
 
-/// Whether a list, a watch or a request for what a group serves was refused because the API server does not
-/// serve such a thing. For a group that is not installed it answers `404 page not found` in plain text, for
-/// one of its own a Status. The client makes a Status of the text, too, but with a reason of its own, so that
-/// `is_not_found` does not hold: only the code says what it is.
+/// Whether a list, a watch or a discovery request failed because the API server does not serve that kind or group. For a
+/// group that is not installed it answers `404 page not found` in plain text, for one of its own a Status. The client
+/// converts the text to a Status as well, but with another reason, so `is_not_found` is false: only the code shows it.
 #[must_use]
 pub fn is_not_served(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if is_absent(status))
 }
 
-/// Whether what a request is about is not there: the object, its namespace, or its kind.
+/// Whether the object of a request, its namespace or its kind does not exist.
 #[must_use]
 pub fn is_absent(status: &Status) -> bool {
     status.code == 404
 }
 
-/// Whether a write was refused because what it is about has gone, or its Namespace is being deleted.
+/// Whether a write was rejected because its object is gone or its Namespace is being deleted.
 #[must_use]
 pub fn is_going(refusal: &Status) -> bool {
     let mut causes = refusal.details.iter().flat_map(|d| &d.causes);
     is_absent(refusal) || causes.any(|c| c.reason == "NamespaceTerminating")
 }
 
-/// Whether a write was refused for what the installed CRD does not know. An unknown field in an apply is an error
-/// of the server's own (500) that only its words tell from others; an unknown value of an enum is Invalid (422).
+/// Whether a write was rejected because of something that the installed CRD does not know. An unknown field in an apply is
+/// an internal error (500) that only its text distinguishes from others; an unknown enum value is Invalid (422).
 #[must_use]
 pub fn is_of_schema(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status)

@@ -1,4 +1,4 @@
-//! Talking to an API server: clients for programs that run for long, what errors mean, and what is served.
+//! Access to an API server: clients for long-running programs, the meaning of errors, and what is served.
 
 #![forbid(unsafe_code)]
 

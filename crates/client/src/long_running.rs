@@ -1,4 +1,4 @@
-//! Clients for controller and agent, which run for long against an API server that may be away.
+//! Clients for controller and agent, which run for a long time while the API server may be unreachable at times.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -8,17 +8,17 @@ use std::{
 use kube::{Config, runtime::utils::Backoff};
 use tokio::time::Instant;
 
-/// Longest wait for a connection: more than two lost packets are an outage.
+/// Connect timeout: more than two lost packets are an outage.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// First and longest pause of a watch that was interrupted, before chance makes it up to half longer or shorter.
+/// First and longest pause before an interrupted watch resumes, before jitter of up to half.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(4));
 
-/// An interruption after so long begins with the first pause again.
+/// An interruption after this time starts with the first pause again.
 const CALM: Duration = Duration::from_secs(30);
 
-/// A configuration for a part that runs for long and tries again by itself. The client's own retries wait up to a
-/// minute and a half where the API server is busy, and would go on waiting long after it is not.
+/// A configuration for a long-running part that retries by itself. The client's own retries wait up to a minute and a half
+/// for a busy API server, and would keep waiting long after it has recovered.
 #[must_use]
 pub fn for_long_runs(mut config: Config) -> Config {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
@@ -26,8 +26,8 @@ pub fn for_long_runs(mut config: Config) -> Config {
     config
 }
 
-/// Pauses of a watch that was interrupted: growing, so that an API server that comes back is not overrun, and
-/// short enough for verdicts to be right seconds after that.
+/// Pauses before an interrupted watch resumes: growing, so that a recovering API server is not overloaded, and short enough
+/// for correct results seconds after that.
 #[derive(Debug, Default)]
 pub struct Pauses {
     last: Option<(Instant, Duration)>,
@@ -43,14 +43,14 @@ impl Iterator for Pauses {
             _ => PAUSES.0,
         };
         self.last = Some((now, pause));
-        // Each RandomState has keys of its own.
+        // Each RandomState has its own keys.
         let chance = RandomState::new().hash_one(0) % 1000;
         Some(pause.mul_f64(0.5 + chance as f64 / 1000.0))
     }
 }
 
 impl Backoff for Pauses {
-    /// A watch says that it begins to list before it has reached anybody: only calm is a success.
+    /// A watch reports that it starts listing before it has reached the server: only a quiet period is a success.
     fn reset(&mut self) {}
 }
 

@@ -1,4 +1,4 @@
-//! Which kinds of policies beyond NetworkPolicy an API server serves. Every authenticated user may ask for it.
+//! Which kinds of policies other than NetworkPolicy an API server serves. Every authenticated user may read this.
 
 use std::collections::BTreeSet;
 
@@ -7,11 +7,11 @@ use svcdiag_objects::{has_policy_kinds, policy_kind};
 
 use crate::is_not_served;
 
-/// The kinds of policies beyond NetworkPolicy that the API server serves. It costs one small request, and one
-/// more for each version of a group that may have such kinds.
+/// The kinds of policies other than NetworkPolicy that the API server serves. This takes one small request, and one more for
+/// each version of a group that may have such kinds.
 ///
 /// # Errors
-/// When the API server does not say.
+/// When the API server does not answer.
 pub async fn policy_kinds(client: &Client) -> kube::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let groups = client.list_api_groups().await?.groups;
@@ -25,7 +25,7 @@ pub async fn policy_kinds(client: &Client) -> kube::Result<BTreeSet<String>> {
                         .filter_map(|r| policy_kind(&group.name, &r.kind));
                     found.extend(names.map(str::to_owned));
                 }
-                // It has gone meanwhile.
+                // It was removed meanwhile.
                 Err(error) if is_not_served(&error) => {}
                 Err(error) => return Err(error),
             }

@@ -9,7 +9,7 @@ use svcdiag_api::{GROUP, Schemas, schemas_in};
 /// The schemas that the API server serves of our group; none while it does not serve the group.
 ///
 /// # Errors
-/// When the API server does not say.
+/// When the API server does not answer.
 pub async fn schemas(client: &Client) -> kube::Result<Schemas> {
     let request = http::Request::get(format!("/openapi/v3/apis/{GROUP}/v1alpha1"));
     let request = request

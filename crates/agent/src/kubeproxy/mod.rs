@@ -1,8 +1,8 @@
-//! kube-proxy on the node: whether its process is there, whether it lives, whether it keeps up.
+//! kube-proxy on the node: whether it is running, live and keeping up.
 //!
-//! All NodeProbes of the node share one [`Watch`], so that kube-proxy is asked a few times a minute,
-//! however many they are. [`programs`] finds its process, or what does its work; `formats` reads its counters,
-//! and [`samples`] says what several readings of them prove.
+//! All NodeProbes of the node share one [`Watch`], so kube-proxy gets a few requests a minute, however many NodeProbes
+//! there are. [`programs`] finds its process, or what replaces it; `formats` parses its counters, and [`samples`]
+//! draws conclusions from several samples of them.
 //!
 //! Source: kube-proxy's pkg/proxy/healthcheck and pkg/proxy/metrics.
 
@@ -35,31 +35,31 @@ const HEALTH_PORT: u16 = 10256;
 /// Port of proxyMode and metrics.
 const METRICS_PORT: u16 = 10249;
 
-/// The metrics of a large node have some hundred KiB. One answer is read at a time.
+/// The metrics of a large node have some hundred KiB. One response is read at a time.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
-/// kube-proxy that takes longer is stuck.
+/// A kube-proxy that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// One that is not well has to be so in two looks so far apart: it may only be restarting.
+/// An unhealthy kube-proxy must be so in two samples this far apart: it may only be restarting.
 pub const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// So long a look is good for all NodeProbes.
+/// How long a sample is shared by all NodeProbes.
 pub const SAMPLE_LASTS: Duration = Duration::from_secs(5);
 
-/// What was seen of kube-proxy in the last seconds.
+/// The last sample of kube-proxy.
 #[derive(Debug, Default)]
 pub struct Watch {
     seen: tokio::sync::Mutex<Seen>,
     reached: Reached,
 }
 
-/// Since when the agent's own requests to the API server have been answered, without one that was not.
+/// Since when all of the agent's own requests to the API server have been answered.
 #[derive(Debug, Default)]
 pub struct Reached(Mutex<Option<Instant>>);
 
 impl Reached {
-    /// Notes how a request ended.
+    /// Records the result of a request.
     pub fn note(&self, is_answered: bool) {
         let mut since = self.0.lock();
         *since = is_answered.then(|| since.unwrap_or_else(Instant::now));
@@ -72,37 +72,37 @@ impl Reached {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The last look, when it began, and what came of it.
+    /// The last sample, when it began, and its result.
     last: Option<(Instant, State)>,
-    /// What the looks up to now say together.
+    /// Conclusions from all samples so far.
     samples: Samples,
-    /// Since when it has not been well, in every look.
+    /// Since when every sample has been unhealthy.
     ill_since: Option<Instant>,
 }
 
-/// kube-proxy at a moment.
+/// kube-proxy at one moment.
 #[derive(Clone, Debug)]
 pub struct State {
-    /// What it answered.
+    /// Its answers.
     pub look: Look,
-    /// What its counters say over some time.
+    /// Conclusions from its counters over time.
     pub lag: Lag,
-    /// Its processes; the error in words where they could not be listed.
+    /// Its processes, or why they could not be listed.
     pub processes: Result<Processes, String>,
-    /// Since when it has not been well, in every look. It may only be starting anew, or late once.
+    /// Since when every sample has been unhealthy. It may only be restarting, or late once.
     pub ill_since: Option<Instant>,
 }
 
 impl Watch {
-    /// Whether the agent itself reaches the API server.
+    /// Whether the agent itself can reach the API server.
     #[must_use]
     pub fn reached(&self) -> &Reached {
         &self.reached
     }
 
-    /// kube-proxy as it was at a moment, or later.
+    /// kube-proxy at a moment or later.
     pub async fn state(&self, node: &Netns, not_before: Instant) -> State {
-        // Whoever comes while somebody looks takes what that one sees, if it is new enough.
+        // Concurrent callers share a sample if it is recent enough.
         let mut seen = self.seen.lock().await;
         if let Some((_, state)) = seen.last.as_ref().filter(|(begun, _)| *begun >= not_before) {
             return state.clone();
@@ -128,7 +128,7 @@ impl Watch {
 }
 
 impl Seen {
-    /// All processes are gone through only where kube-proxy is not where it was.
+    /// All processes are scanned only if kube-proxy's last known process is gone.
     async fn processes(&self, node: &Netns) -> io::Result<Processes> {
         let last = self.last.as_ref();
         let known = last.and_then(|(_, last)| last.processes.clone().ok());
@@ -141,22 +141,22 @@ impl Seen {
     }
 }
 
-/// A look at kube-proxy.
+/// A sample of kube-proxy.
 #[derive(Clone, Debug)]
 pub struct Look {
     /// When.
     pub at: Instant,
-    /// What livez said.
+    /// State of livez.
     pub livez: PortState,
-    /// Whether anybody listens on the port of the metrics.
+    /// State of the metrics port.
     pub metrics_port: PortState,
-    /// The mode it says it is in.
+    /// The mode that it reports.
     pub mode: Option<ProxyMode>,
-    /// Its counters; none where the metrics could not be had.
+    /// Its counters, unless the metrics could not be read.
     pub metrics: Option<Metrics>,
 }
 
-/// Looks at kube-proxy from the node's network namespace.
+/// Samples kube-proxy from the node's network namespace.
 pub async fn probe(node: &Netns) -> Look {
     let livez = ask(node, HEALTH_PORT, "/livez").await;
     let mode = ask(node, METRICS_PORT, "/proxyMode").await;
@@ -180,7 +180,7 @@ pub async fn probe(node: &Netns) -> Look {
 }
 
 impl Look {
-    /// Whether kube-proxy says that it is not well, says nothing, or is not there; one look proves nothing.
+    /// Whether kube-proxy reports unhealthy, does not answer, or is not there; one sample proves nothing.
     fn is_ill(&self, processes: Option<&Processes>) -> bool {
         let is_away = processes.is_some_and(|p| p.kube_proxy.is_none() && p.replacement.is_none());
         match self.livez {
@@ -191,8 +191,8 @@ impl Look {
     }
 }
 
-/// What an answer says of the port. A server that does not know the path (kube-proxy before 1.28 has no livez)
-/// does not say that anything is wrong.
+/// State of the port according to a response. A server that does not know the path (kube-proxy before 1.28 has no
+/// livez) does not report a fault.
 fn state(got: &Got) -> PortState {
     match got {
         Got::Answer(500..=599, _) => PortState::Failing,

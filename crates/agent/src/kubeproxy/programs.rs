@@ -1,7 +1,7 @@
-//! The programs of a node that bear on Services, by their processes.
+//! kube-proxy and its replacements on a node, by their processes.
 //!
-//! A product that can do kube-proxy's work does it only where it was told to: its flags say so, its configuration,
-//! or what it made in the node's network. Where none of these can be read it may do it.
+//! A product that can replace kube-proxy does so only if it is configured to: its flags, its configuration or its
+//! links in the node's network show that. If none of these can be read, it may replace kube-proxy.
 
 use std::{fs, io, path::Path};
 
@@ -10,25 +10,25 @@ use svcdiag_api::RunsAs;
 use svcdiag_formats::programs::{Role, is_cilium_told, replaces, role};
 use svcdiag_netns::{Netns, procfs, rootfs};
 
-/// Processes of the node that bear on Services.
+/// Processes of the node that serve Services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Processes {
-    /// kube-proxy itself, or the program that carries it.
+    /// kube-proxy itself, or the program that embeds it.
     pub kube_proxy: Option<String>,
-    /// What does its work in its stead.
+    /// What replaces it.
     pub replacement: Option<String>,
     /// How kube-proxy is run.
     pub runs_as: Option<RunsAs>,
-    /// Its unit of systemd, where it is in no Pod.
+    /// Its systemd unit, if it does not run in a Pod.
     pub unit: Option<String>,
-    /// The name of its Node that it was given.
+    /// The Node name in its arguments.
     pub node_name: Option<String>,
-    /// The number of kube-proxy's process.
+    /// PID of kube-proxy.
     pub(super) pid: Option<i32>,
 }
 
 impl Processes {
-    /// Whether kube-proxy's process is still the same program in the node's network namespace.
+    /// Whether the process is still kube-proxy and in the node's network namespace.
     pub(super) fn still_run(&self, node: &Netns) -> bool {
         self.pid.is_some_and(|pid| {
             let program = Arguments::of(pid).and_then(|a| a.program().map(str::to_owned));
@@ -37,7 +37,7 @@ impl Processes {
     }
 }
 
-/// Looks for processes in the node's network namespace: one in another namespace serves another node.
+/// Finds processes in the node's network namespace: one in another namespace serves another node.
 ///
 /// # Errors
 /// When /proc cannot be read.
@@ -47,7 +47,7 @@ pub fn processes(node: &Netns) -> io::Result<Processes> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // Arguments lie in the memory of the process: no Pod's is asked for them that has a network of its own.
+        // Arguments are in the memory of the process: they are not read from Pods with their own network.
         if !node.has_process(pid) {
             continue;
         }
@@ -74,7 +74,7 @@ pub fn processes(node: &Netns) -> io::Result<Processes> {
     Ok(found)
 }
 
-/// The words that a process was started with.
+/// The arguments of a process.
 struct Arguments(Vec<String>);
 
 impl Arguments {
@@ -92,7 +92,7 @@ impl Arguments {
         )
     }
 
-    /// Name of the program without folders.
+    /// Name of the program without directories.
     fn program(&self) -> Option<&str> {
         let name = self.0.first()?.rsplit('/').next()?;
         (!name.is_empty()).then_some(name)
@@ -121,7 +121,7 @@ impl Arguments {
     }
 }
 
-/// Whether a product that can do kube-proxy's work does it on this node.
+/// Whether a product that can replace kube-proxy does so on this node.
 fn does_replace(name: &str, pid: i32, arguments: &Arguments) -> bool {
     match name {
         "calico" => arguments.has("-felix") && has_link(pid, "bpfin.cali"),
@@ -133,12 +133,12 @@ fn does_replace(name: &str, pid: i32, arguments: &Arguments) -> bool {
             rootfs::read(pid, path).map_or(true, |text| proxies_all(&text))
         }
         "cilium" if arguments.flag("kube-proxy-replacement").is_none() => {
-            // One file for each option; without one it does not.
+            // One file per option; without the file, the option is off.
             arguments.flag("config-dir").is_none_or(|directory| {
                 let option = Path::new(directory).join("kube-proxy-replacement");
                 match rootfs::read(pid, &option.to_string_lossy()) {
                     Ok(value) => is_cilium_told(&value).unwrap_or(true),
-                    // The directory itself may not be there for us.
+                    // We may be unable to see the directory itself.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {
                         let another = Path::new(directory).join("cluster-name");
                         rootfs::read(pid, &another.to_string_lossy()).is_err()
@@ -151,8 +151,8 @@ fn does_replace(name: &str, pid: i32, arguments: &Arguments) -> bool {
     }
 }
 
-/// Whether the network namespace of a process has a link of a name. Felix makes a pair of its own for its BPF
-/// programs, and removes it where they are switched off.
+/// Whether the network namespace of a process has a link of this name. Felix creates a link pair for its BPF
+/// programs, and removes it when they are off.
 fn has_link(pid: i32, name: &str) -> bool {
     let mut has = false;
     let read = procfs::lines(pid, "net/dev", |line| {
@@ -166,7 +166,7 @@ fn proxies_all(configuration: &str) -> bool {
     value_of(configuration, "proxyAll").is_some_and(|value| value == "true")
 }
 
-/// The value of a key of a configuration in YAML, wherever in it the key stands; none where it is a comment.
+/// The value of a key anywhere in a YAML configuration, unless it is in a comment.
 fn value_of<'a>(configuration: &'a str, key: &str) -> Option<&'a str> {
     configuration.lines().find_map(|line| {
         let value = line.trim().strip_prefix(key)?.strip_prefix(':')?;
@@ -175,19 +175,19 @@ fn value_of<'a>(configuration: &'a str, key: &str) -> Option<&'a str> {
     })
 }
 
-/// The Node's name that kube-proxy was given; else it takes the host's.
+/// The Node name configured for kube-proxy; by default it uses the host name.
 fn node_name(pid: i32, arguments: &Arguments) -> Option<String> {
     let flag = arguments.flag("hostname-override").map(str::to_owned);
     let name = flag.or_else(|| {
         let configuration = rootfs::read(pid, arguments.flag("config")?).ok()?;
         Some(value_of(&configuration, "hostnameOverride")?.to_owned())
     });
-    // kube-proxy itself does this to the name.
+    // kube-proxy normalises the name in the same way.
     name.map(|name| name.trim().to_lowercase())
         .filter(|name| !name.is_empty())
 }
 
-/// How a process is run, by its cgroup, and its unit of systemd.
+/// How a process is run, by its cgroup, and its systemd unit.
 fn how_it_is_run(pid: i32) -> (Option<RunsAs>, Option<String>) {
     match procfs::cgroups(pid) {
         Ok(text) => of_cgroup(&text),

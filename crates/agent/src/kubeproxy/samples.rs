@@ -1,8 +1,8 @@
-//! What several readings of kube-proxy's counters prove.
+//! Conclusions from several samples of kube-proxy's counters.
 //!
-//! A change may wait for as long as kube-proxy's own health check allows, and a server that restarts turns every
-//! client away for a while: so both take more than a minute. An idle kube-proxy makes no requests at all, so that
-//! "none was answered" alone is the state of a healthy one.
+//! A change may stay pending for as long as kube-proxy's own health check allows, and a restarting API server rejects
+//! every client for a while, so both conclusions need more than a minute. An idle kube-proxy makes no requests at all,
+//! so "none was answered" alone also holds for a healthy one.
 
 use std::{
     collections::BTreeMap,
@@ -11,23 +11,23 @@ use std::{
 
 use svcdiag_formats::kube_proxy_metrics::{Metrics, Writing};
 
-/// kube-proxy's health check says no when a change has waited for twice the syncPeriod, which is 30 s.
+/// kube-proxy's health check fails when a change has been pending for twice the syncPeriod, which is 30 s.
 pub const MAY_WAIT: Duration = Duration::from_secs(60);
 
-/// The API server restarts in less.
+/// The API server restarts in less time.
 const MAY_FAIL: Duration = Duration::from_secs(60);
 
-/// So many readings have to show more failures than the one before.
+/// Number of samples that must show more failures than the one before.
 const RISES: u32 = 3;
 
-/// What the readings say.
+/// Conclusions from the samples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// A change is waiting to be written.
+    /// A change is pending.
     pub changes_pending: bool,
-    /// A change has waited for longer than kube-proxy's own health check allows, and nothing was written since.
+    /// A change has been pending for longer than kube-proxy's own health check allows, and nothing was written since.
     pub not_syncing: bool,
-    /// Why writing fails, where a counter of failures tells.
+    /// Why writing fails, according to a failure counter.
     pub sync_error: Option<String>,
     /// Requests to the API server keep failing and none is answered, while the agent's are.
     pub api_unreachable: bool,
@@ -35,11 +35,11 @@ pub struct Lag {
     pub is_denied: bool,
 }
 
-/// The readings up to now, as far as they matter for the next.
+/// State of the samples so far.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     last: Option<(Instant, Metrics)>,
-    /// By IP family: since when changes have waited without anything being written, and how it stood then.
+    /// By IP family: since when changes have been pending without a write, and the counters at that time.
     waiting: BTreeMap<String, (Instant, Writing)>,
     failing: Option<Rise>,
     denied: Option<Rise>,
@@ -48,16 +48,16 @@ pub struct Samples {
 /// A counter that keeps rising.
 #[derive(Clone, Copy, Debug)]
 struct Rise {
-    /// When it was last as low as before.
+    /// When it last had its former value.
     since: Instant,
     /// When it was last seen to have risen.
     last: Instant,
-    /// In how many readings it had risen.
+    /// Number of samples in which it had risen.
     readings: u32,
 }
 
 impl Rise {
-    /// Goes on with a reading. One that comes too early to show anything changes nothing.
+    /// Adds a sample. One that is too early to show anything changes nothing.
     fn go_on(known: Option<Self>, has_risen: bool, before: Instant, at: Instant) -> Option<Self> {
         if has_risen {
             return Some(known.map_or(
@@ -82,11 +82,11 @@ impl Rise {
 }
 
 impl Samples {
-    /// Adds a reading; `reached` is since when the agent itself has reached the API server.
+    /// Adds a sample; `reached` is since when the agent itself has reached the API server.
     pub fn add(&mut self, metrics: &Metrics, at: Instant, reached: Option<Instant>) -> Lag {
         self.wait(metrics, at);
         if let Some((before, old)) = &self.last {
-            // Counters that fall are those of another process.
+            // Falling counters belong to a new process.
             let is_another = metrics.requests_failed < old.requests_failed
                 || metrics.requests_denied < old.requests_denied
                 || metrics.requests_answered < old.requests_answered;
@@ -122,7 +122,7 @@ impl Samples {
         self.waiting = waiting;
     }
 
-    /// Failures since changes have waited.
+    /// Failures since changes became pending.
     fn sync_error(&self, metrics: &Metrics) -> Option<String> {
         self.waiting.iter().find_map(|(family, (_, before))| {
             let now = metrics.writing.get(family)?;
@@ -149,7 +149,7 @@ fn is_late(since: Instant, at: Instant) -> bool {
 mod tests {
     use super::*;
 
-    /// Metrics in which each family has written rules once, and was last asked for them at a time.
+    /// Metrics in which each family has written rules once, and had its last change at a time.
     fn asked(families: &[(&str, f64, f64)]) -> Metrics {
         let of = |(family, applied, queued): &(&str, f64, f64)| {
             let writing = Writing {
@@ -174,8 +174,8 @@ mod tests {
         }
     }
 
-    /// The last of several readings, each some seconds after the beginning; the agent has reached the API server
-    /// since a time before, or not at all.
+    /// The last of several samples, each some seconds after the start; the agent has reached the API server since an
+    /// earlier time, or not at all.
     fn last(readings: &[(u64, Metrics)], is_reached: bool) -> Lag {
         let start = Instant::now();
         let mut samples = Samples::default();
@@ -194,13 +194,13 @@ mod tests {
         assert!(!is_late(&[(0, waits()), (10, waits()), (60, waits())]));
         assert!(is_late(&[(0, waits()), (10, waits()), (61, waits())]));
         assert!(is_late(&[(0, waits()), (3600, waits())]));
-        // minSyncPeriod is 30 s: a change waits in most readings, each time another.
+        // minSyncPeriod is 30 s: most samples have a pending change, a different one each time.
         let written = |n: f64| asked(&[("IPv4", 100.0 + n, 105.0 + n)]);
         let readings: Vec<(u64, Metrics)> = (0..20_u32)
             .map(|n| (u64::from(n) * 30, written(f64::from(n) * 30.0)))
             .collect();
         assert!(!is_late(&readings));
-        // Nothing waits in between.
+        // Nothing is pending in between.
         let well = asked(&[("IPv4", 105.2, 105.0)]);
         assert!(!is_late(&[(0, waits()), (40, well), (70, waits())]));
     }
@@ -259,7 +259,7 @@ mod tests {
             !last(&away, false).api_unreachable,
             "the agent does not reach it either"
         );
-        // Two readings are not enough, however far apart, nor is one failure an hour ago.
+        // Two samples are not enough, however far apart, nor is one failure an hour ago.
         assert!(!is_lost(&[(0, failed(0.0)), (90, failed(5.0))]));
         assert!(!is_lost(&[
             (0, failed(0.0)),
@@ -270,7 +270,7 @@ mod tests {
             !is_lost(&[(0, failed(1.0)), (60, failed(1.0)), (120, failed(1.0))]),
             "idle"
         );
-        // Another process counts from zero.
+        // A new process counts from zero.
         assert!(!is_lost(&[
             (0, failed(9.0)),
             (20, failed(10.0)),

@@ -1,9 +1,9 @@
-//! Tries at an address of the Service, each told by the endpoint that it was sent to.
+//! Attempts to dial an address of the Service, each with the endpoint that it was sent to.
 //!
-//! Which endpoint that is, conntrack of the node shows, unless a packet was lost before the node was done
-//! with it: the kernel keeps no entry of a connection whose first packet it dropped. Such a try has failed,
-//! though the packet that TCP sends anew may get through to another endpoint; it is put down to an endpoint
-//! only where one alone was met by no other.
+//! The node's conntrack shows the endpoint, unless the packet was lost before the node finished with it: the kernel
+//! keeps no entry of a connection whose first packet it dropped. Such an attempt has failed, even if the packet that TCP
+//! retransmits reaches another endpoint; it is attributed to an endpoint only if exactly one was reached by no other
+//! attempt.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use svcdiag_api::{Answer, DialPath, HttpProbe};
 use svcdiag_kube_proxy::Protocol;
 use svcdiag_netns::Netns;
 
-/// Somebody who dials an address of the Service.
+/// An origin that dials an address of the Service.
 pub(super) struct Route<'a> {
     pub from: Option<&'a LocalPod<'a>>,
     pub netns: &'a Netns,
@@ -27,20 +27,19 @@ pub(super) struct Route<'a> {
     pub port: String,
     pub protocol: Protocol,
     pub target: SocketAddr,
-    /// Endpoints that it can be sent to.
+    /// Endpoints that it can reach.
     pub endpoints: BTreeSet<SocketAddr>,
     pub http: Option<&'a HttpProbe>,
 }
 
-/// How the tries of one way ended, by the endpoint that they were sent to.
+/// Results of the attempts on one path, by endpoint.
 pub(super) type Outcomes = BTreeMap<Option<SocketAddr>, Outcome>;
 
-/// Dials until each endpoint was met: at most four times as often as there are, at least eight times and
-/// at most thirty-two.
+/// Dials until each endpoint was reached: at most four times the number of endpoints, at least eight times and at most
+/// thirty-two.
 ///
-/// Every dial costs the node something, so those for endpoints that chance alone has left out come in waves that
-/// begin small and double. Where anything went wrong all that are left are made at once, and over UDP, where
-/// silence takes its time.
+/// Every dial has a cost for the node, so dials for endpoints that chance has missed come in waves that start small and
+/// double. If anything failed, and over UDP, where silence takes time, all remaining dials are made at once.
 pub(super) async fn attempts(round: &Round<'_>, route: &Route<'_>) -> Outcomes {
     let most = (4 * route.endpoints.len()).clamp(8, 32);
     let first = route.endpoints.len().clamp(2, most);
@@ -61,20 +60,20 @@ pub(super) async fn attempts(round: &Round<'_>, route: &Route<'_>) -> Outcomes {
     outcomes
 }
 
-/// A try, and the endpoint that it was sent to.
+/// An attempt, and the endpoint that it was sent to.
 struct Attempt {
     endpoint: Option<SocketAddr>,
     outcome: Outcome,
-    /// Whether the first packet was lost before the node was done with it.
+    /// Whether the first packet was lost before the node finished with it.
     was_lost: bool,
 }
 
-/// How many dials more are to be made after some tries, where so many endpoints were not met and the next wave
-/// has a size.
+/// How many more dials to make after some attempts, given the endpoints that were not reached and the size of the next
+/// wave.
 fn more(protocol: Protocol, attempts: &[Attempt], unreached: usize, size: usize) -> usize {
     let is_well = |t: &Attempt| t.outcome.0 == Answer::Accepted && !t.was_lost;
     match protocol {
-        // Over UDP another try changes nothing, and silence takes its time.
+        // Over UDP another attempt changes nothing, and silence takes time.
         Protocol::Udp if unreached == 0 => 0,
         Protocol::Udp => usize::MAX,
         _ if !attempts.iter().all(is_well) => usize::MAX,
@@ -83,7 +82,7 @@ fn more(protocol: Protocol, attempts: &[Attempt], unreached: usize, size: usize)
     }
 }
 
-/// How many endpoints no try was sent to.
+/// How many endpoints no attempt was sent to.
 fn unreached(route: &Route<'_>, attempts: &[Attempt]) -> usize {
     let is_met = |e: &&SocketAddr| attempts.iter().any(|t| t.endpoint == Some(**e));
     route.endpoints.iter().filter(|e| !is_met(e)).count()
@@ -94,9 +93,8 @@ async fn wave(round: &Round<'_>, route: &Route<'_>, number: usize) -> Vec<Attemp
     attempts.into_iter().flatten().collect()
 }
 
-/// One answer is enough: an endpoint fails only if all tries that met it did. Over UDP it is one refusal, since
-/// silence is none of either. That a packet was lost is known only where the node tracks connections to the
-/// Service at all.
+/// One answer is enough: an endpoint fails only if all attempts at it did. Over UDP one refusal is enough, since silence
+/// is neither. A lost packet is recognised only if the node tracks connections to the Service at all.
 fn tally(protocol: Protocol, attempts: Vec<Attempt>) -> Outcomes {
     let is_tracked = attempts.iter().any(|t| t.endpoint.is_some());
     let mut outcomes = Outcomes::new();
@@ -117,14 +115,14 @@ fn tally(protocol: Protocol, attempts: Vec<Attempt>) -> Outcomes {
     outcomes
 }
 
-/// Puts tries that were lost on the way down to the one endpoint that no other try has met.
+/// Attributes lost attempts to the one endpoint that no other attempt has reached.
 fn record(outcomes: &mut Outcomes, endpoints: &BTreeSet<SocketAddr>) {
     let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
     if endpoints
         .iter()
         .all(|e| outcomes.get(&Some(*e)).is_some_and(|o| !is_failure(o)))
     {
-        // Every endpoint was reached, so that chance took the packet.
+        // Every endpoint was reached, so the packet was lost by chance.
         outcomes.retain(|endpoint, outcome| endpoint.is_some() || !is_failure(outcome));
         return;
     }
@@ -139,7 +137,7 @@ fn record(outcomes: &mut Outcomes, endpoints: &BTreeSet<SocketAddr>) {
 }
 
 async fn attempt(round: &Round<'_>, route: &Route<'_>) -> Option<Attempt> {
-    // Held until the answer is over.
+    // Held until the dial is over.
     let _permit = round.permit().await?;
     let problem =
         |error: &std::io::Error| round.problem(format!("{} could not be dialled: {error}.", route.target));
@@ -150,7 +148,7 @@ async fn attempt(round: &Round<'_>, route: &Route<'_>) -> Option<Attempt> {
     let source = started.source();
     let sent_to = || source.and_then(|source| round.sent_to(route.protocol, source, route.target));
     let was_lost = !started.settles_within(BEFORE_RETRANSMISSION).await && sent_to().is_none();
-    // An answer may come before conntrack is asked; the entry stays for a while.
+    // An answer may arrive before conntrack is queried; the entry remains for a while.
     let dialled = started.finish(round.patience()).await;
     let endpoint = sent_to();
     let dialled = dialled.inspect_err(problem).ok()?;

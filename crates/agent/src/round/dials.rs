@@ -17,10 +17,10 @@ use svcdiag_netns::Netns;
 
 use super::{LocalPod, Round};
 
-/// Attempts of one dial begin so long after one another.
+/// Time between the starts of two attempts of one dial.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 
-/// How a dial ended, and what more is to be told of it.
+/// How a dial ended, with details.
 pub(super) type Outcome = (Answer, Option<String>);
 
 /// How many dials were made and failed, and the failures.
@@ -68,8 +68,8 @@ impl Tally {
     }
 }
 
-/// Counts in the order in which they are worth most: a report holds no more than so many, and is cut at its end. What
-/// failed comes first, so that whatever is cut has worked, and then each way has its turn.
+/// Counts in order of importance, because a report has a size limit and is cut at its end. Failures come first, so that
+/// only successes are cut, and then each path in turn.
 pub(super) fn by_worth(counts: Vec<DialCount>) -> Vec<DialCount> {
     let mut seen = [0_usize; 2];
     let mut ranked: Vec<_> = counts
@@ -85,12 +85,12 @@ pub(super) fn by_worth(counts: Vec<DialCount>) -> Vec<DialCount> {
 }
 
 impl Round<'_> {
-    /// Leave to dial. None when the agent is ending.
+    /// Permission to dial. None when the agent is stopping.
     pub(super) async fn permit(&self) -> Option<Permit> {
         self.node.dials.take(self.namespace).await
     }
 
-    /// The endpoint that a dial was sent to, if the rules sent it anywhere.
+    /// The endpoint that the rules sent a dial to, if any.
     pub(super) fn sent_to(
         &self,
         protocol: Protocol,
@@ -101,12 +101,12 @@ impl Round<'_> {
         (connection.answers != target).then_some(connection.answers)
     }
 
-    /// How long one attempt may take.
+    /// Timeout of one attempt.
     pub(super) fn patience(&self) -> Duration {
         Duration::from_secs(u64::from(self.spec.probe.timeout_seconds))
     }
 
-    /// Dials until somebody answers, at most as often as the probe asks for. Says what is more to be told.
+    /// Dials until there is an answer, at most as often as the probe allows. Returns details as well.
     pub(super) async fn dial(
         &self,
         netns: &Netns,
@@ -119,7 +119,7 @@ impl Round<'_> {
         loop {
             let begun = Instant::now();
             let outcome = self.attempt(netns, protocol, target, http).await?;
-            // Over UDP a refusal says all, and the kernel does not repeat it at will.
+            // Over UDP a refusal is conclusive, and the kernel limits how often it sends one.
             let is_final = outcome.0 == Answer::Accepted || protocol == Protocol::Udp;
             if is_final || attempt >= attempts {
                 return Ok(outcome);
@@ -142,17 +142,17 @@ impl Round<'_> {
             .finish(self.patience())
             .await?;
         let by = dialled.offender.map(|offender| offender.to_string());
-        // Past the Service nothing translates what comes back: who else than the endpoint refuses is a rule.
+        // When the Service is bypassed nothing is translated: a refusal that does not come from the endpoint comes from a rule.
         let is_rule = protocol == Protocol::Udp && dialled.offender.is_some_and(|o| o.ip != target.ip());
         match (http, dialled.answer) {
-            // The permit is held until the answer is over.
+            // The permit is held until the dial is over.
             (Some(http), Answer::Accepted) => self.speak(netns, target, http).await,
             (_, Answer::Refused) if is_rule => Ok((Answer::Rejected, by)),
             (_, answer) => Ok((answer, by)),
         }
     }
 
-    /// Speaks HTTP where somebody has answered. Bodies are not read.
+    /// Sends an HTTP request after connecting. Bodies are not read.
     pub(super) async fn speak(
         &self,
         netns: &Netns,
@@ -173,8 +173,8 @@ impl Round<'_> {
         })
     }
 
-    /// Whether somebody has an address of the family of another, without which nothing can be dialled; so it is
-    /// where their addresses are not known. None stands for the node.
+    /// Whether an origin has an address of the same family as a target, which a dial needs; true if its addresses are
+    /// unknown. None means the node.
     pub(super) fn has_family(&self, from: Option<&LocalPod<'_>>, of: IpAddr) -> bool {
         let ips: Vec<IpAddr> = match from {
             Some(pod) => pod.pod.ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
@@ -183,8 +183,8 @@ impl Round<'_> {
         ips.is_empty() || ips.iter().any(|ip| ip.is_ipv4() == of.is_ipv4())
     }
 
-    /// The HTTP request of a client for a Service port, if one is to be made. From the node's own network none
-    /// is: what a node reaches need not be for whoever chose the path.
+    /// The HTTP request of a client for a Service port, if one is configured. None is sent from the node's own network,
+    /// which may reach more than the author of the diagnosis may.
     pub(super) fn http_for(&self, client: Option<&LocalPod<'_>>, port: &str) -> Option<&HttpProbe> {
         let http = self.spec.probe.http.as_ref()?;
         client.filter(|client| !client.pod.host_network)?;
@@ -195,7 +195,7 @@ impl Round<'_> {
             .iter()
             .find(|p| format!("{}/{}", p.port, p.protocol()) == port)?;
         let is_meant = http.port.as_ref().is_none_or(|wanted| named.is_named_by(wanted));
-        // Without TLS of its own the agent can tell of such a port only whether it answers.
+        // The agent does not speak TLS, so it can only test whether such a port accepts connections.
         let is_plain = http.scheme == svcdiag_api::HttpScheme::HTTP;
         (is_meant && is_plain && named.protocol() == "TCP").then_some(http)
     }

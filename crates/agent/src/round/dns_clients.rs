@@ -1,4 +1,4 @@
-//! How a client resolves names: its resolv.conf and C library, and one question to one server.
+//! How a client resolves names: its resolv.conf and C library, and one query to one server.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -66,7 +66,7 @@ pub(super) fn is_v6(round: &Round<'_>) -> bool {
     families.first().is_some_and(|first| first == "IPv6")
 }
 
-/// Asks a server, which costs as much as a dial. None where nothing could be asked.
+/// Queries a server, which counts as a dial. None if no query could be sent.
 pub(super) async fn ask(
     round: &Round<'_>,
     netns: &Netns,

@@ -1,8 +1,8 @@
-//! The DNS servers one by one.
+//! The DNS servers individually.
 //!
-//! Clients ask in the domain that they have, or that the diagnosis names: they could ask for anything themselves.
-//! The node asks in the cluster's own, by cluster DNS' word: else whoever writes a diagnosis, or a Pod's
-//! resolv.conf, would have it look up names of a domain of their choice.
+//! Clients use their own domain, or the one that the diagnosis names: they could resolve anything themselves. The node
+//! uses the domain that cluster DNS reports: otherwise the author of a diagnosis, or a Pod's resolv.conf, could make it
+//! resolve names in any domain.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,7 +20,7 @@ use svcdiag_netns::Netns;
 /// The domain of most clusters.
 const USUAL_DOMAIN: &str = "cluster.local";
 
-/// A server, and who asks it.
+/// A server, and the origin of the query.
 struct Question<'a> {
     /// The client; None for the node.
     client: Option<&'a LocalPod<'a>>,
@@ -31,7 +31,7 @@ struct Question<'a> {
     domain: &'a str,
 }
 
-/// Each server of each client and each endpoint of cluster DNS, and cluster DNS from the node.
+/// Each server of each client, each endpoint of cluster DNS, and cluster DNS from the node.
 pub(super) async fn probe(round: &Round<'_>, clients: &[Client<'_>], domain: &str) -> Vec<DnsServer> {
     let dns = &round.subject.dns;
     let own = dns.addresses.first().map(SocketAddr::ip);
@@ -54,7 +54,7 @@ pub(super) async fn probe(round: &Round<'_>, clients: &[Client<'_>], domain: &st
     by_clients.into_iter().chain(by_node).flatten().collect()
 }
 
-/// Cluster DNS as the node sees it, in the domain that it has the cluster's names in.
+/// Cluster DNS as seen from the node, in the domain in which it serves the cluster's names.
 async fn by_node(round: &Round<'_>, own: Option<IpAddr>, of_clients: &str) -> Vec<Option<DnsServer>> {
     let (Some(server), Some(ip)) = (round.subject.dns.addresses.first(), own) else {
         return Vec::new();
@@ -71,7 +71,7 @@ async fn by_node(round: &Round<'_>, own: Option<IpAddr>, of_clients: &str) -> Ve
     };
     let questions: Vec<Question<'_>> = round.subject.dns.addresses.iter().map(question).collect();
     let mut answers = join_all(questions.iter().map(|question| answer(round, question, own))).await;
-    // That it does not know the usual domain says nothing where the cluster's own may be another.
+    // That it does not know the usual domain proves nothing if the cluster may use another.
     answers.retain(|found| {
         known.is_some() || found.as_ref().is_none_or(|s| s.control != LookupResult::NotFound)
     });
@@ -112,7 +112,7 @@ async fn answer(round: &Round<'_>, question: &Question<'_>, own: Option<IpAddr>)
     })
 }
 
-/// How a question to one server ended, and the code of an answer that is none.
+/// How a query to one server ended, with the error code.
 async fn ask_one(
     round: &Round<'_>,
     netns: &Netns,
@@ -135,7 +135,7 @@ async fn ask_one(
     Some(last)
 }
 
-/// The domain that a server has the cluster's names in, by the name it has for cluster DNS itself.
+/// The domain in which a server serves the cluster's names, from its name for cluster DNS itself.
 async fn served_domain(
     round: &Round<'_>,
     netns: &Netns,

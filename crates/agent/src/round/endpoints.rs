@@ -1,5 +1,5 @@
-//! The endpoints dialled past the Service: those on the node, and those of the API server, from the node itself, all
-//! from the clients.
+//! The endpoints dialled directly, bypassing the Service: those on the node and those of the API server from the node
+//! itself, all from the clients.
 
 use futures::future::join_all;
 
@@ -13,10 +13,10 @@ use svcdiag_api::{Answer, DialFailure, DialPath, ListeningSocket, PodListeners};
 use svcdiag_kube_proxy::Protocol;
 use svcdiag_netns::{Netns, sockets};
 
-/// Endpoints that are dialled in one round; of more a window moves on with every round.
+/// Endpoints dialled in one round; with more, a window advances every round.
 const MAX_ENDPOINTS: usize = 50;
 
-/// A dial to be made.
+/// A planned dial.
 struct Planned<'a> {
     /// The client; None for the node.
     by: Option<&'a LocalPod<'a>>,
@@ -43,7 +43,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
         let Some((answer, _)) = outcome else { continue };
         let mut failure = None;
         if *answer != Answer::Accepted {
-            // It counts if the endpoint is still ready and the second look fails as well.
+            // It counts if the endpoint is still ready and the confirming dial fails as well.
             let position = failing.iter().position(|i| *i == index);
             let confirmed = position.and_then(|p| second.get(p)).and_then(Option::as_ref);
             match confirmed {
@@ -61,7 +61,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
                     });
                 }
                 Some((Answer::Accepted, _)) if planned.to.protocol != Protocol::Udp => {}
-                // Gone, not looked at again, or silent after a refusal: nothing is known.
+                // Gone, not dialled again, or silent after a refusal: unknown.
                 _ => continue,
             }
         }
@@ -90,7 +90,7 @@ fn failing(outcomes: &[Option<Outcome>]) -> Vec<usize> {
         .collect()
 }
 
-/// Local endpoints first, then a window that moves on.
+/// Local endpoints first, then an advancing window.
 fn window(mut endpoints: Vec<Ready>, memory: &Memory) -> Vec<Ready> {
     if endpoints.len() <= MAX_ENDPOINTS {
         return endpoints;
@@ -109,7 +109,7 @@ fn window(mut endpoints: Vec<Ready>, memory: &Memory) -> Vec<Ready> {
 fn plan<'a>(round: &'a Round<'a>, endpoints: &'a [Ready]) -> Vec<Planned<'a>> {
     let mut all = Vec::new();
     for to in endpoints {
-        // Those of the API server are on no node that their slice names, and every node has to reach them.
+        // The slice of the API server names no nodes, and every node must reach its endpoints.
         let is_near = to.same_node == Some(true) || to.same_node.is_none() && is_api_server(round);
         if is_near && round.spec.from_node && round.has_family(None, to.address.ip()) {
             all.push(Planned {
@@ -155,8 +155,7 @@ async fn dial(round: &Round<'_>, planned: &Planned<'_>) -> Option<Outcome> {
         .ok()
 }
 
-/// What listens in the Pods of the node that refused a dial, unless their sockets are in a machine of
-/// their own.
+/// Listening sockets of the Pods on the node that refused a dial, unless the Pod runs in a virtual machine.
 pub(super) async fn listeners(round: &Round<'_>, failures: &[DialFailure]) -> Vec<PodListeners> {
     let refused: Vec<&str> = failures
         .iter()

@@ -1,7 +1,7 @@
 //! Pods that dial themselves through the Service.
 //!
-//! With a few endpoints on the node they do so in every round. With more, whose dials mostly go elsewhere, they
-//! do so where anything is new that decides about it, which is looked at in every round, and once an hour.
+//! With few endpoints on the node they do so in every round. With more, whose dials mostly go elsewhere, they do so when
+//! anything relevant has changed, which is checked in every round, and once an hour.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,26 +23,26 @@ use svcdiag_kube_proxy::{
 };
 use svcdiag_netns::links;
 
-/// Tries until one comes back to the Pod itself: where anything is new, and in the rounds after that.
+/// Maximum attempts until one comes back to the Pod itself: after a change, and in later rounds.
 const MAX_ATTEMPTS: usize = 100;
 const MAX_REPEATED_ATTEMPTS: usize = 32;
 
-/// Lost tries that are waited for at once.
+/// Lost attempts that are waited for concurrently.
 const MAX_LOST: usize = 8;
 
-/// The kernel may work a packet off a moment after the call that sent it.
+/// The kernel may process a packet a moment after the call that sent it.
 const A_MOMENT: Duration = Duration::from_millis(2);
 
-/// With so many endpoints on the node, each dials itself in every round.
+/// Up to this many endpoints on the node, each dials itself in every round.
 const IN_EVERY_ROUND: usize = 3;
 
 /// Pods that dial themselves in one round.
 const PODS: usize = 4;
 
-/// Without a change so long passes before Pods dial themselves again.
+/// Without a change, time before Pods dial themselves again.
 const PAUSE: Duration = Duration::from_secs(3600);
 
-/// What came of it for each Pod, by namespace/name.
+/// Results by Pod, as namespace/name.
 pub(super) type Known = BTreeMap<String, (Setup, Instant, Hairpin)>;
 
 /// What decides whether a Pod reaches itself.
@@ -54,7 +54,7 @@ pub(super) struct Setup {
     hairpin_mode: Option<bool>,
     bridge_netfilter: Option<bool>,
     masqueraded: Option<bool>,
-    /// What holds the rules.
+    /// The rules in use.
     backend: Option<Backend>,
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
         }
         let most = before.map_or(MAX_ATTEMPTS, |_| MAX_REPEATED_ATTEMPTS);
         let found = hairpin(round, pod, &route, most).await?;
-        // Chance has led to none that came back: what is known holds, unless it is old.
+        // By chance no dial came back: the known result holds, unless it is old.
         match before.filter(|(_, at, _)| found.answer.is_none() && at.elapsed() < PAUSE) {
             Some(before) => Some(before.clone()),
             None => Some((setup, Instant::now(), found)),
@@ -86,8 +86,8 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
     found.into_iter().map(|(_, _, hairpin)| hairpin).collect()
 }
 
-/// Whether a result holds for long. What fails is tried again in the next round, to see it mended, and so is
-/// what came to nothing where the settings would not let it: kube-proxy may just be writing its rules.
+/// Whether a result is kept for long. A failure is repeated in the next round, to notice a fix, and so is an inconclusive
+/// result where the settings do not allow hairpin: kube-proxy may just be writing its rules.
 fn lasts(hairpin: &Hairpin) -> bool {
     match hairpin.answer {
         Some(answer) => answer == Answer::Accepted,
@@ -95,7 +95,7 @@ fn lasts(hairpin: &Hairpin) -> bool {
     }
 }
 
-/// A way from a Pod to itself through the Service.
+/// A path from a Pod to itself through the Service.
 struct Route {
     target: SocketAddr,
     own: SocketAddr,
@@ -103,7 +103,7 @@ struct Route {
 }
 
 impl Route {
-    /// Through the first of the asked TCP ports that has the Pod behind it: bridge and rules are the same for all.
+    /// Through the first requested TCP port that has the Pod behind it: bridge and rules are the same for all.
     fn of(round: &Round<'_>, subject: &Subject, pod: &LocalPod<'_>) -> Option<Self> {
         let slices: Vec<_> = subject.slices.iter().collect();
         let is_asked = |port: &ExpectedPort| {
@@ -157,7 +157,7 @@ async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usi
     let mut answer = pinned(round, pod, route, most).await;
     if answer.is_some_and(|a| a != Answer::Accepted) {
         tokio::time::sleep(CONFIRM_AFTER).await;
-        // What was not met again stays unknown, and so does a Pod that is no endpoint any more.
+        // What was not reached again stays unknown, and so does a Pod that is no longer an endpoint.
         answer = pinned(round, pod, route, MAX_ATTEMPTS).await;
         let subject = round.read_again();
         if !super::ready(round, &subject)
@@ -180,9 +180,8 @@ async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usi
 
 /// How a dial that comes back to the Pod ends; None if none did.
 ///
-/// Conntrack shows at once where a dial goes, so that those that go elsewhere are dropped. Those that it
-/// does not show were lost before the node was done with them: they were on their way to the Pod itself
-/// if every other endpoint was met.
+/// Conntrack shows at once where a dial goes, so those that go elsewhere are dropped. Those that it does not show were
+/// lost before the node finished with them: they went to the Pod itself if every other endpoint was reached.
 async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usize) -> Option<Answer> {
     let Route {
         target,
@@ -222,7 +221,7 @@ async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usiz
     let answers = join_all(lost.into_iter().map(|dial| async {
         let source = dial.source();
         let is_settled = dial.settles_within(BEFORE_RETRANSMISSION).await;
-        // One that was merely not seen in time is seen by now.
+        // An entry that merely appeared late is there by now.
         let sent_to = source.and_then(|source| round.sent_to(Protocol::Tcp, source, target));
         if sent_to.is_some_and(|e| e != own) {
             None
@@ -238,7 +237,7 @@ async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usiz
     .await;
     let mut answers = answers.into_iter().flatten();
     if endpoints.len() == 1 {
-        // Nobody else can have answered, though conntrack does not show it (a proxy in eBPF, say).
+        // Nothing else can have answered, even if conntrack does not show it (for example a proxy in eBPF).
         let answers: Vec<Answer> = answers.collect();
         let accepted = answers.iter().find(|a| **a == Answer::Accepted);
         return accepted.or(answers.first()).copied();

@@ -1,7 +1,7 @@
 //! kube-proxy of the node.
 //!
-//! One that is not well is looked at again until it is, or for so long that it counts: kube-proxy may only be
-//! starting anew, or have been late once. That it is well is seen within a second, so that no good verdict waits.
+//! An unhealthy one is sampled again until it is healthy, or for long enough to count: kube-proxy may only be restarting,
+//! or have been late once. Recovery is noticed within a second, so that no good result is delayed.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::{Memory, Round};
 use crate::kubeproxy::{SAMPLE_INTERVAL, SAMPLE_LASTS};
 use svcdiag_api::KubeProxy;
 
-/// One that is not well is looked at again so much later.
+/// Pause before an unhealthy one is sampled again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> KubeProxy {
@@ -17,7 +17,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> KubeProxy {
     let mut state = kube_proxy.state(netns, not_before(round, memory)).await;
     let is_young = |since: Instant| SAMPLE_INTERVAL.checked_sub(since.elapsed());
     while let Some(rest) = state.ill_since.and_then(is_young) {
-        // What another NodeProbe's round sees meanwhile will do.
+        // A sample of another NodeProbe's round counts as well.
         let seen = Instant::now();
         tokio::time::sleep(rest.min(AGAIN)).await;
         state = kube_proxy.state(netns, seen).await;
@@ -42,12 +42,12 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> KubeProxy {
         not_syncing: state.lag.not_syncing,
         sync_error: state.lag.sync_error,
         api_unreachable: state.lag.api_unreachable,
-        // Its counters do not tell of what.
+        // Its counters do not say for what.
         denied: state.lag.is_denied.then(|| "?".to_owned()),
     }
 }
 
-/// Whether kube-proxy says that changes wait to be written.
+/// Whether kube-proxy reports pending changes.
 pub(super) async fn has_changes_pending(round: &Round<'_>) -> bool {
     let now = Instant::now();
     let not_before = now.checked_sub(SAMPLE_LASTS).unwrap_or(now);
@@ -55,7 +55,7 @@ pub(super) async fn has_changes_pending(round: &Round<'_>) -> bool {
     state.lag.changes_pending
 }
 
-/// Who asks anew wants to see what is there now; at the interval, what others saw a moment ago will do.
+/// A new request needs a fresh sample; at the interval, a recent shared one is enough.
 fn not_before(round: &Round<'_>, memory: &Memory) -> Instant {
     let now = Instant::now();
     let mut revision = memory.revision.lock();

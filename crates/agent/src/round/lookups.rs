@@ -29,7 +29,7 @@ pub(super) async fn probe(round: &Round<'_>) -> (Vec<Resolver>, Vec<DnsServer>) 
     (resolvers.into_iter().flatten().collect(), servers)
 }
 
-/// The domain of the cluster's names, by the first client whose search list tells.
+/// The domain of the cluster's names, from the first client whose search list shows it.
 fn domain(round: &Round<'_>, clients: &[Client<'_>]) -> String {
     if let Some(domain) = &round.spec.cluster_domain {
         return domain.trim_matches('.').to_owned();
@@ -70,8 +70,8 @@ async fn resolver(round: &Round<'_>, client: &Client<'_>, domain: &str) -> Optio
 }
 
 /// Whether a process of a client in another namespace was started with the Service's short name as a host in its
-/// arguments or environment: there it is another Service's name. In the Service's own it does not matter, and
-/// nothing is read. Nothing of the texts is kept.
+/// arguments or environment: there it names another Service. In the Service's own namespace it does not matter, and
+/// nothing is read. None of the text is kept.
 async fn uses_short_name(round: &Round<'_>, client: &Client<'_>) -> bool {
     if client.pod.pod.namespace == round.namespace {
         return false;
@@ -102,15 +102,15 @@ fn names_host(text: &str, name: &str) -> bool {
         })
 }
 
-/// The name that an ExternalName Service stands for, which is looked up as it is. One that no question can hold,
-/// with a label of more than 63 bytes, is left out: it must not keep the other names from being looked up.
+/// The target of an ExternalName Service, which is resolved as it is. A name that fits into no query, with a label of more
+/// than 63 bytes, is skipped: it must not prevent the lookups of the other names.
 fn external_name(round: &Round<'_>) -> Option<String> {
     let target = format!("{}.", round.subject.service.external_name()?);
     dns::is_name(&target).then_some(target)
 }
 
-/// Resolves a name as the client would, a second time where it is not found. Behind an ExternalName Service
-/// addresses of either family will do.
+/// Resolves a name as the client would, and a second time if it is not found. Behind an ExternalName Service, addresses
+/// of either family count.
 async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str) -> Option<Lookup> {
     let ipv6 = name != CONTROL && is_v6(round);
     let is_alias = name != CONTROL && round.subject.service.is_external_name();
@@ -146,8 +146,7 @@ async fn resolve(
         ttl_seconds: 0,
     };
     for candidate in client.conf.candidates(name, client.library) {
-        // Whether a name beyond the cluster exists is for others to say, unless it was asked for itself: the
-        // Service has none there.
+        // Names outside the cluster do not matter, unless one was requested itself: the Service has none there.
         let matters = is_in(&candidate, domain) || candidate == name;
         match ask_in_turn(round, client, &candidate, ipv6).await? {
             Reply::Addresses(addresses, ttl) => {
@@ -165,7 +164,7 @@ async fn resolve(
                 lookup.ttl_seconds = lookup.ttl_seconds.max(seconds);
             }
             Reply::Failed(code) => {
-                // Where a server fails musl gives up; glibc goes on with the next suffix (res_search(3)).
+                // If a server fails, musl gives up; glibc continues with the next suffix (res_search(3)).
                 let gives_up = client.library == CLibrary::Musl;
                 if matters || gives_up {
                     lookup.result = LookupResult::Failed;
@@ -197,7 +196,7 @@ fn is_in(name: &str, domain: &str) -> bool {
         .is_some_and(|start| start.is_empty() || start.ends_with('.'))
 }
 
-/// Asks the client's servers one after the other until one answers, twice round.
+/// Queries the client's servers in turn until one answers, twice.
 async fn ask_in_turn(round: &Round<'_>, client: &Client<'_>, name: &str, ipv6: bool) -> Option<Reply> {
     let netns = &client.pod.netns;
     let mut last = Reply::TimedOut;

@@ -1,7 +1,7 @@
-//! Pods whose own rules send their connections to a proxy beside them, as sidecars of service meshes do.
+//! Pods whose own rules redirect their connections to a proxy next to them, as sidecars of service meshes do.
 //!
-//! Such a proxy takes every connection, whether or not it can pass it on. Only rules in the Pod's own
-//! network namespace are looked at, and only the chain that its connections leave by.
+//! Such a proxy accepts every connection, whether or not it can forward it. Only rules in the Pod's own network namespace
+//! are read, and only the chain for outgoing connections.
 
 use std::{
     collections::BTreeSet,
@@ -13,16 +13,16 @@ use super::{Memory, Round};
 use svcdiag_kube_proxy::{IpFamily, Layout, Match, Rule, Ruleset, Table, Target};
 use svcdiag_netns::netfilter::{legacy::Legacy, nf_tables::NfTables};
 
-/// What is followed of a Pod's rules at most. Meshes have three chains (OUTPUT, ISTIO_OUTPUT, ISTIO_REDIRECT) and
-/// a few dozen rules; a Pod may have any number, each of which leads to every other chain.
+/// Limit on the rules of a Pod that are followed. Meshes have three chains (OUTPUT, ISTIO_OUTPUT, ISTIO_REDIRECT) and a
+/// few dozen rules; a hostile Pod may have any number, each leading to every other chain.
 const MAX_CHAINS: usize = 64;
 const MAX_RULES: usize = 4096;
 
-/// Such rules come with the Pod: without a change so long passes before they are looked for again.
+/// Such rules come with the Pod: without a change, time before they are checked again.
 const PAUSE: Duration = Duration::from_secs(3600);
 
-/// The clients and endpoints on the node that are intercepted, as namespace/name. It is looked at anew where
-/// not all dials went well, since then it matters.
+/// The clients and endpoints on the node that are intercepted, as namespace/name. This is checked again if any dial
+/// failed, because then it matters.
 pub(super) async fn probe(round: &Round<'_>, memory: &Memory, is_all_well: bool) -> Vec<String> {
     let revision = &round.spec.revision;
     let known = || memory.intercepted.lock();
@@ -42,7 +42,7 @@ async fn intercepted(round: &Round<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let pods = round.clients.iter().chain(&round.endpoints);
     for pod in pods.filter(|pod| !pod.pod.host_network) {
-        // What cannot be read counts as no interception: a dial that fails then is looked at as any other.
+        // What cannot be read counts as no interception: a failed dial is then treated like any other.
         if pod.netns.visit(is_intercepted_here).await.unwrap_or(false) {
             found.push(pod.key.clone());
         }
@@ -57,12 +57,12 @@ fn is_intercepted_here() -> io::Result<bool> {
     if redirects(&nf_tables) {
         return Ok(true);
     }
-    // Only tables that exist are touched: asking for another would make it.
+    // Only existing tables are read: reading another would create it.
     let legacy = Legacy::nat_of_pod().map_err(io::Error::other)?;
     Ok(redirects(&legacy))
 }
 
-/// Whether a rule that a Pod's own connections may come to redirects. Each chain is read once.
+/// Whether a rule that a Pod's own connections may hit redirects them. Each chain is read once.
 fn redirects(rules: &dyn Ruleset) -> bool {
     let mut todo = vec!["OUTPUT".to_owned()];
     let mut known: BTreeSet<String> = todo.iter().cloned().collect();

@@ -1,8 +1,7 @@
-//! One round: everything that is looked at for one NodeProbe, in parallel.
+//! One round: all probes for one NodeProbe, in parallel.
 //!
-//! Each look is one file. A failure is looked at a second time, three seconds later at the earliest and against what
-//! the NodeProbe says by then, before it is written down; what could not be looked at becomes a problem, never a
-//! failure.
+//! Each kind of probe is one file. A failure is confirmed by a second probe before it is reported, at least three seconds
+//! later and against the NodeProbe as it is then. What could not be probed becomes a problem, never a failure.
 
 mod attempts;
 mod dials;
@@ -43,14 +42,14 @@ use svcdiag_netns::{
 };
 use svcdiag_objects::Endpoint;
 
-/// A failure counts only if a second look, so much later, fails as well.
+/// A failure counts only if a second probe, this much later, fails as well.
 const CONFIRM_AFTER: Duration = Duration::from_secs(3);
 
-/// Most entries that a list of a NodeProbe takes.
+/// Maximum entries of a list in a NodeProbe.
 const MAX_FAILURES: usize = 32;
 const MAX_PROBLEMS: usize = 16;
 
-/// The node that is looked at, and what the rounds of its NodeProbes share.
+/// The node, and what the rounds of its NodeProbes share.
 #[derive(Debug)]
 pub struct Node {
     /// Its name.
@@ -67,12 +66,12 @@ pub struct Node {
     kube_proxy: kubeproxy::Watch,
     /// The C libraries of its clients.
     c_libraries: Arc<CLibraries>,
-    /// The connections that it tracks, once they were asked for.
+    /// Its conntrack, once it was opened.
     conntrack: Mutex<Option<Arc<Conntrack>>>,
 }
 
 impl Node {
-    /// A node of which nothing is known yet.
+    /// A node about which nothing is known yet.
     #[must_use]
     pub fn new(name: impl Into<String>, netns: Netns, dials: Budget) -> Self {
         Self {
@@ -87,7 +86,7 @@ impl Node {
         }
     }
 
-    /// Whether the agent itself reaches the API server, by which kube-proxy is judged.
+    /// Whether the agent itself reaches the API server, to which kube-proxy is compared.
     #[must_use]
     pub fn reached(&self) -> &kubeproxy::Reached {
         self.kube_proxy.reached()
@@ -104,24 +103,24 @@ impl Node {
     }
 }
 
-/// Who tells what is asked at the present moment.
+/// Source of the current subject.
 pub trait Source: Send + Sync {
     /// The subject of the NodeProbe, as it is now.
     fn latest(&self) -> Subject;
 }
 
-/// What is remembered of a NodeProbe from one round to the next.
+/// State of a NodeProbe that is kept between rounds.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// The revision that the last round was asked with.
+    /// The revision of the last round.
     revision: Mutex<Option<String>>,
-    /// Tracked connections that may lead nowhere.
+    /// Conntrack entries that may be stale.
     suspects: Mutex<stale_conntrack::Suspects>,
-    /// Where the window of endpoints begins.
+    /// Start of the window of endpoints.
     window: Mutex<usize>,
-    /// What came of Pods' dials to themselves.
+    /// Results of Pods' dials to themselves.
     hairpins: Mutex<hairpin::Known>,
-    /// The Pods that were intercepted, for which API objects, and when.
+    /// The Pods that were intercepted, for which NodeProbe, and when.
     intercepted: Mutex<Option<(String, Instant, Vec<String>)>>,
 }
 
@@ -140,18 +139,18 @@ struct LocalPod<'a> {
     pids: Vec<i32>,
 }
 
-/// An endpoint that takes traffic.
+/// An endpoint that receives traffic.
 #[derive(Clone, Debug, PartialEq)]
 struct Ready {
     address: SocketAddr,
     protocol: Protocol,
     /// The Service port, as number/protocol.
     port: String,
-    /// Whether it is on this node; None where it is on none that the cluster knows.
+    /// Whether it is on this node; None if it is on no known node.
     same_node: Option<bool>,
 }
 
-/// What all looks of a round share.
+/// What all probes of a round share.
 struct Round<'a> {
     node: &'a Node,
     spec: &'a NodeProbeSpec,
@@ -160,14 +159,14 @@ struct Round<'a> {
     source: &'a dyn Source,
     clients: Vec<LocalPod<'a>>,
     endpoints: Vec<LocalPod<'a>>,
-    /// The connections that the node tracks; None where they cannot be asked for.
+    /// The node's conntrack; None if it cannot be queried.
     conntrack: Option<Arc<Conntrack>>,
     /// The EndpointSlices that were last compared with.
     versions: Mutex<Vec<SliceVersion>>,
     problems: Mutex<Vec<String>>,
 }
 
-/// Looks at everything that a NodeProbe asks for. `source` tells before a second look what has changed.
+/// Runs all probes of a NodeProbe. `source` returns the current subject before a second probe.
 pub async fn probe(
     node: &Node,
     namespace: &str,
@@ -194,7 +193,7 @@ pub async fn probe(
         .ok();
     round.find_pods().await;
     let drops_before = settings::reverse_path_drops(&node.netns).ok();
-    // Through the Service a dial that fails says nothing until kube-proxy has had its time to write the rules.
+    // A failed dial through the Service proves nothing until kube-proxy has had time to write its rules.
     let through = async {
         let rules = async {
             let kube_proxy = kube_proxy::probe(&round, memory).await;
@@ -228,11 +227,11 @@ pub async fn probe(
     facts.dials = dials::by_worth(facts.dials);
     facts.probes_made = facts.dials.iter().map(|d| d.made).sum();
     facts.probes_failed = facts.dials.iter().map(|d| d.failed).sum();
-    // Of each way some failures are kept, so that a flood of one does not hide the other.
+    // Some failures of each path are kept, so that many of one do not hide the other.
     facts.failures = mixed(facts.failures);
-    // Packets are dropped here and there on any node; only beside a failure does it say something.
+    // Every node drops some packets; this matters only if there is a failure.
     facts.settings = round.settings(drops_before.filter(|_| facts.probes_failed > 0));
-    // By which ways packets go to other nodes matters only where some did not arrive.
+    // The links to other nodes matter only if some packets did not arrive.
     if facts.probes_failed > 0 {
         let found = node.netns.run(links::tunnels);
         let problem = |error: &std::io::Error| {
@@ -260,7 +259,7 @@ fn mixed(failures: Vec<svcdiag_api::DialFailure>) -> Vec<svcdiag_api::DialFailur
 }
 
 impl<'a> Round<'a> {
-    /// Finds the network namespaces of the Pods; those that have none here become problems.
+    /// Finds the network namespaces of the Pods; Pods without one here become problems.
     async fn find_pods(&mut self) {
         let wanted = self.spec.clients.iter().chain(&self.spec.endpoints);
         let uids: Vec<String> = wanted.map(|pod| pod.uid.clone()).collect();
@@ -326,7 +325,7 @@ impl<'a> Round<'a> {
         read
     }
 
-    /// What a client saw that has ended meanwhile says nothing of the Service.
+    /// Results of a client that has terminated meanwhile say nothing about the Service.
     fn forget_vanished(&self, facts: &mut NodeFacts) {
         let runs = |client: &LocalPod<'_>| {
             let is_there = |pid| client.netns.has_process(pid);
@@ -341,20 +340,20 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// What is asked at the present moment, for a second look.
+    /// The current subject, for a second probe.
     fn read_again(&self) -> Subject {
         let subject = self.source.latest();
         (*self.versions.lock()).clone_from(&subject.versions);
         subject
     }
 
-    /// Whether a Service port is to be tried.
+    /// Whether a Service port is to be probed.
     fn is_asked(&self, port: &svcdiag_objects::ServicePort) -> bool {
         self.spec.ports.is_empty() || self.spec.ports.iter().any(|wanted| port.is_named_by(wanted))
     }
 }
 
-/// The endpoints of the asked ports that take traffic.
+/// The endpoints of the requested ports that receive traffic.
 fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
     let mut all = Vec::new();
     for port in subject.service.spec.ports.iter().filter(|p| round.is_asked(p)) {

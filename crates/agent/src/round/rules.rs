@@ -1,4 +1,4 @@
-//! The rules of the node, compared with what the EndpointSlices ask for.
+//! The rules of the node, compared with the EndpointSlices.
 
 use std::{
     io,
@@ -16,16 +16,16 @@ use svcdiag_kube_proxy::{
 };
 use svcdiag_netns::netfilter::{ipvs, rulesets::Rulesets};
 
-/// Rules that are not as they should be are looked at again so much later, for as long as kube-proxy may need.
+/// Pause before wrong rules are read again, for as long as kube-proxy may need.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How long kube-proxy may need for a change without saying so: on large nodes a sync takes many seconds.
+/// How long kube-proxy may need for a change without reporting it: on large nodes a sync takes many seconds.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
 
-/// Chains that kube-proxy makes to see whether somebody flushes its rules; only its own backend has them.
+/// Chains that kube-proxy creates to notice when its rules are flushed; only its own backend has them.
 const CANARY: &str = "KUBE-PROXY-CANARY";
 
-/// Rules and what holds them.
+/// Rules and their layout.
 type Opened = (Backend, Arc<dyn Ruleset + Send + Sync>);
 
 pub(super) async fn probe(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option<Rules> {
@@ -33,7 +33,7 @@ pub(super) async fn probe(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option
     if first.gaps.is_empty() && first.conflict.is_none() {
         return Some(first);
     }
-    // What is missing counts only after all that time; that nothing is missing any more is seen at once.
+    // A missing rule counts only after all that time; its arrival is noticed at once.
     let counts_at = Instant::now() + CONFIRM_AFTER.max(rest_of(SETTLES_WITHIN, &round.subject));
     let waits_until = Instant::now() + rest_of(MAY_WAIT, &round.subject);
     loop {
@@ -51,23 +51,23 @@ pub(super) async fn probe(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option
     }
 }
 
-/// What is left of a time after the last change.
+/// The rest of a period after the last change.
 fn rest_of(time: Duration, subject: &Subject) -> Duration {
     let Some(changed) = subject.changed else {
         return Duration::ZERO;
     };
-    // With a clock that is ahead nothing has passed, so that nobody waits for longer.
+    // If the other clock is ahead, nothing has passed, so nothing waits for longer than the period.
     let passed = Duration::try_from(crate::now().duration_since(changed)).unwrap_or_default();
     time.saturating_sub(passed)
 }
 
-/// Opens the rules that kube-proxy writes: those of its mode, else those that it left traces in.
+/// Opens the rules that kube-proxy writes: those of its mode, or else those with its traces.
 pub(super) fn open(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option<Opened> {
     of_mode(open_all(round)?, mode)
 }
 
-/// Where kube-proxy does not say its mode and several backends hold traces of it, nobody can tell which are
-/// leftovers: none is judged then.
+/// If kube-proxy does not report its mode and several backends have its traces, it is not known which are leftovers: then
+/// none is compared.
 fn of_mode(all: Vec<Opened>, mode: Option<&ProxyMode>) -> Option<Opened> {
     let mut found = all.into_iter().filter(|(backend, rules)| match mode {
         Some(ProxyMode::Nftables) => *backend == Backend::Nftables,
@@ -158,7 +158,7 @@ fn differences(rules: &dyn Ruleset, ports: &[ExpectedPort]) -> Result<Vec<Gap>, 
     Ok(all)
 }
 
-/// Other rules that take the Service's packets too.
+/// Other rules that also match the Service's packets.
 fn conflict(all: Vec<Opened>, own: Backend, ports: &[ExpectedPort]) -> Option<String> {
     all.into_iter()
         .filter(|(backend, _)| *backend != own)

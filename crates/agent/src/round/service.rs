@@ -1,6 +1,6 @@
 //! The Service dialled by its addresses, from the clients and from the node.
 //!
-//! A dial that came back to the client itself says something about hairpin only.
+//! A dial that came back to the client itself is only evidence about hairpin.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ use super::{
 use svcdiag_api::{Answer, DialFailure, DialPath};
 use svcdiag_kube_proxy::{Destination, Protocol, Purpose, Traffic, destinations, serves_node_ports_at};
 
-/// How every way ended once.
+/// Results of every path, once.
 pub(super) struct FirstProbe<'a> {
     routes: Vec<(Route<'a>, Outcomes)>,
     at: Instant,
@@ -36,7 +36,7 @@ pub(super) async fn first_probe<'a>(round: &'a Round<'a>) -> FirstProbe<'a> {
     }
 }
 
-/// Tries again where anything failed.
+/// Repeats what failed.
 pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
     let FirstProbe { routes, at } = first;
     let mut tally = Tally::default();
@@ -67,8 +67,8 @@ pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
     tally
 }
 
-/// The addresses of the Service that are dialled: its own from everywhere, node ports on the node. Those
-/// of load balancers and externalIPs may be anybody's.
+/// The addresses of the Service that are dialled: its cluster IPs from everywhere, node ports on the node. Addresses of load
+/// balancers and externalIPs may belong to anyone.
 fn routes<'a>(round: &'a Round<'a>) -> Vec<Route<'a>> {
     let mut all = Vec::new();
     let service = &round.subject.service;
@@ -138,7 +138,7 @@ fn targets(
     }
 }
 
-/// Whether kube-proxy is to serve node ports at an address of the node; so it is where nobody can tell.
+/// Whether kube-proxy should serve node ports on an address of the node; true if this is unknown.
 fn serves_node_ports(round: &Round<'_>, destination: &Destination, ip: IpAddr) -> bool {
     let opened = super::rules::open(round, None);
     opened.is_none_or(|(_, rules)| {
@@ -146,9 +146,8 @@ fn serves_node_ports(round: &Round<'_>, destination: &Destination, ip: IpAddr) -
     })
 }
 
-/// Tries a way again where anything failed; what failed both times stays. Of an endpoint that was not met
-/// again, or that is not ready any more, nothing is known; nor of a failure at none, where it may have been
-/// at such a one.
+/// Repeats a path where anything failed, and keeps what failed both times. Nothing is known about an endpoint that was not
+/// reached again or is no longer ready, nor about a failure without an endpoint that may have been at such a one.
 async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes, at: Instant) -> Outcomes {
     let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
     if !outcomes.values().any(is_failure) {
@@ -166,7 +165,7 @@ async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes,
         !is_failure(outcome) || second.contains_key(endpoint) && still_ready
     });
     outcomes.retain(|endpoint, outcome| match second.get(endpoint) {
-        // Over UDP silence before or after a refusal tells nothing.
+        // Over UDP, silence before or after a refusal proves nothing.
         Some(again) if is_failure(again) != is_failure(outcome) && route.protocol == Protocol::Udp => false,
         Some(again) if is_failure(outcome) => {
             *outcome = again.clone();
@@ -174,7 +173,7 @@ async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes,
         }
         _ => true,
     });
-    // What is reached by now is reached, though nothing was the first time.
+    // What is reached now counts, even if nothing was reached the first time.
     if route.protocol != Protocol::Udp {
         let reached = second.into_iter().filter(|(_, outcome)| !is_failure(outcome));
         for (endpoint, outcome) in reached {
@@ -184,8 +183,8 @@ async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes,
     outcomes
 }
 
-/// Leaves out the tries that a client made at itself: those that conntrack shows, and those that were lost
-/// where they may have been such.
+/// Drops the attempts that reached the client itself: those that conntrack shows, and lost ones that may have been
+/// such.
 fn without_itself(route: &Route<'_>, mut outcomes: Outcomes) -> Outcomes {
     let Some(client) = route.from.filter(|client| !client.pod.host_network) else {
         return outcomes;
@@ -209,12 +208,12 @@ fn is_local(round: &Round<'_>, endpoint: SocketAddr) -> Option<bool> {
         .and_then(|r| r.same_node)
 }
 
-/// Whether client and endpoint are Pods of this node whose links are ports of one bridge.
+/// Whether client and endpoint are Pods of this node on the same bridge.
 async fn is_on_one_bridge(round: &Round<'_>, route: &Route<'_>, endpoint: Option<SocketAddr>) -> bool {
     let Some(client) = route.from.filter(|c| !c.pod.host_network) else {
         return false;
     };
-    // Where no answer tells which endpoint it was, any on the bridge may have been it.
+    // If no answer shows the endpoint, it may have been any on the bridge.
     let candidates = round.endpoints.iter().filter(|pod| {
         !pod.pod.host_network
             && pod.key != client.key

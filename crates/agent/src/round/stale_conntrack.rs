@@ -1,10 +1,9 @@
-//! Tracked UDP connections to the Service that lead to Pods that are gone.
+//! UDP conntrack entries of the Service that lead to Pods that are gone.
 //!
-//! Like kube-proxy: the original destination is the Service's, the reply would come from no endpoint
-//! that serves, and there are endpoints that do. Two looks at least ten seconds apart have to find the
-//! same connection with as much time left: somebody keeps sending. One whose time runs down is about to
-//! be forgotten, and one that has gained time is another than it was: a connection gets more time with
-//! its first answers, and those come from no Pod that is gone.
+//! As in kube-proxy: the original destination is the Service's, the reply would come from an endpoint that does not
+//! serve, and other endpoints do. Two samples at least ten seconds apart must find the same entry with the same time
+//! left: then something keeps sending. An entry whose time runs down is about to expire, and one that has gained time is a
+//! new connection: an entry gets more time with its first answers, which never come from a Pod that is gone.
 
 use std::{
     collections::HashMap,
@@ -20,29 +19,29 @@ use svcdiag_kube_proxy::{Protocol, expected};
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
 const MAX: usize = 8;
 
-/// Seconds that the kernel gives a connection without an answer (net.netfilter.nf_conntrack_udp_timeout).
-/// However far looks are apart, one that has lost half of it may have ended.
+/// Timeout in seconds of an entry without an answer (net.netfilter.nf_conntrack_udp_timeout).
+/// However far samples are apart, an entry that has lost half of it may have expired.
 const SHORTEST_LIFE: u64 = 30;
 
-/// Source, destination and who should answer.
+/// Source, destination and the endpoint that should answer.
 type Flow = (SocketAddr, SocketAddr, SocketAddr);
 
-/// Connections that lead nowhere, as they were when they were last compared.
+/// Stale entries as of the last comparison.
 #[derive(Debug, Default)]
 pub(super) struct Suspects(HashMap<Flow, Suspect>);
 
 #[derive(Clone, Copy, Debug)]
 struct Suspect {
-    /// When it was looked at.
+    /// When it was sampled.
     at: Instant,
     seconds_left: u32,
-    /// Whether somebody kept sending up to then.
+    /// Whether packets were still being sent then.
     is_used: bool,
 }
 
 impl Suspects {
-    /// Compares what a look found, from its begin to its end, with what was found before; returns the
-    /// connections that are in use. Looks that follow too fast change nothing.
+    /// Compares a sample, from its start to its end, with the one before, and returns the entries in use. Samples that follow
+    /// too quickly change nothing.
     fn compare(&mut self, found: Vec<(Flow, u32)>, begun: Instant, ended: Instant) -> Vec<Flow> {
         let known = std::mem::take(&mut self.0);
         for (flow, seconds_left) in found {
@@ -77,7 +76,7 @@ pub(super) fn probe(round: &Round<'_>, memory: &Memory) -> Vec<StaleConnection> 
     let mut found = Vec::new();
     let mut begun = Instant::now();
     if !flows_to_nowhere(round, &round.subject).is_empty() {
-        // Endpoints may have come since the round began.
+        // Endpoints may have been added since the round began.
         let subject = round.source.latest();
         begun = Instant::now();
         found = flows_to_nowhere(round, &subject);
@@ -98,7 +97,7 @@ pub(super) fn probe(round: &Round<'_>, memory: &Memory) -> Vec<StaleConnection> 
 }
 
 fn flows_to_nowhere(round: &Round<'_>, subject: &Subject) -> Vec<(Flow, u32)> {
-    // Which endpoints there are is not all known.
+    // Not all endpoints are known.
     if subject.is_cut {
         return Vec::new();
     }
@@ -136,8 +135,8 @@ fn flows_to_nowhere(round: &Round<'_>, subject: &Subject) -> Vec<(Flow, u32)> {
 mod tests {
     use super::*;
 
-    /// Whether a connection is taken for one in use, in each of several looks: at these seconds, with so many
-    /// seconds left; None where it was not found.
+    /// Whether an entry counts as in use, in each of several samples: at these seconds, with so many seconds left; None if it
+    /// was not found.
     fn looks(at: &[(u64, Option<u32>)]) -> Vec<bool> {
         let ends = [
             ([10, 244, 1, 9], 41000),
@@ -160,7 +159,7 @@ mod tests {
             let at = [0, 1, 2].map(|n| (n * interval, Some(119)));
             assert_eq!(looks(&at), [false, true, true], "{interval}");
         }
-        // Datagrams are seconds apart; without an answer its life is short.
+        // Datagrams are seconds apart; without an answer the timeout is short.
         assert_eq!(
             looks(&[(0, Some(29)), (60, Some(18)), (120, Some(27))]),
             [false, true, true]
@@ -207,7 +206,7 @@ mod tests {
             looks(&[(0, Some(119)), (60, Some(119)), (120, Some(62))]),
             [false, true, false]
         );
-        // The short life of one without an answer is over before it can run down by much.
+        // The short timeout without an answer expires before it can run down by much.
         assert_eq!(
             looks(&[(0, Some(29)), (60, Some(29)), (120, Some(6))]),
             [false, true, false]
