@@ -64,5 +64,5 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
 /// Whether a name may have been meant: almost the same letters, or the one is a part of the other.
 fn is_near(name: &str, other: &str) -> bool {
     let contained = name.len() >= 4 && other.len() >= 4 && (other.contains(name) || name.contains(other));
-    contained || text::distance(name, other) <= NEAR.min(name.len() / 2)
+    contained || strsim::levenshtein(name, other) <= NEAR.min(name.len() / 2)
 }

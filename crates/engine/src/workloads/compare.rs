@@ -1,9 +1,6 @@
 //! How a selector differs from the labels of a workload's Pods.
 
-use crate::{
-    text,
-    workloads::{Workload, is_of_revision},
-};
+use crate::workloads::{Workload, is_of_revision};
 use svcdiag_objects::Labels;
 
 /// What is between a selector and a workload.
@@ -185,6 +182,6 @@ fn is_name(value: &str) -> bool {
 /// their digits are those of different things.
 fn is_typing_error(wanted: &str, found: &str) -> bool {
     let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
-    let near = text::distance(&wanted.to_lowercase(), &found.to_lowercase());
+    let near = strsim::levenshtein(&wanted.to_lowercase(), &found.to_lowercase());
     near <= (wanted.chars().count() / 3).min(2) && digits(wanted) == digits(found)
 }
