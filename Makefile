@@ -44,8 +44,9 @@ build: setup ## Build the binaries.
 	@$(CARGO) build --locked --workspace --bins
 
 .PHONY: generate
-generate: ## Write crds/ anew from the types in crates/api/src.
+generate: ## Write crds/ and the table of stages in README again from the types in crates/api/src.
 	@$(CARGO) run --locked --quiet --bin svcdiag -- crd --output-dir crds
+	@GENERATE=1 $(CARGO) test --locked --quiet -p svcdiag-api --test readme the_readme_has_the_stages
 
 .PHONY: fmt
 fmt: ## Format the code.

@@ -18,9 +18,7 @@ use kube::{
     discovery::{ApiResource, Discovery, Scope},
 };
 use serde_json::Value;
-use svcdiag::api::{
-    AGENT_LABEL, AGENT_LEASE_PREFIX, APISERVER_CONFIG_MAP, NodeProbe, Reason, STAGES, ServiceDiagnosis,
-};
+use svcdiag::api::{AGENT_LABEL, AGENT_LEASE_PREFIX, APISERVER_CONFIG_MAP, NodeProbe, ServiceDiagnosis};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
     kubectl::Kubectl,
@@ -66,43 +64,6 @@ fn the_image_is_built_from_all_that_cargo_wants_to_see() {
         .filter_map(|line| line.strip_prefix("COPY ")?.split_whitespace().next())
         .collect();
     assert!(wanted.is_subset(&copied), "{wanted:?}, but copied are {copied:?}");
-}
-
-/// The table of README, against the one that decides. Reasons that several stages share stand below it.
-#[test]
-fn the_readme_lists_the_reasons_of_each_stage_in_their_order() {
-    let readme = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
-    let (_, shared) = readme.split_once("Reasons of the data path").unwrap();
-    let reasons = |text: &str| -> Vec<Reason> {
-        text.split(|c: char| !c.is_ascii_alphanumeric())
-            .filter_map(|word| word.parse().ok())
-            .collect()
-    };
-    let shared = reasons(shared.split('.').next().unwrap());
-    for stage in STAGES {
-        let start = format!("| `{}` |", stage.condition);
-        let row = readme.lines().find(|line| line.starts_with(&start)).unwrap();
-        let listed = reasons(row.split('|').nth(3).unwrap());
-        let own: Vec<Reason> = stage
-            .faults
-            .iter()
-            .copied()
-            .filter(|r| !shared.contains(r))
-            .collect();
-        let of_shared: Vec<Reason> = shared
-            .iter()
-            .copied()
-            .filter(|r| stage.faults.contains(r))
-            .collect();
-        let in_stage: Vec<Reason> = stage
-            .faults
-            .iter()
-            .copied()
-            .filter(|r| shared.contains(r))
-            .collect();
-        assert_eq!(listed, own, "{}", stage.condition);
-        assert_eq!(of_shared, in_stage, "{}", stage.condition);
-    }
 }
 
 /// The objects that a kustomization yields.

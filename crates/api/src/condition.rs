@@ -1,59 +1,6 @@
-//! Condition types: the questions of the page, in causal order, and the three that sum them up.
+//! What conditions have in common: their status, and what the table of stages says of them.
 
-use super::string_enum;
-
-string_enum! {
-    /// Type of a condition in a ServiceDiagnosis' status.
-    ///
-    /// The stages stand first, in causal order: what stands earlier explains what stands later.
-    /// For every stage True is good.
-    ConditionType {
-        /// Does the Service exist?
-        ServiceExists,
-        /// Is the Service defined correctly?
-        DefinitionValid,
-        /// Are the Pods running and not restarting?
-        PodsHealthy,
-        /// Does the Service have any endpoints?
-        EndpointsPopulated,
-        /// Does any NetworkPolicy keep the clients away from the target Pods or from DNS?
-        NetworkPolicyAllows,
-        /// Do the Pods answer when the Service is bypassed?
-        EndpointsReachable,
-        /// Is kube-proxy running on the nodes that were looked at?
-        KubeProxyHealthy,
-        /// Is kube-proxy writing the rules of this Service?
-        ProxyRulesPresent,
-        /// Is kube-proxy proxying, tried from the nodes?
-        ProxyForwards,
-        /// Does the Service work by IP, tried from client Pods?
-        ServiceReachable,
-        /// Does the Service work by DNS name, tried from client Pods?
-        DNSResolves,
-        /// Can a Pod reach itself through the Service?
-        HairpinOK,
-        /// Does the Service work? True when every stage is True or needs no answer.
-        Ready,
-        /// Is the verdict still being worked out? True is not bad. Read by kstatus (Flux).
-        Reconciling,
-        /// Has Ready been False for longer than stalledAfterSeconds? True is bad. Read by kstatus (Flux).
-        Stalled,
-    }
-}
-
-impl ConditionType {
-    /// The stages of the decision tree, in causal order.
-    #[must_use]
-    pub fn stages() -> &'static [Self] {
-        &Self::ALL[..12]
-    }
-
-    /// The stages that API objects decide; the others need a look at the data path.
-    #[must_use]
-    pub fn api_stages() -> &'static [Self] {
-        &Self::ALL[..5]
-    }
-}
+use super::{ConditionType, PAGE, Reason, STAGES, Stage, macros::string_enum};
 
 string_enum! {
     /// Status of a condition.
@@ -64,5 +11,80 @@ string_enum! {
         False,
         /// There is no answer; the reason says why.
         Unknown,
+    }
+}
+
+/// Stages that objects of the API decide. They stand first.
+const OF_OBJECTS: usize = {
+    let mut n = 0;
+    while n < STAGES.len() && STAGES[n].is_decided_by_objects {
+        n += 1;
+    }
+    n
+};
+
+impl ConditionType {
+    /// The stages of the decision tree, in causal order.
+    #[must_use]
+    pub fn stages() -> &'static [Self] {
+        &Self::ALL[..STAGES.len()]
+    }
+
+    /// The stages that API objects decide; the others need a look at the data path.
+    #[must_use]
+    pub fn api_stages() -> &'static [Self] {
+        &Self::ALL[..OF_OBJECTS]
+    }
+
+    /// Reasons for this stage to be False, in order of precedence; none for conditions that sum up.
+    #[must_use]
+    pub fn faults(self) -> &'static [Reason] {
+        self.row().map_or(&[], |stage| stage.faults)
+    }
+
+    /// Stages that have to be all right before this one means anything.
+    #[must_use]
+    pub fn needs(self) -> &'static [Self] {
+        self.row().map_or(&[], |stage| stage.needs)
+    }
+
+    /// Where to read more: the section of the page that asks the question of this stage.
+    #[must_use]
+    pub fn link(self) -> String {
+        self.row()
+            .map_or_else(|| PAGE.to_owned(), |stage| format!("{PAGE}#{}", stage.section))
+    }
+
+    fn row(self) -> Option<&'static Stage> {
+        STAGES.iter().find(|stage| stage.condition == self)
+    }
+}
+
+impl Reason {
+    /// Whether a stage that is Unknown for this reason leaves nothing to be answered, so that
+    /// Ready may be True.
+    #[must_use]
+    pub const fn is_satisfied(self) -> bool {
+        matches!(
+            self,
+            Self::NotApplicable
+                | Self::Skipped
+                | Self::ProxyReplaced
+                | Self::HandledByAnotherProxy
+                | Self::InterceptedByMesh
+                | Self::NoClientPods
+                | Self::OtherPoliciesApply
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_objects_decide_stands_before_what_agents_see() {
+        let later = &STAGES[OF_OBJECTS..];
+        assert!(OF_OBJECTS > 0 && later.iter().all(|stage| !stage.is_decided_by_objects));
     }
 }

@@ -9,10 +9,10 @@
 
 mod bounds;
 mod condition;
+mod macros;
 mod nodefacts;
 mod nodeprobe;
 pub mod printable;
-mod reason;
 mod report;
 mod schema;
 mod servicediagnosis;
@@ -22,21 +22,20 @@ mod tunnel;
 
 use kube::CustomResourceExt;
 
-pub use condition::{ConditionStatus, ConditionType};
+pub use condition::ConditionStatus;
 pub use nodefacts::{
     Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, GapKind, Hairpin, KubeProxy,
     ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
     RuleGap, Rules, RunsAs, SliceVersion, StaleConnection,
 };
 pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
-pub use reason::Reason;
 pub use report::{MAX_REPORT, bounded};
 pub use schema::{Schema, Schemas, own_schemas, schemas_in};
 pub use servicediagnosis::{
     Clients, HttpProbe, HttpScheme, Impact, Nodes, Observation, PortRef, Probe, RootCause, ServiceDiagnosis,
     ServiceDiagnosisSpec, ServiceDiagnosisStatus, Summary,
 };
-pub use stage::{PAGE, STAGES, Stage};
+pub use stage::{ConditionType, PAGE, Reason, STAGES, Stage};
 pub use subject::{
     MAX_ADDRESSES, MAX_DNS_ENDPOINTS, MAX_OF_A_SERVICE, ProbeDns, ProbeEndpointPort, ProbeNode, ProbeService,
     ProbeServicePort, ProbeSubset,
@@ -136,55 +135,6 @@ fn tidy(value: &mut serde_json::Value) {
         _ => {}
     }
 }
-
-/// Declares an enum whose variants are the strings of the wire format, with their documentation.
-macro_rules! string_enum {
-    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
-
-        impl $name {
-            /// Every value, in the order of declaration.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The value as it stands on the wire.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => stringify!($variant)),+ }
-            }
-
-            /// What the value means: its documentation, in one line.
-            #[must_use]
-            pub fn meaning(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+).trim_ascii()),+ }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.pad(self.as_str()) }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = $crate::UnknownName;
-            fn from_str(s: &str) -> Result<Self, Self::Err> {
-                Self::ALL.iter().copied().find(|v| v.as_str() == s).ok_or_else(|| $crate::UnknownName {
-                    kind: stringify!($name), name: s.to_owned(),
-                })
-            }
-        }
-
-        impl schemars::JsonSchema for $name {
-            fn inline_schema() -> bool { true }
-            fn schema_name() -> std::borrow::Cow<'static, str> { stringify!($name).into() }
-            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                let names: Vec<&str> = Self::ALL.iter().map(|v| v.as_str()).collect();
-                schemars::json_schema!({ "type": "string", "enum": names })
-            }
-        }
-    };
-}
-pub(crate) use string_enum;
 
 /// A string that is not one of an enum's values.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DeadEndRule, Tunnel, bounds, string_enum};
+use super::{DeadEndRule, Tunnel, bounds, macros::string_enum};
 
 /// What an agent observed on its node for one diagnosis.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]

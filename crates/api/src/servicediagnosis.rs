@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConditionType, bounds, string_enum};
+use super::{ConditionType, bounds, macros::string_enum};
 
 /// A port of a Service: its number or its name.
 pub type PortRef = IntOrString;

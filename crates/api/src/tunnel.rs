@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{bounds, string_enum};
+use super::{bounds, macros::string_enum};
 
 string_enum! {
     /// How a tunnel encapsulates packets.

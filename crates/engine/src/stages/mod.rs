@@ -1,4 +1,7 @@
-//! The decision tree as a table: the stages in causal order, what each needs, and its function.
+//! The stages of the decision tree: asked in causal order, each only where what it needs is all right.
+//!
+//! Which they are, what they need and which reasons they give is in the table of `svcdiag_api`. Each has its file or folder
+//! here, whose helpers nobody else uses.
 
 mod definition_valid;
 mod dns_resolves;
@@ -18,85 +21,33 @@ use crate::{Facts, Finding, Verdict, evidence::Evidence, kept};
 use svcdiag_api::{ConditionType as C, Reason};
 use svcdiag_objects::Service;
 
-/// A question of the page.
-struct Stage {
-    condition: C,
-    /// Stages that have to be all right before this one means anything.
-    needs: &'static [C],
-    judge: fn(&Evidence<'_>) -> Finding,
+/// Asks the question of one stage.
+fn judge(stage: C, evidence: &Evidence<'_>) -> Finding {
+    match stage {
+        C::ServiceExists => service_exists::judge(evidence),
+        C::DefinitionValid => definition_valid::judge(evidence),
+        C::PodsHealthy => pods_healthy::judge(evidence),
+        C::EndpointsPopulated => endpoints_populated::judge(evidence),
+        C::NetworkPolicyAllows => network_policy_allows::judge(evidence),
+        C::EndpointsReachable => endpoints_reachable::judge(evidence),
+        C::KubeProxyHealthy => kube_proxy_healthy::judge(evidence),
+        C::ProxyRulesPresent => proxy_rules_present::judge(evidence),
+        C::ProxyForwards => proxy_forwards::judge(evidence),
+        C::ServiceReachable => service_reachable::judge(evidence),
+        C::DNSResolves => dns_resolves::judge(evidence),
+        C::HairpinOK => hairpin_ok::judge(evidence),
+        C::Ready | C::Reconciling | C::Stalled => Finding::not_applicable("It sums the stages up."),
+    }
 }
-
-const STAGES: [Stage; 12] = [
-    Stage {
-        condition: C::ServiceExists,
-        needs: &[],
-        judge: service_exists::judge,
-    },
-    Stage {
-        condition: C::DefinitionValid,
-        needs: &[C::ServiceExists],
-        judge: definition_valid::judge,
-    },
-    Stage {
-        condition: C::PodsHealthy,
-        needs: &[C::ServiceExists],
-        judge: pods_healthy::judge,
-    },
-    Stage {
-        condition: C::EndpointsPopulated,
-        needs: &[C::ServiceExists],
-        judge: endpoints_populated::judge,
-    },
-    Stage {
-        condition: C::NetworkPolicyAllows,
-        needs: &[C::ServiceExists],
-        judge: network_policy_allows::judge,
-    },
-    Stage {
-        condition: C::EndpointsReachable,
-        needs: &[C::EndpointsPopulated],
-        judge: endpoints_reachable::judge,
-    },
-    Stage {
-        condition: C::KubeProxyHealthy,
-        needs: &[],
-        judge: kube_proxy_healthy::judge,
-    },
-    Stage {
-        condition: C::ProxyRulesPresent,
-        needs: &[C::ServiceExists],
-        judge: proxy_rules_present::judge,
-    },
-    Stage {
-        condition: C::ProxyForwards,
-        needs: &[C::EndpointsPopulated],
-        judge: proxy_forwards::judge,
-    },
-    Stage {
-        condition: C::ServiceReachable,
-        needs: &[C::EndpointsPopulated],
-        judge: service_reachable::judge,
-    },
-    Stage {
-        condition: C::DNSResolves,
-        needs: &[C::ServiceExists],
-        judge: dns_resolves::judge,
-    },
-    Stage {
-        condition: C::HairpinOK,
-        needs: &[C::EndpointsReachable, C::ProxyRulesPresent],
-        judge: hairpin_ok::judge,
-    },
-];
 
 /// Asks every question.
 pub(super) fn judge_all(evidence: &Evidence<'_>) -> Vec<(C, Finding)> {
     let facts = evidence.facts;
-    let mut answers: Vec<(C, Finding)> = Vec::with_capacity(STAGES.len());
-    for stage in &STAGES {
+    let mut answers: Vec<(C, Finding)> = Vec::with_capacity(C::stages().len());
+    for &stage in C::stages() {
         let finding = if facts.spec.suspend {
             Finding::unknown(Reason::Skipped, "Not checked while the diagnosis is suspended.")
-        } else if facts.spec.skip.contains(&stage.condition) {
+        } else if facts.spec.skip.contains(&stage) {
             Finding::unknown(Reason::Skipped, "Skipped because spec.skip lists it.")
         } else if let Some(by) = answers
             .iter()
@@ -104,14 +55,10 @@ pub(super) fn judge_all(evidence: &Evidence<'_>) -> Vec<(C, Finding)> {
         {
             Finding::blocked(by.0)
         } else {
-            let finding = on_full_evidence(facts, stage.condition, (stage.judge)(evidence));
-            kept::instead_of(
-                evidence,
-                stage.condition,
-                missing_files::name(facts, stage.condition, finding),
-            )
+            let finding = on_full_evidence(facts, stage, judge(stage, evidence));
+            kept::instead_of(evidence, stage, missing_files::name(facts, stage, finding))
         };
-        answers.push((stage.condition, finding));
+        answers.push((stage, finding));
     }
     dns_resolves::wait_for_lost_route(evidence, &mut answers);
     service_reachable::ask_for_help(facts, &mut answers);
@@ -120,10 +67,10 @@ pub(super) fn judge_all(evidence: &Evidence<'_>) -> Vec<(C, Finding)> {
 
 /// Whether a stage means nothing before another is all right. The names of a headless Service are those
 /// of its endpoints.
-fn is_needed(facts: &Facts, stage: &Stage, other: C) -> bool {
+fn is_needed(facts: &Facts, stage: C, other: C) -> bool {
     let is_headless = || facts.service.as_deref().is_some_and(Service::is_headless);
-    stage.needs.contains(&other)
-        || (stage.condition == C::DNSResolves && other == C::EndpointsPopulated && is_headless())
+    stage.needs().contains(&other)
+        || (stage == C::DNSResolves && other == C::EndpointsPopulated && is_headless())
 }
 
 /// Nobody is blamed on evidence with gaps: where Pods, slices or the Service could not be read,

@@ -332,15 +332,6 @@ fn a_suffix_that_is_too_long_costs_itself_alone() {
 /// What an agent writes where the API server has refused what it saw.
 #[test]
 fn a_report_of_nothing_but_problems_decides_nothing() {
-    const OF_NODES: [ConditionType; 7] = [
-        ConditionType::EndpointsReachable,
-        ConditionType::KubeProxyHealthy,
-        ConditionType::ProxyRulesPresent,
-        ConditionType::ProxyForwards,
-        ConditionType::ServiceReachable,
-        ConditionType::DNSResolves,
-        ConditionType::HairpinOK,
-    ];
     let mut facts = with_agents();
     everywhere(&mut facts, |seen| {
         *seen = NodeFacts {
@@ -356,10 +347,11 @@ fn a_report_of_nothing_but_problems_decides_nothing() {
         "{:?}",
         diagnosis.ready
     );
-    let of_nodes = diagnosis.stages.iter().filter(|(c, _)| OF_NODES.contains(c));
+    let is_of_nodes = |condition: &ConditionType| !ConditionType::api_stages().contains(condition);
+    let of_nodes = diagnosis.stages.iter().filter(|(c, _)| is_of_nodes(c));
     for (condition, found) in of_nodes {
         assert_eq!(found.verdict, Verdict::Unknown, "{condition}: {found:?}");
-        let follows = *condition == ConditionType::HairpinOK;
+        let follows = condition.needs().iter().any(is_of_nodes);
         let reason = if follows {
             Reason::Blocked
         } else {

@@ -6,9 +6,9 @@ use jiff::SignedDuration;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 use svcdiag_api::{
-    Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, GapKind, Hairpin, KubeProxy,
-    ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
-    RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
+    Answer, CLibrary, ConditionType, DialCount, DialFailure, DialPath, DnsServer, GapKind, Hairpin,
+    KubeProxy, ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState,
+    Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, NetworkPolicy, Pod, Service};
@@ -600,7 +600,7 @@ proptest! {
     #[test]
     fn diagnose_is_total_and_consistent(facts in facts()) {
         let diagnosis = diagnose(&facts);
-        prop_assert_eq!(diagnosis.stages.len(), 12);
+        prop_assert_eq!(diagnosis.stages.len(), ConditionType::stages().len());
         let any_false = diagnosis.stages.iter().any(|(_, f)| matches!(f.verdict, Verdict::False { .. }));
         prop_assert_eq!(any_false, diagnosis.root_cause.is_some());
         prop_assert_eq!(any_false, diagnosis.ready.status.as_str() == "False");
