@@ -1,24 +1,21 @@
 //! What svcdiag must say about a fault, and reading what it said.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The stages of the decision tree, in causal order. `Ready`, `Reconciling` and `Stalled` are
-/// conditions too, but sum up instead of judging.
-const STAGES: [&str; 12] = [
-    "ServiceExists",
-    "DefinitionValid",
-    "PodsHealthy",
-    "EndpointsPopulated",
-    "NetworkPolicyAllows",
-    "EndpointsReachable",
-    "KubeProxyHealthy",
-    "ProxyRulesPresent",
-    "ProxyForwards",
-    "ServiceReachable",
-    "DNSResolves",
-    "HairpinOK",
-];
+/// The CRD, which lists the stages of the decision tree in causal order as what a diagnosis may skip. `Ready`,
+/// `Reconciling` and `Stalled` are conditions too, but sum up instead of judging.
+const CRD: &str = include_str!("../../../crds/svcdiag.dev_servicediagnoses.yaml");
+
+static STAGES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let crd: Value = serde_saphyr::from_str(CRD).unwrap_or_default();
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    let stages = crd.pointer(&format!("{spec}/properties/skip/items/enum"));
+    let stages = stages.and_then(Value::as_array).into_iter().flatten();
+    stages.filter_map(Value::as_str).map(str::to_owned).collect()
+});
 
 /// What svcdiag must say.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -89,10 +86,8 @@ impl Verdict {
 
     /// Stages that are False, in causal order.
     pub fn broken_stages(&self) -> Vec<&str> {
-        STAGES
-            .into_iter()
-            .filter(|stage| self.is(stage, "False"))
-            .collect()
+        let stages = STAGES.iter().map(String::as_str);
+        stages.filter(|stage| self.is(stage, "False")).collect()
     }
 
     /// Whether nothing is False and the API-level questions are answered with yes.
@@ -213,6 +208,13 @@ mod tests {
             condition: "EndpointsPopulated".into(),
             reason: "ScaledToZero".into(),
         }
+    }
+
+    #[test]
+    fn the_stages_are_in_causal_order() {
+        assert_eq!(STAGES.first().map(String::as_str), Some("ServiceExists"));
+        assert_eq!(STAGES.last().map(String::as_str), Some("HairpinOK"));
+        assert!(STAGES.len() > 10, "{STAGES:?}");
     }
 
     #[test]
