@@ -8,7 +8,7 @@ use svcdiag_engine::{ChainedService, Facts, diagnose};
 use svcdiag_objects::{Node, StatefulSet};
 
 use crate::{
-    faults::{external_name, manual},
+    fixtures::{external_name, manual},
     report::stage,
     walkthrough::*,
 };
@@ -74,7 +74,7 @@ fn one_port_name_on_two_containers() {
     let twice = |protocol: &str| {
         let second = json!({ "name": "side", "ports": [{ "name": "web", "containerPort": 9092, "protocol": protocol }] });
         move |f: &mut Facts| {
-            crate::faults::target_port(f, json!("web"));
+            crate::fixtures::target_port(f, json!("web"));
             each_pod(f, |p| {
                 p.spec.containers[0].ports[0].name = Some("web".into());
                 p.spec.containers.push(object(second.clone()));

@@ -11,7 +11,7 @@ use svcdiag_api::{
 use svcdiag_api::{MAX_REPORT, bounded};
 use svcdiag_engine::{Diagnosis, Facts, Verdict, diagnose};
 
-use crate::{agents::*, commands, data_path};
+use crate::{agents::*, commands, fixtures};
 
 /// What ends a word, a command or a quotation for a shell, or a line for a terminal; and an argument that is an option.
 const PAYLOADS: [&str; 8] = [
@@ -78,12 +78,12 @@ fn scenes() -> Vec<Facts> {
             }];
         });
     });
-    scene(&data_path::old_address);
-    scene(&data_path::no_record);
-    scene(&data_path::dns_is_silent);
-    scene(&data_path::wildcard);
-    scene(&|f| data_path::external(f, LookupResult::NotFound));
-    scene(&data_path::client_elsewhere);
+    scene(&fixtures::old_address);
+    scene(&fixtures::no_record);
+    scene(&fixtures::dns_is_silent);
+    scene(&fixtures::wildcard);
+    scene(&|f| fixtures::external(f, LookupResult::NotFound));
+    scene(&fixtures::client_elsewhere);
     scenes
 }
 

@@ -4,34 +4,12 @@ use serde_json::json;
 use svcdiag_api::{
     Answer, ConditionType as C, DialPath, GapKind, NodeFacts, PortState, Reason as R, RuleGap, RunsAs,
 };
-use svcdiag_engine::{Diagnosis, Facts, diagnose};
+use svcdiag_engine::{Facts, diagnose};
 use svcdiag_objects::Node;
 
-use crate::{
-    agents::*,
-    data_path::node_port,
-    report::{assert_nothing_false, assert_root_cause, report, stage},
-    walkthrough::*,
-};
+use crate::{agents::*, fixtures::node_port, report::*, walkthrough::*};
 
 const E1: &str = "10.244.1.5:9376";
-
-#[track_caller]
-fn fault(id: &str, condition: C, reason: R, inject: impl FnOnce(&mut Facts)) -> Diagnosis {
-    let mut facts = with_agents();
-    inject(&mut facts);
-    let diagnosis = diagnose(&facts);
-    assert_root_cause(&diagnosis, condition, reason);
-    insta::assert_snapshot!(id, report(&diagnosis));
-    diagnosis
-}
-
-#[track_caller]
-fn lookalike(change: impl FnOnce(&mut Facts)) -> Diagnosis {
-    let mut facts = with_agents();
-    change(&mut facts);
-    assert_nothing_false(&facts)
-}
 
 fn gap(facts: &mut Facts, kind: GapKind, destination: &str, endpoint: Option<&str>) {
     on(facts, "n1", |n| {

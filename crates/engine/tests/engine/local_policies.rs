@@ -7,7 +7,7 @@ use svcdiag_api::{ConditionType as C, Reason as R};
 use svcdiag_engine::{Facts, diagnose};
 
 use crate::{
-    faults::local,
+    fixtures::local,
     report::{assert_nothing_false, assert_root_cause, stage},
     walkthrough::*,
 };

@@ -1,5 +1,5 @@
-//! The engine on Facts: every row of the fault catalogue, by the API alone and by what agents saw, its healthy
-//! twins, and the properties that hold for all Facts.
+//! The engine on Facts: every row of the fault catalogue, by the API alone and by what agents saw, its
+//! lookalikes, and the properties that hold for all Facts.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -7,27 +7,37 @@ mod agents;
 mod answers;
 mod blame;
 mod commands;
-mod data_path;
-mod data_path_twins;
+mod definition_valid;
+mod dns_resolves;
+mod endpoints_populated;
+mod endpoints_reachable;
 mod families;
-mod faults;
+mod fixtures;
+mod hairpin_ok;
 mod hints;
 mod hostile;
 mod kube_proxy;
+mod kube_proxy_healthy;
 mod local_policies;
+mod network_policy_allows;
 mod other_policies;
 mod plan;
 mod pods;
+mod pods_healthy;
 mod policies;
 mod policy_mismatch;
 mod ports;
 mod properties;
+mod proxy_forwards;
+mod proxy_rules_present;
+mod ready;
 mod report;
 mod rollouts;
 mod selectorless;
 mod selectors;
+mod service_exists;
+mod service_reachable;
 mod silence;
 mod subject;
 mod timing;
-mod twins;
 mod walkthrough;

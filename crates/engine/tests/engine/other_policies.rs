@@ -5,7 +5,7 @@ use svcdiag_engine::{Facts, diagnose};
 
 use crate::{
     agents::*,
-    data_path::default_deny,
+    fixtures::default_deny,
     report::{assert_nothing_false, assert_root_cause, report, stage},
     walkthrough::*,
 };
@@ -61,7 +61,7 @@ fn they_may_admit_what_a_network_policy_denies() {
     let mut facts = healthy();
     cilium(&mut facts);
     name_clients(&mut facts);
-    policy(&mut facts, "egress", crate::faults::egress_to_app());
+    policy(&mut facts, "egress", crate::fixtures::egress_to_app());
     let diagnosis = assert_nothing_false(&facts);
     assert_eq!(
         stage(&diagnosis, C::NetworkPolicyAllows).reason,

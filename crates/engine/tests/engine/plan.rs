@@ -8,7 +8,7 @@ use svcdiag_api::NodeProbeSpec;
 use svcdiag_engine::{Facts, plan};
 use svcdiag_objects::Object;
 
-use crate::{agents::*, data_path::default_deny, walkthrough::*};
+use crate::{agents::*, fixtures::default_deny, walkthrough::*};
 
 fn asked(facts: &Facts) -> std::collections::BTreeMap<String, NodeProbeSpec> {
     plan(facts, &diagnosis_ref())

@@ -8,7 +8,7 @@ use svcdiag_engine::{Facts, Unreadable, diagnose};
 use svcdiag_objects::{Event, Node};
 
 use crate::{
-    faults::failing_probe,
+    fixtures::failing_probe,
     report::{assert_nothing_false, assert_root_cause, stage},
     walkthrough::*,
 };

@@ -6,7 +6,7 @@ use svcdiag_engine::{Facts, diagnose};
 
 use crate::{
     agents::*,
-    data_path::default_deny,
+    fixtures::default_deny,
     report::{assert_nothing_false, assert_root_cause, stage},
     walkthrough::*,
 };

@@ -9,7 +9,7 @@ use svcdiag_objects::Object;
 
 use crate::{
     agents::*,
-    data_path::client_elsewhere,
+    fixtures::client_elsewhere,
     report::{assert_nothing_false, assert_root_cause, report, stage},
     walkthrough::*,
 };
@@ -363,7 +363,7 @@ fn neighbours_are_told_of_in_hints() {
         dns.contains("does not allow egress from Pod shop/client to the Pods"),
         "{dns}"
     );
-    let only = hint(|f| policy(f, "out", crate::faults::egress_to_app()));
+    let only = hint(|f| policy(f, "out", crate::fixtures::egress_to_app()));
     assert!(
         only.contains("egress from Pod shop/client to cluster DNS"),
         "{only}"

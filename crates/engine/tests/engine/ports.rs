@@ -7,7 +7,7 @@ use svcdiag_api::{ConditionType as C, Reason as R};
 use svcdiag_engine::{Diagnosis, Facts, diagnose};
 
 use crate::{
-    faults::{failing_probe, manual},
+    fixtures::{failing_probe, manual},
     report::{assert_nothing_false, assert_root_cause, stage},
     walkthrough::*,
 };
@@ -237,7 +237,7 @@ fn a_named_port_that_a_rollout_is_about_to_bring_is_a_hint() {
                 { "type": "Progressing", "status": "True", "reason": progressing, "lastUpdateTime": ago(20) },
             ] } }),
         );
-        crate::faults::target_port(&mut facts, json!("web"));
+        crate::fixtures::target_port(&mut facts, json!("web"));
         diagnose(&facts)
     };
     let waiting = named("ReplicaSetUpdated");
@@ -254,7 +254,7 @@ fn a_named_port_that_a_rollout_is_about_to_bring_is_a_hint() {
 #[test]
 fn pods_of_one_operator_are_of_no_one_revision() {
     let mut facts = healthy();
-    crate::faults::target_port(&mut facts, json!("web"));
+    crate::fixtures::target_port(&mut facts, json!("web"));
     for (i, pod) in facts.pods.iter_mut().take(3).enumerate() {
         let pod = Arc::make_mut(pod);
         patch(

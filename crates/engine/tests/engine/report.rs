@@ -3,6 +3,8 @@
 use svcdiag_api::{ConditionStatus, ConditionType, Reason};
 use svcdiag_engine::{Diagnosis, Facts, Finding, Verdict, diagnose};
 
+use crate::{agents::with_agents, walkthrough::healthy};
+
 /// All that a user can read of a Diagnosis.
 pub fn report(diagnosis: &Diagnosis) -> String {
     let mut lines = vec![format!(
@@ -81,4 +83,81 @@ pub fn assert_nothing_false(facts: &Facts) -> Diagnosis {
     );
     assert_ne!(diagnosis.ready.status, ConditionStatus::False);
     diagnosis
+}
+
+/// Keeps all that is said as a snapshot.
+pub fn keep(id: &str, diagnosis: &Diagnosis) {
+    insta::assert_snapshot!(id, report(diagnosis));
+}
+
+/// Breaks the walk-through with agents and expects this root cause; keeps all that is said.
+#[track_caller]
+pub fn fault(
+    id: &str,
+    condition: ConditionType,
+    reason: Reason,
+    inject: impl FnOnce(&mut Facts),
+) -> Diagnosis {
+    broken(with_agents(), id, condition, reason, inject)
+}
+
+/// The same without agents, by objects of the API alone.
+#[track_caller]
+pub fn api_fault(
+    id: &str,
+    condition: ConditionType,
+    reason: Reason,
+    inject: impl FnOnce(&mut Facts),
+) -> Diagnosis {
+    broken(healthy(), id, condition, reason, inject)
+}
+
+#[track_caller]
+fn broken(
+    mut facts: Facts,
+    id: &str,
+    condition: ConditionType,
+    reason: Reason,
+    inject: impl FnOnce(&mut Facts),
+) -> Diagnosis {
+    inject(&mut facts);
+    let diagnosis = diagnose(&facts);
+    assert_root_cause(&diagnosis, condition, reason);
+    keep(id, &diagnosis);
+    diagnosis
+}
+
+/// Something that looks like a fault and is none, in the walk-through with agents.
+#[track_caller]
+pub fn lookalike(change: impl FnOnce(&mut Facts)) -> Diagnosis {
+    let mut facts = with_agents();
+    change(&mut facts);
+    assert_nothing_false(&facts)
+}
+
+/// The same without agents.
+#[track_caller]
+pub fn api_lookalike(change: impl FnOnce(&mut Facts)) -> Diagnosis {
+    let mut facts = healthy();
+    change(&mut facts);
+    assert_nothing_false(&facts)
+}
+
+/// A lookalike that is Ready for this reason, too.
+#[track_caller]
+pub fn ready(reason: Reason, change: impl FnOnce(&mut Facts)) -> Diagnosis {
+    let diagnosis = lookalike(change);
+    assert_eq!(diagnosis.ready.reason, reason, "{}", report(&diagnosis));
+    diagnosis
+}
+
+/// A lookalike in which the Service works.
+#[track_caller]
+pub fn works(change: impl FnOnce(&mut Facts)) -> Diagnosis {
+    ready(Reason::ServiceWorks, change)
+}
+
+/// How much of the Service the root cause takes away.
+pub fn impact(diagnosis: &Diagnosis) -> &'static str {
+    diagnosis.root_cause.as_ref().unwrap().impact.as_str()
 }

@@ -8,7 +8,7 @@ use svcdiag_api::{ConditionType as C, Reason as R};
 use svcdiag_engine::{Facts, diagnose};
 
 use crate::{
-    data_path::default_deny,
+    fixtures::default_deny,
     report::{assert_nothing_false, assert_root_cause, report, stage},
     walkthrough::*,
 };

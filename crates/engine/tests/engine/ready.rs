@@ -1,0 +1,145 @@
+//! What is said of a Service that works, or of which nobody can say.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use svcdiag_api::{Answer, ConditionType as C, Reason as R};
+use svcdiag_engine::diagnose;
+use svcdiag_objects::Object;
+
+use crate::{agents::*, fixtures::*, report::*, walkthrough::*};
+
+#[test]
+fn a26_a_suspended_diagnosis_judges_nothing() {
+    let mut facts = healthy();
+    facts.service = None;
+    facts.spec.suspend = true;
+    let diagnosis = assert_nothing_false(&facts);
+    assert_eq!(diagnosis.ready.reason, R::Suspended);
+    keep("A26", &diagnosis);
+}
+
+#[test]
+fn n41_without_a_client_the_nodes_are_enough() {
+    ready(R::WorksFromNodes, |f| {
+        for pod in &mut f.pods {
+            let policy = if pod.name() == "client" { "Default" } else { "None" };
+            Arc::make_mut(pod).spec.dns_policy = Some(policy.into());
+        }
+        look(f);
+    });
+    // A Pod that policies keep away is no client.
+    ready(R::WorksFromNodes, |f| {
+        policy(
+            f,
+            "web-only",
+            json!({ "podSelector": { "matchLabels": { "app": "hostnames" } },
+                "ingress": [{ "from": [{ "podSelector": { "matchLabels": { "app": "web" } } }] }] }),
+        );
+        look(f);
+        fail_from_clients(f, &[0, 1, 2], Answer::TimedOut);
+        fail_service(f, "n1", Some(CLIENT), Answer::TimedOut);
+    });
+}
+
+#[test]
+fn n43_a_thousand_endpoints() {
+    let d = works(|f| {
+        let pods: Vec<_> = (0..1000)
+            .map(|i| {
+                pod(
+                    &format!("hostnames-{i}"),
+                    &format!("n{}", i % 3 + 1),
+                    &format!("10.244.{}.{}", i / 250 + 1, i % 250 + 10),
+                    app(),
+                )
+            })
+            .collect();
+        f.pods.retain(|p| p.name() == "client");
+        f.pods.extend(pods);
+        resync(f);
+        look(f);
+    });
+    assert!(d.observations.len() <= 32);
+}
+
+#[test]
+fn the_healthy_walk_through_waits_for_a_node_agent() {
+    let diagnosis = assert_nothing_false(&healthy());
+    assert_eq!(diagnosis.ready.reason, R::NoVantagePoint);
+    keep("healthy-objects", &diagnosis);
+}
+
+#[test]
+fn all_is_well() {
+    let diagnosis = diagnose(&with_agents());
+    assert_eq!(diagnosis.ready.reason, R::ServiceWorks, "{}", report(&diagnosis));
+    assert_eq!(diagnosis.proxy_mode.as_deref(), Some("nftables"));
+    assert_eq!(diagnosis.summary.proxy, "nftables 3/3");
+    keep("healthy", &diagnosis);
+}
+
+#[test]
+fn silence_is_told_as_silence() {
+    let d = works(|f| {
+        udp(f);
+        look(f);
+    });
+    for condition in [C::EndpointsReachable, C::ProxyForwards, C::ServiceReachable] {
+        let message = &stage(&d, condition).message;
+        assert!(message.contains("do not refuse datagrams"), "{message}");
+    }
+}
+
+#[test]
+fn a_failure_that_belongs_to_an_earlier_state_does_not_count() {
+    let d = lookalike(|f| {
+        fail_direct(f, &[1], Answer::TimedOut);
+        ending(f, 1);
+        Arc::make_mut(&mut f.slices[0]).endpoints[1].conditions.ready = Some(false);
+    });
+    assert_eq!(stage(&d, C::EndpointsReachable).reason, R::Pending);
+    let d = lookalike(|f| {
+        fail_service(f, "n1", Some(CLIENT), Answer::TimedOut);
+        readdressed(f);
+    });
+    assert_eq!(stage(&d, C::ServiceReachable).reason, R::Pending);
+}
+
+#[test]
+fn odd_services_work() {
+    works(|f| {
+        single(f, 2);
+        look(f);
+    });
+    works(|f| {
+        node_port(f);
+        service(f, json!({ "spec": { "externalTrafficPolicy": "Local" } }));
+        look(f);
+    });
+    works(|f| {
+        service(
+            f,
+            json!({ "spec": { "ports": [{ "name": "default", "protocol": "SCTP", "port": 80, "targetPort": 9376 }] } }),
+        );
+        patch(
+            Arc::make_mut(&mut f.slices[0]),
+            json!({ "ports": [{ "name": "default", "port": 9376, "protocol": "SCTP" }] }),
+        );
+        look(f);
+        everywhere(f, |n| n.dials.clear());
+    });
+    works(|f| {
+        patch(
+            Arc::make_mut(f.service.as_mut().unwrap()),
+            json!({ "metadata": { "labels": { "service.kubernetes.io/service-proxy-name": "other" } } }),
+        );
+        look(f);
+    });
+    works(|f| {
+        everywhere(f, |n| {
+            n.rules = None;
+            n.kube_proxy.as_mut().unwrap().mode = Some("ipvs".into());
+        })
+    });
+}
