@@ -67,7 +67,7 @@ fn n43_a_thousand_endpoints() {
 fn the_healthy_walk_through_waits_for_a_node_agent() {
     let diagnosis = assert_nothing_false(&healthy());
     assert_eq!(diagnosis.ready.reason, R::NoVantagePoint);
-    keep("healthy-objects", &diagnosis);
+    keep_whole("healthy-objects", &diagnosis);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn all_is_well() {
     assert_eq!(diagnosis.ready.reason, R::ServiceWorks, "{}", report(&diagnosis));
     assert_eq!(diagnosis.proxy_mode.as_deref(), Some("nftables"));
     assert_eq!(diagnosis.summary.proxy, "nftables 3/3");
-    keep("healthy", &diagnosis);
+    keep_whole("healthy", &diagnosis);
 }
 
 #[test]
