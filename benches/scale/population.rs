@@ -7,7 +7,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use svcdiag::api::{ServiceDiagnosis, ServiceDiagnosisSpec};
-use svcdiag_sandbox::apiserver::Store;
+use svcdiag_testing_apiserver::Store;
 
 /// Pods of each Service.
 pub const PODS: usize = 3;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use svcdiag_sandbox::apiserver::ApiServer;
+use svcdiag_testing_apiserver::ApiServer;
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{

@@ -78,8 +78,8 @@ async fn watches_that_end_or_have_expired_are_taken_up_again() {
     };
     let fault = fault("A19");
     for disturb in [
-        svcdiag_sandbox::apiserver::ApiServer::drop_watches,
-        svcdiag_sandbox::apiserver::ApiServer::compact,
+        svcdiag_testing_apiserver::ApiServer::drop_watches,
+        svcdiag_testing_apiserver::ApiServer::compact,
     ] {
         // Before, during and after the change.
         disturb(server);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// The CRD, which lists the stages of the decision tree in causal order as what a diagnosis may skip. `Ready`,
 /// `Reconciling` and `Stalled` are conditions too, but sum up instead of judging.
-const CRD: &str = include_str!("../../../crds/svcdiag.dev_servicediagnoses.yaml");
+const CRD: &str = include_str!("../../../../crds/svcdiag.dev_servicediagnoses.yaml");
 
 static STAGES: LazyLock<Vec<String>> = LazyLock::new(|| {
     let crd: Value = serde_saphyr::from_str(CRD).unwrap_or_default();

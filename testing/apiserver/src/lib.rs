@@ -1,4 +1,4 @@
-//! The API server of the sandbox: plain HTTP on loopback, objects in memory.
+//! A stand-in for kube-apiserver: plain HTTP on loopback, objects in memory.
 //!
 //! It does what an unmodified kubectl and kube-runtime need, and no more. The way of a request:
 //! `http` parses it (`request`, `options`, `body`), `read` gets objects out of the `store`, through

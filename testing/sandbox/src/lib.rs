@@ -12,7 +12,6 @@
     reason = "it makes namespaces, runs programs and lives by the machine's clock"
 )]
 
-pub mod apiserver;
 pub mod cluster;
 pub mod controllers;
 pub mod error;

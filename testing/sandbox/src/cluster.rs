@@ -22,7 +22,6 @@ use kube::Client;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-use crate::apiserver::ApiServer;
 use crate::controllers::{self, Pace};
 use crate::error::RequestError;
 pub use crate::kernel::DataPath;
@@ -30,6 +29,7 @@ use crate::kernel::{self, Kernel};
 pub use controlplane::ControlPlane;
 pub use furniture::NODES;
 pub(crate) use process::{tail, terminate};
+use svcdiag_testing_apiserver::ApiServer;
 
 /// The environment variable of envtest: a directory that holds `etcd` and `kube-apiserver`.
 pub const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
@@ -56,7 +56,7 @@ pub struct ClusterConfig {
 impl Default for ClusterConfig {
     fn default() -> Self {
         Self {
-            crds: Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds"),
+            crds: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crds"),
             state: None,
             assets: std::env::var_os(ASSETS_VARIABLE)
                 .filter(|value| !value.is_empty())
@@ -119,7 +119,7 @@ pub enum Error {
     Port(#[source] std::io::Error),
     /// The embedded API server.
     #[error(transparent)]
-    Embedded(#[from] crate::apiserver::Error),
+    Embedded(#[from] svcdiag_testing_apiserver::Error),
     /// A client could not be built from the kubeconfig.
     #[error("cannot use the kubeconfig just written: {0}")]
     Kubeconfig(String),
