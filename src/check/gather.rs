@@ -1,8 +1,8 @@
-//! Reads what the engine needs of one Service over the API.
+//! Reads from the API what the engine needs about one Service.
 //!
-//! The Service, its EndpointSlices and the Pods are indispensable. What else the user may not read
-//! becomes a gap in the Facts, and the stage that needs it says so. Where a ServiceDiagnosis has agents
-//! look at the same Service already, what they saw is used, if the user may read it.
+//! The Service, its EndpointSlices and the Pods are required. Anything else that the user may not read becomes a gap in
+//! the Facts, and the stage that needs it says so. If a ServiceDiagnosis already has agents probe the same Service, their
+//! reports are used, if the user may read them.
 
 use jiff::Timestamp;
 use kube::{Api, Client, Resource, api::ListParams};
@@ -22,23 +22,23 @@ use crate::{
     },
 };
 
-/// What was read about one Service.
+/// Everything read about one Service.
 #[derive(Debug)]
 pub struct Gathered {
     /// The objects.
     pub inventory: Inventory,
-    /// The diagnosis whose agents were asked about the Service, as it is in the cluster.
+    /// The existing diagnosis whose NodeProbes were used.
     pub diagnosis: Option<ServiceDiagnosis>,
-    /// What is to be judged.
+    /// The diagnosis to evaluate.
     pub judged: ServiceDiagnosis,
-    /// What was listed as a whole.
+    /// What was listed completely.
     pub listed: Listed,
-    /// What the user may not read, but the engine can do without.
+    /// Optional kinds that the user may not read.
     pub gaps: Vec<Unreadable>,
 }
 
 impl Gathered {
-    /// Everything that the verdict depends on.
+    /// Everything that the diagnosis depends on.
     #[must_use]
     pub fn facts(&self, now: Timestamp) -> Facts {
         let mut facts = self.inventory.facts(&self.judged, now, true);
@@ -47,14 +47,14 @@ impl Gathered {
     }
 }
 
-/// What is asked about a Service: what the user asks, else what a ServiceDiagnosis does that the user may
-/// read, whose agents may have looked from other Pods than are usual.
+/// The spec of the diagnosis: the user's options, or else the spec of an existing ServiceDiagnosis that the user may read,
+/// whose agents may have probed from other client Pods than the default ones.
 pub(crate) async fn asked(client: &Client, namespace: &str, query: &Query) -> ServiceDiagnosisSpec {
     if !query.is_bare() {
         return query.spec();
     }
     let service = query.service.as_str();
-    // What is wrong with the cluster is told by what has to be read of it.
+    // Problems with the cluster are reported by the required reads.
     let listed = list(client, namespace, None).await;
     let diagnoses: Vec<ServiceDiagnosis> = listed.unwrap_or_default();
     let asks = |d: &ServiceDiagnosis| d.spec.service_name == service && !d.spec.suspend;
@@ -119,7 +119,7 @@ pub(crate) async fn gather(
     })
 }
 
-/// Fills an Inventory with what one diagnosis needs of it.
+/// Fills an Inventory with what one diagnosis needs.
 struct Reader<'a> {
     client: &'a Client,
     inventory: Inventory,
@@ -137,7 +137,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The same, but a missing right only leaves a gap, and of a kind that is not served there is nothing.
+    /// The same, but a missing permission only leaves a gap, and a kind that is not served has no objects.
     async fn want<K: Listable + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
         match self.need::<K>(namespace).await {
             Err(GatherError::NotServed { .. }) => {
@@ -186,7 +186,7 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// What went wrong with Pods.
+    /// Warning Events about Pods.
     async fn events(&mut self, namespace: &str) -> Result<(), GatherError> {
         let api = Api::<Event>::namespaced(self.client.clone(), namespace);
         let params = ListParams::default().fields(Event::WARNINGS);
@@ -210,7 +210,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Whoever has a kubeconfig may ask for these; where that fails, it need not be the end of all.
+    /// Every authenticated user may read these; a failure is not fatal.
     async fn policy_kinds(&mut self) {
         match ask(policy_kinds(self.client), Request::api_groups).await {
             Ok(kinds) => {
@@ -223,7 +223,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Services of the same name elsewhere: only a hint, so not worth an error.
+    /// Services of the same name in other namespaces: only a hint, so errors are ignored.
     async fn namesakes(&mut self, name: &str) {
         let params = ListParams::default().fields(&format!("metadata.name={name}"));
         let api = Api::<Service>::all(self.client.clone());
@@ -233,17 +233,17 @@ impl Reader<'_> {
         }
     }
 
-    /// Cluster DNS, where the user may see it; a cluster without one is judged as with managed DNS.
+    /// Cluster DNS, if the user may read it; a cluster without one is treated like one with managed DNS.
     async fn cluster_dns(&mut self) -> Result<(), GatherError> {
         for (namespace, name) in CLUSTER_DNS {
             let api = Api::<Service>::namespaced(self.client.clone(), namespace);
             let Ok(Some(service)) = ask(api.get_opt(name), || Request::get::<Service>(name)).await else {
                 continue;
             };
-            // Without its Pods nothing is known of it.
+            // Without its Pods nothing is known about it.
             if let Some(()) = self.or_nothing(namespace).await? {
                 self.inventory.apply(service);
-                // Policies with a namespaceSelector ask for its labels.
+                // Policies with a namespaceSelector need its labels.
                 self.want_namespace(namespace).await?;
             }
             return Ok(());
@@ -251,8 +251,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What the agents saw of the Service: NodeProbes of a ServiceDiagnosis that asks about it, and the
-    /// Leases that tell which agents are alive. Returns that diagnosis.
+    /// The agents' reports on the Service: the NodeProbes of a ServiceDiagnosis for it, and the Leases that show which agents
+    /// are alive. Returns that diagnosis.
     async fn agents(
         &mut self,
         namespace: &str,
@@ -280,9 +280,9 @@ impl Reader<'_> {
             let (Some(node), Some(renewed)) = (lease.agent_node(), &lease.spec.renew_time) else {
                 continue;
             };
-            // Without the right to read Nodes: the controller has chosen them, so that their names are enough.
+            // Without permission to read Nodes: the controller has selected them, so their names are enough.
             self.inventory.ensure_node(node);
-            // One look cannot tell when a renewal was first seen: the agent's clock has to do.
+            // A single read cannot show when a renewal was first seen, so the agent's clock is used.
             self.inventory.observe_at(renewed.0);
             self.inventory.apply(lease);
         }

@@ -1,7 +1,7 @@
-//! `svcdiag check`: the verdict on one Service, with the user's own rights and nothing installed.
+//! `svcdiag check`: diagnoses one Service with the user's own permissions, without anything installed.
 //!
-//! `gather` reads what the engine needs, `diagnose` judges, `report` prints. `collect` and
-//! `diagnose --bundle` do the two halves of it: read into a bundle, and judge and print from there.
+//! `gather` reads what the engine needs, `diagnose` evaluates it, `report` prints. `collect` and `diagnose --bundle` do one
+//! half each: read into a bundle, and evaluate and print from there.
 
 mod gather;
 mod query;
@@ -60,7 +60,7 @@ pub enum Error {
     /// There is no usable kubeconfig.
     #[error("could not read the kubeconfig: {0}; set --kubeconfig or $KUBECONFIG")]
     Kubeconfig(#[source] Box<KubeconfigError>),
-    /// No kubeconfig was found, and this is no Pod.
+    /// No kubeconfig was found, and this is not a Pod.
     #[error("could not determine how to reach the cluster: {0}; set --kubeconfig or $KUBECONFIG")]
     Infer(#[source] Box<kube::config::InferConfigError>),
     /// The client could not be made from the configuration.
@@ -74,10 +74,10 @@ pub enum Error {
     Print(#[from] report::Error),
 }
 
-/// Reads, judges and prints.
+/// Reads, evaluates and prints.
 ///
 /// # Errors
-/// When the cluster cannot be reached, a right that is needed is missing, or the output cannot be written.
+/// When the cluster cannot be reached, a required permission is missing, or the output cannot be written.
 pub async fn run(options: Options) -> Result<Answer, Error> {
     let query = &options.query;
     let (client, namespace) = query.connect().await?;

@@ -1,4 +1,4 @@
-//! Which Service is asked about and how its cluster is reached: options that `check` and `collect` share.
+//! Which Service to diagnose and how to reach its cluster: options that `check` and `collect` share.
 
 use clap::Args;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -13,7 +13,7 @@ use crate::{
     report::service_name,
 };
 
-/// Which Service, seen by whom, in which cluster.
+/// Which Service, from which clients, in which cluster.
 #[derive(Args, Clone, Debug)]
 pub struct Query {
     /// Name of the Service; service/NAME and svc/NAME are accepted as well
@@ -80,13 +80,13 @@ impl Query {
         Config::infer().await.map_err(|e| Error::Infer(Box::new(e)))
     }
 
-    /// Whether nothing but the Service was named.
+    /// Whether only the Service was named.
     #[must_use]
     pub fn is_bare(&self) -> bool {
         self.spec() == ServiceDiagnosisSpec::for_service(&self.service)
     }
 
-    /// What is asked, as a ServiceDiagnosis says it.
+    /// The options as the spec of a ServiceDiagnosis.
     #[must_use]
     pub fn spec(&self) -> ServiceDiagnosisSpec {
         let mut spec = ServiceDiagnosisSpec::for_service(&self.service);

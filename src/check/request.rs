@@ -1,5 +1,4 @@
-//! Single requests to the API server: bounded in time, page by page, with errors that name the right
-//! that is missing.
+//! Single requests to the API server: with timeouts, page by page, and with errors that name the missing permission.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -8,16 +7,16 @@ use serde::de::DeserializeOwned;
 
 use crate::{client::is_not_served, objects::trim_metadata};
 
-/// Longest wait for one answer of the API server.
+/// Timeout of a request to the API server.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Objects of one page of a list, the size that kubectl asks for.
+/// Page size of a list, the same as kubectl's.
 const PAGE: u32 = 500;
 
 /// Why the Facts could not be gathered.
 #[derive(Debug, thiserror::Error)]
 pub enum GatherError {
-    /// A right is missing.
+    /// A permission is missing.
     #[error("not allowed to {what}; ask for that permission, or check with: kubectl auth can-i {command}")]
     Forbidden {
         /// Verb, resource and place, in words.
@@ -31,7 +30,7 @@ pub enum GatherError {
         /// Verb, resource and place, in words.
         what: String,
     },
-    /// The cluster has no such kind.
+    /// The cluster does not serve the kind.
     #[error("could not {what}: the API server does not serve this kind")]
     NotServed {
         /// Verb, resource and place, in words.
@@ -42,13 +41,13 @@ pub enum GatherError {
     Api {
         /// Verb, resource and place, in words.
         what: String,
-        /// What the client says.
+        /// The error of the client.
         #[source]
         source: Box<kube::Error>,
     },
 }
 
-/// A kind that is listed by namespace.
+/// A namespaced kind that can be listed.
 pub(super) trait Listable:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
 {
@@ -59,7 +58,7 @@ impl<K> Listable for K where
 {
 }
 
-/// What was listed; nothing, if the user may not or the cluster does not know the kind.
+/// The listed objects; none if the user may not list them or the cluster does not serve the kind.
 pub(super) fn optional<T>(listed: Result<Vec<T>, GatherError>) -> Result<Vec<T>, GatherError> {
     match listed {
         Err(GatherError::Forbidden { .. } | GatherError::NotServed { .. }) => Ok(Vec::new()),
@@ -95,7 +94,7 @@ where
     Ok(objects)
 }
 
-/// Hands over each object that an Api lists; no more than a page of them is in memory.
+/// Passes on each object that an Api lists; at most one page of them is in memory.
 pub(super) async fn each<K>(
     api: &Api<K>,
     params: ListParams,
@@ -119,7 +118,7 @@ where
     }
 }
 
-/// What is asked for, for messages: in words, and as arguments of `kubectl auth can-i`.
+/// A request for messages: in words, and as arguments of `kubectl auth can-i`.
 pub(crate) struct Request {
     what: String,
     command: String,
@@ -164,8 +163,8 @@ fn resource<K: Resource<DynamicType = ()>>() -> String {
     }
 }
 
-/// Awaits an answer of the API server for a bounded time. What is not found here is the kind: whoever asks for a
-/// single object gets `None` where only that is not there.
+/// Awaits an answer of the API server, with a timeout. "Not found" means the kind: a request for a single object returns
+/// `None` if only the object is missing.
 pub(crate) async fn ask<T>(
     answer: impl Future<Output = kube::Result<T>>,
     request: impl Fn() -> Request,

@@ -17,7 +17,7 @@ pub(super) type Objects = BTreeMap<String, Vec<Value>>;
 /// A file: its path in the bundle and its content.
 pub(super) type File = (String, String);
 
-/// All objects of the bundle. What was listed is in it also where there is none: its absence is evidence.
+/// All objects of the bundle. A kind that was listed is included even if it is empty: absence is evidence.
 pub(super) fn objects(gathered: &Gathered, extras: &Extras) -> Objects {
     let listed = gathered.listed.iter().map(|l| (l.resource.clone(), Vec::new()));
     let mut objects: Objects = listed.collect();
@@ -34,15 +34,15 @@ pub(super) fn objects(gathered: &Gathered, extras: &Extras) -> Objects {
     objects
 }
 
-/// One file for each kind, in JSON: unlike YAML it is never whole without its end. The manifest comes
-/// last, since it promises the others.
+/// One file per kind, in JSON: unlike YAML, a truncated file is not valid. The manifest comes last, because it refers to the
+/// others.
 pub(super) fn files(objects: &Objects, manifest: &Manifest) -> Vec<File> {
     let file = |(resource, items): (&String, &Vec<Value>)| {
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
         (format!("objects/{resource}.json"), format!("{list:#}\n"))
     };
     let mut files: Vec<File> = objects.iter().map(file).collect();
-    // The manifest has no keys that YAML has not.
+    // The manifest has no keys that YAML cannot represent.
     let manifest = serde_saphyr::to_string(manifest).unwrap_or_default();
     files.push((MANIFEST.to_owned(), manifest));
     files

@@ -1,5 +1,4 @@
-//! What a bundle has beyond what `svcdiag check` reads, for people who look into it. None of it is
-//! indispensable.
+//! What a bundle has in addition to what `svcdiag check` reads, for its readers. All of it is optional.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
@@ -14,8 +13,8 @@ use crate::{
 /// What is kept of a configuration.
 type Kept = fn(&str) -> String;
 
-/// Configurations that explain what kube-proxy and cluster DNS do: name of the ConfigMap in
-/// kube-system, the only key that is taken (kube-proxy's has a kubeconfig, too), and what is kept of it.
+/// Configurations that explain what kube-proxy and cluster DNS do: name of the ConfigMap in kube-system, the only key that
+/// is read (kube-proxy's also has a kubeconfig), and what is kept of it.
 const CONFIGURATIONS: [(&str, &str, Kept); 2] = [
     ("kube-proxy", "config.conf", redact::kube_proxy),
     ("coredns", "Corefile", redact::corefile),
@@ -29,7 +28,7 @@ const NAMESPACE: &str = "kube-system";
 pub(super) struct Extras {
     /// Version of the API server.
     pub kubernetes_version: Option<String>,
-    /// ConfigMaps with the keys that are taken.
+    /// ConfigMaps with the keys that are read.
     pub config_maps: Vec<Value>,
 }
 

@@ -1,8 +1,8 @@
-//! `svcdiag collect`: what a verdict on a Service depends on, written into a bundle.
+//! `svcdiag collect`: writes what a diagnosis of a Service depends on into a bundle.
 //!
-//! It reads what `svcdiag check` reads, and a little for people beside it (`extras`). `contents` makes
-//! files of that, from types that hold nothing else than the verdict needs, and `write` puts them into
-//! a directory or an archive. `svcdiag diagnose --bundle` gives the verdict, anywhere.
+//! It reads what `svcdiag check` reads, and a few things for its readers (`extras`). `contents` turns that into files, from
+//! types that have only the fields that a diagnosis needs, and `write` puts them into a directory or an archive.
+//! `svcdiag diagnose --bundle` diagnoses it anywhere.
 
 mod contents;
 mod extras;
@@ -64,11 +64,11 @@ pub enum Error {
 /// Reads and writes.
 ///
 /// # Errors
-/// When the cluster cannot be reached, a right that is needed is missing, there is something at the
-/// output's path already, or it cannot be written.
+/// When the cluster cannot be reached, a required permission is missing, the output exists already, or it cannot be
+/// written.
 pub async fn run(options: Options) -> Result<(), Error> {
     let query = &options.query;
-    // Nobody should wait for a cluster to hear this.
+    // Checked first, without waiting for the cluster.
     write::refuse_to_overwrite(&options.output)?;
     let (client, namespace) = query.connect().await?;
     let time = crate::clock::now();

@@ -1,18 +1,18 @@
-//! What a bundle leaves out of texts: everything that may be a secret, rather too much than too little.
+//! Redaction of text in a bundle: everything that may be a secret, rather too much than too little.
 //!
-//! A bundle is sent to strangers. Of configurations only what is known to be harmless is kept ([`corefile`],
-//! [`kube_proxy`]); in all other texts what looks like a secret is replaced ([`text`]).
+//! A bundle is sent to strangers. Of configurations, only what is known to be harmless is kept ([`corefile`],
+//! [`kube_proxy`]); in all other text, anything that looks like a secret is replaced ([`text`]).
 
 use std::sync::OnceLock;
 
 use regex::Regex;
 use serde_json::Value;
 
-/// What stands in the place of a secret.
+/// Replacement for a secret.
 const LEFT_OUT: &str = "(left out)";
 
-/// Plugins of CoreDNS whose arguments are addresses, names, numbers and durations, with their options. Those that ask
-/// clouds, databases or other servers with credentials are not among them.
+/// Plugins of CoreDNS whose arguments are addresses, names, numbers and durations, with their options. Plugins that use
+/// credentials for clouds, databases or other servers are not included.
 const PLUGINS: [(&str, &[&str]); 21] = [
     ("autopath", &[]),
     ("bind", &["except"]),
@@ -80,7 +80,7 @@ const PLUGINS: [(&str, &[&str]); 21] = [
     ("rewrite", &[]),
 ];
 
-/// Keys of kube-proxy's configuration that are kept, with all below them that is kept itself.
+/// Keys of kube-proxy's configuration that are kept, with the kept keys below them.
 const OF_KUBE_PROXY: [&str; 58] = [
     "apiVersion",
     "kind",
@@ -146,8 +146,8 @@ fn expression(cell: &'static OnceLock<Option<Regex>>, pattern: &str) -> Option<&
     cell.get_or_init(|| Regex::new(pattern).ok()).as_ref()
 }
 
-/// A text without user and query of URLs, tokens and keys, and, where it is a message, without what is assigned to
-/// words like password.
+/// A text without users and queries of URLs, tokens and keys, and in messages without values assigned to words like
+/// password.
 fn text(text: &str) -> String {
     static URL: OnceLock<Option<Regex>> = OnceLock::new();
     static QUERY: OnceLock<Option<Regex>> = OnceLock::new();
@@ -156,7 +156,7 @@ fn text(text: &str) -> String {
     let mut clean = text.to_owned();
     let mut replace = |expression: Option<&Regex>, by: &str| match expression {
         Some(found) => clean = found.replace_all(&clean, by).into_owned(),
-        // It cannot be known what is a secret.
+        // Any part of it may be a secret.
         None => LEFT_OUT.clone_into(&mut clean),
     };
     replace(
@@ -175,7 +175,7 @@ fn text(text: &str) -> String {
     clean
 }
 
-/// The same for every string of an object. Names of labels and the like have no form that is touched.
+/// The same for every string of an object. Label names and the like never match.
 pub(super) fn object(value: &mut Value) {
     match value {
         Value::String(found) => *found = text(found),
@@ -190,8 +190,8 @@ pub(super) fn object(value: &mut Value) {
     }
 }
 
-/// An image without who pulls it. No valid name has that, but the API server takes any text; the one `@` of a valid
-/// name is that of its digest.
+/// An image without credentials. No valid name has any, but the API server accepts any text; the only `@` of a valid name
+/// precedes its digest.
 fn image(name: &str) -> String {
     let is_digest = |text: &str| {
         let hex = text.split_once(':').map(|(_, hex)| hex);
@@ -207,11 +207,11 @@ fn image(name: &str) -> String {
     }
 }
 
-/// A Corefile with the plugins that are known, and of their arguments those that are addresses, names and numbers. Of
-/// other plugins the name is kept, so that a reader sees that there is one.
+/// A Corefile with the known plugins and those of their arguments that are addresses, names and numbers. Of other plugins
+/// only the name is kept, so that a reader sees that there is one.
 pub(super) fn corefile(file: &str) -> String {
     let mut kept = String::new();
-    // How deep a block is in which nothing is kept.
+    // Depth of a block that is dropped.
     let mut hidden = 0_usize;
     let mut blocks: Vec<&str> = Vec::new();
     for line in file.lines() {
@@ -274,12 +274,12 @@ pub(super) fn corefile(file: &str) -> String {
     kept
 }
 
-/// An argument, if it can be nothing but an address, a name, a number or a path.
+/// An argument, if it can only be an address, a name, a number or a path.
 fn argument(word: &str) -> &str {
     let is_plain = |c: char| {
         c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '/' | '-' | '_' | '*' | '[' | ']' | ',')
     };
-    // What has no separator and is long is a key rather than a name.
+    // A long word without a separator is more likely a key than a name.
     let is_key = word.len() > 32 && !word.contains(['.', ':', '/']);
     if word.chars().all(is_plain) && !is_key {
         word
@@ -288,10 +288,10 @@ fn argument(word: &str) -> &str {
     }
 }
 
-/// kube-proxy's configuration with the keys that are known.
+/// kube-proxy's configuration, reduced to known keys.
 pub(super) fn kube_proxy(file: &str) -> String {
     let mut kept = String::new();
-    // The indentation of the key below which nothing is kept.
+    // The indentation of the key below which everything is dropped.
     let mut hidden: Option<usize> = None;
     for line in file.lines() {
         let indent = line.len() - line.trim_start().len();

@@ -1,7 +1,7 @@
-//! Puts a bundle where it is wanted: all of it, or nothing.
+//! Writes a bundle: all of it, or nothing.
 //!
-//! It is made beside its place under another name, and moved there once it is whole. Only its owner
-//! may read it: it tells much of a cluster.
+//! It is written next to its destination under another name, and moved there once it is complete. Only its owner may read
+//! it: it says much about a cluster.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -17,27 +17,27 @@ use tar::{Builder, Header};
 /// Why a bundle was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Something is there, and is not overwritten.
+    /// The path exists and is not overwritten.
     #[error("{0} already exists and is not overwritten; remove it, or choose another path with -o")]
     Exists(PathBuf),
     /// The path has no name at its end.
     #[error("{0} is not a valid name for a bundle; choose a directory or an archive (.tar.gz) with -o")]
     NoName(PathBuf),
-    /// The system does not let us.
+    /// The system returned an error.
     #[error("could not write the bundle {path}: {source}")]
     Io {
-        /// Where it was to be.
+        /// The destination.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
 }
 
-/// Refuses a path where something is.
+/// Rejects a path that exists.
 ///
 /// # Errors
-/// When there is anything but an empty directory for a directory.
+/// When the path is anything but an empty directory for a directory.
 pub(super) fn refuse_to_overwrite(path: &Path) -> Result<(), WriteError> {
     let is_free = match std::fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => true,
@@ -58,7 +58,7 @@ pub(super) fn refuse_to_overwrite(path: &Path) -> Result<(), WriteError> {
 /// Writes the files of a bundle; in an archive they are below a directory.
 ///
 /// # Errors
-/// When there is something at the path, or it cannot be written; then nothing is left there.
+/// When the path exists or cannot be written; then nothing is left there.
 pub(super) fn write(
     path: &Path,
     directory: &str,
@@ -76,12 +76,12 @@ pub(super) fn write(
         Format::Tar | Format::TarGz => write_archive(&partial, format, directory, files, time),
     };
     let moved = written.map_err(|e| io_error(path, e)).and_then(|()| {
-        // It took a while to read the cluster.
+        // Reading the cluster took a while.
         refuse_to_overwrite(path)?;
         std::fs::rename(&partial, path).map_err(|e| io_error(path, e))
     });
     if moved.is_err() {
-        // Nothing more can be done when this fails, too.
+        // Nothing more can be done if this fails as well.
         let _ = match format {
             Format::Directory => std::fs::remove_dir_all(&partial),
             _ => std::fs::remove_file(&partial),
@@ -158,7 +158,7 @@ fn make_directory(at: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(at)
 }
 
-/// A new file, and never one that is there.
+/// A new file, never an existing one.
 fn create(at: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600).open(at)
@@ -230,7 +230,7 @@ mod tests {
             assert!(error.to_string().contains("remove it, or choose another path"));
         }
         assert_eq!(std::fs::read_to_string(at("file.tar.gz")).unwrap(), "mine");
-        // An empty directory is as good as none.
+        // An empty directory counts as none.
         std::fs::create_dir(at("empty")).unwrap();
         write(&at("empty"), "b", &files(), Timestamp::UNIX_EPOCH).unwrap();
         let missing = write(&at("no/such/place.tar"), "b", &files(), Timestamp::UNIX_EPOCH).unwrap_err();

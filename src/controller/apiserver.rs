@@ -1,8 +1,8 @@
-//! Tells the agents where the API server is behind the `kubernetes` Service.
+//! Publishes the addresses behind the `kubernetes` Service for the agents.
 //!
-//! An agent that looks at a node whose kube-proxy is broken cannot go through a Service. So the
-//! addresses of that Service's EndpointSlices are kept in a ConfigMap, which the kubelet brings to the
-//! agents without any Service. It is written when they change, and else never.
+//! An agent on a node with a broken kube-proxy cannot use a Service. So the addresses in that Service's EndpointSlices
+//! are kept in a ConfigMap, which the kubelet mounts for the agents without any Service. It is written only when they
+//! change.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,13 +33,13 @@ use crate::{
 /// The Service of the API server, in every cluster.
 const SERVICE: (&str, &str) = ("default", "kubernetes");
 
-/// Longest wait for one answer.
+/// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Runs for ever.
+/// Runs until the controller stops.
 pub(super) async fn run(context: Arc<Context>) {
     let api: Api<EndpointSlice> = Api::namespaced(context.client.clone(), SERVICE.0);
     let own = watcher::Config::default().labels(&format!("{}={}", EndpointSlice::SERVICE_LABEL, SERVICE.1));
@@ -72,7 +72,7 @@ pub(super) async fn run(context: Arc<Context>) {
             None => {}
         }
         let addresses = addresses(slices.values());
-        // The API server is never nowhere: without an address the old ones are the better guess.
+        // The API server always has an address: if none is listed, the old ones are the better guess.
         if listed && !addresses.is_empty() {
             retry = match publish(&context, &addresses).await {
                 Ok(()) => false,
@@ -89,7 +89,7 @@ pub(super) async fn run(context: Arc<Context>) {
     }
 }
 
-/// The addresses, one a line.
+/// The addresses, one per line.
 fn addresses<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> String {
     let mut found: BTreeSet<String> = BTreeSet::new();
     for slice in slices {
@@ -111,7 +111,7 @@ fn addresses<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> String {
     found.into_iter().map(|address| address + "\n").collect()
 }
 
-/// Writes the addresses unless they are there.
+/// Writes the addresses if they have changed.
 async fn publish(context: &Context, addresses: &str) -> Result<(), String> {
     let namespace = &context.options.agent_namespace;
     let api: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);

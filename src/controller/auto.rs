@@ -1,8 +1,7 @@
 //! Namespaces labelled `svcdiag.dev/auto=true`: each of their Services gets a ServiceDiagnosis.
 //!
-//! What should be there is compared with what is there, and the difference is made good. A
-//! diagnosis that a user wrote is never touched: ours carry a label, and are owned by the Service,
-//! so that they go with it.
+//! The wanted diagnoses are compared with the existing ones, and the difference is applied. A diagnosis that a user
+//! wrote is never touched: ours have a label, and are owned by the Service, so they are deleted with it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,29 +20,29 @@ use crate::{
     objects::{Object, Service},
 };
 
-/// Changes are taken together for this long.
+/// Changes are batched for this long.
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Longest wait for one answer.
+/// Timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What has to be done.
+/// A step to take.
 #[derive(Debug, PartialEq)]
 enum Step {
     Create { service: Arc<Service> },
     Delete(DiagnosisKey),
 }
 
-/// Runs for ever.
+/// Runs until the controller stops.
 pub(super) async fn run(context: Arc<Context>) {
     loop {
         context.auto.notified().await;
         tokio::time::sleep(SETTLE).await;
         if !context.readiness.is_complete() {
-            // The last kind to be listed wakes us again only if it is one of ours.
+            // The last kind to be listed wakes us only if it is one of ours.
             context.auto.notify_one();
             continue;
         }
@@ -61,7 +60,7 @@ pub(super) async fn run(context: Arc<Context>) {
     }
 }
 
-/// The difference between what should be there and what is.
+/// The difference between the wanted and the existing diagnoses.
 fn steps(inventory: &Inventory) -> Vec<Step> {
     let mut steps = Vec::new();
     for namespace in inventory.namespaces().filter(|n| !n.is_terminating()) {
@@ -114,7 +113,7 @@ async fn take(context: &Context, step: &Step) -> Result<(), String> {
     };
     match result {
         Ok(Ok(())) => Ok(()),
-        // It, or its Namespace, has gone meanwhile.
+        // It, or its Namespace, was deleted meanwhile.
         Ok(Err(kube::Error::Api(refusal))) if is_going(&refusal) => Ok(()),
         Ok(Err(error)) => Err(format!("{what}: {error}")),
         Err(_) => Err(format!("{what}: no answer within {} seconds", TIMEOUT.as_secs())),

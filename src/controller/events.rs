@@ -1,4 +1,4 @@
-//! Kubernetes Events, when a Service stops or begins to work.
+//! Kubernetes Events for a Service that stops working or works again.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::{
     objects::Object,
 };
 
-/// An Event tells what the status says anyway; it is not worth a long wait.
+/// An Event repeats what the status says; it is not worth a long wait.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest note that the API takes, in bytes.
 const NOTE_MAX: usize = 1024;
 
-/// Publishes Events; those that say the same again are counted up in one object.
+/// Publishes Events; repetitions are counted in one object.
 pub(super) struct Events(Recorder);
 
 impl Events {
@@ -53,7 +53,7 @@ pub(super) async fn ready_flipped(
     let type_ = match (before, now) {
         (_, "False") => EventType::Warning,
         (_, "True") | (Some("False"), _) => EventType::Normal,
-        // Nothing was known before and nothing is now.
+        // Unknown before and now.
         _ => return,
     };
     let mut note = message.to_owned();

@@ -1,8 +1,8 @@
-//! What one tenant may cost: how many nodes, diagnoses and NodeProbes, and how often agents are asked.
+//! Limits for one tenant: the number of nodes, diagnoses and NodeProbes, and how often NodeProbes change.
 //!
-//! One object of a user may become many, each of which a node works on. So the numbers are bounded by flags of the
-//! controller, for each namespace; and what only changes what is asked (endpoints that come and go, the annotation
-//! svcdiag.dev/refresh) is bounded in time. What is over a limit says so in the message of Ready, and which.
+//! One object of a user may lead to many NodeProbes, each of which costs a node work. So flags of the controller limit
+//! their number for each namespace, and rate limits apply to changes of NodeProbes (because of endpoints, or of the
+//! annotation svcdiag.dev/refresh). The message of Ready says which limit a diagnosis exceeds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,10 +18,10 @@ use crate::{
     diagnosis::{Diagnosis, Finding},
 };
 
-/// So many other questions at once, and then one in --min-probe-interval.
+/// This many changes at once, and then one per --min-probe-interval.
 const BURST: u32 = 3;
 
-/// What Ready says while a question is held back.
+/// The message of Ready while a change is held back.
 pub(super) fn too_many_questions(options: &Options) -> String {
     format!(
         " The endpoints, the spec or the annotation svcdiag.dev/refresh change faster than the agents may be asked again ({BURST} times, then once every {} seconds: --min-probe-interval). They will be asked later.",
@@ -29,7 +29,7 @@ pub(super) fn too_many_questions(options: &Options) -> String {
     )
 }
 
-/// The spec within the bounds of the flags.
+/// The spec within the limits of the flags.
 pub(super) fn bounded(diagnosis: &ServiceDiagnosis, options: &Options) -> ServiceDiagnosisSpec {
     let mut spec = diagnosis.spec.clone();
     spec.interval_seconds = spec.interval_seconds.max(options.min_interval);
@@ -43,7 +43,7 @@ pub(super) fn bounded(diagnosis: &ServiceDiagnosis, options: &Options) -> Servic
     spec
 }
 
-/// The answer for a diagnosis beyond the number that a namespace may have.
+/// The result for a diagnosis beyond the limit of its namespace.
 pub(super) fn beyond(limit: usize) -> Diagnosis {
     let told = format!(
         "Not checked: the controller checks only the oldest {limit} diagnoses of a namespace. Delete others, or have --max-diagnoses-per-namespace of the controller raised."
@@ -54,7 +54,7 @@ pub(super) fn beyond(limit: usize) -> Diagnosis {
     Diagnosis::unjudged(stages.collect(), Reason::Pending, told)
 }
 
-/// What a limit has left out, for the message of Ready.
+/// What a limit has cut, for the message of Ready.
 pub(super) fn remarks(
     diagnosis: &ServiceDiagnosis,
     options: &Options,
@@ -89,14 +89,14 @@ pub(super) fn remarks(
     remarks
 }
 
-/// How many NodeProbes each diagnosis has or is about to have. The watch brings those that were written a moment
-/// later; until then other diagnoses must not take their place.
+/// How many NodeProbes each diagnosis has or is about to have. The watch delivers new ones a moment later; until then
+/// other diagnoses must not use their share.
 #[derive(Debug, Default)]
 pub(super) struct Allowance(Mutex<HashMap<String, HashMap<String, usize>>>);
 
 impl Allowance {
-    /// A plan that leaves a namespace within its number, and how many NodeProbes were wanted. `others` are those that
-    /// the diagnoses of the namespace but this one have, by UID.
+    /// A plan within the limit of the namespace, and how many NodeProbes were wanted. `others` are the NodeProbes of the
+    /// other diagnoses of the namespace, by UID.
     pub(super) fn cut(
         &self,
         options: &Options,
@@ -126,7 +126,7 @@ impl Allowance {
         (kept, wanted)
     }
 
-    /// Gives back what a diagnosis has.
+    /// Returns the share of a diagnosis.
     pub(super) fn release(&self, namespace: &str, uid: &str) {
         let mut all = self.0.lock();
         if let Some(of) = all.get_mut(namespace) {
@@ -137,7 +137,7 @@ impl Allowance {
         }
     }
 
-    /// Forgets all diagnoses but these, by UID.
+    /// Keeps only these diagnoses, by UID.
     pub(super) fn retain(&self, uids: &BTreeSet<String>) {
         let mut all = self.0.lock();
         all.values_mut()
@@ -146,7 +146,7 @@ impl Allowance {
     }
 }
 
-/// So many of the nodes: those with clients first, then those with endpoints.
+/// This many of the nodes: those with clients first, then those with endpoints.
 fn keep(plan: Plan, most: usize) -> Plan {
     if plan.len() <= most {
         return plan;
@@ -156,22 +156,22 @@ fn keep(plan: Plan, most: usize) -> Plan {
     all.into_iter().take(most).collect()
 }
 
-/// How often agents were asked something else, by the UID of the diagnosis: a bucket of tokens each.
+/// A token bucket for changes of NodeProbes, by UID of the diagnosis.
 #[derive(Debug, Default)]
 pub(super) struct Questions(Mutex<HashMap<String, Bucket>>);
 
 #[derive(Debug)]
 struct Bucket {
     tokens: u32,
-    /// The generation of the diagnosis that agents were last asked for.
+    /// The generation of the diagnosis in the last change.
     generation: Option<i64>,
-    /// Since when the next token has been on its way.
+    /// Since when the next token has been accruing.
     since: Timestamp,
 }
 
 impl Questions {
-    /// Takes a token for another question; without one, when the next comes. Agents that come are asked what others
-    /// have been asked already, and that no user has them do.
+    /// Takes a token for a change, or returns when the next one is available. A new agent gets the NodeProbe that others
+    /// already have, which no user can trigger.
     pub(super) fn hold(
         &self,
         uid: &str,
@@ -193,7 +193,7 @@ impl Questions {
         if !work.is_another && bucket.generation == generation {
             return None;
         }
-        // A clock that was set back must not hold questions until it is as late again.
+        // A clock that was set back must not block changes until it has caught up.
         bucket.since = bucket.since.min(now);
         while bucket.tokens < BURST && bucket.since + refill <= now {
             bucket.tokens += 1;
@@ -210,12 +210,12 @@ impl Questions {
         None
     }
 
-    /// Forgets a diagnosis.
+    /// Removes a diagnosis.
     pub(super) fn forget(&self, uid: &str) {
         self.0.lock().remove(uid);
     }
 
-    /// Forgets all but these, by UID.
+    /// Keeps only these, by UID.
     pub(super) fn retain(&self, uids: &BTreeSet<String>) {
         self.0.lock().retain(|uid, _| uids.contains(uid));
     }

@@ -1,4 +1,4 @@
-//! What Prometheus is told.
+//! Metrics for Prometheus.
 
 use std::{collections::HashMap, sync::atomic::AtomicU64, time::Duration};
 
@@ -33,7 +33,7 @@ struct OfOutcome {
     outcome: Outcome,
 }
 
-/// How a round ended.
+/// Outcome of a reconciliation.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
 pub(super) enum Outcome {
     /// A status was written.
@@ -48,7 +48,7 @@ pub(super) enum Outcome {
 pub(super) struct Metrics {
     registry: Registry,
     ready: Family<OfDiagnosis, Gauge>,
-    /// The series of each diagnosis, to be removed when its reason changes or it goes.
+    /// The series of each diagnosis, to be removed when its reason changes or it is deleted.
     series: Mutex<HashMap<DiagnosisKey, OfDiagnosis>>,
     reconciles: Family<OfOutcome, Counter>,
     duration: Histogram,
@@ -68,7 +68,7 @@ impl Metrics {
         registry.register("ready", "Whether the Service of a ServiceDiagnosis works: 1 if Ready is True, otherwise 0; reason is the reason of Ready", ready.clone());
         let reconciles = Family::default();
         registry.register("reconciles", "Reconciliations, by outcome", reconciles.clone());
-        // From a tenth of a millisecond, the time of a verdict, to some seconds, the time of a slow API server.
+        // From a tenth of a millisecond, the time of a diagnosis, to some seconds, the time of a slow API server.
         let duration = Histogram::new(exponential_buckets(0.0001, 4.0, 9));
         registry.register_with_unit(
             "reconcile_duration",
@@ -152,7 +152,7 @@ impl Metrics {
         self.ready.get_or_create(&labels).set(i64::from(is_true));
     }
 
-    /// Removes the series of a diagnosis that has gone.
+    /// Removes the series of a deleted diagnosis.
     pub(super) fn forget(&self, namespace: &str, name: &str) {
         let key = (namespace.to_owned(), name.to_owned());
         if let Some(old) = self.series.lock().remove(&key) {

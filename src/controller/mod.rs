@@ -1,12 +1,10 @@
-//! The controller: keeps the status of every ServiceDiagnosis true.
+//! The controller: keeps the status of every ServiceDiagnosis up to date.
 //!
-//! The way of a datum: `watch` puts a change into the [`Inventory`],
-//! which names the diagnoses it concerns; these are queued; `reconcile` takes the Facts of one,
-//! has them judged, and `status` writes the result if anything but time has changed. `schedule`
-//! says when to look again; `probes` keeps the NodeProbes by which the agents are asked as they are
-//! planned, and `apiserver` tells the agents where the API server is. `pod_events` and `policy_kinds` gather what
-//! is of no use as whole objects. `events`, `metrics` and `server` tell the outside; `auto` makes
-//! diagnoses for Namespaces that ask for them.
+//! Data flow: `watch` puts a change into the [`Inventory`], which names the diagnoses that it affects. These are queued.
+//! `reconcile` builds the Facts of one and diagnoses them, and `status` writes the result if more than times has changed.
+//! `schedule` decides when to reconcile again, `probes` applies the planned NodeProbes, and `apiserver` publishes the
+//! addresses of the API server for the agents. `pod_events` and `policy_kinds` gather what is not needed as whole objects.
+//! `events`, `metrics` and `server` report to the outside; `auto` creates diagnoses for labelled Namespaces.
 //!
 //! There is no leader election: one replica runs at a time (the Deployment's strategy is Recreate).
 
@@ -49,7 +47,7 @@ use crate::{
 };
 use metrics::Metrics;
 
-/// How the controller works.
+/// Flags of `svcdiag controller`.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -140,18 +138,18 @@ pub struct Options {
 /// Why the controller could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address of the HTTP server cannot be had.
+    /// The HTTP server cannot listen on its address.
     #[error("could not listen on {address}: {source}; choose another address with --listen")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// What all parts share.
+/// State that all parts share.
 struct Context {
     client: Client,
     options: Options,
@@ -161,7 +159,7 @@ struct Context {
     written: status::Statuses,
     failures: schedule::Failures,
     unanswered: schedule::Unanswered,
-    /// How often agents are asked for a diagnosis, and how many for those of a namespace.
+    /// Rate limits for changes of NodeProbes.
     questions: limits::Questions,
     readers: readers::Readers,
     allowance: limits::Allowance,
@@ -169,17 +167,17 @@ struct Context {
     events: events::Events,
     /// Wakes `auto` when Services, Namespaces or diagnoses have changed.
     auto: Notify,
-    /// Wakes `watch` when an agent comes or goes, or its node has changed.
+    /// Wakes `watch` when an agent appears or disappears, or its node has changed.
     agents: Notify,
 }
 
 impl Context {
-    /// Reads the inventory. A writer that panicked has left at worst an old object behind.
+    /// Reads the inventory. A writer that panicked has at worst left an old object.
     fn inventory(&self) -> RwLockReadGuard<'_, Inventory> {
         self.inventory.read()
     }
 
-    /// The same for a change, which is seen now.
+    /// The same for a change that is observed now.
     fn inventory_mut(&self) -> RwLockWriteGuard<'_, Inventory> {
         let mut inventory = self.inventory.write();
         inventory.observe_at(crate::clock::now());
@@ -187,13 +185,13 @@ impl Context {
     }
 }
 
-/// Diagnoses waiting to be looked at. The scheduler behind it takes them at once and keeps each only
-/// once, so that a short queue is enough; a full one slows the watches down, which is meant.
+/// Diagnoses waiting for a reconciliation. The scheduler behind it takes them at once and deduplicates them, so a short
+/// queue is enough; a full one slows the watches down, which is intended.
 const QUEUE: usize = 1024;
 
 type Queue = futures::channel::mpsc::Sender<ObjectRef<ServiceDiagnosis>>;
 
-/// Runs until `shutdown`, then finishes what is under way.
+/// Runs until `shutdown`, then finishes what is in progress.
 ///
 /// # Errors
 /// When the HTTP server cannot be started.
@@ -259,7 +257,7 @@ pub async fn run(
         config,
     )
     .for_each(|result| async move {
-        // Errors of a diagnosis have been logged; one that has gone is none.
+        // Errors of a diagnosis have been logged; a deleted diagnosis is not an error.
         if let Err(error) = result {
             tracing::debug!(%error, "A reconciliation ended early.");
         }

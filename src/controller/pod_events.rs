@@ -1,7 +1,6 @@
 //! Warning Events about Pods, which say why a Pod does not start, and about workloads that cannot create any.
 //!
-//! There may be many, so that they are never all in memory: those of a page of a list, and of them what
-//! [`PodEvents`] keeps.
+//! There may be many, so they are never all in memory: only one page of a list, and what [`PodEvents`] keeps of it.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -46,7 +45,7 @@ pub(super) async fn watch(context: Arc<Context>, mut queue: Queue, source: Sourc
                 context.inventory_mut().forget_event(&namespace, &name);
                 BTreeSet::new()
             }
-            // It has been logged and counted, and nothing is blamed on what it may have said.
+            // It has been logged and counted, and no conclusion depends on it.
             News::Unparsable { .. } => BTreeSet::new(),
         };
         enqueue(&context, &mut queue, concerned).await;

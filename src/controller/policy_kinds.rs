@@ -1,4 +1,4 @@
-//! Which kinds of policies beyond NetworkPolicy the cluster serves: asked at the start and now and then.
+//! Which kinds of policies other than NetworkPolicy the cluster serves: read at the start and from time to time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,14 +8,14 @@ use super::{
 };
 use crate::{client::policy_kinds, objects::POLICY_KINDS};
 
-/// Longest wait for all answers.
+/// Timeout for all requests.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Pause until the next look, and after a failure. A network plugin is installed once in the life of a cluster.
+/// Pause until the next check, and after a failure. A network plugin is installed once in the life of a cluster.
 const INTERVAL: Duration = Duration::from_secs(600);
 const RETRY: Duration = Duration::from_secs(15);
 
-/// Runs for ever.
+/// Runs until the controller stops.
 pub(super) async fn run(context: Arc<Context>, mut queue: Queue) {
     let mut first = true;
     loop {
@@ -37,7 +37,7 @@ pub(super) async fn run(context: Arc<Context>, mut queue: Queue) {
                 )
             }
         };
-        // Whoever is denied by a policy that is not known would else be taken for broken.
+        // Otherwise traffic denied by an unknown policy would look like a fault.
         if std::mem::take(&mut first) {
             begin_if_complete(&context, &mut queue).await;
         }

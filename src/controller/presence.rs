@@ -1,5 +1,5 @@
-//! Kinds that can be done without: where the right to watch them is missing, or the API server does not serve
-//! them, the rest is judged.
+//! Optional kinds: if the permission to watch them is missing, or the API server does not serve them, the rest is still
+//! checked.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::{
 };
 use crate::client::is_not_served;
 
-/// Kinds without which the other API objects can still be judged.
+/// Kinds without which the other API objects can still be checked.
 const DISPENSABLE: [&str; 3] = ["Node", "Lease", "Event"];
 
-/// Kinds that are only there where our CRDs are installed, and without which the API objects can be judged.
+/// Kinds that exist only if our CRDs are installed, and without which the API objects can be checked.
 const OPTIONAL: [&str; 1] = ["NodeProbe"];
 
-/// Pause before a kind is asked for again that may not be watched, or is not served. Somebody has to change that.
+/// Pause before another attempt to watch a kind that is forbidden or not served. A person must change that.
 const UNTIL_GRANTED: Duration = Duration::from_secs(10);
 
-/// Why a kind that can be done without cannot be watched, if so.
+/// Why an optional kind cannot be watched, if so.
 pub(super) fn why_unavailable<K: Resource<DynamicType = ()>>(error: &watcher::Error) -> Option<String> {
     use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
     let (InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error)) = error else {
@@ -37,8 +37,8 @@ pub(super) fn why_unavailable<K: Resource<DynamicType = ()>>(error: &watcher::Er
     is_missing.then(|| format!("the API server does not serve {resource}; install the CRDs"))
 }
 
-/// What is known of a kind: whether it has been listed once or cannot be, and whether it is missing now. Who
-/// reads a verdict and who runs the controller learn that it is.
+/// State of a kind: whether it has been listed once or cannot be, and whether it is missing now. Diagnoses and the log
+/// say so.
 #[derive(Default)]
 pub(super) struct Presence {
     is_known: bool,

@@ -1,8 +1,8 @@
-//! Asks the agents: keeps the NodeProbes of a diagnosis as they are planned.
+//! Applies the planned NodeProbes of a diagnosis.
 //!
-//! What should be there ([`plan`](crate::diagnosis::plan)) is compared with what the watch shows, and
-//! only the difference is written. Names follow from diagnosis and node, so that whoever writes twice
-//! writes the same object; the diagnosis owns its NodeProbes, so that they go with it.
+//! The plan ([`plan`](crate::diagnosis::plan)) is compared with what the watch shows, and only the difference is written.
+//! Names are derived from diagnosis and node, so a repeated write hits the same object. The diagnosis owns its NodeProbes,
+//! so they are deleted with it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,18 +26,18 @@ use crate::{
     objects::Object,
 };
 
-/// Longest wait for one answer of the API server.
+/// Timeout of a request to the API server.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a NodeProbe is not as planned.
+/// Why a NodeProbe could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The API server refused or could not be reached.
+    /// The API server rejected the request or was unreachable.
     #[error("could not {what}: {source}")]
     Api {
         /// Verb and object.
         what: String,
-        /// What the client says.
+        /// The error of the client.
         #[source]
         source: Box<kube::Error>,
     },
@@ -49,16 +49,16 @@ pub(super) enum Error {
     },
 }
 
-/// What each node is asked, by its name.
+/// The planned NodeProbe of each node, by node name.
 pub(super) type Plan = BTreeMap<String, NodeProbeSpec>;
 
-/// What has to be done.
+/// A step to take.
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
     Apply {
         name: String,
         spec: Box<NodeProbeSpec>,
-        /// Whether it takes away a leave to dial.
+        /// Whether it withdraws a permission to dial.
         withdraws: bool,
     },
     Delete {
@@ -67,7 +67,7 @@ pub(super) enum Step {
     },
 }
 
-/// A diagnosis, as its NodeProbes name it.
+/// A diagnosis as its NodeProbes refer to it.
 pub(super) fn reference(diagnosis: &ServiceDiagnosis) -> DiagnosisRef {
     DiagnosisRef {
         name: diagnosis.name().to_owned(),
@@ -75,20 +75,20 @@ pub(super) fn reference(diagnosis: &ServiceDiagnosis) -> DiagnosisRef {
     }
 }
 
-/// What is to be done so that the NodeProbes of a diagnosis are those that are planned.
+/// The steps from the existing NodeProbes of a diagnosis to the planned ones.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) steps: Vec<Step>,
-    /// Whether agents that have been asked are asked something else.
+    /// Whether an existing NodeProbe changes.
     pub(super) is_another: bool,
-    /// Whether agents are asked that have not been.
+    /// Whether a NodeProbe is new.
     pub(super) asks_more: bool,
 }
 
 impl Work {
     pub(super) fn of(context: &Context, diagnosis: &ServiceDiagnosis, plan: Plan) -> Self {
         if diagnosis.is_terminating() {
-            // They are collected with it.
+            // They are garbage-collected with it.
             return Self::default();
         }
         let key = (diagnosis.namespace().to_owned(), diagnosis.name().to_owned());
@@ -109,8 +109,8 @@ impl Work {
         }
     }
 
-    /// What of it cannot wait: who is not to dial any more is told at once, or somebody would change the endpoints
-    /// just when no other question is due. The next leave is a question again, so that this is no way around the limit.
+    /// The steps that cannot wait: a permission to dial is withdrawn at once, or a user could change the endpoints while changes
+    /// are rate-limited. Granting it again counts as a change, so this does not bypass the limit.
     pub(super) fn without_questions(mut self) -> Self {
         self.steps.retain(|step| match step {
             Step::Apply { withdraws, .. } => *withdraws,
@@ -119,7 +119,7 @@ impl Work {
         self
     }
 
-    /// Does it.
+    /// Takes the steps.
     pub(super) async fn run(self, context: &Context, diagnosis: &ServiceDiagnosis) -> Result<(), Error> {
         let api: Api<NodeProbe> = Api::namespaced(context.client.clone(), diagnosis.namespace());
         for step in self.steps {
@@ -130,7 +130,7 @@ impl Work {
     }
 }
 
-/// The difference between what is planned and what is there.
+/// The difference between the planned and the existing NodeProbes.
 fn steps(diagnosis: &ServiceDiagnosis, present: &[Arc<NodeProbe>], plan: Plan) -> Vec<Step> {
     let of = reference(diagnosis);
     let owner = owner(diagnosis);
@@ -161,7 +161,7 @@ fn steps(diagnosis: &ServiceDiagnosis, present: &[Arc<NodeProbe>], plan: Plan) -
     steps
 }
 
-/// Whether the node, or all clients, were to dial and are not any more.
+/// Whether the node, or all clients, lose their permission to dial.
 fn withdraws(asked: &NodeProbeSpec, planned: &NodeProbeSpec) -> bool {
     asked.from_node && !planned.from_node || !asked.clients.is_empty() && planned.clients.is_empty()
 }
@@ -175,7 +175,7 @@ async fn take(api: &Api<NodeProbe>, diagnosis: &ServiceDiagnosis, step: Step) ->
             ("write", name.clone(), tokio::time::timeout(TIMEOUT, call).await)
         }
         Step::Delete { name, uid } => {
-            // Another one may have come under its name.
+            // Another object may have its name by now.
             let params = DeleteParams {
                 preconditions: Some(Preconditions {
                     uid,
@@ -190,7 +190,7 @@ async fn take(api: &Api<NodeProbe>, diagnosis: &ServiceDiagnosis, step: Step) ->
     let what = || format!("{verb} NodeProbe {}/{name}", diagnosis.namespace());
     match call {
         Ok(Ok(())) => Ok(()),
-        // It, or its namespace, has gone meanwhile.
+        // It, or its namespace, was deleted meanwhile.
         Ok(Err(kube::Error::Api(refusal))) if is_going(&refusal) => Ok(()),
         Ok(Err(kube::Error::Api(refusal))) if verb == "delete" && refusal.is_conflict() => Ok(()),
         Ok(Err(source)) => Err(Error::Api {
@@ -201,7 +201,7 @@ async fn take(api: &Api<NodeProbe>, diagnosis: &ServiceDiagnosis, step: Step) ->
     }
 }
 
-/// Deleting a diagnosis need not wait for its NodeProbes: blockOwnerDeletion stays out.
+/// Deleting a diagnosis need not wait for its NodeProbes: blockOwnerDeletion is not set.
 fn owner(diagnosis: &ServiceDiagnosis) -> OwnerReference {
     OwnerReference {
         api_version: "svcdiag.dev/v1alpha1".to_owned(),
@@ -248,7 +248,7 @@ mod tests {
         nodes.iter().map(|n| ((*n).to_owned(), spec(n, "1"))).collect()
     }
 
-    /// What the API server holds after a step.
+    /// The objects in the API server after a step.
     fn stored(diagnosis: &ServiceDiagnosis, step: &Step) -> Arc<NodeProbe> {
         let Step::Apply { name, spec, .. } = step else {
             panic!("{step:?}")

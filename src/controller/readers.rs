@@ -1,5 +1,5 @@
-//! Who may read `/metrics`, where that is asked for: who the API server knows by his token (TokenReview), and whom it
-//! lets `get` the path (SubjectAccessReview), as with the kubelet's own metrics.
+//! Authorization for `/metrics`, if enabled: the API server must know the token (TokenReview) and allow its user to `get`
+//! the path (SubjectAccessReview), as with the kubelet's own metrics.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -13,25 +13,25 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::{sync::Semaphore, time::Instant};
 
-/// Longest token that is asked about, in bytes.
+/// Maximum length of a token, in bytes.
 const TOKEN_MAX: usize = 16 * 1024;
 
-/// How long an answer counts, as with the kubelet; and how many are kept.
+/// How long a decision is cached, as with the kubelet; and how many are.
 const LASTS: Duration = Duration::from_secs(60);
 const KNOWN: usize = 64;
 
-/// Questions under way: nobody may have the controller flood the API server.
+/// Maximum concurrent checks: clients must not make the controller flood the API server.
 const AT_ONCE: usize = 4;
 
-/// Longest wait for the API server.
+/// Timeout of the API server.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 type Refusal = (StatusCode, &'static str);
 
-/// An answer, and when it came.
+/// A decision and its time.
 type Answered = (Instant, Result<(), Refusal>);
 
-/// What was answered lately, by the hash of the token.
+/// Cached decisions, by hash of the token.
 #[derive(Debug)]
 pub(super) struct Readers {
     known: Mutex<HashMap<[u8; 32], Answered>>,
@@ -68,7 +68,7 @@ impl Readers {
         let asked = tokio::time::timeout(TIMEOUT, ask(client, token)).await;
         let answer = match asked {
             Ok(Ok(answer)) => answer,
-            // Not known is not kept.
+            // An unknown result is not cached.
             Ok(Err(error)) => {
                 tracing::warn!("Could not check whether a token may read /metrics: {error}.");
                 return Err((
@@ -82,7 +82,7 @@ impl Readers {
         if known.len() >= KNOWN {
             known.retain(|_, (at, _)| at.elapsed() < LASTS);
         }
-        // Whoever comes with one wrong token after the other must not push out who may read.
+        // A client with many wrong tokens must not evict those that may read.
         if known.len() >= KNOWN {
             known.retain(|_, (_, answer)| answer.is_ok());
         }
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// An API server that knows two tokens, one of which may read; and how often it was asked.
+    /// An API server that knows two tokens, one of which may read, and counts requests.
     async fn api() -> (Client, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
         let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = asked.clone();

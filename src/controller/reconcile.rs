@@ -1,4 +1,4 @@
-//! One round for one diagnosis: Facts, verdict, status; then what the agents are asked.
+//! The reconciliation of one diagnosis: Facts, diagnosis, status, and then the NodeProbes.
 
 use std::{sync::Arc, time::Instant};
 
@@ -18,19 +18,19 @@ use crate::{
     objects::Object,
 };
 
-/// Why a round failed.
+/// Why a reconciliation failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     /// The status could not be written.
     #[error(transparent)]
     Status(#[from] status::WriteError),
-    /// An agent could not be asked.
+    /// A NodeProbe could not be applied.
     #[error(transparent)]
     Probes(#[from] probes::Error),
 }
 
 impl Error {
-    /// What the client said.
+    /// The error of the client.
     pub(super) fn api(&self) -> Option<&kube::Error> {
         match self {
             Self::Status(status::WriteError::Api { source, .. })
@@ -39,7 +39,7 @@ impl Error {
         }
     }
 
-    /// Whether the API server was away.
+    /// Whether the API server was unreachable.
     pub(super) fn is_outage(&self) -> bool {
         match self {
             Self::Status(status::WriteError::Api { source, .. })
@@ -66,7 +66,7 @@ pub(super) async fn reconcile(
     result.map(|(action, _)| action)
 }
 
-/// Returns when to look again, and whether a status was written.
+/// Returns when to reconcile again, and whether a status was written.
 async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Action, bool), Error> {
     let (namespace, name) = (diagnosis.namespace(), diagnosis.name());
     let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
@@ -85,7 +85,7 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let status = context.installed.status(status);
     let written =
         status::write_if_due(context, diagnosis, previous.as_ref(), &status, verdict.settled_at).await;
-    // A status that cannot be written is no reason not to ask.
+    // A failed write of the status does not stop the NodeProbes.
     let work = match held_until {
         None => work,
         Some(_) => work.without_questions(),
@@ -121,7 +121,7 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     Ok((action, is_written))
 }
 
-/// The verdict, and what the agents are to be asked.
+/// The diagnosis and the planned NodeProbes.
 fn judge(
     diagnosis: &ServiceDiagnosis,
     context: &Context,
@@ -143,7 +143,7 @@ fn judge(
     let others = inventory.probes_of_others(diagnosis.namespace(), uid);
     let mut facts = inventory.facts(&judged, now, context.options.name_other_namespaces);
     drop(inventory);
-    // A report counts if it answers what is asked, and with older CRDs that is less than what is planned.
+    // A report counts if it matches the NodeProbe as written, which with older CRDs has less than planned.
     let plan: Plan = plan(&facts, &probes::reference(diagnosis))
         .into_iter()
         .map(|(node, spec)| (node, context.installed.question(spec)))

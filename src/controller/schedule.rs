@@ -1,4 +1,4 @@
-//! When to look again.
+//! When to reconcile again.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,17 +11,17 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::api::ServiceDiagnosisSpec;
 
-/// The kubelet and the endpoints controller write whole seconds; a look a moment after a deadline
-/// sees it as over.
+/// The kubelet and the endpoints controller write whole seconds; a reconciliation a moment after a deadline sees it as
+/// passed.
 const AFTER_DEADLINE: Duration = Duration::from_millis(50);
 
-/// First and longest pause after a failure, and the longest after one that the API server's absence is to blame
-/// for: when it is back, verdicts are to be right within seconds.
+/// First and longest pause after a failure, and the longest after an outage of the API server: when it is back, results
+/// must be correct within seconds.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 const IN_OUTAGE: Duration = Duration::from_secs(5);
 
-/// Time until the next round: the interval, up to a tenth more or less by the diagnosis' own UID so
-/// that many do not come at once; or the time at which the verdict changes by itself, if earlier.
+/// Time until the next reconciliation: the interval, varied by up to a tenth by the diagnosis' UID to spread the load, or
+/// the time at which the result changes by itself, if that is earlier.
 pub(super) fn next_look(
     spec: &ServiceDiagnosisSpec,
     recheck_at: Option<Timestamp>,
@@ -46,7 +46,7 @@ fn fraction_of(uid: &str) -> f64 {
 pub(super) struct Failures(Mutex<HashMap<String, u32>>);
 
 impl Failures {
-    /// Counts a failure; the pause until the next attempt doubles with each. An outage counts for nobody.
+    /// Counts a failure; the pause until the next attempt doubles with each. Outages do not count.
     pub(super) fn next(&self, uid: &str, is_outage: bool) -> Duration {
         if is_outage {
             return IN_OUTAGE.mul_f64(0.5 + fraction_of(uid));
@@ -58,19 +58,19 @@ impl Failures {
         wait
     }
 
-    /// Forgets all but these, by UID.
+    /// Keeps only these, by UID.
     pub(super) fn retain(&self, uids: &BTreeSet<String>) {
         self.0.lock().retain(|uid, _| uids.contains(uid));
     }
 
-    /// Forgets the failures.
+    /// Resets the failures.
     pub(super) fn reset(&self, uid: &str) {
         self.0.lock().remove(uid);
     }
 }
 
-/// Since when agents have owed an answer to what was to be asked by then, by the UID of the diagnosis. NodeProbes
-/// alone do not tell: each may be answered by the time that another question is due.
+/// Since when agents have owed a report on what was planned by then, by UID of the diagnosis. NodeProbes alone do not show
+/// it: each may be answered by the time that it changes again.
 #[derive(Debug, Default)]
 pub(super) struct Unanswered(Mutex<HashMap<String, Timestamp>>);
 
@@ -80,7 +80,7 @@ impl Unanswered {
         self.all().get(uid).copied()
     }
 
-    /// Notes whether an answer is owed now.
+    /// Records whether a report is owed now.
     pub(super) fn note(&self, uid: &str, is_owed: bool, now: Timestamp) {
         if is_owed {
             self.all().entry(uid.to_owned()).or_insert(now);
@@ -89,7 +89,7 @@ impl Unanswered {
         }
     }
 
-    /// Forgets all but these, by UID.
+    /// Keeps only these, by UID.
     pub(super) fn retain(&self, uids: &BTreeSet<String>) {
         self.all().retain(|uid, _| uids.contains(uid));
     }

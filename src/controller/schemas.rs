@@ -1,4 +1,4 @@
-//! Which fields of our kinds the installed CRDs know: what they lack is left out, and said.
+//! Which fields of our kinds the installed CRDs have. What they lack is omitted and reported.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -11,24 +11,24 @@ use crate::{
     client::{is_not_served, is_of_schema, schemas},
 };
 
-/// What of our kinds is written, by the controller or by the agents.
+/// Fields of our kinds that controller or agents write.
 const WRITTEN: [(&str, &str); 3] = [
     ("ServiceDiagnosis", "status"),
     ("NodeProbe", "spec"),
     ("NodeProbe", "status"),
 ];
 
-/// Longest wait for the schemas.
+/// Timeout for reading the schemas.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Pause until the next look while fields are missing, and after a write was refused: refusals come in bursts.
+/// Pause until the next check while fields are missing, and after a rejected write: rejections come in bursts.
 const RECHECK: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Fields that are named in a message.
+/// Maximum fields named in a message.
 const NAMED: usize = 3;
 
-/// What is known of the installed CRDs.
+/// State of the installed CRDs.
 #[derive(Default)]
 pub(super) struct Installed {
     state: RwLock<Arc<State>>,
@@ -38,7 +38,7 @@ pub(super) struct Installed {
 #[derive(Default, PartialEq)]
 struct State {
     schemas: Schemas,
-    /// Paths of the fields and values that they lack.
+    /// Paths of missing fields and values.
     lacking: BTreeSet<String>,
 }
 
@@ -54,7 +54,7 @@ impl State {
         Self { schemas, lacking }
     }
 
-    /// What the reader of a verdict has to know.
+    /// The remark for the message of Ready.
     fn message(&self) -> String {
         let named: Vec<&str> = self.lacking.iter().take(NAMED).map(String::as_str).collect();
         let more = self.lacking.len().saturating_sub(NAMED);
@@ -75,14 +75,14 @@ impl Installed {
         self.state.read().clone()
     }
 
-    /// A write was refused: perhaps since the CRDs are other than they were.
+    /// A write was rejected, perhaps because the CRDs have changed.
     pub(super) fn doubt(&self, error: &kube::Error) {
         if is_of_schema(error) {
             self.refused.notify_one();
         }
     }
 
-    /// A status as the installed CRD can hold it; that something is left out stands in Ready.
+    /// A status reduced to the installed CRD; Ready says that something is omitted.
     pub(super) fn status(&self, mut status: ServiceDiagnosisStatus) -> ServiceDiagnosisStatus {
         let state = self.state();
         if state.lacking.is_empty() {
@@ -98,7 +98,7 @@ impl Installed {
         schema.and_then(|s| s.fitted(&status)).unwrap_or(status)
     }
 
-    /// A question to an agent as the installed CRD can hold it.
+    /// A NodeProbe reduced to the installed CRD.
     pub(super) fn question(&self, spec: NodeProbeSpec) -> NodeProbeSpec {
         let state = self.state();
         if state.lacking.is_empty() {
@@ -109,7 +109,7 @@ impl Installed {
     }
 }
 
-/// Runs for ever.
+/// Runs until the controller stops.
 pub(super) async fn run(context: Arc<Context>, mut queue: Queue) {
     let own = own_schemas();
     loop {

@@ -16,7 +16,7 @@ use super::{Context, Error, serving};
 /// Media type of the metrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Takes the addresses at once, so that a wrong one is told at the start; the future serves.
+/// Binds the addresses at once, so that a wrong one is reported at the start; the future serves.
 pub(super) async fn bind(context: Arc<Context>) -> Result<impl Future<Output = ()>, Error> {
     // The default of 1,024 is for programs that use select.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
@@ -30,7 +30,7 @@ pub(super) async fn bind(context: Arc<Context>) -> Result<impl Future<Output = (
         .route("/metrics", get(metrics))
         .with_state(context.clone());
     let address = context.options.listen;
-    // Apart, nobody who asks for metrics keeps the kubelet waiting, and a NetworkPolicy can tell them apart.
+    // On separate ports, clients of /metrics cannot delay the kubelet, and a NetworkPolicy can distinguish them.
     let (of_probes, of_metrics) = match context.options.metrics_listen {
         None => {
             let all = listen(address, "/healthz, /readyz and /metrics").await?;
@@ -56,13 +56,13 @@ async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener, Error> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| Error::Listen { address, source })?;
-    // With port 0 the system has chosen one.
+    // With port 0, the system has chosen one.
     let address = listener.local_addr().unwrap_or(address);
     tracing::info!(%address, "Serving {what}.");
     Ok(listener)
 }
 
-/// Ready once every kind has been listed, so that verdicts are made.
+/// Ready once every kind has been listed and diagnoses are evaluated.
 async fn ready(State(context): State<Arc<Context>>) -> Response {
     if context.readiness.is_complete() {
         "ok".into_response()

@@ -1,10 +1,9 @@
-//! The HTTP server: small answers for the kubelet and for Prometheus, on ports that every Pod
-//! may reach.
+//! The HTTP server: small responses for the kubelet and for Prometheus, on ports that every Pod can reach.
 //!
-//! A connection costs a descriptor and memory, and whoever opens a thousand and says nothing must not keep the kubelet
-//! waiting: then the controller would be restarted for nothing. So a connection has to say what it wants within
-//! seconds, none lasts long, and of too many the oldest of whoever has most makes room for the newest: a flood of one
-//! Pod closes its own connections.
+//! A connection costs a file descriptor and memory, and a client with a thousand idle ones must not delay the kubelet:
+//! the controller would be restarted for nothing. So a connection must send its request within seconds, none lasts long,
+//! and if there are too many, the oldest of the client with the most is closed: a flood from one Pod closes its own
+//! connections.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,23 +19,23 @@ use hyper_util::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// Most connections of a port: the kubelet has one or two, Prometheus one. Of a flood from the kubelet's own address
-/// each gets some milliseconds at least, in which a request is answered.
+/// Maximum connections of a port: the kubelet has one or two, Prometheus one. Even in a flood from the kubelet's own address,
+/// each lasts some milliseconds, enough to answer a request.
 const MOST: usize = 256;
 
-/// Until then a request has to be there whole.
+/// Deadline for a complete request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest life of a connection; clients come again.
+/// Maximum lifetime of a connection; clients reconnect.
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// Pause after a failure to accept: there are no descriptors, and trying at once changes nothing.
+/// Pause after a failed accept: there are no file descriptors, and retrying at once changes nothing.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Largest request head, in bytes.
 const HEAD: usize = 16 * 1024;
 
-/// Serves for ever.
+/// Serves until the controller stops.
 pub(super) async fn serve(listener: TcpListener, app: Router) {
     let mut open: VecDeque<(IpAddr, JoinHandle<()>)> = VecDeque::new();
     loop {
@@ -57,14 +56,14 @@ pub(super) async fn serve(listener: TcpListener, app: Router) {
                 .header_read_timeout(HEADER_TIMEOUT)
                 .max_buf_size(HEAD)
                 .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
-            // A client that goes away, or says nothing, is no error of ours.
+            // A client that disconnects or sends nothing is not our error.
             let _ = tokio::time::timeout(LIFETIME, connection).await;
         };
         open.push_back((peer.ip(), tokio::spawn(serve)));
     }
 }
 
-/// The oldest connection of an address that has most of them.
+/// The oldest connection of the address with the most.
 fn excess<T>(open: &VecDeque<(IpAddr, T)>) -> Option<usize> {
     let mut of: BTreeMap<IpAddr, usize> = BTreeMap::new();
     for (peer, _) in open {

@@ -1,4 +1,4 @@
-//! Writes a status: one server-side apply, and only if it says something new.
+//! Writes a status: one server-side apply, and only if something is new.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,18 +21,18 @@ use crate::{
     objects::Object,
 };
 
-/// Longest wait for the API server to take a status.
+/// Timeout of writing a status.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why a status could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WriteError {
-    /// The API server refused it or could not be reached.
+    /// The API server rejected it or was unreachable.
     #[error("could not write the status of ServiceDiagnosis {key}: {source}")]
     Api {
         /// Namespace and name.
         key: String,
-        /// What the client says.
+        /// The error of the client.
         #[source]
         source: Box<kube::Error>,
     },
@@ -44,38 +44,38 @@ pub(super) enum WriteError {
     },
 }
 
-/// What was last written for each diagnosis, by UID, and when. Until the watch brings our own write back a
-/// moment later the object at hand has an older status than we know of.
+/// What was last written for each diagnosis, by UID, and when. Until the watch delivers our own write a moment later, the
+/// cached object has an older status.
 #[derive(Debug, Default)]
 pub(super) struct Statuses(Mutex<HashMap<String, Write>>);
 
 #[derive(Debug)]
 struct Write {
-    /// resourceVersion of the object that was at hand when this was written.
+    /// resourceVersion of the cached object at the time of the write.
     seen: Option<String>,
-    /// resourceVersion that the write gave it.
+    /// resourceVersion after the write.
     version: Option<String>,
-    /// Until the watch has brought it.
+    /// Until the watch has delivered it.
     status: Option<ServiceDiagnosisStatus>,
     at: Timestamp,
 }
 
 impl Write {
-    /// Whether the watch has not brought this back yet.
+    /// Whether the watch has not delivered this yet.
     fn is_ahead_of(&self, diagnosis: &ServiceDiagnosis) -> bool {
         self.status.is_some() && self.seen == diagnosis.metadata.resource_version
     }
 }
 
 impl Statuses {
-    /// The latest status of a diagnosis: what was written on top of this very object, else its own.
+    /// The latest status of a diagnosis: what was written on top of this object, or else its own.
     pub(super) fn latest(&self, diagnosis: &ServiceDiagnosis) -> Option<ServiceDiagnosisStatus> {
         let mut written = self.0.lock();
         let write = written.get_mut(diagnosis.metadata.uid.as_deref().unwrap_or_default());
         match write {
             Some(write) if write.is_ahead_of(diagnosis) => write.status.clone(),
             write => {
-                // Only when it was made is still of interest.
+                // Only its time still matters.
                 if let Some(write) = write {
                     write.status = None;
                 }
@@ -84,7 +84,7 @@ impl Statuses {
         }
     }
 
-    /// The latest version of a diagnosis that is known.
+    /// The latest known version of a diagnosis.
     fn version(&self, diagnosis: &ServiceDiagnosis) -> Option<String> {
         let written = self.0.lock();
         match written.get(diagnosis.metadata.uid.as_deref().unwrap_or_default()) {
@@ -93,7 +93,7 @@ impl Statuses {
         }
     }
 
-    /// When a status was last written; of one that an earlier controller wrote, at the latest.
+    /// When a status was last written; an upper bound if an earlier controller wrote it.
     fn at(&self, diagnosis: &ServiceDiagnosis) -> Option<Timestamp> {
         let written = self.0.lock();
         let write = written.get(diagnosis.metadata.uid.as_deref().unwrap_or_default());
@@ -111,28 +111,28 @@ impl Statuses {
         self.0.lock().insert(uid, write);
     }
 
-    /// Forgets all but these, by UID.
+    /// Keeps only these, by UID.
     pub(super) fn retain(&self, uids: &BTreeSet<String>) {
         self.0.lock().retain(|uid, _| uids.contains(uid));
     }
 
-    /// Forgets a diagnosis that has gone.
+    /// Removes a deleted diagnosis.
     pub(super) fn forget(&self, uid: &str) {
         self.0.lock().remove(uid);
     }
 }
 
-/// What became of a status.
+/// Outcome of a write.
 pub(super) enum Written {
     /// It was written.
     Yes,
-    /// It was not, as it says the same as before or the object is another by now.
+    /// Not written, because nothing is new or the object has been replaced.
     No,
-    /// It is to be written at that time.
+    /// To be written at that time.
     Later(Timestamp),
 }
 
-/// Writes the status if there is reason to by now.
+/// Writes the status if that is due.
 pub(super) async fn write_if_due(
     context: &Context,
     diagnosis: &ServiceDiagnosis,
@@ -156,8 +156,8 @@ pub(super) async fn write_if_due(
             context.metrics.status_written();
             Ok(Written::Yes)
         }
-        // It has changed meanwhile, or gone, or been replaced by one of its name. The watch brings that, and with
-        // it another round; trying again here could only write what is no longer true.
+        // It was changed, deleted or replaced meanwhile. The watch delivers that, which leads to another reconciliation; a retry here
+        // could only write an outdated result.
         Ok(Err(kube::Error::Api(refusal))) if refusal.is_conflict() || is_going(&refusal) => Ok(Written::No),
         Ok(Err(source)) => Err(WriteError::Api {
             key: key(),
@@ -167,7 +167,7 @@ pub(super) async fn write_if_due(
     }
 }
 
-/// The patch that applies a status. The version keeps a verdict on an object that was deleted from falling to its
+/// The patch that applies a status. The resourceVersion keeps the result for a deleted object from being written to its
 /// successor: a UID in the patch of a status is ignored.
 fn manifest(diagnosis: &ServiceDiagnosis, version: Option<String>, status: &ServiceDiagnosisStatus) -> Value {
     json!({
@@ -177,9 +177,9 @@ fn manifest(diagnosis: &ServiceDiagnosis, version: Option<String>, status: &Serv
     })
 }
 
-/// Applies the status; returns the version that this gave the object. What others wrote into it and we do not say stays behind by the rules of
-/// server-side apply; it is a lie, so it is removed. Only the removal is patched, so that no field
-/// of ours comes to be owned twice.
+/// Applies the status and returns the new version of the object. By the rules of server-side apply, fields that others wrote
+/// and we do not set would remain; they are wrong, so they are removed. Only the removal is patched, so that none of our
+/// fields gets two owners.
 async fn write(
     api: &Api<ServiceDiagnosis>,
     name: &str,
@@ -205,7 +205,7 @@ async fn write(
     Ok(removed.metadata.resource_version)
 }
 
-/// The merge patch (RFC 7386) that leads from one value to another.
+/// The merge patch (RFC 7386) from one value to another.
 fn difference(from: &Value, to: &Value) -> Value {
     let (Value::Object(from), Value::Object(to)) = (from, to) else {
         return to.clone();
@@ -247,7 +247,7 @@ mod tests {
         let of_first = |version| manifest(&first, version, &status);
         let mut version = first.metadata.resource_version.clone();
         for _ in 0..2 {
-            // The second write comes before the watch has brought the first one back.
+            // The second write happens before the watch has delivered the first one.
             version = write(&api, "cart", &of_first(version), &status).await.unwrap();
         }
         api.delete("cart", &DeleteParams::default()).await.unwrap();
@@ -282,8 +282,7 @@ mod tests {
         let status: ServiceDiagnosisStatus =
             serde_json::from_value(json!({ "observedGeneration": 1 })).unwrap();
         statuses.note(&diagnosis, status, Some("2".to_owned()));
-        // The object as it was before the write, and as the watch brings it afterwards: of its managed fields nothing
-        // need have changed.
+        // The object before the write, and as the watch delivers it afterwards: its managed fields need not have changed.
         assert_eq!(statuses.version(&diagnosis).as_deref(), Some("2"));
         assert!(statuses.latest(&diagnosis).is_some());
         let written_at = statuses.at(&diagnosis);

@@ -1,10 +1,9 @@
 //! Watches: one for each kind, into the inventory.
 //!
-//! An object that cannot be parsed is logged and counted, and the others go on. After a break the
-//! kind is listed anew and replaced at once, so that nobody ever sees half a list. Nothing is judged
-//! before every kind has been listed: half a cluster looks like a broken one. Nodes, the agents' Leases and
-//! Events may be out of bounds for a controller that may look at one namespace only: the rest is judged
-//! without them.
+//! An object that cannot be parsed is logged and counted, and the others are processed. After an interruption the kind is
+//! listed again and replaced at once, so half a list is never visible. Nothing is diagnosed before every kind has been
+//! listed: half a cluster looks like a broken one. A controller for a single namespace may not be allowed to read Nodes,
+//! the agents' Leases and Events: the rest is checked without them.
 
 use std::{
     collections::BTreeSet,
@@ -45,33 +44,32 @@ use crate::{
     },
 };
 
-/// Objects of one page of a list. Every page is parsed as a whole, so this bounds the memory of a relist.
+/// Page size of a list. Every page is parsed as a whole, so this limits the memory of a relist.
 const PAGE: u32 = 250;
 
-/// Kinds that are watched, and that the kinds of policies that the cluster serves are known.
+/// Number of kinds that are watched, plus one for the kinds of policies that the cluster serves.
 const KINDS: u32 = 14;
 
-/// Kinds that tell which agents there are.
+/// Kinds that show which agents exist.
 const OF_AGENTS: [&str; 2] = ["Node", "Lease"];
 
-/// Agents that come and go are taken together for this long: all diagnoses are judged anew for them,
-/// and a rollout replaces one agent after the other. The more diagnoses there are the longer is the pause until the
-/// next time, so that a cluster with few need not wait.
+/// Changes of agents are batched for this long: all diagnoses are evaluated again for them, and a rollout replaces one agent
+/// after the other. The pause grows with the number of diagnoses, so that a cluster with few need not wait.
 const SETTLE: Duration = Duration::from_millis(200);
 const PAUSE_FOR_EACH: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How many kinds have been listed once.
+/// Number of kinds that have been listed once.
 #[derive(Debug, Default)]
 pub(super) struct Readiness(AtomicU32);
 
 impl Readiness {
-    /// Whether all kinds have been listed, so that verdicts can be made.
+    /// Whether all kinds have been listed, so that diagnoses can be evaluated.
     pub(super) fn is_complete(&self) -> bool {
         self.0.load(Ordering::Acquire) >= KINDS
     }
 
-    /// Notes that a kind has been listed for the first time; whether it was the last.
+    /// Records that a kind has been listed for the first time; returns whether it was the last.
     fn complete(&self) -> bool {
         self.0.fetch_add(1, Ordering::AcqRel) + 1 == KINDS
     }
@@ -122,7 +120,7 @@ pub(super) fn spawn(
 /// A kind, and which of its objects are watched.
 pub(super) type Source<K> = (Api<DeserializeGuard<K>>, watcher::Config);
 
-/// A namespaced kind: in the namespace that --namespace names, or in all.
+/// A namespaced kind: in the namespace of --namespace, or in all.
 fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(context: &Context) -> Source<K> {
     let client = context.client.clone();
     let api = match &context.options.namespace {
@@ -132,12 +130,12 @@ fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(context
     (api, watcher::Config::default())
 }
 
-/// What a watch delivers, with broken objects set apart.
+/// What a watch delivers, with unparsable objects separate.
 pub(super) enum News<K> {
     Begin,
     Listed(K),
     End,
-    /// The kind cannot be watched, and can be done without; why, in words.
+    /// The kind cannot be watched and is optional; the reason.
     Unavailable(String),
     Changed(K),
     Gone {
@@ -152,7 +150,7 @@ pub(super) enum News<K> {
     },
 }
 
-/// A kind's events, without end. Errors are logged and counted; the watch comes back by itself.
+/// The endless stream of a kind's events. Errors are logged and counted; the watch resumes by itself.
 pub(super) fn news<K>(
     context: &Arc<Context>,
     (api, config): Source<K>,
@@ -173,7 +171,7 @@ where
             why: invalid.error,
         },
     };
-    // What has gone need not be parsable.
+    // A deleted object need not be parsable.
     let gone = |metadata: ObjectMeta| News::Gone {
         namespace: metadata.namespace.unwrap_or_default(),
         name: metadata.name.unwrap_or_default(),
@@ -193,7 +191,7 @@ where
                     let why = why_unavailable::<K>(&error);
                     if why.is_none() {
                         context.metrics.watch_error(&kind);
-                        // The first error of an interruption says what all say.
+                        // Only the first error of an interruption is logged.
                         if !std::mem::replace(&mut is_interrupted, true) {
                             tracing::warn!(kind, "A watch was interrupted and will be resumed: {error}.");
                         }
@@ -201,7 +199,7 @@ where
                     why.map(News::Unavailable)
                 }
             };
-            // A watch says that it begins before it has reached anybody.
+            // A watch reports that it starts before it has reached the server.
             is_interrupted &= matches!(news, None | Some(News::Begin));
             if let Some(News::Unparsable { namespace, name, why }) = &news {
                 context.metrics.unparsable(&kind);
@@ -262,7 +260,7 @@ where
     }
 }
 
-/// Takes in a whole list at once.
+/// Applies a whole list at once.
 fn relist<K: Tracked>(
     context: &Context,
     listed: Vec<K>,
@@ -276,7 +274,7 @@ fn relist<K: Tracked>(
     concerned
 }
 
-/// Notes that a kind has been listed for the first time, or may not be; everything is judged after the last.
+/// Records that a kind has been listed for the first time, or may not be; after the last, everything is evaluated.
 pub(super) async fn begin_if_complete(context: &Context, queue: &mut Queue) {
     if context.readiness.complete() {
         tracing::info!("Every kind has been listed. Diagnoses are evaluated from now on.");
@@ -285,7 +283,7 @@ pub(super) async fn begin_if_complete(context: &Context, queue: &mut Queue) {
     }
 }
 
-/// Judges everything anew when agents have come or gone, but not once for each of them.
+/// Evaluates everything again when agents have appeared or disappeared, but not once for each of them.
 async fn judge_all_when_agents_change(context: Arc<Context>, mut queue: Queue) {
     loop {
         context.agents.notified().await;
@@ -297,14 +295,13 @@ async fn judge_all_when_agents_change(context: Arc<Context>, mut queue: Queue) {
     }
 }
 
-/// How long so many diagnoses are not judged again for agents that come and go.
+/// Pause before this many diagnoses are evaluated again for changes of agents.
 fn pause_after(diagnoses: usize) -> Duration {
     let diagnoses = u32::try_from(diagnoses).unwrap_or(u32::MAX);
     PAUSE_FOR_EACH.saturating_mul(diagnoses).min(LONGEST_PAUSE)
 }
 
-/// Keeps the diagnoses up to date: the store that rounds read them from, and what the inventory has
-/// to know of them.
+/// Keeps the diagnoses up to date: the store from which reconciliations read them, and the inventory.
 async fn watch_diagnoses(
     context: Arc<Context>,
     mut queue: Queue,
@@ -359,17 +356,17 @@ async fn watch_diagnoses(
                 context.allowance.release(&namespace, &uid);
                 forget(&context, &namespace, &name);
                 if context.options.max_diagnoses_per_namespace > 0 {
-                    // It has made room for another one.
+                    // It has made room for another diagnosis.
                     concerned = context.inventory().diagnoses_in(&namespace);
                 }
-                // The store looks at namespace and name only.
+                // The store uses only namespace and name.
                 let mut gone = ServiceDiagnosis::new(&name, ServiceDiagnosisSpec::for_service(""));
                 gone.metadata.namespace = Some(namespace);
                 writer.apply_watcher_event(&Event::Delete(gone));
             }
-            // It keeps its last status; there is nothing to judge it by.
+            // It keeps its last status; there is nothing to evaluate it with.
             News::Unparsable { .. } => {}
-            // Nothing can be done without diagnoses; that is an error, not news.
+            // Nothing works without diagnoses; that is an error.
             News::Unavailable(_) => {}
         }
         context.metrics.diagnoses(context.inventory().diagnoses());
@@ -388,7 +385,7 @@ pub(super) async fn enqueue(context: &Context, queue: &mut Queue, concerned: BTr
         return;
     }
     for key in concerned {
-        // The other end has gone when the controller is shutting down.
+        // The receiver is gone when the controller is shutting down.
         let _ = queue.send(reference(&key)).await;
     }
 }

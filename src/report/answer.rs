@@ -1,4 +1,4 @@
-//! How a verdict is printed, and what the exit code says.
+//! Printing of a diagnosis, and the exit codes.
 
 use std::io::{IsTerminal, Write};
 
@@ -11,7 +11,7 @@ use crate::{
     diagnosis::{Diagnosis, Facts, diagnose},
 };
 
-/// How to judge and print.
+/// How to evaluate and print.
 #[derive(Args, Clone, Debug)]
 pub struct Printing {
     /// Check only the API objects: exit with 0 if there is no fault in them
@@ -36,14 +36,14 @@ pub enum Output {
     Yaml,
 }
 
-/// What the exit code says.
+/// The result as an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The Service works.
     Works,
-    /// It is broken.
+    /// The Service does not work.
     Broken,
-    /// Not known.
+    /// Unknown.
     NotKnown,
 }
 
@@ -58,7 +58,7 @@ impl Answer {
         }
     }
 
-    /// What a Diagnosis answers; without a look at the data path, if that is not asked for.
+    /// The result of a Diagnosis; without the data path if that is not wanted.
     #[must_use]
     pub fn of(diagnosis: &Diagnosis, api_only: bool) -> Self {
         match diagnosis.ready.status {
@@ -71,7 +71,7 @@ impl Answer {
 }
 
 impl Printing {
-    /// Judges and prints.
+    /// Evaluates and prints.
     ///
     /// # Errors
     /// When the answer cannot be written.
@@ -128,7 +128,7 @@ mod tests {
         diagnosis::Finding,
     };
 
-    /// A diagnosis whose objects are in order, and whose data path nobody has seen the whole of.
+    /// A diagnosis whose objects are in order and whose data path was not fully probed.
     fn diagnosis(condition: C, finding: Finding) -> Diagnosis {
         let of = |c: &C| match c {
             c if *c == condition => (*c, finding.clone()),

@@ -1,4 +1,4 @@
-//! How a verdict is printed, and what the exit code says: the same for a cluster and for a bundle.
+//! Printing of a diagnosis, and the exit codes: the same for a cluster and for a bundle.
 
 mod answer;
 mod service_name;
@@ -14,7 +14,7 @@ pub enum Error {
     /// It could not be written.
     #[error("could not write the answer: {0}")]
     Output(#[from] std::io::Error),
-    /// It could not be put into the output format.
+    /// It could not be serialized.
     #[error("could not write the answer as {0:?}: {1}")]
     Format(Output, String),
 }

@@ -1,4 +1,4 @@
-//! How commands take the name of the Service that they report on.
+//! How commands parse the name of the Service.
 
 /// The name of a Service in an argument.
 pub(crate) fn service_name(argument: &str) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! A Diagnosis for people: the stages as a tree, with evidence and remedy.
+//! A Diagnosis for people: the stages as a tree, with evidence and fix.
 
 use std::fmt::Write;
 
@@ -54,7 +54,7 @@ fn mark(finding: &Finding) -> &'static Mark {
     }
 }
 
-/// A text that does not steer a terminal: much of what is told was written by others.
+/// A text that cannot control a terminal: much of it was written by others.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let escape = |c: char| match c.is_control() && c != '\n' {
@@ -100,7 +100,7 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
             Verdict::True if !wide => String::new(),
             _ => format!("{}: ", finding.reason),
         };
-        // What nobody looked at needs no sentence each time, but where files are looked at: which one is missing.
+        // A stage that was not probed needs no sentence each time, except for files: which one is missing.
         let are_files = facts.nodes.iter().any(|n| n.saved.is_some());
         let is_plain = match finding.reason {
             Reason::NoVantagePoint => !are_files,

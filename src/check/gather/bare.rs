@@ -1,5 +1,4 @@
-//! A cluster without anything of ours, and with as little as a cluster can have: what is not there is
-//! answered in plain text, as by a real API server.
+//! A minimal cluster without svcdiag: what it does not serve is answered in plain text, as by a real API server.
 
 use axum::{
     Json, Router,
@@ -29,7 +28,7 @@ async fn answer(uri: Uri) -> Response {
         }
         "/api/v1/namespaces/shop/events" => list("EventList", "v1", json!([])),
         "/api/v1/nodes" => list("NodeList", "v1", json!([])),
-        // Of its own groups the API server says in a Status what there is not.
+        // For its own groups the API server answers with a Status.
         path if path.starts_with("/api/v1/namespaces/") && !path.starts_with("/api/v1/namespaces/web/") => {
             let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                 "message": "not found", "reason": "NotFound", "details": {}, "code": 404 });
