@@ -108,7 +108,7 @@ pub struct Options {
     )]
     min_probe_interval: u32,
 
-    /// Maximum sample of nodes; a larger spec.nodes.maxNodes is reduced to it
+    /// Maximum number of nodes in the sample; a larger spec.nodes.maxNodes is reduced to it
     #[arg(long, env = "SVCDIAG_MAX_NODES", default_value_t = 10)]
     max_nodes: u32,
 
