@@ -165,7 +165,7 @@ pub(super) fn search(_: &mut SchemaGenerator) -> Schema {
         "items": { "type": "string", "maxLength": 253, "pattern": DOMAIN } })
 }
 
-/// What could not be looked at.
+/// What could not be read or probed.
 pub(super) fn problems(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 16, "x-kubernetes-list-type": "atomic",
         "items": { "type": "string", "maxLength": 512 } })

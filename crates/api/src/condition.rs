@@ -30,7 +30,7 @@ impl ConditionType {
         &Self::ALL[..STAGES.len()]
     }
 
-    /// The stages that API objects decide; the others need a look at the data path.
+    /// The stages that API objects decide; the others need probes of the data path.
     #[must_use]
     pub fn api_stages() -> &'static [Self] {
         &Self::ALL[..OF_OBJECTS]
@@ -42,7 +42,7 @@ impl ConditionType {
         self.row().map_or(&[], |stage| stage.faults)
     }
 
-    /// Stages that have to be all right before this one means anything.
+    /// Stages that must pass before this one means anything.
     #[must_use]
     pub fn needs(self) -> &'static [Self] {
         self.row().map_or(&[], |stage| stage.needs)
@@ -61,8 +61,7 @@ impl ConditionType {
 }
 
 impl Reason {
-    /// Whether a stage that is Unknown for this reason leaves nothing to be answered, so that
-    /// Ready may be True.
+    /// Whether a stage that is Unknown for this reason leaves nothing open, so that Ready may be True.
     #[must_use]
     pub const fn is_satisfied(self) -> bool {
         matches!(

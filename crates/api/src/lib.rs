@@ -2,7 +2,7 @@
 //!
 //! A user writes a [`ServiceDiagnosis`]; the controller answers in its status, one condition
 //! ([`ConditionType`]) per question of Kubernetes' "Debug Services" page, each with a [`Reason`].
-//! A [`NodeProbe`] is what the controller asks of the agent of one node and what that agent saw.
+//! A [`NodeProbe`] is what the controller asks of the agent on one node, and what that agent observed.
 //! `svcdiag crd` prints the manifests that are generated from these types.
 
 #![forbid(unsafe_code)]
@@ -51,7 +51,7 @@ pub const FIELD_MANAGER: &str = "svcdiag-controller";
 /// Field manager of what the agents write.
 pub const FIELD_MANAGER_AGENT: &str = "svcdiag-agent";
 
-/// Annotation of a Namespace that lends its Pods as clients to diagnoses of other Namespaces:
+/// Annotation of a Namespace that allows diagnoses in other Namespaces to use its Pods as clients:
 /// a comma-separated list of Namespace names.
 pub const CLIENTS_FOR_ANNOTATION: &str = "svcdiag.dev/clients-for";
 
@@ -59,18 +59,18 @@ pub const CLIENTS_FOR_ANNOTATION: &str = "svcdiag.dev/clients-for";
 /// Service (`"false"`) that opts it out.
 pub const AUTO: &str = "svcdiag.dev/auto";
 
-/// Annotation of a ServiceDiagnosis: any change of its value has the agents look again at once, for
+/// Annotation of a ServiceDiagnosis: any change of its value makes the agents probe again at once, for
 /// example `kubectl annotate svcdiag NAME svcdiag.dev/refresh="$(date)" --overwrite`.
 pub const REFRESH_ANNOTATION: &str = "svcdiag.dev/refresh";
 
 /// Label of the agents' Leases.
 pub const AGENT_LABEL: (&str, &str) = ("app.kubernetes.io/component", "svcdiag-agent");
 
-/// Name of an agent's Lease, but for the name of its node.
+/// Prefix of the name of an agent's Lease; the name of its node follows.
 pub const AGENT_LEASE_PREFIX: &str = "svcdiag-agent-";
 
 /// ConfigMap in the agents' Namespace with the addresses behind the `kubernetes` Service, one a line
-/// under the key [`APISERVER_KEY`]: for agents whose way through the Service is broken.
+/// under the key [`APISERVER_KEY`]: for agents that cannot reach the API server through the Service.
 pub const APISERVER_CONFIG_MAP: &str = "svcdiag-apiserver";
 
 /// Key of the addresses in [`APISERVER_CONFIG_MAP`], and the name of the file that the agents find.

@@ -1,8 +1,8 @@
-//! What an agent saw on its node: facts, never verdicts.
+//! What an agent observed on its node: facts, never verdicts.
 //!
 //! A dial counts as failed only if every attempt of it failed, the endpoint was still ready afterwards,
-//! and a second look at least three seconds later failed as well: the agent writes nothing else down as
-//! a failure. What could not be tried stands in `problems` and says nothing about the Service.
+//! and it failed again at least three seconds later: the agent records nothing else as a failure.
+//! What could not be probed is listed in `problems` and says nothing about the Service.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

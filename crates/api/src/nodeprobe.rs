@@ -1,4 +1,4 @@
-//! The kind between controller and node agent: what to look at on one node, and what was seen there.
+//! The kind between controller and node agent: what to probe on one node, and what was observed there.
 //!
 //! NodeProbe is to the agent what Pod is to the kubelet. It carries facts, never verdicts.
 

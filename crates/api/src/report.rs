@@ -1,8 +1,8 @@
 //! What an agent reports, within the bounds of its kind.
 //!
-//! The agent keeps to them, or the API server would refuse all it says for one name that is too long. The
-//! controller holds it to them once more before it believes anything: the installed schema may be older and know
-//! no patterns, and whoever has taken a node writes what he likes.
+//! The agent keeps to them, or the API server would reject its whole report for one name that is too long. The
+//! controller enforces them again before it uses a report: the installed schema may be older and lack the patterns,
+//! and an attacker who controls a node can write anything.
 
 use std::sync::OnceLock;
 

@@ -12,13 +12,13 @@ use super::macros::{is_objects, stages, string_enum};
 pub struct Stage {
     /// Its condition.
     pub condition: ConditionType,
-    /// Whether objects of the API decide it; the others need a look at the data path.
+    /// Whether API objects decide it; the other stages need probes of the data path.
     pub is_decided_by_objects: bool,
-    /// Stages that have to be all right before this one means anything.
+    /// Stages that must pass before this one means anything.
     pub needs: &'static [ConditionType],
     /// Reasons for True.
     pub successes: &'static [Reason],
-    /// Reasons for Unknown, but for those that any stage may have.
+    /// Reasons for Unknown, except those that any stage can have.
     pub unknowns: &'static [Reason],
     /// Reasons for False, in order of precedence: of several faults of the stage the first is the one
     /// that is reported.
@@ -40,7 +40,7 @@ stages! {
         ],
         unknown: [],
         no: [
-            ServiceNotFound = "no Service of that name is in the namespace.",
+            ServiceNotFound = "the namespace has no Service of that name.",
         ],
     }
 
@@ -50,7 +50,7 @@ stages! {
         needs: [ServiceExists],
         yes: [
             Valid = "nothing in the definition contradicts itself or the Pods.",
-            ValidWithHints = "nothing is wrong, but the message names something odd.",
+            ValidWithHints = "nothing is wrong, but the message names something unusual.",
         ],
         unknown: [],
         no: [
@@ -58,7 +58,7 @@ stages! {
             NumericTargetPortName = "targetPort is a number written as a string, which names a port.",
             NamedPortNotFound = "targetPort names a port that no selected Pod has.",
             NamedPortMissingOnSomePods = "only some Pods of one revision have the port that targetPort names.",
-            ProtocolMismatch = "the Pods listen with another protocol than the Service's port has.",
+            ProtocolMismatch = "the Pods listen on another protocol than that of the Service's port.",
             IPFamilyMismatch = "no Pod has an address of any of the Service's IP families.",
             ExternalNameIsIP = "externalName is an IP address, which DNS cannot alias.",
             ManualEndpointsPortMismatch = "a hand-made EndpointSlice lacks the Service's port, by name or protocol.",
@@ -72,18 +72,18 @@ stages! {
         yes: [
             AllPodsReady = "every selected Pod is ready.",
             SomePodsNotReady = "some of the selected Pods are ready.",
-            RestartingOften = "Pods are ready but their containers restart often.",
+            RestartingOften = "Pods are ready, but their containers restart often.",
         ],
         unknown: [
-            PodsStarting = "no Pod is ready yet and their start-up deadlines are not over.",
+            PodsStarting = "no Pod is ready yet, and their startup deadlines have not passed.",
         ],
         no: [
             NodeNotReady = "no Pod is ready and the nodes that they run on are not Ready.",
-            PodsUnschedulable = "no Pod could be placed on a node.",
-            PodsStuckTerminating = "the only Pods left are being deleted and do not go away.",
+            PodsUnschedulable = "no Pod could be scheduled to a node.",
+            PodsStuckTerminating = "the only Pods left are stuck in deletion.",
             ImagePullFailed = "no Pod is ready and an image cannot be pulled.",
-            InitContainerFailing = "no Pod is ready and an init container fails or does not end.",
-            CrashLooping = "no Pod is ready and containers start and end again and again.",
+            InitContainerFailing = "no Pod is ready and an init container fails or does not complete.",
+            CrashLooping = "no Pod is ready and containers keep restarting.",
             ReadinessProbeFailing = "no Pod is ready; containers run but their readiness probes fail.",
             PodsNotReady = "no Pod is ready, for another cause.",
         ],
@@ -102,10 +102,10 @@ stages! {
             SelectorMatchesNoPods = "the selector matches no Pod.",
             ScaledToZero = "the workload that the selector matches is scaled to zero.",
             NoSelectorAndNoEndpoints = "the Service has no selector and no EndpointSlice was made by hand.",
-            EndpointSlicesStale = "Pods have been ready for a while but the EndpointSlices do not hold them.",
-            NoReadyEndpoints = "there are endpoints but none is ready.",
+            EndpointSlicesStale = "Pods have been ready for a while but are not in the EndpointSlices.",
+            NoReadyEndpoints = "there are endpoints, but none is ready.",
             PortHasNoEndpoints = "a port of the Service has no endpoint, though other ports may.",
-            NoLocalEndpoints = "a Local traffic policy shuts out client Pods whose node has no endpoint.",
+            NoLocalEndpoints = "the traffic policy is Local, and nodes of client Pods have no endpoint.",
         ],
     }
 
@@ -116,15 +116,15 @@ stages! {
         yes: [
             NoPolicySelects = "no NetworkPolicy selects the Pods involved.",
             Allowed = "NetworkPolicies select the Pods and admit the clients.",
-            DeniedButNotEnforced = "NetworkPolicies deny the clients but the traffic passes.",
+            DeniedButNotEnforced = "NetworkPolicies deny the clients, but the traffic passes.",
         ],
         unknown: [
             OtherPoliciesApply = "the cluster serves other kinds of policies, which may admit what NetworkPolicies deny.",
         ],
         no: [
             IngressDenied = "NetworkPolicies on the target Pods do not admit the clients.",
-            EgressDenied = "NetworkPolicies on the clients do not let them out to the Service's Pods.",
-            EgressToDNSDenied = "NetworkPolicies on the clients do not let them out to cluster DNS.",
+            EgressDenied = "NetworkPolicies on the clients do not allow egress to the Service's Pods.",
+            EgressToDNSDenied = "NetworkPolicies on the clients do not allow egress to cluster DNS.",
         ],
     }
 
@@ -133,7 +133,7 @@ stages! {
         page: "are-the-pods-working",
         needs: [EndpointsPopulated],
         yes: [
-            AllEndpointsAnswer = "every endpoint answered; over UDP none refused.",
+            AllEndpointsAnswer = "every endpoint answered; over UDP, none refused.",
         ],
         unknown: [
             InterceptedByMesh,
@@ -145,7 +145,7 @@ stages! {
             IPForwardingDisabled, ForwardChainDrops, ConntrackTableFull, ReversePathFiltering,
             CrossNodeUnreachable = "endpoints answer on their own node only.",
             ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,
-            SomeEndpointsFailing = "some of the endpoints do not answer.",
+            SomeEndpointsFailing = "some endpoints do not answer.",
         ],
     }
 
@@ -154,19 +154,19 @@ stages! {
         page: "is-kube-proxy-running",
         needs: [],
         yes: [
-            Running = "kube-proxy runs on every node that was looked at.",
+            Running = "kube-proxy runs on every node that was checked.",
         ],
         unknown: [
-            ProxyReplaced = "another product does kube-proxy's work in this cluster.",
+            ProxyReplaced = "another product replaces kube-proxy in this cluster.",
             HandledByAnotherProxy,
         ],
         no: [
-            NotRunning = "no kube-proxy runs on a node.",
-            NotLive = "kube-proxy of a node does not answer its liveness check.",
+            NotRunning = "kube-proxy is not running on a node.",
+            NotLive = "kube-proxy on a node fails its liveness check.",
             ConntrackMissing = "the conntrack program that this old kube-proxy needs is missing.",
-            NotSyncing = "kube-proxy of a node applies nothing new.",
-            APIServerUnreachable = "kube-proxy of a node cannot reach the API server.",
-            APIAccessDenied = "kube-proxy of a node may not read what it has to watch (403).",
+            NotSyncing = "kube-proxy on a node is not writing its rules although changes are pending.",
+            APIServerUnreachable = "kube-proxy on a node cannot reach the API server.",
+            APIAccessDenied = "the API server does not allow kube-proxy on a node to list what it watches (403).",
         ],
     }
 
@@ -175,21 +175,21 @@ stages! {
         page: "is-the-kube-proxy-working",
         needs: [ServiceExists],
         yes: [
-            RulesMatchEndpoints = "the rules of the nodes are what the EndpointSlices ask for.",
+            RulesMatchEndpoints = "the rules on the nodes match the EndpointSlices.",
         ],
         unknown: [
             HandledByAnotherProxy,
         ],
         no: [
             ConflictingBackends = "both iptables backends hold rules for the Service.",
-            ConflictingModes = "leftovers of another proxy mode hold the Service's addresses.",
-            RulesMissing = "rules of the Service are missing.",
-            EndpointMissingFromRules = "the rules lack an endpoint.",
-            EndpointsDrained = "the rules hold the endpoints but send nothing to them (ipvs weight 0).",
+            ConflictingModes = "old rules of another proxy mode still match the Service's addresses.",
+            RulesMissing = "rules for the Service are missing.",
+            EndpointMissingFromRules = "a ready endpoint is missing from the rules.",
+            EndpointsDrained = "the rules hold the endpoints, but with weight 0 (ipvs), so they get no new connections.",
             StaleEndpointInRules = "the rules still hold an endpoint that is gone.",
-            NodeNameMismatch = "kube-proxy runs under another name than its Node, so that it takes local endpoints for remote ones.",
-            NodePortInUse = "another process of the node holds the node port.",
-            NodePortRulesMissing = "the rules of the node port are missing.",
+            NodeNameMismatch = "kube-proxy runs under another name than its Node, so it treats local endpoints as remote.",
+            NodePortInUse = "another process on the node uses the node port.",
+            NodePortRulesMissing = "the rules for the node port are missing.",
         ],
     }
 
@@ -198,11 +198,11 @@ stages! {
         page: "is-kube-proxy-proxying",
         needs: [EndpointsPopulated],
         yes: [
-            Forwards = "the Service's addresses answer from the nodes; over UDP they do not refuse.",
+            Forwards = "the Service's addresses answer the nodes; over UDP, they do not refuse.",
         ],
         unknown: [],
         no: [
-            StaleConntrackEntry = "a connection tracking entry sends UDP packets to a Pod that is gone.",
+            StaleConntrackEntry = "a conntrack entry sends UDP packets to a Pod that is gone.",
             IPForwardingDisabled, ForwardChainDrops, ConntrackTableFull, ReversePathFiltering, ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,
         ],
     }
@@ -212,15 +212,15 @@ stages! {
         page: "does-the-service-work-by-ip",
         needs: [EndpointsPopulated],
         yes: [
-            Reachable = "the Service's addresses answer from client Pods; over UDP they do not refuse.",
+            Reachable = "the Service's addresses answer client Pods; over UDP, they do not refuse.",
         ],
         unknown: [
             NoClientPods, ClientNamespaceNotGranted, InterceptedByMesh,
         ],
         no: [
-            BridgeNetfilterDisabled = "bridged packets skip kube-proxy's rules (sysctl bridge-nf-call-iptables).",
+            BridgeNetfilterDisabled = "bridged packets bypass kube-proxy's rules (sysctl bridge-nf-call-iptables).",
             IPForwardingDisabled, ForwardChainDrops, ConntrackTableFull, ReversePathFiltering, ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,
-            PartiallyReachable = "some of the endpoints do not answer through the Service's address.",
+            PartiallyReachable = "some endpoints do not answer through the Service's address.",
         ],
     }
 
@@ -235,19 +235,19 @@ stages! {
             NoClientPods, ClientNamespaceNotGranted,
         ],
         no: [
-            ClusterDNSNotReady = "cluster DNS has Pods and none of them is ready.",
+            ClusterDNSNotReady = "cluster DNS has Pods, but none of them is ready.",
             ClusterDNSFailing = "cluster DNS answers, but with SERVFAIL or REFUSED.",
             ClusterDomainMismatch = "cluster DNS serves another domain than the one the clients search in.",
             ClusterDNSUnreachable = "cluster DNS does not answer; kubernetes.default cannot be resolved either.",
-            NameserverNotClusterDNS = "the clients ask a name server that does not know the cluster.",
-            ExternalNameNotFound = "the name that the Service is an alias of does not exist.",
+            NameserverNotClusterDNS = "the clients use a name server that does not know the cluster's names.",
+            ExternalNameNotFound = "the name that the Service is an alias for does not resolve.",
             NameNotFound = "cluster DNS does not know the Service's name.",
             SearchPathMissing = "the clients' search list lacks the suffix of the namespace.",
             NdotsTooLow = "ndots is too low for the clients' resolver.",
-            OnlyQualifiedNameResolves = "clients of another namespace use the short name.",
+            OnlyQualifiedNameResolves = "clients in another namespace use the short name.",
             OnlyFullyQualifiedNameResolves = "only the fully qualified name resolves.",
             WrongAddress = "the name resolves to an address that is not the Service's.",
-            SomeDNSServersFailing = "some of the DNS servers do not answer.",
+            SomeDNSServersFailing = "some DNS servers do not answer.",
         ],
     }
 
@@ -257,15 +257,15 @@ stages! {
         needs: [EndpointsReachable, ProxyRulesPresent],
         yes: [
             HairpinWorks = "a Pod reached itself through the Service.",
-            HairpinConfigured = "bridge port and masquerade rule are right; the probe could not pin the connection.",
+            HairpinConfigured = "the bridge port and the masquerading rule are correct; no probe could be tied to a Pod's connection to itself.",
         ],
         unknown: [],
         no: [
             HairpinModeDisabled = "the bridge port of the Pod does not send packets back.",
-            BridgeNotPromiscuous = "the bridge does not take the packets that Pods send to themselves, in the kubelet's promiscuous-bridge mode.",
+            BridgeNotPromiscuous = "the bridge drops packets that Pods send to themselves: it needs promiscuous mode (the kubelet's promiscuous-bridge).",
             MasqueradeMissing = "the Pod's traffic to itself is not masqueraded.",
-            HairpinRefused = "the connection of the Pod to itself is refused.",
-            HairpinTimedOut = "the connection of the Pod to itself times out.",
+            HairpinRefused = "a Pod's connection to itself is refused.",
+            HairpinTimedOut = "a Pod's connection to itself times out.",
         ],
     }
 
@@ -285,7 +285,7 @@ stages! {
         IPForwardingDisabled,
         /// A data-path stage is False: the FORWARD chain of a node drops the packets.
         ForwardChainDrops,
-        /// A data-path stage is False: the connection tracking table of a node is full.
+        /// A data-path stage is False: the conntrack table of a node is full.
         ConntrackTableFull,
         /// A data-path stage is False: reverse path filtering of a node drops the packets.
         ReversePathFiltering,
@@ -295,31 +295,31 @@ stages! {
         NoRouteToHost,
         /// A data-path stage is False: connections time out.
         TimedOut,
-        /// A data-path stage is False: an answer came but not with an expected HTTP status.
+        /// A data-path stage is False: the HTTP status of the answer was not an expected one.
         UnexpectedResponse,
         /// KubeProxyHealthy or ProxyRulesPresent is Unknown: the Service is labelled for another proxy.
         HandledByAnotherProxy,
-        /// A stage that needs client Pods is Unknown: there is none to try from or to judge by.
+        /// A stage that needs client Pods is Unknown: there is no client Pod to probe from.
         NoClientPods,
-        /// A stage that needs client Pods is Unknown: the clients' Namespace does not lend its Pods to this one.
+        /// A stage that needs client Pods is Unknown: the clients' Namespace does not allow diagnoses in this one to use its Pods.
         ClientNamespaceNotGranted,
         /// Ready is True: every stage is True or needs no answer.
         ServiceWorks,
-        /// Ready is True: the Service works from the nodes; there was no client Pod to try from.
+        /// Ready is True: the Service works from the nodes; there was no client Pod to probe from.
         WorksFromNodes,
         /// Unknown: the diagnosis is suspended.
         Suspended,
-        /// Unknown: the first full round is not over.
+        /// Unknown: the first full round has not finished.
         Pending,
-        /// Unknown: an earlier stage, named in the message, has to be mended first.
+        /// Unknown: an earlier stage, named in the message, must pass first.
         Blocked,
         /// Unknown: the question does not arise for this Service.
         NotApplicable,
-        /// Unknown: no node agent could look.
+        /// Unknown: no node agent could observe it.
         NoVantagePoint,
         /// Unknown: the node agents have stopped reporting.
         AgentNotResponding,
-        /// Unknown: a look or a probe could not be made.
+        /// Unknown: something could not be read or probed.
         ProbeFailed,
         /// Unknown: the diagnosis' spec.skip names this stage.
         Skipped,
