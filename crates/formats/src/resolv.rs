@@ -9,6 +9,10 @@ use svcdiag_api::CLibrary;
 /// glibc knows three name servers at most, and so does musl (MAXNS).
 const MAX_SERVERS: usize = 3;
 
+/// The API server takes no more suffixes for a Pod (MaxDNSSearchPaths of Kubernetes' core validation), and reports
+/// hold no more.
+const MAX_SEARCH: usize = 32;
+
 /// glibc's RES_MAXNDOTS.
 const MAX_NDOTS: u8 = 15;
 
@@ -43,7 +47,7 @@ impl ResolvConf {
                         words.next().and_then(|w| w.split('%').next()?.parse().ok());
                     parsed.servers.extend(address);
                 }
-                Some("search") => parsed.search = words.map(str::to_owned).collect(),
+                Some("search") => parsed.search = words.take(MAX_SEARCH).map(str::to_owned).collect(),
                 Some("domain") => parsed.search = words.take(1).map(str::to_owned).collect(),
                 Some("options") => {
                     for word in words {
@@ -118,6 +122,8 @@ mod tests {
         assert_eq!(parsed.ndots, 15);
         assert!(parsed.rotate && !ResolvConf::parse(OF_A_POD).rotate);
         assert_eq!(ResolvConf::parse("").ndots, 1);
+        let endless = format!("search{}", " a.example".repeat(1000));
+        assert_eq!(ResolvConf::parse(&endless).search.len(), MAX_SEARCH);
     }
 
     #[test]
