@@ -155,6 +155,12 @@ fn texts_that_blow_up_take_no_memory() {
         ),
         ("iptables-save.txt", "*nat\n", ":A - [0:0]\n", "COMMIT\n"),
         (
+            "iptables-save.txt",
+            "*filter\n:FORWARD DROP [0:0]\n",
+            "-A FORWARD -j A\n-A FORWARD -j B\n",
+            "COMMIT\n",
+        ),
+        (
             "nft-list-ruleset.txt",
             "table ip kube-proxy {\nchain services {\n",
             "ip daddr 10.0.0.1 drop\n",

@@ -150,6 +150,8 @@ pub(super) struct Evidence<'a> {
     pub nodes: BTreeMap<&'a str, Vec<TextFile<'a>>>,
     /// By namespace and name.
     pub pods: BTreeMap<(&'a str, &'a str), Vec<TextFile<'a>>>,
+    /// Configurations of programs that carry kube-proxy: they are of all nodes.
+    pub carriers: Vec<TextFile<'a>>,
     /// Names of files that tell nothing, by directory.
     pub unused: BTreeMap<String, Vec<&'a str>>,
 }
@@ -200,6 +202,7 @@ impl<'a> Evidence<'a> {
                     is_cut,
                 };
                 match parts.as_slice() {
+                    ["nodes", ..] if form == Form::CarrierConfig => evidence.carriers.push(text),
                     ["nodes", node, _] => evidence.nodes.entry(node).or_default().push(text),
                     ["pods", namespace, pod, _] => {
                         evidence.pods.entry((namespace, pod)).or_default().push(text);

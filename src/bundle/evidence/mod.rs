@@ -1,17 +1,25 @@
 //! Text evidence of nodes and client Pods, turned into what an agent would have reported.
 //!
 //! `nodes/NODE/...` holds outputs of commands that were typed on a node, `pods/NAMESPACE/NAME/...` those of a
-//! client Pod; `files` tells by their names what they are. The engine sees [`NodeFacts`] as it does live, so
-//! that there is one way from facts to verdicts. What no file tells stays unknown.
+//! client Pod. In two steps: [`files`] says by names what they are and [`text`] reads each into one typed value; then
+//! [`node`] judges the values of one node, with a module for each thing that an agent looks at. The engine sees
+//! [`NodeFacts`](crate::api::NodeFacts) as it does live, so that there is one way from facts to verdicts. What no file
+//! tells stays unknown.
+//!
+//! One node is read and judged after the other: the values of all of them together would take too much memory.
 
+mod connections;
 mod dials;
 mod files;
-mod mode;
+mod hairpin;
+mod kube_proxy;
 mod names;
 mod node;
+mod programs;
 mod rules;
 mod saved_rules;
-mod untranslated;
+mod settings;
+mod text;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,56 +30,36 @@ use jiff::SignedDuration;
 
 use self::{
     files::{Evidence, Form, TextFile},
-    mode::Mode,
+    node::{Client, Cluster, Node},
+    text::{Context, Parsed},
 };
 use super::{Bundle, MANIFEST, Problem};
-use crate::formats::text::sockets;
 use crate::{
-    api::{DiagnosisRef, NodeFacts, NodeProbeSpec, PodListeners, ProbePod, ServiceDiagnosis, bounded},
-    diagnosis::{Facts, NodeReport, ProbeReport, Saved, plan},
-    inventory::Inventory,
+    api::{DiagnosisRef, NodeProbeSpec, ProbePod, ServiceDiagnosis, bounded},
+    diagnosis::{Facts, NodeReport, ProbeReport, plan},
+    formats::text::{carrier_config::CarrierConfig, ps::Ps},
     objects::{Object, Pod},
-    proxy::{Backend, ProxyMode},
 };
-
-/// A client Pod and its files.
-type Client<'a> = (Arc<Pod>, &'a [TextFile<'a>]);
 
 /// What a node said is taken for said when the bundle was made.
 const LASTS: SignedDuration = SignedDuration::from_secs(40);
+
+/// A client Pod and its files.
+type PodFiles<'a> = (Arc<Pod>, &'a [TextFile<'a>]);
 
 /// Adds what the text files tell to the reports of the nodes; what an agent reported of a node counts for
 /// more than its text files. Returns what could not be understood.
 pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Facts) -> Vec<Problem> {
     let evidence = Evidence::of(&bundle.files.files);
     let mut problems: Vec<Problem> = evidence.unused().collect();
-    let mut clients: BTreeMap<String, Vec<Client<'_>>> = BTreeMap::new();
-    let mut by_node: BTreeMap<String, &[TextFile<'_>]> = BTreeMap::new();
-    for (node, files) in &evidence.nodes {
-        // A configuration for all nodes is no look at this one.
-        if files.iter().any(|f| f.form != Form::CarrierConfig) {
-            by_node.insert((*node).to_owned(), files);
-        }
-    }
-    for ((namespace, name), files) in &evidence.pods {
-        match client(facts, namespace, name) {
-            Some((node, pod)) => clients.entry(node).or_default().push((pod, files)),
-            None => problems.push(Problem {
-                path: format!("pods/{namespace}/{name}"),
-                what: why_unused(bundle, facts, namespace, name),
-            }),
-        }
-    }
-    for node in clients.keys() {
-        by_node.entry(node.clone()).or_default();
-    }
-    let has_reported = |node: &String| facts.nodes.iter().any(|n| n.name == *node && n.probe.is_some());
-    by_node.retain(|node, _| !has_reported(node));
-    if by_node.is_empty() || facts.service.is_none() {
+    let (mut clients, not_used) = clients(bundle, facts, &evidence);
+    problems.extend(not_used);
+    let nodes = nodes(facts, &evidence, clients.keys());
+    if nodes.is_empty() || facts.service.is_none() {
         return problems;
     }
     let labels = bundle.inventory.node_labels();
-    for node in by_node.keys() {
+    for node in nodes.keys() {
         facts.nodes.retain(|n| n.name != *node);
         facts.nodes.push(NodeReport {
             name: node.clone(),
@@ -82,33 +70,120 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
         });
     }
     let asked = plan(facts, &reference(diagnosis));
+    let (leaves_proxy_out, not_understood) = leaves_proxy_out(&evidence);
+    problems.extend(not_understood);
     let cluster = Cluster {
         mode: bundle.configured_mode.as_ref(),
-        leaves_proxy_out: evidence
-            .nodes
-            .values()
-            .any(|files| node::leaves_proxy_out(files, &mut problems)),
+        leaves_proxy_out,
         inventory: &bundle.inventory,
     };
-    for (node, files) in by_node {
-        let of_node = clients.remove(&node).unwrap_or_default();
-        let Some(asked) = asked_of(&node, &asked, &of_node) else {
+    let context = Context {
+        now: facts.now,
+        endpoints: endpoints(facts),
+    };
+    for (name, files) in nodes {
+        let of_node = clients.remove(&name).unwrap_or_default();
+        let Some(asked) = asked_of(&name, &asked, &of_node) else {
             continue;
         };
-        let (seen, saved, wrong) = read(facts, &node, cluster, files, &of_node);
-        problems.extend(wrong);
-        let report = facts.nodes.iter_mut().find(|n| n.name == node);
+        let node = Node {
+            facts,
+            name: &name,
+            cluster,
+            files: parse_all(files, &context),
+            clients: of_node.into_iter().map(|of| parse_client(of, &context)).collect(),
+        };
+        let judged = node.judge();
+        problems.extend(judged.problems);
+        let report = facts.nodes.iter_mut().find(|n| n.name == name);
         if let Some(report) = report {
-            report.saved = Some(saved);
+            report.saved = Some(judged.saved);
             report.probe = Some(ProbeReport {
                 asked,
                 is_current: true,
                 owed_since: None,
-                facts: Some(Arc::new(bounded(&seen))),
+                facts: Some(Arc::new(bounded(&judged.seen))),
             });
         }
     }
     problems
+}
+
+fn parse_all<'a>(files: &[TextFile<'a>], context: &Context) -> Vec<Parsed<'a>> {
+    files.iter().map(|file| Parsed::of(file, context)).collect()
+}
+
+fn parse_client<'a>((pod, files): PodFiles<'a>, context: &Context) -> Client<'a> {
+    Client {
+        pod,
+        files: parse_all(files, context),
+    }
+}
+
+/// The client Pods that there are files of, by node; and why files of other Pods are not used.
+fn clients<'a>(
+    bundle: &Bundle,
+    facts: &Facts,
+    evidence: &'a Evidence<'a>,
+) -> (BTreeMap<String, Vec<PodFiles<'a>>>, Vec<Problem>) {
+    let mut clients: BTreeMap<String, Vec<PodFiles<'a>>> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for ((namespace, name), files) in &evidence.pods {
+        match client(facts, namespace, name) {
+            Some((node, pod)) => clients.entry(node).or_default().push((pod, files)),
+            None => problems.push(Problem {
+                path: format!("pods/{namespace}/{name}"),
+                what: why_unused(bundle, facts, namespace, name),
+            }),
+        }
+    }
+    (clients, problems)
+}
+
+/// The nodes to judge: those that there are files of, or of their clients, and of which no agent has reported.
+fn nodes<'a, 'n>(
+    facts: &Facts,
+    evidence: &'a Evidence<'a>,
+    of_clients: impl Iterator<Item = &'n String>,
+) -> BTreeMap<String, &'a [TextFile<'a>]> {
+    let with_files = evidence.nodes.iter();
+    let mut nodes: BTreeMap<String, &[TextFile<'_>]> = with_files
+        .map(|(node, files)| ((*node).to_owned(), files.as_slice()))
+        .collect();
+    for node in of_clients {
+        nodes.entry(node.clone()).or_default();
+    }
+    let has_reported = |node: &String| facts.nodes.iter().any(|n| n.name == *node && n.probe.is_some());
+    nodes.retain(|node, _| !has_reported(node));
+    nodes
+}
+
+/// Whether a program that would carry kube-proxy was told to leave it out, on any node; and what of it was not
+/// understood. Only this is asked of all nodes at once, so that lists of processes are read for it by themselves; those
+/// that are none are told of with their node.
+fn leaves_proxy_out(evidence: &Evidence<'_>) -> (bool, Vec<Problem>) {
+    let mut leaves_out = false;
+    let mut problems = Vec::new();
+    for file in &evidence.carriers {
+        match CarrierConfig::parse(file.text) {
+            Ok(config) => leaves_out |= config.leaves_proxy_out,
+            Err(error) => problems.push(file.problem(error)),
+        }
+    }
+    let mut files = evidence.nodes.values().flatten();
+    let is_told = |file: &TextFile<'_>| {
+        file.form == Form::Processes && Ps::parse(file.text).is_ok_and(|ps| ps.leaves_proxy_out())
+    };
+    (leaves_out || files.any(is_told), problems)
+}
+
+/// Addresses of the Service's endpoints.
+fn endpoints(facts: &Facts) -> Vec<std::net::IpAddr> {
+    let endpoints = facts.slices.iter().flat_map(|s| &s.endpoints);
+    endpoints
+        .flat_map(|e| &e.addresses)
+        .filter_map(|address| address.parse().ok())
+        .collect()
 }
 
 /// The namespace of the Pods that there are files of, where all of them are in one other than the Service's and
@@ -158,7 +233,7 @@ fn reference(diagnosis: &ServiceDiagnosis) -> DiagnosisRef {
 fn asked_of(
     node: &str,
     plan: &BTreeMap<String, NodeProbeSpec>,
-    clients: &[Client<'_>],
+    clients: &[PodFiles<'_>],
 ) -> Option<NodeProbeSpec> {
     // All nodes are asked about the same Service.
     let mut asked = plan.get(node).or_else(|| plan.values().next())?.clone();
@@ -177,133 +252,4 @@ fn asked_of(
         })
         .collect();
     Some(asked)
-}
-
-/// What is told of kube-proxy for all nodes.
-#[derive(Clone, Copy)]
-struct Cluster<'a> {
-    /// Its mode in its ConfigMap.
-    mode: Option<&'a ProxyMode>,
-    /// Whether the program that would carry it was told to leave it out: of k3s, its servers tell the others.
-    leaves_proxy_out: bool,
-    /// Where its Pods are known.
-    inventory: &'a Inventory,
-}
-
-fn read(
-    facts: &Facts,
-    node: &str,
-    cluster: Cluster<'_>,
-    files: &[TextFile<'_>],
-    clients: &[Client<'_>],
-) -> (NodeFacts, Saved, Vec<Problem>) {
-    let mut problems = Vec::new();
-    let of_clients = clients.iter().flat_map(|(_, files)| files.iter());
-    for file in files.iter().chain(of_clients).filter(|f| f.is_cut) {
-        problems.push(file.problem(
-            "its last line has no end, so that it may have been cut; what is not in it proves nothing",
-        ));
-    }
-    let mut seen = NodeFacts::default();
-    let programs = node::Programs::of(files, cluster.leaves_proxy_out, &mut problems);
-    let programs = &programs;
-    let mode = programs.mode();
-    let told = Mode {
-        known: mode.as_ref(),
-        configured: cluster.mode,
-    };
-    let rules = rules::read(facts, node, told, files, &mut problems);
-    let backend = rules.backend();
-    let mut dialled = dials::Dialled::default();
-    dialled.read(facts, node, None, files, &[], &mut problems);
-    for (pod, files) in clients {
-        let resolver = names::resolver(facts, pod, files, &mut problems);
-        let found = resolver
-            .as_ref()
-            .map(|r| r.lookups.as_slice())
-            .unwrap_or_default();
-        dialled.read(facts, node, Some(pod), files, found, &mut problems);
-        seen.resolvers.extend(resolver);
-    }
-    seen.dns_servers = names::servers(facts, files, &mut problems);
-    let mut saved = Saved {
-        proxy_port: rules.proxy_port.and_then(|port| dialled.on_loopback(port)),
-        dialled: dialled.endpoints(),
-        wanted_over_tcp: dialled.wanted_over_tcp(),
-        untranslated: dialled.untranslated(),
-        unlisted: dialled.unlisted(),
-        not_resolved: dialled.not_resolved(),
-        masquerades_nothing: programs.masquerades_nothing(),
-        perhaps_itself: dialled.perhaps_itself(facts),
-        asks_its_node: clients
-            .iter()
-            .filter(|(pod, files)| {
-                names::asks_its_node(facts, pod) && files.iter().any(|f| f.form == Form::Names)
-            })
-            .map(|(pod, _)| format!("{}/{}", pod.namespace(), pod.name()))
-            .collect(),
-        ..Saved::default()
-    };
-    let (mut settings, lacks_bridge_netfilter) = node::settings(facts, files, &mut problems);
-    settings.dead_ends.extend(rules.dead_ends);
-    seen.settings = settings;
-    seen.hairpins = dialled.hairpins(node::hairpin_mode(files, &mut problems), rules.masquerades);
-    seen.listeners = dialled.listeners(facts);
-    for (pod, files) in clients {
-        seen.listeners.extend(listeners(pod, files, &mut problems));
-    }
-    (seen.dials, seen.failures) = dialled.told(
-        facts,
-        node,
-        seen.settings.bridge_netfilter == Some(false) || lacks_bridge_netfilter,
-    );
-    seen.probes_made = seen.dials.iter().map(|d| d.made).sum();
-    seen.probes_failed = seen.dials.iter().map(|d| d.failed).sum();
-    let mode = mode
-        .or_else(|| backend.map(Backend::mode))
-        .or_else(|| cluster.mode.cloned());
-    seen.rules = rules.rules;
-    if let Some(rules) = &mut seen.rules {
-        programs.mark_ports_in_use(rules);
-    }
-    seen.kube_proxy = programs.kube_proxy(facts, node, files, mode, &seen, &saved);
-    saved.hairpin = node::hairpin(programs, files, rules.hairpin_set, &mut problems);
-    seen.stale_connections = node::stale(facts, node, files, &mut problems);
-    seen.problems = problems.iter().map(ToString::to_string).collect();
-    // It leaves no question open.
-    saved.conntrack_missing = programs.misses_conntrack(facts, files, &seen, &saved, &mut problems);
-    let has_pod = cluster.inventory.runs_kube_proxy(node);
-    saved.proxy_exit = programs.exit(facts, files, &seen, &saved, has_pod, &mut problems);
-    (seen, saved, problems)
-}
-
-/// What listens in a Pod, as a list of its sockets shows.
-fn listeners(pod: &Pod, files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Option<PodListeners> {
-    let sockets = parse(files, Form::Sockets, problems, sockets::parse)
-        .into_iter()
-        .next()?;
-    Some(PodListeners {
-        pod: format!("{}/{}", pod.namespace(), pod.name()),
-        ips: pod.ips().map(str::to_owned).collect(),
-        sockets,
-    })
-}
-
-/// The text of a file in the form that a parser makes of it; a problem where it cannot be read.
-fn parse<T, E: std::fmt::Display>(
-    files: &[TextFile<'_>],
-    form: Form,
-    problems: &mut Vec<Problem>,
-    parser: impl Fn(&str) -> Result<T, E>,
-) -> Vec<T> {
-    let of_form = files.iter().filter(|f| f.form == form);
-    of_form
-        .filter_map(|file| match parser(file.text) {
-            Ok(parsed) => Some(parsed),
-            Err(error) => {
-                problems.push(file.problem(error));
-                None
-            }
-        })
-        .collect()
 }

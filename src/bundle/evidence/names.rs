@@ -2,19 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::{
-    super::Problem,
-    files::{Form, TextFile},
-    parse,
-};
-use crate::formats::text::{
-    names::{self, NameLookup},
-    resolv_conf,
-};
+use super::text::{Parsed, Text};
 use crate::{
     api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
     diagnosis::Facts,
-    formats::resolv::ResolvConf,
+    formats::{resolv::ResolvConf, text::names::NameLookup},
     objects::{Object, Pod, Service},
 };
 
@@ -25,27 +17,22 @@ const CONTROL: &str = "kubernetes.default";
 const TTL_SECONDS: u32 = 30;
 
 /// What a client Pod got for the Service's names; None where nothing was looked up in it.
-pub(super) fn resolver(
-    facts: &Facts,
-    pod: &Pod,
-    files: &[TextFile<'_>],
-    problems: &mut Vec<Problem>,
-) -> Option<Resolver> {
+pub(super) fn resolver(facts: &Facts, pod: &Pod, files: &[Parsed<'_>]) -> Option<Resolver> {
     if asks_its_node(facts, pod) {
         return None;
     }
-    let conf = parse(files, Form::ResolvConf, problems, resolv_conf::parse).pop();
-    let domain = domain(facts, conf.as_ref());
-    let asked: Vec<NameLookup> = parse(files, Form::Names, problems, names::parse)
-        .into_iter()
-        .flatten()
-        .collect();
+    let confs = files.iter().filter_map(|file| match &file.text {
+        Text::ResolvConf(conf) => Some(conf),
+        _ => None,
+    });
+    let conf = confs.last();
+    let domain = domain(facts, conf);
     // A server that was only tried for comparison is none of the client's.
-    let is_own = |l: &NameLookup| {
-        let own = conf.as_ref().map(|c| &c.servers).zip(l.server);
+    let is_own = |l: &&NameLookup| {
+        let own = conf.map(|c| &c.servers).zip(l.server);
         own.is_none_or(|(servers, server)| servers.is_empty() || servers.contains(&server))
     };
-    let asked: Vec<NameLookup> = asked.into_iter().filter(is_own).collect();
+    let asked: Vec<&NameLookup> = lookups(files).filter(is_own).collect();
     // A search list alone tells nothing of the Service.
     if asked.is_empty() {
         return None;
@@ -87,12 +74,20 @@ pub(super) fn resolver(
         pod: format!("{}/{}", pod.namespace(), pod.name()),
         servers: servers.iter().map(ToString::to_string).collect(),
         // Without the file it is not known that a suffix is missing.
-        search: conf.as_ref().map_or(suffixes, |conf| conf.search.clone()),
-        ndots: conf.as_ref().map_or(5, |conf| conf.ndots),
-        rotate: conf.as_ref().is_some_and(|conf| conf.rotate),
+        search: conf.map_or(suffixes, |conf| conf.search.clone()),
+        ndots: conf.map_or(5, |conf| conf.ndots),
+        rotate: conf.is_some_and(|conf| conf.rotate),
         c_library: CLibrary::Unknown,
         uses_short_name: false,
         lookups,
+    })
+}
+
+/// All look-ups in some files.
+fn lookups<'a>(files: &'a [Parsed<'a>]) -> impl Iterator<Item = &'a NameLookup> {
+    files.iter().flat_map(|file| match &file.text {
+        Text::Names(lookups) => lookups.as_slice(),
+        _ => &[],
     })
 }
 
@@ -132,22 +127,18 @@ fn external_name(facts: &Facts) -> Option<&str> {
 }
 
 /// Servers that were asked by name on the node itself.
-pub(super) fn servers(facts: &Facts, files: &[TextFile<'_>], problems: &mut Vec<Problem>) -> Vec<DnsServer> {
-    let asked: Vec<NameLookup> = parse(files, Form::Names, problems, names::parse)
-        .into_iter()
-        .flatten()
-        .collect();
+pub(super) fn servers(facts: &Facts, files: &[Parsed<'_>]) -> Vec<DnsServer> {
     let full = Wanted {
         name: full(facts, &domain(facts, None)),
         is_full: true,
     };
     let mut all = Vec::new();
-    for look in asked.iter().filter(|l| full.is_of(l)) {
+    for look in lookups(files).filter(|l| full.is_of(l)) {
         let Some(server) = look.server else { continue };
         let is_control = |l: &&NameLookup| {
             l.server == Some(server) && l.name.as_deref().is_some_and(|n| n.starts_with(CONTROL))
         };
-        let control = asked.iter().find(is_control).map(|l| result(l, true));
+        let control = lookups(files).find(is_control).map(|l| result(l, true));
         // A server that knows the Service knows the cluster.
         let control = control.or((look.result == LookupResult::Found).then_some(LookupResult::Found));
         if let Some(control) = control {
