@@ -45,7 +45,7 @@ impl Budget {
                 Ok(())
             }
             None => Err(format!(
-                "left out: the objects of the bundle take more than {} MiB of memory; leave out what is not of the Service's namespace",
+                "left out: the objects of the bundle need more than {} MiB of memory; keep only those of the Service's namespace",
                 MAX_MEMORY >> 20
             )),
         }
@@ -199,7 +199,7 @@ mod tests {
         assert!(parse(&large, &mut budget)[0].value.is_ok());
         let why = parse(&large, &mut budget).remove(0).value.unwrap_err();
         assert!(
-            why.starts_with("left out: the objects of the bundle take more than"),
+            why.starts_with("left out: the objects of the bundle need more than"),
             "{why}"
         );
         let yaml = "- {}\n".repeat(100_000);

@@ -65,7 +65,7 @@ pub(super) fn take(bundle: &mut Bundle) {
         }
         Err(error) => bundle.problems.push(Problem {
             path: MANIFEST.to_owned(),
-            what: format!("not understood, and so not used: {error}"),
+            what: format!("not used: it could not be parsed: {error}"),
         }),
     }
 }

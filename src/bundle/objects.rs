@@ -109,9 +109,12 @@ impl Reader<'_> {
             self.object(value, place);
         } else if value["items"].is_array() {
             // kubectl writes the kind after the items.
-            self.problem(place, "left out: a list without its kind; was it cut short?");
+            self.problem(
+                place,
+                "left out: a list without a kind; it may have been cut short",
+            );
         } else if place.path.starts_with("objects/") && !value.is_null() {
-            self.problem(place, "no object of the Kubernetes API");
+            self.problem(place, "left out: not a Kubernetes object");
         }
     }
 
@@ -137,7 +140,7 @@ impl Reader<'_> {
         if !text(list, "/metadata/continue").is_empty() {
             self.problem(
                 place,
-                "only a page of a list, so that what is not in it may exist all the same",
+                "only one page of a list: objects that are not in it may exist",
             );
         } else if self.bundle.manifest.listed.is_some() {
             let stem = place
@@ -165,7 +168,7 @@ impl Reader<'_> {
                     Ok(mode) => self.modes.extend(mode),
                     Err(why) => self.problem(
                         place,
-                        format!("kube-proxy's configuration is not understood: {why}"),
+                        format!("kube-proxy's configuration could not be parsed: {why}"),
                     ),
                 }
             }
@@ -224,7 +227,7 @@ impl Reader<'_> {
             let namespace = place.namespace();
             if namespace.is_empty() {
                 let who = who(&value);
-                return self.problem(place, format!("{who} left out: it does not say its namespace"));
+                return self.problem(place, format!("{who} left out: it has no namespace"));
             }
             value["metadata"]["namespace"] = namespace.into();
         }
@@ -234,23 +237,23 @@ impl Reader<'_> {
             let who = who(&value);
             return self.problem(
                 place,
-                format!("{who} left out: no API server takes an object of that name"),
+                format!("{who} left out: its name is not valid in Kubernetes"),
             );
         }
         let key = (text(&value, "/kind").to_owned(), namespace.clone(), name.clone());
         match self.seen.see(key, &value) {
             Seen::New | Seen::Again => {}
             Seen::Newer => {
-                let what = "is in the bundle in an older version, too; this one counts";
+                let what = "is also in the bundle in an older version; this one is used";
                 self.problem(place, format!("{} {what}", who(&value)));
             }
             Seen::Older => {
-                let what = "is in the bundle in a newer version, too, which counts";
+                let what = "is also in the bundle in a newer version, which is used";
                 return self.problem(place, format!("{} {what}", who(&value)));
             }
             Seen::Unclear => {
-                let what = "is in the bundle in another version, too, and which one is newer is not told";
-                self.problem(place, format!("{} {what}; neither counts", who(&value)));
+                let what = "is also in the bundle in another version, and nothing says which one is newer";
+                self.problem(place, format!("{} {what}; neither is used", who(&value)));
                 let why = format!("{} {}: it {what}", place.path, place.document);
                 self.bundle.inventory.delete::<K>(&namespace, &name);
                 self.bundle.inventory.note_unparsable::<K>(&namespace, &name, why);
@@ -299,10 +302,7 @@ impl Reader<'_> {
                 path: &path,
                 document,
             };
-            self.problem(
-                &place,
-                "holds only the first of its endpoints, so that others may exist",
-            );
+            self.problem(&place, "has only the first of its endpoints: others may exist");
         }
         // That agents look is told by their Leases; of the nodes only the names matter.
         let of_agents: Vec<String> = self.bundle.inventory.agent_nodes().map(str::to_owned).collect();

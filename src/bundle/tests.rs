@@ -384,7 +384,7 @@ fn objects_in_another_version_and_without_a_name_are_told() {
     let told: Vec<String> = bundle(&files).problems.iter().map(ToString::to_string).collect();
     assert!(told[0].contains("another version"), "{told:?}");
     assert!(told[1].contains("no name"), "{told:?}");
-    assert!(told[2].contains("does not say its namespace"), "{told:?}");
+    assert!(told[2].contains("has no namespace"), "{told:?}");
 }
 
 proptest::proptest! {

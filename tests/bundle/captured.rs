@@ -102,7 +102,7 @@ fn captured_nodes_are_judged_as_they_were() {
             // Of IPv6 there are no rules of every node.
             let is_gap = |p: &Problem| {
                 p.what
-                    .ends_with("table nat of IPv6: the saved rules do not hold it")
+                    .ends_with("table nat of IPv6: the saved rules do not contain it")
             };
             assert!(problems.iter().all(is_gap), "{capture}: {problems:?}");
             let d = diagnose(&facts);

@@ -100,7 +100,7 @@ fn of_two_lists_of_virtual_servers_that_differ_nobody_knows_which_holds() {
     ] {
         let (_, told) = unblamed(Mode::Ipvs, |page| page.set(PATH, &text));
         assert!(
-            told.contains(PATH) && told.contains("line 11: a list that contradicts"),
+            told.contains(PATH) && told.contains("line 11: ") && told.contains("a list that contradicts"),
             "{told}"
         );
     }

@@ -125,7 +125,7 @@ fn of_two_versions_of_an_object_the_newer_one_counts() {
         let (d, told) = unblamed(Mode::Iptables, with(versions));
         assert_eq!(d.ready.reason, R::ServiceWorks, "{told}\n{}", report(&d));
         assert!(
-            told.contains("Service default/hostnames is in the bundle in a"),
+            told.contains("Service default/hostnames is also in the bundle in a"),
             "{told}"
         );
     }
@@ -135,7 +135,7 @@ fn of_two_versions_of_an_object_the_newer_one_counts() {
         with([at(None, "hostnames"), at(None, "hostname")]),
     );
     assert_eq!(d.ready.status, ConditionStatus::Unknown, "{}", report(&d));
-    assert!(told.contains("neither counts"), "{told}");
+    assert!(told.contains("neither is used"), "{told}");
     // The same once more says nothing new.
     let (_, told) = unblamed(
         Mode::Iptables,
@@ -284,7 +284,7 @@ fn objects_of_names_that_no_api_server_takes_are_left_out() {
         assert_unblamed(&d, name);
         let line = told
             .lines()
-            .find(|l| l.contains("no API server takes an object of that name"));
+            .find(|l| l.contains("its name is not valid in Kubernetes"));
         assert!(line.is_some_and(|l| l.contains("odd.json")), "{told}");
     }
 }

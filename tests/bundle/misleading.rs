@@ -196,7 +196,7 @@ fn a_missing_conntrack_that_does_no_harm_is_only_told() {
         page.set(LOG, &format!("{log}{MISSING}"));
     });
     assert!(
-        told.contains("kube-proxy.log: line 11: kube-proxy finds no program conntrack"),
+        told.contains("kube-proxy.log: line 11: kube-proxy does not find the conntrack binary"),
         "{told}"
     );
     // It was installed, and kube-proxy started anew.

@@ -58,7 +58,7 @@ fn a_kube_proxy_that_ended() {
             page.files.retain(|(path, _)| path != PS);
             page.set(LOG, &log);
         });
-        assert!(told.contains("whether that was its last run"), "{told}");
+        assert!(told.contains("it may have been started again"), "{told}");
         unblamed(Mode::Iptables, |page| page.set(LOG, &log));
         // It has started again since.
         let again = format!("{log}{}", PROXY_LOG.replace("MODE", "iptables"));
@@ -343,7 +343,7 @@ fn nobody_answers_where_a_proxy_does_or_the_connection_is_closed() {
     );
     // What speaks no HTTP closes as well.
     let (d, told) = unblamed(Mode::Iptables, |page| named(page, "mysql"));
-    assert!(told.contains("closes it without an answer"), "{told}");
+    assert!(told.contains("closes it without a response"), "{told}");
     let (_, finding) = d.stages.iter().find(|(c, _)| *c == C::ServiceReachable).unwrap();
     assert_eq!(finding.status(), ConditionStatus::Unknown, "{}", report(&d));
 }

@@ -165,7 +165,7 @@ impl Evidence<'_> {
                 directory => directory.to_owned(),
             },
             what: format!(
-                "not used, since neither name nor place nor content tells what it is (docs/bundle.md has the forms): {}",
+                "not used: neither the name, the directory nor the content says what it is (docs/bundle.md lists the known names): {}",
                 names.join(", ")
             ),
         })

@@ -164,7 +164,7 @@ impl<'a> Around<'a> {
             return Ok(Some(exit.clone()));
         }
         Err(file.problem(format!(
-            "kube-proxy ended, as its last line says ({exit}); whether that was its last run, `ps auxw` (ps.txt) or dials of the Service on the node (curl.txt) would tell"
+            "kube-proxy exited, according to the last line ({exit}), but it may have been started again; save `ps auxw` as ps.txt, or requests to the Service from the node as curl.txt"
         )))
     }
 
@@ -182,7 +182,7 @@ impl<'a> Around<'a> {
             return Ok(true);
         }
         Err(file.problem(format!(
-            "line {line}: kube-proxy finds no program conntrack; whether that does harm, dials of the Service on the node (curl.txt) or, over UDP, `conntrack -L -p udp` twice (conntrack-1.txt, conntrack-2.txt) would tell"
+            "line {line}: kube-proxy does not find the conntrack binary, which may do no harm; to find out, save requests to the Service from the node as curl.txt or, for UDP, `conntrack -L -p udp` twice (conntrack-1.txt, conntrack-2.txt)"
         )))
     }
 

@@ -205,12 +205,12 @@ fn why_unused(bundle: &Bundle, facts: &Facts, namespace: &str, name: &str) -> St
     let is_elsewhere = namespace != facts.namespace && clients != Some(namespace);
     if is_elsewhere && bundle.inventory.has_pod(namespace, name) {
         return format!(
-            "not used: the clients are taken to be in namespace {}; name {namespace} in spec.clients.namespace of {MANIFEST} to have its Pods judged",
+            "not used: the clients are assumed to be in namespace {}; set spec.clients.namespace to {namespace} in {MANIFEST} to use its Pods as clients",
             clients.unwrap_or(&facts.namespace),
         );
     }
     format!(
-        "not used: no Pod {name} of namespace {namespace} with a node is among the objects; add `kubectl -n {namespace} get pod {name} -o json`"
+        "not used: the bundle has no Pod {namespace}/{name} that runs on a node; add `kubectl -n {namespace} get pod {name} -o json`"
     )
 }
 

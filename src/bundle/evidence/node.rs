@@ -187,7 +187,7 @@ impl Node<'_> {
         let cut = self.files.iter().chain(of_clients).filter(|file| file.is_cut);
         let problem = |file: &Parsed<'_>| {
             file.problem(
-                "its last line has no end, so that it may have been cut; what is not in it proves nothing",
+                "the last line does not end, so the file may be truncated; nothing is concluded from what it lacks",
             )
         };
         cut.map(problem).collect()

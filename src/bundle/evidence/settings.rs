@@ -38,7 +38,7 @@ impl Settings {
                 known.reverse_path_drops = known.reverse_path_drops.or(log.martian.map(|_| true));
                 self.problems.extend(log.neighbours_full.map(|line| {
                     file.problem(format!(
-                        "line {line}: the kernel's table of neighbours overflowed, which loses packets to Pods and nodes; see net.ipv4.neigh.default.gc_thresh3 there"
+                        "line {line}: the kernel's neighbour table overflowed, so packets to Pods and nodes are lost; check net.ipv4.neigh.default.gc_thresh3 on the node"
                     ))
                 }));
             }

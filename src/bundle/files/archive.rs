@@ -57,7 +57,7 @@ fn read_tar(from: impl Read, taken: &mut Taken) {
     if let Err(error) = read_members(from, taken) {
         taken.problem(
             "(the archive)",
-            format!("damaged or cut short, so that what follows is missing: {error}"),
+            format!("damaged or cut short, so the rest is missing: {error}"),
         );
     }
 }
@@ -120,7 +120,7 @@ fn visit(entry: &mut Entry<'_, impl Read>, taken: &mut Taken) -> io::Result<()> 
     let mut content = Vec::new();
     entry.read_to_end(&mut content)?;
     if content.len() as u64 != size {
-        taken.problem(&path, "left out: the archive is cut short within it");
+        taken.problem(&path, "left out: the archive is cut short in the middle of it");
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     taken.take(&path, modified, content.as_slice())
@@ -133,7 +133,7 @@ fn plain(name: &str) -> Result<String, String> {
         match component {
             Component::Normal(part) => parts.push(part.to_string_lossy()),
             Component::CurDir => {}
-            _ => return Err("its name leads out of the bundle".to_owned()),
+            _ => return Err("its name leads out of the bundle (an absolute path, or ..)".to_owned()),
         }
     }
     match parts.len() {

@@ -26,7 +26,7 @@ pub(super) fn read(root: &Path, taken: &mut Taken) -> io::Result<()> {
         if seen > 2 * MAX_FILES {
             taken.problem(
                 &name,
-                "left out, with what follows: the bundle has too many files",
+                "left out, like all that follow: the bundle has too many files",
             );
             return Ok(());
         }

@@ -171,7 +171,7 @@ fn for_rules_of_iptables_another_command_is_asked_for() {
     let iptables = "table ip nat {\n\tchain KUBE-SERVICES {\n\t\tmeta l4proto tcp ip daddr 10.96.0.7 counter packets 0 bytes 0 jump KUBE-SVC-A\n\t}\n}\n";
     let port = super::ipvs::port("10.96.0.7:80", &["10.244.0.4:9376"]);
     let error = audit(&listed(iptables), &port).unwrap_err();
-    assert!(error.to_string().contains("iptables-save is needed"), "{error}");
+    assert!(error.to_string().contains("save `iptables-save`"), "{error}");
     // A whole ruleset without any of it is one without kube-proxy's rules.
     let none = listed("table ip filter {\n}\n");
     assert_eq!(audit(&none, &port).unwrap().len(), 1);

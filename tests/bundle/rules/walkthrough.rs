@@ -87,7 +87,7 @@ fn a_damaged_line_is_never_a_rule_that_is_missing() {
             let found = audited(&lines.join("\n"), SERVICE, &hostnames());
             let error = found.unwrap_err();
             let is_told = error.why.contains(&format!("line {}: ", number + 1));
-            assert!(is_told || error.why.contains("not all of it"), "{error}");
+            assert!(is_told || error.why.contains("only a part of it"), "{error}");
         }
     }
 }

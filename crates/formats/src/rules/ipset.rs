@@ -56,7 +56,7 @@ fn read<'a>(line: &'a str, sets: &mut IpSets, open: &mut Option<(&'a str, bool)>
         Some("Name:") => {
             let name = words
                 .next()
-                .ok_or_else(|| Wrong::new("the line ends", "the name of a set"))?;
+                .ok_or_else(|| Wrong::new("the end of the line", "the name of a set"))?;
             *open = Some((name, false));
         }
         Some("Number") => {
@@ -78,13 +78,13 @@ fn read<'a>(line: &'a str, sets: &mut IpSets, open: &mut Option<(&'a str, bool)>
             *open = None;
             let name = words
                 .next()
-                .ok_or_else(|| Wrong::new("the line ends", "the name of a set"))?;
+                .ok_or_else(|| Wrong::new("the end of the line", "the name of a set"))?;
             sets.sets.entry(name.to_owned()).or_default();
         }
         Some("add") => {
             const EXPECTED: &str = "a set and a member";
             let (Some(set), Some(member)) = (words.next(), words.next()) else {
-                return Err(Wrong::new("the line ends", EXPECTED));
+                return Err(Wrong::new("the end of the line", EXPECTED));
             };
             sets.add(set, member)?;
         }
@@ -207,7 +207,7 @@ create KUBE-6-LOOP-BACK hash:ip,port,ip family inet6 hashsize 1024 maxelem 65536
             ))
             .unwrap_err()
             .to_string(),
-            "line 3: \"10.2\" where ADDRESS,PROTOCOL:PORT,ADDRESS should be"
+            "line 3: expected ADDRESS,PROTOCOL:PORT,ADDRESS, found \"10.2\""
         );
     }
 

@@ -130,7 +130,7 @@ impl IptablesSave {
         if found.is_empty() {
             return Err(ReadError {
                 what: format!("table {} of {family}", table.name()),
-                why: "the saved rules do not hold it".to_owned(),
+                why: "the saved rules do not contain it".to_owned(),
             });
         }
         Ok(found)

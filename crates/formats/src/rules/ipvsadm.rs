@@ -167,7 +167,7 @@ fn read(line: &str, all: &mut HashMap<Key, VirtualServer>, open: &mut Option<Key
             if let Some(saved) = Saved::read(words)? {
                 let real = saved
                     .real
-                    .ok_or_else(|| Wrong::new("the line ends", "-r and a real server"))?;
+                    .ok_or_else(|| Wrong::new("the end of the line", "-r and a real server"))?;
                 let server = all.entry(saved.key).or_default();
                 server.servers.push((real, saved.weight));
             }
@@ -246,7 +246,7 @@ impl Saved {
 }
 
 fn word<'a>(word: Option<&'a str>, expected: &'static str) -> Result<&'a str, Wrong> {
-    word.ok_or_else(|| Wrong::new("the line ends", expected))
+    word.ok_or_else(|| Wrong::new("the end of the line", expected))
 }
 
 fn socket_address(text: &str) -> Result<SocketAddr, Wrong> {
@@ -337,15 +337,15 @@ UDP  [fd00:0000:0000:0000:0000:0000:0000:000a]:0035 rr
                 "10.244.0.6:9376               Masq    0      2          0",
                 "10.244.0.6:9376   Masq"
             )),
-            "line 7: the line ends where a weight should be"
+            "line 7: expected a weight, found the end of the line"
         );
         assert_eq!(
             told(&SAVED.replace(" -r 10.244.0.6:9376 -m -w 0", " -r 10.244")),
-            "line 3: \"10.244\" where an address and a port should be"
+            "line 3: expected an address and a port, found \"10.244\""
         );
         assert_eq!(
             told("bash: ipvsadm: command not found\n"),
-            "line 1: \"bash: ipvsadm: command not found\" where the output of ipvsadm -ln or ipvsadm -Sn should be"
+            "line 1: expected the output of ipvsadm -ln or ipvsadm -Sn, found \"bash: ipvsadm: command not found\""
         );
     }
 

@@ -33,7 +33,7 @@ use svcdiag_kube_proxy::ReadError;
 
 /// A line that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {found} where {expected} should be")]
+#[error("line {line}: expected {expected}, found {found}")]
 pub struct ParseError {
     /// Its number; the first one is 1.
     pub line: usize,
@@ -54,7 +54,7 @@ impl ParseError {
 
 /// What is wrong with a line whose number somebody else knows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found} where {expected} should be")]
+#[error("expected {expected}, found {found}")]
 pub(crate) struct Wrong {
     found: String,
     expected: &'static str,
@@ -114,7 +114,7 @@ pub fn agreed<P: fmt::Display, T: PartialEq>(
     }
     let nothing = || ReadError {
         what: what.to_owned(),
-        why: "the saved rules do not hold it".to_owned(),
+        why: "the saved rules do not contain it".to_owned(),
     };
     match known {
         Some((_, answer)) => Ok(answer),
@@ -126,6 +126,6 @@ pub fn agreed<P: fmt::Display, T: PartialEq>(
 fn contradiction(what: &str, one: &dyn fmt::Display, other: &dyn fmt::Display) -> ReadError {
     ReadError {
         what: what.to_owned(),
-        why: format!("the outputs at {one} and at {other} contradict each other; keep the one that holds"),
+        why: format!("the outputs at {one} and at {other} contradict each other; keep the current one"),
     }
 }

@@ -61,11 +61,11 @@ impl Scope {
     /// What the absence of kube-proxy's table of a family means.
     pub(super) fn absent<T>(&self, family: IpFamily) -> Result<Option<T>, ReadError> {
         let why = if self.iptables.contains(&family) {
-            "the node has rules of iptables, of which nft does not show what they do: the output of iptables-save is needed"
+            "the node has rules of iptables, which nft does not show in full; save `iptables-save`"
         } else if self.is_ruleset && !self.is_cut {
             return Ok(None);
         } else {
-            "the listed rules do not hold it"
+            "the listed rules do not contain it"
         };
         Err(ReadError {
             what: format!("table kube-proxy of {family}"),
@@ -82,7 +82,7 @@ pub(super) fn must_be_there(chain: &str) -> bool {
 pub(super) fn not_there(chain: &str) -> ReadError {
     ReadError {
         what: chain_in_words(Table::KubeProxy.name(), chain),
-        why: "a rule leads to it, but it is not among the listed rules".to_owned(),
+        why: "a rule jumps to it, but it is not among the listed rules".to_owned(),
     }
 }
 
@@ -282,7 +282,7 @@ impl KubeProxy {
 fn cut(what: String) -> ReadError {
     ReadError {
         what,
-        why: "the listed rules were cut".to_owned(),
+        why: "the listed rules are cut short there".to_owned(),
     }
 }
 

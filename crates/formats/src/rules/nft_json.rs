@@ -236,7 +236,7 @@ fn target(name: &str, value: &Value, expression: &Value, family: IpFamily) -> Re
             None => return Err(wrong("a map")),
         },
         "log" | "limit" | "notrack" | "queue" | "tproxy" => Target::Other(name.to_owned()),
-        _ => return Err(wrong("something that rules of kube-proxy say")),
+        _ => return Err(wrong("something that kube-proxy writes")),
     })
 }
 

@@ -40,7 +40,7 @@ pub(super) fn key<'a>(fields: &[Field], values: impl IntoIterator<Item = &'a str
         const EXPECTED: &str = "as many fields as the key has";
         let value = values
             .next()
-            .ok_or_else(|| Wrong::new("the key ends", EXPECTED))?;
+            .ok_or_else(|| Wrong::new("the end of the key", EXPECTED))?;
         match field {
             Field::Address => match value.parse() {
                 Ok(IpAddr::V4(ip)) => bytes.extend(ip.octets()),
@@ -83,7 +83,7 @@ pub(super) fn words(text: &str) -> Result<Vec<&str>, Wrong> {
             Some(quoted) => {
                 let inside = quoted
                     .find('"')
-                    .ok_or_else(|| Wrong::new("the line ends inside quotes", "a closing quote"))?;
+                    .ok_or_else(|| Wrong::new("the end of the line", "a closing quote"))?;
                 inside + 2
             }
             None => rest.find(char::is_whitespace).unwrap_or(rest.len()),

@@ -130,7 +130,7 @@ pub(super) fn read(line: &str, family: IpFamily) -> Result<Option<Rule>, Wrong> 
         reader.read(word)?;
     }
     if !reader.does_something {
-        return Err(Wrong::new("the rule ends", "what becomes of the packets"));
+        return Err(Wrong::new("the end of the rule", "what becomes of the packets"));
     }
     Ok(Some(reader.rule))
 }
@@ -150,7 +150,8 @@ impl<'a> Reader<'a, '_> {
     }
 
     fn value(&mut self, expected: &'static str) -> Result<&'a str, Wrong> {
-        self.next().ok_or_else(|| Wrong::new("the rule ends", expected))
+        self.next()
+            .ok_or_else(|| Wrong::new("the end of the rule", expected))
     }
 
     fn take(&mut self, word: &str) -> bool {
@@ -288,7 +289,7 @@ impl<'a> Reader<'a, '_> {
             ("meta" | "tcp" | "udp" | "sctp" | "th" | "ip" | "ip6" | "icmp" | "icmpv6" | "socket", _) => {
                 Selector::Other
             }
-            _ => return Err(Wrong::word(word, "something that rules of kube-proxy say")),
+            _ => return Err(Wrong::word(word, "something that kube-proxy writes")),
         })
     }
 

@@ -98,7 +98,7 @@ impl<'a> Portals<'a> {
             if !is_all && missing.len() == 2 {
                 return Err(ReadError {
                     what: format!("the portal of {destination}"),
-                    why: "the saved rules are a part and do not mention it".to_owned(),
+                    why: "the saved lines are only a part and do not mention it".to_owned(),
                 });
             }
             gaps.extend(missing.into_iter().map(|chain| Gap {
@@ -175,5 +175,5 @@ fn portal(chain: &'static str, rule: &str, family: IpFamily) -> Result<Option<(K
             return Ok(Some(((chain, address, protocol, port), lead)));
         }
     }
-    Err(Wrong::new("the rule ends", EXPECTED))
+    Err(Wrong::new("the end of the rule", EXPECTED))
 }

@@ -78,7 +78,7 @@ pub(super) fn chain(
                 assume(&mut rules, Target::Chain(next));
             } else if !(is_asked_by_name(chain) || is_chosen && is_of_a_service(chain) || ends(chain, &rules))
             {
-                return Err(unknown("not all of it is among the lines"));
+                return Err(unknown("the saved lines are only a part of it"));
             }
         }
     }
@@ -100,7 +100,7 @@ pub(super) fn rules_towards(
     if !is_shown && (!has_lines || is_refusal_unknown) {
         return Err(ReadError {
             what: chain_in_words(table.name(), chain),
-            why: "no rule for this destination is among the lines, which are not all".to_owned(),
+            why: "the saved lines are only a part and have no rule for this destination".to_owned(),
         });
     }
     if table == Table::Nat && chain == SERVICES {

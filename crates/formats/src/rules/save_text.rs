@@ -103,9 +103,9 @@ impl Text {
             Extent::Cut => found.iter().any(|(run, section)| run.end == section.end),
         };
         let why = if is_cut {
-            Some("the saved rules were cut there")
+            Some("the saved rules are cut short there")
         } else if self.index.is_cut(&self.text, chain) {
-            Some("a rule was cut within the name of its chain")
+            Some("a rule is cut short within the name of its chain")
         } else {
             None
         };
@@ -148,7 +148,7 @@ impl Text {
         }
         Err(ReadError {
             what: chain_in_words(table.name(), chain),
-            why: "a rule leads to it, but it is not among the saved rules".to_owned(),
+            why: "a rule jumps to it, but it is not among the saved rules".to_owned(),
         })
     }
 

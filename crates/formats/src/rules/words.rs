@@ -31,7 +31,8 @@ impl<'a> Words<'a> {
 
     /// The next word, which has to be there.
     pub(super) fn value(&mut self, expected: &'static str) -> Result<Cow<'a, str>, Wrong> {
-        self.next()?.ok_or_else(|| Wrong::new("the line ends", expected))
+        self.next()?
+            .ok_or_else(|| Wrong::new("the end of the line", expected))
     }
 }
 
@@ -42,7 +43,7 @@ fn until_quote(text: &str) -> Result<(Cow<'_, str>, &str), Wrong> {
     loop {
         let at = rest
             .find(['"', '\\'])
-            .ok_or_else(|| Wrong::new("the line ends inside quotes", "a closing quote"))?;
+            .ok_or_else(|| Wrong::new("the end of the line", "a closing quote"))?;
         let (before, behind) = rest.split_at(at);
         word += before;
         let mut characters = behind.chars();

@@ -127,7 +127,7 @@ pub(super) fn read(chain: &str, text: &str, family: IpFamily) -> Result<Rule, Wr
     let is_remark = !matches.is_empty() && matches.iter().all(|m| *m == Match::Neutral);
     match target {
         None if chain.starts_with("KUBE-") && !is_remark => {
-            Err(Wrong::new("the rule ends", "a target, -j CHAIN"))
+            Err(Wrong::new("the end of the rule", "a target, -j CHAIN"))
         }
         target => Ok(Rule {
             matches,
@@ -267,7 +267,7 @@ impl Reader<'_> {
                 return first_destination(&value).ok_or_else(|| Wrong::word(&value, EXPECTED));
             }
         }
-        Err(Wrong::new("the rule ends", EXPECTED))
+        Err(Wrong::new("the end of the rule", EXPECTED))
     }
 }
 

@@ -35,10 +35,7 @@ impl CarrierConfig {
             let line = error.location().map_or(1, |at| at.line());
             ParseError {
                 line: usize::try_from(line).unwrap_or(1).max(1),
-                what: format!(
-                    "a configuration in YAML was expected: {}",
-                    error.without_snippet()
-                ),
+                what: format!("expected a configuration in YAML: {}", error.without_snippet()),
             }
         })?;
         let of_k0s = fields.spec.pointer("/network/kubeProxy/disabled");

@@ -17,8 +17,8 @@ impl ParseError {
         Self {
             line: first.map_or(1, |index| index + 1),
             what: match first {
-                Some(_) => format!("{expected} was expected, and no line looks like it"),
-                None => format!("{expected} was expected, and the text is empty"),
+                Some(_) => format!("expected {expected}, but no line looks like it"),
+                None => format!("expected {expected}, but the text is empty"),
             },
         }
     }
@@ -33,11 +33,11 @@ mod tests {
         let error = ParseError::nothing("\n\nfoo\n", "output of ps");
         assert_eq!(
             error.to_string(),
-            "line 3: output of ps was expected, and no line looks like it"
+            "line 3: expected output of ps, but no line looks like it"
         );
         assert_eq!(
             ParseError::nothing("\n", "output of ps").to_string(),
-            "line 1: output of ps was expected, and the text is empty"
+            "line 1: expected output of ps, but the text is empty"
         );
     }
 }

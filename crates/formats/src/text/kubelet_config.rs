@@ -93,7 +93,7 @@ impl Fields {
 fn read(text: &str) -> Result<Fields, ParseError> {
     let expected = |line: usize, why: &dyn std::fmt::Display| ParseError {
         line: line.max(1),
-        what: format!("a KubeletConfiguration in YAML or JSON was expected: {why}"),
+        what: format!("expected a KubeletConfiguration in YAML or JSON: {why}"),
     };
     let is_json = text.trim_start().starts_with('{');
     if let (true, Some(start), Some(end)) = (is_json, text.find('{'), text.rfind('}')) {

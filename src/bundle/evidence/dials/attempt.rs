@@ -57,14 +57,14 @@ impl Attempt {
 pub(super) fn why_nothing_follows(request: &Request, is_of_node: bool) -> Option<&'static str> {
     match request.outcome {
         Outcome::ViaProxy => Some(
-            "the request went to a forward proxy (http_proxy, https_proxy); addresses of the cluster and names of Services belong in NO_PROXY of whoever asks",
+            "the request went to a forward proxy (http_proxy, https_proxy); add the addresses of the cluster and the names of Services to NO_PROXY of the client",
         ),
         Outcome::Unsaid if is_of_node => Some(
-            "no status came (000), and -s hides why; without -s curl says whether it was refused or timed out",
+            "curl got no status (000), and -s hides why; repeat without -s to see whether the connection was refused or timed out",
         ),
-        Outcome::Answer(answer) if is_lost(answer) && request.target.is_none() => {
-            Some("a message of curl or wget, and no command that shows what was asked for")
-        }
+        Outcome::Answer(answer) if is_lost(answer) && request.target.is_none() => Some(
+            "an error of curl or wget without its command, so it is not known what was requested; save the command too",
+        ),
         _ => None,
     }
 }

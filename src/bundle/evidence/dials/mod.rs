@@ -108,7 +108,7 @@ impl<'a> Caller<'a> {
         // Whoever speaks something else closes as well.
         if request.outcome == Outcome::Closed && !speaks_http(self.facts, target) {
             return Err(format!(
-                "{target} takes the connection and closes it without an answer; a port that speaks no HTTP does so, and one that does is broken: the Service's port has no name (http) that tells"
+                "{target} accepts the connection and closes it without a response: either it does not speak HTTP, or it is broken; name the Service port http if it speaks HTTP"
             ));
         }
         Ok(answer(request, self.unsaid).map(|answer| (target, answer)))

@@ -118,7 +118,7 @@ fn same_servers(listings: Vec<(&str, Listing)>) -> Result<Option<Listing>, Probl
         {
             return Err(Problem {
                 path: path.to_owned(),
-                what: "it contradicts another list of virtual servers; keep the one that holds".to_owned(),
+                what: "it contradicts another list of virtual servers; keep the current one".to_owned(),
             });
         }
         known = Some(listing);

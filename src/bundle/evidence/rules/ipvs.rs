@@ -34,7 +34,7 @@ pub(super) fn compare(
     if saved.are_servers_chosen {
         return Err(ReadError {
             what: "the virtual servers".to_owned(),
-            why: "only a part of them was listed; save `ipvsadm -ln` whole".to_owned(),
+            why: "the list is filtered; save the whole output of `ipvsadm -ln`".to_owned(),
         });
     }
     // What is not in a part of the list may be on the node.

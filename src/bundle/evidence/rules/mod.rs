@@ -150,7 +150,7 @@ fn ports(facts: &Facts, node: &str) -> Result<Option<Vec<ExpectedPort>>, String>
     let mut endpoints = slices.iter().flat_map(|s| &s.endpoints);
     if zone.is_none() && endpoints.any(|e| !e.hinted_zones().is_empty()) {
         return Err(format!(
-            "endpoints are chosen by zones, and the zone of Node {node} is not among the objects; add `kubectl get nodes -o json`"
+            "endpoints are chosen by zone, and the bundle does not have the zone of Node {node}; add `kubectl get nodes -o json`"
         ));
     }
     let vantage = Vantage {
@@ -202,7 +202,7 @@ impl Asked<'_> {
                 None if fitting.is_empty() => Ok(Compared::default()),
                 None => Err(ReadError {
                     what: "the rules of kube-proxy".to_owned(),
-                    why: "no file mentions the Service, and which rules kube-proxy writes is not known; save `curl localhost:10249/proxyMode` as proxymode.txt".to_owned(),
+                    why: "no file mentions the Service, and the mode of kube-proxy is not known; save `curl localhost:10249/proxyMode` as proxymode.txt".to_owned(),
                 }),
             };
         };

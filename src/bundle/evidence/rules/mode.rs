@@ -30,7 +30,7 @@ impl<'a> Mode<'a> {
             Some(other) if !holding.contains(configured) => Err(ReadError {
                 what: "the rules of kube-proxy".to_owned(),
                 why: format!(
-                    "its ConfigMap says mode {configured}, and the saved rules of the Service are of mode {other}, so that one of them is left over; save `curl localhost:10249/proxyMode` as proxymode.txt"
+                    "its ConfigMap says mode {configured}, but the saved rules of the Service are of mode {other}: one of the two is stale; save `curl localhost:10249/proxyMode` as proxymode.txt"
                 ),
             }),
             Some(_) => Ok(Some(configured)),

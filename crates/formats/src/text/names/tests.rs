@@ -252,7 +252,10 @@ fn what_is_no_look_up_is_an_error() {
         assert!(parse(text).is_err(), "{text}");
     }
     let error = parse("\nfoo\n").unwrap_err().to_string();
-    assert!(error.starts_with("line 2: output of nslookup, dig"), "{error}");
+    assert!(
+        error.starts_with("line 2: expected output of nslookup, dig"),
+        "{error}"
+    );
 }
 
 proptest! {
