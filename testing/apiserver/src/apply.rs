@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    fields::{self, Fields, ListKind},
+    fields::{self, Fields},
     merge,
     resources::Resource,
+    schema::ListKind,
     status::Failure,
     store::State,
     write::{How, Write, Written, metadata_of, unknown_fields},

@@ -3,10 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    garbage, metadata, schema,
-    status::{Cause, Failure},
+    cause::Cause,
+    delete,
+    edit::{remove, seconds},
+    metadata, schema,
+    status::Failure,
     store::State,
-    write::{How, Write, Written, metadata_of, remove, seconds},
+    write::{How, Write, Written, metadata_of},
 };
 
 impl Write<'_> {
@@ -72,7 +75,7 @@ impl Write<'_> {
             remove(&mut object, "status");
         }
         let (object, warnings) = self.commit(state, &key, None, object, how)?;
-        garbage::collect_if_ownerless(state, resource, &key, &object);
+        delete::collect_if_ownerless(state, resource, &key, &object);
         Ok(Written {
             object,
             created: true,

@@ -2,22 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{resources::Resource, service};
-
-pub(crate) fn default(object: &mut Value, name: &str, value: Value) {
-    if object[name].is_null() {
-        object[name] = value;
-    }
-}
-
-pub(crate) fn items<'a>(object: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut Value> {
-    // Not by index: that would leave a null where nothing is.
-    object
-        .get_mut(name)
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-}
+use super::{
+    edit::{default, items},
+    resources::Resource,
+    service,
+};
 
 /// Fills in what the API server would.
 pub(crate) fn set(resource: &Resource, object: &mut Value) {

@@ -6,12 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
+    cause::Cause,
+    edit::seconds,
     garbage,
     request::{Query, Target},
     resources::Resource,
-    status::{Cause, Failure},
+    status::Failure,
     store::{Key, State},
-    write::seconds,
 };
 
 /// What became of an object that was to be deleted.
@@ -65,8 +66,8 @@ pub(crate) fn delete(
     if is_namespace {
         empty(state, &key.1, now);
     } else if foreground {
-        garbage::collect(state, object["metadata"]["uid"].as_str().unwrap_or_default());
-        garbage::release(state, resource, &key);
+        collect(state, object["metadata"]["uid"].as_str().unwrap_or_default());
+        release(state, resource, &key);
     }
     Ok(Deleted { object, gone })
 }
@@ -166,11 +167,41 @@ pub(crate) fn remove(state: &mut State, resource: &Resource, key: &Key) -> Optio
         }
     }
     if let Some(uid) = last["metadata"]["uid"].as_str() {
-        garbage::collect(state, uid);
+        collect(state, uid);
     }
-    garbage::release_owners(state, &last);
+    for (kind, owner) in garbage::owners_of(state, &last) {
+        release(state, &kind, &owner);
+    }
     release_namespace(state, &key.0);
     Some(last)
+}
+
+/// Deletes what has lost its last owner.
+fn collect(state: &mut State, uid: &str) {
+    for target in garbage::left_behind(state, uid) {
+        // The dependent may have gone with an earlier one.
+        let _ = delete(state, &target, &Query::default(), &Value::Null, Timestamp::now());
+    }
+}
+
+/// Deletes a new object whose owners are all gone.
+pub(crate) fn collect_if_ownerless(state: &mut State, resource: &Arc<Resource>, key: &Key, object: &Value) {
+    if garbage::is_ownerless(state, key, object) {
+        let target = Target::of(resource, key.clone());
+        let _ = delete(state, &target, &Query::default(), &Value::Null, Timestamp::now());
+    }
+}
+
+/// Lets an owner go that waits for its dependents, once none is left that blocks it.
+fn release(state: &mut State, resource: &Resource, key: &Key) {
+    let Some(owner) = garbage::released(state, resource, key) else {
+        return;
+    };
+    if is_finished(&owner) {
+        remove(state, resource, key);
+    } else {
+        state.put(resource, key.clone(), owner, "garbage-collector");
+    }
 }
 
 /// Deletes everything in a Namespace, as its controller does in the background.

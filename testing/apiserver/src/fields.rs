@@ -11,18 +11,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::resources::Resource;
-
-/// How a list is merged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ListKind {
-    /// As a whole.
-    Atomic,
-    /// As a set of values.
-    Set,
-    /// Item by item, told apart by these fields.
-    Map(Vec<String>),
-}
+use super::{resources::Resource, schema::ListKind};
 
 /// One step of a path, ordered so that it can be a key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

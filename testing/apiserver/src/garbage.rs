@@ -1,13 +1,11 @@
-//! Owners and what they own: what the garbage collector of kube-controller-manager does.
+//! Owners and what they own: what the garbage collector of kube-controller-manager knows. `delete` acts on it.
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    delete::{delete, is_finished, remove},
-    request::{Query, Target},
+    request::Target,
     resources::Resource,
     store::{Key, State},
 };
@@ -36,27 +34,24 @@ fn dependents(state: &mut State, uid: &str) -> Vec<(Arc<Resource>, Key, Arc<Valu
     found
 }
 
-/// Deletes what has lost its last owner.
-pub(crate) fn collect(state: &mut State, uid: &str) {
+/// What loses its last owner with this one, and is to be deleted. What has others just loses this one.
+pub(crate) fn left_behind(state: &mut State, uid: &str) -> Vec<Target> {
+    let mut lost = Vec::new();
     for (kind, key, object) in dependents(state, uid) {
         if owners(&object).count() > 1 {
             disown(state, &kind, &key, &object, uid);
         } else {
-            let target = Target::of(&kind, key);
-            // The dependent may have gone with an earlier one.
-            let _ = delete(state, &target, &Query::default(), &Value::Null, Timestamp::now());
+            lost.push(Target::of(&kind, key));
         }
     }
+    lost
 }
 
-/// Deletes a new object that says of itself that it has owners, of which there is none: somebody
-/// made it who had not heard yet.
-pub(crate) fn collect_if_ownerless(state: &mut State, resource: &Arc<Resource>, key: &Key, object: &Value) {
+/// Whether a new object says of itself that it has owners, of which there is none: somebody created it who had not
+/// heard yet.
+pub(crate) fn is_ownerless(state: &State, key: &Key, object: &Value) -> bool {
     let mut references = owners(object).peekable();
-    if references.peek().is_some() && references.all(|r| matches!(find(state, r, &key.0), Owner::Absent)) {
-        let target = Target::of(resource, key.clone());
-        let _ = delete(state, &target, &Query::default(), &Value::Null, Timestamp::now());
-    }
+    references.peek().is_some() && references.all(|r| matches!(find(state, r, &key.0), Owner::Absent))
 }
 
 enum Owner {
@@ -85,11 +80,10 @@ fn find(state: &State, reference: &Value, namespace: &str) -> Owner {
     }
 }
 
-/// Lets an owner go that waits for its dependents, once none is left that blocks it.
-pub(crate) fn release(state: &mut State, resource: &Resource, key: &Key) {
-    let Some(owner) = state.get(resource, key).cloned() else {
-        return;
-    };
+/// An owner that waits for its dependents, without its finalizer; None while one of them blocks it, or if it does not
+/// wait.
+pub(crate) fn released(state: &mut State, resource: &Resource, key: &Key) -> Option<Value> {
+    let owner = state.get(resource, key).cloned()?;
     let uid = owner["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
     let waits = |f: &Value| f == FOREGROUND;
     let finalizers = owner["metadata"]["finalizers"]
@@ -98,25 +92,21 @@ pub(crate) fn release(state: &mut State, resource: &Resource, key: &Key) {
         .unwrap_or_default();
     let blocks = |object: &Value| owners(object).any(|o| o["uid"] == *uid && o["blockOwnerDeletion"] == true);
     if !finalizers.iter().any(waits) || dependents(state, &uid).iter().any(|(_, _, o)| blocks(o)) {
-        return;
+        return None;
     }
     let mut owner = Value::clone(&owner);
     owner["metadata"]["finalizers"] = finalizers.into_iter().filter(|f| !waits(f)).collect();
-    if is_finished(&owner) {
-        remove(state, resource, key);
-    } else {
-        state.put(resource, key.clone(), owner, "garbage-collector");
-    }
+    Some(owner)
 }
 
-/// The same for the owners of an object that has gone.
-pub(crate) fn release_owners(state: &mut State, object: &Value) {
+/// The owners of an object that there are.
+pub(crate) fn owners_of(state: &State, object: &Value) -> Vec<(Arc<Resource>, Key)> {
     let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
-    for reference in owners(object) {
-        if let Owner::Found(kind, key) = find(state, reference, namespace) {
-            release(state, &kind, &key);
-        }
-    }
+    let found = owners(object).filter_map(|reference| match find(state, reference, namespace) {
+        Owner::Found(kind, key) => Some((kind, key)),
+        Owner::Absent | Owner::Unknown => None,
+    });
+    found.collect()
 }
 
 /// Makes an owner let go of everything that it has.

@@ -1,30 +1,20 @@
 //! From an HTTP request to its answer.
 
-use std::sync::Arc;
-
 use axum::{
     extract::{Request, State as Shared},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use tokio::sync::watch;
 
 use super::{
     body,
     call::Call,
     events, paths,
     request::{Query, Target},
+    server::{Server, text, warn},
     status::Failure,
-    store::Store,
     watch::Form,
 };
-
-/// What every request needs.
-#[derive(Clone)]
-pub(crate) struct Server {
-    pub store: Arc<Store>,
-    pub epoch: watch::Receiver<u64>,
-}
 
 /// Answers a request.
 pub(crate) async fn handle(Shared(server): Shared<Server>, request: Request) -> Response {
@@ -49,7 +39,9 @@ async fn answer(server: &Server, request: Request) -> Result<Response, Failure> 
     let mut target = server.store.with(|s| Target::parse(&s.registry, &path))?;
     let watches = query.flag("watch");
     if server.store.with(|s| s.is_denied(&target.resource)) {
-        return Err(Failure::forbidden(&target, verb(&head.method, &target, watches)));
+        let verb = verb(&head.method, &target, watches);
+        let (namespace, name) = (target.namespace.as_deref(), target.name.as_deref());
+        return Err(Failure::forbidden(&target.resource, namespace, name, verb));
     }
     let token = text(&head.headers, header::AUTHORIZATION).strip_prefix("Bearer ");
     let note = |right: Option<String>| {
@@ -114,20 +106,6 @@ fn verb(method: &Method, target: &Target, watches: bool) -> &'static str {
         (_, None) => "deletecollection",
         _ => "delete",
     }
-}
-
-/// Adds a warning, which kubectl prints.
-pub(super) fn warn(response: &mut Response, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(&format!("299 - {text:?}")) {
-        response.headers_mut().append(header::WARNING, value);
-    }
-}
-
-pub(super) fn text(headers: &HeaderMap, name: header::HeaderName) -> &str {
-    headers
-        .get(name)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default()
 }
 
 /// The first form of the Accept header that is served.

@@ -11,10 +11,12 @@
 mod apply;
 mod body;
 mod call;
+mod cause;
 mod create;
 mod defaults;
 mod delete;
 mod discovery;
+mod edit;
 mod events;
 mod fields;
 mod garbage;
@@ -30,6 +32,7 @@ mod resources;
 mod scale;
 mod schema;
 mod selector;
+mod server;
 mod service;
 mod status;
 mod store;
@@ -96,7 +99,7 @@ impl ApiServer {
         create_namespaces(&store);
         let epoch = Arc::new(signal::Sender::new(0));
         let stop = Arc::new(signal::Sender::new(false));
-        let shared = http::Server {
+        let shared = server::Server {
             store: store.clone(),
             epoch: epoch.subscribe(),
         };

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{
+    edit::{remove, seconds},
     fields::Fields,
-    write::{Write, remove, seconds},
+    write::Write,
 };
 
 impl Write<'_> {
@@ -69,26 +70,4 @@ impl Write<'_> {
         }
         entry
     }
-}
-
-/// Whether two states differ in nothing but what the server writes itself.
-pub(super) fn is_same(old: &Value, new: &Value) -> bool {
-    let bare = |object: &Value| {
-        let mut object = object.clone();
-        for name in ["managedFields", "resourceVersion", "generation"] {
-            remove(&mut object["metadata"], name);
-        }
-        object
-    };
-    let owners = |object: &Value| -> Vec<String> {
-        let mut entries = object["metadata"]["managedFields"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        entries.iter_mut().for_each(|entry| remove(entry, "time"));
-        let mut owners: Vec<String> = entries.iter().map(Value::to_string).collect();
-        owners.sort();
-        owners
-    };
-    bare(old) == bare(new) && owners(old) == owners(new)
 }

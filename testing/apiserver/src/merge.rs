@@ -4,8 +4,9 @@
 use serde_json::{Map, Value};
 
 use super::{
-    fields::{Fields, ListKind, Path, Step, is_atomic_map, key_of, list_kind},
+    fields::{Fields, Path, Step, is_atomic_map, key_of, list_kind},
     resources::Resource,
+    schema::ListKind,
 };
 
 fn matches_key(item: &Value, key: &str) -> bool {

@@ -5,11 +5,7 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as TOKENS};
 use serde_json::json;
 
-use super::{
-    request::Query,
-    status::{Cause, Failure},
-    store::Key,
-};
+use super::{cause::Cause, request::Query, status::Failure, store::Key};
 
 /// Longest name of a field manager, in bytes.
 const MANAGER_LENGTH: usize = 128;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     body, discovery,
-    http::{Server, text},
+    server::{Server, text},
     status::Failure,
 };
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::status::{Cause, Failure};
+use super::{cause::Cause, status::Failure};
 
 /// An object as autoscaling/v1 Scale.
 pub(crate) fn scale(object: &Value) -> Value {

@@ -9,7 +9,18 @@ use parking_lot::Mutex;
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use super::{fields::ListKind, status::Cause};
+use super::cause::Cause;
+
+/// How a list is merged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ListKind {
+    /// As a whole.
+    Atomic,
+    /// As a set of values.
+    Set,
+    /// Item by item, told apart by these fields.
+    Map(Vec<String>),
+}
 
 /// What a CRD says of its kind.
 #[derive(Debug)]

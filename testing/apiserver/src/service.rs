@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::{
-    defaults::{default, items},
+    cause::Cause,
+    edit::{default, items},
     resources::Resource,
-    status::Cause,
     store::{Key, State},
 };
 

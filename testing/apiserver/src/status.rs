@@ -10,7 +10,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{request::Target, resources::Resource};
+use super::{cause::Cause, resources::Resource};
 
 /// A failed request.
 #[derive(Clone, Debug)]
@@ -32,61 +32,6 @@ enum Form {
     Text,
     /// Without a word.
     Nothing,
-}
-
-/// One thing that is wrong with an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cause {
-    /// Path of the field.
-    pub field: String,
-    /// Kind of the error, for example FieldValueInvalid.
-    pub reason: &'static str,
-    /// What is wrong, without the path.
-    pub message: String,
-}
-
-impl Cause {
-    /// `Invalid value: V: why`.
-    pub(crate) fn invalid(field: impl Into<String>, value: &Value, why: impl std::fmt::Display) -> Self {
-        Self::new(
-            field,
-            "FieldValueInvalid",
-            format!("Invalid value: {value}: {why}"),
-        )
-    }
-
-    /// `Required value`.
-    pub(crate) fn required(field: impl Into<String>) -> Self {
-        Self::new(field, "FieldValueRequired", "Required value")
-    }
-
-    /// `Forbidden: why`.
-    pub(crate) fn forbidden(field: impl Into<String>, why: impl std::fmt::Display) -> Self {
-        Self::new(field, "FieldValueForbidden", format!("Forbidden: {why}"))
-    }
-
-    /// `Duplicate value: V`.
-    pub(crate) fn duplicate(field: impl Into<String>, value: &Value) -> Self {
-        Self::new(field, "FieldValueDuplicate", format!("Duplicate value: {value}"))
-    }
-
-    /// `Unsupported value: V: supported values: ...`.
-    pub(crate) fn unsupported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
-        let supported: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-        let message = format!(
-            "Unsupported value: {value}: supported values: {}",
-            supported.join(", ")
-        );
-        Self::new(field, "FieldValueNotSupported", message)
-    }
-
-    pub(crate) fn new(field: impl Into<String>, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            reason,
-            message: message.into(),
-        }
-    }
 }
 
 impl Failure {
@@ -130,13 +75,17 @@ impl Failure {
     }
 
     /// Refuses a request for which the right is missing; the sandbox knows one user only.
-    pub(crate) fn forbidden(target: &Target, verb: &str) -> Self {
-        let resource = &target.resource;
-        let (name, quoted) = match &target.name {
-            Some(name) => (name.as_str(), format!(" {name:?}")),
+    pub(crate) fn forbidden(
+        resource: &Resource,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        verb: &str,
+    ) -> Self {
+        let (name, quoted) = match name {
+            Some(name) => (name, format!(" {name:?}")),
             None => ("", String::new()),
         };
-        let scope = match &target.namespace {
+        let scope = match namespace {
             Some(namespace) => format!("in the namespace {namespace:?}"),
             None => "at the cluster scope".to_owned(),
         };

@@ -2,10 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    fields::{self, ListKind},
-    resources::Resource,
-};
+use super::{fields, resources::Resource, schema::ListKind};
 
 /// Applies a strategic merge patch.
 pub(crate) fn apply(resource: &Resource, object: &mut Value, patch: &Value) {

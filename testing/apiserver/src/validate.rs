@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{
-    defaults::items,
+    cause::Cause,
+    edit::items,
     metadata::label_error,
     resources::Resource,
     service::{self, protocol_error},
-    status::Cause,
 };
 
 /// Longest text of an Event, in characters.

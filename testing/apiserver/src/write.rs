@@ -10,14 +10,16 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    defaults, delete, events,
+    cause::Cause,
+    defaults, delete,
+    edit::{is_same, remove, seconds},
+    events,
     fields::Fields,
-    managers::is_same,
     metadata,
     request::{Query, Target},
     resources::{self, Resource},
     service,
-    status::{Cause, Failure},
+    status::Failure,
     store::{Key, State},
     typed, validate,
 };
@@ -377,17 +379,4 @@ pub(super) fn metadata_of(object: &mut Value) -> Result<&mut Value, Failure> {
         meta @ Value::Object(_) => Ok(meta),
         _ => Err(Failure::bad_request("metadata must be an object")),
     }
-}
-
-pub(crate) fn remove(object: &mut Value, field: &str) {
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove(field);
-    }
-}
-
-/// A time as metadata has it, in whole seconds.
-pub(crate) fn seconds(time: Timestamp) -> String {
-    Timestamp::from_second(time.as_second())
-        .unwrap_or(time)
-        .to_string()
 }
