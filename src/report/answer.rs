@@ -132,9 +132,7 @@ mod tests {
     fn diagnosis(condition: C, finding: Finding) -> Diagnosis {
         let of = |c: &C| match c {
             c if *c == condition => (*c, finding.clone()),
-            c if *c == C::DNSResolves || C::api_stages().contains(c) => {
-                (*c, Finding::yes(Reason::Valid, ""))
-            }
+            c if *c == C::DNSResolves || C::api_stages().contains(c) => (*c, Finding::yes(Reason::Valid, "")),
             C::KubeProxyHealthy => (*c, Finding::unknown(Reason::ProbeFailed, "")),
             C::ProxyRulesPresent => (*c, Finding::unknown(Reason::AgentNotResponding, "")),
             C::HairpinOK => (*c, Finding::blocked(C::ProxyRulesPresent)),
