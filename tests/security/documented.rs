@@ -62,6 +62,6 @@ fn each_threat_names_a_test_that_there_is() {
         }
         threats += 1;
     }
-    let counted = format!("{threats} threats have been tried, {threats} are held.");
+    let counted = format!("All {threats} threats are tested and withstood.");
     assert!(document.contains(&counted), "{counted}");
 }
