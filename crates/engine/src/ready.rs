@@ -74,7 +74,7 @@ pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let told = |(condition, finding): &(ConditionType, Finding)| {
+    let describe = |(condition, finding): &(ConditionType, Finding)| {
         format!("{condition} is Unknown ({}): {}", finding.reason, finding.message)
     };
     let pending = of(&[Reason::Pending, Reason::PodsStarting]);
@@ -84,7 +84,7 @@ pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
         .iter()
         .find(|(_, f)| !matches!(f.reason, Reason::NoVantagePoint | Reason::Blocked));
     let (reason, message) = if let Some(first) = pending.first() {
-        (Reason::Pending, told(first))
+        (Reason::Pending, describe(first))
     } else if !silent.is_empty() {
         (
             Reason::AgentNotResponding,
@@ -94,9 +94,9 @@ pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
             ),
         )
     } else if let Some(first) = other {
-        (Reason::NoVantagePoint, told(first))
+        (Reason::NoVantagePoint, describe(first))
     } else if let Some(first) = unseen.first().filter(|_| was_looked_at(stages)) {
-        (Reason::NoVantagePoint, told(first))
+        (Reason::NoVantagePoint, describe(first))
     } else {
         let unseen = names(&unseen);
         (

@@ -167,8 +167,8 @@ fn same_verdicts(a: &ServiceDiagnosisStatus, b: &ServiceDiagnosisStatus) -> bool
         };
         let verdict = |c: &Condition| {
             let is_detail = is_stage(c) && is_content(c);
-            let told = (!is_detail).then(|| (c.status.clone(), c.reason.clone()));
-            (c.type_.clone(), told)
+            let said = (!is_detail).then(|| (c.status.clone(), c.reason.clone()));
+            (c.type_.clone(), said)
         };
         status.conditions.iter().map(verdict).collect()
     };

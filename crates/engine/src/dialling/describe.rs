@@ -69,7 +69,7 @@ pub(crate) fn endpoints(failures: &[&Failed<'_>]) -> String {
 
 /// `10.96.1.175:80: connection timed out, dialled from Pod shop/client on node n1`; with the endpoints
 /// that the dials were sent to, where they are known.
-pub(crate) fn ways(failures: &[&Failed<'_>]) -> String {
+pub(crate) fn routes(failures: &[&Failed<'_>]) -> String {
     let targets: BTreeSet<String> = failures
         .iter()
         .map(|f| match f.endpoint {

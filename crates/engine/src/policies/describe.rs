@@ -7,8 +7,8 @@ use crate::{
     policies::{
         dns::{CutOff, DNS_PORT, DnsDenial},
         ports::Denial,
-        scene::{Closed, Scene, names},
         targets::Target,
+        view::{Closed, PolicyView, names},
     },
     text::{self, quoted},
     workloads::near_miss,
@@ -17,7 +17,7 @@ use svcdiag_api::Reason;
 use svcdiag_objects::{Object, ServicePort};
 
 /// Something that is denied, and how to admit it.
-pub(crate) struct Told {
+pub(crate) struct Description {
     /// What is denied, to whom, and why.
     pub message: String,
     /// What to change.
@@ -35,9 +35,9 @@ fn policies(names: &BTreeSet<String>) -> String {
     format!("{noun} {}", text::list(&names))
 }
 
-impl Scene<'_> {
+impl PolicyView<'_> {
     /// A denial at some ports of the Service.
-    pub(crate) fn told(&self, denials: &[(&ServicePort, &Denial)]) -> Option<Told> {
+    pub(crate) fn describe(&self, denials: &[(&ServicePort, &Denial)]) -> Option<Description> {
         let (port, denial) = denials.first()?;
         let of = denials
             .iter()
@@ -67,7 +67,7 @@ impl Scene<'_> {
             self.client_namespace
         };
         let closed: Vec<&Closed> = denials.iter().map(|(_, d)| &d.closed).collect();
-        Some(Told {
+        Some(Description {
             message: format!("{} {denies}{}.", policies(&of), why(&closed, &of)),
             remediation: fix(namespace, &of, &closed, || self.general_fix(port, is_in)),
         })
@@ -123,7 +123,7 @@ impl Scene<'_> {
         format!("{noun} {}", text::list(&full.collect::<Vec<_>>()))
     }
 
-    pub(crate) fn told_of_dns(&self, clients: &[CutOff<'_, '_>]) -> Option<Told> {
+    pub(crate) fn describe_dns(&self, clients: &[CutOff<'_, '_>]) -> Option<Description> {
         let first = &clients.first()?.denial;
         let who: Vec<String> = clients.iter().map(|c| c.client.pod.name().to_owned()).collect();
         let they = if who.len() == 1 { "it" } else { "they" };
@@ -133,7 +133,7 @@ impl Scene<'_> {
         let edit = edit(self.client_namespace, names.first().map_or("", String::as_str));
         let denies = format!("{} {does} not allow egress from {who} to", policies(&names));
         Some(match first {
-            DnsDenial::ClusterDns => Told {
+            DnsDenial::ClusterDns => Description {
                 message: format!(
                     "{denies} cluster DNS (UDP port {DNS_PORT}), so {they} cannot resolve the Service."
                 ),
@@ -144,7 +144,7 @@ impl Scene<'_> {
             DnsDenial::NodeCache(servers) => {
                 let blocks: Vec<String> = servers.iter().map(|ip| block(ip)).collect();
                 let servers = text::list(servers);
-                Told {
+                Description {
                     message: format!(
                         "{denies} the DNS cache of the node at {servers} (UDP port {DNS_PORT}), which does not answer, so {they} cannot resolve the Service. The cache uses the host network, where only an ipBlock matches it, not a podSelector."
                     ),

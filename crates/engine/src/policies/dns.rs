@@ -8,7 +8,7 @@ use crate::{
     facts::ClusterDns,
     policies::{
         rules::{self, Access, Direction, End, Port},
-        scene::{Client, Scene},
+        view::{Client, PolicyView},
     },
 };
 use svcdiag_api::{LookupResult, Resolver};
@@ -32,7 +32,7 @@ pub(crate) struct CutOff<'a, 'b> {
     pub denial: DnsDenial,
 }
 
-impl<'a> Scene<'a> {
+impl<'a> PolicyView<'a> {
     /// Those of some clients that cannot look names up.
     pub(crate) fn cut_off<'b>(&self, clients: &[&'b Client<'a>]) -> Vec<CutOff<'a, 'b>> {
         let cut_off = |client: &&'b Client<'a>| {

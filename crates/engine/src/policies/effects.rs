@@ -7,7 +7,7 @@ use crate::{
     pods::behind_endpoints::EndpointPods,
     policies::{
         rules::{self, Direction},
-        scene::{Scene, Ways},
+        view::{PolicyView, Routes},
     },
     ports,
 };
@@ -43,29 +43,29 @@ pub(crate) fn is_cut_off_from_dns(facts: &Facts, key: &str) -> bool {
     let pods = facts.pods.iter().chain(others).map(AsRef::as_ref);
     let mut of_key = pods.filter(|pod: &&Pod| targets::key(pod) == key);
     of_key.any(|pod| {
-        let scene = Scene::new(facts, service, &[pod], Role::Candidate);
-        scene.clients.iter().any(|c| scene.dns_access(c).is_some())
+        let view = PolicyView::new(facts, service, &[pod], Role::Candidate);
+        view.clients.iter().any(|c| view.dns_access(c).is_some())
     })
 }
 
 /// Whether the policies keep a Pod from any endpoint, or may do so for all that can be told.
 pub(crate) fn may_be_shut_out(facts: &Facts, pod: &Pod) -> bool {
-    is_kept(facts, pod, |ways| !ways.pass())
+    is_kept(facts, pod, |routes| !routes.pass())
 }
 
 /// Whether the policies keep a Pod from any endpoint at a port that clients use. Such a Pod is no client:
 /// that it does not get through is what somebody wanted.
 pub(crate) fn shut_out(facts: &Facts, pod: &Pod) -> bool {
-    is_kept(facts, pod, |ways| ways.denied > 0)
+    is_kept(facts, pod, |routes| routes.denied > 0)
 }
 
-fn is_kept(facts: &Facts, pod: &Pod, is_kept: fn(&Ways) -> bool) -> bool {
+fn is_kept(facts: &Facts, pod: &Pod, is_kept: fn(&Routes) -> bool) -> bool {
     let Some(service) = facts.service.as_deref() else {
         return false;
     };
-    let scene = Scene::new(facts, service, &[pod], Role::Candidate);
+    let view = PolicyView::new(facts, service, &[pod], Role::Candidate);
     let ports = ports::judged(facts, service);
     ports
         .iter()
-        .any(|port| scene.clients.iter().any(|c| is_kept(&scene.ways(c, port))))
+        .any(|port| view.clients.iter().any(|c| is_kept(&view.routes(c, port))))
 }

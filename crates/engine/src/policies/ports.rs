@@ -7,7 +7,7 @@ use crate::{
     policies::{
         mismatch::nearest,
         rules::{self, Direction},
-        scene::{Client, Closed, Scene, Ways, front_port, names},
+        view::{Client, Closed, PolicyView, Routes, front_port, names},
     },
 };
 use svcdiag_api::Reason;
@@ -34,15 +34,15 @@ pub(crate) struct Denial {
     pub clients: Vec<String>,
 }
 
-type Row<'a, 'b> = (&'b Client<'a>, Ways);
+type Row<'a, 'b> = (&'b Client<'a>, Routes);
 
-impl<'a> Scene<'a> {
+impl<'a> PolicyView<'a> {
     /// Whether the clients get to a port of the Service.
     pub(crate) fn judge_port(&self, port: &ServicePort) -> PortVerdict {
         if let Some(denial) = self.admits_nobody(port) {
             return PortVerdict::Denied(denial);
         }
-        let rows = self.clients.iter().map(|c| (c, self.ways(c, port)));
+        let rows = self.clients.iter().map(|c| (c, self.routes(c, port)));
         let rows: Vec<Row> = rows.filter(|(_, w)| w.total > 0).collect();
         match self.role {
             Role::Named => judge_named(&rows),
@@ -102,15 +102,15 @@ impl<'a> Scene<'a> {
 
 /// It is known who the clients are: each of them has to get through.
 fn judge_named(rows: &[Row<'_, '_>]) -> PortVerdict {
-    let is_denied = |w: &Ways| w.denied > 0;
-    let of = |closed: fn(&Ways) -> bool| -> Option<Denial> {
+    let is_denied = |w: &Routes| w.denied > 0;
+    let of = |closed: fn(&Routes) -> bool| -> Option<Denial> {
         let shut: Vec<&Row> = rows.iter().filter(|(_, w)| closed(w)).collect();
         let partly = shut.len() < rows.len() || are_partly_open(shut.iter().copied());
         (!shut.is_empty()).then(|| denial(shut, partly))
     };
     if let Some(denial) = of(is_denied) {
         PortVerdict::Denied(denial)
-    } else if let Some(denial) = of(Ways::are_closed) {
+    } else if let Some(denial) = of(Routes::are_closed) {
         PortVerdict::Doubtful(denial)
     } else if rows.iter().any(|(_, w)| w.undecided > 0) {
         PortVerdict::Undecided
@@ -125,7 +125,7 @@ fn are_partly_open<'a, 'b: 'c, 'c: 'a>(rows: impl IntoIterator<Item = &'a Row<'b
     rows.any(|(_, w)| w.denied + w.doubtful < w.total)
 }
 
-/// The denial that some ways make together: the way in comes before the way out.
+/// The denial that some routes make together: the way in comes before the way out.
 fn denial<'a, 'b: 'c, 'c: 'a>(rows: impl IntoIterator<Item = &'a Row<'b, 'c>>, partly: bool) -> Denial {
     let rows: Vec<&Row> = rows.into_iter().collect();
     let is_in = rows.iter().any(|(_, w)| !w.into.policies.is_empty());

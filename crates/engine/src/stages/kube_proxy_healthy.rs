@@ -42,7 +42,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             .map(|(n, _)| *n)
             .collect();
         if !nodes.is_empty() {
-            return told(evidence, reason, &nodes);
+            return build(evidence, reason, &nodes);
         }
     }
     if let Some(finding) = reports.incomplete() {
@@ -168,7 +168,7 @@ fn may_be_replaced(evidence: &Evidence<'_>, report: &Report<'_>) -> bool {
     !(is_lost && tcp(DialPath::Endpoint).any(answers))
 }
 
-fn told(evidence: &Evidence<'_>, reason: Reason, nodes: &[&str]) -> Finding {
+fn build(evidence: &Evidence<'_>, reason: Reason, nodes: &[&str]) -> Finding {
     let reports = &evidence.reports;
     let on = text::nodes(nodes);
     let of_nodes = || reports.current.iter().filter(|r| nodes.contains(&r.node));

@@ -222,17 +222,17 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     let cases = dialling::cases(evidence, dials, failures);
     let (reason, of) = dialling::foremost(&cases, ConditionType::ProxyForwards.faults())?;
     let failures = dialling::failures(&of);
-    let ways = describe::ways(&failures);
+    let routes = describe::routes(&failures);
     let mut message_more = String::new();
     let (mut message, remediation) = match dialling::settings(&of) {
-        Some((sentence, remediation)) => (format!("{sentence}: {ways}."), remediation),
+        Some((sentence, remediation)) => (format!("{sentence}: {routes}."), remediation),
         None => (
             if failures.iter().all(|f| is_udp(&f.dial.port)) {
                 format!(
-                    "The Service does not accept datagrams from nodes, although its endpoints do not refuse them: {ways}."
+                    "The Service does not accept datagrams from nodes, although its endpoints do not refuse them: {routes}."
                 )
             } else {
-                format!("The Service does not answer nodes, although its endpoints do: {ways}.")
+                format!("The Service does not answer nodes, although its endpoints do: {routes}.")
             },
             if let Some((said, remediation)) = never_masquerades(evidence, &failures) {
                 message_more = format!(" {said}");
@@ -332,7 +332,7 @@ fn stale_connections(evidence: &Evidence<'_>) -> Option<Finding> {
         .collect();
     found.sort_by(|a, b| (a.0, &a.1.source, &a.1.endpoint).cmp(&(b.0, &b.1.source, &b.1.endpoint)));
     let (node, first) = found.first().copied()?;
-    let told: Vec<String> = found
+    let entries: Vec<String> = found
         .iter()
         .map(|(node, c)| {
             // What kube-proxy had no rule for yet went on as it came.
@@ -352,7 +352,7 @@ fn stale_connections(evidence: &Evidence<'_>) -> Option<Finding> {
         Reason::StaleConntrackEntry,
         format!(
             "UDP conntrack entries still lead to endpoints that are gone, and the senders keep them alive: {}.",
-            text::list(&told)
+            text::list(&entries)
         ),
         format!(
             "Delete the entries on node {node}: `conntrack -D -p udp --orig-dst {} --reply-src {}`. The next packet then goes to a current endpoint.",

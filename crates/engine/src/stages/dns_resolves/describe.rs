@@ -49,7 +49,7 @@ struct Report<'a> {
 }
 
 /// The message and what to do.
-pub(super) fn told(evidence: &Evidence<'_>, reason: Reason, clients: &[&Client<'_>]) -> (String, String) {
+pub(super) fn fault(evidence: &Evidence<'_>, reason: Reason, clients: &[&Client<'_>]) -> (String, String) {
     let facts = evidence.facts;
     let Some(&first) = clients.first() else {
         return (String::new(), String::new());

@@ -76,7 +76,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             );
         }
         if !of.is_empty() {
-            let (message, remediation) = describe::told(evidence, reason, &of);
+            let (message, remediation) = describe::fault(evidence, reason, &of);
             let all_fail = clients.iter().all(|c| c.fault.is_some() && !c.is_partly);
             return if all_fail {
                 Finding::nothing_works(reason, message, remediation)

@@ -18,7 +18,7 @@ use svcdiag_objects::Object;
 const LINK_BITS: (usize, usize) = (24, 64);
 
 /// What is told of the loss, and what to do.
-pub(super) fn told(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (String, String) {
+pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (String, String) {
     let facts = evidence.facts;
     let endpoints = describe::endpoints(failures);
     let answers_at_home = |f: &&Failed<'_>| {
@@ -44,7 +44,7 @@ pub(super) fn told(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (String
     if !known.is_empty() {
         message.push_str(&format!(" {known}"));
     } else if let Some(tunnels) = tunnels(evidence, &ends).filter(|t| !t.is_empty() && !are_of_host) {
-        let tunnels: Vec<String> = tunnels.iter().map(describe).collect();
+        let tunnels: Vec<String> = tunnels.iter().map(describe_tunnel).collect();
         message.push_str(&format!(" These nodes use {}.", text::list(&tunnels)));
     }
     (message, remediation)
@@ -159,7 +159,7 @@ fn tunnels<'a>(evidence: &Evidence<'a>, ends: &BTreeSet<&str>) -> Option<BTreeSe
 }
 
 /// `tunnel flannel.1 (VXLAN, UDP port 8472)`.
-fn describe(tunnel: &&Tunnel) -> String {
+fn describe_tunnel(tunnel: &&Tunnel) -> String {
     let by = match tunnel.port {
         Some(port) => format!("UDP port {port}"),
         None => wire(tunnel.kind).to_owned(),

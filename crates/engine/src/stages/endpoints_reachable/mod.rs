@@ -120,7 +120,7 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
         }
     }
     let (reason, of) = dialling::foremost(&cases, ConditionType::EndpointsReachable.faults())?;
-    let (mut message, remediation) = told(evidence, reason, &of);
+    let (mut message, remediation) = describe_cases(evidence, reason, &of);
     dialling::with_circumstances(evidence, dials, reason, &dialling::failures(&of), &mut message);
     if matches!(
         reason,
@@ -290,7 +290,7 @@ fn listens_elsewhere(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Strin
     }
 }
 
-fn told(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_>]) -> (String, String) {
+fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_>]) -> (String, String) {
     let facts = evidence.facts;
     let failures = dialling::failures(cases);
     let Some(first) = failures.first() else {
@@ -327,8 +327,8 @@ fn told(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_>]) -> (St
                 quoted(pods.first().copied().unwrap_or_default())
             ),
         ),
-        Reason::WrongFamilyListening => wrong_family::told(evidence, &failures, &who, listen, &wanted),
-        Reason::CrossNodeUnreachable => between_nodes::told(evidence, &failures),
+        Reason::WrongFamilyListening => wrong_family::describe(evidence, &failures, &who, listen, &wanted),
+        Reason::CrossNodeUnreachable => between_nodes::describe(evidence, &failures),
         _ => match dialling::settings(cases) {
             Some((sentence, remediation)) => (format!("{sentence}: {endpoints}."), remediation),
             None => (

@@ -30,7 +30,7 @@ pub(super) fn answers_in_the_other<'a>(evidence: &Evidence<'a>, failed: &Failed<
 }
 
 /// Pods that listen, or answer, in the other IP family only.
-pub(super) fn told(
+pub(super) fn describe(
     evidence: &Evidence<'_>,
     failures: &[&Failed<'_>],
     who: &str,

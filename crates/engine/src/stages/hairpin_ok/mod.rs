@@ -73,7 +73,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         if !is_explained && !reports.waiting.is_empty() {
             break;
         }
-        return told(reason, &of);
+        return build(reason, &of);
     }
     if looks.len() < all.len() && looks.is_empty() {
         return Finding::unknown(
@@ -210,7 +210,7 @@ fn fault(hairpin: &Hairpin) -> Option<Reason> {
     }
 }
 
-fn told(reason: Reason, looks: &[Look<'_>]) -> Finding {
+fn build(reason: Reason, looks: &[Look<'_>]) -> Finding {
     let each: Vec<String> = looks
         .iter()
         .map(|(report, h)| {

@@ -14,10 +14,10 @@ use crate::{
     clients::{Clients, Role},
     evidence::{Evidence, targets},
     policies::{
-        describe::{Told, other_kinds},
+        describe::{Description, other_kinds},
         ports::{Denial, PortVerdict},
         rules::{self, Direction},
-        scene::{Client, Scene, names},
+        view::{Client, PolicyView, names},
     },
     stages::network_policy_allows::probes::Probed,
     text,
@@ -48,13 +48,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
                 .unwrap_or_else(|| Finding::not_applicable("There are no clients."));
         }
     };
-    let scene = Scene::new(facts, service, clients, role);
+    let view = PolicyView::new(facts, service, clients, role);
     let ports = &evidence.ports;
-    let verdicts: Vec<(&ServicePort, PortVerdict)> =
-        ports.iter().map(|p| (*p, scene.judge_port(p))).collect();
+    let verdicts: Vec<(&ServicePort, PortVerdict)> = ports.iter().map(|p| (*p, view.judge_port(p))).collect();
     let (mut unenforced, mut untried) = (None, None);
-    let at_ports = scene.denied_at_ports(evidence, &verdicts);
-    for outcome in at_ports.into_iter().chain(scene.denied_dns(evidence, ports)) {
+    let at_ports = view.denied_at_ports(evidence, &verdicts);
+    for outcome in at_ports.into_iter().chain(view.denied_dns(evidence, ports)) {
         match outcome {
             Outcome::Settled(finding) => return finding,
             Outcome::Unenforced(denial) => unenforced = unenforced.or(Some(denial)),
@@ -68,13 +67,13 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
                 "{denial} However, the traffic passes: the network plugin does not enforce the policies."
             ),
         ),
-        None => match scene.undenied(evidence, &verdicts) {
+        None => match view.undenied(evidence, &verdicts) {
             finding if finding.reason == Reason::Pending => return finding,
             finding => finding,
         },
     };
     if finding.reason != Reason::DeniedButNotEnforced {
-        for hint in scene.hints(&verdicts, ports) {
+        for hint in view.hints(&verdicts, ports) {
             finding.message.push_str(&format!(" {hint}"));
         }
     }
@@ -102,7 +101,7 @@ enum Outcome {
     Untried(String),
 }
 
-impl<'a> Scene<'a> {
+impl<'a> PolicyView<'a> {
     /// What is denied at ports of the Service.
     fn denied_at_ports(&self, evidence: &Evidence<'_>, verdicts: &Verdicts<'_>) -> Option<Outcome> {
         let certain = verdicts.iter().filter_map(|(port, verdict)| match verdict {
@@ -169,7 +168,7 @@ impl<'a> Scene<'a> {
             denied.into_iter().filter(|(_, d)| d.reason == reason).collect();
         let (_, first) = *of.first()?;
         of.retain(|(_, d)| d.clients == first.clients && d.closed.policies == first.closed.policies);
-        let Told { message, remediation } = self.told(&of)?;
+        let Description { message, remediation } = self.describe(&of)?;
         let finding = if all {
             Finding::nothing_works(reason, message, remediation)
         } else {
@@ -190,7 +189,7 @@ impl<'a> Scene<'a> {
         let mut clients = self.who_asks_dns(ports);
         clients.retain(|c| self.has_to_find_names(c));
         let cut_off = self.cut_off(&clients);
-        let Told { message, remediation } = self.told_of_dns(&cut_off)?;
+        let Description { message, remediation } = self.describe_dns(&cut_off)?;
         let reason = Reason::EgressToDNSDenied;
         let finding = if cut_off.len() == clients.len() {
             Finding::nothing_works(reason, message, remediation)
@@ -212,7 +211,7 @@ impl<'a> Scene<'a> {
             let policy = c.pod.spec.dns_policy.as_deref();
             policy.is_none_or(|p| p.starts_with("ClusterFirst"))
         };
-        let gets_through = |c: &&Client<'a>| ports.iter().any(|p| !self.ways(c, p).are_closed());
+        let gets_through = |c: &&Client<'a>| ports.iter().any(|p| !self.routes(c, p).are_closed());
         self.clients
             .iter()
             .filter(asks_dns)
@@ -297,10 +296,10 @@ impl<'a> Scene<'a> {
         let from_dns = || {
             let clients = self.who_asks_dns(ports);
             let cut_off = self.cut_off(&clients);
-            let told = self.told_of_dns(&cut_off)?;
+            let described = self.describe_dns(&cut_off)?;
             let need_not = clients.iter().all(|c| !self.has_to_find_names(c));
             (self.role != Role::Endpoint && need_not && cut_off.len() == clients.len())
-                .then_some(told.message)
+                .then_some(described.message)
         };
         if let Some(message) = kept_away.or_else(from_dns) {
             hints.push(message);

@@ -114,7 +114,7 @@ fn only_terminating(facts: &Facts, pods: &[&Pod]) -> Finding {
     let Some(pod) = pods.first() else {
         return Finding::not_applicable("No Pod is selected.");
     };
-    let told: Vec<String> = pods.iter().map(|p| describe_terminating(facts, p)).collect();
+    let states: Vec<String> = pods.iter().map(|p| describe_terminating(facts, p)).collect();
     let ns = quoted(&facts.namespace);
     let name = quoted(pod.name());
     let held = pod.metadata.finalizers.as_deref().unwrap_or_default();
@@ -135,7 +135,7 @@ fn only_terminating(facts: &Facts, pods: &[&Pod]) -> Finding {
         Reason::PodsStuckTerminating,
         format!(
             "No other Pod is left: {}. Until {} gone, no Pod may take {} place.",
-            text::list(&told),
+            text::list(&states),
             if pods.len() == 1 { "it is" } else { "they are" },
             if pods.len() == 1 { "its" } else { "their" }
         ),
@@ -147,13 +147,13 @@ fn some_ready(facts: &Facts, staying: &[&Pod], ready: usize) -> Finding {
     let restarting = staying
         .iter()
         .filter(|p| counts_as_ready(facts, p))
-        .filter_map(|p| state::restarting_until(facts, p).map(|(told, until)| (p.name(), told, until)))
+        .filter_map(|p| state::restarting_until(facts, p).map(|(ending, until)| (p.name(), ending, until)))
         .max_by_key(|(_, _, until)| *until);
-    if let Some((name, told, until)) = restarting {
+    if let Some((name, ending, until)) = restarting {
         return Finding::yes(
             Reason::RestartingOften,
             format!(
-                "{ready} of {} {} ready, but {name} restarts often: {told}.",
+                "{ready} of {} {} ready, but {name} restarts often: {ending}.",
                 text::count(staying.len(), "Pod"),
                 if ready == 1 { "is" } else { "are" }
             ),

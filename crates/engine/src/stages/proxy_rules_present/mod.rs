@@ -110,7 +110,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     for &reason in ConditionType::ProxyRulesPresent.faults() {
         let of: Vec<&Fault> = faults.iter().filter(|f| f.reason == reason).collect();
         if !of.is_empty() {
-            return told(evidence, reason, &of);
+            return build(evidence, reason, &of);
         }
     }
     if let Some(harmful) = leftovers.iter().find(|l| l.does_harm()) {
@@ -304,7 +304,7 @@ fn without_rules(nodes: &[&str]) -> String {
     )
 }
 
-fn told(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {
+fn build(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {
     let reports = &evidence.reports;
     let nodes: BTreeSet<&str> = faults.iter().map(|f| f.node).collect();
     let of_nodes = || reports.current.iter().filter(|r| nodes.contains(r.node));

@@ -1,7 +1,7 @@
 //! Who gets through, by what the policies say alone.
 //!
-//! A [`Scene`] holds the Pods behind a Service against its clients, each with the policies that isolate it, and
-//! follows the ways from a client to all targets of a port. `policy_ports` and `policy_dns` say what that means
+//! A [`PolicyView`] holds the Pods behind a Service against its clients, each with the policies that isolate it, and
+//! follows the routes from a client to all targets of a port. `policy_ports` and `policy_dns` say what that means
 //! for the clients; whether a denial is a fault, `network_policy_allows` says.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ pub(crate) struct Client<'a> {
 }
 
 /// The Pods behind a Service, and its clients.
-pub(crate) struct Scene<'a> {
+pub(crate) struct PolicyView<'a> {
     pub facts: &'a Facts,
     pub service: &'a Service,
     pub targets: Vec<Target<'a>>,
@@ -34,15 +34,15 @@ pub(crate) struct Scene<'a> {
     namespaces: BTreeMap<&'a str, &'a Labels>,
 }
 
-/// How a client fares on its ways to all targets of a port.
+/// How a client fares on its routes to all targets of a port.
 #[derive(Default)]
-pub(crate) struct Ways {
+pub(crate) struct Routes {
     pub total: usize,
-    /// Ways that no rule admits.
+    /// Routes that no rule admits.
     pub denied: usize,
-    /// Ways that a rule may admit, which most network plugins take for one that does not.
+    /// Routes that a rule may admit, which most network plugins take for one that does not.
     pub doubtful: usize,
-    /// Ways that a rule may admit.
+    /// Routes that a rule may admit.
     pub undecided: usize,
     /// What is in the way into targets.
     pub into: Closed,
@@ -59,7 +59,7 @@ pub(crate) struct Closed {
     pub mismatch: Option<Mismatch>,
 }
 
-impl Ways {
+impl Routes {
     /// Whether the client gets to all targets for sure.
     pub(crate) fn pass(&self) -> bool {
         self.denied + self.doubtful + self.undecided == 0
@@ -71,8 +71,8 @@ impl Ways {
     }
 }
 
-impl<'a> Scene<'a> {
-    /// The scene of a Service and some Pods that use it.
+impl<'a> PolicyView<'a> {
+    /// The view of a Service and some Pods that use it.
     pub(crate) fn new(facts: &'a Facts, service: &'a Service, clients: &[&'a Pod], role: Role) -> Self {
         let policies: Vec<&NetworkPolicy> = facts.policies.iter().map(AsRef::as_ref).collect();
         let client = |pod: &&'a Pod| Client {
@@ -144,10 +144,10 @@ impl<'a> Scene<'a> {
         self.targets.iter().filter_map(numbered).collect()
     }
 
-    /// How a client fares on its ways to the targets of a Service port.
-    pub(crate) fn ways(&self, client: &Client<'a>, service_port: &ServicePort) -> Ways {
+    /// How a client fares on its routes to the targets of a Service port.
+    pub(crate) fn routes(&self, client: &Client<'a>, service_port: &ServicePort) -> Routes {
         let front = (!self.service.is_headless()).then(|| front_port(service_port));
-        let mut ways = Ways::default();
+        let mut routes = Routes::default();
         for (target, port) in self.targets_of(service_port) {
             let is_itself = target
                 .pod
@@ -156,7 +156,7 @@ impl<'a> Scene<'a> {
                 // No policy keeps a Pod from itself.
                 continue;
             }
-            ways.total += 1;
+            routes.total += 1;
             // A node always gets to its own Pods.
             let is_of_its_node = client.pod.is_host_network() && target.node.is_some();
             if is_of_its_node && target.node == client.pod.spec.node_name.as_deref() {
@@ -183,16 +183,16 @@ impl<'a> Scene<'a> {
             let closed_in = is_closed(into);
             let closed_out = is_closed(out);
             if into == Access::Denied || out == Access::Denied {
-                ways.denied += 1;
+                routes.denied += 1;
             } else if closed_in || closed_out {
-                ways.doubtful += 1;
+                routes.doubtful += 1;
             } else if !(into.passes() && out.passes()) {
-                ways.undecided += 1;
+                routes.undecided += 1;
             }
             let (closed, isolating, direction, other) = if closed_in {
-                (&mut ways.into, &target.isolating, Direction::Ingress, from)
+                (&mut routes.into, &target.isolating, Direction::Ingress, from)
             } else if closed_out {
-                (&mut ways.out, &client.isolating, Direction::Egress, to)
+                (&mut routes.out, &client.isolating, Direction::Egress, to)
             } else {
                 continue;
             };
@@ -201,7 +201,7 @@ impl<'a> Scene<'a> {
                 closed.mismatch = nearest(isolating, direction, Some(other), port, front, target.pod);
             }
         }
-        ways
+        routes
     }
 }
 
