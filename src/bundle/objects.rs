@@ -6,6 +6,7 @@
 
 mod config_map;
 pub(super) mod endpoints;
+mod identity;
 mod lists;
 pub(super) mod routes;
 mod versions;
@@ -15,7 +16,10 @@ use std::collections::BTreeSet;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::versions::{Seen, Versions};
+use self::{
+    identity::{Place, group, identify, text, who},
+    versions::{Seen, Versions},
+};
 use super::{Bundle, MANIFEST, Problem, documents, files::File};
 use crate::{
     api::{NodeProbe, ServiceDiagnosis},
@@ -55,21 +59,6 @@ pub(super) fn take(bundle: &mut Bundle) {
     }
     reader.finish();
     bundle.files.files = files;
-}
-
-/// Where something stands in the bundle.
-struct Place<'a> {
-    path: &'a str,
-    document: String,
-}
-
-impl Place<'_> {
-    /// The namespace that the file's directory is named after, as in `kubectl cluster-info dump`.
-    fn namespace(&self) -> &str {
-        let directory = self.path.rsplit_once('/').map_or("", |(directory, _)| directory);
-        let name = directory.rsplit('/').next().unwrap_or_default();
-        if name == "objects" { "" } else { name }
-    }
 }
 
 struct Reader<'a> {
@@ -218,28 +207,10 @@ impl Reader<'_> {
 
     /// Takes an object in, or notes that it is there but could not be parsed.
     fn take<K: Tracked + DeserializeOwned>(&mut self, mut value: Value, place: &Place<'_>) {
-        let name = text(&value, "/metadata/name").to_owned();
-        if name.is_empty() {
-            let who = who(&value);
-            return self.problem(place, format!("{who} left out: it has no name"));
-        }
-        if text(&value, "/metadata/namespace").is_empty() && is_namespaced(text(&value, "/kind")) {
-            let namespace = place.namespace();
-            if namespace.is_empty() {
-                let who = who(&value);
-                return self.problem(place, format!("{who} left out: it has no namespace"));
-            }
-            value["metadata"]["namespace"] = namespace.into();
-        }
-        let namespace = text(&value, "/metadata/namespace").to_owned();
-        // Names become parts of commands, of which quotes make no option less an option.
-        if !is_subdomain(&name) || !(namespace.is_empty() || is_subdomain(&namespace)) {
-            let who = who(&value);
-            return self.problem(
-                place,
-                format!("{who} left out: its name is not valid in Kubernetes"),
-            );
-        }
+        let (namespace, name) = match identify(&mut value, place) {
+            Ok(key) => key,
+            Err(why) => return self.problem(place, format!("{} left out: {why}", who(&value))),
+        };
         let key = (text(&value, "/kind").to_owned(), namespace.clone(), name.clone());
         match self.seen.see(key, &value) {
             Seen::New | Seen::Again => {}
@@ -318,37 +289,5 @@ impl Reader<'_> {
             let kept = listed.iter().filter(|l| self.whole.contains(&l.resource));
             self.bundle.listed = kept.cloned().collect();
         }
-    }
-}
-
-fn is_namespaced(kind: &str) -> bool {
-    !matches!(kind, "Namespace" | "Node")
-}
-
-/// A string in a document, empty when there is none.
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// The API group of an object or a list, empty for the core.
-fn group(value: &Value) -> &str {
-    text(value, "/apiVersion").rsplit_once('/').unwrap_or_default().0
-}
-
-/// Whether a text is a DNS subdomain of RFC 1123, as names of all kinds that are read here have to be.
-fn is_subdomain(text: &str) -> bool {
-    let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    text.len() <= 253
-        && text.bytes().all(|b| is_plain(b) || matches!(b, b'-' | b'.'))
-        && text.bytes().next().is_some_and(is_plain)
-        && text.bytes().last().is_some_and(is_plain)
-}
-
-/// How people call an object: `Pod shop/web-1`.
-fn who(value: &Value) -> String {
-    let of = |field| text(value, field);
-    match of("/metadata/namespace") {
-        "" => format!("{} {}", of("/kind"), of("/metadata/name")),
-        namespace => format!("{} {namespace}/{}", of("/kind"), of("/metadata/name")),
     }
 }

@@ -21,11 +21,11 @@ pub(super) fn resolver(facts: &Facts, pod: &Pod, files: &[Parsed<'_>]) -> Option
     if asks_its_node(facts, pod) {
         return None;
     }
-    let confs = files.iter().filter_map(|file| match &file.text {
+    let mut confs = files.iter().filter_map(|file| match &file.text {
         Text::ResolvConf(conf) => Some(conf),
         _ => None,
     });
-    let conf = confs.last();
+    let conf = confs.next_back();
     let domain = domain(facts, conf);
     // A server that was only tried for comparison is none of the client's.
     let is_own = |l: &&NameLookup| {

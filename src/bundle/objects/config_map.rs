@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::text;
+use super::identity::text;
 use crate::proxy::ProxyMode;
 
 #[derive(Deserialize)]

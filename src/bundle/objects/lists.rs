@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Place, text};
+use super::identity::{Place, text};
 use crate::{inventory::Listed, objects::EndpointSlice};
 
 /// Kinds whose absence means something: kind, plural, and what people call their files.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::text;
+use super::identity::text;
 
 /// A port of a Service that an object sends to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::text;
+use super::identity::text;
 
 /// Kind, namespace and name.
 pub(super) type Key = (String, String, String);

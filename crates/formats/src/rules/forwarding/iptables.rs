@@ -16,10 +16,10 @@ pub fn of_iptables(saved: &str, pods: &[IpAddr]) -> Forwarding {
         } else if let Some(policy) = line.strip_prefix(":FORWARD ") {
             let drops = policy.split_whitespace().next() == Some("DROP");
             chains.bases.push(((table, "FORWARD"), drops));
-        } else if let Some((chain, rule)) = appended(line) {
-            if let Some(rule) = read(rule, pods) {
-                chains.add((table, chain), rule);
-            }
+        } else if let Some((chain, rule)) = appended(line)
+            && let Some(rule) = read(rule, pods)
+        {
+            chains.add((table, chain), rule);
         }
     }
     chains.judge()

@@ -45,7 +45,7 @@ fn read<'a>(line: &'a str, pods: &[IpAddr]) -> Option<Rule<'a>> {
         "drop" => Verdict::Drop,
         "reject" => Verdict::Reject,
         "return" => Verdict::Return,
-        _ => Verdict::Chain(*words.get(at + 1)?),
+        _ => Verdict::Chain(words.get(at + 1)?),
     };
     let conditions = words.get(..at)?;
     let joined = conditions.join(" ");
