@@ -1,7 +1,8 @@
 //! The command line of svcdiag.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
+use anstream::{AutoStream, ColorChoice};
 use clap::{Parser, Subcommand, error::ErrorKind};
 use svcdiag::{agent, api, bundle::diagnose, check, client, collect, controller, netns};
 use tokio::signal::unix::{SignalKind, signal};
@@ -120,7 +121,7 @@ fn start() -> Result<impl Future<Output = ()> + Send, Box<dyn std::error::Error>
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never)
         .init();
     // Now, so that none is lost before somebody waits for it.
     let mut interrupt = signal(SignalKind::interrupt())?;

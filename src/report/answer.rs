@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
+use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -104,8 +105,8 @@ fn text(output: Output, facts: &Facts, diagnosis: &Diagnosis) -> Result<String, 
     })
 }
 
-/// Colours and line art only where they are understood: on a terminal that is not `dumb`, unless
-/// NO_COLOR (<https://no-color.org>) or the locale say otherwise.
+/// Colours where anstream finds that they are wanted (NO_COLOR and its relatives); line art on a terminal that is not
+/// `dumb`, if the locale has it.
 fn style() -> Style {
     let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let terminal = std::io::stdout().is_terminal() && set("TERM").is_none_or(|t| t != "dumb");
@@ -115,7 +116,7 @@ fn style() -> Style {
         .unwrap_or_default()
         .to_lowercase();
     Style {
-        colour: terminal && set("NO_COLOR").is_none(),
+        colour: AutoStream::choice(&std::io::stdout()) != ColorChoice::Never,
         unicode: terminal && (locale.contains("utf-8") || locale.contains("utf8")),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use anstyle::AnsiColor;
+
 use crate::{
     api::{ConditionStatus, Reason},
     diagnosis::{Diagnosis, Facts, Finding, NOTHING_BUT_THE_API, Verdict},
@@ -20,29 +22,28 @@ pub struct Style {
 struct Mark {
     unicode: &'static str,
     ascii: &'static str,
-    /// SGR parameter of the colour.
-    colour: &'static str,
+    style: anstyle::Style,
 }
 
 const GOOD: Mark = Mark {
     unicode: "✓",
     ascii: "ok",
-    colour: "32",
+    style: AnsiColor::Green.on_default(),
 };
 const BAD: Mark = Mark {
     unicode: "✗",
     ascii: "NO",
-    colour: "31",
+    style: AnsiColor::Red.on_default(),
 };
 const OPEN: Mark = Mark {
     unicode: "?",
     ascii: "? ",
-    colour: "33",
+    style: AnsiColor::Yellow.on_default(),
 };
 const PASSED_OVER: Mark = Mark {
     unicode: "-",
     ascii: "- ",
-    colour: "2",
+    style: anstyle::Style::new().dimmed(),
 };
 
 fn mark(finding: &Finding) -> &'static Mark {
@@ -67,14 +68,15 @@ pub fn printable(text: &str) -> String {
 /// The whole answer. `wide` adds the reasons of all stages and the single observations.
 #[must_use]
 pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) -> String {
-    let paint = |text: &str, colour: &str| match style.colour {
-        true => format!("\u{1b}[{colour}m{text}\u{1b}[0m"),
+    const BOLD: anstyle::Style = anstyle::Style::new().bold();
+    let paint = |text: &str, painted: anstyle::Style| match style.colour {
+        true => format!("{painted}{text}{painted:#}"),
         false => text.to_owned(),
     };
     let (verdict, colour) = match diagnosis.ready.status {
-        ConditionStatus::True => ("works", GOOD.colour),
-        ConditionStatus::False => ("does not work", BAD.colour),
-        ConditionStatus::Unknown => ("unknown", OPEN.colour),
+        ConditionStatus::True => ("works", GOOD.style),
+        ConditionStatus::False => ("does not work", BAD.style),
+        ConditionStatus::Unknown => ("unknown", OPEN.style),
     };
     let mut out = String::new();
     let name = format!("Service {}/{}", facts.namespace, facts.spec.service_name);
@@ -82,7 +84,7 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
     let _ = writeln!(
         out,
         "{}: {} ({})",
-        paint(&name, "1"),
+        paint(&name, BOLD),
         paint(verdict, colour),
         diagnosis.ready.reason
     );
@@ -95,7 +97,7 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
             (false, true) => "`-",
         };
         let mark = mark(finding);
-        let sign = paint(if style.unicode { mark.unicode } else { mark.ascii }, mark.colour);
+        let sign = paint(if style.unicode { mark.unicode } else { mark.ascii }, mark.style);
         let reason = match finding.verdict {
             Verdict::True if !wide => String::new(),
             _ => format!("{}: ", finding.reason),
@@ -139,20 +141,25 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
         let _ = writeln!(
             out,
             "\n{}  {} / {} ({})",
-            paint("Root cause", "1"),
+            paint("Root cause", BOLD),
             cause.condition,
             cause.reason,
             cause.impact
         );
-        let _ = writeln!(out, "{}    {}", paint("Evidence", "1"), printable(&cause.message));
+        let _ = writeln!(
+            out,
+            "{}    {}",
+            paint("Evidence", BOLD),
+            printable(&cause.message)
+        );
         let _ = writeln!(
             out,
             "{}         {}",
-            paint("Fix", "1"),
+            paint("Fix", BOLD),
             printable(&cause.remediation)
         );
         if let Some(link) = &cause.link {
-            let _ = writeln!(out, "{}   {link}", paint("Read more", "1"));
+            let _ = writeln!(out, "{}   {link}", paint("Read more", BOLD));
         }
     } else if diagnosis.ready.status == ConditionStatus::Unknown {
         let sentence = match diagnosis.api_is_faultless() {

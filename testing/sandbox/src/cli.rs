@@ -147,7 +147,7 @@ impl Arguments {
 
 /// Runs the command to its end, or to the first SIGINT or SIGTERM; either way everything started is stopped.
 pub(crate) async fn run(arguments: Arguments) -> ExitCode {
-    let screen = Screen::for_stdout();
+    let screen = Screen;
     let command = match arguments.command {
         Command::Cluster(command) => command,
         Command::Workload(workload) => {

@@ -1,56 +1,48 @@
 //! What the terminal shows: plain lines, colours only where they help and are wanted.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
-const BOLD: &str = "1";
-const DIM: &str = "2";
-const RED: &str = "31";
-const GREEN: &str = "32";
+use anstyle::{AnsiColor, Style};
 
-/// Standard output, with or without colours.
-pub(crate) struct Screen {
-    colours: bool,
-}
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const RED: Style = AnsiColor::Red.on_default();
+const GREEN: Style = AnsiColor::Green.on_default();
+
+/// Standard output. anstream leaves colours out where they are not wanted.
+pub(crate) struct Screen;
 
 impl Screen {
-    /// Colours on a terminal, unless NO_COLOR is set (<https://no-color.org>).
-    pub(crate) fn for_stdout() -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self {
-            colours: !unwanted && std::io::stdout().is_terminal(),
-        }
-    }
-
     /// A line. Output that nobody reads any more (`| head`) is no error.
     pub(crate) fn say(&self, line: &str) {
-        let mut out = std::io::stdout().lock();
+        let mut out = anstream::stdout().lock();
         let _ = writeln!(out, "{line}");
         let _ = out.flush();
     }
 
     /// A line that begins something new.
     pub(crate) fn heading(&self, line: &str) {
-        self.say(&format!("\n{}", self.paint(BOLD, line)));
+        self.say(&format!("\n{}", paint(BOLD, line)));
     }
 
     /// What is being done.
     pub(crate) fn step(&self, line: &str) {
-        self.say(&format!("  {}", self.paint(DIM, line)));
+        self.say(&format!("  {}", paint(DIM, line)));
     }
 
     /// Something that went as it should.
     pub(crate) fn good(&self, line: &str) {
-        self.say(&format!("  {} {line}", self.paint(GREEN, "ok")));
+        self.say(&format!("  {} {line}", paint(GREEN, "ok")));
     }
 
     /// Something that did not.
     pub(crate) fn bad(&self, line: &str) {
-        self.say(&format!("  {} {line}", self.paint(RED, "NOT AS EXPECTED")));
+        self.say(&format!("  {} {line}", paint(RED, "NOT AS EXPECTED")));
     }
 
     /// A command and what it printed.
     pub(crate) fn command(&self, command: &str, output: &str) {
-        self.say(&format!("  {}", self.paint(DIM, &format!("$ {command}"))));
+        self.say(&format!("  {}", paint(DIM, &format!("$ {command}"))));
         self.block(output);
     }
 
@@ -83,15 +75,11 @@ impl Screen {
                 Some(true) => GREEN,
                 Some(false) => RED,
             };
-            self.say(&self.paint(style, line.trim_end()));
+            self.say(&paint(style, line.trim_end()));
         }
     }
+}
 
-    fn paint(&self, style: &str, text: &str) -> String {
-        if self.colours {
-            format!("\x1b[{style}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    }
+fn paint(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
 }
