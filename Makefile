@@ -30,11 +30,11 @@ setup: ## Install what the build and the tests need and this machine lacks (done
 ##@ Try it
 
 .PHONY: demo
-demo: build ## Break a Service in a pocket cluster in every stage and watch the verdicts.
+demo: build ## Break a Service in a local cluster in every stage and watch the verdicts.
 	@$(SANDBOX) demo
 
 .PHONY: sandbox
-sandbox: build ## Start the pocket cluster and leave it running for your own kubectl.
+sandbox: build ## Start the local cluster and leave it running for your own kubectl.
 	@$(SANDBOX) up
 
 ##@ Development

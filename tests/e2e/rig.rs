@@ -1,4 +1,4 @@
-//! A pocket cluster with the real controller on it.
+//! A local cluster with the real controller on it.
 
 use std::{
     path::Path,

@@ -1,4 +1,4 @@
-//! A pocket cluster with kernel state, the controller and an agent on each node, and the walk-through.
+//! A local cluster with kernel state, the controller and an agent on each node, and the walk-through.
 
 use std::{
     collections::BTreeMap,

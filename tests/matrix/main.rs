@@ -1,7 +1,7 @@
 //! The fault matrix: every row of the catalogue that needs a node agent, on real kernel state, with the
 //! real binary. Rows that touch the rules run in every proxy mode.
 //!
-//! Each lane has a pocket cluster of its own in one mode and plays one act after the other on it: break,
+//! Each lane has a local cluster of its own in one mode and plays one act after the other on it: break,
 //! wait for the verdict, mend, wait until all is well again.
 
 #![allow(

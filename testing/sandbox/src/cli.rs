@@ -25,7 +25,7 @@ use session::Session;
 /// The status that a shell gives to a program ended by ^C.
 const INTERRUPTED: u8 = 130;
 
-/// A pocket Kubernetes cluster to see svcdiag at work.
+/// A local Kubernetes cluster to see svcdiag at work.
 ///
 /// It needs no Docker and no root: an API server on loopback; stand-ins for the controllers, the scheduler, the
 /// kubelets, kube-proxy and cluster DNS; nodes and Pods as network namespaces with rules in the kernel; and the

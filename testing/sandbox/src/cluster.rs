@@ -1,16 +1,16 @@
-//! The pocket cluster: an API server, the objects every cluster has, and the stand-in controllers.
+//! The local cluster: an API server, the objects every cluster has, and the stand-in controllers.
 //!
 //! ```text
 //! ClusterConfig -> server (embedded, or etcd + kube-apiserver from KUBEBUILDER_ASSETS)
 //!               -> kubeconfig file -> kube::Client
-//!               -> furniture: CRDs, Nodes, cluster DNS, the `kubernetes` Service
+//!               -> bootstrap: CRDs, Nodes, cluster DNS, the `kubernetes` Service
 //!               -> controllers (tokio tasks), which make Pods run and Services have endpoints
 //! ```
 //!
 //! Everything ends with the [`Cluster`]: [`Cluster::stop`] does it in order, dropping it kills.
 
+mod bootstrap;
 mod controlplane;
-mod furniture;
 mod kubeconfig;
 mod process;
 
@@ -26,8 +26,8 @@ use crate::controllers::{self, Pace};
 use crate::error::RequestError;
 pub use crate::kernel::DataPath;
 use crate::kernel::{self, Kernel};
+pub use bootstrap::NODES;
 pub use controlplane::ControlPlane;
-pub use furniture::NODES;
 pub(crate) use process::{tail, terminate};
 use svcdiag_testing_apiserver::ApiServer;
 
@@ -147,7 +147,7 @@ pub enum Error {
     },
 }
 
-/// A running pocket cluster.
+/// A running local cluster.
 pub struct Cluster {
     // Fields are dropped in this order: first those who talk, then the server, then its files.
     controllers: JoinSet<()>,
@@ -213,8 +213,8 @@ impl Cluster {
         };
         let mut tasks = JoinSet::new();
         let real = matches!(server, Server::Real(_));
-        furniture::install_crds(&client, &config.crds).await?;
-        furniture::create_nodes(&client, config.dual_stack).await?;
+        bootstrap::install_crds(&client, &config.crds).await?;
+        bootstrap::create_nodes(&client, config.dual_stack).await?;
         if config.controllers {
             let options = controllers::Options {
                 pace: config.pace,
@@ -227,10 +227,10 @@ impl Cluster {
         if let Some(kernel) = &kernel {
             tasks.spawn(kernel::follow::run(client.clone(), kernel.clone()));
         }
-        furniture::create_dns(&client).await?;
-        furniture::create_agents_namespace(&client).await?;
+        bootstrap::create_dns(&client).await?;
+        bootstrap::create_agents_namespace(&client).await?;
         if !real {
-            furniture::create_kubernetes_service(&client, &access.url).await?;
+            bootstrap::create_kubernetes_service(&client, &access.url).await?;
         }
         tracing::info!(url = access.url, real, "the cluster is up");
         Ok(Self {

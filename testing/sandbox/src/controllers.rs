@@ -2,7 +2,7 @@
 //!
 //! Each is a plain kube-runtime `Controller`: a watch says that an object changed, `reconcile`
 //! reads what it needs **live** from the API server and writes what is missing. Live reads see
-//! our own writes, so nothing is made twice, and a pocket cluster is small enough to afford them.
+//! our own writes, so nothing is made twice, and a local cluster is small enough to afford them.
 //!
 //! ```text
 //! Deployment -> ReplicaSet -> Pod -> (scheduler: nodeName) -> (kubelet: status) -> EndpointSlice

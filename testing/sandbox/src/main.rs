@@ -1,4 +1,4 @@
-//! `svcdiag-sandbox`: a pocket Kubernetes cluster to see svcdiag at work.
+//! `svcdiag-sandbox`: a local Kubernetes cluster to see svcdiag at work.
 //!
 //! `up` starts the cluster with the walk-through and keeps it; `demo` breaks the walk-through in
 //! every stage and shows that svcdiag finds each cause.

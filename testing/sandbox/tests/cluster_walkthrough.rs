@@ -1,4 +1,4 @@
-//! The pocket cluster does what a cluster does with the walk-through.
+//! The local cluster does what a cluster does with the walk-through.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
 

@@ -24,7 +24,7 @@ pub(crate) struct Options {
 
 /// Starts everything and stays until dropped.
 pub(super) async fn run(options: &Options, session: &mut Session, screen: &Screen) -> Result<(), Failure> {
-    screen.heading("A pocket cluster with the walk-through of \"Debug Services\"");
+    screen.heading("A local cluster with the walk-through of \"Debug Services\"");
     let cluster = session.start_cluster(options.common.data_path(), screen).await?;
     let runs_svcdiag = options.controller || !options.no_controller;
     let kubeconfig = cluster.kubeconfig_path().display().to_string();

@@ -16,7 +16,7 @@ use rcgen::{
 
 use super::kubeconfig::{Access, Credentials};
 use super::process::Process;
-use super::{Error, furniture};
+use super::{Error, bootstrap};
 
 /// A cold start with RBAC's bootstrap takes 5 s on an idle machine; tests share theirs.
 const READY_WITHIN: Duration = Duration::from_secs(90);
@@ -106,7 +106,7 @@ impl ControlPlane {
     /// Waits for `/readyz` and for the namespaces the server makes itself.
     pub(super) async fn wait_until_ready(&self, client: &Client) -> Result<(), Error> {
         let ready = async {
-            while !furniture::is_ready(client).await {
+            while !bootstrap::is_ready(client).await {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
@@ -182,7 +182,7 @@ fn apiserver_arguments(directory: &Path, keys: &Keys, etcd_url: &str, port: u16)
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
         format!("--service-account-key-file={}", file(keys.account_public)),
         format!("--service-account-signing-key-file={}", file(keys.account_key)),
-        format!("--service-cluster-ip-range={}", furniture::SERVICE_RANGES),
+        format!("--service-cluster-ip-range={}", bootstrap::SERVICE_RANGES),
         "--authorization-mode=RBAC".to_owned(),
         "--allow-privileged=true".to_owned(),
         // Nobody makes the service accounts that this plugin would insist on.

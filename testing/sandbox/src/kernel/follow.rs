@@ -1,6 +1,6 @@
 //! Keeps kube-proxy's rules and the zones of cluster DNS in step with the API's objects.
 //!
-//! Whatever changes, everything is read again and compared with what was written last: a pocket cluster
+//! Whatever changes, everything is read again and compared with what was written last: a local cluster
 //! is small. Changes that come together are taken together, as kube-proxy does.
 
 use std::{sync::Arc, time::Duration};
@@ -86,7 +86,7 @@ where
 
 fn told(result: Result<(), Error>) {
     if let Err(error) = result {
-        tracing::warn!(error = chain(&error), "kube-proxy of the pocket cluster");
+        tracing::warn!(error = chain(&error), "kube-proxy of the local cluster");
     }
 }
 

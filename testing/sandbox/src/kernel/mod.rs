@@ -1,4 +1,4 @@
-//! The machine side of a pocket cluster: nodes and Pods as network namespaces and processes.
+//! The machine side of a local cluster: nodes and Pods as network namespaces and processes.
 //!
 //! ```text
 //!   underlay: a namespace with a bridge, the cable between the nodes (172.18.0.0/24)

@@ -1,4 +1,4 @@
-//! What runs inside the pocket cluster's namespaces: this very program, started again.
+//! What runs inside the local cluster's namespaces: this very program, started again.
 //!
 //! Each ends when its standard input does, which is when the cluster ends, however it does; traffic that
 //! faults are made of ends with the process that it is told to watch.
