@@ -1,5 +1,8 @@
 //! Wording that several messages share.
 
+/// How many items a list names.
+const SHOWN: usize = 3;
+
 /// `1 Pod`, `3 Pods`.
 pub(crate) fn count(n: usize, noun: &str) -> String {
     match n {
@@ -10,7 +13,6 @@ pub(crate) fn count(n: usize, noun: &str) -> String {
 
 /// `a`, `a and b`, `a, b, c and 7 more`: enough to recognise, short enough for a message.
 pub(crate) fn list<S: AsRef<str>>(items: &[S]) -> String {
-    const SHOWN: usize = 3;
     let shown: Vec<&str> = items.iter().take(SHOWN).map(AsRef::as_ref).collect();
     match (items.len(), shown.split_last()) {
         (_, None) => String::new(),
@@ -20,10 +22,37 @@ pub(crate) fn list<S: AsRef<str>>(items: &[S]) -> String {
     }
 }
 
+/// As [`list`], with what the rest are: `a, b, c and 7 more sources`.
+pub(crate) fn list_of<S: AsRef<str>>(items: &[S], noun: &str) -> String {
+    let said = list(items);
+    match items.len() {
+        0..=SHOWN => said,
+        n if n == SHOWN + 1 => format!("{said} {noun}"),
+        _ => format!("{said} {noun}s"),
+    }
+}
+
 /// `node n1`, `nodes n1 and n2`.
 pub(crate) fn nodes<S: AsRef<str>>(names: &[S]) -> String {
     let noun = if names.len() == 1 { "node" } else { "nodes" };
     format!("{noun} {}", list(names))
+}
+
+/// What follows a remediation of the first of some nodes, if there are others.
+pub(crate) fn same_on_others<S: AsRef<str>>(names: &[S], first: &str) -> String {
+    let others: Vec<&str> = names.iter().map(AsRef::as_ref).filter(|n| *n != first).collect();
+    match others.is_empty() {
+        true => String::new(),
+        false => format!(" Do the same on {}.", nodes(&others)),
+    }
+}
+
+/// The first letter as at the beginning of a sentence.
+pub(crate) fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// A word as one argument of a shell command: in quotes, unless it is plain.

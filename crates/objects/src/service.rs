@@ -218,12 +218,12 @@ impl ServicePort {
         }
     }
 
-    /// How people write the port: `http (80/TCP)` or `80/TCP`.
+    /// How people write the port: `"http" (80/TCP)` or `80/TCP`.
     #[must_use]
     pub fn describe(&self) -> String {
         match self.name() {
             "" => format!("{}/{}", self.port, self.protocol()),
-            name => format!("{name} ({}/{})", self.port, self.protocol()),
+            name => format!("\"{name}\" ({}/{})", self.port, self.protocol()),
         }
     }
 }

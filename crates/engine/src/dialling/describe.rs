@@ -39,12 +39,27 @@ pub(crate) fn result(answer: Answer) -> &'static str {
     }
 }
 
-/// Who dialled.
-pub(crate) fn whom(failed: &Failed<'_>) -> String {
-    match &failed.dial.from {
-        Some(pod) => format!("Pod {pod} on node {}", failed.node),
-        None => format!("node {}", failed.node),
+/// Who dialled, each once: a node is told from the Pods on it.
+fn origins(failures: &[&Failed<'_>]) -> String {
+    let origins: BTreeSet<(Option<&str>, &str)> = failures
+        .iter()
+        .map(|f| (f.dial.from.as_deref(), f.node))
+        .collect();
+    if let [(Some(pod), node)] = origins.iter().copied().collect::<Vec<_>>().as_slice() {
+        return format!("Pod {pod} on node {node}");
     }
+    let has_pods = |node: &str| origins.iter().any(|(pod, n)| pod.is_some() && *n == node);
+    let (pods, nodes): (Vec<_>, Vec<_>) = origins.iter().copied().partition(|(pod, _)| pod.is_some());
+    let said: Vec<String> = pods
+        .into_iter()
+        .chain(nodes)
+        .map(|origin| match origin {
+            (Some(pod), node) => format!("Pod {pod} (on node {node})"),
+            (None, node) if has_pods(node) => format!("node {node} itself"),
+            (None, node) => format!("node {node}"),
+        })
+        .collect();
+    text::list_of(&said, "source")
 }
 
 /// An endpoint with its Pod and node.
@@ -61,13 +76,13 @@ pub(crate) fn endpoint(failed: &Failed<'_>) -> String {
     }
 }
 
-/// `10.244.2.6:9376 (Pod a on node n2): connection timed out, dialled from node n1`.
+/// `Connection timed out: 10.244.2.6:9376 (Pod a on node n2), dialled from node n1`.
 pub(crate) fn endpoints(failures: &[&Failed<'_>]) -> String {
     let targets: BTreeSet<String> = failures.iter().map(|f| endpoint(f)).collect();
     dialled(&targets, failures)
 }
 
-/// `10.96.1.175:80: connection timed out, dialled from Pod shop/client on node n1`; with the endpoints
+/// `Connection timed out: 10.96.1.175:80, dialled from Pod shop/client on node n1`; with the endpoints
 /// that the dials were sent to, where they are known.
 pub(crate) fn routes(failures: &[&Failed<'_>]) -> String {
     let targets: BTreeSet<String> = failures
@@ -86,12 +101,11 @@ fn dialled(targets: &BTreeSet<String>, failures: &[&Failed<'_>]) -> String {
         text::list(&items)
     };
     let answers: BTreeSet<String> = failures.iter().map(|f| answer(f)).collect();
-    let origins: BTreeSet<String> = failures.iter().map(|f| whom(f)).collect();
     format!(
         "{}: {}, dialled from {}",
+        text::capitalized(&list(&answers)),
         list(targets),
-        list(&answers),
-        list(&origins)
+        origins(failures)
     )
 }
 

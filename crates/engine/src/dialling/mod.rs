@@ -100,18 +100,21 @@ pub(crate) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
     found.dedup();
     let sentences: Vec<&str> = found.iter().map(|e| e.sentence.as_str()).collect();
     let first = found.first()?;
-    let remediation = if found.len() > 1 {
-        let others: Vec<&str> = found.iter().skip(1).map(|e| e.node.as_str()).collect();
-        format!("{} Do the same on {}.", first.remediation, text::nodes(&others))
-    } else {
-        first.remediation.clone()
-    };
+    let nodes: Vec<&str> = found.iter().map(|e| e.node.as_str()).collect();
+    let remediation = format!(
+        "{}{}",
+        first.remediation,
+        text::same_on_others(&nodes, &first.node)
+    );
     let more = match sentences.len() {
         0..=SHOWN => String::new(),
         n => format!(" ({} more such findings)", n - SHOWN),
     };
     let shown: Vec<&str> = sentences.into_iter().take(SHOWN).collect();
-    let sentence = format!("{}{more}. This is probably why dials fail", shown.join(". "));
+    let sentence = format!(
+        "{}{more}. This is probably why connections fail",
+        shown.join(". ")
+    );
     Some((sentence, remediation))
 }
 
@@ -147,7 +150,7 @@ pub(crate) fn refused_unseen(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) 
             "The Service sends to port {number} of its Pods, whose containers declare {declared}. If they listen there, set targetPort to it: `kubectl -n {namespace} edit service {service}`."
         ),
         None => format!(
-            "Find out which port the application listens on: `kubectl -n {namespace} logs service/{service}`. targetPort must be that port: `kubectl -n {namespace} edit service {service}`."
+            "Find out whether the application listens, and on which port: `kubectl -n {namespace} logs service/{service}` may show it. If it is not the targetPort, set targetPort to it: `kubectl -n {namespace} edit service {service}`."
         ),
     })
 }
@@ -194,7 +197,7 @@ pub(crate) fn with_circumstances<'a>(
     let closed: Vec<&str> = closed_chains(evidence, failures).into_iter().collect();
     if !closed.is_empty() {
         message.push_str(&format!(
-            " The FORWARD chain of {} drops packets that no rule accepts; `iptables -S FORWARD` there shows whether a rule accepts those of the Pods.",
+            " The policy of the FORWARD chain on {} is to drop what no rule accepts; `iptables -S FORWARD` there shows whether a rule accepts the packets of the Pods.",
             text::nodes(&closed)
         ));
     }

@@ -233,7 +233,7 @@ fn of_node(
             Reason::IPForwardingDisabled,
             format!("IP forwarding is off on node {node} ({sysctl} is 0)"),
             format!(
-                "Enable IP forwarding on node {node}: run `sysctl -w {sysctl}=1` there, and make it permanent with a file in /etc/sysctl.d."
+                "Enable IP forwarding on node {node}: run `sysctl -w {sysctl}=1` there. That lasts until the next reboot; to keep it, use a file in /etc/sysctl.d."
             ),
         );
     }
@@ -246,10 +246,10 @@ fn of_node(
     if drops_by_policy(settings) && is_v4 && is_filtered {
         add(
             Reason::ForwardChainDrops,
-            format!("The FORWARD chain of node {node} drops packets that no rule accepts"),
+            format!("On node {node}, the policy of the FORWARD chain is to drop what no rule accepts"),
             format!(
-                "Accept the Pod network in that chain, in whatever manages the firewall of node {node}. `iptables -S FORWARD` there shows what set the policy (often Docker or ufw) \
-                 and whether the network plugin's own rules are missing."
+                "Look at the chain on node {node}: `iptables -S FORWARD`. The names of other chains in it hint at what set the policy (often Docker or ufw); see also whether the network plugin's own rules are missing. \
+                 Then have that firewall accept the forwarded packets of the Pod network."
             ),
         );
     }
@@ -260,7 +260,7 @@ fn of_node(
             Reason::ConntrackTableFull,
             format!("The conntrack table of node {node} is full"),
             format!(
-                "Find out what holds so many connections on node {node}: `conntrack -L` there. To raise the limit: \
+                "On node {node}, find out what holds so many connections: `conntrack -L` (the output is long). To double the limit there until the next reboot (kube-proxy may also set it when it starts): \
                  `sysctl -w net.netfilter.nf_conntrack_max=$((2 * $(sysctl -n net.netfilter.nf_conntrack_max)))`."
             ),
         );
@@ -269,11 +269,11 @@ fn of_node(
         add(
             Reason::ReversePathFiltering,
             format!(
-                "Node {node} drops packets that arrive on another interface than the one their replies would leave by (rp_filter)"
+                "Node {node} drops packets that arrive on a different interface from the one their replies would leave by (rp_filter)"
             ),
             format!(
-                "Make the routes of node {node} symmetric, or loosen the check on the interface that the packets arrive on: \
-                 `sysctl -w net.ipv4.conf.all.rp_filter=2` there."
+                "Make the routes of node {node} symmetric, or loosen the check there on all interfaces: \
+                 `sysctl -w net.ipv4.conf.all.rp_filter=2`. That lasts until the next reboot; to keep it, use a file in /etc/sysctl.d."
             ),
         );
     }
@@ -282,13 +282,14 @@ fn of_node(
 
 /// Without br_netfilter the setting does not exist, and bridged packets skip the rules as well.
 fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> {
-    let (sentence, load) = match settings.bridge_netfilter {
+    let (sentence, load, keep) = match settings.bridge_netfilter {
         Some(true) => return None,
         Some(false) => (
             format!(
                 "On node {node}, replies between Pods on the same bridge bypass kube-proxy's rules (net.bridge.bridge-nf-call-iptables is 0)"
             ),
             "",
+            "That lasts until the next reboot; to keep it, use a file in /etc/sysctl.d.",
         ),
         // Where nothing could be read this is not known either.
         None if settings.ipv4_forwarding.is_none() => return None,
@@ -297,6 +298,7 @@ fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> 
                 "On node {node}, replies between Pods on the same bridge bypass kube-proxy's rules (br_netfilter is not loaded)"
             ),
             "`modprobe br_netfilter` and ",
+            "Both last until the next reboot; to keep them, list br_netfilter in a file in /etc/modules-load.d and the sysctl in a file in /etc/sysctl.d.",
         ),
     };
     Some(Explanation {
@@ -304,7 +306,7 @@ fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> 
         node: node.to_owned(),
         sentence,
         remediation: format!(
-            "Send bridged packets through the rules of node {node}: run {load}`sysctl -w net.bridge.bridge-nf-call-iptables=1` there, and make it permanent with a file in /etc/sysctl.d."
+            "Make bridged packets on node {node} pass the iptables rules: run {load}`sysctl -w net.bridge.bridge-nf-call-iptables=1` there. {keep}"
         ),
     })
 }

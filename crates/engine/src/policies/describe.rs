@@ -58,8 +58,12 @@ impl PolicyView<'_> {
         let some = if denial.partly { "some of the " } else { "the " };
         let is_in = denial.reason == Reason::IngressDenied;
         let denies = match is_in {
-            true => format!("{does} not admit traffic from {who} to {some}{what} behind port {ports}"),
-            false => format!("{does} not allow egress from {who} to {some}{what} behind port {ports}"),
+            true => {
+                format!("{does} not admit traffic from {who} to {some}{what} behind Service port {ports}")
+            }
+            false => {
+                format!("{does} not allow egress from {who} to {some}{what} behind Service port {ports}")
+            }
         };
         let namespace = if is_in {
             &self.facts.namespace

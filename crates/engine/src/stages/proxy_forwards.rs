@@ -225,14 +225,14 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     let routes = describe::routes(&failures);
     let mut message_more = String::new();
     let (mut message, remediation) = match dialling::settings(&of) {
-        Some((sentence, remediation)) => (format!("{sentence}: {routes}."), remediation),
+        Some((sentence, remediation)) => (format!("{sentence}. {routes}."), remediation),
         None => (
             if failures.iter().all(|f| is_udp(&f.dial.port)) {
                 format!(
-                    "The Service does not accept datagrams from nodes, although its endpoints do not refuse them: {routes}."
+                    "The Service does not accept datagrams from nodes, although its endpoints do not refuse them. {routes}."
                 )
             } else {
-                format!("The Service does not answer nodes, although its endpoints do: {routes}.")
+                format!("The Service does not answer nodes, although its endpoints do. {routes}.")
             },
             if let Some((said, remediation)) = never_masquerades(evidence, &failures) {
                 message_more = format!(" {said}");

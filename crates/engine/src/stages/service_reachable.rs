@@ -125,14 +125,14 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
         _ if twice.is_some() => {
             let (why, remediation) = twice.unwrap_or_default();
             (
-                format!("The Service does not answer client Pods: {routes}. {why}"),
+                format!("The Service does not answer client Pods. {routes}. {why}"),
                 remediation,
             )
         }
-        (Some((sentence, remediation)), _) => (format!("{sentence}: {routes}."), remediation),
+        (Some((sentence, remediation)), _) => (format!("{sentence}. {routes}."), remediation),
         (None, Reason::PartiallyReachable) if failures.iter().all(|f| f.is_of_some_requests()) => (
             format!(
-                "Some requests through the Service get no answer while others do: {routes}. It has {}: the requests to one or some of them may be the ones that are lost.",
+                "Some requests through the Service get no answer while others do. {routes}. It has {}: the requests to one or some of them may be the ones that are lost.",
                 text::count(evidence.ends.targets.len(), "endpoint")
             ),
             format!(
@@ -142,25 +142,25 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
         ),
         (None, Reason::PartiallyReachable) => (
             format!(
-                "Some endpoints do not answer through the Service{}: {routes}.",
+                "Some endpoints do not answer through the Service{}. {routes}.",
                 though("they do when dialled directly")
             ),
             advice(facts, reason, &failures),
         ),
         (None, Reason::UnexpectedResponse) => (
-            format!("The Service does not answer client Pods as expected: {routes}."),
+            format!("The Service does not answer client Pods as expected. {routes}."),
             advice(facts, reason, &failures),
         ),
         _ if failures.iter().all(|f| is_udp(&f.dial.port)) => (
             format!(
-                "The Service does not accept datagrams from client Pods{}: {routes}.",
+                "The Service does not accept datagrams from client Pods{}. {routes}.",
                 though("its endpoints do not refuse them")
             ),
             advice(facts, reason, &failures),
         ),
         _ => (
             format!(
-                "The Service does not answer client Pods{}: {routes}.",
+                "The Service does not answer client Pods{}. {routes}.",
                 though("its endpoints do")
             ),
             dialling::refused_unseen(evidence, &failures).unwrap_or_else(|| advice(facts, reason, &failures)),

@@ -72,8 +72,8 @@ fn a_chain_that_lets_others_through_is_not_to_blame() {
         // What is sent to the Pod of the client's own node is forwarded, and answered.
         lost(f, &[1, 2]);
     });
-    assert!(!says(&d, "FORWARD chain of node n1"), "{}", report(&d));
-    assert!(says(&d, "FORWARD chain of nodes n2 and n3"), "{}", report(&d));
+    assert!(!says(&d, "FORWARD chain on node n1"), "{}", report(&d));
+    assert!(says(&d, "FORWARD chain on nodes n2 and n3"), "{}", report(&d));
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn a_port_that_only_new_pods_have_waits_for_the_rollout() {
     assert!(
         endpoints
             .message
-            .contains("tls (443/TCP) has no ready endpoint yet"),
+            .contains("Service port \"tls\" (443/TCP) has no ready endpoint yet"),
         "{}",
         endpoints.message
     );
@@ -89,7 +89,7 @@ fn a_port_that_only_pods_of_a_stuck_rollout_have_is_dead() {
     rollout(&mut facts, failing_probe(), "NewReplicaSetAvailable");
     let (message, remediation) = dead(&facts, "Some");
     assert!(
-        message.contains("Port tls (443/TCP) has no ready endpoint, while other ports have one: hostnames-632524106-tlaok, the only Pod that has it, is not ready")
+        message.contains("Service port \"tls\" (443/TCP) has no ready endpoint, while other ports have one: hostnames-632524106-tlaok, the only Pod that has it, is not ready")
             && message.contains("readiness probe fails"),
         "{message}"
     );

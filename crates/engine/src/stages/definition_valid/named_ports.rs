@@ -37,7 +37,7 @@ impl Subject<'_> {
             numeric.len(),
             Reason::NumericTargetPortName,
             format!(
-                "targetPort of port {} is the string \"{name}\", which refers to a container port of that name. The number {name} was probably meant.",
+                "targetPort of Service port {} is the string \"{name}\", which refers to a container port of that name. The number {name} was probably meant.",
                 port.describe()
             ),
             format!("Remove the quotes around targetPort: {}.", self.edit()),
@@ -63,7 +63,7 @@ impl Subject<'_> {
         let nowhere = self.named_nowhere();
         let (port, name) = nowhere.first()?;
         let hint = format!(
-            "targetPort of port {} is \"{name}\", which no Pod has yet while a rollout is under way",
+            "targetPort of Service port {} is \"{name}\", which no Pod has yet while a rollout is under way",
             port.describe()
         );
         Some((hint, until))
@@ -98,7 +98,7 @@ impl Subject<'_> {
             missing.len(),
             Reason::NamedPortNotFound,
             format!(
-                "targetPort of port {} is \"{name}\", but {} a {} port of that name. {known}",
+                "targetPort of Service port {} is \"{name}\", but {} a {} port of that name. {known}",
                 port.describe(),
                 match self.pods.len() {
                     1 => "the only Pod that the Service selects does not have".to_owned(),
@@ -107,7 +107,7 @@ impl Subject<'_> {
                 port.protocol()
             ),
             format!(
-                "Give a container port the name {name} in the Pod template, or set targetPort to a port that the Pods have: {}.",
+                "Give a container port the name \"{name}\" in the Pod template, or set targetPort to a port that the Pods have: {}.",
                 self.edit()
             ),
         ))
@@ -144,7 +144,7 @@ impl Subject<'_> {
         Finding::part_fails(
             Reason::NamedPortMissingOnSomePods,
             format!(
-                "targetPort of port {} is \"{name}\", but {} of {of} Pods of the same revision {} no {} port of that name and so {} no traffic for it: {}.",
+                "targetPort of Service port {} is \"{name}\", but {} of {of} Pods of the same revision {} no {} port of that name and so {} no traffic for it: {}.",
                 port.describe(),
                 without.len(),
                 if without.len() == 1 { "has" } else { "have" },

@@ -32,7 +32,7 @@ fn by_files(evidence: &Evidence<'_>, service: &Service, ports: &[&ServicePort]) 
     Some(Finding::part_fails(
         Reason::ProtocolMismatch,
         format!(
-            "Port {} is UDP, but the Pods declare TCP and answer it, while TCP connections to the Service fail.",
+            "Service port {} is UDP, but the Pods declare TCP and answer it, while TCP connections to the Service fail.",
             port.describe()
         ),
         format!(
@@ -74,7 +74,7 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, ports: &[&Servic
     let target = failures.first()?.endpoint?.port();
     let pods = describe::pods(failures);
     let message = format!(
-        "Port {} is {}, but {} only on {other} port {target}: {}.",
+        "Service port {} is {}, but {} only on {other} port {target}. {}.",
         port.describe(),
         port.protocol(),
         match pods.as_slice() {
@@ -84,9 +84,11 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, ports: &[&Servic
         describe::endpoints(failures)
     );
     let remediation = format!(
-        "Set the port's protocol to {other}: `kubectl -n {} edit service {}`.",
+        "If clients use {other}, set the port's protocol to {other}: `kubectl -n {} edit service {}`. If they use {}, make the application listen on {} port {target}.",
         quoted(&facts.namespace),
-        quoted(service.name())
+        quoted(service.name()),
+        port.protocol(),
+        port.protocol()
     );
     Some(if mismatched.len() >= ports.len() {
         Finding::nothing_works(Reason::ProtocolMismatch, message, remediation)

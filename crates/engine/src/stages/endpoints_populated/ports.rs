@@ -62,7 +62,11 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Ports {
     }
     let what = format!(
         "{} {} {} no ready endpoint",
-        if names.len() == 1 { "Port" } else { "Ports" },
+        if names.len() == 1 {
+            "Service port"
+        } else {
+            "Service ports"
+        },
         text::list(&names),
         if names.len() == 1 { "has" } else { "have" },
     );

@@ -26,9 +26,11 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (St
             .is_some_and(|e| evidence.is_reached_at_home(e, &f.dial.port))
     };
     let mut message = if failures.iter().all(answers_at_home) {
-        format!("Endpoints answer on their own node but not from other nodes: {endpoints}.")
+        format!("Endpoints answer on their own node but not from other nodes. {endpoints}.")
     } else {
-        format!("Endpoints on other nodes do not answer, while those on the client's node do: {endpoints}.")
+        format!(
+            "Endpoints on other nodes than the client's do not answer, while those on its own node do. {endpoints}."
+        )
     };
     let are_of_host = failures.iter().all(is_of_host);
     let ends: BTreeSet<&str> = failures
@@ -213,8 +215,8 @@ fn let_through(evidence: &Evidence<'_>, nodes: &[&str], failures: &[&Failed<'_>]
             let wires: Vec<String> = wires.into_iter().collect();
             format!("The nodes' firewalls (INPUT) and the cloud's security groups must let {} pass between the nodes", text::list(&wires))
         }
-        None => "The nodes' firewalls (INPUT) and the cloud's security groups must let the network plugin's packets pass between the nodes: \
-                 UDP 8472 (VXLAN of flannel and Cilium), UDP 4789 (VXLAN of Calico and OVN), UDP 6081 (Geneve), UDP 51820 and 51821 (WireGuard), IP protocol 4 (IP in IP) or TCP 179 (BGP)".to_owned(),
+        None => "The nodes' firewalls (INPUT) and the cloud's security groups must let through what your network plugin uses between the nodes, one or more of these: \
+                 UDP 8472 (VXLAN of flannel and Cilium), UDP 4789 (VXLAN of Calico), UDP 6081 (Geneve), UDP 51820 and 51821 (WireGuard of flannel and Calico), UDP 51871 (WireGuard of Cilium), IP protocol 4 (IP in IP) or, for routes, TCP 179 (BGP)".to_owned(),
     };
     let first = failures.first();
     let ip = first
@@ -222,12 +224,18 @@ fn let_through(evidence: &Evidence<'_>, nodes: &[&str], failures: &[&Failed<'_>]
         .map(|e| e.ip().to_string())
         .unwrap_or_default();
     let from = quoted(first.map_or("", |f| f.node));
-    let to = first
+    let plugin_of = first
         .and_then(|f| f.target?.node)
-        .map_or_else(|| from.clone(), quoted);
+        .unwrap_or(first.map_or("", |f| f.node));
+    let to = quoted(plugin_of);
+    let others: Vec<&str> = nodes.iter().copied().filter(|node| *node != plugin_of).collect();
+    let likewise = match others.is_empty() {
+        true => String::new(),
+        false => format!(" Do the same for {}.", text::nodes(&others)),
+    };
     format!(
         "Check the path between {}. {what}. `ip route get {ip}` on node {from} shows the route. Check the network plugin's Pods as well (in kube-system, kube-flannel, calico-system or similar): \
-         `kubectl get pods --all-namespaces -o wide --field-selector spec.nodeName={to}`.",
+         `kubectl get pods --all-namespaces -o wide --field-selector spec.nodeName={to}`.{likewise}",
         text::nodes(nodes),
     )
 }

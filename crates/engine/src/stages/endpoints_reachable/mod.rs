@@ -220,7 +220,7 @@ fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) -> Option<Fin
     let failing: BTreeSet<_> = failures.iter().filter_map(|f| Some(f.endpoint?.ip())).collect();
     let all: BTreeSet<IpAddr> = evidence.ends.targets.keys().map(SocketAddr::ip).collect();
     let mut message = format!(
-        "{} of {} endpoints {}, while {}: {}.",
+        "{} of {} endpoints {}, while {}. {}.",
         failing.len(),
         all.len(),
         if failing.len() == 1 { "fails" } else { "fail" },
@@ -276,17 +276,21 @@ fn different_pod(facts: &Facts, failures: &[&Failed<'_>]) -> Option<String> {
     } else {
         let pod = quoted(pod.name());
         format!(
-            "Find out what is different about this Pod: `kubectl -n {ns} describe pod {pod}`, `kubectl -n {ns} logs {pod}`."
+            "Find out how Pod {pod} differs from the others: `kubectl -n {ns} describe pod {pod}` and `kubectl -n {ns} logs {pod}`."
         )
     })
 }
 
 fn listens_elsewhere(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
     let open = listening::open_ports(evidence, failures);
+    let whose = match describe::pods(failures).len() {
+        1 => "this Pod",
+        _ => "these Pods",
+    };
     if open.is_empty() {
-        "No other port is open there.".to_owned()
+        format!("No other port is open in {whose}.")
     } else {
-        format!("Open ports: {}.", text::list(&open))
+        format!("Open ports of {whose}: {}.", text::list(&open))
     }
 }
 
@@ -309,17 +313,17 @@ fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_
     match reason {
         Reason::NotListening => (
             format!(
-                "Nothing listens on port {wanted} in {who}: {endpoints}. {}",
+                "Nothing listens on port {wanted} in {who}. {endpoints}. {}",
                 listens_elsewhere(evidence, &failures)
             ),
             format!(
-                "Set targetPort of port {port} to a port that the Pods listen on: `kubectl -n {namespace} edit service {}`, or make the application listen on {number}.",
+                "Set targetPort of Service port {port} to a port that the Pods listen on: `kubectl -n {namespace} edit service {}`. Or make the application listen on {number}.",
                 quoted(&facts.spec.service_name)
             ),
         ),
         Reason::ListensOnLoopbackOnly => (
             format!(
-                "{who} {listen} on port {wanted} only on {}, which is unreachable from outside the Pod: {endpoints}.",
+                "{who} {listen} on port {wanted} only at {}, which is unreachable from outside the Pod. {endpoints}.",
                 text::list(&listening::addresses(evidence, &failures))
             ),
             format!(
@@ -330,10 +334,10 @@ fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_
         Reason::WrongFamilyListening => wrong_family::describe(evidence, &failures, &who, listen, &wanted),
         Reason::CrossNodeUnreachable => between_nodes::describe(evidence, &failures),
         _ => match dialling::settings(cases) {
-            Some((sentence, remediation)) => (format!("{sentence}: {endpoints}."), remediation),
+            Some((sentence, remediation)) => (format!("{sentence}. {endpoints}."), remediation),
             None => (
                 format!(
-                    "Endpoints of port {port} do not answer as expected: {endpoints}.{}",
+                    "Endpoints of Service port {port} do not answer as expected. {endpoints}.{}",
                     what_else(evidence, &failures)
                 ),
                 refused_by_pod(evidence, reason, &failures)
@@ -406,6 +410,6 @@ fn refused_by_pod(evidence: &Evidence<'_>, reason: Reason, failures: &[&Failed<'
         None => String::new(),
     };
     Some(format!(
-        "Find out which port the application listens on{declared}: `kubectl -n {namespace} logs {pod}`. targetPort must be that port: `kubectl -n {namespace} edit service {service}`."
+        "Find out whether the application listens, and on which port{declared}: `kubectl -n {namespace} logs {pod}` may show it. If it is not the targetPort, set targetPort to it: `kubectl -n {namespace} edit service {service}`."
     ))
 }

@@ -44,7 +44,7 @@ pub(super) fn describe(
     let (refused, other) = if is_v4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
     let message = if addresses.is_empty() {
         format!(
-            "{who} {}: {endpoints}.",
+            "{who} {}. {endpoints}.",
             if listen == "listens" {
                 format!("answers on port {wanted} over {other} but refuses it over {refused}")
             } else {
@@ -53,7 +53,7 @@ pub(super) fn describe(
         )
     } else {
         format!(
-            "{who} {listen} on port {wanted} only on {}, not over {refused}: {endpoints}.",
+            "{who} {listen} on port {wanted} only at {}, so not over {refused}. {endpoints}.",
             text::list(&addresses)
         )
     };
@@ -61,7 +61,7 @@ pub(super) fn describe(
     (
         message,
         format!(
-            "Make the application listen in both families (on :: with IPv4-mapped addresses, or on both), or keep only {other} in ipFamilies of the Service. Check how it is configured: `kubectl -n {} describe pod {}`.",
+            "Make the application listen in both families: on :: with IPv4-mapped addresses, or on :: and 0.0.0.0. Or, if no client needs {refused} and {other} is the Service's first family, set its ipFamilyPolicy to SingleStack, which keeps only the first. Check how the application is configured: `kubectl -n {} describe pod {}`.",
             quoted(&facts.namespace),
             quoted(pod)
         ),
