@@ -27,8 +27,8 @@ use svcdiag::netns::{
     netfilter::{legacy::Legacy, rulesets::Rulesets},
 };
 use svcdiag::{
+    kube_proxy::{ExpectedPort, Ruleset, Vantage, audit, expected},
     objects::{EndpointSlice, Service},
-    proxy::{ExpectedPort, Ruleset, Vantage, audit, expected},
 };
 use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, Script, rules};
 

@@ -26,8 +26,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::json;
 use svcdiag::{
     formats::rules::iptables_save::IptablesSave,
+    kube_proxy::{ExpectedPort, IpFamily, Ruleset, Vantage, audit, expected},
     objects::{EndpointSlice, Service},
-    proxy::{ExpectedPort, IpFamily, Ruleset, Vantage, audit, expected},
 };
 use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, rules};
 

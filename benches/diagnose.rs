@@ -16,7 +16,7 @@ use std::{hint::black_box, time::Instant};
 
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use serde_json::json;
-use svcdiag::diagnosis::{Facts, diagnose};
+use svcdiag::engine::{Facts, diagnose};
 use walkthrough::{NS, app, healthy, owned, pod, policy, slice};
 
 /// The walk-through with so many Pods, and 50 NetworkPolicies of which a tenth select them.

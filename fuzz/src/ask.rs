@@ -9,7 +9,7 @@ use svcdiag::{
     api::CLibrary,
     formats::resolv::ResolvConf,
     formats::rules::{iptables_save::IptablesSave, portals::Portals},
-    proxy::{
+    kube_proxy::{
         Destination, ExpectedPort, IpFamily, Protocol, Purpose, Ruleset, Table, Traffic, audit,
         hairpin_is_masqueraded, holds,
     },

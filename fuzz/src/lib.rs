@@ -25,8 +25,8 @@ use svcdiag::{
         Bundle, Files, facts,
         files::{File, MAX_BUNDLE, MAX_FILES},
     },
-    diagnosis::diagnose,
-    proxy::IpFamily,
+    engine::diagnose,
+    kube_proxy::IpFamily,
 };
 
 /// Reads some bytes.

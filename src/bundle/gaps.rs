@@ -5,7 +5,7 @@
 
 use super::Bundle;
 use crate::{
-    diagnosis::{Facts, Unreadable},
+    engine::{Facts, Unreadable},
     objects::{Object, Service},
 };
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Bundle, Problem};
-use crate::{api::ServiceDiagnosisSpec, diagnosis::Unreadable, inventory::Listing};
+use crate::{api::ServiceDiagnosisSpec, engine::Unreadable, inventory::Listing};
 
 /// Name of its file.
 pub const MANIFEST: &str = "manifest.yaml";

@@ -21,10 +21,10 @@ use jiff::Timestamp;
 
 use crate::{
     api::{ServiceDiagnosis, ServiceDiagnosisSpec},
-    diagnosis::{Facts, SavedObjects},
+    engine::{Facts, SavedObjects},
     inventory::{Inventory, Listed},
+    kube_proxy::ProxyMode,
     objects::Object,
-    proxy::ProxyMode,
 };
 
 pub use files::{Files, FilesError, Problem};

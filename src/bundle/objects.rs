@@ -24,11 +24,11 @@ use super::{Bundle, MANIFEST, Problem, documents, files::File};
 use crate::{
     api::{NodeProbe, ServiceDiagnosis},
     inventory::Tracked,
+    kube_proxy::ProxyMode,
     objects::{
         Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, Pod, ReplicaSet, Service,
         StatefulSet, policy_kind, trim_metadata,
     },
-    proxy::ProxyMode,
 };
 
 /// Takes the objects of all files into the bundle.

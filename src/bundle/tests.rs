@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{files::File, *};
 use crate::{
     api::{ConditionStatus, ConditionType as C, Reason},
-    diagnosis::{Diagnosis, diagnose},
+    engine::{Diagnosis, diagnose},
 };
 
 mod clients;
@@ -39,7 +39,7 @@ fn judge(bundle: &Bundle) -> Diagnosis {
 
 fn answers(bundle: &Bundle) -> BTreeMap<C, (ConditionStatus, Reason, String)> {
     let stages = judge(bundle).stages.into_iter();
-    let answer = |(c, f): (C, crate::diagnosis::Finding)| {
+    let answer = |(c, f): (C, crate::engine::Finding)| {
         let status = f.status();
         (c, (status, f.reason, f.message))
     };

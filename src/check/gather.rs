@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
     client::policy_kinds,
-    diagnosis::{Facts, Unreadable},
+    engine::{Facts, Unreadable},
     inventory::{CLUSTER_DNS, Inventory, Listed, Tracked},
     objects::{
         Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, POLICY_KINDS, Pod,

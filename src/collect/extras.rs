@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::redact;
 use crate::{
     check::{GatherError, Gathered, Request, ask},
-    diagnosis::Unreadable,
+    engine::Unreadable,
 };
 
 /// What is kept of a configuration.

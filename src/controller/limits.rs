@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::{ConditionType, Probe, Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
-    diagnosis::{Diagnosis, Finding},
+    engine::{Diagnosis, Finding},
 };
 
 /// This many changes at once, and then one per --min-probe-interval.

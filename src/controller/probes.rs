@@ -1,6 +1,6 @@
 //! Applies the planned NodeProbes of a diagnosis.
 //!
-//! The plan ([`plan`](crate::diagnosis::plan)) is compared with what the watch shows, and only the difference is written.
+//! The plan ([`plan`](crate::engine::plan)) is compared with what the watch shows, and only the difference is written.
 //! Names are derived from diagnosis and node, so a repeated write hits the same object. The diagnosis owns its NodeProbes,
 //! so they are deleted with it.
 
@@ -21,7 +21,7 @@ use super::Context;
 use crate::{
     api::{DiagnosisRef, FIELD_MANAGER, NodeProbe, NodeProbeSpec, ServiceDiagnosis},
     client::is_going,
-    diagnosis::probe_name,
+    engine::probe_name,
     inventory::MANAGED_BY,
     objects::Object,
 };

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::{ConditionStatus, ServiceDiagnosis, ServiceDiagnosisStatus},
     client::is_outage,
-    diagnosis::{Diagnosis, diagnose, plan},
+    engine::{Diagnosis, diagnose, plan},
     objects::Object,
 };
 

@@ -17,7 +17,7 @@ use super::Context;
 use crate::{
     api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
     client::is_going,
-    diagnosis::{Pace, is_same, pace},
+    engine::{Pace, is_same, pace},
     objects::Object,
 };
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{Error, Style, render};
 use crate::{
     api::{ConditionStatus, ServiceDiagnosis},
-    diagnosis::{Diagnosis, Facts, diagnose},
+    engine::{Diagnosis, Facts, diagnose},
 };
 
 /// How to evaluate and print.
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::{
         api::{ConditionType as C, Reason},
-        diagnosis::Finding,
+        engine::Finding,
     };
 
     /// A diagnosis whose objects are in order and whose data path was not fully probed.

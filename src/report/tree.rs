@@ -6,7 +6,7 @@ use anstyle::AnsiColor;
 
 use crate::{
     api::{ConditionStatus, Reason},
-    diagnosis::{Diagnosis, Facts, Finding, NOTHING_BUT_THE_API, Verdict},
+    engine::{Diagnosis, Facts, Finding, NOTHING_BUT_THE_API, Verdict},
 };
 
 /// How the text may look.
@@ -178,7 +178,7 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{api::ServiceDiagnosisSpec, diagnosis::diagnose};
+    use crate::{api::ServiceDiagnosisSpec, engine::diagnose};
 
     fn missing() -> (Facts, Diagnosis) {
         let facts = Facts::new(

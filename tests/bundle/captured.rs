@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use svcdiag::{
     api::ConditionStatus,
     bundle::{Bundle, Files, Problem, facts, files::File},
-    diagnosis::{Diagnosis, diagnose},
+    engine::{Diagnosis, diagnose},
 };
 
 /// The captures with the truth of each Service, and their nodes.

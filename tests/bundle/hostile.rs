@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use svcdiag::{
     api::{ConditionStatus, ConditionType as C, Reason as R},
     bundle::{Files, Problem},
-    diagnosis::Diagnosis,
+    engine::Diagnosis,
 };
 use tar::{Builder, EntryType, Header};
 

@@ -18,7 +18,7 @@ fn logs(page: &mut Page, mode: &str, line: &str) {
     );
 }
 
-fn remedy(d: &svcdiag::diagnosis::Diagnosis) -> &str {
+fn remedy(d: &svcdiag::engine::Diagnosis) -> &str {
     &d.root_cause.as_ref().unwrap().remediation
 }
 

@@ -137,7 +137,7 @@ fn k3s_without_kube_proxy_does_not_carry_it() {
         page.files.retain(|(path, _)| !kept.contains(&path.as_str()));
         page.set(PS, ps);
     };
-    let kube_proxy = |d: &svcdiag::diagnosis::Diagnosis| {
+    let kube_proxy = |d: &svcdiag::engine::Diagnosis| {
         let (_, finding) = d.stages.iter().find(|(c, _)| *c == C::KubeProxyHealthy).unwrap();
         (finding.status(), finding.reason)
     };

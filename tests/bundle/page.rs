@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use svcdiag::{
     api::{ConditionType as C, Reason as R},
     bundle::{Bundle, Files, Problem, facts, files::File},
-    diagnosis::{Diagnosis, diagnose},
+    engine::{Diagnosis, diagnose},
 };
 
 pub const NOW: &str = "2026-01-01T00:00:00Z";

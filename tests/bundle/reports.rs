@@ -11,7 +11,7 @@ const PS: &str = "nodes/node-1/ps-kube-proxy.txt";
 const LOOKUPS: &str = "pods/default/alpine/nslookup.txt";
 const REQUESTS: &str = "pods/default/alpine/wget.txt";
 
-fn message(d: &svcdiag::diagnosis::Diagnosis, condition: C) -> String {
+fn message(d: &svcdiag::engine::Diagnosis, condition: C) -> String {
     let (_, finding) = d.stages.iter().find(|(c, _)| *c == condition).unwrap();
     finding.message.clone()
 }

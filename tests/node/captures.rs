@@ -10,8 +10,8 @@ use std::{
 use serde::Deserialize;
 use svcdiag::netns::netfilter::{legacy::Legacy, nf_tables::NfTables};
 use svcdiag::{
+    kube_proxy::{ExpectedPort, Gap, IpFamily, Layout, Protocol, Ruleset, Traffic, Vantage, audit, expected},
     objects::{EndpointSlice, Object, Service},
-    proxy::{ExpectedPort, Gap, IpFamily, Layout, Protocol, Ruleset, Traffic, Vantage, audit, expected},
 };
 
 use super::namespace::feed;

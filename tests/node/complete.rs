@@ -1,6 +1,6 @@
 //! Rules that a real kube-proxy wrote, loaded into the kernel and audited: no Service lacks anything.
 
-use svcdiag::proxy::{IpFamily, Protocol, Ruleset, hairpin_is_masqueraded, serves_node_ports_at};
+use svcdiag::kube_proxy::{IpFamily, Protocol, Ruleset, hairpin_is_masqueraded, serves_node_ports_at};
 
 use super::{
     captures::{Backend, Capture, gaps, hairpins},

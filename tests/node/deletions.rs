@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use svcdiag::kube_proxy::{IpFamily, Layout, Ruleset, Table, Target};
 use svcdiag::netns::netfilter::nf_tables::NfTables;
-use svcdiag::proxy::{IpFamily, Layout, Ruleset, Table, Target};
 
 use super::{
     captures::{Backend, Capture, gaps},

@@ -18,7 +18,7 @@ use svcdiag::{
         http::{Got, get},
     },
     api::Answer,
-    proxy::Protocol,
+    kube_proxy::Protocol,
 };
 
 use super::namespace::{Cable, inside, listen, listen_udp, must, new_namespace, nft, run};

@@ -19,7 +19,7 @@ use svcdiag::{
         kubeproxy, settings,
     },
     api::{NodeSettings, PortState},
-    proxy::{IpFamily, Layout, ProxyMode, Ruleset, Table},
+    kube_proxy::{IpFamily, Layout, ProxyMode, Ruleset, Table},
 };
 
 use super::{

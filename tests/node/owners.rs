@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use svcdiag::proxy::{ExpectedPort, Gap, IpFamily, Purpose, RuleFault};
+use svcdiag::kube_proxy::{ExpectedPort, Gap, IpFamily, Purpose, RuleFault};
 
 /// What a rule or element belongs to.
 #[derive(Debug, PartialEq)]

@@ -16,7 +16,7 @@ use svcdiag::{
         round::{Node, Source},
     },
     api::NodeProbeSpec,
-    diagnosis::asked::Subject,
+    engine::asked::Subject,
 };
 use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, rules};
 

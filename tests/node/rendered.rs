@@ -10,8 +10,8 @@ use std::{
 use serde_json::{Value, json};
 use svcdiag::netns::netfilter::{legacy::Legacy, nf_tables::NfTables};
 use svcdiag::{
+    kube_proxy::{ExpectedPort, Layout, Ruleset, Vantage, expected, hairpin_is_masqueraded},
     objects::{EndpointSlice, Object, Service},
-    proxy::{ExpectedPort, Layout, Ruleset, Vantage, expected, hairpin_is_masqueraded},
 };
 use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, Script, cleanup, rules};
 

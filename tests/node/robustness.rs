@@ -13,7 +13,7 @@ use svcdiag::netns::{Netns, links::links, rootfs};
 use svcdiag::{
     agent::round::{Memory, Source, probe},
     api::{NodeFacts, NodeProbeSpec},
-    diagnosis::asked::Subject,
+    engine::asked::Subject,
 };
 
 use super::{

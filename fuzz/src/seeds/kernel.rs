@@ -8,7 +8,7 @@ use std::{
 };
 
 use svcdiag::netns::netlink::{Netlink, Protocol, Request};
-use svcdiag::{agent::fuzzing, proxy::IpFamily};
+use svcdiag::{agent::fuzzing, kube_proxy::IpFamily};
 
 /// Messages of one kind that become seeds; the others are like them.
 const MAX_MESSAGES: usize = 200;

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use super::text::{Parsed, Text};
 use crate::{
     api::StaleConnection,
-    diagnosis::Facts,
+    engine::Facts,
     formats::text::conntrack::{self, Entry},
+    kube_proxy::{ExpectedPort, Protocol, Vantage, expected},
     objects::Object,
-    proxy::{ExpectedPort, Protocol, Vantage, expected},
 };
 
 /// Most tracked connections that a report holds.

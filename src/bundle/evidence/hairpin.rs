@@ -5,7 +5,7 @@ use super::{
     text::{Parsed, Text},
 };
 use crate::{
-    diagnosis::HairpinSetup,
+    engine::HairpinSetup,
     formats::text::{
         bridge::Link,
         kubelet_log::{HairpinMode, KubeletLog},

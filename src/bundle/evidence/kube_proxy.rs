@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use super::{super::Problem, programs::Programs};
 use crate::{
     api::{Answer, DialFailure, DialPath, GapKind, KubeProxy, NodeFacts, PortState, RuleGap, Rules},
-    diagnosis::{Facts, Saved, may_keep_nodes_away},
+    engine::{Facts, Saved, may_keep_nodes_away},
     formats::text::{
         kube_proxy_log::{ApiError, ApiErrorKind, KubeProxyLog},
         ps::Ps,
     },
+    kube_proxy::{Backend, Protocol, ProxyMode},
     objects::Object,
-    proxy::{Backend, Protocol, ProxyMode},
 };
 
 /// What is judged with kube-proxy.

@@ -36,7 +36,7 @@ use self::{
 use super::{Bundle, MANIFEST, Problem};
 use crate::{
     api::{DiagnosisRef, NodeProbeSpec, ProbePod, ServiceDiagnosis, bounded},
-    diagnosis::{Facts, NodeReport, ProbeReport, plan},
+    engine::{Facts, NodeReport, ProbeReport, plan},
     formats::text::{carrier_config::CarrierConfig, ps::Ps},
     objects::{Object, Pod},
 };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::text::{Parsed, Text};
 use crate::{
     api::{CLibrary, DnsServer, Lookup, LookupResult, Resolver},
-    diagnosis::Facts,
+    engine::Facts,
     formats::{resolv::ResolvConf, text::names::NameLookup},
     objects::{Object, Pod, Service},
 };

@@ -17,10 +17,10 @@ use super::{
 use crate::{
     api::{NodeFacts, PodListeners, Resolver},
     bundle::Problem,
-    diagnosis::{Facts, Saved},
+    engine::{Facts, Saved},
     inventory::Inventory,
+    kube_proxy::{Backend, ProxyMode},
     objects::{Object, Pod},
-    proxy::{Backend, ProxyMode},
 };
 
 /// Forms of rules and of what belongs to them, in the order in which they are told of.

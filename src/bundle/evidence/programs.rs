@@ -11,7 +11,7 @@ use crate::{
         kubelet_log::KubeletLog,
         ps::{Process, Ps},
     },
-    proxy::ProxyMode,
+    kube_proxy::ProxyMode,
 };
 
 /// What is known of kube-proxy and of the kubelet.

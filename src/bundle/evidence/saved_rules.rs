@@ -10,7 +10,7 @@ use crate::{
         nft::NftList,
         nft_json::NftJson,
     },
-    proxy::{IpFamily, ProxyMode},
+    kube_proxy::{IpFamily, ProxyMode},
 };
 
 /// The rules, by how they were saved.

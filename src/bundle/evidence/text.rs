@@ -33,7 +33,7 @@ use crate::{
             sysctl::Sysctl,
         },
     },
-    proxy::ProxyMode,
+    kube_proxy::ProxyMode,
 };
 
 /// What a file says.

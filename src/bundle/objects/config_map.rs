@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::identity::text;
-use crate::proxy::ProxyMode;
+use crate::kube_proxy::ProxyMode;
 
 #[derive(Deserialize)]
 struct Configuration {

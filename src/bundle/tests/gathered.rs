@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn found(extra: &[(&str, Value)]) -> crate::diagnosis::Facts {
+fn found(extra: &[(&str, Value)]) -> crate::engine::Facts {
     let mut files = healthy();
     files.extend_from_slice(extra);
     let bundle = bundle(&files);

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     api::{ServiceDiagnosis, ServiceDiagnosisSpec},
     bundle::{self, Bundle, Files},
-    diagnosis::{Facts, Unreadable},
+    engine::{Facts, Unreadable},
     inventory::{Inventory, Listed},
     objects::{EndpointSlice, Lease, Namespace, Node, Pod, Service},
 };

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use svcdiag::{
     formats::rules::{ipset, ipvsadm},
-    proxy::{Destination, ExpectedPort, IpFamily, Protocol, Purpose, RuleFault, Traffic},
+    kube_proxy::{Destination, ExpectedPort, IpFamily, Protocol, Purpose, RuleFault, Traffic},
 };
 
 /// What a node has to hold for a Service with these endpoints.

@@ -1,6 +1,6 @@
 //! Texts say what the kernel says of the same rules.
 
-use svcdiag::proxy::{IpFamily, Match, Rule, Ruleset, Table, Target};
+use svcdiag::kube_proxy::{IpFamily, Match, Rule, Ruleset, Table, Target};
 
 use super::{IPTABLES, NFTABLES, listed, saved_of};
 use crate::{

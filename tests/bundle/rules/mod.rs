@@ -8,7 +8,7 @@ mod saved;
 mod walkthrough;
 
 use svcdiag::formats::rules::{iptables_save::IptablesSave, nft::NftList};
-use svcdiag::proxy::IpFamily;
+use svcdiag::kube_proxy::IpFamily;
 
 use super::captures::{Backend, Capture};
 

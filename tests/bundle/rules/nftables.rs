@@ -2,7 +2,7 @@
 
 use svcdiag::{
     formats::rules::nft_json::NftJson,
-    proxy::{IpFamily, audit, hairpin_is_masqueraded},
+    kube_proxy::{IpFamily, audit, hairpin_is_masqueraded},
 };
 
 use super::{NFTABLES, file, listed};

@@ -1,6 +1,6 @@
 //! Saved rules that were cut or filtered: what is not there is not known.
 
-use svcdiag::proxy::{IpFamily, audit};
+use svcdiag::kube_proxy::{IpFamily, audit};
 
 use super::{IPTABLES, saved};
 use crate::captures::{Backend, Capture, gaps};

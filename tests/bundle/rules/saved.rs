@@ -1,7 +1,7 @@
 //! Rules that a real kube-proxy wrote in iptables mode, as text: nothing is missing, and what is taken away
 //! is told as it is when the kernel lacks it.
 
-use svcdiag::proxy::{IpFamily, hairpin_is_masqueraded};
+use svcdiag::kube_proxy::{IpFamily, hairpin_is_masqueraded};
 
 use super::{IPTABLES, file, saved, saved_of};
 use crate::{

@@ -3,7 +3,7 @@
 
 use svcdiag::{
     formats::rules::{iptables_save::IptablesSave, portals::Portals},
-    proxy::{ExpectedPort, Gap, IpFamily, ReadError, RuleFault, audit, hairpin_is_masqueraded},
+    kube_proxy::{ExpectedPort, Gap, IpFamily, ReadError, RuleFault, audit, hairpin_is_masqueraded},
 };
 
 use super::{ipvs::port, saved};
@@ -36,7 +36,7 @@ fn what_grep_shows_of_a_working_service_is_complete() {
     let address = ("10.0.1.175".parse().unwrap(), 80);
     for endpoint in hostnames().serving {
         assert_eq!(
-            hairpin_is_masqueraded(&rules, address, svcdiag::proxy::Protocol::Tcp, endpoint),
+            hairpin_is_masqueraded(&rules, address, svcdiag::kube_proxy::Protocol::Tcp, endpoint),
             Ok(true)
         );
     }

@@ -104,18 +104,23 @@ impl<'a> Reports<'a> {
                 format!("Waiting for the first round on {}.", text::nodes(&self.waiting)),
             ));
         }
-        let is_one = self.silent.len() == 1;
-        (!self.silent.is_empty()).then(|| {
-            Finding::unknown(
-                Reason::AgentNotResponding,
-                format!(
-                    "{} on {} stopped reporting, so what {} would have observed is missing. Check the agent Pods: `kubectl get pods --all-namespaces -l app.kubernetes.io/component=svcdiag-agent -o wide`.",
-                    if is_one { "The agent" } else { "The agents" },
-                    format!("{} {}", text::nodes(&self.silent), if is_one { "has" } else { "have" }),
-                    if is_one { "it" } else { "they" },
-                ),
-            )
-        })
+        let nodes = text::nodes(&self.silent);
+        let what = match self.silent.len() {
+            0 => return None,
+            1 => format!(
+                "The agent on {nodes} has stopped reporting, so what it would have observed is missing."
+            ),
+            _ => format!(
+                "The agents on {nodes} have stopped reporting, so what they would have observed is missing."
+            ),
+        };
+        Some(Finding::unknown(
+            Reason::AgentNotResponding,
+            format!(
+                "{what} Check the agent Pods: \
+                 `kubectl get pods --all-namespaces -l app.kubernetes.io/component=svcdiag-agent -o wide`."
+            ),
+        ))
     }
 
     /// What could not be looked at for a stage, as the agents say it; the first. What is said of rules, or of a

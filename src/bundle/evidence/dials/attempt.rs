@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     api::Answer,
-    diagnosis::{BY_PROXY, Facts, LARGE_ANSWERS_STOP, WITHOUT_STATUS},
+    engine::{BY_PROXY, Facts, LARGE_ANSWERS_STOP, WITHOUT_STATUS},
     formats::text::http::{FEW_PACKETS, Outcome, Request},
 };
 

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     api::{Answer, Hairpin, ListeningSocket, PodListeners},
-    diagnosis::Facts,
-    proxy::Protocol,
+    engine::Facts,
+    kube_proxy::Protocol,
 };
 
 impl Dialled {

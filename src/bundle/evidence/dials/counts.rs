@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     api::{Answer, DialCount, DialFailure, DialPath},
-    diagnosis::{Facts, LATE},
-    proxy::IpFamily,
+    engine::{Facts, LATE},
+    kube_proxy::IpFamily,
 };
 
 /// Most of a failure's words that a report holds.

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use super::service::ready;
 use crate::{
     api::{Answer, DialPath},
-    diagnosis::Facts,
+    engine::Facts,
+    kube_proxy::Protocol,
     objects::{Object, Pod, ServicePort},
-    proxy::Protocol,
 };
 
 /// Who dialled what.

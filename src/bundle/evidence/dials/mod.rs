@@ -26,7 +26,7 @@ use super::text::{Parsed, Text};
 use crate::{
     api::{Answer, Lookup},
     bundle::Problem,
-    diagnosis::{Facts, may_keep_nodes_away},
+    engine::{Facts, may_keep_nodes_away},
     formats::text::http::{Outcome, Request},
     objects::{Object, Pod},
 };

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
-    diagnosis::Facts,
+    engine::Facts,
     objects::{Endpoint, Object, Pod, ServicePort},
 };
 

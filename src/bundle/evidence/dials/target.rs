@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::{api::Lookup, diagnosis::Facts};
+use crate::{api::Lookup, engine::Facts};
 
 /// Host and port as they are written, and the port of the scheme.
 pub(super) fn host(text: &str) -> Option<(&str, u16)> {

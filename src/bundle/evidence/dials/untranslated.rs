@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use crate::{diagnosis::Facts, objects::EndpointSlice, proxy::Protocol};
+use crate::{engine::Facts, kube_proxy::Protocol, objects::EndpointSlice};
 
 /// The Service port that was asked for by a name of the headless Service, or of a Pod below it, at an address of
 /// its endpoints which have no such port.

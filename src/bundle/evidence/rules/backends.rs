@@ -13,7 +13,7 @@ use crate::{
     formats::rules::{
         agreed, ipset::IpSets, iptables_save::IptablesSave, ipvsadm::Listing, nft::NftList, nft_json::NftJson,
     },
-    proxy::{IpFamily, Layout, ProxyMode, ReadError, Rule, Ruleset, Table, Verdict},
+    kube_proxy::{IpFamily, Layout, ProxyMode, ReadError, Rule, Ruleset, Table, Verdict},
 };
 
 /// What the files hold.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{Asked, Compared, backends::Backends};
 use crate::{
     formats::rules::{ipset::IpSets, ipvsadm::Listing},
-    proxy::{Backend, ExpectedPort, Gap, ProxyMode, Purpose, ReadError, Ruleset},
+    kube_proxy::{Backend, ExpectedPort, Gap, ProxyMode, Purpose, ReadError, Ruleset},
 };
 
 /// The virtual servers, if they are kube-proxy's. Where nothing tells the mode, those of others may be somebody else's.

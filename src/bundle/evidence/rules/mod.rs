@@ -16,12 +16,12 @@ use super::text::Parsed;
 use crate::{
     api::{DeadEndRule, Rules},
     bundle::Problem,
-    diagnosis::{Facts, dead_ends_of, rule_gap},
-    objects::EndpointSlice,
-    proxy::{
+    engine::{Facts, dead_ends_of, rule_gap},
+    kube_proxy::{
         Backend, ExpectedPort, Gap, ProxyMode, Purpose, ReadError, Ruleset, Vantage, audit, expected,
         hairpin_is_masqueraded, holds,
     },
+    objects::EndpointSlice,
 };
 
 /// Most differences that a report holds.

@@ -1,7 +1,7 @@
 //! The mode of kube-proxy, from what shows it and from what it was told.
 
 use super::backends::Backends;
-use crate::proxy::{ProxyMode, ReadError};
+use crate::kube_proxy::{ProxyMode, ReadError};
 
 /// What is known of kube-proxy's mode.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use super::{Compared, backends::Backends};
 use crate::{
     formats::rules::portals::Portals,
-    proxy::{Backend, ExpectedPort, IpFamily, ProxyMode},
+    kube_proxy::{Backend, ExpectedPort, IpFamily, ProxyMode},
 };
 
 /// The rules, if they are those of this mode.
