@@ -4,6 +4,7 @@
 //! enter the namespaces, do what has to be done there and hand the sockets out; no thread of tokio ever
 //! enters one.
 
+pub mod bpf;
 mod bytes;
 pub mod fuzzing;
 pub mod links;
