@@ -1,0 +1,134 @@
+use std::{collections::HashMap, path::PathBuf};
+
+use crate::{Unavailable, btf::Btf};
+
+/// Where the kernel says what it is like.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// Its types.
+    pub btf: PathBuf,
+    /// Its functions.
+    pub symbols: PathBuf,
+    /// Whether it is locked down.
+    pub lockdown: PathBuf,
+    /// What this thread may do.
+    pub status: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            btf: "/sys/kernel/btf/vmlinux".into(),
+            symbols: "/proc/kallsyms".into(),
+            lockdown: "/sys/kernel/security/lockdown".into(),
+            status: "/proc/thread-self/status".into(),
+        }
+    }
+}
+
+/// What a watch has to know of this kernel. Some hundred short strings; it holds for as long as the machine is up.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    pub(crate) layout: Layout,
+    pub(crate) paths: Paths,
+    reasons: HashMap<u32, String>,
+    subsystems: HashMap<u32, String>,
+}
+
+/// Arguments of the tracepoint, and offsets of fields in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Arguments, by position.
+    pub packet: u8,
+    pub location: u8,
+    pub reason: u8,
+    /// struct sk_buff.
+    pub protocol: u32,
+    pub head: u32,
+    pub network_header: u32,
+    pub device: u32,
+    pub destination: u32,
+    pub received_by: u32,
+    /// struct net_device.
+    pub name: u32,
+    pub index: u32,
+    pub device_namespace: u32,
+    /// struct dst_entry.
+    pub destination_device: u32,
+    /// struct net.
+    pub inode: u32,
+}
+
+/// The reasons of other parts of the kernel have that part's number in the upper half.
+const SUBSYSTEM_SHIFT: u32 = 16;
+
+impl Kernel {
+    /// Reads the kernel's types, which are some megabytes, and keeps what is needed of them.
+    ///
+    /// # Errors
+    /// Where there are none, or the kernel gives no reasons.
+    pub fn read(paths: Paths) -> Result<Self, Unavailable> {
+        let file = std::fs::read(&paths.btf).map_err(|source| Unavailable::NoBtf {
+            path: paths.btf.clone(),
+            source,
+        })?;
+        let btf = Btf::parse(&file).map_err(Unavailable::UnknownBtf)?;
+        let by_number = |name: &str, prefix: &str| -> Option<HashMap<u32, String>> {
+            let named =
+                |(name, number): (&str, u32)| (number, name.strip_prefix(prefix).unwrap_or(name).to_owned());
+            Some(btf.enumeration(name)?.into_iter().map(named).collect())
+        };
+        let reasons = by_number("skb_drop_reason", "SKB_DROP_REASON_").ok_or(Unavailable::NoReason)?;
+        let subsystems = by_number("skb_drop_reason_subsys", "SKB_DROP_REASON_SUBSYS_").unwrap_or_default();
+        Ok(Self {
+            layout: layout(&btf)?,
+            paths,
+            reasons,
+            subsystems,
+        })
+    }
+
+    /// What the kernel calls a reason.
+    pub(crate) fn reason(&self, number: u32) -> String {
+        let subsystem = self.subsystems.get(&(number >> SUBSYSTEM_SHIFT));
+        match (self.reasons.get(&number), subsystem) {
+            (Some(name), _) => name.clone(),
+            // Its names are in the module that has the subsystem.
+            (None, Some(name)) => format!("{name} {}", number & 0xffff),
+            (None, None) => format!("unnamed reason {number}"),
+        }
+    }
+}
+
+fn layout(btf: &Btf<'_>) -> Result<Layout, Unavailable> {
+    let arguments = btf.arguments("kfree_skb").unwrap_or_default();
+    let argument = |kind: &str| {
+        let position = arguments.iter().position(|found| *found == kind)?;
+        u8::try_from(position).ok()
+    };
+    let offset = |of: &str, field: &str| {
+        btf.offset(of, field).ok_or(Unavailable::UnknownBtf(
+            "a struct of the network stack lacks a field",
+        ))
+    };
+    let missing = Unavailable::UnknownBtf("the tracepoint kfree_skb has no such arguments");
+    let (Some(packet), Some(location)) = (argument("sk_buff"), argument("void")) else {
+        return Err(missing);
+    };
+    Ok(Layout {
+        packet,
+        location,
+        reason: argument("skb_drop_reason").ok_or(Unavailable::NoReason)?,
+        protocol: offset("sk_buff", "protocol")?,
+        head: offset("sk_buff", "head")?,
+        network_header: offset("sk_buff", "network_header")?,
+        device: offset("sk_buff", "dev")?,
+        destination: offset("sk_buff", "_skb_refdst")?,
+        received_by: offset("sk_buff", "skb_iif")?,
+        name: offset("net_device", "name")?,
+        index: offset("net_device", "ifindex")?,
+        device_namespace: offset("net_device", "nd_net.net")?,
+        destination_device: offset("dst_entry", "dev")?,
+        inode: offset("net", "ns.inum")?,
+    })
+}

@@ -1,0 +1,398 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! The program that runs in the kernel for every packet that is dropped while a dial is watched.
+//!
+//! It is assembled for the addresses of one dial and the structs of this kernel, as tcpdump assembles a filter: no
+//! loops, no maps to look filters up in, and a packet of anybody else is left after some comparisons. In C it reads:
+//!
+//! ```c
+//! int dropped(u64 *arguments) {
+//!     struct record record = {};                                  // what is zero is not known
+//!     struct sk_buff *packet = arguments[PACKET];
+//!     u8 *header = packet->head + packet->network_header;
+//!     if (packet->protocol == ETH_P_IP) {                         // with filters for IPv4; the same for IPv6
+//!         record.protocol, .source, .destination, .ports = header...;
+//!         if (...first filter...) { record.filter = 0; goto matched; }
+//!         if (...second filter...) { record.filter = 1; goto matched; }
+//!     }
+//!     return 0;
+//! matched:
+//!     record.reason = arguments[REASON]; record.location = arguments[LOCATION];
+//!     record.received_by = packet->skb_iif;
+//!     struct net_device *device = packet->dev;
+//!     if (device) { record.name, .index = device...; }
+//!     else device = (packet->_skb_refdst & ~1)->dev;              // a socket's: the route still knows the namespace
+//!     record.namespace = device->nd_net.net->ns.inum;
+//!     map_update(DROPS, &record, &zero, BPF_NOEXIST);             // full: not counted
+//!     if (u64 *count = map_lookup(DROPS, &record)) atomic_add(count, 1);
+//!     return 0;
+//! }
+//! ```
+//!
+//! Everything in the kernel is read by a helper that fails, and leaves zeros, where a pointer is none.
+
+use std::{ffi::CStr, net::IpAddr, os::fd::RawFd};
+
+use svcdiag_kube_proxy::Protocol;
+
+use crate::{Filter, kernel::Layout};
+
+/// Of this file, which is the program: only such programs may read the kernel's memory.
+pub(crate) const LICENCE: &CStr = c"Dual MIT/GPL";
+
+/// A key of the map, by the offsets of its fields.
+pub(crate) mod record {
+    /// Addresses have 16 bytes; those of IPv4 use the first four.
+    pub(crate) const SOURCE: i16 = 0;
+    pub(crate) const DESTINATION: i16 = 16;
+    pub(crate) const LOCATION: i16 = 32;
+    pub(crate) const NAMESPACE: i16 = 40;
+    pub(crate) const INDEX: i16 = 44;
+    pub(crate) const NAME: i16 = 48;
+    pub(crate) const REASON: i16 = 64;
+    /// Ports of source and destination, as they are in the packet.
+    pub(crate) const PORTS: i16 = 68;
+    pub(crate) const RECEIVED_BY: i16 = 72;
+    pub(crate) const PROTOCOL: i16 = 76;
+    pub(crate) const FILTER: i16 = 78;
+    pub(crate) const SIZE: i16 = 80;
+}
+
+/// IFNAMSIZ.
+pub(crate) const NAME_LENGTH: i32 = 16;
+
+/// Places on the stack, from its end.
+const RECORD: i16 = -record::SIZE;
+/// An IP header, or whatever has just been read.
+const SCRATCH: i16 = RECORD - 40;
+
+/// Registers. The last is the end of the stack; 1 to 5 are arguments of helpers, which do not survive them.
+const R0: u8 = 0;
+const R1: u8 = 1;
+const R2: u8 = 2;
+const R3: u8 = 3;
+const R4: u8 = 4;
+const ARGUMENTS: u8 = 6;
+const PACKET: u8 = 7;
+const POINTER: u8 = 8;
+const STACK: u8 = 10;
+
+/// Helpers, by their numbers in linux/bpf.h.
+const MAP_LOOKUP_ELEM: i32 = 1;
+const MAP_UPDATE_ELEM: i32 = 2;
+const PROBE_READ_KERNEL: i32 = 113;
+const BPF_NOEXIST: i32 = 1;
+
+/// Codes of instructions: class, size or source of the operand, operation.
+mod code {
+    pub(super) const LOAD_MAP: u8 = 0x18;
+    pub(super) const LOAD_U32: u8 = 0x61;
+    pub(super) const LOAD_U16: u8 = 0x69;
+    pub(super) const LOAD_U8: u8 = 0x71;
+    pub(super) const LOAD_U64: u8 = 0x79;
+    pub(super) const STORE_U16_VALUE: u8 = 0x6a;
+    pub(super) const STORE_U64_VALUE: u8 = 0x7a;
+    pub(super) const STORE_U32: u8 = 0x63;
+    pub(super) const STORE_U8: u8 = 0x73;
+    pub(super) const STORE_U64: u8 = 0x7b;
+    pub(super) const ATOMIC_ADD_U64: u8 = 0xdb;
+    pub(super) const ADD_VALUE: u8 = 0x07;
+    pub(super) const ADD: u8 = 0x0f;
+    pub(super) const AND_VALUE: u8 = 0x57;
+    pub(super) const SHIFT_LEFT: u8 = 0x67;
+    pub(super) const MOVE_VALUE: u8 = 0xb7;
+    pub(super) const MOVE: u8 = 0xbf;
+    pub(super) const JUMP: u8 = 0x05;
+    pub(super) const JUMP_IF_EQUAL: u8 = 0x15;
+    pub(super) const JUMP_UNLESS_EQUAL_U32: u8 = 0x56;
+    pub(super) const CALL: u8 = 0x85;
+    pub(super) const EXIT: u8 = 0x95;
+}
+
+/// A place to jump to, which may not be known yet.
+#[derive(Clone, Copy)]
+struct Label(usize);
+
+#[derive(Default)]
+struct Assembler {
+    program: Vec<u64>,
+    /// Where each label is.
+    labels: Vec<usize>,
+    /// Jumps, and where they lead.
+    jumps: Vec<(usize, Label)>,
+}
+
+/// The program for these filters, which counts in the map of this descriptor.
+pub(crate) fn assemble(layout: &Layout, filters: &[Filter], map: RawFd) -> Vec<u64> {
+    let mut asm = Assembler::default();
+    let (matched, end) = (asm.label(), asm.label());
+
+    asm.emit(code::MOVE, ARGUMENTS, R1, 0, 0);
+    asm.argument(PACKET, layout.packet);
+    for field in 0..record::SIZE / 8 {
+        asm.emit(code::STORE_U64_VALUE, STACK, 0, RECORD + 8 * field, 0);
+    }
+    // header = head + network_header
+    asm.read(SCRATCH, 8, PACKET, layout.head);
+    asm.emit(code::LOAD_U64, POINTER, STACK, SCRATCH, 0);
+    asm.read(SCRATCH, 2, PACKET, layout.network_header);
+    asm.emit(code::LOAD_U16, R1, STACK, SCRATCH, 0);
+    asm.emit(code::ADD, POINTER, R1, 0, 0);
+    for family in [IPV4, IPV6] {
+        let mut of_family = filters
+            .iter()
+            .enumerate()
+            .filter(|(_, filter)| filter.tuple.destination.is_ipv6() == family.ipv6)
+            .peekable();
+        if of_family.peek().is_none() {
+            continue;
+        }
+        let other_family = asm.label();
+        asm.read(SCRATCH, 2, PACKET, layout.protocol);
+        asm.emit(code::LOAD_U16, R1, STACK, SCRATCH, 0);
+        asm.unless_equal(
+            u16::from_ne_bytes(family.ether_type.to_be_bytes()).into(),
+            other_family,
+        );
+        asm.header(&family);
+        for (number, filter) in of_family {
+            asm.filter(number, filter, matched);
+        }
+        asm.jump(code::JUMP, 0, 0, end);
+        asm.place(other_family);
+    }
+    // The verifier refuses what nothing leads to.
+    if !filters.is_empty() {
+        asm.jump(code::JUMP, 0, 0, end);
+        asm.place(matched);
+        asm.circumstances(layout);
+        asm.count(map, end);
+    }
+    asm.place(end);
+    asm.emit(code::MOVE_VALUE, R0, 0, 0, 0);
+    asm.emit(code::EXIT, 0, 0, 0, 0);
+    asm.finish()
+}
+
+/// Where an IP header has what.
+struct Family {
+    ipv6: bool,
+    ether_type: u16,
+    header: i32,
+    source: i16,
+    address: i16,
+    protocol: i16,
+}
+
+const IPV4: Family = Family {
+    ipv6: false,
+    ether_type: 0x0800,
+    header: 20,
+    source: 12,
+    address: 4,
+    protocol: 9,
+};
+
+/// Dials have no extension headers.
+const IPV6: Family = Family {
+    ipv6: true,
+    ether_type: 0x86dd,
+    header: 40,
+    source: 8,
+    address: 16,
+    protocol: 6,
+};
+
+impl Assembler {
+    /// Reads addresses, protocol and ports into the record. Changes the pointer.
+    fn header(&mut self, family: &Family) {
+        self.read(SCRATCH, family.header, POINTER, 0);
+        self.emit(code::LOAD_U8, R1, STACK, SCRATCH + family.protocol, 0);
+        self.emit(code::STORE_U8, STACK, R1, RECORD + record::PROTOCOL, 0);
+        for part in (0..family.address).step_by(4) {
+            let source = SCRATCH + family.source + part;
+            for (from, to) in [
+                (source, record::SOURCE),
+                (source + family.address, record::DESTINATION),
+            ] {
+                self.emit(code::LOAD_U32, R1, STACK, from, 0);
+                self.emit(code::STORE_U32, STACK, R1, RECORD + to + part, 0);
+            }
+        }
+        if family.ipv6 {
+            self.emit(code::ADD_VALUE, POINTER, 0, 0, family.header);
+        } else {
+            // The header's length is in its first half byte, in words of four.
+            self.emit(code::LOAD_U8, R1, STACK, SCRATCH, 0);
+            self.emit(code::AND_VALUE, R1, 0, 0, 0x0f);
+            self.emit(code::SHIFT_LEFT, R1, 0, 0, 2);
+            self.emit(code::ADD, POINTER, R1, 0, 0);
+        }
+        self.read(RECORD + record::PORTS, 4, POINTER, 0);
+    }
+
+    /// Goes on behind it unless the record is what the filter says.
+    fn filter(&mut self, number: usize, filter: &Filter, matched: Label) {
+        let next = self.label();
+        let tuple = filter.tuple;
+        self.emit(code::LOAD_U8, R1, STACK, RECORD + record::PROTOCOL, 0);
+        self.unless_equal(number_of(tuple.protocol).into(), next);
+        let sides = [
+            (tuple.source, record::SOURCE, 0),
+            (tuple.destination, record::DESTINATION, 2),
+        ];
+        for (side, address, port) in sides {
+            for (part, value) in (0..).step_by(4).zip(words(side.ip())) {
+                self.emit(code::LOAD_U32, R1, STACK, RECORD + address + part, 0);
+                self.unless_equal(value, next);
+            }
+            if side.port() != 0 {
+                self.emit(code::LOAD_U16, R1, STACK, RECORD + record::PORTS + port, 0);
+                self.unless_equal(u16::from_ne_bytes(side.port().to_be_bytes()).into(), next);
+            }
+        }
+        let number = i32::try_from(number).unwrap_or(i32::MAX);
+        self.emit(code::STORE_U16_VALUE, STACK, 0, RECORD + record::FILTER, number);
+        self.jump(code::JUMP, 0, 0, matched);
+        self.place(next);
+    }
+
+    /// Why, by whom and where.
+    fn circumstances(&mut self, layout: &Layout) {
+        self.argument(R1, layout.reason);
+        self.emit(code::STORE_U32, STACK, R1, RECORD + record::REASON, 0);
+        self.argument(R1, layout.location);
+        self.emit(code::STORE_U64, STACK, R1, RECORD + record::LOCATION, 0);
+        self.read(RECORD + record::RECEIVED_BY, 4, PACKET, layout.received_by);
+        let (by_route, namespace) = (self.label(), self.label());
+        self.follow(PACKET, layout.device);
+        self.jump(code::JUMP_IF_EQUAL, POINTER, 0, by_route);
+        self.read(RECORD + record::NAME, NAME_LENGTH, POINTER, layout.name);
+        self.read(RECORD + record::INDEX, 4, POINTER, layout.index);
+        self.jump(code::JUMP, 0, 0, namespace);
+        self.place(by_route);
+        self.follow(PACKET, layout.destination);
+        // The last bit says that nobody holds the route.
+        self.emit(code::AND_VALUE, POINTER, 0, 0, !1);
+        self.follow(POINTER, layout.destination_device);
+        self.place(namespace);
+        self.follow(POINTER, layout.device_namespace);
+        self.read(RECORD + record::NAMESPACE, 4, POINTER, layout.inode);
+    }
+
+    fn count(&mut self, map: RawFd, end: Label) {
+        self.emit(code::STORE_U64_VALUE, STACK, 0, SCRATCH, 0);
+        self.map_and_key(map);
+        self.emit(code::MOVE, R3, STACK, 0, 0);
+        self.emit(code::ADD_VALUE, R3, 0, 0, SCRATCH.into());
+        self.emit(code::MOVE_VALUE, R4, 0, 0, BPF_NOEXIST);
+        self.emit(code::CALL, 0, 0, 0, MAP_UPDATE_ELEM);
+        self.map_and_key(map);
+        self.emit(code::CALL, 0, 0, 0, MAP_LOOKUP_ELEM);
+        self.jump(code::JUMP_IF_EQUAL, R0, 0, end);
+        self.emit(code::MOVE_VALUE, R1, 0, 0, 1);
+        self.emit(code::ATOMIC_ADD_U64, R0, R1, 0, 0);
+    }
+
+    fn map_and_key(&mut self, map: RawFd) {
+        // The source says that the value is the descriptor of a map; it has two instructions' room.
+        self.emit(code::LOAD_MAP, R1, 1, 0, map);
+        self.emit(0, 0, 0, 0, 0);
+        self.emit(code::MOVE, R2, STACK, 0, 0);
+        self.emit(code::ADD_VALUE, R2, 0, 0, RECORD.into());
+    }
+
+    fn argument(&mut self, to: u8, number: u8) {
+        self.emit(code::LOAD_U64, to, ARGUMENTS, 8 * i16::from(number), 0);
+    }
+
+    /// Reads so many bytes from the kernel to the stack.
+    fn read(&mut self, to: i16, size: i32, from: u8, offset: u32) {
+        self.emit(code::MOVE, R1, STACK, 0, 0);
+        self.emit(code::ADD_VALUE, R1, 0, 0, to.into());
+        self.emit(code::MOVE_VALUE, R2, 0, 0, size);
+        self.emit(code::MOVE, R3, from, 0, 0);
+        self.emit(code::ADD_VALUE, R3, 0, 0, offset.cast_signed());
+        self.emit(code::CALL, 0, 0, 0, PROBE_READ_KERNEL);
+    }
+
+    /// Sets the pointer to one in the kernel.
+    fn follow(&mut self, from: u8, offset: u32) {
+        self.read(SCRATCH, 8, from, offset);
+        self.emit(code::LOAD_U64, POINTER, STACK, SCRATCH, 0);
+    }
+
+    /// Jumps unless the first register has the value.
+    fn unless_equal(&mut self, value: u32, label: Label) {
+        self.jump(code::JUMP_UNLESS_EQUAL_U32, R1, value.cast_signed(), label);
+    }
+
+    fn jump(&mut self, operation: u8, register: u8, value: i32, label: Label) {
+        self.jumps.push((self.program.len(), label));
+        self.emit(operation, register, 0, 0, value);
+    }
+
+    fn emit(&mut self, operation: u8, to: u8, from: u8, offset: i16, value: i32) {
+        let [low, high] = offset.to_le_bytes();
+        let [a, b, c, d] = value.to_le_bytes();
+        self.program.push(u64::from_le_bytes([
+            operation,
+            from << 4 | to,
+            low,
+            high,
+            a,
+            b,
+            c,
+            d,
+        ]));
+    }
+
+    fn label(&mut self) -> Label {
+        self.labels.push(0);
+        Label(self.labels.len() - 1)
+    }
+
+    fn place(&mut self, label: Label) {
+        self.labels[label.0] = self.program.len();
+    }
+
+    fn finish(mut self) -> Vec<u64> {
+        for (at, label) in self.jumps {
+            let distance = self.labels[label.0] - at - 1;
+            // `MAX_FILTERS` keeps programs far shorter.
+            let distance = u16::try_from(distance).unwrap_or(u16::MAX);
+            self.program[at] |= u64::from(distance) << 16;
+        }
+        self.program
+    }
+}
+
+#[cfg(target_endian = "big")]
+compile_error!(
+    "instructions are laid out for little-endian machines only, which are those that svcdiag is built for"
+);
+
+/// An address as its words are in a packet.
+fn words(address: IpAddr) -> Vec<u32> {
+    let of = |bytes: &[u8]| {
+        let word = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |word, byte| word << 8 | u32::from(*byte))
+        };
+        bytes.chunks(4).map(word).collect()
+    };
+    match address {
+        IpAddr::V4(address) => of(&address.octets()),
+        IpAddr::V6(address) => of(&address.octets()),
+    }
+}
+
+/// IPPROTO_*.
+pub(crate) fn number_of(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}

@@ -1,0 +1,476 @@
+//! Every fault leads to its reason, place, interface and namespace.
+
+use std::{
+    net::{TcpStream, UdpSocket},
+    process::Command,
+    time::Duration,
+};
+
+use nix::sys::socket::{Backlog, listen};
+use svcdiag_drops::{Cause, Drop, Filter, Leg, Tuple, explain};
+use svcdiag_kube_proxy::Protocol;
+
+use crate::{
+    classifier::Classifier,
+    network::{
+        BRIDGED_ENDPOINT, CLIENT, CLIENT_V6, ENDPOINT, ENDPOINT_V6, Namespace, Network, SERVICE, dial,
+        filters, kernel, skip, watched,
+    },
+};
+
+/// What is expected of a dial's drops.
+struct Expected<'a> {
+    leg: Leg,
+    cause: Cause,
+    reason: &'a str,
+    location: &'a str,
+    interface: Option<&'a str>,
+    namespace: &'a Namespace,
+}
+
+/// One drop at least has the cause, and none another. What the fault leads to later (packets that are sent again, or
+/// refused) is dropped for reasons that mean nothing.
+#[track_caller]
+fn check(drops: &[Drop], expected: &Expected<'_>) {
+    // Shown when the test fails, or with --nocapture.
+    eprintln!("{drops:#?}");
+    let known = |drop: &&Drop| !matches!(explain(drop), Cause::Unknown(_));
+    let drops: Vec<&Drop> = drops.iter().filter(known).collect();
+    assert!(!drops.is_empty(), "nothing was dropped for a known cause");
+    for drop in drops {
+        assert_eq!(explain(drop), expected.cause, "{drop:?}");
+        assert_eq!(drop.leg, expected.leg, "{drop:?}");
+        assert_eq!(drop.reason, expected.reason, "{drop:?}");
+        match &drop.location {
+            Some(location) => assert_eq!(location, expected.location, "{drop:?}"),
+            None => assert!(hides_addresses(), "{drop:?}"),
+        }
+        let interface = drop.interface.as_ref().map(|interface| interface.name.as_str());
+        assert_eq!(interface, expected.interface, "{drop:?}");
+        assert_eq!(drop.namespace, Some(expected.namespace.inode()), "{drop:?}");
+        assert!(drop.count >= 1);
+    }
+}
+
+fn hides_addresses() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/kptr_restrict").is_ok_and(|value| value.trim() == "2")
+}
+
+/// A dial of the endpoint through the routing node, which has to fail.
+#[track_caller]
+fn fails_between_networks(fault: impl FnOnce(&Network), expected: impl FnOnce(&Network) -> Expected<'_>) {
+    let Some(kernel) = kernel() else { return };
+    let network = Network::routed();
+    let _listener = network.endpoint.listen(ENDPOINT);
+    let _other = network.endpoint.listen(OTHER_PORT);
+    assert!(dial(&network.client, OTHER_PORT), "a healthy network");
+    fault(&network);
+    let drops = watched(&kernel, &filters(CLIENT, None, ENDPOINT), || {
+        assert!(!dial(&network.client, ENDPOINT), "the fault does not show");
+    });
+    check(&drops, &expected(&network));
+}
+
+/// Of the endpoint, so that no late packet of a healthy dial is among those that are watched.
+const OTHER_PORT: &str = "10.2.0.2:8090";
+const OTHER_PORT_V6: &str = "[fd02::2]:8090";
+
+const DROP_8080: &str =
+    "table inet filter { chain drops { type filter hook HOOK priority 0; tcp dport 8080 drop; }; }";
+
+#[test]
+fn a_rule_of_nftables_on_the_node() {
+    fails_between_networks(
+        |network| network.node.nft(&DROP_8080.replace("HOOK", "forward")),
+        |network| Expected {
+            leg: Leg::ToEndpoint,
+            cause: Cause::Netfilter,
+            reason: "NETFILTER_DROP",
+            location: "nft_do_chain",
+            interface: Some("vethc"),
+            namespace: &network.node,
+        },
+    );
+}
+
+#[test]
+fn a_rule_of_nftables_on_the_node_that_drops_the_answer() {
+    fails_between_networks(
+        |network| {
+            network
+                .node
+                .nft(&DROP_8080.replace("HOOK", "forward").replace("dport", "sport"))
+        },
+        |network| Expected {
+            leg: Leg::Answer,
+            cause: Cause::Netfilter,
+            reason: "NETFILTER_DROP",
+            location: "nft_do_chain",
+            interface: Some("vethe"),
+            namespace: &network.node,
+        },
+    );
+}
+
+#[test]
+fn the_policy_of_iptables_legacy_on_the_node() {
+    if Command::new("iptables-legacy").arg("--version").output().is_err() {
+        return skip("iptables-legacy is missing");
+    }
+    fails_between_networks(
+        |network| network.node.run("iptables-legacy -P FORWARD DROP"),
+        |network| Expected {
+            leg: Leg::ToEndpoint,
+            cause: Cause::Netfilter,
+            reason: "NETFILTER_DROP",
+            location: "nf_hook_slow",
+            interface: Some("vethc"),
+            namespace: &network.node,
+        },
+    );
+}
+
+#[test]
+fn a_rule_in_the_pod_itself() {
+    fails_between_networks(
+        |network| network.endpoint.nft(&DROP_8080.replace("HOOK", "input")),
+        |network| Expected {
+            leg: Leg::ToEndpoint,
+            cause: Cause::Netfilter,
+            reason: "NETFILTER_DROP",
+            location: "nft_do_chain",
+            interface: Some("eth0"),
+            namespace: &network.endpoint,
+        },
+    );
+}
+
+#[test]
+fn forwarding_is_off() {
+    fails_between_networks(
+        |network| network.node.run("sysctl -qw net.ipv4.ip_forward=0"),
+        |network| Expected {
+            leg: Leg::ToEndpoint,
+            cause: Cause::ForwardingDisabled,
+            reason: "IP_INADDRERRORS",
+            location: "ip_error",
+            interface: Some("vethc"),
+            namespace: &network.node,
+        },
+    );
+}
+
+#[test]
+fn the_node_has_no_route() {
+    fails_between_networks(
+        |network| network.node.run("ip route del 10.2.0.0/24"),
+        |network| Expected {
+            leg: Leg::ToEndpoint,
+            cause: Cause::NoRoute,
+            reason: "IP_INNOROUTES",
+            location: "ip_error",
+            interface: Some("vethc"),
+            namespace: &network.node,
+        },
+    );
+}
+
+#[test]
+fn the_reverse_path_filter() {
+    fails_between_networks(
+        |network| {
+            network.node.run(
+                "sysctl -qw net.ipv4.conf.vethc.rp_filter=1
+                 ip route add 10.1.0.2/32 dev vethe",
+            );
+        },
+        |network| Expected {
+            leg: Leg::ToEndpoint,
+            cause: Cause::ReversePathFilter,
+            reason: "IP_RPFILTER",
+            location: "ip_rcv_finish_core",
+            interface: Some("vethc"),
+            namespace: &network.node,
+        },
+    );
+}
+
+#[test]
+fn tc_drops_what_comes_in() {
+    let mut program = None;
+    fails_between_networks(
+        |network| program = Some(Classifier::attach(&network.node, "vethc", Classifier::INGRESS)),
+        |network| Expected {
+            leg: Leg::ToEndpoint,
+            cause: Cause::TrafficControl,
+            reason: "TC_INGRESS",
+            location: "__netif_receive_skb_core.constprop.0",
+            interface: Some("vethc"),
+            namespace: &network.node,
+        },
+    );
+}
+
+#[test]
+fn tc_drops_what_goes_out() {
+    let mut program = None;
+    fails_between_networks(
+        |network| program = Some(Classifier::attach(&network.node, "vethe", Classifier::EGRESS)),
+        |network| Expected {
+            leg: Leg::ToEndpoint,
+            cause: Cause::TrafficControl,
+            reason: "TC_EGRESS",
+            location: "__dev_queue_xmit",
+            interface: Some("vethe"),
+            namespace: &network.node,
+        },
+    );
+}
+
+#[test]
+fn nothing_listens() {
+    let Some(kernel) = kernel() else { return };
+    let network = Network::routed();
+    let drops = watched(&kernel, &filters(CLIENT, None, ENDPOINT), || {
+        assert!(!dial(&network.client, ENDPOINT));
+    });
+    let expected = Expected {
+        leg: Leg::ToEndpoint,
+        cause: Cause::NoSocket,
+        reason: "NO_SOCKET",
+        location: "tcp_v4_rcv",
+        interface: Some("eth0"),
+        namespace: &network.endpoint,
+    };
+    check(&drops, &expected);
+}
+
+#[test]
+fn over_ipv6_a_rule_and_a_port_where_nothing_listens() {
+    let Some(kernel) = kernel() else { return };
+    let network = Network::routed();
+    // Links get the addresses by which they find neighbours a little later.
+    let _other = network.endpoint.listen(OTHER_PORT_V6);
+    assert!(
+        (0..10).any(|_| dial(&network.client, OTHER_PORT_V6)),
+        "a healthy network"
+    );
+    let dialled = || {
+        watched(&kernel, &filters(CLIENT_V6, None, ENDPOINT_V6), || {
+            assert!(!dial(&network.client, ENDPOINT_V6));
+        })
+    };
+    let closed = Expected {
+        leg: Leg::ToEndpoint,
+        cause: Cause::NoSocket,
+        reason: "NO_SOCKET",
+        location: "tcp_v6_rcv",
+        interface: Some("eth0"),
+        namespace: &network.endpoint,
+    };
+    check(&dialled(), &closed);
+    network.node.nft(&DROP_8080.replace("HOOK", "forward"));
+    let dropped = Expected {
+        leg: Leg::ToEndpoint,
+        cause: Cause::Netfilter,
+        reason: "NETFILTER_DROP",
+        location: "nft_do_chain",
+        interface: Some("vethc"),
+        namespace: &network.node,
+    };
+    check(&dialled(), &dropped);
+}
+
+#[test]
+fn nobody_has_the_endpoints_address() {
+    const NOBODY: &str = "10.2.0.9:8080";
+    let Some(kernel) = kernel() else { return };
+    let network = Network::routed();
+    // One question instead of three, each of which takes a second.
+    network
+        .node
+        .run("sysctl -qw net.ipv4.neigh.vethe.mcast_solicit=1");
+    let drops = watched(&kernel, &filters(CLIENT, None, NOBODY), || {
+        assert!(!dial(&network.client, NOBODY));
+        std::thread::sleep(Duration::from_secs(4));
+    });
+    let expected = Expected {
+        leg: Leg::ToEndpoint,
+        cause: Cause::NeighbourFailed,
+        reason: "NEIGH_FAILED",
+        location: "neigh_invalidate",
+        interface: Some("vethe"),
+        namespace: &network.node,
+    };
+    check(&drops, &expected);
+}
+
+/// The ACK of the first of four connections is late, and the others leave no room for it.
+#[test]
+fn the_accept_queue_is_full_when_a_handshake_ends() {
+    let Some(kernel) = kernel() else { return };
+    let network = Network::routed();
+    let listener = network.endpoint.listen(ENDPOINT);
+    // Room for one more than it says.
+    listen(&listener, Backlog::new(2).unwrap()).unwrap();
+    let connect = || network.client.inside(|| TcpStream::connect(ENDPOINT).unwrap());
+    let drops = watched(&kernel, &filters(CLIENT, None, ENDPOINT), || {
+        network.node.nft(
+            "table inet late { chain acks { type filter hook prerouting priority 0;
+               tcp dport 8080 tcp flags & (syn | ack) == ack drop; }; }",
+        );
+        let _late = connect();
+        network.node.run("nft delete table inet late");
+        let _others = [connect(), connect(), connect()];
+        // The endpoint asks for the ACK again after a second.
+        std::thread::sleep(Duration::from_millis(1500));
+    });
+    let late = |drop: &Drop| drop.namespace == Some(network.node.inode());
+    let drops: Vec<Drop> = drops.into_iter().filter(|drop| !late(drop)).collect();
+    let expected = Expected {
+        leg: Leg::ToEndpoint,
+        cause: Cause::AcceptQueueFull,
+        reason: "TCP_LISTEN_OVERFLOW",
+        location: "tcp_v4_rcv",
+        interface: Some("eth0"),
+        namespace: &network.endpoint,
+    };
+    check(&drops, &expected);
+}
+
+/// The kernel frees a SYN for which there is no room as one that was used.
+#[test]
+fn the_accept_queue_is_full_when_handshakes_begin_which_the_kernel_calls_no_drop() {
+    let Some(kernel) = kernel() else { return };
+    let network = Network::routed();
+    let listener = network.endpoint.listen(ENDPOINT);
+    listen(&listener, Backlog::new(1).unwrap()).unwrap();
+    let target = ENDPOINT.parse().unwrap();
+    let connect = || TcpStream::connect_timeout(&target, Duration::from_millis(500));
+    let drops = watched(&kernel, &filters(CLIENT, None, ENDPOINT), || {
+        network.client.inside(|| {
+            let waiting: Vec<_> = (0..4).map(|_| connect()).collect();
+            assert!(waiting.iter().any(Result::is_err), "the queue is not full");
+        });
+    });
+    let causes: Vec<Cause> = drops.iter().map(explain).collect();
+    assert!(
+        causes.iter().all(|cause| *cause == Cause::AcceptQueueFull),
+        "{drops:?}"
+    );
+}
+
+#[test]
+fn a_packet_is_too_big_for_the_next_link() {
+    const TARGET: &str = "10.2.0.2:5353";
+    let Some(kernel) = kernel() else { return };
+    let network = Network::routed();
+    network.node.run("ip link set vethe mtu 1300");
+    let filter = Filter {
+        leg: Leg::ToEndpoint,
+        tuple: Tuple {
+            protocol: Protocol::Udp,
+            source: format!("{CLIENT}:0").parse().unwrap(),
+            destination: TARGET.parse().unwrap(),
+        },
+    };
+    let drops = watched(&kernel, &[filter], || {
+        network.client.inside(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            // Linux forbids to divide datagrams that fit the sender's own link.
+            socket.send_to(&[0; 1400], TARGET).unwrap();
+        });
+        std::thread::sleep(Duration::from_millis(100));
+    });
+    let expected = Expected {
+        leg: Leg::ToEndpoint,
+        cause: Cause::TooBig,
+        reason: "PKT_TOO_BIG",
+        location: "ip_forward",
+        interface: Some("vethc"),
+        namespace: &network.node,
+    };
+    check(&drops, &expected);
+}
+
+#[test]
+fn the_bridges_port_does_not_send_back() {
+    let Some((kernel, network)) = kernel().zip(bridge_with_rules(true)) else {
+        return;
+    };
+    let drops = watched(
+        &kernel,
+        &filters("10.1.0.3", Some(SERVICE), BRIDGED_ENDPOINT),
+        || {
+            assert!(!dial(&network.endpoint, SERVICE));
+        },
+    );
+    let expected = Expected {
+        leg: Leg::ToEndpoint,
+        cause: Cause::HairpinPortOff,
+        reason: "NOT_SPECIFIED",
+        location: "br_handle_frame_finish",
+        interface: Some("vethe"),
+        namespace: &network.node,
+    };
+    check(&drops, &expected);
+}
+
+#[test]
+fn a_pod_is_sent_its_own_packet_without_masquerade() {
+    let Some((kernel, network)) = kernel().zip(bridge_with_rules(true)) else {
+        return;
+    };
+    network.node.run("ip link set vethe type bridge_slave hairpin on");
+    let drops = watched(
+        &kernel,
+        &filters("10.1.0.3", Some(SERVICE), BRIDGED_ENDPOINT),
+        || {
+            assert!(!dial(&network.endpoint, SERVICE));
+        },
+    );
+    let expected = Expected {
+        leg: Leg::ToEndpoint,
+        cause: Cause::HairpinNotMasqueraded,
+        reason: "IP_LOCAL_SOURCE",
+        location: "ip_rcv_finish_core",
+        interface: Some("eth0"),
+        namespace: &network.endpoint,
+    };
+    check(&drops, &expected);
+}
+
+#[test]
+fn the_bridge_does_not_translate_the_answer() {
+    let Some((kernel, network)) = kernel().zip(bridge_with_rules(false)) else {
+        return;
+    };
+    let _listener = network.endpoint.listen(BRIDGED_ENDPOINT);
+    let drops = watched(&kernel, &filters(CLIENT, Some(SERVICE), BRIDGED_ENDPOINT), || {
+        assert!(!dial(&network.client, SERVICE));
+    });
+    // The client refuses the answer, and the endpoint has a socket for the refusal.
+    let expected = Expected {
+        leg: Leg::Answer,
+        cause: Cause::AnswerNotTranslated,
+        reason: "NO_SOCKET",
+        location: "tcp_v4_rcv",
+        interface: Some("eth0"),
+        namespace: &network.client,
+    };
+    check(&drops, &expected);
+}
+
+/// A node with a bridge whose packets netfilter sees, or does not.
+fn bridge_with_rules(seen: bool) -> Option<Network> {
+    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+        skip("br_netfilter is not loaded");
+        return None;
+    }
+    let network = Network::bridged();
+    let value = u8::from(seen);
+    network
+        .node
+        .run(&format!("sysctl -qw net.bridge.bridge-nf-call-iptables={value}"));
+    Some(network)
+}
