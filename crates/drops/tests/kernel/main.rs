@@ -9,7 +9,9 @@
     reason = "tests"
 )]
 
+mod bridge;
 mod classifier;
+mod expected;
 mod faults;
 mod lookalikes;
 mod network;
