@@ -13,10 +13,12 @@ mod auto;
 mod events;
 mod limits;
 mod metrics;
+mod news;
 mod pod_events;
 mod policy_kinds;
 mod presence;
 mod probes;
+mod queue;
 mod readers;
 mod reconcile;
 mod schedule;
@@ -155,7 +157,7 @@ struct Context {
     options: Options,
     inventory: RwLock<Inventory>,
     metrics: Metrics,
-    readiness: watch::Readiness,
+    readiness: queue::Readiness,
     written: status::Statuses,
     failures: schedule::Failures,
     unanswered: schedule::Unanswered,
@@ -209,7 +211,7 @@ pub async fn run(
         options,
         inventory: RwLock::default(),
         metrics: Metrics::new(),
-        readiness: watch::Readiness::default(),
+        readiness: queue::Readiness::default(),
         written: status::Statuses::default(),
         failures: schedule::Failures::default(),
         unanswered: schedule::Unanswered::default(),

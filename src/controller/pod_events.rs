@@ -8,8 +8,9 @@ use futures::StreamExt;
 
 use super::{
     Context, Queue,
+    news::{News, Source, news},
     presence::Presence,
-    watch::{News, Source, enqueue, news},
+    queue::enqueue,
 };
 use crate::inventory::PodEvents;
 pub(super) use crate::objects::Event as PodEvent;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Context, Queue,
-    watch::{begin_if_complete, enqueue},
+    queue::{begin_if_complete, enqueue},
 };
 use crate::{client::policy_kinds, objects::POLICY_KINDS};
 

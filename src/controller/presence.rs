@@ -7,7 +7,7 @@ use kube::{Resource, runtime::watcher};
 
 use super::{
     Context, Queue,
-    watch::{begin_if_complete, enqueue},
+    queue::{begin_if_complete, enqueue},
 };
 use crate::client::is_not_served;
 

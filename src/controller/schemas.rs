@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
-use super::{Context, Queue, watch::enqueue};
+use super::{Context, Queue, queue::enqueue};
 use crate::{
     api::{NodeProbeSpec, Schemas, ServiceDiagnosisStatus, own_schemas},
     client::{is_not_served, is_of_schema, schemas},

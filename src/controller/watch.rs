@@ -5,50 +5,35 @@
 //! listed: half a cluster looks like a broken one. A controller for a single namespace may not be allowed to read Nodes,
 //! the agents' Leases and Events: the rest is checked without them.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Debug,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
-use futures::{SinkExt, StreamExt};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use futures::StreamExt;
 use kube::{
     Api, Resource,
-    core::{DeserializeGuard, NamespaceResourceScope},
+    core::NamespaceResourceScope,
     runtime::{
-        WatchStreamExt,
         reflector::store::Writer,
-        watcher::{self, Event, watcher},
+        watcher::{self, Event},
     },
 };
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use super::{
-    Context, Queue, pod_events,
-    presence::{Presence, why_unavailable},
-    reference,
+    Context, Queue,
+    news::{News, Source, news},
+    pod_events,
+    presence::Presence,
+    queue::{begin_if_complete, enqueue},
 };
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
-    client::Pauses,
     inventory::{DiagnosisKey, Tracked},
     objects::{
         Deployment, EndpointSlice, Lease, Namespace, NetworkPolicy, Node, Object, Pod, ReplicaSet, Service,
-        StatefulSet, trim_metadata,
+        StatefulSet,
     },
 };
-
-/// Page size of a list. Every page is parsed as a whole, so this limits the memory of a relist.
-const PAGE: u32 = 250;
-
-/// Number of kinds that are watched, plus one for the kinds of policies that the cluster serves.
-const KINDS: u32 = 14;
 
 /// Kinds that show which agents exist.
 const OF_AGENTS: [&str; 2] = ["Node", "Lease"];
@@ -58,22 +43,6 @@ const OF_AGENTS: [&str; 2] = ["Node", "Lease"];
 const SETTLE: Duration = Duration::from_millis(200);
 const PAUSE_FOR_EACH: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// Number of kinds that have been listed once.
-#[derive(Debug, Default)]
-pub(super) struct Readiness(AtomicU32);
-
-impl Readiness {
-    /// Whether all kinds have been listed, so that diagnoses can be evaluated.
-    pub(super) fn is_complete(&self) -> bool {
-        self.0.load(Ordering::Acquire) >= KINDS
-    }
-
-    /// Records that a kind has been listed for the first time; returns whether it was the last.
-    fn complete(&self) -> bool {
-        self.0.fetch_add(1, Ordering::AcqRel) + 1 == KINDS
-    }
-}
 
 /// Starts all watches.
 pub(super) fn spawn(
@@ -117,9 +86,6 @@ pub(super) fn spawn(
     ));
 }
 
-/// A kind, and which of its objects are watched.
-pub(super) type Source<K> = (Api<DeserializeGuard<K>>, watcher::Config);
-
 /// A namespaced kind: in the namespace of --namespace, or in all.
 fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(context: &Context) -> Source<K> {
     let client = context.client.clone();
@@ -128,85 +94,6 @@ fn scoped<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(context
         None => Api::all(client),
     };
     (api, watcher::Config::default())
-}
-
-/// What a watch delivers, with unparsable objects separate.
-pub(super) enum News<K> {
-    Begin,
-    Listed(K),
-    End,
-    /// The kind cannot be watched and is optional; the reason.
-    Unavailable(String),
-    Changed(K),
-    Gone {
-        namespace: String,
-        name: String,
-        uid: String,
-    },
-    Unparsable {
-        namespace: String,
-        name: String,
-        why: String,
-    },
-}
-
-/// The endless stream of a kind's events. Errors are logged and counted; the watch resumes by itself.
-pub(super) fn news<K>(
-    context: &Arc<Context>,
-    (api, config): Source<K>,
-) -> impl futures::Stream<Item = News<K>> + Send + use<K>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let kind = K::kind(&()).into_owned();
-    let context = context.clone();
-    let guard = move |object: DeserializeGuard<K>, wrap: fn(K) -> News<K>| match object.0 {
-        Ok(mut object) => {
-            trim_metadata(object.meta_mut());
-            wrap(object)
-        }
-        Err(invalid) => News::Unparsable {
-            namespace: invalid.metadata.namespace.unwrap_or_default(),
-            name: invalid.metadata.name.unwrap_or_default(),
-            why: invalid.error,
-        },
-    };
-    // A deleted object need not be parsable.
-    let gone = |metadata: ObjectMeta| News::Gone {
-        namespace: metadata.namespace.unwrap_or_default(),
-        name: metadata.name.unwrap_or_default(),
-        uid: metadata.uid.unwrap_or_default(),
-    };
-    let mut is_interrupted = false;
-    watcher(api, config.page_size(PAGE))
-        .backoff(Pauses::default())
-        .filter_map(move |event| {
-            let news = match event {
-                Ok(Event::Init) => Some(News::Begin),
-                Ok(Event::InitApply(object)) => Some(guard(object, News::Listed)),
-                Ok(Event::InitDone) => Some(News::End),
-                Ok(Event::Apply(object)) => Some(guard(object, News::Changed)),
-                Ok(Event::Delete(object)) => Some(gone(object.meta().clone())),
-                Err(error) => {
-                    let why = why_unavailable::<K>(&error);
-                    if why.is_none() {
-                        context.metrics.watch_error(&kind);
-                        // Only the first error of an interruption is logged.
-                        if !std::mem::replace(&mut is_interrupted, true) {
-                            tracing::warn!(kind, "A watch was interrupted and will be resumed: {error}.");
-                        }
-                    }
-                    why.map(News::Unavailable)
-                }
-            };
-            // A watch reports that it starts before it has reached the server.
-            is_interrupted &= matches!(news, None | Some(News::Begin));
-            if let Some(News::Unparsable { namespace, name, why }) = &news {
-                context.metrics.unparsable(&kind);
-                tracing::warn!(kind, namespace, name, "An object could not be parsed: {why}.");
-            }
-            futures::future::ready(news)
-        })
 }
 
 /// Keeps a kind of the inventory up to date.
@@ -272,15 +159,6 @@ fn relist<K: Tracked>(
         concerned.extend(inventory.note_unparsable::<K>(&namespace, &name, why));
     }
     concerned
-}
-
-/// Records that a kind has been listed for the first time, or may not be; after the last, everything is evaluated.
-pub(super) async fn begin_if_complete(context: &Context, queue: &mut Queue) {
-    if context.readiness.complete() {
-        tracing::info!("Every kind has been listed. Diagnoses are evaluated from now on.");
-        let all = context.inventory().all();
-        enqueue(context, queue, all).await;
-    }
 }
 
 /// Evaluates everything again when agents have appeared or disappeared, but not once for each of them.
@@ -378,16 +256,6 @@ async fn watch_diagnoses(
 fn forget(context: &Context, namespace: &str, name: &str) {
     context.inventory_mut().remove_interest(namespace, name);
     context.metrics.forget(namespace, name);
-}
-
-pub(super) async fn enqueue(context: &Context, queue: &mut Queue, concerned: BTreeSet<DiagnosisKey>) {
-    if !context.readiness.is_complete() {
-        return;
-    }
-    for key in concerned {
-        // The receiver is gone when the controller is shutting down.
-        let _ = queue.send(reference(&key)).await;
-    }
 }
 
 #[cfg(test)]
