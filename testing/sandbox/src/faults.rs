@@ -14,6 +14,8 @@
 mod expected;
 mod journal;
 pub mod kinds;
+mod objects;
+mod place;
 mod record;
 mod scene;
 mod scripts;

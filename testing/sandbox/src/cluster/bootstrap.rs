@@ -13,9 +13,11 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::Error;
-use super::controlplane::ADVERTISED_ADDRESS;
 use crate::error::{Context, optional, unless_exists};
 use crate::faults::kinds::Kind;
+
+/// The address that the `kubernetes` Service leads to. Loopback is refused in an EndpointSlice.
+pub(crate) const ADVERTISED_ADDRESS: &str = "172.18.0.1";
 
 /// Service addresses, IPv4 first.
 pub(super) const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/112";

@@ -23,8 +23,6 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A port found free may be taken before the server listens on it: try again with others.
 const ATTEMPTS: usize = 3;
-/// The address that the `kubernetes` Service leads to. Loopback is refused in an EndpointSlice.
-pub(crate) const ADVERTISED_ADDRESS: &str = "172.18.0.1";
 
 /// A running `etcd` and `kube-apiserver`.
 pub struct ControlPlane {
@@ -173,7 +171,7 @@ fn apiserver_arguments(directory: &Path, keys: &Keys, etcd_url: &str, port: u16)
     vec![
         format!("--etcd-servers={etcd_url}"),
         "--bind-address=127.0.0.1".to_owned(),
-        format!("--advertise-address={ADVERTISED_ADDRESS}"),
+        format!("--advertise-address={}", bootstrap::ADVERTISED_ADDRESS),
         format!("--secure-port={port}"),
         format!("--cert-dir={}", directory.display()),
         format!("--tls-cert-file={}", file(keys.server_certificate)),
@@ -256,7 +254,7 @@ impl Keys {
             &[
                 "127.0.0.1",
                 "localhost",
-                ADVERTISED_ADDRESS,
+                bootstrap::ADVERTISED_ADDRESS,
                 "10.96.0.1",
                 "kubernetes.default.svc",
             ],

@@ -4,8 +4,9 @@ use kube::api::{DynamicObject, PostParams};
 use serde_json::Value;
 
 use super::kinds::Target;
-use super::scripts::Undo;
-use super::{Error, Scene, steps};
+use super::objects::{create, delete, fresh};
+use super::place::Undo;
+use super::{Error, Scene};
 use crate::error::Context;
 
 /// A step of the way back.
@@ -66,7 +67,7 @@ pub(super) async fn undo(scene: &Scene) -> Result<(), Error> {
 async fn restore(scene: &Scene, entry: &Before) -> Result<(), Error> {
     let target = &entry.target;
     let Some(before) = &entry.before else {
-        return steps::delete(scene, target).await;
+        return delete(scene, target).await;
     };
     let api = target.api(scene.client());
     for attempt in 1.. {
@@ -78,15 +79,15 @@ async fn restore(scene: &Scene, entry: &Before) -> Result<(), Error> {
             return if entry.passing {
                 Ok(())
             } else {
-                steps::create(scene, target, &steps::fresh(before)).await
+                create(scene, target, &fresh(before)).await
             };
         };
         if now.metadata.uid != before.metadata.uid {
             if entry.passing {
                 return Ok(());
             }
-            steps::delete(scene, target).await?;
-            return steps::create(scene, target, &steps::fresh(before)).await;
+            delete(scene, target).await?;
+            return create(scene, target, &fresh(before)).await;
         }
         let back = as_before(&now, before);
         match api

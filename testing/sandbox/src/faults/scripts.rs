@@ -19,7 +19,7 @@
 //! for every Pod of the namespace that is there, `VETH_OF_10_244_1_2`. Of a Pod: `POD_NAME`, `POD_IP`.
 //! Lists are words with spaces between them. `$NAMESPACE` is put in as in every step.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::{
     core::v1::{Pod, Service},
@@ -28,14 +28,15 @@ use k8s_openapi::api::{
 use kube::{Api, ResourceExt, api::ListParams};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Scene, journal};
+use super::{
+    Error, Scene, journal,
+    place::{Place, Undo, Variables, failed, kernel, run},
+};
 use crate::{
     error::Context,
     kernel::{Kernel, Wiring},
     proxy::ProxyMode,
 };
-
-type Variables = Vec<(String, String)>;
 
 /// A script for the network namespaces of nodes.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -132,37 +133,6 @@ impl Script<'_> {
     }
 }
 
-/// Where a script runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// In a node's namespace, by its name.
-    Node(String),
-    /// In a Pod's namespace, by its UID and name.
-    Pod(String, String),
-}
-
-/// A script with all it needs, to be run when a fault is undone.
-#[derive(Debug)]
-pub(super) struct Undo {
-    place: Place,
-    script: String,
-    variables: Variables,
-}
-
-impl Undo {
-    /// Runs it. A Pod that is gone has taken everything with it.
-    pub(super) async fn run(&self, scene: &Scene) -> Result<(), Error> {
-        let kernel = kernel(scene)?;
-        match (
-            &self.place,
-            run(kernel, &self.place, &self.script, &self.variables).await,
-        ) {
-            (Place::Pod(uid, _), Err(_)) if !kernel.has_pod(uid).await => Ok(()),
-            (_, result) => result,
-        }
-    }
-}
-
 /// Runs the script of a step on nodes.
 pub(super) async fn on_nodes(scene: &Scene, step: &OnNode) -> Result<(), Error> {
     let kernel = kernel(scene)?;
@@ -212,37 +182,10 @@ async fn perform(
         return Err(failed("a script", &format!("nothing to do in mode {mode}")));
     };
     if !script.undo.trim().is_empty() {
-        let undo = Undo {
-            place: place.clone(),
-            script: script.undo.to_owned(),
-            variables: variables.clone(),
-        };
+        let undo = Undo::new(place.clone(), script.undo.to_owned(), variables.clone());
         journal::note_script(scene, undo).await;
     }
     run(kernel, &place, text, &variables).await
-}
-
-async fn run(kernel: &Kernel, place: &Place, script: &str, variables: &Variables) -> Result<(), Error> {
-    match place {
-        Place::Node(name) => match kernel.node(name) {
-            Some(node) => node.sh(script, variables).await.map(drop)?,
-            None => return Err(failed(name, "no such node")),
-        },
-        Place::Pod(uid, _) => kernel.in_pod(uid, script, variables).await.map(drop)?,
-    }
-    Ok(())
-}
-
-fn kernel(scene: &Scene) -> Result<&Arc<Kernel>, Error> {
-    let none = || failed("a script", "the cluster has no nodes in the kernel");
-    scene.kernel().ok_or_else(none)
-}
-
-fn failed(target: &str, message: &str) -> Error {
-    Error::Step {
-        target: target.to_owned(),
-        message: message.to_owned(),
-    }
 }
 
 fn push(variables: &mut Variables, name: &str, value: impl Into<String>) {
