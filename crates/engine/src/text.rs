@@ -38,6 +38,14 @@ pub(crate) fn nodes<S: AsRef<str>>(names: &[S]) -> String {
     format!("{noun} {}", list(names))
 }
 
+/// `none of the 3`, and of two `neither of the 2`.
+pub(crate) fn none_of(n: usize) -> String {
+    match n {
+        2 => "neither of the 2".to_owned(),
+        _ => format!("none of the {n}"),
+    }
+}
+
 /// What follows a remediation of the first of some nodes, if there are others.
 pub(crate) fn same_on_others<S: AsRef<str>>(names: &[S], first: &str) -> String {
     let others: Vec<&str> = names.iter().map(AsRef::as_ref).filter(|n| *n != first).collect();

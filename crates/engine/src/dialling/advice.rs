@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::{Facts, dialling::describe, evidence::dials::Failed, text::quoted};
-use svcdiag_api::{Answer, Reason};
+use svcdiag_api::{Answer, DialPath, Reason};
 use svcdiag_objects::Object;
 
 /// What to do where only the answer is known.
@@ -19,6 +19,10 @@ pub(crate) fn advice(facts: &Facts, reason: Reason, failures: &[&Failed<'_>]) ->
     let ip = address
         .parse::<SocketAddr>()
         .map_or_else(|_| quoted(address), |a| a.ip().to_string());
+    let through = match first.dial.path {
+        DialPath::Endpoint => "",
+        _ => " that go through the Service",
+    };
     match reason {
         Reason::NoRouteToHost => match rejecting_node(facts, first) {
             Some(by) => format!(
@@ -26,8 +30,8 @@ pub(crate) fn advice(facts: &Facts, reason: Reason, failures: &[&Failed<'_>]) ->
                  or whether the node has no route to {ip}: `ip route get {ip}`."
             ),
             None => format!(
-                "Check the route from node {node} to {ip}: `ip route get {ip}` there (a node needs a route even to the address of a Service, if only the default route). \
-                 Check also whether a firewall rule rejects the packets: `nft list ruleset` (REJECT, icmp-host-prohibited)."
+                "On node {node}, check that there is a route to {ip}, if only the default route (even to the address of a Service): `ip route get {ip}`. \
+                 Look also for a firewall rule that rejects the packets (REJECT, icmp-host-prohibited): `nft list ruleset`."
             ),
         },
         Reason::ConnectionRefused => {
@@ -36,8 +40,8 @@ pub(crate) fn advice(facts: &Facts, reason: Reason, failures: &[&Failed<'_>]) ->
             )
         }
         _ => format!(
-            "Find out what drops packets to {ip} on node {node}, for example a firewall: `nft list ruleset` there (and `iptables-legacy-save`), or `tcpdump -ni any host {ip}` while connecting. \
-             `dmesg` there shows whether the conntrack table is full (nf_conntrack)."
+            "Find out where packets to {ip}{through} are dropped, probably on node {node} and for example by a firewall. Look there at the rules (`nft list ruleset`, `iptables-legacy-save`), watch the packets while connecting (`tcpdump -ni any host {ip}`), \
+             and see whether the conntrack table is full (`dmesg`, nf_conntrack)."
         ),
     }
 }
@@ -60,7 +64,7 @@ fn of_requests(facts: &Facts, first: &Failed<'_>, failures: &[&Failed<'_>]) -> O
             "Run curl again without -s, or with -v: it then says whether the connection is refused, times out or is closed.".to_owned()
         }
         Answer::Unexpected => format!(
-            "Check what the application logs: {log}. If the status is the intended one, list it in spec.probe.http.expectedStatuses."
+            "Check what the application logs: {log}. If the status is the intended one, list it in spec.probe.http.expectedStatuses of the ServiceDiagnosis."
         ),
         Answer::Reset => format!(
             "Check what the application logs: {log}. Check also whether it speaks HTTP without TLS on that port and, with a service mesh, whether it accepts connections only from Pods of the mesh (mutual TLS)."

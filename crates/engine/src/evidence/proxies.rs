@@ -120,7 +120,7 @@ pub(crate) fn away(reports: &Reports<'_>, report: &Report<'_>) -> String {
             name = quoted(unit)
         ),
         Some(Run::Unknown) | None => format!(
-            "Find out how it should run there: `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}` shows its Pod, if it runs in one. Otherwise it is a systemd unit on node {node}, or part of k3s, MicroK8s or k0s."
+            "Start kube-proxy again on node {node}. If it runs in a Pod, this shows it: `kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={node}`. If not, look for a systemd unit on the node; in k3s, MicroK8s and k0s kube-proxy is part of the program."
         ),
     }
 }

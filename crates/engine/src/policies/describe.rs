@@ -91,9 +91,14 @@ impl PolicyView<'_> {
             format!(" (not port {} of the Service)", port.port)
         };
         if is_in {
-            return format!("an ingress rule for the clients to {to} of the Pods{not_the_services}");
+            return format!(
+                "an ingress rule that allows traffic from the clients to {to} of the Pods{not_the_services}"
+            );
         }
-        format!("an egress rule to {}, {to}{not_the_services}", self.whom())
+        format!(
+            "an egress rule that allows traffic to {} on {to}{not_the_services}",
+            self.whom()
+        )
     }
 
     /// The targets, as a rule names them.
@@ -200,7 +205,8 @@ fn fix(
         nearest => {
             let policy = nearest.map(|m| &m.policy).or(policies.first());
             format!(
-                "Add {}: {}.",
+                "In NetworkPolicy {}, add {}: {}.",
+                policy.map_or("", String::as_str),
                 general(),
                 edit(namespace, policy.map_or("", String::as_str))
             )

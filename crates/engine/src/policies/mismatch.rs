@@ -103,7 +103,7 @@ fn wrong_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Miss {
         return miss(
             3,
             format!(
-                "its selectors match only Pods, but {} {}",
+                "the selectors of its rule match only Pods, but {} {}",
                 text::list(other.addresses),
                 if other.addresses.len() == 1 {
                     "is not one"
@@ -123,7 +123,7 @@ fn wrong_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Miss {
         let distance = u8::try_from(2 * wanted.len()).unwrap_or(u8::MAX / 4);
         parts.push(miss(
             distance,
-            format!("its podSelector requires {}", text::list(&wanted)),
+            format!("the podSelector of its rule requires {}", text::list(&wanted)),
         ));
     }
     let namespace = pod.namespace();
@@ -135,7 +135,7 @@ fn wrong_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Miss {
                 miss(
                     distance,
                     format!(
-                        "its podSelector {}has no namespaceSelector, so it matches only Pods in namespace {}, but Pod {} is in namespace {namespace}",
+                        "the podSelector {}of its rule has no namespaceSelector, so it matches only Pods in namespace {}, but Pod {} is in namespace {namespace}",
                         selector.map(|s| format!("{} ", in_words(s))).unwrap_or_default(),
                         policy.namespace(),
                         pod.name()
@@ -154,7 +154,10 @@ fn wrong_peer(policy: &NetworkPolicy, peer: &Peer, other: End) -> Miss {
                 .all(|value| labels.values().any(|v| v == value));
             let m = miss(
                 if is_renamed { 1 } else { 3 },
-                format!("its namespaceSelector requires {}", text::list(&wanted)),
+                format!(
+                    "the namespaceSelector of its rule requires {}",
+                    text::list(&wanted)
+                ),
             );
             parts.push(if is_renamed {
                 m.fixed_by(format!(
@@ -204,7 +207,7 @@ fn wrong_block(block: &IpBlock, peer: &Peer, other: End) -> Miss {
         return miss(
             1,
             format!(
-                "its ipBlock {cidr} contains the Service's cluster IP, but most network plugins see the address of {seen} instead"
+                "the ipBlock {cidr} of its rule contains the Service's cluster IP, but most network plugins see the address of {seen} instead"
             ),
         )
         .fixed_by(fix);
@@ -226,7 +229,7 @@ fn wrong_block(block: &IpBlock, peer: &Peer, other: End) -> Miss {
     let m = miss(
         3,
         format!(
-            "its ipBlock {cidr}{excepts} does not contain {}",
+            "the ipBlock {cidr}{excepts} of its rule does not contain {}",
             text::list(&own)
         ),
     );

@@ -214,21 +214,22 @@ fn by_reason(
     let of_nodes = || reports.current.iter().filter(|r| nodes.contains(&r.node));
     let proxy = first.facts.kube_proxy.as_ref();
     let (logs, restart) = (proxies::logs(first), proxies::restart(first));
+    let others = text::same_on_others(nodes, first.node);
     match reason {
         Reason::NotRunning => (
             format!(
-                "kube-proxy is not running on {on} (no process{}). Rules left there no longer follow changes to Services.",
+                "kube-proxy is not running on {on} (no process{}). Its old rules there no longer follow changes to Services.",
                 if reports.current.iter().any(|r| r.saved.is_some()) {
                     ""
                 } else {
                     "; ports 10256 and 10249 closed"
                 }
             ),
-            proxies::away(reports, first),
+            format!("{}{others}", proxies::away(reports, first)),
         ),
         Reason::NotLive => (
             format!("kube-proxy on {on} hangs: livez on port 10256 connects but does not answer within 3 s."),
-            format!("Check what it was doing: {logs}. Then {restart}."),
+            format!("Check what it was doing: {logs}. Then {restart}.{others}"),
         ),
         Reason::NotSyncing => {
             let why = of_nodes().find_map(|r| r.facts.kube_proxy.as_ref()?.sync_error.as_deref());
@@ -240,8 +241,8 @@ fn by_reason(
                     ),
                 ),
                 None => (
-                    format!("kube-proxy on {on} is not writing its rules although changes are pending."),
-                    format!("Find out why: {logs}. Then {restart}."),
+                    format!("kube-proxy on {on} is not writing its rules, although changes are pending."),
+                    format!("Find out why: {logs}. Then {restart}.{others}"),
                 ),
             }
         }
@@ -250,32 +251,32 @@ fn by_reason(
                 "kube-proxy on {on} cannot find the conntrack program, so UDP packets keep going to Pods that are gone, or kube-proxy does not start at all."
             ),
             format!(
-                "Install it on {on}: `apt install conntrack` (or `yum install conntrack-tools`). Then {restart}."
+                "Install it on {on}: `apt install conntrack` (or `yum install conntrack-tools`). Then {restart}.{others}"
             ),
         ),
         Reason::APIAccessDenied => {
             let denied = right(proxy.and_then(|p| p.denied.as_deref()).unwrap_or("?"));
             (
                 format!(
-                    "The API server does not allow kube-proxy on {on} {denied} (403 Forbidden), so its rules do not follow changes to Services."
+                    "The API server does not allow kube-proxy on {on} {denied} (403 Forbidden), so kube-proxy's rules do not follow changes to Services."
                 ),
                 format!(
-                    "Its log names the account and the missing permission: {logs}. kube-proxy's permissions are in a ClusterRole: `kubectl get clusterrole system:node-proxier -o yaml`. It may lack one after an update of kube-proxy: add it there, or bind that role to the account."
+                    "kube-proxy's log names the account and the missing permission: {logs}. Its permissions are in a ClusterRole: `kubectl get clusterrole system:node-proxier -o yaml`. If the role lacks the permission (possible after an update of kube-proxy), add it there. If the role has it, bind the role to the account."
                 ),
             )
         }
         _ => {
             let configuration = if proxies::is_in_pod(first) {
-                " (`kubectl -n kube-system get configmap kube-proxy -o yaml` has the address)"
+                ". The address is in `kubectl -n kube-system get configmap kube-proxy -o yaml`"
             } else {
                 ""
             };
             (
                 format!(
-                    "kube-proxy on {on} cannot reach the API server, or is refused by it: its requests fail and none is answered."
+                    "All requests of kube-proxy on {on} to the API server fail: it cannot reach the API server, or is refused."
                 ),
                 format!(
-                    "Check which address and credentials it uses: {logs}{configuration}. Then {restart}."
+                    "See which address and credentials it uses: {logs}{configuration}. When they are right, {restart}.{others}"
                 ),
             )
         }

@@ -340,7 +340,7 @@ fn stale_connections(evidence: &Evidence<'_>) -> Option<Finding> {
                 true => "was tracked without being translated".to_owned(),
                 false => format!("goes to {}", c.endpoint),
             };
-            format!("{} to {} {goes} on node {node}", c.source, c.destination)
+            format!("on node {node}, {} to {} {goes}", c.source, c.destination)
         })
         .collect();
     let ip = |address: &str| {
@@ -351,7 +351,7 @@ fn stale_connections(evidence: &Evidence<'_>) -> Option<Finding> {
     Some(Finding::part_fails(
         Reason::StaleConntrackEntry,
         format!(
-            "UDP conntrack entries still lead to endpoints that are gone, and the senders keep them alive: {}.",
+            "UDP conntrack entries still lead to endpoints that are gone. They do not expire, because the senders keep sending: {}.",
             text::list(&entries)
         ),
         format!(

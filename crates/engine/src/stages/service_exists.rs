@@ -50,7 +50,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         )
     } else if !namesakes.is_empty() {
         format!(
-            "Create the ServiceDiagnosis in the namespace of the Service, or create the Service here: \
+            "If you mean one of those, create the ServiceDiagnosis in its namespace. Otherwise create the Service in {namespace}, for example from a Deployment of that name: \
              `kubectl -n {namespace} expose deployment {name} --port=PORT --target-port=TARGET`."
         )
     } else {

@@ -475,7 +475,7 @@ fn n73_a_search_domain_answers_for_a_name() {
     );
     assert!(
         root.remediation
-            .contains("Remove wild.example from the search list")
+            .contains("Remove wild.example from the Pod's search list")
     );
 }
 

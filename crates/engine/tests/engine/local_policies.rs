@@ -22,7 +22,7 @@ fn a_neighbour_without_an_endpoint_is_no_fault() {
     assert!(
         endpoints
             .message
-            .contains("node n1 has no endpoint, so Pod client"),
+            .contains("node n1 has no endpoint of it, so Pod client"),
         "{}",
         endpoints.message
     );

@@ -53,7 +53,7 @@ fn a_label_that_the_client_lacks() {
     let by = |labels: Value| json!({ "from": [{ "podSelector": { "matchLabels": labels } }] });
     denied(
         R::IngressDenied,
-        &["its podSelector requires role=web, a label that Pod client does not have"],
+        &["the podSelector of its rule requires role=web, a label that Pod client does not have"],
         |f| admit(f, by(json!({ "role": "web" }))),
     );
     denied(
@@ -108,7 +108,7 @@ fn a_label_that_the_namespace_lacks() {
     denied(
         R::IngressDenied,
         &[
-            "its namespaceSelector requires name=web, but Namespace web has kubernetes.io/metadata.name=web instead",
+            "the namespaceSelector of its rule requires name=web, but Namespace web has kubernetes.io/metadata.name=web instead",
         ],
         |f| {
             client_elsewhere(f);
@@ -194,7 +194,7 @@ fn an_ip_block_that_is_a_cluster_ip() {
     assert!(
         finding
             .message
-            .contains("ipBlock 10.96.1.175/32 contains the Service's cluster IP")
+            .contains("ipBlock 10.96.1.175/32 of its rule contains the Service's cluster IP")
     );
     // It works here.
     let allowed = with(|_| ());

@@ -30,17 +30,18 @@ impl Subject<'_> {
         }
         let (wants, has) = (join(&families), join(&have));
         let whose = if self.service.has_selector() {
-            "its Pods only have"
+            "its Pods have only"
         } else {
-            "its EndpointSlices only list"
+            "its EndpointSlices list only"
         };
         Some(Finding::nothing_works(
             Reason::IPFamilyMismatch,
-            format!("The Service only uses {wants}, but {whose} {has} addresses."),
+            format!("The Service uses only {wants}, but {whose} {has} addresses."),
             format!(
                 "If the cluster has Service addresses in both families, make the Service dual-stack: \
                  `kubectl -n {ns} patch service {name} --type=merge -p '{{\"spec\":{{\"ipFamilyPolicy\":\"PreferDualStack\"}}}}'`. \
-                 Otherwise create another Service with ipFamilies [{has}]: the first family of a Service cannot be changed.",
+                 Or create another Service with ipFamilies [{has}]: the first family of a Service cannot be changed. \
+                 If the cluster has no {has} Service addresses, the endpoints need {wants} addresses.",
                 ns = quoted(&self.facts.namespace),
                 name = quoted(self.service.name())
             ),

@@ -89,11 +89,11 @@ impl Subject<'_> {
             Impact::Some
         };
         let message = format!(
-            "Clients use port {}, but the Service lists {listed}.",
+            "spec.ports of the ServiceDiagnosis says that clients use port {}, but the Service lists {listed}.",
             text::list(&unlisted)
         );
         let remediation = format!(
-            "Add the port to spec.ports of the Service ({}), or have the clients use a listed port and correct spec.ports of the ServiceDiagnosis.",
+            "If clients do use the port, add it to spec.ports of the Service ({}), or have them use a port that the Service lists. Otherwise correct spec.ports of the ServiceDiagnosis.",
             self.edit()
         );
         Some(match impact {

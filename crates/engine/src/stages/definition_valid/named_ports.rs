@@ -102,7 +102,7 @@ impl Subject<'_> {
                 port.describe(),
                 match self.pods.len() {
                     1 => "the only Pod that the Service selects does not have".to_owned(),
-                    n => format!("none of the {n} Pods that the Service selects has"),
+                    n => format!("{} Pods that the Service selects has", text::none_of(n)),
                 },
                 port.protocol()
             ),
@@ -144,16 +144,18 @@ impl Subject<'_> {
         Finding::part_fails(
             Reason::NamedPortMissingOnSomePods,
             format!(
-                "targetPort of Service port {} is \"{name}\", but {} of {of} Pods of the same revision {} no {} port of that name and so {} no traffic for it: {}.",
-                port.describe(),
-                without.len(),
-                if without.len() == 1 { "has" } else { "have" },
+                "{} {} {} no {} port named \"{name}\", which is the targetPort of Service port {}, and so {} no traffic on that Service port. {} {} of {of} Pods of the same revision; the others have the port.",
+                if names.len() == 1 { "Pod" } else { "Pods" },
+                text::list(&names),
+                if names.len() == 1 { "has" } else { "have" },
                 port.protocol(),
-                if without.len() == 1 { "gets" } else { "get" },
-                text::list(&names)
+                port.describe(),
+                if names.len() == 1 { "gets" } else { "get" },
+                if names.len() == 1 { "It is" } else { "They are" },
+                names.len()
             ),
             format!(
-                "Find out why Pods of the same revision differ.{}",
+                "Find out how it differs from other Pods of its revision.{}",
                 again.unwrap_or_default()
             ),
         )

@@ -156,16 +156,16 @@ impl Report<'_> {
                 quoted(name)
             ),
             None => format!(
-                ", which is in a ConfigMap that its Pods mount: `kubectl -n {namespace} get configmaps` lists them"
+                ", which is in a ConfigMap that the Pods of cluster DNS mount (`kubectl -n {namespace} get configmaps` lists the ConfigMaps)"
             ),
         };
         (
             format!(
-                "Cluster DNS ({}) answers {} that {CONTROL}.svc.{wanted} does not exist: it does not serve the cluster's names in {wanted}, where the clients search for them.{serves}",
+                "Clients search for Service names in {wanted}, but cluster DNS ({}) does not serve them there: it told {} that {CONTROL}.svc.{wanted} does not exist.{serves}",
                 self.servers, self.who
             ),
             format!(
-                "Set both to the same domain: clusterDomain in the kubelets' configuration, and the zone of the kubernetes plugin in the Corefile{corefile}."
+                "Make the two domains the same by changing one of them: clusterDomain in the kubelets' configuration, or the zone of the kubernetes plugin in the Corefile{corefile}."
             ),
         )
     }
@@ -196,16 +196,16 @@ impl Report<'_> {
         } else {
             (
                 "",
-                "remove dnsPolicy and dnsConfig.nameservers from its template, or fix the kubelet's clusterDNS",
+                "if its settings name other servers, remove dnsPolicy and dnsConfig.nameservers from its template; otherwise correct the kubelet's clusterDNS",
             )
         };
         (
             format!(
-                "The name servers of {} ({}) are not cluster DNS and do not know {unknown}{seen}.{why}",
+                "The name servers of {} ({}) are not cluster DNS and cannot resolve {unknown}{seen}.{why}",
                 self.who, self.servers
             ),
             format!(
-                "Make the Pod use cluster DNS{is}: {fix}. Its current settings: {}.",
+                "Check the Pod's settings: {}. To make it use cluster DNS{is}, {fix}.",
                 self.settings
             ),
         )
@@ -247,15 +247,15 @@ impl Report<'_> {
             .map(|suffix| format!("{name}.{}", suffix.trim_matches('.')));
         let tried = first.as_ref().map_or_else(String::new, |first| {
             format!(
-                " Resolvers try {first} first, and some stop there if that name exists but has no addresses."
+                " For {name}, resolvers first try {first}, and some stop there if that name exists but has no addresses."
             )
         });
         let shadow = first.as_deref().and_then(|first| service_of(name, first));
         let see = match shadow {
             Some((service, namespace)) => format!(
-                "Check whether a Service with the same name as the namespace answers for it: `kubectl -n {namespace} get service {service}`. Rename that Service, or have"
+                " Such a name can come from a Service with the same name as the namespace: `kubectl -n {namespace} get service {service}`. If there is one, another way is to give that Service another name."
             ),
-            None => "Have".to_owned(),
+            None => String::new(),
         };
         let full = full(self.facts, self.resolver).map_or(name.as_str(), |l| &l.name);
         (
@@ -264,7 +264,7 @@ impl Report<'_> {
                 self.who,
                 working_names(self.resolver, self.facts)
             ),
-            format!("{see} the clients use {full}. with the trailing dot."),
+            format!("Have the clients use \"{full}.\" (with the trailing dot).{see}"),
         )
     }
 
@@ -278,7 +278,7 @@ impl Report<'_> {
                 working_names(self.resolver, self.facts)
             ),
             format!(
-                "Add the suffix to the Pod's search list (dnsConfig.searches), leave the list to dnsPolicy ClusterFirst, or have the client use a name that works. Its current settings: {}.",
+                "Check the Pod's settings: {}. Then set dnsPolicy to ClusterFirst, which supplies the list, or add {suffix} to dnsConfig.searches, or have the client use a name that works.",
                 self.settings
             ),
         )
@@ -370,13 +370,15 @@ impl Report<'_> {
                 "Check the Service of that name: `kubectl -n {namespace} get service {service}`. Rename it, or have"
             ),
             None => format!(
-                "Remove {suffix} from the search list, remove the wildcard record from that domain, or have"
+                "Remove {suffix} from the Pod's search list, remove the wildcard record from {suffix}, or have"
             ),
         };
         (
-            format!("{message}. Its search list leads it to {led}."),
             format!(
-                "{cause} the clients use {own}. with the trailing dot. The Pod's current settings: {}.",
+                "{message}. Through the Pod's search list, the name becomes {led}, which has that address."
+            ),
+            format!(
+                "{cause} the clients use \"{own}.\" (with the trailing dot). The Pod's current settings: {}.",
                 self.settings
             ),
         )

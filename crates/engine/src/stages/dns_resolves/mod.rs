@@ -233,10 +233,10 @@ fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
     Some(Finding::nothing_works(
         Reason::ClusterDNSNotReady,
         format!(
-            "{} of cluster DNS ({namespace}/{name}) is{} ready{why}. No Service name resolves.",
+            "{} of cluster DNS (Service {namespace}/{name}) is{} ready, so Service names do not resolve{why}.",
             match pods.len() {
                 1 => "The only Pod".to_owned(),
-                n => format!("None of the {n} Pods"),
+                n => format!("{} Pods", text::capitalized(&text::none_of(n))),
             },
             if pods.len() == 1 { " not" } else { "" }
         ),

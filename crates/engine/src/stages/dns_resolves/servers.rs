@@ -179,8 +179,11 @@ pub(super) fn some_fail(evidence: &Evidence<'_>) -> Option<Finding> {
         .collect();
     let from: Vec<String> = from.into_iter().collect();
     let message = format!(
-        "Some DNS servers do not answer properly, so names resolve slowly or intermittently: {}, queried from {}.",
-        text::list(&names),
+        "{} properly when queried from {}, so names resolve slowly or only sometimes.",
+        match names.as_slice() {
+            [one] => format!("DNS server {one} does not answer"),
+            several => format!("DNS servers {} do not answer", text::list(several)),
+        },
         text::list(&from)
     );
     let node = looks.iter().map(|(r, _)| r.node).min().unwrap_or_default();

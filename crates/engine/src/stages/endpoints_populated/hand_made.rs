@@ -91,7 +91,7 @@ fn no_selector_and_no_endpoints(facts: &Facts, service: &Service) -> Finding {
         Reason::NoSelectorAndNoEndpoints,
         message,
         format!(
-            "Find out what should write its endpoints, and why it does not: `kubectl -n {ns} get service,endpoints {service_arg} -o yaml --show-managed-fields`. An operator or a leader election (for example Patroni) may keep them in the Endpoints object {name}: it is empty while there is no leader, and it is not copied to an EndpointSlice if it has the label endpointslice.kubernetes.io/skip-mirror. If nothing writes them, the Service needs a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}."
+            "See who should write the endpoints: `kubectl -n {ns} get service,endpoints {service_arg} -o yaml --show-managed-fields`. If nobody should, the Service needs a selector, or an EndpointSlice with the label kubernetes.io/service-name={name}. If an operator or a leader election (for example Patroni) writes the Endpoints object {name}: that object is empty while there is no leader, and with the label endpointslice.kubernetes.io/skip-mirror it is not copied to an EndpointSlice."
         ),
     )
 }

@@ -57,7 +57,7 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, endpoints: &[&En
     if *role != Role::Named {
         return Local::Hint(
             format!(
-                "internalTrafficPolicy is Local, and {who}. To have the clients checked, name them in spec.clients.podSelector."
+                "The Service's internalTrafficPolicy is Local, and {who}. To have the clients checked, name them in spec.clients.podSelector."
             ),
             None,
         );
@@ -71,7 +71,7 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, endpoints: &[&En
         let nodes: Vec<&str> = restarting.iter().map(|(node, _)| *node).collect();
         return Local::Hint(
             format!(
-                "internalTrafficPolicy is Local, and the Service's Pod on {} is being replaced: {} cannot use the Service until it is ready.",
+                "The Service's internalTrafficPolicy is Local, and its Pod on {} is being replaced: {} cannot use the Service until it is ready.",
                 text::nodes(&nodes),
                 names(&outside)
             ),
@@ -79,11 +79,11 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, endpoints: &[&En
         );
     }
     let remediation = format!(
-        "Run an endpoint on every node with clients (for example as a DaemonSet), or allow the traffic to leave the node: `kubectl -n {} patch service {} --type=merge -p '{{\"spec\":{{\"internalTrafficPolicy\":\"Cluster\"}}}}'`.",
+        "Run an endpoint on every node that has clients (for example with a DaemonSet), or let traffic go to endpoints on other nodes: `kubectl -n {} patch service {} --type=merge -p '{{\"spec\":{{\"internalTrafficPolicy\":\"Cluster\"}}}}'`.",
         quoted(&facts.namespace),
         quoted(service.name())
     );
-    let message = format!("internalTrafficPolicy is Local, and {who}.");
+    let message = format!("The Service's internalTrafficPolicy is Local, and {who}.");
     Local::Lacking(if inside.is_empty() {
         Finding::nothing_works(Reason::NoLocalEndpoints, message, remediation)
     } else {
@@ -104,10 +104,10 @@ fn names(pods: &[&Pod]) -> String {
 fn who_lacks(nodes: &BTreeSet<&str>, pods: &[&Pod]) -> String {
     let nodes: Vec<&str> = nodes.iter().copied().collect();
     let have = match nodes.as_slice() {
-        [only] => format!("node {only} has no endpoint"),
-        _ => format!("none of the nodes {} has an endpoint", text::list(&nodes)),
+        [only] => format!("node {only} has no endpoint of it"),
+        _ => format!("none of the nodes {} has an endpoint of it", text::list(&nodes)),
     };
-    format!("{have}, so {} cannot use the Service", names(pods))
+    format!("{have}, so {} there cannot use the Service", names(pods))
 }
 
 /// Until when a node's own Pod may be on its way: while it starts or ends there, and where a DaemonSet creates the

@@ -112,20 +112,27 @@ fn judge_endpoints(evidence: &Evidence<'_>, service: &Service, endpoints: &[&End
         )
         .recheck_at(Some(until));
     }
-    let what_to_do = if service.has_selector() {
-        "Make the Pods ready."
+    let (by_hand, what_to_do) = if service.has_selector() {
+        ("", "make the Pods ready")
     } else {
-        "Mark the endpoints as ready in the EndpointSlices, which were made by hand."
+        (
+            " Its EndpointSlices were made by hand.",
+            "mark those that work as ready in the EndpointSlices",
+        )
     };
     Finding::nothing_works(
         Reason::NoReadyEndpoints,
         match all {
             0 => "The Service has no endpoint.".to_owned(),
-            1 => "The only endpoint of the Service is not ready.".to_owned(),
-            n => format!("None of the {n} endpoints of the Service is ready."),
+            1 => format!("The only endpoint of the Service is not ready.{by_hand}"),
+            n => text::capitalized(&format!(
+                "{} endpoints of the Service is ready.{}",
+                text::none_of(n),
+                by_hand
+            )),
         },
         format!(
-            "{what_to_do} Check the endpoints' conditions: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`.",
+            "Check the endpoints' conditions: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`. Then {what_to_do}.",
             quoted(&facts.namespace),
             quoted(service.name())
         ),

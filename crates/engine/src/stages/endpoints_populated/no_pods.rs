@@ -104,7 +104,7 @@ fn none_of_the_pods(facts: &Facts) -> String {
     match facts.pods.len() {
         0 => format!("no Pod (there are no Pods in namespace {ns})"),
         1 => format!("no Pod (namespace {ns} has 1 Pod)"),
-        n => format!("none of the {n} Pods in namespace {ns}"),
+        n => format!("{} Pods in namespace {ns}", text::none_of(n)),
     }
 }
 

@@ -193,7 +193,8 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
                 match pods.len() {
                     1 => format!("{}, the only Pod that has it, is not ready", unready.name()),
                     n => format!(
-                        "none of the {n} Pods that have it is ready, for example {}",
+                        "{} Pods that have it is ready, for example {}",
+                        text::none_of(n),
                         unready.name()
                     ),
                 },

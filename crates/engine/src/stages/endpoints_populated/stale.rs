@@ -88,7 +88,7 @@ pub(super) fn stale(facts: &Facts, service: &Service, pods: &[&Pod], endpoints: 
         text::list(&names)
     );
     let remediation = format!(
-        "The endpoints controller is not keeping up. Check that kube-controller-manager is running, and read its log: `kubectl -n kube-system get pods -l component=kube-controller-manager`. Compare with `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
+        "Probably the EndpointSlice controller, which is part of kube-controller-manager, is behind or stopped. Check whether kube-controller-manager runs: `kubectl -n kube-system get pods -l component=kube-controller-manager` (it shows nothing where the provider runs the control plane), and read its log. The endpoints that it has written: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
         quoted(&facts.namespace),
         quoted(service.name())
     );

@@ -73,7 +73,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         if !is_explained && !reports.waiting.is_empty() {
             break;
         }
-        return build(reason, &of);
+        return build(evidence, reason, &of);
     }
     if looks.len() < all.len() && looks.is_empty() {
         return Finding::unknown(
@@ -210,7 +210,7 @@ fn fault(hairpin: &Hairpin) -> Option<Reason> {
     }
 }
 
-fn build(reason: Reason, looks: &[Look<'_>]) -> Finding {
+fn build(evidence: &Evidence<'_>, reason: Reason, looks: &[Look<'_>]) -> Finding {
     let each: Vec<String> = looks
         .iter()
         .map(|(report, h)| {
@@ -233,6 +233,8 @@ fn build(reason: Reason, looks: &[Look<'_>]) -> Finding {
     let ip = target
         .parse::<std::net::SocketAddr>()
         .map_or_else(|_| quoted(target), |a| a.ip().to_string());
+    let own = evidence.ends.pod(pod).and_then(|pod| pod.ips().next());
+    let own = own.map_or_else(String::new, |own| format!(" ({own})"));
     let (message, remediation) = match reason {
         Reason::HairpinModeDisabled => {
             let command = match port {
@@ -241,32 +243,32 @@ fn build(reason: Reason, looks: &[Look<'_>]) -> Finding {
             };
             (
                 format!(
-                    "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), so a Pod cannot reach itself: {seen}."
+                    "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), so a Pod cannot reach itself. {seen}."
                 ),
                 format!(
-                    "Enable it on the Pod's bridge port on node {node}: {command}. For future Pods, set hairpinMode in the configuration of the bridge plugin in /etc/cni/net.d."
+                    "Enable hairpin mode on the Pod's bridge port on node {node}: {command}. For future Pods, set hairpinMode to true in the configuration of the bridge plugin in /etc/cni/net.d."
                 ),
             )
         }
         Reason::MasqueradeMissing => (
             format!(
-                "The rules do not masquerade packets that a Pod sends to itself through the Service, so they arrive with the Pod's own address as their source: {seen}."
+                "kube-proxy's rules do not masquerade packets that a Pod sends to itself through the Service, so the packets arrive with the Pod's own address as their source. {seen}."
             ),
             format!(
-                "To have the rules rewritten, {}. Then look for what removes the masquerading rule or precedes it: `nft list ruleset` on node {node}.",
+                "On node {node}, look for what removes the masquerading rule or precedes it: `nft list ruleset`. Then, to have the rules rewritten, {}.",
                 looks
                     .first()
                     .map_or_else(String::new, |(report, _)| proxies::restart(report))
             ),
         ),
         Reason::HairpinRefused => (
-            format!("A Pod's connection to itself through the Service is refused: {seen}."),
+            format!("A Pod's connection to itself through the Service is refused. {seen}."),
             format!(
-                "Look for a rule on node {node} that rejects packets from Pod {pod} to {ip} and to itself: `nft list ruleset` there (and `iptables-legacy-save`)."
+                "On node {node}, look for a rule that rejects packets from Pod {pod}{own} to {ip} or to the Pod's own address: `nft list ruleset` (and `iptables-legacy-save`)."
             ),
         ),
         _ => (
-            format!("A Pod cannot reach itself through the Service: {seen}."),
+            format!("A Pod cannot reach itself through the Service. {seen}."),
             format!(
                 "Find out what drops packets from Pod {pod} to itself on node {node}: `nft list ruleset` there (and `iptables-legacy-save`), or `tcpdump -ni any host {ip}` while it connects."
             ),

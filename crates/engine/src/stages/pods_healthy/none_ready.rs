@@ -53,12 +53,17 @@ pub(super) fn judge(facts: &Facts, service: &Service, pods: &[&Pod]) -> Finding 
     } else {
         let all = pods.len();
         let alike = match same {
-            n if n == all => "all for the same reason, ".to_owned(),
+            // What nobody gave a reason for is no reason that they share.
+            n if n == all && matches!(first, Trouble::Other(_)) => {
+                ", and all are in the same state".to_owned()
+            }
+            n if n == all => ", and the reason is the same for all".to_owned(),
             1 => String::new(),
-            n => format!("{n} of them for the same reason, "),
+            n => format!(", {n} of them for the same reason"),
         };
         format!(
-            "None of the {all} Pods is ready, {alike}for example Pod {}: {text}.{unread}",
+            "{} Pods is ready{alike}. For example, Pod {}: {text}.{unread}",
+            text::capitalized(&text::none_of(all)),
             pod.name()
         )
     };
@@ -148,7 +153,13 @@ fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -
                 true => String::new(),
                 false => format!(" -c {}", quoted(container)),
             };
-            format!("Find out why the container exited: `kubectl -n {ns} logs {name}{which} --previous`.")
+            let logs = format!("`kubectl -n {ns} logs {name}{which} --previous`");
+            match trouble.describe().contains("OOMKilled") {
+                true => format!(
+                    "Container {container} ran out of memory: raise its memory limit, or find out what uses the memory. Its log before that: {logs}."
+                ),
+                false => format!("Find out why the container exited: {logs}."),
+            }
         }
         Trouble::ProbeFailing(_) if service.is_headless() => format!(
             "Check what the readiness probe reports, and fix the application or the probe: {describe}. If the Pods must find each other \

@@ -4,7 +4,7 @@ mod leftovers;
 mod remediation;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -319,21 +319,30 @@ fn build(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Find
         .first()
         .and_then(|f| f.rules.conflict.as_deref())
         .unwrap_or_default();
-    let gaps: BTreeSet<String> = faults
-        .iter()
-        .filter_map(|f| Some((f.node, f.gap?)))
-        .map(|(node, gap)| match &gap.endpoint {
-            Some(endpoint) => format!("{} to {endpoint} on node {node}", gap.destination),
-            None => format!("{} on node {node}", gap.destination),
+    let mut gaps: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for (node, gap) in faults.iter().filter_map(|f| Some((f.node, f.gap?))) {
+        let what = match &gap.endpoint {
+            Some(endpoint) => format!("endpoint {endpoint} of {}", gap.destination),
+            None => gap.destination.clone(),
+        };
+        gaps.entry(what).or_default().insert(node);
+    }
+    let gaps: Vec<String> = gaps
+        .into_iter()
+        .map(|(what, nodes)| {
+            format!(
+                "{what} on {}",
+                text::nodes(&nodes.into_iter().collect::<Vec<_>>())
+            )
         })
         .collect();
-    let gaps: Vec<String> = gaps.into_iter().collect();
     let gaps = text::list(&gaps);
     let gap = faults.iter().find_map(|f| f.gap);
+    let others = text::same_on_others(&names, node);
     let empty_entrance = || remediation::empty_entrance(Backend::parse(layout), Backend::parse(other), node);
     let rewrite = || {
         format!(
-            "To have the rules rewritten, {}. If they disappear again, check its log: {}.",
+            "To have the rules rewritten, {}.{others} If the rules are wrong again after that, check the log of kube-proxy: {}.",
             proxies::restart(first),
             proxies::logs(first)
         )
@@ -341,34 +350,36 @@ fn build(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Find
     let (message, remediation) = match reason {
         Reason::ConflictingBackends => (
             format!(
-                "On {on}, both iptables backends hold rules for the Service's addresses: kube-proxy writes {layout}, and {other} holds old ones."
+                "On {on}, both iptables backends hold rules for the Service's addresses: kube-proxy writes with {layout}, and the rules in {other} are old."
             ),
-            empty_entrance(),
+            format!("{}{others}", empty_entrance()),
         ),
         Reason::ConflictingModes => (
             format!(
                 "On {on}, leftovers of another kube-proxy mode also match the Service's addresses: kube-proxy writes {layout}, and {other} holds old rules."
             ),
-            empty_entrance(),
+            format!("{}{others}", empty_entrance()),
         ),
         Reason::RulesMissing => (format!("Rules for the Service are missing: {gaps}."), rewrite()),
         Reason::EndpointMissingFromRules => (
-            format!("Ready endpoints are missing from the rules: {gaps}."),
+            format!("kube-proxy's rules lack ready endpoints: {gaps}."),
             rewrite(),
         ),
         Reason::EndpointsDrained => (
-            format!("kube-proxy has given ready endpoints weight 0, so they get no new connections: {gaps}."),
+            format!(
+                "In kube-proxy's IPVS rules, ready endpoints have weight 0, so they get no new connections: {gaps}."
+            ),
             remediation::weight(gap, node),
         ),
         Reason::StaleEndpointInRules => match gap.filter(|gap| gap.kind == GapKind::EndpointStuck) {
             Some(gap) => (
                 format!(
-                    "Session affinity keeps clients on endpoints that are gone, which the rules still hold with weight 0: {gaps}."
+                    "Session affinity keeps clients on endpoints that are gone, but are still in the IPVS rules with weight 0: {gaps}."
                 ),
                 remediation::expire(gap, node),
             ),
             None => (
-                format!("The rules still lead to endpoints that are gone: {gaps}."),
+                format!("kube-proxy's rules still lead to endpoints that are gone: {gaps}."),
                 rewrite(),
             ),
         },
@@ -380,17 +391,17 @@ fn build(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Find
                 .and_then(|p| p.node_name.as_deref());
             (
                 format!(
-                    "kube-proxy on {on} runs under another name than its Node ({}), so it treats the endpoints there as remote: {gaps}.",
+                    "kube-proxy on {on} does not run under the name of its Node ({} instead of {node}), so it treats the endpoints there as remote, and their rules are missing: {gaps}.",
                     name.unwrap_or_default()
                 ),
                 format!(
-                    "Run kube-proxy on node {node} under the name of its Node: --hostname-override={node}, or hostnameOverride in its configuration. A restart alone changes nothing."
+                    "Run kube-proxy on node {node} under the name of its Node: --hostname-override={node}, or hostnameOverride in its configuration (not in one that other nodes share). A restart alone changes nothing.{others}"
                 ),
             )
         }
         Reason::NodePortInUse => (
             format!(
-                "Another process uses the node port, so kube-proxy does not serve it: {gaps} ({}).",
+                "Another process uses a node port of the Service, so kube-proxy does not serve {gaps} ({}).",
                 gap.map_or("", |gap| gap.detail.as_str())
             ),
             remediation::node_port(gap, node),

@@ -23,10 +23,10 @@ pub(super) fn empty_entrance(own: Option<Backend>, other: Option<Backend>, node:
             "Delete the table of the other mode on node {node}. It belongs to kube-proxy alone: `nft delete table ip kube-proxy`. Do the same for ip6 if it exists."
         ),
         Some(Backend::IptablesLegacy) => format!(
-            "Flush the chain through which packets enter the old rules on node {node}. It belongs to kube-proxy alone: `iptables-legacy -w -t nat -F KUBE-SERVICES`, and if the old rules refuse packets also `iptables-legacy -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-legacy."
+            "On node {node}, look at the old rules first: `iptables-legacy-save`. Then flush the chain through which packets enter them, which only kube-proxy uses: `iptables-legacy -w -t nat -F KUBE-SERVICES`. If that chain of the table filter has REJECT rules, flush it too: `iptables-legacy -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-legacy."
         ),
         _ => format!(
-            "Flush the chain through which packets enter the old rules on node {node}. It belongs to kube-proxy alone: `iptables-nft -w -t nat -F KUBE-SERVICES`, and if the old rules refuse packets also `iptables-nft -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-nft."
+            "On node {node}, look at the old rules first: `nft list ruleset`. Then flush the chain through which packets enter them, which only kube-proxy uses: `iptables-nft -w -t nat -F KUBE-SERVICES`. If that chain of the table filter has REJECT rules, flush it too: `iptables-nft -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-nft."
         ),
     }
 }
@@ -36,7 +36,7 @@ pub(super) fn weight(gap: Option<&RuleGap>, node: &str) -> String {
     let server = gap.and_then(|gap| Some((virtual_server(gap)?, gap.endpoint.as_deref()?)));
     match server {
         Some(((flag, address), endpoint)) => format!(
-            "A restart of kube-proxy does not help: it treats them as endpoints that are being drained. Give each endpoint its weight on node {node}: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
+            "kube-proxy treats them as endpoints that are being drained. On node {node}, set the weight of each back to 1: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
             quoted(address),
             quoted(endpoint)
         ),
@@ -49,11 +49,13 @@ pub(super) fn expire(gap: &RuleGap, node: &str) -> String {
     let forget = "`sysctl -w net.ipv4.vs.expire_quiescent_template=1`";
     match (virtual_server(gap), gap.endpoint.as_deref()) {
         (Some((flag, address)), Some(endpoint)) => format!(
-            "Make the kernel of node {node} drop the affinity of such clients: {forget} there. Then remove the endpoint that is gone: `ipvsadm -d {flag} {} -r {}`.",
+            "On node {node}, make the kernel drop the affinity to endpoints with weight 0 (until the next reboot): {forget}. Then remove the endpoint that is gone, also there: `ipvsadm -d {flag} {} -r {}`.",
             quoted(address),
             quoted(endpoint)
         ),
-        _ => format!("Make the kernel of node {node} drop the affinity of such clients: {forget} there."),
+        _ => format!(
+            "On node {node}, make the kernel drop the affinity to endpoints with weight 0 (until the next reboot): {forget}."
+        ),
     }
 }
 
@@ -82,6 +84,6 @@ pub(super) fn node_port(gap: Option<&RuleGap>, node: &str) -> String {
         _ => "`ss -lntup`".to_owned(),
     };
     format!(
-        "Find out which process uses the port: {see} on node {node}. Move that process to another port, or give the Service another nodePort. A restart of kube-proxy changes nothing."
+        "On node {node}, find out which process uses the port: {see}. Move that process to another port, or give the Service another nodePort. A restart of kube-proxy alone changes nothing."
     )
 }
