@@ -370,7 +370,7 @@ fn time_that_runs_out_behind_the_connection_is_no_firewalls_doing() {
     });
     let cause = d.root_cause.as_ref().unwrap();
     assert!(
-        cause.message.contains("connects but times out") && !cause.remediation.contains("firewall"),
+        cause.message.contains("Connects but times out") && !cause.remediation.contains("firewall"),
         "{} {}",
         cause.message,
         cause.remediation
