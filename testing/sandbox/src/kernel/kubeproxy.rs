@@ -73,6 +73,11 @@ impl Conduct {
         )
     }
 
+    /// Whether it gets no changes from the API server, so that none is pending.
+    fn hears_nothing(self) -> bool {
+        matches!(self, Self::Paused | Self::Unreachable)
+    }
+
     /// Name of the process, if there is one.
     fn program(self) -> Option<&'static str> {
         match self {
@@ -122,6 +127,10 @@ impl KubeProxy {
             self.written = None;
         }
         self.conduct = conduct;
+        if conduct.hears_nothing() {
+            // What had come in before was written: nothing is pending.
+            self.answers.applied = self.answers.applied.max(self.answers.queued);
+        }
         self.answers.mode = node_mode(node);
         self.answers.draining = conduct == Conduct::Draining;
         self.answers.metrics_closed =
@@ -156,14 +165,11 @@ impl KubeProxy {
 
     /// Notes that changes came in, which are to be written.
     pub(super) fn queued(&mut self) {
-        if self.conduct == Conduct::Paused {
-            // It looks well: as if nothing had come in.
+        if self.conduct.hears_nothing() {
             return;
         }
         self.answers.queued = seconds(Timestamp::now());
-        if self.conduct != Conduct::Unreachable {
-            self.answers.requests_answered += 1;
-        }
+        self.answers.requests_answered += 1;
     }
 
     /// Notes that rules were written.
