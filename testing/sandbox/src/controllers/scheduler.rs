@@ -7,9 +7,10 @@ use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod, PodConditi
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::Controller;
-use kube::runtime::controller::{Action, Config};
+use kube::runtime::controller::Action;
 use kube::{Client, ResourceExt};
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use super::{Outcome, done, drain, everything, retry};
 use crate::error::{Context, RequestError};
@@ -17,22 +18,34 @@ use crate::error::{Context, RequestError};
 /// A Pod that fits nowhere is looked at again: a node or its labels may have changed.
 const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Runs until dropped.
-pub(super) async fn run(client: Client) {
-    // One Pod at a time: siblings are spread by counting those already placed.
-    let controller = Controller::new(Api::<Pod>::all(client.clone()), everything())
-        .with_config(Config::default().concurrency(1));
-    drain("scheduler", controller.run(reconcile, retry, Arc::new(client))).await;
+struct Scheduler {
+    client: Client,
+    /// Held while one Pod is placed: siblings are spread by counting those already placed.
+    ///
+    /// The lock is fair. A limit to the controller's concurrency is not: the runtime then takes any of those that
+    /// wait, and some wait for as long as others keep coming.
+    turn: Mutex<()>,
 }
 
-async fn reconcile(seen: Arc<Pod>, client: Arc<Client>) -> Outcome {
+/// Runs until dropped.
+pub(super) async fn run(client: Client) {
+    let controller = Controller::new(Api::<Pod>::all(client.clone()), everything());
+    let scheduler = Scheduler {
+        client,
+        turn: Mutex::default(),
+    };
+    drain("scheduler", controller.run(reconcile, retry, Arc::new(scheduler))).await;
+}
+
+async fn reconcile(seen: Arc<Pod>, scheduler: Arc<Scheduler>) -> Outcome {
     if is_placed(&seen) || !is_ours(&seen) || seen.metadata.deletion_timestamp.is_some() {
         return done();
     }
+    let _turn = scheduler.turn.lock().await;
     let namespace = seen.namespace().unwrap_or_default();
     let what = || format!("Pod {namespace}/{}", seen.name_any());
-    let api = Api::<Pod>::namespaced((*client).clone(), &namespace);
-    let nodes = Api::<Node>::all((*client).clone())
+    let api = Api::<Pod>::namespaced(scheduler.client.clone(), &namespace);
+    let nodes = Api::<Node>::all(scheduler.client.clone())
         .list(&ListParams::default())
         .await
         .during("list", || "the Nodes".to_owned())?
@@ -171,4 +184,60 @@ async fn report_unschedulable(api: &Api<Pod>, pod: &Pod, nodes: usize) -> Result
             format!("Pod {}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
         })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::time::Duration;
+
+    use svcdiag_testing_apiserver::ApiServer;
+
+    use super::*;
+
+    /// So many Pods wait at any time.
+    const WAITING: usize = 24;
+
+    async fn create(pods: &Api<Pod>, name: &str) {
+        let pod = json!({ "metadata": { "name": name }, "spec": { "containers": [{ "name": "a", "image": "a" }] } });
+        let pod = serde_json::from_value(pod).unwrap();
+        pods.create(&PostParams::default(), &pod).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_pod_waits_for_those_that_came_after_it() {
+        let server = ApiServer::start().await.unwrap();
+        let mut config = kube::Config::new(server.url().parse().unwrap());
+        config.default_retry = false;
+        let client = Client::try_from(config).unwrap();
+        let node = serde_json::from_value(json!({ "metadata": { "name": "n1" } })).unwrap();
+        let nodes = Api::<Node>::all(client.clone());
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+        let pods = Api::<Pod>::default_namespaced(client.clone());
+        for number in 0..WAITING {
+            create(&pods, &format!("early-{number}")).await;
+        }
+        let scheduler = tokio::spawn(run(client));
+        let mut late = 0;
+        loop {
+            let listed = pods.list(&ListParams::default()).await.unwrap();
+            let waiting: Vec<String> = listed
+                .iter()
+                .filter(|pod| !is_placed(pod))
+                .map(ResourceExt::name_any)
+                .collect();
+            let early: Vec<&String> = waiting.iter().filter(|name| name.starts_with("early-")).collect();
+            if early.is_empty() {
+                break;
+            }
+            assert!(late < 8 * WAITING, "{early:?} wait while {late} others have come");
+            for _ in waiting.len()..WAITING {
+                create(&pods, &format!("late-{late}")).await;
+                late += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        scheduler.abort();
+    }
 }
