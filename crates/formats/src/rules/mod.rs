@@ -8,6 +8,7 @@
 //! Such texts are often only a part: pasted, filtered by `grep`, cut at a limit. What is not in a text
 //! that is a part is not known, which is something else than missing.
 
+mod chain_names;
 #[cfg(test)]
 mod damage;
 pub mod forwarding;
@@ -17,6 +18,7 @@ pub mod ipvsadm;
 pub mod nft;
 pub mod nft_json;
 mod nft_keys;
+mod nft_match;
 mod nft_rule;
 pub mod portals;
 mod save_index;
@@ -26,6 +28,7 @@ mod save_text;
 mod save_towards;
 mod words;
 mod xt_rule;
+mod xt_values;
 
 use std::fmt;
 

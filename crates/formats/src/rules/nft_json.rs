@@ -11,7 +11,7 @@ use super::{
     ParseError, Wrong, chain_in_words,
     nft::{Scope, must_be_there, not_there},
     nft_keys::{Elements, Field, key},
-    nft_rule::{Operand, Selector, conditions, endpoint},
+    nft_match::{Operand, Selector, conditions, endpoint},
 };
 use svcdiag_kube_proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Target, Verdict};
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memmem};
 
-use super::xt_rule;
+use super::chain_names;
 use svcdiag_kube_proxy::{IpFamily, Table};
 
 /// What a part of the text holds.
@@ -192,7 +192,7 @@ impl Scan<'_> {
         }
         let name = chain.as_ptr() as usize - self.text.as_ptr() as usize;
         let name = short(name)..short(name + chain.len());
-        if rest.is_empty() || xt_rule::is_cut(chain) {
+        if rest.is_empty() || chain_names::is_cut(chain) {
             self.index.cut.push(name);
             return;
         }

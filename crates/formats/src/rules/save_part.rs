@@ -13,9 +13,9 @@ use std::net::IpAddr;
 
 use super::{
     chain_in_words,
+    chain_names::{is_asked_by_name, is_of_a_service},
     save_index::split_rule,
     save_text::{Extent, Text},
-    xt_rule::{is_asked_by_name, is_of_a_service},
 };
 use svcdiag_kube_proxy::{IpFamily, Match, ReadError, Rule, Table, Target};
 

@@ -3,9 +3,11 @@
 use std::fmt;
 
 use super::{
-    chain_in_words, line_number,
+    chain_in_words,
+    chain_names::is_asked_by_name,
+    line_number,
     save_index::{Index, Kind, Run, Section, slice, split_rule},
-    xt_rule::{self, is_asked_by_name},
+    xt_rule,
 };
 use svcdiag_kube_proxy::{IpFamily, ReadError, Rule, Table};
 

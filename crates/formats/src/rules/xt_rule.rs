@@ -3,11 +3,14 @@
 //! What comes out is what `svcdiag_netns::netfilter::xt` makes of the same rule in the kernel. Source: the manual
 //! pages iptables(8) and iptables-extensions(8).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use ipnet::IpNet;
-
-use super::{Wrong, words::Words};
+use super::{
+    Wrong,
+    chain_names::is_cut,
+    words::Words,
+    xt_values::{first_destination, network, ports, protocol},
+};
 use svcdiag_kube_proxy::{IpFamily, Match, Rule, Target};
 
 /// Targets that are extensions; every other name is that of a chain.
@@ -53,47 +56,6 @@ const EXTENSIONS: [&str; 40] = [
     "ULOG",
     "DNETMAP",
 ];
-
-/// Beginnings of the names of kube-proxy's chains that end with 16 letters of a hash.
-const HASHED: [&str; 6] = [
-    "KUBE-SVC-",
-    "KUBE-SVL-",
-    "KUBE-EXT-",
-    "KUBE-SEP-",
-    "KUBE-FW-",
-    "KUBE-XLB-",
-];
-const HASH: usize = 16;
-
-/// Whether a name is one of kube-proxy's that was cut: its hash is too short.
-pub(super) fn is_cut(chain: &str) -> bool {
-    HASHED
-        .iter()
-        .filter_map(|start| chain.strip_prefix(start))
-        .any(|hash| hash.len() != HASH)
-}
-
-/// Whether a chain belongs to one Service: what its name begins with.
-pub(super) fn is_of_a_service(chain: &str) -> bool {
-    HASHED.iter().any(|start| chain.starts_with(start))
-}
-
-/// Whether somebody may ask for a chain that no rule leads to. Every other one is there where a rule leads
-/// to it.
-pub(super) fn is_asked_by_name(chain: &str) -> bool {
-    const NAMES: [&str; 9] = [
-        "PREROUTING",
-        "OUTPUT",
-        "KUBE-SERVICES",
-        "KUBE-NODEPORTS",
-        "KUBE-EXTERNAL-SERVICES",
-        "KUBE-PROXY-FIREWALL",
-        "KUBE-POSTROUTING",
-        "KUBE-MARK-MASQ",
-        "KUBE-MARK-DROP",
-    ];
-    NAMES.contains(&chain)
-}
 
 /// Reads what stands behind `-A CHAIN`.
 pub(super) fn read(chain: &str, text: &str, family: IpFamily) -> Result<Rule, Wrong> {
@@ -268,78 +230,6 @@ impl Reader<'_> {
             }
         }
         Err(Wrong::new("the end of the rule", EXPECTED))
-    }
-}
-
-/// The first address and port of `A[-B][:P[-Q][/R]]`, as the kernel holds them.
-fn first_destination(text: &str) -> Option<SocketAddr> {
-    let (addresses, ports) = match text.strip_prefix('[') {
-        Some(text) => {
-            let (address, ports) = text.split_once(']')?;
-            (address, ports.strip_prefix(':'))
-        }
-        None if text.matches(':').count() > 1 => (text, None),
-        None => match text.split_once(':') {
-            Some((addresses, ports)) => (addresses, Some(ports)),
-            None => (text, None),
-        },
-    };
-    let address = addresses.split('-').next()?.parse().ok()?;
-    let port = match ports {
-        Some(ports) => ports.split(['-', '/']).next()?.parse().ok()?,
-        None => 0,
-    };
-    Some(SocketAddr::new(address, port))
-}
-
-/// `A`, `A/LENGTH` or `A/MASK`; None for a mask that is no prefix.
-fn network(text: &str, family: IpFamily) -> Result<Option<IpNet>, Wrong> {
-    let wrong = || Wrong::word(text, "an address or network of the table's family");
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().map_err(|_| wrong())?;
-    if IpFamily::of(address) != family {
-        return Err(wrong());
-    }
-    let Some(prefix) = prefix else {
-        return Ok(Some(address.into()));
-    };
-    if let Ok(length) = prefix.parse() {
-        return IpNet::new(address, length).map(Some).map_err(|_| wrong());
-    }
-    let mask: IpAddr = prefix.parse().map_err(|_| wrong())?;
-    Ok(IpNet::with_netmask(address, mask).ok())
-}
-
-/// `PORT` or `FIRST:LAST`, either of which may be left out.
-fn ports(text: &str) -> Result<std::ops::RangeInclusive<u16>, Wrong> {
-    let number = |text: &str, open: u16| {
-        if text.is_empty() { Ok(open) } else { text.parse() }
-    };
-    let range = match text.split_once(':') {
-        Some((first, last)) => number(first, 0).and_then(|f| Ok(f..=number(last, u16::MAX)?)),
-        None => text.parse().map(|port| port..=port),
-    };
-    range.map_err(|_| Wrong::word(text, "a port or a range of ports"))
-}
-
-/// The number of a protocol; 0 is every protocol. Names from IANA's protocol numbers.
-fn protocol(name: &str) -> Option<u8> {
-    match name {
-        "all" => Some(0),
-        "icmp" => Some(1),
-        "tcp" => Some(6),
-        "udp" => Some(17),
-        "dccp" => Some(33),
-        "gre" => Some(47),
-        "esp" => Some(50),
-        "ah" => Some(51),
-        "icmpv6" | "ipv6-icmp" => Some(58),
-        "sctp" => Some(132),
-        "udplite" => Some(136),
-        number => number.parse().ok(),
     }
 }
 
