@@ -12,19 +12,19 @@
 #[path = "../tests/node/namespace.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod namespace;
-#[path = "../tests/node/pocket.rs"]
+#[path = "../tests/node/test_cluster.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
-mod pocket;
+mod test_cluster;
 
 use std::time::{Duration, Instant};
 
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use nix::sys::resource::{UsageWho, getrusage};
-use pocket::{DNS_THREAD, NAMESPACE, Pocket, Same};
 use svcdiag::{
     agent::round::{Memory, probe},
     api::NodeFacts,
 };
+use test_cluster::{DNS_THREAD, NAMESPACE, Same, TestCluster};
 
 /// NodeProbes of the node, and the time between the rounds of each. So much is measured: one round of each.
 const NODE_PROBES: u32 = 100;
@@ -36,8 +36,8 @@ async fn main() {
     if !std::env::args().any(|a| a == "--bench") {
         return;
     }
-    let pocket = Pocket::new();
-    let (node, spec) = (pocket.as_node(), pocket.spec());
+    let cluster = TestCluster::new();
+    let (node, spec) = (cluster.as_node(), cluster.spec());
     let source = Same(spec.clone());
     let memories: Vec<Memory> = (0..NODE_PROBES).map(|_| Memory::default()).collect();
     let round = async |memory: &Memory| -> NodeFacts {

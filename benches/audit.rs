@@ -242,7 +242,7 @@ fn by_hand(command: &str) {
 fn agent(mode: ProxyMode, services: usize) {
     let rulesets = Rulesets::of(Netns::current().unwrap());
     let ports = ports(services / 2);
-    let look = || -> Box<dyn Fn() + '_> {
+    let sample = || -> Box<dyn Fn() + '_> {
         match mode {
             ProxyMode::Nftables | ProxyMode::NftablesOld => {
                 Box::new(|| compare_all(rulesets.nftables().unwrap().as_ref(), &ports))
@@ -251,22 +251,22 @@ fn agent(mode: ProxyMode, services: usize) {
             ProxyMode::IptablesLegacy => Box::new(|| compare_all(&Legacy::open().unwrap(), &ports)),
         }
     };
-    let look = look();
+    let sample = sample();
     let begun = Instant::now();
-    look();
+    sample();
     let first = begun.elapsed();
     let number = if mode == ProxyMode::IptablesLegacy {
         BLOBS
     } else {
         AUDITS
     };
-    let later = median(number, look);
+    let later = median(number, sample);
     let peak = peak_memory();
     tell(first, peak);
     tell(later, peak);
 }
 
-/// Takes the tables of iptables-legacy from the kernel, looks at nothing in them and tells the median.
+/// Takes the tables of iptables-legacy from the kernel, reads nothing in them and returns the median.
 fn getsockopt() {
     let time = median(BLOBS, || {
         black_box(Legacy::open().unwrap());

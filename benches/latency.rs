@@ -23,7 +23,7 @@ use serde_json::json;
 use svcdiag::api::ServiceDiagnosis;
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig, DataPath},
-    faults::{Fault, Recorder, Scene, Verdict, catalogue, data_path_catalogue},
+    faults::{Fault, Fixture, Recorder, Verdict, catalogue, data_path_catalogue},
     kernel::Wiring,
     proxy::ProxyMode,
     svcdiag::{Agents, Controller},
@@ -37,8 +37,8 @@ const NAMESPACE: &str = "default";
 /// Diagnoses that are made.
 const DIAGNOSES: usize = 20;
 
-/// How often a fault is made, and which: a selector, and of nodes one that a single look
-/// shows, and one that takes two looks three seconds apart.
+/// How often a fault is made, and which: a selector, and of nodes one that a single probe
+/// shows, and one that takes two probes three seconds apart.
 const INJECTIONS: usize = 5;
 const FAULTS: [&str; 3] = ["A08", "N06", "N09"];
 
@@ -46,7 +46,7 @@ const FAULTS: [&str; 3] = ["A08", "N06", "N09"];
 const ROLLOUTS: usize = 3;
 const AT_REST: Duration = Duration::from_secs(15);
 
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,9 +71,9 @@ async fn main() {
     let arguments = ["--min-probe-interval", "0"];
     let controller = Controller::start(program, cluster.kubeconfig_path(), state, &arguments).unwrap();
     let agents = Agents::start(program, &cluster).unwrap();
-    let scene = Scene::of(&cluster, NAMESPACE);
-    scene.set_up().await.unwrap();
-    until(async || scene.verdict().await.unwrap().works()).await;
+    let fixture = Fixture::of(&cluster, NAMESPACE);
+    fixture.set_up().await.unwrap();
+    until(async || fixture.verdict().await.unwrap().works()).await;
 
     let mut table = Table::new();
     table
@@ -94,27 +94,27 @@ async fn main() {
         .into_iter()
         .chain(data_path_catalogue().unwrap());
     for fault in all.filter(|fault| FAULTS.contains(&fault.id.as_str())) {
-        let (mut found, mut mended) = (Vec::new(), Vec::new());
+        let (mut found, mut fixed) = (Vec::new(), Vec::new());
         for _ in 0..INJECTIONS {
-            let times = broken_and_mended(&scene, &fault).await;
+            let times = broken_and_fixed(&fixture, &fault).await;
             found.push(times.0);
-            mended.push(times.1);
+            fixed.push(times.1);
         }
         let what = format!("the fault to {}: {}", fault.expected, fault.title);
         table.add_row(row(&what, found, ""));
         table.add_row(row(
             &format!("the fix to Ready=True: {}", fault.title),
-            mended,
+            fixed,
             "3 s",
         ));
     }
     println!(
-        "three nodes, an agent on each; agents are asked to look again at once after a change on a node:\n{table}"
+        "three nodes, an agent on each; agents are asked to probe again at once after a change on a node:\n{table}"
     );
-    let writes = writes_over_rollouts(&scene).await;
+    let writes = writes_over_rollouts(&fixture).await;
     println!(
         "writes of a diagnosis in each of {ROLLOUTS} rolling restarts of {} Pods: {writes:?} (goal: at most 3)",
-        Scene::ENDPOINTS
+        Fixture::ENDPOINTS
     );
     let nodes = cluster.kernel().unwrap().nodes();
     let peaks = nodes
@@ -135,7 +135,7 @@ async fn new_diagnosis(diagnoses: &Api<ServiceDiagnosis>, number: usize) -> Dura
         "apiVersion": "svcdiag.dev/v1alpha1",
         "kind": "ServiceDiagnosis",
         "metadata": { "name": name },
-        "spec": { "serviceName": Scene::NAME },
+        "spec": { "serviceName": Fixture::NAME },
     });
     let begun = Instant::now();
     diagnoses
@@ -153,28 +153,28 @@ async fn new_diagnosis(diagnoses: &Api<ServiceDiagnosis>, number: usize) -> Dura
     time
 }
 
-/// How soon a fault is found, and how soon after its mending all is well. Steps that only make it possible to mend are
+/// How soon a fault is found, and how soon after it is fixed all is well. Steps that only make a fix possible are
 /// over when the time begins.
-async fn broken_and_mended(scene: &Scene, fault: &Fault) -> (Duration, Duration) {
-    fault.inject(scene).await.unwrap();
+async fn broken_and_fixed(fixture: &Fixture, fault: &Fault) -> (Duration, Duration) {
+    fault.inject(fixture).await.unwrap();
     let begun = Instant::now();
-    until(async || fault.expected.is_met_by(&scene.verdict().await.unwrap())).await;
+    until(async || fault.expected.is_met_by(&fixture.verdict().await.unwrap())).await;
     let found = begun.elapsed();
-    fault.undo(scene).await.unwrap();
+    fault.undo(fixture).await.unwrap();
     let begun = Instant::now();
-    until(async || scene.verdict().await.unwrap().works()).await;
+    until(async || fixture.verdict().await.unwrap().works()).await;
     (found, begun.elapsed())
 }
 
 /// Versions of the diagnosis in each of a few rolling restarts.
-async fn writes_over_rollouts(scene: &Scene) -> Vec<usize> {
+async fn writes_over_rollouts(fixture: &Fixture) -> Vec<usize> {
     tokio::time::sleep(AT_REST).await;
-    let recorder = Recorder::start(scene).await.unwrap();
-    let count = || recorder.counts()[Scene::NAME];
+    let recorder = Recorder::start(fixture).await.unwrap();
+    let count = || recorder.counts()[Fixture::NAME];
     let mut writes = Vec::new();
     for _ in 0..ROLLOUTS {
         let before = count();
-        scene.roll_out().await.unwrap();
+        fixture.roll_out().await.unwrap();
         tokio::time::sleep(AT_REST).await;
         writes.push(count() - before);
     }
@@ -186,7 +186,7 @@ async fn until(holds: impl AsyncFn() -> bool) {
     let begun = Instant::now();
     while !holds().await {
         assert!(begun.elapsed() < PATIENCE, "it did not come about");
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

@@ -142,7 +142,7 @@ async fn assert_all_judged(client: &Client) {
 }
 
 /// From the moment that a client sends a change of a Service to the moment that a watch brings the
-/// changed condition: a selector broken and mended in turn, every time of another Service.
+/// changed condition: a selector broken and fixed in turn, every time of another Service.
 async fn changes(client: &Client) -> Vec<Duration> {
     let all = Api::<ServiceDiagnosis>::all(client.clone());
     let version = all.list(&ListParams::default().limit(1)).await.unwrap();

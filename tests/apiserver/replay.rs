@@ -16,7 +16,7 @@ use super::{
 
 /// How long what happens in the background may take here.
 const PATIENCE: Duration = Duration::from_secs(10);
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Replays records against one server.
 pub struct Replay {
@@ -48,7 +48,7 @@ impl Replay {
             if differences.is_empty() || Instant::now() >= end {
                 return differences;
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

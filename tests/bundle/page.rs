@@ -1,5 +1,5 @@
 //! The "Debug Services" page as a bundle: the outputs are those of the page, or what the page says they may
-//! be. `branches` plays every "if this fails"; `misleading` what looks like one and is none.
+//! be. `branches` covers every "if this fails"; `misleading` what looks like one and is none.
 
 use serde_json::{Value, json};
 use svcdiag::{

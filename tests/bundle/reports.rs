@@ -235,7 +235,7 @@ fn some_requests_through_the_service_are_lost() {
         "{}",
         cause.message
     );
-    // What failed first was mended before it was asked again.
+    // What failed first was fixed before it was asked again.
     unblamed(Mode::Iptables, |page| {
         requests(page, &[LATE, LATE, GOOD, GOOD].concat())
     });

@@ -14,12 +14,12 @@ use svcdiag::{
 };
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig, NODES},
-    faults::Scene,
+    faults::Fixture,
     svcdiag::Controller,
 };
 use tokio::process::{Child, Command};
 
-use crate::rig::{Rig, at_rest, eventually};
+use crate::harness::{Harness, at_rest, eventually};
 
 /// The agents' namespace.
 pub const NAMESPACE: &str = "svcdiag-system";
@@ -79,14 +79,14 @@ impl Agent {
 }
 
 /// A cluster, the controller and the agents' namespace.
-async fn start() -> Rig {
-    let mut rig = Rig::start().await;
+async fn start() -> Harness {
+    let mut harness = Harness::start().await;
     let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n");
     let apply = ["apply", "-f", "-"];
-    rig.kubectl.run_with_input(&apply, &namespace).await.unwrap();
+    harness.kubectl.run_with_input(&apply, &namespace).await.unwrap();
     // What it could not write into a namespace that was not there yet it would try again in a minute.
-    rig.restart_controller(&[]).await;
-    rig
+    harness.restart_controller(&[]).await;
+    harness
 }
 
 /// Renews the Lease of an agent, as the agent does.
@@ -120,122 +120,122 @@ async fn asked(cluster: &Cluster, namespace: &str) -> Vec<String> {
     nodes
 }
 
-async fn patch(rig: &Rig, namespace: &str, patch: Value) {
-    let api = Api::<ServiceDiagnosis>::namespaced(rig.cluster.client(), namespace);
-    api.patch(Scene::NAME, &PatchParams::default(), &Patch::Merge(&patch))
+async fn patch(harness: &Harness, namespace: &str, patch: Value) {
+    let api = Api::<ServiceDiagnosis>::namespaced(harness.cluster.client(), namespace);
+    api.patch(Fixture::NAME, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_chosen_node_is_asked_and_no_other() {
-    let rig = start().await;
-    rig.scene("asked").await;
+    let harness = start().await;
+    harness.fixture("asked").await;
     assert!(
-        probes(&rig.cluster, "asked").await.is_empty(),
+        probes(&harness.cluster, "asked").await.is_empty(),
         "nobody could answer"
     );
-    renew(&rig.cluster, NODES[0], 0).await;
+    renew(&harness.cluster, NODES[0], 0).await;
     eventually("the first agent is asked", async || {
-        (asked(&rig.cluster, "asked").await == [NODES[0]]).then_some(())
+        (asked(&harness.cluster, "asked").await == [NODES[0]]).then_some(())
     })
     .await;
-    renew(&rig.cluster, NODES[1], 0).await;
-    renew(&rig.cluster, NODES[2], 0).await;
+    renew(&harness.cluster, NODES[1], 0).await;
+    renew(&harness.cluster, NODES[2], 0).await;
     eventually("all are", async || {
-        (asked(&rig.cluster, "asked").await == NODES).then_some(())
+        (asked(&harness.cluster, "asked").await == NODES).then_some(())
     })
     .await;
-    for probe in probes(&rig.cluster, "asked").await {
+    for probe in probes(&harness.cluster, "asked").await {
         let owner = &probe.metadata.owner_references.as_ref().unwrap()[0];
         assert_eq!(
             (owner.kind.as_str(), owner.name.as_str()),
-            ("ServiceDiagnosis", Scene::NAME)
+            ("ServiceDiagnosis", Fixture::NAME)
         );
         assert_eq!(owner.block_owner_deletion, None);
     }
-    // The user asks for another look.
-    let revision = async || probes(&rig.cluster, "asked").await[0].spec.revision.clone();
+    // The user asks for another round.
+    let revision = async || probes(&harness.cluster, "asked").await[0].spec.revision.clone();
     let before = revision().await;
     patch(
-        &rig,
+        &harness,
         "asked",
         json!({ "metadata": { "annotations": { "svcdiag.dev/refresh": "now" } } }),
     )
     .await;
-    eventually("another look", async || {
+    eventually("another round", async || {
         (revision().await != before).then_some(())
     })
     .await;
     // Somebody deletes one, which is not how to be rid of it.
-    let api: Api<NodeProbe> = Api::namespaced(rig.cluster.client(), "asked");
-    let gone = probes(&rig.cluster, "asked").await.remove(0);
+    let api: Api<NodeProbe> = Api::namespaced(harness.cluster.client(), "asked");
+    let gone = probes(&harness.cluster, "asked").await.remove(0);
     api.delete(gone.metadata.name.as_deref().unwrap(), &DeleteParams::default())
         .await
         .unwrap();
     eventually("it comes back", async || {
-        let probes = probes(&rig.cluster, "asked").await;
+        let probes = probes(&harness.cluster, "asked").await;
         let found = probes.iter().find(|p| p.metadata.name == gone.metadata.name)?;
         (found.metadata.uid != gone.metadata.uid).then_some(())
     })
     .await;
-    patch(&rig, "asked", json!({ "spec": { "suspend": true } })).await;
+    patch(&harness, "asked", json!({ "spec": { "suspend": true } })).await;
     eventually("nobody is asked", async || {
-        asked(&rig.cluster, "asked").await.is_empty().then_some(())
+        asked(&harness.cluster, "asked").await.is_empty().then_some(())
     })
     .await;
-    patch(&rig, "asked", json!({ "spec": { "suspend": false } })).await;
+    patch(&harness, "asked", json!({ "spec": { "suspend": false } })).await;
     eventually("all are again", async || {
-        (asked(&rig.cluster, "asked").await == NODES).then_some(())
+        (asked(&harness.cluster, "asked").await == NODES).then_some(())
     })
     .await;
-    let diagnoses = Api::<ServiceDiagnosis>::namespaced(rig.cluster.client(), "asked");
+    let diagnoses = Api::<ServiceDiagnosis>::namespaced(harness.cluster.client(), "asked");
     diagnoses
-        .delete(Scene::NAME, &DeleteParams::default())
+        .delete(Fixture::NAME, &DeleteParams::default())
         .await
         .unwrap();
     eventually("they go with their diagnosis", async || {
-        asked(&rig.cluster, "asked").await.is_empty().then_some(())
+        asked(&harness.cluster, "asked").await.is_empty().then_some(())
     })
     .await;
-    rig.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn renewals_cost_nothing() {
-    let rig = start().await;
-    rig.scene("cheap").await;
-    renew(&rig.cluster, NODES[0], 0).await;
+    let harness = start().await;
+    harness.fixture("cheap").await;
+    renew(&harness.cluster, NODES[0], 0).await;
     eventually("a NodeProbe", async || {
-        (!probes(&rig.cluster, "cheap").await.is_empty()).then_some(())
+        (!probes(&harness.cluster, "cheap").await.is_empty()).then_some(())
     })
     .await;
     let rounds = async || {
         let count = async |outcome: &str| {
             let line = format!("svcdiag_reconciles_total{{outcome=\"{outcome}\"}}");
-            rig.metric(&line).await.unwrap_or_default()
+            harness.metric(&line).await.unwrap_or_default()
         };
         count("Written").await + count("Unchanged").await + count("Failed").await
     };
     // What the agent's coming has caused.
     let before = at_rest(&rounds).await;
-    let (start, versions) = (Instant::now(), probes(&rig.cluster, "cheap").await);
+    let (start, versions) = (Instant::now(), probes(&harness.cluster, "cheap").await);
     for second in 1..30 {
-        renew(&rig.cluster, NODES[0], second).await;
+        renew(&harness.cluster, NODES[0], second).await;
     }
     let after = at_rest(&rounds).await;
     // A round of its own may fall into this time, and one more each minute.
     let own = 1.0 + (start.elapsed().as_secs_f64() / 60.0).floor();
     assert!(after - before <= own, "{before} rounds before, {after} after");
-    assert_eq!(probes(&rig.cluster, "cheap").await, versions);
-    let writes = rig.metric("svcdiag_node_probe_writes_total").await.unwrap();
+    assert_eq!(probes(&harness.cluster, "cheap").await, versions);
+    let writes = harness.metric("svcdiag_node_probe_writes_total").await.unwrap();
     assert!(writes <= 3.0, "{writes} writes for one NodeProbe");
-    rig.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agents_are_told_where_the_api_server_is() {
-    let rig = start().await;
+    let harness = start().await;
     let arguments = [
         "-n",
         NAMESPACE,
@@ -246,39 +246,43 @@ async fn the_agents_are_told_where_the_api_server_is() {
         "json",
     ];
     let read =
-        async || -> Option<Value> { serde_json::from_str(&rig.kubectl.run(&arguments).await.ok()?).ok() };
+        async || -> Option<Value> { serde_json::from_str(&harness.kubectl.run(&arguments).await.ok()?).ok() };
     let map = eventually("the ConfigMap", read).await;
     let addresses = map["data"]["addresses"].as_str().unwrap();
     assert!(
         addresses.starts_with("172.18.0.1:") && addresses.ends_with('\n'),
         "{addresses:?}"
     );
-    rig.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_goes_around_a_dead_service_address_and_answers() {
-    let rig = start().await;
-    rig.scene("around").await;
+    let harness = start().await;
+    harness.fixture("around").await;
     // The usual address leads nowhere; a port that was free a moment ago.
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("{}://{}", scheme(rig.cluster.url()), dead.local_addr().unwrap());
+    let url = format!(
+        "{}://{}",
+        scheme(harness.cluster.url()),
+        dead.local_addr().unwrap()
+    );
     drop(dead);
-    let kubeconfig = rig.cluster.state_dir().join("dead.kubeconfig");
-    let text = std::fs::read_to_string(rig.cluster.kubeconfig_path()).unwrap();
-    assert!(text.contains(rig.cluster.url()));
-    std::fs::write(&kubeconfig, text.replace(rig.cluster.url(), &url)).unwrap();
-    let addresses = rig.cluster.state_dir().join("addresses");
-    let direct = rig.cluster.url().split("://").nth(1).unwrap();
+    let kubeconfig = harness.cluster.state_dir().join("dead.kubeconfig");
+    let text = std::fs::read_to_string(harness.cluster.kubeconfig_path()).unwrap();
+    assert!(text.contains(harness.cluster.url()));
+    std::fs::write(&kubeconfig, text.replace(harness.cluster.url(), &url)).unwrap();
+    let addresses = harness.cluster.state_dir().join("addresses");
+    let direct = harness.cluster.url().split("://").nth(1).unwrap();
     std::fs::write(&addresses, format!("{direct}\n")).unwrap();
     let file = format!("--apiserver-addresses={}", addresses.display());
-    let agent = Agent::start(NODES[0], &kubeconfig, rig.cluster.state_dir(), &[&file]).await;
+    let agent = Agent::start(NODES[0], &kubeconfig, harness.cluster.state_dir(), &[&file]).await;
     // This one is told to go elsewhere, with the same credentials.
-    let named = ["--apiserver", rig.cluster.url()];
-    let other = Agent::start(NODES[1], &kubeconfig, rig.cluster.state_dir(), &named).await;
+    let named = ["--apiserver", harness.cluster.url()];
+    let other = Agent::start(NODES[1], &kubeconfig, harness.cluster.state_dir(), &named).await;
     for node in &NODES[..2] {
         eventually("an answer", async || {
-            let probes = probes(&rig.cluster, "around").await;
+            let probes = probes(&harness.cluster, "around").await;
             let probe = probes.into_iter().find(|p| p.spec.node_name == *node)?;
             probe.status?.observed_generation
         })
@@ -287,7 +291,7 @@ async fn an_agent_goes_around_a_dead_service_address_and_answers() {
     other.stop().await;
     assert!(agent.log().contains("does not answer"), "{}", agent.log());
     agent.stop().await;
-    rig.stop().await;
+    harness.stop().await;
 }
 
 fn scheme(url: &str) -> &str {
@@ -302,14 +306,14 @@ async fn without_the_right_to_nodes_leases_and_events_the_api_objects_are_judged
         cluster.stop().await;
         return;
     };
-    let scene = Scene::new(cluster.client(), "without");
-    scene.set_up().await.unwrap();
-    scene.wait_until_settled().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "without");
+    fixture.set_up().await.unwrap();
+    fixture.wait_until_settled().await.unwrap();
     server.store().deny(&["nodes", "leases", "events"]);
     let program = Path::new(env!("CARGO_BIN_EXE_svcdiag"));
     let controller = Controller::start(program, cluster.kubeconfig_path(), cluster.state_dir(), &[]).unwrap();
     eventually("a verdict", async || {
-        let verdict = scene.verdict().await.ok()?;
+        let verdict = fixture.verdict().await.ok()?;
         verdict.is_healthy().then_some(())
     })
     .await;

@@ -1,16 +1,16 @@
-//! `svcdiag check` on a cluster: answers, exit codes and what it says when it may not look.
+//! `svcdiag check` on a cluster: answers, exit codes and what it says when it may not read.
 
 use std::process::Output;
 
 use serde_json::Value;
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
-    faults::{Scene, catalogue},
+    faults::{Fixture, catalogue},
     kubectl::Kubectl,
 };
 
 use crate::{
-    rig::{Rig, svcdiag},
+    harness::{Harness, svcdiag},
     rights::kubeconfig_of,
 };
 
@@ -33,11 +33,11 @@ fn assert_answer(output: &Output, code: i32, parts: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_answer_is_that_of_the_controller() {
-    let rig = Rig::start().await;
-    let scene = rig.scene("check").await;
+    let harness = Harness::start().await;
+    let fixture = harness.fixture("check").await;
     let check = async |arguments: &[&str]| {
-        let all = [&["check", Scene::NAME, "-n", "check"], arguments].concat();
-        rig.svcdiag(&all).await
+        let all = [&["check", Fixture::NAME, "-n", "check"], arguments].concat();
+        harness.svcdiag(&all).await
     };
     let faultless = "No fault in the API objects, but the data path was not probed";
     assert_answer(&check(&[]).await, 2, &[faultless]);
@@ -45,14 +45,15 @@ async fn the_answer_is_that_of_the_controller() {
 
     for id in ["A04", "A08", "A10", "A19", "A01"] {
         let fault = catalogue().unwrap().into_iter().find(|f| f.id == id).unwrap();
-        fault.inject(&scene).await.unwrap();
-        rig.wait(&scene, &fault.title, |v| fault.expected.is_met_by(v))
+        fault.inject(&fixture).await.unwrap();
+        harness
+            .wait(&fixture, &fault.title, |v| fault.expected.is_met_by(v))
             .await;
         let output = check(&["-o", "json"]).await;
         assert_answer(&output, 1, &[]);
         let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let arguments = ["-n", "check", "get", "svcdiag", Scene::NAME, "-o", "json"];
-        let written: Value = serde_json::from_str(&rig.kubectl.run(&arguments).await.unwrap()).unwrap();
+        let arguments = ["-n", "check", "get", "svcdiag", Fixture::NAME, "-o", "json"];
+        let written: Value = serde_json::from_str(&harness.kubectl.run(&arguments).await.unwrap()).unwrap();
         for field in ["condition", "reason", "message", "remediation", "impact"] {
             assert_eq!(
                 found["status"]["rootCause"][field], written["status"]["rootCause"][field],
@@ -71,12 +72,12 @@ async fn the_answer_is_that_of_the_controller() {
             ],
         );
         assert!(!text(&table).contains('\u{1b}'), "colours in a pipe");
-        fault.undo(&scene).await.unwrap();
-        scene.wait_until_settled().await.unwrap();
+        fault.undo(&fixture).await.unwrap();
+        fixture.wait_until_settled().await.unwrap();
     }
     let ports = check(&["--ports", "8080", "-o", "yaml"]).await;
     assert_answer(&ports, 1, &["reason: PortNotListed"]);
-    rig.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,8 +123,8 @@ const NO_SERVICES: [&str; 2] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_right_is_named_with_the_command_to_ask_for_it() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
-    let scene = Scene::new(cluster.client(), "rights");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "rights");
+    fixture.set_up().await.unwrap();
     let admin = Kubectl::find()
         .await
         .unwrap()
@@ -141,12 +142,18 @@ async fn a_missing_right_is_named_with_the_command_to_ask_for_it() {
             kubeconfig_of(&cluster, &admin, "rights", "reader").await
         }
     };
-    let check = async || svcdiag(&["check", Scene::NAME, "-n", "rights", "-o", "wide"], &restricted).await;
+    let check = async || {
+        svcdiag(
+            &["check", Fixture::NAME, "-n", "rights", "-o", "wide"],
+            &restricted,
+        )
+        .await
+    };
     assert_answer(&check().await, 3, &NO_SERVICES);
 
     match cluster.embedded() {
         Some(server) => server.store().deny(&["networkpolicies"]),
-        None => let_reader_look(&admin).await,
+        None => let_reader_read(&admin).await,
     }
     // What it may not read is a gap, not an error and never a fault.
     assert_answer(&check().await, 2, &["not allowed to list networkpolicies"]);
@@ -154,12 +161,12 @@ async fn a_missing_right_is_named_with_the_command_to_ask_for_it() {
 }
 
 /// The three rights without which nothing can be said.
-async fn let_reader_look(kubectl: &Kubectl) {
+async fn let_reader_read(kubectl: &Kubectl) {
     let resources = "--resource=services,pods,endpointslices.discovery.k8s.io";
     let role = [
         "create",
         "role",
-        "look",
+        "read",
         "-n",
         "rights",
         "--verb=get,list",
@@ -170,10 +177,10 @@ async fn let_reader_look(kubectl: &Kubectl) {
     let binding = [
         "create",
         "rolebinding",
-        "look",
+        "read",
         "-n",
         "rights",
-        "--role=look",
+        "--role=read",
         account,
     ];
     kubectl.run(&binding).await.unwrap();

@@ -7,10 +7,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use svcdiag_sandbox::faults::Scene;
+use svcdiag_sandbox::faults::Fixture;
 use tokio::process::Command;
 
-use crate::rig::{Rig, at_rest, eventually};
+use crate::harness::{Harness, at_rest, eventually};
 
 const TABLE: &str = include_str!("../../crates/engine/tests/engine/commands.md");
 
@@ -176,10 +176,10 @@ const CHANGES: [Change; 9] = [
 ];
 
 /// The namespace's own objects, by the words that stand for them.
-async fn own_objects(rig: &Rig) -> BTreeMap<&'static str, String> {
+async fn own_objects(harness: &Harness) -> BTreeMap<&'static str, String> {
     let name = async |kind: &str, label: &str| {
         let arguments = ["-n", NAMESPACE, "get", kind, "-l", label, "-o", "name"];
-        let names = rig.kubectl.run(&arguments).await.unwrap();
+        let names = harness.kubectl.run(&arguments).await.unwrap();
         names
             .lines()
             .next()
@@ -191,7 +191,7 @@ async fn own_objects(rig: &Rig) -> BTreeMap<&'static str, String> {
     };
     BTreeMap::from([
         ("NAMESPACE", NAMESPACE.to_owned()),
-        ("SERVICE", Scene::NAME.to_owned()),
+        ("SERVICE", Fixture::NAME.to_owned()),
         ("POD", name("pods", "app=hostnames").await),
         (
             "SLICE",
@@ -213,12 +213,12 @@ fn filled(row: &str, values: &[&str], own: &BTreeMap<&str, String>) -> String {
 }
 
 /// As a user would: in a shell of an empty directory, so that quotes count.
-async fn types(rig: &Rig, line: &str) {
+async fn types(harness: &Harness, line: &str) {
     let directory = tempfile::tempdir().unwrap();
     let programs = directory.path().join("programs");
     std::fs::create_dir(&programs).unwrap();
     let own = [
-        ("kubectl", rig.kubectl.program()),
+        ("kubectl", harness.kubectl.program()),
         ("svcdiag", Path::new(env!("CARGO_BIN_EXE_svcdiag"))),
     ];
     // One that is found by its name is found so in the shell as well.
@@ -234,20 +234,20 @@ async fn types(rig: &Rig, line: &str) {
     shell
         .args(["-c", line])
         .current_dir(directory.path())
-        .env("KUBECONFIG", rig.cluster.kubeconfig_path())
+        .env("KUBECONFIG", harness.cluster.kubeconfig_path())
         .env("KUBE_EDITOR", "true")
         .env("PATH", path);
     let output = shell.output().await.unwrap();
-    // Without agents `svcdiag check` says that nobody looked, which has a code of its own.
+    // Without agents `svcdiag check` says that nothing was probed, which has a code of its own.
     let is_taken =
         output.status.success() || line.starts_with("svcdiag check") && output.status.code() == Some(2);
     assert!(is_taken, "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// What users and controllers wrote, without what changes at rest: status, versions, and who wrote what.
-async fn objects(rig: &Rig) -> BTreeMap<String, Value> {
+async fn objects(harness: &Harness) -> BTreeMap<String, Value> {
     const KINDS: &str = "namespaces,nodes,services,endpointslices,pods,configmaps,deployments,replicasets,statefulsets,networkpolicies,servicediagnoses,customresourcedefinitions";
-    let text = rig
+    let text = harness
         .kubectl
         .run(&["get", KINDS, "-A", "-o", "json"])
         .await
@@ -287,14 +287,15 @@ fn changed(before: &BTreeMap<String, Value>, after: &BTreeMap<String, Value>) ->
     all.filter(is_other).cloned().collect()
 }
 
-async fn prepare(rig: &Rig) {
+async fn prepare(harness: &Harness) {
     let others = json!({ "apiVersion": "v1", "kind": "List", "items": [
         { "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "kube-proxy", "namespace": "kube-system" } },
         { "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "coredns", "namespace": "kube-system" } },
         { "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": { "name": "all", "namespace": NAMESPACE },
           "spec": { "podSelector": {}, "ingress": [{}] } },
     ] });
-    rig.kubectl
+    harness
+        .kubectl
         .run_with_input(&["apply", "--validate=false", "-f", "-"], &others.to_string())
         .await
         .unwrap();
@@ -302,36 +303,40 @@ async fn prepare(rig: &Rig) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_is_taken_and_leaves_what_it_promises_and_nothing_else_changed() {
-    let rig = Rig::start().await;
-    let scene = rig.scene(NAMESPACE).await;
-    prepare(&rig).await;
-    let before = at_rest(async || objects(&rig).await).await;
-    let own = own_objects(&rig).await;
+    let harness = Harness::start().await;
+    let fixture = harness.fixture(NAMESPACE).await;
+    prepare(&harness).await;
+    let before = at_rest(async || objects(&harness).await).await;
+    let own = own_objects(&harness).await;
     for (row, values) in READS {
-        types(&rig, &filled(row, values, &own)).await;
+        types(&harness, &filled(row, values, &own)).await;
     }
     let none = BTreeSet::new();
-    assert_eq!(changed(&before, &objects(&rig).await), none, "by one that reads");
+    assert_eq!(
+        changed(&before, &objects(&harness).await),
+        none,
+        "by one that reads"
+    );
     let local = r#"{"spec":{"internalTrafficPolicy":"Local"}}"#;
     let patch = [
         "-n",
         NAMESPACE,
         "patch",
         "service",
-        Scene::NAME,
+        Fixture::NAME,
         "--type=merge",
         "-p",
         local,
     ];
-    rig.kubectl.run(&patch).await.unwrap();
+    harness.kubectl.run(&patch).await.unwrap();
     for change in &CHANGES {
-        let before = at_rest(async || objects(&rig).await).await;
-        let own = own_objects(&rig).await;
+        let before = at_rest(async || objects(&harness).await).await;
+        let own = own_objects(&harness).await;
         let line = filled(change.row, change.values, &own);
-        types(&rig, &line).await;
+        types(&harness, &line).await;
         if let Some((object, path, value)) = change.promises {
             eventually(&line, async || {
-                let all = objects(&rig).await;
+                let all = objects(&harness).await;
                 all.get(object)?
                     .pointer(path)?
                     .as_str()
@@ -341,13 +346,13 @@ async fn each_is_taken_and_leaves_what_it_promises_and_nothing_else_changed() {
             .await;
         }
         // What is deleted is made again.
-        scene.wait_for_endpoints(Scene::ENDPOINTS).await.unwrap();
-        let after = at_rest(async || objects(&rig).await).await;
+        fixture.wait_for_endpoints(Fixture::ENDPOINTS).await.unwrap();
+        let after = at_rest(async || objects(&harness).await).await;
         let changed = changed(&before, &after);
         let is_meant = |key: &&String| change.changes.iter().any(|start| key.starts_with(start));
         assert!(changed.iter().all(|key| is_meant(&key)), "{line}: {changed:?}");
     }
-    rig.stop().await;
+    harness.stop().await;
 }
 
 #[test]

@@ -7,15 +7,15 @@ use serde_json::json;
 use svcdiag::api::{ServiceDiagnosis, ServiceDiagnosisSpec};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
-    faults::{Scene, Verdict},
+    faults::{Fixture, Verdict},
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::rig::{Rig, SOON, eventually};
+use crate::harness::{Harness, SOON, eventually};
 
-async fn version(rig: &Rig, namespace: &str) -> String {
-    let api = Api::<ServiceDiagnosis>::namespaced(rig.cluster.client(), namespace);
-    api.get(Scene::NAME)
+async fn version(harness: &Harness, namespace: &str) -> String {
+    let api = Api::<ServiceDiagnosis>::namespaced(harness.cluster.client(), namespace);
+    api.get(Fixture::NAME)
         .await
         .unwrap()
         .metadata
@@ -25,41 +25,47 @@ async fn version(rig: &Rig, namespace: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_at_rest_nor_after_a_restart() {
-    let mut rig = Rig::start().await;
-    let scene = rig.scene("rest").await;
-    let api = Api::<ServiceDiagnosis>::namespaced(rig.cluster.client(), "rest");
+    let mut harness = Harness::start().await;
+    let fixture = harness.fixture("rest").await;
+    let api = Api::<ServiceDiagnosis>::namespaced(harness.cluster.client(), "rest");
     let patch = json!({ "spec": { "intervalSeconds": 10 } });
-    api.patch(Scene::NAME, &PatchParams::default(), &Patch::Merge(&patch))
+    api.patch(Fixture::NAME, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .unwrap();
-    rig.wait(&scene, "current", Verdict::is_healthy).await;
-    let before = version(&rig, "rest").await;
+    harness.wait(&fixture, "current", Verdict::is_healthy).await;
+    let before = version(&harness, "rest").await;
     let unchanged = r#"svcdiag_reconciles_total{outcome="Unchanged"}"#;
-    let rounds = rig.metric(unchanged).await.unwrap_or_default();
+    let rounds = harness.metric(unchanged).await.unwrap_or_default();
     // One interval, a tenth more at most.
     eventually("another round", async || {
-        rig.metric(unchanged).await.filter(|now| *now > rounds)
+        harness.metric(unchanged).await.filter(|now| *now > rounds)
     })
     .await;
-    assert_eq!(version(&rig, "rest").await, before);
-    rig.restart_controller(&[]).await;
-    eventually("a round after the restart", async || rig.metric(unchanged).await).await;
-    assert_eq!(version(&rig, "rest").await, before);
-    rig.stop().await;
+    assert_eq!(version(&harness, "rest").await, before);
+    harness.restart_controller(&[]).await;
+    eventually("a round after the restart", async || {
+        harness.metric(unchanged).await
+    })
+    .await;
+    assert_eq!(version(&harness, "rest").await, before);
+    harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_are_served() {
-    let rig = Rig::start().await;
-    rig.scene("seen").await;
+    let harness = Harness::start().await;
+    harness.fixture("seen").await;
     for path in ["/healthz", "/readyz"] {
         assert_eq!(
-            rig.http(path).await,
+            harness.http(path).await,
             ("HTTP/1.1 200 OK".to_owned(), "ok".to_owned())
         );
     }
     let ready = r#"svcdiag_ready{namespace="seen",name="hostnames",reason="NoVantagePoint"}"#;
-    let value = eventually("the metric of the diagnosis", async || rig.metric(ready).await).await;
+    let value = eventually("the metric of the diagnosis", async || {
+        harness.metric(ready).await
+    })
+    .await;
     assert!(value.abs() < f64::EPSILON);
     for counter in [
         r#"svcdiag_reconciles_total{outcome="Written"}"#,
@@ -67,14 +73,17 @@ async fn health_and_metrics_are_served() {
         "svcdiag_reconcile_duration_seconds_count",
         "svcdiag_diagnoses",
     ] {
-        assert!(rig.metric(counter).await.is_some_and(|n| n > 0.0), "{counter}");
+        assert!(
+            harness.metric(counter).await.is_some_and(|n| n > 0.0),
+            "{counter}"
+        );
     }
-    rig.stop().await;
+    harness.stop().await;
 }
 
-async fn create(rig: &Rig, namespace: &str, name: &str) -> Api<ServiceDiagnosis> {
-    let api = Api::<ServiceDiagnosis>::namespaced(rig.cluster.client(), namespace);
-    let diagnosis = ServiceDiagnosis::new(name, ServiceDiagnosisSpec::for_service(Scene::NAME));
+async fn create(harness: &Harness, namespace: &str, name: &str) -> Api<ServiceDiagnosis> {
+    let api = Api::<ServiceDiagnosis>::namespaced(harness.cluster.client(), namespace);
+    let diagnosis = ServiceDiagnosis::new(name, ServiceDiagnosisSpec::for_service(Fixture::NAME));
     api.create(&PostParams::default(), &diagnosis).await.unwrap();
     api
 }
@@ -82,11 +91,11 @@ async fn create(rig: &Rig, namespace: &str, name: &str) -> Api<ServiceDiagnosis>
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bounds_for_tenants_hold() {
     let arguments = ["--max-diagnoses-per-namespace=1", "--namespace=bound"];
-    let rig = Rig::start_with(&arguments).await;
-    rig.scene("bound").await;
+    let harness = Harness::start_with(&arguments).await;
+    harness.fixture("bound").await;
     // Seconds decide which is older.
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    let api = create(&rig, "bound", "second").await;
+    let api = create(&harness, "bound", "second").await;
     let ready = async |api: &Api<ServiceDiagnosis>, name: &str| {
         let status = api.get(name).await.unwrap().status?;
         status.conditions.into_iter().find(|c| c.type_ == "Ready")
@@ -102,7 +111,7 @@ async fn the_bounds_for_tenants_hold() {
         told.message
     );
     // The first one makes room.
-    api.delete(Scene::NAME, &Default::default()).await.unwrap();
+    api.delete(Fixture::NAME, &Default::default()).await.unwrap();
     eventually("judged now", async || {
         ready(&api, "second")
             .await
@@ -110,19 +119,19 @@ async fn the_bounds_for_tenants_hold() {
     })
     .await;
     // Another namespace is none of its business.
-    let scene = Scene::new(rig.cluster.client(), "elsewhere");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(harness.cluster.client(), "elsewhere");
+    fixture.set_up().await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(scene.verdict().await.unwrap().conditions().is_empty());
-    rig.stop().await;
+    assert!(fixture.verdict().await.unwrap().conditions().is_empty());
+    harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_service_of_a_labelled_namespace_is_diagnosed() {
-    let rig = Rig::start().await;
+    let harness = Harness::start().await;
     let kubectl = async |arguments: &[&str]| {
         let all = [&["-n", "auto"], arguments].concat();
-        rig.kubectl.run(&all).await
+        harness.kubectl.run(&all).await
     };
     let manifests = "
 apiVersion: v1
@@ -139,7 +148,8 @@ kind: Service
 metadata: {name: out, namespace: auto, annotations: {svcdiag.dev/auto: 'false'}}
 spec: {selector: {app: one}, ports: [{port: 80}]}
 ";
-    rig.kubectl
+    harness
+        .kubectl
         .run_with_input(&["apply", "-f", "-"], manifests)
         .await
         .unwrap();
@@ -156,7 +166,7 @@ spec: {selector: {app: one}, ports: [{port: 80}]}
         kubectl(&["get", "svcdiag", "one"]).await.err()
     })
     .await;
-    rig.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,12 +4,12 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use svcdiag_sandbox::{
-    faults::{Scene, Verdict},
+    faults::{Fixture, Verdict},
     kubectl::{Error, Kubectl},
 };
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::rig::{Rig, SOON, eventually};
+use crate::harness::{Harness, SOON, eventually};
 
 const NAMESPACE: &str = "typed";
 
@@ -59,22 +59,26 @@ fn message(result: Result<String, Error>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_user_types_works() {
-    let rig = Rig::start().await;
-    println!("kubectl {} on {}", rig.kubectl.version(), rig.cluster.describe());
-    let scene = Scene::new(rig.cluster.client(), NAMESPACE);
-    scene.set_up().await.unwrap();
+    let harness = Harness::start().await;
+    println!(
+        "kubectl {} on {}",
+        harness.kubectl.version(),
+        harness.cluster.describe()
+    );
+    let fixture = Fixture::new(harness.cluster.client(), NAMESPACE);
+    fixture.set_up().await.unwrap();
     let user = User {
-        kubectl: &rig.kubectl,
+        kubectl: &harness.kubectl,
     };
     user.types("delete svcdiag hostnames").await;
     applying(&user).await;
-    rig.wait(&scene, "healthy", Verdict::is_healthy).await;
+    harness.wait(&fixture, "healthy", Verdict::is_healthy).await;
     reading(&user).await;
-    patching(&rig, &scene, &user).await;
+    patching(&harness, &fixture, &user).await;
     waiting(&user).await;
     probes(&user).await;
-    deleting(&rig, &user).await;
-    rig.stop().await;
+    deleting(&harness, &user).await;
+    harness.stop().await;
 }
 
 /// Client-side and server-side, twice and with a change.
@@ -150,21 +154,26 @@ async fn reading(user: &User<'_>) {
 }
 
 /// All kinds of patches, and what they lead to.
-async fn patching(rig: &Rig, scene: &Scene, user: &User<'_>) {
+async fn patching(harness: &Harness, fixture: &Fixture, user: &User<'_>) {
     user.types(r#"patch svcdiag hostnames --type=merge -p {"spec":{"skip":["HairpinOK"]}}"#)
         .await;
     let skipped = |v: &Verdict| v.condition("HairpinOK").is_some_and(|c| c.reason == "Skipped");
-    rig.wait(scene, "without the stage HairpinOK", skipped).await;
+    harness
+        .wait(fixture, "without the stage HairpinOK", skipped)
+        .await;
     user.types(r#"patch svcdiag hostnames --type=json -p [{"op":"remove","path":"/spec/skip"}]"#)
         .await;
-    rig.wait(scene, "with the stage HairpinOK", |v| !skipped(v)).await;
+    harness
+        .wait(fixture, "with the stage HairpinOK", |v| !skipped(v))
+        .await;
     // Strategic: the port is found by its number, the other fields stay.
     user.types(r#"patch service hostnames -p {"spec":{"ports":[{"port":80,"targetPort":"web"}]}}"#)
         .await;
-    rig.wait(scene, "without the port web", |v| {
-        v.broken_stages() == ["DefinitionValid"]
-    })
-    .await;
+    harness
+        .wait(fixture, "without the port web", |v| {
+            v.broken_stages() == ["DefinitionValid"]
+        })
+        .await;
     let described = user.types("describe svcdiag hostnames").await;
     assert!(
         described.contains("Warning  NamedPortNotFound"),
@@ -172,7 +181,7 @@ async fn patching(rig: &Rig, scene: &Scene, user: &User<'_>) {
     );
     user.types(r#"patch service hostnames -p {"spec":{"ports":[{"port":80,"targetPort":9376}]}}"#)
         .await;
-    rig.wait(scene, "healthy", Verdict::is_healthy).await;
+    harness.wait(fixture, "healthy", Verdict::is_healthy).await;
 }
 
 async fn waiting(user: &User<'_>) {
@@ -238,7 +247,7 @@ async fn probes(user: &User<'_>) {
 }
 
 /// What a Service or a Deployment owns goes with it.
-async fn deleting(rig: &Rig, user: &User<'_>) {
+async fn deleting(harness: &Harness, user: &User<'_>) {
     user.types(&format!("label namespace {NAMESPACE} svcdiag.dev/auto=true"))
         .await;
     let cart = json!({
@@ -268,18 +277,18 @@ async fn deleting(rig: &Rig, user: &User<'_>) {
     user.types("delete svcdiag hostnames").await;
     let line = format!("svcdiag_ready{{namespace=\"{NAMESPACE}\",name=\"hostnames\"");
     eventually("the metric goes with the diagnosis", async || {
-        rig.metric(&line).await.is_none().then_some(())
+        harness.metric(&line).await.is_none().then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_spec_is_refused_and_the_field_named() {
-    let rig = Rig::start().await;
-    let scene = Scene::new(rig.cluster.client(), NAMESPACE);
-    scene.set_up().await.unwrap();
+    let harness = Harness::start().await;
+    let fixture = Fixture::new(harness.cluster.client(), NAMESPACE);
+    fixture.set_up().await.unwrap();
     let user = User {
-        kubectl: &rig.kubectl,
+        kubectl: &harness.kubectl,
     };
     let cases = [
         (
@@ -334,5 +343,5 @@ async fn a_bad_spec_is_refused_and_the_field_named() {
     let other = diagnosis(&json!({ "serviceName": "other" }));
     refused("", &other, "spec.serviceName").await;
     refused("--server-side --force-conflicts", &other, "spec.serviceName").await;
-    rig.stop().await;
+    harness.stop().await;
 }

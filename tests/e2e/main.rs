@@ -16,7 +16,7 @@ mod commands;
 mod controller;
 mod disturbances;
 mod faults;
+mod harness;
 mod kubectl;
 mod remedies;
-mod rig;
 mod rights;

@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 use svcdiag::api::{FIELD_MANAGER_AGENT, NodeProbe};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig, NODES},
-    faults::{Fault, Scene, Verdict, catalogue},
+    faults::{Fault, Fixture, Verdict, catalogue},
     kubectl::Kubectl,
     svcdiag::Controller,
 };
 
 use crate::{
     agents::{Agent, NAMESPACE},
-    rig::eventually,
+    harness::eventually,
 };
 
 /// A kubeconfig with the token of a service account.
@@ -251,7 +251,7 @@ spec: {nodeName: sandbox-1, diagnosis: {name: x, uid: x}, serviceName: x, interv
         "role",
         "patch",
         "svcdiag",
-        Scene::NAME,
+        Fixture::NAME,
         "--type=merge",
         suspend,
     ];
@@ -288,11 +288,11 @@ async fn controller_and_agents_do_their_work_with_the_rights_of_their_roles() {
     let program = Path::new(env!("CARGO_BIN_EXE_svcdiag"));
     let controller = Controller::start(program, &own, cluster.state_dir(), &[]).unwrap();
 
-    let scene = Scene::new(cluster.client(), "role");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "role");
+    fixture.set_up().await.unwrap();
     let verdict = async |test: &dyn Fn(&Verdict) -> bool| {
         eventually("the verdict", async || {
-            scene.verdict().await.ok().filter(|v| test(v))
+            fixture.verdict().await.ok().filter(|v| test(v))
         })
         .await
     };
@@ -301,14 +301,14 @@ async fn controller_and_agents_do_their_work_with_the_rights_of_their_roles() {
     let fault: &Fault = faults.iter().find(|f| f.id == "A08").unwrap();
     // The second time the Event of the first is counted up.
     for _ in 0..2 {
-        fault.inject(&scene).await.unwrap();
+        fault.inject(&fixture).await.unwrap();
         verdict(&|v| fault.expected.is_met_by(v)).await;
         eventually("an Event", async || {
             let events = kubectl.run(&["-n", "role", "get", "events"]).await.ok()?;
             events.contains("SelectorMatchesNoPods").then_some(())
         })
         .await;
-        fault.undo(&scene).await.unwrap();
+        fault.undo(&fixture).await.unwrap();
         verdict(&Verdict::is_healthy).await;
     }
     let label = ["label", "namespace", "role", "svcdiag.dev/auto=true"];

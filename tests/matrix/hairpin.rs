@@ -11,12 +11,12 @@ use serde_json::json;
 use svcdiag::api::{Answer, NodeProbe};
 use svcdiag_sandbox::{
     error::chain,
-    faults::{Scene, Verdict},
+    faults::{Fixture, Verdict},
     kernel::Wiring,
     proxy::ProxyMode,
 };
 
-use crate::lane::{Failure, Kind, Lane, SOON, fault};
+use crate::harness::{Failure, Harness, Kind, SOON, fault};
 
 /// With one on each node, and with more on each than dial themselves in every round.
 const ENDPOINTS: [usize; 2] = [3, 20];
@@ -26,8 +26,8 @@ fn reach_themselves(verdict: &Verdict) -> bool {
 }
 
 /// Whether a Pod of each node with endpoints has reached itself, by the last report of its agent.
-async fn were_met(lane: &Lane) -> Result<bool, String> {
-    let mut probes = lane.probes().await?;
+async fn were_met(harness: &Harness) -> Result<bool, String> {
+    let mut probes = harness.probes().await?;
     probes.retain(|p| !p.spec.endpoints.is_empty());
     let has_met = |probe: &NodeProbe| {
         let facts = probe.status.as_ref().and_then(|s| s.facts.as_ref());
@@ -36,28 +36,31 @@ async fn were_met(lane: &Lane) -> Result<bool, String> {
     Ok(!probes.is_empty() && probes.iter().all(has_met))
 }
 
-async fn switched_off(lane: &Lane, endpoints: usize) -> Result<(), Failure> {
-    let deployments: Api<Deployment> = Api::namespaced(lane.cluster.client(), "default");
+async fn switched_off(harness: &Harness, endpoints: usize) -> Result<(), Failure> {
+    let deployments: Api<Deployment> = Api::namespaced(harness.cluster.client(), "default");
     let scale = Patch::Merge(json!({ "spec": { "replicas": endpoints } }));
     let scaled = deployments
-        .patch(Scene::NAME, &PatchParams::default(), &scale)
+        .patch(Fixture::NAME, &PatchParams::default(), &scale)
         .await;
     scaled.map_err(|e| chain(&e))?;
-    let there = lane.scene.wait_for_endpoints(endpoints).await;
+    let there = harness.fixture.wait_for_endpoints(endpoints).await;
     there.map_err(Failure::of_step("scale"))?;
     let start = std::time::Instant::now();
-    while !were_met(lane).await? {
+    while !were_met(harness).await? {
         if start.elapsed() > SOON {
             return Err(Failure::Late("no Pod of some node has reached itself".to_owned()));
         }
-        lane.round(SOON).await?;
+        harness.round(SOON).await?;
     }
-    lane.wait("well before", SOON, reach_themselves).await?;
+    harness.wait("well before", SOON, reach_themselves).await?;
     let fault = fault("N30");
-    lane.inject(&fault).await?;
-    lane.find(&fault).await?;
-    fault.undo(&lane.scene).await.map_err(Failure::of_step("undo"))?;
-    lane.wait("well again", SOON, reach_themselves).await.map(drop)
+    harness.inject(&fault).await?;
+    harness.find(&fault).await?;
+    fault
+        .undo(&harness.fixture)
+        .await
+        .map_err(Failure::of_step("undo"))?;
+    harness.wait("well again", SOON, reach_themselves).await.map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,14 +69,14 @@ async fn ports_that_stop_sending_packets_back_are_seen_where_pods_reached_themse
         mode: ProxyMode::Nftables,
         wiring: Wiring::Bridge,
     };
-    let lane = Lane::start(kind).await.unwrap();
+    let harness = Harness::start(kind).await.unwrap();
     let mut result = Ok(());
     for endpoints in ENDPOINTS {
         if result.is_ok() {
-            let played = switched_off(&lane, endpoints).await;
-            result = played.map_err(|why| format!("{endpoints} endpoints: {why}"));
+            let done = switched_off(&harness, endpoints).await;
+            result = done.map_err(|why| format!("{endpoints} endpoints: {why}"));
         }
     }
-    lane.stop().await;
+    harness.stop().await;
     result.unwrap_or_else(|why| panic!("{why}"));
 }

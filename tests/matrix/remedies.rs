@@ -1,4 +1,4 @@
-//! The command of a remediation, typed as it stands, mends what a node has.
+//! The command of a remediation, typed as it stands, fixes what a node has.
 
 use std::time::{Duration, Instant};
 
@@ -6,15 +6,15 @@ use kube::Api;
 use svcdiag::api::ServiceDiagnosis;
 use svcdiag_sandbox::{
     error::chain,
-    faults::{Scene, Verdict},
+    faults::{Fixture, Verdict},
     kernel::Wiring,
     kubectl::Kubectl,
     proxy::ProxyMode,
 };
 
-use crate::lane::{Kind, Lane, SOON, fault};
+use crate::harness::{Harness, Kind, SOON, fault};
 
-/// A fault of three nodes, or of three Pods, is mended in three steps: each next remedy names the next.
+/// A fault of three nodes, or of three Pods, is fixed in three steps: each next remedy names the next.
 const MOST_STEPS: usize = 4;
 
 /// The first command in a remediation: what stands between backquotes.
@@ -28,21 +28,21 @@ fn node(remediation: &str) -> Option<&str> {
     after.split(|c: char| c != '-' && !c.is_alphanumeric()).next()
 }
 
-async fn remediation(lane: &Lane) -> Result<Option<String>, String> {
-    let diagnoses: Api<ServiceDiagnosis> = Api::namespaced(lane.cluster.client(), "default");
-    let diagnosis = diagnoses.get(Scene::NAME).await.map_err(|e| chain(&e))?;
+async fn remediation(harness: &Harness) -> Result<Option<String>, String> {
+    let diagnoses: Api<ServiceDiagnosis> = Api::namespaced(harness.cluster.client(), "default");
+    let diagnosis = diagnoses.get(Fixture::NAME).await.map_err(|e| chain(&e))?;
     Ok(diagnosis.status.and_then(|s| s.root_cause).map(|c| c.remediation))
 }
 
 /// As a user would: in a shell, kubectl anywhere and all else on the node.
-async fn type_in(lane: &Lane, kubectl: &Kubectl, remediation: &str) -> Result<(), String> {
+async fn type_in(harness: &Harness, kubectl: &Kubectl, remediation: &str) -> Result<(), String> {
     let command = command(remediation).ok_or_else(|| format!("no command in: {remediation}"))?;
     if let Some(arguments) = command.strip_prefix("kubectl ") {
         let line = format!("{} {arguments}", kubectl.program().display());
         let mut shell = tokio::process::Command::new("sh");
         shell
             .args(["-c", &line])
-            .env("KUBECONFIG", lane.cluster.kubeconfig_path())
+            .env("KUBECONFIG", harness.cluster.kubeconfig_path())
             .kill_on_drop(true);
         let output = shell.output().await.map_err(|e| e.to_string())?;
         let told = String::from_utf8_lossy(&output.stdout);
@@ -55,44 +55,44 @@ async fn type_in(lane: &Lane, kubectl: &Kubectl, remediation: &str) -> Result<()
         return Ok(());
     }
     let name = node(remediation).ok_or_else(|| format!("no node in: {remediation}"))?;
-    let kernel = lane.cluster.kernel().ok_or("no kernel")?;
+    let kernel = harness.cluster.kernel().ok_or("no kernel")?;
     let node = kernel
         .node(name)
         .ok_or_else(|| format!("{name} is no node: {remediation}"))?;
     node.sh(command, &[]).await.map(drop).map_err(|e| chain(&e))
 }
 
-/// Breaks, and mends by the remedies alone; the fault's own undoing comes when all is well.
-async fn mended_by_its_remedy(lane: &Lane, kubectl: &Kubectl, id: &str) -> Result<(), String> {
+/// Breaks, and fixes by the remedies alone; the fault's own undoing comes when all is well.
+async fn fixed_by_its_remedy(harness: &Harness, kubectl: &Kubectl, id: &str) -> Result<(), String> {
     let fault = fault(id);
-    lane.inject(&fault).await?;
-    lane.find(&fault).await?;
+    harness.inject(&fault).await?;
+    harness.find(&fault).await?;
     let start = Instant::now();
     let mut typed: Vec<String> = Vec::new();
     while typed.len() < MOST_STEPS {
-        let Some(text) = remediation(lane).await? else {
+        let Some(text) = remediation(harness).await? else {
             break;
         };
-        type_in(lane, kubectl, &text).await?;
+        type_in(harness, kubectl, &text).await?;
         typed.push(text.clone());
         // The next cause, or none.
         let since = Instant::now();
-        while remediation(lane).await?.is_some_and(|now| now == text) {
+        while remediation(harness).await?.is_some_and(|now| now == text) {
             if since.elapsed() > SOON {
-                let verdict = lane.scene.verdict().await.map_err(|e| chain(&e))?;
-                return Err(format!("not helped by: {text}\n{}", lane.told(&verdict).await));
+                let verdict = harness.fixture.verdict().await.map_err(|e| chain(&e))?;
+                return Err(format!("not helped by: {text}\n{}", harness.told(&verdict).await));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
-    lane.wait("mended", SOON, Verdict::works).await?;
+    harness.wait("fixed", SOON, Verdict::works).await?;
     println!(
         "remedy of {id}: Ready after {} commands and {:.0} s, the first: {}",
         typed.len(),
         start.elapsed().as_secs_f64(),
         typed.first().and_then(|t| command(t)).unwrap_or_default()
     );
-    lane.mend(&fault).await?;
+    harness.fix(&fault).await?;
     Ok(())
 }
 
@@ -103,15 +103,15 @@ async fn the_remedies_of_missing_rules_of_forwarding_and_of_hairpins_work() {
         mode: ProxyMode::Nftables,
         wiring: Wiring::Bridge,
     };
-    let lane = Lane::start(kind).await.unwrap();
+    let harness = Harness::start(kind).await.unwrap();
     let mut result = Ok(());
     for id in ["N30", "N12", "N15"] {
         if result.is_ok() {
-            result = mended_by_its_remedy(&lane, &kubectl, id)
+            result = fixed_by_its_remedy(&harness, &kubectl, id)
                 .await
                 .map_err(|why| format!("{id}: {why}"));
         }
     }
-    lane.stop().await;
+    harness.stop().await;
     result.unwrap_or_else(|why| panic!("{why}"));
 }

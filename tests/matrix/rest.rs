@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use svcdiag_sandbox::{faults::Verdict, kernel::Wiring, proxy::ProxyMode};
 
-use crate::lane::{Kind, Lane, SOON};
+use crate::harness::{Harness, Kind, SOON};
 
 const ROUNDS: usize = 50;
 
@@ -15,9 +15,10 @@ fn kind(mode: ProxyMode) -> Kind {
     }
 }
 
-async fn rounds(lane: &Lane) -> Result<(), String> {
+async fn rounds(harness: &Harness) -> Result<(), String> {
     for round in 1..=ROUNDS {
-        lane.round(SOON)
+        harness
+            .round(SOON)
             .await
             .map_err(|e| format!("round {round}: {e}"))?;
     }
@@ -26,17 +27,17 @@ async fn rounds(lane: &Lane) -> Result<(), String> {
 
 /// So many rounds in a mode; nothing may be False at any time.
 async fn rest(mode: ProxyMode) -> Result<(), String> {
-    let lane = Lane::start(kind(mode)).await?;
-    let result = lane.unblamed_while(rounds(&lane)).await;
+    let harness = Harness::start(kind(mode)).await?;
+    let result = harness.unblamed_while(rounds(&harness)).await;
     let result = match result {
-        Ok(()) => lane
+        Ok(()) => harness
             .wait("well at the end", SOON, Verdict::works)
             .await
             .map(drop)
             .map_err(String::from),
         Err(why) => Err(why),
     };
-    lane.stop().await;
+    harness.stop().await;
     result.map_err(|why| format!("{mode}: {why}"))
 }
 

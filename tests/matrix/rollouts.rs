@@ -11,12 +11,12 @@ use kube::api::PostParams;
 use serde_json::json;
 use svcdiag_sandbox::{
     error::chain,
-    faults::{Recorder, Scene, Verdict, kinds::Target},
+    faults::{Fixture, Recorder, Verdict, kinds::Target},
     kernel::Wiring,
     proxy::ProxyMode,
 };
 
-use crate::lane::{Kind, Lane, SOON};
+use crate::harness::{Harness, Kind, SOON};
 
 const KIND: Kind = Kind {
     mode: ProxyMode::Nftables,
@@ -40,16 +40,16 @@ const FURTHER: usize = 4;
 /// Details are written when the endpoints have been at rest for ten seconds, and this much later for sure.
 const AT_REST: Duration = Duration::from_secs(15);
 
-/// So many reports of agents. A round lasts as long as a second look takes where Pods come and go, and the
+/// So many reports of agents. A round lasts as long as a second probe takes where Pods come and go, and the
 /// next one follows at once, as the endpoints have changed meanwhile.
-async fn reports(lane: &Lane) -> Result<(), String> {
+async fn reports(harness: &Harness) -> Result<(), String> {
     let start = Instant::now();
     let mut seen = BTreeSet::new();
     while seen.len() < REPORTS {
         if start.elapsed() > REPORTS_WITHIN {
             return Err(format!("only {} reports within {REPORTS_WITHIN:?}", seen.len()));
         }
-        for probe in lane.probes().await? {
+        for probe in harness.probes().await? {
             if let Some(generation) = probe.status.and_then(|s| s.observed_generation) {
                 seen.insert((probe.metadata.uid, generation));
             }
@@ -60,10 +60,10 @@ async fn reports(lane: &Lane) -> Result<(), String> {
 }
 
 /// Begins a rollout whenever the last one is done; how many were begun stands in `begun`.
-async fn restart_without_end(lane: &Lane, begun: &AtomicUsize) -> String {
+async fn restart_without_end(harness: &Harness, begun: &AtomicUsize) -> String {
     loop {
         begun.fetch_add(1, Ordering::Relaxed);
-        if let Err(why) = lane.scene.roll_out().await {
+        if let Err(why) = harness.fixture.roll_out().await {
             return chain(&why);
         }
     }
@@ -72,15 +72,15 @@ async fn restart_without_end(lane: &Lane, begun: &AtomicUsize) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_false_while_the_pods_are_restarted_without_end() {
     let start = Instant::now();
-    let lane = Lane::start(KIND).await.unwrap();
+    let harness = Harness::start(KIND).await.unwrap();
     let begun = AtomicUsize::new(0);
     let work = async {
         tokio::select! {
-            result = reports(&lane) => result,
-            why = restart_without_end(&lane, &begun) => Err(why),
+            result = reports(&harness) => result,
+            why = restart_without_end(&harness, &begun) => Err(why),
         }
     };
-    let result = lane.unblamed_while(work).await;
+    let result = harness.unblamed_while(work).await;
     let rollouts = begun.into_inner();
     println!(
         "restarts without end (N42): {REPORTS} rounds, {rollouts} rollouts, {} ({:.0} s)",
@@ -88,14 +88,14 @@ async fn nothing_is_false_while_the_pods_are_restarted_without_end() {
         start.elapsed().as_secs_f64()
     );
     let result = match result {
-        Ok(()) => lane
+        Ok(()) => harness
             .wait("well at the end", SOON, Verdict::works)
             .await
             .map(drop)
             .map_err(String::from),
         Err(why) => Err(why),
     };
-    lane.stop().await;
+    harness.stop().await;
     if let Err(why) = result {
         panic!("{why}");
     }
@@ -103,16 +103,16 @@ async fn nothing_is_false_while_the_pods_are_restarted_without_end() {
 }
 
 /// Further diagnoses of the Service, all of them well.
-async fn further(lane: &Lane) -> Result<(), String> {
+async fn further(harness: &Harness) -> Result<(), String> {
     for number in 0..FURTHER {
         let name = format!("further-{number}");
         let object = serde_json::from_value(json!({
             "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis", "metadata": { "name": name },
-            "spec": { "serviceName": Scene::NAME },
+            "spec": { "serviceName": Fixture::NAME },
         }))
         .map_err(|e| chain(&e))?;
         let target = Target::of(&object, "default").ok_or("unknown kind")?;
-        let api = target.api(lane.scene.client());
+        let api = target.api(harness.fixture.client());
         api.create(&PostParams::default(), &object)
             .await
             .map_err(|e| chain(&e))?;
@@ -133,15 +133,19 @@ async fn further(lane: &Lane) -> Result<(), String> {
 }
 
 /// The writes of each diagnosis in each of a few rollouts with the most that there may be, and what they were.
-async fn counted(lane: &Lane) -> Result<(Vec<(usize, usize)>, String), String> {
-    further(lane).await?;
+async fn counted(harness: &Harness) -> Result<(Vec<(usize, usize)>, String), String> {
+    further(harness).await?;
     tokio::time::sleep(AT_REST).await;
-    let recorder = Recorder::start(&lane.scene).await.map_err(|e| chain(&e))?;
+    let recorder = Recorder::start(&harness.fixture).await.map_err(|e| chain(&e))?;
     let mut writes = Vec::new();
     for _ in 0..ROLLOUTS {
         let (begun, before) = (Instant::now(), recorder.counts());
-        lane.scene.roll_out().await.map_err(|e| chain(&e))?;
-        lane.scene.wait_until_settled().await.map_err(|e| chain(&e))?;
+        harness.fixture.roll_out().await.map_err(|e| chain(&e))?;
+        harness
+            .fixture
+            .wait_until_settled()
+            .await
+            .map_err(|e| chain(&e))?;
         tokio::time::sleep(AT_REST).await;
         let after = recorder.counts();
         let minutes = begun.elapsed().as_secs() / DETAILS_WAIT.as_secs();
@@ -150,7 +154,7 @@ async fn counted(lane: &Lane) -> Result<(Vec<(usize, usize)>, String), String> {
     }
     let not_ready = recorder.not_ready();
     if not_ready.is_empty() {
-        Ok((writes, recorder.changes(Scene::NAME)))
+        Ok((writes, recorder.changes(Fixture::NAME)))
     } else {
         Err(format!("Ready left True: {}", not_ready.join("\n")))
     }
@@ -158,14 +162,14 @@ async fn counted(lane: &Lane) -> Result<(Vec<(usize, usize)>, String), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_stays_true_over_a_rolling_restart_and_little_is_written() {
-    let lane = Lane::start(KIND).await.unwrap();
-    let result = counted(&lane).await;
-    lane.stop().await;
+    let harness = Harness::start(KIND).await.unwrap();
+    let result = counted(&harness).await;
+    harness.stop().await;
     let (writes, changes) = result.unwrap_or_else(|why| panic!("{why}"));
     let counts: Vec<usize> = writes.iter().map(|(count, _)| *count).collect();
     println!(
         "rolling restarts (N42): {ROLLOUTS} of {} Pods behind {} diagnoses, Ready never left True; writes of a diagnosis per rollout: {counts:?}",
-        Scene::ENDPOINTS,
+        Fixture::ENDPOINTS,
         1 + FURTHER
     );
     assert!(

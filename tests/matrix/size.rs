@@ -18,7 +18,7 @@ use svcdiag_sandbox::{
     proxy::ProxyMode,
 };
 
-use crate::lane::{Kind, Lane, SOON};
+use crate::harness::{Harness, Kind, SOON};
 
 const ENDPOINTS: usize = 1000;
 const IN_A_SLICE: usize = 100;
@@ -63,8 +63,8 @@ fn objects() -> Vec<Value> {
     all
 }
 
-async fn judge(lane: &Lane) -> Result<(), String> {
-    let kernel = lane.cluster.kernel().ok_or("no kernel")?;
+async fn judge(harness: &Harness) -> Result<(), String> {
+    let kernel = harness.cluster.kernel().ok_or("no kernel")?;
     for node in kernel.nodes() {
         let route = if node.name() == "sandbox-1" {
             format!("ip route add local {NETWORK} dev lo")
@@ -73,7 +73,7 @@ async fn judge(lane: &Lane) -> Result<(), String> {
         };
         node.sh(&route, &[]).await.map_err(|e| chain(&e))?;
     }
-    let client = lane.cluster.client();
+    let client = harness.cluster.client();
     let start = Instant::now();
     for value in objects() {
         let object: DynamicObject = serde_json::from_value(value).map_err(|e| e.to_string())?;
@@ -146,8 +146,8 @@ async fn a_thousand_endpoints_are_compared_and_few_are_dialled() {
         mode: ProxyMode::Nftables,
         wiring: Wiring::Bridge,
     };
-    let lane = Lane::start(kind).await.unwrap();
-    let result = judge(&lane).await;
-    lane.stop().await;
+    let harness = Harness::start(kind).await.unwrap();
+    let result = judge(&harness).await;
+    harness.stop().await;
     result.unwrap_or_else(|why| panic!("{why}"));
 }

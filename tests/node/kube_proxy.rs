@@ -18,7 +18,7 @@ use svcdiag::{
 use super::{
     environment::Sleeper,
     namespace::{inside, nft, run},
-    pocket::{NAMESPACE, Pocket, Same},
+    test_cluster::{NAMESPACE, Same, TestCluster},
 };
 
 /// A process by the name of kube-proxy, which opens no port.
@@ -32,10 +32,10 @@ fn kube_proxy(node: &Netns) -> (Sleeper, tempfile::TempDir) {
 
 #[tokio::test]
 async fn leftovers_beside_a_kube_proxy_that_does_not_tell_its_mode_are_not_compared() {
-    let pocket = Pocket::new();
-    inside(&pocket.node, || run("iptables-nft -t nat -N KUBE-PROXY-CANARY"));
-    let _kube_proxy = kube_proxy(&pocket.node);
-    let (node, spec, memory) = (pocket.as_node(), pocket.spec(), Memory::default());
+    let cluster = TestCluster::new();
+    inside(&cluster.node, || run("iptables-nft -t nat -N KUBE-PROXY-CANARY"));
+    let _kube_proxy = kube_proxy(&cluster.node);
+    let (node, spec, memory) = (cluster.as_node(), cluster.spec(), Memory::default());
     let facts = probe(&node, NAMESPACE, &spec, &Same(spec.clone()), &memory).await;
     let proxy = facts.kube_proxy.unwrap();
     assert_eq!(proxy.process.as_deref(), Some("kube-proxy"));
@@ -48,8 +48,8 @@ async fn leftovers_beside_a_kube_proxy_that_does_not_tell_its_mode_are_not_compa
 
 #[tokio::test]
 async fn a_kube_proxy_that_is_away_is_looked_for_twice_and_then_known_to_be() {
-    let pocket = Pocket::new();
-    let (node, spec) = (pocket.as_node(), pocket.spec());
+    let cluster = TestCluster::new();
+    let (node, spec) = (cluster.as_node(), cluster.spec());
     let source = Same(spec.clone());
     let memory = Memory::default();
     let round = async || {
@@ -58,7 +58,7 @@ async fn a_kube_proxy_that_is_away_is_looked_for_twice_and_then_known_to_be() {
     };
     let starts_after = async |seconds| {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
-        kube_proxy(&pocket.node)
+        kube_proxy(&cluster.node)
     };
     let (process, kube_proxy) = tokio::join!(round(), starts_after(4));
     assert_eq!(process.as_deref(), Some("kube-proxy"));
@@ -102,18 +102,18 @@ fn say_that_changes_wait(node: &Netns) {
 /// A round that begins without rules for a Service that changed so many seconds before; kube-proxy, which says that
 /// it has yet to write them, does so a while later, if at all.
 async fn round_without_rules(changed_before: i64, written_after: Option<u64>) -> NodeFacts {
-    let pocket = Pocket::new();
-    let _kube_proxy = kube_proxy(&pocket.node);
-    say_that_changes_wait(&pocket.node);
-    nft(&pocket.node, "delete table ip kube-proxy\n");
-    let mut spec = pocket.spec();
+    let cluster = TestCluster::new();
+    let _kube_proxy = kube_proxy(&cluster.node);
+    say_that_changes_wait(&cluster.node);
+    nft(&cluster.node, "delete table ip kube-proxy\n");
+    let mut spec = cluster.spec();
     let changed = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(changed_before);
     spec.service.changed_time = Some(Time(changed));
-    let (node, memory, source) = (pocket.as_node(), Memory::default(), Same(spec.clone()));
+    let (node, memory, source) = (cluster.as_node(), Memory::default(), Same(spec.clone()));
     let writes = async {
         if let Some(seconds) = written_after {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
-            pocket.write_rules();
+            cluster.write_rules();
         }
     };
     let (facts, ()) = tokio::join!(probe(&node, NAMESPACE, &spec, &source, &memory), writes);
@@ -136,8 +136,8 @@ async fn rules_are_missing_once_kube_proxy_has_had_its_time() {
 }
 
 /// The Service over UDP.
-fn udp(pocket: &Pocket) -> NodeProbeSpec {
-    let mut spec = pocket.spec();
+fn udp(cluster: &TestCluster) -> NodeProbeSpec {
+    let mut spec = cluster.spec();
     spec.service.ports[0].protocol = "UDP".into();
     spec.subsets[0].ports[0].protocol = "UDP".into();
     spec
@@ -145,20 +145,20 @@ fn udp(pocket: &Pocket) -> NodeProbeSpec {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tracked_connection_is_stale_while_somebody_sends() {
-    let pocket = Pocket::new();
+    let cluster = TestCluster::new();
     // The packets of a client go to a port that no endpoint has.
-    let gone = format!("{}:9999", pocket.endpoints[0].ip());
+    let gone = format!("{}:9999", cluster.endpoints[0].ip());
     nft(
-        &pocket.node,
+        &cluster.node,
         &format!(
             "table ip old {{ chain pre {{ type nat hook prerouting priority -110;\n\
              ip daddr 10.96.0.7 udp dport 80 udp sport 41000 dnat to {gone}; }}\n}}\n"
         ),
     );
-    let client = Netns::of_process(pocket.clients[0].pid()).unwrap();
+    let client = Netns::of_process(cluster.clients[0].pid()).unwrap();
     let socket = client.run(|| UdpSocket::bind("0.0.0.0:41000")).unwrap();
     let has_ended = AtomicBool::new(false);
-    let (node, spec) = (pocket.as_node(), udp(&pocket));
+    let (node, spec) = (cluster.as_node(), udp(&cluster));
     let (source, memory) = (Same(spec.clone()), Memory::default());
     let stale = async || {
         let NodeFacts {
@@ -174,14 +174,14 @@ async fn a_tracked_connection_is_stale_while_somebody_sends() {
         }
     };
     let pause = || tokio::time::sleep(Duration::from_secs(10));
-    let looks = async {
+    let samples = async {
         let first = stale().await;
         pause().await;
         let second = stale().await;
         has_ended.store(true, Ordering::Relaxed);
         (first, second)
     };
-    let ((first, second), ()) = tokio::join!(looks, sends);
+    let ((first, second), ()) = tokio::join!(samples, sends);
     assert_eq!(first, []);
     let [one] = second.as_slice() else {
         panic!("{second:?}");

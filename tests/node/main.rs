@@ -19,7 +19,7 @@ mod kube_proxy;
 mod names;
 mod namespace;
 mod owners;
-mod pocket;
 mod rendered;
 mod robustness;
+mod test_cluster;
 mod traffic;

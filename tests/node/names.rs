@@ -21,7 +21,7 @@ use svcdiag::{
 
 use super::{
     namespace::{inside, run},
-    pocket::{NAMESPACE, Pocket, Same},
+    test_cluster::{NAMESPACE, Same, TestCluster},
 };
 
 const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 250, 0, 10);
@@ -70,9 +70,9 @@ fn answer(message: &mut Message, domain: &str) {
 }
 
 /// What the node asked of cluster DNS, and what came of it.
-async fn by_node(pocket: &Pocket, spec: NodeProbeSpec) -> svcdiag::api::DnsServer {
+async fn by_node(cluster: &TestCluster, spec: NodeProbeSpec) -> svcdiag::api::DnsServer {
     let facts = probe(
-        &pocket.as_node(),
+        &cluster.as_node(),
         NAMESPACE,
         &spec,
         &Same(spec.clone()),
@@ -83,8 +83,8 @@ async fn by_node(pocket: &Pocket, spec: NodeProbeSpec) -> svcdiag::api::DnsServe
     found.unwrap_or_else(|| panic!("{facts:#?}")).clone()
 }
 
-fn spec(pocket: &Pocket, cluster_domain: Option<&str>) -> NodeProbeSpec {
-    let mut spec = serde_json::to_value(pocket.spec()).unwrap();
+fn spec(cluster: &TestCluster, cluster_domain: Option<&str>) -> NodeProbeSpec {
+    let mut spec = serde_json::to_value(cluster.spec()).unwrap();
     spec["clusterDomain"] = cluster_domain.into();
     spec["clusterDns"] = json!({ "addresses": [SocketAddr::from((CLUSTER_DNS, 53)).ip()] });
     serde_json::from_value(spec).unwrap()
@@ -92,15 +92,15 @@ fn spec(pocket: &Pocket, cluster_domain: Option<&str>) -> NodeProbeSpec {
 
 #[tokio::test]
 async fn the_node_asks_in_the_clusters_own_domain_whatever_tenants_say() {
-    let pocket = Pocket::new();
+    let cluster = TestCluster::new();
     // The resolv.conf of a Pod is its own to write.
-    for pod in &pocket.clients {
+    for pod in &cluster.clients {
         let text = "search svc.secrets.attacker.example\nnameserver 10.244.1.1\n";
         std::fs::write(pod.root().join("etc/resolv.conf"), text).unwrap();
     }
-    let asked = serve(&pocket.node, "corp.local");
+    let asked = serve(&cluster.node, "corp.local");
     for said in [Some("other.attacker.example"), None] {
-        let server = by_node(&pocket, spec(&pocket, said)).await;
+        let server = by_node(&cluster, spec(&cluster, said)).await;
         assert_eq!(
             (server.control, server.result),
             (LookupResult::Found, LookupResult::Found)
@@ -118,8 +118,8 @@ async fn the_node_asks_in_the_clusters_own_domain_whatever_tenants_say() {
 
 #[tokio::test]
 async fn the_usual_domain_needs_no_mention() {
-    let pocket = Pocket::new();
-    let _asked = serve(&pocket.node, "cluster.local");
-    let server = by_node(&pocket, spec(&pocket, None)).await;
+    let cluster = TestCluster::new();
+    let _asked = serve(&cluster.node, "cluster.local");
+    let server = by_node(&cluster, spec(&cluster, None)).await;
     assert_eq!((server.control, server.domain), (LookupResult::Found, None));
 }

@@ -1,4 +1,4 @@
-//! Looking leaves nothing behind, changes nothing, and is not led astray by Pods that vanish.
+//! Probing leaves nothing behind, changes nothing, and is not led astray by Pods that vanish.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use svcdiag::{
 
 use super::{
     namespace::{inside, must, nft},
-    pocket::{NAMESPACE, Pocket, Same},
+    test_cluster::{NAMESPACE, Same, TestCluster},
 };
 
 const ROUNDS: usize = 1_000;
@@ -57,7 +57,7 @@ fn held() -> Held {
         let kind = target.split('[').next().unwrap_or_default().to_owned();
         *files.entry(kind).or_insert(0) += 1;
     }
-    // Only this look itself has /proc open.
+    // Only this check itself has /proc open.
     files.retain(|kind, _| !kind.starts_with("/proc/"));
     (files, fs::read_dir("/proc/self/task").unwrap().count())
 }
@@ -87,7 +87,7 @@ fn sysctls(directory: &Path, into: &mut BTreeMap<String, String>) {
     }
 }
 
-/// What must not change, whoever looks.
+/// What must not change by a probe.
 fn untouched(node: &Netns) -> BTreeMap<String, String> {
     inside(node, || {
         let mut all = BTreeMap::new();
@@ -117,11 +117,11 @@ async fn a_thousand_rounds_leave_nothing_behind() {
     if !is_alone("a_thousand_rounds_leave_nothing_behind") {
         return;
     }
-    let pocket = Pocket::new();
-    let (node, spec, memory) = (pocket.as_node(), pocket.spec(), Memory::default());
+    let cluster = TestCluster::new();
+    let (node, spec, memory) = (cluster.as_node(), cluster.spec(), Memory::default());
     let source = Same(spec.clone());
     let round = || probe(&node, NAMESPACE, &spec, &source, &memory);
-    let nothing_looked = untouched(&pocket.node);
+    let unprobed = untouched(&cluster.node);
     assert_healthy(&round().await);
     let before = settled().await;
     for _ in 1..ROUNDS {
@@ -135,24 +135,24 @@ async fn a_thousand_rounds_leave_nothing_behind() {
     // Tokio keeps threads that may block for ten seconds.
     assert!(now.1 <= before.1 + 8, "{} threads, {} before", now.1, before.1);
     assert_eq!(now.0, before.0);
-    let after = untouched(&pocket.node);
+    let after = untouched(&cluster.node);
     assert!(after.len() > 100, "{} sysctls", after.len());
-    for (name, value) in &nothing_looked {
+    for (name, value) in &unprobed {
         assert_eq!(after.get(name), Some(value), "{name}");
     }
-    assert_eq!(after.len(), nothing_looked.len());
+    assert_eq!(after.len(), unprobed.len());
 }
 
 #[tokio::test]
 async fn a_namespace_whose_processes_have_died_is_let_go() {
-    let mut pocket = Pocket::new();
-    let (node, spec, memory) = (pocket.as_node(), pocket.spec(), Memory::default());
+    let mut cluster = TestCluster::new();
+    let (node, spec, memory) = (cluster.as_node(), cluster.spec(), Memory::default());
     let source = Same(spec.clone());
     assert_healthy(&probe(&node, NAMESPACE, &spec, &source, &memory).await);
-    let client = pocket.clients.pop().unwrap();
+    let client = cluster.clients.pop().unwrap();
     let link = client.link();
     let has_link = || {
-        let links = must(pocket.node.run(links));
+        let links = must(cluster.node.run(links));
         links.iter().any(|l| l.name == link)
     };
     assert!(has_link());
@@ -174,7 +174,7 @@ async fn a_namespace_whose_processes_have_died_is_let_go() {
     assert!(problem.contains("no process of Pod"), "{problem}");
 }
 
-/// A NodeProbe; before it is looked at again something has happened.
+/// A NodeProbe; before it is read again something has happened.
 struct Meanwhile<'a> {
     spec: NodeProbeSpec,
     happens: Mutex<Option<Box<dyn FnOnce() + Send + 'a>>>,
@@ -189,14 +189,14 @@ impl Source for Meanwhile<'_> {
     }
 }
 
-/// A round in which the first client's packets are lost, and between the two looks something happens.
+/// A round in which the first client's packets are lost, and between the two probes something happens.
 async fn round_with_a_lost_client(vanishes: bool) -> (NodeFacts, String) {
-    let mut pocket = Pocket::new();
-    let (node, spec) = (pocket.as_node(), pocket.spec());
-    let client = pocket.clients.remove(0);
+    let mut cluster = TestCluster::new();
+    let (node, spec) = (cluster.as_node(), cluster.spec());
+    let client = cluster.clients.remove(0);
     let (ip, key) = (client.ip(), client.key());
     nft(
-        &pocket.node,
+        &cluster.node,
         &format!(
             "table ip lost {{ chain forward {{ type filter hook forward priority 0; ip saddr {ip} drop; }}\n}}\n"
         ),
@@ -232,10 +232,10 @@ async fn a_client_that_vanishes_in_a_round_is_a_problem_and_no_failure() {
 
 #[tokio::test]
 async fn an_endpoint_that_vanishes_in_a_round_is_no_failure() {
-    let mut pocket = Pocket::new();
-    let (node, before) = (pocket.as_node(), pocket.spec());
-    pocket.endpoints.pop();
-    let source = Same(pocket.spec());
+    let mut cluster = TestCluster::new();
+    let (node, before) = (cluster.as_node(), cluster.spec());
+    cluster.endpoints.pop();
+    let source = Same(cluster.spec());
     let facts = probe(&node, NAMESPACE, &before, &source, &Memory::default()).await;
     let (direct, through): (Vec<_>, Vec<_>) = facts
         .failures
@@ -247,17 +247,17 @@ async fn an_endpoint_that_vanishes_in_a_round_is_no_failure() {
 
 /// Failures at the Service in a round in which all packets to it are lost, and the API's second answer is another.
 async fn failures_at_a_lost_service(vanishes: bool) -> usize {
-    let mut pocket = Pocket::new();
-    let (node, before) = (pocket.as_node(), pocket.spec());
+    let mut cluster = TestCluster::new();
+    let (node, before) = (cluster.as_node(), cluster.spec());
     let lost = "type filter hook prerouting priority -150; ip daddr 10.96.0.7 drop;";
     nft(
-        &pocket.node,
+        &cluster.node,
         &format!("table ip lost {{ chain pre {{ {lost} }}\n}}\n"),
     );
     if vanishes {
-        pocket.endpoints.pop();
+        cluster.endpoints.pop();
     }
-    let source = Same(pocket.spec());
+    let source = Same(cluster.spec());
     let facts = probe(&node, NAMESPACE, &before, &source, &Memory::default()).await;
     let is_at_service = |f: &&svcdiag::api::DialFailure| f.path == svcdiag::api::DialPath::Service;
     facts.failures.iter().filter(is_at_service).count()
@@ -274,8 +274,8 @@ async fn what_is_lost_while_an_endpoint_vanishes_may_have_been_sent_there() {
 
 #[test]
 fn a_hostile_resolv_conf_yields_nothing_and_does_not_hang() {
-    let pocket = Pocket::new();
-    let pod = &pocket.clients[0];
+    let cluster = TestCluster::new();
+    let pod = &cluster.clients[0];
     let file = pod.root().join("etc/resolv.conf");
     let read = || {
         // A fifo that nobody writes to would keep it for ever.
@@ -302,8 +302,8 @@ fn a_hostile_resolv_conf_yields_nothing_and_does_not_hang() {
 #[test]
 fn a_device_for_a_resolv_conf_is_not_read() {
     use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-    let pocket = Pocket::new();
-    let pod = &pocket.clients[0];
+    let cluster = TestCluster::new();
+    let pod = &cluster.clients[0];
     let file = pod.root().join("etc/resolv.conf");
     fs::remove_file(&file).unwrap();
     // /dev/zero never ends. In a user namespace nobody may make a device, and a Pod neither.

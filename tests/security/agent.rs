@@ -1,4 +1,4 @@
-//! The agent as it is shipped, a process of its own, on the node of a pocket.
+//! The agent as it is shipped, a process of its own, on the node of a test cluster.
 
 use std::{
     fs::File,
@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 
 use super::{
     memory::peak_of,
-    pocket::{NAMESPACE, Pocket},
+    test_cluster::{NAMESPACE, TestCluster},
 };
 
 /// What takes as long as this hangs.
@@ -33,12 +33,12 @@ pub struct Agent {
 
 impl Agent {
     /// Starts it, with an API server that asks it nothing yet.
-    pub async fn start(pocket: &Pocket) -> Self {
-        Self::start_by(pocket, |command| command.spawn().unwrap()).await
+    pub async fn start(host: &TestCluster) -> Self {
+        Self::start_by(host, |command| command.spawn().unwrap()).await
     }
 
     /// The same by whoever starts programs.
-    pub async fn start_by(pocket: &Pocket, spawn: impl FnOnce(&mut Command) -> Child) -> Self {
+    pub async fn start_by(host: &TestCluster, spawn: impl FnOnce(&mut Command) -> Child) -> Self {
         let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
         let namespaces: Api<Namespace> = Api::all(cluster.client());
         let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } })).unwrap();
@@ -46,10 +46,7 @@ impl Agent {
             .create(&PostParams::default(), &namespace)
             .await
             .unwrap();
-        let network = pocket
-            .node
-            .run(|| File::open("/proc/thread-self/ns/net"))
-            .unwrap();
+        let network = host.node.run(|| File::open("/proc/thread-self/ns/net")).unwrap();
         let path = format!("/proc/{}/fd/{}", std::process::id(), network.as_raw_fd());
         let log = File::create(cluster.state_dir().join("agent.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_svcdiag"));

@@ -14,7 +14,7 @@ use svcdiag::{
 };
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
-    faults::Scene,
+    faults::Fixture,
     svcdiag::Controller,
 };
 
@@ -79,7 +79,7 @@ pub async fn pretend_agent(cluster: &Cluster, node: &str) {
 fn diagnosis(n: usize, refresh: &str) -> Value {
     json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
             "metadata": { "name": format!("d{n}"), "annotations": { "svcdiag.dev/refresh": refresh } },
-            "spec": { "serviceName": Scene::NAME, "nodes": { "maxNodes": 100 } } })
+            "spec": { "serviceName": Fixture::NAME, "nodes": { "maxNodes": 100 } } })
 }
 
 async fn probes(cluster: &Cluster) -> Vec<NodeProbe> {
@@ -111,7 +111,7 @@ async fn a_tenant_makes_few_node_probes_and_has_them_written_seldom() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
     create_namespace(&cluster).await;
     hollow_nodes(&cluster).await;
-    Scene::new(cluster.client(), TENANT).set_up().await.unwrap();
+    Fixture::new(cluster.client(), TENANT).set_up().await.unwrap();
     let controller = Controller::start(
         Path::new(env!("CARGO_BIN_EXE_svcdiag")),
         cluster.kubeconfig_path(),
@@ -124,7 +124,7 @@ async fn a_tenant_makes_few_node_probes_and_has_them_written_seldom() {
         apply(&diagnoses, diagnosis(n, "0")).await;
     }
     let before = at_rest(&cluster, DIAGNOSES * MAX_NODES).await;
-    // With that of the scene, which samples three nodes.
+    // With that of the fixture, which samples three nodes.
     let most = DIAGNOSES * EACH + 3 + EACH - MAX_NODES;
     assert!(before.len() <= most, "{} NodeProbes", before.len());
     let start = Instant::now();

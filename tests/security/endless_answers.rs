@@ -13,7 +13,7 @@ use svcdiag::netns::Netns;
 use super::{
     agent::Agent,
     namespace::listen,
-    pocket::{Pocket, Pod},
+    test_cluster::{Pod, TestCluster},
 };
 
 /// Ports of each of three endpoints, which two clients dial: 72 answers, of which 64 come at once.
@@ -53,9 +53,9 @@ fn answer_endlessly(pod: &Pod) {
     }
 }
 
-/// What the pocket is asked, with HTTP on all these ports.
-fn spec(pocket: &Pocket) -> Value {
-    let mut spec = serde_json::to_value(pocket.spec()).unwrap();
+/// What the cluster is asked, with HTTP on all these ports.
+fn spec(cluster: &TestCluster) -> Value {
+    let mut spec = serde_json::to_value(cluster.spec()).unwrap();
     spec["probe"] = json!({ "timeoutSeconds": 2, "attempts": 1, "http": { "path": "/" } });
     let name = |port: u16| format!("p{port}");
     spec["service"]["clusterIPs"] = json!(["None"]);
@@ -70,10 +70,10 @@ fn spec(pocket: &Pocket) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_without_an_end_take_no_memory() {
-    let pocket = Pocket::new();
-    pocket.endpoints.iter().for_each(answer_endlessly);
-    let agent = Agent::start(&pocket).await;
-    let facts = agent.round("endless", spec(&pocket)).await;
+    let cluster = TestCluster::new();
+    cluster.endpoints.iter().for_each(answer_endlessly);
+    let agent = Agent::start(&cluster).await;
+    let facts = agent.round("endless", spec(&cluster)).await;
     let by_clients = facts.dials.iter().filter(|d| d.from.is_some());
     assert_eq!(by_clients.map(|d| d.made).sum::<u32>(), 72, "{facts:#?}");
     // Who answers with a status has answered; headers without an end are no answer.

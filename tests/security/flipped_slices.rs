@@ -21,14 +21,14 @@ use serde_json::{Value, json};
 use svcdiag::api::{DialPath, NodeProbe, ServiceDiagnosis};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig, NODES},
-    faults::Scene,
+    faults::Fixture,
     svcdiag::Controller,
 };
 
 use super::{
     agent::Agent,
     amplification::{apply, create_namespace, pretend_agent},
-    pocket::{NAMESPACE, Pocket},
+    test_cluster::{NAMESPACE, TestCluster},
 };
 
 /// What takes as long as this hangs.
@@ -38,9 +38,9 @@ const SOON: Duration = Duration::from_secs(180);
 struct Victim(Vec<TcpListener>);
 
 impl Victim {
-    fn of(pocket: &Pocket) -> Self {
+    fn of(cluster: &TestCluster) -> Self {
         let listen = |address: &'static str| {
-            let listener = pocket.node.run(move || TcpListener::bind(address)).unwrap();
+            let listener = cluster.node.run(move || TcpListener::bind(address)).unwrap();
             listener.set_nonblocking(true).unwrap();
             listener
         };
@@ -82,9 +82,9 @@ fn slice(addresses: &[String]) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_after_the_approval_is_not_dialled() {
-    let pocket = Pocket::new();
-    let victim = Victim::of(&pocket);
-    let agent = Agent::start(&pocket).await;
+    let cluster = TestCluster::new();
+    let victim = Victim::of(&cluster);
+    let agent = Agent::start(&cluster).await;
     let services: Api<Service> = Api::namespaced(agent.client(), NAMESPACE);
     let service = json!({
         "metadata": { "name": "hostnames" },
@@ -93,7 +93,7 @@ async fn what_is_written_after_the_approval_is_not_dialled() {
     let service = serde_json::from_value(service).unwrap();
     services.create(&PostParams::default(), &service).await.unwrap();
     let slices: Api<EndpointSlice> = Api::namespaced(agent.client(), NAMESPACE);
-    let good: Vec<String> = pocket.endpoints.iter().map(|pod| pod.ip()).collect();
+    let good: Vec<String> = cluster.endpoints.iter().map(|pod| pod.ip()).collect();
     let flips = [slice(&good), slice(&victim.addresses()[1..])];
     let is_over = Arc::new(AtomicBool::new(false));
     let attack = {
@@ -114,7 +114,7 @@ async fn what_is_written_after_the_approval_is_not_dialled() {
             flipped
         })
     };
-    let approved = serde_json::to_value(pocket.spec()).unwrap();
+    let approved = serde_json::to_value(cluster.spec()).unwrap();
     for round in 0..3 {
         let facts = agent.round(&format!("round-{round}"), approved.clone()).await;
         assert_eq!(
@@ -158,8 +158,8 @@ async fn who_has_used_up_his_questions_keeps_no_node_dialling() {
     for node in NODES {
         pretend_agent(&cluster, node).await;
     }
-    let scene = Scene::new(cluster.client(), "tenant");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "tenant");
+    fixture.set_up().await.unwrap();
     // Whoever asks too often waits for an hour.
     let controller = Controller::start(
         Path::new(env!("CARGO_BIN_EXE_svcdiag")),
@@ -176,8 +176,8 @@ async fn who_has_used_up_his_questions_keeps_no_node_dialling() {
     until("nodes dial", async || dialling().await == NODES.len()).await;
     let diagnoses: Api<ServiceDiagnosis> = Api::namespaced(cluster.client(), "tenant");
     until("questions are held back", async || {
-        scene.refresh().await.unwrap();
-        let found = diagnoses.get(Scene::NAME).await.unwrap();
+        fixture.refresh().await.unwrap();
+        let found = diagnoses.get(Fixture::NAME).await.unwrap();
         let conditions = found.status.map(|s| s.conditions).unwrap_or_default();
         conditions
             .iter()
@@ -186,7 +186,7 @@ async fn who_has_used_up_his_questions_keeps_no_node_dialling() {
     .await;
     let slices: Api<EndpointSlice> = Api::namespaced(cluster.client(), "tenant");
     let mut own = slice(&["192.168.9.9".to_owned()]);
-    own["metadata"]["labels"]["kubernetes.io/service-name"] = Scene::NAME.into();
+    own["metadata"]["labels"]["kubernetes.io/service-name"] = Fixture::NAME.into();
     apply(&slices, own).await;
     until("no node dials", async || dialling().await == 0).await;
     controller.stop().await;

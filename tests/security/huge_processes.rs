@@ -11,7 +11,7 @@ use svcdiag::netns::Netns;
 use super::{
     agent::Agent,
     namespace::inside,
-    pocket::{Pocket, Pod},
+    test_cluster::{Pod, TestCluster},
 };
 
 /// Killed when dropped.
@@ -107,15 +107,15 @@ fn python(script: &str) -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_of_any_size_take_no_memory() {
-    let pocket = Pocket::new();
-    let client = &pocket.clients[0];
+    let cluster = TestCluster::new();
+    let client = &cluster.clients[0];
     let directory = tempfile::tempdir().unwrap();
     let mut many: Vec<Process> = vec![
         start(client, &mut python(HUGE_ARGUMENTS)),
         start(client, python(MANY_MAPPINGS).arg(directory.path())),
-        start(&pocket.endpoints[0], &mut python(MANY_SOCKETS)),
+        start(&cluster.endpoints[0], &mut python(MANY_SOCKETS)),
     ];
-    // More processes than are looked at.
+    // More processes than are read.
     for _ in 0..100 {
         many.push(start(
             client,
@@ -124,8 +124,8 @@ async fn processes_of_any_size_take_no_memory() {
     }
     let arguments = format!("/proc/{}/cmdline", many[0].0.id());
     assert_eq!(std::fs::read(arguments).unwrap().len(), 64 << 20);
-    let agent = Agent::start(&pocket).await;
-    let mut spec = serde_json::to_value(pocket.spec()).unwrap();
+    let agent = Agent::start(&cluster).await;
+    let mut spec = serde_json::to_value(cluster.spec()).unwrap();
     // The clients are of another namespace, where their arguments matter; the port is closed, so that sockets are listed.
     for client in spec["clients"].as_array_mut().unwrap() {
         client["namespace"] = "another".into();

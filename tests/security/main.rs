@@ -22,9 +22,9 @@ mod memory;
 #[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
 mod namespace;
 mod planted_secrets;
-#[path = "../node/pocket.rs"]
-#[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
-mod pocket;
 mod privileges;
 mod seccomp;
 mod tangled_rules;
+#[path = "../node/test_cluster.rs"]
+#[allow(dead_code, reason = "shared with the tests of the node, which use all of it")]
+mod test_cluster;

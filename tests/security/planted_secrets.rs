@@ -7,7 +7,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
-    faults::Scene,
+    faults::Fixture,
     kubectl::Kubectl,
 };
 use tokio::process::Command;
@@ -32,7 +32,7 @@ fn planted(pod: &str, uid: &str) -> Vec<Value> {
             "reason": "Failed", "count": 1, "lastTimestamp": jiff::Timestamp::now().to_string(),
             "involvedObject": { "kind": "Pod", "namespace": NAMESPACE, "name": pod, "uid": uid },
             "message": format!("Failed to pull image: Get https://u:{SECRET}4@registry/v2/?token={SECRET}4") }),
-        json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": Scene::NAME, "namespace": NAMESPACE,
+        json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": Fixture::NAME, "namespace": NAMESPACE,
             "annotations": {
                 "example.com/backend": format!("https://admin:{SECRET}5@db/x"),
                 "svcdiag.dev/note": format!("https://admin:{SECRET}5@db/x"),
@@ -62,7 +62,7 @@ fn all_files(directory: &Path, found: &mut Vec<(String, String)>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_planted_secret_gets_into_a_bundle() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
-    Scene::new(cluster.client(), NAMESPACE).set_up().await.unwrap();
+    Fixture::new(cluster.client(), NAMESPACE).set_up().await.unwrap();
     let pods: Api<Pod> = Api::namespaced(cluster.client(), NAMESPACE);
     let chosen = ListParams::default().labels("app=hostnames");
     let pod = pods.list(&chosen).await.unwrap().items.remove(0);
@@ -83,7 +83,7 @@ async fn no_planted_secret_gets_into_a_bundle() {
         .unwrap();
     let bundle = cluster.state_dir().join("bundle");
     let collected = Command::new(env!("CARGO_BIN_EXE_svcdiag"))
-        .args(["collect", Scene::NAME, "-n", NAMESPACE, "-o"])
+        .args(["collect", Fixture::NAME, "-n", NAMESPACE, "-o"])
         .arg(&bundle)
         .env("KUBECONFIG", cluster.kubeconfig_path())
         .output()
@@ -93,7 +93,7 @@ async fn no_planted_secret_gets_into_a_bundle() {
     let mut files = Vec::new();
     all_files(&bundle, &mut files);
     let all: String = files.iter().map(|(_, text)| text.as_str()).collect();
-    // What they were planted in is there, so that it was looked at.
+    // What they were planted in is there, so that it was read.
     for kept in [
         "kubernetes cluster.local",
         "nftables",

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{agent::Agent, pocket::Pocket};
+use super::{agent::Agent, test_cluster::TestCluster};
 
 /// CAP_SYS_ADMIN.
 const SYS_ADMIN: u64 = 1 << 21;
@@ -18,11 +18,11 @@ fn rights(status: &str) -> (String, u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_those_who_enter_namespaces_may_do_so() {
-    let pocket = Pocket::new();
-    let agent = Agent::start(&pocket).await;
+    let cluster = TestCluster::new();
+    let agent = Agent::start(&cluster).await;
     // A round has all threads started.
     let facts = agent
-        .round("rights", serde_json::to_value(pocket.spec()).unwrap())
+        .round("rights", serde_json::to_value(cluster.spec()).unwrap())
         .await;
     assert_eq!(facts.probes_failed, 0, "{facts:#?}");
     let (mut with, mut without) = (Vec::new(), Vec::new());

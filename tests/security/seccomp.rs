@@ -7,11 +7,11 @@ use seccompiler::{BpfProgram, TargetArch, apply_filter, compile_from_json};
 use serde_json::{Value, json};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
-    faults::Scene,
+    faults::Fixture,
 };
 use tokio::process::{Child, Command};
 
-use super::{agent::Agent, pocket::Pocket};
+use super::{agent::Agent, test_cluster::TestCluster};
 
 /// No call that is let through fails with it: ENOTNAM.
 const REFUSED: i64 = 118;
@@ -108,10 +108,10 @@ fn assert_confined(pid: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agent_works_under_its_profile() {
-    let pocket = Pocket::new();
+    let cluster = TestCluster::new();
     let profile = Profile::of("agent", None);
-    let agent = Agent::start_by(&pocket, |command| profile.spawn(command)).await;
-    let spec = serde_json::to_value(pocket.spec()).unwrap();
+    let agent = Agent::start_by(&cluster, |command| profile.spawn(command)).await;
+    let spec = serde_json::to_value(cluster.spec()).unwrap();
     let facts = agent.round("confined", spec).await;
     assert_confined(agent.pid());
     assert_eq!(
@@ -141,16 +141,16 @@ async fn the_controller_works_under_its_profile() {
         .stderr(fs::File::create(&log).unwrap())
         .kill_on_drop(true);
     let mut controller = Profile::of("controller", None).spawn(&mut command);
-    let scene = Scene::new(cluster.client(), "confined");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "confined");
+    fixture.set_up().await.unwrap();
     let said = || fs::read_to_string(&log).unwrap();
     for _ in 0..1200 {
-        if scene.verdict().await.is_ok_and(|v| v.is_healthy()) {
+        if fixture.verdict().await.is_ok_and(|v| v.is_healthy()) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(scene.verdict().await.unwrap().is_healthy(), "{}", said());
+    assert!(fixture.verdict().await.unwrap().is_healthy(), "{}", said());
     assert_confined(controller.id().unwrap());
     let said = said();
     let address = said.split("address=").nth(1).unwrap().split_whitespace().next();

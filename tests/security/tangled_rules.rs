@@ -7,7 +7,7 @@ use svcdiag::netns::Netns;
 use super::{
     agent::Agent,
     namespace::{feed, inside, nft},
-    pocket::{Pocket, Pod},
+    test_cluster::{Pod, TestCluster},
 };
 
 /// Each chain leads to the next one so often: followed naively, these are 30^12 ways.
@@ -51,11 +51,11 @@ fn flood(pod: &Pod) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_network_of_a_pod_holds_up_nobody() {
-    let pocket = Pocket::new();
-    tangle(&pocket.clients[0]);
-    flood(&pocket.clients[1]);
-    let agent = Agent::start(&pocket).await;
-    let spec = serde_json::to_value(pocket.spec()).unwrap();
+    let cluster = TestCluster::new();
+    tangle(&cluster.clients[0]);
+    flood(&cluster.clients[1]);
+    let agent = Agent::start(&cluster).await;
+    let spec = serde_json::to_value(cluster.spec()).unwrap();
     let facts = {
         let mut round = std::pin::pin!(agent.round("tangled", spec));
         loop {

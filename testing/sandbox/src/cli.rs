@@ -40,7 +40,7 @@ Examples:
   svcdiag-sandbox demo --only A08,N30      just these two
   svcdiag-sandbox demo --data-path none    objects only: no nodes in the kernel
   svcdiag-sandbox demo --list              all faults
-  svcdiag-sandbox up                       a cluster to play with; ^C ends it"
+  svcdiag-sandbox up                       a cluster to try things on; ^C ends it"
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -66,7 +66,7 @@ Examples:
   svcdiag-sandbox up --no-controller --state /tmp/sandbox
   KUBEBUILDER_ASSETS=$(setup-envtest use -p path) svcdiag-sandbox up")]
     Up(up::Options),
-    /// Guided tour: break the walk-through, see the verdict, mend it again
+    /// Guided tour: break the walk-through, see the verdict, fix it again
     #[command(after_help = "\
 Exit status: 0 if svcdiag found every cause, 1 otherwise.
 

@@ -1,23 +1,23 @@
-//! The faults of the walk-through, as data: what to do to a healthy scene, and what svcdiag must
+//! The faults of the walk-through, as data: what to do to a healthy fixture, and what svcdiag must
 //! say about it.
 //!
 //! The catalogue is YAML (`manifests/faults/*.yaml`), one entry for each row of the fault table,
-//! with its healthy twins: the nearest odd-but-right configurations, on which nothing may be
-//! False. A step edits, deletes or creates objects; the [`Scene`] keeps a journal of how every
+//! with its healthy lookalikes: the nearest odd-but-right configurations, on which nothing may be
+//! False. A step edits, deletes or creates objects; the [`Fixture`] keeps a journal of how every
 //! touched object was before, so undoing needs no code of its own; a script on a node or in a Pod brings its own.
 //!
 //! ```text
-//! catalogue() -> Fault { steps } -> inject(&Scene) -> objects change, journal grows
-//!                                   undo(&Scene)   <- journal, backwards
+//! catalogue() -> Fault { steps } -> inject(&Fixture) -> objects change, journal grows
+//!                                   undo(&Fixture)   <- journal, backwards
 //! ```
 
 mod expected;
+mod fixture;
 mod journal;
 pub mod kinds;
 mod objects;
 mod place;
 mod record;
-mod scene;
 mod scripts;
 mod steps;
 
@@ -27,8 +27,8 @@ use crate::error::RequestError;
 use crate::kernel::Wiring;
 use crate::proxy::ProxyMode;
 pub use expected::{Expected, ExpectedCondition, Verdict};
+pub use fixture::Fixture;
 pub use record::Recorder;
-pub use scene::Scene;
 pub use steps::Step;
 
 /// Rows that the API alone leads to, one file for each stage of the decision tree.
@@ -91,27 +91,27 @@ pub struct Fault {
     /// Why a current API server cannot be brought into this state, if it cannot.
     #[serde(default)]
     pub refused: Option<String>,
-    /// In which modes of kube-proxy it is to be played, where there are nodes in the kernel.
+    /// In which modes of kube-proxy it is run, where there are nodes in the kernel.
     #[serde(default)]
     pub modes: Modes,
     /// How Pods have to be linked to their nodes.
     #[serde(default)]
     pub wiring: Wiring,
-    /// The code that plays it, after the steps: where it takes more than a state.
+    /// The code that runs it, after the steps: where it takes more than a state.
     #[serde(default)]
     pub driver: Option<Driver>,
-    /// What to do to the scene.
+    /// What to do to the fixture.
     #[serde(default)]
     pub steps: Vec<Step>,
     /// The nearest healthy configurations.
     #[serde(default)]
-    pub twins: Vec<Twin>,
+    pub lookalikes: Vec<Lookalike>,
 }
 
 /// A configuration that looks like a fault and is none.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Twin {
+pub struct Lookalike {
     /// The fault that it resembles; filled in by [`catalogue`].
     #[serde(default)]
     pub fault: String,
@@ -120,16 +120,16 @@ pub struct Twin {
     /// Whether it touches something that all namespaces share.
     #[serde(default)]
     pub exclusive: bool,
-    /// In which modes of kube-proxy it is to be played, where there are nodes in the kernel.
+    /// In which modes of kube-proxy it is run, where there are nodes in the kernel.
     #[serde(default)]
     pub modes: Modes,
     /// How Pods have to be linked to their nodes.
     #[serde(default)]
     pub wiring: Wiring,
-    /// What svcdiag must say once the scene is there, where that is more than "nothing is False".
+    /// What svcdiag must say once the fixture is there, where that is more than "nothing is False".
     #[serde(default)]
     pub expected: Option<Expected>,
-    /// What to do to the scene.
+    /// What to do to the fixture.
     pub steps: Vec<Step>,
 }
 
@@ -175,7 +175,7 @@ impl Modes {
     }
 }
 
-/// Code that plays a fault.
+/// Code that runs a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Driver {
@@ -245,7 +245,7 @@ pub fn catalogue() -> Result<Vec<Fault>, Error> {
     read(&FILES)
 }
 
-/// The faults that take a scene on nodes in the kernel, in the order of the table.
+/// The faults that take a fixture on nodes in the kernel, in the order of the table.
 pub fn data_path_catalogue() -> Result<Vec<Fault>, Error> {
     read(&DATA_PATH_FILES)
 }
@@ -260,8 +260,8 @@ fn read(files: &[(&str, &str)]) -> Result<Vec<Fault>, Error> {
         faults.extend(some);
     }
     for fault in &mut faults {
-        for twin in &mut fault.twins {
-            twin.fault.clone_from(&fault.id);
+        for lookalike in &mut fault.lookalikes {
+            lookalike.fault.clone_from(&fault.id);
         }
     }
     faults.sort_by(|a, b| a.id.cmp(&b.id));
@@ -269,36 +269,36 @@ fn read(files: &[(&str, &str)]) -> Result<Vec<Fault>, Error> {
 }
 
 impl Fault {
-    /// Breaks a healthy scene in this way. A failed injection is to be undone as well.
-    pub async fn inject(&self, scene: &Scene) -> Result<(), Error> {
+    /// Breaks a healthy fixture in this way. A failed injection is to be undone as well.
+    pub async fn inject(&self, fixture: &Fixture) -> Result<(), Error> {
         if let Some(reason) = &self.refused {
             return Err(Error::Refused {
                 id: self.id.clone(),
                 reason: reason.clone(),
             });
         }
-        steps::take(scene, &self.steps).await?;
-        scene.refresh_nodes().await
+        steps::take(fixture, &self.steps).await?;
+        fixture.refresh_nodes().await
     }
 
     /// Brings everything back into the state before.
-    pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
-        journal::undo(scene).await?;
-        scene.refresh_nodes().await
+    pub async fn undo(&self, fixture: &Fixture) -> Result<(), Error> {
+        journal::undo(fixture).await?;
+        fixture.refresh_nodes().await
     }
 }
 
-impl Twin {
-    /// Brings a healthy scene into this configuration.
-    pub async fn apply(&self, scene: &Scene) -> Result<(), Error> {
-        steps::take(scene, &self.steps).await?;
-        scene.refresh_nodes().await
+impl Lookalike {
+    /// Brings a healthy fixture into this configuration.
+    pub async fn apply(&self, fixture: &Fixture) -> Result<(), Error> {
+        steps::take(fixture, &self.steps).await?;
+        fixture.refresh_nodes().await
     }
 
     /// Brings everything back into the state before.
-    pub async fn undo(&self, scene: &Scene) -> Result<(), Error> {
-        journal::undo(scene).await?;
-        scene.refresh_nodes().await
+    pub async fn undo(&self, fixture: &Fixture) -> Result<(), Error> {
+        journal::undo(fixture).await?;
+        fixture.refresh_nodes().await
     }
 }
 
@@ -336,7 +336,10 @@ mod tests {
         for fault in data_path_catalogue().unwrap() {
             assert!(fault.driver.is_some() || !fault.steps.is_empty(), "{}", fault.id);
             assert!(
-                fault.twins.iter().all(|twin| !twin.steps.is_empty()),
+                fault
+                    .lookalikes
+                    .iter()
+                    .all(|lookalike| !lookalike.steps.is_empty()),
                 "{}",
                 fault.id
             );
@@ -347,7 +350,12 @@ mod tests {
     fn every_row_says_how_to_get_there_or_why_not() {
         for fault in catalogue().unwrap() {
             assert!(fault.refused.is_some() || !fault.steps.is_empty(), "{}", fault.id);
-            assert!(fault.twins.iter().all(|twin| twin.fault == fault.id));
+            assert!(
+                fault
+                    .lookalikes
+                    .iter()
+                    .all(|lookalike| lookalike.fault == fault.id)
+            );
         }
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! [`cluster::Cluster`] starts an API server and the stand-in [`controllers`] around it, and, if asked
 //! to, nodes and Pods in the [`kernel`] with the rules that a [`proxy`] writes; a
-//! [`faults::Scene`] puts the walk-through of "Debug Services" into a namespace; the
-//! [`faults`] break it in the ways the catalogue lists and mend it again.
+//! [`faults::Fixture`] puts the walk-through of "Debug Services" into a namespace; the
+//! [`faults`] break it in the ways the catalogue lists and fix it again.
 #![allow(
     clippy::disallowed_methods,
     reason = "it makes namespaces, runs programs and lives by the machine's clock"

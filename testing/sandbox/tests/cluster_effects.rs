@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
-use svcdiag_sandbox::faults::{Fault, Scene, catalogue};
+use svcdiag_sandbox::faults::{Fault, Fixture, catalogue};
 
 fn fault(id: &str) -> Fault {
     catalogue()
@@ -19,8 +19,8 @@ fn fault(id: &str) -> Fault {
         .unwrap()
 }
 
-async fn pods(scene: &Scene) -> Vec<Pod> {
-    let api = Api::<Pod>::namespaced(scene.client().clone(), scene.namespace());
+async fn pods(fixture: &Fixture) -> Vec<Pod> {
+    let api = Api::<Pod>::namespaced(fixture.client().clone(), fixture.namespace());
     let list = api
         .list(&ListParams::default().labels("app=hostnames"))
         .await
@@ -32,10 +32,10 @@ async fn pods(scene: &Scene) -> Vec<Pod> {
 }
 
 /// Waits until all Pods of the Service are as `test` says, and there are any.
-async fn all_pods(scene: &Scene, what: &str, test: impl Fn(&Pod) -> bool) {
+async fn all_pods(fixture: &Fixture, what: &str, test: impl Fn(&Pod) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(180);
     loop {
-        let pods = pods(scene).await;
+        let pods = pods(fixture).await;
         if !pods.is_empty() && pods.iter().all(&test) {
             return;
         }
@@ -70,8 +70,8 @@ fn waits_for(pod: &Pod, reason: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn broken_pods_look_as_a_kubelet_would_report_them() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
-    let scene = Scene::new(cluster.client(), "effects");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "effects");
+    fixture.set_up().await.unwrap();
     type Test = fn(&Pod) -> bool;
     let not_ready: Test = |pod| condition(pod, "ContainersReady") == Some(("False", "ContainersNotReady"));
     let cases: [(&str, &str, Test); 6] = [
@@ -89,11 +89,11 @@ async fn broken_pods_look_as_a_kubelet_would_report_them() {
     ];
     for (id, what, test) in cases {
         let fault = fault(id);
-        fault.inject(&scene).await.unwrap();
-        all_pods(&scene, what, test).await;
-        scene.wait_for_endpoints(0).await.unwrap();
-        fault.undo(&scene).await.unwrap();
-        scene.wait_until_settled().await.unwrap();
+        fault.inject(&fixture).await.unwrap();
+        all_pods(&fixture, what, test).await;
+        fixture.wait_for_endpoints(0).await.unwrap();
+        fault.undo(&fixture).await.unwrap();
+        fixture.wait_until_settled().await.unwrap();
     }
     cluster.stop().await;
 }
@@ -101,10 +101,10 @@ async fn broken_pods_look_as_a_kubelet_would_report_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_without_the_named_port_are_in_a_slice_without_ports() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
-    let scene = Scene::new(cluster.client(), "ports");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "ports");
+    fixture.set_up().await.unwrap();
     let fault = fault("A05");
-    fault.inject(&scene).await.unwrap();
+    fault.inject(&fixture).await.unwrap();
     let slices = Api::<EndpointSlice>::namespaced(cluster.client(), "ports");
     let deadline = Instant::now() + Duration::from_secs(180);
     loop {
@@ -127,45 +127,45 @@ async fn pods_without_the_named_port_are_in_a_slice_without_ports() {
         assert!(Instant::now() < deadline, "{shape:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    fault.undo(&scene).await.unwrap();
+    fault.undo(&fixture).await.unwrap();
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paused_endpoints_stay_behind_until_they_are_resumed() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
-    let scene = Scene::new(cluster.client(), "stale");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "stale");
+    fixture.set_up().await.unwrap();
     let fault = fault("A14");
-    fault.inject(&scene).await.unwrap();
-    all_pods(&scene, "ready", |pod| {
+    fault.inject(&fixture).await.unwrap();
+    all_pods(&fixture, "ready", |pod| {
         condition(pod, "Ready") == Some(("True", ""))
     })
     .await;
-    assert_eq!(scene.ready_endpoints().await.unwrap(), 0);
-    fault.undo(&scene).await.unwrap();
-    scene.wait_for_endpoints(3).await.unwrap();
+    assert_eq!(fixture.ready_endpoints().await.unwrap(), 0);
+    fault.undo(&fixture).await.unwrap();
+    fixture.wait_for_endpoints(3).await.unwrap();
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_a_pod_reaches_the_slice() {
     let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
-    let scene = Scene::new(cluster.client(), "quick");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "quick");
+    fixture.set_up().await.unwrap();
     let fault = fault("A10");
     let mut times = Vec::new();
     for _ in 0..5 {
         let start = Instant::now();
-        fault.inject(&scene).await.unwrap();
-        scene.wait_for_endpoints(0).await.unwrap();
+        fault.inject(&fixture).await.unwrap();
+        fixture.wait_for_endpoints(0).await.unwrap();
         times.push(start.elapsed());
-        fault.undo(&scene).await.unwrap();
-        scene.wait_for_endpoints(3).await.unwrap();
+        fault.undo(&fixture).await.unwrap();
+        fixture.wait_for_endpoints(3).await.unwrap();
     }
     println!("three annotated Pods left the slice after {times:?}");
     assert!(
-        pods(&scene)
+        pods(&fixture)
             .await
             .iter()
             .all(|pod| pod.name_any().starts_with("hostnames-"))

@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
-use svcdiag_sandbox::faults::Scene;
+use svcdiag_sandbox::faults::Fixture;
 
 async fn cluster() -> Cluster {
     let logs = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
@@ -23,9 +23,9 @@ async fn cluster() -> Cluster {
     Cluster::start(ClusterConfig::default()).await.unwrap()
 }
 
-async fn patch(scene: &Scene, patch: serde_json::Value) {
-    Api::<Deployment>::namespaced(scene.client().clone(), scene.namespace())
-        .patch(Scene::NAME, &PatchParams::default(), &Patch::Merge(patch))
+async fn patch(fixture: &Fixture, patch: serde_json::Value) {
+    Api::<Deployment>::namespaced(fixture.client().clone(), fixture.namespace())
+        .patch(Fixture::NAME, &PatchParams::default(), &Patch::Merge(patch))
         .await
         .unwrap();
 }
@@ -33,9 +33,9 @@ async fn patch(scene: &Scene, patch: serde_json::Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_walk_through_becomes_ready_with_three_endpoints_on_three_nodes() {
     let cluster = cluster().await;
-    let scene = Scene::new(cluster.client(), "walk");
+    let fixture = Fixture::new(cluster.client(), "walk");
     let start = Instant::now();
-    scene.set_up().await.unwrap();
+    fixture.set_up().await.unwrap();
     println!("the walk-through was ready after {:?}", start.elapsed());
 
     let slices = Api::<EndpointSlice>::namespaced(cluster.client(), "walk")
@@ -67,11 +67,11 @@ async fn the_walk_through_becomes_ready_with_three_endpoints_on_three_nodes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn scaling_changes_the_number_of_endpoints() {
     let cluster = cluster().await;
-    let scene = Scene::new(cluster.client(), "scale");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "scale");
+    fixture.set_up().await.unwrap();
     for replicas in [5, 0, 1] {
-        patch(&scene, json!({ "spec": { "replicas": replicas } })).await;
-        scene.wait_for_endpoints(replicas).await.unwrap();
+        patch(&fixture, json!({ "spec": { "replicas": replicas } })).await;
+        fixture.wait_for_endpoints(replicas).await.unwrap();
     }
     cluster.stop().await;
 }
@@ -79,8 +79,8 @@ async fn scaling_changes_the_number_of_endpoints() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_replaces_every_pod_and_never_leaves_the_service_short() {
     let cluster = cluster().await;
-    let scene = Scene::new(cluster.client(), "roll");
-    scene.set_up().await.unwrap();
+    let fixture = Fixture::new(cluster.client(), "roll");
+    fixture.set_up().await.unwrap();
     let pods = Api::<Pod>::namespaced(cluster.client(), "roll");
     let names = async || -> BTreeSet<String> {
         let list = pods
@@ -91,13 +91,13 @@ async fn a_rollout_replaces_every_pod_and_never_leaves_the_service_short() {
     };
     let before = names().await;
     patch(
-        &scene,
+        &fixture,
         json!({ "spec": { "template": { "metadata": { "labels": { "release": "two" } } } } }),
     )
     .await;
     let deadline = Instant::now() + Duration::from_secs(180);
     loop {
-        let ready = scene.ready_endpoints().await.unwrap();
+        let ready = fixture.ready_endpoints().await.unwrap();
         assert!((3..=4).contains(&ready), "{ready} endpoints during the rollout");
         let now = names().await;
         if now.len() == 3 && now.is_disjoint(&before) {
@@ -106,7 +106,7 @@ async fn a_rollout_replaces_every_pod_and_never_leaves_the_service_short() {
         assert!(Instant::now() < deadline, "the rollout takes too long: {now:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    scene.wait_until_settled().await.unwrap();
+    fixture.wait_until_settled().await.unwrap();
     cluster.stop().await;
 }
 

@@ -21,12 +21,12 @@ use kube::{
 use serde_json::json;
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig, DataPath},
-    faults::Scene,
+    faults::Fixture,
     kernel::{Error, Wiring},
     proxy::ProxyMode,
 };
 
-async fn start(wiring: Wiring) -> (Cluster, Scene) {
+async fn start(wiring: Wiring) -> (Cluster, Fixture) {
     let config = ClusterConfig {
         data_path: Some(DataPath {
             proxy: ProxyMode::Nftables,
@@ -37,9 +37,9 @@ async fn start(wiring: Wiring) -> (Cluster, Scene) {
         ..ClusterConfig::default()
     };
     let cluster = Cluster::start(config).await.unwrap();
-    let scene = Scene::of(&cluster, "default");
-    scene.set_up().await.unwrap();
-    (cluster, scene)
+    let fixture = Fixture::of(&cluster, "default");
+    fixture.set_up().await.unwrap();
+    (cluster, fixture)
 }
 
 /// Pods that are not about to go.
@@ -77,7 +77,7 @@ async fn try_answer(cluster: &Cluster, from: &Pod, address: &str, port: u16) -> 
 }
 
 async fn everybody_reaches_everybody(wiring: Wiring) {
-    let (cluster, _scene) = start(wiring).await;
+    let (cluster, _fixture) = start(wiring).await;
     let client = pods(&cluster, "client").await.remove(0);
     let servers = pods(&cluster, "hostnames").await;
     assert_eq!(servers.len(), 3);
@@ -135,7 +135,7 @@ fn cgroup_of(pid: &str) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stop_leaves_nothing_behind() {
-    let (cluster, scene) = start(Wiring::Bridge).await;
+    let (cluster, fixture) = start(Wiring::Bridge).await;
     let kernel = cluster.kernel().unwrap();
     let ours: BTreeSet<PathBuf> = {
         let mut paths: Vec<PathBuf> = kernel.nodes().iter().map(|node| node.netns_path()).collect();
@@ -167,10 +167,10 @@ async fn stop_leaves_nothing_behind() {
         .collect();
     assert!(!processes(&name).is_empty());
     // One that hangs has to go as well.
-    conduct(&scene, "sandbox-2", Some("hung")).await;
+    conduct(&fixture, "sandbox-2", Some("hung")).await;
 
-    // Nodes stay as long as somebody holds them, and a scene does.
-    drop(scene);
+    // Nodes stay as long as somebody holds them, and a fixture does.
+    drop(fixture);
     cluster.stop().await;
     // The kernel takes a moment to forget.
     eventually("the namespaces are gone", async || {
@@ -184,9 +184,9 @@ async fn stop_leaves_nothing_behind() {
 }
 
 /// Says how kube-proxy of a node is to behave.
-async fn conduct(scene: &Scene, node: &str, conduct: Option<&str>) {
+async fn conduct(fixture: &Fixture, node: &str, conduct: Option<&str>) {
     let patch = json!({ "metadata": { "annotations": { "sandbox.svcdiag.dev/kube-proxy": conduct } } });
-    let nodes = Api::<Node>::all(scene.client().clone());
+    let nodes = Api::<Node>::all(fixture.client().clone());
     nodes
         .patch(node, &PatchParams::default(), &Patch::Merge(patch))
         .await
@@ -204,7 +204,7 @@ async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kube_proxy_that_hangs_is_silent_until_it_goes_on() {
-    let (cluster, scene) = start(Wiring::Bridge).await;
+    let (cluster, fixture) = start(Wiring::Bridge).await;
     let kernel = cluster.kernel().unwrap();
     let is_live = async |node: &str| {
         let script =
@@ -212,28 +212,28 @@ async fn a_kube_proxy_that_hangs_is_silent_until_it_goes_on() {
         kernel.node(node).unwrap().sh(script, &[]).await.is_ok()
     };
     eventually("kube-proxy answers", async || is_live("sandbox-2").await).await;
-    conduct(&scene, "sandbox-2", Some("hung")).await;
+    conduct(&fixture, "sandbox-2", Some("hung")).await;
     eventually("kube-proxy is silent", async || !is_live("sandbox-2").await).await;
     assert!(
         is_live("sandbox-1").await,
         "that of another node is not concerned"
     );
-    conduct(&scene, "sandbox-2", None).await;
+    conduct(&fixture, "sandbox-2", None).await;
     eventually("kube-proxy answers again", async || is_live("sandbox-2").await).await;
     cluster.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dual_stack_service_answers_in_both_families() {
-    let (cluster, scene) = start(Wiring::Bridge).await;
+    let (cluster, fixture) = start(Wiring::Bridge).await;
     let deployments = Api::<Deployment>::namespaced(cluster.client(), "default");
     let listen = json!({ "sandbox.svcdiag.dev/listen": "tcp://[::]:9376" });
     let patch = json!({ "spec": { "template": { "metadata": { "annotations": listen } } } });
     deployments
-        .patch(Scene::NAME, &PatchParams::default(), &Patch::Merge(patch))
+        .patch(Fixture::NAME, &PatchParams::default(), &Patch::Merge(patch))
         .await
         .unwrap();
-    scene.wait_until_settled().await.unwrap();
+    fixture.wait_until_settled().await.unwrap();
     let service = json!({
         "metadata": { "name": "both" },
         "spec": { "selector": { "app": "hostnames" }, "ipFamilyPolicy": "RequireDualStack",

@@ -1,18 +1,18 @@
 //! `svcdiag-sandbox demo`: the guided tour.
 //!
 //! For each fault: break, wait for the verdict, show what a user sees with the real kubectl,
-//! mend, wait until svcdiag agrees. At the end a table of what was expected and what was found.
+//! fix, wait until svcdiag agrees. At the end a table of what was expected and what was found.
 //! Which faults are shown, and in which clusters, stands in [`tour`].
 
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use svcdiag_sandbox::faults::{Fault, Scene, Verdict};
+use svcdiag_sandbox::faults::{Fault, Fixture, Verdict};
 use svcdiag_sandbox::kubectl::Kubectl;
 
 use super::{Common, Failure, Screen, Session, tour};
 
-/// svcdiag judges changes of objects at once, and nodes are looked at within seconds; the rest is for busy machines.
+/// svcdiag judges changes of objects at once, and nodes are probed within seconds; the rest is for busy machines.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(45);
 /// Dials that nobody answers are what the tour waits for most of the time.
 const QUICKLY: &str = r#"{"spec":{"intervalSeconds":10,"probe":{"timeoutSeconds":2,"attempts":1}}}"#;
@@ -57,12 +57,12 @@ pub(super) async fn run(options: &Options, session: &mut Session, screen: &Scree
     for part in &parts {
         screen.heading(&part.title);
         let cluster = session.start_cluster(part.data_path, screen).await?;
-        let scene = Scene::of(cluster, &options.common.namespace);
+        let fixture = Fixture::of(cluster, &options.common.namespace);
         let kubectl = kubectl.clone().with_kubeconfig(cluster.kubeconfig_path());
         session.start_controller(screen)?;
         let mut tour = Tour {
             session,
-            scene,
+            fixture,
             kubectl,
             screen,
         };
@@ -83,7 +83,7 @@ pub(super) async fn run(options: &Options, session: &mut Session, screen: &Scree
 
 struct Tour<'a> {
     session: &'a mut Session,
-    scene: Scene,
+    fixture: Fixture,
     kubectl: Kubectl,
     screen: &'a Screen,
 }
@@ -93,7 +93,7 @@ impl Tour<'_> {
     async fn set_up(&mut self) -> Result<(), Failure> {
         self.screen
             .heading("The walk-through: three Pods, a Service, a client and a diagnosis");
-        let namespace = self.scene.namespace();
+        let namespace = self.fixture.namespace();
         if namespace != "default" {
             let manifest = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
             self.kubectl
@@ -102,11 +102,11 @@ impl Tour<'_> {
         }
         let applied = self
             .kubectl
-            .run_with_input(&["apply", "-n", namespace, "-f", "-"], Scene::manifests())
+            .run_with_input(&["apply", "-n", namespace, "-f", "-"], Fixture::manifests())
             .await?;
         self.screen.command("kubectl apply -f walkthrough.yaml", &applied);
         if self.has_nodes() {
-            let name = Scene::NAME;
+            let name = Fixture::NAME;
             let arguments = [
                 "patch",
                 "svcdiag",
@@ -119,14 +119,14 @@ impl Tour<'_> {
             ];
             let patched = self.kubectl.run(&arguments).await?;
             self.screen.say(
-                "  To be quick, nodes look every 10 s here, not every minute, and dial once for 2 s at most:",
+                "  To be quick, nodes are probed every 10 s here, not every minute, and agents dial once for 2 s at most:",
             );
             self.screen.command(
                 &format!("kubectl patch svcdiag {name} --type=merge -p '{QUICKLY}'"),
                 &patched,
             );
         }
-        self.scene.wait_until_settled().await?;
+        self.fixture.wait_until_settled().await?;
         self.screen.step("waiting for the first verdict ...");
         let start = Instant::now();
         let (verdict, healthy) = self.wait_until_healthy().await?;
@@ -153,7 +153,7 @@ impl Tour<'_> {
     }
 
     fn has_nodes(&self) -> bool {
-        self.scene.kernel().is_some()
+        self.fixture.kernel().is_some()
     }
 
     /// Healthy is Ready=True where there are nodes, and elsewhere what the API can tell.
@@ -164,18 +164,18 @@ impl Tour<'_> {
             Verdict::is_healthy
         };
         self.session
-            .wait_for_verdict(&self.scene, HEALTHY_WITHIN, healthy)
+            .wait_for_verdict(&self.fixture, HEALTHY_WITHIN, healthy)
             .await
     }
 
     async fn stop_at(&mut self, fault: &Fault) -> Result<Stop, Failure> {
         self.screen.step("breaking it, and waiting for the verdict ...");
-        fault.inject(&self.scene).await?;
+        fault.inject(&self.fixture).await?;
         let start = Instant::now();
         let within = Duration::from_secs(fault.within_seconds);
         let (verdict, matched) = self
             .session
-            .wait_for_verdict(&self.scene, within, |verdict| fault.expected.is_met_by(verdict))
+            .wait_for_verdict(&self.fixture, within, |verdict| fault.expected.is_met_by(verdict))
             .await?;
         let seconds = start.elapsed().as_secs_f64();
         self.show_table().await?;
@@ -188,20 +188,20 @@ impl Tour<'_> {
                 .bad(&format!("found {found}, expected {}", fault.expected));
             self.screen.step(&describe(&verdict));
         }
-        fault.undo(&self.scene).await?;
-        self.scene.wait_until_settled().await?;
+        fault.undo(&self.fixture).await?;
+        self.fixture.wait_until_settled().await?;
         let start = Instant::now();
         let (verdict, recovered) = self.wait_until_healthy().await?;
         if recovered {
             self.screen.good(&format!(
-                "mended; {} again {:.1} s later",
+                "fixed; {} again {:.1} s later",
                 if self.has_nodes() { "Ready=True" } else { "healthy" },
                 start.elapsed().as_secs_f64()
             ));
         } else {
             self.screen
-                .bad(&format!("mended, but svcdiag still says: {}", describe(&verdict)));
-            found.push_str(" (stays after mending)");
+                .bad(&format!("fixed, but svcdiag still says: {}", describe(&verdict)));
+            found.push_str(" (stays after fixing)");
         }
         let expected = fault.expected.to_string();
         Ok(Stop {
@@ -217,7 +217,7 @@ impl Tour<'_> {
     async fn show_table(&self) -> Result<(), Failure> {
         let table = self
             .kubectl
-            .run(&["get", "svcdiag", "-n", self.scene.namespace()])
+            .run(&["get", "svcdiag", "-n", self.fixture.namespace()])
             .await?;
         self.screen.command("kubectl get svcdiag", &table);
         Ok(())
@@ -229,9 +229,9 @@ impl Tour<'_> {
             let arguments = [
                 "get",
                 "svcdiag",
-                Scene::NAME,
+                Fixture::NAME,
                 "-n",
-                self.scene.namespace(),
+                self.fixture.namespace(),
                 "-o",
                 &template,
             ];

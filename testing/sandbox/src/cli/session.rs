@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use svcdiag_sandbox::cluster::{self, Cluster, ClusterConfig, DataPath};
 use svcdiag_sandbox::error::chain;
-use svcdiag_sandbox::faults::{Scene, Verdict};
+use svcdiag_sandbox::faults::{Fixture, Verdict};
 use svcdiag_sandbox::svcdiag::{self, Agents, Controller};
 
 use super::{Common, Failure, Screen, needs};
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A cluster and, perhaps, the svcdiag controller and agents on it.
 pub(crate) struct Session {
@@ -83,21 +83,21 @@ impl Session {
     /// Waits for a verdict that `wanted` accepts; the last one seen comes back either way.
     pub(crate) async fn wait_for_verdict(
         &mut self,
-        scene: &Scene,
+        fixture: &Fixture,
         within: Duration,
         wanted: impl Fn(&Verdict) -> bool,
     ) -> Result<(Verdict, bool), Failure> {
         let start = Instant::now();
         loop {
             self.check()?;
-            let verdict = scene.verdict().await?;
+            let verdict = fixture.verdict().await?;
             if wanted(&verdict) {
                 return Ok((verdict, true));
             }
             if start.elapsed() > within {
                 return Ok((verdict, false));
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

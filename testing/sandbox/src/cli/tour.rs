@@ -9,7 +9,7 @@ use svcdiag_sandbox::{
 use super::{Failure, Screen};
 
 /// The stops where nodes are in the kernel, in the order in which the page asks its questions: each condition
-/// has at least one. Rows that take two looks ten seconds apart are left out.
+/// has at least one. Rows that take two samples ten seconds apart are left out.
 const DATA_PATH: [&str; 17] = [
     "A01", "A04", "A10", "A12", "A08", "A09", "N38", "N01", "N22", "N06", "N07", "N12", "N45", "N37", "N24",
     "A22", "N30",
@@ -100,7 +100,7 @@ fn why_not(fault: &Fault, data_path: Option<DataPath>) -> Option<String> {
         return Some(reason.clone());
     }
     if fault.driver.is_some() {
-        return Some("it takes more than a state, and is played by the tests only".to_owned());
+        return Some("it takes more than a state; only the tests run it".to_owned());
     }
     let Some(data_path) = data_path else {
         return is_of_data_path(fault).then(|| {
@@ -161,7 +161,7 @@ pub(super) fn list(screen: &Screen) -> Result<bool, Failure> {
     screen.say(
         "\nTOUR: yes, shown by `demo`; iptables, in its second part; none, with `--data-path none`; \
          refused, no API server lets it happen;\n\
-         tests, played by `make test` only. All others: `demo --only ID,...`.",
+         tests, run by `make test` only. All others: `demo --only ID,...`.",
     );
     Ok(true)
 }

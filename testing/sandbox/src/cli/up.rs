@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use svcdiag_sandbox::{faults::Scene, kernel::Kernel};
+use svcdiag_sandbox::{faults::Fixture, kernel::Kernel};
 
 use super::{Common, Failure, Screen, Session};
 
@@ -28,18 +28,18 @@ pub(super) async fn run(options: &Options, session: &mut Session, screen: &Scree
     let cluster = session.start_cluster(options.common.data_path(), screen).await?;
     let runs_svcdiag = options.controller || !options.no_controller;
     let kubeconfig = cluster.kubeconfig_path().display().to_string();
-    let scene = Scene::of(cluster, &options.common.namespace);
+    let fixture = Fixture::of(cluster, &options.common.namespace);
     if runs_svcdiag {
         session.start_controller(screen)?;
     }
-    scene.set_up().await?;
+    fixture.set_up().await?;
     screen.good(&format!(
         "Service {}/{} has three ready endpoints",
-        scene.namespace(),
-        Scene::NAME
+        fixture.namespace(),
+        Fixture::NAME
     ));
 
-    let namespace = match scene.namespace() {
+    let namespace = match fixture.namespace() {
         "default" => String::new(),
         other => format!(" -n {other}"),
     };
@@ -51,13 +51,13 @@ pub(super) async fn run(options: &Options, session: &mut Session, screen: &Scree
         "get pods,services,endpointslices",
         "patch service hostnames -p '{\"spec\":{\"selector\":{\"app\":\"typo\"}}}'",
         "scale deployment hostnames --replicas=0",
-        "annotate pods -l app=hostnames sandbox.svcdiag.dev/ready=false   # readiness fails; ready- mends it",
+        "annotate pods -l app=hostnames sandbox.svcdiag.dev/ready=false   # readiness fails; ready- fixes it",
         "get svcdiag hostnames -o jsonpath='{.status.rootCause.remediation}'",
     ] {
         screen.say(&format!("kubectl{namespace} {command}"));
     }
-    if let Some(kernel) = scene.kernel() {
-        data_path_commands(kernel, &scene, runs_svcdiag, screen).await;
+    if let Some(kernel) = fixture.kernel() {
+        data_path_commands(kernel, &fixture, runs_svcdiag, screen).await;
     }
     screen.heading("Running until ^C.");
     loop {
@@ -67,20 +67,20 @@ pub(super) async fn run(options: &Options, session: &mut Session, screen: &Scree
 }
 
 /// What can be tried on nodes and Pods.
-async fn data_path_commands(kernel: &Kernel, scene: &Scene, runs_svcdiag: bool, screen: &Screen) {
+async fn data_path_commands(kernel: &Kernel, fixture: &Fixture, runs_svcdiag: bool, screen: &Screen) {
     screen.heading("And on the data path:");
     for command in [
-        "annotate node sandbox-2 sandbox.svcdiag.dev/kube-proxy=stopped   # or hung, stuck, unreachable; kube-proxy- mends it",
+        "annotate node sandbox-2 sandbox.svcdiag.dev/kube-proxy=stopped   # or hung, stuck, unreachable; kube-proxy- fixes it",
         "-n kube-system annotate pods -l k8s-app=kube-dns sandbox.svcdiag.dev/ready=false   # cluster DNS is not ready",
         "get nodeprobes -A   # what the agents saw; with -o yaml, all of it",
     ] {
         screen.say(&format!("kubectl {command}"));
     }
     if runs_svcdiag {
-        let namespace = scene.namespace();
+        let namespace = fixture.namespace();
         screen.say(&format!(
-            "kubectl -n {namespace} annotate svcdiag {} --overwrite svcdiag.dev/refresh=\"$(date)\"   # look now",
-            Scene::NAME
+            "kubectl -n {namespace} annotate svcdiag {} --overwrite svcdiag.dev/refresh=\"$(date)\"   # probe now",
+            Fixture::NAME
         ));
     }
     let enter = if nix::unistd::getuid().is_root() && !is_in_user_namespace() {

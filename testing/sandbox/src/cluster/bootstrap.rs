@@ -26,7 +26,7 @@ pub const NODES: [&str; 3] = ["sandbox-1", "sandbox-2", "sandbox-3"];
 /// The names under which we write, seen in managedFields.
 const MANAGER: &str = "svcdiag-sandbox";
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(120);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 const DNS_DEPLOYMENT: &str = include_str!("../../manifests/coredns-deployment.yaml");
 const DNS_SERVICE: &str = include_str!("../../manifests/coredns-service.yaml");
@@ -114,7 +114,7 @@ async fn wait_established(api: &Api<CustomResourceDefinition>, name: &str) -> Re
             {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     };
     tokio::time::timeout(ESTABLISHED_WITHIN, established)

@@ -20,7 +20,7 @@ use super::{Error, bootstrap};
 
 /// A cold start with RBAC's bootstrap takes 5 s on an idle machine; tests share theirs.
 const READY_WITHIN: Duration = Duration::from_secs(90);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// A port found free may be taken before the server listens on it: try again with others.
 const ATTEMPTS: usize = 3;
 
@@ -105,7 +105,7 @@ impl ControlPlane {
     pub(super) async fn wait_until_ready(&self, client: &Client) -> Result<(), Error> {
         let ready = async {
             while !bootstrap::is_ready(client).await {
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         tokio::time::timeout(READY_WITHIN, ready).await.map_err(|_| {
@@ -211,7 +211,7 @@ async fn wait_for_port(process: &mut Process, port: u16) -> Result<(), Error> {
             {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     };
     match tokio::time::timeout(READY_WITHIN, wait).await {

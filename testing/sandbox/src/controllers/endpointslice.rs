@@ -22,7 +22,7 @@ pub(super) async fn run(client: Client) {
     let (of_pod, of_namespace) = (controller.store(), controller.store());
     let controller = controller
         .owns(Api::<EndpointSlice>::all(client.clone()), everything())
-        // A Pod may have left a Service by losing its labels: all Services of its namespace are looked at.
+        // A Pod may have left a Service by losing its labels: all Services of its namespace are reconciled.
         .watches(Api::<Pod>::all(client.clone()), everything(), move |pod: Pod| {
             services_in(&of_pod, &pod.namespace().unwrap_or_default())
         })

@@ -23,7 +23,8 @@ use serde::de::DeserializeOwned;
 use super::{Outcome, done, drain, everything, retry};
 use crate::error::{Context, RequestError, chain, optional};
 
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
+/// When a Namespace that still holds objects is checked again.
+const RECHECK: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Runs until dropped.
 pub(super) async fn run(client: Client) {
@@ -128,7 +129,7 @@ async fn empty_namespace(namespace: Arc<Namespace>, client: Arc<Client>) -> Outc
         }
     }
     if left > 0 {
-        return Ok(Action::requeue(LOOK_AGAIN));
+        return Ok(Action::requeue(RECHECK));
     }
     finalize(&client, &namespace).await?;
     done()

@@ -21,7 +21,7 @@ use kube::ResourceExt;
 
 use super::{Pace, annotations};
 
-/// How often a crashing container was restarted when we first look: enough to be a loop.
+/// How often a crashing container was restarted before its first status: enough to be a loop.
 const CRASH_RESTARTS: i32 = 5;
 
 /// A moment in a Pod's life on its node.

@@ -15,8 +15,8 @@ use tokio::sync::Mutex;
 use super::{Outcome, done, drain, everything, retry};
 use crate::error::{Context, RequestError};
 
-/// A Pod that fits nowhere is looked at again: a node or its labels may have changed.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
+/// A Pod that fits nowhere is tried again: a node or its labels may have changed.
+const RETRY_UNSCHEDULABLE: std::time::Duration = std::time::Duration::from_secs(2);
 
 struct Scheduler {
     client: Client,
@@ -69,7 +69,7 @@ async fn reconcile(seen: Arc<Pod>, scheduler: Arc<Scheduler>) -> Outcome {
         }
         None => {
             report_unschedulable(&api, pod, nodes.len()).await?;
-            Ok(Action::requeue(LOOK_AGAIN))
+            Ok(Action::requeue(RETRY_UNSCHEDULABLE))
         }
     }
 }

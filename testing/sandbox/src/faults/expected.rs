@@ -106,7 +106,7 @@ impl Verdict {
             .all(|stage| self.is(stage, "True"))
     }
 
-    /// Whether everything was looked at and nothing is amiss.
+    /// Whether everything was checked and nothing is wrong.
     pub fn works(&self) -> bool {
         self.is_healthy() && self.is("Ready", "True")
     }

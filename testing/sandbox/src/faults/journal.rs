@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::kinds::Target;
 use super::objects::{create, delete, fresh};
 use super::place::Undo;
-use super::{Error, Scene};
+use super::{Error, Fixture};
 use crate::error::Context;
 
 /// A step of the way back.
@@ -27,14 +27,14 @@ pub(super) struct Before {
 }
 
 /// Writes down how the object is, unless that was done before.
-pub(super) async fn note(scene: &Scene, target: &Target, passing: bool) -> Result<(), Error> {
-    let mut journal = scene.journal().lock().await;
+pub(super) async fn note(fixture: &Fixture, target: &Target, passing: bool) -> Result<(), Error> {
+    let mut journal = fixture.journal().lock().await;
     let is_known = |entry: &Entry| matches!(entry, Entry::Object(object) if object.target == *target);
     if journal.iter().any(is_known) {
         return Ok(());
     }
     let before = target
-        .api(scene.client())
+        .api(fixture.client())
         .get_opt(&target.name)
         .await
         .during("get", || target.to_string())?;
@@ -47,29 +47,29 @@ pub(super) async fn note(scene: &Scene, target: &Target, passing: bool) -> Resul
 }
 
 /// Writes down how a script is undone that is about to run.
-pub(super) async fn note_script(scene: &Scene, undo: Undo) {
-    scene.journal().lock().await.push(Entry::Script(undo));
+pub(super) async fn note_script(fixture: &Fixture, undo: Undo) {
+    fixture.journal().lock().await.push(Entry::Script(undo));
 }
 
 /// Goes back through the journal. An entry that cannot be restored stays, for another try.
-pub(super) async fn undo(scene: &Scene) -> Result<(), Error> {
-    let mut journal = scene.journal().lock().await;
+pub(super) async fn undo(fixture: &Fixture) -> Result<(), Error> {
+    let mut journal = fixture.journal().lock().await;
     while let Some(entry) = journal.last() {
         match entry {
-            Entry::Object(object) => restore(scene, object).await?,
-            Entry::Script(undo) => undo.run(scene).await?,
+            Entry::Object(object) => restore(fixture, object).await?,
+            Entry::Script(undo) => undo.run(fixture).await?,
         }
         journal.pop();
     }
     Ok(())
 }
 
-async fn restore(scene: &Scene, entry: &Before) -> Result<(), Error> {
+async fn restore(fixture: &Fixture, entry: &Before) -> Result<(), Error> {
     let target = &entry.target;
     let Some(before) = &entry.before else {
-        return delete(scene, target).await;
+        return delete(fixture, target).await;
     };
-    let api = target.api(scene.client());
+    let api = target.api(fixture.client());
     for attempt in 1.. {
         let now = api
             .get_opt(&target.name)
@@ -79,15 +79,15 @@ async fn restore(scene: &Scene, entry: &Before) -> Result<(), Error> {
             return if entry.passing {
                 Ok(())
             } else {
-                create(scene, target, &fresh(before)).await
+                create(fixture, target, &fresh(before)).await
             };
         };
         if now.metadata.uid != before.metadata.uid {
             if entry.passing {
                 return Ok(());
             }
-            delete(scene, target).await?;
-            return create(scene, target, &fresh(before)).await;
+            delete(fixture, target).await?;
+            return create(fixture, target, &fresh(before)).await;
         }
         let back = as_before(&now, before);
         match api

@@ -1,9 +1,9 @@
-//! Creating and deleting an object of the scene.
+//! Creating and deleting an object of the fixture.
 
 use kube::api::{DeleteParams, DynamicObject, PostParams};
 use serde_json::Value;
 
-use super::{Error, Scene, kinds::Target};
+use super::{Error, Fixture, kinds::Target};
 use crate::error::{Context, optional};
 
 /// A copy that can be created: without what the server gave to the original.
@@ -22,9 +22,9 @@ pub(super) fn fresh(object: &DynamicObject) -> DynamicObject {
     copy
 }
 
-pub(super) async fn create(scene: &Scene, target: &Target, object: &DynamicObject) -> Result<(), Error> {
+pub(super) async fn create(fixture: &Fixture, target: &Target, object: &DynamicObject) -> Result<(), Error> {
     target
-        .api(scene.client())
+        .api(fixture.client())
         .create(&PostParams::default(), object)
         .await
         .during("create", || target.to_string())?;
@@ -32,11 +32,11 @@ pub(super) async fn create(scene: &Scene, target: &Target, object: &DynamicObjec
 }
 
 /// Deletes the object, if it is there, and waits until it is gone.
-pub(super) async fn delete(scene: &Scene, target: &Target) -> Result<(), Error> {
-    let api = target.api(scene.client());
+pub(super) async fn delete(fixture: &Fixture, target: &Target) -> Result<(), Error> {
+    let api = target.api(fixture.client());
     optional(api.delete(&target.name, &DeleteParams::background()).await)
         .during("delete", || target.to_string())?;
-    scene
+    fixture
         .wait(&format!("the deletion of {target}"), async || {
             let found = api
                 .get_opt(&target.name)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Error, Scene};
+use super::{Error, Fixture};
 use crate::kernel::Kernel;
 
 pub(super) type Variables = Vec<(String, String)>;
@@ -34,8 +34,8 @@ impl Undo {
     }
 
     /// Runs it. A Pod that is gone has taken everything with it.
-    pub(super) async fn run(&self, scene: &Scene) -> Result<(), Error> {
-        let kernel = kernel(scene)?;
+    pub(super) async fn run(&self, fixture: &Fixture) -> Result<(), Error> {
+        let kernel = kernel(fixture)?;
         match (
             &self.place,
             run(kernel, &self.place, &self.script, &self.variables).await,
@@ -63,10 +63,10 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// The namespaces of the scene.
-pub(super) fn kernel(scene: &Scene) -> Result<&Arc<Kernel>, Error> {
+/// The namespaces of the fixture.
+pub(super) fn kernel(fixture: &Fixture) -> Result<&Arc<Kernel>, Error> {
     let none = || failed("a script", "the cluster has no nodes in the kernel");
-    scene.kernel().ok_or_else(none)
+    fixture.kernel().ok_or_else(none)
 }
 
 pub(super) fn failed(target: &str, message: &str) -> Error {

@@ -1,4 +1,4 @@
-//! Every version of the diagnoses of a scene, as a watch brings them: what was written, and what Ready was then.
+//! Every version of the diagnoses of a fixture, as a watch brings them: what was written, and what Ready was then.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::kinds::Kind;
-use super::{Error, Scene};
+use super::{Error, Fixture};
 
 /// The statuses of each diagnosis by version, and each in the order in which they came.
 type Versions = BTreeMap<String, Vec<(String, Value)>>;
@@ -24,15 +24,15 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts to watch the diagnoses of a scene; returns when those that are there have been seen.
-    pub async fn start(scene: &Scene) -> Result<Self, Error> {
+    /// Starts to watch the diagnoses of a fixture; returns when those that are there have been seen.
+    pub async fn start(fixture: &Fixture) -> Result<Self, Error> {
         let versions: Arc<Mutex<Versions>> = Arc::default();
         let noted = versions.clone();
         let kind = Kind::parse("ServiceDiagnosis").ok_or_else(|| Error::Step {
             target: "ServiceDiagnosis".to_owned(),
             message: "unknown kind".to_owned(),
         })?;
-        let api = kind.api(scene.client(), scene.namespace());
+        let api = kind.api(fixture.client(), fixture.namespace());
         let (sender, mut is_listed) = tokio::sync::watch::channel(false);
         let task = tokio::spawn(async move {
             let mut events = std::pin::pin!(watcher(api, Config::default()));

@@ -1,4 +1,4 @@
-//! Shell scripts in the network namespaces of nodes and Pods, with what they need to know of the scene.
+//! Shell scripts in the network namespaces of nodes and Pods, with what they need to know of the fixture.
 //!
 //! Of all nodes and Pods:
 //!
@@ -12,7 +12,7 @@
 //! | `PID_OF_sandbox_1`, ... | a process in the namespace of a node, for `ip link ... netns` |
 //! | `DNS_ENDPOINT_IP` | IPv4 address of a server of cluster DNS |
 //! | `MODE`, `WIRING`, `IPTABLES` | `nftables`, ...; `bridge` or `ptp`; the iptables program of the mode |
-//! | `STATE` | a directory of the scene for what scripts have to remember |
+//! | `STATE` | a directory of the fixture for what scripts have to remember |
 //! | `SANDBOX`, `SANDBOX_PID` | our program, and the process without which nothing of it has to run |
 //!
 //! Of a node: `NODE_NAME`, `NODE_IP`; `LOCAL_POD_IPS`, `LOCAL_CLIENT_IPS`, `LOCAL_VETHS` (of the Service's Pods) and,
@@ -29,7 +29,7 @@ use kube::{Api, ResourceExt, api::ListParams};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Error, Scene, journal,
+    Error, Fixture, journal,
     place::{Place, Undo, Variables, failed, kernel, run},
 };
 use crate::{
@@ -134,9 +134,9 @@ impl Script<'_> {
 }
 
 /// Runs the script of a step on nodes.
-pub(super) async fn on_nodes(scene: &Scene, step: &OnNode) -> Result<(), Error> {
-    let kernel = kernel(scene)?;
-    let surroundings = Surroundings::of(scene, kernel).await?;
+pub(super) async fn on_nodes(fixture: &Fixture, step: &OnNode) -> Result<(), Error> {
+    let kernel = kernel(fixture)?;
+    let surroundings = Surroundings::of(fixture, kernel).await?;
     let names = match &step.nodes {
         Nodes::Names(names) => names.clone(),
         Nodes::All(All::All) => kernel.nodes().iter().map(|node| node.name().to_owned()).collect(),
@@ -144,16 +144,16 @@ pub(super) async fn on_nodes(scene: &Scene, step: &OnNode) -> Result<(), Error> 
     for name in names {
         let node = kernel.node(&name).ok_or_else(|| failed(&name, "no such node"))?;
         let variables = surroundings.on_node(kernel, &name, &node.address().to_string());
-        perform(scene, kernel, Place::Node(name), step.script(), variables).await?;
+        perform(fixture, kernel, Place::Node(name), step.script(), variables).await?;
     }
     Ok(())
 }
 
 /// Runs the script of a step in Pods, the first ones by their names.
-pub(super) async fn in_pods(scene: &Scene, step: &InPod) -> Result<(), Error> {
-    let kernel = kernel(scene)?;
-    let surroundings = Surroundings::of(scene, kernel).await?;
-    let mut pods = list::<Pod>(scene, &ListParams::default().labels(&step.labels)).await?;
+pub(super) async fn in_pods(fixture: &Fixture, step: &InPod) -> Result<(), Error> {
+    let kernel = kernel(fixture)?;
+    let surroundings = Surroundings::of(fixture, kernel).await?;
+    let mut pods = list::<Pod>(fixture, &ListParams::default().labels(&step.labels)).await?;
     pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
     pods.sort_by_key(ResourceExt::name_any);
     if pods.is_empty() {
@@ -164,14 +164,14 @@ pub(super) async fn in_pods(scene: &Scene, step: &InPod) -> Result<(), Error> {
         push(&mut variables, "POD_NAME", pod.name_any());
         push(&mut variables, "POD_IP", address_of(pod).unwrap_or_default());
         let place = Place::Pod(pod.uid().unwrap_or_default(), pod.name_any());
-        perform(scene, kernel, place, step.script(), variables).await?;
+        perform(fixture, kernel, place, step.script(), variables).await?;
     }
     Ok(())
 }
 
 /// Notes the way back, then runs the script: one that fails half way is undone too.
 async fn perform(
-    scene: &Scene,
+    fixture: &Fixture,
     kernel: &Kernel,
     place: Place,
     script: Script<'_>,
@@ -183,7 +183,7 @@ async fn perform(
     };
     if !script.undo.trim().is_empty() {
         let undo = Undo::new(place.clone(), script.undo.to_owned(), variables.clone());
-        journal::note_script(scene, undo).await;
+        journal::note_script(fixture, undo).await;
     }
     run(kernel, &place, text, &variables).await
 }
@@ -192,18 +192,18 @@ fn push(variables: &mut Variables, name: &str, value: impl Into<String>) {
     variables.push((name.to_owned(), value.into()));
 }
 
-/// The scene as it is now, in variables.
+/// The fixture as it is now, in variables.
 struct Surroundings {
     common: Variables,
     pods: Vec<Pod>,
 }
 
 impl Surroundings {
-    async fn of(scene: &Scene, kernel: &Kernel) -> Result<Self, Error> {
-        let services = list::<Service>(scene, &named(Scene::NAME)).await?;
-        let slices = ListParams::default().labels(&format!("kubernetes.io/service-name={}", Scene::NAME));
-        let endpoints = endpoints(&list::<EndpointSlice>(scene, &slices).await?);
-        let mut pods = list::<Pod>(scene, &ListParams::default()).await?;
+    async fn of(fixture: &Fixture, kernel: &Kernel) -> Result<Self, Error> {
+        let services = list::<Service>(fixture, &named(Fixture::NAME)).await?;
+        let slices = ListParams::default().labels(&format!("kubernetes.io/service-name={}", Fixture::NAME));
+        let endpoints = endpoints(&list::<EndpointSlice>(fixture, &slices).await?);
+        let mut pods = list::<Pod>(fixture, &ListParams::default()).await?;
         pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
         pods.sort_by_key(ResourceExt::name_any);
 
@@ -218,8 +218,8 @@ impl Surroundings {
             push(&mut common, &format!("ENDPOINT_{number}"), endpoint);
             push(&mut common, &format!("ENDPOINT_IP_{number}"), *ip);
         }
-        push(&mut common, "POD_IPS", addresses(&pods, Scene::NAME, None));
-        push(&mut common, "CLIENT_IPS", addresses(&pods, Scene::CLIENT, None));
+        push(&mut common, "POD_IPS", addresses(&pods, Fixture::NAME, None));
+        push(&mut common, "CLIENT_IPS", addresses(&pods, Fixture::CLIENT, None));
         let nodes: Vec<String> = kernel
             .nodes()
             .iter()
@@ -235,7 +235,7 @@ impl Surroundings {
                 pid,
             );
         }
-        let servers = Api::<Pod>::namespaced(scene.client().clone(), "kube-system")
+        let servers = Api::<Pod>::namespaced(fixture.client().clone(), "kube-system")
             .list(&ListParams::default().labels("k8s-app=kube-dns"))
             .await
             .during("list", || "the Pods of cluster DNS".to_owned())?;
@@ -256,7 +256,7 @@ impl Surroundings {
         push(
             &mut common,
             "STATE",
-            kernel.scratch(scene.namespace())?.to_string_lossy(),
+            kernel.scratch(fixture.namespace())?.to_string_lossy(),
         );
         push(&mut common, "SANDBOX", kernel.program().to_string_lossy());
         push(&mut common, "SANDBOX_PID", std::process::id().to_string());
@@ -270,12 +270,12 @@ impl Surroundings {
         push(
             &mut variables,
             "LOCAL_POD_IPS",
-            addresses(&self.pods, Scene::NAME, Some(name)),
+            addresses(&self.pods, Fixture::NAME, Some(name)),
         );
         push(
             &mut variables,
             "LOCAL_CLIENT_IPS",
-            addresses(&self.pods, Scene::CLIENT, Some(name)),
+            addresses(&self.pods, Fixture::CLIENT, Some(name)),
         );
         let mut veths = Vec::new();
         for pod in self
@@ -291,7 +291,7 @@ impl Surroundings {
                     veth.clone(),
                 );
             }
-            if is_app(pod, Scene::NAME) {
+            if is_app(pod, Fixture::NAME) {
                 veths.push(veth);
             }
         }
@@ -300,15 +300,15 @@ impl Surroundings {
     }
 }
 
-async fn list<K>(scene: &Scene, params: &ListParams) -> Result<Vec<K>, Error>
+async fn list<K>(fixture: &Fixture, params: &ListParams) -> Result<Vec<K>, Error>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
         + serde::de::DeserializeOwned
         + std::fmt::Debug,
 {
-    let api = Api::<K>::namespaced(scene.client().clone(), scene.namespace());
-    let what = || format!("the {} objects of {}", K::kind(&()), scene.namespace());
+    let api = Api::<K>::namespaced(fixture.client().clone(), fixture.namespace());
+    let what = || format!("the {} objects of {}", K::kind(&()), fixture.namespace());
     Ok(api.list(params).await.during("list", what)?.items)
 }
 

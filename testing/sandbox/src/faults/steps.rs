@@ -1,4 +1,4 @@
-//! The steps that lead from a healthy scene to a fault or a twin.
+//! The steps that lead from a healthy fixture to a fault or a lookalike.
 //!
 //! An edit happens here and goes to the server as a whole object: that works for lists of
 //! containers and ports, where a merge patch would need them repeated, and on every server alike.
@@ -15,10 +15,10 @@ use serde_json::Value;
 use super::kinds::{Kind, Target};
 use super::objects::{create, delete, fresh};
 use super::scripts::{self, InPod, OnNode};
-use super::{Error, Scene, journal};
+use super::{Error, Fixture, journal};
 use crate::error::Context;
 
-/// A change of the scene. `$NAMESPACE` in any text stands for the scene's namespace.
+/// A change of the fixture. `$NAMESPACE` in any text stands for the fixture's namespace.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(
     rename_all = "camelCase",
@@ -36,7 +36,7 @@ pub enum Step {
     Create(Box<DynamicObject>),
     /// Changes the Pods that carry a label.
     EditPods {
-        /// Where; the scene's namespace by default.
+        /// Where; the fixture's namespace by default.
         namespace: Option<String>,
         /// Which Pods: `app=hostnames`.
         labels: String,
@@ -49,7 +49,7 @@ pub enum Step {
     AwaitReady(usize),
     /// Waits until the Pods that carry a label are ready on this node, and on no other.
     AwaitPlaced {
-        /// Where; the scene's namespace by default.
+        /// Where; the fixture's namespace by default.
         namespace: Option<String>,
         /// Which Pods: `app=client`.
         labels: String,
@@ -86,21 +86,21 @@ pub struct Edit {
 const ATTEMPTS: usize = 10;
 
 /// Takes the steps one after the other, keeping the journal.
-pub(super) async fn take(scene: &Scene, steps: &[Step]) -> Result<(), Error> {
+pub(super) async fn take(fixture: &Fixture, steps: &[Step]) -> Result<(), Error> {
     for step in steps {
-        match render(step, scene.namespace())? {
-            Step::Edit(edit) => edit_object(scene, &target(scene, &edit.on)?, &edit, false).await?,
-            Step::Recreate(edit) => recreate(scene, &target(scene, &edit.on)?, &edit).await?,
+        match render(step, fixture.namespace())? {
+            Step::Edit(edit) => edit_object(fixture, &target(fixture, &edit.on)?, &edit, false).await?,
+            Step::Recreate(edit) => recreate(fixture, &target(fixture, &edit.on)?, &edit).await?,
             Step::Delete(on) => {
-                let target = target(scene, &on)?;
-                journal::note(scene, &target, false).await?;
-                delete(scene, &target).await?;
+                let target = target(fixture, &on)?;
+                journal::note(fixture, &target, false).await?;
+                delete(fixture, &target).await?;
             }
             Step::Create(object) => {
-                let target = Target::of(&object, scene.namespace())
+                let target = Target::of(&object, fixture.namespace())
                     .ok_or_else(|| failed(&object.name_any(), "unknown kind"))?;
-                journal::note(scene, &target, false).await?;
-                create(scene, &target, &object).await?;
+                journal::note(fixture, &target, false).await?;
+                create(fixture, &target, &object).await?;
             }
             Step::EditPods {
                 namespace,
@@ -108,24 +108,24 @@ pub(super) async fn take(scene: &Scene, steps: &[Step]) -> Result<(), Error> {
                 at_most,
                 merge,
             } => {
-                edit_pods(scene, namespace.as_deref(), &labels, at_most, merge).await?;
+                edit_pods(fixture, namespace.as_deref(), &labels, at_most, merge).await?;
             }
-            Step::AwaitReady(count) => scene.wait_for_endpoints(count).await?,
+            Step::AwaitReady(count) => fixture.wait_for_endpoints(count).await?,
             Step::AwaitPlaced {
                 namespace,
                 labels,
                 node,
-            } => wait_until_ready(scene, namespace.as_deref(), &labels, Some(&node)).await?,
-            Step::AwaitPods(labels) => wait_until_ready(scene, None, &labels, None).await?,
+            } => wait_until_ready(fixture, namespace.as_deref(), &labels, Some(&node)).await?,
+            Step::AwaitPods(labels) => wait_until_ready(fixture, None, &labels, None).await?,
             Step::AwaitRollout(names) => {
                 for name in names {
-                    scene
-                        .wait_for_rollout(&target(scene, &format!("Deployment/{name}"))?)
+                    fixture
+                        .wait_for_rollout(&target(fixture, &format!("Deployment/{name}"))?)
                         .await?;
                 }
             }
-            Step::OnNode(step) => scripts::on_nodes(scene, &step).await?,
-            Step::InPod(step) => scripts::in_pods(scene, &step).await?,
+            Step::OnNode(step) => scripts::on_nodes(fixture, &step).await?,
+            Step::InPod(step) => scripts::in_pods(fixture, &step).await?,
             Step::PauseSeconds(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
         }
     }
@@ -139,20 +139,20 @@ fn failed(target: &str, message: &str) -> Error {
     }
 }
 
-/// Puts the scene's namespace in place of `$NAMESPACE`.
+/// Puts the fixture's namespace in place of `$NAMESPACE`.
 fn render(step: &Step, namespace: &str) -> Result<Step, Error> {
     let invalid = |error: serde_json::Error| failed("a step", &error.to_string());
     let text = serde_json::to_string(step).map_err(invalid)?;
     serde_json::from_str(&text.replace("$NAMESPACE", namespace)).map_err(invalid)
 }
 
-fn target(scene: &Scene, text: &str) -> Result<Target, Error> {
-    Target::parse(text, scene.namespace()).ok_or_else(|| failed(text, "not of the form Kind/name"))
+fn target(fixture: &Fixture, text: &str) -> Result<Target, Error> {
+    Target::parse(text, fixture.namespace()).ok_or_else(|| failed(text, "not of the form Kind/name"))
 }
 
-async fn edit_object(scene: &Scene, target: &Target, edit: &Edit, passing: bool) -> Result<(), Error> {
-    journal::note(scene, target, passing).await?;
-    let api = target.api(scene.client());
+async fn edit_object(fixture: &Fixture, target: &Target, edit: &Edit, passing: bool) -> Result<(), Error> {
+    journal::note(fixture, target, passing).await?;
+    let api = target.api(fixture.client());
     for attempt in 1.. {
         let object = api.get(&target.name).await.during("get", || target.to_string())?;
         let changed = apply(&object, edit, target)?;
@@ -169,16 +169,16 @@ async fn edit_object(scene: &Scene, target: &Target, edit: &Edit, passing: bool)
 }
 
 async fn edit_pods(
-    scene: &Scene,
+    fixture: &Fixture,
     namespace: Option<&str>,
     labels: &str,
     at_most: Option<usize>,
     merge: Value,
 ) -> Result<(), Error> {
-    let namespace = namespace.unwrap_or(scene.namespace());
+    let namespace = namespace.unwrap_or(fixture.namespace());
     let pod = Kind::parse("Pod").ok_or_else(|| failed("Pod", "unknown kind"))?;
     let pods = pod
-        .api(scene.client(), namespace)
+        .api(fixture.client(), namespace)
         .list(&ListParams::default().labels(labels))
         .await
         .during("list", || format!("the Pods {labels} of {namespace}"))?;
@@ -193,22 +193,22 @@ async fn edit_pods(
         .filter(|pod| pod.metadata.deletion_timestamp.is_none());
     for pod in live.take(at_most.unwrap_or(usize::MAX)) {
         let on = format!("{namespace}/Pod/{}", pod.name_any());
-        edit_object(scene, &target(scene, &on)?, &edit, true).await?;
+        edit_object(fixture, &target(fixture, &on)?, &edit, true).await?;
     }
     Ok(())
 }
 
 async fn wait_until_ready(
-    scene: &Scene,
+    fixture: &Fixture,
     namespace: Option<&str>,
     labels: &str,
     node: Option<&str>,
 ) -> Result<(), Error> {
-    let namespace = namespace.unwrap_or(scene.namespace());
+    let namespace = namespace.unwrap_or(fixture.namespace());
     let place = node.map(|node| format!(" on {node}")).unwrap_or_default();
     let what = format!("having the Pods {labels} of {namespace} ready{place}");
-    let api = Api::<Pod>::namespaced(scene.client().clone(), namespace);
-    scene
+    let api = Api::<Pod>::namespaced(fixture.client().clone(), namespace);
+    fixture
         .wait(&what, async || {
             let list = api
                 .list(&ListParams::default().labels(labels))
@@ -232,16 +232,16 @@ async fn wait_until_ready(
         .await
 }
 
-async fn recreate(scene: &Scene, target: &Target, edit: &Edit) -> Result<(), Error> {
-    journal::note(scene, target, false).await?;
+async fn recreate(fixture: &Fixture, target: &Target, edit: &Edit) -> Result<(), Error> {
+    journal::note(fixture, target, false).await?;
     let before = target
-        .api(scene.client())
+        .api(fixture.client())
         .get(&target.name)
         .await
         .during("get", || target.to_string())?;
     let object = apply(&fresh(&before), edit, target)?;
-    delete(scene, target).await?;
-    create(scene, target, &object).await
+    delete(fixture, target).await?;
+    create(fixture, target, &object).await
 }
 
 /// The object with the changes made.

@@ -22,7 +22,7 @@ pub(super) enum Conduct {
     /// `running`: it does its work.
     #[default]
     Running,
-    /// `paused`: looks well and writes nothing.
+    /// `paused`: reports healthy and writes nothing.
     Paused,
     /// `stopped`: it has ended; its rules are still there.
     Stopped,

@@ -15,7 +15,7 @@ use super::Error;
 
 /// A namespace is there a few milliseconds after `unshare` was started.
 const MADE_WITHIN: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// What is done first. An IPv6 address is of no use for a second while it is looked for elsewhere (duplicate
 /// address detection); here nobody has it.
@@ -80,7 +80,7 @@ impl Namespace {
             if start.elapsed() > MADE_WITHIN {
                 return Err(failed(&self.place, "it was not made in time".to_owned()));
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

@@ -45,15 +45,15 @@ async fn serve(
     is_closed: impl Fn(&Answers) -> bool,
     routes: fn(PathBuf) -> Router,
 ) -> io::Result<()> {
-    const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
+    const POLL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
     loop {
         while is_closed(&read(path)) {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
         let closing = async {
             while !is_closed(&read(path)) {
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         tokio::select! {

@@ -1,4 +1,4 @@
-//! The walk-through in a namespace of its own: the stage on which faults are played.
+//! The walk-through in a namespace of its own: what faults and their lookalikes change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use crate::kernel::Kernel;
 const WALKTHROUGH: &str = include_str!("../../manifests/walkthrough.yaml");
 /// Controllers need well under two seconds; what takes as long as this hangs.
 const SETTLE_WITHIN: Duration = Duration::from_secs(240);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Annotations and labels that controllers write and nobody restores.
 const FOREIGN_ANNOTATIONS: [&str; 2] = ["deployment.kubernetes.io/revision", REFRESH];
-/// Asks svcdiag's agents to look again at once, whenever its value changes.
+/// Asks svcdiag's agents to probe again at once, whenever its value changes.
 const REFRESH: &str = "svcdiag.dev/refresh";
 /// With agents, nobody wants to wait for a round longer than needed: the least that the API takes.
 const INTERVAL_SECONDS: u64 = 10;
 
 /// A namespace with the walk-through in it.
-pub struct Scene {
+pub struct Fixture {
     client: Client,
     namespace: String,
     kernel: Option<Arc<Kernel>>,
     journal: Mutex<Vec<Entry>>,
 }
 
-impl Scene {
+impl Fixture {
     /// The name of the Service, of its Deployment and of the diagnosis.
     pub const NAME: &'static str = "hostnames";
     /// The name of the clients' Deployment, and the value of their label `app`.
@@ -44,7 +44,7 @@ impl Scene {
     /// How many Pods the Service has when healthy.
     pub const ENDPOINTS: usize = 3;
 
-    /// A scene in this namespace; nothing is created yet.
+    /// A fixture in this namespace; nothing is created yet.
     pub fn new(client: Client, namespace: impl Into<String>) -> Self {
         Self {
             client,
@@ -54,7 +54,7 @@ impl Scene {
         }
     }
 
-    /// A scene in a namespace of a cluster, with its nodes in the kernel if it has any.
+    /// A fixture in a namespace of a cluster, with its nodes in the kernel if it has any.
     pub fn of(cluster: &Cluster, namespace: impl Into<String>) -> Self {
         Self {
             kernel: cluster.kernel().cloned(),
@@ -72,7 +72,7 @@ impl Scene {
         &self.client
     }
 
-    /// The namespace it plays in.
+    /// Its namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
@@ -137,7 +137,7 @@ impl Scene {
         })
     }
 
-    /// Asks svcdiag to have the nodes looked at again at once.
+    /// Asks svcdiag to have the nodes probed again at once.
     pub async fn refresh(&self) -> Result<(), Error> {
         let target = self.target("ServiceDiagnosis", Self::NAME, &self.namespace)?;
         let value = jiff::Timestamp::now().to_string();
@@ -150,7 +150,7 @@ impl Scene {
         Ok(())
     }
 
-    /// The same, where there are nodes to be looked at.
+    /// The same, where there are nodes to be probed.
     pub(super) async fn refresh_nodes(&self) -> Result<(), Error> {
         match &self.kernel {
             Some(_) => self.refresh().await,
@@ -254,7 +254,7 @@ impl Scene {
         Ok(ready.map(identity).collect::<BTreeSet<_>>().len())
     }
 
-    /// Looks again and again until `state` finds nothing amiss.
+    /// Polls `state` until it finds nothing wrong.
     pub(super) async fn wait(
         &self,
         what: &str,
@@ -272,7 +272,7 @@ impl Scene {
                     found,
                 });
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 

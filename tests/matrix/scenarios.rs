@@ -1,4 +1,4 @@
-//! Every row and every twin, in every mode that it asks for.
+//! Every row and every lookalike, in every mode that it asks for.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -8,90 +8,94 @@ use std::{
 
 use svcdiag_sandbox::{
     error::chain,
-    faults::{Fault, Twin, Verdict, data_path_catalogue},
+    faults::{Fault, Lookalike, Verdict, data_path_catalogue},
     kernel::Wiring,
     proxy::ProxyMode,
 };
 
-use crate::lane::{Failure, Kind, Lane, SOON};
+use crate::harness::{Failure, Harness, Kind, SOON};
 
 /// Clusters at the same time. They wait for time-outs most of the time; with more of them on two cores the stand-ins of
 /// kube-proxy write rules later than a real one would.
-const LANES: usize = 6;
+const WORKERS: usize = 6;
 
-/// How long nothing may be False on a twin between its two rounds.
+/// How long no stage of a lookalike may be False between its two rounds.
 const WATCHED: Duration = Duration::from_secs(3);
 
-/// The same where two looks ten seconds apart are compared: at kube-proxy, and at tracked connections.
-const TWO_LOOKS: Duration = Duration::from_secs(12);
-const OF_TWO_LOOKS: [&str; 5] = ["N06", "N07", "N08", "N18", "N44"];
+/// The same where two samples ten seconds apart are compared: of kube-proxy, and of tracked connections.
+const TWO_SAMPLES: Duration = Duration::from_secs(12);
+const BY_TWO_SAMPLES: [&str; 5] = ["N06", "N07", "N08", "N18", "N44"];
 
-/// A row is about a fault in a fresh and healthy cluster. That clusters are used for one act after the other
-/// saves time; what is late on one is played again on a fresh one. A wrong verdict never has another try.
-const TRIES: usize = 3;
+/// A row is about a fault in a fresh and healthy cluster. That clusters are used for one scenario after the other
+/// saves time; what is late on one is run again on a fresh one. A wrong verdict never has another try.
+const ATTEMPTS: usize = 3;
 
-/// What is played on a cluster.
+/// What is run on a cluster.
 #[derive(Clone)]
-enum Act {
+enum Scenario {
     Fault(Fault),
-    Twin(Twin),
+    Lookalike(Lookalike),
 }
 
-impl Act {
+impl Scenario {
     fn title(&self) -> String {
         match self {
             Self::Fault(fault) => format!("{}: {}", fault.id, fault.title),
-            Self::Twin(twin) => format!("twin of {}: {}", twin.fault, twin.title),
+            Self::Lookalike(lookalike) => format!("lookalike of {}: {}", lookalike.fault, lookalike.title),
         }
     }
 }
 
-/// All acts, by the kind of cluster that they need.
-fn acts() -> BTreeMap<(ProxyMode, Wiring), VecDeque<Act>> {
-    let mut all: BTreeMap<(ProxyMode, Wiring), VecDeque<Act>> = BTreeMap::new();
+/// All scenarios, by the kind of cluster that they need.
+fn scenarios() -> BTreeMap<(ProxyMode, Wiring), VecDeque<Scenario>> {
+    let mut all: BTreeMap<(ProxyMode, Wiring), VecDeque<Scenario>> = BTreeMap::new();
     for fault in data_path_catalogue().unwrap() {
         if fault.driver.is_none() {
             for mode in fault.modes.all() {
                 all.entry((*mode, fault.wiring))
                     .or_default()
-                    .push_back(Act::Fault(fault.clone()));
+                    .push_back(Scenario::Fault(fault.clone()));
             }
         }
-        for twin in &fault.twins {
-            for mode in twin.modes.all() {
-                all.entry((*mode, twin.wiring))
+        for lookalike in &fault.lookalikes {
+            for mode in lookalike.modes.all() {
+                all.entry((*mode, lookalike.wiring))
                     .or_default()
-                    .push_back(Act::Twin(twin.clone()));
+                    .push_back(Scenario::Lookalike(lookalike.clone()));
             }
         }
     }
     all
 }
 
-async fn play(lane: &Lane, act: &Act) -> Result<(), Failure> {
-    match act {
-        Act::Fault(fault) => play_fault(lane, fault).await?,
-        Act::Twin(twin) => play_twin(lane, twin).await?,
+async fn run_scenario(harness: &Harness, scenario: &Scenario) -> Result<(), Failure> {
+    match scenario {
+        Scenario::Fault(fault) => run_fault(harness, fault).await?,
+        Scenario::Lookalike(lookalike) => run_lookalike(harness, lookalike).await?,
     }
-    lane.settle().await
+    harness.settle().await
 }
 
-async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), Failure> {
+async fn run_fault(harness: &Harness, fault: &Fault) -> Result<(), Failure> {
     let mut noted = BTreeMap::new();
-    let found = match lane.inject(fault).await {
+    let found = match harness.inject(fault).await {
         Ok(()) => {
             let expected = |v: &Verdict| fault.expected.is_met_by(v);
-            lane.wait_noting(&fault.expected.to_string(), SOON, expected, &mut noted)
+            harness
+                .wait_noting(&fault.expected.to_string(), SOON, expected, &mut noted)
                 .await
         }
         Err(why) => Err(why),
     };
     let offline = match &found {
-        Ok(_) => agrees(lane, fault).await,
+        Ok(_) => agrees(harness, fault).await,
         Err(_) => Ok(()),
     };
-    // Undone in any case: the next act plays on the same cluster.
-    fault.undo(&lane.scene).await.map_err(Failure::of_step("undo"))?;
+    // Undone in any case: the next scenario runs on the same cluster.
+    fault
+        .undo(&harness.fixture)
+        .await
+        .map_err(Failure::of_step("undo"))?;
     found?;
     offline?;
     // An agent that has not reported yet may hold the explanation, so that the reason may become a more
@@ -112,13 +116,13 @@ async fn play_fault(lane: &Lane, fault: &Fault) -> Result<(), Failure> {
     }
 }
 
-/// Whether a bundle that is collected while the fault is on says the same. It is Unknown while agents look
+/// Whether a bundle that is collected while the fault is on says the same. It is Unknown while agents probe
 /// again, as the cluster's verdict may be, and the cluster may come to a more exact reason meanwhile.
-async fn agrees(lane: &Lane, fault: &Fault) -> Result<(), Failure> {
+async fn agrees(harness: &Harness, fault: &Fault) -> Result<(), Failure> {
     let start = Instant::now();
     let mut others = Vec::new();
     loop {
-        let offline = lane.verdict_of_a_bundle().await?;
+        let offline = harness.verdict_of_a_bundle().await?;
         if fault.expected.is_met_by(&offline) {
             return Ok(());
         }
@@ -134,84 +138,93 @@ async fn agrees(lane: &Lane, fault: &Fault) -> Result<(), Failure> {
     }
 }
 
-async fn play_twin(lane: &Lane, twin: &Twin) -> Result<(), Failure> {
-    let applied = twin.apply(&lane.scene).await.map_err(Failure::of_step("apply"));
+async fn run_lookalike(harness: &Harness, lookalike: &Lookalike) -> Result<(), Failure> {
+    let applied = lookalike
+        .apply(&harness.fixture)
+        .await
+        .map_err(Failure::of_step("apply"));
     let judged = match applied {
-        Ok(()) => watch(lane, twin).await,
+        Ok(()) => watch(harness, lookalike).await,
         Err(why) => Err(why),
     };
-    twin.undo(&lane.scene).await.map_err(Failure::of_step("undo"))?;
+    lookalike
+        .undo(&harness.fixture)
+        .await
+        .map_err(Failure::of_step("undo"))?;
     judged
 }
 
 /// Two rounds, far enough from one another, and nothing False in between or afterwards.
-async fn watch(lane: &Lane, twin: &Twin) -> Result<(), Failure> {
+async fn watch(harness: &Harness, lookalike: &Lookalike) -> Result<(), Failure> {
     // One that was made anew was away for a moment, which the controller may say.
     let is_there = |v: &Verdict| v.condition("ServiceExists").is_some_and(|c| c.status == "True");
-    lane.round(SOON).await?;
-    lane.wait("there", SOON, is_there).await?;
+    harness.round(SOON).await?;
+    harness.wait("there", SOON, is_there).await?;
     let start = Instant::now();
-    let is_of_two = OF_TWO_LOOKS.contains(&twin.fault.as_str());
-    let watched = if is_of_two { TWO_LOOKS } else { WATCHED };
+    let is_of_two = BY_TWO_SAMPLES.contains(&lookalike.fault.as_str());
+    let watched = if is_of_two { TWO_SAMPLES } else { WATCHED };
     while start.elapsed() < watched {
-        unblamed(lane).await?;
+        unblamed(harness).await?;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    lane.round(SOON).await?;
-    match &twin.expected {
+    harness.round(SOON).await?;
+    match &lookalike.expected {
         Some(expected) => {
-            lane.wait(&expected.to_string(), SOON, |v| expected.is_met_by(v))
+            harness
+                .wait(&expected.to_string(), SOON, |v| expected.is_met_by(v))
                 .await
         }
-        None => lane.wait("well", SOON, Verdict::works).await,
+        None => harness.wait("well", SOON, Verdict::works).await,
     }?;
-    unblamed(lane).await
+    unblamed(harness).await
 }
 
-async fn unblamed(lane: &Lane) -> Result<(), Failure> {
-    let verdict = lane.scene.verdict().await.map_err(|e| chain(&e))?;
+async fn unblamed(harness: &Harness) -> Result<(), Failure> {
+    let verdict = harness.fixture.verdict().await.map_err(|e| chain(&e))?;
     if verdict.broken_stages().is_empty() {
         Ok(())
     } else {
         Err(Failure::Wrong(format!(
             "false blame: {}",
-            lane.told(&verdict).await
+            harness.told(&verdict).await
         )))
     }
 }
 
-/// One lane: takes acts of one kind after the other until none is left.
-async fn run(
-    queue: &Mutex<BTreeMap<(ProxyMode, Wiring), VecDeque<Act>>>,
+/// One worker: takes scenarios of one kind after the other until none is left.
+async fn work(
+    queue: &Mutex<BTreeMap<(ProxyMode, Wiring), VecDeque<Scenario>>>,
     results: &Mutex<Vec<(String, Result<(), Failure>)>>,
     again: &Mutex<Vec<String>>,
 ) {
-    let mut lane: Option<Lane> = None;
+    let mut harness: Option<Harness> = None;
     loop {
         let next = {
             let mut queue = queue.lock().unwrap();
-            queue.retain(|_, acts| !acts.is_empty());
-            let own = lane.as_ref().map(|l| (l.kind().mode, l.kind().wiring));
+            queue.retain(|_, scenarios| !scenarios.is_empty());
+            let own = harness.as_ref().map(|l| (l.kind().mode, l.kind().wiring));
             // Those of the own kind first, then those of which there are most.
             let kind = own.filter(|kind| queue.contains_key(kind)).or_else(|| {
                 queue
                     .iter()
-                    .max_by_key(|(_, acts)| acts.len())
+                    .max_by_key(|(_, scenarios)| scenarios.len())
                     .map(|(kind, _)| *kind)
             });
             kind.and_then(|kind| Some((kind, queue.get_mut(&kind)?.pop_front()?)))
         };
-        let Some(((mode, wiring), act)) = next else { break };
+        let Some(((mode, wiring), scenario)) = next else {
+            break;
+        };
         let kind = Kind { mode, wiring };
-        let is_other = lane.as_ref().is_some_and(|l| l.kind() != kind);
-        if is_other && let Some(old) = lane.take() {
+        let is_other = harness.as_ref().is_some_and(|l| l.kind() != kind);
+        if is_other && let Some(old) = harness.take() {
             old.stop().await;
         }
-        let title = format!("{} [{mode}]", act.title());
-        let may_try_again = again.lock().unwrap().iter().filter(|one| **one == title).count() < TRIES - 1;
-        if lane.is_none() {
-            match Lane::start(kind).await {
-                Ok(started) => lane = Some(started),
+        let title = format!("{} [{mode}]", scenario.title());
+        let may_try_again = again.lock().unwrap().iter().filter(|one| **one == title).count() < ATTEMPTS - 1;
+        if harness.is_none() {
+            match Harness::start(kind).await {
+                Ok(started) => harness = Some(started),
                 Err(_) if may_try_again => {
                     println!("AGAIN on a fresh cluster: {title}: none could be started");
                     again.lock().unwrap().push(title);
@@ -220,7 +233,7 @@ async fn run(
                         .unwrap()
                         .entry((mode, wiring))
                         .or_default()
-                        .push_back(act);
+                        .push_back(scenario);
                     continue;
                 }
                 Err(why) => {
@@ -229,16 +242,16 @@ async fn run(
                 }
             }
         }
-        let Some(current) = &lane else { continue };
+        let Some(current) = &harness else { continue };
         let start = Instant::now();
-        let result = play(current, &act).await;
+        let result = run_scenario(current, &scenario).await;
         println!(
             "{} {title} ({:.1} s)",
             if result.is_ok() { "ok  " } else { "FAIL" },
             start.elapsed().as_secs_f64()
         );
         if result.is_err()
-            && let Some(broken) = lane.take()
+            && let Some(broken) = harness.take()
         {
             broken.stop().await;
         }
@@ -252,30 +265,30 @@ async fn run(
                 .unwrap()
                 .entry((mode, wiring))
                 .or_default()
-                .push_back(act);
+                .push_back(scenario);
             continue;
         }
         results.lock().unwrap().push((title, result));
     }
-    if let Some(lane) = lane {
-        lane.stop().await;
+    if let Some(harness) = harness {
+        harness.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_row_is_found_in_every_mode_and_no_twin_is_blamed() {
-    // For work on some rows: `SVCDIAG_MATRIX="N04,twin of N05"`.
+async fn every_row_is_found_in_every_mode_and_no_lookalike_is_blamed() {
+    // For work on some rows: `SVCDIAG_MATRIX="N04,lookalike of N05"`.
     let only = std::env::var("SVCDIAG_MATRIX").unwrap_or_default();
     let is_wanted = |title: &str| only.is_empty() || only.split(',').any(|one| title.starts_with(one));
-    let mut acts = acts();
-    for list in acts.values_mut() {
-        list.retain(|act| is_wanted(&act.title()));
+    let mut scenarios = scenarios();
+    for list in scenarios.values_mut() {
+        list.retain(|scenario| is_wanted(&scenario.title()));
     }
-    let total: usize = acts.values().map(VecDeque::len).sum();
-    let queue = Mutex::new(acts);
+    let total: usize = scenarios.values().map(VecDeque::len).sum();
+    let queue = Mutex::new(scenarios);
     let results = Mutex::new(Vec::new());
     let again = Mutex::new(Vec::new());
-    futures::future::join_all((0..LANES).map(|_| run(&queue, &results, &again))).await;
+    futures::future::join_all((0..WORKERS).map(|_| work(&queue, &results, &again))).await;
     let results = results.into_inner().unwrap();
     let failures: Vec<String> = results
         .iter()
@@ -283,7 +296,7 @@ async fn every_row_is_found_in_every_mode_and_no_twin_is_blamed() {
         .collect();
     println!("{}", failures.join("\n\n"));
     println!(
-        "fault matrix: {} of {total} rows and twins x modes passed",
+        "fault matrix: {} of {total} rows and lookalikes x modes passed",
         results.len() - failures.len()
     );
     assert_eq!(results.len(), total);

@@ -23,7 +23,7 @@ use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, rules};
 use super::namespace::{feed, inside, new_namespace, run};
 
 /// The node and what is on it.
-pub struct Pocket {
+pub struct TestCluster {
     pub node: Netns,
     pub clients: Vec<Pod>,
     pub endpoints: Vec<Pod>,
@@ -34,7 +34,7 @@ pub const NAMESPACE: &str = "shop";
 const NODE_IP: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 const PORT: u16 = 9376;
 
-impl Pocket {
+impl TestCluster {
     /// Two clients, three endpoints, rules and DNS, all in order.
     pub fn new() -> Self {
         let node = new_namespace();
@@ -51,13 +51,13 @@ impl Pocket {
         });
         serve_dns(&node);
         let pods = |numbers: std::ops::Range<u8>| numbers.map(|n| Pod::start(&node, n)).collect();
-        let pocket = Self {
+        let cluster = Self {
             clients: pods(10..12),
             endpoints: pods(20..23),
             node,
         };
-        pocket.write_rules();
-        pocket
+        cluster.write_rules();
+        cluster
     }
 
     /// Writes the rules of the Service, as kube-proxy does.
@@ -141,7 +141,7 @@ impl Pocket {
     }
 }
 
-/// What a NodeProbe says whenever it is looked at.
+/// What a NodeProbe says whenever it is read.
 pub struct Same(pub NodeProbeSpec);
 
 impl Source for Same {
@@ -288,7 +288,7 @@ fn cgroup() -> PathBuf {
 }
 
 /// The name of the thread that serves DNS.
-pub const DNS_THREAD: &str = "pocket-dns";
+pub const DNS_THREAD: &str = "test-dns";
 
 /// Answers every question with one address, as long as the process runs.
 fn serve_dns(node: &Netns) {

@@ -16,7 +16,7 @@ use svcdiag::api::{NodeFacts, NodeProbe, ServiceDiagnosis};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig, DataPath, NODES},
     error::chain,
-    faults::{Fault, Scene, Verdict, data_path_catalogue},
+    faults::{Fault, Fixture, Verdict, data_path_catalogue},
     kernel::Wiring,
     proxy::ProxyMode,
     svcdiag::{Agents, Controller},
@@ -25,11 +25,11 @@ use svcdiag_sandbox::{
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
 
-/// A look takes a dial, its time-out, and all that a second time. How soon that is is for the benches to say:
+/// A round takes a dial, its time-out, and all that a second time. How soon that is is for the benches to say:
 /// what takes as long as this hangs.
 pub const SOON: Duration = Duration::from_secs(180);
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Namespace of the walk-through.
 const NAMESPACE: &str = "default";
@@ -65,29 +65,29 @@ impl From<String> for Failure {
     }
 }
 
-/// How a lane's cluster is made.
+/// How the cluster is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     pub mode: ProxyMode,
     pub wiring: Wiring,
 }
 
-/// A cluster to play on.
-pub struct Lane {
+/// A cluster to run scenarios on.
+pub struct Harness {
     pub cluster: Cluster,
-    pub scene: Scene,
+    pub fixture: Fixture,
     pub agents: Agents,
     controller: Controller,
     kind: Kind,
 }
 
-impl Lane {
+impl Harness {
     /// All that it takes, and the walk-through found well.
     pub async fn start(kind: Kind) -> Result<Self, Failure> {
-        let mut lane = Self::start_without_agents(kind).await?;
-        lane.start_agents()?;
-        lane.wait("well at the start", SOON, Verdict::works).await?;
-        Ok(lane)
+        let mut harness = Self::start_without_agents(kind).await?;
+        harness.start_agents()?;
+        harness.wait("well at the start", SOON, Verdict::works).await?;
+        Ok(harness)
     }
 
     /// The same before any agent has come.
@@ -103,26 +103,27 @@ impl Lane {
         };
         let cluster = Cluster::start(config).await.map_err(|e| chain(&e))?;
         let (program, state) = (Path::new(BINARY), cluster.state_dir());
-        // Rounds of the acts follow one another faster than those of a tenant may.
+        // Rounds of the scenarios follow one another faster than those of a tenant may.
         let arguments = ["--min-probe-interval", "0"];
         let controller = Controller::start(program, cluster.kubeconfig_path(), state, &arguments)
             .map_err(|e| chain(&e))?;
         let agents = Agents::of(program, &cluster);
-        let scene = Scene::of(&cluster, NAMESPACE);
-        let lane = Self {
+        let fixture = Fixture::of(&cluster, NAMESPACE);
+        let harness = Self {
             cluster,
-            scene,
+            fixture,
             agents,
             controller,
             kind,
         };
-        lane.scene.set_up().await.map_err(|e| chain(&e))?;
+        harness.fixture.set_up().await.map_err(|e| chain(&e))?;
         // Short, so that faults that make packets vanish are seen soon.
-        lane.patch(
-            json!({ "spec": { "intervalSeconds": 10, "probe": { "timeoutSeconds": 2, "attempts": 1 } } }),
-        )
-        .await?;
-        Ok(lane)
+        harness
+            .patch(
+                json!({ "spec": { "intervalSeconds": 10, "probe": { "timeoutSeconds": 2, "attempts": 1 } } }),
+            )
+            .await?;
+        Ok(harness)
     }
 
     /// Starts the agents that do not run.
@@ -143,13 +144,13 @@ impl Lane {
         self.kind
     }
 
-    /// Breaks something, and has the agents look at once: they need not be waited for to see what no object shows.
+    /// Breaks something, and has the agents probe at once: they need not be waited for to see what no object shows.
     pub async fn inject(&self, fault: &Fault) -> Result<(), Failure> {
         fault
-            .inject(&self.scene)
+            .inject(&self.fixture)
             .await
             .map_err(Failure::of_step("inject"))?;
-        self.scene.refresh().await.map_err(|e| chain(&e))?;
+        self.fixture.refresh().await.map_err(|e| chain(&e))?;
         Ok(())
     }
 
@@ -160,7 +161,7 @@ impl Lane {
     /// The Service's address.
     pub async fn service_address(&self) -> Result<String, String> {
         let services: Api<Service> = Api::namespaced(self.cluster.client(), NAMESPACE);
-        let service = services.get(Scene::NAME).await.map_err(|e| chain(&e))?;
+        let service = services.get(Fixture::NAME).await.map_err(|e| chain(&e))?;
         let address = service.spec.and_then(|s| s.cluster_ip);
         address.ok_or_else(|| "the Service has no address".to_owned())
     }
@@ -168,13 +169,13 @@ impl Lane {
     /// Changes the diagnosis.
     pub async fn patch(&self, patch: serde_json::Value) -> Result<(), String> {
         self.diagnoses()
-            .patch(Scene::NAME, &PatchParams::default(), &Patch::Merge(patch))
+            .patch(Fixture::NAME, &PatchParams::default(), &Patch::Merge(patch))
             .await
             .map(drop)
             .map_err(|e| chain(&e))
     }
 
-    /// Has the agents look at once, and waits until each has.
+    /// Has the agents probe at once, and waits until each has.
     pub async fn round(&self, within: Duration) -> Result<(), Failure> {
         let name = |p: &NodeProbe| p.metadata.name.clone().unwrap_or_default();
         let before = self.probes().await?;
@@ -182,7 +183,7 @@ impl Lane {
             .iter()
             .map(|p| (name(p), p.spec.revision.clone()))
             .collect();
-        self.scene.refresh().await.map_err(|e| chain(&e))?;
+        self.fixture.refresh().await.map_err(|e| chain(&e))?;
         let start = Instant::now();
         // Where objects change all the time, a newer question may come before the answer.
         let mut asked: BTreeMap<String, Option<i64>> = BTreeMap::new();
@@ -205,7 +206,7 @@ impl Lane {
             if start.elapsed() > within {
                 return Err(Failure::Late(format!("{open} agents did not finish a round")));
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -216,16 +217,19 @@ impl Lane {
         all.map(|l| l.items).map_err(|e| chain(&e))
     }
 
-    /// Mends what was broken, and waits until all is well.
-    pub async fn mend(&self, fault: &Fault) -> Result<(), Failure> {
-        fault.undo(&self.scene).await.map_err(Failure::of_step("undo"))?;
+    /// Fixes what was broken, and waits until all is well.
+    pub async fn fix(&self, fault: &Fault) -> Result<(), Failure> {
+        fault
+            .undo(&self.fixture)
+            .await
+            .map_err(Failure::of_step("undo"))?;
         self.settle().await
     }
 
     /// Waits until everything is as at the start: rollouts have ended, rules have followed them, and every
     /// agent has found all well since then. A verdict alone may be older than what was undone.
     pub async fn settle(&self) -> Result<(), Failure> {
-        self.scene
+        self.fixture
             .wait_until_settled()
             .await
             .map_err(Failure::of_step("undo"))?;
@@ -255,7 +259,7 @@ impl Lane {
         let directory = tempfile::tempdir().map_err(|e| chain(&e))?;
         let bundle = directory.path().join("bundle.tar.gz");
         let bundle = bundle.to_string_lossy();
-        self.svcdiag(&["collect", Scene::NAME, "-n", NAMESPACE, "-o", &bundle])
+        self.svcdiag(&["collect", Fixture::NAME, "-n", NAMESPACE, "-o", &bundle])
             .await?;
         let printed = self
             .svcdiag(&["diagnose", "--bundle", &bundle, "-o", "json"])
@@ -292,12 +296,12 @@ impl Lane {
     ) -> Result<T, String> {
         let blamed = async {
             loop {
-                if let Ok(verdict) = self.scene.verdict().await
+                if let Ok(verdict) = self.fixture.verdict().await
                     && !verdict.broken_stages().is_empty()
                 {
                     break self.told(&verdict).await;
                 }
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         tokio::select! {
@@ -316,7 +320,7 @@ impl Lane {
     ) -> Result<Verdict, Failure> {
         let start = Instant::now();
         loop {
-            let verdict = self.scene.verdict().await.map_err(|e| chain(&e))?;
+            let verdict = self.fixture.verdict().await.map_err(|e| chain(&e))?;
             if passes(&verdict) {
                 return Ok(verdict);
             }
@@ -330,7 +334,7 @@ impl Lane {
                     self.told(&verdict).await
                 )));
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -351,7 +355,7 @@ impl Lane {
             let log = std::fs::read_to_string(self.agents.log(node)).unwrap_or_default();
             text.push_str(&format!("    {node} has logged: {}\n", cut(&log, 2000)));
         }
-        if let Ok(diagnosis) = self.diagnoses().get(Scene::NAME).await {
+        if let Ok(diagnosis) = self.diagnoses().get(Fixture::NAME).await {
             for c in diagnosis.status.iter().flat_map(|s| &s.conditions) {
                 text.push_str(&format!(
                     "    {} {} {}: {}\n",

@@ -8,7 +8,7 @@ use std::{
 
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
-    faults::{Scene, Verdict},
+    faults::{Fixture, Verdict},
     kubectl::Kubectl,
     svcdiag::Controller,
 };
@@ -24,17 +24,17 @@ const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
 /// Verdicts come within a second. How soon is for the benches to say: what takes as long as this hangs.
 pub const SOON: Duration = Duration::from_secs(180);
 
-/// How often a test looks again.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often a test polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A cluster, the controller and a kubectl.
-pub struct Rig {
+pub struct Harness {
     pub cluster: Cluster,
     pub kubectl: Kubectl,
     controller: Controller,
 }
 
-impl Rig {
+impl Harness {
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
@@ -57,29 +57,29 @@ impl Rig {
     }
 
     /// The healthy walk-through in a namespace of its own, with its first verdict.
-    pub async fn scene(&self, namespace: &str) -> Scene {
-        let scene = Scene::new(self.cluster.client(), namespace);
-        scene.set_up().await.unwrap();
-        self.wait(&scene, "healthy", Verdict::is_healthy).await;
-        scene
+    pub async fn fixture(&self, namespace: &str) -> Fixture {
+        let fixture = Fixture::new(self.cluster.client(), namespace);
+        fixture.set_up().await.unwrap();
+        self.wait(&fixture, "healthy", Verdict::is_healthy).await;
+        fixture
     }
 
     /// Waits for a verdict; fails with what was said last.
-    pub async fn wait(&self, scene: &Scene, what: &str, test: impl Fn(&Verdict) -> bool) -> Verdict {
+    pub async fn wait(&self, fixture: &Fixture, what: &str, test: impl Fn(&Verdict) -> bool) -> Verdict {
         let start = Instant::now();
         loop {
-            let verdict = scene.verdict().await.unwrap();
+            let verdict = fixture.verdict().await.unwrap();
             if test(&verdict) {
                 return verdict;
             }
             assert!(
                 start.elapsed() < SOON,
                 "{} is not {what}: {:#?}\n{}",
-                scene.namespace(),
+                fixture.namespace(),
                 verdict.conditions(),
                 self.log()
             );
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -143,13 +143,13 @@ pub async fn svcdiag(arguments: &[&str], kubeconfig: &Path) -> Output {
     command.output().await.unwrap()
 }
 
-/// Looks until what is seen has been the same for two seconds.
-pub async fn at_rest<T: PartialEq>(look: impl AsyncFn() -> T) -> T {
-    let (start, mut since, mut last) = (Instant::now(), Instant::now(), look().await);
+/// Polls until what is observed has been the same for two seconds.
+pub async fn at_rest<T: PartialEq>(observe: impl AsyncFn() -> T) -> T {
+    let (start, mut since, mut last) = (Instant::now(), Instant::now(), observe().await);
     while since.elapsed() < Duration::from_secs(2) {
         assert!(start.elapsed() < SOON, "never at rest within {SOON:?}");
-        tokio::time::sleep(LOOK_EVERY).await;
-        let now = look().await;
+        tokio::time::sleep(POLL_INTERVAL).await;
+        let now = observe().await;
         if now != last {
             (since, last) = (Instant::now(), now);
         }
@@ -157,14 +157,14 @@ pub async fn at_rest<T: PartialEq>(look: impl AsyncFn() -> T) -> T {
     last
 }
 
-/// Looks until there is something to see.
-pub async fn eventually<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+/// Polls until there is something to observe.
+pub async fn eventually<T>(what: &str, observe: impl AsyncFn() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look().await {
+        if let Some(found) = observe().await {
             return found;
         }
         assert!(start.elapsed() < SOON, "not seen within {SOON:?}: {what}");
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
