@@ -157,22 +157,16 @@ fn words(time: Duration) -> String {
     }
 }
 
-/// Runs a script. In iptables mode it brings what is there up to date; where there is nothing the rules go
-/// to `iptables-restore` as they are, which is much quicker.
+/// Runs a script where nothing is there yet: the wanted rules are written as they are.
 fn feed(script: &Script) {
-    match script.args.get(3) {
-        Some(tools) if script.program == "sh" => {
-            let mut restore = Command::new(format!("{tools}-restore"));
-            restore.arg("--noflush");
-            if tools.ends_with("-nft") {
-                pieces(&script.stdin)
-                    .iter()
-                    .for_each(|piece| give(&mut restore, piece));
-            } else {
-                give(&mut restore, &script.stdin);
-            }
-        }
-        _ => give(Command::new(script.program).args(&script.args), &script.stdin),
+    let mut command = Command::new(script.program);
+    command.args(script.args);
+    if script.program.ends_with("-nft-restore") {
+        pieces(&script.wanted)
+            .iter()
+            .for_each(|piece| give(&mut command, piece));
+    } else {
+        give(&mut command, &script.wanted);
     }
 }
 

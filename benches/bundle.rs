@@ -220,7 +220,7 @@ fn saved(batch: usize) -> String {
         let cluster = cluster(first..(first + batch).min(SERVICES));
         let scripts = rules(ProxyMode::Iptables, &cluster, &node());
         let mut table = "";
-        for line in scripts.iter().flat_map(|script| script.stdin.lines()) {
+        for line in scripts.iter().flat_map(|script| script.wanted.lines()) {
             if let Some(name) = line.strip_prefix('*') {
                 table = name;
             }

@@ -78,9 +78,13 @@ pub fn node(name: &str) -> NodeView {
 /// Runs scripts in the namespace of the calling thread.
 pub fn apply(scripts: &[Script]) {
     for script in scripts {
-        let mut command = vec![script.program];
-        command.extend(script.args.iter().map(String::as_str));
-        feed(&command, &script.stdin);
+        let present = script
+            .present
+            .map(|program| output(&[program]))
+            .unwrap_or_default();
+        if let Some(input) = script.input(&present) {
+            feed(&[&[script.program], script.args].concat(), &input);
+        }
     }
 }
 

@@ -75,9 +75,8 @@ impl TestCluster {
             ..NodeView::default()
         };
         for script in rules(ProxyMode::Nftables, &cluster, &view) {
-            let arguments = script.args.iter().map(String::as_str);
-            let command: Vec<&str> = std::iter::once(script.program).chain(arguments).collect();
-            inside(&self.node, || feed(&command, &script.stdin));
+            let command = [&[script.program], script.args].concat();
+            inside(&self.node, || feed(&command, &script.wanted));
         }
     }
 

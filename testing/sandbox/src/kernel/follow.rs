@@ -153,7 +153,7 @@ async fn write_rules(
         service_cidrs: networks(&["10.96.0.0/16", "fd00:10:96::/112"]),
     };
     let scripts = proxy::rules(node.data_path().proxy, cluster, &view);
-    let text: String = scripts.iter().map(|script| script.stdin.as_str()).collect();
+    let text: String = scripts.iter().map(|script| script.wanted.as_str()).collect();
     let mut kube_proxy = node.kube_proxy.lock().await;
     kube_proxy.behave(node, conduct).await?;
     if let Some(pid) = kube_proxy.moves_to(pod).filter(|_| !pod.is_empty()) {

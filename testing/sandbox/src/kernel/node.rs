@@ -170,10 +170,15 @@ impl Node {
     /// When one fails.
     pub async fn write(&self, scripts: &[Script]) -> Result<(), Error> {
         for script in scripts {
-            let arguments: Vec<&str> = script.args.iter().map(String::as_str).collect();
-            self.namespace
-                .feed(script.program, &arguments, &[], &script.stdin)
-                .await?;
+            let present = match script.present {
+                Some(program) => self.namespace.feed(program, &[], &[], "").await?,
+                None => String::new(),
+            };
+            if let Some(input) = script.input(&present) {
+                self.namespace
+                    .feed(script.program, script.args, &[], &input)
+                    .await?;
+            }
         }
         Ok(())
     }

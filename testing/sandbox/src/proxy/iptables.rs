@@ -1,7 +1,7 @@
 //! kube-proxy's chains in iptables mode.
 //!
 //! Source: `iptablesJumpChains` and `syncProxyRules` of kube-proxy's iptables proxier. [`sync`] writes the
-//! chains of the tables mangle, filter and nat as `iptables-restore` reads them; `merge.awk` adds what removes
+//! chains of the tables mangle, filter and nat as `iptables-restore` reads them; `merge` adds what removes
 //! the chains that are there and no longer wanted, as kube-proxy does it, so that rules of others stay.
 
 use std::fmt::Write;
@@ -93,26 +93,18 @@ pub(super) fn cleanup(backend: Backend) -> Vec<Script> {
         .collect()
 }
 
-/// Reads the wanted rules and gives the changes to `iptables-restore`; nothing is run without any.
-const APPLY: &str = r#"set -eu
-changes=$({ "$1-save" && echo '#wanted' && cat; } | awk "$2")
-if [ -n "$changes" ]; then
-  printf '%s\n' "$changes" | "$1-restore" -w 5 --noflush
-fi"#;
-
 fn script(backend: Backend, family: IpFamily, wanted: &str) -> Script {
-    let tools = match (backend, family) {
-        (Backend::NfTables, IpFamily::V4) => "iptables-nft",
-        (Backend::NfTables, IpFamily::V6) => "ip6tables-nft",
-        (Backend::Legacy, IpFamily::V4) => "iptables-legacy",
-        (Backend::Legacy, IpFamily::V6) => "ip6tables-legacy",
+    let (save, restore) = match (backend, family) {
+        (Backend::NfTables, IpFamily::V4) => ("iptables-nft-save", "iptables-nft-restore"),
+        (Backend::NfTables, IpFamily::V6) => ("ip6tables-nft-save", "ip6tables-nft-restore"),
+        (Backend::Legacy, IpFamily::V4) => ("iptables-legacy-save", "iptables-legacy-restore"),
+        (Backend::Legacy, IpFamily::V6) => ("ip6tables-legacy-save", "ip6tables-legacy-restore"),
     };
     Script {
-        program: "sh",
-        args: ["-c", APPLY, "kube-proxy", tools, include_str!("merge.awk")]
-            .map(str::to_owned)
-            .to_vec(),
-        stdin: wanted.to_owned(),
+        present: Some(save),
+        program: restore,
+        args: &["-w", "5", "--noflush"],
+        wanted: wanted.to_owned(),
     }
 }
 

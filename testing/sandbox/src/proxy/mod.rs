@@ -4,16 +4,17 @@
 //! [`rules`] is pure: it turns the Services and EndpointSlices of a cluster, as one node sees them, into
 //! scripts, and whoever has the node's network namespace at hand runs them there. `select` says what
 //! becomes of the packets to each Service port; `nftables` and `iptables` lay that out as kube-proxy's
-//! proxiers of these names do. Every sync is a full one.
+//! proxiers of these names do. Every sync is a full one; in iptables mode, `merge` keeps the rules of others.
 
 mod iptables;
+mod merge;
 pub mod names;
 mod nftables;
 mod select;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{borrow::Cow, fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
@@ -103,15 +104,29 @@ pub struct NodeView {
     pub service_cidrs: Vec<IpNet>,
 }
 
-/// A command and what it reads, to be run in the node's network namespace.
+/// How rules are written in the node's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
-    /// The program.
+    /// The program that prints the rules that are there; none where all are replaced.
+    pub present: Option<&'static str>,
+    /// The program that writes rules.
     pub program: &'static str,
     /// Its arguments.
-    pub args: Vec<String>,
-    /// Its standard input.
-    pub stdin: String,
+    pub args: &'static [&'static str],
+    /// The rules that are wanted.
+    pub wanted: String,
+}
+
+impl Script {
+    /// What [`Self::program`] has to read, given what [`Self::present`] printed; `None` if nothing has to change.
+    #[must_use]
+    pub fn input(&self, present: &str) -> Option<Cow<'_, str>> {
+        if self.present.is_none() {
+            return Some(Cow::Borrowed(&self.wanted));
+        }
+        let changes = merge::changes(present, &self.wanted);
+        (!changes.is_empty()).then_some(Cow::Owned(changes))
+    }
 }
 
 /// A protocol that Services know.

@@ -45,11 +45,12 @@ pub(super) fn cleanup() -> Script {
     script(IpFamily::ALL.into_iter().map(removal).collect())
 }
 
-fn script(stdin: String) -> Script {
+fn script(wanted: String) -> Script {
     Script {
+        present: None,
         program: "nft",
-        args: vec!["-f".to_owned(), "-".to_owned()],
-        stdin,
+        args: &["-f", "-"],
+        wanted,
     }
 }
 

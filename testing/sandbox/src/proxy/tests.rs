@@ -57,7 +57,7 @@ fn leaving(endpoint: Value) -> Value {
 fn text(mode: ProxyMode, cluster: &Cluster) -> String {
     rules(mode, cluster, &node())
         .into_iter()
-        .map(|script| script.stdin)
+        .map(|script| script.wanted)
         .collect()
 }
 
@@ -102,9 +102,9 @@ fn both_backends_get_the_same_rules() {
         text(ProxyMode::Iptables, &cluster),
         text(ProxyMode::IptablesLegacy, &cluster)
     );
-    let tools = |mode| rules(mode, &cluster, &node())[0].args[3].clone();
-    assert_eq!(tools(ProxyMode::Iptables), "iptables-nft");
-    assert_eq!(tools(ProxyMode::IptablesLegacy), "iptables-legacy");
+    let program = |mode| rules(mode, &cluster, &node())[0].program;
+    assert_eq!(program(ProxyMode::Iptables), "iptables-nft-restore");
+    assert_eq!(program(ProxyMode::IptablesLegacy), "iptables-legacy-restore");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn ipv6_is_cleared_where_nobody_has_it() {
     assert!(text(ProxyMode::Nftables, &cluster).contains("fd00:96::1 . tcp . 80"));
     assert!(
         rules(mode, &cluster, &node())[1]
-            .stdin
+            .wanted
             .contains("-d fd00:96::1/128")
     );
 }
@@ -310,7 +310,7 @@ fn without_a_network_of_pods_nothing_is_masqueraded_for_being_from_elsewhere() {
         ..node()
     };
     for mode in ProxyMode::ALL {
-        let text = &rules(mode, &cluster, &blind)[0].stdin;
+        let text = &rules(mode, &cluster, &blind)[0].wanted;
         assert!(lines(text, &["! -s"]).is_empty() && lines(text, &["saddr !="]).is_empty());
     }
 }
