@@ -25,6 +25,7 @@ mod schedule;
 mod schemas;
 mod server;
 mod serving;
+mod slots;
 mod status;
 mod watch;
 
@@ -36,7 +37,7 @@ use kube::{
     Client,
     runtime::{
         controller::{self, Action},
-        reflector::{self, ObjectRef},
+        reflector::{self, ObjectRef, Store},
     },
 };
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -157,6 +158,8 @@ struct Context {
     options: Options,
     inventory: RwLock<Inventory>,
     metrics: Metrics,
+    diagnoses: Store<ServiceDiagnosis>,
+    slots: slots::Slots,
     readiness: queue::Readiness,
     written: status::Statuses,
     failures: schedule::Failures,
@@ -204,11 +207,12 @@ pub async fn run(
 ) -> Result<(), Error> {
     let (queue, requests) = futures::channel::mpsc::channel(QUEUE);
     let (store, writer) = reflector::store::<ServiceDiagnosis>();
-    let concurrency = options.concurrency;
     let context = Arc::new(Context {
         events: events::Events::new(client.clone()),
         client,
+        slots: slots::Slots::new(options.concurrency),
         options,
+        diagnoses: store.clone(),
         inventory: RwLock::default(),
         metrics: Metrics::new(),
         readiness: queue::Readiness::default(),
@@ -232,13 +236,16 @@ pub async fn run(
     watch::spawn(&mut tasks, &context, &queue, writer);
     drop(queue);
 
-    let config = controller::Config::default().concurrency(concurrency);
+    let stopping = context.clone();
     let requests = requests
         .map(Ok::<_, std::convert::Infallible>)
-        .take_until(shutdown);
+        .take_until(async move {
+            shutdown.await;
+            stopping.slots.close();
+        });
     tracing::info!("The controller is starting.");
     controller::applier(
-        |diagnosis, context| Box::pin(reconcile::reconcile(diagnosis, context)),
+        |diagnosis, context| Box::pin(reconcile::in_turn(diagnosis, context)),
         |diagnosis: Arc<ServiceDiagnosis>, error: &reconcile::Error, context: Arc<Context>| {
             let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
             if let Some(refusal) = error.api() {
@@ -256,7 +263,8 @@ pub async fn run(
         context,
         store,
         requests,
-        config,
+        // `slots` limits how many run at once.
+        controller::Config::default(),
     )
     .for_each(|result| async move {
         // Errors of a diagnosis have been logged; a deleted diagnosis is not an error.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use kube::runtime::controller::Action;
+use kube::runtime::{controller::Action, reflector::ObjectRef};
 
 use super::{
     Context, events, limits,
@@ -50,13 +50,20 @@ impl Error {
     }
 }
 
-/// Brings the status of a diagnosis up to date.
-pub(super) async fn reconcile(
-    diagnosis: Arc<ServiceDiagnosis>,
-    context: Arc<Context>,
-) -> Result<Action, Error> {
+/// Brings the status of a diagnosis up to date once there is a slot, for the spec that it has by then.
+pub(super) async fn in_turn(queued: Arc<ServiceDiagnosis>, context: Arc<Context>) -> Result<Action, Error> {
+    let work = async || match context.diagnoses.get(&ObjectRef::from_obj(&*queued)) {
+        // Boxed, so that those that wait are small.
+        Some(diagnosis) => Box::pin(reconcile(&diagnosis, &context)).await,
+        None => Ok(Action::await_change()),
+    };
+    let done = context.slots.run(work).await;
+    done.unwrap_or_else(|| Ok(Action::await_change()))
+}
+
+async fn reconcile(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<Action, Error> {
     let start = Instant::now();
-    let result = round(&diagnosis, &context).await;
+    let result = round(diagnosis, context).await;
     let outcome = match &result {
         Ok((_, true)) => Outcome::Written,
         Ok((_, false)) => Outcome::Unchanged,
