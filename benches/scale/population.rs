@@ -10,7 +10,7 @@ use svcdiag::api::{ServiceDiagnosis, ServiceDiagnosisSpec};
 use svcdiag_testing_apiserver::Store;
 
 /// Pods of each Service.
-pub const PODS: usize = 3;
+pub(crate) const PODS: usize = 3;
 
 /// Services of each namespace.
 const PER_NAMESPACE: usize = 20;
@@ -18,12 +18,12 @@ const PER_NAMESPACE: usize = 20;
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
 /// Namespace and name of a Service and all that belongs to it.
-pub fn key(i: usize) -> (String, String) {
+pub(crate) fn key(i: usize) -> (String, String) {
     (format!("team-{}", i / PER_NAMESPACE), format!("app-{i}"))
 }
 
 /// Puts so many Services with their Deployments, ReplicaSets, Pods and slices into the store.
-pub fn populate(store: &Store, services: usize) {
+pub(crate) fn populate(store: &Store, services: usize) {
     for i in 0..services {
         let (namespace, name) = key(i);
         if i % PER_NAMESPACE == 0 {
@@ -160,7 +160,7 @@ fn pod(namespace: &str, name: &str, app: &str, set: &str, ip: &str, node: &str, 
 }
 
 /// A diagnosis of each Service.
-pub async fn create_diagnoses(client: &Client, count: usize, interval: u64) {
+pub(crate) async fn create_diagnoses(client: &Client, count: usize, interval: u64) {
     stream::iter(0..count)
         .map(|i| async move {
             let (namespace, name) = key(i);

@@ -16,7 +16,7 @@ use svcdiag::{
 };
 
 /// Everything that the agent and a bundle ask of rules.
-pub fn everything(rules: &dyn Ruleset, family: IpFamily) {
+pub(crate) fn everything(rules: &dyn Ruleset, family: IpFamily) {
     for port in ports(family) {
         let _ = audit(rules, &port);
         let _ = holds(rules, &port);
@@ -37,13 +37,13 @@ pub fn everything(rules: &dyn Ruleset, family: IpFamily) {
 }
 
 /// The same for rules that hold both families.
-pub fn both_families(rules: &dyn Ruleset) {
+pub(crate) fn both_families(rules: &dyn Ruleset) {
     everything(rules, IpFamily::V4);
     everything(rules, IpFamily::V6);
 }
 
 /// What is asked of rules in userspace mode.
-pub fn portals(rules: &IptablesSave, family: IpFamily) {
+pub(crate) fn portals(rules: &IptablesSave, family: IpFamily) {
     if let Ok(portals) = Portals::of(rules, family) {
         for port in ports(family) {
             let _ = portals.audit("default/hostnames", &port);
@@ -52,7 +52,7 @@ pub fn portals(rules: &IptablesSave, family: IpFamily) {
 }
 
 /// The names that a resolver makes of the three forms of a Service's name.
-pub fn names(resolv: &ResolvConf) {
+pub(crate) fn names(resolv: &ResolvConf) {
     for libc in [CLibrary::Glibc, CLibrary::Musl] {
         for name in ["web", "web.shop", "web.shop.svc.cluster.local."] {
             let _ = resolv.candidates(name, libc);

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// What was answered.
-pub struct Got {
+pub(crate) struct Got {
     pub status: u16,
     pub headers: Headers,
     pub body: Vec<u8>,
@@ -26,7 +26,7 @@ const KEYS: [&str; 7] = [
 ];
 
 /// The differences between a record's answer and the one that came.
-pub fn judge(record: &Record, got: &Got, known: &mut Placeholders) -> Vec<String> {
+pub(crate) fn judge(record: &Record, got: &Got, known: &mut Placeholders) -> Vec<String> {
     let want = &record.response;
     if got.status != want.status {
         return vec![format!(

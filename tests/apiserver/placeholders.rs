@@ -28,21 +28,21 @@ fn any(token: &str) -> Option<&'static str> {
 
 /// What the placeholders stand for so far, by kind and name.
 #[derive(Default)]
-pub struct Placeholders(BTreeMap<String, String>);
+pub(crate) struct Placeholders(BTreeMap<String, String>);
 
 impl Placeholders {
     /// A text to be sent; fails with the placeholder that no answer has given a value yet.
-    pub fn fill(&self, text: &str) -> Result<String, String> {
+    pub(crate) fn fill(&self, text: &str) -> Result<String, String> {
         self.replace(text, str::to_owned)
     }
 
     /// A JSON body to be sent.
-    pub fn fill_json(&self, text: &str) -> Result<String, String> {
+    pub(crate) fn fill_json(&self, text: &str) -> Result<String, String> {
         self.fill(&NUMBER.replace_all(text, "$1"))
     }
 
     /// A path with its query.
-    pub fn fill_path(&self, text: &str) -> Result<String, String> {
+    pub(crate) fn fill_path(&self, text: &str) -> Result<String, String> {
         self.replace(text, |value| {
             value
                 .bytes()
@@ -67,12 +67,12 @@ impl Placeholders {
     }
 
     /// Whether a text is nothing but one named placeholder.
-    pub fn is_one(want: &str) -> bool {
+    pub(crate) fn is_one(want: &str) -> bool {
         NAMED.find(want).is_some_and(|m| m.len() == want.len())
     }
 
     /// Takes a value for a placeholder; says what is wrong with it.
-    pub fn bind(&mut self, placeholder: &str, value: &str) -> Option<String> {
+    pub(crate) fn bind(&mut self, placeholder: &str, value: &str) -> Option<String> {
         let key = placeholder.trim_matches(['<', '>']);
         let kind = key.split(':').next().unwrap_or_default();
         let lookalike = |env: &BTreeMap<String, String>| {
@@ -101,7 +101,7 @@ impl Placeholders {
     }
 
     /// Whether a text fits one with placeholders in it; those that are new are bound.
-    pub fn fits(&mut self, want: &str, got: &str) -> bool {
+    pub(crate) fn fits(&mut self, want: &str, got: &str) -> bool {
         let (mut pattern, mut keys, mut last) = (String::new(), Vec::new(), 0);
         for token in TOKEN.find_iter(want) {
             pattern += &escape(&want[last..token.start()]);

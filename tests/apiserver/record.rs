@@ -7,7 +7,7 @@ use serde_json::{Value, value::RawValue};
 
 /// A request and its answer.
 #[derive(Deserialize)]
-pub struct Record {
+pub(crate) struct Record {
     pub name: String,
     pub topic: String,
     pub method: String,
@@ -32,7 +32,7 @@ pub struct Record {
 
 /// An answer.
 #[derive(Deserialize)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: Headers,
     pub body: Option<Value>,
@@ -45,7 +45,7 @@ pub struct Answer {
 /// The headers that clients act on.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct Headers {
+pub(crate) struct Headers {
     pub content_type: Option<String>,
     #[serde(default)]
     pub warning: Vec<String>,
@@ -56,7 +56,7 @@ pub struct Headers {
 /// How much of an answer counts.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub struct Compare {
+pub(crate) struct Compare {
     pub mode: Mode,
     /// Paths that do not count, with `*` for one step.
     pub ignore: Vec<String>,
@@ -66,7 +66,7 @@ pub struct Compare {
 
 #[derive(Clone, Copy, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub(crate) enum Mode {
     #[default]
     Exact,
     /// The answer may have more.
@@ -76,7 +76,7 @@ pub enum Mode {
 }
 
 /// All records, in the order in which they were made.
-pub fn records() -> Vec<Record> {
+pub(crate) fn records() -> Vec<Record> {
     include_str!("contract.jsonl")
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())

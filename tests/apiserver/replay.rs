@@ -19,13 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Replays records against one server.
-pub struct Replay {
+pub(crate) struct Replay {
     server: ApiServer,
     known: Placeholders,
 }
 
 impl Replay {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self {
             server: ApiServer::start().await.unwrap(),
             known: Placeholders::default(),
@@ -33,7 +33,7 @@ impl Replay {
     }
 
     /// The differences of one answer.
-    pub async fn one(&mut self, record: &Record) -> Vec<String> {
+    pub(crate) async fn one(&mut self, record: &Record) -> Vec<String> {
         if record.before.as_deref() == Some("compact") {
             self.server.compact();
         }

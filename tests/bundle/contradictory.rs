@@ -5,19 +5,19 @@ use svcdiag::api::{ConditionStatus, ConditionType as C, Reason as R};
 use super::page::*;
 
 /// The rules of the node.
-pub const SAVE: &str = "nodes/node-1/iptables-save.txt";
+pub(crate) const SAVE: &str = "nodes/node-1/iptables-save.txt";
 
 /// The log of kube-proxy.
-pub const LOG: &str = "nodes/node-1/kube-proxy.log";
+pub(crate) const LOG: &str = "nodes/node-1/kube-proxy.log";
 
 /// The rules of another moment, when there were two endpoints.
-pub fn earlier_rules() -> String {
+pub(crate) fn earlier_rules() -> String {
     let kept = RULES.lines().filter(|line| !line.contains("X3P2623AGDH6CDF3"));
     kept.map(|line| format!("{line}\n")).collect()
 }
 
 /// All rules of a node, of which the Service has some or none.
-pub fn all_rules(of_service: &str) -> String {
+pub(crate) fn all_rules(of_service: &str) -> String {
     format!(
         "*filter\n:KUBE-SERVICES - [0:0]\nCOMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-POSTROUTING - [0:0]\n-A PREROUTING -j KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\n-A KUBE-POSTROUTING -j MASQUERADE\n-A KUBE-SVC-TCOU7JCQXEZGVUNU -j KUBE-SEP-IT2ZTR26TO4XFPTO\n{of_service}COMMIT\n"
     )

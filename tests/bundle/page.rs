@@ -8,18 +8,18 @@ use svcdiag::{
     engine::{Diagnosis, diagnose},
 };
 
-pub const NOW: &str = "2026-01-01T00:00:00Z";
+pub(crate) const NOW: &str = "2026-01-01T00:00:00Z";
 
 /// The mode of kube-proxy, which decides what its rules look like.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Userspace,
     Iptables,
     Ipvs,
 }
 
 /// Pods and their addresses: the page shows others with iptables rules than elsewhere.
-pub fn pods(mode: Mode) -> [(&'static str, &'static str); 3] {
+pub(crate) fn pods(mode: Mode) -> [(&'static str, &'static str); 3] {
     match mode {
         Mode::Iptables => [
             ("hostnames-0uton", "10.244.3.6"),
@@ -35,12 +35,12 @@ pub fn pods(mode: Mode) -> [(&'static str, &'static str); 3] {
 }
 
 /// A bundle in the making.
-pub struct Page {
+pub(crate) struct Page {
     pub objects: Vec<Value>,
     pub files: Vec<(String, String)>,
 }
 
-pub fn pod(namespace: &str, name: &str, ip: &str, app: &str) -> Value {
+pub(crate) fn pod(namespace: &str, name: &str, ip: &str, app: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "namespace": namespace, "name": name, "uid": format!("uid-{name}"), "labels": { "app": app },
@@ -55,7 +55,7 @@ pub fn pod(namespace: &str, name: &str, ip: &str, app: &str) -> Value {
     })
 }
 
-pub fn service() -> Value {
+pub(crate) fn service() -> Value {
     json!({
         "kind": "Service", "apiVersion": "v1",
         "metadata": { "name": "hostnames", "namespace": "default", "uid": "428c8b6c-24bc-11e5-936d-42010af0a9bc",
@@ -68,7 +68,7 @@ pub fn service() -> Value {
     })
 }
 
-pub fn dns_service() -> Value {
+pub(crate) fn dns_service() -> Value {
     json!({
         "kind": "Service", "apiVersion": "v1",
         "metadata": { "name": "kube-dns", "namespace": "kube-system", "creationTimestamp": "2015-07-07T15:24:29Z" },
@@ -77,7 +77,7 @@ pub fn dns_service() -> Value {
     })
 }
 
-pub fn endpoints(mode: Mode) -> Value {
+pub(crate) fn endpoints(mode: Mode) -> Value {
     let addresses: Vec<Value> = pods(mode)
         .iter()
         .map(|(name, ip)| {
@@ -92,7 +92,7 @@ pub fn endpoints(mode: Mode) -> Value {
     })
 }
 
-pub fn list(kind: &str, items: &[Value]) -> Value {
+pub(crate) fn list(kind: &str, items: &[Value]) -> Value {
     let version = match kind {
         "NetworkPolicyList" => "networking.k8s.io/v1",
         "DeploymentList" | "ReplicaSetList" | "StatefulSetList" => "apps/v1",
@@ -101,7 +101,7 @@ pub fn list(kind: &str, items: &[Value]) -> Value {
     json!({ "kind": kind, "apiVersion": version, "metadata": {}, "items": items })
 }
 
-pub const NSLOOKUP: &str = "u@pod$ nslookup hostnames
+pub(crate) const NSLOOKUP: &str = "u@pod$ nslookup hostnames
 Address 1: 10.0.0.10 kube-dns.kube-system.svc.cluster.local
 
 Name:      hostnames
@@ -124,13 +124,13 @@ Name:      kubernetes.default
 Address 1: 10.0.0.1 kubernetes.default.svc.cluster.local
 ";
 
-pub const RESOLV_CONF: &str = "u@pod$ cat /etc/resolv.conf
+pub(crate) const RESOLV_CONF: &str = "u@pod$ cat /etc/resolv.conf
 nameserver 10.0.0.10
 search default.svc.cluster.local svc.cluster.local cluster.local example.com
 options ndots:5
 ";
 
-pub const NODE_NSLOOKUP: &str = "u@node$ nslookup hostnames.default.svc.cluster.local 10.0.0.10
+pub(crate) const NODE_NSLOOKUP: &str = "u@node$ nslookup hostnames.default.svc.cluster.local 10.0.0.10
 Server:         10.0.0.10
 Address:        10.0.0.10#53
 
@@ -138,7 +138,7 @@ Name:   hostnames.default.svc.cluster.local
 Address: 10.0.1.175
 ";
 
-pub const NODE_CURL: &str = "u@node$ curl 10.0.1.175:80
+pub(crate) const NODE_CURL: &str = "u@node$ curl 10.0.1.175:80
 hostnames-0uton
 
 u@node$ curl 10.0.1.175:80
@@ -148,26 +148,26 @@ u@node$ curl 10.0.1.175:80
 hostnames-bvc05
 ";
 
-pub const REFUSED_CURL: &str = "u@node$ curl 10.0.1.175:80
+pub(crate) const REFUSED_CURL: &str = "u@node$ curl 10.0.1.175:80
 curl: (7) Failed to connect to 10.0.1.175 port 80: Connection refused
 ";
 
-pub const PS_PROXY: &str = "u@node$ ps auxw | grep kube-proxy
+pub(crate) const PS_PROXY: &str = "u@node$ ps auxw | grep kube-proxy
 root  4194  0.4  0.1 101864 17696 ?    Sl Jul04  25:43 /usr/local/bin/kube-proxy --master=https://kubernetes-master --kubeconfig=/var/lib/kube-proxy/kubeconfig --v=2
 ";
 
-pub const PS_KUBELET: &str = "u@node$ ps auxw|grep kubelet
+pub(crate) const PS_KUBELET: &str = "u@node$ ps auxw|grep kubelet
 root      3392  1.1  0.8 186804 65208 ?        Sl   00:51  11:11 /usr/local/bin/kubelet --enable-debugging-handlers=true --config=/etc/kubernetes/manifests --allow-privileged=True --v=4 --cluster-dns=10.0.0.10 --cluster-domain=cluster.local --configure-cbr0=true --cgroup-root=/ --system-cgroups=/system --hairpin-mode=promiscuous-bridge --runtime-cgroups=/docker-daemon --kubelet-cgroups=/kubelet --babysit-daemons=true --max-pods=110 --serialize-image-pulls=false --outofdisk-transition-frequency=0
 ";
 
-pub const KUBELET_LOG: &str =
+pub(crate) const KUBELET_LOG: &str =
     "I0629 00:51:43.648698    3252 kubelet.go:380] Hairpin mode set to \"promiscuous-bridge\"\n";
 
-pub const IFCONFIG: &str = "u@node$ ifconfig cbr0 |grep PROMISC
+pub(crate) const IFCONFIG: &str = "u@node$ ifconfig cbr0 |grep PROMISC
 UP BROADCAST RUNNING PROMISC MULTICAST  MTU:1460  Metric:1
 ";
 
-pub const PROXY_LOG: &str = r#"I1027 22:14:53.995134    5063 server.go:200] Running in resource-only container "/kube-proxy"
+pub(crate) const PROXY_LOG: &str = r#"I1027 22:14:53.995134    5063 server.go:200] Running in resource-only container "/kube-proxy"
 I1027 22:14:53.998163    5063 server.go:247] Using MODE Proxier.
 I1027 22:14:53.999055    5063 server.go:255] Tearing down userspace rules. Errors here are acceptable.
 I1027 22:14:54.038140    5063 proxier.go:352] Setting endpoints for "kube-system/kube-dns:dns-tcp" to [10.244.1.3:53]
@@ -179,12 +179,12 @@ I1027 22:14:54.040154    5063 proxier.go:294] Adding new service "kube-system/ku
 I1027 22:14:54.040223    5063 proxier.go:294] Adding new service "kube-system/kube-dns:dns-tcp" at 10.0.0.10:53/TCP
 "#;
 
-pub const PORTALS: &str = r#"u@node$ iptables-save | grep hostnames
+pub(crate) const PORTALS: &str = r#"u@node$ iptables-save | grep hostnames
 -A KUBE-PORTALS-CONTAINER -d 10.0.1.175/32 -p tcp -m comment --comment "default/hostnames:default" -m tcp --dport 80 -j REDIRECT --to-ports 48577
 -A KUBE-PORTALS-HOST -d 10.0.1.175/32 -p tcp -m comment --comment "default/hostnames:default" -m tcp --dport 80 -j DNAT --to-destination 10.240.115.247:48577
 "#;
 
-pub const RULES: &str = r#"u@node$ iptables-save | grep hostnames
+pub(crate) const RULES: &str = r#"u@node$ iptables-save | grep hostnames
 -A KUBE-SEP-57KPRZ3JQVENLNBR -s 10.244.3.6/32 -m comment --comment "default/hostnames:" -j MARK --set-xmark 0x00004000/0x00004000
 -A KUBE-SEP-57KPRZ3JQVENLNBR -p tcp -m comment --comment "default/hostnames:" -m tcp -j DNAT --to-destination 10.244.3.6:9376
 -A KUBE-SEP-WNBA2IHDGP2BOBGZ -s 10.244.1.7/32 -m comment --comment "default/hostnames:" -j MARK --set-xmark 0x00004000/0x00004000
@@ -197,7 +197,7 @@ pub const RULES: &str = r#"u@node$ iptables-save | grep hostnames
 -A KUBE-SVC-NWV5X2332I4OT4T3 -m comment --comment "default/hostnames:" -j KUBE-SEP-57KPRZ3JQVENLNBR
 "#;
 
-pub const VIRTUAL_SERVERS: &str = "u@node$ ipvsadm -ln
+pub(crate) const VIRTUAL_SERVERS: &str = "u@node$ ipvsadm -ln
 Prot LocalAddress:Port Scheduler Flags
   -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
 TCP  10.0.0.1:443 rr
@@ -210,7 +210,7 @@ TCP  10.0.1.175:80 rr
 
 impl Page {
     /// The walk-through as it should be.
-    pub fn new(mode: Mode) -> Self {
+    pub(crate) fn new(mode: Mode) -> Self {
         let wget: String = pods(mode)
             .iter()
             .map(|(name, ip)| format!("u@pod$ wget -qO- {ip}:9376\n{name}\n\n"))
@@ -260,24 +260,24 @@ impl Page {
     }
 
     /// Puts a file in the place of another of the same name.
-    pub fn set(&mut self, path: &str, text: &str) {
+    pub(crate) fn set(&mut self, path: &str, text: &str) {
         self.files.retain(|(known, _)| known != path);
         self.files.push((path.to_owned(), text.to_owned()));
     }
 
     /// Changes a text of a file, which has to be there.
-    pub fn edit(&mut self, path: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&mut self, path: &str, from: &str, to: &str) {
         let file = self.files.iter_mut().find(|(known, _)| known == path).unwrap();
         assert!(file.1.contains(from), "{path} has no {from:?}");
         file.1 = file.1.replace(from, to);
     }
 
-    pub fn judge(&self) -> Diagnosis {
+    pub(crate) fn judge(&self) -> Diagnosis {
         self.judge_and_tell().0
     }
 
     /// Its files.
-    pub fn files(&self) -> Vec<File> {
+    pub(crate) fn files(&self) -> Vec<File> {
         let mut files: Vec<File> = self
             .files
             .iter()
@@ -311,7 +311,7 @@ impl Page {
     }
 
     /// The verdict, and what of the bundle was not used.
-    pub fn judge_and_tell(&self) -> (Diagnosis, Vec<Problem>) {
+    pub(crate) fn judge_and_tell(&self) -> (Diagnosis, Vec<Problem>) {
         judge_files(Files {
             files: self.files(),
             problems: Vec::new(),
@@ -320,7 +320,7 @@ impl Page {
 }
 
 /// The verdict on a bundle, and what of it was not used.
-pub fn judge_files(files: Files) -> (Diagnosis, Vec<Problem>) {
+pub(crate) fn judge_files(files: Files) -> (Diagnosis, Vec<Problem>) {
     let bundle = Bundle::of(files);
     let diagnosis = bundle.diagnosis("default", "hostnames");
     let (facts, problems) = facts(&bundle, &diagnosis, NOW.parse().unwrap());
@@ -328,7 +328,7 @@ pub fn judge_files(files: Files) -> (Diagnosis, Vec<Problem>) {
     (diagnose(&facts), problems)
 }
 
-pub fn report(d: &Diagnosis) -> String {
+pub(crate) fn report(d: &Diagnosis) -> String {
     let stages = d.stages.iter();
     let lines = stages.map(|(c, f)| format!("{c:?} {:?} {:?}: {}", f.status(), f.reason, f.message));
     lines.collect::<Vec<_>>().join("\n")
@@ -336,7 +336,7 @@ pub fn report(d: &Diagnosis) -> String {
 
 /// The walk-through with something changed, and what it must come to.
 #[track_caller]
-pub fn fails(mode: Mode, condition: C, reason: R, change: impl FnOnce(&mut Page)) -> Diagnosis {
+pub(crate) fn fails(mode: Mode, condition: C, reason: R, change: impl FnOnce(&mut Page)) -> Diagnosis {
     let mut page = Page::new(mode);
     change(&mut page);
     let d = page.judge();
@@ -355,7 +355,7 @@ pub fn fails(mode: Mode, condition: C, reason: R, change: impl FnOnce(&mut Page)
 
 /// The walk-through with something changed, of which nobody may be blamed; what was told of it.
 #[track_caller]
-pub fn unblamed(mode: Mode, change: impl FnOnce(&mut Page)) -> (Diagnosis, String) {
+pub(crate) fn unblamed(mode: Mode, change: impl FnOnce(&mut Page)) -> (Diagnosis, String) {
     let mut page = Page::new(mode);
     change(&mut page);
     let (d, problems) = page.judge_and_tell();

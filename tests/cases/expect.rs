@@ -9,7 +9,7 @@ use serde_json::Value;
 /// What a right answer has to contain. Several values are allowed where several would serve the user.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Expect {
+pub(crate) struct Expect {
     /// What the case is about; for people.
     #[serde(rename = "title")]
     _title: String,
@@ -43,7 +43,7 @@ pub struct Expect {
 }
 
 /// What the command answered.
-pub struct Answer {
+pub(crate) struct Answer {
     exit: i32,
     /// STATUS/REASON by type.
     conditions: BTreeMap<String, String>,
@@ -55,7 +55,7 @@ pub struct Answer {
 
 impl Answer {
     /// Reads the output of `svcdiag diagnose -o json`.
-    pub fn read(output: &Output) -> Result<Self, String> {
+    pub(crate) fn read(output: &Output) -> Result<Self, String> {
         let exit = output.status.code().ok_or("it was ended by a signal")?;
         let mut said = vec![String::from_utf8_lossy(&output.stderr).into_owned()];
         let mut conditions = BTreeMap::new();
@@ -98,7 +98,7 @@ impl Answer {
 
 impl Expect {
     /// What is wrong with an answer, a sentence each.
-    pub fn complaints(&self, answer: &Answer) -> Vec<String> {
+    pub(crate) fn complaints(&self, answer: &Answer) -> Vec<String> {
         let mut wrong = Vec::new();
         let ready = answer.ready();
         if !self.ready.iter().any(|r| r == ready) {

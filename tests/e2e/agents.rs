@@ -22,17 +22,17 @@ use tokio::process::{Child, Command};
 use crate::harness::{Harness, at_rest, eventually};
 
 /// The agents' namespace.
-pub const NAMESPACE: &str = "svcdiag-system";
+pub(crate) const NAMESPACE: &str = "svcdiag-system";
 
 /// The real agent, on a node whose network leads nowhere. Killed when dropped.
-pub struct Agent {
+pub(crate) struct Agent {
     process: Child,
     _node: Child,
     log: PathBuf,
 }
 
 impl Agent {
-    pub async fn start(node: &str, kubeconfig: &Path, directory: &Path, arguments: &[&str]) -> Self {
+    pub(crate) async fn start(node: &str, kubeconfig: &Path, directory: &Path, arguments: &[&str]) -> Self {
         let network = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
         let sleeper = Command::new("unshare")
             .args(["--net", "sleep", "3600"])
@@ -65,12 +65,12 @@ impl Agent {
         }
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Ends it in good order.
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         let pid = self.process.id().unwrap().to_string();
         let killed = Command::new("kill").arg(&pid).status().await.unwrap();
         assert!(killed.success());

@@ -22,25 +22,25 @@ use tokio::{
 const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
 
 /// Verdicts come within a second. How soon is for the benches to say: what takes as long as this hangs.
-pub const SOON: Duration = Duration::from_secs(180);
+pub(crate) const SOON: Duration = Duration::from_secs(180);
 
 /// How often a test polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A cluster, the controller and a kubectl.
-pub struct Harness {
+pub(crate) struct Harness {
     pub cluster: Cluster,
     pub kubectl: Kubectl,
     controller: Controller,
 }
 
 impl Harness {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
     /// With further arguments for the controller.
-    pub async fn start_with(arguments: &[&str]) -> Self {
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
         let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
         let kubectl = Kubectl::find().await.unwrap();
         Self {
@@ -51,13 +51,13 @@ impl Harness {
     }
 
     /// Ends the controller in good order and starts it anew.
-    pub async fn restart_controller(&mut self, arguments: &[&str]) {
+    pub(crate) async fn restart_controller(&mut self, arguments: &[&str]) {
         let next = start_controller(&self.cluster, arguments);
         std::mem::replace(&mut self.controller, next).stop().await;
     }
 
     /// The healthy walk-through in a namespace of its own, with its first verdict.
-    pub async fn fixture(&self, namespace: &str) -> Fixture {
+    pub(crate) async fn fixture(&self, namespace: &str) -> Fixture {
         let fixture = Fixture::new(self.cluster.client(), namespace);
         fixture.set_up().await.unwrap();
         self.wait(&fixture, "healthy", Verdict::is_healthy).await;
@@ -65,7 +65,12 @@ impl Harness {
     }
 
     /// Waits for a verdict; fails with what was said last.
-    pub async fn wait(&self, fixture: &Fixture, what: &str, test: impl Fn(&Verdict) -> bool) -> Verdict {
+    pub(crate) async fn wait(
+        &self,
+        fixture: &Fixture,
+        what: &str,
+        test: impl Fn(&Verdict) -> bool,
+    ) -> Verdict {
         let start = Instant::now();
         loop {
             let verdict = fixture.verdict().await.unwrap();
@@ -84,12 +89,12 @@ impl Harness {
     }
 
     /// What the controller has logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.controller.log()).unwrap_or_default()
     }
 
     /// Status line and body of a GET from the controller's HTTP server.
-    pub async fn http(&self, path: &str) -> (String, String) {
+    pub(crate) async fn http(&self, path: &str) -> (String, String) {
         let address = eventually("the controller serves HTTP", async || {
             let log = self.log();
             let after = log.split("address=").nth(1)?;
@@ -106,18 +111,18 @@ impl Harness {
     }
 
     /// The value of a metric, by the beginning of its line.
-    pub async fn metric(&self, line: &str) -> Option<f64> {
+    pub(crate) async fn metric(&self, line: &str) -> Option<f64> {
         let (_, body) = self.http("/metrics").await;
         let found = body.lines().find(|l| l.starts_with(line))?;
         found.rsplit(' ').next()?.parse().ok()
     }
 
     /// `svcdiag` with these arguments, on the cluster.
-    pub async fn svcdiag(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn svcdiag(&self, arguments: &[&str]) -> Output {
         svcdiag(arguments, self.cluster.kubeconfig_path()).await
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.controller.stop().await;
         self.cluster.stop().await;
     }
@@ -134,7 +139,7 @@ fn start_controller(cluster: &Cluster, arguments: &[&str]) -> Controller {
 }
 
 /// `svcdiag` with a kubeconfig.
-pub async fn svcdiag(arguments: &[&str], kubeconfig: &Path) -> Output {
+pub(crate) async fn svcdiag(arguments: &[&str], kubeconfig: &Path) -> Output {
     let mut command = Command::new(BINARY);
     command
         .args(arguments)
@@ -144,7 +149,7 @@ pub async fn svcdiag(arguments: &[&str], kubeconfig: &Path) -> Output {
 }
 
 /// Polls until what is observed has been the same for two seconds.
-pub async fn at_rest<T: PartialEq>(observe: impl AsyncFn() -> T) -> T {
+pub(crate) async fn at_rest<T: PartialEq>(observe: impl AsyncFn() -> T) -> T {
     let (start, mut since, mut last) = (Instant::now(), Instant::now(), observe().await);
     while since.elapsed() < Duration::from_secs(2) {
         assert!(start.elapsed() < SOON, "never at rest within {SOON:?}");
@@ -158,7 +163,7 @@ pub async fn at_rest<T: PartialEq>(observe: impl AsyncFn() -> T) -> T {
 }
 
 /// Polls until there is something to observe.
-pub async fn eventually<T>(what: &str, observe: impl AsyncFn() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, observe: impl AsyncFn() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = observe().await {

@@ -27,7 +27,12 @@ use crate::{
 };
 
 /// A kubeconfig with the token of a service account.
-pub async fn kubeconfig_of(cluster: &Cluster, admin: &Kubectl, namespace: &str, account: &str) -> PathBuf {
+pub(crate) async fn kubeconfig_of(
+    cluster: &Cluster,
+    admin: &Kubectl,
+    namespace: &str,
+    account: &str,
+) -> PathBuf {
     kubeconfig_with(cluster, admin, namespace, account, &[]).await
 }
 

@@ -18,14 +18,14 @@ use super::namespace::feed;
 
 /// How the rules of a capture are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
+pub(crate) enum Backend {
     IptablesNft,
     IptablesLegacy,
     Nftables,
 }
 
 /// A capture: what the API said and what kube-proxy had written.
-pub struct Capture {
+pub(crate) struct Capture {
     pub backend: Backend,
     node: &'static str,
     services: Vec<Service>,
@@ -42,7 +42,7 @@ struct List {
 }
 
 impl Capture {
-    pub fn load(name: &str, node: &'static str, backend: Backend) -> Self {
+    pub(crate) fn load(name: &str, node: &'static str, backend: Backend) -> Self {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/captures")
             .join(name);
@@ -69,7 +69,7 @@ impl Capture {
     }
 
     /// Puts rules into the network namespace of the calling thread.
-    pub fn apply(&self, rules: &str, family: IpFamily) {
+    pub(crate) fn apply(&self, rules: &str, family: IpFamily) {
         let command: &[&str] = match (self.backend, family) {
             (Backend::IptablesNft, IpFamily::V4) => &["iptables-nft-restore"],
             (Backend::IptablesNft, IpFamily::V6) => &["ip6tables-nft-restore"],
@@ -82,7 +82,7 @@ impl Capture {
         feed(command, rules);
     }
 
-    pub fn apply_all(&self) {
+    pub(crate) fn apply_all(&self) {
         self.apply(&self.rules, IpFamily::V4);
         if let Some(rules) = &self.rules_v6 {
             self.apply(rules, IpFamily::V6);
@@ -90,7 +90,7 @@ impl Capture {
     }
 
     /// Opens the rules of the namespace of the calling thread.
-    pub fn open(&self) -> Box<dyn Ruleset> {
+    pub(crate) fn open(&self) -> Box<dyn Ruleset> {
         match self.backend {
             Backend::IptablesNft => Box::new(NfTables::open(Layout::Iptables).unwrap()),
             Backend::IptablesLegacy => Box::new(Legacy::open().unwrap()),
@@ -99,7 +99,7 @@ impl Capture {
     }
 
     /// What the node has to hold, by Service.
-    pub fn expected(&self) -> Vec<(String, ExpectedPort)> {
+    pub(crate) fn expected(&self) -> Vec<(String, ExpectedPort)> {
         let has_v6 = self.backend == Backend::Nftables || self.rules_v6.is_some();
         let mut all = Vec::new();
         for service in &self.services {
@@ -138,7 +138,7 @@ fn without_accounting(rules: &str) -> String {
 }
 
 /// What is missing or too much, by Service.
-pub fn gaps(rules: &dyn Ruleset, expected: &[(String, ExpectedPort)]) -> Vec<(String, Gap)> {
+pub(crate) fn gaps(rules: &dyn Ruleset, expected: &[(String, ExpectedPort)]) -> Vec<(String, Gap)> {
     expected
         .iter()
         .flat_map(|(service, port)| {
@@ -151,7 +151,7 @@ pub fn gaps(rules: &dyn Ruleset, expected: &[(String, ExpectedPort)]) -> Vec<(St
 }
 
 /// Every Service address with an endpoint on the node behind it.
-pub fn hairpins(capture: &Capture) -> Vec<((IpAddr, u16), Protocol, SocketAddr)> {
+pub(crate) fn hairpins(capture: &Capture) -> Vec<((IpAddr, u16), Protocol, SocketAddr)> {
     let here: BTreeSet<IpAddr> = capture
         .slices
         .iter()

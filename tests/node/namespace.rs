@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use svcdiag::netns::Netns;
 
 /// Runs something in a new and empty network namespace, which goes when it ends.
-pub fn in_new_namespace<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn in_new_namespace<T: Send>(run: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect(
@@ -29,7 +29,7 @@ pub fn in_new_namespace<T: Send>(run: impl FnOnce() -> T + Send) -> T {
 }
 
 /// A new and empty network namespace with its loopback up.
-pub fn new_namespace() -> Netns {
+pub(crate) fn new_namespace() -> Netns {
     in_new_namespace(|| {
         run("ip link set lo up");
         Netns::current().unwrap()
@@ -37,7 +37,7 @@ pub fn new_namespace() -> Netns {
 }
 
 /// Runs commands in the namespace of the calling thread, one a line.
-pub fn run(commands: &str) {
+pub(crate) fn run(commands: &str) {
     for command in commands.lines().map(str::trim).filter(|c| !c.is_empty()) {
         let words: Vec<&str> = command.split_whitespace().collect();
         feed(&words, "");
@@ -45,7 +45,7 @@ pub fn run(commands: &str) {
 }
 
 /// Runs a command in the namespace of the calling thread and gives it a text to read.
-pub fn feed(command: &[&str], input: &str) {
+pub(crate) fn feed(command: &[&str], input: &str) {
     let lock = std::env::temp_dir().join(format!("svcdiag-tests-{}.lock", std::process::id()));
     let mut child = Command::new(command[0])
         .args(&command[1..])
@@ -67,7 +67,7 @@ pub fn feed(command: &[&str], input: &str) {
 }
 
 /// Has a shell run a line in the namespace of the calling thread, as one who types it; what it prints.
-pub fn shell(line: &str) -> String {
+pub(crate) fn shell(line: &str) -> String {
     let lock = std::env::temp_dir().join(format!("svcdiag-tests-{}.lock", std::process::id()));
     let mut shell = Command::new("sh");
     shell.args(["-c", line]).env("XTABLES_LOCKFILE", lock);
@@ -78,7 +78,7 @@ pub fn shell(line: &str) -> String {
 }
 
 /// Does something in a namespace; commands that it starts run there, too.
-pub fn inside<T: Send>(netns: &Netns, job: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn inside<T: Send>(netns: &Netns, job: impl FnOnce() -> T + Send) -> T {
     let namespace = file_of(netns);
     std::thread::scope(|scope| {
         let inside = scope.spawn(|| {
@@ -95,13 +95,13 @@ fn file_of(netns: &Netns) -> File {
 }
 
 /// Two namespaces with a cable between them: 10.1.0.1 and 10.1.0.2, fd01::1 and fd01::2.
-pub struct Cable {
+pub(crate) struct Cable {
     pub client: Netns,
     pub server: Netns,
 }
 
 impl Cable {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (client, server) = (new_namespace(), new_namespace());
         // `ip` finds a namespace by the path of its file.
         let file = file_of(&server);
@@ -124,23 +124,23 @@ impl Cable {
 }
 
 /// Listens in a namespace until the listener is dropped; the kernel takes the connections.
-pub fn listen(netns: &Netns, address: &str) -> TcpListener {
+pub(crate) fn listen(netns: &Netns, address: &str) -> TcpListener {
     let address = address.to_owned();
     netns.run(move || TcpListener::bind(address)).unwrap()
 }
 
 /// Takes datagrams in a namespace until the socket is dropped.
-pub fn listen_udp(netns: &Netns, address: &str) -> UdpSocket {
+pub(crate) fn listen_udp(netns: &Netns, address: &str) -> UdpSocket {
     let address = address.to_owned();
     netns.run(move || UdpSocket::bind(address)).unwrap()
 }
 
 /// Loads rules of nftables into a namespace.
-pub fn nft(netns: &Netns, rules: &str) {
+pub(crate) fn nft(netns: &Netns, rules: &str) {
     inside(netns, || feed(&["nft", "-f", "-"], rules));
 }
 
 /// The result of something that a namespace does not forbid.
-pub fn must<T>(result: io::Result<T>) -> T {
+pub(crate) fn must<T>(result: io::Result<T>) -> T {
     result.unwrap_or_else(|e| panic!("{e}"))
 }

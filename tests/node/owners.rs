@@ -13,7 +13,7 @@ use svcdiag::kube_proxy::{ExpectedPort, Gap, IpFamily, Purpose, RuleFault};
 
 /// What a rule or element belongs to.
 #[derive(Debug, PartialEq)]
-pub enum Owner {
+pub(crate) enum Owner {
     Nobody,
     /// All Services.
     Everyone,
@@ -47,7 +47,7 @@ fn service(name: Option<String>, faults: &'static [RuleFault], endpoint: Option<
 }
 
 /// Compares what was found with what should be.
-pub fn check(
+pub(crate) fn check(
     what: &str,
     owner: &Owner,
     family: IpFamily,
@@ -84,7 +84,7 @@ fn named_service(text: &str) -> Option<String> {
     Some(word.split(':').next()?.to_owned())
 }
 
-pub mod iptables {
+pub(crate) mod iptables {
     use super::*;
 
     /// The value behind a flag.
@@ -109,7 +109,7 @@ pub mod iptables {
         })
     }
 
-    pub fn owner(rules: &str, table: &str, rule: &str, has_local_endpoints: bool) -> Owner {
+    pub(crate) fn owner(rules: &str, table: &str, rule: &str, has_local_endpoints: bool) -> Owner {
         let chain = value(rule, "-A").unwrap();
         let target = value(rule, "-j").unwrap_or_default();
         let name = || service_of(rules, rule);
@@ -149,7 +149,7 @@ pub mod iptables {
     }
 }
 
-pub mod nftables {
+pub(crate) mod nftables {
     use super::*;
 
     /// `external-CRMGJYG2-matrix/lb/tcp/` belongs to matrix/lb.
@@ -165,7 +165,7 @@ pub mod nftables {
         Some(format!("{ip}:{port}"))
     }
 
-    pub fn owner(chain: &str, rule: &str, has_local_endpoints: bool) -> Owner {
+    pub(crate) fn owner(chain: &str, rule: &str, has_local_endpoints: bool) -> Owner {
         let name = || service_of_chain(chain);
         match chain.split('-').next().unwrap() {
             "nat" if rule.ends_with("jump services") => Owner::Everyone,
@@ -188,7 +188,7 @@ pub mod nftables {
         }
     }
 
-    pub fn owner_of_element(map: &str, element: &str) -> Owner {
+    pub(crate) fn owner_of_element(map: &str, element: &str) -> Owner {
         let named = element
             .rsplit_once("goto ")
             .and_then(|(_, chain)| service_of_chain(chain))
@@ -203,7 +203,7 @@ pub mod nftables {
         }
     }
 
-    pub fn family_of(table: &str) -> Option<IpFamily> {
+    pub(crate) fn family_of(table: &str) -> Option<IpFamily> {
         match table {
             "table ip kube-proxy {" => Some(IpFamily::V4),
             "table ip6 kube-proxy {" => Some(IpFamily::V6),
@@ -212,7 +212,7 @@ pub mod nftables {
     }
 
     /// Table, set and elements, as `nft list ruleset` writes them.
-    pub fn elements(rules: &str) -> Vec<(IpFamily, String, String)> {
+    pub(crate) fn elements(rules: &str) -> Vec<(IpFamily, String, String)> {
         let (mut family, mut set, mut inside, mut all) = (None, String::new(), false, Vec::new());
         for line in rules.lines() {
             let mut text = line.trim();

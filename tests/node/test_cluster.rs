@@ -23,20 +23,20 @@ use svcdiag_sandbox::proxy::{Cluster, NodeView, ProxyMode, rules};
 use super::namespace::{feed, inside, new_namespace, run};
 
 /// The node and what is on it.
-pub struct TestCluster {
+pub(crate) struct TestCluster {
     pub node: Netns,
     pub clients: Vec<Pod>,
     pub endpoints: Vec<Pod>,
 }
 
 const NODE_NAME: &str = "n1";
-pub const NAMESPACE: &str = "shop";
+pub(crate) const NAMESPACE: &str = "shop";
 const NODE_IP: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 const PORT: u16 = 9376;
 
 impl TestCluster {
     /// Two clients, three endpoints, rules and DNS, all in order.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let node = new_namespace();
         inside(&node, || {
             std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
@@ -61,7 +61,7 @@ impl TestCluster {
     }
 
     /// Writes the rules of the Service, as kube-proxy does.
-    pub fn write_rules(&self) {
+    pub(crate) fn write_rules(&self) {
         let [service, slice] = self.objects();
         let cluster = Cluster {
             services: vec![serde_json::from_value(service).unwrap()],
@@ -81,12 +81,12 @@ impl TestCluster {
     }
 
     /// As the agent knows the node, without a limit on its dials.
-    pub fn as_node(&self) -> Node {
+    pub(crate) fn as_node(&self) -> Node {
         Node::new(NODE_NAME, self.node.clone(), Budget::new(64, 100_000))
     }
 
     /// What the agent is asked.
-    pub fn spec(&self) -> NodeProbeSpec {
+    pub(crate) fn spec(&self) -> NodeProbeSpec {
         let pods = |pods: &[Pod]| -> Vec<_> { pods.iter().map(Pod::as_json).collect() };
         serde_json::from_value(json!({
             "nodeName": NODE_NAME,
@@ -141,7 +141,7 @@ impl TestCluster {
 }
 
 /// What a NodeProbe says whenever it is read.
-pub struct Same(pub NodeProbeSpec);
+pub(crate) struct Same(pub NodeProbeSpec);
 
 impl Source for Same {
     fn latest(&self) -> Subject {
@@ -150,7 +150,7 @@ impl Source for Same {
 }
 
 /// A Pod: a process that takes connections, in a network namespace, a root and a cgroup of its own.
-pub struct Pod {
+pub(crate) struct Pod {
     number: u8,
     uid: String,
     process: Child,
@@ -222,32 +222,32 @@ impl Pod {
         pod
     }
 
-    pub fn ip(&self) -> String {
+    pub(crate) fn ip(&self) -> String {
         Ipv4Addr::new(10, 244, 1, self.number).to_string()
     }
 
     /// Name of the node's end of its link.
-    pub fn link(&self) -> String {
+    pub(crate) fn link(&self) -> String {
         format!("veth{}", self.number)
     }
 
     /// As namespace/name.
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         format!("{NAMESPACE}/pod-{}", self.number)
     }
 
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.process.id()).unwrap()
     }
 
     /// Where its processes are listed.
     #[allow(dead_code, reason = "shared with the attacks, which add processes")]
-    pub fn cgroup(&self) -> &std::path::Path {
+    pub(crate) fn cgroup(&self) -> &std::path::Path {
         &self.cgroup
     }
 
     /// Its root directory.
-    pub fn root(&self) -> &std::path::Path {
+    pub(crate) fn root(&self) -> &std::path::Path {
         self.root.path()
     }
 
@@ -287,7 +287,7 @@ fn cgroup() -> PathBuf {
 }
 
 /// The name of the thread that serves DNS.
-pub const DNS_THREAD: &str = "test-dns";
+pub(crate) const DNS_THREAD: &str = "test-dns";
 
 /// Answers every question with one address, as long as the process runs.
 fn serve_dns(node: &Netns) {

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whose files are read. Each has its own threads, so that hanging Pods do not block reads of the node's processes.
 #[derive(Clone, Copy, Debug)]
-pub enum Pool {
+pub(crate) enum Pool {
     /// The node's own processes, and the list of all.
     Node,
     /// A Pod's processes and files.
@@ -26,7 +26,7 @@ static PODS: Semaphore = Semaphore::const_new(16);
 ///
 /// # Errors
 /// `TimedOut` when it did not finish in time.
-pub async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     pool: Pool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {

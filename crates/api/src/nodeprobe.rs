@@ -2,6 +2,11 @@
 //!
 //! NodeProbe is to the agent what Pod is to the kubelet. It carries facts, never verdicts.
 
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema copies each struct, with its visibility, to where nobody reaches it"
+)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -1,5 +1,10 @@
 //! The kind a user writes: which Service, seen from where, how often; and the answer in its status.
 
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema copies each struct, with its visibility, to where nobody reaches it"
+)]
+
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::LabelSelector, apimachinery::pkg::util::intstr::IntOrString,
 };

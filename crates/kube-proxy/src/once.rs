@@ -14,7 +14,7 @@ pub(super) struct Once<'a> {
 }
 
 impl<'a> Once<'a> {
-    pub fn of(rules: &'a dyn Ruleset) -> Self {
+    pub(crate) fn of(rules: &'a dyn Ruleset) -> Self {
         Self {
             rules,
             chains: RefCell::default(),

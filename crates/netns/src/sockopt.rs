@@ -13,7 +13,7 @@ use std::{
 ///
 /// # Errors
 /// What the kernel says; InvalidData if it wrote another length than that of the buffer.
-pub fn read(socket: impl AsFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<()> {
+pub(crate) fn read(socket: impl AsFd, level: i32, option: i32, buffer: &mut [u8]) -> io::Result<()> {
     let mut length = libc::socklen_t::try_from(buffer.len())
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the buffer is too long"))?;
     // SAFETY: the pointer and the length are those of one buffer that lives through the call, and the
@@ -42,7 +42,7 @@ pub fn read(socket: impl AsFd, level: i32, option: i32, buffer: &mut [u8]) -> io
 
 /// Asks for a large buffer that was not written to yet to get its memory in few large pieces, which is quicker by
 /// a tenth. Where the kernel does not do so nothing is lost.
-pub fn prefer_huge_pages(buffer: &mut [u8]) {
+pub(crate) fn prefer_huge_pages(buffer: &mut [u8]) {
     const PAGE: usize = 4096;
     let range = buffer.as_mut_ptr_range();
     let begin = range.start.addr().next_multiple_of(PAGE);

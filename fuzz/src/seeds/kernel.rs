@@ -19,7 +19,7 @@ const GET_RULE: u8 = 7;
 const GET_SET_ELEMENTS: u8 = 13;
 
 /// Seeds with the names of their targets.
-pub fn seeds(captures: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
+pub(super) fn seeds(captures: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     let read = |file: &str| fs::read_to_string(captures.join(file)).map(|text| without_accounting(&text));
     let mut seeds = Vec::new();
 

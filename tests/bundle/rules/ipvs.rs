@@ -8,7 +8,7 @@ use svcdiag::{
 };
 
 /// What a node has to hold for a Service with these endpoints.
-pub fn port(cluster_ip: &str, endpoints: &[&str]) -> ExpectedPort {
+pub(super) fn port(cluster_ip: &str, endpoints: &[&str]) -> ExpectedPort {
     let address: SocketAddr = cluster_ip.parse().unwrap();
     let endpoints: BTreeSet<SocketAddr> = endpoints.iter().map(|e| e.parse().unwrap()).collect();
     ExpectedPort {

@@ -32,7 +32,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Counts a dial.
-    pub fn count(
+    pub(super) fn count(
         &mut self,
         from: Option<&str>,
         path: DialPath,

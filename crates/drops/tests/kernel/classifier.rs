@@ -8,12 +8,12 @@ use std::{
 use crate::network::Namespace;
 
 /// An eBPF program at tc that drops everything, until this is dropped.
-pub struct Classifier(Child);
+pub(crate) struct Classifier(Child);
 
 impl Classifier {
     /// BPF_TCX_INGRESS and BPF_TCX_EGRESS.
-    pub const INGRESS: u32 = 46;
-    pub const EGRESS: u32 = 47;
+    pub(crate) const INGRESS: u32 = 46;
+    pub(crate) const EGRESS: u32 = 47;
 
     /// BPF_PROG_LOAD of `return TC_ACT_SHOT`, and BPF_LINK_CREATE. No tool that does so is everywhere.
     const LOADER: &str = r#"
@@ -33,7 +33,7 @@ print(flush=True)
 sys.stdin.read()
 "#;
 
-    pub fn attach(namespace: &Namespace, interface: &str, hook: u32) -> Self {
+    pub(crate) fn attach(namespace: &Namespace, interface: &str, hook: u32) -> Self {
         let child = namespace.inside(|| {
             Command::new("python3")
                 .args(["-c", Self::LOADER, interface, &hook.to_string()])

@@ -5,7 +5,7 @@ use svcdiag_drops::{Cause, Drop, Leg, explain};
 use crate::network::Namespace;
 
 /// What is expected of a dial's drops.
-pub struct Expected<'a> {
+pub(crate) struct Expected<'a> {
     pub leg: Leg,
     pub cause: Cause,
     pub reason: &'a str,
@@ -17,7 +17,7 @@ pub struct Expected<'a> {
 /// One drop at least has the cause, and none another. What the fault leads to later (packets that are sent again, or
 /// refused) is dropped for reasons that mean nothing.
 #[track_caller]
-pub fn check(drops: &[Drop], expected: &Expected<'_>) {
+pub(crate) fn check(drops: &[Drop], expected: &Expected<'_>) {
     // Shown when the test fails, or with --nocapture.
     eprintln!("{drops:#?}");
     let known = |drop: &&Drop| !matches!(explain(drop), Cause::Unknown(_));

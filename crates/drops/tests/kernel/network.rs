@@ -16,10 +16,10 @@ use svcdiag_drops::{Drop, Filter, Kernel, Leg, Paths, Tuple, Unavailable, Watch}
 use svcdiag_kube_proxy::Protocol;
 
 /// A network namespace, which goes when this is dropped.
-pub struct Namespace(File);
+pub(crate) struct Namespace(File);
 
 impl Namespace {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let file = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("root, or hack/as-root");
             File::open("/proc/thread-self/ns/net").unwrap()
@@ -33,11 +33,11 @@ impl Namespace {
         namespace
     }
 
-    pub fn inode(&self) -> u32 {
+    pub(crate) fn inode(&self) -> u32 {
         u32::try_from(self.0.metadata().unwrap().ino()).unwrap()
     }
 
-    pub fn inside<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
@@ -50,14 +50,14 @@ impl Namespace {
     }
 
     /// Runs commands, one a line.
-    pub fn run(&self, commands: &str) {
+    pub(crate) fn run(&self, commands: &str) {
         for command in commands.lines().map(str::trim).filter(|line| !line.is_empty()) {
             self.feed(command, "");
         }
     }
 
     /// Runs a command and gives it a text to read.
-    pub fn feed(&self, command: &str, input: &str) {
+    pub(crate) fn feed(&self, command: &str, input: &str) {
         let lock = std::env::temp_dir().join(format!("svcdiag-tests-{}.lock", std::process::id()));
         self.inside(|| {
             let mut child = Command::new("sh")
@@ -75,11 +75,11 @@ impl Namespace {
         });
     }
 
-    pub fn nft(&self, rules: &str) {
+    pub(crate) fn nft(&self, rules: &str) {
         self.feed("nft -f -", rules);
     }
 
-    pub fn listen(&self, address: &str) -> TcpListener {
+    pub(crate) fn listen(&self, address: &str) -> TcpListener {
         self.inside(|| TcpListener::bind(address).unwrap())
     }
 
@@ -100,23 +100,23 @@ impl Namespace {
 }
 
 /// Client and endpoint have a cable to the node each.
-pub struct Network {
+pub(crate) struct Network {
     pub client: Namespace,
     pub node: Namespace,
     pub endpoint: Namespace,
 }
 
-pub const CLIENT: &str = "10.1.0.2";
-pub const ENDPOINT: &str = "10.2.0.2:8080";
-pub const CLIENT_V6: &str = "fd01::2";
-pub const ENDPOINT_V6: &str = "[fd02::2]:8080";
+pub(crate) const CLIENT: &str = "10.1.0.2";
+pub(crate) const ENDPOINT: &str = "10.2.0.2:8080";
+pub(crate) const CLIENT_V6: &str = "fd01::2";
+pub(crate) const ENDPOINT_V6: &str = "[fd02::2]:8080";
 /// Where nodes with a bridge send to the endpoint of the same bridge.
-pub const SERVICE: &str = "10.96.0.1:80";
-pub const BRIDGED_ENDPOINT: &str = "10.1.0.3:8080";
+pub(crate) const SERVICE: &str = "10.96.0.1:80";
+pub(crate) const BRIDGED_ENDPOINT: &str = "10.1.0.3:8080";
 
 impl Network {
     /// The node routes between two networks: vethc and vethe.
-    pub fn routed() -> Self {
+    pub(crate) fn routed() -> Self {
         let network = Self::unconnected();
         let Self {
             client,
@@ -145,7 +145,7 @@ impl Network {
     }
 
     /// Both are on one bridge of the node, 10.1.0.2 and 10.1.0.3, with the address of a Service for the latter.
-    pub fn bridged() -> Self {
+    pub(crate) fn bridged() -> Self {
         let network = Self::unconnected();
         let Self {
             client,
@@ -183,7 +183,7 @@ impl Network {
 }
 
 /// The kernel, for one test alone: a watch sees all namespaces, and the tests use the same addresses.
-pub struct Alone {
+pub(crate) struct Alone {
     kernel: Kernel,
     _turn: MutexGuard<'static, ()>,
 }
@@ -197,7 +197,7 @@ impl Deref for Alone {
 }
 
 /// The kernel, unless it cannot be watched here, which is said.
-pub fn kernel() -> Option<Alone> {
+pub(crate) fn kernel() -> Option<Alone> {
     static TURN: Mutex<()> = Mutex::new(());
     // A test that has failed is no reason for others to do so.
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -216,13 +216,13 @@ pub fn kernel() -> Option<Alone> {
 }
 
 /// Says that a test was not made. The test harness would keep what `eprintln!` writes to itself.
-pub fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "skipped: {name}: {why}");
 }
 
 /// A dial over TCP from any port of the client.
-pub fn filters(client: &str, service: Option<&str>, endpoint: &str) -> Vec<Filter> {
+pub(crate) fn filters(client: &str, service: Option<&str>, endpoint: &str) -> Vec<Filter> {
     let client = SocketAddr::new(client.parse::<IpAddr>().unwrap(), 0);
     let endpoint = endpoint.parse().unwrap();
     let filter = |leg, source, destination| Filter {
@@ -242,14 +242,14 @@ pub fn filters(client: &str, service: Option<&str>, endpoint: &str) -> Vec<Filte
 }
 
 /// What was dropped while a dial was made.
-pub fn watched(kernel: &Kernel, filters: &[Filter], dial: impl FnOnce()) -> Vec<Drop> {
+pub(crate) fn watched(kernel: &Kernel, filters: &[Filter], dial: impl FnOnce()) -> Vec<Drop> {
     let watch = Watch::start(kernel, filters).unwrap();
     dial();
     watch.finish().unwrap()
 }
 
 /// Dials until the first packet would be sent again; whether it got through.
-pub fn dial(from: &Namespace, target: &str) -> bool {
+pub(crate) fn dial(from: &Namespace, target: &str) -> bool {
     let target: SocketAddr = target.parse().unwrap();
     from.inside(|| TcpStream::connect_timeout(&target, Duration::from_millis(500)).is_ok())
 }

@@ -33,14 +33,14 @@ enum Nearness {
 
 impl Change<'_> {
     /// Whether somebody slipped: a typing error, or the right value under the wrong key.
-    pub fn is_slip(&self) -> bool {
+    pub(super) fn is_slip(&self) -> bool {
         self.nearness != Nearness::OtherValue
     }
 }
 
 impl Difference<'_> {
     /// How far it is; the nearest workload was meant most probably.
-    pub fn rank(&self) -> usize {
+    pub(super) fn rank(&self) -> usize {
         match self {
             Self::Revision(_) => 0,
             Self::Labels(changes) => changes.iter().map(|c| c.nearness as usize + 1).sum(),
@@ -50,7 +50,7 @@ impl Difference<'_> {
 
     /// Whether the workload was meant though another Service selects its Pods, too. A value that is another one
     /// altogether says that it is the other Service's.
-    pub fn is_telling(&self) -> bool {
+    pub(super) fn is_telling(&self) -> bool {
         match self {
             Self::Revision(_) | Self::RunTime(_) => true,
             Self::Labels(changes) => changes.iter().all(Change::is_slip),

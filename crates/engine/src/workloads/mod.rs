@@ -27,17 +27,17 @@ pub(crate) struct Workload<'a> {
 
 impl Workload<'_> {
     /// As kubectl names it: `deployment/web`.
-    pub fn resource(&self) -> String {
+    pub(crate) fn resource(&self) -> String {
         format!("{}/{}", self.kind.to_lowercase(), self.name)
     }
 
     /// As people name it: `Deployment web`.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         format!("{} {}", self.kind, self.name)
     }
 
     /// Whether its Pods run to an end and serve nobody.
-    pub fn is_job(&self) -> bool {
+    pub(crate) fn is_job(&self) -> bool {
         self.kind == "Job"
     }
 }

@@ -14,10 +14,10 @@ use svcdiag_objects::{EndpointSlice, Object, Pod};
 
 use crate::walkthrough::*;
 
-pub const CLIENT: &str = "shop/client";
-pub const VIP: &str = "10.96.1.175:80";
+pub(crate) const CLIENT: &str = "shop/client";
+pub(crate) const VIP: &str = "10.96.1.175:80";
 
-pub fn diagnosis_ref() -> DiagnosisRef {
+pub(crate) fn diagnosis_ref() -> DiagnosisRef {
     DiagnosisRef {
         name: "hostnames".into(),
         uid: "uid-diagnosis".into(),
@@ -25,7 +25,7 @@ pub fn diagnosis_ref() -> DiagnosisRef {
 }
 
 /// An agent that is alive and was asked nothing yet.
-pub fn agent(name: &str) -> NodeReport {
+pub(crate) fn agent(name: &str) -> NodeReport {
     NodeReport {
         name: name.into(),
         labels: [("kubernetes.io/hostname".to_owned(), name.to_owned())].into(),
@@ -36,7 +36,7 @@ pub fn agent(name: &str) -> NodeReport {
 }
 
 /// The walk-through with an agent on each node, which was asked what the plan says and saw it work.
-pub fn with_agents() -> Facts {
+pub(crate) fn with_agents() -> Facts {
     let mut facts = healthy();
     facts.nodes = ["n1", "n2", "n3"].map(agent).to_vec();
     look(&mut facts);
@@ -44,7 +44,7 @@ pub fn with_agents() -> Facts {
 }
 
 /// Has every node asked by the plan report what it would see if all were well.
-pub fn look(facts: &mut Facts) {
+pub(crate) fn look(facts: &mut Facts) {
     let mut asked = plan(facts, &diagnosis_ref());
     for i in 0..facts.nodes.len() {
         let name = facts.nodes[i].name.clone();
@@ -58,7 +58,7 @@ pub fn look(facts: &mut Facts) {
 }
 
 /// Endpoints of the first Service port: address with port, node and Pod.
-pub fn endpoints(facts: &Facts) -> Vec<(String, String, String)> {
+pub(crate) fn endpoints(facts: &Facts) -> Vec<(String, String, String)> {
     let mut all = Vec::new();
     for slice in &facts.slices {
         for e in slice.endpoints.iter().filter(|e| e.is_ready()) {
@@ -263,7 +263,7 @@ fn resolver(facts: &Facts, pod: &str) -> Resolver {
 }
 
 /// A look-up of a name that is not there.
-pub fn missing(name: &str) -> Lookup {
+pub(crate) fn missing(name: &str) -> Lookup {
     Lookup {
         name: name.into(),
         result: LookupResult::NotFound,
@@ -275,7 +275,7 @@ pub fn missing(name: &str) -> Lookup {
 }
 
 /// A DNS server that answers.
-pub fn server(from: Option<String>, address: &str, endpoint: bool) -> DnsServer {
+pub(crate) fn server(from: Option<String>, address: &str, endpoint: bool) -> DnsServer {
     DnsServer {
         from,
         server: address.into(),
@@ -288,14 +288,14 @@ pub fn server(from: Option<String>, address: &str, endpoint: bool) -> DnsServer 
 }
 
 /// Changes what a node saw.
-pub fn on(facts: &mut Facts, node: &str, change: impl FnOnce(&mut NodeFacts)) {
+pub(crate) fn on(facts: &mut Facts, node: &str, change: impl FnOnce(&mut NodeFacts)) {
     let report = facts.nodes.iter_mut().find(|n| n.name == node).unwrap();
     let seen = report.probe.as_mut().unwrap().facts.as_mut().unwrap();
     change(Arc::make_mut(seen));
 }
 
 /// Changes what every node saw.
-pub fn everywhere(facts: &mut Facts, change: impl Fn(&mut NodeFacts)) {
+pub(crate) fn everywhere(facts: &mut Facts, change: impl Fn(&mut NodeFacts)) {
     for node in &mut facts.nodes {
         if let Some(seen) = node.probe.as_mut().and_then(|p| p.facts.as_mut()) {
             change(Arc::make_mut(seen));
@@ -304,7 +304,7 @@ pub fn everywhere(facts: &mut Facts, change: impl Fn(&mut NodeFacts)) {
 }
 
 /// A dial that failed.
-pub struct Fail<'a> {
+pub(crate) struct Fail<'a> {
     pub node: &'a str,
     pub from: Option<&'a str>,
     pub path: DialPath,
@@ -313,7 +313,7 @@ pub struct Fail<'a> {
 }
 
 /// Notes a failed dial, as the agent would: in the list, and in the count.
-pub fn fail(facts: &mut Facts, fail: Fail<'_>) {
+pub(crate) fn fail(facts: &mut Facts, fail: Fail<'_>) {
     let at = |e: &str| endpoints(facts).into_iter().find(|(a, _, _)| a == e);
     let home = fail.endpoint.and_then(at).map(|(_, node, _)| node);
     let same_node = home.map(|home| home == fail.node);
@@ -357,7 +357,7 @@ pub fn fail(facts: &mut Facts, fail: Fail<'_>) {
 }
 
 /// Every direct dial to these endpoints fails, from clients and from their own nodes.
-pub fn fail_direct(facts: &mut Facts, which: &[usize], answer: Answer) {
+pub(crate) fn fail_direct(facts: &mut Facts, which: &[usize], answer: Answer) {
     fail_from_clients(facts, which, answer);
     for i in which {
         let (address, node, _) = endpoints(facts)[*i].clone();
@@ -375,7 +375,7 @@ pub fn fail_direct(facts: &mut Facts, which: &[usize], answer: Answer) {
 }
 
 /// The client fails at these endpoints directly; their own nodes do not.
-pub fn fail_from_clients(facts: &mut Facts, which: &[usize], answer: Answer) {
+pub(crate) fn fail_from_clients(facts: &mut Facts, which: &[usize], answer: Answer) {
     for i in which {
         let (address, _, _) = endpoints(facts)[*i].clone();
         fail(
@@ -392,7 +392,7 @@ pub fn fail_from_clients(facts: &mut Facts, which: &[usize], answer: Answer) {
 }
 
 /// Dials of somebody to the Service fail altogether.
-pub fn fail_service(facts: &mut Facts, node: &str, from: Option<&str>, answer: Answer) {
+pub(crate) fn fail_service(facts: &mut Facts, node: &str, from: Option<&str>, answer: Answer) {
     on(facts, node, |f| {
         f.dials
             .iter_mut()
@@ -412,7 +412,7 @@ pub fn fail_service(facts: &mut Facts, node: &str, from: Option<&str>, answer: A
 }
 
 /// What listens in the Pods behind the Service.
-pub fn sockets(facts: &mut Facts, sockets: &[(&str, &str, u16)]) {
+pub(crate) fn sockets(facts: &mut Facts, sockets: &[(&str, &str, u16)]) {
     let listening: Vec<ListeningSocket> = sockets
         .iter()
         .map(|(protocol, address, port)| ListeningSocket {
@@ -441,12 +441,12 @@ pub fn sockets(facts: &mut Facts, sockets: &[(&str, &str, u16)]) {
 }
 
 /// Changes how the client looks names up.
-pub fn client_dns(facts: &mut Facts, change: impl FnOnce(&mut Resolver)) {
+pub(crate) fn client_dns(facts: &mut Facts, change: impl FnOnce(&mut Resolver)) {
     on(facts, "n1", |f| change(&mut f.resolvers[0]));
 }
 
 /// The client does not find these names.
-pub fn not_found(facts: &mut Facts, names: &[&str]) {
+pub(crate) fn not_found(facts: &mut Facts, names: &[&str]) {
     client_dns(facts, |r| {
         for lookup in &mut r.lookups {
             if names.contains(&lookup.name.as_str()) {
@@ -457,7 +457,7 @@ pub fn not_found(facts: &mut Facts, names: &[&str]) {
 }
 
 /// Leaves one Pod behind the Service.
-pub fn single(facts: &mut Facts, which: usize) {
+pub(crate) fn single(facts: &mut Facts, which: usize) {
     let keep = facts.pods[which].clone();
     facts
         .pods
@@ -470,7 +470,7 @@ pub fn single(facts: &mut Facts, which: usize) {
 }
 
 /// Makes the Service and its slices speak UDP.
-pub fn udp(facts: &mut Facts) {
+pub(crate) fn udp(facts: &mut Facts) {
     service(
         facts,
         json!({ "spec": { "ports": [{ "name": "default", "protocol": "UDP", "port": 80, "targetPort": 9376 }] } }),

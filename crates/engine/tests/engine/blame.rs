@@ -145,7 +145,7 @@ fn a_node_that_turns_all_packets_of_its_pods_away() {
 }
 
 /// Nodes n1, n2, ... with these addresses.
-pub fn nodes(facts: &mut Facts, ips: &[&str]) {
+pub(crate) fn nodes(facts: &mut Facts, ips: &[&str]) {
     facts.cluster_nodes = ips
         .iter()
         .enumerate()

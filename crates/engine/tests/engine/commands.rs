@@ -351,7 +351,7 @@ fn has_bare_specials(value: &str) -> bool {
 
 /// Fails where a text has a command between backquotes that is of no row, or that a shell takes for another.
 #[track_caller]
-pub fn assert_safe_to_paste(text: &str, what: &str) {
+pub(crate) fn assert_safe_to_paste(text: &str, what: &str) {
     static ROWS: std::sync::OnceLock<Vec<Row<'static>>> = std::sync::OnceLock::new();
     let rows = ROWS.get_or_init(rows);
     assert!(

@@ -9,12 +9,12 @@ use svcdiag_engine::{ClientNamespace, Facts};
 use crate::{agents::*, walkthrough::*};
 
 /// Running and once ready, but no longer.
-pub fn failing_probe() -> Value {
+pub(crate) fn failing_probe() -> Value {
     json!({ "name": "app", "ready": false, "started": true, "state": { "running": { "startedAt": ago(3650) } } })
 }
 
 /// An EndpointSlice that somebody wrote by hand, with this port and readiness.
-pub fn manual(facts: &mut Facts, port: &str, ready: &[bool]) {
+pub(crate) fn manual(facts: &mut Facts, port: &str, ready: &[bool]) {
     service(facts, json!({ "spec": { "selector": null } }));
     let endpoint = |(i, ready): (usize, &bool)| json!({ "addresses": [format!("192.0.2.{i}")], "conditions": { "ready": ready } });
     facts.slices = vec![Arc::new(object(json!({
@@ -26,7 +26,7 @@ pub fn manual(facts: &mut Facts, port: &str, ready: &[bool]) {
 }
 
 /// Makes the Service an alias.
-pub fn external_name(facts: &mut Facts, name: &str) {
+pub(crate) fn external_name(facts: &mut Facts, name: &str) {
     service(
         facts,
         json!({ "spec": { "type": "ExternalName", "externalName": name, "selector": null, "ports": null,
@@ -36,38 +36,38 @@ pub fn external_name(facts: &mut Facts, name: &str) {
 }
 
 /// Clients may talk to the Service's Pods and to nobody else.
-pub fn egress_to_app() -> Value {
+pub(crate) fn egress_to_app() -> Value {
     let rule = json!({ "to": [{ "podSelector": { "matchLabels": { "app": "hostnames" } } }], "ports": [{ "port": 9376 }] });
     json!({ "podSelector": { "matchLabels": { "app": "client" } }, "policyTypes": ["Egress"], "egress": [rule] })
 }
 
 /// Traffic of the cluster stays on its node; the Pods of the Service are on n2 and n3 only.
-pub fn local(facts: &mut Facts) {
+pub(crate) fn local(facts: &mut Facts) {
     service(facts, json!({ "spec": { "internalTrafficPolicy": "Local" } }));
     facts.pods.remove(0);
     resync(facts);
 }
 
 /// Sets the Service's targetPort.
-pub fn target_port(facts: &mut Facts, target: Value) {
+pub(crate) fn target_port(facts: &mut Facts, target: Value) {
     service(
         facts,
         json!({ "spec": { "ports": [{ "name": "default", "protocol": "TCP", "port": 80, "targetPort": target }] } }),
     );
 }
 
-pub const E1: &str = "10.244.1.5:9376";
+pub(crate) const E1: &str = "10.244.1.5:9376";
 
-pub const E2: &str = "10.244.2.6:9376";
+pub(crate) const E2: &str = "10.244.2.6:9376";
 
-pub fn gone(facts: &mut svcdiag_api::NodeFacts) {
+pub(crate) fn gone(facts: &mut svcdiag_api::NodeFacts) {
     let proxy = facts.kube_proxy.as_mut().unwrap();
     proxy.process = None;
     proxy.livez = PortState::Closed;
     proxy.metrics = PortState::Closed;
 }
 
-pub fn gap(kind: GapKind, destination: &str, endpoint: Option<&str>) -> RuleGap {
+pub(crate) fn gap(kind: GapKind, destination: &str, endpoint: Option<&str>) -> RuleGap {
     RuleGap {
         kind,
         destination: destination.into(),
@@ -76,7 +76,7 @@ pub fn gap(kind: GapKind, destination: &str, endpoint: Option<&str>) -> RuleGap 
     }
 }
 
-pub fn node_port(facts: &mut Facts) {
+pub(crate) fn node_port(facts: &mut Facts) {
     service(
         facts,
         json!({ "spec": { "type": "NodePort", "ports": [
@@ -85,7 +85,7 @@ pub fn node_port(facts: &mut Facts) {
     );
 }
 
-pub fn stale(endpoint: &str) -> StaleConnection {
+pub(crate) fn stale(endpoint: &str) -> StaleConnection {
     StaleConnection {
         destination: VIP.into(),
         endpoint: endpoint.into(),
@@ -93,7 +93,7 @@ pub fn stale(endpoint: &str) -> StaleConnection {
     }
 }
 
-pub const NAMES: [&str; 4] = [
+pub(crate) const NAMES: [&str; 4] = [
     "hostnames",
     "hostnames.shop",
     "hostnames.shop.svc.cluster.local",
@@ -101,7 +101,7 @@ pub const NAMES: [&str; 4] = [
 ];
 
 /// The client's servers, with what they answer to both questions.
-pub fn servers(facts: &mut Facts, address: &str, control: LookupResult, result: LookupResult) {
+pub(crate) fn servers(facts: &mut Facts, address: &str, control: LookupResult, result: LookupResult) {
     client_dns(facts, |r| r.servers = vec![address.to_owned()]);
     on(facts, "n1", |n| {
         n.dns_servers.retain(|s| s.from.is_none() || s.endpoint);
@@ -111,7 +111,7 @@ pub fn servers(facts: &mut Facts, address: &str, control: LookupResult, result: 
     });
 }
 
-pub fn silent(facts: &mut Facts) {
+pub(crate) fn silent(facts: &mut Facts) {
     client_dns(facts, |r| {
         for lookup in &mut r.lookups {
             lookup.result = LookupResult::TimedOut;
@@ -121,7 +121,7 @@ pub fn silent(facts: &mut Facts) {
 }
 
 /// The servers that cluster DNS forwards to cannot tell of names that are none of the cluster's.
-pub fn fails_beyond(facts: &mut Facts) {
+pub(crate) fn fails_beyond(facts: &mut Facts) {
     client_dns(facts, |r| {
         for lookup in r.lookups.iter_mut().filter(|l| l.name == NAMES[0]) {
             lookup.result = LookupResult::Failed;
@@ -132,7 +132,7 @@ pub fn fails_beyond(facts: &mut Facts) {
     });
 }
 
-pub fn old_address(facts: &mut Facts) {
+pub(crate) fn old_address(facts: &mut Facts) {
     client_dns(facts, |r| {
         for lookup in r.lookups.iter_mut().take(3) {
             lookup.addresses = vec!["10.96.7.7".into()];
@@ -140,7 +140,7 @@ pub fn old_address(facts: &mut Facts) {
     });
 }
 
-pub fn no_record(facts: &mut Facts) {
+pub(crate) fn no_record(facts: &mut Facts) {
     not_found(facts, &NAMES[..3]);
     everywhere(facts, |n| {
         n.dns_servers
@@ -149,7 +149,7 @@ pub fn no_record(facts: &mut Facts) {
     });
 }
 
-pub fn dns_is_silent(facts: &mut Facts) {
+pub(crate) fn dns_is_silent(facts: &mut Facts) {
     silent(facts);
     everywhere(facts, |n| {
         for s in &mut n.dns_servers {
@@ -159,7 +159,7 @@ pub fn dns_is_silent(facts: &mut Facts) {
 }
 
 /// What every look-up of the client and every server answers.
-pub fn answer_everywhere(facts: &mut Facts, result: LookupResult, code: Option<&str>) {
+pub(crate) fn answer_everywhere(facts: &mut Facts, result: LookupResult, code: Option<&str>) {
     let code = code.map(str::to_owned);
     client_dns(facts, |r| {
         for lookup in &mut r.lookups {
@@ -175,7 +175,7 @@ pub fn answer_everywhere(facts: &mut Facts, result: LookupResult, code: Option<&
 }
 
 /// Makes the Service stand for a name; the client looks that up as well.
-pub fn external(facts: &mut Facts, result: LookupResult) {
+pub(crate) fn external(facts: &mut Facts, result: LookupResult) {
     service(
         facts,
         json!({ "spec": { "type": "ExternalName", "clusterIP": null, "clusterIPs": null, "externalName": "db.example", "selector": null } }),
@@ -190,7 +190,7 @@ pub fn external(facts: &mut Facts, result: LookupResult) {
 }
 
 /// A wildcard domain in the search list answers for the full name.
-pub fn wildcard(facts: &mut Facts) {
+pub(crate) fn wildcard(facts: &mut Facts) {
     client_dns(facts, |r| {
         r.search.push("wild.example".into());
         r.lookups[2].addresses = vec!["203.0.113.9".into()];
@@ -199,7 +199,7 @@ pub fn wildcard(facts: &mut Facts) {
 }
 
 /// The client has two servers, of which 10.96.0.9 is silent.
-pub fn spare(facts: &mut Facts, servers: &[&str; 2]) {
+pub(crate) fn spare(facts: &mut Facts, servers: &[&str; 2]) {
     client_dns(facts, |r| r.servers = servers.map(str::to_owned).to_vec());
     on(facts, "n1", |n| {
         let mut silent = server(Some(CLIENT.into()), "10.96.0.9", false);
@@ -208,7 +208,7 @@ pub fn spare(facts: &mut Facts, servers: &[&str; 2]) {
     });
 }
 
-pub fn default_deny(facts: &mut Facts) {
+pub(crate) fn default_deny(facts: &mut Facts) {
     policy(
         facts,
         "default-deny",
@@ -217,7 +217,7 @@ pub fn default_deny(facts: &mut Facts) {
 }
 
 /// Moves the client to another Namespace, which lends its Pods.
-pub fn client_elsewhere(facts: &mut Facts) {
+pub(crate) fn client_elsewhere(facts: &mut Facts) {
     let mut client = facts.pods.pop().unwrap();
     Arc::make_mut(&mut client).metadata.namespace = Some("web".into());
     facts.client_namespace = Some(ClientNamespace {
@@ -231,7 +231,7 @@ pub fn client_elsewhere(facts: &mut Facts) {
 }
 
 /// No kube-proxy, no rule of one, and no program that is known to do its work.
-pub fn nothing_of_kube_proxy(facts: &mut Facts) {
+pub(crate) fn nothing_of_kube_proxy(facts: &mut Facts) {
     everywhere(facts, |n| {
         let proxy = n.kube_proxy.as_mut().unwrap();
         (proxy.process, proxy.mode) = (None, None);
@@ -240,7 +240,7 @@ pub fn nothing_of_kube_proxy(facts: &mut Facts) {
     });
 }
 
-pub fn add_gap(facts: &mut Facts, kind: GapKind, endpoint: Option<&str>) {
+pub(crate) fn add_gap(facts: &mut Facts, kind: GapKind, endpoint: Option<&str>) {
     on(facts, "n1", |n| {
         n.rules.as_mut().unwrap().gaps.push(RuleGap {
             kind,
@@ -252,7 +252,7 @@ pub fn add_gap(facts: &mut Facts, kind: GapKind, endpoint: Option<&str>) {
 }
 
 /// Has a Pod go away.
-pub fn ending(facts: &mut Facts, which: usize) {
+pub(crate) fn ending(facts: &mut Facts, which: usize) {
     patch(
         Arc::make_mut(&mut facts.pods[which]),
         json!({ "metadata": { "deletionTimestamp": ago(1) } }),
@@ -260,7 +260,7 @@ pub fn ending(facts: &mut Facts, which: usize) {
 }
 
 /// The Service has got another address, and DNS knows it.
-pub fn readdressed(facts: &mut Facts) {
+pub(crate) fn readdressed(facts: &mut Facts) {
     service(
         facts,
         json!({ "spec": { "clusterIP": "10.96.2.2", "clusterIPs": ["10.96.2.2"] } }),
@@ -272,7 +272,7 @@ pub fn readdressed(facts: &mut Facts) {
     });
 }
 
-pub fn block(facts: &mut Facts) {
+pub(crate) fn block(facts: &mut Facts) {
     policy(
         facts,
         "block",
@@ -283,7 +283,7 @@ pub fn block(facts: &mut Facts) {
 }
 
 /// Lets the client out to the Service's Pods only, not to DNS.
-pub fn add_egress_policy(facts: &mut Facts) {
+pub(crate) fn add_egress_policy(facts: &mut Facts) {
     policy(
         facts,
         "egress",

@@ -8,7 +8,7 @@ use svcdiag_engine::{Diagnosis, Facts, Finding, Verdict, diagnose};
 use crate::{agents::with_agents, walkthrough::healthy};
 
 /// All that a user can read of a Diagnosis.
-pub fn report(diagnosis: &Diagnosis) -> String {
+pub(crate) fn report(diagnosis: &Diagnosis) -> String {
     report_of(diagnosis, |_, _| true)
 }
 
@@ -43,13 +43,13 @@ fn report_of(diagnosis: &Diagnosis, is_told: impl Fn(ConditionType, &Finding) ->
 }
 
 /// The finding of a stage.
-pub fn stage(diagnosis: &Diagnosis, condition: ConditionType) -> &Finding {
+pub(crate) fn stage(diagnosis: &Diagnosis, condition: ConditionType) -> &Finding {
     &diagnosis.stages.iter().find(|(c, _)| *c == condition).unwrap().1
 }
 
 /// Expects this root cause, and nothing False before it in causal order.
 #[track_caller]
-pub fn assert_root_cause(diagnosis: &Diagnosis, condition: ConditionType, reason: Reason) {
+pub(crate) fn assert_root_cause(diagnosis: &Diagnosis, condition: ConditionType, reason: Reason) {
     let cause = diagnosis
         .root_cause
         .as_ref()
@@ -76,7 +76,7 @@ pub fn assert_root_cause(diagnosis: &Diagnosis, condition: ConditionType, reason
 
 /// Expects that nothing is False.
 #[track_caller]
-pub fn assert_nothing_false(facts: &Facts) -> Diagnosis {
+pub(crate) fn assert_nothing_false(facts: &Facts) -> Diagnosis {
     let diagnosis = diagnose(facts);
     let wrong = diagnosis
         .stages
@@ -111,18 +111,18 @@ fn is_plain(condition: ConditionType, finding: &Finding) -> bool {
 
 /// Keeps what is said as a snapshot. Stages that say nothing of their own are left out, so that a new stage changes
 /// the snapshots of its own faults alone.
-pub fn keep(id: &str, diagnosis: &Diagnosis) {
+pub(crate) fn keep(id: &str, diagnosis: &Diagnosis) {
     insta::assert_snapshot!(id, report_of(diagnosis, |c, f| !is_plain(c, f)));
 }
 
 /// The same with all stages.
-pub fn keep_whole(id: &str, diagnosis: &Diagnosis) {
+pub(crate) fn keep_whole(id: &str, diagnosis: &Diagnosis) {
     insta::assert_snapshot!(id, report(diagnosis));
 }
 
 /// Breaks the walk-through with agents and expects this root cause; keeps all that is said.
 #[track_caller]
-pub fn fault(
+pub(crate) fn fault(
     id: &str,
     condition: ConditionType,
     reason: Reason,
@@ -133,7 +133,7 @@ pub fn fault(
 
 /// The same without agents, by objects of the API alone.
 #[track_caller]
-pub fn api_fault(
+pub(crate) fn api_fault(
     id: &str,
     condition: ConditionType,
     reason: Reason,
@@ -159,7 +159,7 @@ fn broken(
 
 /// Something that looks like a fault and is none, in the walk-through with agents.
 #[track_caller]
-pub fn lookalike(change: impl FnOnce(&mut Facts)) -> Diagnosis {
+pub(crate) fn lookalike(change: impl FnOnce(&mut Facts)) -> Diagnosis {
     let mut facts = with_agents();
     change(&mut facts);
     assert_nothing_false(&facts)
@@ -167,7 +167,7 @@ pub fn lookalike(change: impl FnOnce(&mut Facts)) -> Diagnosis {
 
 /// The same without agents.
 #[track_caller]
-pub fn api_lookalike(change: impl FnOnce(&mut Facts)) -> Diagnosis {
+pub(crate) fn api_lookalike(change: impl FnOnce(&mut Facts)) -> Diagnosis {
     let mut facts = healthy();
     change(&mut facts);
     assert_nothing_false(&facts)
@@ -175,7 +175,7 @@ pub fn api_lookalike(change: impl FnOnce(&mut Facts)) -> Diagnosis {
 
 /// A lookalike that is Ready for this reason, too.
 #[track_caller]
-pub fn ready(reason: Reason, change: impl FnOnce(&mut Facts)) -> Diagnosis {
+pub(crate) fn ready(reason: Reason, change: impl FnOnce(&mut Facts)) -> Diagnosis {
     let diagnosis = lookalike(change);
     assert_eq!(diagnosis.ready.reason, reason, "{}", report(&diagnosis));
     diagnosis
@@ -183,11 +183,11 @@ pub fn ready(reason: Reason, change: impl FnOnce(&mut Facts)) -> Diagnosis {
 
 /// A lookalike in which the Service works.
 #[track_caller]
-pub fn works(change: impl FnOnce(&mut Facts)) -> Diagnosis {
+pub(crate) fn works(change: impl FnOnce(&mut Facts)) -> Diagnosis {
     ready(Reason::ServiceWorks, change)
 }
 
 /// How much of the Service the root cause takes away.
-pub fn impact(diagnosis: &Diagnosis) -> &'static str {
+pub(crate) fn impact(diagnosis: &Diagnosis) -> &'static str {
     diagnosis.root_cause.as_ref().unwrap().impact.as_str()
 }

@@ -323,7 +323,7 @@ fn lent_clients(change: impl FnOnce(&mut Facts)) -> Vec<String> {
 }
 
 /// Clients are a Pod that another namespace lends.
-pub fn lend_a_client(facts: &mut Facts) {
+pub(crate) fn lend_a_client(facts: &mut Facts) {
     let mut client = facts.pods[0].as_ref().clone();
     client.metadata =
         object::<Pod>(json!({ "metadata": { "name": "lent", "namespace": "web", "uid": "lent" } })).metadata;

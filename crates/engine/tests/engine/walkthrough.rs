@@ -11,25 +11,25 @@ use svcdiag_engine::{ClusterDns, Facts, OtherService};
 use svcdiag_objects::{Deployment, EndpointSlice, NetworkPolicy, Pod, Service};
 
 /// Namespace of the walk-through; not `default`, so that a forgotten -n shows.
-pub const NS: &str = "shop";
+pub(crate) const NS: &str = "shop";
 
 /// The present of all fixtures.
-pub fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     "2026-03-01T12:00:00Z".parse().unwrap()
 }
 
 /// A time that long before the present.
-pub fn ago(seconds: i64) -> String {
+pub(crate) fn ago(seconds: i64) -> String {
     (now() - SignedDuration::from_secs(seconds)).to_string()
 }
 
 /// Reads an object from JSON.
-pub fn object<T: DeserializeOwned>(value: Value) -> T {
+pub(crate) fn object<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{e} in {value}"))
 }
 
 /// Changes an object by a JSON merge patch.
-pub fn patch<T: Serialize + DeserializeOwned>(target: &mut T, patch: Value) {
+pub(crate) fn patch<T: Serialize + DeserializeOwned>(target: &mut T, patch: Value) {
     let mut value = serde_json::to_value(&*target).unwrap();
     merge(&mut value, &patch);
     *target = object(value);
@@ -54,7 +54,7 @@ fn merge(target: &mut Value, patch: &Value) {
 }
 
 /// A running Pod that has been ready for an hour.
-pub fn pod(name: &str, node: &str, ip: &str, labels: Value) -> Arc<Pod> {
+pub(crate) fn pod(name: &str, node: &str, ip: &str, labels: Value) -> Arc<Pod> {
     Arc::new(object(json!({
         "metadata": {
             "name": name, "namespace": NS, "uid": format!("uid-{name}"), "labels": labels,
@@ -84,7 +84,7 @@ pub fn pod(name: &str, node: &str, ip: &str, labels: Value) -> Arc<Pod> {
 }
 
 /// A slice that lists these Pods as the endpoints controller would.
-pub fn slice(service: &str, pods: &[Arc<Pod>], port: Value) -> Arc<EndpointSlice> {
+pub(crate) fn slice(service: &str, pods: &[Arc<Pod>], port: Value) -> Arc<EndpointSlice> {
     let endpoint = |pod: &Arc<Pod>| {
         let ready = pod.condition("Ready").is_some_and(|c| c.status == "True");
         json!({
@@ -106,12 +106,12 @@ pub fn slice(service: &str, pods: &[Arc<Pod>], port: Value) -> Arc<EndpointSlice
 }
 
 /// Labels of the Pods behind the Service.
-pub fn app() -> Value {
+pub(crate) fn app() -> Value {
     json!({ "app": "hostnames", "pod-template-hash": "632524106" })
 }
 
 /// The healthy walk-through.
-pub fn healthy() -> Facts {
+pub(crate) fn healthy() -> Facts {
     let mut facts = Facts::new(now(), NS, ServiceDiagnosisSpec::for_service("hostnames"));
     facts.service = Some(Arc::new(object::<Service>(json!({
         "metadata": { "name": "hostnames", "namespace": NS, "creationTimestamp": ago(3600) },
@@ -159,7 +159,7 @@ pub fn healthy() -> Facts {
 }
 
 /// Makes a ReplicaSet the controller of a Pod.
-pub fn owned(target: &mut Pod, uid: &str) {
+pub(crate) fn owned(target: &mut Pod, uid: &str) {
     patch(
         target,
         json!({ "metadata": { "ownerReferences": [
@@ -168,7 +168,7 @@ pub fn owned(target: &mut Pod, uid: &str) {
     );
 }
 
-pub fn namespace(name: &str) -> Arc<svcdiag_objects::Namespace> {
+pub(crate) fn namespace(name: &str) -> Arc<svcdiag_objects::Namespace> {
     Arc::new(object(
         json!({ "metadata": { "name": name, "labels": { "kubernetes.io/metadata.name": name } } }),
     ))
@@ -198,17 +198,17 @@ fn dns() -> ClusterDns {
 }
 
 /// Another Service of the namespace.
-pub fn other_service(name: &str, selector: Value) -> OtherService {
+pub(crate) fn other_service(name: &str, selector: Value) -> OtherService {
     object(json!({ "name": name, "selector": selector }))
 }
 
 /// Changes the Service.
-pub fn service(facts: &mut Facts, change: Value) {
+pub(crate) fn service(facts: &mut Facts, change: Value) {
     patch(Arc::make_mut(facts.service.as_mut().unwrap()), change);
 }
 
 /// Changes every Pod behind the Service.
-pub fn each_pod(facts: &mut Facts, change: impl Fn(&mut Pod)) {
+pub(crate) fn each_pod(facts: &mut Facts, change: impl Fn(&mut Pod)) {
     for pod in facts
         .pods
         .iter_mut()
@@ -219,7 +219,7 @@ pub fn each_pod(facts: &mut Facts, change: impl Fn(&mut Pod)) {
 }
 
 /// Writes the EndpointSlice anew from the Pods behind the Service, as the endpoints controller would.
-pub fn resync(facts: &mut Facts) {
+pub(crate) fn resync(facts: &mut Facts) {
     let pods: Vec<Arc<Pod>> = facts
         .pods
         .iter()
@@ -234,7 +234,7 @@ pub fn resync(facts: &mut Facts) {
 }
 
 /// Makes a Pod not ready since a while: its conditions, and the state of its container.
-pub fn not_ready(pod: &mut Pod, since: i64, container: Value) {
+pub(crate) fn not_ready(pod: &mut Pod, since: i64, container: Value) {
     patch(
         pod,
         json!({ "status": { "conditions": [
@@ -246,14 +246,14 @@ pub fn not_ready(pod: &mut Pod, since: i64, container: Value) {
 }
 
 /// Adds a NetworkPolicy to the namespace.
-pub fn policy(facts: &mut Facts, name: &str, spec: Value) {
+pub(crate) fn policy(facts: &mut Facts, name: &str, spec: Value) {
     facts.policies.push(Arc::new(object::<NetworkPolicy>(
         json!({ "metadata": { "name": name, "namespace": NS }, "spec": spec }),
     )));
 }
 
 /// Names the clients.
-pub fn name_clients(facts: &mut Facts) {
+pub(crate) fn name_clients(facts: &mut Facts) {
     patch(
         &mut facts.spec,
         json!({ "clients": { "podSelector": { "matchLabels": { "app": "client" } } } }),

@@ -16,7 +16,7 @@ use super::Error;
 
 /// How to reach the API server.
 #[derive(Clone)]
-pub struct Access {
+pub(super) struct Access {
     /// Its address.
     pub url: String,
     /// What the real server asks for; the embedded one listens on loopback and asks for nothing.
@@ -25,7 +25,7 @@ pub struct Access {
 
 /// Certificates as PEM text.
 #[derive(Clone)]
-pub struct Credentials {
+pub(super) struct Credentials {
     pub(crate) authority: String,
     pub(crate) certificate: String,
     pub(crate) key: String,

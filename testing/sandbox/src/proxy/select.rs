@@ -99,39 +99,39 @@ impl ServicePort {
     }
 
     /// How packets to the ClusterIP are refused, if they are.
-    pub fn internal_refusal(&self) -> Option<Refusal> {
+    pub(super) fn internal_refusal(&self) -> Option<Refusal> {
         self.refusal(self.internally_local)
     }
 
     /// How packets from outside are refused, if they are.
-    pub fn external_refusal(&self) -> Option<Refusal> {
+    pub(super) fn external_refusal(&self) -> Option<Refusal> {
         self.refusal(self.externally_local)
     }
 
     /// Whether it has a chain for the endpoints of the cluster policy.
-    pub fn uses_cluster_chain(&self) -> bool {
+    pub(super) fn uses_cluster_chain(&self) -> bool {
         self.asks_for_cluster() && !self.endpoints.cluster.is_empty()
     }
 
     /// Whether it has a chain for the endpoints of the Local policy.
-    pub fn uses_local_chain(&self) -> bool {
+    pub(super) fn uses_local_chain(&self) -> bool {
         self.asks_for_local() && !self.endpoints.local.is_empty()
     }
 
     /// Whether it has a chain for packets to its external addresses. It has one though a Local policy finds
     /// no endpoint on this node: packets from the node and its Pods go to the others.
-    pub fn uses_external_chain(&self) -> bool {
+    pub(super) fn uses_external_chain(&self) -> bool {
         self.endpoints.exist && self.is_externally_accessible()
     }
 
     /// Whether the sources of packets to its load balancer addresses are checked.
-    pub fn is_guarded(&self) -> bool {
+    pub(super) fn is_guarded(&self) -> bool {
         !self.load_balancer_ips.is_empty() && !self.source_ranges.is_empty()
     }
 
     /// Sources that are let through. Where the node is one of them, so are the load balancer addresses:
     /// these can be the node's own, and its packets to them then come from there.
-    pub fn admitted(&self, node: &NodeView) -> Vec<IpNet> {
+    pub(super) fn admitted(&self, node: &NodeView) -> Vec<IpNet> {
         let own = IpFamily::of(self.cluster_ip).select(&node.ips).next();
         let mut sources = self.source_ranges.clone();
         if own.is_some_and(|ip| self.source_ranges.iter().any(|net| net.contains(&ip))) {

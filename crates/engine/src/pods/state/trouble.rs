@@ -34,7 +34,7 @@ pub(crate) struct Start {
 
 impl Trouble {
     /// The cause in words.
-    pub fn describe(&self) -> &str {
+    pub(crate) fn describe(&self) -> &str {
         match self {
             Self::NodeNotReady(text)
             | Self::Unschedulable(_, text)
