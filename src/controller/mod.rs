@@ -10,10 +10,10 @@
 
 mod apiserver;
 mod auto;
+mod changes;
 mod events;
 mod limits;
 mod metrics;
-mod news;
 mod pod_events;
 mod policy_kinds;
 mod presence;

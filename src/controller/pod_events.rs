@@ -8,7 +8,7 @@ use futures::StreamExt;
 
 use super::{
     Context, Queue,
-    news::{News, Source, news},
+    changes::{Change, Source, changes},
     presence::Presence,
     queue::enqueue,
 };
@@ -19,35 +19,35 @@ pub(super) use crate::objects::Event as PodEvent;
 pub(super) async fn watch(context: Arc<Context>, mut queue: Queue, source: Source<PodEvent>) {
     let mut listed = PodEvents::default();
     let mut presence = Presence::default();
-    let mut news = std::pin::pin!(news(&context, source));
-    while let Some(news) = news.next().await {
-        let concerned = match news {
-            News::Begin => {
+    let mut changes = std::pin::pin!(changes(&context, source));
+    while let Some(change) = changes.next().await {
+        let concerned = match change {
+            Change::Begin => {
                 listed = PodEvents::default();
                 BTreeSet::new()
             }
-            News::Listed(event) => {
+            Change::Listed(event) => {
                 listed.note(event);
                 BTreeSet::new()
             }
-            News::End => {
+            Change::End => {
                 let concerned = context
                     .inventory_mut()
                     .replace_events(std::mem::take(&mut listed));
                 presence.listed::<PodEvent>(&context, &mut queue).await;
                 concerned
             }
-            News::Unavailable(why) => {
+            Change::Unavailable(why) => {
                 presence.missing::<PodEvent>(&context, &mut queue, why).await;
                 continue;
             }
-            News::Changed(event) => context.inventory_mut().note_event(event),
-            News::Gone { namespace, name, .. } => {
+            Change::Applied(event) => context.inventory_mut().note_event(event),
+            Change::Gone { namespace, name, .. } => {
                 context.inventory_mut().forget_event(&namespace, &name);
                 BTreeSet::new()
             }
             // It has been logged and counted, and no conclusion depends on it.
-            News::Unparsable { .. } => BTreeSet::new(),
+            Change::Unparsable { .. } => BTreeSet::new(),
         };
         enqueue(&context, &mut queue, concerned).await;
     }

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Context, Queue,
-    news::{News, Source, news},
+    changes::{Change, Source, changes},
     pod_events,
     presence::Presence,
     queue::{begin_if_complete, enqueue},
@@ -105,30 +105,30 @@ where
     let mut unparsable: Vec<(String, String, String)> = Vec::new();
     let kind = K::kind(&());
     let mut presence = Presence::default();
-    let mut news = std::pin::pin!(news(&context, source));
-    while let Some(news) = news.next().await {
-        let concerned = match news {
-            News::Begin => {
+    let mut changes = std::pin::pin!(changes(&context, source));
+    while let Some(change) = changes.next().await {
+        let concerned = match change {
+            Change::Begin => {
                 listed.clear();
                 unparsable.clear();
                 BTreeSet::new()
             }
-            News::Listed(object) => {
+            Change::Listed(object) => {
                 listed.push(object);
                 BTreeSet::new()
             }
-            News::End => {
+            Change::End => {
                 let concerned = relist(&context, std::mem::take(&mut listed), &mut unparsable);
                 presence.listed::<K>(&context, &mut queue).await;
                 concerned
             }
-            News::Unavailable(why) => {
+            Change::Unavailable(why) => {
                 presence.missing::<K>(&context, &mut queue, why).await;
                 continue;
             }
-            News::Changed(object) => context.inventory_mut().apply(object),
-            News::Gone { namespace, name, .. } => context.inventory_mut().delete::<K>(&namespace, &name),
-            News::Unparsable { namespace, name, why } => {
+            Change::Applied(object) => context.inventory_mut().apply(object),
+            Change::Gone { namespace, name, .. } => context.inventory_mut().delete::<K>(&namespace, &name),
+            Change::Unparsable { namespace, name, why } => {
                 let concerned = context
                     .inventory_mut()
                     .note_unparsable::<K>(&namespace, &name, why.clone());
@@ -189,23 +189,23 @@ async fn watch_diagnoses(
     let mut listed: BTreeSet<DiagnosisKey> = BTreeSet::new();
     let mut uids: BTreeSet<String> = BTreeSet::new();
     let mut first = true;
-    let mut news = std::pin::pin!(news(&context, source));
-    while let Some(news) = news.next().await {
+    let mut changes = std::pin::pin!(changes(&context, source));
+    while let Some(change) = changes.next().await {
         let key = |d: &ServiceDiagnosis| (d.namespace().to_owned(), d.name().to_owned());
         let mut concerned = BTreeSet::new();
-        match news {
-            News::Begin => {
+        match change {
+            Change::Begin => {
                 listed.clear();
                 uids.clear();
                 writer.apply_watcher_event(&Event::Init);
             }
-            News::Listed(diagnosis) => {
+            Change::Listed(diagnosis) => {
                 listed.insert(key(&diagnosis));
                 uids.extend(diagnosis.metadata.uid.clone());
                 context.inventory_mut().set_interest(&diagnosis);
                 writer.apply_watcher_event(&Event::InitApply(diagnosis));
             }
-            News::End => {
+            Change::End => {
                 writer.apply_watcher_event(&Event::InitDone);
                 let known = context.inventory().all();
                 for (namespace, name) in known.difference(&listed) {
@@ -221,12 +221,12 @@ async fn watch_diagnoses(
                     begin_if_complete(&context, &mut queue).await;
                 }
             }
-            News::Changed(diagnosis) => {
+            Change::Applied(diagnosis) => {
                 concerned.insert(key(&diagnosis));
                 context.inventory_mut().set_interest(&diagnosis);
                 writer.apply_watcher_event(&Event::Apply(diagnosis));
             }
-            News::Gone { namespace, name, uid } => {
+            Change::Gone { namespace, name, uid } => {
                 context.written.forget(&uid);
                 context.failures.reset(&uid);
                 context.questions.forget(&uid);
@@ -243,9 +243,9 @@ async fn watch_diagnoses(
                 writer.apply_watcher_event(&Event::Delete(gone));
             }
             // It keeps its last status; there is nothing to evaluate it with.
-            News::Unparsable { .. } => {}
+            Change::Unparsable { .. } => {}
             // Nothing works without diagnoses; that is an error.
-            News::Unavailable(_) => {}
+            Change::Unavailable(_) => {}
         }
         context.metrics.diagnoses(context.inventory().diagnoses());
         context.auto.notify_one();

@@ -24,13 +24,13 @@ const PAGE: u32 = 250;
 pub(super) type Source<K> = (Api<DeserializeGuard<K>>, watcher::Config);
 
 /// What a watch delivers, with unparsable objects separate.
-pub(super) enum News<K> {
+pub(super) enum Change<K> {
     Begin,
     Listed(K),
     End,
     /// The kind cannot be watched and is optional; the reason.
     Unavailable(String),
-    Changed(K),
+    Applied(K),
     Gone {
         namespace: String,
         name: String,
@@ -44,28 +44,28 @@ pub(super) enum News<K> {
 }
 
 /// The endless stream of a kind's events. Errors are logged and counted; the watch resumes by itself.
-pub(super) fn news<K>(
+pub(super) fn changes<K>(
     context: &Arc<Context>,
     (api, config): Source<K>,
-) -> impl futures::Stream<Item = News<K>> + Send + use<K>
+) -> impl futures::Stream<Item = Change<K>> + Send + use<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let kind = K::kind(&()).into_owned();
     let context = context.clone();
-    let guard = move |object: DeserializeGuard<K>, wrap: fn(K) -> News<K>| match object.0 {
+    let guard = move |object: DeserializeGuard<K>, wrap: fn(K) -> Change<K>| match object.0 {
         Ok(mut object) => {
             trim_metadata(object.meta_mut());
             wrap(object)
         }
-        Err(invalid) => News::Unparsable {
+        Err(invalid) => Change::Unparsable {
             namespace: invalid.metadata.namespace.unwrap_or_default(),
             name: invalid.metadata.name.unwrap_or_default(),
             why: invalid.error,
         },
     };
     // A deleted object need not be parsable.
-    let gone = |metadata: ObjectMeta| News::Gone {
+    let gone = |metadata: ObjectMeta| Change::Gone {
         namespace: metadata.namespace.unwrap_or_default(),
         name: metadata.name.unwrap_or_default(),
         uid: metadata.uid.unwrap_or_default(),
@@ -74,11 +74,11 @@ where
     watcher(api, config.page_size(PAGE))
         .backoff(Pauses::default())
         .filter_map(move |event| {
-            let news = match event {
-                Ok(Event::Init) => Some(News::Begin),
-                Ok(Event::InitApply(object)) => Some(guard(object, News::Listed)),
-                Ok(Event::InitDone) => Some(News::End),
-                Ok(Event::Apply(object)) => Some(guard(object, News::Changed)),
+            let change = match event {
+                Ok(Event::Init) => Some(Change::Begin),
+                Ok(Event::InitApply(object)) => Some(guard(object, Change::Listed)),
+                Ok(Event::InitDone) => Some(Change::End),
+                Ok(Event::Apply(object)) => Some(guard(object, Change::Applied)),
                 Ok(Event::Delete(object)) => Some(gone(object.meta().clone())),
                 Err(error) => {
                     let why = why_unavailable::<K>(&error);
@@ -89,15 +89,15 @@ where
                             tracing::warn!(kind, "A watch was interrupted and will be resumed: {error}.");
                         }
                     }
-                    why.map(News::Unavailable)
+                    why.map(Change::Unavailable)
                 }
             };
             // A watch reports that it starts before it has reached the server.
-            is_interrupted &= matches!(news, None | Some(News::Begin));
-            if let Some(News::Unparsable { namespace, name, why }) = &news {
+            is_interrupted &= matches!(change, None | Some(Change::Begin));
+            if let Some(Change::Unparsable { namespace, name, why }) = &change {
                 context.metrics.unparsable(&kind);
                 tracing::warn!(kind, namespace, name, "An object could not be parsed: {why}.");
             }
-            futures::future::ready(news)
+            futures::future::ready(change)
         })
 }
