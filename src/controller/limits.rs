@@ -14,7 +14,7 @@ use super::{
     probes::{Plan, Work},
 };
 use crate::{
-    api::{ConditionType, Probe, Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
+    api::{ConditionType, Probe, Reason, ServiceDiagnosisSpec},
     engine::{Diagnosis, Finding},
 };
 
@@ -30,8 +30,8 @@ pub(super) fn too_many_questions(options: &Options) -> String {
 }
 
 /// The spec within the limits of the flags.
-pub(super) fn bounded(diagnosis: &ServiceDiagnosis, options: &Options) -> ServiceDiagnosisSpec {
-    let mut spec = diagnosis.spec.clone();
+pub(super) fn bounded(spec: &ServiceDiagnosisSpec, options: &Options) -> ServiceDiagnosisSpec {
+    let mut spec = spec.clone();
     spec.interval_seconds = spec.interval_seconds.max(options.min_interval);
     spec.nodes.max_nodes = spec.nodes.max_nodes.min(options.max_nodes);
     let (probe, most) = (&mut spec.probe, options.max_probe_seconds);
@@ -56,28 +56,28 @@ pub(super) fn beyond(limit: usize) -> Diagnosis {
 
 /// What a limit has cut, for the message of Ready.
 pub(super) fn remarks(
-    diagnosis: &ServiceDiagnosis,
+    spec: &ServiceDiagnosisSpec,
+    bounded: &ServiceDiagnosisSpec,
     options: &Options,
     asked: usize,
     wanted: usize,
 ) -> Vec<String> {
     let mut remarks = Vec::new();
-    if diagnosis.spec.nodes.max_nodes > options.max_nodes {
+    if spec.nodes.max_nodes > options.max_nodes {
         remarks.push(format!(
             " spec.nodes.maxNodes is {}, but the controller uses at most {} (--max-nodes).",
-            diagnosis.spec.nodes.max_nodes, options.max_nodes
+            spec.nodes.max_nodes, options.max_nodes
         ));
     }
-    let (probe, taken) = (&diagnosis.spec.probe, bounded(diagnosis, options).probe);
-    if *probe != taken {
+    if spec.probe != bounded.probe {
         let what = |p: &Probe| match p.attempts {
             1 => format!("1 attempt of {} s", p.timeout_seconds),
             n => format!("{n} attempts of {} s", p.timeout_seconds),
         };
         remarks.push(format!(
             " spec.probe asks for {}, but the controller allows {} (--max-probe-seconds).",
-            what(probe),
-            what(&taken)
+            what(&spec.probe),
+            what(&bounded.probe)
         ));
     }
     if asked < wanted {
@@ -334,15 +334,15 @@ mod tests {
 
     #[test]
     fn a_dial_takes_no_longer_than_it_may() {
-        let mut diagnosis = ServiceDiagnosis::new("d", ServiceDiagnosisSpec::for_service("s"));
+        let mut spec = ServiceDiagnosisSpec::for_service("s");
         let mut taken = |timeout: u32, attempts: u32, most: u32| {
             let mut options = options();
             options.max_probe_seconds = most;
-            diagnosis.spec.probe.timeout_seconds = timeout;
-            diagnosis.spec.probe.attempts = attempts;
-            let probe = bounded(&diagnosis, &options).probe;
-            let is_said = !remarks(&diagnosis, &options, 1, 1).is_empty();
-            (probe.timeout_seconds, probe.attempts, is_said)
+            spec.probe.timeout_seconds = timeout;
+            spec.probe.attempts = attempts;
+            let bounded = bounded(&spec, &options);
+            let is_said = !remarks(&spec, &bounded, &options, 1, 1).is_empty();
+            (bounded.probe.timeout_seconds, bounded.probe.attempts, is_said)
         };
         assert_eq!(taken(4, 2, 30), (4, 2, false), "what a spec says by default");
         assert_eq!(taken(30, 1, 30), (30, 1, false));
@@ -355,11 +355,12 @@ mod tests {
     #[test]
     fn what_is_left_out_is_said() {
         let options = options();
-        let mut diagnosis = ServiceDiagnosis::new("d", ServiceDiagnosisSpec::for_service("s"));
-        assert!(remarks(&diagnosis, &options, 15, 15).is_empty());
-        diagnosis.spec.nodes.max_nodes = 100;
-        assert_eq!(bounded(&diagnosis, &options).nodes.max_nodes, 10);
-        let all = remarks(&diagnosis, &options, 4, 15).concat();
+        let mut spec = ServiceDiagnosisSpec::for_service("s");
+        assert!(remarks(&spec, &spec, &options, 15, 15).is_empty());
+        spec.nodes.max_nodes = 100;
+        let bounded = bounded(&spec, &options);
+        assert_eq!(bounded.nodes.max_nodes, 10);
+        let all = remarks(&spec, &bounded, &options, 4, 15).concat();
         assert!(
             all.contains("(--max-nodes)") && all.contains("Only 4 of 15 nodes are probed"),
             "{all}"

@@ -12,7 +12,7 @@ use super::{
     status::{self, Written},
 };
 use crate::{
-    api::{ConditionStatus, ServiceDiagnosis, ServiceDiagnosisStatus},
+    api::{ConditionStatus, ServiceDiagnosis, ServiceDiagnosisSpec, ServiceDiagnosisStatus},
     client::is_outage,
     engine::{Diagnosis, diagnose, plan},
     objects::Object,
@@ -79,7 +79,8 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
     let previous = context.written.latest(diagnosis);
     let now = crate::clock::now();
-    let (mut verdict, plan) = judge(diagnosis, context, previous.as_ref(), now);
+    let spec = limits::bounded(&diagnosis.spec, &context.options);
+    let (mut verdict, plan) = judge(diagnosis, &spec, context, previous.as_ref(), now);
     let work = Work::of(context, diagnosis, plan);
     let held_until = context
         .questions
@@ -114,7 +115,6 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
         verdict.ready.status == ConditionStatus::True,
         verdict.ready.reason,
     );
-    let spec = limits::bounded(diagnosis, &context.options);
     let action = if spec.suspend {
         Action::await_change()
     } else {
@@ -128,9 +128,10 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     Ok((action, is_written))
 }
 
-/// The diagnosis and the planned NodeProbes.
+/// The diagnosis and the planned NodeProbes, of a spec within the limits.
 fn judge(
     diagnosis: &ServiceDiagnosis,
+    spec: &ServiceDiagnosisSpec,
     context: &Context,
     previous: Option<&ServiceDiagnosisStatus>,
     now: jiff::Timestamp,
@@ -139,7 +140,7 @@ fn judge(
     let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
     let judged = ServiceDiagnosis {
         metadata: diagnosis.metadata.clone(),
-        spec: limits::bounded(diagnosis, &context.options),
+        spec: spec.clone(),
         status: previous.cloned(),
     };
     let inventory = context.inventory();
@@ -165,7 +166,7 @@ fn judge(
     context.unanswered.note(uid, is_owed, now);
     facts.are_probes_withheld = plan.is_empty() && wanted > 0;
     let mut verdict = diagnose(&facts);
-    for remark in limits::remarks(diagnosis, &context.options, plan.len(), wanted) {
+    for remark in limits::remarks(&diagnosis.spec, spec, &context.options, plan.len(), wanted) {
         verdict.ready.message.push_str(&remark);
     }
     (verdict, plan)
