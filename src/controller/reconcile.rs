@@ -118,7 +118,7 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let action = if spec.suspend {
         Action::await_change()
     } else {
-        Action::requeue(schedule::next_look(
+        Action::requeue(schedule::next_round(
             &spec,
             verdict.recheck_at.into_iter().chain(due).chain(held_until).min(),
             uid,

@@ -22,7 +22,7 @@ const IN_OUTAGE: Duration = Duration::from_secs(5);
 
 /// Time until the next reconciliation: the interval, varied by up to a tenth by the diagnosis' UID to spread the load, or
 /// the time at which the result changes by itself, if that is earlier.
-pub(super) fn next_look(
+pub(super) fn next_round(
     spec: &ServiceDiagnosisSpec,
     recheck_at: Option<Timestamp>,
     uid: &str,
@@ -110,20 +110,23 @@ mod tests {
 
     #[test]
     fn rounds_are_spread_by_a_tenth_and_always_the_same_for_one_diagnosis() {
-        let looks: Vec<Duration> = (0..1000)
-            .map(|i| next_look(&spec(), None, &format!("uid-{i}"), Timestamp::UNIX_EPOCH))
+        let rounds: Vec<Duration> = (0..1000)
+            .map(|i| next_round(&spec(), None, &format!("uid-{i}"), Timestamp::UNIX_EPOCH))
             .collect();
-        assert!(looks.iter().all(|d| (54..=66).contains(&d.as_secs())));
-        let early = looks.iter().filter(|d| d.as_secs_f64() < 60.0).count();
+        assert!(rounds.iter().all(|d| (54..=66).contains(&d.as_secs())));
+        let early = rounds.iter().filter(|d| d.as_secs_f64() < 60.0).count();
         assert!((400..600).contains(&early), "{early} of 1000 come early");
-        assert_eq!(looks[7], next_look(&spec(), None, "uid-7", Timestamp::UNIX_EPOCH));
+        assert_eq!(
+            rounds[7],
+            next_round(&spec(), None, "uid-7", Timestamp::UNIX_EPOCH)
+        );
     }
 
     #[test]
     fn recheck_at_is_honoured_when_it_comes_first() {
         let now = Timestamp::UNIX_EPOCH;
         let at = |seconds: i64| {
-            next_look(
+            next_round(
                 &spec(),
                 Some(now + SignedDuration::from_secs(seconds)),
                 "uid",

@@ -84,7 +84,7 @@ struct Seen {
 #[derive(Clone, Debug)]
 pub struct State {
     /// Its answers.
-    pub look: Look,
+    pub sample: Sample,
     /// Conclusions from its counters over time.
     pub lag: Lag,
     /// Its processes, or why they could not be listed.
@@ -108,17 +108,17 @@ impl Watch {
             return state.clone();
         }
         let begun = Instant::now();
-        let look = probe(node).await;
+        let sample = probe(node).await;
         let processes = seen.processes(node).await.map_err(|error| error.to_string());
-        let is_ill = look.is_ill(processes.as_ref().ok());
+        let is_ill = sample.is_ill(processes.as_ref().ok());
         seen.ill_since = is_ill.then(|| seen.ill_since.unwrap_or(begun));
-        let lag = match &look.metrics {
-            Some(metrics) => seen.samples.add(metrics, look.at, self.reached.since()),
+        let lag = match &sample.metrics {
+            Some(metrics) => seen.samples.add(metrics, sample.at, self.reached.since()),
             None => Lag::default(),
         };
         let state = State {
             lag,
-            look,
+            sample,
             processes,
             ill_since: seen.ill_since,
         };
@@ -143,7 +143,7 @@ impl Seen {
 
 /// A sample of kube-proxy.
 #[derive(Clone, Debug)]
-pub struct Look {
+pub struct Sample {
     /// When.
     pub at: Instant,
     /// State of livez.
@@ -157,14 +157,14 @@ pub struct Look {
 }
 
 /// Samples kube-proxy from the node's network namespace.
-pub async fn probe(node: &Netns) -> Look {
+pub async fn probe(node: &Netns) -> Sample {
     let livez = ask(node, HEALTH_PORT, "/livez").await;
     let mode = ask(node, METRICS_PORT, "/proxyMode").await;
     let metrics = match &mode {
         Got::Answer(200, _) => ask(node, METRICS_PORT, "/metrics").await,
         _ => Got::Silent,
     };
-    Look {
+    Sample {
         at: Instant::now(),
         livez: state(&livez),
         metrics_port: state(&mode),
@@ -179,7 +179,7 @@ pub async fn probe(node: &Netns) -> Look {
     }
 }
 
-impl Look {
+impl Sample {
     /// Whether kube-proxy reports unhealthy, does not answer, or is not there; one sample proves nothing.
     fn is_ill(&self, processes: Option<&Processes>) -> bool {
         let is_away = processes.is_some_and(|p| p.kube_proxy.is_none() && p.replacement.is_none());
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn nobody_is_ill_whose_ports_are_closed_by_configuration() {
-        let at = |livez, metrics_port| Look {
+        let at = |livez, metrics_port| Sample {
             at: Instant::now(),
             livez,
             metrics_port,

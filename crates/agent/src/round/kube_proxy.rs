@@ -30,12 +30,12 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> KubeProxy {
         })
         .unwrap_or_default();
     KubeProxy {
-        mode: state.look.mode.map(|mode| mode.to_string()),
+        mode: state.sample.mode.map(|mode| mode.to_string()),
         process: processes.kube_proxy,
         replacement: processes.replacement,
         processes_unread,
-        livez: state.look.livez,
-        metrics: state.look.metrics_port,
+        livez: state.sample.livez,
+        metrics: state.sample.metrics_port,
         runs_as: processes.runs_as,
         unit: processes.unit,
         node_name: processes.node_name.filter(|name| *name != round.node.name),
