@@ -114,7 +114,7 @@ fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What controller and agent begin with: logs, and the signals that end them.
+/// What controller and agent begin with: logs, the limit on open files, and the signals that end them.
 fn start() -> Result<impl Future<Output = ()> + Send, Box<dyn std::error::Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SVCDIAG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn"));
@@ -123,6 +123,10 @@ fn start() -> Result<impl Future<Output = ()> + Send, Box<dyn std::error::Error>
         .with_writer(std::io::stderr)
         .with_ansi(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never)
         .init();
+    // The default of 1,024 is for programs that use select.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::debug!(%error, "Could not raise the limit on open files.");
+    }
     // Now, so that none is lost before somebody waits for it.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

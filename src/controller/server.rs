@@ -18,10 +18,6 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// Binds the addresses at once, so that a wrong one is reported at the start; the future serves.
 pub(super) async fn bind(context: Arc<Context>) -> Result<impl Future<Output = ()>, Error> {
-    // The default of 1,024 is for programs that use select.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::debug!(%error, "Could not raise the limit on open files.");
-    }
     let probes = Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))

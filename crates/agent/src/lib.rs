@@ -140,10 +140,6 @@ fn now() -> Timestamp {
 /// # Errors
 /// When the node's network namespace cannot be opened, or there is no route to an API server.
 pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-    // The default of 1,024 is for programs that use select.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::debug!(%error, "Could not raise the limit on open files.");
-    }
     let netns = match &options.node_network {
         Some(path) => Netns::of_file(path),
         None => Netns::current(),
