@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use svcdiag_api::{Answer, ConditionType as C, Reason as R};
-use svcdiag_engine::Facts;
+use svcdiag_engine::{Facts, diagnose};
 
 use crate::{agents::*, fixtures::*, report::*, walkthrough::*};
 
@@ -108,6 +108,26 @@ fn a12_the_containers_crash_loop() {
         each_pod(f, |p| not_ready(p, 600, running.clone()));
         resync(f);
     });
+}
+
+#[test]
+fn a12_only_the_status_says_that_a_container_ran_out_of_memory() {
+    let remediation = |reason: &str| {
+        let container = json!({ "name": "app", "restartCount": 7, "state": { "waiting": { "reason": "CrashLoopBackOff" } },
+            "lastState": { "terminated": { "exitCode": 137, "reason": reason, "finishedAt": ago(20) } } });
+        let mut facts = healthy();
+        each_pod(&mut facts, |p| not_ready(p, 600, container.clone()));
+        resync(&mut facts);
+        let cause = diagnose(&facts).root_cause.unwrap();
+        assert_eq!(cause.reason, "CrashLooping", "{}", cause.message);
+        cause.remediation
+    };
+    assert!(remediation("OOMKilled").contains("ran out of memory"));
+    // A container that did not stop in time is killed as well, and one that talks of it was not killed for it.
+    for reason in ["Error", "SidecarOOMKilled"] {
+        let other = remediation(reason);
+        assert!(!other.contains("memory"), "{other}");
+    }
 }
 
 #[test]

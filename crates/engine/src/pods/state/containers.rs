@@ -10,13 +10,13 @@ use crate::{
             deadlines,
             probe_port::mismatch,
             said::{last_said, said_of},
-            trouble::Trouble,
+            trouble::{Crash, Trouble},
         },
     },
     text,
     time::later,
 };
-use svcdiag_objects::{Container, ContainerStatus, Pod, Probe};
+use svcdiag_objects::{Container, ContainerStatus, Pod, Probe, Terminated};
 
 /// A container that ended this often is looping.
 const LOOPING_RESTARTS: i32 = 3;
@@ -38,6 +38,10 @@ const IMAGE_REASONS: [&str; 6] = [
     "ImageInspectError",
     "RegistryUnavailable",
 ];
+
+/// The reason with which container runtimes report that the kernel killed a container at its memory limit. The exit
+/// code alone (137, SIGKILL) is also that of a container that did not stop in time.
+const OUT_OF_MEMORY: &str = "OOMKilled";
 
 /// Waiting reasons that pass by themselves.
 const START_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
@@ -182,7 +186,12 @@ impl Subject<'_> {
             Some(odd) => format!("{text}; {odd}"),
             None => text,
         };
-        Trouble::CrashLoop(text, self.status.name.clone())
+        Trouble::CrashLoop(Crash {
+            text,
+            container: self.status.name.clone(),
+            is_out_of_memory: last_termination(self.status)
+                .is_some_and(|t| t.reason.as_deref() == Some(OUT_OF_MEMORY)),
+        })
     }
 
     fn running(&self, started_at: Timestamp) -> Option<Trouble> {
@@ -251,17 +260,18 @@ pub(crate) fn restarting_until(facts: &Facts, pod: &Pod) -> Option<(String, Time
 
 /// `container web was restarted 5 times, last with exit code 1 (Error)`.
 fn ended(name: &str, status: &ContainerStatus) -> String {
-    let last = status
-        .state
-        .terminated
-        .as_ref()
-        .or(status.last_state.terminated.as_ref());
-    let last = last.map(|t| {
+    let last = last_termination(status).map(|t| {
         let reason = t.reason.as_deref().map(|r| format!(", {r}")).unwrap_or_default();
         format!(" (last exit code {}{reason})", t.exit_code)
     });
     let times = text::count(usize::try_from(status.restart_count).unwrap_or(0), "time");
     format!("{name} has restarted {times}{}", last.unwrap_or_default())
+}
+
+/// How the container ended last.
+fn last_termination(status: &ContainerStatus) -> Option<&Terminated> {
+    let present = status.state.terminated.as_ref();
+    present.or(status.last_state.terminated.as_ref())
 }
 
 fn looping(facts: &Facts, status: &ContainerStatus) -> bool {

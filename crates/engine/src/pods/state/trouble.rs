@@ -13,14 +13,25 @@ pub(crate) enum Trouble {
     ImagePull(String),
     /// An init container fails or does not end.
     InitContainer(String),
-    /// A container, which has that name, starts and ends again and again.
-    CrashLoop(String, String),
+    /// A container starts and ends again and again.
+    CrashLoop(Crash),
     /// Containers run but a readiness probe fails.
     ProbeFailing(String),
     /// Anything else.
     Other(String),
     /// Nothing yet: the Pod may still become ready.
     Starting(Start),
+}
+
+/// A container that starts and ends again and again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Crash {
+    /// How it ends, in words.
+    pub text: String,
+    /// Its name.
+    pub container: String,
+    /// Whether the kernel killed it for want of memory, as its status says.
+    pub is_out_of_memory: bool,
 }
 
 /// A Pod that is starting.
@@ -40,7 +51,7 @@ impl Trouble {
             | Self::Unschedulable(_, text)
             | Self::ImagePull(text)
             | Self::InitContainer(text)
-            | Self::CrashLoop(text, _)
+            | Self::CrashLoop(Crash { text, .. })
             | Self::ProbeFailing(text)
             | Self::Other(text) => text,
             Self::Starting(start) => start.why.as_deref().unwrap_or("it is starting"),

@@ -6,7 +6,7 @@ use crate::{
     Facts, Finding,
     pods::state::{
         self,
-        trouble::{Hold, Start, Trouble},
+        trouble::{Crash, Hold, Start, Trouble},
     },
     text::{self, quoted},
 };
@@ -112,7 +112,7 @@ fn reason(trouble: &Trouble) -> Reason {
         Trouble::Unschedulable(..) => Reason::PodsUnschedulable,
         Trouble::ImagePull(_) => Reason::ImagePullFailed,
         Trouble::InitContainer(_) => Reason::InitContainerFailing,
-        Trouble::CrashLoop(..) => Reason::CrashLooping,
+        Trouble::CrashLoop(_) => Reason::CrashLooping,
         Trouble::ProbeFailing(_) => Reason::ReadinessProbeFailing,
         Trouble::Other(_) => Reason::PodsNotReady,
         Trouble::Starting(_) => Reason::PodsStarting,
@@ -146,21 +146,7 @@ fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -
         Trouble::InitContainer(_) => format!(
             "Find out what the init container is waiting for or why it fails: {describe}, `kubectl -n {ns} logs {name} --all-containers --prefix`."
         ),
-        Trouble::CrashLoop(_, container) => {
-            // Without a name kubectl shows another one, if there are several.
-            let is_only = pod.spec.containers.len() + pod.spec.init_containers.len() < 2;
-            let which = match is_only {
-                true => String::new(),
-                false => format!(" -c {}", quoted(container)),
-            };
-            let logs = format!("`kubectl -n {ns} logs {name}{which} --previous`");
-            match trouble.describe().contains("OOMKilled") {
-                true => format!(
-                    "Container {container} ran out of memory: raise its memory limit, or find out what uses the memory. Its log before that: {logs}."
-                ),
-                false => format!("Find out why the container exited: {logs}."),
-            }
-        }
+        Trouble::CrashLoop(crash) => after_crash(crash, pod, &ns),
         Trouble::ProbeFailing(_) if service.is_headless() => format!(
             "Check what the readiness probe reports, and fix the application or the probe: {describe}. If the Pods must find each other \
              through this Service before they are ready, set publishNotReadyAddresses: true in its spec."
@@ -176,13 +162,31 @@ fn remediation(facts: &Facts, service: &Service, trouble: &Trouble, pod: &Pod) -
     }
 }
 
+/// What to do about a container that ends again and again.
+fn after_crash(crash: &Crash, pod: &Pod, ns: &str) -> String {
+    let (name, container) = (quoted(pod.name()), &crash.container);
+    // Without a name kubectl shows another one, if there are several.
+    let is_only = pod.spec.containers.len() + pod.spec.init_containers.len() < 2;
+    let which = match is_only {
+        true => String::new(),
+        false => format!(" -c {}", quoted(container)),
+    };
+    let logs = format!("`kubectl -n {ns} logs {name}{which} --previous`");
+    match crash.is_out_of_memory {
+        true => format!(
+            "Container {container} ran out of memory: raise its memory limit, or find out what uses the memory. Its log before that: {logs}."
+        ),
+        false => format!("Find out why the container exited: {logs}."),
+    }
+}
+
 fn observation(facts: &Facts, trouble: &Trouble, pod: &Pod) -> Observation {
     let result = match trouble {
         Trouble::NodeNotReady(_) => "node not ready",
         Trouble::Unschedulable(..) => "Unschedulable",
         Trouble::ImagePull(_) => "image pull failed",
         Trouble::InitContainer(_) => "init container",
-        Trouble::CrashLoop(..) => "crash loop",
+        Trouble::CrashLoop(_) => "crash loop",
         Trouble::ProbeFailing(_) | Trouble::Other(_) => "not ready",
         Trouble::Starting(_) => "starting",
     };
