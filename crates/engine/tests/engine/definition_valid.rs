@@ -102,7 +102,7 @@ fn a07_a_udp_service_over_a_port_declared_tcp_is_a_hint() {
     )];
     let diagnosis = assert_nothing_false(&facts);
     assert_eq!(stage(&diagnosis, C::DefinitionValid).reason, R::ValidWithHints);
-    keep("A07", &diagnosis);
+    keep("A07", &healthy(), &diagnosis);
 }
 
 #[test]

@@ -212,7 +212,7 @@ fn a23_pods_that_are_starting_are_given_time() {
     let diagnosis = assert_nothing_false(&facts);
     assert_eq!(stage(&diagnosis, C::PodsHealthy).reason, R::PodsStarting);
     assert!(diagnosis.stalled.is_none() && diagnosis.reconciling.is_some());
-    keep("A23", &diagnosis);
+    keep("A23", &healthy(), &diagnosis);
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn a26_a_suspended_diagnosis_judges_nothing() {
     facts.spec.suspend = true;
     let diagnosis = assert_nothing_false(&facts);
     assert_eq!(diagnosis.ready.reason, R::Suspended);
-    keep("A26", &diagnosis);
+    keep("A26", &healthy(), &diagnosis);
 }
 
 #[test]

@@ -1,18 +1,22 @@
 //! A Diagnosis as text for snapshots, and what tests ask of one.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 
+use serde_json::json;
 use svcdiag_api::{ConditionStatus, ConditionType, Reason};
 use svcdiag_engine::{Diagnosis, Facts, Finding, Verdict, diagnose};
 
-use crate::{agents::with_agents, walkthrough::healthy};
+use crate::{
+    agents::{look, with_agents},
+    walkthrough::{ago, healthy, not_ready, resync},
+};
 
 /// All that a user can read of a Diagnosis.
 pub(crate) fn report(diagnosis: &Diagnosis) -> String {
-    report_of(diagnosis, |_, _| true)
+    report_of(diagnosis, |_| true)
 }
 
-fn report_of(diagnosis: &Diagnosis, is_told: impl Fn(ConditionType, &Finding) -> bool) -> String {
+fn report_of(diagnosis: &Diagnosis, is_told: impl Fn(ConditionType) -> bool) -> String {
     let mut lines = vec![format!(
         "Ready {} {}: {}",
         diagnosis.ready.status, diagnosis.ready.reason, diagnosis.ready.message
@@ -24,7 +28,7 @@ fn report_of(diagnosis: &Diagnosis, is_told: impl Fn(ConditionType, &Finding) ->
         ));
         lines.push(format!("  remediation: {}", cause.remediation));
     }
-    for (condition, f) in diagnosis.stages.iter().filter(|(c, f)| is_told(*c, f)) {
+    for (condition, f) in diagnosis.stages.iter().filter(|(c, _)| is_told(*c)) {
         lines.push(format!("{condition} {} {}: {}", f.status(), f.reason, f.message));
     }
     // Failures come first; the rest is much the same everywhere.
@@ -91,28 +95,33 @@ pub(crate) fn assert_nothing_false(facts: &Facts) -> Diagnosis {
     diagnosis
 }
 
-/// What is said of the walk-through, without and with agents.
-static PLAIN: LazyLock<Vec<(ConditionType, Finding)>> = LazyLock::new(|| {
-    [healthy(), with_agents()]
-        .iter()
-        .flat_map(|facts| diagnose(facts).stages)
-        .collect()
-});
-
-/// Whether a stage says of a broken Service what it says of a healthy one, or waits for a stage that it needs.
-fn is_plain(condition: ConditionType, finding: &Finding) -> bool {
-    let says = |other: &Finding| finding.reason == other.reason && finding.message == other.message;
-    PLAIN.iter().any(|(c, f)| *c == condition && says(f))
-        || condition
+/// Whether a stage, and every stage that it needs, says exactly what it says of the healthy Service.
+fn reads_as_healthy(condition: ConditionType, healthy: &Diagnosis, diagnosis: &Diagnosis) -> bool {
+    let [known, now] = [healthy, diagnosis].map(|d| stage(d, condition));
+    (known.status(), known.reason, &known.message) == (now.status(), now.reason, &now.message)
+        && condition
             .needs()
             .iter()
-            .any(|need| says(&Finding::blocked(*need)))
+            .all(|need| reads_as_healthy(*need, healthy, diagnosis))
+}
+
+/// Whether a stage waits for one that it needs, which is not True.
+fn waits(condition: ConditionType, diagnosis: &Diagnosis) -> bool {
+    condition.needs().iter().any(|need| {
+        *stage(diagnosis, condition) == Finding::blocked(*need)
+            && stage(diagnosis, *need).status() != ConditionStatus::True
+    })
 }
 
 /// Keeps what is said as a snapshot. Stages that say nothing of their own are left out, so that a new stage changes
-/// the snapshots of its own faults alone.
-pub(crate) fn keep(id: &str, diagnosis: &Diagnosis) {
-    insta::assert_snapshot!(id, report_of(diagnosis, |c, f| !is_plain(c, f)));
+/// the snapshots of its own faults alone: those that read, with all that they need, as in a diagnosis of the healthy
+/// Facts, and those that wait for one that they need.
+pub(crate) fn keep(id: &str, healthy: &Facts, diagnosis: &Diagnosis) {
+    let healthy = diagnose(healthy);
+    let kept = report_of(diagnosis, |condition| {
+        !reads_as_healthy(condition, &healthy, diagnosis) && !waits(condition, diagnosis)
+    });
+    insta::assert_snapshot!(id, kept);
 }
 
 /// The same with all stages.
@@ -144,16 +153,17 @@ pub(crate) fn api_fault(
 
 #[track_caller]
 fn broken(
-    mut facts: Facts,
+    healthy: Facts,
     id: &str,
     condition: ConditionType,
     reason: Reason,
     inject: impl FnOnce(&mut Facts),
 ) -> Diagnosis {
+    let mut facts = healthy.clone();
     inject(&mut facts);
     let diagnosis = diagnose(&facts);
     assert_root_cause(&diagnosis, condition, reason);
-    keep(id, &diagnosis);
+    keep(id, &healthy, &diagnosis);
     diagnosis
 }
 
@@ -190,4 +200,34 @@ pub(crate) fn works(change: impl FnOnce(&mut Facts)) -> Diagnosis {
 /// How much of the Service the root cause takes away.
 pub(crate) fn impact(diagnosis: &Diagnosis) -> &'static str {
     diagnosis.root_cause.as_ref().unwrap().impact.as_str()
+}
+
+#[test]
+fn a_stage_is_left_out_only_beside_needs_that_read_as_healthy_or_where_it_waits() {
+    let healthy = with_agents();
+    let omitted = |facts: &Facts, condition| {
+        let (known, now) = (diagnose(&healthy), diagnose(facts));
+        reads_as_healthy(condition, &known, &now) || waits(condition, &now)
+    };
+    for condition in ConditionType::stages() {
+        assert!(omitted(&healthy, *condition), "{condition}");
+    }
+    // Two of three endpoints answer as all three did; a reader of the snapshot has to see that they were asked.
+    let mut facts = with_agents();
+    let unready = |facts: &mut Facts, which: usize| {
+        let running =
+            json!({ "name": "app", "started": true, "state": { "running": { "startedAt": ago(3600) } } });
+        not_ready(Arc::make_mut(&mut facts.pods[which]), 60, running);
+        resync(facts);
+        look(facts);
+    };
+    unready(&mut facts, 2);
+    assert!(!omitted(&facts, ConditionType::EndpointsPopulated));
+    assert!(!omitted(&facts, ConditionType::EndpointsReachable));
+    assert!(omitted(&facts, ConditionType::KubeProxyHealthy));
+    // Nothing is ready: the dials wait, which is no news.
+    unready(&mut facts, 0);
+    unready(&mut facts, 1);
+    assert!(omitted(&facts, ConditionType::EndpointsReachable));
+    assert!(!omitted(&facts, ConditionType::PodsHealthy));
 }

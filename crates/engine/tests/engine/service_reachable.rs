@@ -27,7 +27,7 @@ fn a28_the_clients_namespace_does_not_lend_its_pods() {
         stage(&diagnosis, C::DNSResolves).reason,
         R::ClientNamespaceNotGranted
     );
-    keep("A28", &diagnosis);
+    keep("A28", &healthy(), &diagnosis);
 }
 
 #[test]

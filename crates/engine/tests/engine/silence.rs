@@ -30,7 +30,7 @@ fn n33_a_dead_agent_leaves_the_question_open() {
     let d = expect(&facts, R::AgentNotResponding);
     let message = &stage(&d, C::EndpointsReachable).message;
     assert!(message.contains("node n2"), "{message}");
-    keep("N33-dead", &d);
+    keep("N33-dead", &with_agents(), &d);
     for node in ["n1", "n3"] {
         kill(&mut facts, node);
     }
