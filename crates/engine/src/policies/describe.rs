@@ -16,6 +16,9 @@ use crate::{
 use svcdiag_api::Reason;
 use svcdiag_objects::{Object, ServicePort};
 
+/// How many mismatches a message names.
+const SHOWN: usize = 3;
+
 /// Something that is denied, and how to admit it.
 pub(crate) struct Description {
     /// What is denied, to whom, and why.
@@ -73,8 +76,41 @@ impl PolicyView<'_> {
         let closed: Vec<&Closed> = denials.iter().map(|(_, d)| &d.closed).collect();
         Some(Description {
             message: format!("{} {denies}{}.", policies(&of), why(&closed, &of)),
-            remediation: fix(namespace, &of, &closed, || self.general_fix(port, is_in)),
+            remediation: self.fixes(namespace, denials, is_in),
         })
+    }
+
+    /// What to change in each policy: a sentence for each part of a rule that does not match. Policies only ever admit
+    /// more, so the one that comes nearest is all that has to change.
+    fn fixes(&self, namespace: &str, denials: &[(&ServicePort, &Denial)], is_in: bool) -> String {
+        let mut sentences: Vec<String> = Vec::new();
+        let mut said: Vec<(&str, String)> = Vec::new();
+        for (port, denial) in denials {
+            let nearest = denial.closed.mismatch.as_ref();
+            let policy = nearest.map(|m| &m.policy).or(denial.closed.policies.first());
+            let policy = policy.map_or("", String::as_str);
+            let fixes = match nearest.map_or(&[][..], |m| m.fixes.as_slice()) {
+                [] => vec![format!("add {}", self.general_fix(port, is_in))],
+                fixes => fixes.to_vec(),
+            };
+            let mut is_of_same_rule = false;
+            for fix in fixes {
+                if said.contains(&(policy, fix.clone())) || sentences.len() == SHOWN {
+                    continue;
+                }
+                let is_same_policy = said.last().is_some_and(|(last, _)| *last == policy);
+                sentences.push(match (is_same_policy, is_of_same_rule) {
+                    (_, true) => format!("In the same rule, {fix}."),
+                    (true, false) => format!("In the same policy, {fix}."),
+                    (false, false) => {
+                        format!("In NetworkPolicy {policy}, {fix}: {}.", edit(namespace, policy))
+                    }
+                });
+                is_of_same_rule = true;
+                said.push((policy, fix));
+            }
+        }
+        sentences.join(" ")
     }
 
     /// What to add where nothing of a rule comes near.
@@ -122,7 +158,6 @@ impl PolicyView<'_> {
         )
     }
 
-    /// Clients that cannot look names up.
     /// Clients by their full names.
     fn client_pods(&self, names: &[String]) -> String {
         let noun = if names.len() == 1 { "Pod" } else { "Pods" };
@@ -132,6 +167,7 @@ impl PolicyView<'_> {
         format!("{noun} {}", text::list(&full.collect::<Vec<_>>()))
     }
 
+    /// Clients that cannot look names up.
     pub(crate) fn describe_dns(&self, clients: &[CutOff<'_, '_>]) -> Option<Description> {
         let first = &clients.first()?.denial;
         let who: Vec<String> = clients.iter().map(|c| c.client.pod.name().to_owned()).collect();
@@ -169,7 +205,6 @@ impl PolicyView<'_> {
 
 /// Why no rule matches, to be put behind a sentence about policies.
 fn why(closed: &[&Closed], policies: &BTreeSet<String>) -> String {
-    const SHOWN: usize = 3;
     let mut whys: Vec<String> = Vec::new();
     for mismatch in closed.iter().filter_map(|c| c.mismatch.as_ref()) {
         let why = match policies.len() {
@@ -183,34 +218,6 @@ fn why(closed: &[&Closed], policies: &BTreeSet<String>) -> String {
     match whys.as_slice() {
         [] => String::new(),
         whys => format!(": {}", whys.join("; ")),
-    }
-}
-
-fn fix(
-    namespace: &str,
-    policies: &BTreeSet<String>,
-    closed: &[&Closed],
-    general: impl Fn() -> String,
-) -> String {
-    let mismatches: Vec<_> = closed.iter().filter_map(|c| c.mismatch.as_ref()).collect();
-    let mut fixes: Vec<&str> = mismatches.iter().filter_map(|m| m.fix.as_deref()).collect();
-    fixes.dedup();
-    match mismatches.first() {
-        Some(nearest) if mismatches.iter().all(|m| m.fix.is_some()) => format!(
-            "In NetworkPolicy {}, {}: {}.",
-            nearest.policy,
-            text::list(&fixes),
-            edit(namespace, &nearest.policy)
-        ),
-        nearest => {
-            let policy = nearest.map(|m| &m.policy).or(policies.first());
-            format!(
-                "In NetworkPolicy {}, add {}: {}.",
-                policy.map_or("", String::as_str),
-                general(),
-                edit(namespace, policy.map_or("", String::as_str))
-            )
-        }
     }
 }
 

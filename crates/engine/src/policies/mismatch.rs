@@ -17,8 +17,8 @@ pub(crate) struct Mismatch {
     pub policy: String,
     /// What does not match, to be read after "NetworkPolicy NAME does not admit it:".
     pub why: String,
-    /// What would make it match, where that is plain.
-    pub fix: Option<String>,
+    /// What would make it match, one change for each part that does not; empty where that is not plain.
+    pub fixes: Vec<String>,
 }
 
 /// A part of a rule that does not match.
@@ -58,12 +58,12 @@ pub(crate) fn nearest(
         let of_ports = wrong_port(ports, port, front, destination);
         let parts: Vec<Miss> = of_peers.into_iter().chain(of_ports).collect();
         let why: Vec<&str> = parts.iter().map(|m| m.why.as_str()).collect();
-        let fixes: Vec<&str> = parts.iter().filter_map(|m| m.fix.as_deref()).collect();
+        let fixes: Option<Vec<String>> = parts.iter().map(|m| m.fix.clone()).collect();
         Mismatch {
             distance: parts.iter().map(|m| m.distance).sum(),
             policy: policy.name().to_owned(),
             why: why.join(", and "),
-            fix: (!parts.is_empty() && fixes.len() == parts.len()).then(|| fixes.join(" and ")),
+            fixes: fixes.unwrap_or_default(),
         }
     };
     let all = isolating
@@ -81,7 +81,7 @@ pub(crate) fn nearest(
             distance: u8::MAX,
             policy: first.name().to_owned(),
             why: format!("there is no {direction} rule"),
-            fix: None,
+            fixes: Vec::new(),
         })
     })
 }

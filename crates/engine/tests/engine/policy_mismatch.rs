@@ -169,6 +169,75 @@ fn the_policy_whose_rule_comes_nearest_is_named() {
     );
 }
 
+/// A client of Namespace web, and the rule by which the guard admits it on a port.
+fn from_web(facts: &mut Facts, peer: Value, port: i32) {
+    client_elsewhere(facts);
+    name_clients(facts);
+    let outside = json!({ "ipBlock": { "cidr": "203.0.113.0/24" } });
+    let rules = json!([{ "from": [peer], "ports": [{ "port": port }] }, { "from": [outside], "ports": [{ "port": 9376 }] }]);
+    policy(
+        facts,
+        "guard",
+        json!({ "podSelector": { "matchLabels": { "app": "hostnames" } }, "policyTypes": ["Ingress"], "ingress": rules }),
+    );
+}
+
+#[test]
+fn each_part_of_a_rule_that_does_not_match_has_a_sentence_of_its_own() {
+    let client = json!({ "matchLabels": { "app": "client" } });
+    let d = denied(R::IngressDenied, &[], |f| {
+        from_web(f, json!({ "podSelector": client }), 80)
+    });
+    assert_eq!(
+        d.root_cause.unwrap().remediation,
+        "In NetworkPolicy guard, add a namespaceSelector (kubernetes.io/metadata.name: web) to the same peer as the podSelector: \
+         `kubectl -n shop edit networkpolicy guard`. In the same rule, list port 9376 (TCP)."
+    );
+    let mut facts = healthy();
+    let web = json!({ "matchLabels": { "kubernetes.io/metadata.name": "web" } });
+    from_web(
+        &mut facts,
+        json!({ "podSelector": client, "namespaceSelector": web }),
+        9376,
+    );
+    assert_nothing_false(&facts);
+}
+
+/// Two ports of the Service, each with a policy that lists a port of it.
+fn two_ports(facts: &mut Facts, listed: [i32; 2]) {
+    name_clients(facts);
+    let ports = json!([
+        { "name": "default", "port": 80, "targetPort": 9376, "protocol": "TCP" },
+        { "name": "tls", "port": 443, "targetPort": 8443, "protocol": "TCP" },
+    ]);
+    service(facts, json!({ "spec": { "ports": ports } }));
+    patch(
+        Arc::make_mut(&mut facts.slices[0]),
+        json!({ "ports": [{ "name": "default", "port": 9376, "protocol": "TCP" }, { "name": "tls", "port": 8443, "protocol": "TCP" }] }),
+    );
+    for (name, port) in ["plain", "tls"].into_iter().zip(listed) {
+        policy(
+            facts,
+            name,
+            json!({ "podSelector": { "matchLabels": { "app": "hostnames" } }, "policyTypes": ["Ingress"],
+                "ingress": [{ "ports": [{ "port": port }] }] }),
+        );
+    }
+}
+
+#[test]
+fn each_policy_is_told_what_it_lacks_itself() {
+    let d = denied(R::IngressDenied, &[], |f| two_ports(f, [80, 443]));
+    assert_eq!(
+        d.root_cause.unwrap().remediation,
+        "In NetworkPolicy plain, list port 9376 (TCP): `kubectl -n shop edit networkpolicy plain`. \
+         In NetworkPolicy tls, list port 8443 (TCP): `kubectl -n shop edit networkpolicy tls`."
+    );
+    let mut facts = healthy();
+    two_ports(&mut facts, [9376, 8443]);
+    assert_nothing_false(&facts);
+}
+
 fn cluster_ip() -> Value {
     json!([{ "to": [{ "ipBlock": { "cidr": "10.96.1.175/32" } }], "ports": [{ "port": 80 }] },
         { "ports": [{ "port": 53, "protocol": "UDP" }] }])
