@@ -22,9 +22,10 @@ fn command(remediation: &str) -> Option<&str> {
     remediation.split('`').nth(1)
 }
 
-/// The node that a remediation is about.
+/// The first node that a remediation is about; of several with one command, the next remediation names the rest.
 fn node(remediation: &str) -> Option<&str> {
-    let after = remediation.split("node ").nth(1)?;
+    let behind = |word: &str| Some((remediation.find(word)?, remediation.split_once(word)?.1));
+    let (_, after) = ["node ", "nodes "].into_iter().filter_map(behind).min()?;
     after.split(|c: char| c != '-' && !c.is_alphanumeric()).next()
 }
 

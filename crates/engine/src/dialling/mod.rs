@@ -4,7 +4,10 @@
 pub(crate) mod advice;
 pub(crate) mod describe;
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use crate::{
     Facts, Finding,
@@ -12,6 +15,7 @@ use crate::{
         Evidence,
         dials::{Dials, Failed, is_udp},
         explaining::{Explanation, closed_chains, explain, full_tables},
+        lossy_settings::Setting,
     },
     text::{self, quoted},
 };
@@ -92,30 +96,29 @@ pub(crate) fn is_explained(reason: Reason) -> bool {
     )
 }
 
-/// The settings behind cases, each once: what they probably did, and what to do.
+/// The settings behind cases, each once with the nodes that have it: what they probably did, and what to do.
 pub(crate) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
     const SHOWN: usize = 3;
-    let mut found: Vec<&Explanation> = cases.iter().filter_map(|c| c.explanation.as_ref()).collect();
-    found.sort();
-    found.dedup();
-    let sentences: Vec<&str> = found.iter().map(|e| e.sentence.as_str()).collect();
-    let first = found.first()?;
-    let nodes: Vec<&str> = found.iter().map(|e| e.node.as_str()).collect();
-    let remediation = format!(
-        "{}{}",
-        first.remediation,
-        text::same_on_others(&nodes, &first.node)
-    );
-    let more = match sentences.len() {
-        0..=SHOWN => String::new(),
-        n => format!(" ({} more such findings)", n - SHOWN),
+    let mut found: BTreeMap<&Setting, BTreeSet<&str>> = BTreeMap::new();
+    for explanation in cases.iter().filter_map(|c| c.explanation.as_ref()) {
+        let nodes = found.entry(&explanation.setting).or_default();
+        nodes.insert(&explanation.node);
+    }
+    let described = found.iter().take(SHOWN).map(|(setting, nodes)| {
+        let nodes: Vec<&str> = nodes.iter().copied().collect();
+        (setting.describe(&nodes), setting.remediation(&nodes))
+    });
+    let (sentences, remediations): (Vec<String>, Vec<String>) = described.unzip();
+    let more = match found.len() {
+        0 => return None,
+        n if n > SHOWN => format!(" ({} more such findings)", n - SHOWN),
+        _ => String::new(),
     };
-    let shown: Vec<&str> = sentences.into_iter().take(SHOWN).collect();
     let sentence = format!(
         "{}{more}. This is probably why connections fail",
-        shown.join(". ")
+        sentences.join(". ")
     );
-    Some((sentence, remediation))
+    Some((sentence, remediations.join(" ")))
 }
 
 /// What is wrong where endpoints are cluster IPs of Services, and what to do.
@@ -204,7 +207,7 @@ pub(crate) fn with_circumstances<'a>(
     let full: Vec<&str> = full_tables(evidence, failures).into_iter().collect();
     if !full.is_empty() {
         message.push_str(&format!(
-            " The conntrack table is full on {}, so some packets are lost there.",
+            " The conntrack table is full on {}, or within one percent of it, so packets may be lost there.",
             text::nodes(&full)
         ));
     }

@@ -6,13 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::{
-    evidence::{
-        Evidence,
-        dials::Failed,
-        passage::{Passage, links},
-    },
-    text::quoted,
+use crate::evidence::{
+    Evidence,
+    dials::Failed,
+    lossy_settings::Setting,
+    passage::{Passage, links},
 };
 use svcdiag_api::{Answer, DialPath, NodeSettings, Reason};
 
@@ -23,10 +21,8 @@ pub(crate) struct Explanation {
     pub reason: Reason,
     /// The node whose setting it is.
     pub node: String,
-    /// The setting, in words.
-    pub sentence: String,
-    /// What to do on the node.
-    pub remediation: String,
+    /// The setting.
+    pub setting: Setting,
 }
 
 /// The setting that explains why an answer did not come; of several the one with precedence.
@@ -104,33 +100,26 @@ fn candidates(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Vec<Explanation> 
 }
 
 /// A rule that lets nothing through, and ends dials in the way that this one ended.
-fn dead_end(node: &str, settings: &NodeSettings, hook: &str, answer: Answer) -> Option<Explanation> {
+fn dead_end(node: &str, settings: &NodeSettings, hook: &'static str, answer: Answer) -> Option<Explanation> {
     let is_told = answer != Answer::TimedOut;
     let rule = settings
         .dead_ends
         .iter()
         .find(|rule| rule.hook == hook && rule.rejects == is_told)?;
-    let (does, reason) = match answer {
-        Answer::TimedOut if hook == "FORWARD" => ("drops", Reason::ForwardChainDrops),
-        Answer::TimedOut => ("drops", Reason::TimedOut),
-        Answer::Unreachable => ("rejects", Reason::NoRouteToHost),
-        _ => ("rejects", Reason::ConnectionRefused),
-    };
-    let chain = &rule.chain;
-    let by = if chain == hook {
-        format!("chain {hook}")
-    } else {
-        format!("chain {chain} (reached from {hook})")
+    let reason = match answer {
+        Answer::TimedOut if hook == "FORWARD" => Reason::ForwardChainDrops,
+        Answer::TimedOut => Reason::TimedOut,
+        Answer::Unreachable => Reason::NoRouteToHost,
+        _ => Reason::ConnectionRefused,
     };
     Some(Explanation {
         reason,
         node: node.to_owned(),
-        sentence: format!("A rule in {by} on node {node} {does} every packet"),
-        remediation: format!(
-            "Find out what wrote the rule, and which rules precede it: `iptables -S {}` or `nft list ruleset` on node {}. A KUBE-FIREWALL rule without its mark match comes from two iptables versions that cannot read each other's rules; otherwise it is often the distribution's firewall.",
-            quoted(chain),
-            quoted(node)
-        ),
+        setting: Setting::DeadEnd {
+            hook,
+            chain: rule.chain.clone(),
+            rejects: rule.rejects,
+        },
     })
 }
 
@@ -215,12 +204,11 @@ fn of_node(
     leaves_node: bool,
 ) -> Vec<Explanation> {
     let mut found = Vec::new();
-    let mut add = |reason, sentence: String, remediation: String| {
+    let mut add = |reason, setting| {
         found.push(Explanation {
             reason,
             node: node.to_owned(),
-            sentence,
-            remediation,
+            setting,
         });
     };
     let (forwards, sysctl) = if is_v4 {
@@ -229,13 +217,7 @@ fn of_node(
         (settings.ipv6_forwarding, "net.ipv6.conf.all.forwarding")
     };
     if forwards == Some(false) && passage == Passage::Forwarded {
-        add(
-            Reason::IPForwardingDisabled,
-            format!("IP forwarding is off on node {node} ({sysctl} is 0)"),
-            format!(
-                "Enable IP forwarding on node {node}: run `sysctl -w {sysctl}=1` there. That lasts until the next reboot; to keep it, use a file in /etc/sysctl.d."
-            ),
-        );
+        add(Reason::IPForwardingDisabled, Setting::NoForwarding(sysctl));
     }
     // br_netfilter sends bridged packets through the same chain.
     let is_filtered = match passage {
@@ -244,69 +226,31 @@ fn of_node(
         Passage::Local | Passage::Unknown => false,
     };
     if drops_by_policy(settings) && is_v4 && is_filtered {
-        add(
-            Reason::ForwardChainDrops,
-            format!("On node {node}, the policy of the FORWARD chain is to drop what no rule accepts"),
-            format!(
-                "Look at the chain on node {node}: `iptables -S FORWARD`. The names of other chains in it hint at what set the policy (often Docker or ufw); see also whether the network plugin's own rules are missing. \
-                 Then have that firewall accept the forwarded packets of the Pod network."
-            ),
-        );
+        add(Reason::ForwardChainDrops, Setting::ForwardPolicy);
     }
     // Without br_netfilter nobody tracks what a bridge passes on.
     let is_tracked = passage != Passage::Bridged || settings.bridge_netfilter == Some(true);
     if settings.conntrack_full == Some(true) && is_tracked {
-        add(
-            Reason::ConntrackTableFull,
-            format!("The conntrack table of node {node} is full"),
-            format!(
-                "On node {node}, find out what holds so many connections: `conntrack -L` (the output is long). To double the limit there until the next reboot (kube-proxy may also set it when it starts): \
-                 `sysctl -w net.netfilter.nf_conntrack_max=$((2 * $(sysctl -n net.netfilter.nf_conntrack_max)))`."
-            ),
-        );
+        add(Reason::ConntrackTableFull, Setting::ConntrackFull);
     }
     if settings.reverse_path_drops == Some(true) && is_v4 && leaves_node {
-        add(
-            Reason::ReversePathFiltering,
-            format!(
-                "Node {node} drops packets that arrive on a different interface from the one their replies would leave by (rp_filter)"
-            ),
-            format!(
-                "Make the routes of node {node} symmetric, or loosen the check there on all interfaces: \
-                 `sysctl -w net.ipv4.conf.all.rp_filter=2`. That lasts until the next reboot; to keep it, use a file in /etc/sysctl.d."
-            ),
-        );
+        add(Reason::ReversePathFiltering, Setting::ReversePath);
     }
     found
 }
 
 /// Without br_netfilter the setting does not exist, and bridged packets skip the rules as well.
 fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> {
-    let (sentence, load, keep) = match settings.bridge_netfilter {
+    let is_loaded = match settings.bridge_netfilter {
         Some(true) => return None,
-        Some(false) => (
-            format!(
-                "On node {node}, replies between Pods on the same bridge bypass kube-proxy's rules (net.bridge.bridge-nf-call-iptables is 0)"
-            ),
-            "",
-            "That lasts until the next reboot; to keep it, use a file in /etc/sysctl.d.",
-        ),
+        Some(false) => true,
         // Where nothing could be read this is not known either.
         None if settings.ipv4_forwarding.is_none() => return None,
-        None => (
-            format!(
-                "On node {node}, replies between Pods on the same bridge bypass kube-proxy's rules (br_netfilter is not loaded)"
-            ),
-            "`modprobe br_netfilter` and ",
-            "Both last until the next reboot; to keep them, list br_netfilter in a file in /etc/modules-load.d and the sysctl in a file in /etc/sysctl.d.",
-        ),
+        None => false,
     };
     Some(Explanation {
         reason: Reason::BridgeNetfilterDisabled,
         node: node.to_owned(),
-        sentence,
-        remediation: format!(
-            "Make bridged packets on node {node} pass the iptables rules: run {load}`sysctl -w net.bridge.bridge-nf-call-iptables=1` there. {keep}"
-        ),
+        setting: Setting::BridgeNetfilter { is_loaded },
     })
 }

@@ -1,7 +1,7 @@
 //! Do the Pods answer when the Service is bypassed? Each fault, and beside it its lookalikes, of which nothing may be False.
 
 use serde_json::json;
-use svcdiag_api::{Answer, ConditionType as C, DialPath, Reason as R};
+use svcdiag_api::{Answer, ConditionType as C, DeadEndRule, DialPath, Reason as R};
 
 use crate::{agents::*, fixtures::*, report::*, walkthrough::*};
 
@@ -122,6 +122,54 @@ fn n15_a_node_does_not_forward() {
             fail_from_clients(f, &[1], Answer::TimedOut);
         },
     );
+}
+
+#[test]
+fn n15_the_command_names_the_nodes_that_it_is_for() {
+    let d = fault(
+        "N15-two-nodes",
+        C::EndpointsReachable,
+        R::IPForwardingDisabled,
+        |f| {
+            for node in ["n2", "n3"] {
+                on(f, node, |n| n.settings.ipv4_forwarding = Some(false));
+            }
+            fail_from_clients(f, &[1, 2], Answer::TimedOut);
+        },
+    );
+    let remediation = d.root_cause.unwrap().remediation;
+    assert!(
+        remediation.starts_with(
+            "Enable IP forwarding on nodes n2 and n3: run `sysctl -w net.ipv4.ip_forward=1` there."
+        ),
+        "{remediation}"
+    );
+}
+
+#[test]
+fn n16_rules_in_different_chains_are_told_apart() {
+    let drops = |chain: &str| DeadEndRule {
+        hook: "FORWARD".into(),
+        chain: chain.into(),
+        rejects: false,
+    };
+    let d = fault("N16-chains", C::EndpointsReachable, R::ForwardChainDrops, |f| {
+        on(f, "n2", |n| n.settings.dead_ends = vec![drops("CNI-FORWARD")]);
+        on(f, "n3", |n| n.settings.dead_ends = vec![drops("DOCKER-USER")]);
+        fail_from_clients(f, &[1, 2], Answer::TimedOut);
+    });
+    let remediation = d.root_cause.unwrap().remediation;
+    for own in [
+        "`iptables -S CNI-FORWARD` or `nft list ruleset` on node n2.",
+        "`iptables -S DOCKER-USER` or `nft list ruleset` on node n3.",
+    ] {
+        assert!(remediation.contains(own), "{remediation}");
+    }
+    // Whoever gets through shows that the rules are not in the way.
+    works(|f| {
+        on(f, "n2", |n| n.settings.dead_ends = vec![drops("CNI-FORWARD")]);
+        on(f, "n3", |n| n.settings.dead_ends = vec![drops("DOCKER-USER")]);
+    });
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn dropped_on_the_way(evidence: &Evidence<'_>) -> Option<Finding> {
     Some(Finding::unknown(
         Reason::ProbeFailed,
         format!(
-            "Cluster DNS does not answer, but the conntrack table of node {first} is full, so packets may be lost there."
+            "Cluster DNS does not answer, but the conntrack table of node {first} is full, or within one percent of it, so packets may be lost there."
         ),
     ))
 }
