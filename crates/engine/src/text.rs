@@ -1,7 +1,7 @@
 //! Wording that several messages share.
 
-/// How many items a list names.
-const SHOWN: usize = 3;
+/// How many items a list names, and how many sentences of one kind a message has.
+pub(crate) const SHOWN: usize = 3;
 
 /// `1 Pod`, `3 Pods`.
 pub(crate) fn count(n: usize, noun: &str) -> String {

@@ -17,7 +17,7 @@ use crate::{
         explaining::{Explanation, closed_chains, explain, full_tables},
         lossy_settings::Setting,
     },
-    text::{self, quoted},
+    text::{self, SHOWN, quoted},
 };
 use svcdiag_api::{Answer, ConditionType, Reason};
 use svcdiag_objects::Object;
@@ -98,7 +98,6 @@ pub(crate) fn is_explained(reason: Reason) -> bool {
 
 /// The settings behind cases, each once with the nodes that have it: what they probably did, and what to do.
 pub(crate) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
-    const SHOWN: usize = 3;
     let mut found: BTreeMap<&Setting, BTreeSet<&str>> = BTreeMap::new();
     for explanation in cases.iter().filter_map(|c| c.explanation.as_ref()) {
         let nodes = found.entry(&explanation.setting).or_default();

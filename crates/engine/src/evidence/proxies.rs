@@ -1,10 +1,10 @@
 //! What does kube-proxy's work on each node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     evidence::reports::{Report, Reports},
-    text::quoted,
+    text::{self, SHOWN, quoted},
 };
 use svcdiag_api::{DialPath, KubeProxy, PortState, RunsAs};
 use svcdiag_kube_proxy::{Backend, ProxyMode};
@@ -63,6 +63,51 @@ pub(crate) fn replaced_everywhere<'a>(reports: &Reports<'a>) -> Option<&'a str> 
         }
     }
     name
+}
+
+/// What is told for reports whose kube-proxies are run alike: by the first of them, and which others it fits.
+pub(crate) fn for_each_way_to_run(
+    reports: &[&Report<'_>],
+    tell: impl Fn(&Report<'_>, &str) -> String,
+) -> String {
+    let mut alike: BTreeMap<(Run<'_>, Option<&str>), Vec<&Report<'_>>> = BTreeMap::new();
+    for report in reports {
+        alike
+            .entry((run(report), program(report)))
+            .or_default()
+            .push(report);
+    }
+    let mut groups: Vec<Vec<&Report<'_>>> = alike.into_values().collect();
+    groups.sort_by_key(|group| group.first().map(|r| r.node));
+    let told = groups.iter().take(SHOWN).filter_map(|group| {
+        let (first, rest) = group.split_first()?;
+        let rest: Vec<&str> = rest.iter().map(|r| r.node).collect();
+        let others = match rest.is_empty() {
+            true => String::new(),
+            false => format!(" Do the same on {}.", text::nodes(&rest)),
+        };
+        Some(tell(first, &others))
+    });
+    told.collect::<Vec<_>>().join(" ")
+}
+
+/// How kube-proxies are run under the names of their Nodes.
+pub(crate) fn under_own_name(reports: &[&Report<'_>]) -> String {
+    let where_to = "or hostnameOverride in its configuration (not in one that other nodes share). A restart alone changes nothing.";
+    if let [only] = reports {
+        return format!(
+            "Run kube-proxy on node {node} under the name of its Node: --hostname-override={node}, {where_to}",
+            node = only.node
+        );
+    }
+    let each: Vec<String> = reports
+        .iter()
+        .map(|r| format!("--hostname-override={node} on node {node}", node = r.node))
+        .collect();
+    format!(
+        "Run each kube-proxy under the name of its own Node: {}, {where_to}",
+        text::list(&each)
+    )
 }
 
 /// Where the log of kube-proxy of a node is, with the command that shows it.
@@ -131,6 +176,7 @@ pub(crate) fn is_in_pod(report: &Report<'_>) -> bool {
 }
 
 /// How a kube-proxy is run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Run<'a> {
     Pod,
     StaticPod,

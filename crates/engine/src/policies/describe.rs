@@ -10,14 +10,11 @@ use crate::{
         targets::Target,
         view::{Closed, PolicyView, names},
     },
-    text::{self, quoted},
+    text::{self, SHOWN, quoted},
     workloads::near_miss,
 };
 use svcdiag_api::Reason;
 use svcdiag_objects::{Object, ServicePort};
-
-/// How many mismatches a message names.
-const SHOWN: usize = 3;
 
 /// Something that is denied, and how to admit it.
 pub(crate) struct Description {
@@ -41,7 +38,7 @@ fn policies(names: &BTreeSet<String>) -> String {
 impl PolicyView<'_> {
     /// A denial at some ports of the Service.
     pub(crate) fn describe(&self, denials: &[(&ServicePort, &Denial)]) -> Option<Description> {
-        let (port, denial) = denials.first()?;
+        let (_, denial) = denials.first()?;
         let of = denials
             .iter()
             .flat_map(|(_, d)| d.closed.policies.iter().cloned());

@@ -125,6 +125,35 @@ fn kube_proxy_under_another_name_takes_local_endpoints_for_remote_ones() {
     });
     let cause = d.root_cause.unwrap();
     assert!(cause.message.contains("n1.example") && cause.remediation.contains("--hostname-override=n1"));
+    let d = fault("node-names", C::ProxyRulesPresent, R::NodeNameMismatch, |f| {
+        local(f);
+        for node in ["n1", "n2"] {
+            proxy(f, node, |p| p.node_name = Some(format!("{node}.example")));
+            on(f, node, |n| {
+                n.rules.as_mut().unwrap().gaps.push(RuleGap {
+                    kind: GapKind::NodePortMissing,
+                    destination: "node port 30080/TCP".into(),
+                    endpoint: None,
+                    detail: "nothing".into(),
+                });
+            });
+        }
+    });
+    let cause = d.root_cause.unwrap();
+    assert!(
+        cause
+            .message
+            .contains("(n1.example instead of n1 and n2.example instead of n2)"),
+        "{}",
+        cause.message
+    );
+    assert!(
+        cause
+            .remediation
+            .contains("--hostname-override=n1 on node n1 and --hostname-override=n2 on node n2"),
+        "{}",
+        cause.remediation
+    );
     // Nobody asks which endpoints are local.
     lookalike(|f| proxy(f, "n1", |p| p.node_name = Some("n1.example".into())));
     // The name is right, and the rules are missing for another reason.

@@ -1,10 +1,11 @@
 //! Is kube-proxy writing the rules of this Service?
 
+mod describe;
 mod leftovers;
 mod remediation;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
 };
 
@@ -30,7 +31,7 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// Something wrong on a node.
 struct Fault<'a> {
-    node: &'a str,
+    report: &'a Report<'a>,
     reason: Reason,
     rules: &'a Rules,
     gap: Option<&'a RuleGap>,
@@ -77,7 +78,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             .partition(|gap| concerns(facts, report.node, gap));
         if let Some(reason) = conflict(rules) {
             faults.push(Fault {
-                node: report.node,
+                report,
                 reason,
                 rules,
                 gap: None,
@@ -88,7 +89,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
                 is_stale = true;
             } else if let Some(reason) = reason(service, report, gap) {
                 faults.push(Fault {
-                    node: report.node,
+                    report,
                     reason,
                     rules,
                     gap: Some(gap),
@@ -110,7 +111,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     for &reason in ConditionType::ProxyRulesPresent.faults() {
         let of: Vec<&Fault> = faults.iter().filter(|f| f.reason == reason).collect();
         if !of.is_empty() {
-            return build(evidence, reason, &of);
+            return describe::build(evidence, reason, &of);
         }
     }
     if let Some(harmful) = leftovers.iter().find(|l| l.does_harm()) {
@@ -302,115 +303,4 @@ fn without_rules(nodes: &[&str]) -> String {
     format!(
         "On {on}, rules are missing for Service addresses of an IP family in which the Node has no InternalIP; kube-proxy may write none for it"
     )
-}
-
-fn build(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_>]) -> Finding {
-    let reports = &evidence.reports;
-    let nodes: BTreeSet<&str> = faults.iter().map(|f| f.node).collect();
-    let of_nodes = || reports.current.iter().filter(|r| nodes.contains(r.node));
-    let Some(first) = of_nodes().next() else {
-        return Finding::unknown(Reason::ProbeFailed, WHAT);
-    };
-    let names: Vec<&str> = nodes.iter().copied().collect();
-    let on = text::nodes(&names);
-    let node = first.node;
-    let layout = faults.first().map_or("", |f| f.rules.layout.as_str());
-    let other = faults
-        .first()
-        .and_then(|f| f.rules.conflict.as_deref())
-        .unwrap_or_default();
-    let mut gaps: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
-    for (node, gap) in faults.iter().filter_map(|f| Some((f.node, f.gap?))) {
-        let what = match &gap.endpoint {
-            Some(endpoint) => format!("endpoint {endpoint} of {}", gap.destination),
-            None => gap.destination.clone(),
-        };
-        gaps.entry(what).or_default().insert(node);
-    }
-    let gaps: Vec<String> = gaps
-        .into_iter()
-        .map(|(what, nodes)| {
-            format!(
-                "{what} on {}",
-                text::nodes(&nodes.into_iter().collect::<Vec<_>>())
-            )
-        })
-        .collect();
-    let gaps = text::list(&gaps);
-    let gap = faults.iter().find_map(|f| f.gap);
-    let others = text::same_on_others(&names, node);
-    let empty_entrance = || remediation::empty_entrance(Backend::parse(layout), Backend::parse(other), node);
-    let rewrite = || {
-        format!(
-            "To have the rules rewritten, {}.{others} If the rules are wrong again after that, check the log of kube-proxy: {}.",
-            proxies::restart(first),
-            proxies::logs(first)
-        )
-    };
-    let (message, remediation) = match reason {
-        Reason::ConflictingBackends => (
-            format!(
-                "On {on}, both iptables backends hold rules for the Service's addresses: kube-proxy writes with {layout}, and the rules in {other} are old."
-            ),
-            format!("{}{others}", empty_entrance()),
-        ),
-        Reason::ConflictingModes => (
-            format!(
-                "On {on}, leftovers of another kube-proxy mode also match the Service's addresses: kube-proxy writes {layout}, and {other} holds old rules."
-            ),
-            format!("{}{others}", empty_entrance()),
-        ),
-        Reason::RulesMissing => (format!("Rules for the Service are missing: {gaps}."), rewrite()),
-        Reason::EndpointMissingFromRules => (
-            format!("kube-proxy's rules lack ready endpoints: {gaps}."),
-            rewrite(),
-        ),
-        Reason::EndpointsDrained => (
-            format!(
-                "In kube-proxy's IPVS rules, ready endpoints have weight 0, so they get no new connections: {gaps}."
-            ),
-            remediation::weight(gap, node),
-        ),
-        Reason::StaleEndpointInRules => match gap.filter(|gap| gap.kind == GapKind::EndpointStuck) {
-            Some(gap) => (
-                format!(
-                    "Session affinity keeps clients on endpoints that are gone, but are still in the IPVS rules with weight 0: {gaps}."
-                ),
-                remediation::expire(gap, node),
-            ),
-            None => (
-                format!("kube-proxy's rules still lead to endpoints that are gone: {gaps}."),
-                rewrite(),
-            ),
-        },
-        Reason::NodeNameMismatch => {
-            let name = first
-                .facts
-                .kube_proxy
-                .as_ref()
-                .and_then(|p| p.node_name.as_deref());
-            (
-                format!(
-                    "kube-proxy on {on} does not run under the name of its Node ({} instead of {node}), so it treats the endpoints there as remote, and their rules are missing: {gaps}.",
-                    name.unwrap_or_default()
-                ),
-                format!(
-                    "Run kube-proxy on node {node} under the name of its Node: --hostname-override={node}, or hostnameOverride in its configuration (not in one that other nodes share). A restart alone changes nothing.{others}"
-                ),
-            )
-        }
-        Reason::NodePortInUse => (
-            format!(
-                "Another process uses a node port of the Service, so kube-proxy does not serve {gaps} ({}).",
-                gap.map_or("", |gap| gap.detail.as_str())
-            ),
-            remediation::node_port(gap, node),
-        ),
-        _ => (format!("Rules for the node port are missing: {gaps}."), rewrite()),
-    };
-    if evidence.leaves_nothing(&nodes) {
-        Finding::nothing_works(reason, message, remediation)
-    } else {
-        Finding::part_fails(reason, message, remediation)
-    }
 }

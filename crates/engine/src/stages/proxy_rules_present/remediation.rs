@@ -3,87 +3,120 @@
 //! A restart of kube-proxy heals what a full sync writes again. It heals nothing where kube-proxy itself holds the
 //! wrong state or where other rules are in its way; for these there is one command about one object of its own.
 
-use crate::text::quoted;
-use svcdiag_api::RuleGap;
+use crate::text::{SHOWN, quoted};
 use svcdiag_kube_proxy::Backend;
+
+/// A difference between rules and endpoints: where packets are sent, and the endpoint concerned, if any.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Gap<'a> {
+    pub destination: &'a str,
+    pub endpoint: Option<&'a str>,
+}
 
 /// How rules in a layout that kube-proxy does not write are taken out of the way: the chain by which packets get into
 /// them is kube-proxy's own, and no other product's chain is touched. In ipvs mode kube-proxy uses that of the table
 /// nat itself; the other one can still refuse packets.
-pub(super) fn empty_entrance(own: Option<Backend>, other: Option<Backend>, node: &str) -> String {
+pub(super) fn empty_entrance(own: Option<Backend>, other: Option<Backend>, on: &str) -> String {
     let is_ipvs = own == Some(Backend::Ipvs);
     match other {
         Some(Backend::IptablesLegacy) if is_ipvs => format!(
-            "Flush the chain through which the old rules refuse packets on node {node}. It belongs to kube-proxy alone: `iptables-legacy -w -t filter -F KUBE-SERVICES`."
+            "Flush the chain through which the old rules refuse packets on {on}. It belongs to kube-proxy alone: `iptables-legacy -w -t filter -F KUBE-SERVICES`."
         ),
         Some(Backend::IptablesNft) if is_ipvs => format!(
-            "Flush the chain through which the old rules refuse packets on node {node}. It belongs to kube-proxy alone: `iptables -w -t filter -F KUBE-SERVICES`."
+            "Flush the chain through which the old rules refuse packets on {on}. It belongs to kube-proxy alone: `iptables -w -t filter -F KUBE-SERVICES`."
         ),
         Some(Backend::Nftables) => format!(
-            "Delete the table of the other mode on node {node}. It belongs to kube-proxy alone: `nft delete table ip kube-proxy`. Do the same for ip6 if it exists."
+            "Delete the table of the other mode on {on}. It belongs to kube-proxy alone: `nft delete table ip kube-proxy`. Do the same for ip6 if it exists."
         ),
         Some(Backend::IptablesLegacy) => format!(
-            "On node {node}, look at the old rules first: `iptables-legacy-save`. Then flush the chain through which packets enter them, which only kube-proxy uses: `iptables-legacy -w -t nat -F KUBE-SERVICES`. If that chain of the table filter has REJECT rules, flush it too: `iptables-legacy -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-legacy."
+            "On {on}, look at the old rules first: `iptables-legacy-save`. Then flush the chain through which packets enter them, which only kube-proxy uses: `iptables-legacy -w -t nat -F KUBE-SERVICES`. If that chain of the table filter has REJECT rules, flush it too: `iptables-legacy -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-legacy."
         ),
-        _ => format!(
-            "On node {node}, look at the old rules first: `nft list ruleset`. Then flush the chain through which packets enter them, which only kube-proxy uses: `iptables-nft -w -t nat -F KUBE-SERVICES`. If that chain of the table filter has REJECT rules, flush it too: `iptables-nft -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-nft."
+        Some(Backend::IptablesNft) => format!(
+            "On {on}, look at the old rules first: `nft list ruleset`. Then flush the chain through which packets enter them, which only kube-proxy uses: `iptables-nft -w -t nat -F KUBE-SERVICES`. If that chain of the table filter has REJECT rules, flush it too: `iptables-nft -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-nft."
         ),
-    }
-}
-
-/// How an endpoint that is held with weight 0 gets its share again.
-pub(super) fn weight(gap: Option<&RuleGap>, node: &str) -> String {
-    let server = gap.and_then(|gap| Some((virtual_server(gap)?, gap.endpoint.as_deref()?)));
-    match server {
-        Some(((flag, address), endpoint)) => format!(
-            "kube-proxy treats them as endpoints that are being drained. On node {node}, set the weight of each back to 1: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
-            quoted(address),
-            quoted(endpoint)
-        ),
-        None => format!("Check the weights on node {node}: `ipvsadm -ln`."),
-    }
-}
-
-/// How clients are freed that affinity keeps at an endpoint that is gone.
-pub(super) fn expire(gap: &RuleGap, node: &str) -> String {
-    let forget = "`sysctl -w net.ipv4.vs.expire_quiescent_template=1`";
-    match (virtual_server(gap), gap.endpoint.as_deref()) {
-        (Some((flag, address)), Some(endpoint)) => format!(
-            "On node {node}, make the kernel drop the affinity to endpoints with weight 0 (until the next reboot): {forget}. Then remove the endpoint that is gone, also there: `ipvsadm -d {flag} {} -r {}`.",
-            quoted(address),
-            quoted(endpoint)
-        ),
-        _ => format!(
-            "On node {node}, make the kernel drop the affinity to endpoints with weight 0 (until the next reboot): {forget}."
+        // What else it may be has no chain or table that is known to be kube-proxy's alone.
+        Some(Backend::Ipvs | Backend::Userspace) | None => format!(
+            "Find out on {on} what wrote the other rules: `nft list ruleset` (and `iptables-legacy-save`), and `ipvsadm -ln`."
         ),
     }
 }
 
-/// Flag and address of ipvsadm for the destination of a gap.
-fn virtual_server(gap: &RuleGap) -> Option<(&'static str, &str)> {
-    let (address, protocol) = gap.destination.rsplit_once('/')?;
-    let flag = match protocol {
-        "TCP" => "-t",
-        "UDP" => "-u",
-        "SCTP" => "--sctp-service",
-        _ => return None,
-    };
-    address
-        .parse::<std::net::SocketAddr>()
-        .is_ok()
-        .then_some((flag, address))
-}
-
-/// How the process is found that has a node port.
-pub(super) fn node_port(gap: Option<&RuleGap>, node: &str) -> String {
-    let number = gap.and_then(|gap| gap.destination.strip_prefix("node port ")?.split_once('/'));
-    let number = number.map(|(port, protocol)| (port.parse::<u16>(), protocol));
-    let see = match number {
-        Some((Ok(port), "UDP")) => format!("`ss -lunp 'sport = :{port}'`"),
-        Some((Ok(port), _)) => format!("`ss -ltnp 'sport = :{port}'`"),
-        _ => "`ss -lntup`".to_owned(),
-    };
+/// How endpoints that are held with weight 0 get their share again.
+pub(super) fn weights(gaps: &[(Gap<'_>, String)]) -> String {
+    let each = gaps.iter().take(SHOWN).map(|(gap, on)| {
+        let server = gap.virtual_server().zip(gap.endpoint);
+        match server {
+            Some(((flag, address), endpoint)) => format!(
+                "On {on}, set the weight back to 1: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
+                quoted(address),
+                quoted(endpoint)
+            ),
+            None => format!("Check the weights on {on}: `ipvsadm -ln`."),
+        }
+    });
+    let each: Vec<String> = each.collect();
     format!(
-        "On node {node}, find out which process uses the port: {see}. Move that process to another port, or give the Service another nodePort. A restart of kube-proxy alone changes nothing."
+        "kube-proxy treats them as endpoints that are being drained. {}{}",
+        each.join(" "),
+        and_the_rest(gaps)
+    )
+}
+
+/// How clients are freed that affinity keeps at endpoints that are gone.
+pub(super) fn expire(gaps: &[(Gap<'_>, String)], nodes: &str) -> String {
+    let each = gaps.iter().take(SHOWN).filter_map(|(gap, on)| {
+        let ((flag, address), endpoint) = gap.virtual_server().zip(gap.endpoint)?;
+        Some(format!(
+            " Then remove the endpoint that is gone, on {on}: `ipvsadm -d {flag} {} -r {}`.",
+            quoted(address),
+            quoted(endpoint)
+        ))
+    });
+    format!(
+        "On {nodes}, make the kernel drop the affinity to endpoints with weight 0 (until the next reboot): `sysctl -w net.ipv4.vs.expire_quiescent_template=1`.{}{}",
+        each.collect::<String>(),
+        and_the_rest(gaps)
+    )
+}
+
+/// That there are more endpoints than commands.
+fn and_the_rest(gaps: &[(Gap<'_>, String)]) -> &'static str {
+    match gaps.len() > SHOWN {
+        true => " Do the same for the others: `ipvsadm -ln` lists endpoints with their weights.",
+        false => "",
+    }
+}
+
+impl<'a> Gap<'a> {
+    /// Flag and address of ipvsadm for the destination.
+    fn virtual_server(&self) -> Option<(&'static str, &'a str)> {
+        let (address, protocol) = self.destination.rsplit_once('/')?;
+        let flag = match protocol {
+            "TCP" => "-t",
+            "UDP" => "-u",
+            "SCTP" => "--sctp-service",
+            _ => return None,
+        };
+        let is_address = address.parse::<std::net::SocketAddr>().is_ok();
+        is_address.then_some((flag, address))
+    }
+}
+
+/// How the processes are found that have node ports.
+pub(super) fn node_ports(gaps: &[(Gap<'_>, String)]) -> String {
+    let each = gaps.iter().take(SHOWN).map(|(gap, on)| {
+        let number = gap.destination.strip_prefix("node port ");
+        let number = number.and_then(|rest| rest.split_once('/'));
+        let see = match number.map(|(port, protocol)| (port.parse::<u16>(), protocol)) {
+            Some((Ok(port), "UDP")) => format!("`ss -lunp 'sport = :{port}'`"),
+            Some((Ok(port), _)) => format!("`ss -ltnp 'sport = :{port}'`"),
+            _ => "`ss -lntup`".to_owned(),
+        };
+        format!("On {on}, find out which process uses the port: {see}.")
+    });
+    let each: Vec<String> = each.collect();
+    format!(
+        "{} Move that process to another port, or give the Service another nodePort. A restart of kube-proxy alone changes nothing.",
+        each.join(" ")
     )
 }
