@@ -46,15 +46,6 @@ pub(crate) fn none_of(n: usize) -> String {
     }
 }
 
-/// What follows a remediation of the first of some nodes, if there are others.
-pub(crate) fn same_on_others<S: AsRef<str>>(names: &[S], first: &str) -> String {
-    let others: Vec<&str> = names.iter().map(AsRef::as_ref).filter(|n| *n != first).collect();
-    match others.is_empty() {
-        true => String::new(),
-        false => format!(" Do the same on {}.", nodes(&others)),
-    }
-}
-
 /// The first letter as at the beginning of a sentence.
 pub(crate) fn capitalized(text: &str) -> String {
     let mut letters = text.chars();

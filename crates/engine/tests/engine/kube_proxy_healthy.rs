@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use svcdiag_api::{Answer, ConditionType as C, DialPath, GapKind, PortState, Reason as R};
-use svcdiag_engine::Facts;
+use svcdiag_api::{Answer, ConditionType as C, DialPath, GapKind, PortState, Reason as R, RunsAs};
+use svcdiag_engine::{Facts, Saved, diagnose};
 
 use crate::{agents::*, fixtures::*, report::*, walkthrough::*};
 
@@ -165,4 +165,139 @@ fn n44_kube_proxy_cannot_reach_the_api_server() {
     fault("N44", C::KubeProxyHealthy, R::APIServerUnreachable, |f| {
         on(f, "n1", |n| n.kube_proxy.as_mut().unwrap().api_unreachable = true);
     });
+}
+
+/// The root cause's message and remediation.
+fn said(diagnosis: svcdiag_engine::Diagnosis) -> (String, String) {
+    let cause = diagnosis.root_cause.unwrap();
+    (cause.message, cause.remediation)
+}
+
+#[track_caller]
+fn assert_contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+}
+
+#[test]
+fn n08_each_node_is_told_its_own_error() {
+    let error = |f: &mut Facts, node: &str, error: Option<&str>| {
+        on(f, node, |n| {
+            let proxy = n.kube_proxy.as_mut().unwrap();
+            proxy.not_syncing = true;
+            proxy.sync_error = error.map(str::to_owned);
+        });
+    };
+    let (message, remediation) = said(fault("N08-errors", C::KubeProxyHealthy, R::NotSyncing, |f| {
+        error(f, "n1", Some("iptables-restore has failed 3 times"));
+        error(f, "n2", None);
+        error(f, "n3", Some("iptables-restore has failed 3 times"));
+    }));
+    assert_contains(
+        &message,
+        &[
+            "kube-proxy on nodes n1 and n3 fails to write its rules: iptables-restore",
+            "kube-proxy on node n2 is not writing its rules",
+        ],
+    );
+    assert_contains(
+        &remediation,
+        &["Then restart kube-proxy on node n2", "Do the same on node n3."],
+    );
+    // The error of a node that writes its rules again is not told.
+    let mut facts = with_agents();
+    error(&mut facts, "n1", None);
+    on(&mut facts, "n2", |n| {
+        n.kube_proxy.as_mut().unwrap().sync_error = Some("iptables-restore has failed 1 times".into())
+    });
+    let (message, _) = said(diagnose(&facts));
+    assert!(
+        !message.contains("n2") && !message.contains("restore"),
+        "{message}"
+    );
+}
+
+#[test]
+fn n06_a_kube_proxy_that_exited_is_told_apart_from_one_that_is_not_there() {
+    let (message, remediation) = said(fault("N06-exited", C::KubeProxyHealthy, R::NotRunning, |f| {
+        for (node, name) in [("n1", Some("n1.example")), ("n2", None)] {
+            let report = f.nodes.iter_mut().find(|n| n.name == node).unwrap();
+            report.saved = Some(Saved {
+                proxy_exit: Some("F0101 node not found".into()),
+                ..Saved::default()
+            });
+            on(f, node, |n| {
+                n.kube_proxy.as_mut().unwrap().node_name = name.map(str::to_owned)
+            });
+        }
+        on(f, "n3", gone);
+    }));
+    assert_contains(
+        &message,
+        &[
+            "kube-proxy on node n1 has exited",
+            "kube-proxy on node n2 has exited",
+            "kube-proxy is not running on node n3",
+        ],
+    );
+    assert_contains(
+        &remediation,
+        &[
+            "It looks for a Node named n1.example.",
+            "--hostname-override=n1",
+            "Find out why its Pod",
+        ],
+    );
+    assert!(!remediation.contains("--hostname-override=n2"), "{remediation}");
+}
+
+#[test]
+fn n07_each_way_to_run_kube_proxy_has_its_command() {
+    let (_, remediation) = said(fault("N07-ways", C::KubeProxyHealthy, R::NotLive, |f| {
+        everywhere(f, |n| n.kube_proxy.as_mut().unwrap().livez = PortState::Silent);
+        on(f, "n2", |n| {
+            let proxy = n.kube_proxy.as_mut().unwrap();
+            (proxy.runs_as, proxy.unit) = (Some(RunsAs::Unit), Some("kube-proxy.service".into()));
+        });
+    }));
+    let (in_pods, unit) = remediation.split_once("Do the same on node n3.").unwrap();
+    assert!(
+        in_pods.contains("delete pod -l k8s-app=kube-proxy"),
+        "{remediation}"
+    );
+    assert!(
+        unit.contains("restart kube-proxy on node n2: `systemctl restart kube-proxy.service`"),
+        "{remediation}"
+    );
+}
+
+#[test]
+fn n08_each_node_is_told_what_it_may_not_do() {
+    let denied = |f: &mut Facts, node: &str, right: &str| {
+        on(f, node, |n| {
+            n.kube_proxy.as_mut().unwrap().denied = Some(right.into())
+        });
+    };
+    let (message, _) = said(fault(
+        "denied-rights",
+        C::KubeProxyHealthy,
+        R::APIAccessDenied,
+        |f| {
+            denied(f, "n1", "list endpointslices.discovery.k8s.io");
+            denied(f, "n2", "watch services");
+            denied(f, "n3", "watch nodes");
+            fail_service(f, "n1", None, Answer::TimedOut);
+            fail_service(f, "n2", None, Answer::TimedOut);
+        },
+    ));
+    assert_contains(
+        &message,
+        &[
+            "on node n1 to list endpointslices",
+            "on node n2 to watch services",
+        ],
+    );
+    // Nothing suffers on the third.
+    assert!(!message.contains("n3"), "{message}");
 }
