@@ -99,9 +99,13 @@ pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
         (Reason::NoVantagePoint, describe(first))
     } else {
         let unseen = names(&unseen);
+        let why = match facts.nodes.is_empty() {
+            true => ": no node agent reports",
+            false => "",
+        };
         (
             Reason::NoVantagePoint,
-            format!("{NOTHING_BUT_THE_API}: no node agent reports ({unseen})."),
+            format!("{NOTHING_BUT_THE_API}{why} ({unseen})."),
         )
     };
     Outcome {
@@ -179,7 +183,7 @@ pub(crate) fn stalled(facts: &Facts, ready: &Outcome, at: Option<Timestamp>) -> 
         status: ConditionStatus::True,
         reason: ready.reason,
         message: format!(
-            "Ready has been False for at least {} seconds and will not become True without a change.",
+            "Ready has been False for at least {} seconds and is not expected to become True without a change.",
             facts.spec.stalled_after_seconds
         ),
     })

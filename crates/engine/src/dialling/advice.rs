@@ -70,7 +70,7 @@ fn of_requests(facts: &Facts, first: &Failed<'_>, failures: &[&Failed<'_>]) -> O
             "Check what the application logs: {log}. Check also whether it speaks HTTP without TLS on that port and, with a service mesh, whether it accepts connections only from Pods of the mesh (mutual TLS)."
         ),
         Answer::NoAnswer => format!(
-            "Check whether the application hangs or does not speak HTTP on that port: {log}. If only large responses are lost, for example those from other nodes, packets exceed the MTU of the path: \
+            "Check whether the application hangs or does not speak HTTP on that port: {log}. If only large responses are lost, for example those from other nodes, packets probably exceed the MTU of the path: \
              compare the MTU of the Pods, the tunnel and the nodes' interface with `ip link` on node {}.",
             quoted(first.node)
         ),

@@ -166,10 +166,19 @@ impl PolicyView<'_> {
 
     /// Clients that cannot look names up.
     pub(crate) fn describe_dns(&self, clients: &[CutOff<'_, '_>]) -> Option<Description> {
-        let first = &clients.first()?.denial;
-        let who: Vec<String> = clients.iter().map(|c| c.client.pod.name().to_owned()).collect();
-        let they = if who.len() == 1 { "it" } else { "they" };
-        let names: BTreeSet<String> = clients.iter().flat_map(|c| names(&c.client.isolating)).collect();
+        let policies_of = |c: &CutOff<'_, '_>| names(&c.client.isolating);
+        let (first, names) = clients.first().map(|c| (&c.denial, policies_of(c)))?;
+        // What others lack, or in which policies, is another matter.
+        let alike = clients
+            .iter()
+            .filter(|c| c.denial == *first && policies_of(c) == names);
+        let who: Vec<String> = alike.map(|c| c.client.pod.name().to_owned()).collect();
+        let (they, need) = if who.len() == 1 {
+            ("it", "needs")
+        } else {
+            ("they", "need")
+        };
+        let names: BTreeSet<String> = names.into_iter().collect();
         let does = if names.len() == 1 { "does" } else { "do" };
         let who = self.client_pods(&who);
         let edit = edit(self.client_namespace, names.first().map_or("", String::as_str));
@@ -177,7 +186,7 @@ impl PolicyView<'_> {
         Some(match first {
             DnsDenial::ClusterDns => Description {
                 message: format!(
-                    "{denies} cluster DNS (UDP port {DNS_PORT}), so {they} cannot resolve the Service."
+                    "{denies} cluster DNS (UDP port {DNS_PORT}), which {they} {need} to resolve the Service."
                 ),
                 remediation: format!(
                     "Add an egress rule for UDP and TCP port {DNS_PORT} of cluster DNS: {edit}."
@@ -188,7 +197,7 @@ impl PolicyView<'_> {
                 let servers = text::list(servers);
                 Description {
                     message: format!(
-                        "{denies} the DNS cache of the node at {servers} (UDP port {DNS_PORT}), which does not answer, so {they} cannot resolve the Service. The cache uses the host network, where only an ipBlock matches it, not a podSelector."
+                        "{denies} the DNS cache of the node at {servers} (UDP port {DNS_PORT}), which does not answer and which {they} {need} to resolve the Service. The cache uses the host network, where only an ipBlock matches it, not a podSelector."
                     ),
                     remediation: format!(
                         "Add an egress rule with ipBlock {} for UDP and TCP port {DNS_PORT}: {edit}.",

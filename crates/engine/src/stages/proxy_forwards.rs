@@ -223,16 +223,22 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     let (reason, of) = dialling::foremost(&cases, ConditionType::ProxyForwards.faults())?;
     let failures = dialling::failures(&of);
     let routes = describe::routes(&failures);
+    let from = match failures.iter().all(|f| dials.is_dead_for(f)) {
+        true => "nodes",
+        false => "some dials from nodes",
+    };
     let mut message_more = String::new();
     let (mut message, remediation) = match dialling::settings(&of) {
         Some((sentence, remediation)) => (format!("{sentence}. {routes}."), remediation),
         None => (
             if failures.iter().all(|f| is_udp(&f.dial.port)) {
                 format!(
-                    "The Service does not accept datagrams from nodes, although its endpoints do not refuse them. {routes}."
+                    "The Service does not accept datagrams from {from}, although endpoints do not refuse them when dialled directly. {routes}."
                 )
             } else {
-                format!("The Service does not answer nodes, although its endpoints do. {routes}.")
+                format!(
+                    "The Service does not answer {from}, although endpoints do when dialled directly. {routes}."
+                )
             },
             if let Some((said, remediation)) = never_masquerades(evidence, &failures) {
                 message_more = format!(" {said}");

@@ -2,6 +2,7 @@
 
 use crate::{
     Facts, Finding, Verdict, applicable,
+    clients::{Clients, Role},
     dialling::{self, advice::advice, describe},
     evidence::{
         Evidence,
@@ -46,7 +47,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             );
         }
         if reports.problem(ConditionType::ServiceReachable).is_none() {
-            return nobody_but_itself();
+            return nothing_to_dial(evidence);
         }
     }
     dialling::left_open(evidence, dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(|| {
@@ -85,10 +86,24 @@ fn from_nodes_in_files(evidence: &Evidence<'_>) -> Option<Finding> {
 
 /// Clients were asked and had nothing to dial: the only endpoint is the client, or a Local policy leaves
 /// its node without one.
-fn nobody_but_itself() -> Finding {
+fn nothing_to_dial(evidence: &Evidence<'_>) -> Finding {
+    let are_endpoints = matches!(
+        evidence.clients,
+        Clients::Pods {
+            role: Role::Endpoint,
+            ..
+        }
+    );
     Finding::unknown(
         Reason::NoClientPods,
-        "The only candidate client Pods are the Service's own endpoints; nothing else can be tested.",
+        match are_endpoints {
+            true => {
+                "The only candidate client Pods are the Service's own endpoints; nothing else can be tested."
+            }
+            false => {
+                "No client Pod dialled the Service: none has an endpoint other than itself that its node may send packets to."
+            }
+        },
     )
 }
 
@@ -120,12 +135,16 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
         0 => String::new(),
         _ => format!(", although {past_it}"),
     };
+    let clients = match failures.iter().all(|f| dials.is_dead_for(f)) {
+        true => "client Pods",
+        false => "some dials from client Pods",
+    };
     let twice = dialling::translated_twice(facts).filter(|_| reason == Reason::TimedOut);
     let (mut message, remediation) = match (dialling::settings(&of), reason) {
         _ if twice.is_some() => {
             let (why, remediation) = twice.unwrap_or_default();
             (
-                format!("The Service does not answer client Pods. {routes}. {why}"),
+                format!("The Service does not answer {clients}. {routes}. {why}"),
                 remediation,
             )
         }
@@ -148,20 +167,20 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
             advice(facts, reason, &failures),
         ),
         (None, Reason::UnexpectedResponse) => (
-            format!("The Service does not answer client Pods as expected. {routes}."),
+            format!("The Service does not answer {clients} as expected. {routes}."),
             advice(facts, reason, &failures),
         ),
         _ if failures.iter().all(|f| is_udp(&f.dial.port)) => (
             format!(
                 "The Service does not accept datagrams from client Pods{}. {routes}.",
-                though("its endpoints do not refuse them")
+                though("endpoints do not refuse them when dialled directly")
             ),
             advice(facts, reason, &failures),
         ),
         _ => (
             format!(
-                "The Service does not answer client Pods{}. {routes}.",
-                though("its endpoints do")
+                "The Service does not answer {clients}{}. {routes}.",
+                though("endpoints do when dialled directly")
             ),
             dialling::refused_unseen(evidence, &failures).unwrap_or_else(|| advice(facts, reason, &failures)),
         ),

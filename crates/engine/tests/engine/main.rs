@@ -6,6 +6,7 @@
 mod agents;
 mod answers;
 mod blame;
+mod claims;
 mod commands;
 mod definition_valid;
 mod dns_resolves;

@@ -122,7 +122,7 @@ impl Subject<'_> {
         Some(Finding::nothing_works(
             Reason::PortNotListed,
             format!(
-                "{}, a port that the Service does not list: nothing answers there. It lists {}.",
+                "{}, a port that the Service does not list, and got no answer. It lists {}.",
                 text::list(&unlisted),
                 text::list(&listed)
             ),

@@ -161,7 +161,7 @@ fn nobody_asked(evidence: &Evidence<'_>, were_cut_off: bool) -> Finding {
         } else {
             Finding::unknown(
                 Reason::NoClientPods,
-                "Policies block the candidate client Pods from DNS, so they cannot resolve anything.",
+                "Policies block, or may block, the candidate client Pods from DNS, so that they resolve nothing is no fault of DNS.",
             )
         };
     }
@@ -233,7 +233,7 @@ fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
     Some(Finding::nothing_works(
         Reason::ClusterDNSNotReady,
         format!(
-            "{} of cluster DNS (Service {namespace}/{name}) is{} ready, so Service names do not resolve{why}.",
+            "{} of cluster DNS (Service {namespace}/{name}) is{} ready, so Service names may not resolve{why}.",
             match pods.len() {
                 1 => "The only Pod".to_owned(),
                 n => format!("{} Pods", text::capitalized(&text::none_of(n))),

@@ -12,13 +12,10 @@ use crate::{
         cache::{is_cache, see_cache},
         lookups::{CONTROL, full, lookup},
     },
-    text::{self, quoted},
+    text::{self, SHOWN, quoted},
 };
 use svcdiag_api::{CLibrary, DnsServer, LookupResult, Reason, Resolver};
 use svcdiag_objects::{Object, Pod};
-
-/// What came of asking one server: by which report, and what it answered.
-type Looks<'a> = Vec<(&'a Report<'a>, &'a DnsServer)>;
 
 /// Whether a server said something, be it that there is no such name.
 fn answers(server: &DnsServer) -> bool {
@@ -134,81 +131,110 @@ pub(super) fn knows(report: &Report<'_>, pod: &str) -> bool {
         .any(|s| s.from.as_deref() == Some(pod) && s.result == LookupResult::Found)
 }
 
+/// A server, and what came of asking it: by which report, and what it answered.
+struct Server<'a> {
+    address: &'a str,
+    /// Whether it is an endpoint of cluster DNS, asked past its Service.
+    is_endpoint: bool,
+    answers: Vec<(&'a Report<'a>, &'a DnsServer)>,
+}
+
+impl Server<'_> {
+    /// Its address, with what is known of it.
+    fn describe(&self, facts: &Facts) -> String {
+        let pod = pod_at(facts, self.address).map(|pod| format!("Pod {}", pod.name()));
+        let code = self.answers.iter().filter_map(|(_, s)| s.code.as_deref()).min();
+        let code = code.map(|code| format!("answers {code}"));
+        let about: Vec<String> = pod.into_iter().chain(code).collect();
+        match about.is_empty() {
+            true => self.address.to_owned(),
+            false => format!("{} ({})", self.address, about.join(", ")),
+        }
+    }
+
+    /// Who asked it.
+    fn asked_from(&self) -> BTreeSet<String> {
+        let asked = self.answers.iter();
+        asked
+            .filter_map(|(report, s)| Some(format!("Pod {} on node {}", s.from.as_deref()?, report.node)))
+            .collect()
+    }
+
+    fn remediation(&self, facts: &Facts) -> String {
+        match (pod_at(facts, self.address), &facts.cluster_dns) {
+            (Some(pod), Some(dns)) => format!(
+                "Diagnose cluster DNS: `svcdiag check {} -n {ns}`. Check the Pod: `kubectl -n {ns} describe pod {pod}`, and its log: `kubectl -n {ns} logs {pod}`.",
+                quoted(dns.service.name()),
+                ns = quoted(pod.namespace()),
+                pod = quoted(pod.name())
+            ),
+            (None, Some(dns)) if self.is_endpoint => format!(
+                "Check the endpoints of cluster DNS: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
+                quoted(dns.service.namespace()),
+                quoted(dns.service.name())
+            ),
+            _ if self.address.parse().is_ok_and(is_cache) => {
+                let node = self.answers.iter().map(|(r, _)| r.node).min();
+                see_cache(facts, node.unwrap_or_default())
+            }
+            _ => format!(
+                "Remove {} from the Pod's name servers (spec.dnsConfig, or the kubelet's clusterDNS), or fix that server.",
+                self.address
+            ),
+        }
+    }
+}
+
 /// Servers that nobody got an answer from, beside others that answer the same client: so a policy that
 /// keeps a client from all of them is not mistaken for a fault. Only those count that a client waits for.
 pub(super) fn some_fail(evidence: &Evidence<'_>) -> Option<Finding> {
     let facts = evidence.facts;
-    let reports = &evidence.reports;
-    let mut asked: BTreeMap<(&str, bool), Looks<'_>> = BTreeMap::new();
-    for report in &reports.current {
-        for server in report.facts.dns_servers.iter().filter(|s| s.from.is_some()) {
-            asked
-                .entry((&server.server, server.endpoint))
-                .or_default()
-                .push((report, server));
-        }
+    let failing = failing(evidence);
+    let first = failing.first()?;
+    let mut by_client: BTreeMap<BTreeSet<String>, Vec<String>> = BTreeMap::new();
+    for server in &failing {
+        let servers = by_client.entry(server.asked_from()).or_default();
+        servers.push(server.describe(facts));
     }
-    let failing: Vec<(&str, bool, &Looks<'_>)> = asked
-        .iter()
-        .filter(|((address, endpoint), looks)| {
-            is_of_today(facts, address, *endpoint)
-                && looks.iter().all(|(_, s)| !answers(s))
-                && looks.iter().any(|(report, s)| is_waited_for(report, s))
-        })
-        .map(|((address, endpoint), looks)| (*address, *endpoint, looks))
-        .collect();
-    let (first, is_endpoint, looks) = failing.first().copied()?;
-    let names: Vec<String> = failing
-        .iter()
-        .map(|(address, _, looks)| {
-            let pod = pod_at(facts, address).map(|pod| format!("Pod {}", pod.name()));
-            let code = looks.iter().filter_map(|(_, s)| s.code.as_deref()).min();
-            let about: Vec<String> = pod
-                .into_iter()
-                .chain(code.map(|c| format!("answers {c}")))
-                .collect();
-            match about.is_empty() {
-                true => (*address).to_owned(),
-                false => format!("{address} ({})", about.join(", ")),
-            }
-        })
-        .collect();
-    let from: BTreeSet<String> = looks
-        .iter()
-        .filter_map(|(report, s)| Some(format!("Pod {} on node {}", s.from.as_deref()?, report.node)))
-        .collect();
-    let from: Vec<String> = from.into_iter().collect();
-    let message = format!(
-        "{} properly when queried from {}, so names resolve slowly or only sometimes.",
-        match names.as_slice() {
+    let sentences = by_client.iter().take(SHOWN).map(|(from, servers)| {
+        let from: Vec<&String> = from.iter().collect();
+        let servers = match servers.as_slice() {
             [one] => format!("DNS server {one} does not answer"),
             several => format!("DNS servers {} do not answer", text::list(several)),
-        },
-        text::list(&from)
-    );
-    let node = looks.iter().map(|(r, _)| r.node).min().unwrap_or_default();
-    let remediation = match (pod_at(facts, first), &facts.cluster_dns) {
-        (Some(pod), Some(dns)) => format!(
-            "Diagnose cluster DNS: `svcdiag check {} -n {ns}`. Check the Pod: `kubectl -n {ns} describe pod {pod}`, and its log: `kubectl -n {ns} logs {pod}`.",
-            quoted(dns.service.name()),
-            ns = quoted(pod.namespace()),
-            pod = quoted(pod.name())
-        ),
-        (None, Some(dns)) if is_endpoint => format!(
-            "Check the endpoints of cluster DNS: `kubectl -n {} get endpointslices -l kubernetes.io/service-name={}`.",
-            quoted(dns.service.namespace()),
-            quoted(dns.service.name())
-        ),
-        _ if first.parse().is_ok_and(is_cache) => see_cache(facts, node),
-        _ => format!(
-            "Remove {first} from the Pod's name servers (spec.dnsConfig, or the kubelet's clusterDNS), or fix that server."
-        ),
-    };
+        };
+        format!("{servers} properly when queried from {}", text::list(&from))
+    });
+    let sentences: Vec<String> = sentences.collect();
     Some(Finding::part_fails(
         Reason::SomeDNSServersFailing,
-        message,
-        remediation,
+        format!(
+            "{}, so names may resolve slowly or only sometimes.",
+            sentences.join(". ")
+        ),
+        first.remediation(facts),
     ))
+}
+
+/// The servers that fail, and that a client waits for.
+fn failing<'a>(evidence: &'a Evidence<'_>) -> Vec<Server<'a>> {
+    let mut asked: BTreeMap<(&str, bool), Vec<(&Report<'_>, &DnsServer)>> = BTreeMap::new();
+    for report in &evidence.reports.current {
+        for server in report.facts.dns_servers.iter().filter(|s| s.from.is_some()) {
+            let answers = asked.entry((&server.server, server.endpoint)).or_default();
+            answers.push((report, server));
+        }
+    }
+    let servers = asked.into_iter().map(|((address, is_endpoint), answers)| Server {
+        address,
+        is_endpoint,
+        answers,
+    });
+    let fails = |server: &Server<'_>| {
+        is_of_today(evidence.facts, server.address, server.is_endpoint)
+            && server.answers.iter().all(|(_, s)| !answers(s))
+            && server.answers.iter().any(|(report, s)| is_waited_for(report, s))
+    };
+    servers.filter(fails).collect()
 }
 
 /// Whether a client has to wait for a server that fails, while others answer. Of cluster DNS' own Pods any

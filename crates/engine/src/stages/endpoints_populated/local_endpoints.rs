@@ -71,7 +71,7 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, endpoints: &[&En
         let nodes: Vec<&str> = restarting.iter().map(|(node, _)| *node).collect();
         return Local::Hint(
             format!(
-                "The Service's internalTrafficPolicy is Local, and its Pod on {} is being replaced: {} cannot use the Service until it is ready.",
+                "The Service's internalTrafficPolicy is Local, and its Pod on {} may be restarting: {} cannot use the Service until it is ready.",
                 text::nodes(&nodes),
                 names(&outside)
             ),

@@ -26,7 +26,11 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (St
             .is_some_and(|e| evidence.is_reached_at_home(e, &f.dial.port))
     };
     let mut message = if failures.iter().all(answers_at_home) {
-        format!("Endpoints answer on their own node but not from other nodes. {endpoints}.")
+        let elsewhere = match failures.iter().any(|f| is_reached_elsewhere(evidence, f)) {
+            true => "not from every other node",
+            false => "not from other nodes",
+        };
+        format!("Endpoints answer on their own node but {elsewhere}. {endpoints}.")
     } else {
         format!(
             "Endpoints on other nodes than the client's do not answer, while those on its own node do. {endpoints}."
@@ -52,6 +56,19 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (St
     (message, remediation)
 }
 
+/// Whether somebody on another node than its own has reached the endpoint of a failure.
+fn is_reached_elsewhere(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
+    let (Some(endpoint), Some(target)) = (failed.endpoint, failed.target) else {
+        return false;
+    };
+    let (dials, port) = (&evidence.direct, &failed.dial.port);
+    // In a window one cannot tell which endpoint answered.
+    !evidence.ends.is_in_a_window()
+        && dials.counts.iter().any(|c| {
+            target.node != Some(c.node) && evidence.ends.has_reached(dials, c, endpoint, target, port)
+        })
+}
+
 fn is_of_host(failed: &&Failed<'_>) -> bool {
     failed.target.is_some_and(|t| t.is_host_network())
 }
@@ -70,7 +87,7 @@ fn one_address(facts: &Facts, ends: &BTreeSet<&str>) -> Option<(String, String)>
     let nodes: Vec<&str> = nodes.into_iter().collect();
     Some((
         format!(
-            "The {} have the same InternalIP, {ip}, so packets from one to another never leave it.",
+            "The {} have the same InternalIP, {ip}, so packets from one to another may never leave it.",
             text::nodes(&nodes)
         ),
         "Give each Node its own address that the others can reach (the kubelet's --node-ip, and the interface that the network plugin uses). Compare `kubectl get nodes -o wide`.".to_owned(),
@@ -90,7 +107,7 @@ fn external_ips(facts: &Facts) -> Option<(String, String)> {
     (!of_nodes.is_empty()).then(|| {
         (
             format!(
-                "The Service's externalIPs are addresses of Nodes ({}). With kube-proxy in ipvs mode, every node treats them as its own, so these Nodes cannot be reached.",
+                "The Service's externalIPs are addresses of Nodes ({}). With kube-proxy in ipvs mode, every node treats them as its own, so these Nodes may be unreachable.",
                 text::list(&of_nodes)
             ),
             format!(

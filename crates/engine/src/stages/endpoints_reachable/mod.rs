@@ -224,19 +224,16 @@ fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) -> Option<Fin
         failing.len(),
         all.len(),
         if failing.len() == 1 { "fails" } else { "fail" },
-        match (
-            failures.iter().all(|f| is_udp(&f.dial.port)),
-            all.len().saturating_sub(failing.len()),
-        ) {
-            (true, 1) => "the other does not refuse",
-            (true, _) => "the others do not refuse",
-            (false, 1) => "the other answers",
-            (false, _) => "the others answer",
-        },
+        what_others_do(evidence, cases, &failing),
         describe::endpoints(&failures)
     );
-    if of.iter().any(|c| c.reason == Reason::NotListening) {
-        message.push_str(&format!(" {}", listens_elsewhere(evidence, &failures)));
+    let nothing_listens: Vec<&Failed> = of
+        .iter()
+        .filter(|c| c.reason == Reason::NotListening)
+        .map(|c| c.failed)
+        .collect();
+    if !nothing_listens.is_empty() {
+        message.push_str(&format!(" {}", listens_elsewhere(evidence, &nothing_listens)));
     }
     let is_local = |c: &&Case| {
         matches!(
@@ -257,6 +254,31 @@ fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) -> Option<Fin
         message,
         remediation,
     ))
+}
+
+/// What the endpoints do that do not fail from everywhere.
+fn what_others_do(
+    evidence: &Evidence<'_>,
+    cases: &[Case<'_, '_>],
+    failing: &BTreeSet<IpAddr>,
+) -> &'static str {
+    let others: BTreeSet<IpAddr> = evidence.ends.targets.keys().map(SocketAddr::ip).collect();
+    let others: BTreeSet<&IpAddr> = others.difference(failing).collect();
+    let fails_for_some = cases
+        .iter()
+        .filter_map(|c| Some(c.failed.endpoint?.ip()))
+        .any(|ip| others.contains(&ip));
+    // In a window not all were dialled.
+    let is_of_all = !fails_for_some && !evidence.ends.is_in_a_window();
+    let is_udp = cases.iter().all(|c| is_udp(&c.failed.dial.port));
+    match (is_udp, is_of_all, others.len()) {
+        (true, true, 1) => "the other does not refuse",
+        (true, true, _) => "the others do not refuse",
+        (true, false, _) => "others do not refuse",
+        (false, true, 1) => "the other answers",
+        (false, true, _) => "the others answer",
+        (false, false, _) => "others answer",
+    }
 }
 
 /// What to do about the first of the Pods that fail. That of a Job is not to serve anybody.
@@ -288,7 +310,7 @@ fn listens_elsewhere(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Strin
         _ => "these Pods",
     };
     if open.is_empty() {
-        format!("No other port is open in {whose}.")
+        format!("No other port of {whose} is open to clients.")
     } else {
         format!("Open ports of {whose}: {}.", text::list(&open))
     }
@@ -296,10 +318,14 @@ fn listens_elsewhere(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Strin
 
 fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_>]) -> (String, String) {
     let facts = evidence.facts;
-    let failures = dialling::failures(cases);
-    let Some(first) = failures.first() else {
+    let all = dialling::failures(cases);
+    let Some(first) = all.first() else {
         return (String::new(), String::new());
     };
+    // What is said of a port is said of the Pods that fail at that port.
+    let number_of = |f: &Failed<'_>| f.endpoint.map(|e| e.port());
+    let is_of_port = |f: &&&Failed<'_>| f.dial.port == first.dial.port && number_of(f) == number_of(first);
+    let failures: Vec<&Failed> = all.iter().filter(is_of_port).copied().collect();
     let namespace = quoted(&facts.namespace);
     let number = first.endpoint.map_or(0, |e| e.port());
     let wanted = format!("{number}/{}", listening::protocol(first));
@@ -332,9 +358,11 @@ fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_
             ),
         ),
         Reason::WrongFamilyListening => wrong_family::describe(evidence, &failures, &who, listen, &wanted),
-        Reason::CrossNodeUnreachable => between_nodes::describe(evidence, &failures),
+        Reason::CrossNodeUnreachable => between_nodes::describe(evidence, &all),
         _ => match dialling::settings(cases) {
-            Some((sentence, remediation)) => (format!("{sentence}. {endpoints}."), remediation),
+            Some((sentence, remediation)) => {
+                (format!("{sentence}. {}.", describe::endpoints(&all)), remediation)
+            }
             None => (
                 format!(
                     "Endpoints of Service port {port} do not answer as expected. {endpoints}.{}",

@@ -114,7 +114,14 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     if !looks.is_empty() && looks.iter().all(|(_, h)| is_configured(h)) {
         return Finding::yes(
             Reason::HairpinConfigured,
-            "The bridge ports send packets back (hairpin mode) and the rules masquerade them. No dial happened to come back to its own Pod.",
+            match looks.iter().all(|(_, h)| h.hairpin_mode == Some(true)) {
+                true => {
+                    "The bridge ports send packets back (hairpin mode) and the rules masquerade them. No dial happened to come back to its own Pod."
+                }
+                false => {
+                    "The rules masquerade packets that a Pod sends to itself, and no bridge port keeps them from coming back. No dial happened to come back to its own Pod."
+                }
+            },
         );
     }
     unseen(evidence, !all.is_empty())
@@ -243,7 +250,12 @@ fn build(evidence: &Evidence<'_>, reason: Reason, looks: &[Look<'_>]) -> Finding
             };
             (
                 format!(
-                    "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), so a Pod cannot reach itself. {seen}."
+                    "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), so {} through the Service. {seen}.",
+                    if looks.len() == 1 {
+                        "a Pod does not reach itself"
+                    } else {
+                        "Pods do not reach themselves"
+                    }
                 ),
                 format!(
                     "Enable hairpin mode on the Pod's bridge port on node {node}: {command}. For future Pods, set hairpinMode to true in the configuration of the bridge plugin in /etc/cni/net.d."
@@ -268,7 +280,14 @@ fn build(evidence: &Evidence<'_>, reason: Reason, looks: &[Look<'_>]) -> Finding
             ),
         ),
         _ => (
-            format!("A Pod cannot reach itself through the Service. {seen}."),
+            format!(
+                "{} through the Service. {seen}.",
+                if looks.len() == 1 {
+                    "A Pod does not reach itself"
+                } else {
+                    "Pods do not reach themselves"
+                }
+            ),
             format!(
                 "Find out what drops packets from Pod {pod} to itself on node {node}: `nft list ruleset` there (and `iptables-legacy-save`), or `tcpdump -ni any host {ip}` while it connects."
             ),

@@ -57,7 +57,7 @@ fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
             (
                 Reason::HairpinModeDisabled,
                 format!(
-                    "The kubelet on node {node} {how} hairpin mode none, so a Pod cannot reach itself through the Service."
+                    "The kubelet on node {node} {how} hairpin mode none, so Pods may not reach themselves through the Service."
                 ),
                 format!(
                     "Start the kubelet on node {node} with --hairpin-mode=hairpin-veth (or promiscuous-bridge)."
@@ -69,7 +69,7 @@ fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
         } => (
             Reason::HairpinModeDisabled,
             format!(
-                "The kubelet on node {node} was not allowed to write {path}, so bridge ports do not send packets back to the Pod they came from."
+                "The kubelet on node {node} was not allowed to write {path}, so bridge ports may not send packets back to the Pod they came from."
             ),
             format!(
                 "Allow the kubelet on node {node} to write to /sys: run it privileged, or mount /sys writable if it runs in a container."
@@ -94,7 +94,7 @@ fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
             (
                 Reason::BridgeNotPromiscuous,
                 format!(
-                    "The kubelet on node {node} uses promiscuous-bridge mode, but bridge {name} is not promiscuous, so it does not accept packets that a Pod sends to itself."
+                    "The kubelet on node {node} uses promiscuous-bridge mode, but bridge {name} is not promiscuous, so it may not accept packets that a Pod sends to itself."
                 ),
                 format!(
                     "Allow the kubelet on node {node} to change links (CAP_NET_ADMIN), or set it by hand: `ip link set {} promisc on`.",

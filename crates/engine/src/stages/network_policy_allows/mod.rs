@@ -64,7 +64,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         Some(denial) => Finding::yes(
             Reason::DeniedButNotEnforced,
             format!(
-                "{denial} However, the traffic passes: the network plugin does not enforce the policies."
+                "{denial} However, the traffic passes, so the network plugin does not seem to enforce the policies."
             ),
         ),
         None => match view.undenied(evidence, &verdicts) {
@@ -248,7 +248,7 @@ impl<'a> PolicyView<'a> {
             Probed::Passes if is_for_others => Finding::yes(
                 Reason::DeniedButNotEnforced,
                 format!(
-                    "The policies ({policies}) do not admit the Pods that dialled, but these get through: the network plugin does not enforce the policies."
+                    "The policies ({policies}) do not admit the Pods that dialled, but these get through, so the network plugin does not seem to enforce the policies."
                 ),
             ),
             _ if is_for_others => Finding::yes(

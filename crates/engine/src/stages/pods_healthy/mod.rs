@@ -134,10 +134,13 @@ fn only_terminating(facts: &Facts, pods: &[&Pod]) -> Finding {
     Finding::nothing_works(
         Reason::PodsStuckTerminating,
         format!(
-            "No other Pod is left: {}. Until {} gone, no Pod may take {} place.",
+            "No other Pod is left: {}. {} until {} gone.",
             text::list(&states),
-            if pods.len() == 1 { "it is" } else { "they are" },
-            if pods.len() == 1 { "its" } else { "their" }
+            match pods.len() {
+                1 => "Its controller may not replace it",
+                _ => "Their controllers may not replace them",
+            },
+            if pods.len() == 1 { "it is" } else { "they are" }
         ),
         remediation,
     )

@@ -17,7 +17,7 @@ pub(super) fn of(subject: &Subject<'_>) -> Vec<String> {
     let mut hints = shared_by_pods(subject);
     let others = &subject.facts.saved_objects.same_addresses;
     hints.extend(others.iter().take(MAX_OF_A_KIND).map(|(ip, pod)| {
-        format!("{ip} is also the address of Pod {pod}: the network plugin seems to have assigned it twice, and packets reach only one of them")
+        format!("{ip} is also the address of Pod {pod}: the network plugin seems to have assigned it twice, and packets may reach only one of them")
     }));
     hints.extend(pod_among_nodes(subject));
     hints.extend(external_ips_of_nodes(subject));
@@ -45,7 +45,7 @@ fn shared_by_pods(subject: &Subject<'_>) -> Vec<String> {
                 n => n.to_string(),
             };
             format!(
-                "{ip} is the address of {n} Pods, {}: the network plugin seems to have assigned it more than once, and packets reach only one of them",
+                "{ip} is the address of {n} Pods, {}: the network plugin seems to have assigned it more than once, and packets may reach only one of them",
                 text::list(&names)
             )
         })
@@ -105,7 +105,7 @@ fn external_ips_of_nodes(subject: &Subject<'_>) -> Option<String> {
     let found: Vec<String> = found.into_iter().collect();
     (!found.is_empty()).then(|| {
         format!(
-            "externalIPs contains addresses of Nodes ({}): every other node treats packets to them as the Service's (in ipvs mode on all ports), so it can no longer reach these nodes",
+            "externalIPs contains addresses of Nodes ({}): every other node treats packets to them as the Service's (in ipvs mode on all ports), so it may no longer reach these nodes",
             text::list(&found)
         )
     })

@@ -22,7 +22,7 @@ pub(super) fn of(subject: &Subject<'_>) -> Option<String> {
         ),
     };
     Some(format!(
-        "the load balancer has no address yet, so clients outside the cluster cannot use it{mixed}. To read what its controller reports: `kubectl -n {} describe service {}`",
+        "the load balancer has no address yet, so clients outside the cluster cannot use the Service through it{mixed}. To read what its controller reports: `kubectl -n {} describe service {}`",
         quoted(&subject.facts.namespace),
         quoted(service.name())
     ))
