@@ -3,6 +3,7 @@
 //! Which they are, what they need and which reasons they give is in the table of `svcdiag_api`. Each has its file or folder
 //! here, whose helpers nobody else uses.
 
+mod checks;
 mod definition_valid;
 mod dns_resolves;
 mod endpoints_populated;

@@ -3,54 +3,55 @@
 use crate::{
     Facts, Finding, Verdict, applicable,
     clients::{Clients, Role},
-    dialling::{self, advice::advice, describe},
+    dialling::{self, Case, advice::advice, describe},
     evidence::{
         Evidence,
         dials::{Dials, Failed, is_udp},
     },
+    stages::checks::{Check, without_address},
     text::{self, quoted},
 };
 use svcdiag_api::{ConditionType, Reason};
 
 const WHAT: &str = "The Service's addresses were not dialled from client Pods";
 
+/// Whether the question arises.
+const APPLIES: [Check; 3] = [without_address, no_clients, nothing_to_judge];
+
+/// What the clients' dials say, in the order of precedence.
+const CHECKS: [fn(&Survey<'_>) -> Option<Finding>; 6] = [
+    service_is_lost,
+    endpoints_are_lost,
+    sidecar_resets,
+    dialled_from_nodes_in_files,
+    no_client_dialled,
+    left_open,
+];
+
+/// The failed dials of clients to the Service, sorted by what they prove.
+struct Survey<'a> {
+    evidence: &'a Evidence<'a>,
+    /// Those of clients that reach the endpoint past the Service.
+    own: Vec<&'a Failed<'a>>,
+    /// Those of clients that fail at the endpoint as well.
+    explained: Vec<&'a Failed<'a>>,
+}
+
 pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
-    let facts = evidence.facts;
-    if let Some(finding) = applicable::without_address(facts).or_else(|| applicable::no_clients(evidence)) {
-        return finding;
-    }
-    let reports = &evidence.reports;
-    if let Some(finding) = dialling::unjudged(evidence, WHAT) {
+    if let Some(finding) = APPLIES.iter().find_map(|check| check(evidence)) {
         return finding;
     }
     let dials = &evidence.from_clients;
-    let (explained, own): (Vec<&Failed>, Vec<&Failed>) =
-        dials.failures.iter().partition(|f| is_explained(evidence, f));
-    if let Some(finding) = fault(evidence, &own) {
-        return finding;
-    }
-    if !explained.is_empty() {
-        return Finding::blocked(ConditionType::EndpointsReachable);
-    }
-    if let Some(pod) = dials.reset_by_mesh.filter(|_| dials.succeeded() == 0) {
-        return dialling::reset_by_mesh(pod);
-    }
-    let asked = reports.current.iter().any(|r| !r.asked.clients.is_empty());
-    if dials.made() == 0 && reports.incomplete().is_none() && !dials.is_intercepted && !dials.is_shut_out {
-        if let Some(finding) = from_nodes_in_files(evidence) {
-            return finding;
-        }
-        if !asked {
-            return Finding::unknown(
-                Reason::NoVantagePoint,
-                format!("{WHAT}: no client Pod runs on a probed node."),
-            );
-        }
-        if reports.problem(ConditionType::ServiceReachable).is_none() {
-            return nothing_to_dial(evidence);
-        }
-    }
-    dialling::left_open(evidence, dials, (ConditionType::ServiceReachable, WHAT)).unwrap_or_else(|| {
+    let failures = dials.failures.iter();
+    let (explained, own): (Vec<&Failed<'_>>, Vec<&Failed<'_>>) =
+        failures.partition(|f| is_explained(evidence, f));
+    let survey = Survey {
+        evidence,
+        own,
+        explained,
+    };
+    let found = CHECKS.iter().find_map(|check| check(&survey));
+    found.unwrap_or_else(|| {
         Finding::yes(
             Reason::Reachable,
             format!(
@@ -59,6 +60,61 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             ),
         )
     })
+}
+
+fn no_clients(evidence: &Evidence<'_>) -> Option<Finding> {
+    applicable::no_clients(evidence)
+}
+
+fn nothing_to_judge(evidence: &Evidence<'_>) -> Option<Finding> {
+    dialling::unjudged(evidence, WHAT)
+}
+
+fn service_is_lost(survey: &Survey<'_>) -> Option<Finding> {
+    fault(survey.evidence, &survey.own)
+}
+
+fn endpoints_are_lost(survey: &Survey<'_>) -> Option<Finding> {
+    let is_explained = !survey.explained.is_empty();
+    is_explained.then(|| Finding::blocked(ConditionType::EndpointsReachable))
+}
+
+fn sidecar_resets(survey: &Survey<'_>) -> Option<Finding> {
+    let dials = &survey.evidence.from_clients;
+    let pod = dials.reset_by_mesh.filter(|_| dials.succeeded() == 0)?;
+    Some(dialling::reset_by_mesh(pod))
+}
+
+/// Whether no client has dialled, though all nodes have reported and nothing is known to have kept them from it.
+fn is_untried(evidence: &Evidence<'_>) -> bool {
+    let dials = &evidence.from_clients;
+    let is_kept = dials.is_intercepted || dials.is_shut_out;
+    dials.made() == 0 && evidence.reports.incomplete().is_none() && !is_kept
+}
+
+fn dialled_from_nodes_in_files(survey: &Survey<'_>) -> Option<Finding> {
+    from_nodes_in_files(survey.evidence).filter(|_| is_untried(survey.evidence))
+}
+
+fn no_client_dialled(survey: &Survey<'_>) -> Option<Finding> {
+    let evidence = survey.evidence;
+    if !is_untried(evidence) {
+        return None;
+    }
+    let reports = &evidence.reports;
+    if reports.current.iter().all(|r| r.asked.clients.is_empty()) {
+        return Some(Finding::unknown(
+            Reason::NoVantagePoint,
+            format!("{WHAT}: no client Pod runs on a probed node."),
+        ));
+    }
+    let has_problem = reports.problem(ConditionType::ServiceReachable).is_some();
+    (!has_problem).then(|| nothing_to_dial(evidence))
+}
+
+fn left_open(survey: &Survey<'_>) -> Option<Finding> {
+    let stage = (ConditionType::ServiceReachable, WHAT);
+    dialling::left_open(survey.evidence, &survey.evidence.from_clients, stage)
 }
 
 /// Whoever goes through the page by hand dials the Service from a node, and leaves it at that.
@@ -119,7 +175,6 @@ fn is_explained(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
 fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Finding> {
     let facts = evidence.facts;
     let dials = &evidence.from_clients;
-    let direct = &evidence.direct;
     let mut cases = dialling::cases(evidence, dials, failures);
     for case in &mut cases {
         let is_part = !dials.is_dead_for(case.failed) && reaches_others(dials, case.failed);
@@ -129,62 +184,7 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     }
     let (reason, of) = dialling::foremost(&cases, ConditionType::ServiceReachable.faults())?;
     let failures = dialling::failures(&of);
-    let routes = describe::routes(&failures);
-    // What nobody dialled past the Service is not said to answer there.
-    let though = |past_it: &str| match direct.succeeded() {
-        0 => String::new(),
-        _ => format!(", although {past_it}"),
-    };
-    let clients = match failures.iter().all(|f| dials.is_dead_for(f)) {
-        true => "client Pods",
-        false => "some dials from client Pods",
-    };
-    let twice = dialling::translated_twice(facts).filter(|_| reason == Reason::TimedOut);
-    let (mut message, remediation) = match (dialling::settings(&of), reason) {
-        _ if twice.is_some() => {
-            let (why, remediation) = twice.unwrap_or_default();
-            (
-                format!("The Service does not answer {clients}. {routes}. {why}"),
-                remediation,
-            )
-        }
-        (Some((sentence, remediation)), _) => (format!("{sentence}. {routes}."), remediation),
-        (None, Reason::PartiallyReachable) if failures.iter().all(|f| f.is_of_some_requests()) => (
-            format!(
-                "Some requests through the Service get no answer while others do. {routes}. It has {}: the requests to one or some of them may be the ones that are lost.",
-                text::count(evidence.ends.targets.len(), "endpoint")
-            ),
-            format!(
-                "Connect to each endpoint directly instead of through the Service, from the same place: `curl IP:PORT`. {}",
-                advice(facts, reason, &failures)
-            ),
-        ),
-        (None, Reason::PartiallyReachable) => (
-            format!(
-                "Some endpoints do not answer through the Service{}. {routes}.",
-                though("they do when dialled directly")
-            ),
-            advice(facts, reason, &failures),
-        ),
-        (None, Reason::UnexpectedResponse) => (
-            format!("The Service does not answer {clients} as expected. {routes}."),
-            advice(facts, reason, &failures),
-        ),
-        _ if failures.iter().all(|f| is_udp(&f.dial.port)) => (
-            format!(
-                "The Service does not accept datagrams from client Pods{}. {routes}.",
-                though("endpoints do not refuse them when dialled directly")
-            ),
-            advice(facts, reason, &failures),
-        ),
-        _ => (
-            format!(
-                "The Service does not answer {clients}{}. {routes}.",
-                though("endpoints do when dialled directly")
-            ),
-            dialling::refused_unseen(evidence, &failures).unwrap_or_else(|| advice(facts, reason, &failures)),
-        ),
-    };
+    let (mut message, remediation) = describe_cases(evidence, reason, &of);
     dialling::with_circumstances(evidence, dials, reason, &failures, &mut message);
     if matches!(
         reason,
@@ -197,6 +197,79 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     } else {
         Finding::part_fails(reason, message, remediation)
     })
+}
+
+/// What is said of failures for one reason, and what to do.
+fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_>]) -> (String, String) {
+    let facts = evidence.facts;
+    let dials = &evidence.from_clients;
+    let failures = dialling::failures(cases);
+    let routes = describe::routes(&failures);
+    let clients = match failures.iter().all(|f| dials.is_dead_for(f)) {
+        true => "client Pods",
+        false => "some dials from client Pods",
+    };
+    let twice = dialling::translated_twice(facts).filter(|_| reason == Reason::TimedOut);
+    if let Some((why, remediation)) = twice {
+        let message = format!("The Service does not answer {clients}. {routes}. {why}");
+        return (message, remediation);
+    }
+    if let Some((sentence, remediation)) = dialling::settings(cases) {
+        return (format!("{sentence}. {routes}."), remediation);
+    }
+    let advice = || advice(facts, reason, &failures);
+    match reason {
+        Reason::PartiallyReachable => some_are_lost(evidence, &failures, &routes),
+        Reason::UnexpectedResponse => (
+            format!("The Service does not answer {clients} as expected. {routes}."),
+            advice(),
+        ),
+        _ if failures.iter().all(|f| is_udp(&f.dial.port)) => (
+            format!(
+                "The Service does not accept datagrams from client Pods{}. {routes}.",
+                although(evidence, "endpoints do not refuse them when dialled directly")
+            ),
+            advice(),
+        ),
+        _ => (
+            format!(
+                "The Service does not answer {clients}{}. {routes}.",
+                although(evidence, "endpoints do when dialled directly")
+            ),
+            dialling::refused_unseen(evidence, &failures).unwrap_or_else(advice),
+        ),
+    }
+}
+
+/// Clients that get through now and then, or to some endpoints.
+fn some_are_lost(evidence: &Evidence<'_>, failures: &[&Failed<'_>], routes: &str) -> (String, String) {
+    let advice = advice(evidence.facts, Reason::PartiallyReachable, failures);
+    if failures.iter().all(|f| f.is_of_some_requests()) {
+        return (
+            format!(
+                "Some requests through the Service get no answer while others do. {routes}. It has {}: the requests to one or some of them may be the ones that are lost.",
+                text::count(evidence.ends.targets.len(), "endpoint")
+            ),
+            format!(
+                "Connect to each endpoint directly instead of through the Service, from the same place: `curl IP:PORT`. {advice}"
+            ),
+        );
+    }
+    (
+        format!(
+            "Some endpoints do not answer through the Service{}. {routes}.",
+            although(evidence, "they do when dialled directly")
+        ),
+        advice,
+    )
+}
+
+/// What nobody dialled past the Service is not said to answer there.
+fn although(evidence: &Evidence<'_>, past_it: &str) -> String {
+    match evidence.direct.succeeded() {
+        0 => String::new(),
+        _ => format!(", although {past_it}"),
+    }
 }
 
 /// Whether the client that failed at an endpoint got through to others.

@@ -15,11 +15,11 @@ mod silence;
 use std::collections::BTreeSet;
 
 use crate::{
-    Facts, Finding, applicable,
+    Finding, applicable,
     evidence::{Evidence, reports::Report},
     pods::state,
     policies::{dns, effects},
-    stages::dns_resolves::names::Client,
+    stages::{checks::Check, dns_resolves::names::Client},
     text::{self, quoted},
 };
 use svcdiag_api::{ConditionType, Reason, Resolver};
@@ -29,83 +29,133 @@ pub(super) use self::lost_route::wait_for_lost_route;
 
 const WHAT: &str = "No name was looked up";
 
+/// Whether the question arises.
+const APPLIES: [Check; 4] = [
+    cluster_dns_is_not_ready,
+    only_provides_a_name,
+    no_clients,
+    nobody_looked,
+];
+
+/// What the clients' lookups say, in the order of precedence.
+const CHECKS: [fn(&Survey<'_>) -> Option<Finding>; 6] = [
+    clients_do_not_resolve,
+    some_servers_fail,
+    answers_may_be_old,
+    reports_are_missing,
+    nobody_asked,
+    lookups_are_inconclusive,
+];
+
+/// How the clients fare that may ask DNS.
+struct Survey<'a> {
+    evidence: &'a Evidence<'a>,
+    clients: Vec<Client<'a>>,
+    /// Whether Pods asked that policies may cut off from DNS.
+    were_cut_off: bool,
+}
+
 pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
-    let facts = evidence.facts;
-    if let Some(finding) = cluster_dns_not_ready(facts).or_else(|| applicable::only_a_name(facts)) {
+    if let Some(finding) = APPLIES.iter().find_map(|check| check(evidence)) {
         return finding;
     }
-    if let Some(finding) = applicable::no_clients(evidence) {
-        return finding;
-    }
-    let reports = &evidence.reports;
-    if let Some(finding) = reports.nobody(WHAT) {
-        return finding;
-    }
-    let mut resolvers: Vec<(&Report<'_>, &Resolver)> = reports
-        .current
-        .iter()
-        .flat_map(|r| r.facts.resolvers.iter().map(move |resolver| (r, resolver)))
-        .collect();
-    // A report that names a Pod twice is read the same way whatever its order.
-    resolvers.sort_by_cached_key(|(report, r)| (report.node, r.pod.clone(), format!("{r:?}")));
-    let all = resolvers.len();
-    // A Pod that policies cut off from DNS is no client; NetworkPolicyAllows judges those that are.
-    resolvers.retain(|(_, r)| !is_no_client(evidence, &r.pod));
-    let clients: Vec<Client> = resolvers
-        .iter()
-        .map(|(report, resolver)| Client::of(evidence, **report, resolver))
-        .collect();
-    for &reason in ConditionType::DNSResolves.faults() {
-        let of: Vec<&Client> = clients.iter().filter(|c| c.fault == Some(reason)).collect();
-        if reason == Reason::ClusterDNSUnreachable
-            && !of.is_empty()
-            && let Some(finding) = dropped_on_the_way(evidence)
-        {
-            return finding;
-        }
-        // Silence may be what a policy wants.
-        if reason == Reason::ClusterDNSUnreachable
-            && !of.is_empty()
-            && let Some(why) = facts.why_unreadable("networkpolicies")
-        {
-            return Finding::unknown(
-                Reason::ProbeFailed,
-                format!(
-                    "Cluster DNS does not answer. NetworkPolicies could not be read, so one may be blocking the clients: {why}."
-                ),
-            );
-        }
-        if !of.is_empty() {
-            let (message, remediation) = describe::fault(evidence, reason, &of);
-            let all_fail = clients.iter().all(|c| c.fault.is_some() && !c.is_partly);
-            return if all_fail {
-                Finding::nothing_works(reason, message, remediation)
-            } else {
-                Finding::part_fails(reason, message, remediation)
-            };
+    let survey = Survey::of(evidence);
+    let found = CHECKS.iter().find_map(|check| check(&survey));
+    found.unwrap_or_else(|| works(&survey.clients))
+}
+
+impl<'a> Survey<'a> {
+    fn of(evidence: &'a Evidence<'a>) -> Self {
+        let of_report = |report: &'a Report<'a>| report.facts.resolvers.iter().map(move |r| (report, r));
+        let all = evidence.reports.current.iter().flat_map(of_report);
+        let mut resolvers: Vec<(&Report<'_>, &Resolver)> = all.collect();
+        // A report that names a Pod twice is read the same way whatever its order.
+        resolvers.sort_by_cached_key(|(report, r)| (report.node, r.pod.clone(), format!("{r:?}")));
+        let all = resolvers.len();
+        // A Pod that policies cut off from DNS is no client; NetworkPolicyAllows judges those that are.
+        resolvers.retain(|(_, r)| !is_no_client(evidence, &r.pod));
+        let clients = resolvers.iter();
+        Self {
+            evidence,
+            were_cut_off: resolvers.len() < all,
+            clients: clients
+                .map(|(report, resolver)| Client::of(evidence, **report, resolver))
+                .collect(),
         }
     }
-    if let Some(finding) = servers::some_fail(evidence) {
-        return finding;
+
+    fn with(&self, fault: Reason) -> Vec<&Client<'a>> {
+        self.clients.iter().filter(|c| c.fault == Some(fault)).collect()
     }
-    let settles_at = clients.iter().filter_map(|c| c.settles_at).min();
-    if let Some(at) = settles_at {
-        return Finding::unknown(
-            Reason::Pending,
-            "The DNS answers may be older than the last change of the Service. Waiting until they cannot be.",
-        )
-        .recheck_at(Some(at));
+}
+
+fn only_provides_a_name(evidence: &Evidence<'_>) -> Option<Finding> {
+    applicable::only_a_name(evidence.facts)
+}
+
+fn no_clients(evidence: &Evidence<'_>) -> Option<Finding> {
+    applicable::no_clients(evidence)
+}
+
+fn nobody_looked(evidence: &Evidence<'_>) -> Option<Finding> {
+    evidence.reports.nobody(WHAT)
+}
+
+/// The first fault in the order of the table, with all clients that have it.
+fn clients_do_not_resolve(survey: &Survey<'_>) -> Option<Finding> {
+    let mut order = ConditionType::DNSResolves.faults().iter().copied();
+    let reason = order.find(|reason| !survey.with(*reason).is_empty())?;
+    if reason == Reason::ClusterDNSUnreachable
+        && let Some(doubt) = dropped_on_the_way(survey.evidence).or_else(|| policies_are_unread(survey))
+    {
+        return Some(doubt);
     }
-    if let Some(finding) = reports.incomplete() {
-        return finding;
-    }
-    if clients.is_empty() {
-        return nobody_asked(evidence, all > 0);
-    }
-    if let Some(unsure) = clients.iter().find(|c| !c.resolves) {
-        return Finding::unknown(Reason::ProbeFailed, describe::open(evidence, unsure));
-    }
-    works(&clients)
+    let (message, remediation) = describe::fault(survey.evidence, reason, &survey.with(reason));
+    let all_fail = survey.clients.iter().all(|c| c.fault.is_some() && !c.is_partly);
+    Some(if all_fail {
+        Finding::nothing_works(reason, message, remediation)
+    } else {
+        Finding::part_fails(reason, message, remediation)
+    })
+}
+
+/// Silence may be what a policy wants.
+fn policies_are_unread(survey: &Survey<'_>) -> Option<Finding> {
+    let why = survey.evidence.facts.why_unreadable("networkpolicies")?;
+    Some(Finding::unknown(
+        Reason::ProbeFailed,
+        format!(
+            "Cluster DNS does not answer. NetworkPolicies could not be read, so one may be blocking the clients: {why}."
+        ),
+    ))
+}
+
+fn some_servers_fail(survey: &Survey<'_>) -> Option<Finding> {
+    servers::some_fail(survey.evidence)
+}
+
+fn answers_may_be_old(survey: &Survey<'_>) -> Option<Finding> {
+    let at = survey.clients.iter().filter_map(|c| c.settles_at).min()?;
+    let finding = Finding::unknown(
+        Reason::Pending,
+        "The DNS answers may be older than the last change of the Service. Waiting until they cannot be.",
+    );
+    Some(finding.recheck_at(Some(at)))
+}
+
+fn reports_are_missing(survey: &Survey<'_>) -> Option<Finding> {
+    survey.evidence.reports.incomplete()
+}
+
+fn nobody_asked(survey: &Survey<'_>) -> Option<Finding> {
+    let is_untried = survey.clients.is_empty();
+    is_untried.then(|| why_nobody_asked(survey.evidence, survey.were_cut_off))
+}
+
+fn lookups_are_inconclusive(survey: &Survey<'_>) -> Option<Finding> {
+    let unsure = survey.clients.iter().find(|c| !c.resolves)?;
+    let message = describe::open(survey.evidence, unsure);
+    Some(Finding::unknown(Reason::ProbeFailed, message))
 }
 
 /// Whether something keeps a Pod, as namespace/name, away from DNS, so that its silence says nothing of DNS.
@@ -153,7 +203,7 @@ fn works(clients: &[Client<'_>]) -> Finding {
     Finding::yes(Reason::Resolves, message)
 }
 
-fn nobody_asked(evidence: &Evidence<'_>, were_cut_off: bool) -> Finding {
+fn why_nobody_asked(evidence: &Evidence<'_>, were_cut_off: bool) -> Finding {
     let reports = &evidence.reports;
     if were_cut_off {
         return if evidence.clients.are_named() {
@@ -199,7 +249,8 @@ fn nobody_asked(evidence: &Evidence<'_>, were_cut_off: bool) -> Finding {
 
 /// Cluster DNS has Pods and none is ready. A cluster without a DNS Service of its own (managed
 /// DNS), or with one that selects no Pods, cannot be judged from the API.
-fn cluster_dns_not_ready(facts: &Facts) -> Option<Finding> {
+fn cluster_dns_is_not_ready(evidence: &Evidence<'_>) -> Option<Finding> {
+    let facts = evidence.facts;
     let dns = facts.cluster_dns.as_ref()?;
     let pods: Vec<&Pod> = dns
         .pods

@@ -9,7 +9,7 @@ mod stale;
 use std::collections::BTreeSet;
 
 use crate::{
-    Finding, applicable,
+    Facts, Finding, applicable,
     evidence::Evidence,
     pods::state,
     stages::endpoints_populated::{
@@ -62,56 +62,73 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
 }
 
 fn judge_endpoints(evidence: &Evidence<'_>, service: &Service, endpoints: &[&Endpoint]) -> Finding {
-    let facts = evidence.facts;
     let ready = distinct(endpoints.iter().filter(|e| e.is_ready()));
-    let all = distinct(endpoints.iter());
     if ready > 0 {
-        let (note, until) = match ports::judge(facts, service) {
-            Ports::Served => (String::new(), None),
-            Ports::Dead(finding) => return *finding,
-            Ports::Waiting {
-                message,
-                until,
-                is_all: true,
-            } => {
-                return Finding::unknown(Reason::Pending, format!("{message}.")).recheck_at(Some(until));
-            }
-            Ports::Waiting { message, until, .. } => (format!(" {message}."), Some(until)),
-        };
-        let be = if ready == 1 { "is" } else { "are" };
-        let are_ready = format!("{ready} of {} {be} ready.{note}", text::count(all, "endpoint"));
-        return match local_endpoints::judge(evidence, service, endpoints) {
-            Local::Lacking(finding) => finding,
-            Local::Served => Finding::yes(Reason::EndpointsReady, are_ready).recheck_at(until),
-            Local::Hint(hint, hint_until) => {
-                Finding::yes(Reason::EndpointsReady, format!("{are_ready} {hint}"))
-                    .recheck_at([until, hint_until].into_iter().flatten().min())
-            }
-        };
+        return some_are_ready(evidence, service, endpoints, ready);
     }
+    only_terminating(endpoints)
+        .or_else(|| pods_are_starting(evidence.facts))
+        .unwrap_or_else(|| none_is_ready(evidence.facts, service, distinct(endpoints.iter())))
+}
+
+fn some_are_ready(
+    evidence: &Evidence<'_>,
+    service: &Service,
+    endpoints: &[&Endpoint],
+    ready: usize,
+) -> Finding {
+    let (note, until) = match ports::judge(evidence.facts, service) {
+        Ports::Served => (String::new(), None),
+        Ports::Dead(finding) => return *finding,
+        Ports::Waiting {
+            message,
+            until,
+            is_all: true,
+        } => {
+            return Finding::unknown(Reason::Pending, format!("{message}.")).recheck_at(Some(until));
+        }
+        Ports::Waiting { message, until, .. } => (format!(" {message}."), Some(until)),
+    };
+    let all = text::count(distinct(endpoints.iter()), "endpoint");
+    let be = if ready == 1 { "is" } else { "are" };
+    let are_ready = format!("{ready} of {all} {be} ready.{note}");
+    match local_endpoints::judge(evidence, service, endpoints) {
+        Local::Lacking(finding) => finding,
+        Local::Served => Finding::yes(Reason::EndpointsReady, are_ready).recheck_at(until),
+        Local::Hint(hint, hint_until) => Finding::yes(Reason::EndpointsReady, format!("{are_ready} {hint}"))
+            .recheck_at([until, hint_until].into_iter().flatten().min()),
+    }
+}
+
+fn only_terminating(endpoints: &[&Endpoint]) -> Option<Finding> {
     let serving = distinct(endpoints.iter().filter(|e| e.is_serving() && e.is_terminating()));
-    if serving > 0 {
-        return Finding::yes(
+    (serving > 0).then(|| {
+        Finding::yes(
             Reason::OnlyTerminatingEndpoints,
             format!(
                 "No endpoint is ready, but {} still {} while terminating.",
                 text::count(serving, "endpoint"),
                 if serving == 1 { "serves" } else { "serve" }
             ),
-        );
-    }
+        )
+    })
+}
+
+fn pods_are_starting(facts: &Facts) -> Option<Finding> {
     let selected = facts.selected_pods();
     let starting = selected
         .iter()
         .filter(|p| !p.is_ready())
         .filter_map(|p| state::settles_at(facts, p));
-    if let Some(until) = starting.min() {
-        return Finding::unknown(
-            Reason::Pending,
-            "No endpoint is ready yet. Pods are starting or terminating.",
-        )
-        .recheck_at(Some(until));
-    }
+    let until = starting.min()?;
+    let finding = Finding::unknown(
+        Reason::Pending,
+        "No endpoint is ready yet. Pods are starting or terminating.",
+    );
+    Some(finding.recheck_at(Some(until)))
+}
+
+fn none_is_ready(facts: &Facts, service: &Service, all: usize) -> Finding {
     let (by_hand, what_to_do) = if service.has_selector() {
         ("", "make the Pods ready")
     } else {

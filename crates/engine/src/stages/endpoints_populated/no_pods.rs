@@ -14,71 +14,106 @@ use crate::{
 use svcdiag_api::Reason;
 use svcdiag_objects::{Event, Object, ReplicaSet, Service, matches_labels};
 
+/// A check of the Service's selector, which is the last argument.
+type Check = fn(&Facts, &Service, &str) -> Option<Finding>;
+
+/// What the selector may miss, in the order of precedence.
+const CHECKS: [Check; 8] = [
+    workload_has_no_pods,
+    workload_is_scaled_to_zero,
+    pods_have_ended,
+    workloads_are_unread,
+    pods_without_known_labels_were_not_created,
+    something_is_nearly_selected,
+    pods_are_elsewhere,
+    pods_of_a_job_were_not_created,
+];
+
 pub(super) fn judge(facts: &Facts, service: &Service) -> Finding {
-    let ns = quoted(&facts.namespace);
     let selector = near_miss::selector(&service.spec.selector);
+    let found = CHECKS.iter().find_map(|check| check(facts, service, &selector));
+    found.unwrap_or_else(|| {
+        Finding::nothing_works(
+            Reason::SelectorMatchesNoPods,
+            format!("The selector {selector} matches {}.", none_of_the_pods(facts)),
+            format!(
+                "Compare the selector with the labels of the Pods: `kubectl -n {} get pods --show-labels`.",
+                quoted(&facts.namespace)
+            ),
+        )
+    })
+}
+
+fn workload_has_no_pods(facts: &Facts, service: &Service, selector: &str) -> Option<Finding> {
     let workloads = matching(facts, service);
-    if let Some(workload) = workloads.iter().find(|w| w.spec.replicas != Some(0)) {
-        return without_its_pods(facts, workload, &selector);
-    }
-    if let Some(workload) = workloads.first() {
-        return scaled_to_zero(facts, &workloads, workload, &selector);
-    }
-    let have_ended = facts
-        .pods
-        .iter()
-        .any(|p| p.has_ended() && matches_labels(&service.spec.selector, p.labels()));
-    if have_ended {
-        return Finding::nothing_works(
+    let wanted = workloads.iter().find(|w| w.spec.replicas != Some(0))?;
+    Some(without_its_pods(facts, wanted, selector))
+}
+
+fn workload_is_scaled_to_zero(facts: &Facts, service: &Service, selector: &str) -> Option<Finding> {
+    let workloads = matching(facts, service);
+    let first = workloads.first()?;
+    Some(scaled_to_zero(facts, &workloads, first, selector))
+}
+
+fn pods_have_ended(facts: &Facts, service: &Service, selector: &str) -> Option<Finding> {
+    let mut pods = facts.pods.iter();
+    let have_ended = pods.any(|p| p.has_ended() && matches_labels(&service.spec.selector, p.labels()));
+    have_ended.then(|| {
+        Finding::nothing_works(
             Reason::NoReadyEndpoints,
             format!(
                 "All Pods that the selector {selector} matches have completed or failed, so they are no longer endpoints."
             ),
             format!(
-                "Find out why they completed or failed: `kubectl -n {ns} get pods -l {}`.",
-                quoted(&selector)
+                "Find out why they completed or failed: `kubectl -n {} get pods -l {}`.",
+                quoted(&facts.namespace),
+                quoted(selector)
             ),
-        );
-    }
-    if let Some(why) = unseen_workloads(facts) {
-        // Nobody is told to change a selector that may be the right one for a workload without Pods.
-        return Finding::nothing_works(
-            Reason::SelectorMatchesNoPods,
-            format!(
-                "The selector {selector} matches {}. It is not known whether it would match the Pods of a workload that has none now: {why}.",
-                none_of_the_pods(facts)
-            ),
-            format!(
-                "Check whether a workload is scaled to 0, and compare the selector with the labels of the Pods: `kubectl -n {ns} get deployments,statefulsets,replicasets,pods --show-labels`."
-            ),
-        );
-    }
-    // Of these kinds no Pod template is read: a selector that one of them would match is not to be changed.
-    if let Some(event) = failed_create_of(facts, &["DaemonSet", "ReplicationController"]) {
-        return not_created(facts, event, &selector);
-    }
-    let near = near_miss::find(facts, service).or_else(|| near_miss::namesake(facts, service));
-    if let Some(near) = near {
-        return Finding::nothing_works(
-            Reason::SelectorMatchesNoPods,
-            format!("The selector {selector} matches no Pod: {}.", near.message),
-            near.remediation,
-        );
-    }
-    if !facts.selected_elsewhere.is_empty() {
-        return elsewhere(facts, &selector);
-    }
-    // The Pods of a Job seldom serve anybody.
-    if let Some(event) = failed_create_of(facts, &["Job"]) {
-        return not_created(facts, event, &selector);
-    }
-    Finding::nothing_works(
+        )
+    })
+}
+
+/// Nobody is told to change a selector that may be the right one for a workload without Pods.
+fn workloads_are_unread(facts: &Facts, _: &Service, selector: &str) -> Option<Finding> {
+    let why = unseen_workloads(facts)?;
+    Some(Finding::nothing_works(
         Reason::SelectorMatchesNoPods,
-        format!("The selector {selector} matches {}.", none_of_the_pods(facts)),
         format!(
-            "Compare the selector with the labels of the Pods: `kubectl -n {ns} get pods --show-labels`."
+            "The selector {selector} matches {}. It is not known whether it would match the Pods of a workload that has none now: {why}.",
+            none_of_the_pods(facts)
         ),
-    )
+        format!(
+            "Check whether a workload is scaled to 0, and compare the selector with the labels of the Pods: `kubectl -n {} get deployments,statefulsets,replicasets,pods --show-labels`.",
+            quoted(&facts.namespace)
+        ),
+    ))
+}
+
+/// Of these kinds no Pod template is read: a selector that one of them would match is not to be changed.
+fn pods_without_known_labels_were_not_created(facts: &Facts, _: &Service, selector: &str) -> Option<Finding> {
+    let event = failed_create_of(facts, &["DaemonSet", "ReplicationController"])?;
+    Some(not_created(facts, event, selector))
+}
+
+fn something_is_nearly_selected(facts: &Facts, service: &Service, selector: &str) -> Option<Finding> {
+    let near = near_miss::find(facts, service).or_else(|| near_miss::namesake(facts, service))?;
+    Some(Finding::nothing_works(
+        Reason::SelectorMatchesNoPods,
+        format!("The selector {selector} matches no Pod: {}.", near.message),
+        near.remediation,
+    ))
+}
+
+fn pods_are_elsewhere(facts: &Facts, _: &Service, selector: &str) -> Option<Finding> {
+    let are_elsewhere = !facts.selected_elsewhere.is_empty();
+    are_elsewhere.then(|| elsewhere(facts, selector))
+}
+
+/// The Pods of a Job seldom serve anybody.
+fn pods_of_a_job_were_not_created(facts: &Facts, _: &Service, selector: &str) -> Option<Finding> {
+    let event = failed_create_of(facts, &["Job"])?;
+    Some(not_created(facts, event, selector))
 }
 
 /// A workload whose labels nobody read could not have its Pods created.

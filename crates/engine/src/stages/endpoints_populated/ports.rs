@@ -184,27 +184,8 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
             ),
         );
     };
-    if let Some(unready) = pods.iter().find(|p| !p.is_ready())
-        && !pods.iter().any(|p| p.is_ready())
-    {
-        return (
-            format!(
-                "{}: {}",
-                match pods.len() {
-                    1 => format!("{}, the only Pod that has it, is not ready", unready.name()),
-                    n => format!(
-                        "{} Pods that have it is ready, for example {}",
-                        text::none_of(n),
-                        unready.name()
-                    ),
-                },
-                state::trouble(facts, unready).describe()
-            ),
-            format!(
-                "Find out why it is not ready: `kubectl -n {ns} describe pod {}`.",
-                quoted(unready.name())
-            ),
-        );
+    if let Some(unready) = pods.first().filter(|_| !pods.iter().any(|p| p.is_ready())) {
+        return none_is_ready(facts, unready, pods.len());
     }
     if let (IntOrString::String(wanted), Some(sidecar)) = (&target, sidecar_with(pod, &target, port)) {
         let number = pod.resolve_port(&target, port.protocol()).unwrap_or_default();
@@ -225,6 +206,23 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
         format!(
             "Check that kube-controller-manager is running, and read its log: `kubectl -n kube-system get pods -l component=kube-controller-manager`. Compare with {slices}."
         ),
+    )
+}
+
+/// Why none of the Pods that have a port is ready, for example this one.
+fn none_is_ready(facts: &Facts, unready: &Pod, pods: usize) -> (String, String) {
+    let (ns, name) = (quoted(&facts.namespace), quoted(unready.name()));
+    let which = match pods {
+        1 => format!("{}, the only Pod that has it, is not ready", unready.name()),
+        n => format!(
+            "{} Pods that have it is ready, for example {}",
+            text::none_of(n),
+            unready.name()
+        ),
+    };
+    (
+        format!("{which}: {}", state::trouble(facts, unready).describe()),
+        format!("Find out why it is not ready: `kubectl -n {ns} describe pod {name}`."),
     )
 }
 

@@ -1,120 +1,180 @@
 //! Can a Pod reach itself through the Service?
 
+mod describe;
 mod setup;
 
 use crate::{
-    Finding, applicable,
-    dialling::describe,
-    evidence::{Evidence, proxies, reports::Report, targets},
-    text::{self, quoted},
+    Finding,
+    evidence::{Evidence, reports::Report, targets},
+    policies::effects,
+    stages::checks::{Check, no_service, not_proxied},
 };
 use svcdiag_api::{Answer, ConditionType, Hairpin, Reason};
 
 const WHAT: &str = "No Pod dialled itself through the Service";
 
-/// A Pod's way to itself, on its node.
-type Look<'a> = (&'a Report<'a>, &'a Hairpin);
+/// Whether the question arises, and what saved settings of kubelets say of it.
+const APPLIES: [Check; 6] = [
+    no_pods_are_selected,
+    not_proxied,
+    nobody_looked,
+    no_service,
+    cannot_happen,
+    setup::judge,
+];
+
+/// What the Pods' dials to themselves say, in the order of precedence.
+const CHECKS: [fn(&Survey<'_>) -> Option<Finding>; 7] = [
+    pods_do_not_reach_themselves,
+    endpoints_have_changed,
+    reports_are_missing,
+    policies_are_unread,
+    policies_may_block,
+    pods_reach_themselves,
+    bridges_and_rules_are_set_up,
+];
+
+/// A dial of a Pod to itself, with the report of its node.
+#[derive(Clone, Copy)]
+struct HairpinDial<'a> {
+    report: &'a Report<'a>,
+    hairpin: &'a Hairpin,
+}
+
+/// What the Pods' dials to themselves say.
+struct Survey<'a> {
+    evidence: &'a Evidence<'a>,
+    /// Whether there were any, be it of Pods that are no longer endpoints.
+    was_tried: bool,
+    /// Those of today's endpoints.
+    dials: Vec<HairpinDial<'a>>,
+    /// Those that failed.
+    faults: Vec<(Reason, HairpinDial<'a>)>,
+    /// Whether some failed that a policy may have blocked.
+    may_be_policy: bool,
+}
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
-    let facts = evidence.facts;
-    if facts.service.as_deref().is_some_and(|s| !s.has_selector()) {
-        return Finding::not_applicable("The Service selects no Pods.");
-    }
-    if let Some(finding) = applicable::not_proxied(facts) {
+    if let Some(finding) = APPLIES.iter().find_map(|check| check(evidence)) {
         return finding;
     }
-    let reports = &evidence.reports;
-    if let Some(finding) = reports.nobody(WHAT) {
-        return finding;
-    }
-    if evidence.service.is_none() {
-        return Finding::not_applicable("There is no Service.");
-    }
-    if let Some(why) = cannot_happen(evidence) {
-        return Finding::not_applicable(why);
-    }
-    if let Some(finding) = setup::judge(evidence) {
-        return finding;
-    }
-    let all: Vec<Look> = reports
-        .current
-        .iter()
-        .flat_map(|r| r.facts.hairpins.iter().map(move |h| (r, h)))
-        .filter(|(_, h)| !evidence.ends.has_sidecar(&h.pod))
-        .collect();
-    let mut looks: Vec<Look> = all
-        .iter()
-        .copied()
-        .filter(|(_, h)| is_of_today(evidence, h))
-        .collect();
-    looks.sort_by_cached_key(|(report, h)| (report.node, h.pod.clone(), format!("{h:?}")));
-    let faults: Vec<(Reason, Look)> = looks
-        .iter()
-        .filter_map(|look| Some((fault(look.1)?, *look)))
-        .collect();
-    // What no setting explains may be a policy's doing, be it one that nobody could read: the packets
-    // come from the node's address.
-    let unread = facts.why_unreadable("networkpolicies");
-    let (faults, by_policy): (Vec<_>, Vec<_>) = faults.into_iter().partition(|(reason, (_, hairpin))| {
-        matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing)
-            || !crate::policies::effects::may_be_closed_to_nodes(facts, evidence.ends.pod(&hairpin.pod))
-    });
-    for &reason in ConditionType::HairpinOK.faults() {
-        let of: Vec<Look> = faults
-            .iter()
-            .filter(|(r, _)| *r == reason)
-            .map(|(_, l)| *l)
+    let survey = Survey::of(evidence);
+    let found = CHECKS.iter().find_map(|check| check(&survey));
+    found.unwrap_or_else(|| unseen(&survey))
+}
+
+fn no_pods_are_selected(evidence: &Evidence<'_>) -> Option<Finding> {
+    let has_none = evidence.service.is_some_and(|s| !s.has_selector());
+    has_none.then(|| Finding::not_applicable("The Service selects no Pods."))
+}
+
+fn nobody_looked(evidence: &Evidence<'_>) -> Option<Finding> {
+    evidence.reports.nobody(WHAT)
+}
+
+fn cannot_happen(evidence: &Evidence<'_>) -> Option<Finding> {
+    why_never(evidence).map(Finding::not_applicable)
+}
+
+/// Whether a setting of bridge or rules explains a failure.
+fn is_explained(reason: Reason) -> bool {
+    matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing)
+}
+
+impl<'a> Survey<'a> {
+    fn of(evidence: &'a Evidence<'a>) -> Self {
+        let all = evidence.reports.current.iter().flat_map(|report| {
+            let hairpins = report.facts.hairpins.iter();
+            hairpins.map(move |hairpin| HairpinDial { report, hairpin })
+        });
+        let all: Vec<HairpinDial<'_>> = all
+            .filter(|d| !evidence.ends.has_sidecar(&d.hairpin.pod))
             .collect();
-        if of.is_empty() {
-            continue;
+        let of_today = all.iter().copied().filter(|d| is_of_today(evidence, d.hairpin));
+        let mut dials: Vec<HairpinDial<'_>> = of_today.collect();
+        dials.sort_by_cached_key(|d| (d.report.node, d.hairpin.pod.clone(), format!("{:?}", d.hairpin)));
+        let faults = dials.iter().filter_map(|d| Some((fault(d.hairpin)?, *d)));
+        // What no setting explains may be a policy's doing, be it one that nobody could read: the packets
+        // come from the node's address.
+        let is_of_policy = |(reason, dial): &(Reason, HairpinDial<'_>)| {
+            let pod = evidence.ends.pod(&dial.hairpin.pod);
+            !is_explained(*reason) && effects::may_be_closed_to_nodes(evidence.facts, pod)
+        };
+        let (by_policy, faults): (Vec<_>, Vec<_>) = faults.partition(is_of_policy);
+        Self {
+            evidence,
+            was_tried: !all.is_empty(),
+            dials,
+            faults,
+            may_be_policy: !by_policy.is_empty(),
         }
-        // What no setting explains may be part of something that other nodes are about to tell.
-        let is_explained = matches!(reason, Reason::HairpinModeDisabled | Reason::MasqueradeMissing);
-        if !is_explained && !reports.waiting.is_empty() {
-            break;
-        }
-        return build(evidence, reason, &of);
     }
-    if looks.len() < all.len() && looks.is_empty() {
-        return Finding::unknown(
+}
+
+/// The first fault in the order of the table, with all Pods that have it. What no setting explains may be part of
+/// something that other nodes are about to report.
+fn pods_do_not_reach_themselves(survey: &Survey<'_>) -> Option<Finding> {
+    let of = |reason: Reason| -> Vec<HairpinDial<'_>> {
+        let faults = survey.faults.iter();
+        faults.filter(|(r, _)| *r == reason).map(|(_, d)| *d).collect()
+    };
+    let mut order = ConditionType::HairpinOK.faults().iter().copied();
+    let reason = order.find(|reason| !of(*reason).is_empty())?;
+    let is_certain = is_explained(reason) || survey.evidence.reports.waiting.is_empty();
+    is_certain.then(|| describe::build(survey.evidence, reason, &of(reason)))
+}
+
+fn endpoints_have_changed(survey: &Survey<'_>) -> Option<Finding> {
+    let are_all_gone = survey.was_tried && survey.dials.is_empty();
+    are_all_gone.then(|| {
+        Finding::unknown(
             Reason::Pending,
             "The Pods that dialled themselves are no longer endpoints. Waiting for the next round of the agents.",
-        );
-    }
-    if let Some(finding) = reports.incomplete() {
-        return finding;
-    }
-    if let Some(why) = unread.filter(|_| !by_policy.is_empty()) {
-        return Finding::unknown(
-            Reason::ProbeFailed,
-            format!(
-                "Pods did not reach themselves. NetworkPolicies could not be read, so one may be blocking their nodes: {why}."
-            ),
-        );
-    }
-    if !by_policy.is_empty() {
-        return Finding::not_applicable(
+        )
+    })
+}
+
+fn reports_are_missing(survey: &Survey<'_>) -> Option<Finding> {
+    survey.evidence.reports.incomplete()
+}
+
+fn policies_are_unread(survey: &Survey<'_>) -> Option<Finding> {
+    let unread = survey.evidence.facts.why_unreadable("networkpolicies");
+    let why = unread.filter(|_| survey.may_be_policy)?;
+    Some(Finding::unknown(
+        Reason::ProbeFailed,
+        format!(
+            "Pods did not reach themselves. NetworkPolicies could not be read, so one may be blocking their nodes: {why}."
+        ),
+    ))
+}
+
+fn policies_may_block(survey: &Survey<'_>) -> Option<Finding> {
+    survey.may_be_policy.then(|| {
+        Finding::not_applicable(
             "A policy may isolate the Pods: their packets to themselves come from the node's address, which the policy may block.",
-        );
-    }
-    let works = looks
-        .iter()
-        .filter(|(_, h)| h.answer == Some(Answer::Accepted))
-        .count();
-    if works > 0 {
-        return Finding::yes(
-            Reason::HairpinWorks,
-            match works {
-                1 => "1 Pod reached itself through the Service.".to_owned(),
-                _ => format!("{works} Pods reached themselves through the Service."),
-            },
-        );
-    }
-    let is_configured = |h: &Hairpin| h.masqueraded == Some(true) && h.hairpin_mode != Some(false);
-    if !looks.is_empty() && looks.iter().all(|(_, h)| is_configured(h)) {
-        return Finding::yes(
+        )
+    })
+}
+
+fn pods_reach_themselves(survey: &Survey<'_>) -> Option<Finding> {
+    let is_accepted = |d: &&HairpinDial<'_>| d.hairpin.answer == Some(Answer::Accepted);
+    let message = match survey.dials.iter().filter(is_accepted).count() {
+        0 => return None,
+        1 => "1 Pod reached itself through the Service.".to_owned(),
+        works => format!("{works} Pods reached themselves through the Service."),
+    };
+    Some(Finding::yes(Reason::HairpinWorks, message))
+}
+
+fn bridges_and_rules_are_set_up(survey: &Survey<'_>) -> Option<Finding> {
+    let all = |is: fn(&Hairpin) -> bool| survey.dials.iter().all(|d| is(d.hairpin));
+    let is_set_up =
+        !survey.dials.is_empty() && all(|h| h.masqueraded == Some(true) && h.hairpin_mode != Some(false));
+    is_set_up.then(|| {
+        Finding::yes(
             Reason::HairpinConfigured,
-            match looks.iter().all(|(_, h)| h.hairpin_mode == Some(true)) {
+            match all(|h| h.hairpin_mode == Some(true)) {
                 true => {
                     "The bridge ports send packets back (hairpin mode) and the rules masquerade them. No dial happened to come back to its own Pod."
                 }
@@ -122,13 +182,13 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
                     "The rules masquerade packets that a Pod sends to itself, and no bridge port keeps them from coming back. No dial happened to come back to its own Pod."
                 }
             },
-        );
-    }
-    unseen(evidence, !all.is_empty())
+        )
+    })
 }
 
 /// Why nothing was seen of the Pods' ways to themselves.
-fn unseen(evidence: &Evidence<'_>, was_tried: bool) -> Finding {
+fn unseen(survey: &Survey<'_>) -> Finding {
+    let evidence = survey.evidence;
     let reports = &evidence.reports;
     if evidence.from_clients.is_intercepted {
         return Finding::not_applicable(
@@ -156,7 +216,7 @@ fn unseen(evidence: &Evidence<'_>, was_tried: bool) -> Finding {
     }
     let why = match reports.problem(ConditionType::HairpinOK) {
         Some(problem) => format!("{WHAT}. {problem}"),
-        None if was_tried => {
+        None if survey.was_tried => {
             "No dial of a Pod came back to that Pod, and its bridge port and rules are inconclusive."
                 .to_owned()
         }
@@ -166,7 +226,7 @@ fn unseen(evidence: &Evidence<'_>, was_tried: bool) -> Finding {
 }
 
 /// Why no Pod can meet itself, or nobody could see it, if so.
-fn cannot_happen(evidence: &Evidence<'_>) -> Option<&'static str> {
+fn why_never(evidence: &Evidence<'_>) -> Option<&'static str> {
     let facts = evidence.facts;
     let service = facts.service.as_deref()?;
     if !service.spec.ports.iter().any(|p| p.protocol() == "TCP") {
@@ -215,83 +275,4 @@ fn fault(hairpin: &Hairpin) -> Option<Reason> {
         Answer::Refused | Answer::Rejected => Some(Reason::HairpinRefused),
         Answer::TimedOut | Answer::Unreachable => Some(Reason::HairpinTimedOut),
     }
-}
-
-fn build(evidence: &Evidence<'_>, reason: Reason, looks: &[Look<'_>]) -> Finding {
-    let each: Vec<String> = looks
-        .iter()
-        .map(|(report, h)| {
-            let answer = h.answer.map_or("no answer", describe::result);
-            format!(
-                "Pod {} on node {} dialled itself at {}: {answer}",
-                h.pod, report.node, h.target
-            )
-        })
-        .collect();
-    let seen = text::list(&each);
-    let (node, port, target, pod) = looks.first().map_or(("", None, "", ""), |(report, h)| {
-        (
-            report.node,
-            h.bridge_port.as_deref(),
-            h.target.as_str(),
-            h.pod.as_str(),
-        )
-    });
-    let ip = target
-        .parse::<std::net::SocketAddr>()
-        .map_or_else(|_| quoted(target), |a| a.ip().to_string());
-    let own = evidence.ends.pod(pod).and_then(|pod| pod.ips().next());
-    let own = own.map_or_else(String::new, |own| format!(" ({own})"));
-    let (message, remediation) = match reason {
-        Reason::HairpinModeDisabled => {
-            let command = match port {
-                Some(port) => format!("`bridge link set dev {} hairpin on`", quoted(port)),
-                None => "`bridge -d link` shows the ports that have \"hairpin off\"".to_owned(),
-            };
-            (
-                format!(
-                    "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), so {} through the Service. {seen}.",
-                    if looks.len() == 1 {
-                        "a Pod does not reach itself"
-                    } else {
-                        "Pods do not reach themselves"
-                    }
-                ),
-                format!(
-                    "Enable hairpin mode on the Pod's bridge port on node {node}: {command}. For future Pods, set hairpinMode to true in the configuration of the bridge plugin in /etc/cni/net.d."
-                ),
-            )
-        }
-        Reason::MasqueradeMissing => (
-            format!(
-                "kube-proxy's rules do not masquerade packets that a Pod sends to itself through the Service, so the packets arrive with the Pod's own address as their source. {seen}."
-            ),
-            format!(
-                "On node {node}, look for what removes the masquerading rule or precedes it: `nft list ruleset`. Then, to have the rules rewritten, {}.",
-                looks
-                    .first()
-                    .map_or_else(String::new, |(report, _)| proxies::restart(report))
-            ),
-        ),
-        Reason::HairpinRefused => (
-            format!("A Pod's connection to itself through the Service is refused. {seen}."),
-            format!(
-                "On node {node}, look for a rule that rejects packets from Pod {pod}{own} to {ip} or to the Pod's own address: `nft list ruleset` (and `iptables-legacy-save`)."
-            ),
-        ),
-        _ => (
-            format!(
-                "{} through the Service. {seen}.",
-                if looks.len() == 1 {
-                    "A Pod does not reach itself"
-                } else {
-                    "Pods do not reach themselves"
-                }
-            ),
-            format!(
-                "Find out what drops packets from Pod {pod} to itself on node {node}: `nft list ruleset` there (and `iptables-legacy-save`), or `tcpdump -ni any host {ip}` while it connects."
-            ),
-        ),
-    };
-    Finding::part_fails(reason, message, remediation)
 }

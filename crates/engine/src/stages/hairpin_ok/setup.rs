@@ -47,62 +47,17 @@ fn is_right(setup: &HairpinSetup) -> bool {
 
 fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
     let node = report.node;
-    let (reason, message, remediation) = match setup {
-        HairpinSetup::Off { is_in_force } => {
-            let how = if *is_in_force {
-                "has set"
-            } else {
-                "is configured with"
-            };
-            (
-                Reason::HairpinModeDisabled,
-                format!(
-                    "The kubelet on node {node} {how} hairpin mode none, so Pods may not reach themselves through the Service."
-                ),
-                format!(
-                    "Start the kubelet on node {node} with --hairpin-mode=hairpin-veth (or promiscuous-bridge)."
-                ),
-            )
-        }
+    Some(match setup {
+        HairpinSetup::Off { is_in_force } => off(node, *is_in_force),
         HairpinSetup::Ports {
             denied: Some(path), ..
-        } => (
-            Reason::HairpinModeDisabled,
-            format!(
-                "The kubelet on node {node} was not allowed to write {path}, so bridge ports may not send packets back to the Pod they came from."
-            ),
-            format!(
-                "Allow the kubelet on node {node} to write to /sys: run it privileged, or mount /sys writable if it runs in a container."
-            ),
-        ),
-        HairpinSetup::Ports { on, off, .. } if *off > 0 => (
-            Reason::HairpinModeDisabled,
-            format!(
-                "On node {node}, {off} of {} bridge ports {} not send packets back to the Pod they came from (hairpin_mode is 0).",
-                on + off,
-                if *off == 1 { "does" } else { "do" }
-            ),
-            format!(
-                "Enable it on the bridge ports of Pods: `bridge -d link` on node {node} shows those that have \"hairpin off\"."
-            ),
-        ),
+        } => write_denied(node, path),
+        HairpinSetup::Ports { on, off, .. } if *off > 0 => some_ports_are_off(node, *on, *off),
         HairpinSetup::Bridge {
             name,
             is_promiscuous: Some(false),
-        } => {
-            let name = name.as_deref().unwrap_or("cbr0");
-            (
-                Reason::BridgeNotPromiscuous,
-                format!(
-                    "The kubelet on node {node} uses promiscuous-bridge mode, but bridge {name} is not promiscuous, so it may not accept packets that a Pod sends to itself."
-                ),
-                format!(
-                    "Allow the kubelet on node {node} to change links (CAP_NET_ADMIN), or set it by hand: `ip link set {} promisc on`.",
-                    quoted(name)
-                ),
-            )
-        }
-        HairpinSetup::NotMasqueraded => (
+        } => not_promiscuous(node, name.as_deref().unwrap_or("cbr0")),
+        HairpinSetup::NotMasqueraded => Finding::part_fails(
             Reason::MasqueradeMissing,
             format!(
                 "On node {node}, an endpoint is missing from the ipset KUBE-LOOP-BACK, so packets that a Pod sends to itself are not masqueraded."
@@ -110,6 +65,59 @@ fn fault(report: &Report<'_>, setup: &HairpinSetup) -> Option<Finding> {
             format!("To have the sets rewritten, {}.", proxies::restart(report)),
         ),
         HairpinSetup::Ports { .. } | HairpinSetup::Bridge { .. } => return None,
+    })
+}
+
+fn off(node: &str, is_in_force: bool) -> Finding {
+    let how = if is_in_force {
+        "has set"
+    } else {
+        "is configured with"
     };
-    Some(Finding::part_fails(reason, message, remediation))
+    Finding::part_fails(
+        Reason::HairpinModeDisabled,
+        format!(
+            "The kubelet on node {node} {how} hairpin mode none, so Pods may not reach themselves through the Service."
+        ),
+        format!("Start the kubelet on node {node} with --hairpin-mode=hairpin-veth (or promiscuous-bridge)."),
+    )
+}
+
+fn write_denied(node: &str, path: &str) -> Finding {
+    Finding::part_fails(
+        Reason::HairpinModeDisabled,
+        format!(
+            "The kubelet on node {node} was not allowed to write {path}, so bridge ports may not send packets back to the Pod they came from."
+        ),
+        format!(
+            "Allow the kubelet on node {node} to write to /sys: run it privileged, or mount /sys writable if it runs in a container."
+        ),
+    )
+}
+
+fn some_ports_are_off(node: &str, on: usize, off: usize) -> Finding {
+    let do_not = if off == 1 { "does not" } else { "do not" };
+    Finding::part_fails(
+        Reason::HairpinModeDisabled,
+        format!(
+            "On node {node}, {off} of {} bridge ports {do_not} send packets back to the Pod they came from (hairpin_mode is 0).",
+            on + off
+        ),
+        format!(
+            "Enable it on the bridge ports of Pods: `bridge -d link` on node {node} shows those that have \"hairpin off\"."
+        ),
+    )
+}
+
+fn not_promiscuous(node: &str, bridge: &str) -> Finding {
+    Finding::part_fails(
+        Reason::BridgeNotPromiscuous,
+        format!(
+            "The kubelet on node {node} uses promiscuous-bridge mode, but bridge {bridge} is not promiscuous, so it may not accept packets that a Pod sends to itself."
+        ),
+        format!(
+            "Allow the kubelet on node {node} to change links (CAP_NET_ADMIN), or set it by hand: `ip link set {} promisc on`.",
+            quoted(bridge)
+        ),
+    )
 }

@@ -5,91 +5,124 @@ mod cause;
 use std::collections::BTreeSet;
 
 use crate::{
-    Finding, applicable,
+    Finding,
     evidence::{
         Evidence,
         dials::is_udp,
         proxies::{self, Proxy},
         reports::Report,
     },
-    stages::kube_proxy_healthy::cause::{Cause, to_do},
+    stages::{
+        checks::{Check, not_proxied},
+        kube_proxy_healthy::cause::{Cause, to_do},
+    },
     text,
 };
 use svcdiag_api::{ConditionType, DialCount, DialPath, GapKind, KubeProxy, PortState, Reason};
 
 const WHAT: &str = "kube-proxy was not checked";
 
+/// Whether the question arises.
+const APPLIES: [Check; 2] = [not_proxied, nobody_looked];
+
+/// What the kube-proxies of all nodes say, in the order of precedence.
+const CHECKS: [fn(&Survey<'_>) -> Option<Finding>; 6] = [
+    something_is_wrong,
+    reports_are_missing,
+    all_are_replaced,
+    one_may_be_replaced,
+    none_was_checked,
+    processes_are_unread,
+];
+
+/// The kube-proxies that are not replaced, each with the report of its node.
+struct Survey<'a> {
+    evidence: &'a Evidence<'a>,
+    proxies: Vec<(&'a Report<'a>, &'a KubeProxy)>,
+}
+
 pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
-    let facts = evidence.facts;
-    if let Some(finding) = applicable::not_proxied(facts) {
+    if let Some(finding) = APPLIES.iter().find_map(|check| check(evidence)) {
         return finding;
     }
-    let reports = &evidence.reports;
-    if let Some(finding) = reports.nobody(WHAT) {
-        return finding;
-    }
-    let looks: Vec<(&Report<'_>, &KubeProxy)> = reports
-        .current
-        .iter()
-        .filter(|r| proxies::of(r) == Proxy::Own)
-        .filter_map(|r| Some((r, r.facts.kube_proxy.as_ref()?)))
-        .collect();
-    let wrong: Vec<(&Report<'_>, Cause<'_>)> = looks
-        .iter()
-        .filter_map(|(report, proxy)| Some((*report, fault(evidence, report, proxy)?)))
-        .collect();
-    for &reason in ConditionType::KubeProxyHealthy.faults() {
-        let of = wrong.iter().filter(|(_, cause)| cause.reason() == reason);
+    let own = evidence.reports.current.iter();
+    let own = own.filter(|r| proxies::of(r) == Proxy::Own);
+    let survey = Survey {
+        evidence,
+        proxies: own
+            .filter_map(|r| Some((r, r.facts.kube_proxy.as_ref()?)))
+            .collect(),
+    };
+    let found = CHECKS.iter().find_map(|check| check(&survey));
+    found.unwrap_or_else(|| running(&survey))
+}
+
+fn nobody_looked(evidence: &Evidence<'_>) -> Option<Finding> {
+    evidence.reports.nobody(WHAT)
+}
+
+/// The first fault in the order of the table, with all nodes that have it.
+fn something_is_wrong(survey: &Survey<'_>) -> Option<Finding> {
+    let causes = survey.proxies.iter();
+    let causes = causes.filter_map(|(report, proxy)| Some((*report, fault(survey.evidence, report, proxy)?)));
+    let causes: Vec<(&Report<'_>, Cause<'_>)> = causes.collect();
+    let order = ConditionType::KubeProxyHealthy.faults().iter();
+    order.copied().find_map(|reason| {
+        let of = causes.iter().filter(|(_, cause)| cause.reason() == reason);
         let of: Vec<(&Report<'_>, Cause<'_>)> = of.copied().collect();
-        if !of.is_empty() {
-            return build(evidence, reason, &of);
-        }
-    }
-    if let Some(finding) = reports.incomplete() {
-        return finding;
-    }
-    if let Some(by) = proxies::replaced_everywhere(reports) {
-        return Finding::unknown(
-            Reason::ProxyReplaced,
-            format!("kube-proxy is not running on the nodes; {by} replaces it."),
-        );
-    }
-    if let Some((report, _)) = looks
+        (!of.is_empty()).then(|| build(survey.evidence, reason, &of))
+    })
+}
+
+fn reports_are_missing(survey: &Survey<'_>) -> Option<Finding> {
+    survey.evidence.reports.incomplete()
+}
+
+fn all_are_replaced(survey: &Survey<'_>) -> Option<Finding> {
+    let by = proxies::replaced_everywhere(&survey.evidence.reports)?;
+    Some(Finding::unknown(
+        Reason::ProxyReplaced,
+        format!("kube-proxy is not running on the nodes; {by} replaces it."),
+    ))
+}
+
+fn one_may_be_replaced(survey: &Survey<'_>) -> Option<Finding> {
+    let (report, _) = survey
+        .proxies
         .iter()
-        .find(|(report, proxy)| is_away(proxy) && may_be_replaced(evidence, report))
-    {
-        return Finding::unknown(
-            Reason::ProbeFailed,
-            format!(
-                "kube-proxy is not running on node {}, and it has no rules there. It is not known whether something else replaces it there.",
-                report.node
-            ),
+        .find(|(report, proxy)| is_away(proxy) && may_be_replaced(survey.evidence, report))?;
+    Some(Finding::unknown(
+        Reason::ProbeFailed,
+        format!(
+            "kube-proxy is not running on node {}, and it has no rules there. It is not known whether something else replaces it there.",
+            report.node
+        ),
+    ))
+}
+
+fn none_was_checked(survey: &Survey<'_>) -> Option<Finding> {
+    survey.proxies.is_empty().then(|| {
+        let message = format!("{WHAT}. {}", survey.problem());
+        Finding::unknown(Reason::ProbeFailed, message.trim_end())
+    })
+}
+
+fn processes_are_unread(survey: &Survey<'_>) -> Option<Finding> {
+    let are_unread = survey.proxies.iter().all(|(_, proxy)| proxy.processes_unread);
+    are_unread.then(|| {
+        let message = format!(
+            "It is not known whether kube-proxy is running on {}. {}",
+            survey.nodes(),
+            survey.problem()
         );
-    }
-    if looks.is_empty() {
-        let why = reports
-            .problem(ConditionType::KubeProxyHealthy)
-            .unwrap_or_default();
-        return Finding::unknown(
-            Reason::ProbeFailed,
-            format!("{WHAT}. {why}").trim_end().to_owned(),
-        );
-    }
-    let nodes: Vec<&str> = looks.iter().map(|(report, _)| report.node).collect();
-    let on = text::nodes(&nodes);
-    if looks.iter().all(|(_, proxy)| proxy.processes_unread) {
-        let why = reports
-            .problem(ConditionType::KubeProxyHealthy)
-            .unwrap_or_default();
-        return Finding::unknown(
-            Reason::ProbeFailed,
-            format!("It is not known whether kube-proxy is running on {on}. {why}")
-                .trim_end()
-                .to_owned(),
-        );
-    }
-    let mut message = format!("kube-proxy is running on {on}.");
-    let denied: BTreeSet<&str> = looks
+        Finding::unknown(Reason::ProbeFailed, message.trim_end())
+    })
+}
+
+fn running(survey: &Survey<'_>) -> Finding {
+    let mut message = format!("kube-proxy is running on {}.", survey.nodes());
+    let denied: BTreeSet<&str> = survey
+        .proxies
         .iter()
         .filter_map(|(_, proxy)| proxy.denied.as_deref())
         .collect();
@@ -101,6 +134,21 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         ));
     }
     Finding::yes(Reason::Running, message)
+}
+
+impl Survey<'_> {
+    fn nodes(&self) -> String {
+        let nodes: Vec<&str> = self.proxies.iter().map(|(report, _)| report.node).collect();
+        text::nodes(&nodes)
+    }
+
+    /// What the agents could not read, if anything.
+    fn problem(&self) -> String {
+        let reports = &self.evidence.reports;
+        reports
+            .problem(ConditionType::KubeProxyHealthy)
+            .unwrap_or_default()
+    }
 }
 
 /// What is wrong with kube-proxy of a node. Ports may be moved or closed by configuration: that nobody

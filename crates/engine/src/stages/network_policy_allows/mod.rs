@@ -19,36 +19,33 @@ use crate::{
         rules::{self, Direction},
         view::{Client, PolicyView, names},
     },
-    stages::network_policy_allows::probes::Probed,
+    stages::{
+        checks::{Check, no_service},
+        network_policy_allows::probes::Probed,
+    },
     text,
 };
 use svcdiag_api::Reason;
-use svcdiag_objects::ServicePort;
+use svcdiag_objects::{Service, ServicePort};
 
 type Verdicts<'a> = [(&'a ServicePort, PortVerdict)];
 
+/// Whether the question arises, and whether it can be answered.
+const APPLIES: [Check; 4] = [
+    no_service,
+    no_pods_behind_an_alias,
+    policies_are_unread,
+    clients_are_not_granted,
+];
+
 pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
-    let facts = evidence.facts;
-    let Some(service) = facts.service.as_deref() else {
-        return Finding::not_applicable("There is no Service.");
-    };
-    if service.is_external_name() {
-        return Finding::not_applicable("An ExternalName Service has no Pods of the cluster behind it.");
+    if let Some(finding) = APPLIES.iter().find_map(|check| check(evidence)) {
+        return finding;
     }
-    if let Some(why) = facts.why_unreadable("networkpolicies") {
-        return Finding::unknown(
-            Reason::ProbeFailed,
-            format!("NetworkPolicies could not be read: {why}."),
-        );
-    }
-    let (clients, role) = match &evidence.clients {
-        Clients::Pods { pods, role } => (pods, *role),
-        Clients::NotGranted(_) => {
-            return applicable::no_clients(evidence)
-                .unwrap_or_else(|| Finding::not_applicable("There are no clients."));
-        }
+    let (Some(service), Clients::Pods { pods, role }) = (evidence.service, &evidence.clients) else {
+        return Finding::not_applicable("There are no clients.");
     };
-    let view = PolicyView::new(facts, service, clients, role);
+    let view = PolicyView::new(evidence.facts, service, pods, *role);
     let ports = &evidence.ports;
     let verdicts: Vec<(&ServicePort, PortVerdict)> = ports.iter().map(|p| (*p, view.judge_port(p))).collect();
     let (mut unenforced, mut untried) = (None, None);
@@ -60,7 +57,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             Outcome::Untried(denial) => untried = Some(denial),
         }
     }
-    let mut finding = match unenforced {
+    let finding = match unenforced {
         Some(denial) => Finding::yes(
             Reason::DeniedButNotEnforced,
             format!(
@@ -72,23 +69,23 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
             finding => finding,
         },
     };
-    if finding.reason != Reason::DeniedButNotEnforced {
-        for hint in view.hints(&verdicts, ports) {
-            finding.message.push_str(&format!(" {hint}"));
-        }
-    }
-    if let Some(denial) = untried {
-        finding
-            .message
-            .push_str(&format!(" {denial} That was not tested."));
-    }
-    // Other kinds are not judged; the reader has to know that there may be some.
-    if let Some(kinds) = other_kinds(facts).filter(|_| finding.reason != Reason::OtherPoliciesApply) {
-        finding.message.push_str(&format!(
-            " The cluster also serves other kinds of policies ({kinds}), which are not evaluated."
-        ));
-    }
-    finding
+    view.with_notes(finding, &verdicts, ports, untried)
+}
+
+fn no_pods_behind_an_alias(evidence: &Evidence<'_>) -> Option<Finding> {
+    let is_alias = evidence.service.is_some_and(Service::is_external_name);
+    is_alias.then(|| Finding::not_applicable("An ExternalName Service has no Pods of the cluster behind it."))
+}
+
+fn policies_are_unread(evidence: &Evidence<'_>) -> Option<Finding> {
+    let why = evidence.facts.why_unreadable("networkpolicies")?;
+    let message = format!("NetworkPolicies could not be read: {why}.");
+    Some(Finding::unknown(Reason::ProbeFailed, message))
+}
+
+fn clients_are_not_granted(evidence: &Evidence<'_>) -> Option<Finding> {
+    let is_refused = matches!(evidence.clients, Clients::NotGranted(_));
+    applicable::no_clients(evidence).filter(|_| is_refused)
 }
 
 /// What comes of a denial when it is held against what clients saw.
@@ -102,6 +99,33 @@ enum Outcome {
 }
 
 impl<'a> PolicyView<'a> {
+    /// The answer, with what else a reader has to know.
+    fn with_notes(
+        &self,
+        mut finding: Finding,
+        verdicts: &Verdicts<'_>,
+        ports: &[&ServicePort],
+        untried: Option<String>,
+    ) -> Finding {
+        if finding.reason != Reason::DeniedButNotEnforced {
+            for hint in self.hints(verdicts, ports) {
+                finding.message.push_str(&format!(" {hint}"));
+            }
+        }
+        if let Some(denial) = untried {
+            let note = format!(" {denial} That was not tested.");
+            finding.message.push_str(&note);
+        }
+        // Other kinds are not judged; the reader has to know that there may be some.
+        let kinds = other_kinds(self.facts).filter(|_| finding.reason != Reason::OtherPoliciesApply);
+        if let Some(kinds) = kinds {
+            finding.message.push_str(&format!(
+                " The cluster also serves other kinds of policies ({kinds}), which are not evaluated."
+            ));
+        }
+        finding
+    }
+
     /// What is denied at ports of the Service.
     fn denied_at_ports(&self, evidence: &Evidence<'_>, verdicts: &Verdicts<'_>) -> Option<Outcome> {
         let certain = verdicts.iter().filter_map(|(port, verdict)| match verdict {

@@ -7,8 +7,8 @@ use crate::{
     Finding,
     evidence::{Evidence, proxies, reports::Report},
     stages::proxy_rules_present::{
-        Fault,
         remediation::{self, Gap},
+        survey::Fault,
     },
     text::{self, SHOWN},
 };

@@ -1,0 +1,119 @@
+//! What is said where the Service does not answer nodes, and what to do.
+
+use crate::{
+    Finding, applicable,
+    dialling::{self, advice::advice, describe},
+    evidence::{
+        Evidence,
+        dials::{Failed, is_udp},
+    },
+    text::quoted,
+};
+use svcdiag_api::{Answer, ConditionType, Reason};
+
+pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Finding> {
+    let facts = evidence.facts;
+    let dials = &evidence.from_nodes;
+    let cases = dialling::cases(evidence, dials, failures);
+    let (reason, of) = dialling::foremost(&cases, ConditionType::ProxyForwards.faults())?;
+    let failures = dialling::failures(&of);
+    let routes = describe::routes(&failures);
+    let from = match failures.iter().all(|f| dials.is_dead_for(f)) {
+        true => "nodes",
+        false => "some dials from nodes",
+    };
+    let mut message_more = String::new();
+    let (mut message, remediation) = match dialling::settings(&of) {
+        Some((sentence, remediation)) => (format!("{sentence}. {routes}."), remediation),
+        None => (
+            if failures.iter().all(|f| is_udp(&f.dial.port)) {
+                format!(
+                    "The Service does not accept datagrams from {from}, although endpoints do not refuse them when dialled directly. {routes}."
+                )
+            } else {
+                format!(
+                    "The Service does not answer {from}, although endpoints do when dialled directly. {routes}."
+                )
+            },
+            if let Some((said, remediation)) = never_masquerades(evidence, &failures) {
+                message_more = format!(" {said}");
+                remediation
+            } else if failures.iter().all(|f| f.is_late()) {
+                checksums(&failures)
+            } else if is_lost_without_masquerading(evidence, &failures) {
+                masquerading(&failures)
+            } else {
+                advice(facts, reason, &failures)
+            },
+        ),
+    };
+    message.push_str(&message_more);
+    dialling::with_circumstances(evidence, dials, reason, &failures, &mut message);
+    if let Some(other) = applicable::other_proxy(facts) {
+        message.push_str(&format!(
+            " Its label assigns the Service to another proxy, {other}."
+        ));
+    }
+    if reason == Reason::TimedOut {
+        dialling::with_other_kinds(facts, &mut message);
+    }
+    let clients_get_through = evidence.from_clients.succeeded() > 0;
+    Some(if dials.is_all_dead() && !clients_get_through {
+        Finding::nothing_works(reason, message, remediation)
+    } else {
+        Finding::part_fails(reason, message, remediation)
+    })
+}
+
+/// What kube-proxy of the node logged of not knowing which addresses are Pods', where the node's own packets are lost:
+/// it then masquerades none of those that the node sends to Services.
+fn never_masquerades(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<(String, String)> {
+    let node = failures.first()?.node;
+    let is_lost = |f: &&Failed<'_>| f.answer == Answer::TimedOut && f.node == node;
+    let mut reports = evidence.reports.current.iter().filter(|r| r.node == node);
+    let said = reports.find_map(|r| r.saved?.masquerades_nothing.as_deref())?;
+    failures.iter().all(is_lost).then(|| {
+        (
+            format!(
+                "kube-proxy there does not know which addresses belong to Pods, so it does not masquerade packets from the node itself: {said}."
+            ),
+            format!(
+                "Set clusterCIDR, or another detectLocalMode, in kube-proxy's configuration. A rule on node {} then marks packets that do not come from Pods: `iptables-save -t nat` there, or `nft list ruleset`.",
+                quoted(node)
+            ),
+        )
+    })
+}
+
+/// Packets that open connections get through only when they are sent again.
+fn checksums(failures: &[&Failed<'_>]) -> String {
+    format!(
+        "The packets that open a connection are lost and sent again. Check on node {} whether the checksums of masqueraded packets survive the tunnel: `ethtool -k` for the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off.",
+        quoted(failures.first().map_or("", |f| f.node))
+    )
+}
+
+/// Whether Pods of the node get through the Service and only what the node itself sends to other nodes is lost.
+fn is_lost_without_masquerading(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> bool {
+    let clients = &evidence.from_clients;
+    failures.iter().all(|f| {
+        let is_elsewhere = f.dial.same_node == Some(false)
+            || f.endpoint.is_none()
+                && evidence
+                    .ends
+                    .targets
+                    .values()
+                    .all(|t| t.node.is_some_and(|n| n != f.node));
+        let gets_through = |c: &crate::evidence::dials::Count<'_>| c.node == f.node && c.succeeded > 0;
+        f.answer == Answer::TimedOut && is_elsewhere && clients.counts.iter().any(gets_through)
+    })
+}
+
+/// What a node sends through the Service has to get the node's address on the tunnel as its source.
+fn masquerading(failures: &[&Failed<'_>]) -> String {
+    let node = quoted(failures.first().map_or("", |f| f.node));
+    format!(
+        "Pods on the node get through, so the difference is how the node's own packets leave. Check on node {node} whether kube-proxy masquerades them (`nft list ruleset` or `iptables-save -t nat`: a rule that marks packets that do not come from Pods; \
+         without clusterCIDR, or another detectLocalMode, in its configuration kube-proxy writes none), and whether their checksums survive the tunnel: `ethtool -k` for the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off."
+    )
+}

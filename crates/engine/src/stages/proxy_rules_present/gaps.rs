@@ -1,0 +1,125 @@
+//! What a gap in the rules of a node says, and whether it still is one: rules are compared with the EndpointSlices of an
+//! earlier moment.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::{
+    Facts,
+    evidence::{reports::Report, targets::node_has_family},
+};
+use svcdiag_api::{DialPath, GapKind, Reason, RuleGap};
+use svcdiag_kube_proxy::{Destination, ExpectedPort, Purpose, Traffic, expected};
+use svcdiag_objects::{Object, Service};
+
+/// Label of a node's zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// What is wrong where the rules have a gap; None for what is only told.
+pub(super) fn reason(service: &Service, report: &Report<'_>, gap: &RuleGap) -> Option<Reason> {
+    let proxy = report.facts.kube_proxy.as_ref();
+    let takes_local_for_remote = || proxy.is_some_and(|p| p.node_name.is_some()) && is_local(service);
+    match gap.kind {
+        GapKind::Missing | GapKind::EndpointMissing | GapKind::NodePortMissing
+            if takes_local_for_remote() =>
+        {
+            Some(Reason::NodeNameMismatch)
+        }
+        GapKind::Missing => Some(Reason::RulesMissing),
+        GapKind::EndpointMissing => Some(Reason::EndpointMissingFromRules),
+        GapKind::EndpointDrained => Some(Reason::EndpointsDrained),
+        GapKind::EndpointStale => Some(Reason::StaleEndpointInRules),
+        // An endpoint that is gone keeps those who know it, until its connections have ended; it does harm
+        // where somebody's dials fail.
+        GapKind::EndpointStuck => fails(report).then_some(Reason::StaleEndpointInRules),
+        GapKind::NodePortMissing => Some(Reason::NodePortRulesMissing),
+        GapKind::NodePortInUse => Some(Reason::NodePortInUse),
+        GapKind::Incomplete => None,
+    }
+}
+
+/// Whether a traffic policy of the Service asks for endpoints on the node itself.
+fn is_local(service: &Service) -> bool {
+    service.is_internally_local() || service.spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
+/// Whether a dial of the Service failed on the node.
+fn fails(report: &Report<'_>) -> bool {
+    report.facts.failures.iter().any(|f| f.path != DialPath::Endpoint)
+}
+
+/// Whether a gap is one today: it was found against these very slices, or they still ask for it.
+pub(super) fn still_is(facts: &Facts, service: &Service, report: &Report<'_>, gap: &RuleGap) -> bool {
+    let mut compared: Vec<(&str, &str)> = report
+        .facts
+        .slices
+        .iter()
+        .map(|s| (s.name.as_str(), s.resource_version.as_str()))
+        .collect();
+    let mut present: Vec<(&str, &str)> = facts
+        .slices
+        .iter()
+        .map(|s| {
+            (
+                s.name(),
+                s.metadata.resource_version.as_deref().unwrap_or_default(),
+            )
+        })
+        .collect();
+    compared.sort_unstable();
+    present.sort_unstable();
+    let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
+    let node = facts.nodes.iter().find(|n| n.name == report.node);
+    let zone = node.and_then(|n| n.labels.get(ZONE_LABEL)).map(String::as_str);
+    let seen_from = svcdiag_kube_proxy::Vantage {
+        node: report.node,
+        zone,
+    };
+    let ports = expected(service, &slices, seen_from);
+    let asked = ports
+        .iter()
+        .flat_map(|port| port.destinations.iter().map(move |d| (port, d)))
+        .find(|(_, destination)| destination.to_string() == gap.destination);
+    // An address that is no longer the Service's says nothing, whatever the slices.
+    let Some((port, destination)) = asked else {
+        return false;
+    };
+    compared == present || is_asked_for(port, destination, gap)
+}
+
+fn is_asked_for(port: &ExpectedPort, destination: &Destination, gap: &RuleGap) -> bool {
+    let endpoint = gap.endpoint.as_deref().and_then(|e| e.parse().ok());
+    let leads = |traffic: &Traffic| match (traffic, endpoint) {
+        (Traffic::To(all), Some(endpoint)) => all.contains(&endpoint),
+        (Traffic::To(all), None) => !all.is_empty(),
+        (Traffic::Reject | Traffic::Drop, _) => false,
+    };
+    let is_led = leads(&destination.inside) || destination.outside.as_ref().is_some_and(leads);
+    match gap.kind {
+        GapKind::Missing | GapKind::EndpointMissing | GapKind::EndpointDrained => is_led,
+        GapKind::NodePortMissing | GapKind::NodePortInUse => {
+            destination.purpose == Purpose::NodePort && is_led
+        }
+        GapKind::EndpointStale | GapKind::EndpointStuck => {
+            endpoint.is_some_and(|e| !port.serving.contains(&e))
+        }
+        GapKind::Incomplete => true,
+    }
+}
+
+/// Whether a difference is about an IP family that the node has addresses of: kube-proxy may write none of
+/// another, and nobody is reached in it.
+pub(super) fn concerns(facts: &Facts, node: &str, gap: &RuleGap) -> bool {
+    let address = gap
+        .destination
+        .rsplit_once('/')
+        .map_or(&*gap.destination, |(a, _)| a);
+    let family = address.parse::<SocketAddr>().map(|a| a.is_ipv4());
+    family.map_or(true, |is_v4| node_has_family(facts, node, is_v4))
+}
+
+/// Whether a node has an address of one of the families that the Service has addresses of.
+pub(super) fn has_its_family(facts: &Facts, service: &Service, node: &str) -> bool {
+    let addresses = service.cluster_ips();
+    let mut families = addresses.iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
+    families.any(|ip| node_has_family(facts, node, ip.is_ipv4()))
+}
