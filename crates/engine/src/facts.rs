@@ -8,8 +8,11 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::time::later;
-use svcdiag_api::{Answer, NodeFacts, NodeProbeSpec, ServiceDiagnosisSpec, ServiceDiagnosisStatus};
+use crate::{
+    saved::{Saved, SavedObjects},
+    time::later,
+};
+use svcdiag_api::{NodeFacts, NodeProbeSpec, ServiceDiagnosisSpec, ServiceDiagnosisStatus};
 use svcdiag_objects::{
     Deployment, EndpointSlice, Event, Labels, Namespace, NetworkPolicy, Node, Object, Pod, ReplicaSet,
     Service, StatefulSet, matches_labels,
@@ -158,83 +161,6 @@ pub struct NodeReport {
     pub saved: Option<Saved>,
 }
 
-/// What saved files tell of a node and no agent looks for: the traces of old clusters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Saved {
-    /// Whether kube-proxy logged that it finds no program conntrack.
-    #[serde(default)]
-    pub conntrack_missing: bool,
-    /// Why kube-proxy ended, where that is the last thing that its log says, no process of it is seen, and the
-    /// Service suffers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proxy_exit: Option<String>,
-    /// What says that kube-proxy does not masquerade what the node itself sends to Services, in words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub masquerades_nothing: Option<String>,
-    /// Who dialled the Service at a port that it does not list, in vain and at no other, in words.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unlisted: Vec<String>,
-    /// Pods that are one of several endpoints and may not have reached themselves, in words.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub perhaps_itself: Vec<String>,
-    /// Names that programs of Pods did not find, in words: they do not say why.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub not_resolved: Vec<String>,
-    /// Pods that looked names up at the name servers of their node, as their dnsPolicy (Default) says.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub asks_its_node: Vec<String>,
-    /// In userspace mode, the port on which kube-proxy takes the Service's packets, and how requests of the
-    /// node to it ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proxy_port: Option<(u16, Answer)>,
-    /// Endpoints that somebody dialled, past the Service.
-    #[serde(default)]
-    pub dialled: Vec<String>,
-    /// Service ports of UDP that were dialled over TCP in vain, while their endpoints answered that.
-    #[serde(default)]
-    pub wanted_over_tcp: Vec<u16>,
-    /// Ports of a headless Service at which clients asked for it by name and its Pods, which have no such port,
-    /// refused.
-    #[serde(default)]
-    pub untranslated: Vec<u16>,
-    /// How Pods are to reach themselves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hairpin: Option<HairpinSetup>,
-}
-
-/// What a node does so that Pods reach themselves through a Service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum HairpinSetup {
-    /// Nothing: the kubelet's hairpin mode is none.
-    #[serde(rename_all = "camelCase")]
-    Off {
-        /// Whether the kubelet logged that it is so, and was not only told to.
-        is_in_force: bool,
-    },
-    /// The kubelet has every bridge port send packets back (hairpin-veth).
-    #[serde(rename_all = "camelCase")]
-    Ports {
-        /// Ports that do.
-        on: usize,
-        /// Ports that do not.
-        off: usize,
-        /// The file that the kubelet was not allowed to write, if so.
-        denied: Option<String>,
-    },
-    /// The bridge takes packets that are not for it (promiscuous-bridge).
-    #[serde(rename_all = "camelCase")]
-    Bridge {
-        /// Its name.
-        name: Option<String>,
-        /// Whether it does, as far as it is known.
-        is_promiscuous: Option<bool>,
-    },
-    /// In ipvs mode, an endpoint is not in the set KUBE-LOOP-BACK, whose packets to themselves are masqueraded.
-    NotMasqueraded,
-}
-
 /// What an agent was asked and what it answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -286,22 +212,6 @@ pub struct ClusterDns {
     /// The domain of the cluster's names by its own configuration (a Corefile), where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
-}
-
-/// What objects tell of a Service that only bundles hold: nobody watches these.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct SavedObjects {
-    /// Ingresses and routes that send to a port that the Service does not list: kind and name, and the port.
-    pub sent_elsewhere: Vec<(String, String)>,
-    /// How many addresses its Endpoints object has, where no EndpointSlice was made of it.
-    pub endpoints: Option<usize>,
-    /// Whether that object says that none is to be made.
-    pub skips_mirror: bool,
-    /// EndpointSlices called like the Service that lack the label that makes them its own.
-    pub unlabelled_slices: Vec<String>,
-    /// Pods of other namespaces with an address of an endpoint: the address, and the Pod as namespace/name.
-    pub same_addresses: Vec<(String, String)>,
 }
 
 /// Something that could not be read.

@@ -24,6 +24,7 @@ mod policies;
 mod ports;
 mod questions;
 mod ready;
+mod saved;
 mod stages;
 mod status;
 mod summary;
@@ -38,14 +39,14 @@ pub use crate::{
     diagnosis::{Diagnosis, Outcome},
     evidence::dials::{BY_PROXY, LARGE_ANSWERS_STOP, LATE, WITHOUT_STATUS},
     facts::{
-        ChainedService, ClientNamespace, ClusterDns, Facts, HairpinSetup, NodeReport, OtherService,
-        ProbeReport, Saved, SavedObjects, Unreadable,
+        ChainedService, ClientNamespace, ClusterDns, Facts, NodeReport, OtherService, ProbeReport, Unreadable,
     },
     finding::{Finding, Verdict},
     node_rules::{dead_ends_of, rule_gap},
     plan::{plan, probe_name},
     policies::effects::may_keep_nodes_away,
     ready::NOTHING_BUT_THE_API,
+    saved::{HairpinSetup, Saved, SavedObjects},
     status::{Pace, is_same, pace},
 };
 
