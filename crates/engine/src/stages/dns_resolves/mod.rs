@@ -1,11 +1,12 @@
 //! Does the Service work by DNS name?
 //!
 //! Clients in the Service's namespace have to find the short name, others the one with the namespace.
-//! `names` says what a client got and why it got nothing, `dns_servers` what single servers answer,
-//! `dns_silence` who does not; `name_reports` has the words for it.
+//! `names` says what a client got and why it got nothing, `servers` what single servers answer, `silence` who does not;
+//! `describe` and `hints` have the words for it.
 
 mod cache;
 mod describe;
+mod hints;
 mod lookups;
 mod lost_route;
 mod names;
@@ -154,7 +155,7 @@ fn nobody_asked(survey: &Survey<'_>) -> Option<Finding> {
 
 fn lookups_are_inconclusive(survey: &Survey<'_>) -> Option<Finding> {
     let unsure = survey.clients.iter().find(|c| !c.resolves)?;
-    let message = describe::open(survey.evidence, unsure);
+    let message = hints::open(survey.evidence, unsure);
     Some(Finding::unknown(Reason::ProbeFailed, message))
 }
 
@@ -196,8 +197,8 @@ fn works(clients: &[Client<'_>]) -> Finding {
         text::count(clients.len(), "client Pod"),
         text::list(&wanted)
     );
-    let hints: BTreeSet<String> = clients.iter().filter_map(describe::hint).collect();
-    for hint in hints {
+    let odd: BTreeSet<String> = clients.iter().filter_map(hints::hint).collect();
+    for hint in odd {
         message.push_str(&format!(" {hint}"));
     }
     Finding::yes(Reason::Resolves, message)

@@ -147,10 +147,7 @@ pub(super) fn describe_cases(
     let Some(first) = all.first() else {
         return (String::new(), String::new());
     };
-    // What is said of a port is said of the Pods that fail at that port.
-    let number_of = |f: &Failed<'_>| f.endpoint.map(|e| e.port());
-    let is_of_port = |f: &&&Failed<'_>| f.dial.port == first.dial.port && number_of(f) == number_of(first);
-    let failures: Vec<&Failed> = all.iter().filter(is_of_port).copied().collect();
+    let failures = of_one_port(first, &all);
     let namespace = quoted(&facts.namespace);
     let number = first.endpoint.map_or(0, |e| e.port());
     let wanted = format!("{number}/{}", listening::protocol(first));
@@ -198,6 +195,13 @@ pub(super) fn describe_cases(
             ),
         },
     }
+}
+
+/// The failures at the port of the first: what is said of a port is said of the Pods that fail at that port.
+fn of_one_port<'a, 'b>(first: &Failed<'_>, all: &[&'b Failed<'a>]) -> Vec<&'b Failed<'a>> {
+    let number = |f: &Failed<'_>| f.endpoint.map(|e| e.port());
+    let is_of_port = |f: &&&Failed<'_>| f.dial.port == first.dial.port && number(f) == number(first);
+    all.iter().filter(is_of_port).copied().collect()
 }
 
 /// What is known of endpoints that do not answer some, beside that.
