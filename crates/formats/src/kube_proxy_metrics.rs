@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 /// Counters of kube-proxy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics {
@@ -38,6 +40,16 @@ impl Writing {
 }
 
 impl Metrics {
+    /// Whether writing was asked for at a time or later, which kube-proxy does as soon as its watch reports a change;
+    /// None if it does not say when.
+    #[must_use]
+    pub fn has_heard_since(&self, at: Timestamp) -> Option<bool> {
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in an f64")]
+        let at = at.as_second() as f64;
+        let last = self.writing.values().filter_map(|w| w.queued).reduce(f64::max)?;
+        Some(last >= at)
+    }
+
     /// Reads what is needed.
     #[must_use]
     pub fn parse(text: &str) -> Self {
@@ -131,6 +143,16 @@ mod tests {
             metrics.requests_answered,
         ];
         assert_eq!(requests, [3.0, 6.0, 8.0]);
+    }
+
+    #[test]
+    fn what_was_heard_of_shows_in_when_writing_was_asked_for() {
+        let metrics = Metrics::parse(TEXT);
+        let at = |second| Timestamp::from_second(second).unwrap();
+        // One of the families is enough: the other has nothing to write.
+        assert_eq!(metrics.has_heard_since(at(1_764_000_005)), Some(true));
+        assert_eq!(metrics.has_heard_since(at(1_764_000_006)), Some(false));
+        assert_eq!(Metrics::default().has_heard_since(at(0)), None);
     }
 
     trait Waits {

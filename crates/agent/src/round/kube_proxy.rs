@@ -5,9 +5,11 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::{Memory, Round};
 use crate::kubeproxy::{SAMPLE_INTERVAL, SAMPLE_LASTS};
-use svcdiag_api::KubeProxy;
+use svcdiag_api::{KubeProxy, PortState};
 
 /// Pause before an unhealthy one is sampled again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -47,12 +49,16 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> KubeProxy {
     }
 }
 
-/// Whether kube-proxy reports pending changes.
-pub(super) async fn has_changes_pending(round: &Round<'_>) -> bool {
+/// Whether kube-proxy, by its own metrics, has yet to write the change made at a time, or has not been told of it: a
+/// late watch is no more a fault than a long sync. While it does not answer, that is not known, and it may.
+pub(super) async fn may_still_write(round: &Round<'_>, changed: Option<Timestamp>) -> bool {
     let now = Instant::now();
     let not_before = now.checked_sub(SAMPLE_LASTS).unwrap_or(now);
     let state = round.node.kube_proxy.state(&round.node.netns, not_before).await;
-    state.lag.changes_pending
+    let Some(metrics) = &state.sample.metrics else {
+        return state.sample.metrics_port == PortState::Silent;
+    };
+    state.lag.changes_pending || changed.is_some_and(|at| metrics.has_heard_since(at) == Some(false))
 }
 
 /// A new request needs a fresh sample; at the interval, a recent shared one is enough.

@@ -19,7 +19,7 @@ use svcdiag_netns::netfilter::{ipvs, rulesets::Rulesets};
 /// Pause before wrong rules are read again, for as long as kube-proxy may need.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How long kube-proxy may need for a change without reporting it: on large nodes a sync takes many seconds.
+/// How long kube-proxy may need for a change that it has heard of, and does not call pending.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
 
 /// Chains that kube-proxy creates to notice when its rules are flushed; only its own backend has them.
@@ -40,7 +40,8 @@ pub(super) async fn probe(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option
         let rest = counts_at.saturating_duration_since(Instant::now());
         tokio::time::sleep(if rest.is_zero() { AGAIN } else { rest.min(AGAIN) }).await;
         let is_late = Instant::now() >= counts_at;
-        let may_wait = Instant::now() < waits_until && super::kube_proxy::has_changes_pending(round).await;
+        let may_wait = Instant::now() < waits_until
+            && super::kube_proxy::may_still_write(round, round.subject.changed).await;
         let subject = round.read_again();
         let mut second = compare(round, &subject, mode)?;
         second.gaps.retain(|gap| first.gaps.contains(gap));

@@ -168,6 +168,8 @@ async fn write_rules(
     if conduct.writes() || is_new {
         node.write(&scripts).await?;
         kube_proxy.applied(text)?;
+    } else {
+        kube_proxy.pretends()?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ pub(super) enum Conduct {
     /// `running`: it does its work.
     #[default]
     Running,
-    /// `paused`: reports healthy and writes nothing.
+    /// `paused`: writes nothing, and reports that it does.
     Paused,
     /// `stopped`: it has ended; its rules are still there.
     Stopped,
@@ -75,7 +75,7 @@ impl Conduct {
 
     /// Whether it gets no changes from the API server, so that none is pending.
     fn hears_nothing(self) -> bool {
-        matches!(self, Self::Paused | Self::Unreachable)
+        self == Self::Unreachable
     }
 
     /// Name of the process, if there is one.
@@ -170,6 +170,15 @@ impl KubeProxy {
         }
         self.answers.queued = seconds(Timestamp::now());
         self.answers.requests_answered += 1;
+    }
+
+    /// Reports that rules were written, if it is one that only says so.
+    pub(super) fn pretends(&mut self) -> Result<(), Error> {
+        if self.conduct != Conduct::Paused {
+            return Ok(());
+        }
+        self.answers.applied = seconds(Timestamp::now());
+        self.tell()
     }
 
     /// Notes that rules were written.
