@@ -19,7 +19,7 @@ enum Leaves {
 use Leaves::{Change, Nothing};
 
 /// A row of the table, what stands in place of each `{}`, and what it leaves.
-const TYPED: [(&str, &[&str], Leaves); 27] = [
+const TYPED: [(&str, &[&str], Leaves); 28] = [
     ("bridge -d link", &[], Nothing),
     (
         "bridge link set dev {} hairpin on",
@@ -35,6 +35,7 @@ const TYPED: [(&str, &[&str], Leaves); 27] = [
     ),
     ("ip link", &[], Nothing),
     ("ip route get {}", &["10.244.1.9"], Nothing),
+    ("ip route show type prohibit", &[], Nothing),
     ("iptables -S FORWARD", &[], Nothing),
     ("iptables -S {}", &["KUBE-ROUTER-INPUT"], Nothing),
     (

@@ -14,7 +14,7 @@ use svcdiag::netns::{
 };
 use svcdiag::{
     agent::{
-        dial::{Dial, Dialled},
+        dial::{Dial, Dialled, Offender},
         http::{Got, get},
     },
     api::Answer,
@@ -78,20 +78,56 @@ async fn a_rule_that_prohibits_is_told_from_a_missing_route() {
         "add table inet t
          add chain inet t in { type filter hook input priority 0; }
          add rule inet t in tcp dport 80 reject with icmpx admin-prohibited
-         add rule inet t in tcp dport 81 reject with icmpx host-unreachable",
+         add rule inet t in udp dport 80 reject with icmpx admin-prohibited
+         add rule inet t in tcp dport 81 reject with icmpx host-unreachable
+         add rule inet t in tcp dport 82 reject with icmp net-prohibited
+         add rule inet t in tcp dport 83 reject with icmp host-prohibited
+         add rule inet t in tcp dport 84 reject with icmpv6 policy-fail
+         add rule inet t in tcp dport 85 reject with icmpv6 reject-route
+         add rule inet t in tcp dport 86 reject with tcp reset",
     );
-    for (target, by) in [
-        ("10.1.0.2:80", "prohibited by 10.1.0.2"),
-        ("10.1.0.2:81", "by 10.1.0.2"),
-        ("[fd01::2]:80", "prohibited by fd01::2"),
+    let offender = |ip: &str, prohibits| {
+        let ip = ip.parse().unwrap();
+        Some(Offender { ip, prohibits })
+    };
+    for (protocol, target, expected) in [
+        (Protocol::Tcp, "10.1.0.2:80", offender("10.1.0.2", true)),
+        (Protocol::Udp, "10.1.0.2:80", offender("10.1.0.2", true)),
+        (Protocol::Tcp, "10.1.0.2:81", offender("10.1.0.2", false)),
+        (Protocol::Tcp, "10.1.0.2:82", offender("10.1.0.2", true)),
+        (Protocol::Tcp, "10.1.0.2:83", offender("10.1.0.2", true)),
+        (Protocol::Tcp, "[fd01::2]:80", offender("fd01::2", true)),
+        (Protocol::Udp, "[fd01::2]:80", offender("fd01::2", true)),
+        (Protocol::Tcp, "[fd01::2]:84", offender("fd01::2", true)),
+        (Protocol::Tcp, "[fd01::2]:85", offender("fd01::2", true)),
+        // A reset does not say who sent it.
+        (Protocol::Tcp, "10.1.0.2:86", None),
     ] {
-        let dialled = dial(&cable.client, Protocol::Tcp, target).await;
-        assert_eq!(
-            dialled.offender.map(|o| o.to_string()).as_deref(),
-            Some(by),
-            "{target}"
-        );
+        let dialled = dial(&cable.client, protocol, target).await;
+        assert_eq!(dialled.offender, expected, "{protocol:?} {target}");
     }
+}
+
+/// The kernel translates the sender of an ICMP message about a translated connection, whoever sent it.
+#[tokio::test]
+async fn whoever_rejects_what_is_sent_to_a_service_seems_to_be_the_service() {
+    let cable = Cable::new();
+    inside(&cable.client, || run("ip route add 10.96.0.0/12 dev eth0"));
+    nft(
+        &cable.client,
+        "add table ip t
+         add chain ip t out { type nat hook output priority -100; }
+         add rule ip t out ip daddr 10.96.0.9 tcp dport 80 dnat to 10.1.0.2:9376",
+    );
+    nft(
+        &cable.server,
+        "add table ip t
+         add chain ip t in { type filter hook input priority 0; }
+         add rule ip t in tcp dport 9376 reject with icmp admin-prohibited",
+    );
+    let dialled = dial(&cable.client, Protocol::Tcp, "10.96.0.9:80").await;
+    let by = dialled.offender.unwrap();
+    assert_eq!((by.ip.to_string().as_str(), by.prohibits), ("10.96.0.9", true));
 }
 
 /// What a server does with the connection that it takes.

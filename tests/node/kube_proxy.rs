@@ -1,6 +1,7 @@
 //! What a round says of kube-proxy, and of tracked connections that it has left behind.
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     net::{TcpListener, UdpSocket},
     process::Command,
@@ -12,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use svcdiag::netns::Netns;
 use svcdiag::{
     agent::round::{Memory, probe},
-    api::{NodeFacts, NodeProbeSpec, PortState},
+    api::{DialPath, NodeFacts, NodeProbeSpec, PortState},
 };
 
 use super::{
@@ -133,6 +134,32 @@ async fn rules_are_missing_once_kube_proxy_has_had_its_time() {
     let facts = round_without_rules(55, None).await;
     assert_ne!(facts.rules.as_ref().unwrap().gaps, [], "{facts:#?}");
     assert!(facts.failures.iter().any(|f| f.from.is_some()), "{facts:#?}");
+}
+
+#[tokio::test]
+async fn whoever_rejects_with_an_address_of_the_node_is_the_node() {
+    let cluster = TestCluster::new();
+    nft(
+        &cluster.node,
+        "add table ip firewall
+         add chain ip firewall forward { type filter hook forward priority 0; }
+         add rule ip firewall forward reject with icmp admin-prohibited",
+    );
+    let (node, spec, memory) = (cluster.as_node(), cluster.spec(), Memory::default());
+    let facts = probe(&node, NAMESPACE, &spec, &Same(spec.clone()), &memory).await;
+    let of = |path| {
+        let failures = facts
+            .failures
+            .iter()
+            .filter(move |f| f.from.is_some() && f.path == path);
+        let details: BTreeSet<&str> = failures.filter_map(|f| f.detail.as_deref()).collect();
+        details.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of(DialPath::Endpoint),
+        ["prohibited by the node's address 10.244.1.1"]
+    );
+    assert_eq!(of(DialPath::Service), ["prohibited by 10.96.0.7"]);
 }
 
 /// The Service over UDP.

@@ -40,15 +40,8 @@ pub struct Dialled {
 pub struct Offender {
     /// The sender.
     pub ip: IpAddr,
-    /// Whether the message says that packets are prohibited, which comes from rules and not from routes.
+    /// Whether the message says that packets are administratively prohibited.
     pub prohibits: bool,
-}
-
-impl std::fmt::Display for Offender {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let how = if self.prohibits { "prohibited by" } else { "by" };
-        write!(f, "{how} {}", self.ip)
-    }
 }
 
 /// TCP retransmits its first packet after a second (RFC 6298). What conntrack shows just before that is about the
@@ -233,9 +226,10 @@ fn offender(socket: BorrowedFd<'_>) -> Option<Offender> {
     .ok()?;
     const ORIGIN_ICMP: u8 = 2;
     const ORIGIN_ICMP6: u8 = 3;
-    // Destination unreachable: network, host and communication prohibited; of ICMPv6: prohibited, and failed a policy.
+    // Destination unreachable: network, host and communication prohibited; of ICMPv6: prohibited, failed a policy, and
+    // rejected by a route.
     const PROHIBITED: [u8; 3] = [9, 10, 13];
-    const PROHIBITED6: [u8; 2] = [1, 5];
+    const PROHIBITED6: [u8; 3] = [1, 5, 6];
     message.cmsgs().ok()?.find_map(|control| match control {
         ControlMessageOwned::Ipv4RecvErr(error, sender) if error.ee_origin == ORIGIN_ICMP => Some(Offender {
             ip: sender.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |s| {

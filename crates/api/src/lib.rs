@@ -13,6 +13,7 @@ mod macros;
 mod nodefacts;
 mod nodeprobe;
 pub mod printable;
+mod rejection;
 mod report;
 mod schema;
 mod servicediagnosis;
@@ -29,6 +30,7 @@ pub use nodefacts::{
     RuleGap, Rules, RunsAs, SliceVersion, StaleConnection,
 };
 pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
+pub use rejection::Rejection;
 pub use report::{MAX_REPORT, bounded};
 pub use schema::{Schema, Schemas, own_schemas, schemas_in};
 pub use servicediagnosis::{

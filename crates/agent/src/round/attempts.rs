@@ -152,7 +152,7 @@ async fn attempt(round: &Round<'_>, route: &Route<'_>) -> Option<Attempt> {
     let dialled = started.finish(round.patience()).await;
     let endpoint = sent_to();
     let dialled = dialled.inspect_err(problem).ok()?;
-    let by = dialled.offender.map(|offender| offender.to_string());
+    let by = round.rejected_by(dialled.offender, route.target).await;
     let outcome = match route.http {
         Some(http) if dialled.answer == Answer::Accepted => {
             let spoken = round.speak(route.netns, route.target, http).await;

@@ -8,12 +8,12 @@ use std::{
 
 use crate::{
     budget::Permit,
-    dial::Dial,
+    dial::{Dial, Offender},
     http::{Got, get},
 };
-use svcdiag_api::{Answer, DialCount, DialFailure, DialPath, HttpProbe};
+use svcdiag_api::{Answer, DialCount, DialFailure, DialPath, HttpProbe, Rejection};
 use svcdiag_kube_proxy::Protocol;
-use svcdiag_netns::Netns;
+use svcdiag_netns::{Netns, links};
 
 use super::{LocalPod, Round};
 
@@ -141,7 +141,7 @@ impl Round<'_> {
             .await?
             .finish(self.patience())
             .await?;
-        let by = dialled.offender.map(|offender| offender.to_string());
+        let by = self.rejected_by(dialled.offender, target).await;
         // When the Service is bypassed nothing is translated: a refusal that does not come from the endpoint comes from a rule.
         let is_rule = protocol == Protocol::Udp && dialled.offender.is_some_and(|o| o.ip != target.ip());
         match (http, dialled.answer) {
@@ -150,6 +150,32 @@ impl Round<'_> {
             (_, Answer::Refused) if is_rule => Ok((Answer::Rejected, by)),
             (_, answer) => Ok((answer, by)),
         }
+    }
+
+    /// Who rejected a dial, as its detail says it.
+    pub(super) async fn rejected_by(&self, offender: Option<Offender>, target: SocketAddr) -> Option<String> {
+        let Offender { ip, prohibits } = offender?;
+        // Whoever rejects what was sent to the Service seems to be the Service: the node translates the address of the
+        // message as well.
+        let is_known = ip != target.ip();
+        let rejection = Rejection {
+            by: ip,
+            is_by_node: is_known && self.own_addresses().await.contains(&ip),
+            is_prohibited: prohibits,
+        };
+        Some(rejection.to_string())
+    }
+
+    /// The addresses of the node, listed once in a round and only if somebody rejects a dial.
+    async fn own_addresses(&self) -> &[IpAddr] {
+        let list = async || {
+            let listed = self.node.netns.visit(links::addresses).await;
+            let problem = |error: &io::Error| {
+                self.problem(format!("The node's addresses could not be listed: {error}."));
+            };
+            listed.inspect_err(problem).unwrap_or_default()
+        };
+        self.addresses.get_or_init(list).await
     }
 
     /// Sends an HTTP request after connecting. Bodies are not read.

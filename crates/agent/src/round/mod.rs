@@ -24,6 +24,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::OnceCell;
 
 use super::{
     blocking::{Pool, blocking},
@@ -163,6 +164,8 @@ struct Round<'a> {
     conntrack: Option<Arc<Conntrack>>,
     /// The EndpointSlices that were last compared with.
     versions: Mutex<Vec<SliceVersion>>,
+    /// The node's addresses, once they were needed.
+    addresses: OnceCell<Vec<IpAddr>>,
     problems: Mutex<Vec<String>>,
 }
 
@@ -185,6 +188,7 @@ pub async fn probe(
         clients: Vec::new(),
         endpoints: Vec::new(),
         conntrack: None,
+        addresses: OnceCell::new(),
         problems: Mutex::default(),
     };
     round.conntrack = node

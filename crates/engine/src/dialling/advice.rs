@@ -2,12 +2,17 @@
 
 use std::net::SocketAddr;
 
-use crate::{Facts, dialling::describe, evidence::dials::Failed, text::quoted};
+use crate::{
+    Facts,
+    dialling::describe,
+    evidence::{Evidence, dials::Failed, sender::rejecting_node},
+    text::quoted,
+};
 use svcdiag_api::{Answer, DialPath, Reason};
-use svcdiag_objects::Object;
 
 /// What to do where only the answer is known.
-pub(crate) fn advice(facts: &Facts, reason: Reason, failures: &[&Failed<'_>]) -> String {
+pub(crate) fn advice(evidence: &Evidence<'_>, reason: Reason, failures: &[&Failed<'_>]) -> String {
+    let facts = evidence.facts;
     let Some(first) = failures.first() else {
         return String::new();
     };
@@ -24,7 +29,7 @@ pub(crate) fn advice(facts: &Facts, reason: Reason, failures: &[&Failed<'_>]) ->
         _ => " that go through the Service",
     };
     match reason {
-        Reason::NoRouteToHost => match rejecting_node(facts, first) {
+        Reason::NoRouteToHost => match rejecting_node(evidence, first) {
             Some(by) => format!(
                 "Node {by} itself rejects the packets. Check there whether a firewall rule does it (`iptables -S FORWARD` or `nft list ruleset`: REJECT, icmp-host-prohibited) \
                  or whether the node has no route to {ip}: `ip route get {ip}`."
@@ -76,18 +81,4 @@ fn of_requests(facts: &Facts, first: &Failed<'_>, failures: &[&Failed<'_>]) -> O
         ),
         _ => return None,
     })
-}
-
-/// The node that said that there is no way, where its message tells.
-pub(crate) fn rejecting_node<'a>(facts: &'a Facts, failed: &Failed<'_>) -> Option<&'a str> {
-    let detail = failed.dial.detail.as_deref()?;
-    let by = detail.split_whitespace().next_back()?.parse().ok()?;
-    let mut nodes = facts.cluster_nodes.iter();
-    nodes.find(|n| n.internal_ips().contains(&by)).map(|n| n.name())
-}
-
-/// Whether the message said that packets are not let through, as rules do.
-pub(crate) fn is_prohibited(failed: &Failed<'_>) -> bool {
-    let detail = failed.dial.detail.as_deref();
-    detail.is_some_and(|detail| detail.starts_with("prohibited by "))
 }

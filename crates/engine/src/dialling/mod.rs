@@ -3,6 +3,7 @@
 
 pub(crate) mod advice;
 pub(crate) mod describe;
+mod rejections;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,7 @@ use crate::{
         dials::{Dials, Failed, is_udp},
         explaining::{Explanation, closed_chains, explain, full_tables},
         lossy_settings::Setting,
+        sender::is_prohibited,
     },
     text::{self, SHOWN, quoted},
 };
@@ -45,6 +47,7 @@ pub(crate) struct Case<'a, 'b> {
 pub(crate) fn case<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
     let explanation = explain(evidence, failed);
     let by_answer = match failed.answer {
+        _ if is_prohibited(failed) => Reason::FirewallRejects,
         Answer::Refused | Answer::Rejected => Reason::ConnectionRefused,
         Answer::Unreachable => Reason::NoRouteToHost,
         Answer::TimedOut | Answer::NoAnswer | Answer::Accepted => Reason::TimedOut,
@@ -52,7 +55,10 @@ pub(crate) fn case<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> C
     };
     Case {
         failed,
-        reason: explanation.as_ref().map_or(by_answer, |e| e.reason),
+        reason: match &explanation {
+            Some(explanation) if by_answer != Reason::FirewallRejects => explanation.reason,
+            _ => by_answer,
+        },
         explanation,
     }
 }
@@ -84,20 +90,33 @@ pub(crate) fn failures<'a, 'b>(cases: &[&Case<'a, 'b>]) -> Vec<&'b Failed<'a>> {
     cases.iter().map(|c| c.failed).collect()
 }
 
-/// Whether a setting of a node is the reason.
+/// Whether a setting of a node, or somebody on the way, is the reason.
 pub(crate) fn is_explained(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::BridgeNetfilterDisabled
             | Reason::IPForwardingDisabled
             | Reason::ForwardChainDrops
+            | Reason::FirewallRejects
             | Reason::ConntrackTableFull
             | Reason::ReversePathFiltering
     )
 }
 
+/// What stopped the packets, and what to do, where that is known.
+pub(crate) fn cause(
+    evidence: &Evidence<'_>,
+    reason: Reason,
+    cases: &[&Case<'_, '_>],
+) -> Option<(String, String)> {
+    match reason {
+        Reason::FirewallRejects => rejections::describe(evidence, cases),
+        _ => settings(cases),
+    }
+}
+
 /// The settings behind cases, each once with the nodes that have it: what they probably did, and what to do.
-pub(crate) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
+fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
     let mut found: BTreeMap<&Setting, BTreeSet<&str>> = BTreeMap::new();
     for explanation in cases.iter().filter_map(|c| c.explanation.as_ref()) {
         let nodes = found.entry(&explanation.setting).or_default();

@@ -11,6 +11,7 @@ use crate::evidence::{
     dials::Failed,
     lossy_settings::Setting,
     passage::{Passage, links},
+    sender::sender,
 };
 use svcdiag_api::{Answer, DialPath, NodeSettings, Reason};
 
@@ -58,6 +59,7 @@ fn candidates(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Vec<Explanation> 
     let is_v4 = failed.is_v4();
     let ends = failed.target.and_then(|t| t.node).map(|node| (failed.node, node));
     let leaves_node = failed.dial.same_node != Some(true);
+    let rejected_by = sender(evidence, failed);
     let mut found = Vec::new();
     for (node, passage) in passages(evidence, failed) {
         let Some(settings) = evidence.settings(node) else {
@@ -70,6 +72,8 @@ fn candidates(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Vec<Explanation> 
                 Passage::Local => Some("INPUT"),
                 Passage::Bridged | Passage::Unknown => None,
             };
+            // Who said that it rejects the packets is not another node.
+            let hook = hook.filter(|_| rejected_by.is_none_or(|by| by.may_be(node)));
             found.extend(hook.and_then(|hook| dead_end(node, settings, hook, failed.answer)));
         }
         if failed.answer != Answer::TimedOut {

@@ -3,7 +3,7 @@
 //! [`Evidence`] begins with the Facts and the reports of the agents that count (`reports`). What they dialled is held
 //! against the endpoints of today (`ends`, `targets`) and against the policies (`kept_away`): `collect` makes `dials` of
 //! it, one set for each route. `passing` says what got through a node at the same time, `explaining` which setting of a
-//! node explains a loss (`lossy_settings` in words), `listening` what listens in a Pod, and `proxies` what does kube-proxy's work.
+//! node explains a loss (`lossy_settings` in words), `sender` who rejected a dial, `listening` what listens in a Pod, and `proxies` what does kube-proxy's work.
 
 mod collect;
 pub(crate) mod dials;
@@ -16,6 +16,7 @@ mod passage;
 mod passing;
 pub(crate) mod proxies;
 pub(crate) mod reports;
+pub(crate) mod sender;
 pub(crate) mod targets;
 
 use std::{collections::BTreeSet, net::SocketAddr};

@@ -178,7 +178,7 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     let mut cases = dialling::cases(evidence, dials, failures);
     for case in &mut cases {
         let is_part = !dials.is_dead_for(case.failed) && reaches_others(dials, case.failed);
-        if case.explanation.is_none() && is_part {
+        if !dialling::is_explained(case.reason) && is_part {
             case.reason = Reason::PartiallyReachable;
         }
     }
@@ -188,7 +188,7 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     dialling::with_circumstances(evidence, dials, reason, &failures, &mut message);
     if matches!(
         reason,
-        Reason::TimedOut | Reason::NoRouteToHost | Reason::PartiallyReachable
+        Reason::TimedOut | Reason::NoRouteToHost | Reason::FirewallRejects | Reason::PartiallyReachable
     ) {
         dialling::with_other_kinds(facts, &mut message);
     }
@@ -214,10 +214,10 @@ fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_
         let message = format!("The Service does not answer {clients}. {routes}. {why}");
         return (message, remediation);
     }
-    if let Some((sentence, remediation)) = dialling::settings(cases) {
+    if let Some((sentence, remediation)) = dialling::cause(evidence, reason, cases) {
         return (format!("{sentence}. {routes}."), remediation);
     }
-    let advice = || advice(facts, reason, &failures);
+    let advice = || advice(evidence, reason, &failures);
     match reason {
         Reason::PartiallyReachable => some_are_lost(evidence, &failures, &routes),
         Reason::UnexpectedResponse => (
@@ -243,7 +243,7 @@ fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_
 
 /// Clients that get through now and then, or to some endpoints.
 fn some_are_lost(evidence: &Evidence<'_>, failures: &[&Failed<'_>], routes: &str) -> (String, String) {
-    let advice = advice(evidence.facts, Reason::PartiallyReachable, failures);
+    let advice = advice(evidence, Reason::PartiallyReachable, failures);
     if failures.iter().all(|f| f.is_of_some_requests()) {
         return (
             format!(

@@ -40,6 +40,14 @@ fn scenes() -> Vec<Facts> {
     });
     scene(&|f| fail_direct(f, &[0, 1, 2], Answer::TimedOut));
     scene(&|f| fail_direct(f, &[0, 1, 2], Answer::Unreachable));
+    scene(&|f| {
+        fail_direct(f, &[0, 1, 2], Answer::Unreachable);
+        see(f, &[0, 1, 2], |facts| {
+            for failure in &mut facts.failures {
+                failure.detail = Some("prohibited by 198.51.100.1".into());
+            }
+        });
+    });
     for runs_as in [RunsAs::Pod, RunsAs::StaticPod, RunsAs::Unit] {
         scene(&|f| {
             see(f, &[0, 1, 2], |facts| {

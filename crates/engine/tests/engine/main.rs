@@ -32,6 +32,7 @@ mod properties;
 mod proxy_forwards;
 mod proxy_rules_present;
 mod ready;
+mod rejections;
 mod report;
 mod rollouts;
 mod selectorless;

@@ -7,15 +7,12 @@ use std::{
 
 use crate::{
     Facts, Finding,
-    dialling::{
-        self, Case,
-        advice::{advice, is_prohibited, rejecting_node},
-        describe,
-    },
+    dialling::{self, Case, advice::advice, describe},
     evidence::{
         Evidence,
         dials::{Failed, is_udp},
         listening,
+        sender::rejecting_node,
     },
     stages::endpoints_reachable::{between_nodes, wrong_family},
     text::{self, quoted},
@@ -69,7 +66,7 @@ pub(super) fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) ->
         ));
     }
     let remediation =
-        different_pod(facts, &failures).unwrap_or_else(|| advice(facts, Reason::TimedOut, &failures));
+        different_pod(facts, &failures).unwrap_or_else(|| advice(evidence, Reason::TimedOut, &failures));
     Some(Finding::part_fails(
         Reason::SomeEndpointsFailing,
         message,
@@ -181,7 +178,7 @@ pub(super) fn describe_cases(
         ),
         Reason::WrongFamilyListening => wrong_family::describe(evidence, &failures, &who, listen, &wanted),
         Reason::CrossNodeUnreachable => between_nodes::describe(evidence, &all),
-        _ => match dialling::settings(cases) {
+        _ => match dialling::cause(evidence, reason, cases) {
             Some((sentence, remediation)) => {
                 (format!("{sentence}. {}.", describe::endpoints(&all)), remediation)
             }
@@ -191,7 +188,7 @@ pub(super) fn describe_cases(
                     what_else(evidence, &failures)
                 ),
                 refused_by_pod(evidence, reason, &failures)
-                    .unwrap_or_else(|| advice(facts, reason, &failures)),
+                    .unwrap_or_else(|| advice(evidence, reason, &failures)),
             ),
         },
     }
@@ -206,7 +203,6 @@ fn of_one_port<'a, 'b>(first: &Failed<'_>, all: &[&'b Failed<'a>]) -> Vec<&'b Fa
 
 /// What is known of endpoints that do not answer some, beside that.
 fn what_else(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
-    let facts = evidence.facts;
     let answers_at_home = |f: &&Failed<'_>| {
         f.endpoint
             .is_some_and(|e| evidence.is_reached_at_home(e, &f.dial.port))
@@ -228,13 +224,10 @@ fn what_else(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
     if !failures.iter().all(answers_at_home) {
         return String::new();
     }
-    match (first.answer, rejecting_node(facts, first)) {
+    match (first.answer, rejecting_node(evidence, first)) {
         (Answer::NoAnswer, _) => {
             " They answer on their own node, so packets that exceed the MTU between the nodes may be lost."
                 .to_owned()
-        }
-        (Answer::Unreachable | Answer::Rejected, Some(by)) if is_prohibited(first) => {
-            format!(" They answer on their own node. A firewall rule on node {by} rejects the packets.")
         }
         (Answer::Unreachable | Answer::Rejected, Some(by)) => {
             format!(

@@ -6,9 +6,14 @@ mod untranslated;
 mod wrong_family;
 
 use crate::{
-    Facts, Finding,
-    dialling::{self, Case, advice},
-    evidence::{Evidence, dials::Failed, listening},
+    Finding,
+    dialling::{self, Case},
+    evidence::{
+        Evidence,
+        dials::Failed,
+        listening,
+        sender::{is_prohibited, rejecting_node},
+    },
     stages::checks::Check,
 };
 use svcdiag_api::{Answer, ConditionType, Reason};
@@ -147,7 +152,7 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
     dialling::with_circumstances(evidence, dials, reason, &dialling::failures(&of), &mut message);
     if matches!(
         reason,
-        Reason::TimedOut | Reason::NoRouteToHost | Reason::CrossNodeUnreachable
+        Reason::TimedOut | Reason::NoRouteToHost | Reason::FirewallRejects | Reason::CrossNodeUnreachable
     ) {
         dialling::with_other_kinds(facts, &mut message);
     }
@@ -160,15 +165,14 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
 
 /// Whether somebody said that the packets are not let through, or the endpoint's own node had them: whatever
 /// carries packets between the nodes has carried these.
-fn is_turned_away(facts: &Facts, failed: &Failed<'_>) -> bool {
-    let by = advice::rejecting_node(facts, failed);
+fn is_turned_away(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
+    let by = rejecting_node(evidence, failed);
     failed.answer == Answer::Rejected
-        || advice::is_prohibited(failed)
+        || is_prohibited(failed)
         || by.is_some() && by == failed.target.and_then(|t| t.node)
 }
 
 fn classify<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
-    let facts = evidence.facts;
     let mut case = dialling::case(evidence, failed);
     if failed.answer == Answer::Refused {
         case.reason = match listening::why_refused(evidence, failed) {
@@ -177,7 +181,9 @@ fn classify<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a,
             }
             reason => reason,
         };
-    } else if case.explanation.is_none() && !is_turned_away(facts, failed) && is_cross_node(evidence, failed)
+    } else if case.explanation.is_none()
+        && !is_turned_away(evidence, failed)
+        && is_cross_node(evidence, failed)
     {
         case.reason = Reason::CrossNodeUnreachable;
     }

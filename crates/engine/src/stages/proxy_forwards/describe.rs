@@ -23,7 +23,7 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
         false => "some dials from nodes",
     };
     let mut message_more = String::new();
-    let (mut message, remediation) = match dialling::settings(&of) {
+    let (mut message, remediation) = match dialling::cause(evidence, reason, &of) {
         Some((sentence, remediation)) => (format!("{sentence}. {routes}."), remediation),
         None => (
             if failures.iter().all(|f| is_udp(&f.dial.port)) {
@@ -43,7 +43,7 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
             } else if is_lost_without_masquerading(evidence, &failures) {
                 masquerading(&failures)
             } else {
-                advice(facts, reason, &failures)
+                advice(evidence, reason, &failures)
             },
         ),
     };
@@ -54,7 +54,7 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
             " Its label assigns the Service to another proxy, {other}."
         ));
     }
-    if reason == Reason::TimedOut {
+    if matches!(reason, Reason::TimedOut | Reason::FirewallRejects) {
         dialling::with_other_kinds(facts, &mut message);
     }
     let clients_get_through = evidence.from_clients.succeeded() > 0;

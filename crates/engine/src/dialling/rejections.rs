@@ -1,0 +1,116 @@
+//! Dials that somebody rejected as administratively prohibited: who that was, and what to do.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    dialling::Case,
+    evidence::{
+        Evidence,
+        dials::Failed,
+        sender::{Sender, sender},
+    },
+    text::{self, quoted},
+};
+use svcdiag_objects::Object;
+
+/// What the rule is called that sends such messages.
+const RULES: &str = "REJECT or reject with admin-prohibited, host-prohibited or net-prohibited";
+
+/// Who rejects, each once, and what to do about the first of them. A setting that explains it names the rule.
+pub(crate) fn describe(evidence: &Evidence<'_>, cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
+    const SHOWN: usize = 3;
+    let mut found: Vec<(Sender<'_>, &Failed<'_>)> = cases
+        .iter()
+        .filter_map(|c| Some((sender(evidence, c.failed)?, c.failed)))
+        .collect();
+    found.sort_by_key(|(sender, _)| *sender);
+    found.dedup_by_key(|(sender, _)| *sender);
+    let (first, failed) = *found.first()?;
+    let mut sentences: Vec<String> = found.iter().take(SHOWN).map(|(s, f)| sentence(*s, f)).collect();
+    let explanation = cases.iter().find_map(|c| c.explanation.as_ref());
+    let explanation = explanation.map(|e| (&e.setting, [e.node.as_str()]));
+    sentences.extend(explanation.map(|(setting, node)| setting.describe(&node)));
+    let nodes: BTreeSet<&str> = found.iter().filter_map(|(s, _)| node(*s)).collect();
+    let nodes: Vec<&str> = nodes.into_iter().collect();
+    let remediation = match explanation {
+        Some((setting, node)) => setting.remediation(&node),
+        None => remediation(evidence, first, failed, &nodes),
+    };
+    Some((sentences.join(". "), remediation))
+}
+
+fn node(sender: Sender<'_>) -> Option<&str> {
+    match sender {
+        Sender::Node(node) => Some(node),
+        _ => None,
+    }
+}
+
+fn sentence(sender: Sender<'_>, failed: &Failed<'_>) -> String {
+    let prohibited = "as administratively prohibited (ICMP)";
+    match sender {
+        Sender::Node(node) if node == failed.node && failed.from_host => format!(
+            "Node {node} rejects its own packets {prohibited}, so a firewall rule or a prohibit route on that node stops them"
+        ),
+        Sender::Node(node) if node == failed.node => format!(
+            "Node {node}, on which the client runs, rejects the packets {prohibited}, so a firewall rule or a prohibit route on that node stops them, not the network between the nodes"
+        ),
+        Sender::Node(node) => format!(
+            "Node {node} rejects the packets {prohibited}, so a firewall rule or a prohibit route on that node stops them"
+        ),
+        Sender::Client(pod) => format!(
+            "The packets of Pod {pod} are rejected {prohibited} in its own network namespace, so a rule or a route there stops them"
+        ),
+        Sender::Endpoint(endpoint) => format!(
+            "Endpoint {endpoint} itself rejects the packets {prohibited}, so a rule or a route in the network namespace of its Pod stops them"
+        ),
+        Sender::Hidden(target) => format!(
+            "Packets to {target} are rejected {prohibited}, so a firewall rule or a prohibit route stops them. Address translation hides where: it is on node {} or further on the way to the endpoint",
+            failed.node
+        ),
+        Sender::Other(ip) => format!(
+            "A machine with the address {ip}, which is not the InternalIP of a Node, rejects the packets {prohibited}, as firewalls and gateways do"
+        ),
+    }
+}
+
+/// What to do about a sender; where it is a node, on all nodes that reject.
+fn remediation(evidence: &Evidence<'_>, sender: Sender<'_>, failed: &Failed<'_>, nodes: &[&str]) -> String {
+    let facts = evidence.facts;
+    let accept = "Then have that firewall accept the packets of Pods";
+    match sender {
+        Sender::Node(_) => format!(
+            "Find the rule on {}: `nft list ruleset` and `iptables-legacy-save` ({RULES}); it may also be a route, `ip route show type prohibit`. {accept}.",
+            text::nodes(nodes)
+        ),
+        Sender::Hidden(_) => format!(
+            "Find the rule on node {}, and then on the nodes of the endpoints: `nft list ruleset` and `iptables-legacy-save` ({RULES}). {accept}.",
+            quoted(failed.node)
+        ),
+        Sender::Client(_) | Sender::Endpoint(_) => {
+            let pod = match sender {
+                Sender::Client(client) => client.split_once('/'),
+                _ => failed
+                    .target
+                    .and_then(|t| Some((facts.namespace.as_str(), t.pod?.name()))),
+            };
+            let see = pod.map_or_else(String::new, |(namespace, name)| {
+                format!(
+                    ": `kubectl -n {} describe pod {}`",
+                    quoted(namespace),
+                    quoted(name)
+                )
+            });
+            format!(
+                "Rules in the network namespace of a Pod are written by one of its containers (often an init container or a sidecar) or by the network plugin. Find out which{see}."
+            )
+        }
+        Sender::Other(ip) => {
+            let to = failed.endpoint.map_or(ip, |e| e.ip());
+            format!(
+                "Find out which machine has the address {ip}; `ip route get {to}` on node {} shows the way. {accept}.",
+                quoted(failed.node)
+            )
+        }
+    }
+}
