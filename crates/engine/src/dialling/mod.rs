@@ -1,6 +1,7 @@
 //! What the stages that judge dials have in common: from failures to a reason, and from the absence of
 //! failures to an answer.
 
+pub(crate) mod addresses;
 pub(crate) mod advice;
 pub(crate) mod describe;
 mod rejections;
@@ -215,6 +216,7 @@ pub(crate) fn with_circumstances<'a>(
     if is_explained(reason) {
         return;
     }
+    with_addresses(evidence, failures, message);
     let closed: Vec<&str> = closed_chains(evidence, failures).into_iter().collect();
     if !closed.is_empty() {
         message.push_str(&format!(
@@ -228,6 +230,15 @@ pub(crate) fn with_circumstances<'a>(
             " The conntrack table is full on {}, or within one percent of it, so packets may be lost there.",
             text::nodes(&full)
         ));
+    }
+}
+
+/// Adds what may be wrong with the addresses of the dials, as far as the message does not say it yet.
+pub(crate) fn with_addresses(evidence: &Evidence<'_>, failures: &[&Failed<'_>], message: &mut String) {
+    for said in addresses::trouble(evidence, failures) {
+        if !message.contains(&said) {
+            message.push_str(&format!(" {said}"));
+        }
     }
 }
 

@@ -4,4 +4,5 @@ pub(crate) mod behind_endpoints;
 pub(crate) mod events;
 pub(crate) mod node;
 pub(crate) mod restart;
+pub(crate) mod shared_addresses;
 pub(crate) mod state;

@@ -1,13 +1,10 @@
 //! Dials that are lost between nodes: what is known of the way, and what to look at there.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     Facts,
-    dialling::describe,
+    dialling::{addresses, describe},
     evidence::{Evidence, dials::Failed, listening, targets::Target},
     text::{self, quoted},
 };
@@ -37,13 +34,9 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (St
         )
     };
     let are_of_host = failures.iter().all(is_of_host);
-    let ends: BTreeSet<&str> = failures
-        .iter()
-        .flat_map(|f| [Some(f.node), f.target.and_then(|t| t.node)])
-        .flatten()
-        .collect();
+    let ends = addresses::ends(failures);
     let nodes: Vec<&str> = ends.iter().copied().collect();
-    let (known, remediation) = one_address(facts, &ends)
+    let (known, remediation) = addresses::one_internal_ip(facts, &ends)
         .or_else(|| external_ips(facts))
         .or_else(|| overlap(evidence, failures))
         .unwrap_or_else(|| (String::new(), let_through(evidence, &nodes, failures)));
@@ -71,27 +64,6 @@ fn is_reached_elsewhere(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
 
 fn is_of_host(failed: &&Failed<'_>) -> bool {
     failed.target.is_some_and(|t| t.is_host_network())
-}
-
-/// Nodes that the cluster knows under one address.
-fn one_address(facts: &Facts, ends: &BTreeSet<&str>) -> Option<(String, String)> {
-    let mut by_address: BTreeMap<IpAddr, BTreeSet<&str>> = BTreeMap::new();
-    for node in &facts.cluster_nodes {
-        for ip in node.internal_ips() {
-            by_address.entry(ip).or_default().insert(node.name());
-        }
-    }
-    let (ip, nodes) = by_address
-        .into_iter()
-        .find(|(_, nodes)| nodes.len() > 1 && !nodes.is_disjoint(ends))?;
-    let nodes: Vec<&str> = nodes.into_iter().collect();
-    Some((
-        format!(
-            "The {} have the same InternalIP, {ip}, so packets from one to another may never leave it.",
-            text::nodes(&nodes)
-        ),
-        "Give each Node its own address that the others can reach (the kubelet's --node-ip, and the interface that the network plugin uses). Compare `kubectl get nodes -o wide`.".to_owned(),
-    ))
 }
 
 /// externalIPs that are addresses of Nodes: each node takes them for its own.

@@ -65,6 +65,7 @@ pub(super) fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) ->
             text::list(&listening::addresses(evidence, &failures))
         ));
     }
+    dialling::with_addresses(evidence, &failures, &mut message);
     let remediation =
         different_pod(facts, &failures).unwrap_or_else(|| advice(evidence, Reason::TimedOut, &failures));
     Some(Finding::part_fails(

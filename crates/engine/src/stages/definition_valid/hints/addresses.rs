@@ -8,6 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    pods::shared_addresses,
     stages::definition_valid::{hints::MAX_OF_A_KIND, subject::Subject},
     text,
 };
@@ -25,30 +26,19 @@ pub(super) fn of(subject: &Subject<'_>) -> Vec<String> {
     hints
 }
 
-/// Two Pods have one address: the network plugin gave it out twice, and only one of them can be reached.
+/// Two Pods have one address.
 fn shared_by_pods(subject: &Subject<'_>) -> Vec<String> {
-    let own: BTreeSet<&str> = subject.pods.iter().flat_map(|p| p.ips()).collect();
-    let has_network = |p: &&Pod| !p.is_host_network() && !p.has_ended() && !p.is_terminating();
-    let mut holders: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for pod in subject.facts.pods.iter().map(AsRef::as_ref).filter(has_network) {
-        for ip in pod.ips().filter(|ip| own.contains(ip)) {
-            holders.entry(ip).or_default().insert(pod.name());
-        }
-    }
-    let shared = holders.into_iter().filter(|(_, pods)| pods.len() > 1);
+    let own: BTreeSet<IpAddr> = subject
+        .pods
+        .iter()
+        .flat_map(|p| p.ips())
+        .filter_map(|ip| ip.parse().ok())
+        .collect();
+    let shared = shared_addresses::shared(subject.facts);
+    let shared = shared.into_iter().filter(|(ip, _)| own.contains(ip));
     shared
         .take(MAX_OF_A_KIND)
-        .map(|(ip, pods)| {
-            let names: Vec<&str> = pods.into_iter().collect();
-            let n = match names.len() {
-                2 => "two".to_owned(),
-                n => n.to_string(),
-            };
-            format!(
-                "{ip} is the address of {n} Pods, {}: the network plugin seems to have assigned it more than once, and packets may reach only one of them",
-                text::list(&names)
-            )
-        })
+        .map(|(ip, pods)| shared_addresses::describe(ip, &pods))
         .collect()
 }
 
