@@ -122,21 +122,23 @@ impl Samples {
         self.waiting = waiting;
     }
 
-    /// Failures since changes became pending.
+    /// Failures since changes became pending: what failed before and has worked since says nothing.
     fn sync_error(&self, metrics: &Metrics) -> Option<String> {
         self.waiting.iter().find_map(|(family, (_, before))| {
             let now = metrics.writing.get(family)?;
             let restores = now.restore_failures - before.restore_failures;
             let transactions = now.nftables_failures - before.nftables_failures;
-            if restores > 0.0 {
-                Some(format!("iptables-restore has failed {restores:.0} times"))
+            let (what, times) = if restores > 0.0 {
+                ("iptables-restore", restores)
             } else if transactions > 0.0 {
-                Some(format!(
-                    "its nftables transaction has failed {transactions:.0} times"
-                ))
+                ("its nftables transaction", transactions)
             } else {
-                None
-            }
+                return None;
+            };
+            let family = ["IPv4", "IPv6"].into_iter().find(|known| family.contains(known));
+            let family = family.map_or_else(String::new, |family| format!(" for {family}"));
+            let plural = if times > 1.0 { "s" } else { "" };
+            Some(format!("{what} has failed {times:.0} time{plural}{family}"))
         })
     }
 }
@@ -226,10 +228,41 @@ mod tests {
             lag.sync_error.as_deref(),
             Some("iptables-restore has failed 3 times")
         );
+        let one = last(&[(0, failed(4.0)), (70, failed(5.0))], true);
+        assert_eq!(
+            one.sync_error.as_deref(),
+            Some("iptables-restore has failed 1 time")
+        );
         assert_eq!(
             last(&[(0, failed(2.0)), (70, failed(2.0))], true).sync_error,
             None
         );
+    }
+
+    #[test]
+    fn failures_of_one_family_are_its_own_and_those_before_a_write_are_over() {
+        let label = "ip_family=\"IPv6\"}";
+        let at = |applied, queued, failures| {
+            let mut metrics = asked(&[("ip_family=\"IPv4\"}", 100.0, 90.0), (label, applied, queued)]);
+            if let Some(writing) = metrics.writing.get_mut(label) {
+                writing.nftables_failures = failures;
+            }
+            metrics
+        };
+        let lag = last(&[(0, at(100.0, 105.0, 0.0)), (70, at(100.0, 105.0, 2.0))], true);
+        assert_eq!(
+            lag.sync_error.as_deref(),
+            Some("its nftables transaction has failed 2 times for IPv6")
+        );
+        // It has written rules since, and the next change is on its way.
+        let over = [
+            (0, at(100.0, 105.0, 0.0)),
+            (30, at(100.0, 105.0, 2.0)),
+            (60, at(130.0, 105.0, 2.0)),
+            (90, at(130.0, 150.0, 2.0)),
+        ];
+        assert_eq!(last(&over, true).sync_error, None);
+        assert!(!last(&over, true).not_syncing);
     }
 
     #[test]

@@ -168,12 +168,73 @@ fn another_process_has_the_node_port() {
     let d = fault("node-port-in-use", C::ProxyRulesPresent, R::NodePortInUse, |f| {
         node_port(f);
         gap(f, GapKind::NodePortInUse, "node port 30080/TCP", None);
+        on(f, "n1", |n| {
+            n.rules.as_mut().unwrap().gaps[0].detail = "process nginx, PID 4711".into();
+        });
     });
-    let remedy = d.root_cause.unwrap().remediation;
-    assert!(remedy.contains("`ss -ltnp 'sport = :30080'`"), "{remedy}");
+    let cause = d.root_cause.unwrap();
+    assert!(
+        cause.message.contains("(process nginx, PID 4711)") && !cause.message.contains("does not serve"),
+        "{}",
+        cause.message
+    );
+    // kube-proxy of today writes the rules of a node port whoever listens there.
+    let remedy = cause.remediation;
+    assert!(
+        remedy.contains("`ss -ltnp 'sport = :30080'`") && remedy.contains("delete pod"),
+        "{remedy}"
+    );
     // An older gap: the Service has no node port any more.
     let d = lookalike(|f| gap(f, GapKind::NodePortInUse, "node port 30080/TCP", None));
     assert_eq!(stage(&d, C::ProxyRulesPresent).reason, R::Pending);
+}
+
+#[test]
+fn rules_that_cannot_be_written_are_missing_for_that() {
+    let failing = |f: &mut Facts| {
+        proxy(f, "n1", |p| {
+            p.sync_error = Some("its nftables transaction has failed 2 times".into())
+        });
+    };
+    let d = fault("rules-not-written", C::ProxyRulesPresent, R::RulesMissing, |f| {
+        failing(f);
+        gap(f, GapKind::Missing, "10.96.1.175:80/TCP", None);
+    });
+    let cause = d.root_cause.unwrap();
+    assert!(
+        cause.message.contains(
+            "kube-proxy on node n1 fails to write rules: its nftables transaction has failed 2 times"
+        ),
+        "{}",
+        cause.message
+    );
+    assert!(!cause.remediation.contains("delete pod"), "{}", cause.remediation);
+    // It fails on another node than that without rules.
+    let d = fault("rules-elsewhere", C::ProxyRulesPresent, R::RulesMissing, |f| {
+        failing(f);
+        on(f, "n2", |n| {
+            let gap = crate::fixtures::gap(GapKind::Missing, "10.96.1.175:80/TCP", None);
+            n.rules.as_mut().unwrap().gaps.push(gap);
+        });
+    });
+    assert!(!d.root_cause.unwrap().message.contains("fails to write"));
+    // Its rules are there.
+    lookalike(failing);
+}
+
+#[test]
+fn a_right_that_only_counters_tell_of_is_looked_for_among_those_it_needs() {
+    let denied = |f: &mut Facts| proxy(f, "n1", |p| p.denied = Some("?".into()));
+    let d = fault("denied-something", C::KubeProxyHealthy, R::APIAccessDenied, |f| {
+        denied(f);
+        fail_service(f, "n1", None, Answer::TimedOut);
+    });
+    let remedy = d.root_cause.unwrap().remediation;
+    assert!(
+        remedy.contains("list and watch services, nodes and endpointslices"),
+        "{remedy}"
+    );
+    lookalike(denied);
 }
 
 /// cilium does the work, and old rules of kube-proxy hold the Service's address.

@@ -128,12 +128,17 @@ impl Cause<'_> {
                     "See which address and credentials it uses: {logs}{configuration}. When they are right, {restart}.{others}"
                 )
             }
-            Self::Denied(_) => format!(
-                "kube-proxy's log names the account and the missing permission: {logs}. Its permissions are in a ClusterRole: `kubectl get clusterrole system:node-proxier -o yaml`. If the role lacks the permission (possible after an update of kube-proxy), add it there. If the role has it, bind the role to the account."
+            Self::Denied(right) => format!(
+                "kube-proxy's log names the account and the missing permission: {logs}.{} Its permissions are in a ClusterRole: `kubectl get clusterrole system:node-proxier -o yaml`. If the role lacks the permission (possible after an update of kube-proxy), add it there. If the role has it, bind the role to the account.",
+                if *right == "?" { NEEDS } else { "" }
             ),
         }
     }
 }
+
+/// What kube-proxy cannot do without, where only its counters say that it was denied something.
+const NEEDS: &str =
+    " It has to be allowed to list and watch services, nodes and endpointslices (of discovery.k8s.io).";
 
 /// What is said of nodes with one reason, and what to do there: a sentence for each cause.
 pub(super) fn describe(reports: &Reports<'_>, found: &[(&Report<'_>, Cause<'_>)]) -> (String, String) {

@@ -53,6 +53,7 @@ pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_
             rewrite(faults),
         ),
     };
+    let message = format!("{message}{}", write_failures(faults));
     let nodes: BTreeSet<&str> = faults.iter().map(|f| f.report.node).collect();
     if evidence.leaves_nothing(&nodes) {
         Finding::nothing_works(reason, message, remediation)
@@ -130,7 +131,7 @@ fn other_name(faults: &[&Fault<'_>]) -> Description {
     )
 }
 
-/// Node ports that kube-proxy could not open.
+/// Node ports without rules on which another process listens.
 fn in_use(faults: &[&Fault<'_>]) -> Description {
     let mut ports: BTreeMap<(&str, &str), BTreeSet<&str>> = BTreeMap::new();
     for (node, gap) in faults.iter().filter_map(|f| Some((f.report.node, f.gap?))) {
@@ -144,24 +145,64 @@ fn in_use(faults: &[&Fault<'_>]) -> Description {
             format!("{port} on {} ({detail})", text::nodes(&nodes))
         })
         .collect();
-    (
-        format!(
-            "Another process uses a node port of the Service, so kube-proxy does not serve {}.",
-            text::list(&each)
+    let (each, remediation) = (text::list(&each), remediation::node_ports(&by_gap(faults)));
+    // Versions of kube-proxy that listen on node ports say in their log that they could not.
+    match faults.iter().all(|f| f.report.saved.is_some()) {
+        true => (
+            format!("Another process uses a node port of the Service, so kube-proxy does not serve {each}."),
+            format!("{remediation} A restart of kube-proxy alone changes nothing."),
         ),
-        remediation::node_ports(&by_gap(faults)),
-    )
+        false => (
+            format!(
+                "Rules for the node port are missing, and connections to it reach another process that listens there: {each}."
+            ),
+            format!("{remediation} {}", rewrite(faults)),
+        ),
+    }
+}
+
+/// Why kube-proxy could not write rules since changes became pending, as far as its counters tell.
+fn write_failures(faults: &[&Fault<'_>]) -> String {
+    let each: Vec<String> = reports(faults)
+        .iter()
+        .filter_map(|report| {
+            let why = report.facts.kube_proxy.as_ref()?.sync_error.as_deref()?;
+            Some(format!(
+                " kube-proxy on node {} fails to write rules: {why}.",
+                report.node
+            ))
+        })
+        .take(SHOWN)
+        .collect();
+    each.concat()
 }
 
 /// How the rules are written again, with a command for each way in which kube-proxy is run on the nodes.
 fn rewrite(faults: &[&Fault<'_>]) -> String {
-    proxies::for_each_way_to_run(&reports(faults), |first, others| {
+    let fails = |report: &&Report<'_>| {
+        let proxy = report.facts.kube_proxy.as_ref();
+        proxy.is_some_and(|p| p.sync_error.is_some())
+    };
+    let (failing, others): (Vec<&Report<'_>>, Vec<&Report<'_>>) =
+        reports(faults).into_iter().partition(fails);
+    let read = proxies::for_each_way_to_run(&failing, |first, others| {
+        format!(
+            "The log of kube-proxy on node {} names the rule, the program or the kernel feature that fails: {}.{others} Until that is fixed, a restart changes nothing.",
+            first.node,
+            proxies::logs(first)
+        )
+    });
+    let restart = proxies::for_each_way_to_run(&others, |first, others| {
         format!(
             "To have the rules rewritten, {}.{others} If the rules are wrong again after that, check the log of kube-proxy: {}.",
             proxies::restart(first),
             proxies::logs(first)
         )
-    })
+    });
+    match (read.is_empty(), restart.is_empty()) {
+        (false, false) => format!("{read} {restart}"),
+        _ => read + &restart,
+    }
 }
 
 /// What is wrong, each thing once, with the nodes where it is.

@@ -116,7 +116,7 @@ pub(super) fn node_ports(gaps: &[(Gap<'_>, String)]) -> String {
     });
     let each: Vec<String> = each.collect();
     format!(
-        "{} Move that process to another port, or give the Service another nodePort. A restart of kube-proxy alone changes nothing.",
+        "{} Move that process to another port, or give the Service another nodePort.",
         each.join(" ")
     )
 }
