@@ -13,12 +13,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use svcdiag::netns::Netns;
 use svcdiag::{
     agent::round::{Memory, probe},
-    api::{DialPath, NodeFacts, NodeProbeSpec, PortState},
+    api::{DialPath, GapKind, NodeFacts, NodeProbeSpec, PortState},
 };
 
 use super::{
     environment::Sleeper,
-    namespace::{inside, nft, run},
+    namespace::{inside, listen, nft, run},
     test_cluster::{NAMESPACE, Same, TestCluster},
 };
 
@@ -134,6 +134,35 @@ async fn rules_are_missing_once_kube_proxy_has_had_its_time() {
     let facts = round_without_rules(55, None).await;
     assert_ne!(facts.rules.as_ref().unwrap().gaps, [], "{facts:#?}");
     assert!(facts.failures.iter().any(|f| f.from.is_some()), "{facts:#?}");
+}
+
+/// What a round says of a node port without rules.
+async fn node_port_without_rules(cluster: &TestCluster) -> (GapKind, String) {
+    let mut spec = cluster.spec();
+    spec.service.ports[0].node_port = Some(30080);
+    let (node, memory, source) = (cluster.as_node(), Memory::default(), Same(spec.clone()));
+    let facts = probe(&node, NAMESPACE, &spec, &source, &memory).await;
+    let mut gaps = facts.rules.unwrap().gaps.into_iter();
+    let gap = gaps.find(|gap| gap.destination == "node port 30080/TCP").unwrap();
+    (gap.kind, gap.detail)
+}
+
+#[tokio::test]
+async fn whoever_listens_on_a_node_port_without_rules_is_named() {
+    let cluster = TestCluster::new();
+    let (kind, _) = node_port_without_rules(&cluster).await;
+    assert_eq!(kind, GapKind::NodePortMissing);
+    // Nobody else gets to this one.
+    let _local = listen(&cluster.node, "127.0.0.1:30080");
+    let (kind, _) = node_port_without_rules(&cluster).await;
+    assert_eq!(kind, GapKind::NodePortMissing);
+    let _listener = listen(&cluster.node, "10.244.1.1:30080");
+    let (kind, detail) = node_port_without_rules(&cluster).await;
+    assert_eq!(kind, GapKind::NodePortInUse);
+    assert!(
+        detail.ends_with(&format!("PID {}", std::process::id())),
+        "{detail}"
+    );
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 pub mod bpf;
 mod bytes;
 pub mod fuzzing;
+pub mod holders;
 pub mod links;
 pub mod netfilter;
 pub mod netlink;

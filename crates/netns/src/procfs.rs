@@ -22,6 +22,9 @@ const MAX_LIST: u64 = 16 * 1024 * 1024;
 /// A line has a path of 4 KiB at most, in which a byte may be written as four.
 const MAX_LINE: u64 = 20 * 1024;
 
+/// Names have sixteen bytes with their line feed; those of threads of the kernel may be longer.
+const MAX_NAME: u64 = 64;
+
 /// The cgroups of a process: a dozen lines.
 const MAX_CGROUPS: u64 = 64 * 1024;
 
@@ -51,6 +54,15 @@ pub fn environment(pid: i32) -> io::Result<Vec<u8>> {
     beginning(pid, "environ", MAX_ENVIRONMENT)
 }
 
+/// The name of a process: fifteen bytes of its own choice.
+///
+/// # Errors
+/// When the process has gone.
+pub fn name(pid: i32) -> io::Result<String> {
+    let bytes = beginning(pid, "comm", MAX_NAME)?;
+    Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+}
+
 /// The cgroups of a process.
 ///
 /// # Errors
@@ -70,8 +82,20 @@ pub fn cgroups(pid: i32) -> io::Result<String> {
 ///
 /// # Errors
 /// When the process has gone, or the list is longer than is read: then what was handed over is not all.
-pub fn lines(pid: i32, file: &str, mut each: impl FnMut(&str)) -> io::Result<()> {
-    let mut text = BufReader::with_capacity(64 * 1024, open(pid, file)?.take(MAX_LIST + 1));
+pub fn lines(pid: i32, file: &str, each: impl FnMut(&str)) -> io::Result<()> {
+    lines_of(open(pid, file)?, file, each)
+}
+
+/// The same for the calling thread, which may be in a network namespace of its own.
+///
+/// # Errors
+/// When there is no such file, or it is longer than is read.
+pub fn lines_here(file: &str, each: impl FnMut(&str)) -> io::Result<()> {
+    lines_of(File::open(format!("/proc/thread-self/{file}"))?, file, each)
+}
+
+fn lines_of(opened: File, file: &str, mut each: impl FnMut(&str)) -> io::Result<()> {
+    let mut text = BufReader::with_capacity(64 * 1024, opened.take(MAX_LIST + 1));
     let mut line = Vec::new();
     let mut length = 0;
     loop {
@@ -110,6 +134,7 @@ mod tests {
         let mut own = 0;
         lines(pid, "maps", |line| own += usize::from(line.ends_with(&program))).unwrap();
         assert!(own > 0);
+        assert!(!name(pid).unwrap().is_empty());
         assert!(arguments(-1).is_err());
     }
 }

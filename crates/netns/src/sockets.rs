@@ -57,6 +57,38 @@ pub fn listeners(pid: i32) -> io::Result<Vec<Listener>> {
     Ok(all)
 }
 
+/// The inodes of the sockets that listen on a port in the network namespace of the calling thread, each with the user
+/// that made it, but for those that only take what comes from the node itself.
+pub(crate) fn on_port(protocol: Protocol, port: u16) -> io::Result<Vec<(u64, u32)>> {
+    let (name, state) = match protocol {
+        Protocol::Tcp => ("tcp", LISTEN),
+        Protocol::Udp => ("udp", UNCONNECTED),
+        Protocol::Sctp => return Ok(Vec::new()),
+    };
+    let mut found = Vec::new();
+    for family in ["", "6"] {
+        let read = procfs::lines_here(&format!("net/{name}{family}"), |line| {
+            let is_it = |address: SocketAddr| address.port() == port && !address.ip().is_loopback();
+            if found.len() < MAX_LISTENERS && listener(line, state).is_some_and(is_it) {
+                found.extend(owner(line));
+            }
+        });
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !family.is_empty() => {}
+            read => read?,
+        }
+    }
+    Ok(found)
+}
+
+/// `... uid timeout inode`: the inode of a line, and the user.
+fn owner(line: &str) -> Option<(u64, u32)> {
+    let mut fields = line.split_whitespace().skip(7);
+    let uid = fields.next()?.parse().ok()?;
+    let inode = fields.nth(1)?.parse().ok()?;
+    Some((inode, uid))
+}
+
 /// `sl local_address rem_address st ...`: the local address of a line in the given state.
 #[must_use]
 pub fn listener(line: &str, state: &str) -> Option<SocketAddr> {
@@ -97,6 +129,10 @@ mod tests {
         let line = "   0: 0100007F:24A0 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0";
         assert_eq!(listener(line, LISTEN), Some("127.0.0.1:9376".parse().unwrap()));
         assert_eq!(listener(line, UNCONNECTED), None);
+        assert_eq!(
+            owner(&line.replace(" 0        0 1 1 ", " 101        0 4711 1 ")),
+            Some((4711, 101))
+        );
         let v6 =
             "   1: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 0:0 00:0 0";
         assert_eq!(listener(v6, LISTEN), Some("[::]:80".parse().unwrap()));
@@ -117,7 +153,7 @@ mod tests {
 
         #[test]
         fn any_line_is_survived(line in ".{0,200}") {
-            let _ = listener(&line, LISTEN);
+            let _ = (listener(&line, LISTEN), owner(&line));
         }
     }
 }

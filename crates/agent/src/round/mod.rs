@@ -12,6 +12,7 @@ mod hairpin;
 mod kube_proxy;
 mod lookups;
 mod mesh_interception;
+mod node_ports;
 mod rules;
 mod service;
 mod stale_conntrack;

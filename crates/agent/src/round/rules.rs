@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CONFIRM_AFTER, MAX_FAILURES, Round};
+use super::{CONFIRM_AFTER, MAX_FAILURES, Round, node_ports};
 use crate::kubeproxy::samples::MAY_WAIT;
 use svcdiag_api::Rules;
 use svcdiag_engine::{asked::Subject, rule_gap};
@@ -29,6 +29,13 @@ const CANARY: &str = "KUBE-PROXY-CANARY";
 type Opened = (Backend, Arc<dyn Ruleset + Send + Sync>);
 
 pub(super) async fn probe(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option<Rules> {
+    let mut rules = confirmed(round, mode).await?;
+    node_ports::name_holders(round, &mut rules).await;
+    Some(rules)
+}
+
+/// Differences that a second sample shows as well.
+async fn confirmed(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option<Rules> {
     let first = compare(round, &round.subject, mode)?;
     if first.gaps.is_empty() && first.conflict.is_none() {
         return Some(first);
