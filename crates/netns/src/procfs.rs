@@ -5,8 +5,9 @@
 //! memory of the process, and may wait for that: so whoever reads them does so by `aside`.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader, Read},
+    os::unix::fs::MetadataExt,
 };
 
 /// Arguments of the programs that matter here have a few KiB; of more only the beginning is looked at.
@@ -61,6 +62,22 @@ pub fn environment(pid: i32) -> io::Result<Vec<u8>> {
 pub fn name(pid: i32) -> io::Result<String> {
     let bytes = beginning(pid, "comm", MAX_NAME)?;
     Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+}
+
+/// The host name that a process sees, if it is the one that the calling process sees.
+///
+/// # Errors
+/// When the process has gone, or without CAP_SYS_PTRACE.
+pub fn shared_host_name(pid: i32) -> io::Result<Option<String>> {
+    let namespace = |of: &str| {
+        let metadata = fs::metadata(format!("/proc/{of}/ns/uts"))?;
+        Ok::<_, io::Error>((metadata.dev(), metadata.ino()))
+    };
+    if namespace(&pid.to_string())? != namespace("self")? {
+        return Ok(None);
+    }
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")?;
+    Ok(Some(name.trim().to_owned()))
 }
 
 /// The cgroups of a process.
@@ -135,6 +152,11 @@ mod tests {
         lines(pid, "maps", |line| own += usize::from(line.ends_with(&program))).unwrap();
         assert!(own > 0);
         assert!(!name(pid).unwrap().is_empty());
+        assert!(
+            shared_host_name(pid)
+                .unwrap()
+                .is_some_and(|name| !name.contains('\n'))
+        );
         assert!(arguments(-1).is_err());
     }
 }

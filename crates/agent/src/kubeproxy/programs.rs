@@ -21,7 +21,7 @@ pub struct Processes {
     pub runs_as: Option<RunsAs>,
     /// Its systemd unit, if it does not run in a Pod.
     pub unit: Option<String>,
-    /// The Node name in its arguments.
+    /// The name under which it looks for its Node, if that is known.
     pub node_name: Option<String>,
     /// PID of kube-proxy.
     pub(super) pid: Option<i32>,
@@ -65,7 +65,7 @@ pub fn processes(node: &Netns) -> io::Result<Processes> {
             }
             Role::KubeProxy | Role::Carrier => {
                 (found.runs_as, found.unit) = how_it_is_run(pid);
-                found.node_name = node_name(pid, &arguments);
+                found.node_name = node_name(pid, &arguments, role);
                 found.kube_proxy = Some(program.to_owned());
                 found.pid = Some(pid);
             }
@@ -175,16 +175,36 @@ fn value_of<'a>(configuration: &'a str, key: &str) -> Option<&'a str> {
     })
 }
 
-/// The Node name configured for kube-proxy; by default it uses the host name.
-fn node_name(pid: i32, arguments: &Arguments) -> Option<String> {
-    let flag = arguments.flag("hostname-override").map(str::to_owned);
-    let name = flag.or_else(|| {
-        let configuration = rootfs::read(pid, arguments.flag("config")?).ok()?;
-        Some(value_of(&configuration, "hostnameOverride")?.to_owned())
-    });
+/// The name under which kube-proxy looks for its Node: the one that it was told, else the host name. Programs that carry
+/// kube-proxy tell it.
+fn node_name(pid: i32, arguments: &Arguments, role: Role) -> Option<String> {
+    let told = told_name(arguments, |path| rootfs::read(pid, path).ok())?;
+    let name = match told.is_empty() {
+        false => told,
+        true if role == Role::KubeProxy => procfs::shared_host_name(pid).ok()??,
+        true => return None,
+    };
     // kube-proxy normalises the name in the same way.
-    name.map(|name| name.trim().to_lowercase())
+    Some(name.trim().to_lowercase()).filter(|name| !name.is_empty())
+}
+
+/// The name that kube-proxy was told, empty if it was told none; None if its configuration cannot be read.
+fn told_name(arguments: &Arguments, read: impl FnOnce(&str) -> Option<String>) -> Option<String> {
+    if let Some(flag) = arguments
+        .flag("hostname-override")
         .filter(|name| !name.is_empty())
+    {
+        return Some(flag.to_owned());
+    }
+    let Some(path) = arguments.flag("config") else {
+        return Some(String::new());
+    };
+    let configuration = read(path)?;
+    Some(
+        value_of(&configuration, "hostnameOverride")
+            .unwrap_or_default()
+            .to_owned(),
+    )
 }
 
 /// How a process is run, by its cgroup, and its systemd unit.
@@ -275,6 +295,22 @@ mod tests {
             value_of("hostnameOverride: \"n1\"\n", "hostnameOverride"),
             Some("n1")
         );
+    }
+
+    #[test]
+    fn the_name_of_the_node_is_the_one_that_kube_proxy_was_told() {
+        let told = |line: &str, file: Option<&str>| told_name(&arguments(line), |_| file.map(str::to_owned));
+        assert_eq!(
+            told("kube-proxy --hostname-override=n1", None).as_deref(),
+            Some("n1")
+        );
+        let of_file = |text: &str| told("kube-proxy --config=/a", Some(text));
+        assert_eq!(of_file("hostnameOverride: n2\n").as_deref(), Some("n2"));
+        assert_eq!(of_file("hostnameOverride: \"\"\n").as_deref(), Some(""));
+        assert_eq!(of_file("mode: nftables\n").as_deref(), Some(""));
+        assert_eq!(told("kube-proxy --v=2", None).as_deref(), Some(""));
+        // What it was told is in a file that cannot be read.
+        assert_eq!(told("kube-proxy --config=/a", None), None);
     }
 
     #[test]

@@ -234,6 +234,7 @@ impl KubeProxy {
             .arg(&path)
             .args(["workload", "kube-proxy", "--answers"])
             .arg(self.directory.join("answers.json"))
+            .arg(format!("--hostname-override={}", node.name()))
             .stdin(Stdio::piped())
             .process_group(0)
             .spawn()

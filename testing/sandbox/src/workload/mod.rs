@@ -35,6 +35,9 @@ pub enum Workload {
         /// File with what it answers
         #[arg(long)]
         answers: PathBuf,
+        /// Name of its Node, as kube-proxy has it; only shown among the arguments
+        #[arg(long)]
+        hostname_override: Option<String>,
     },
     /// Fill or empty the table of tracked connections
     Conntrack {
@@ -66,7 +69,7 @@ pub async fn run(workload: Workload) -> io::Result<()> {
             let role: Role = serde_json::from_str(&role).map_err(io::Error::other)?;
             pod::run(&root, &name, role).await
         }
-        Workload::KubeProxy { answers } => {
+        Workload::KubeProxy { answers, .. } => {
             tokio::select! {
                 result = kubeproxy::run(&answers) => result,
                 () = end_of_input() => Ok(()),
