@@ -9,6 +9,12 @@ const MAGIC: u16 = 0xeb9f;
 /// Anonymous structs and unions within one another, and names for types of names: real kernels have five.
 const MAX_DEPTH: usize = 16;
 
+/// Members that are looked at for one field: sk_buff and net_device have some hundred.
+const MAX_MEMBERS: u32 = 100_000;
+
+/// The kernel's KSYM_NAME_LEN, to which all names of types keep.
+const MAX_NAME: usize = 512;
+
 const PTR: u32 = 2;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
@@ -91,8 +97,9 @@ impl<'a> Btf<'a> {
     pub(crate) fn offset(&self, of: &str, field: &str) -> Option<u32> {
         let mut inside = self.named(of, STRUCT)?;
         let mut offset = 0_u32;
+        let mut budget = MAX_MEMBERS;
         for name in field.split('.') {
-            let (within, member) = self.member(inside, name, MAX_DEPTH)?;
+            let (within, member) = self.member(inside, name, MAX_DEPTH, &mut budget)?;
             offset = within.checked_add(offset)?;
             inside = self.resolved(member)?;
         }
@@ -129,7 +136,7 @@ impl<'a> Btf<'a> {
     fn named(&self, name: &str, kind: u32) -> Option<Type<'a>> {
         (1..=self.starts.len())
             .filter_map(|id| self.get(u32::try_from(id).ok()?))
-            .find(|found| found.kind == kind && self.string(found.name) == Some(name))
+            .find(|found| found.kind == kind && self.is_called(found.name, name))
     }
 
     fn get(&self, id: u32) -> Option<Type<'a>> {
@@ -163,21 +170,22 @@ impl<'a> Btf<'a> {
         None
     }
 
-    /// Offset in bytes and type of a member.
-    fn member(&self, of: Type<'a>, name: &str, depth: usize) -> Option<(u32, u32)> {
+    /// Offset in bytes and type of a member. Structs may hold one another many times over: so the budget is for all.
+    fn member(&self, of: Type<'a>, name: &str, depth: usize, budget: &mut u32) -> Option<(u32, u32)> {
         if !matches!(of.kind, STRUCT | UNION) {
             return None;
         }
         for bytes in of.rest.chunks_exact(12) {
-            let (found, kind, mut bits) = (self.string(word(bytes, 0)?)?, word(bytes, 4)?, word(bytes, 8)?);
+            *budget = budget.checked_sub(1)?;
+            let (found, kind, mut bits) = (word(bytes, 0)?, word(bytes, 4)?, word(bytes, 8)?);
             if of.bitfields {
                 bits &= 0x00ff_ffff;
             }
-            if found == name {
+            if self.is_called(found, name) {
                 return Some((bits / 8, kind));
             }
-            let within = || self.member(self.resolved(kind)?, name, depth.checked_sub(1)?);
-            if let Some((offset, kind)) = found.is_empty().then(within).flatten() {
+            let within = || self.member(self.resolved(kind)?, name, depth.checked_sub(1)?, budget);
+            if let Some((offset, kind)) = self.is_called(found, "").then(within).flatten() {
                 return Some(((bits / 8).checked_add(offset)?, kind));
             }
         }
@@ -186,8 +194,15 @@ impl<'a> Btf<'a> {
 
     fn string(&self, at: u32) -> Option<&'a str> {
         let rest = self.strings.get(at as usize..)?;
-        let end = rest.iter().position(|byte| *byte == 0)?;
+        let end = rest.iter().take(MAX_NAME).position(|byte| *byte == 0)?;
         std::str::from_utf8(&rest[..end]).ok()
+    }
+
+    /// Whether a string is this one. Takes no longer than the name has bytes.
+    fn is_called(&self, at: u32, name: &str) -> bool {
+        let rest = self.strings.get(at as usize..);
+        let behind = rest.and_then(|rest| rest.strip_prefix(name.as_bytes()));
+        behind.and_then(<[u8]>::first) == Some(&0)
     }
 }
 

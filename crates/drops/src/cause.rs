@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use crate::{Drop, Leg};
 
 /// What a drop means for the dial.
@@ -31,9 +33,9 @@ pub enum Cause {
     Unknown(String),
 }
 
-/// What a drop means, as far as its reason is known to have one meaning only.
+/// What a drop means for a dial of an address, as far as its reason is known to have one meaning only.
 #[must_use]
-pub fn explain(drop: &Drop) -> Cause {
+pub fn explain(drop: &Drop, dialled: SocketAddr) -> Cause {
     let to_itself = drop.tuple.source.ip() == drop.tuple.destination.ip();
     let on = |prefix: &str| {
         drop.location
@@ -47,7 +49,9 @@ pub fn explain(drop: &Drop) -> Cause {
         "IP_RPFILTER" => Cause::ReversePathFilter,
         "NOT_SPECIFIED" if to_itself && on("br_") => Cause::HairpinPortOff,
         "IP_LOCAL_SOURCE" if to_itself => Cause::HairpinNotMasqueraded,
-        "NO_SOCKET" if drop.leg == Leg::Answer => Cause::AnswerNotTranslated,
+        "NO_SOCKET" if drop.leg == Leg::Answer && drop.tuple.source != dialled => Cause::AnswerNotTranslated,
+        // The client has given up, and what it dialled answers still.
+        "NO_SOCKET" if drop.leg == Leg::Answer => Cause::Unknown(drop.reason.clone()),
         // A SYN cookie that has come back, to a full queue.
         "NO_SOCKET" if on("cookie_") => Cause::Unknown(drop.reason.clone()),
         "NO_SOCKET" => Cause::NoSocket,
@@ -55,8 +59,9 @@ pub fn explain(drop: &Drop) -> Cause {
         "PKT_TOO_BIG" => Cause::TooBig,
         "TC_INGRESS" | "TC_EGRESS" | "XDP" | "BPF_CGROUP_EGRESS" => Cause::TrafficControl,
         "NEIGH_FAILED" | "NEIGH_CREATEFAIL" | "NEIGH_DEAD" => Cause::NeighbourFailed,
-        // Packets that wait for a neighbour still have an interface; those in a socket's queue have none.
-        "QUEUE_PURGE" if drop.interface.is_some() => Cause::NeighbourFailed,
+        // Packets that wait for a neighbour still have an interface; those in a socket's queue have none. What a
+        // client has not read when it closes a connection is an answer.
+        "QUEUE_PURGE" if drop.interface.is_some() && drop.leg != Leg::Answer => Cause::NeighbourFailed,
         other => Cause::Unknown(other.to_owned()),
     }
 }
@@ -66,6 +71,13 @@ mod tests {
     use super::*;
     use crate::{Interface, Tuple};
     use svcdiag_kube_proxy::Protocol;
+
+    const SERVICE: &str = "10.96.0.1:80";
+
+    /// What it means for a dial of the Service.
+    fn explained(drop: &Drop) -> Cause {
+        explain(drop, SERVICE.parse().unwrap())
+    }
 
     fn drop(reason: &str) -> Drop {
         Drop {
@@ -105,14 +117,14 @@ mod tests {
             ("NEIGH_FAILED", Cause::NeighbourFailed),
         ];
         for (reason, cause) in rows {
-            assert_eq!(explain(&drop(reason)), cause, "{reason}");
+            assert_eq!(explained(&drop(reason)), cause, "{reason}");
         }
     }
 
     #[test]
     fn reasons_that_nobody_knows_keep_their_name() {
         for reason in ["NOT_SPECIFIED", "QUEUE_PURGE", "IP_LOCAL_SOURCE", "OPENVSWITCH 3"] {
-            assert_eq!(explain(&drop(reason)), Cause::Unknown(reason.to_owned()));
+            assert_eq!(explained(&drop(reason)), Cause::Unknown(reason.to_owned()));
         }
     }
 
@@ -123,29 +135,39 @@ mod tests {
             ..drop
         };
         assert_eq!(
-            explain(&on_bridge(to_itself("NOT_SPECIFIED"))),
+            explained(&on_bridge(to_itself("NOT_SPECIFIED"))),
             Cause::HairpinPortOff
         );
         let unknown = Cause::Unknown("NOT_SPECIFIED".to_owned());
-        assert_eq!(explain(&on_bridge(drop("NOT_SPECIFIED"))), unknown);
-        assert_eq!(explain(&to_itself("NOT_SPECIFIED")), unknown);
+        assert_eq!(explained(&on_bridge(drop("NOT_SPECIFIED"))), unknown);
+        assert_eq!(explained(&to_itself("NOT_SPECIFIED")), unknown);
     }
 
     #[test]
     fn a_sender_with_the_receivers_address_was_not_masqueraded() {
         assert_eq!(
-            explain(&to_itself("IP_LOCAL_SOURCE")),
+            explained(&to_itself("IP_LOCAL_SOURCE")),
             Cause::HairpinNotMasqueraded
         );
     }
 
+    fn answer(reason: &str) -> Drop {
+        let mut answer = drop(reason);
+        std::mem::swap(&mut answer.tuple.source, &mut answer.tuple.destination);
+        answer.leg = Leg::Answer;
+        answer
+    }
+
     #[test]
-    fn an_answer_that_no_socket_waits_for_was_not_translated() {
-        let answer = Drop {
-            leg: Leg::Answer,
-            ..drop("NO_SOCKET")
-        };
-        assert_eq!(explain(&answer), Cause::AnswerNotTranslated);
+    fn an_answer_from_an_address_that_was_not_dialled_was_not_translated() {
+        assert_eq!(explained(&answer("NO_SOCKET")), Cause::AnswerNotTranslated);
+    }
+
+    #[test]
+    fn an_answer_from_the_address_that_was_dialled_came_late() {
+        let answer = answer("NO_SOCKET");
+        let unknown = Cause::Unknown("NO_SOCKET".to_owned());
+        assert_eq!(explain(&answer, answer.tuple.source), unknown);
     }
 
     #[test]
@@ -154,18 +176,20 @@ mod tests {
             location: Some("cookie_v4_check".to_owned()),
             ..drop("NO_SOCKET")
         };
-        assert_eq!(explain(&cookie), Cause::Unknown("NO_SOCKET".to_owned()));
+        assert_eq!(explained(&cookie), Cause::Unknown("NO_SOCKET".to_owned()));
     }
 
     #[test]
     fn a_queue_is_a_neighbours_only_while_its_packets_have_an_interface() {
-        let waiting = Drop {
+        let waiting = |drop| Drop {
             interface: Some(Interface {
                 index: 2,
                 name: "eth0".to_owned(),
             }),
-            ..drop("QUEUE_PURGE")
+            ..drop
         };
-        assert_eq!(explain(&waiting), Cause::NeighbourFailed);
+        assert_eq!(explained(&waiting(drop("QUEUE_PURGE"))), Cause::NeighbourFailed);
+        let unread = Cause::Unknown("QUEUE_PURGE".to_owned());
+        assert_eq!(explained(&waiting(answer("QUEUE_PURGE"))), unread);
     }
 }

@@ -1,4 +1,4 @@
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, fs::File, io::Read, path::PathBuf};
 
 use crate::{Unavailable, btf::Btf};
 
@@ -62,16 +62,25 @@ pub(crate) struct Layout {
 /// The reasons of other parts of the kernel have that part's number in the upper half.
 const SUBSYSTEM_SHIFT: u32 = 16;
 
+/// Large kernels have some 10 MiB.
+const MAX_BTF: u64 = 64 << 20;
+
 impl Kernel {
     /// Reads the kernel's types, which are some megabytes, and keeps what is needed of them.
     ///
     /// # Errors
     /// Where there are none, or the kernel gives no reasons.
     pub fn read(paths: Paths) -> Result<Self, Unavailable> {
-        let file = std::fs::read(&paths.btf).map_err(|source| Unavailable::NoBtf {
-            path: paths.btf.clone(),
-            source,
-        })?;
+        let mut file = Vec::new();
+        File::open(&paths.btf)
+            .and_then(|types| types.take(MAX_BTF + 1).read_to_end(&mut file))
+            .map_err(|source| Unavailable::NoBtf {
+                path: paths.btf.clone(),
+                source,
+            })?;
+        if u64::try_from(file.len()).is_ok_and(|length| length > MAX_BTF) {
+            return Err(Unavailable::UnknownBtf("the file is larger than 64 MiB"));
+        }
         let btf = Btf::parse(&file).map_err(Unavailable::UnknownBtf)?;
         let by_number = |name: &str, prefix: &str| -> Option<HashMap<u32, String>> {
             let named =
@@ -86,6 +95,13 @@ impl Kernel {
             reasons,
             subsystems,
         })
+    }
+
+    /// Whether the kernel tells drops for this reason, such as `NETFILTER_DROP`, from others: Linux 5.17 knows a few
+    /// reasons, and later ones know more.
+    #[must_use]
+    pub fn has_reason(&self, name: &str) -> bool {
+        self.reasons.values().any(|known| known == name)
     }
 
     /// What the kernel calls a reason.

@@ -6,7 +6,7 @@
 //! says what a drop means.
 //!
 //! At rest nothing is loaded. Unrelated packets are compared with immediate values and go no further; a watch counts
-//! at most [`MAX_DROPS`] different drops in memory that is allocated when it starts.
+//! at most [`MAX_DROPS`] different drops in memory that is allocated when it starts, and says if there were more.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,7 @@ pub use self::{
     cause::{Cause, explain},
     kernel::{Kernel, Paths},
     unavailable::Unavailable,
-    watch::{MAX_DROPS, MAX_FILTERS, Watch},
+    watch::{Drops, MAX_DROPS, MAX_FILTERS, Watch},
 };
 
 /// Protocol, sender and receiver of a packet. In a filter, port 0 stands for any.

@@ -22,8 +22,10 @@
 //!     if (device) { record.name, .index = device...; }
 //!     else device = (packet->_skb_refdst & ~1)->dev;              // a socket's: the route still knows the namespace
 //!     record.namespace = device->nd_net.net->ns.inum;
-//!     map_update(DROPS, &record, &zero, BPF_NOEXIST);             // full: not counted
-//!     if (u64 *count = map_lookup(DROPS, &record)) atomic_add(count, 1);
+//!     map_update(DROPS, &record, &zero, BPF_NOEXIST);             // fails if it is full
+//!     u64 *count = map_lookup(DROPS, &record);
+//!     if (!count) { record = {}; count = map_lookup(DROPS, &record); }    // the one for what is lost
+//!     if (count) atomic_add(count, 1);
 //!     return 0;
 //! }
 //! ```
@@ -103,6 +105,7 @@ mod code {
     pub(super) const MOVE: u8 = 0xbf;
     pub(super) const JUMP: u8 = 0x05;
     pub(super) const JUMP_IF_EQUAL: u8 = 0x15;
+    pub(super) const JUMP_UNLESS_EQUAL: u8 = 0x55;
     pub(super) const JUMP_UNLESS_EQUAL_U32: u8 = 0x56;
     pub(super) const CALL: u8 = 0x85;
     pub(super) const EXIT: u8 = 0x95;
@@ -128,9 +131,7 @@ pub(crate) fn assemble(layout: &Layout, filters: &[Filter], map: RawFd) -> Vec<u
 
     asm.emit(code::MOVE, ARGUMENTS, R1, 0, 0);
     asm.argument(PACKET, layout.packet);
-    for field in 0..record::SIZE / 8 {
-        asm.emit(code::STORE_U64_VALUE, STACK, 0, RECORD + 8 * field, 0);
-    }
+    asm.empty_record();
     // header = head + network_header
     asm.read(SCRATCH, 8, PACKET, layout.head);
     asm.emit(code::LOAD_U64, POINTER, STACK, SCRATCH, 0);
@@ -286,11 +287,23 @@ impl Assembler {
         self.emit(code::ADD_VALUE, R3, 0, 0, SCRATCH.into());
         self.emit(code::MOVE_VALUE, R4, 0, 0, BPF_NOEXIST);
         self.emit(code::CALL, 0, 0, 0, MAP_UPDATE_ELEM);
+        let found = self.label();
+        self.map_and_key(map);
+        self.emit(code::CALL, 0, 0, 0, MAP_LOOKUP_ELEM);
+        self.jump(code::JUMP_UNLESS_EQUAL, R0, 0, found);
+        self.empty_record();
         self.map_and_key(map);
         self.emit(code::CALL, 0, 0, 0, MAP_LOOKUP_ELEM);
         self.jump(code::JUMP_IF_EQUAL, R0, 0, end);
+        self.place(found);
         self.emit(code::MOVE_VALUE, R1, 0, 0, 1);
         self.emit(code::ATOMIC_ADD_U64, R0, R1, 0, 0);
+    }
+
+    fn empty_record(&mut self) {
+        for field in 0..record::SIZE / 8 {
+            self.emit(code::STORE_U64_VALUE, STACK, 0, RECORD + 8 * field, 0);
+        }
     }
 
     fn map_and_key(&mut self, map: RawFd) {

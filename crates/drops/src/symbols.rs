@@ -10,6 +10,9 @@ use std::{
 /// /proc/kallsyms of large kernels has some 20 MiB.
 const MAX_SYMBOLS: u64 = 256 << 20;
 
+/// The kernel's own names have 512 bytes at most, and those of modules come after them.
+const MAX_LINE: u64 = 1024;
+
 /// The functions that hold these addresses. None where the kernel hides its addresses, which it shows as zeros.
 pub(crate) fn functions(file: &Path, addresses: &[u64]) -> BTreeMap<u64, String> {
     let Ok(file) = File::open(file) else {
@@ -25,7 +28,7 @@ fn search(mut symbols: impl BufRead, addresses: &[u64]) -> BTreeMap<u64, String>
     loop {
         line.clear();
         // A line that is no text ends it: the kernel writes none.
-        if !matches!(symbols.read_line(&mut line), Ok(1..)) {
+        if !matches!(symbols.by_ref().take(MAX_LINE).read_line(&mut line), Ok(1..)) {
             break;
         }
         let mut words = line.split_ascii_whitespace();

@@ -13,13 +13,19 @@ use crate::{
     symbols,
 };
 
-/// Different drops that one watch counts; others are not counted. A dial leads to a handful.
+/// Different drops that one watch counts; of others only that there were some is known. A dial leads to a handful.
 pub const MAX_DROPS: usize = 256;
 
 /// Filters of one watch: a dial of a Service with a hundred endpoints has four for each at most.
 pub const MAX_FILTERS: usize = 512;
 
 const RECORD_SIZE: usize = record::SIZE.unsigned_abs() as usize;
+
+/// The key under which the program counts what it has no room for. No packet has it: its protocol is none.
+const LOST: [u8; RECORD_SIZE] = [0; RECORD_SIZE];
+
+/// With the one for what is lost.
+const ENTRIES: usize = MAX_DROPS + 1;
 
 /// Of errno.h.
 const EPERM: i32 = 1;
@@ -28,6 +34,15 @@ const EPERM: i32 = 1;
 const SYS_ADMIN: u32 = 21;
 const PERFMON: u32 = 38;
 const BPF: u32 = 39;
+
+/// What was dropped during a watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// In the order of the filters.
+    pub counted: Vec<Drop>,
+    /// Whether that is all: nothing was dropped for which there was no room.
+    pub complete: bool,
+}
 
 /// Drops are counted until this is finished or dropped.
 #[derive(Debug)]
@@ -47,9 +62,14 @@ impl Watch {
         if filters.len() > MAX_FILTERS {
             return Err(Unavailable::TooManyFilters(filters.len()));
         }
+        let is_mixed = |Filter { tuple, .. }: &Filter| tuple.source.is_ipv6() != tuple.destination.is_ipv6();
+        if filters.iter().any(is_mixed) {
+            return Err(Unavailable::MixedFamilies);
+        }
         let attach = || {
-            let entries = u32::try_from(MAX_DROPS).map_err(io::Error::other)?;
+            let entries = u32::try_from(ENTRIES).map_err(io::Error::other)?;
             let drops = HashMap::new(RECORD_SIZE, size_of::<u64>(), entries)?;
+            drops.insert(&LOST, &[0; size_of::<u64>()])?;
             let program = program::assemble(&kernel.layout, filters, drops.descriptor());
             let program = Attached::to_tracepoint(c"kfree_skb", &program, program::LICENCE)?;
             Ok((program, drops))
@@ -63,16 +83,17 @@ impl Watch {
         })
     }
 
-    /// Stops, and returns what was dropped, in the order of the filters. If anything was, it reads the list of the
-    /// kernel's functions, which takes the time of a hundred thousand lines: not for a thread that others wait for.
+    /// Stops, and returns what was dropped. If anything was, it reads the list of the kernel's functions, which takes
+    /// the time of a hundred thousand lines: not for a thread that others wait for.
     ///
     /// # Errors
     /// When the kernel does not give its counts.
-    pub fn finish(self) -> io::Result<Vec<Drop>> {
+    pub fn finish(self) -> io::Result<Drops> {
         drop(self.program);
-        let mut records: Vec<Record> = self
-            .drops
-            .entries(MAX_DROPS)?
+        let entries = self.drops.entries(ENTRIES)?;
+        let none = [0; size_of::<u64>()];
+        let complete = entries.iter().any(|(key, count)| *key == LOST && *count == none);
+        let mut records: Vec<Record> = entries
             .iter()
             .filter_map(|(key, count)| Record::decode(key, count, &self.filters))
             .collect();
@@ -84,10 +105,11 @@ impl Watch {
             [] => BTreeMap::new(),
             _ => symbols::functions(&self.kernel.paths.symbols, &addresses),
         };
-        Ok(records
+        let counted = records
             .into_iter()
             .map(|record| record.describe(&self.kernel, &functions))
-            .collect())
+            .collect();
+        Ok(Drops { counted, complete })
     }
 }
 
@@ -136,6 +158,7 @@ struct Record {
 impl Record {
     fn decode(key: &[u8], count: &[u8], filters: &[Filter]) -> Option<Self> {
         let number = |at: i16| bytes(key, at).map(u32::from_ne_bytes);
+        (*key != LOST).then_some(())?;
         let filter: usize = bytes(key, record::FILTER).map(u16::from_ne_bytes)?.into();
         let Filter { leg, tuple } = *filters.get(filter)?;
         let address = |at: i16| {

@@ -10,6 +10,7 @@ use std::{
 /// Commands of linux/bpf.h, `enum bpf_cmd`.
 const MAP_CREATE: i32 = 0;
 const MAP_LOOKUP: i32 = 1;
+const MAP_UPDATE: i32 = 2;
 const MAP_GET_NEXT_KEY: i32 = 4;
 const PROG_LOAD: i32 = 5;
 const RAW_TRACEPOINT_OPEN: i32 = 17;
@@ -62,6 +63,20 @@ impl HashMap {
     #[must_use]
     pub fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+
+    /// Sets the value of a key.
+    ///
+    /// # Errors
+    /// InvalidInput where a size is not that of the map, or what the kernel says.
+    pub fn insert(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        if (key.len(), value.len()) != (self.key, self.value) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // The kernel only reads the value, though the command has the same form as those that write one.
+        let mut value = value.to_vec();
+        // SAFETY: the kernel reads one key and one value; both have the sizes that the map was created with.
+        unsafe { self.element(MAP_UPDATE, key.as_ptr(), value.as_mut_ptr()) }.map(drop)
     }
 
     /// Every entry, a key and its value. Programs may add others meanwhile: at most `most` are read.

@@ -26,6 +26,7 @@ fn the_bridges_port_does_not_send_back() {
         location: "br_handle_frame_finish",
         interface: Some("vethe"),
         namespace: &network.node,
+        dialled: SERVICE,
     };
     check(&drops, &expected);
 }
@@ -50,6 +51,7 @@ fn a_pod_is_sent_its_own_packet_without_masquerade() {
         location: "ip_rcv_finish_core",
         interface: Some("eth0"),
         namespace: &network.endpoint,
+        dialled: SERVICE,
     };
     check(&drops, &expected);
 }
@@ -71,6 +73,7 @@ fn the_bridge_does_not_translate_the_answer() {
         location: "tcp_v4_rcv",
         interface: Some("eth0"),
         namespace: &network.client,
+        dialled: SERVICE,
     };
     check(&drops, &expected);
 }

@@ -12,6 +12,8 @@ pub(crate) struct Expected<'a> {
     pub location: &'a str,
     pub interface: Option<&'a str>,
     pub namespace: &'a Namespace,
+    /// What was dialled.
+    pub dialled: &'a str,
 }
 
 /// One drop at least has the cause, and none another. What the fault leads to later (packets that are sent again, or
@@ -20,11 +22,12 @@ pub(crate) struct Expected<'a> {
 pub(crate) fn check(drops: &[Drop], expected: &Expected<'_>) {
     // Shown when the test fails, or with --nocapture.
     eprintln!("{drops:#?}");
-    let known = |drop: &&Drop| !matches!(explain(drop), Cause::Unknown(_));
+    let dialled = expected.dialled.parse().unwrap();
+    let known = |drop: &&Drop| !matches!(explain(drop, dialled), Cause::Unknown(_));
     let drops: Vec<&Drop> = drops.iter().filter(known).collect();
     assert!(!drops.is_empty(), "nothing was dropped for a known cause");
     for drop in drops {
-        assert_eq!(explain(drop), expected.cause, "{drop:?}");
+        assert_eq!(explain(drop, dialled), expected.cause, "{drop:?}");
         assert_eq!(drop.leg, expected.leg, "{drop:?}");
         assert_eq!(drop.reason, expected.reason, "{drop:?}");
         match &drop.location {

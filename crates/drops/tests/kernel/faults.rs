@@ -49,6 +49,7 @@ fn a_rule_of_nftables_on_the_node() {
             location: "nft_do_chain",
             interface: Some("vethc"),
             namespace: &network.node,
+            dialled: ENDPOINT,
         },
     );
 }
@@ -68,6 +69,7 @@ fn a_rule_of_nftables_on_the_node_that_drops_the_answer() {
             location: "nft_do_chain",
             interface: Some("vethe"),
             namespace: &network.node,
+            dialled: ENDPOINT,
         },
     );
 }
@@ -86,6 +88,7 @@ fn the_policy_of_iptables_legacy_on_the_node() {
             location: "nf_hook_slow",
             interface: Some("vethc"),
             namespace: &network.node,
+            dialled: ENDPOINT,
         },
     );
 }
@@ -101,6 +104,7 @@ fn a_rule_in_the_pod_itself() {
             location: "nft_do_chain",
             interface: Some("eth0"),
             namespace: &network.endpoint,
+            dialled: ENDPOINT,
         },
     );
 }
@@ -116,6 +120,7 @@ fn forwarding_is_off() {
             location: "ip_error",
             interface: Some("vethc"),
             namespace: &network.node,
+            dialled: ENDPOINT,
         },
     );
 }
@@ -131,6 +136,7 @@ fn the_node_has_no_route() {
             location: "ip_error",
             interface: Some("vethc"),
             namespace: &network.node,
+            dialled: ENDPOINT,
         },
     );
 }
@@ -151,6 +157,7 @@ fn the_reverse_path_filter() {
             location: "ip_rcv_finish_core",
             interface: Some("vethc"),
             namespace: &network.node,
+            dialled: ENDPOINT,
         },
     );
 }
@@ -167,6 +174,7 @@ fn tc_drops_what_comes_in() {
             location: "__netif_receive_skb_core.constprop.0",
             interface: Some("vethc"),
             namespace: &network.node,
+            dialled: ENDPOINT,
         },
     );
 }
@@ -183,6 +191,7 @@ fn tc_drops_what_goes_out() {
             location: "__dev_queue_xmit",
             interface: Some("vethe"),
             namespace: &network.node,
+            dialled: ENDPOINT,
         },
     );
 }
@@ -201,6 +210,7 @@ fn nothing_listens() {
         location: "tcp_v4_rcv",
         interface: Some("eth0"),
         namespace: &network.endpoint,
+        dialled: ENDPOINT,
     };
     check(&drops, &expected);
 }
@@ -227,6 +237,7 @@ fn over_ipv6_a_rule_and_a_port_where_nothing_listens() {
         location: "tcp_v6_rcv",
         interface: Some("eth0"),
         namespace: &network.endpoint,
+        dialled: ENDPOINT_V6,
     };
     check(&dialled(), &closed);
     network.node.nft(&DROP_8080.replace("HOOK", "forward"));
@@ -237,6 +248,7 @@ fn over_ipv6_a_rule_and_a_port_where_nothing_listens() {
         location: "nft_do_chain",
         interface: Some("vethc"),
         namespace: &network.node,
+        dialled: ENDPOINT_V6,
     };
     check(&dialled(), &dropped);
 }
@@ -246,10 +258,6 @@ fn nobody_has_the_endpoints_address() {
     const NOBODY: &str = "10.2.0.9:8080";
     let Some(kernel) = kernel() else { return };
     let network = Network::routed();
-    // One question instead of three, each of which takes a second.
-    network
-        .node
-        .run("sysctl -qw net.ipv4.neigh.vethe.mcast_solicit=1");
     // One question instead of three, each of which takes a second.
     network
         .node
@@ -265,6 +273,7 @@ fn nobody_has_the_endpoints_address() {
         location: "neigh_invalidate",
         interface: Some("vethe"),
         namespace: &network.node,
+        dialled: NOBODY,
     };
     check(&drops, &expected);
 }
@@ -298,6 +307,7 @@ fn the_accept_queue_is_full_when_a_handshake_ends() {
         location: "tcp_v4_rcv",
         interface: Some("eth0"),
         namespace: &network.endpoint,
+        dialled: ENDPOINT,
     };
     check(&drops, &expected);
 }
@@ -317,7 +327,7 @@ fn the_accept_queue_is_full_when_handshakes_begin_which_the_kernel_calls_no_drop
             assert!(waiting.iter().any(Result::is_err), "the queue is not full");
         });
     });
-    let causes: Vec<Cause> = drops.iter().map(explain).collect();
+    let causes: Vec<Cause> = drops.iter().map(|drop| explain(drop, target)).collect();
     assert!(
         causes.iter().all(|cause| *cause == Cause::AcceptQueueFull),
         "{drops:?}"
@@ -366,6 +376,7 @@ fn a_packet_is_too_big_for_the_next_link() {
         location: "ip_forward",
         interface: Some("vethc"),
         namespace: &network.node,
+        dialled: TARGET,
     };
     check(&drops, &expected);
 }

@@ -241,11 +241,13 @@ pub(crate) fn filters(client: &str, service: Option<&str>, endpoint: &str) -> Ve
     filters
 }
 
-/// What was dropped while a dial was made.
-pub(crate) fn watched(kernel: &Kernel, filters: &[Filter], dial: impl FnOnce()) -> Vec<Drop> {
+/// What was dropped while a dial was made: all of it.
+pub fn watched(kernel: &Kernel, filters: &[Filter], dial: impl FnOnce()) -> Vec<Drop> {
     let watch = Watch::start(kernel, filters).unwrap();
     dial();
-    watch.finish().unwrap()
+    let drops = watch.finish().unwrap();
+    assert!(drops.complete, "{drops:?}");
+    drops.counted
 }
 
 /// Dials until the first packet would be sent again; whether it got through.
