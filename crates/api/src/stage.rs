@@ -142,7 +142,7 @@ stages! {
             NotListening = "no process in the Pods listens on the target port.",
             ListensOnLoopbackOnly = "the Pods listen on a loopback address only.",
             WrongFamilyListening = "the Pods listen, but not in the IP family of the Service.",
-            IPForwardingDisabled, ForwardChainDrops, FirewallRejects, ConntrackTableFull, ReversePathFiltering,
+            IPForwardingDisabled, FirewallDrops, FirewallRejects, ConntrackTableFull, ReversePathFiltering,
             CrossNodeUnreachable = "endpoints answer on their own node only.",
             ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,
             SomeEndpointsFailing = "some endpoints do not answer.",
@@ -203,7 +203,7 @@ stages! {
         unknown: [],
         no: [
             StaleConntrackEntry = "a conntrack entry sends UDP packets to a Pod that is gone.",
-            IPForwardingDisabled, ForwardChainDrops, FirewallRejects, ConntrackTableFull, ReversePathFiltering, ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,
+            IPForwardingDisabled, FirewallDrops, FirewallRejects, ConntrackTableFull, ReversePathFiltering, ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,
         ],
     }
 
@@ -219,7 +219,7 @@ stages! {
         ],
         no: [
             BridgeNetfilterDisabled = "bridged packets bypass kube-proxy's rules (sysctl bridge-nf-call-iptables).",
-            IPForwardingDisabled, ForwardChainDrops, FirewallRejects, ConntrackTableFull, ReversePathFiltering, ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,
+            IPForwardingDisabled, FirewallDrops, FirewallRejects, ConntrackTableFull, ReversePathFiltering, ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,
             PartiallyReachable = "some endpoints do not answer through the Service's address.",
         ],
     }
@@ -283,8 +283,8 @@ stages! {
         InterceptedByMesh,
         /// A data-path stage is False: a node does not forward packets (sysctl ip_forward).
         IPForwardingDisabled,
-        /// A data-path stage is False: the FORWARD chain of a node drops the packets.
-        ForwardChainDrops,
+        /// A data-path stage is False: a firewall, on a node or in a Pod, drops the packets.
+        FirewallDrops,
         /// A data-path stage is False: a firewall, or a route, rejects the packets as administratively prohibited (ICMP).
         FirewallRejects,
         /// A data-path stage is False: the conntrack table of a node is full.

@@ -97,7 +97,7 @@ pub(crate) fn is_explained(reason: Reason) -> bool {
         reason,
         Reason::BridgeNetfilterDisabled
             | Reason::IPForwardingDisabled
-            | Reason::ForwardChainDrops
+            | Reason::FirewallDrops
             | Reason::FirewallRejects
             | Reason::ConntrackTableFull
             | Reason::ReversePathFiltering

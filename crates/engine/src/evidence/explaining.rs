@@ -86,7 +86,7 @@ fn candidates(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Vec<Explanation> 
                 !ends.is_some_and(|(from, to)| evidence.passing.passed_between(from, to, is_v4))
             }
             // Where one such chain lets Pods through, the network plugin sees to that, and does so elsewhere.
-            Reason::ForwardChainDrops => {
+            Reason::FirewallDrops => {
                 !evidence.passing.passed(node, passage, is_v4) && !some_chain_lets_through(evidence)
             }
             // A full table has room for one now and then.
@@ -111,7 +111,7 @@ fn dead_end(node: &str, settings: &NodeSettings, hook: &'static str, answer: Ans
         .iter()
         .find(|rule| rule.hook == hook && rule.rejects == is_told)?;
     let reason = match answer {
-        Answer::TimedOut if hook == "FORWARD" => Reason::ForwardChainDrops,
+        Answer::TimedOut if hook == "FORWARD" => Reason::FirewallDrops,
         Answer::TimedOut => Reason::TimedOut,
         Answer::Unreachable => Reason::NoRouteToHost,
         _ => Reason::ConnectionRefused,
@@ -230,7 +230,7 @@ fn of_node(
         Passage::Local | Passage::Unknown => false,
     };
     if drops_by_policy(settings) && is_v4 && is_filtered {
-        add(Reason::ForwardChainDrops, Setting::ForwardPolicy);
+        add(Reason::FirewallDrops, Setting::ForwardPolicy);
     }
     // Without br_netfilter nobody tracks what a bridge passes on.
     let is_tracked = passage != Passage::Bridged || settings.bridge_netfilter == Some(true);

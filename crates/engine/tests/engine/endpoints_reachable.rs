@@ -153,7 +153,7 @@ fn n16_rules_in_different_chains_are_told_apart() {
         chain: chain.into(),
         rejects: false,
     };
-    let d = fault("N16-chains", C::EndpointsReachable, R::ForwardChainDrops, |f| {
+    let d = fault("N16-chains", C::EndpointsReachable, R::FirewallDrops, |f| {
         on(f, "n2", |n| n.settings.dead_ends = vec![drops("CNI-FORWARD")]);
         on(f, "n3", |n| n.settings.dead_ends = vec![drops("DOCKER-USER")]);
         fail_from_clients(f, &[1, 2], Answer::TimedOut);
@@ -187,7 +187,7 @@ fn n15_n16_n17_settings_alone_are_no_fault() {
 
 #[test]
 fn n16_the_forward_chain_drops() {
-    fault("N16", C::EndpointsReachable, R::ForwardChainDrops, |f| {
+    fault("N16", C::EndpointsReachable, R::FirewallDrops, |f| {
         on(f, "n1", |n| n.settings.forward_drops = Some(true));
         fail_from_clients(f, &[1, 2], Answer::TimedOut);
         fail_service(f, "n1", Some(CLIENT), Answer::TimedOut);
