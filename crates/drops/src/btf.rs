@@ -210,3 +210,39 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     let bytes = bytes.get(at..at.checked_add(4)?)?;
     bytes.try_into().ok().map(u32::from_ne_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(types: &[u32], strings: &[u8]) -> Vec<u8> {
+        let types: Vec<u8> = types.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let [types_length, strings_length] = [types.len(), strings.len()].map(|n| u32::try_from(n).unwrap());
+        let mut file = MAGIC.to_ne_bytes().to_vec();
+        file.extend([1, 0]);
+        for word in [24, 0, types_length, types_length, strings_length] {
+            file.extend(word.to_ne_bytes());
+        }
+        [file, types, strings.to_vec()].concat()
+    }
+
+    /// A struct of a hundred members without a name, each of which is the struct itself: a walk would take for ever.
+    #[test]
+    fn structs_within_themselves_are_left_after_a_while() {
+        const MEMBERS: u32 = 100;
+        let mut types = vec![1, STRUCT << 24 | MEMBERS, 8];
+        types.extend((0..MEMBERS).flat_map(|_| [0, 1, 0]));
+        let file = file(&types, b"\0s\0");
+        let btf = Btf::parse(&file).unwrap();
+        assert_eq!(btf.offset("s", "field"), None);
+    }
+
+    #[test]
+    fn names_without_an_end_are_none() {
+        let types = [1, ENUM << 24 | 1, 4, 1, 7];
+        let long = [b"\0".to_vec(), vec![b'x'; 100_000]].concat();
+        let file = file(&types, &long);
+        let btf = Btf::parse(&file).unwrap();
+        assert_eq!(btf.enumeration("x"), None);
+    }
+}

@@ -26,7 +26,7 @@ pub use self::{
     cause::{Cause, explain},
     kernel::{Kernel, Paths},
     unavailable::Unavailable,
-    watch::{Drops, MAX_DROPS, MAX_FILTERS, Watch},
+    watch::{Counts, Drops, MAX_DROPS, MAX_FILTERS, Watch},
 };
 
 /// Protocol, sender and receiver of a packet. In a filter, port 0 stands for any.

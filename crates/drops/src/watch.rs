@@ -83,12 +83,19 @@ impl Watch {
         })
     }
 
-    /// Stops, and returns what was dropped. If anything was, it reads the list of the kernel's functions, which takes
-    /// the time of a hundred thousand lines: not for a thread that others wait for.
+    /// Stops, and returns what was dropped.
     ///
     /// # Errors
     /// When the kernel does not give its counts.
     pub fn finish(self) -> io::Result<Drops> {
+        self.stop().map(Counts::describe)
+    }
+
+    /// Stops, and reads the counts, for which older kernels want the rights that starting takes.
+    ///
+    /// # Errors
+    /// When the kernel does not give its counts.
+    pub fn stop(self) -> io::Result<Counts> {
         drop(self.program);
         let entries = self.drops.entries(ENTRIES)?;
         let none = [0; size_of::<u64>()];
@@ -98,18 +105,44 @@ impl Watch {
             .filter_map(|(key, count)| Record::decode(key, count, &self.filters))
             .collect();
         records.sort();
+        Ok(Counts {
+            records,
+            complete,
+            kernel: self.kernel,
+        })
+    }
+}
+
+/// What a watch has counted, by the kernel's own numbers.
+#[derive(Debug)]
+pub struct Counts {
+    records: Vec<Record>,
+    complete: bool,
+    kernel: Kernel,
+}
+
+impl Counts {
+    /// Names what was dropped. If anything was, it reads the list of the kernel's functions, which takes the time of
+    /// a hundred thousand lines: not for a thread that others wait for.
+    #[must_use]
+    pub fn describe(self) -> Drops {
+        let Self {
+            records,
+            complete,
+            kernel,
+        } = self;
         let mut addresses: Vec<u64> = records.iter().map(|record| record.location).collect();
         addresses.sort_unstable();
         addresses.dedup();
         let functions = match addresses[..] {
             [] => BTreeMap::new(),
-            _ => symbols::functions(&self.kernel.paths.symbols, &addresses),
+            _ => symbols::functions(&kernel.paths.symbols, &addresses),
         };
         let counted = records
             .into_iter()
-            .map(|record| record.describe(&self.kernel, &functions))
+            .map(|record| record.describe(&kernel, &functions))
             .collect();
-        Ok(Drops { counted, complete })
+        Drops { counted, complete }
     }
 }
 
@@ -141,7 +174,7 @@ fn may_trace(status: &str) -> Option<bool> {
 }
 
 /// What the program has written, in the order in which drops are returned.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Record {
     filter: usize,
     leg: Leg,

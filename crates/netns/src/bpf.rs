@@ -76,7 +76,7 @@ impl HashMap {
         // The kernel only reads the value, though the command has the same form as those that write one.
         let mut value = value.to_vec();
         // SAFETY: the kernel reads one key and one value; both have the sizes that the map was created with.
-        unsafe { self.element(MAP_UPDATE, key.as_ptr(), value.as_mut_ptr()) }.map(drop)
+        unsafe { self.element(MAP_UPDATE, key.as_ptr(), value.as_mut_ptr()) }.map(|_| ())
     }
 
     /// Every entry, a key and its value. Programs may add others meanwhile: at most `most` are read.

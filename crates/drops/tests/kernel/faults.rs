@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sys::socket::{Backlog, listen};
-use svcdiag_drops::{Cause, Drop, Filter, Leg, Tuple, explain};
+use svcdiag_drops::{Cause, Drop, Filter, Leg, MAX_DROPS, Tuple, Watch, explain};
 use svcdiag_kube_proxy::Protocol;
 
 use crate::{
@@ -404,4 +404,29 @@ fn packets_that_are_dropped_alike_are_counted_together() {
     });
     let counts: Vec<u64> = drops.iter().map(|drop| drop.count).collect();
     assert_eq!(counts, [5]);
+}
+
+#[test]
+fn more_different_drops_than_there_is_room_for_are_said_not_to_be_all() {
+    const TARGET: &str = "10.2.0.2:5353";
+    let Some(kernel) = kernel() else { return };
+    let network = Network::routed();
+    network.node.nft(
+        &DROP_8080
+            .replace("HOOK", "forward")
+            .replace("tcp dport 8080", "udp dport 5353"),
+    );
+    let mut filter = filters(CLIENT, None, TARGET)[0];
+    filter.tuple.protocol = Protocol::Udp;
+    let watch = Watch::start(&kernel, &[filter]).unwrap();
+    network.client.inside(|| {
+        // Each has a port of its own.
+        let sockets = (0..=MAX_DROPS).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap());
+        for socket in &sockets.collect::<Vec<_>>() {
+            socket.send_to(b"question", TARGET).unwrap();
+        }
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let drops = watch.finish().unwrap();
+    assert_eq!((drops.counted.len(), drops.complete), (MAX_DROPS, false));
 }

@@ -242,7 +242,7 @@ pub(crate) fn filters(client: &str, service: Option<&str>, endpoint: &str) -> Ve
 }
 
 /// What was dropped while a dial was made: all of it.
-pub fn watched(kernel: &Kernel, filters: &[Filter], dial: impl FnOnce()) -> Vec<Drop> {
+pub(crate) fn watched(kernel: &Kernel, filters: &[Filter], dial: impl FnOnce()) -> Vec<Drop> {
     let watch = Watch::start(kernel, filters).unwrap();
     dial();
     let drops = watch.finish().unwrap();

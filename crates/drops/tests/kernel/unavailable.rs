@@ -107,6 +107,22 @@ fn more_filters_than_one_program_has_room_for() {
     );
 }
 
+#[test]
+fn a_filter_that_mixes_families_is_refused() {
+    let Some(kernel) = kernel() else { return };
+    let mut mixed = filters(CLIENT, None, ENDPOINT)[0];
+    mixed.tuple.destination = "[fd02::2]:8080".parse().unwrap();
+    let refused = Watch::start(&kernel, &[mixed]);
+    assert!(matches!(refused, Err(Unavailable::MixedFamilies)), "{refused:?}");
+}
+
+#[test]
+fn a_kernel_knows_the_reasons_that_it_has() {
+    let Some(kernel) = kernel() else { return };
+    assert!(kernel.has_reason("NETFILTER_DROP"));
+    assert!(!kernel.has_reason("NETFILTER"));
+}
+
 proptest! {
     #[test]
     fn any_file_is_survived(mut types: Vec<u8>, header in any::<[u8; 6]>()) {
