@@ -405,7 +405,7 @@ async fn the_agent_runs_everywhere_with_no_more_than_it_needs() {
     );
     assert_eq!(
         strings(&security["capabilities"]["add"]),
-        BTreeSet::from(["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"])
+        BTreeSet::from(["BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN", "SYS_PTRACE"])
     );
     assert_eq!(security["readOnlyRootFilesystem"], true);
     assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault");

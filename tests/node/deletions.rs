@@ -15,7 +15,7 @@ use super::{
 mod iptables {
     use super::{owners::iptables::owner, *};
 
-    pub fn take_each_away(capture: &Capture, family: IpFamily, has_local_endpoints: bool) -> usize {
+    pub(crate) fn take_each_away(capture: &Capture, family: IpFamily, has_local_endpoints: bool) -> usize {
         let rules = match family {
             IpFamily::V4 => &capture.rules,
             IpFamily::V6 => capture.rules_v6.as_ref().unwrap(),
@@ -51,7 +51,7 @@ mod nftables {
         *,
     };
 
-    pub fn take_each_rule_away(capture: &Capture, has_local_endpoints: bool) -> usize {
+    pub(crate) fn take_each_rule_away(capture: &Capture, has_local_endpoints: bool) -> usize {
         let lines: Vec<&str> = capture.rules.lines().collect();
         let (mut family, mut chain, mut taken) = (None, None, 0);
         in_new_namespace(|| {
@@ -90,7 +90,7 @@ mod nftables {
         taken
     }
 
-    pub fn take_each_element_away(capture: &Capture) -> usize {
+    pub(crate) fn take_each_element_away(capture: &Capture) -> usize {
         let all = elements(&capture.rules);
         in_new_namespace(|| {
             capture.apply_all();

@@ -30,10 +30,10 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A process that waits in a namespace, killed in the end.
-pub struct Sleeper(Child);
+pub(crate) struct Sleeper(Child);
 
 impl Sleeper {
-    pub fn in_namespace(netns: &Netns, command: &mut Command) -> Self {
+    pub(crate) fn in_namespace(netns: &Netns, command: &mut Command) -> Self {
         let sleeper = Self(inside(netns, || command.spawn().unwrap()));
         // For a moment after exec a process has no command line yet.
         while std::fs::read(format!("/proc/{}/cmdline", sleeper.pid()))

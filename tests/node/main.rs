@@ -14,6 +14,7 @@ mod commands;
 mod complete;
 mod deletions;
 mod dials;
+mod drops;
 mod environment;
 mod kube_proxy;
 mod names;

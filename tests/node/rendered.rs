@@ -40,7 +40,7 @@ fn capture(name: &str, node: &'static str, mode: ProxyMode) -> Capture {
 }
 
 /// What kube-proxy watched when rules were captured.
-pub fn cluster(capture: &str) -> Cluster {
+pub(crate) fn cluster(capture: &str) -> Cluster {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/captures")
         .join(capture)
@@ -58,7 +58,7 @@ pub fn cluster(capture: &str) -> Cluster {
     }
 }
 
-pub fn node(name: &str) -> NodeView {
+pub(crate) fn node(name: &str) -> NodeView {
     let number = name.strip_prefix("lab-").unwrap();
     NodeView {
         name: name.into(),
@@ -76,7 +76,7 @@ pub fn node(name: &str) -> NodeView {
 }
 
 /// Runs scripts in the namespace of the calling thread.
-pub fn apply(scripts: &[Script]) {
+pub(crate) fn apply(scripts: &[Script]) {
     for script in scripts {
         let present = script
             .present

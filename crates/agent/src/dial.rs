@@ -205,6 +205,20 @@ async fn begin(
     }
 }
 
+/// The address from which the kernel would send to a target. Nothing is sent.
+///
+/// # Errors
+/// When there is no route.
+pub async fn source_towards(netns: &Netns, target: SocketAddr) -> io::Result<IpAddr> {
+    let (socket, at_once) = begin(netns, Protocol::Udp, target).await?;
+    if let Some(error) = at_once {
+        return Err(error);
+    }
+    let address = socket::getsockname::<SockaddrStorage>(socket.as_raw_fd())?;
+    let source = socket_address(&address).map(|source| source.ip());
+    source.ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
 fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = address.as_sockaddr_in() {
         return Some(SocketAddr::from((v4.ip(), v4.port())));

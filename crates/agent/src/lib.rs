@@ -34,7 +34,8 @@ use svcdiag_netns::Netns;
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = "\
 The agent runs on every node as a DaemonSet, with hostNetwork, hostPID and the capabilities SYS_ADMIN (to enter \
-the network namespaces of Pods), SYS_PTRACE (to find them) and NET_ADMIN (to read rules and conntrack entries). \
+the network namespaces of Pods), SYS_PTRACE (to find them), NET_ADMIN (to read rules and conntrack entries), BPF \
+and PERFMON (to ask the kernel who drops packets). \
 It changes nothing on the node. The controller writes a NodeProbe for each diagnosis that concerns the node; the \
 agent carries it out and reports in its status.
 

@@ -96,7 +96,7 @@ pub fn reverse_path_drops(node: &Netns) -> io::Result<u64> {
 }
 
 /// A counter of /proc/net/netstat: a line of names, and a line of numbers with the same prefix.
-fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
+pub(crate) fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|line| line.starts_with(group));
     let position = lines.next()?.split_whitespace().position(|word| word == name)?;
     lines.next()?.split_whitespace().nth(position)?.parse().ok()

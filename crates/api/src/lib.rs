@@ -25,9 +25,9 @@ use kube::CustomResourceExt;
 
 pub use condition::ConditionStatus;
 pub use nodefacts::{
-    Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, GapKind, Hairpin, KubeProxy,
-    ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver,
-    RuleGap, Rules, RunsAs, SliceVersion, StaleConnection,
+    Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace, GapKind, Hairpin,
+    KubeProxy, ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PacketDrop, PodListeners,
+    PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion, StaleConnection,
 };
 pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
 pub use rejection::Rejection;

@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::{DeadEndRule, Tunnel, bounds};
 
 mod dials;
+mod drops;
 mod kube_proxy;
 mod names;
 mod rules;
 
 pub use dials::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSocket, PodListeners};
+pub use drops::{DropCause, DropPlace, PacketDrop};
 pub use kube_proxy::{KubeProxy, PortState, RunsAs};
 pub use names::{CLibrary, DnsServer, Lookup, LookupResult, Resolver};
 pub use rules::{GapKind, RuleGap, Rules, StaleConnection};
@@ -41,6 +43,10 @@ pub struct NodeFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub failures: Vec<DialFailure>,
+    /// Packets of dials that failed, dropped on this node while the dials were repeated; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub drops: Vec<PacketDrop>,
     /// Listening sockets in Pods of the node that refused a dial.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

@@ -85,6 +85,12 @@ impl Netns {
         })
     }
 
+    /// The number by which the kernel knows the namespace.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        self.id.1
+    }
+
     /// Whether a process is in the namespace. Nothing of the process itself is touched.
     #[must_use]
     pub fn has_process(&self, pid: i32) -> bool {

@@ -3,8 +3,10 @@
 
 use std::io;
 
-/// CAP_SYS_ADMIN of linux/capability.h.
+/// Capabilities of linux/capability.h that only those who enter namespaces need: for that, and to watch drops there.
 const SYS_ADMIN: u32 = 21;
+const PERFMON: u32 = 38;
+const BPF: u32 = 39;
 
 /// struct __user_cap_header_struct.
 #[repr(C)]
@@ -26,7 +28,7 @@ struct Capabilities {
 /// _LINUX_CAPABILITY_VERSION_3, which has room for 64.
 const VERSION: u32 = 0x2008_0522;
 
-/// Starts the threads that enter network namespaces, then takes CAP_SYS_ADMIN, which they alone need, from the
+/// Starts the threads that enter network namespaces, then takes the capabilities that they alone need from the
 /// calling thread. Threads have what the one that starts them has: so it has to be called before any other is
 /// started, and holds for all of them.
 ///
@@ -35,11 +37,15 @@ const VERSION: u32 = 0x2008_0522;
 pub fn keep_to_the_visitors() -> io::Result<()> {
     crate::prepare()?;
     let mut held = read()?;
-    if let Some(first) = held.first_mut() {
-        let others = !(1 << SYS_ADMIN);
-        first.effective &= others;
-        first.permitted &= others;
-        first.inheritable &= others;
+    for capability in [SYS_ADMIN, PERFMON, BPF] {
+        // Each has 32 of them.
+        let of = usize::try_from(capability / 32).ok();
+        if let Some(set) = of.and_then(|of| held.get_mut(of)) {
+            let others = !(1 << (capability % 32));
+            set.effective &= others;
+            set.permitted &= others;
+            set.inheritable &= others;
+        }
     }
     write(&held)
 }

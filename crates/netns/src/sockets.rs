@@ -89,6 +89,34 @@ fn owner(line: &str) -> Option<(u64, u32)> {
     Some((inode, uid))
 }
 
+/// How many connections wait to be accepted on a TCP port in the network namespace of a process: of several sockets the
+/// most.
+///
+/// # Errors
+/// When the process has gone, or has more sockets than are read.
+pub fn accept_queue(pid: i32, port: u16) -> io::Result<u32> {
+    let mut most = 0;
+    for file in ["tcp", "tcp6"] {
+        let read = procfs::lines(pid, &format!("net/{file}"), |line| {
+            let is_its = listener(line, LISTEN).is_some_and(|address| address.port() == port);
+            if let Some(waiting) = is_its.then(|| queued(line)).flatten() {
+                most = most.max(waiting);
+            }
+        });
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file == "tcp6" => {}
+            other => other?,
+        }
+    }
+    Ok(most)
+}
+
+/// `sl local_address rem_address st tx_queue:rx_queue ...`: the latter, which of a listener are connections.
+fn queued(line: &str) -> Option<u32> {
+    let (_, queued) = line.split_whitespace().nth(4)?.split_once(':')?;
+    u32::from_str_radix(queued, 16).ok()
+}
+
 /// `sl local_address rem_address st ...`: the local address of a line in the given state.
 #[must_use]
 pub fn listener(line: &str, state: &str) -> Option<SocketAddr> {
@@ -133,6 +161,8 @@ mod tests {
             owner(&line.replace(" 0        0 1 1 ", " 101        0 4711 1 ")),
             Some((4711, 101))
         );
+        assert_eq!(queued(line), Some(0));
+        assert_eq!(queued("0: 0:0 0:0 0A 00000000:0000001F 00:0"), Some(31));
         let v6 =
             "   1: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 0:0 00:0 0";
         assert_eq!(listener(v6, LISTEN), Some("[::]:80".parse().unwrap()));

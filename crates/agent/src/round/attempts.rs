@@ -146,6 +146,7 @@ async fn attempt(round: &Round<'_>, route: &Route<'_>) -> Option<Attempt> {
         .inspect_err(problem)
         .ok()?;
     let source = started.source();
+    round.seen.note_source(source);
     let sent_to = || source.and_then(|source| round.sent_to(route.protocol, source, route.target));
     let was_lost = !started.settles_within(BEFORE_RETRANSMISSION).await && sent_to().is_none();
     // An answer may arrive before conntrack is queried; the entry remains for a while.

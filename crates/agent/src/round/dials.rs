@@ -137,10 +137,9 @@ impl Round<'_> {
         http: Option<&HttpProbe>,
     ) -> io::Result<Outcome> {
         let _permit = self.permit().await.ok_or(io::ErrorKind::Interrupted)?;
-        let dialled = Dial::start(netns, protocol, target)
-            .await?
-            .finish(self.patience())
-            .await?;
+        let started = Dial::start(netns, protocol, target).await?;
+        self.seen.note_source(started.source());
+        let dialled = started.finish(self.patience()).await?;
         let by = self.rejected_by(dialled.offender, target).await;
         // When the Service is bypassed nothing is translated: a refusal that does not come from the endpoint comes from a rule.
         let is_rule = protocol == Protocol::Udp && dialled.offender.is_some_and(|o| o.ip != target.ip());

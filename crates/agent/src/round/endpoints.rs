@@ -7,6 +7,7 @@ use super::{
     CONFIRM_AFTER, LocalPod, MAX_FAILURES, Memory, Ready, Round,
     dials::{Outcome, Tally},
     family, ready,
+    watch::Repeated,
 };
 use crate::blocking::{Pool, blocking};
 use svcdiag_api::{Answer, DialFailure, DialPath, ListeningSocket, PodListeners};
@@ -36,7 +37,15 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
     if !failing.is_empty() {
         tokio::time::sleep(CONFIRM_AFTER).await;
         let again: Vec<&Planned<'_>> = failing.iter().filter_map(|i| planned.get(*i)).collect();
-        second = join_all(again.iter().map(|p| dial(round, p))).await;
+        let repeated = again.iter().map(|p| Repeated {
+            from: p.by,
+            netns: p.netns,
+            protocol: p.to.protocol,
+            target: p.to.address,
+            endpoints: vec![p.to.address],
+        });
+        let dials = join_all(again.iter().map(|p| dial(round, p)));
+        second = round.watched(repeated.collect(), dials).await;
         still_ready = ready(round, &round.read_again());
     }
     for (index, (planned, outcome)) in planned.iter().zip(&first).enumerate() {

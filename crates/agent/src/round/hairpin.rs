@@ -11,7 +11,7 @@ use std::{
 
 use futures::future::join_all;
 
-use super::{CONFIRM_AFTER, LocalPod, Memory, Round};
+use super::{CONFIRM_AFTER, LocalPod, Memory, Round, watch::Repeated};
 use crate::{
     dial::{BEFORE_RETRANSMISSION, Dial},
     settings,
@@ -158,7 +158,16 @@ async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usi
     if answer.is_some_and(|a| a != Answer::Accepted) {
         tokio::time::sleep(CONFIRM_AFTER).await;
         // What was not reached again stays unknown, and so does a Pod that is no longer an endpoint.
-        answer = pinned(round, pod, route, MAX_ATTEMPTS).await;
+        let repeated = Repeated {
+            from: Some(pod),
+            netns: &pod.netns,
+            protocol: Protocol::Tcp,
+            target: route.target,
+            endpoints: vec![route.own],
+        };
+        answer = round
+            .watched(vec![repeated], pinned(round, pod, route, MAX_ATTEMPTS))
+            .await;
         let subject = round.read_again();
         if !super::ready(round, &subject)
             .iter()
@@ -195,6 +204,7 @@ async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usiz
         let _permit = round.permit().await?;
         let dial = Dial::start(&pod.netns, Protocol::Tcp, target).await.ok()?;
         let source = dial.source()?;
+        round.seen.note_source(Some(source));
         let mut sent_to = round.sent_to(Protocol::Tcp, source, target);
         if sent_to.is_none() {
             tokio::time::sleep(A_MOMENT).await;

@@ -3,6 +3,7 @@
 //! Each kind of probe is one file. A failure is confirmed by a second probe before it is reported, at least three seconds
 //! later and against the NodeProbe as it is then. What could not be probed becomes a problem, never a failure.
 
+mod accept_queues;
 mod attempts;
 mod dials;
 mod dns_clients;
@@ -16,10 +17,12 @@ mod node_ports;
 mod rules;
 mod service;
 mod stale_conntrack;
+mod watch;
 
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,6 +38,7 @@ use super::{
     settings,
 };
 use svcdiag_api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion};
+use svcdiag_drops::Paths;
 use svcdiag_engine::asked::Subject;
 use svcdiag_kube_proxy::{IpFamily, Protocol, ProxyMode, Vantage};
 use svcdiag_netns::{
@@ -70,6 +74,8 @@ pub struct Node {
     c_libraries: Arc<CLibraries>,
     /// Its conntrack, once it was opened.
     conntrack: Mutex<Option<Arc<Conntrack>>>,
+    /// Who watches what it drops.
+    watches: Arc<watch::Watches>,
 }
 
 impl Node {
@@ -85,6 +91,20 @@ impl Node {
             kube_proxy: kubeproxy::Watch::default(),
             c_libraries: Arc::default(),
             conntrack: Mutex::default(),
+            watches: Arc::default(),
+        }
+    }
+
+    /// A node whose kernel describes its types in another file than usual, or in none.
+    #[must_use]
+    pub fn with_kernel_types(self, file: PathBuf) -> Self {
+        let paths = Paths {
+            btf: file,
+            ..Paths::default()
+        };
+        Self {
+            watches: Arc::new(watch::Watches::with(paths)),
+            ..self
         }
     }
 
@@ -167,6 +187,8 @@ struct Round<'a> {
     versions: Mutex<Vec<SliceVersion>>,
     /// The node's addresses, once they were needed.
     addresses: OnceCell<Vec<IpAddr>>,
+    /// Packets that were dropped.
+    seen: watch::Seen,
     problems: Mutex<Vec<String>>,
 }
 
@@ -190,6 +212,7 @@ pub async fn probe(
         endpoints: Vec::new(),
         conntrack: None,
         addresses: OnceCell::new(),
+        seen: watch::Seen::default(),
         problems: Mutex::default(),
     };
     round.conntrack = node
@@ -245,6 +268,7 @@ pub async fn probe(
         facts.tunnels = found.inspect_err(problem).ok();
         facts.settings.dead_ends = settings::dead_ends(&node.rulesets);
     }
+    facts.drops = round.seen.of_failures(&facts);
     facts.slices = round.versions.into_inner();
     facts.problems = round.problems.into_inner();
     facts.problems.sort();

@@ -15,6 +15,7 @@ use super::{
     attempts::{Outcomes, Route, attempts},
     dials::{Outcome, Tally},
     family,
+    watch::Repeated,
 };
 use svcdiag_api::{Answer, DialFailure, DialPath};
 use svcdiag_kube_proxy::{Destination, Protocol, Purpose, Traffic, destinations, serves_node_ports_at};
@@ -40,11 +41,25 @@ pub(super) async fn first_probe<'a>(round: &'a Round<'a>) -> FirstProbe<'a> {
 pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
     let FirstProbe { routes, at } = first;
     let mut tally = Tally::default();
-    let again = routes.into_iter().map(async |(route, outcomes)| {
-        let outcomes = try_again(round, &route, outcomes, at + CONFIRM_AFTER).await;
+    let repeated: Vec<Repeated<'_>> = routes
+        .iter()
+        .filter(|(_, outcomes)| outcomes.values().any(is_failure))
+        .map(|(route, _)| Repeated {
+            from: route.from,
+            netns: route.netns,
+            protocol: route.protocol,
+            target: route.target,
+            endpoints: route.endpoints.iter().copied().collect(),
+        })
+        .collect();
+    if !repeated.is_empty() {
+        tokio::time::sleep_until(at + CONFIRM_AFTER).await;
+    }
+    let again = join_all(routes.iter().map(async |(route, outcomes)| {
+        let outcomes = try_again(round, route, outcomes.clone()).await;
         (route, outcomes)
-    });
-    for (route, outcomes) in join_all(again).await {
+    }));
+    for (route, outcomes) in round.watched(repeated, again).await {
         let from = route.from.map(|pod| pod.key.as_str());
         for (endpoint, (answer, detail)) in outcomes {
             let mut failure = None;
@@ -56,7 +71,7 @@ pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
                     target: route.target.to_string(),
                     endpoint: endpoint.map(|e| e.to_string()),
                     same_node: endpoint.and_then(|e| is_local(round, e)),
-                    same_bridge: is_on_one_bridge(round, &route, endpoint).await,
+                    same_bridge: is_on_one_bridge(round, route, endpoint).await,
                     answer,
                     detail,
                 });
@@ -148,12 +163,10 @@ fn serves_node_ports(round: &Round<'_>, destination: &Destination, ip: IpAddr) -
 
 /// Repeats a path where anything failed, and keeps what failed both times. Nothing is known about an endpoint that was not
 /// reached again or is no longer ready, nor about a failure without an endpoint that may have been at such a one.
-async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes, at: Instant) -> Outcomes {
-    let is_failure = |(answer, _): &Outcome| *answer != Answer::Accepted;
+async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes) -> Outcomes {
     if !outcomes.values().any(is_failure) {
         return outcomes;
     }
-    tokio::time::sleep_until(at).await;
     let second = without_itself(route, attempts(round, route).await);
     let ready = super::ready(round, &round.read_again());
     let is_ready = |e: &SocketAddr| ready.iter().any(|ready| ready.address == *e);
@@ -181,6 +194,10 @@ async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes,
         }
     }
     outcomes
+}
+
+fn is_failure((answer, _): &Outcome) -> bool {
+    *answer != Answer::Accepted
 }
 
 /// Drops the attempts that reached the client itself: those that conntrack shows, and lost ones that may have been

@@ -127,7 +127,8 @@ impl<'a> Reports<'a> {
     /// file that is about something else, explains nothing.
     pub(crate) fn problem(&self, stage: ConditionType) -> Option<String> {
         let of_stage = |problem: &str| stage_of_file(problem).is_none_or(|of| of == stage);
-        let plain = || self.problem_of(|problem| !is_about_rules(problem) && of_stage(problem));
+        let is_about_stages = |problem: &str| !is_about_rules(problem) && !is_about_drops(problem);
+        let plain = || self.problem_of(|problem| is_about_stages(problem) && of_stage(problem));
         match stage {
             ConditionType::ProxyRulesPresent => self.problem_of(is_about_rules).or_else(plain),
             _ => plain(),
@@ -147,6 +148,11 @@ fn is_about_rules(problem: &str) -> bool {
     ["rules", "iptables", "nft", "ipvs", "virtual servers"]
         .iter()
         .any(|word| problem.contains(word))
+}
+
+/// Whether a problem is that nobody saw who drops packets, which hides a cause and no failure.
+fn is_about_drops(problem: &str) -> bool {
+    problem.starts_with("Dropped packets")
 }
 
 /// The stage that a saved file tells most about, where a problem is one of a file: it begins with its path.

@@ -6,9 +6,9 @@ use jiff::SignedDuration;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 use svcdiag_api::{
-    Answer, CLibrary, ConditionType, DialCount, DialFailure, DialPath, DnsServer, GapKind, Hairpin,
-    KubeProxy, ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState,
-    Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
+    Answer, CLibrary, ConditionType, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace,
+    GapKind, Hairpin, KubeProxy, ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PacketDrop,
+    PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, NetworkPolicy, Pod, Service};
@@ -452,6 +452,27 @@ fn hairpin() -> impl Strategy<Value = Hairpin> {
         })
 }
 
+fn packet_drop() -> impl Strategy<Value = PacketDrop> {
+    let places = (one_of(DropCause::ALL), one_of(DropPlace::ALL), any::<bool>());
+    let kernel = (option::of(word()), word(), option::of(word()), 0_u32..4);
+    (option::of(key()), socket(), option::of(socket()), places, kernel).prop_map(
+        |(from, target, endpoint, (cause, place, answers), (interface, reason, function, packets))| {
+            PacketDrop {
+                from,
+                target,
+                endpoint,
+                answers,
+                cause,
+                place,
+                interface,
+                reason,
+                function,
+                packets,
+            }
+        },
+    )
+}
+
 fn settings() -> impl Strategy<Value = NodeSettings> {
     vec(option::of(any::<bool>()), 6).prop_map(|s| NodeSettings {
         ipv4_forwarding: s[0],
@@ -477,6 +498,7 @@ prop_compose! {
         intercepted in vec(key(), 0..2),
         stale in vec((socket(), socket(), socket()), 0..2),
         settings in settings(),
+        drops in vec(packet_drop(), 0..4),
         tunnels in option::of(vec((word(), one_of(TunnelKind::ALL), option::of(any::<u16>())), 0..3)),
         problems in vec(word(), 0..2),
     ) -> NodeFacts {
@@ -484,7 +506,7 @@ prop_compose! {
             probes_made: 1,
             probes_failed: 0,
             slices: Vec::new(),
-            dials, failures, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
+            dials, failures, drops, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
             listeners: listeners.into_iter().map(|(pod, ip, sockets)| PodListeners {
                 pod,
                 ips: vec![ip],
@@ -578,6 +600,7 @@ fn shuffled(mut facts: Facts) -> Facts {
         };
         seen.dials.reverse();
         seen.failures.reverse();
+        seen.drops.reverse();
         seen.listeners.reverse();
         seen.resolvers.reverse();
         seen.dns_servers.reverse();
