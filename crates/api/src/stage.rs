@@ -142,6 +142,7 @@ stages! {
             NotListening = "no process in the Pods listens on the target port.",
             ListensOnLoopbackOnly = "the Pods listen on a loopback address only.",
             WrongFamilyListening = "the Pods listen, but not in the IP family of the Service.",
+            AcceptQueueFull = "the application does not accept connections, and the queue where they wait is full.",
             IPForwardingDisabled, FirewallDrops, FirewallRejects, ConntrackTableFull, ReversePathFiltering,
             CrossNodeUnreachable = "endpoints answer on their own node only.",
             ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,

@@ -5,6 +5,7 @@ use crate::{
     evidence::{
         Evidence,
         dials::{Dials, is_udp},
+        dropped,
         reports::Report,
     },
     text,
@@ -26,12 +27,12 @@ pub(crate) fn of(evidence: &Evidence<'_>) -> Vec<Observation> {
         (&evidence.from_nodes, ConditionType::ProxyForwards),
         (&evidence.from_clients, ConditionType::ServiceReachable),
     ] {
-        failures.extend(failed(dials, condition));
+        failures.extend(failed(evidence, dials, condition));
         successes.extend(answered(dials, condition));
     }
     for report in &reports.current {
         failures.extend(gaps(report));
-        for (is_failure, observation) in lookups(report).into_iter().chain(hairpins(report)) {
+        for (is_failure, observation) in lookups(report).into_iter().chain(hairpins(evidence, report)) {
             if is_failure {
                 failures.push(observation);
             } else {
@@ -71,12 +72,15 @@ fn observation(
     }
 }
 
-fn failed(dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
+fn failed(evidence: &Evidence<'_>, dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
     let each = dials.failures.iter().map(|f| {
         let from = f.dial.from.as_deref();
         let through = f.dial.endpoint.as_deref().filter(|e| *e != f.dial.target);
         let details = [f.dial.detail.clone(), through.map(|e| format!("endpoint {e}"))];
-        let details: Vec<String> = details.into_iter().flatten().collect();
+        let drops = dropped::of(evidence, f);
+        let pod = f.target.and_then(|target| target.pod);
+        let dropped = drops.into_iter().map(|drop| dropped::observed(drop, f.node, pod));
+        let details: Vec<String> = details.into_iter().flatten().chain(dropped).collect();
         Observation {
             detail: (!details.is_empty()).then(|| cut(&details.join("; "))),
             ..observation(
@@ -157,16 +161,24 @@ fn lookups(report: &Report<'_>) -> Vec<(bool, Observation)> {
     all
 }
 
-fn hairpins(report: &Report<'_>) -> Vec<(bool, Observation)> {
+fn hairpins(evidence: &Evidence<'_>, report: &Report<'_>) -> Vec<(bool, Observation)> {
     let each = report.facts.hairpins.iter().filter_map(|hairpin| {
         let answer = hairpin.answer?;
-        let seen = observation(
-            ConditionType::HairpinOK,
-            report.node,
-            Some(&hairpin.pod),
-            &hairpin.target,
-            describe::result(answer),
-        );
+        let pod = evidence.ends.pod(&hairpin.pod);
+        let drops = dropped::of_hairpin(report, hairpin);
+        let dropped: Vec<String> = drops
+            .map(|drop| dropped::observed(drop, report.node, pod))
+            .collect();
+        let seen = Observation {
+            detail: (!dropped.is_empty()).then(|| cut(&dropped.join("; "))),
+            ..observation(
+                ConditionType::HairpinOK,
+                report.node,
+                Some(&hairpin.pod),
+                &hairpin.target,
+                describe::result(answer),
+            )
+        };
         Some((answer != Answer::Accepted, seen))
     });
     each.collect()

@@ -44,6 +44,13 @@ pub(crate) struct Case<'a, 'b> {
     pub explanation: Option<Explanation>,
 }
 
+impl Case<'_, '_> {
+    /// Whether the kernel said who dropped the packets.
+    pub(crate) fn is_seen(&self) -> bool {
+        self.explanation.as_ref().is_some_and(|e| e.is_seen)
+    }
+}
+
 /// Takes a failure for what its answer says, unless a setting of a node explains it.
 pub(crate) fn case<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
     let explanation = explain(evidence, failed);
@@ -117,7 +124,7 @@ pub(crate) fn cause(
 }
 
 /// The settings behind cases, each once with the nodes that have it: what they probably did, and what to do.
-fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
+pub(crate) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
     let mut found: BTreeMap<&Setting, BTreeSet<&str>> = BTreeMap::new();
     for explanation in cases.iter().filter_map(|c| c.explanation.as_ref()) {
         let nodes = found.entry(&explanation.setting).or_default();
@@ -133,8 +140,12 @@ fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
         n if n > SHOWN => format!(" ({} more such findings)", n - SHOWN),
         _ => String::new(),
     };
+    let probably = match cases.iter().all(|case| case.is_seen()) {
+        true => "",
+        false => "probably ",
+    };
     let sentence = format!(
-        "{}{more}. This is probably why connections fail",
+        "{}{more}. This is {probably}why connections fail",
         sentences.join(". ")
     );
     Some((sentence, remediations.join(" ")))

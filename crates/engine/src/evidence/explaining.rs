@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use crate::evidence::{
     Evidence,
     dials::Failed,
+    dropped,
     lossy_settings::Setting,
     passage::{Passage, links},
     sender::sender,
@@ -22,12 +23,18 @@ pub(crate) struct Explanation {
     pub reason: Reason,
     /// The node whose setting it is.
     pub node: String,
-    /// The setting.
+    /// The setting, or what the kernel said.
     pub setting: Setting,
+    /// Whether the kernel dropped packets of the dial for it; else it is but probable.
+    pub is_seen: bool,
 }
 
 /// The setting that explains why an answer did not come; of several the one with precedence.
 pub(crate) fn explain(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Option<Explanation> {
+    let seen = dropped::explain(evidence, failed);
+    if seen.is_some() {
+        return seen;
+    }
     let found = candidates(evidence, failed);
     let of_home = failure_at_home(evidence, failed).map(|home| candidates(evidence, home));
     found
@@ -124,6 +131,7 @@ fn dead_end(node: &str, settings: &NodeSettings, hook: &'static str, answer: Ans
             chain: rule.chain.clone(),
             rejects: rule.rejects,
         },
+        is_seen: false,
     })
 }
 
@@ -213,6 +221,7 @@ fn of_node(
             reason,
             node: node.to_owned(),
             setting,
+            is_seen: false,
         });
     };
     let (forwards, sysctl) = if is_v4 {
@@ -244,7 +253,7 @@ fn of_node(
 }
 
 /// Without br_netfilter the setting does not exist, and bridged packets skip the rules as well.
-fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> {
+pub(super) fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> {
     let is_loaded = match settings.bridge_netfilter {
         Some(true) => return None,
         Some(false) => true,
@@ -256,5 +265,6 @@ fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> 
         reason: Reason::BridgeNetfilterDisabled,
         node: node.to_owned(),
         setting: Setting::BridgeNetfilter { is_loaded },
+        is_seen: false,
     })
 }

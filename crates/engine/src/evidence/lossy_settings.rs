@@ -29,6 +29,13 @@ pub(crate) enum Setting {
         /// Whether the module is there that would show it to them.
         is_loaded: bool,
     },
+    /// No setting, but what the kernel said when it dropped packets.
+    Dropped {
+        /// In words, with the node.
+        sentence: String,
+        /// What to do.
+        remediation: String,
+    },
 }
 
 impl Setting {
@@ -37,6 +44,7 @@ impl Setting {
         let on = text::nodes(nodes);
         let one = nodes.len() == 1;
         match self {
+            Self::Dropped { sentence, .. } => sentence.clone(),
             Self::DeadEnd { hook, chain, rejects } => {
                 let by = match chain == hook {
                     true => format!("chain {hook}"),
@@ -72,6 +80,7 @@ impl Setting {
     pub(crate) fn remediation<S: AsRef<str>>(&self, nodes: &[S]) -> String {
         let on = text::nodes(nodes);
         match self {
+            Self::Dropped { remediation, .. } => remediation.clone(),
             Self::DeadEnd { chain, .. } => format!(
                 "Find out what wrote the rule, and which rules precede it: `iptables -S {}` or `nft list ruleset` on {on}. A KUBE-FIREWALL rule without its mark match comes from two iptables versions that cannot read each other's rules; otherwise it is often the distribution's firewall.",
                 quoted(chain)

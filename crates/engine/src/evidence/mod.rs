@@ -7,6 +7,7 @@
 
 mod collect;
 pub(crate) mod dials;
+pub(crate) mod dropped;
 mod ends;
 pub(crate) mod explaining;
 mod kept_away;

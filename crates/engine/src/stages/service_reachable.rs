@@ -178,7 +178,7 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     let mut cases = dialling::cases(evidence, dials, failures);
     for case in &mut cases {
         let is_part = !dials.is_dead_for(case.failed) && reaches_others(dials, case.failed);
-        if !dialling::is_explained(case.reason) && is_part {
+        if (!dialling::is_explained(case.reason) || case.is_seen()) && is_part {
             case.reason = Reason::PartiallyReachable;
         }
     }

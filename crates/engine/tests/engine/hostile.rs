@@ -5,13 +5,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use svcdiag_api::{
-    Answer, ConditionType, GapKind, LookupResult, NodeFacts, PortState, Reason, RuleGap, RunsAs,
-    StaleConnection,
+    Answer, ConditionType, DropCause, DropPlace, GapKind, LookupResult, NodeFacts, PortState, Reason,
+    RuleGap, RunsAs, StaleConnection,
 };
 use svcdiag_api::{MAX_REPORT, bounded};
 use svcdiag_engine::{Diagnosis, Facts, Verdict, diagnose};
 
-use crate::{agents::*, commands, fixtures};
+use crate::{agents::*, commands, dropped, fixtures};
 
 /// What ends a word, a command or a quotation for a shell, or a line for a terminal; and an argument that is an option.
 const PAYLOADS: [&str; 8] = [
@@ -39,6 +39,15 @@ fn scenes() -> Vec<Facts> {
         sockets(f, &[("TCP", "127.0.0.1", 9376)]);
     });
     scene(&|f| fail_direct(f, &[0, 1, 2], Answer::TimedOut));
+    for cause in [
+        DropCause::Firewall,
+        DropCause::ForwardingDisabled,
+        DropCause::NoRoute,
+        DropCause::TrafficControl,
+    ] {
+        scene(&|f| dropped::lost(f, cause, |_| {}));
+    }
+    scene(&|f| dropped::lost(f, DropCause::Firewall, |drop| drop.place = DropPlace::Endpoint));
     scene(&|f| fail_direct(f, &[0, 1, 2], Answer::Unreachable));
     scene(&|f| {
         fail_direct(f, &[0, 1, 2], Answer::Unreachable);

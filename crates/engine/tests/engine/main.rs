@@ -11,6 +11,7 @@ mod claims;
 mod commands;
 mod definition_valid;
 mod dns_resolves;
+mod dropped;
 mod endpoints_populated;
 mod endpoints_reachable;
 mod families;

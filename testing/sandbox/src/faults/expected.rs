@@ -27,9 +27,26 @@ pub enum Expected {
         condition: String,
         /// Its reason.
         reason: String,
+        /// Its reason where the kernel does not say who drops packets, if that is another one.
+        #[serde(default)]
+        unwatched: Option<String>,
     },
     /// Ready is not False, and these conditions say so.
     NotFalse(Vec<ExpectedCondition>),
+}
+
+/// The reason that is expected on this machine. Only root of the machine itself, and not of a user namespace, may ask
+/// the kernel, and only of a kernel that describes its types.
+fn here<'a>(reason: &'a str, unwatched: Option<&'a String>) -> &'a str {
+    static TELLS: LazyLock<bool> = LazyLock::new(|| {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let is_whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+        is_whole && std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
+    });
+    match unwatched {
+        Some(unwatched) if !*TELLS => unwatched,
+        _ => reason,
+    }
 }
 
 /// A condition of a diagnosis.
@@ -132,12 +149,17 @@ impl Expected {
     pub fn is_met_by(&self, verdict: &Verdict) -> bool {
         verdict.current
             && match self {
-                Self::RootCause { condition, reason } => {
+                Self::RootCause {
+                    condition,
+                    reason,
+                    unwatched,
+                } => {
+                    let reason = here(reason, unwatched.as_ref());
                     verdict.is("Ready", "False")
                         && verdict
                             .root_cause
                             .as_ref()
-                            .is_some_and(|(a, b)| (a, b) == (condition, reason))
+                            .is_some_and(|(a, b)| a == condition && b == reason)
                         && verdict.broken_stages().first() == Some(&condition.as_str())
                 }
                 Self::NotFalse(conditions) => {
@@ -169,7 +191,11 @@ impl Expected {
 impl std::fmt::Display for Expected {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::RootCause { condition, reason } => write!(formatter, "{condition}/{reason}"),
+            Self::RootCause {
+                condition,
+                reason,
+                unwatched,
+            } => write!(formatter, "{condition}/{}", here(reason, unwatched.as_ref())),
             Self::NotFalse(conditions) => {
                 let texts: Vec<String> = conditions.iter().map(ToString::to_string).collect();
                 formatter.write_str(&texts.join(", "))
@@ -207,6 +233,7 @@ mod tests {
         Expected::RootCause {
             condition: "EndpointsPopulated".into(),
             reason: "ScaledToZero".into(),
+            unwatched: None,
         }
     }
 

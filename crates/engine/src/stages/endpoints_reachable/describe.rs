@@ -66,6 +66,20 @@ pub(super) fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) ->
         ));
     }
     dialling::with_addresses(evidence, &failures, &mut message);
+    if of.iter().all(|c| c.reason == Reason::AcceptQueueFull) {
+        message.push_str(
+            " The application does not accept connections there: the queue where they wait is full.",
+        );
+    }
+    let dropped = dialling::settings(&of).filter(|_| of.iter().all(|c| c.is_seen()));
+    if let Some((sentence, remediation)) = dropped {
+        message.push_str(&format!(" {sentence}."));
+        return Some(Finding::part_fails(
+            Reason::SomeEndpointsFailing,
+            message,
+            remediation,
+        ));
+    }
     let remediation =
         different_pod(facts, &failures).unwrap_or_else(|| advice(evidence, Reason::TimedOut, &failures));
     Some(Finding::part_fails(
@@ -178,7 +192,22 @@ pub(super) fn describe_cases(
             ),
         ),
         Reason::WrongFamilyListening => wrong_family::describe(evidence, &failures, &who, listen, &wanted),
-        Reason::CrossNodeUnreachable => between_nodes::describe(evidence, &all),
+        Reason::AcceptQueueFull => (
+            format!(
+                "The application in {who} does not accept connections on port {wanted}: the queue where they wait is full. {endpoints}."
+            ),
+            format!(
+                "Find out what the application is busy with: `kubectl -n {namespace} logs {}`. It may hang, or get more connections than it can handle; then run more replicas, or let it accept faster or with a longer queue (the backlog of listen and the sysctl net.core.somaxconn).",
+                quoted(pods.first().copied().unwrap_or_default())
+            ),
+        ),
+        Reason::CrossNodeUnreachable => {
+            let (message, remediation) = between_nodes::describe(evidence, &all);
+            match dialling::settings(cases) {
+                Some((sentence, _)) => (format!("{message} {sentence}."), remediation),
+                None => (message, remediation),
+            }
+        }
         _ => match dialling::cause(evidence, reason, cases) {
             Some((sentence, remediation)) => {
                 (format!("{sentence}. {}.", describe::endpoints(&all)), remediation)

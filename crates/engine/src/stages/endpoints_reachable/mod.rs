@@ -11,7 +11,7 @@ use crate::{
     evidence::{
         Evidence,
         dials::Failed,
-        listening,
+        dropped, listening,
         sender::{is_prohibited, rejecting_node},
     },
     stages::checks::Check,
@@ -136,8 +136,9 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
         cases.retain(|c| dials.is_dead_for(c.failed));
     } else {
+        // What the kernel drops of one endpoint's packets alone is that endpoint's.
         let is_of_a_way = |c: &Case| {
-            dialling::is_explained(c.reason)
+            dialling::is_explained(c.reason) && !c.is_seen()
                 || c.reason == Reason::CrossNodeUnreachable
                 || c.failed.is_of_large_answers()
         };
@@ -152,7 +153,11 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
     dialling::with_circumstances(evidence, dials, reason, &dialling::failures(&of), &mut message);
     if matches!(
         reason,
-        Reason::TimedOut | Reason::NoRouteToHost | Reason::FirewallRejects | Reason::CrossNodeUnreachable
+        Reason::TimedOut
+            | Reason::NoRouteToHost
+            | Reason::FirewallDrops
+            | Reason::FirewallRejects
+            | Reason::CrossNodeUnreachable
     ) {
         dialling::with_other_kinds(facts, &mut message);
     }
@@ -181,6 +186,10 @@ fn classify<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a,
             }
             reason => reason,
         };
+    } else if case.is_seen() && case.reason == Reason::NoRouteToHost && is_cross_node(evidence, failed) {
+        case.reason = Reason::CrossNodeUnreachable;
+    } else if case.explanation.is_none() && dropped::finds_no_room(evidence, failed) {
+        case.reason = Reason::AcceptQueueFull;
     } else if case.explanation.is_none()
         && !is_turned_away(evidence, failed)
         && is_cross_node(evidence, failed)

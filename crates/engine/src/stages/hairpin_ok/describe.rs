@@ -5,20 +5,24 @@ use std::net::SocketAddr;
 use crate::{
     Finding,
     dialling::describe,
-    evidence::{Evidence, proxies, reports::Report},
-    stages::hairpin_ok::HairpinDial,
+    evidence::{Evidence, dropped, proxies, reports::Report},
+    stages::hairpin_ok::{HairpinDial, killer},
     text::{self, SHOWN, quoted},
 };
-use svcdiag_api::Reason;
+use svcdiag_api::{DropCause, Reason};
 
 pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, dials: &[HairpinDial<'_>]) -> Finding {
     let seen: Vec<String> = dials.iter().map(HairpinDial::describe).collect();
     let seen = text::list(&seen);
     let is_one = dials.len() == 1;
+    let so = match dials.iter().all(|dial| killer(*dial).is_some()) {
+        true => "so",
+        false => "which is probably why",
+    };
     let (message, remediation) = match reason {
         Reason::HairpinModeDisabled => (
             format!(
-                "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), so {} through the Service. {seen}.",
+                "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), {so} {} through the Service. {seen}.",
                 if is_one {
                     "a Pod does not reach itself"
                 } else {
@@ -29,7 +33,12 @@ pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, dials: &[HairpinDia
         ),
         Reason::MasqueradeMissing => (
             format!(
-                "kube-proxy's rules do not masquerade packets that a Pod sends to itself through the Service, so the packets arrive with the Pod's own address as their source. {seen}."
+                "kube-proxy's rules do not masquerade packets that a Pod sends to itself through the Service, so the packets arrive with the Pod's own address as their source, {so} {} through the Service. {seen}.",
+                if is_one {
+                    "a Pod does not reach itself"
+                } else {
+                    "Pods do not reach themselves"
+                }
             ),
             rewrite(dials),
         ),
@@ -67,8 +76,11 @@ pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, dials: &[HairpinDia
 impl HairpinDial<'_> {
     fn describe(&self) -> String {
         let answer = self.hairpin.answer.map_or("no answer", describe::result);
+        let dropped = killer(*self).map_or_else(String::new, |drop| {
+            format!("; {}", dropped::observed(drop, self.report.node, None))
+        });
         format!(
-            "Pod {} on node {} dialled itself at {}: {answer}",
+            "Pod {} on node {} dialled itself at {}: {answer}{dropped}",
             self.hairpin.pod, self.report.node, self.hairpin.target
         )
     }
@@ -88,7 +100,9 @@ fn of_first(dials: &[HairpinDial<'_>], describe: impl Fn(&HairpinDial<'_>, &str)
 /// A command for the port of each Pod.
 fn enable_on_ports(dials: &[HairpinDial<'_>]) -> String {
     let each = dials.iter().take(SHOWN).map(|dial| {
-        let command = match dial.hairpin.bridge_port.as_deref() {
+        let dropped = killer(*dial).filter(|drop| drop.cause == DropCause::HairpinPortOff);
+        let port = dropped.and_then(|drop| drop.interface.as_deref());
+        let command = match port.or(dial.hairpin.bridge_port.as_deref()) {
             Some(port) => format!("`bridge link set dev {} hairpin on`", quoted(port)),
             None => "`bridge -d link` shows the ports that have \"hairpin off\"".to_owned(),
         };

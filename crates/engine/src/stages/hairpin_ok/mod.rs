@@ -5,11 +5,11 @@ mod setup;
 
 use crate::{
     Finding,
-    evidence::{Evidence, reports::Report, targets},
+    evidence::{Evidence, dropped, reports::Report, targets},
     policies::effects,
     stages::checks::{Check, no_service, not_proxied},
 };
-use svcdiag_api::{Answer, ConditionType, Hairpin, Reason};
+use svcdiag_api::{Answer, ConditionType, DropCause, Hairpin, PacketDrop, Reason};
 
 const WHAT: &str = "No Pod dialled itself through the Service";
 
@@ -93,7 +93,7 @@ impl<'a> Survey<'a> {
         let of_today = all.iter().copied().filter(|d| is_of_today(evidence, d.hairpin));
         let mut dials: Vec<HairpinDial<'_>> = of_today.collect();
         dials.sort_by_cached_key(|d| (d.report.node, d.hairpin.pod.clone(), format!("{:?}", d.hairpin)));
-        let faults = dials.iter().filter_map(|d| Some((fault(d.hairpin)?, *d)));
+        let faults = dials.iter().filter_map(|d| Some((fault(*d)?, *d)));
         // What no setting explains may be a policy's doing, be it one that nobody could read: the packets
         // come from the node's address.
         let is_of_policy = |(reason, dial): &(Reason, HairpinDial<'_>)| {
@@ -261,18 +261,27 @@ fn is_of_today(evidence: &Evidence<'_>, hairpin: &Hairpin) -> bool {
     is_endpoint && is_address
 }
 
-/// Why a Pod does not reach itself. Bridge port and rules only explain what the dial has shown.
-fn fault(hairpin: &Hairpin) -> Option<Reason> {
+/// Why a Pod does not reach itself. Bridge port and rules only explain what the dial has shown, unless the kernel said
+/// why it dropped the packets.
+fn fault(dial: HairpinDial<'_>) -> Option<Reason> {
+    let hairpin = dial.hairpin;
     match hairpin.answer? {
         // Whoever takes the connection was met, whatever it says.
         Answer::Accepted | Answer::Reset | Answer::NoAnswer | Answer::Unexpected => None,
-        Answer::TimedOut | Answer::Unreachable if hairpin.hairpin_mode == Some(false) => {
-            Some(Reason::HairpinModeDisabled)
-        }
-        Answer::TimedOut | Answer::Unreachable if hairpin.masqueraded == Some(false) => {
-            Some(Reason::MasqueradeMissing)
-        }
         Answer::Refused | Answer::Rejected => Some(Reason::HairpinRefused),
-        Answer::TimedOut | Answer::Unreachable => Some(Reason::HairpinTimedOut),
+        Answer::TimedOut | Answer::Unreachable => Some(match killer(dial).map(|drop| drop.cause) {
+            Some(DropCause::HairpinPortOff) => Reason::HairpinModeDisabled,
+            Some(DropCause::HairpinNotMasqueraded) => Reason::MasqueradeMissing,
+            Some(_) => Reason::HairpinTimedOut,
+            None if hairpin.hairpin_mode == Some(false) => Reason::HairpinModeDisabled,
+            None if hairpin.masqueraded == Some(false) => Reason::MasqueradeMissing,
+            None => Reason::HairpinTimedOut,
+        }),
     }
+}
+
+/// The packets of a Pod's dial to itself that were dropped; most of them, if in several places.
+fn killer(dial: HairpinDial<'_>) -> Option<&PacketDrop> {
+    let drops = dropped::of_hairpin(dial.report, dial.hairpin);
+    drops.max_by_key(|drop| (drop.packets, std::cmp::Reverse(*drop)))
 }

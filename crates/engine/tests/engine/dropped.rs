@@ -1,0 +1,381 @@
+//! Packets that the kernel dropped: they explain dials that failed, outrank settings, and make no fault of what works.
+
+use svcdiag_api::{Answer, ConditionType as C, DropCause, DropPlace, PacketDrop, Reason as R};
+use svcdiag_engine::{Diagnosis, Facts};
+
+use crate::{agents::*, report::*};
+
+/// Packets of the client's dial of an endpoint, dropped on its node.
+fn dropped(facts: &Facts, endpoint: usize, cause: DropCause) -> PacketDrop {
+    let (address, _, _) = endpoints(facts)[endpoint].clone();
+    let (reason, function) = match cause {
+        DropCause::Firewall => ("NETFILTER_DROP", "nft_do_chain"),
+        DropCause::ForwardingDisabled => ("IP_INADDRERRORS", "ip_error"),
+        DropCause::ReversePathFilter => ("IP_RPFILTER", "ip_rcv_finish_core"),
+        DropCause::NoRoute => ("IP_INNOROUTES", "ip_error"),
+        DropCause::TrafficControl => ("TC_EGRESS", "__dev_queue_xmit"),
+        _ => ("NOT_SPECIFIED", "br_handle_frame_finish"),
+    };
+    PacketDrop {
+        from: Some(CLIENT.to_owned()),
+        target: address.clone(),
+        endpoint: Some(address),
+        answers: false,
+        cause,
+        place: DropPlace::Node,
+        interface: Some("veth3a".to_owned()),
+        reason: reason.to_owned(),
+        function: Some(function.to_owned()),
+        packets: 3,
+    }
+}
+
+/// The client's dials of all endpoints time out, and their packets are dropped.
+pub(crate) fn lost(facts: &mut Facts, cause: DropCause, change: impl Fn(&mut PacketDrop)) {
+    fail_from_clients(facts, &[0, 1, 2], Answer::TimedOut);
+    for endpoint in 0..3 {
+        let mut drop = dropped(facts, endpoint, cause);
+        change(&mut drop);
+        on(facts, "n1", |n| n.drops.push(drop));
+    }
+}
+
+#[track_caller]
+fn said(diagnosis: &Diagnosis, words: &str) {
+    let message = &diagnosis.root_cause.as_ref().unwrap().message;
+    assert!(message.contains(words), "{message}");
+    assert!(!message.contains("probably"), "{message}");
+}
+
+#[test]
+fn a_firewall_that_drops_is_named_with_its_node_and_interface() {
+    let d = fault("dropped-firewall", C::EndpointsReachable, R::FirewallDrops, |f| {
+        lost(f, DropCause::Firewall, |_| {});
+    });
+    said(
+        &d,
+        "A firewall on node n1 drops the packets (NETFILTER_DROP in nft_do_chain, interface veth3a). This is why",
+    );
+    let detail = d.observations[0].detail.as_deref().unwrap();
+    assert_eq!(
+        detail,
+        "3 packets dropped by a firewall (NETFILTER_DROP in nft_do_chain, interface veth3a) on node n1"
+    );
+}
+
+#[test]
+fn a_rule_in_a_pods_own_network_is_that_pods() {
+    let in_endpoint = |drop: &mut PacketDrop| {
+        drop.place = DropPlace::Endpoint;
+        drop.interface = Some("eth0".to_owned());
+    };
+    let d = fault("dropped-in-pod", C::EndpointsReachable, R::FirewallDrops, |f| {
+        lost(f, DropCause::Firewall, in_endpoint);
+    });
+    said(&d, "inside the network of Pod shop/hostnames-");
+    let d = fault(
+        "dropped-in-client",
+        C::EndpointsReachable,
+        R::FirewallDrops,
+        |f| lost(f, DropCause::Firewall, |drop| drop.place = DropPlace::Client),
+    );
+    said(&d, "inside the network of Pod shop/client itself");
+}
+
+#[test]
+fn an_answer_that_is_dropped_is_told_from_the_packet_that_asks_for_it() {
+    let d = fault("dropped-answer", C::EndpointsReachable, R::FirewallDrops, |f| {
+        lost(f, DropCause::Firewall, |drop| drop.answers = true);
+    });
+    said(&d, "A firewall on node n1 drops the answers");
+}
+
+#[test]
+fn what_the_kernel_says_outranks_settings() {
+    let d = fault(
+        "dropped-forwarding",
+        C::EndpointsReachable,
+        R::IPForwardingDisabled,
+        |f| {
+            on(f, "n1", |n| {
+                n.settings.forward_drops = Some(true);
+                n.settings.ipv4_forwarding = Some(false);
+            });
+            lost(f, DropCause::ForwardingDisabled, |_| {});
+        },
+    );
+    said(&d, "IP forwarding is off on node n1");
+    let d = fault(
+        "dropped-beside-full-table",
+        C::EndpointsReachable,
+        R::FirewallDrops,
+        |f| {
+            on(f, "n1", |n| n.settings.conntrack_full = Some(true));
+            lost(f, DropCause::Firewall, |_| {});
+        },
+    );
+    said(&d, "A firewall on node n1");
+    let d = fault(
+        "dropped-reverse-path",
+        C::EndpointsReachable,
+        R::ReversePathFiltering,
+        |f| {
+            on(f, "n1", |n| n.settings.ipv4_forwarding = Some(false));
+            lost(f, DropCause::ReversePathFilter, |_| {});
+        },
+    );
+    said(&d, "rp_filter");
+}
+
+#[test]
+fn conntrack_drops_where_policies_do_and_its_table_is_full() {
+    let by_hook = |drop: &mut PacketDrop| drop.function = Some("nf_hook_slow".to_owned());
+    let d = fault(
+        "dropped-by-conntrack",
+        C::EndpointsReachable,
+        R::ConntrackTableFull,
+        |f| {
+            on(f, "n1", |n| n.settings.conntrack_full = Some(true));
+            lost(f, DropCause::Firewall, by_hook);
+        },
+    );
+    said(&d, "The conntrack table of node n1 is full");
+}
+
+#[test]
+fn one_interface_that_does_not_forward_is_told_from_a_node_that_does_not() {
+    let d = fault(
+        "dropped-by-interface",
+        C::EndpointsReachable,
+        R::IPForwardingDisabled,
+        |f| lost(f, DropCause::ForwardingDisabled, |_| {}),
+    );
+    said(&d, "net.ipv4.conf.veth3a.forwarding");
+}
+
+#[test]
+fn routes_and_programs_at_tc_have_their_sentences() {
+    let d = fault("dropped-no-route", C::EndpointsReachable, R::NoRouteToHost, |f| {
+        lost(f, DropCause::NoRoute, |_| {});
+    });
+    said(&d, "Node n1 has no route to 10.244.");
+    let d = fault("dropped-at-tc", C::EndpointsReachable, R::TimedOut, |f| {
+        lost(f, DropCause::TrafficControl, |_| {});
+    });
+    said(&d, "An eBPF program on node n1 drops the packets (TC_EGRESS");
+}
+
+#[test]
+fn through_the_service_what_was_dropped_before_translation_counts() {
+    let d = fault("dropped-service", C::ServiceReachable, R::FirewallDrops, |f| {
+        fail_service(f, "n1", Some(CLIENT), Answer::TimedOut);
+        let mut drop = dropped(f, 1, DropCause::Firewall);
+        drop.target = VIP.to_owned();
+        drop.endpoint = None;
+        on(f, "n1", |n| n.drops.push(drop));
+    });
+    said(&d, "A firewall on node n1");
+}
+
+#[test]
+fn drops_beside_dials_that_work_are_no_fault() {
+    works(|f| {
+        let drops: Vec<PacketDrop> = DropCause::ALL.iter().map(|cause| dropped(f, 1, *cause)).collect();
+        on(f, "n1", |n| n.drops = drops);
+    });
+}
+
+#[test]
+fn drops_of_another_dial_explain_nothing() {
+    let changes: [fn(&mut PacketDrop); 3] = [
+        |drop| drop.from = None,
+        |drop| drop.target = VIP.to_owned(),
+        |drop| {
+            drop.target = "10.244.9.9:9376".to_owned();
+            drop.endpoint = Some("10.244.9.9:9376".to_owned());
+        },
+    ];
+    for change in changes {
+        let mut f = with_agents();
+        lost(&mut f, DropCause::Firewall, change);
+        let d = svcdiag_engine::diagnose(&f);
+        assert_ne!(d.root_cause.unwrap().reason, R::FirewallDrops.as_str());
+    }
+}
+
+/// A rule that rejects drops the packet as well, and what it answers says more.
+#[test]
+fn an_answer_outranks_the_drop_beside_it() {
+    for answer in [Answer::Refused, Answer::Rejected, Answer::Unreachable] {
+        let mut f = with_agents();
+        fail_direct(&mut f, &[0, 1, 2], answer);
+        let drop = dropped(&f, 1, DropCause::Firewall);
+        on(&mut f, "n1", |n| n.drops.push(drop));
+        let d = svcdiag_engine::diagnose(&f);
+        assert_ne!(
+            d.root_cause.unwrap().reason,
+            R::FirewallDrops.as_str(),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn nobody_who_could_not_watch_is_heard_on_anything_else() {
+    let problem = "Dropped packets could not be watched: CAP_BPF and CAP_PERFMON are missing.";
+    let mut f = with_agents();
+    everywhere(&mut f, |n| {
+        n.dials.clear();
+        n.problems = vec![problem.to_owned()];
+    });
+    let d = svcdiag_engine::diagnose(&f);
+    for (condition, finding) in &d.stages {
+        assert!(!finding.message.contains("watched"), "{condition}: {finding:?}");
+    }
+}
+
+#[test]
+fn a_pods_dial_to_itself_is_explained_by_what_the_kernel_says() {
+    let hairpin = |id: &str, reason: R, cause: DropCause, place: DropPlace| {
+        fault(id, C::HairpinOK, reason, |f| {
+            let mut drop = dropped(f, 1, cause);
+            on(f, "n2", |n| {
+                let hairpin = &mut n.hairpins[0];
+                hairpin.answer = Some(Answer::TimedOut);
+                // Nothing that is read tells of it.
+                hairpin.hairpin_mode = None;
+                hairpin.masqueraded = None;
+                drop.from = Some(hairpin.pod.clone());
+                drop.target = hairpin.target.clone();
+                drop.place = place;
+                n.drops.push(drop);
+            });
+        })
+    };
+    let d = hairpin(
+        "dropped-hairpin-port",
+        R::HairpinModeDisabled,
+        DropCause::HairpinPortOff,
+        DropPlace::Node,
+    );
+    said(&d, "not sent back by the bridge port");
+    assert!(
+        d.root_cause
+            .unwrap()
+            .remediation
+            .contains("dev veth3a hairpin on")
+    );
+    let d = hairpin(
+        "dropped-hairpin-source",
+        R::MasqueradeMissing,
+        DropCause::HairpinNotMasqueraded,
+        DropPlace::Client,
+    );
+    said(&d, "as they have the Pod's own address as their source");
+    let d = hairpin(
+        "dropped-hairpin-firewall",
+        R::HairpinTimedOut,
+        DropCause::Firewall,
+        DropPlace::Node,
+    );
+    said(&d, "dropped by a firewall");
+}
+
+/// The endpoint's own node dials it, and finds the queue full.
+fn full_queue(facts: &mut Facts, endpoint: usize) {
+    let (address, node, _) = endpoints(facts)[endpoint].clone();
+    let drop = PacketDrop {
+        from: None,
+        cause: DropCause::AcceptQueueFull,
+        place: DropPlace::Endpoint,
+        interface: None,
+        reason: "ListenOverflows".to_owned(),
+        function: None,
+        target: address,
+        ..dropped(facts, endpoint, DropCause::AcceptQueueFull)
+    };
+    on(facts, &node, |n| n.drops.push(drop));
+}
+
+#[test]
+fn an_application_that_does_not_accept_is_named_for_all_who_dial_it() {
+    let d = fault("accept-queue", C::EndpointsReachable, R::AcceptQueueFull, |f| {
+        fail_direct(f, &[0, 1, 2], Answer::TimedOut);
+        for endpoint in 0..3 {
+            full_queue(f, endpoint);
+        }
+    });
+    said(&d, "does not accept connections on port 9376/TCP");
+    let d = fault(
+        "accept-queue-of-one",
+        C::EndpointsReachable,
+        R::SomeEndpointsFailing,
+        |f| {
+            fail_direct(f, &[1], Answer::TimedOut);
+            full_queue(f, 1);
+        },
+    );
+    said(&d, "the queue where they wait is full");
+}
+
+#[test]
+fn a_queue_that_is_full_now_and_then_is_no_fault() {
+    works(|f| (0..3).for_each(|endpoint| full_queue(f, endpoint)));
+}
+
+/// The endpoint's own Pod or node drops what is for it, and the others answer.
+#[test]
+fn one_endpoint_whose_packets_are_dropped_is_named_beside_those_that_answer() {
+    let d = fault(
+        "dropped-of-one",
+        C::EndpointsReachable,
+        R::SomeEndpointsFailing,
+        |f| {
+            fail_direct(f, &[0], Answer::TimedOut);
+            let drop = dropped(f, 0, DropCause::Firewall);
+            let by_node = PacketDrop {
+                from: None,
+                ..drop.clone()
+            };
+            on(f, "n1", |n| n.drops = vec![drop, by_node]);
+        },
+    );
+    said(&d, "1 of 3 endpoints fails");
+    said(&d, "A firewall on node n1 drops the packets");
+}
+
+#[test]
+fn a_missing_route_between_nodes_is_still_the_way_between_them() {
+    let d = fault(
+        "dropped-between-nodes",
+        C::EndpointsReachable,
+        R::CrossNodeUnreachable,
+        |f| {
+            fail_from_clients(f, &[1, 2], Answer::TimedOut);
+            let drops = [1, 2].map(|endpoint| dropped(f, endpoint, DropCause::NoRoute));
+            on(f, "n1", |n| n.drops = drops.to_vec());
+        },
+    );
+    said(&d, "Node n1 has no route to 10.244.2.6");
+}
+
+#[test]
+fn an_answer_that_passed_the_rules_by_is_the_bridges() {
+    let d = fault(
+        "dropped-untranslated",
+        C::ServiceReachable,
+        R::BridgeNetfilterDisabled,
+        |f| {
+            fail_service(f, "n1", Some(CLIENT), Answer::TimedOut);
+            let mut drop = dropped(f, 0, DropCause::AnswerNotTranslated);
+            drop.target = VIP.to_owned();
+            drop.answers = true;
+            drop.place = DropPlace::Client;
+            on(f, "n1", |n| {
+                n.settings.bridge_netfilter = Some(false);
+                n.drops.push(drop);
+            });
+        },
+    );
+    said(&d, "bypass kube-proxy's rules");
+}
