@@ -10,6 +10,7 @@
 mod bounds;
 mod condition;
 mod macros;
+mod network;
 mod nodefacts;
 mod nodeprobe;
 pub mod printable;
@@ -24,6 +25,7 @@ mod tunnel;
 use kube::CustomResourceExt;
 
 pub use condition::ConditionStatus;
+pub use network::{IpFamily, Open, Protocol};
 pub use nodefacts::{
     Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace, GapKind, Hairpin,
     KubeProxy, ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PacketDrop, PodListeners,

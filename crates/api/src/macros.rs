@@ -1,11 +1,14 @@
 //! The macros behind the enums of the API and the table of stages.
 
-/// Declares an enum whose variants are the strings of the wire format, with their documentation.
+/// Declares an enum whose variants are the strings of the wire format, with their documentation. A variant may have
+/// another spelling there: `Tcp = "TCP"`.
 macro_rules! string_enum {
-    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:expr])+ $variant:ident,)+ }) => {
+    (@spelled $variant:ident) => { stringify!($variant) };
+    (@spelled $variant:ident $spelled:literal) => { $spelled };
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:expr])+ $variant:ident $(= $spelled:literal)?,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        pub enum $name { $($(#[doc = $doc])+ $variant,)+ }
+        pub enum $name { $($(#[doc = $doc])+ $(#[serde(rename = $spelled)])? $variant,)+ }
 
         impl $name {
             /// Every value, in the order of declaration.
@@ -14,7 +17,7 @@ macro_rules! string_enum {
             /// The value as it stands on the wire.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => stringify!($variant)),+ }
+                match self { $(Self::$variant => string_enum!(@spelled $variant $($spelled)?)),+ }
             }
 
             /// What the value means: its documentation, in one line.

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::bounds;
+use super::{IpFamily, Open, Protocol, bounds};
 
 /// Most addresses of endpoints that a NodeProbe carries: 10,000 are 160 KiB in IPv4 and 400 KiB in IPv6.
 pub const MAX_ADDRESSES: usize = 10_000;
@@ -29,7 +29,7 @@ pub struct ProbeService {
     /// IP families in order: IPv4, IPv6 or both.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::families")]
-    pub ip_families: Vec<String>,
+    pub ip_families: Vec<Open<IpFamily>>,
     /// Its ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000))]
@@ -84,8 +84,8 @@ pub struct ProbeServicePort {
     #[schemars(length(max = 63))]
     pub name: String,
     /// TCP, UDP or SCTP.
-    #[schemars(length(max = 16))]
-    pub protocol: String,
+    #[schemars(with = "String", length(max = 16))]
+    pub protocol: Open<Protocol>,
     /// Port on the Service's addresses.
     pub port: i32,
     /// Port on the nodes. Default: none.
@@ -127,8 +127,8 @@ pub struct ProbeEndpointPort {
     #[schemars(length(max = 63))]
     pub name: String,
     /// TCP, UDP or SCTP.
-    #[schemars(length(max = 16))]
-    pub protocol: String,
+    #[schemars(with = "String", length(max = 16))]
+    pub protocol: Open<Protocol>,
     /// Port on the endpoints.
     pub port: u16,
 }

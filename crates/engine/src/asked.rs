@@ -97,7 +97,7 @@ fn service(asked: &ProbeService) -> Service {
             .iter()
             .map(|p| ServicePort {
                 name: Some(p.name.clone()),
-                protocol: Some(p.protocol.clone()),
+                protocol: p.protocol.clone(),
                 port: p.port,
                 target_port: None,
                 node_port: p.node_port,
@@ -144,7 +144,7 @@ fn slice(subset: &ProbeSubset, node: &str, zone: Option<&str>) -> EndpointSlice 
             .map(|p| EndpointPort {
                 name: Some(p.name.clone()),
                 port: Some(i32::from(p.port)),
-                protocol: Some(p.protocol.clone()),
+                protocol: p.protocol.clone(),
             })
             .collect(),
         ..EndpointSlice::default()

@@ -40,7 +40,7 @@ pub fn parse(text: &str) -> VirtualServers {
 /// `TCP  0A600007:0050 rr persistent 10800 FFFFFFFF`
 fn virtual_server(line: &str) -> Option<((Protocol, SocketAddr), VirtualServer)> {
     let mut words = line.split_ascii_whitespace();
-    let protocol = Protocol::parse(words.next()?)?;
+    let protocol: Protocol = words.next()?.parse().ok()?;
     let address = address(words.next()?)?;
     let server = VirtualServer {
         is_persistent: words.any(|word| word == "persistent"),

@@ -110,8 +110,8 @@ pub fn destinations(service: &Service, slices: &[&EndpointSlice], vantage: Vanta
     }
     let cluster_ips = addresses(service.cluster_ips());
     IpFamily::ALL
-        .into_iter()
-        .filter_map(|family| {
+        .iter()
+        .filter_map(|&family| {
             let cluster_ip = cluster_ips.iter().copied().find(|a| IpFamily::of(*a) == family)?;
             Some((family, cluster_ip))
         })
@@ -130,7 +130,7 @@ fn expected_port(
     cluster_ip: IpAddr,
     endpoints: &Endpoints,
 ) -> Option<ExpectedPort> {
-    let protocol = Protocol::parse(port.protocol())?;
+    let protocol = port.protocol.known()?;
     let family = IpFamily::of(cluster_ip);
     let number = u16::try_from(port.port).ok()?;
     let node_port = port
@@ -224,7 +224,7 @@ impl Endpoints {
         let mut by_address: BTreeMap<SocketAddr, &Endpoint> = BTreeMap::new();
         for slice in slices {
             for slice_port in &slice.ports {
-                if slice_port.name() != port.name() || slice_port.protocol() != port.protocol() {
+                if slice_port.name() != port.name() || slice_port.protocol != port.protocol {
                     continue;
                 }
                 let Some(number) = slice_port

@@ -20,77 +20,17 @@ mod once;
 mod rules;
 mod walk;
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
 pub use address::{is_host, is_translated, tunnel_ends};
 pub use audit::{Gap, RuleFault, audit, hairpin_is_masqueraded, holds, serves_node_ports_at};
 pub use dead_end::{DeadEnd, dead_end};
 pub use expected::{Destination, ExpectedPort, Purpose, Traffic, Vantage, destinations, expected};
 pub use ipvs::{VirtualServer, VirtualServers};
 pub use mode::{Backend, ProxyMode};
-pub use rules::{IpFamily, Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict};
+pub use rules::{Layout, Match, ReadError, Rule, Ruleset, Table, Target, Verdict};
+pub use svcdiag_objects::{IpFamily, Protocol};
 
 /// Label of a Service that another proxy than kube-proxy handles.
 pub const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
 /// Label of a Service that proxies are to take for headless.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
-
-/// A protocol that Services know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Protocol {
-    /// TCP.
-    #[serde(rename = "TCP")]
-    Tcp,
-    /// UDP.
-    #[serde(rename = "UDP")]
-    Udp,
-    /// SCTP.
-    #[serde(rename = "SCTP")]
-    Sctp,
-}
-
-impl Protocol {
-    /// The protocol of a Service port or an EndpointSlice port, if it is one that kube-proxy knows.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "TCP" => Some(Self::Tcp),
-            "UDP" => Some(Self::Udp),
-            "SCTP" => Some(Self::Sctp),
-            _ => None,
-        }
-    }
-
-    /// Its number in IP headers (IANA protocol numbers).
-    #[must_use]
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
-    }
-
-    /// Its name as kube-proxy writes it into the names of chains.
-    #[must_use]
-    pub fn lower_case(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcp => "TCP",
-            Self::Udp => "UDP",
-            Self::Sctp => "SCTP",
-        })
-    }
-}

@@ -1,41 +1,12 @@
 //! Rules of a node, reduced to what a Service's way through them depends on.
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
 };
 
 use ipnet::IpNet;
-
-/// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum IpFamily {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl IpFamily {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family of an address.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-}
-
-impl fmt::Display for IpFamily {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
-}
+use svcdiag_objects::IpFamily;
 
 /// How kube-proxy lays its rules out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use k8s_openapi::{api::discovery::v1 as discovery, apimachinery::pkg::apis::meta
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
-use super::{Object, null_is_default};
+use super::{IpFamily, Object, Open, Protocol, null_is_default};
 
 /// An EndpointSlice.
 #[derive(Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct EndpointSlice {
     pub metadata: ObjectMeta,
     /// IPv4, IPv6 or FQDN.
     #[serde(default)]
-    pub address_type: String,
+    pub address_type: Open<IpFamily>,
     /// Endpoints.
     #[serde(default, deserialize_with = "null_is_default")]
     pub endpoints: Vec<Endpoint>,
@@ -114,8 +114,8 @@ pub struct EndpointPort {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<i32>,
     /// TCP, UDP or SCTP; TCP when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub protocol: Open<Protocol>,
 }
 
 impl EndpointSlice {
@@ -135,8 +135,8 @@ impl EndpointSlice {
     }
 
     /// The numbers of the ports of a protocol, with the names of the Service's ports.
-    pub fn numbers<'a>(&'a self, protocol: &'a str) -> impl Iterator<Item = (&'a str, u16)> {
-        let ports = self.ports.iter().filter(move |p| p.protocol() == protocol);
+    pub fn numbers<'a>(&'a self, protocol: &'a Open<Protocol>) -> impl Iterator<Item = (&'a str, u16)> {
+        let ports = self.ports.iter().filter(move |p| p.protocol == *protocol);
         ports.filter_map(|p| Some((p.name(), u16::try_from(p.port?).ok()?)))
     }
 }
@@ -146,12 +146,6 @@ impl EndpointPort {
     #[must_use]
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or_default()
-    }
-
-    /// The protocol with its default.
-    #[must_use]
-    pub fn protocol(&self) -> &str {
-        self.protocol.as_deref().unwrap_or("TCP")
     }
 }
 

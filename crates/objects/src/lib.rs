@@ -41,6 +41,7 @@ pub use pod::{
 pub use policy_kinds::{POLICY_KINDS, has_policy_kinds, policy_kind};
 pub use selector::{LabelSelector, Operator, Requirement, matches_labels};
 pub use service::{Ingress, LoadBalancerStatus, Service, ServicePort, ServiceSpec, ServiceStatus};
+pub use svcdiag_api::{IpFamily, Open, Protocol};
 pub use workload::{
     Deployment, PodTemplate, ReplicaSet, StatefulSet, WorkloadCondition, WorkloadSpec, WorkloadStatus,
 };

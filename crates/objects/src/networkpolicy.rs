@@ -4,7 +4,7 @@ use k8s_openapi::{api::networking::v1 as networking, apimachinery::pkg::apis::me
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
-use super::{IntOrString, LabelSelector, null_is_default};
+use super::{IntOrString, LabelSelector, Open, Protocol, null_is_default};
 
 /// A NetworkPolicy.
 #[derive(Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -90,8 +90,8 @@ pub struct IpBlock {
 #[serde(rename_all = "camelCase", default)]
 pub struct PolicyPort {
     /// TCP, UDP or SCTP; TCP when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub protocol: Open<Protocol>,
     /// Number or name; all when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<IntOrString>,

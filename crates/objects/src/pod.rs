@@ -8,7 +8,7 @@ use k8s_openapi::{
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
-use super::{IntOrString, null_is_default};
+use super::{IntOrString, Open, Protocol, null_is_default};
 
 /// A Pod.
 #[derive(Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -90,8 +90,8 @@ pub struct ContainerPort {
     /// Number.
     pub container_port: i32,
     /// TCP, UDP or SCTP; TCP when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub protocol: Open<Protocol>,
 }
 
 /// Timing of a kubelet's probe, and the port that it asks.
@@ -335,13 +335,13 @@ impl Pod {
     /// The number that a target port stands for on this Pod: names are looked up as the endpoints
     /// controller does, by name and protocol.
     #[must_use]
-    pub fn resolve_port(&self, target: &IntOrString, protocol: &str) -> Option<i32> {
+    pub fn resolve_port(&self, target: &IntOrString, protocol: &Open<Protocol>) -> Option<i32> {
         match target {
             IntOrString::Int(number) => Some(*number),
             IntOrString::String(name) => self
                 .long_running()
                 .flat_map(|c| &c.ports)
-                .find(|p| p.name.as_deref() == Some(name) && p.protocol() == protocol)
+                .find(|p| p.name.as_deref() == Some(name) && p.protocol == *protocol)
                 .map(|p| p.container_port),
         }
     }
@@ -373,13 +373,5 @@ impl Container {
     #[must_use]
     pub fn is_sidecar(&self) -> bool {
         self.restart_policy.as_deref() == Some("Always")
-    }
-}
-
-impl ContainerPort {
-    /// The protocol with its default.
-    #[must_use]
-    pub fn protocol(&self) -> &str {
-        self.protocol.as_deref().unwrap_or("TCP")
     }
 }

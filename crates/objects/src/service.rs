@@ -4,7 +4,7 @@ use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Obje
 use kube::Resource;
 use serde::{Deserialize, Serialize};
 
-use super::{IntOrString, Labels, null_is_default};
+use super::{IntOrString, IpFamily, Labels, Open, Protocol, null_is_default};
 
 /// A Service.
 #[derive(Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub struct ServiceSpec {
     pub external_ips: Vec<String>,
     /// IPv4, IPv6 or both.
     #[serde(deserialize_with = "null_is_default")]
-    pub ip_families: Vec<String>,
+    pub ip_families: Vec<Open<IpFamily>>,
     /// Target of an ExternalName Service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_name: Option<String>,
@@ -73,8 +73,8 @@ pub struct ServicePort {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// TCP, UDP or SCTP; TCP when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub protocol: Open<Protocol>,
     /// Number of the port on the Service's addresses.
     pub port: i32,
     /// Number or name of the port on the Pods; the same number when absent.
@@ -194,12 +194,6 @@ impl ServicePort {
         self.name.as_deref().unwrap_or_default()
     }
 
-    /// The protocol with its default.
-    #[must_use]
-    pub fn protocol(&self) -> &str {
-        self.protocol.as_deref().unwrap_or("TCP")
-    }
-
     /// The target port with its default; 0 stands for absent, as the API server takes it.
     #[must_use]
     pub fn target_port(&self) -> IntOrString {
@@ -222,8 +216,8 @@ impl ServicePort {
     #[must_use]
     pub fn describe(&self) -> String {
         match self.name() {
-            "" => format!("{}/{}", self.port, self.protocol()),
-            name => format!("\"{name}\" ({}/{})", self.port, self.protocol()),
+            "" => format!("{}/{}", self.port, self.protocol),
+            name => format!("\"{name}\" ({}/{})", self.port, self.protocol),
         }
     }
 }

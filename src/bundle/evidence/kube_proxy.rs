@@ -11,7 +11,7 @@ use crate::{
         ps::Ps,
     },
     kube_proxy::{Backend, Protocol, ProxyMode},
-    objects::Object,
+    objects::{Object, Open},
 };
 
 /// What is judged with kube-proxy.
@@ -141,7 +141,7 @@ impl<'a> Around<'a> {
             return false;
         }
         service.spec.ports.iter().any(|port| {
-            let mut ready = ready(self.facts, port.name(), port.protocol());
+            let mut ready = ready(self.facts, port.name(), &port.protocol);
             let logged = log.endpoints_of(service.namespace(), service.name(), port.name());
             let mut logged: Vec<SocketAddr> = logged.unwrap_or_default().to_vec();
             ready.sort_unstable();
@@ -227,7 +227,8 @@ pub(super) fn mark_ports_in_use(mut rules: Rules, log: Option<&KubeProxyLog>) ->
             .destination
             .strip_prefix("node port ")
             .and_then(|p| p.split_once('/'));
-        let key = port.and_then(|(port, protocol)| Some((Protocol::parse(protocol)?, port.parse().ok()?)));
+        let key =
+            port.and_then(|(port, protocol)| Some((protocol.parse::<Protocol>().ok()?, port.parse().ok()?)));
         if let Some(line) = key.and_then(|key| log.faults.ports_in_use.get(&key)) {
             gap.kind = GapKind::NodePortInUse;
             gap.detail = format!("line {line} of its log: address already in use");
@@ -262,7 +263,7 @@ fn never_heard(log: &KubeProxyLog) -> bool {
 }
 
 /// Ready endpoints of a port.
-fn ready(facts: &Facts, port: &str, protocol: &str) -> Vec<SocketAddr> {
+fn ready(facts: &Facts, port: &str, protocol: &Open<Protocol>) -> Vec<SocketAddr> {
     let mut all = Vec::new();
     for slice in &facts.slices {
         for (_, number) in slice.numbers(protocol).filter(|(name, _)| *name == port) {

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use crate::{
     bundle::Bundle,
     objects::{
-        Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef, null_is_default, trim_metadata,
+        Endpoint, EndpointConditions, EndpointPort, EndpointSlice, IpFamily, TargetRef, null_is_default,
+        trim_metadata,
     },
 };
 
@@ -101,13 +102,13 @@ fn slices(endpoints: Endpoints, service: &str) -> Vec<EndpointSlice> {
             .map(|a| endpoint(a, true))
             .chain(subset.not_ready_addresses.iter().map(|a| endpoint(a, false)))
             .collect();
-        let families: BTreeSet<&str> = all.iter().map(family).collect();
+        let families: BTreeSet<IpFamily> = all.iter().map(family).collect();
         for address_type in families {
             let mut metadata = metadata.clone();
             metadata.name = Some(format!("{service}-endpoints-{}", slices.len()));
             slices.push(EndpointSlice {
                 metadata,
-                address_type: address_type.to_owned(),
+                address_type: address_type.into(),
                 endpoints: all
                     .iter()
                     .filter(|e| family(e) == address_type)
@@ -133,7 +134,7 @@ fn endpoint(address: &Address, is_ready: bool) -> Endpoint {
     }
 }
 
-fn family(endpoint: &Endpoint) -> &'static str {
+fn family(endpoint: &Endpoint) -> IpFamily {
     let is_v6 = endpoint.addresses.iter().any(|a| a.contains(':'));
-    if is_v6 { "IPv6" } else { "IPv4" }
+    if is_v6 { IpFamily::V6 } else { IpFamily::V4 }
 }

@@ -12,7 +12,7 @@ use crate::{
     http::{Got, get},
 };
 use svcdiag_api::{Answer, DialCount, DialFailure, DialPath, HttpProbe, Rejection};
-use svcdiag_kube_proxy::Protocol;
+use svcdiag_kube_proxy::{IpFamily, Protocol};
 use svcdiag_netns::{Netns, links};
 
 use super::{LocalPod, Round};
@@ -37,7 +37,7 @@ impl Tally {
         from: Option<&str>,
         path: DialPath,
         port: &str,
-        family: String,
+        family: IpFamily,
         same_node: Option<bool>,
         failure: Option<DialFailure>,
     ) {
@@ -218,11 +218,11 @@ impl Round<'_> {
             .spec
             .ports
             .iter()
-            .find(|p| format!("{}/{}", p.port, p.protocol()) == port)?;
+            .find(|p| format!("{}/{}", p.port, p.protocol) == port)?;
         let is_meant = http.port.as_ref().is_none_or(|wanted| named.is_named_by(wanted));
         // The agent does not speak TLS, so it can only test whether such a port accepts connections.
         let is_plain = http.scheme == svcdiag_api::HttpScheme::HTTP;
-        (is_meant && is_plain && named.protocol() == "TCP").then_some(http)
+        (is_meant && is_plain && named.protocol == Protocol::Tcp).then_some(http)
     }
 }
 
@@ -246,7 +246,7 @@ mod tests {
                 from: None,
                 path,
                 port: format!("{port}/TCP"),
-                family: "IPv4".to_owned(),
+                family: IpFamily::V4,
                 same_node: None,
                 made: 1,
                 failed,

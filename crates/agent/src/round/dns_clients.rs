@@ -9,6 +9,7 @@ use crate::{
 };
 use svcdiag_api::CLibrary;
 use svcdiag_formats::resolv::ResolvConf;
+use svcdiag_kube_proxy::IpFamily;
 use svcdiag_netns::{
     Netns,
     rootfs::{self, CLibraries},
@@ -63,7 +64,7 @@ fn conf(pids: &[i32], libraries: &CLibraries) -> io::Result<(ResolvConf, CLibrar
 /// Whether the Service has IPv6 addresses only.
 pub(super) fn is_v6(round: &Round<'_>) -> bool {
     let families = &round.subject.service.spec.ip_families;
-    families.first().is_some_and(|first| first == "IPv6")
+    families.first().is_some_and(|first| *first == IpFamily::V6)
 }
 
 /// Queries a server, which counts as a dial. None if no query could be sent.

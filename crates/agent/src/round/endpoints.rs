@@ -198,7 +198,7 @@ pub(super) async fn listeners(round: &Round<'_>, failures: &[DialFailure]) -> Ve
                     .iter()
                     .take(32)
                     .map(|l| ListeningSocket {
-                        protocol: l.protocol.to_string(),
+                        protocol: l.protocol.into(),
                         address: l.address.ip().to_string(),
                         port: l.address.port(),
                     })

@@ -109,8 +109,7 @@ impl Route {
         let is_asked = |port: &ExpectedPort| {
             let mut ports = subject.service.spec.ports.iter().filter(|p| round.is_asked(p));
             port.protocol == Protocol::Tcp
-                && ports
-                    .any(|p| p.name() == port.name && Protocol::parse(p.protocol()) == Some(port.protocol))
+                && ports.any(|p| p.name() == port.name && p.protocol == port.protocol)
         };
         let ports = expected(&subject.service, &slices, round.vantage());
         ports.into_iter().filter(is_asked).find_map(|port| {

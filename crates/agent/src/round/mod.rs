@@ -386,14 +386,14 @@ impl<'a> Round<'a> {
 fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
     let mut all = Vec::new();
     for port in subject.service.spec.ports.iter().filter(|p| round.is_asked(p)) {
-        let Some(protocol) = Protocol::parse(port.protocol()) else {
+        let Some(protocol) = port.protocol.known() else {
             continue;
         };
         for slice in &subject.slices {
             let number = slice
                 .ports
                 .iter()
-                .find(|p| p.name() == port.name() && p.protocol() == port.protocol())
+                .find(|p| p.name() == port.name() && p.protocol == port.protocol)
                 .and_then(|p| u16::try_from(p.port?).ok());
             let Some(number) = number else { continue };
             for endpoint in slice.endpoints.iter().filter(|e| e.is_ready()) {
@@ -401,7 +401,7 @@ fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
                 all.push(Ready {
                     address: SocketAddr::new(ip, number),
                     protocol,
-                    port: format!("{}/{}", port.port, port.protocol()),
+                    port: format!("{}/{}", port.port, port.protocol),
                     same_node: endpoint.node_name.as_ref().map(|node| *node == round.node.name),
                 });
             }
@@ -416,6 +416,6 @@ fn address(endpoint: &Endpoint) -> Option<IpAddr> {
     endpoint.addresses.first()?.parse().ok()
 }
 
-fn family(address: SocketAddr) -> String {
-    IpFamily::of(address.ip()).to_string()
+fn family(address: SocketAddr) -> IpFamily {
+    IpFamily::of(address.ip())
 }

@@ -41,7 +41,7 @@ pub(super) async fn name_holders(round: &Round<'_>, rules: &mut Rules) {
 /// The protocol and number of `node port 30080/TCP`.
 fn node_port(gap: &RuleGap) -> Option<(Protocol, u16)> {
     let (port, protocol) = gap.destination.strip_prefix("node port ")?.split_once('/')?;
-    Some((Protocol::parse(protocol)?, port.parse().ok()?))
+    Some((protocol.parse().ok()?, port.parse().ok()?))
 }
 
 fn is_kube_proxy(holder: &Holder) -> bool {

@@ -90,7 +90,7 @@ fn routes<'a>(round: &'a Round<'a>) -> Vec<Route<'a>> {
     let slices: Vec<_> = round.subject.slices.iter().collect();
     for port in destinations(service, &slices, round.vantage()) {
         let is_asked = |p: &&svcdiag_objects::ServicePort| {
-            p.name() == port.name && Protocol::parse(p.protocol()) == Some(port.protocol) && round.is_asked(p)
+            p.name() == port.name && p.protocol == port.protocol && round.is_asked(p)
         };
         let Some(asked) = service.spec.ports.iter().find(is_asked) else {
             continue;

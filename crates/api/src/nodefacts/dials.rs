@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{bounds, macros::string_enum};
+use crate::{IpFamily, Open, Protocol, bounds, macros::string_enum};
 
 string_enum! {
     /// The path of a dial.
@@ -53,8 +53,8 @@ pub struct DialCount {
     #[schemars(length(max = 16), regex(pattern = bounds::PORT))]
     pub port: String,
     /// IPv4 or IPv6.
-    #[schemars(length(max = 4), regex(pattern = bounds::FAMILY))]
-    pub family: String,
+    #[schemars(with = "String", length(max = 4), regex(pattern = bounds::FAMILY))]
+    pub family: IpFamily,
     /// Whether the endpoints dialled are on this node; absent for dials to a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same_node: Option<bool>,
@@ -131,8 +131,8 @@ pub struct PodListeners {
 #[serde(rename_all = "camelCase")]
 pub struct ListeningSocket {
     /// TCP or UDP.
-    #[schemars(length(max = 4), regex(pattern = bounds::PROTOCOL))]
-    pub protocol: String,
+    #[schemars(with = "String", length(max = 4), regex(pattern = bounds::PROTOCOL))]
+    pub protocol: Open<Protocol>,
     /// Address; 0.0.0.0 and :: mean all addresses.
     #[schemars(length(max = 45), regex(pattern = bounds::IP))]
     pub address: String,

@@ -23,7 +23,7 @@ use crate::{
     text::{self, SHOWN, quoted},
 };
 use svcdiag_api::{Answer, ConditionType, Reason};
-use svcdiag_objects::Object;
+use svcdiag_objects::{Object, Open, Protocol};
 
 /// Why nothing is judged by what was dialled, if so; `what` says what was not done.
 pub(crate) fn unjudged(evidence: &Evidence<'_>, what: &str) -> Option<Finding> {
@@ -194,7 +194,9 @@ pub(crate) fn undeclared_port(evidence: &Evidence<'_>, failures: &[&Failed<'_>])
     let port = failures.first()?.dial.port.as_str();
     let name = evidence.ends.service_port(port)?.name();
     let (number, pod) = facts.slices.iter().find_map(|slice| {
-        let (_, number) = slice.numbers("TCP").find(|(of, _)| *of == name)?;
+        let (_, number) = slice
+            .numbers(&Open::Known(Protocol::Tcp))
+            .find(|(of, _)| *of == name)?;
         let of_slice = |e: &SocketAddr| slice.ready().any(|(ip, _)| *e == SocketAddr::new(ip, number));
         let (_, target) = evidence
             .ends

@@ -20,7 +20,7 @@ use crate::{
     policies::effects,
 };
 use svcdiag_api::{DialFailure, DialPath, HttpScheme};
-use svcdiag_objects::Pod;
+use svcdiag_objects::{IpFamily, Pod, Protocol};
 
 /// What dials are collected from.
 pub(super) struct Collector<'a, 'e> {
@@ -38,7 +38,7 @@ impl<'a> Collector<'a, '_> {
         for report in &self.reports.current {
             for count in &report.facts.dials {
                 let from = count.from.as_deref();
-                let is_v4 = count.family != "IPv6";
+                let is_v4 = count.family == IpFamily::V4;
                 if !takes(route, count.path, from)
                     || self.ends.service_port(&count.port).is_none()
                     || !self.ends.has_family(report.node, from, is_v4)
@@ -168,7 +168,7 @@ impl<'a> Collector<'a, '_> {
             return false;
         };
         http.scheme == HttpScheme::HTTP
-            && port.protocol() == "TCP"
+            && port.protocol == Protocol::Tcp
             && http.port.as_ref().is_none_or(|wanted| port.is_named_by(wanted))
     }
 

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 use svcdiag_api::Answer;
-use svcdiag_objects::{Object, Pod, ServicePort};
+use svcdiag_objects::{Object, Pod, Protocol, ServicePort};
 
 /// Containers of service meshes that take the connections of their Pod.
 const SIDECARS: [&str; 4] = ["istio-proxy", "linkerd-proxy", "kuma-sidecar", "consul-dataplane"];
@@ -59,7 +59,9 @@ impl<'a> Ends<'a> {
 
     /// Whether a judged port can be dialled.
     pub(crate) fn has_ports_to_dial(&self) -> bool {
-        self.ports.values().any(|p| matches!(p.protocol(), "TCP" | "UDP"))
+        self.ports
+            .values()
+            .any(|p| p.protocol == Protocol::Tcp || p.protocol == Protocol::Udp)
     }
 
     /// A Pod by its namespace/name.

@@ -7,7 +7,7 @@ use std::{
 
 use crate::evidence::{Evidence, dials::Failed};
 use svcdiag_api::{Answer, ListeningSocket, Reason};
-use svcdiag_objects::Pod;
+use svcdiag_objects::{Open, Pod, Protocol};
 
 /// Sockets of the Pod at an endpoint, as the agent of its node saw them; None where nobody looked.
 pub(crate) fn sockets<'a>(evidence: &Evidence<'a>, failed: &Failed<'_>) -> Option<&'a [ListeningSocket]> {
@@ -31,15 +31,15 @@ pub(crate) fn why_refused(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Reaso
     let known =
         (failed.answer == Answer::Refused).then(|| Some((failed.endpoint?, sockets(evidence, failed)?)));
     match known.flatten() {
-        Some((endpoint, sockets)) => by_sockets(sockets, endpoint, protocol(failed)),
+        Some((endpoint, sockets)) => by_sockets(sockets, endpoint, &protocol(failed)),
         None => Reason::ConnectionRefused,
     }
 }
 
-fn by_sockets(sockets: &[ListeningSocket], endpoint: SocketAddr, protocol: &str) -> Reason {
+fn by_sockets(sockets: &[ListeningSocket], endpoint: SocketAddr, protocol: &Open<Protocol>) -> Reason {
     let on_port: Vec<IpAddr> = sockets
         .iter()
-        .filter(|s| s.protocol == protocol && s.port == endpoint.port())
+        .filter(|s| s.protocol == *protocol && s.port == endpoint.port())
         .filter_map(|s| s.address.parse().ok())
         .collect();
     if on_port.is_empty() {
@@ -61,27 +61,27 @@ pub(crate) fn listens_with_other_protocol(evidence: &Evidence<'_>, failed: &Fail
     let (Some(endpoint), Some(sockets)) = (failed.endpoint, sockets(evidence, failed)) else {
         return false;
     };
-    let other = match protocol(failed) {
-        "TCP" => "UDP",
-        "UDP" => "TCP",
-        _ => return false,
+    let (own, other) = match protocol(failed).known() {
+        Some(Protocol::Tcp) => (Protocol::Tcp, Protocol::Udp),
+        Some(Protocol::Udp) => (Protocol::Udp, Protocol::Tcp),
+        Some(Protocol::Sctp) | None => return false,
     };
-    let has = |protocol: &str| {
+    let has = |protocol: Protocol| {
         sockets
             .iter()
             .any(|s| s.protocol == protocol && s.port == endpoint.port())
     };
-    failed.answer == Answer::Refused && has(other) && !has(protocol(failed))
+    failed.answer == Answer::Refused && has(other) && !has(own)
 }
 
 /// The ports that Pods listen on and that others can reach, as number/protocol.
 pub(crate) fn open_ports(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Vec<String> {
-    let open: BTreeSet<(u16, &str)> = failures
+    let open: BTreeSet<(u16, &Open<Protocol>)> = failures
         .iter()
         .filter_map(|f| sockets(evidence, f))
         .flatten()
         .filter(|s| s.address.parse::<IpAddr>().is_ok_and(|ip| !ip.is_loopback()))
-        .map(|s| (s.port, s.protocol.as_str()))
+        .map(|s| (s.port, &s.protocol))
         .collect();
     open.iter()
         .map(|(port, protocol)| format!("{port}/{protocol}"))
@@ -104,10 +104,7 @@ pub(crate) fn addresses(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Ve
 }
 
 /// The protocol of a dial.
-pub(crate) fn protocol<'a>(failed: &Failed<'a>) -> &'a str {
-    failed
-        .dial
-        .port
-        .rsplit_once('/')
-        .map_or("TCP", |(_, protocol)| protocol)
+pub(crate) fn protocol(failed: &Failed<'_>) -> Open<Protocol> {
+    let named = failed.dial.port.rsplit_once('/');
+    named.map(|(_, protocol)| protocol.into()).unwrap_or_default()
 }

@@ -32,7 +32,7 @@ pub(crate) fn targets<'a>(
     let mut targets: BTreeMap<SocketAddr, Target<'a>> = BTreeMap::new();
     for slice in &facts.slices {
         let numbers = slice.ports.iter().filter(|p| {
-            let is_judged = |port: &&ServicePort| p.name() == port.name() && p.protocol() == port.protocol();
+            let is_judged = |port: &&ServicePort| p.name() == port.name() && p.protocol == port.protocol;
             ports.values().any(is_judged)
         });
         let numbers: Vec<u16> = numbers.filter_map(|p| u16::try_from(p.port?).ok()).collect();
@@ -72,5 +72,5 @@ pub(crate) fn key(pod: &Pod) -> String {
 
 /// A Service port as number/protocol.
 pub(crate) fn number(port: &ServicePort) -> String {
-    format!("{}/{}", port.port, port.protocol())
+    format!("{}/{}", port.port, port.protocol)
 }

@@ -11,7 +11,7 @@ use svcdiag_api::{
     ProbeServicePort, ProbeSubset, SliceVersion,
 };
 use svcdiag_kube_proxy::{HEADLESS_LABEL, PROXY_NAME_LABEL};
-use svcdiag_objects::{Endpoint, EndpointSlice, Node, Object, Pod, Service};
+use svcdiag_objects::{Endpoint, EndpointSlice, Node, Object, Open, Pod, Protocol, Service};
 
 /// Most slices and subsets that a NodeProbe lists.
 const MAX_SLICES: usize = 100;
@@ -62,7 +62,7 @@ pub(crate) fn service(facts: &Facts, service: &Service) -> ProbeService {
 fn port(port: &svcdiag_objects::ServicePort) -> ProbeServicePort {
     ProbeServicePort {
         name: port.name().to_owned(),
-        protocol: port.protocol().to_owned(),
+        protocol: port.protocol.clone(),
         port: port.port,
         node_port: port.node_port,
     }
@@ -130,15 +130,14 @@ fn ports(service: &Service, slice: &EndpointSlice) -> Vec<ProbeEndpointPort> {
         .ports
         .iter()
         .filter(|p| {
-            let is_same = |port: &svcdiag_objects::ServicePort| {
-                port.name() == p.name() && port.protocol() == p.protocol()
-            };
+            let is_same =
+                |port: &svcdiag_objects::ServicePort| port.name() == p.name() && port.protocol == p.protocol;
             service.spec.ports.iter().any(is_same)
         })
         .filter_map(|p| {
             Some(ProbeEndpointPort {
                 name: p.name().to_owned(),
-                protocol: p.protocol().to_owned(),
+                protocol: p.protocol.clone(),
                 port: u16::try_from(p.port?).ok().filter(|port| *port > 0)?,
             })
         })
@@ -173,14 +172,15 @@ pub(crate) fn node(node: Option<&Node>) -> ProbeNode {
 /// Cluster DNS over UDP; its Pods only for nodes with clients, who ask them.
 pub(crate) fn dns(facts: &Facts, before: Option<&ProbeDns>, has_clients: bool) -> Option<ProbeDns> {
     let dns = facts.cluster_dns.as_ref()?;
-    let is_dns = |p: &&svcdiag_objects::ServicePort| p.protocol() == "UDP" && p.port == 53;
+    let is_dns = |p: &&svcdiag_objects::ServicePort| p.protocol == Protocol::Udp && p.port == 53;
     let port = dns.service.spec.ports.iter().find(is_dns)?;
     let ips = dns.service.cluster_ips();
     let addresses: Vec<String> = ips.into_iter().take(4).map(str::to_owned).collect();
     let pods = dns.pods.iter().filter(|p| p.is_ready() && !p.is_terminating());
     let endpoint = |pod: &Pod| {
         let ip: std::net::IpAddr = pod.ips().next()?.parse().ok()?;
-        let number = u16::try_from(pod.resolve_port(&port.target_port(), "UDP")?).ok()?;
+        let number =
+            u16::try_from(pod.resolve_port(&port.target_port(), &Open::Known(Protocol::Udp))?).ok()?;
         Some(std::net::SocketAddr::new(ip, number).to_string())
     };
     let all: BTreeSet<String> = pods.filter(|_| has_clients).filter_map(|p| endpoint(p)).collect();

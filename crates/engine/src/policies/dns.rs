@@ -12,7 +12,7 @@ use crate::{
     },
 };
 use svcdiag_api::{LookupResult, Resolver};
-use svcdiag_objects::{NetworkPolicy, Object, Pod};
+use svcdiag_objects::{NetworkPolicy, Object, Open, Pod, Protocol};
 
 /// Port of DNS.
 pub(crate) const DNS_PORT: i32 = 53;
@@ -123,9 +123,14 @@ impl<'a> PolicyView<'a> {
             return !rules::admits_anybody(&client.isolating, Direction::Egress, dns_port(DNS_PORT), None);
         };
         dns.pods.iter().all(|pod| {
-            let targets = dns.service.spec.ports.iter().filter(|p| p.protocol() == "UDP");
+            let targets = dns
+                .service
+                .spec
+                .ports
+                .iter()
+                .filter(|p| p.protocol == Protocol::Udp);
             let mut numbers: Vec<i32> = targets
-                .filter_map(|p| pod.resolve_port(&p.target_port(), "UDP"))
+                .filter_map(|p| pod.resolve_port(&p.target_port(), &Open::Known(Protocol::Udp)))
                 .collect();
             // Most network plugins see the Pod's own port. That the Service's does not help has to be seen.
             if numbers.is_empty() || !is_silent {
@@ -148,7 +153,7 @@ impl<'a> PolicyView<'a> {
 fn dns_port(number: i32) -> Port<'static> {
     Port {
         number,
-        protocol: "UDP",
+        protocol: &Open::Known(Protocol::Udp),
     }
 }
 
@@ -165,8 +170,13 @@ pub(crate) fn closed_to(facts: &Facts, client: &Pod) -> Option<Vec<String>> {
     let mut names = BTreeSet::new();
     for pod in &dns.pods {
         let isolating = rules::isolating(&policies, pod, Direction::Ingress);
-        let targets = dns.service.spec.ports.iter().filter(|p| p.protocol() == "UDP");
-        let numbers = targets.filter_map(|p| pod.resolve_port(&p.target_port(), "UDP"));
+        let targets = dns
+            .service
+            .spec
+            .ports
+            .iter()
+            .filter(|p| p.protocol == Protocol::Udp);
+        let numbers = targets.filter_map(|p| pod.resolve_port(&p.target_port(), &Open::Known(Protocol::Udp)));
         let numbers: Vec<i32> = numbers.collect();
         let is_denied = |number: &i32| {
             rules::access(&isolating, Direction::Ingress, from, dns_port(*number), Some(pod))

@@ -272,9 +272,7 @@ fn wrong_port(
             .fixed_by(fix),
         );
     }
-    let is_of_protocol = ports
-        .iter()
-        .any(|p| p.protocol.as_deref().unwrap_or("TCP") == port.protocol);
+    let is_of_protocol = ports.iter().any(|p| p.protocol == *port.protocol);
     let m = miss(
         if is_of_protocol { 3 } else { 4 },
         format!(
@@ -288,7 +286,7 @@ fn wrong_port(
 }
 
 fn port_in_words(port: &PolicyPort) -> String {
-    let protocol = port.protocol.as_deref().unwrap_or("TCP");
+    let protocol = &port.protocol;
     match (&port.port, port.end_port) {
         (None, _) => format!("all {protocol} ports"),
         (Some(IntOrString::Int(first)), Some(last)) => format!("ports {first}-{last} ({protocol})"),

@@ -6,7 +6,9 @@
 
 use std::net::IpAddr;
 
-use svcdiag_objects::{IpBlock, LabelSelector, Labels, NetworkPolicy, Object, Peer, Pod, PolicyPort};
+use svcdiag_objects::{
+    IpBlock, LabelSelector, Labels, NetworkPolicy, Object, Open, Peer, Pod, PolicyPort, Protocol,
+};
 
 /// What the policies say of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,8 +87,8 @@ pub(crate) struct Front<'a> {
 pub(crate) struct Port<'a> {
     /// Number on the destination.
     pub number: i32,
-    /// TCP, UDP or SCTP.
-    pub protocol: &'a str,
+    /// Protocol.
+    pub protocol: &'a Open<Protocol>,
 }
 
 /// A rule's peers and ports, whatever its direction.
@@ -220,7 +222,7 @@ pub(super) fn covers(ports: &[PolicyPort], port: Port, destination: Option<&Pod>
                     destination.and_then(|d| d.resolve_port(name, port.protocol)) == Some(port.number)
                 }
             };
-            p.protocol.as_deref().unwrap_or("TCP") == port.protocol && number
+            p.protocol == *port.protocol && number
         })
 }
 

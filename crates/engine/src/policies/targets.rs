@@ -37,7 +37,7 @@ pub(crate) fn targets<'a>(
             .spec
             .ports
             .iter()
-            .map(|p| pod.resolve_port(&p.target_port(), p.protocol()))
+            .map(|p| pod.resolve_port(&p.target_port(), &p.protocol))
             .collect();
         groups
             .entry((pod.labels(), pod.is_host_network(), numbers))

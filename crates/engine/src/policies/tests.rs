@@ -2,7 +2,7 @@
 
 use super::rules::*;
 use serde_json::{Value, json};
-use svcdiag_objects::{Labels, NetworkPolicy, Pod};
+use svcdiag_objects::{Labels, NetworkPolicy, Open, Pod, Protocol};
 
 fn policy(spec: Value) -> NetworkPolicy {
     serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "shop" }, "spec": spec })).unwrap()
@@ -28,7 +28,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 
 const WEB: Port = Port {
     number: 8080,
-    protocol: "TCP",
+    protocol: &Open::Known(Protocol::Tcp),
 };
 
 /// Access of a Pod `app=front` of a namespace labelled `team=a` to a Pod `app=web` of namespace shop.
@@ -158,7 +158,7 @@ fn ports_are_matched_by_number_name_range_and_protocol() {
             json!([{ "port": "dns", "protocol": "UDP" }]),
             Port {
                 number: 5353,
-                protocol: "UDP"
+                protocol: &Open::Known(Protocol::Udp)
             }
         ),
         Access::Admitted
@@ -279,7 +279,7 @@ fn a_block_that_holds_the_cluster_ip_may_not_hold_the_endpoint() {
             addresses: &service,
             port: Port {
                 number: 443,
-                protocol: "TCP",
+                protocol: &Open::Known(Protocol::Tcp),
             },
         };
         let other = End {

@@ -118,13 +118,11 @@ impl<'a> PolicyView<'a> {
     /// The number of a Service port on a target.
     fn number(&self, target: &Target, port: &ServicePort) -> Option<i32> {
         match target.pod {
-            Some(pod) if self.service.has_selector() => {
-                pod.resolve_port(&port.target_port(), port.protocol())
-            }
+            Some(pod) if self.service.has_selector() => pod.resolve_port(&port.target_port(), &port.protocol),
             _ => {
                 let of_slices = self.facts.slices.iter().flat_map(|s| &s.ports);
                 of_slices
-                    .filter(|p| p.name() == port.name() && p.protocol() == port.protocol())
+                    .filter(|p| p.name() == port.name() && p.protocol == port.protocol)
                     .find_map(|p| p.port)
             }
         }
@@ -137,7 +135,7 @@ impl<'a> PolicyView<'a> {
                 t,
                 Port {
                     number: self.number(t, port)?,
-                    protocol: port.protocol(),
+                    protocol: &port.protocol,
                 },
             ))
         };
@@ -209,7 +207,7 @@ impl<'a> PolicyView<'a> {
 pub(crate) fn front_port(port: &ServicePort) -> Port<'_> {
     Port {
         number: port.port,
-        protocol: port.protocol(),
+        protocol: &port.protocol,
     }
 }
 

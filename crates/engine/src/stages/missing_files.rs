@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use crate::{Facts, Finding, NodeReport};
 use svcdiag_api::{ConditionType as C, DialPath, Reason};
+use svcdiag_objects::{Open, Protocol};
 
 /// Adds to an open question what to save and where.
 pub(super) fn name(facts: &Facts, condition: C, mut finding: Finding) -> Finding {
@@ -42,7 +43,7 @@ fn if_all_were_dialled(facts: &Facts, finding: Finding) -> Finding {
     let dialled: BTreeSet<&str> = saved.flat_map(|s| &s.dialled).map(String::as_str).collect();
     let mut left: BTreeSet<String> = BTreeSet::new();
     for slice in &facts.slices {
-        for (_, port) in slice.numbers("TCP") {
+        for (_, port) in slice.numbers(&Open::Known(Protocol::Tcp)) {
             left.extend(slice.ready().map(|(ip, _)| SocketAddr::new(ip, port).to_string()));
         }
     }

@@ -10,7 +10,7 @@ use svcdiag_api::{
     RunsAs,
 };
 use svcdiag_engine::{Facts, NodeReport, ProbeReport, plan};
-use svcdiag_objects::{EndpointSlice, Object, Pod};
+use svcdiag_objects::{EndpointSlice, IpFamily, Object, Pod, Protocol};
 
 use crate::walkthrough::*;
 
@@ -92,7 +92,7 @@ fn count(
         from: from.map(str::to_owned),
         path,
         port: port.to_owned(),
-        family: "IPv4".into(),
+        family: IpFamily::V4,
         same_node,
         made: u32::try_from(made).unwrap(),
         failed: 0,
@@ -102,7 +102,7 @@ fn count(
 fn all_is_well(facts: &Facts, asked: &svcdiag_api::NodeProbeSpec) -> NodeFacts {
     let service = facts.service.as_ref().unwrap();
     let port = &service.spec.ports[0];
-    let number = format!("{}/{}", port.port, port.protocol());
+    let number = format!("{}/{}", port.port, port.protocol);
     let endpoints = endpoints(facts);
     let here = endpoints
         .iter()
@@ -185,7 +185,7 @@ fn all_is_well(facts: &Facts, asked: &svcdiag_api::NodeProbeSpec) -> NodeFacts {
             compared: 1,
             ..Rules::default()
         }),
-        hairpins: if proxied && port.protocol() == "TCP" {
+        hairpins: if proxied && port.protocol == Protocol::Tcp {
             asked
                 .endpoints
                 .iter()
@@ -320,8 +320,7 @@ pub(crate) fn fail(facts: &mut Facts, fail: Fail<'_>) {
     let service = facts.service.as_ref().unwrap();
     let port = format!(
         "{}/{}",
-        service.spec.ports[0].port,
-        service.spec.ports[0].protocol()
+        service.spec.ports[0].port, service.spec.ports[0].protocol
     );
     let target = match fail.path {
         DialPath::Endpoint => fail.endpoint.unwrap().to_owned(),
@@ -480,6 +479,6 @@ pub(crate) fn udp(facts: &mut Facts) {
         json!({ "ports": [{ "name": "default", "port": 9376, "protocol": "UDP" }] }),
     );
     each_pod(facts, |p: &mut Pod| {
-        p.spec.containers[0].ports[0].protocol = Some("UDP".into())
+        p.spec.containers[0].ports[0].protocol = Protocol::Udp.into()
     });
 }

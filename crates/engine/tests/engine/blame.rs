@@ -9,7 +9,7 @@ use svcdiag_api::{
     Tunnel, TunnelKind,
 };
 use svcdiag_engine::{Diagnosis, Facts, diagnose};
-use svcdiag_objects::{Node, Object};
+use svcdiag_objects::{IpFamily, Node, Object};
 
 use crate::{
     agents::*,
@@ -396,7 +396,7 @@ fn api_server() -> Facts {
             from: None,
             path: DialPath::Endpoint,
             port: "80/TCP".into(),
-            family: "IPv4".into(),
+            family: IpFamily::V4,
             same_node: None,
             made: 1,
             failed: 0,

@@ -1,7 +1,7 @@
 //! Messages claim no more than was observed: what holds for some is not said of all.
 
 use serde_json::json;
-use svcdiag_api::{Answer, ConditionType as C, DialCount, DialPath, Reason as R};
+use svcdiag_api::{Answer, ConditionType as C, DialCount, DialPath, IpFamily, Reason as R};
 use svcdiag_engine::{Facts, diagnose};
 
 use crate::{
@@ -27,7 +27,7 @@ fn another_client(facts: &mut Facts, path: DialPath, same_node: Option<bool>) {
             from: Some("shop/other".into()),
             path,
             port: "80/TCP".into(),
-            family: "IPv4".into(),
+            family: IpFamily::V4,
             same_node,
             made: 2,
             failed: 0,

@@ -7,7 +7,7 @@ use svcdiag_api::{
     Answer, ConditionType as C, DialCount, DialFailure, DialPath, GapKind, Reason as R, RuleGap,
 };
 use svcdiag_engine::{Diagnosis, Facts, diagnose};
-use svcdiag_objects::{EndpointSlice, Object};
+use svcdiag_objects::{EndpointSlice, IpFamily, Object};
 
 use crate::{
     agents::*,
@@ -45,7 +45,7 @@ fn dual() -> Facts {
     facts.slices.push(Arc::new(second));
     everywhere(&mut facts, |n| {
         let of_v6 = n.dials.clone().into_iter().map(|d| DialCount {
-            family: "IPv6".into(),
+            family: IpFamily::V6,
             ..d
         });
         n.dials.extend(of_v6.collect::<Vec<_>>());
@@ -67,7 +67,7 @@ fn fail_v6(facts: &mut Facts, path: DialPath, answer: Answer) {
             for count in n
                 .dials
                 .iter_mut()
-                .filter(|d| d.family == "IPv6" && d.path == path)
+                .filter(|d| d.family == IpFamily::V6 && d.path == path)
             {
                 count.failed = count.made;
                 let failure = |target: &str, endpoint: Option<&str>| DialFailure {

@@ -11,7 +11,7 @@ use svcdiag_api::{
     PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
-use svcdiag_objects::{EndpointSlice, NetworkPolicy, Pod, Service};
+use svcdiag_objects::{EndpointSlice, IpFamily, NetworkPolicy, Pod, Service};
 
 use crate::{agents::agent, walkthrough::*};
 
@@ -257,7 +257,7 @@ fn dial_count() -> impl Strategy<Value = DialCount> {
             from,
             path,
             port,
-            family: "IPv4".into(),
+            family: IpFamily::V4,
             same_node,
             made,
             failed,

@@ -131,7 +131,7 @@ fn parse_list(text: &str, lines_before: usize) -> Result<Listing, ParseError> {
 fn is_of_kernel(text: &str) -> bool {
     let mut addresses = text.lines().filter_map(|line| {
         let (protocol, rest) = line.trim_start().split_once(' ')?;
-        Protocol::parse(protocol)?;
+        protocol.parse::<Protocol>().ok()?;
         rest.split_whitespace().next()
     });
     addresses.next().is_some_and(|address| {
@@ -174,7 +174,7 @@ fn read(line: &str, all: &mut HashMap<Key, VirtualServer>, open: &mut Option<Key
         }
         Some("FWM") => *open = None,
         Some(name) => {
-            let Some(protocol) = Protocol::parse(name) else {
+            let Ok(protocol) = name.parse::<Protocol>() else {
                 return Ok(());
             };
             let key = (protocol, socket_address(word(words.next(), ADDRESS)?)?);

@@ -6,7 +6,7 @@ use super::{
     ParseError,
     prompt::{Piece, pieces_of},
 };
-use svcdiag_api::ListeningSocket;
+use svcdiag_api::{ListeningSocket, Protocol};
 
 /// Most sockets that are kept.
 const MAX_SOCKETS: usize = 32;
@@ -36,7 +36,7 @@ pub fn parse(text: &str) -> Result<Vec<ListeningSocket>, ParseError> {
             sockets.push(socket);
         }
     }
-    if !sockets.iter().any(|s| s.protocol == "TCP") || sockets.len() > MAX_SOCKETS {
+    if !sockets.iter().any(|s| s.protocol == Protocol::Tcp) || sockets.len() > MAX_SOCKETS {
         return Err(ParseError::nothing(text, WHAT));
     }
     Ok(sockets)
@@ -63,7 +63,7 @@ fn socket(line: &str) -> Option<ListeningSocket> {
     };
     let ip: std::net::IpAddr = address.parse().ok()?;
     Some(ListeningSocket {
-        protocol: if is_udp { "UDP" } else { "TCP" }.to_owned(),
+        protocol: if is_udp { Protocol::Udp } else { Protocol::Tcp }.into(),
         address: ip.to_string(),
         port: port.parse().ok()?,
     })

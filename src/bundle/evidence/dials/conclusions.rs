@@ -33,7 +33,7 @@ impl Dialled {
                 pod: pod.clone(),
                 ips: own.ips.clone(),
                 sockets: vec![ListeningSocket {
-                    protocol: Protocol::Tcp.to_string(),
+                    protocol: Protocol::Tcp.into(),
                     address: address.to_string(),
                     port: *port,
                 }],

@@ -85,10 +85,10 @@ fn ends(facts: &Facts, key: &Key, attempts: Vec<Attempt>, at_once: &BTreeSet<Opt
 
 fn count(counts: &mut Vec<DialCount>, key: &Key, is_failure: bool) {
     let path = DialPath::from(key.path);
-    let family = IpFamily::of(key.target.ip()).to_string();
+    let family = IpFamily::of(key.target.ip());
     let is_same = |c: &&mut DialCount| {
-        (&c.from, c.path, &c.port, &c.family, c.same_node)
-            == (&key.from, path, &key.port, &family, key.same_node)
+        (&c.from, c.path, &c.port, c.family, c.same_node)
+            == (&key.from, path, &key.port, family, key.same_node)
     };
     match counts.iter_mut().find(is_same) {
         Some(count) => {

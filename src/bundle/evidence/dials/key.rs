@@ -41,20 +41,14 @@ impl From<Path> for DialPath {
 /// What an address is to whoever dialled it; None if it is nothing of the Service.
 pub(super) fn key(facts: &Facts, node: &str, from: Option<&Pod>, target: SocketAddr) -> Option<Key> {
     let service = facts.service.as_deref()?;
-    let ports = || {
-        service
-            .spec
-            .ports
-            .iter()
-            .filter(|p| p.protocol() == Protocol::Tcp.to_string())
-    };
+    let ports = || service.spec.ports.iter().filter(|p| p.protocol == Protocol::Tcp);
     let has_number = |number: Option<i32>| number == Some(i32::from(target.port()));
     let addresses = service.cluster_ips();
     let is_service = addresses.iter().any(|ip| ip.parse() == Ok(target.ip()));
     let key = |path, port: &ServicePort, same_node| Key {
         from: from.map(|pod| format!("{}/{}", pod.namespace(), pod.name())),
         path,
-        port: format!("{}/{}", port.port, port.protocol()),
+        port: format!("{}/{}", port.port, port.protocol),
         target,
         same_node,
     };

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
     engine::Facts,
-    objects::{Endpoint, Object, Pod, ServicePort},
+    objects::{Endpoint, Object, Pod, Protocol, ServicePort},
 };
 
 /// Whether the Service has an address, but no such port.
@@ -35,7 +35,7 @@ pub(super) fn of_udp(facts: &Facts, target: SocketAddr) -> Option<(u16, bool)> {
     let number = i32::from(target.port());
     let ports = || service.spec.ports.iter();
     let only_udp = |p: &&ServicePort| {
-        p.protocol() == "UDP" && !ports().any(|o| o.port == p.port && o.protocol() == "TCP")
+        p.protocol == Protocol::Udp && !ports().any(|o| o.port == p.port && o.protocol == Protocol::Tcp)
     };
     let port = |p: &ServicePort| u16::try_from(p.port).ok();
     if service
@@ -51,7 +51,7 @@ pub(super) fn of_udp(facts: &Facts, target: SocketAddr) -> Option<(u16, bool)> {
         s.endpoints.iter().any(|e| e.addresses.iter().any(of_address))
             && s.ports
                 .iter()
-                .any(|p| p.port == Some(number) && p.protocol() == "UDP")
+                .any(|p| p.port == Some(number) && p.protocol == Protocol::Udp)
     })?;
     let name = slice.ports.iter().find(|p| p.port == Some(number))?.name();
     let found = ports().filter(only_udp).find(|p| p.name() == name)?;

@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use crate::{engine::Facts, kube_proxy::Protocol, objects::EndpointSlice};
+use crate::{
+    engine::Facts,
+    kube_proxy::Protocol,
+    objects::{EndpointSlice, Open},
+};
 
 /// The Service port that was asked for by a name of the headless Service, or of a Pod below it, at an address of
 /// its endpoints which have no such port.
@@ -12,12 +16,12 @@ pub(super) fn port(facts: &Facts, host: &str, target: SocketAddr) -> Option<u16>
         return None;
     }
     let number = i32::from(target.port());
-    let tcp = Protocol::Tcp.to_string();
+    let tcp = Open::Known(Protocol::Tcp);
     service
         .spec
         .ports
         .iter()
-        .find(|p| p.port == number && p.protocol() == tcp)?;
+        .find(|p| p.port == number && p.protocol == tcp)?;
     let has_it = |slice: &&Arc<EndpointSlice>| slice.ready().any(|(ip, _)| ip == target.ip());
     let mut slices = facts.slices.iter().filter(has_it).peekable();
     slices.peek()?;

@@ -32,8 +32,8 @@ pub(crate) fn mismatch(pod: &Pod, container: &Container) -> Option<String> {
         .long_running()
         .flat_map(|c| &c.ports)
         .map(|p| match &p.name {
-            Some(name) => format!("{name} ({}/{})", p.container_port, p.protocol()),
-            None => format!("{}/{}", p.container_port, p.protocol()),
+            Some(name) => format!("{name} ({}/{})", p.container_port, p.protocol),
+            None => format!("{}/{}", p.container_port, p.protocol),
         })
         .collect();
     let declared: Vec<String> = declared.into_iter().collect();

@@ -1,15 +1,15 @@
 //! The IP families of the Service and of its Pods.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use crate::{Finding, stages::definition_valid::subject::Subject, text::quoted};
 use svcdiag_api::Reason;
-use svcdiag_objects::Object;
+use svcdiag_objects::{IpFamily, Object, Open};
 
 impl Subject<'_> {
     pub(super) fn ip_family_mismatch(&self) -> Option<Finding> {
         let families = self.families();
-        let have: BTreeSet<&str> = if self.service.has_selector() {
+        let have: BTreeSet<IpFamily> = if self.service.has_selector() {
             self.pods
                 .iter()
                 .flat_map(|p| p.ips())
@@ -17,9 +17,7 @@ impl Subject<'_> {
                 .collect()
         } else {
             let used = self.facts.slices.iter().filter(|s| !s.endpoints.is_empty());
-            used.map(|s| s.address_type.as_str())
-                .filter(|t| *t == "IPv4" || *t == "IPv6")
-                .collect()
+            used.filter_map(|s| s.address_type.known()).collect()
         };
         if self.service.is_external_name()
             || families.is_empty()
@@ -49,25 +47,25 @@ impl Subject<'_> {
     }
 
     /// IP families of the Service, by its declaration or else by its addresses.
-    pub(super) fn families(&self) -> BTreeSet<&str> {
+    pub(super) fn families(&self) -> BTreeSet<IpFamily> {
         let spec = &self.service.spec;
         if spec.ip_families.is_empty() {
             spec.cluster_ips.iter().filter_map(|ip| family(ip)).collect()
         } else {
-            spec.ip_families.iter().map(String::as_str).collect()
+            spec.ip_families.iter().filter_map(Open::known).collect()
         }
     }
 
     /// A family of the Service in which no Pod has an address.
     pub(super) fn family_without_pods(&self) -> Option<String> {
         let families = self.families();
-        let have: BTreeSet<&str> = self
+        let have: BTreeSet<IpFamily> = self
             .pods
             .iter()
             .flat_map(|p| p.ips())
             .filter_map(family)
             .collect();
-        let lacking: BTreeSet<&str> = families.difference(&have).copied().collect();
+        let lacking: BTreeSet<IpFamily> = families.difference(&have).copied().collect();
         (!have.is_empty() && !lacking.is_empty()).then(|| {
             format!(
                 "no Pod has an {lacking} address, so the Service does not work over {lacking}",
@@ -77,13 +75,11 @@ impl Subject<'_> {
     }
 }
 
-fn family(ip: &str) -> Option<&'static str> {
-    Some(match ip.parse().ok()? {
-        IpAddr::V4(_) => "IPv4",
-        IpAddr::V6(_) => "IPv6",
-    })
+fn family(ip: &str) -> Option<IpFamily> {
+    ip.parse().ok().map(IpFamily::of)
 }
 
-fn join(families: &BTreeSet<&str>) -> String {
-    families.iter().copied().collect::<Vec<_>>().join(" and ")
+fn join(families: &BTreeSet<IpFamily>) -> String {
+    let names: Vec<String> = families.iter().map(ToString::to_string).collect();
+    names.join(" and ")
 }

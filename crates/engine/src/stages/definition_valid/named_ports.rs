@@ -85,7 +85,7 @@ impl Subject<'_> {
                     "{} ({}/{})",
                     p.name.as_ref()?,
                     p.container_port,
-                    p.protocol()
+                    p.protocol
                 ))
             })
             .collect();
@@ -104,7 +104,7 @@ impl Subject<'_> {
                     1 => "the only Pod that the Service selects does not have".to_owned(),
                     n => format!("{} Pods that the Service selects has", text::none_of(n)),
                 },
-                port.protocol()
+                port.protocol
             ),
             format!(
                 "Give a container port the name \"{name}\" in the Pod template, or set targetPort to a port that the Pods have: {}.",
@@ -148,7 +148,7 @@ impl Subject<'_> {
                 if names.len() == 1 { "Pod" } else { "Pods" },
                 text::list(&names),
                 if names.len() == 1 { "has" } else { "have" },
-                port.protocol(),
+                port.protocol,
                 port.describe(),
                 if names.len() == 1 { "gets" } else { "get" },
                 if names.len() == 1 { "It is" } else { "They are" },
@@ -163,7 +163,7 @@ impl Subject<'_> {
 }
 
 fn has_port(pod: &Pod, name: &str, port: &ServicePort) -> bool {
-    pod.resolve_port(&IntOrString::String(name.to_owned()), port.protocol())
+    pod.resolve_port(&IntOrString::String(name.to_owned()), &port.protocol)
         .is_some()
 }
 

@@ -8,7 +8,7 @@ use crate::{
     text::{self, quoted},
 };
 use svcdiag_api::Reason;
-use svcdiag_objects::{Object, Service, ServicePort};
+use svcdiag_objects::{Object, Open, Protocol, Service, ServicePort};
 
 /// Files hold no sockets. But where clients want TCP of a port of UDP, its Pods answer that and declare nothing
 /// else, the Service is what does not fit.
@@ -18,17 +18,17 @@ fn by_files(evidence: &Evidence<'_>, service: &Service, ports: &[&ServicePort]) 
     let saved = || reports.current.iter().filter_map(|r| r.saved);
     let is_wanted = |port: i32| saved().any(|s| s.wanted_over_tcp.iter().any(|p| i32::from(*p) == port));
     let pods = facts.selected_pods();
-    let declares = |port: &ServicePort, protocol: &str| {
+    let declares = |port: &ServicePort, protocol: Protocol| {
         let numbers = pods
             .iter()
-            .filter_map(|pod| pod.resolve_port(&port.target_port(), "TCP"));
+            .filter_map(|pod| pod.resolve_port(&port.target_port(), &Open::Known(Protocol::Tcp)));
         let numbers: Vec<i32> = numbers.collect();
         let mut declared = pods.iter().flat_map(|p| p.long_running()).flat_map(|c| &c.ports);
-        declared.any(|p| numbers.contains(&p.container_port) && p.protocol() == protocol)
+        declared.any(|p| numbers.contains(&p.container_port) && p.protocol == protocol)
     };
     let port = ports
         .iter()
-        .find(|p| is_wanted(p.port) && declares(p, "TCP") && !declares(p, "UDP"))?;
+        .find(|p| is_wanted(p.port) && declares(p, Protocol::Tcp) && !declares(p, Protocol::Udp))?;
     Some(Finding::part_fails(
         Reason::ProtocolMismatch,
         format!(
@@ -70,13 +70,17 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, ports: &[&Servic
         })
         .collect();
     let (port, failures) = mismatched.first()?;
-    let other = if port.protocol() == "UDP" { "TCP" } else { "UDP" };
+    let other = if port.protocol == Protocol::Udp {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    };
     let target = failures.first()?.endpoint?.port();
     let pods = describe::pods(failures);
     let message = format!(
         "Service port {} is {}, but {} only on {other} port {target}. {}.",
         port.describe(),
-        port.protocol(),
+        port.protocol,
         match pods.as_slice() {
             [one] => format!("Pod {one} listens"),
             several => format!("{} listen", text::count(several.len(), "Pod")),
@@ -87,8 +91,8 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, ports: &[&Servic
         "If clients use {other}, set the port's protocol to {other}: `kubectl -n {} edit service {}`. If they use {}, make the application listen on {} port {target}.",
         quoted(&facts.namespace),
         quoted(service.name()),
-        port.protocol(),
-        port.protocol()
+        port.protocol,
+        port.protocol
     );
     Some(if mismatched.len() >= ports.len() {
         Finding::nothing_works(Reason::ProtocolMismatch, message, remediation)

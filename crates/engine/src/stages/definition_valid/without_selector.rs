@@ -45,7 +45,7 @@ impl Subject<'_> {
             .ports
             .iter()
             .filter(|port| {
-                let same = |p: &&EndpointPort| p.name() == port.name() && p.protocol() == port.protocol();
+                let same = |p: &&EndpointPort| p.name() == port.name() && p.protocol == port.protocol;
                 !slices.iter().any(|s| s.ports.iter().any(|p| same(&p)))
             })
             .collect();
@@ -53,7 +53,7 @@ impl Subject<'_> {
         let have: BTreeSet<String> = slices
             .iter()
             .flat_map(|s| &s.ports)
-            .map(|p| format!("\"{}\"/{}", p.name(), p.protocol()))
+            .map(|p| format!("\"{}\"/{}", p.name(), p.protocol))
             .collect();
         let have: Vec<String> = have.into_iter().collect();
         let have = if have.is_empty() {
@@ -69,7 +69,7 @@ impl Subject<'_> {
             format!(
                 "The Service's port is \"{}\"/{}, but {} {} {} {have}. kube-proxy matches them by name and protocol.",
                 port.name(),
-                port.protocol(),
+                port.protocol,
                 if names.len() == 1 { "EndpointSlice" } else { "EndpointSlices" },
                 text::list(&names),
                 if names.len() == 1 { "has" } else { "have" }
@@ -77,7 +77,7 @@ impl Subject<'_> {
             format!(
                 "Set the port in the EndpointSlice to name \"{}\" and protocol {}: `kubectl -n {} edit endpointslice {}`.",
                 port.name(),
-                port.protocol(),
+                port.protocol,
                 quoted(&self.facts.namespace),
                 quoted(names.first().copied().unwrap_or_default())
             ),

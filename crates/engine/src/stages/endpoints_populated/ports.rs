@@ -47,9 +47,9 @@ pub(super) fn judge(facts: &Facts, service: &Service) -> Ports {
     };
     let pods = pods_with(facts, service, first);
     let is_all = dead.len() == all.len();
-    let is_of_one_family = all.iter().any(|j| {
-        j.is_served && (j.port.name(), j.port.protocol()) == (first.port.name(), first.port.protocol())
-    });
+    let is_of_one_family = all
+        .iter()
+        .any(|j| j.is_served && j.port.name() == first.port.name() && j.port.protocol == first.port.protocol);
     let mut names: Vec<String> = Vec::new();
     for judged in &dead {
         let name = match is_of_one_family {
@@ -105,11 +105,8 @@ fn judged<'a>(facts: &Facts, service: &'a Service) -> Vec<Judged<'a>> {
     let anywhere = Vantage { node: "", zone: None };
     let expected = expected(service, &slices, anywhere);
     let asked = ports::judged(facts, service);
-    let find = |name: &str, protocol: Protocol| {
-        asked
-            .iter()
-            .find(|p| p.name() == name && Protocol::parse(p.protocol()) == Some(protocol))
-    };
+    let find =
+        |name: &str, protocol: Protocol| asked.iter().find(|p| p.name() == name && p.protocol == protocol);
     expected
         .into_iter()
         .filter(|e| in_use.contains(&e.family))
@@ -135,7 +132,7 @@ fn pods_with<'a>(facts: &'a Facts, service: &Service, judged: &Judged<'_>) -> Ve
             .any(|ip| IpFamily::of(ip) == judged.family)
     };
     let mut pods = facts.selected_pods();
-    pods.retain(|p| !p.is_terminating() && p.resolve_port(&target, judged.port.protocol()).is_some());
+    pods.retain(|p| !p.is_terminating() && p.resolve_port(&target, &judged.port.protocol).is_some());
     // One that is starting has no address yet.
     pods.retain(|p| has_address(p) || p.ips().next().is_none());
     pods
@@ -188,7 +185,7 @@ fn explain(facts: &Facts, service: &Service, port: &ServicePort, pods: &[&Pod]) 
         return none_is_ready(facts, unready, pods.len());
     }
     if let (IntOrString::String(wanted), Some(sidecar)) = (&target, sidecar_with(pod, &target, port)) {
-        let number = pod.resolve_port(&target, port.protocol()).unwrap_or_default();
+        let number = pod.resolve_port(&target, &port.protocol).unwrap_or_default();
         return (
             format!(
                 "\"{wanted}\" is a port of {sidecar}, an init container that keeps running (a native sidecar), and older versions of Kubernetes look for port names only in regular containers"
@@ -234,7 +231,7 @@ fn sidecar_with<'a>(pod: &'a Pod, target: &IntOrString, port: &ServicePort) -> O
     let has = |c: &&svcdiag_objects::Container| {
         c.ports
             .iter()
-            .any(|p| p.name.as_ref() == Some(name) && p.protocol() == port.protocol())
+            .any(|p| p.name.as_ref() == Some(name) && p.protocol == port.protocol)
     };
     if pod.spec.containers.iter().any(|c| has(&c)) {
         return None;

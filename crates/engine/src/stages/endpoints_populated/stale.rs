@@ -11,7 +11,7 @@ use crate::{
     time::later,
 };
 use svcdiag_api::Reason;
-use svcdiag_objects::{Endpoint, Object, Pod, Service};
+use svcdiag_objects::{Endpoint, IpFamily, Object, Pod, Service};
 
 /// How long the EndpointSlices may lag behind the Pods. The endpoints controller needs well under
 /// a second; its retries under load stay below this.
@@ -36,9 +36,15 @@ pub(super) fn staleness<'a>(facts: &Facts, service: &Service, selected: &[&'a Po
         .collect();
     let families = &service.spec.ip_families;
     let has_family = |pod: &Pod| {
-        let family = |ip: &str| if ip.contains(':') { "IPv6" } else { "IPv4" };
+        let family = |ip: &str| {
+            if ip.contains(':') {
+                IpFamily::V6
+            } else {
+                IpFamily::V4
+            }
+        };
         families.is_empty() && pod.ips().next().is_some()
-            || pod.ips().any(|ip| families.iter().any(|f| f == family(ip)))
+            || pod.ips().any(|ip| families.iter().any(|f| *f == family(ip)))
     };
     let missing = selected
         .iter()

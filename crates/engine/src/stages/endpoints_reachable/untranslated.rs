@@ -43,7 +43,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Option<Finding> {
 
 /// The numbers that the endpoints of a port have.
 fn numbers(facts: &Facts, port: &ServicePort) -> Vec<String> {
-    let of_slices = facts.slices.iter().flat_map(|s| s.numbers(port.protocol()));
+    let of_slices = facts.slices.iter().flat_map(|s| s.numbers(&port.protocol));
     let mut numbers: Vec<u16> = of_slices
         .filter(|(of, _)| *of == port.name())
         .map(|(_, n)| n)

@@ -10,6 +10,7 @@ use crate::{
     stages::checks::{Check, no_service, not_proxied},
 };
 use svcdiag_api::{Answer, ConditionType, DropCause, Hairpin, PacketDrop, Reason};
+use svcdiag_objects::Protocol;
 
 const WHAT: &str = "No Pod dialled itself through the Service";
 
@@ -229,7 +230,7 @@ fn unseen(survey: &Survey<'_>) -> Finding {
 fn why_never(evidence: &Evidence<'_>) -> Option<&'static str> {
     let facts = evidence.facts;
     let service = facts.service.as_deref()?;
-    if !service.spec.ports.iter().any(|p| p.protocol() == "TCP") {
+    if !service.spec.ports.iter().any(|p| p.protocol == Protocol::Tcp) {
         return Some("The Service has no TCP port, and only TCP shows whether a Pod has reached itself.");
     }
     let targets = &evidence.ends.targets;

@@ -204,7 +204,7 @@ impl<'a> PolicyView<'a> {
             .map(|name| format!("{}/{name}", self.client_namespace));
         let of = of
             .iter()
-            .map(|(port, _)| format!("{}/{}", port.port, port.protocol()));
+            .map(|(port, _)| format!("{}/{}", port.port, port.protocol));
         Some((finding, keys.collect(), of.collect()))
     }
 

@@ -5,6 +5,7 @@
 
 use crate::text::{SHOWN, quoted};
 use svcdiag_kube_proxy::Backend;
+use svcdiag_objects::Protocol;
 
 /// A difference between rules and endpoints: where packets are sent, and the endpoint concerned, if any.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,11 +92,10 @@ impl<'a> Gap<'a> {
     /// Flag and address of ipvsadm for the destination.
     fn virtual_server(&self) -> Option<(&'static str, &'a str)> {
         let (address, protocol) = self.destination.rsplit_once('/')?;
-        let flag = match protocol {
-            "TCP" => "-t",
-            "UDP" => "-u",
-            "SCTP" => "--sctp-service",
-            _ => return None,
+        let flag = match protocol.parse().ok()? {
+            Protocol::Tcp => "-t",
+            Protocol::Udp => "-u",
+            Protocol::Sctp => "--sctp-service",
         };
         let is_address = address.parse::<std::net::SocketAddr>().is_ok();
         is_address.then_some((flag, address))
@@ -107,8 +107,8 @@ pub(super) fn node_ports(gaps: &[(Gap<'_>, String)]) -> String {
     let each = gaps.iter().take(SHOWN).map(|(gap, on)| {
         let number = gap.destination.strip_prefix("node port ");
         let number = number.and_then(|rest| rest.split_once('/'));
-        let see = match number.map(|(port, protocol)| (port.parse::<u16>(), protocol)) {
-            Some((Ok(port), "UDP")) => format!("`ss -lunp 'sport = :{port}'`"),
+        let see = match number.map(|(port, protocol)| (port.parse::<u16>(), protocol.parse())) {
+            Some((Ok(port), Ok(Protocol::Udp))) => format!("`ss -lunp 'sport = :{port}'`"),
             Some((Ok(port), _)) => format!("`ss -ltnp 'sport = :{port}'`"),
             _ => "`ss -lntup`".to_owned(),
         };

@@ -12,8 +12,13 @@ pub(super) fn of(subject: &Subject<'_>) -> Option<String> {
     if !is_waiting {
         return None;
     }
-    let protocols: BTreeSet<&str> = service.spec.ports.iter().map(|p| p.protocol()).collect();
-    let protocols: Vec<&str> = protocols.into_iter().collect();
+    let protocols: BTreeSet<String> = service
+        .spec
+        .ports
+        .iter()
+        .map(|p| p.protocol.to_string())
+        .collect();
+    let protocols: Vec<String> = protocols.into_iter().collect();
     let mixed = match protocols.len() {
         0 | 1 => String::new(),
         _ => format!(

@@ -49,7 +49,7 @@ fn untranslated(subject: &Subject<'_>, port: &ServicePort) -> Option<String> {
         IntOrString::String(_) => subject
             .pods
             .iter()
-            .filter_map(|p| p.resolve_port(&target, port.protocol()))
+            .filter_map(|p| p.resolve_port(&target, &port.protocol))
             .collect(),
     };
     if numbers.iter().all(|number| *number == port.port) {
@@ -78,10 +78,10 @@ fn named_twice(subject: &Subject<'_>, port: &ServicePort) -> Option<String> {
             .long_running()
             .flat_map(|c| c.ports.iter().map(move |p| (c, p)));
         let same: Vec<String> = ports
-            .filter(|(_, p)| p.name.as_ref() == Some(name) && p.protocol() == port.protocol())
+            .filter(|(_, p)| p.name.as_ref() == Some(name) && p.protocol == port.protocol)
             .map(|(c, p)| format!("{} of container {}", p.container_port, c.name))
             .collect();
-        let taken = pod.resolve_port(&target, port.protocol())?;
+        let taken = pod.resolve_port(&target, &port.protocol)?;
         (same.len() > 1).then(|| {
             format!(
                 "Pod {} has {} ports named {name}, {}: the Service uses the first, {taken}",
@@ -105,7 +105,7 @@ fn undeclared(subject: &Subject<'_>, port: &ServicePort) -> Option<String> {
     let declared: Vec<_> = pod.long_running().flat_map(|c| &c.ports).collect();
     if declared
         .iter()
-        .any(|d| d.container_port == target && d.protocol() == port.protocol())
+        .any(|d| d.container_port == target && d.protocol == port.protocol)
     {
         return None;
     }
@@ -113,13 +113,13 @@ fn undeclared(subject: &Subject<'_>, port: &ServicePort) -> Option<String> {
         return Some(format!(
             "port {} is {}, but the Pods declare {target}/{}",
             port.describe(),
-            port.protocol(),
-            other.protocol()
+            port.protocol,
+            other.protocol
         ));
     }
     let declared: Vec<String> = declared
         .iter()
-        .map(|d| format!("{}/{}", d.container_port, d.protocol()))
+        .map(|d| format!("{}/{}", d.container_port, d.protocol))
         .collect();
     Some(format!(
         "targetPort {target} is not one of the declared container ports ({})",
