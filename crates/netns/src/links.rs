@@ -15,7 +15,7 @@ use netlink_packet_route::{
 };
 use svcdiag_api::{Tunnel, TunnelKind};
 
-use super::netlink::{Messages, Netlink, Protocol, Request};
+use super::netlink::{Family, Messages, Netlink, Request};
 
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
@@ -43,7 +43,7 @@ pub struct Link {
 /// # Errors
 /// When the kernel refuses.
 pub fn links() -> io::Result<Vec<Link>> {
-    let messages = Netlink::open(Protocol::Route)?.dump(&Request::links())?;
+    let messages = Netlink::open(Family::Route)?.dump(&Request::links())?;
     Ok(of_kind(&messages, NEW_LINK).filter_map(link).collect())
 }
 
@@ -52,7 +52,7 @@ pub fn links() -> io::Result<Vec<Link>> {
 /// # Errors
 /// When the kernel refuses, or there are too many.
 pub fn links_of_pod() -> io::Result<Vec<Link>> {
-    let messages = Netlink::open_in_pod(Protocol::Route)?.dump(&Request::links())?;
+    let messages = Netlink::open_in_pod(Family::Route)?.dump(&Request::links())?;
     Ok(of_kind(&messages, NEW_LINK).filter_map(link).collect())
 }
 
@@ -61,7 +61,7 @@ pub fn links_of_pod() -> io::Result<Vec<Link>> {
 /// # Errors
 /// When the kernel refuses.
 pub fn tunnels() -> io::Result<Vec<Tunnel>> {
-    let messages = Netlink::open(Protocol::Route)?.dump(&Request::links())?;
+    let messages = Netlink::open(Family::Route)?.dump(&Request::links())?;
     let mut found: Vec<Tunnel> = of_kind(&messages, NEW_LINK).filter_map(tunnel).collect();
     found.sort();
     found.truncate(MAX_TUNNELS);
@@ -73,7 +73,7 @@ pub fn tunnels() -> io::Result<Vec<Tunnel>> {
 /// # Errors
 /// When the kernel refuses, or there are too many.
 pub fn addresses() -> io::Result<Vec<IpAddr>> {
-    let messages = Netlink::open_in_pod(Protocol::Route)?.dump(&Request::addresses())?;
+    let messages = Netlink::open_in_pod(Family::Route)?.dump(&Request::addresses())?;
     Ok(of_kind(&messages, NEW_ADDRESS).filter_map(address).collect())
 }
 

@@ -80,7 +80,7 @@ impl Limit {
 
 /// A family of netlink.
 #[derive(Clone, Copy, Debug)]
-pub enum Protocol {
+pub enum Family {
     /// Links, addresses, routes.
     Route,
     /// nf_tables and conntrack.
@@ -102,10 +102,10 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn open(protocol: Protocol) -> io::Result<Self> {
-        let protocol = match protocol {
-            Protocol::Route => SockProtocol::NetlinkRoute,
-            Protocol::Netfilter => SockProtocol::NetlinkNetFilter,
+    pub fn open(family: Family) -> io::Result<Self> {
+        let protocol = match family {
+            Family::Route => SockProtocol::NetlinkRoute,
+            Family::Netfilter => SockProtocol::NetlinkNetFilter,
         };
         let socket = socket::socket(
             AddressFamily::Netlink,
@@ -128,14 +128,14 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn open_in_pod(protocol: Protocol) -> io::Result<Self> {
+    pub fn open_in_pod(family: Family) -> io::Result<Self> {
         let limit = Limit {
             bytes: MAX_OF_A_POD.into(),
             until: Instant::now() + POD_LASTS,
         };
         Ok(Self {
             limit: Some(limit),
-            ..Self::open(protocol)?
+            ..Self::open(family)?
         })
     }
 

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use svcdiag::netns::netlink::{Netlink, Protocol, Request};
+use svcdiag::netns::netlink::{Family, Netlink, Request};
 use svcdiag::{agent::fuzzing, kube_proxy::IpFamily};
 
 /// Messages of one kind that become seeds; the others are like them.
@@ -42,7 +42,7 @@ pub(super) fn seeds(captures: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
         &read("iptables-legacy/ip6tables-save.txt")?,
     )?;
 
-    let netfilter = Netlink::open(Protocol::Netfilter)?;
+    let netfilter = Netlink::open(Family::Netfilter)?;
     let rules = |family: u8| Request::netfilter(NFTABLES, GET_RULE, family);
     feed("iptables-nft-restore", &[], &read("iptables/iptables-save.txt")?)?;
     seeds.extend(messages(netfilter.dump(&rules(2))?));
@@ -58,7 +58,7 @@ pub(super) fn seeds(captures: &Path) -> io::Result<Vec<(String, Vec<u8>)>> {
     }
 
     feed("ip", &["-batch", "-"], LINKS)?;
-    let route = Netlink::open(Protocol::Route)?;
+    let route = Netlink::open(Family::Route)?;
     seeds.extend(messages(route.dump(&Request::links())?));
     seeds.extend(messages(route.dump(&Request::addresses())?));
     Ok(seeds)

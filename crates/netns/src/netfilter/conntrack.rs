@@ -7,7 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::netlink::{Attributes, Netlink, Protocol as Bus, Request, attributes_of, nested};
+use crate::netlink::{Attributes, Family, Netlink, Request, attributes_of, nested};
 use svcdiag_formats::connection::Connection;
 use svcdiag_kube_proxy::{IpFamily, Protocol};
 
@@ -37,7 +37,7 @@ impl Conntrack {
     /// # Errors
     /// When the kernel refuses.
     pub fn open() -> io::Result<Self> {
-        Netlink::open(Bus::Netfilter).map(Self)
+        Netlink::open(Family::Netfilter).map(Self)
     }
 
     /// The connection from a source to a destination, if it is tracked.

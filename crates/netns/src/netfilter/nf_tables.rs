@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::expressions::{self, DATA_VALUE, LIST_ELEMENT, MapData, read_rule};
-use crate::netlink::{self, Attributes, Netlink, Protocol, Request, attributes_of};
+use crate::netlink::{self, Attributes, Family, Netlink, Request, attributes_of};
 use svcdiag_kube_proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
 
 /// NFNL_SUBSYS_NFTABLES.
@@ -93,7 +93,7 @@ impl NfTables {
     /// # Errors
     /// When the kernel refuses.
     pub fn open(layout: Layout) -> io::Result<Self> {
-        Ok(Self::on(Netlink::open(Protocol::Netfilter)?, layout))
+        Ok(Self::on(Netlink::open(Family::Netfilter)?, layout))
     }
 
     /// The same in the namespace of a Pod, whose rules are as many as it likes.
@@ -101,7 +101,7 @@ impl NfTables {
     /// # Errors
     /// When the kernel refuses.
     pub fn open_in_pod(layout: Layout) -> io::Result<Self> {
-        Ok(Self::on(Netlink::open_in_pod(Protocol::Netfilter)?, layout))
+        Ok(Self::on(Netlink::open_in_pod(Family::Netfilter)?, layout))
     }
 
     fn on(netlink: Netlink, layout: Layout) -> Self {
