@@ -101,14 +101,13 @@ fn cut(text: &str) -> String {
 
 fn answered(dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
     let each = dials.counts.iter().filter(|c| c.succeeded > 0).map(|c| {
-        let family = if c.is_v4 { "IPv4" } else { "IPv6" };
         let whom = match (condition, c.same_node) {
             (ConditionType::EndpointsReachable, Some(true)) => "endpoints on the node",
             (ConditionType::EndpointsReachable, Some(false)) => "endpoints on other nodes",
             (ConditionType::EndpointsReachable, None) => "endpoints",
             _ => "the Service",
         };
-        let target = format!("{whom}, port {} over {family}", c.port);
+        let target = format!("{whom}, port {} over {}", c.port, c.family);
         let heard = if is_udp(c.port) { "not refused" } else { "answered" };
         let result = format!("{} of {} dials {heard}", c.succeeded, c.made);
         observation(condition, c.node, c.from, &target, &result)

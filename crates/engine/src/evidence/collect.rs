@@ -38,10 +38,9 @@ impl<'a> Collector<'a, '_> {
         for report in &self.reports.current {
             for count in &report.facts.dials {
                 let from = count.from.as_deref();
-                let is_v4 = count.family == IpFamily::V4;
                 if !takes(route, count.path, from)
                     || self.ends.service_port(&count.port).is_none()
-                    || !self.ends.has_family(report.node, from, is_v4)
+                    || !self.ends.has_family(report.node, from, count.family)
                 {
                     continue;
                 }
@@ -57,7 +56,7 @@ impl<'a> Collector<'a, '_> {
                     node: report.node,
                     from,
                     port: &count.port,
-                    is_v4,
+                    family: count.family,
                     same_node: count.same_node,
                     made: count.made,
                     succeeded,
@@ -79,15 +78,15 @@ impl<'a> Collector<'a, '_> {
     /// Over UDP whoever is not refused hears nothing, and refusals are rationed by the kernel: where every
     /// endpoint of a family has refused a port, those who heard nothing of it have not reached it either.
     fn count_silence_as_nothing(&self, dials: &mut Dials<'a>) {
-        let mut refused: BTreeMap<(&str, bool), BTreeSet<_>> = BTreeMap::new();
+        let mut refused: BTreeMap<(&str, IpFamily), BTreeSet<_>> = BTreeMap::new();
         for failed in dials.failures.iter().filter(|f| f.is_closed_to_datagrams()) {
-            let ips = refused.entry((&failed.dial.port, failed.is_v4())).or_default();
+            let ips = refused.entry((&failed.dial.port, failed.family())).or_default();
             ips.extend(failed.endpoint.map(|e| e.ip()));
         }
-        for ((port, is_v4), ips) in refused {
+        for ((port, family), ips) in refused {
             let of_family = self.ends.targets.keys().map(SocketAddr::ip);
-            let all: BTreeSet<_> = of_family.filter(|ip| ip.is_ipv4() == is_v4).collect();
-            let of_port = |c: &&mut Count<'_>| c.port == port && c.is_v4 == is_v4;
+            let all: BTreeSet<_> = of_family.filter(|ip| IpFamily::of(*ip) == family).collect();
+            let of_port = |c: &&mut Count<'_>| c.port == port && c.family == family;
             for count in dials.counts.iter_mut().filter(of_port).filter(|_| ips == all) {
                 count.succeeded = 0;
             }
@@ -137,7 +136,7 @@ impl<'a> Collector<'a, '_> {
             target,
             from_host: from.is_none_or(|key| self.ends.pod(key).is_some_and(Pod::is_host_network)),
         };
-        if !self.ends.has_family(report.node, from, failed.is_v4()) {
+        if !self.ends.has_family(report.node, from, failed.family()) {
             return;
         }
         // A mesh that wants its own TLS turns others away, as it is told to.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use crate::evidence::targets::Target;
-use svcdiag_api::{Answer, DialFailure, DialPath};
+use svcdiag_api::{Answer, DialFailure, DialPath, IpFamily};
 
 /// How the words of a failure begin where small answers came and large ones did not.
 pub const LARGE_ANSWERS_STOP: &str = "large answers stop";
@@ -83,10 +83,10 @@ impl Failed<'_> {
         detail.is_some_and(|detail| detail.starts_with(words))
     }
 
-    /// Whether it was made over IPv4.
-    pub(crate) fn is_v4(&self) -> bool {
+    /// The IP family that it was made over; IPv6 where nobody can tell, as most settings of nodes are about IPv4.
+    pub(crate) fn family(&self) -> IpFamily {
         let target = self.dial.target.parse::<SocketAddr>();
-        target.is_ok_and(|target| target.is_ipv4())
+        target.map_or(IpFamily::V6, |target| IpFamily::of(target.ip()))
     }
 
     /// Whether the packets were lost or turned away on their way: nobody took the connection.
@@ -104,7 +104,7 @@ pub(crate) struct Count<'a> {
     pub node: &'a str,
     pub from: Option<&'a str>,
     pub port: &'a str,
-    pub is_v4: bool,
+    pub family: IpFamily,
     pub same_node: Option<bool>,
     pub made: u32,
     pub succeeded: u32,
@@ -155,11 +155,11 @@ impl Dials<'_> {
     }
 
     /// Whether nothing reached a port in an IP family, by those whose word counts most.
-    pub(crate) fn is_dead(&self, port: &str, is_v4: bool) -> bool {
+    pub(crate) fn is_dead(&self, port: &str, family: IpFamily) -> bool {
         let of_port = || {
             self.counts
                 .iter()
-                .filter(|c| c.port == port && c.is_v4 == is_v4 && c.made > 0)
+                .filter(|c| c.port == port && c.family == family && c.made > 0)
         };
         let clients_tried = of_port().any(|c| c.from.is_some());
         of_port()
@@ -169,15 +169,15 @@ impl Dials<'_> {
 
     /// Whether nothing reached the port of a failure, in its IP family.
     pub(crate) fn is_dead_for(&self, failed: &Failed<'_>) -> bool {
-        self.is_dead(&failed.dial.port, failed.is_v4())
+        self.is_dead(&failed.dial.port, failed.family())
     }
 
     /// Whether only dials over one IP family failed, and those over the other were answered.
-    pub(crate) fn fails_in_one_family(&self) -> Option<&'static str> {
-        let is_v4 = self.failures.first()?.is_v4();
-        let is_of_one = self.failures.iter().all(|f| f.is_v4() == is_v4);
-        let other_works = self.counts.iter().any(|c| c.is_v4 != is_v4 && c.succeeded > 0);
-        (is_of_one && other_works).then_some(if is_v4 { "IPv4" } else { "IPv6" })
+    pub(crate) fn fails_in_one_family(&self) -> Option<IpFamily> {
+        let family = self.failures.first()?.family();
+        let is_of_one = self.failures.iter().all(|f| f.family() == family);
+        let other_works = self.counts.iter().any(|c| c.family != family && c.succeeded > 0);
+        (is_of_one && other_works).then_some(family)
     }
 
     /// What those do who were reached, as far as it was heard: over UDP silence is all there is.
@@ -192,7 +192,7 @@ impl Dials<'_> {
 
     /// Whether nothing reached any port.
     pub(crate) fn is_all_dead(&self) -> bool {
-        self.counts.iter().all(|c| self.is_dead(c.port, c.is_v4))
+        self.counts.iter().all(|c| self.is_dead(c.port, c.family))
     }
 }
 

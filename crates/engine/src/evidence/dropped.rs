@@ -14,7 +14,7 @@ use crate::{
     },
     text::quoted,
 };
-use svcdiag_api::{Answer, DialPath, DropCause, DropPlace, Hairpin, PacketDrop, Reason};
+use svcdiag_api::{Answer, DialPath, DropCause, DropPlace, Hairpin, IpFamily, PacketDrop, Reason};
 use svcdiag_objects::{Object, Pod};
 
 /// The packets of a failed dial that its node dropped.
@@ -72,7 +72,7 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
         return None;
     }
     let node = failed.node;
-    let is_v4 = failed.is_v4();
+    let family = failed.family();
     let on_node = drop.place == DropPlace::Node;
     let settings = evidence.settings(node);
     match drop.cause {
@@ -90,19 +90,16 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
             Some(firewall(evidence, failed, drop))
         }
         DropCause::ForwardingDisabled if on_node => {
-            let forwards = settings.and_then(|s| {
-                if is_v4 {
-                    s.ipv4_forwarding
-                } else {
-                    s.ipv6_forwarding
-                }
+            let forwards = settings.and_then(|s| match family {
+                IpFamily::V4 => s.ipv4_forwarding,
+                IpFamily::V6 => s.ipv6_forwarding,
             });
             Some(match (forwards, &drop.interface) {
-                (Some(true), Some(interface)) => forwarding_of(node, interface, is_v4),
+                (Some(true), Some(interface)) => forwarding_of(node, interface, family),
                 _ => set(
                     Reason::IPForwardingDisabled,
                     node,
-                    Setting::NoForwarding(forwarding_sysctl(is_v4)),
+                    Setting::NoForwarding(forwarding_sysctl(family)),
                 ),
             })
         }
@@ -155,10 +152,10 @@ fn said(reason: Reason, node: &str, sentence: String, remediation: String) -> Ex
     )
 }
 
-fn forwarding_sysctl(is_v4: bool) -> &'static str {
-    match is_v4 {
-        true => "net.ipv4.ip_forward",
-        false => "net.ipv6.conf.all.forwarding",
+fn forwarding_sysctl(family: IpFamily) -> &'static str {
+    match family {
+        IpFamily::V4 => "net.ipv4.ip_forward",
+        IpFamily::V6 => "net.ipv6.conf.all.forwarding",
     }
 }
 
@@ -233,8 +230,11 @@ fn pod_of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>, drop: &PacketDrop) -
     Some((pod.namespace(), pod.name()))
 }
 
-fn forwarding_of(node: &str, interface: &str, is_v4: bool) -> Explanation {
-    let family = if is_v4 { "ipv4" } else { "ipv6" };
+fn forwarding_of(node: &str, interface: &str, family: IpFamily) -> Explanation {
+    let family = match family {
+        IpFamily::V4 => "ipv4",
+        IpFamily::V6 => "ipv6",
+    };
     said(
         Reason::IPForwardingDisabled,
         node,

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 use svcdiag_api::Answer;
-use svcdiag_objects::{Object, Pod, Protocol, ServicePort};
+use svcdiag_objects::{IpFamily, Object, Pod, Protocol, ServicePort};
 
 /// Containers of service meshes that take the connections of their Pod.
 const SIDECARS: [&str; 4] = ["istio-proxy", "linkerd-proxy", "kuma-sidecar", "consul-dataplane"];
@@ -76,14 +76,14 @@ impl<'a> Ends<'a> {
 
     /// Whether somebody has an address of an IP family, without which nothing can be dialled in it; so it is
     /// where their addresses are not known.
-    pub(super) fn has_family(&self, node: &str, from: Option<&str>, is_v4: bool) -> bool {
+    pub(super) fn has_family(&self, node: &str, from: Option<&str>, family: IpFamily) -> bool {
         match from {
             Some(key) => {
                 let ips = self.pod(key).into_iter().flat_map(Pod::ips);
                 let ips: Vec<IpAddr> = ips.filter_map(|ip| ip.parse().ok()).collect();
-                ips.is_empty() || ips.iter().any(|ip| ip.is_ipv4() == is_v4)
+                ips.is_empty() || ips.iter().any(|ip| IpFamily::of(*ip) == family)
             }
-            None => node_has_family(self.facts, node, is_v4),
+            None => node_has_family(self.facts, node, family),
         }
     }
 
@@ -140,7 +140,7 @@ impl<'a> Ends<'a> {
         count.succeeded > 0
             && !direct.failures.iter().any(is_its_refusal)
             && count.port == port
-            && count.is_v4 == endpoint.is_ipv4()
+            && count.family == IpFamily::of(endpoint.ip())
             && is_of(count, target)
             && !is_itself
             && !direct

@@ -14,7 +14,7 @@ use crate::evidence::{
     passage::{Passage, links},
     sender::sender,
 };
-use svcdiag_api::{Answer, DialPath, NodeSettings, Reason};
+use svcdiag_api::{Answer, DialPath, IpFamily, NodeSettings, Reason};
 
 /// A setting that explains a failure.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +63,7 @@ fn candidates(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Vec<Explanation> 
     if !failed.is_lost() {
         return Vec::new();
     }
-    let is_v4 = failed.is_v4();
+    let family = failed.family();
     let ends = failed.target.and_then(|t| t.node).map(|node| (failed.node, node));
     let leaves_node = failed.dial.same_node != Some(true);
     let rejected_by = sender(evidence, failed);
@@ -72,7 +72,7 @@ fn candidates(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Vec<Explanation> 
         let Some(settings) = evidence.settings(node) else {
             continue;
         };
-        if is_v4 && !evidence.passing.passed(node, passage, is_v4) {
+        if family == IpFamily::V4 && !evidence.passing.passed(node, passage, family) {
             let hook = match passage {
                 Passage::Forwarded => Some("FORWARD"),
                 Passage::Local if node == failed.node && failed.from_host => Some("OUTPUT"),
@@ -86,21 +86,21 @@ fn candidates(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Vec<Explanation> 
         if failed.answer != Answer::TimedOut {
             continue;
         }
-        let of_node = of_node(node, settings, passage, is_v4, leaves_node).into_iter();
+        let of_node = of_node(node, settings, passage, family, leaves_node).into_iter();
         found.extend(of_node.filter(|e| match e.reason {
             // Which way packets come in by depends on where they come from.
             Reason::ReversePathFiltering => {
-                !ends.is_some_and(|(from, to)| evidence.passing.passed_between(from, to, is_v4))
+                !ends.is_some_and(|(from, to)| evidence.passing.passed_between(from, to, family))
             }
             // Where one such chain lets Pods through, the network plugin sees to that, and does so elsewhere.
             Reason::FirewallDrops => {
-                !evidence.passing.passed(node, passage, is_v4) && !some_chain_lets_through(evidence)
+                !evidence.passing.passed(node, passage, family) && !some_chain_lets_through(evidence)
             }
             // A full table has room for one now and then.
             Reason::ConntrackTableFull if node == failed.node => {
                 !evidence.passing.mostly_passed(node, failed.from_host)
             }
-            _ => !evidence.passing.passed(node, passage, is_v4),
+            _ => !evidence.passing.passed(node, passage, family),
         }));
         // What a Pod sends to its own bridge never leaves it, so that the rules are passed by.
         if node == failed.node && failed.dial.same_bridge && failed.dial.path == DialPath::Service {
@@ -140,7 +140,7 @@ fn drops_by_policy(settings: &NodeSettings) -> bool {
 }
 
 fn some_chain_lets_through(evidence: &Evidence<'_>) -> bool {
-    let passed = |node: &str| evidence.passing.passed(node, Passage::Forwarded, true);
+    let passed = |node: &str| evidence.passing.passed(node, Passage::Forwarded, IpFamily::V4);
     let mut reports = evidence.reports.current.iter();
     reports.any(|r| drops_by_policy(&r.facts.settings) && passed(r.node))
 }
@@ -150,14 +150,14 @@ fn some_chain_lets_through(evidence: &Evidence<'_>) -> bool {
 pub(crate) fn closed_chains<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> BTreeSet<&'a str> {
     let lost = failures
         .iter()
-        .filter(|f| f.answer == Answer::TimedOut && f.is_v4());
+        .filter(|f| f.answer == Answer::TimedOut && f.family() == IpFamily::V4);
     let forwarded = lost
         .flat_map(|f| passages(evidence, f))
         .filter(|(_, p)| *p == Passage::Forwarded);
     forwarded
         .map(|(node, _)| node)
         .filter(|node| evidence.settings(node).is_some_and(drops_by_policy))
-        .filter(|node| !evidence.passing.passed(node, Passage::Forwarded, true))
+        .filter(|node| !evidence.passing.passed(node, Passage::Forwarded, IpFamily::V4))
         .collect()
 }
 
@@ -212,7 +212,7 @@ fn of_node(
     node: &str,
     settings: &NodeSettings,
     passage: Passage,
-    is_v4: bool,
+    family: IpFamily,
     leaves_node: bool,
 ) -> Vec<Explanation> {
     let mut found = Vec::new();
@@ -224,10 +224,10 @@ fn of_node(
             is_seen: false,
         });
     };
-    let (forwards, sysctl) = if is_v4 {
-        (settings.ipv4_forwarding, "net.ipv4.ip_forward")
-    } else {
-        (settings.ipv6_forwarding, "net.ipv6.conf.all.forwarding")
+    let is_v4 = family == IpFamily::V4;
+    let (forwards, sysctl) = match family {
+        IpFamily::V4 => (settings.ipv4_forwarding, "net.ipv4.ip_forward"),
+        IpFamily::V6 => (settings.ipv6_forwarding, "net.ipv6.conf.all.forwarding"),
     };
     if forwards == Some(false) && passage == Passage::Forwarded {
         add(Reason::IPForwardingDisabled, Setting::NoForwarding(sysctl));

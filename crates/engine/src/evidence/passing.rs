@@ -10,9 +10,10 @@ use crate::evidence::{
     passage::{Passage, links},
     reports::Reports,
 };
+use svcdiag_api::IpFamily;
 
 /// How packets of an IP family passed a node.
-type Passed<'a> = BTreeSet<(&'a str, bool)>;
+type Passed<'a> = BTreeSet<(&'a str, IpFamily)>;
 
 /// What got through.
 #[derive(Default)]
@@ -24,7 +25,7 @@ pub(crate) struct Passing<'a> {
     /// To or from the network of the node itself.
     local: Passed<'a>,
     /// From the first node to endpoints on the second.
-    between: BTreeSet<(&'a str, &'a str, bool)>,
+    between: BTreeSet<(&'a str, &'a str, IpFamily)>,
     /// How many dials of a node itself, or of its Pods, were answered and were not.
     tally: BTreeMap<(&'a str, bool), (u32, u32)>,
 }
@@ -56,7 +57,7 @@ impl<'a> Passing<'a> {
             }
         }
         for count in from_nodes.counts.iter().filter(|c| c.succeeded > 0) {
-            passing.local.insert((count.node, count.is_v4));
+            passing.local.insert((count.node, count.family));
         }
         for count in from_clients.counts.iter().filter(|c| c.succeeded > 0) {
             // What is sent to the Service gets another destination, and is routed: unless it may have ended
@@ -66,9 +67,9 @@ impl<'a> Passing<'a> {
                 .values()
                 .any(|t| t.is_host_network() && t.node == Some(count.node));
             if ends.is_of_host(count) {
-                passing.local.insert((count.node, count.is_v4));
+                passing.local.insert((count.node, count.family));
             } else if !may_end_here {
-                passing.forwarded.insert((count.node, count.is_v4));
+                passing.forwarded.insert((count.node, count.family));
             }
         }
         passing
@@ -82,7 +83,7 @@ impl<'a> Passing<'a> {
         direct: &Dials<'a>,
         count: &Count<'a>,
     ) {
-        let at = (count.node, count.is_v4);
+        let at = (count.node, count.family);
         if ends.is_of_host(count) {
             self.local.insert(at);
             return;
@@ -106,7 +107,7 @@ impl<'a> Passing<'a> {
 
     /// A dial that went to another node.
     fn note_between(&mut self, ends: &Ends<'a>, direct: &Dials<'a>, count: &Count<'a>) {
-        let at = (count.node, count.is_v4);
+        let at = (count.node, count.family);
         let own = if ends.is_of_host(count) {
             &mut self.local
         } else {
@@ -121,18 +122,18 @@ impl<'a> Passing<'a> {
             if !ends.has_reached(direct, count, *endpoint, *target, count.port) {
                 continue;
             }
-            self.between.insert((count.node, node, count.is_v4));
+            self.between.insert((count.node, node, count.family));
             let passed = if target.is_host_network() {
                 &mut self.local
             } else {
                 &mut self.forwarded
             };
-            passed.insert((node, count.is_v4));
+            passed.insert((node, count.family));
         }
     }
 
     /// Whether anything of an IP family has passed a node in a way.
-    pub(crate) fn passed(&self, node: &str, passage: Passage, is_v4: bool) -> bool {
+    pub(crate) fn passed(&self, node: &str, passage: Passage, family: IpFamily) -> bool {
         let of = match passage {
             Passage::Forwarded => &self.forwarded,
             Passage::Bridged => &self.bridged,
@@ -140,10 +141,10 @@ impl<'a> Passing<'a> {
             Passage::Unknown => {
                 return [Passage::Forwarded, Passage::Bridged]
                     .into_iter()
-                    .all(|p| self.passed(node, p, is_v4));
+                    .all(|p| self.passed(node, p, family));
             }
         };
-        of.contains(&(node, is_v4))
+        of.contains(&(node, family))
     }
 
     /// Whether most dials that a node made itself, or its Pods made, were answered: something that costs packets
@@ -154,7 +155,7 @@ impl<'a> Passing<'a> {
     }
 
     /// Whether anything of an IP family got from one node to endpoints on another, and back.
-    pub(crate) fn passed_between(&self, from: &str, to: &str, is_v4: bool) -> bool {
-        self.between.contains(&(from, to, is_v4))
+    pub(crate) fn passed_between(&self, from: &str, to: &str, family: IpFamily) -> bool {
+        self.between.contains(&(from, to, family))
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    evidence::reports::{Report, Reports},
+    evidence::{
+        dials::is_udp,
+        reports::{Report, Reports},
+    },
     text::{self, SHOWN, quoted},
 };
 use svcdiag_api::{DialPath, KubeProxy, PortState, RunsAs};
@@ -32,9 +35,10 @@ pub(crate) fn of<'a>(report: &Report<'a>) -> Proxy<'a> {
     if let Some(name) = &proxy.replacement {
         return Proxy::Replaced(name);
     }
-    let answers = report.facts.dials.iter().any(|d| {
-        d.from.is_none() && d.path == DialPath::Service && d.made > d.failed && !d.port.ends_with("UDP")
-    });
+    let answers =
+        report.facts.dials.iter().any(|d| {
+            d.from.is_none() && d.path == DialPath::Service && d.made > d.failed && !is_udp(&d.port)
+        });
     // Files without rules do not say that there are none.
     let may_be_there = proxy.process.is_some() && report.saved.is_some();
     if report.facts.rules.is_none() && answers && !may_be_there {

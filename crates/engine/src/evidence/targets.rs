@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{Facts, pods::behind_endpoints::EndpointPods};
-use svcdiag_objects::{Object, Pod, Service, ServicePort};
+use svcdiag_objects::{IpFamily, Object, Pod, Service, ServicePort};
 
 /// An endpoint that is ready today.
 #[derive(Clone, Copy)]
@@ -59,10 +59,10 @@ pub(crate) fn is_address_of(service: &Service, ip: IpAddr) -> bool {
 }
 
 /// Whether a node has an address of an IP family in the cluster; so it is where nobody knows.
-pub(crate) fn node_has_family(facts: &Facts, node: &str, is_v4: bool) -> bool {
+pub(crate) fn node_has_family(facts: &Facts, node: &str, family: IpFamily) -> bool {
     let known = facts.cluster_nodes.iter().find(|n| n.name() == node);
     let ips = known.map(|n| n.internal_ips()).unwrap_or_default();
-    ips.is_empty() || ips.iter().any(|ip| ip.is_ipv4() == is_v4)
+    ips.is_empty() || ips.iter().any(|ip| IpFamily::of(*ip) == family)
 }
 
 /// A Pod as namespace/name.

@@ -234,7 +234,7 @@ fn is_cross_node(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
         dials
             .counts
             .iter()
-            .filter(|c| c.port == failed.dial.port && c.is_v4 == failed.is_v4())
+            .filter(|c| c.port == failed.dial.port && c.family == failed.family())
     };
     let same_node_works = of_port().any(|c| c.same_node == Some(true) && c.succeeded > 0);
     let others_work = of_port().any(|c| c.same_node == Some(false) && c.succeeded > 0);

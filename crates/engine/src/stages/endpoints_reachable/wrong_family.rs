@@ -7,7 +7,7 @@ use crate::{
     evidence::{Evidence, dials::Failed, listening},
     text::{self, quoted},
 };
-use svcdiag_objects::{Object, Pod};
+use svcdiag_objects::{IpFamily, Object, Pod};
 
 /// Whether the same Pod answers on the same port over the other IP family.
 pub(super) fn answers_in_the_other<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> bool {
@@ -40,8 +40,8 @@ pub(super) fn describe(
     let facts = evidence.facts;
     let endpoints = describe::endpoints(failures);
     let addresses = listening::addresses(evidence, failures);
-    let is_v4 = failures.first().is_some_and(|f| f.is_v4());
-    let (refused, other) = if is_v4 { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+    let refused = failures.first().map_or(IpFamily::V6, |f| f.family());
+    let other = refused.other();
     let message = if addresses.is_empty() {
         format!(
             "{who} {}. {endpoints}.",

@@ -1,6 +1,10 @@
 //! What the dials of clients say of policies that deny them: whether anybody enforces them.
 
-use crate::{Finding, evidence::Evidence, policies::dns};
+use crate::{
+    Finding,
+    evidence::{Evidence, dials::is_udp},
+    policies::dns,
+};
 use svcdiag_api::{Answer, DialPath, Reason};
 
 /// What clients saw.
@@ -30,7 +34,7 @@ pub(super) fn to_the_service(evidence: &Evidence<'_>, clients: &[String], ports:
     let made = || {
         let all = reports.current.iter().flat_map(|r| &r.facts.dials);
         // Over UDP silence is no answer.
-        all.filter(|d| is_meant(d.from.as_deref()) && is_asked(&d.port) && !d.port.ends_with("UDP"))
+        all.filter(|d| is_meant(d.from.as_deref()) && is_asked(&d.port) && !is_udp(&d.port))
     };
     let are_direct = made().any(|d| d.path == DialPath::Endpoint);
     let lost = reports.current.iter().flat_map(|r| &r.facts.failures).any(|f| {

@@ -9,7 +9,7 @@ use crate::{
 };
 use svcdiag_api::{DialPath, GapKind, Reason, RuleGap};
 use svcdiag_kube_proxy::{Destination, ExpectedPort, Purpose, Traffic, expected};
-use svcdiag_objects::{Object, Service};
+use svcdiag_objects::{IpFamily, Object, Service};
 
 /// Label of a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -113,13 +113,13 @@ pub(super) fn concerns(facts: &Facts, node: &str, gap: &RuleGap) -> bool {
         .destination
         .rsplit_once('/')
         .map_or(&*gap.destination, |(a, _)| a);
-    let family = address.parse::<SocketAddr>().map(|a| a.is_ipv4());
-    family.map_or(true, |is_v4| node_has_family(facts, node, is_v4))
+    let address = address.parse::<SocketAddr>();
+    address.map_or(true, |a| node_has_family(facts, node, IpFamily::of(a.ip())))
 }
 
 /// Whether a node has an address of one of the families that the Service has addresses of.
 pub(super) fn has_its_family(facts: &Facts, service: &Service, node: &str) -> bool {
     let addresses = service.cluster_ips();
     let mut families = addresses.iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
-    families.any(|ip| node_has_family(facts, node, ip.is_ipv4()))
+    families.any(|ip| node_has_family(facts, node, IpFamily::of(ip)))
 }
