@@ -27,7 +27,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
 
 /// A round takes a dial, its time-out, and all that a second time. How soon that is is for the benches to say:
 /// what takes as long as this hangs.
-pub const SOON: Duration = Duration::from_secs(180);
+pub(crate) const SOON: Duration = Duration::from_secs(180);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -36,7 +36,7 @@ const NAMESPACE: &str = "default";
 
 /// Why something did not go as it should.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// A verdict, or the state that it is about, did not come about in time. The cluster may be at fault.
     #[error("{0}")]
     Late(String),
@@ -47,7 +47,7 @@ pub enum Failure {
 
 impl Failure {
     /// A step that had to be taken and could not be, or not in time.
-    pub fn of_step(step: &'static str) -> impl Fn(svcdiag_sandbox::faults::Error) -> Self {
+    pub(crate) fn of_step(step: &'static str) -> impl Fn(svcdiag_sandbox::faults::Error) -> Self {
         move |error| Self::Late(format!("{step}: {}", chain(&error)))
     }
 }
@@ -67,13 +67,13 @@ impl From<String> for Failure {
 
 /// How the cluster is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind {
-    pub mode: ProxyMode,
+pub(crate) struct Kind {
+    pub(crate) mode: ProxyMode,
     pub wiring: Wiring,
 }
 
 /// A cluster to run scenarios on.
-pub struct Harness {
+pub(crate) struct Harness {
     pub cluster: Cluster,
     pub fixture: Fixture,
     pub agents: Agents,
@@ -83,7 +83,7 @@ pub struct Harness {
 
 impl Harness {
     /// All that it takes, and the walk-through found well.
-    pub async fn start(kind: Kind) -> Result<Self, Failure> {
+    pub(crate) async fn start(kind: Kind) -> Result<Self, Failure> {
         let mut harness = Self::start_without_agents(kind).await?;
         harness.start_agents()?;
         harness.wait("well at the start", SOON, Verdict::works).await?;
@@ -91,7 +91,7 @@ impl Harness {
     }
 
     /// The same before any agent has come.
-    pub async fn start_without_agents(kind: Kind) -> Result<Self, String> {
+    pub(crate) async fn start_without_agents(kind: Kind) -> Result<Self, String> {
         let config = ClusterConfig {
             data_path: Some(DataPath {
                 proxy: kind.mode,
@@ -127,25 +127,25 @@ impl Harness {
     }
 
     /// Starts the agents that do not run.
-    pub fn start_agents(&mut self) -> Result<(), String> {
+    pub(crate) fn start_agents(&mut self) -> Result<(), String> {
         NODES
             .iter()
             .try_for_each(|node| self.agents.start_on(node).map_err(|e| chain(&e)))
     }
 
     /// Kills all agents.
-    pub async fn kill_agents(&mut self) {
+    pub(crate) async fn kill_agents(&mut self) {
         for node in NODES {
             self.agents.kill_on(node).await;
         }
     }
 
-    pub fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
     /// Breaks something, and has the agents probe at once: they need not be waited for to see what no object shows.
-    pub async fn inject(&self, fault: &Fault) -> Result<(), Failure> {
+    pub(crate) async fn inject(&self, fault: &Fault) -> Result<(), Failure> {
         fault
             .inject(&self.fixture)
             .await
@@ -159,7 +159,7 @@ impl Harness {
     }
 
     /// The Service's address.
-    pub async fn service_address(&self) -> Result<String, String> {
+    pub(crate) async fn service_address(&self) -> Result<String, String> {
         let services: Api<Service> = Api::namespaced(self.cluster.client(), NAMESPACE);
         let service = services.get(Fixture::NAME).await.map_err(|e| chain(&e))?;
         let address = service.spec.and_then(|s| s.cluster_ip);
@@ -167,7 +167,7 @@ impl Harness {
     }
 
     /// Changes the diagnosis.
-    pub async fn patch(&self, patch: serde_json::Value) -> Result<(), String> {
+    pub(crate) async fn patch(&self, patch: serde_json::Value) -> Result<(), String> {
         self.diagnoses()
             .patch(Fixture::NAME, &PatchParams::default(), &Patch::Merge(patch))
             .await
@@ -176,7 +176,7 @@ impl Harness {
     }
 
     /// Has the agents probe at once, and waits until each has.
-    pub async fn round(&self, within: Duration) -> Result<(), Failure> {
+    pub(crate) async fn round(&self, within: Duration) -> Result<(), Failure> {
         let name = |p: &NodeProbe| p.metadata.name.clone().unwrap_or_default();
         let before = self.probes().await?;
         let before: BTreeMap<String, String> = before
@@ -211,14 +211,14 @@ impl Harness {
     }
 
     /// What the agents were asked and answered.
-    pub async fn probes(&self) -> Result<Vec<NodeProbe>, String> {
+    pub(crate) async fn probes(&self) -> Result<Vec<NodeProbe>, String> {
         let probes: Api<NodeProbe> = Api::namespaced(self.cluster.client(), NAMESPACE);
         let all = probes.list(&ListParams::default()).await;
         all.map(|l| l.items).map_err(|e| chain(&e))
     }
 
     /// Fixes what was broken, and waits until all is well.
-    pub async fn fix(&self, fault: &Fault) -> Result<(), Failure> {
+    pub(crate) async fn fix(&self, fault: &Fault) -> Result<(), Failure> {
         fault
             .undo(&self.fixture)
             .await
@@ -228,7 +228,7 @@ impl Harness {
 
     /// Waits until everything is as at the start: rollouts have ended, rules have followed them, and every
     /// agent has found all well since then. A verdict alone may be older than what was undone.
-    pub async fn settle(&self) -> Result<(), Failure> {
+    pub(crate) async fn settle(&self) -> Result<(), Failure> {
         self.fixture
             .wait_until_settled()
             .await
@@ -249,13 +249,13 @@ impl Harness {
     }
 
     /// Waits until a fault is found.
-    pub async fn find(&self, fault: &Fault) -> Result<Verdict, Failure> {
+    pub(crate) async fn find(&self, fault: &Fault) -> Result<Verdict, Failure> {
         let expected = |v: &Verdict| fault.expected.is_met_by(v);
         self.wait(&fault.expected.to_string(), SOON, expected).await
     }
 
     /// The verdict on a bundle that is collected now.
-    pub async fn verdict_of_a_bundle(&self) -> Result<Verdict, String> {
+    pub(crate) async fn verdict_of_a_bundle(&self) -> Result<Verdict, String> {
         let directory = tempfile::tempdir().map_err(|e| chain(&e))?;
         let bundle = directory.path().join("bundle.tar.gz");
         let bundle = bundle.to_string_lossy();
@@ -290,7 +290,7 @@ impl Harness {
     }
 
     /// Does the work, and ends it as soon as anything is False.
-    pub async fn unblamed_while<T>(
+    pub(crate) async fn unblamed_while<T>(
         &self,
         work: impl Future<Output = Result<T, impl Into<String>>>,
     ) -> Result<T, String> {
@@ -311,7 +311,7 @@ impl Harness {
     }
 
     /// Waits for a verdict that passes; every root cause on the way is noted, with what was said and seen then.
-    pub async fn wait_noting(
+    pub(crate) async fn wait_noting(
         &self,
         what: &str,
         within: Duration,
@@ -339,7 +339,7 @@ impl Harness {
     }
 
     /// Waits for a verdict that passes.
-    pub async fn wait(
+    pub(crate) async fn wait(
         &self,
         what: &str,
         within: Duration,
@@ -349,7 +349,7 @@ impl Harness {
     }
 
     /// The verdict with its messages and what the agents saw, for whoever reads the failure.
-    pub async fn told(&self, verdict: &Verdict) -> String {
+    pub(crate) async fn told(&self, verdict: &Verdict) -> String {
         let mut text = format!("{verdict}\n{}", self.log());
         for node in NODES {
             let log = std::fs::read_to_string(self.agents.log(node)).unwrap_or_default();
@@ -379,7 +379,7 @@ impl Harness {
         std::fs::read_to_string(self.controller.log()).unwrap_or_default()
     }
 
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.agents.stop().await;
         self.controller.stop().await;
         self.cluster.stop().await;
@@ -387,7 +387,7 @@ impl Harness {
 }
 
 /// A fault of the catalogue.
-pub fn fault(id: &str) -> Fault {
+pub(crate) fn fault(id: &str) -> Fault {
     let all = data_path_catalogue().unwrap();
     all.into_iter().find(|f| f.id == id).unwrap()
 }

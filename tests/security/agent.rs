@@ -25,7 +25,7 @@ use super::{
 /// What takes as long as this hangs.
 const SOON: Duration = Duration::from_secs(120);
 
-pub struct Agent {
+pub(crate) struct Agent {
     cluster: Cluster,
     process: Child,
     _network: File,
@@ -33,12 +33,12 @@ pub struct Agent {
 
 impl Agent {
     /// Starts it, with an API server that asks it nothing yet.
-    pub async fn start(host: &TestCluster) -> Self {
+    pub(crate) async fn start(host: &TestCluster) -> Self {
         Self::start_by(host, |command| command.spawn().unwrap()).await
     }
 
     /// The same by whoever starts programs.
-    pub async fn start_by(host: &TestCluster, spawn: impl FnOnce(&mut Command) -> Child) -> Self {
+    pub(crate) async fn start_by(host: &TestCluster, spawn: impl FnOnce(&mut Command) -> Child) -> Self {
         let cluster = Cluster::start(ClusterConfig::default()).await.unwrap();
         let namespaces: Api<Namespace> = Api::all(cluster.client());
         let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } })).unwrap();
@@ -67,16 +67,16 @@ impl Agent {
     }
 
     /// Of an administrator.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.cluster.client()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.id().expect("the agent runs")
     }
 
     /// Asks it whether it is well, as the kubelet does.
-    pub async fn assert_healthy(&self) {
+    pub(crate) async fn assert_healthy(&self) {
         let socket = self.cluster.state_dir().join("health.sock");
         let health = Command::new(env!("CARGO_BIN_EXE_svcdiag"))
             .args(["health", "--socket"])
@@ -89,7 +89,7 @@ impl Agent {
     }
 
     /// Asks it, and waits for what it saw.
-    pub async fn round(&self, name: &str, spec: Value) -> NodeFacts {
+    pub(crate) async fn round(&self, name: &str, spec: Value) -> NodeFacts {
         let api: Api<NodeProbe> = Api::namespaced(self.cluster.client(), NAMESPACE);
         let probe = json!({
             "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
@@ -109,17 +109,17 @@ impl Agent {
     }
 
     /// Says how much memory an attack has taken, and fails if it is much.
-    pub fn assert_peak(&self, attack: &str) {
+    pub(crate) fn assert_peak(&self, attack: &str) {
         let peak = peak_of(self.pid());
         println!("peak memory of the agent under {attack}: {peak} MiB");
         assert!(peak < 64, "{peak} MiB");
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.cluster.state_dir().join("agent.log")).unwrap_or_default()
     }
 
-    pub async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         self.process.kill().await.unwrap();
         self.cluster.stop().await;
     }

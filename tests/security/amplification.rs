@@ -21,7 +21,7 @@ use svcdiag_sandbox::{
 use super::memory::peak_of;
 
 const TENANT: &str = "tenant";
-pub const AGENTS: &str = "svcdiag-system";
+pub(crate) const AGENTS: &str = "svcdiag-system";
 const NODES: usize = 101;
 const DIAGNOSES: usize = 31;
 
@@ -34,7 +34,7 @@ const EACH: usize = MAX_NODES + 4;
 /// What takes as long as this hangs.
 const SOON: Duration = Duration::from_secs(180);
 
-pub async fn apply<K>(api: &Api<K>, object: Value)
+pub(crate) async fn apply<K>(api: &Api<K>, object: Value)
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
@@ -44,7 +44,7 @@ where
 }
 
 /// That of the agents.
-pub async fn create_namespace(cluster: &Cluster) {
+pub(crate) async fn create_namespace(cluster: &Cluster) {
     let namespaces: Api<Namespace> = Api::all(cluster.client());
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": AGENTS } });
     apply(&namespaces, namespace).await;
@@ -65,7 +65,7 @@ async fn hollow_nodes(cluster: &Cluster) {
 }
 
 /// What says that an agent runs on a node.
-pub async fn pretend_agent(cluster: &Cluster, node: &str) {
+pub(crate) async fn pretend_agent(cluster: &Cluster, node: &str) {
     let leases: Api<Lease> = Api::namespaced(cluster.client(), AGENTS);
     let labels = json!({ "app.kubernetes.io/component": "svcdiag-agent" });
     let lease = json!({
