@@ -21,11 +21,15 @@ use jiff::Timestamp;
 
 use crate::report::printable;
 
-/// Largest file that is kept: a list of some 5,000 Pods as kubectl writes it.
+/// Largest text of a node or a Pod that is kept, and most of all of them.
 pub const MAX_FILE: u64 = 32 << 20;
+const MAX_TEXTS: u64 = 128 << 20;
+
+/// Most that is kept of files with API objects, be it one or many. kubectl writes 10 to 18 KiB of JSON for each Pod.
+pub const MAX_OBJECTS: u64 = 192 << 20;
 
 /// Most that is kept of a bundle. Everything is in memory at once.
-pub const MAX_BUNDLE: u64 = 128 << 20;
+pub const MAX_BUNDLE: u64 = MAX_TEXTS + MAX_OBJECTS;
 
 /// Most files of a bundle: 5,000 nodes with two files each.
 pub const MAX_FILES: usize = 10_000;
@@ -34,7 +38,7 @@ pub const MAX_FILES: usize = 10_000;
 pub const MAX_DEPTH: usize = 16;
 
 /// Most problems that are kept; a hostile bundle could have one for each of its members.
-const MAX_PROBLEMS: usize = 200;
+pub(super) const MAX_PROBLEMS: usize = 200;
 
 /// Directories of the layout, which are never taken for one around the whole bundle.
 const OWN_DIRECTORIES: [&str; 3] = ["objects", "nodes", "pods"];
@@ -149,12 +153,58 @@ impl Files {
     }
 }
 
+/// What a file may hold.
+#[derive(Clone, Copy)]
+enum FileKind {
+    /// API objects.
+    Objects,
+    /// Text of a node or a Pod, or notes.
+    Text,
+}
+
+impl FileKind {
+    /// What is in the directory of a node or a Pod is its text, whatever the ending.
+    fn of(path: &str) -> Self {
+        let mut parts = path.split('/');
+        let is_of_somebody = parts.any(|part| matches!(part, "nodes" | "pods"));
+        match !is_of_somebody && is_structured(path) {
+            true => Self::Objects,
+            false => Self::Text,
+        }
+    }
+
+    /// The largest file, and how much of all of them together.
+    fn most(self) -> (u64, u64) {
+        match self {
+            Self::Objects => (MAX_OBJECTS, MAX_OBJECTS),
+            Self::Text => (MAX_FILE, MAX_TEXTS),
+        }
+    }
+
+    /// How to make it smaller.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Objects => {
+                "; keep only the objects of the namespace of the Service, of its clients' and of kube-system"
+            }
+            Self::Text => "; keep only the lines about the Service, as docs/bundle.md describes",
+        }
+    }
+}
+
+/// Whether a file may hold API objects, by its ending.
+pub(super) fn is_structured(path: &str) -> bool {
+    [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end))
+}
+
 /// What has been taken in so far.
 #[derive(Default)]
 struct Taken {
     files: BTreeMap<String, File>,
     problems: Vec<Problem>,
-    bytes: u64,
+    /// Bytes of objects and of texts.
+    objects: u64,
+    texts: u64,
 }
 
 impl Taken {
@@ -170,12 +220,22 @@ impl Taken {
 
     /// Whether there is room for a file of a size; a problem if not.
     fn has_room(&mut self, path: &str, size: u64) -> bool {
+        let kind = FileKind::of(path);
+        let (of_one, of_all) = kind.most();
         let why = if self.files.len() >= MAX_FILES {
             format!("left out: the bundle has more than {MAX_FILES} files")
-        } else if size > MAX_FILE {
-            format!("left out: larger than {} MiB", MAX_FILE >> 20)
-        } else if self.bytes + size > MAX_BUNDLE {
-            format!("left out: the bundle is larger than {} MiB", MAX_BUNDLE >> 20)
+        } else if size > of_one {
+            format!("left out: larger than {} MiB{}", of_one >> 20, kind.advice())
+        } else if *self.bytes(kind) + size > of_all {
+            let what = match kind {
+                FileKind::Objects => "the API objects of the bundle are",
+                FileKind::Text => "the texts of the bundle are",
+            };
+            format!(
+                "left out: {what} larger than {} MiB{}",
+                of_all >> 20,
+                kind.advice()
+            )
         } else {
             return true;
         };
@@ -183,28 +243,46 @@ impl Taken {
         false
     }
 
-    /// Takes a file in. It may be longer than it said.
-    fn take(&mut self, path: &str, modified: Option<Timestamp>, content: impl Read) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        content.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-        if !self.has_room(path, bytes.len() as u64) {
-            return Ok(());
+    fn bytes(&mut self, kind: FileKind) -> &mut u64 {
+        match kind {
+            FileKind::Objects => &mut self.objects,
+            FileKind::Text => &mut self.texts,
         }
+    }
+
+    /// Reads a file. It may be longer than it said.
+    fn read(&mut self, path: &str, modified: Option<Timestamp>, content: impl Read) -> io::Result<()> {
+        let (most, _) = FileKind::of(path).most();
+        let mut bytes = Vec::new();
+        content.take(most + 1).read_to_end(&mut bytes)?;
+        self.take(path, modified, bytes);
+        Ok(())
+    }
+
+    /// Takes a file in.
+    fn take(&mut self, path: &str, modified: Option<Timestamp>, bytes: Vec<u8>) {
         let size = bytes.len() as u64;
+        if !self.has_room(path, size) {
+            return;
+        }
         match String::from_utf8(bytes) {
             Ok(text) if !text.contains('\0') => {
-                self.bytes += size;
+                *self.bytes(FileKind::of(path)) += size;
+                // What is longer was not copied from a terminal.
+                let text = match size > MAX_FILE {
+                    true => text,
+                    false => colour::without(text),
+                };
                 let path = path.to_owned();
                 let file = File {
                     path: path.clone(),
-                    text: colour::without(text),
+                    text,
                     modified,
                 };
                 self.files.insert(path, file);
             }
             _ => self.problem(path, "left out: not a text file (UTF-8)"),
         }
-        Ok(())
     }
 
     fn finish(self) -> Files {

@@ -2,25 +2,32 @@
 //!
 //! Objects may stand in any file that ends like one of these formats: alone, in lists of kubectl or of
 //! the API, or as several documents. An object that cannot be parsed is noted, so that nothing is
-//! blamed on what it may be.
+//! blamed on what it may be. Lists are read item by item: what is kept of an object is a tenth of it.
 
 mod config_map;
 pub(super) mod endpoints;
 mod identity;
 mod lists;
+pub(super) mod memory;
 pub(super) mod routes;
 mod versions;
 
 use std::collections::BTreeSet;
 
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use self::{
+    endpoints::Endpoints,
     identity::{Place, group, identify, text, who},
+    memory::Memory,
     versions::{Seen, Versions},
 };
-use super::{Bundle, MANIFEST, Problem, documents, files::File};
+use super::{
+    Bundle, MANIFEST, Problem,
+    documents::{self, Content, Item},
+    files::{File, MAX_PROBLEMS, is_structured},
+};
 use crate::{
     api::{NodeProbe, ServiceDiagnosis},
     inventory::Tracked,
@@ -33,6 +40,11 @@ use crate::{
 
 /// Takes the objects of all files into the bundle.
 pub(super) fn take(bundle: &mut Bundle) {
+    take_within(bundle, Memory::default());
+}
+
+/// The same, within some memory.
+pub(super) fn take_within(bundle: &mut Bundle, memory: Memory) {
     let files = std::mem::take(&mut bundle.files.files);
     let mut reader = Reader {
         policy_kinds: bundle.manifest.other_policy_kinds.clone(),
@@ -41,29 +53,26 @@ pub(super) fn take(bundle: &mut Bundle) {
         seen: Versions::default(),
         modes: BTreeSet::new(),
         whole: BTreeSet::new(),
+        memory,
     };
-    let is_structured =
-        |f: &&File| f.path != MANIFEST && [".yaml", ".yml", ".json"].iter().any(|end| f.path.ends_with(end));
-    let mut budget = documents::Budget::default();
-    for file in files.iter().filter(is_structured) {
-        for document in documents::parse(&file.text, &mut budget) {
-            let place = Place {
-                path: &file.path,
-                document: document.place,
-            };
-            match document.value {
-                Ok(value) => reader.document(value, &place),
-                Err(why) => reader.problem(&place, format!("not understood: {why}")),
-            }
-        }
+    // Large lists come last: if there is no room for one of them, everything else is there.
+    let (small, large): (Vec<&File>, _) = files
+        .iter()
+        .filter(|file| file.path != MANIFEST && is_structured(&file.path))
+        .partition(|file| file.text.len() < LARGE);
+    for file in small.into_iter().chain(large) {
+        reader.file(file);
     }
     reader.finish();
     bundle.files.files = files;
 }
 
+/// A file of some hundred Pods.
+const LARGE: usize = 4 << 20;
+
 struct Reader<'a> {
     bundle: &'a mut Bundle,
-    endpoints: Vec<endpoints::Endpoints>,
+    endpoints: Vec<Endpoints>,
     seen: Versions,
     /// What ConfigMaps of kube-proxy say of its mode.
     modes: BTreeSet<ProxyMode>,
@@ -71,11 +80,43 @@ struct Reader<'a> {
     policy_kinds: BTreeSet<String>,
     /// Resources of which collect's own file was read to its end.
     whole: BTreeSet<String>,
+    memory: Memory,
 }
 
 impl Reader<'_> {
+    fn file(&mut self, file: &File) {
+        for document in documents::of(&file.text) {
+            let place = Place {
+                path: &file.path,
+                document: document.place,
+            };
+            self.memory.take_entry();
+            if self.is_full(&place, "left out, like all that follow it in this file") {
+                return;
+            }
+            match document.content {
+                Ok(content) => self.document(content, &place),
+                Err(why) => self.problem(&place, why),
+            }
+        }
+    }
+
+    /// Whether there is no memory for more objects; what that means for a place is a problem.
+    fn is_full(&mut self, place: &Place<'_>, what: &str) -> bool {
+        let Some(why) = self.memory.exhausted() else {
+            return false;
+        };
+        self.problem(place, format!("{what}: {why}"));
+        true
+    }
+
     fn problem(&mut self, place: &Place<'_>, what: impl Into<String>) {
-        let (what, document) = (what.into(), &place.document);
+        let what = match self.bundle.problems.len() {
+            n if n < MAX_PROBLEMS => what.into(),
+            MAX_PROBLEMS => "and more problems, which are not listed".to_owned(),
+            _ => return,
+        };
+        let document = &place.document;
         self.bundle.problems.push(Problem {
             path: place.path.to_owned(),
             what: match document.is_empty() {
@@ -85,52 +126,57 @@ impl Reader<'_> {
         });
     }
 
-    fn document(&mut self, mut value: Value, place: &Place<'_>) {
-        let kind = text(&value, "/kind").to_owned();
-        let is_list = kind.ends_with("List") && (value["items"].is_array() || value["items"].is_null());
-        if is_list {
-            let items = match value["items"].take() {
-                Value::Array(items) => items,
-                _ => Vec::new(),
-            };
-            self.list(&value, items, place);
-        } else if !kind.is_empty() && value["apiVersion"].is_string() {
-            self.object(value, place);
-        } else if value["items"].is_array() {
+    fn document(&mut self, content: Content<'_>, place: &Place<'_>) {
+        let Content { head, items } = content;
+        let kind = text(&head, "/kind");
+        if kind.ends_with("List") && (items.is_some() || head["items"].is_null()) {
+            self.list(&head, items.unwrap_or_default(), place);
+        } else if !kind.is_empty() && head["apiVersion"].is_string() {
+            self.object(head, place);
+        } else if items.is_some() {
             // kubectl writes the kind after the items.
             self.problem(
                 place,
                 "left out: a list without a kind; it may have been cut short",
             );
-        } else if place.path.starts_with("objects/") && !value.is_null() {
+        } else if place.path.starts_with("objects/") && !head.is_null() {
             self.problem(place, "left out: not a Kubernetes object");
         }
     }
 
-    fn list(&mut self, list: &Value, items: Vec<Value>, place: &Place<'_>) {
+    fn list(&mut self, list: &Value, items: Vec<Item<'_>>, place: &Place<'_>) {
         let kind = text(list, "/kind").trim_end_matches("List").to_owned();
         self.policy_kinds
             .extend(policy_kind(group(list), &kind).map(str::to_owned));
         let mut found = lists::List::new(&kind, place);
-        for (n, mut item) in items.into_iter().enumerate() {
-            // The items of a typed list do not say what they are.
-            if item["kind"].is_null() && !kind.is_empty() && item.is_object() {
-                item["kind"] = kind.clone().into();
-                item["apiVersion"] = list["apiVersion"].clone();
-            }
-            found.add(&item);
+        let mut is_whole = true;
+        for (n, item) in items.into_iter().enumerate() {
             let document = match place.document.as_str() {
                 "" => format!("item {}", n + 1),
                 document => format!("{document}, item {}", n + 1),
             };
             let path = place.path;
-            self.object(item, &Place { path, document });
+            let place = Place { path, document };
+            match item.parse() {
+                Ok(item) => self.item(item, list, &kind, &mut found, &place),
+                Err(why) => {
+                    is_whole = false;
+                    self.problem(&place, why);
+                }
+            }
+            self.memory.take_entry();
+            if self.is_full(&place, "left out, like all that follow it in this list") {
+                is_whole = false;
+                break;
+            }
         }
         if !text(list, "/metadata/continue").is_empty() {
             self.problem(
                 place,
                 "only one page of a list: objects that are not in it may exist",
             );
+        } else if !is_whole {
+            // What is not in it may be in what was left out.
         } else if self.bundle.manifest.listed.is_some() {
             let stem = place
                 .path
@@ -140,6 +186,23 @@ impl Reader<'_> {
         } else {
             found.note(&mut self.bundle.listed);
         }
+    }
+
+    fn item(
+        &mut self,
+        mut item: Value,
+        list: &Value,
+        kind: &str,
+        found: &mut lists::List,
+        place: &Place<'_>,
+    ) {
+        // The items of a typed list do not say what they are.
+        if item["kind"].is_null() && !kind.is_empty() && item.is_object() {
+            item["kind"] = kind.into();
+            item["apiVersion"] = list["apiVersion"].clone();
+        }
+        found.add(&item);
+        self.object(item, place);
     }
 
     fn object(&mut self, value: Value, place: &Place<'_>) {
@@ -163,7 +226,9 @@ impl Reader<'_> {
             }
             ("", "Node") => self.take::<Node>(value, place),
             ("", "Endpoints") => {
-                if let Some(endpoints) = self.parse(value, place) {
+                if let Some(endpoints) = self.parse::<Endpoints>(value, place)
+                    && self.memory.take_object(&endpoints)
+                {
                     self.endpoints.push(endpoints);
                 }
             }
@@ -178,23 +243,30 @@ impl Reader<'_> {
                 self.policy_kinds.extend(found.map(str::to_owned));
             }
             ("networking.k8s.io" | "extensions", "Ingress") => {
-                self.bundle.backends.extend(routes::backends(&value))
+                self.backends(&value);
             }
-            ("gateway.networking.k8s.io", kind) if kind.ends_with("Route") => {
-                self.bundle.backends.extend(routes::backends(&value));
-            }
+            ("gateway.networking.k8s.io", kind) if kind.ends_with("Route") => self.backends(&value),
             ("coordination.k8s.io", "Lease") => self.lease(value, place),
             (crate::api::GROUP, "NodeProbe") => self.take::<NodeProbe>(value, place),
             (crate::api::GROUP, "ServiceDiagnosis") => {
                 if let Some(mut diagnosis) = self.parse::<ServiceDiagnosis>(value, place) {
                     trim_metadata(&mut diagnosis.metadata);
-                    self.bundle.diagnoses.push(diagnosis);
+                    if self.memory.take_object(&diagnosis) {
+                        self.bundle.diagnoses.push(diagnosis);
+                    }
                 }
             }
             // The verdict depends on no other kind.
             (group, kind) => self
                 .policy_kinds
                 .extend(policy_kind(group, kind).map(str::to_owned)),
+        }
+    }
+
+    fn backends(&mut self, value: &Value) {
+        let found = routes::backends(value);
+        if found.iter().all(|backend| self.memory.take_object(backend)) {
+            self.bundle.backends.extend(found);
         }
     }
 
@@ -206,7 +278,7 @@ impl Reader<'_> {
     }
 
     /// Takes an object in, or notes that it is there but could not be parsed.
-    fn take<K: Tracked + DeserializeOwned>(&mut self, mut value: Value, place: &Place<'_>) {
+    fn take<K: Tracked + DeserializeOwned + Serialize>(&mut self, mut value: Value, place: &Place<'_>) {
         let (namespace, name) = match identify(&mut value, place) {
             Ok(key) => key,
             Err(why) => return self.problem(place, format!("{} left out: {why}", who(&value))),
@@ -234,7 +306,9 @@ impl Reader<'_> {
         match serde_json::from_value::<K>(value) {
             Ok(mut object) => {
                 trim_metadata(object.meta_mut());
-                self.bundle.inventory.apply(object);
+                if self.memory.take_object(&object) {
+                    self.bundle.inventory.apply(object);
+                }
             }
             Err(error) => {
                 let why = format!("{} {}: {error}", place.path, place.document);
@@ -254,7 +328,9 @@ impl Reader<'_> {
         if let (Some(_), Some(renewed)) = (lease.agent_node(), &lease.spec.renew_time) {
             self.bundle.inventory.observe_at(renewed.0);
             trim_metadata(&mut lease.metadata);
-            self.bundle.inventory.apply(lease);
+            if self.memory.take_object(&lease) {
+                self.bundle.inventory.apply(lease);
+            }
         }
     }
 
@@ -262,7 +338,9 @@ impl Reader<'_> {
     fn event(&mut self, value: Value, place: &Place<'_>) {
         if let Some(mut event) = self.parse::<Event>(value, place) {
             trim_metadata(&mut event.metadata);
-            self.bundle.inventory.note_event(event);
+            if self.memory.take_object(&event) {
+                self.bundle.inventory.note_event(event);
+            }
         }
     }
 

@@ -13,9 +13,9 @@ use tar::{Archive, Entry, EntryType};
 
 use super::{MAX_DEPTH, MAX_FILES, Taken};
 
-/// Most bytes that are unpacked, those of members that are left out included: what a bundle may
-/// have twice over. Compressed, a petabyte of zeros fits into a mail.
-const MAX_UNPACKED: u64 = 2 * super::MAX_BUNDLE;
+/// Most bytes that are unpacked, those of members that are left out included. Compressed, a petabyte of zeros fits into
+/// a mail.
+const MAX_UNPACKED: u64 = super::MAX_BUNDLE * 5 / 4;
 
 /// Most bytes between the contents of two members: headers, and long names, which are read into memory.
 const MAX_HEADERS: u64 = 1 << 20;
@@ -123,7 +123,8 @@ fn visit(entry: &mut Entry<'_, impl Read>, taken: &mut Taken) -> io::Result<()> 
         taken.problem(&path, "left out: the archive is cut short in the middle of it");
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    taken.take(&path, modified, content.as_slice())
+    taken.take(&path, modified, content);
+    Ok(())
 }
 
 /// The path of a member in the bundle.

@@ -67,7 +67,7 @@ fn visit(
         return Ok(());
     }
     let modified = metadata.modified().ok().and_then(|t| Timestamp::try_from(t).ok());
-    taken.take(name, modified, file)
+    taken.read(name, modified, file)
 }
 
 /// In reverse order, since the last is taken next.

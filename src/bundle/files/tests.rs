@@ -136,9 +136,15 @@ fn what_is_no_text_is_named() {
 #[test]
 fn large_files_and_bombs_are_left_out() {
     let large = vec![b' '; usize::try_from(MAX_FILE).unwrap() + 1];
-    let tar = gzip(&archive(&[("large", PLAIN, &large), ("small", PLAIN, b"x")]));
+    let tar = gzip(&archive(&[
+        ("large", PLAIN, &large),
+        ("nodes/n1/nft.json", PLAIN, &large),
+        ("objects/pods.json", PLAIN, &large),
+        ("small", PLAIN, b"x"),
+    ]));
     let files = read(&tar).unwrap();
-    assert_eq!(paths(&files), ["small"]);
+    assert_eq!(paths(&files), ["objects/pods.json", "small"]);
+    assert!(told(&files).contains("nodes/n1/nft.json: left out: larger than 32 MiB"));
     assert!(told(&files).contains("large: left out: larger than 32 MiB"));
 
     // A member that claims to have more than there may be, and one whose name is endless.

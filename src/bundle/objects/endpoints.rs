@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     bundle::Bundle,
@@ -29,14 +29,14 @@ pub(in crate::bundle) struct Unmirrored {
 }
 
 /// An object of kind Endpoints; it has the name of its Service.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Endpoints {
     metadata: ObjectMeta,
     #[serde(default, deserialize_with = "null_is_default")]
     subsets: Vec<Subset>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Subset {
     #[serde(deserialize_with = "null_is_default")]
@@ -47,7 +47,7 @@ struct Subset {
     ports: Vec<EndpointPort>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Address {
     ip: String,

@@ -1,11 +1,12 @@
 //! Who sends to a Service from outside: Ingresses, and routes of the Gateway API.
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::identity::text;
 
 /// A port of a Service that an object sends to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(in crate::bundle) struct Backend {
     /// Kind and name of the object.
     pub by: String,

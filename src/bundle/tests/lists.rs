@@ -144,6 +144,62 @@ fn a_page_of_a_list_is_no_list() {
 }
 
 #[test]
+fn a_list_that_there_is_no_memory_for_is_no_list() {
+    let others: Vec<Value> = (0..100)
+        .map(|n| pod(&format!("a-{n}"), json!({ "app": "a" })))
+        .collect();
+    let within = |most: usize| {
+        let file = |(path, content): (&str, Value)| File {
+            path: path.to_owned(),
+            text: content.to_string(),
+            modified: None,
+        };
+        let mut files = without("objects/pods.yaml");
+        files.push((
+            "objects/all/pods.json",
+            api_list(&[&others[..], &[web_pod()]].concat()),
+        ));
+        let mut bundle = Bundle {
+            files: Files {
+                files: files.into_iter().map(file).collect(),
+                problems: Vec::new(),
+            },
+            ..Bundle::default()
+        };
+        objects::take_within(&mut bundle, objects::memory::Memory::of(most));
+        bundle
+    };
+    assert!(judge(&within(4 << 20)).api_is_faultless());
+    let bundle = within(200 << 10);
+    assert_nobody_is_blamed(&bundle);
+    let problem = bundle.problems[0].to_string();
+    assert!(
+        problem.starts_with("objects/all/pods.json: item ")
+            && problem.contains("need more than 0 MiB of memory; keep only those of"),
+        "{problem}"
+    );
+}
+
+#[test]
+fn an_item_that_cannot_be_read_leaves_a_gap() {
+    let text = |pods: &[&str]| format!("apiVersion: v1\nitems:\n{}kind: PodList\n", pods.concat());
+    let with = |pods: &[&str]| {
+        let mut files = without("objects/pods.yaml");
+        files.push(("objects/pods.yaml", text(pods).into()));
+        bundle(&files)
+    };
+    let other = "- metadata: {name: a, namespace: shop}\n";
+    assert_cause(&with(&[other]), "SelectorMatchesNoPods");
+    let bundle = with(&[other, "- metadata: {name: [}\n"]);
+    assert_nobody_is_blamed(&bundle);
+    let problem = bundle.problems[0].to_string();
+    assert!(
+        problem.starts_with("objects/pods.yaml: item 2: not understood: line 4"),
+        "{problem}"
+    );
+}
+
+#[test]
 fn a_service_is_missing_only_where_services_were_listed() {
     let mut files = without("objects/services.yaml");
     assert_nobody_is_blamed(&bundle(&files));
