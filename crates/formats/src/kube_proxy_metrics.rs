@@ -44,7 +44,10 @@ impl Metrics {
     /// None if it does not say when.
     #[must_use]
     pub fn has_heard_since(&self, at: Timestamp) -> Option<bool> {
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are exact in an f64")]
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "seconds since 1970 are exact in an f64"
+        )]
         let at = at.as_second() as f64;
         let last = self.writing.values().filter_map(|w| w.queued).reduce(f64::max)?;
         Some(last >= at)
