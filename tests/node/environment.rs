@@ -286,15 +286,13 @@ async fn answers_of_dns_servers_are_told_apart() {
         ("10.1.0.2:59", Reply::Refused),
     ] {
         let server: SocketAddr = server.parse().unwrap();
-        let reply = ask(
-            &cable.client,
-            server,
-            "hostnames.default.svc.cluster.local.",
-            false,
-            PATIENCE,
-        )
-        .await;
-        assert_eq!(must(reply), expected, "{server}");
+        let name = "hostnames.default.svc.cluster.local.";
+        let mut reply = must(ask(&cable.client, server, name, false, PATIENCE).await);
+        if reply == Reply::TimedOut && expected != Reply::TimedOut {
+            // Other tests flood the machine, so a datagram may be lost.
+            reply = must(ask(&cable.client, server, name, false, PATIENCE).await);
+        }
+        assert_eq!(reply, expected, "{server}");
     }
 }
 
