@@ -200,11 +200,13 @@ fn told_name(arguments: &Arguments, read: impl FnOnce(&str) -> Option<String>) -
         return Some(String::new());
     };
     let configuration = read(path)?;
-    Some(
-        value_of(&configuration, "hostnameOverride")
-            .unwrap_or_default()
-            .to_owned(),
-    )
+    match value_of(&configuration, "hostnameOverride") {
+        Some("null" | "~") => Some(String::new()),
+        Some(name) => Some(name.to_owned()),
+        // In a form that is not read here, as JSON.
+        None if configuration.contains("hostnameOverride") => None,
+        None => Some(String::new()),
+    }
 }
 
 /// How a process is run, by its cgroup, and its systemd unit.
@@ -307,6 +309,8 @@ mod tests {
         let of_file = |text: &str| told("kube-proxy --config=/a", Some(text));
         assert_eq!(of_file("hostnameOverride: n2\n").as_deref(), Some("n2"));
         assert_eq!(of_file("hostnameOverride: \"\"\n").as_deref(), Some(""));
+        assert_eq!(of_file("hostnameOverride: null\n").as_deref(), Some(""));
+        assert_eq!(of_file("{\"hostnameOverride\": \"n2\"}\n"), None);
         assert_eq!(of_file("mode: nftables\n").as_deref(), Some(""));
         assert_eq!(told("kube-proxy --v=2", None).as_deref(), Some(""));
         // What it was told is in a file that cannot be read.
