@@ -133,6 +133,8 @@ impl Reader<'_> {
             self.list(&head, items.unwrap_or_default(), place);
         } else if !kind.is_empty() && head["apiVersion"].is_string() {
             self.object(head, place);
+            // Otherwise the last one would be missed in silence.
+            self.is_full(place, "left out");
         } else if items.is_some() {
             // kubectl writes the kind after the items.
             self.problem(
