@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use svcdiag_api::{Answer, DropCause, DropPlace, NodeFacts, PacketDrop};
 use svcdiag_drops::{
-    Cause, Drop, Filter, Kernel, Leg, MAX_FILTERS, Paths, Tuple, Unavailable, Watch, explain,
+    Cause, Drop, Drops, Filter, Kernel, Leg, MAX_FILTERS, Paths, Tuple, Unavailable, Watch, explain,
 };
 use svcdiag_kube_proxy::Protocol;
 use svcdiag_netns::Netns;
@@ -42,7 +42,7 @@ const MAX_ENDPOINTS: usize = 16;
 const MAX_SOURCES: usize = 16 * 1024;
 
 /// How long to wait for a turn; otherwise the dials are repeated without a watch.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the rounds of a node share.
 #[derive(Debug)]
@@ -159,22 +159,34 @@ impl Round<'_> {
         if dials.is_empty() {
             return again.await;
         }
-        let begun = self.begin(&dials).await;
         let overflows = self.overflows(&dials).await;
+        let begun = self.begin(&dials).await;
         let result = again.await;
-        self.note_overflows(&dials, overflows).await;
         if let Some((watch, wanted, _turn)) = begun {
             match self.counted(watch).await {
-                Ok(drops) => self.note_drops(&dials, &wanted, &drops),
+                Ok(Drops { counted, complete }) => {
+                    self.note_drops(&dials, &wanted, &counted);
+                    if !complete {
+                        self.problem("More packets were dropped than could be counted.".to_owned());
+                    }
+                }
                 Err(error) => self.note_unwatched(&error),
             }
         }
+        self.note_overflows(&dials, overflows).await;
         result
     }
 
     async fn begin(&self, dials: &[Repeated<'_>]) -> Option<(Watch, Vec<Wanted>, SemaphorePermit<'_>)> {
         let watches = &self.node.watches;
-        let turn = timeout(PATIENCE, watches.turns.acquire()).await.ok()?.ok()?;
+        let Ok(turn) = timeout(PATIENCE, watches.turns.acquire()).await else {
+            self.problem(
+                "Dropped packets were not watched: too many failed dials are repeated at the same time."
+                    .to_owned(),
+            );
+            return None;
+        };
+        let turn = turn.ok()?;
         let wanted = self.wanted(dials).await;
         let filters = distinct(&wanted);
         if filters.is_empty() {
@@ -207,9 +219,9 @@ impl Round<'_> {
         None
     }
 
-    async fn counted(&self, watch: Watch) -> io::Result<Vec<Drop>> {
+    async fn counted(&self, watch: Watch) -> io::Result<Drops> {
         let counts = self.node.netns.visit(move || watch.stop()).await?;
-        blocking(Pool::Node, move || counts.describe().counted).await
+        blocking(Pool::Node, move || counts.describe()).await
     }
 
     /// Says once why drops are not known.
@@ -246,6 +258,14 @@ impl Round<'_> {
                 let some = Some(endpoint);
                 wanted.push(add(Leg::ToEndpoint, any_port(client), endpoint, some, true));
                 wanted.push(add(Leg::Answer, endpoint, any_port(client), some, true));
+                // Others send from the node's address as well, so that is looked at only where it is a Pod's way back
+                // to itself, which is always masqueraded, or the node's own dial.
+                let is_hairpin = dial
+                    .from
+                    .is_some_and(|pod| pod.pod.ips.contains(&endpoint.ip().to_string()));
+                if dial.from.is_some() && !is_hairpin {
+                    continue;
+                }
                 let node = match of_node.get(&endpoint) {
                     Some(known) => *known,
                     None => source_towards(&self.node.netns, endpoint).await.ok(),
