@@ -164,7 +164,7 @@ fn hairpins(evidence: &Evidence<'_>, report: &Report<'_>) -> Vec<(bool, Observat
     let each = report.facts.hairpins.iter().filter_map(|hairpin| {
         let answer = hairpin.answer?;
         let pod = evidence.ends.pod(&hairpin.pod);
-        let drops = dropped::of_hairpin(report, hairpin);
+        let drops = dropped::of_hairpin(report, hairpin, pod);
         let dropped: Vec<String> = drops
             .map(|drop| dropped::observed(drop, report.node, pod))
             .collect();

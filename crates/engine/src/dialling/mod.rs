@@ -49,6 +49,11 @@ impl Case<'_, '_> {
     pub(crate) fn is_seen(&self) -> bool {
         self.explanation.as_ref().is_some_and(|e| e.is_seen)
     }
+
+    /// Whether a firewall was seen to drop the packets: a rule may be about these alone, unlike a setting of the node.
+    pub(crate) fn is_of_a_rule(&self) -> bool {
+        self.is_seen() && self.reason == Reason::FirewallDrops
+    }
 }
 
 /// Takes a failure for what its answer says, unless a setting of a node explains it.
@@ -82,15 +87,16 @@ pub(crate) fn cases<'a, 'b>(
     decisive.map(|f| case(evidence, f)).collect()
 }
 
-/// The cases of the reason that takes precedence.
+/// The cases of the reason that takes precedence; the weakest of the stage, if it has none of theirs.
 pub(crate) fn foremost<'a, 'b, 'c>(
     cases: &'c [Case<'a, 'b>],
     order: &[Reason],
 ) -> Option<(Reason, Vec<&'c Case<'a, 'b>>)> {
-    order.iter().find_map(|reason| {
+    let first = order.iter().find_map(|reason| {
         let of: Vec<&Case> = cases.iter().filter(|c| c.reason == *reason).collect();
         (!of.is_empty()).then_some((*reason, of))
-    })
+    });
+    first.or_else(|| (!cases.is_empty()).then_some((*order.last()?, cases.iter().collect())))
 }
 
 /// The failures of some cases.

@@ -3,6 +3,8 @@
 //! A drop is of the very dial that failed, so it outranks every setting. It explains a failure and makes none: of dials
 //! that were answered drops are not looked at.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::{
     evidence::{
         Evidence,
@@ -34,10 +36,20 @@ pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Vec<&'a Pa
 }
 
 /// The packets of a Pod's dial to itself that its node dropped.
-pub(crate) fn of_hairpin<'a>(report: &Report<'a>, hairpin: &Hairpin) -> impl Iterator<Item = &'a PacketDrop> {
+pub(crate) fn of_hairpin<'a>(
+    report: &Report<'a>,
+    hairpin: &Hairpin,
+    pod: Option<&Pod>,
+) -> impl Iterator<Item = &'a PacketDrop> {
     let facts = report.facts;
-    let is_its =
-        |drop: &&PacketDrop| drop.from.as_ref() == Some(&hairpin.pod) && drop.target == hairpin.target;
+    // As a client the Pod also dials the others behind the same address.
+    let is_its = move |drop: &&PacketDrop| {
+        let is_own = |ip: IpAddr| pod.is_none_or(|pod| pod.ips().any(|own| own.parse() == Ok(ip)));
+        let is_back = |to: &str| to.parse::<SocketAddr>().is_ok_and(|to| is_own(to.ip()));
+        drop.from.as_ref() == Some(&hairpin.pod)
+            && drop.target == hairpin.target
+            && drop.endpoint.as_deref().is_none_or(is_back)
+    };
     let failed = hairpin.answer.is_some_and(|answer| answer != Answer::Accepted);
     facts.drops.iter().filter(move |drop| failed && is_its(drop))
 }
@@ -106,7 +118,13 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
         DropCause::ReversePathFilter if on_node => {
             Some(set(Reason::ReversePathFiltering, node, Setting::ReversePath))
         }
-        DropCause::AnswerNotTranslated if failed.dial.path == DialPath::Service => {
+        // Only a bridge that Pod and endpoint share carries the answer past the translation.
+        DropCause::AnswerNotTranslated
+            if failed.dial.path == DialPath::Service
+                && failed.dial.same_bridge
+                && drop.place == DropPlace::Client
+                && !failed.from_host =>
+        {
             bridge_netfilter(node, settings?).map(seen)
         }
         DropCause::TrafficControl => Some(traffic_control(evidence, failed, drop)),

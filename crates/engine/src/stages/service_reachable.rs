@@ -178,7 +178,7 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     let mut cases = dialling::cases(evidence, dials, failures);
     for case in &mut cases {
         let is_part = !dials.is_dead_for(case.failed) && reaches_others(dials, case.failed);
-        if (!dialling::is_explained(case.reason) || case.is_seen()) && is_part {
+        if (!dialling::is_explained(case.reason) || case.is_of_a_rule()) && is_part {
             case.reason = Reason::PartiallyReachable;
         }
     }
@@ -188,7 +188,11 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
     dialling::with_circumstances(evidence, dials, reason, &failures, &mut message);
     if matches!(
         reason,
-        Reason::TimedOut | Reason::NoRouteToHost | Reason::FirewallRejects | Reason::PartiallyReachable
+        Reason::TimedOut
+            | Reason::NoRouteToHost
+            | Reason::FirewallDrops
+            | Reason::FirewallRejects
+            | Reason::PartiallyReachable
     ) {
         dialling::with_other_kinds(facts, &mut message);
     }

@@ -1,7 +1,7 @@
 //! Packets that the kernel dropped: they explain dials that failed, outrank settings, and make no fault of what works.
 
 use svcdiag_api::{Answer, ConditionType as C, DropCause, DropPlace, PacketDrop, Reason as R};
-use svcdiag_engine::{Diagnosis, Facts};
+use svcdiag_engine::{Diagnosis, Facts, diagnose};
 
 use crate::{agents::*, report::*};
 
@@ -373,9 +373,33 @@ fn an_answer_that_passed_the_rules_by_is_the_bridges() {
             drop.place = DropPlace::Client;
             on(f, "n1", |n| {
                 n.settings.bridge_netfilter = Some(false);
+                n.failures
+                    .iter_mut()
+                    .for_each(|failure| failure.same_bridge = true);
                 n.drops.push(drop);
             });
         },
     );
     said(&d, "bypass kube-proxy's rules");
+}
+
+#[test]
+fn an_answer_from_elsewhere_than_a_shared_bridge_explains_nothing() {
+    for (from, stage, place) in [
+        (Some(CLIENT), C::ServiceReachable, DropPlace::Client),
+        (None, C::ProxyForwards, DropPlace::Node),
+    ] {
+        let mut f = with_agents();
+        fail_service(&mut f, "n1", from, Answer::TimedOut);
+        let mut drop = dropped(&f, 0, DropCause::AnswerNotTranslated);
+        drop.from = from.map(str::to_owned);
+        drop.target = VIP.to_owned();
+        drop.answers = true;
+        drop.place = place;
+        on(&mut f, "n1", |n| {
+            n.settings.bridge_netfilter = Some(false);
+            n.drops.push(drop);
+        });
+        assert_root_cause(&diagnose(&f), stage, R::TimedOut);
+    }
 }

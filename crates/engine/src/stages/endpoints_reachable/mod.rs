@@ -138,7 +138,7 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
     } else {
         // What the kernel drops of one endpoint's packets alone is that endpoint's.
         let is_of_a_way = |c: &Case| {
-            dialling::is_explained(c.reason) && !c.is_seen()
+            dialling::is_explained(c.reason) && !c.is_of_a_rule()
                 || c.reason == Reason::CrossNodeUnreachable
                 || c.failed.is_of_large_answers()
         };

@@ -10,7 +10,7 @@ use crate::{
     stages::checks::{Check, no_service, not_proxied},
 };
 use svcdiag_api::{Answer, ConditionType, DropCause, Hairpin, PacketDrop, Reason};
-use svcdiag_objects::Protocol;
+use svcdiag_objects::{Pod, Protocol};
 
 const WHAT: &str = "No Pod dialled itself through the Service";
 
@@ -40,6 +40,7 @@ const CHECKS: [fn(&Survey<'_>) -> Option<Finding>; 7] = [
 struct HairpinDial<'a> {
     report: &'a Report<'a>,
     hairpin: &'a Hairpin,
+    pod: Option<&'a Pod>,
 }
 
 /// What the Pods' dials to themselves say.
@@ -86,7 +87,11 @@ impl<'a> Survey<'a> {
     fn of(evidence: &'a Evidence<'a>) -> Self {
         let all = evidence.reports.current.iter().flat_map(|report| {
             let hairpins = report.facts.hairpins.iter();
-            hairpins.map(move |hairpin| HairpinDial { report, hairpin })
+            hairpins.map(move |hairpin| HairpinDial {
+                report,
+                hairpin,
+                pod: evidence.ends.pod(&hairpin.pod),
+            })
         });
         let all: Vec<HairpinDial<'_>> = all
             .filter(|d| !evidence.ends.has_sidecar(&d.hairpin.pod))
@@ -281,8 +286,15 @@ fn fault(dial: HairpinDial<'_>) -> Option<Reason> {
     }
 }
 
-/// The packets of a Pod's dial to itself that were dropped; most of them, if in several places.
+/// The packets of a Pod's dial to itself that were dropped. In several places: those that only a packet on the way back
+/// to its sender can meet with, then most of them.
 fn killer(dial: HairpinDial<'_>) -> Option<&PacketDrop> {
-    let drops = dropped::of_hairpin(dial.report, dial.hairpin);
-    drops.max_by_key(|drop| (drop.packets, std::cmp::Reverse(*drop)))
+    let drops = dropped::of_hairpin(dial.report, dial.hairpin, dial.pod);
+    let is_of_hairpins = |drop: &PacketDrop| {
+        matches!(
+            drop.cause,
+            DropCause::HairpinPortOff | DropCause::HairpinNotMasqueraded
+        )
+    };
+    drops.max_by_key(|drop| (is_of_hairpins(drop), drop.packets, std::cmp::Reverse(*drop)))
 }

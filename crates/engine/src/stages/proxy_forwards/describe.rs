@@ -54,7 +54,10 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
             " Its label assigns the Service to another proxy, {other}."
         ));
     }
-    if matches!(reason, Reason::TimedOut | Reason::FirewallRejects) {
+    if matches!(
+        reason,
+        Reason::TimedOut | Reason::FirewallDrops | Reason::FirewallRejects
+    ) {
         dialling::with_other_kinds(facts, &mut message);
     }
     let clients_get_through = evidence.from_clients.succeeded() > 0;
