@@ -1,14 +1,21 @@
 //! What to do about dials of which only the answer is known.
 
-use std::net::SocketAddr;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use crate::{
     Facts,
-    dialling::describe,
-    evidence::{Evidence, dials::Failed, sender::rejecting_node},
-    text::quoted,
+    dialling::{addresses, describe},
+    evidence::{
+        Evidence,
+        dials::{Failed, is_udp},
+        sender::rejecting_node,
+    },
+    text::{self, quoted},
 };
-use svcdiag_api::{Answer, DialPath, Reason};
+use svcdiag_api::{Answer, DialPath, IpFamily, Reason};
 
 /// What to do where only the answer is known.
 pub(crate) fn advice(evidence: &Evidence<'_>, reason: Reason, failures: &[&Failed<'_>]) -> String {
@@ -19,35 +26,106 @@ pub(crate) fn advice(evidence: &Evidence<'_>, reason: Reason, failures: &[&Faile
     if let Some(said) = of_requests(facts, first, failures) {
         return said;
     }
-    let node = first.node;
     let address = first.dial.endpoint.as_deref().unwrap_or(&first.dial.target);
-    let ip = address
-        .parse::<SocketAddr>()
-        .map_or_else(|_| quoted(address), |a| a.ip().to_string());
+    let ip = host(address);
     let through = match first.dial.path {
         DialPath::Endpoint => "",
         _ => " that go through the Service",
     };
     match reason {
-        Reason::NoRouteToHost => match rejecting_node(evidence, first) {
-            Some(by) => format!(
-                "Node {by} itself rejects the packets. Check there whether a firewall rule does it (`iptables -S FORWARD` or `nft list ruleset`: REJECT, icmp-host-prohibited) \
-                 or whether the node has no route to {ip}: `ip route get {ip}`."
-            ),
-            None => format!(
-                "On node {node}, check that there is a route to {ip}, if only the default route (even to the address of a Service): `ip route get {ip}`. \
-                 Look also for a firewall rule that rejects the packets (REJECT, icmp-host-prohibited): `nft list ruleset`."
-            ),
-        },
+        Reason::NoRouteToHost => no_route(evidence, first),
         Reason::ConnectionRefused => {
+            let nodes: BTreeSet<&str> = failures.iter().map(|f| f.node).collect();
+            let nodes: Vec<&str> = nodes.into_iter().collect();
             format!(
-                "Look for a rule on node {node} that rejects packets to {ip}: `nft list ruleset` there (and `iptables-legacy-save`)."
+                "Look for a rule on {} that rejects packets to {ip}: `nft list ruleset` there (and `iptables-legacy-save`).",
+                text::nodes(&nodes)
             )
         }
-        _ => format!(
-            "Find out where packets to {ip}{through} are dropped, probably on node {node} and for example by a firewall. Look there at the rules (`nft list ruleset`, `iptables-legacy-save`), watch the packets while connecting (`tcpdump -ni any host {ip}`), \
-             and see whether the conntrack table is full (`dmesg`, nf_conntrack)."
+        _ => {
+            let nodes: Vec<&str> = addresses::ends(failures).into_iter().collect();
+            format!(
+                "Find out where packets to {ip}{through} are dropped, for example by a firewall. On {}, look at the rules (`nft list ruleset`, `iptables-legacy-save`), {}, \
+                 and see whether the conntrack table is full (`dmesg`, nf_conntrack).",
+                text::nodes(&nodes),
+                watch(evidence, first)
+            )
+        }
+    }
+}
+
+/// The address of an address with a port.
+fn host(address: &str) -> String {
+    address
+        .parse::<SocketAddr>()
+        .map_or_else(|_| quoted(address), |a| a.ip().to_string())
+}
+
+/// Where the packets of a dial may go: to the endpoint that is known, or else to those of the Service.
+fn endpoints(evidence: &Evidence<'_>, failed: &Failed<'_>) -> BTreeSet<SocketAddr> {
+    match failed.endpoint {
+        Some(endpoint) => BTreeSet::from([endpoint]),
+        None => {
+            let all = evidence.ends.targets.keys().copied();
+            all.filter(|e| IpFamily::of(e.ip()) == failed.family()).collect()
+        }
+    }
+}
+
+fn no_route(evidence: &Evidence<'_>, first: &Failed<'_>) -> String {
+    let of_node = first.from_host || first.dial.path == DialPath::Endpoint;
+    let ips: BTreeSet<IpAddr> = endpoints(evidence, first).iter().map(SocketAddr::ip).collect();
+    let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+    // A node routes its own packets to the Service before they are translated, and those of Pods afterwards.
+    let (to, ip) = match ips.first() {
+        Some(first) if !of_node => (text::list(&ips), first.clone()),
+        _ => {
+            let ip = host(first.dial.endpoint.as_deref().unwrap_or(&first.dial.target));
+            (ip.clone(), ip)
+        }
+    };
+    let a_route = if ips.len() > 1 && !of_node {
+        "are routes"
+    } else {
+        "is a route"
+    };
+    let is_to_service = of_node && first.dial.path == DialPath::Service;
+    match rejecting_node(evidence, first) {
+        Some(by) => format!(
+            "Node {by} itself rejects the packets. Check there whether a firewall rule does it (`iptables -S FORWARD` or `nft list ruleset`: REJECT, icmp-host-unreachable) \
+             or whether the node has no route to {to}: `ip route get {ip}`."
         ),
+        None => format!(
+            "On node {}, check that there {a_route} to {to}{}: `ip route get {ip}`. \
+             Look also for a firewall rule that rejects the packets (REJECT, icmp-host-unreachable): `nft list ruleset`.",
+            first.node,
+            match is_to_service {
+                true => ", if only the default route (even to the address of a Service)",
+                false => "",
+            }
+        ),
+    }
+}
+
+/// How to see the packets of a dial. What a node sends to the Service is translated before tcpdump can see it.
+fn watch(evidence: &Evidence<'_>, failed: &Failed<'_>) -> String {
+    let ip = host(&failed.dial.target);
+    let ports: BTreeSet<u16> = endpoints(evidence, failed).iter().map(SocketAddr::port).collect();
+    let protocol = if is_udp(&failed.dial.port) { "udp" } else { "tcp" };
+    match (failed.dial.path, ports.first()) {
+        (DialPath::Endpoint, _) | (_, None) => {
+            format!("watch the packets while connecting (`tcpdump -ni any host {ip}`)")
+        }
+        (_, Some(port)) if failed.from_host => {
+            format!(
+                "watch the translated packets while connecting (`tcpdump -ni any {protocol} port {port}`)"
+            )
+        }
+        (_, Some(port)) => {
+            format!(
+                "watch the packets while connecting (`tcpdump -ni any host {ip} or {protocol} port {port}`)"
+            )
+        }
     }
 }
 

@@ -303,9 +303,9 @@ pub(super) fn ask_for_help(facts: &Facts, stages: &mut [(ConditionType, Finding)
         && !is_known
     {
         remediation.push_str(&format!(
-            " All other checks pass. If nothing of this explains it, save what was observed \
+            " All other checks pass. If none of this explains it, save what was observed \
              (`kubectl -n {} get servicediagnoses,nodeprobes,services,endpointslices -o yaml > {}.yaml`), remove what should not be public, and ask for help: \
-             https://kubernetes.io/docs/tasks/debug/#slack, https://discuss.kubernetes.io or https://github.com/kubernetes/kubernetes.",
+             https://kubernetes.io/docs/tasks/debug/#slack or https://discuss.kubernetes.io.",
             quoted(&facts.namespace),
             quoted(&facts.spec.service_name)
         ));
