@@ -17,7 +17,7 @@ use crate::{
         Evidence,
         dials::{Dials, Failed, is_udp},
         explaining::{Explanation, closed_chains, explain, full_tables},
-        lossy_settings::Setting,
+        lossy_settings::{self, Places, Setting},
         sender::is_prohibited,
     },
     text::{self, SHOWN, quoted},
@@ -129,32 +129,36 @@ pub(crate) fn cause(
     }
 }
 
-/// The settings behind cases, each once with the nodes that have it: what they probably did, and what to do.
+/// The settings behind cases: what they did, or probably did, and what to do.
 pub(crate) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
-    let mut found: BTreeMap<&Setting, BTreeSet<&str>> = BTreeMap::new();
+    let (sentences, remediation) = found(cases)?;
+    let probably = match cases.iter().all(|case| case.is_seen()) {
+        true => "",
+        false => "probably ",
+    };
+    Some((
+        format!("{sentences}. This is {probably}why connections fail"),
+        remediation,
+    ))
+}
+
+/// The settings behind cases, each once with the nodes that have it, and what to do.
+pub(crate) fn found(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
+    let mut found: BTreeMap<&Setting, Places<'_>> = BTreeMap::new();
     for explanation in cases.iter().filter_map(|c| c.explanation.as_ref()) {
-        let nodes = found.entry(&explanation.setting).or_default();
-        nodes.insert(&explanation.node);
+        found.entry(&explanation.setting).or_default().add(explanation);
     }
-    let described = found.iter().take(SHOWN).map(|(setting, nodes)| {
-        let nodes: Vec<&str> = nodes.iter().copied().collect();
-        (setting.describe(&nodes), setting.remediation(&nodes))
-    });
-    let (sentences, remediations): (Vec<String>, Vec<String>) = described.unzip();
     let more = match found.len() {
         0 => return None,
         n if n > SHOWN => format!(" ({} more such findings)", n - SHOWN),
         _ => String::new(),
     };
-    let probably = match cases.iter().all(|case| case.is_seen()) {
-        true => "",
-        false => "probably ",
-    };
-    let sentence = format!(
-        "{}{more}. This is {probably}why connections fail",
-        sentences.join(". ")
-    );
-    Some((sentence, remediations.join(" ")))
+    let shown: Vec<(&Setting, Places<'_>)> = found.into_iter().take(SHOWN).collect();
+    let sentences: Vec<String> = shown.iter().map(|(s, places)| s.describe(places)).collect();
+    Some((
+        format!("{}{more}", sentences.join(". ")),
+        lossy_settings::remediation(&shown),
+    ))
 }
 
 /// What is wrong where endpoints are cluster IPs of Services, and what to do.
@@ -243,11 +247,11 @@ pub(crate) fn with_circumstances<'a>(
             text::nodes(&closed)
         ));
     }
-    let full: Vec<&str> = full_tables(evidence, failures).into_iter().collect();
+    let full = full_tables(evidence, failures);
     if !full.is_empty() {
         message.push_str(&format!(
-            " The conntrack table is full on {}, or within one percent of it, so packets may be lost there.",
-            text::nodes(&full)
+            " {}, so packets may be lost there.",
+            lossy_settings::full_tables(&full)
         ));
     }
 }

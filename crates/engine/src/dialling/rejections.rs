@@ -7,6 +7,7 @@ use crate::{
     evidence::{
         Evidence,
         dials::Failed,
+        lossy_settings::{self, Places},
         sender::{Sender, sender},
     },
     text::{self, quoted},
@@ -28,12 +29,16 @@ pub(crate) fn describe(evidence: &Evidence<'_>, cases: &[&Case<'_, '_>]) -> Opti
     let (first, failed) = *found.first()?;
     let mut sentences: Vec<String> = found.iter().take(SHOWN).map(|(s, f)| sentence(*s, f)).collect();
     let explanation = cases.iter().find_map(|c| c.explanation.as_ref());
-    let explanation = explanation.map(|e| (&e.setting, [e.node.as_str()]));
-    sentences.extend(explanation.map(|(setting, node)| setting.describe(&node)));
+    let known = explanation.map(|e| {
+        let mut places = Places::default();
+        places.add(e);
+        (&e.setting, places)
+    });
+    sentences.extend(known.iter().map(|(setting, places)| setting.describe(places)));
     let nodes: BTreeSet<&str> = found.iter().filter_map(|(s, _)| node(*s)).collect();
     let nodes: Vec<&str> = nodes.into_iter().collect();
-    let remediation = match explanation {
-        Some((setting, node)) => setting.remediation(&node),
+    let remediation = match known {
+        Some(known) => lossy_settings::remediation(&[known]),
         None => remediation(evidence, first, failed, &nodes),
     };
     Some((sentences.join(". "), remediation))

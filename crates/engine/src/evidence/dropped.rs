@@ -5,19 +5,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::{
-    evidence::{
-        Evidence,
-        dials::Failed,
-        explaining::{Explanation, bridge_netfilter},
-        lossy_settings::Setting,
-        reports::Report,
-        targets::key,
-    },
-    text::quoted,
+use crate::evidence::{
+    Evidence,
+    dials::Failed,
+    dropped_text::{Dropped, DroppedBy, Filter, Source},
+    explaining::{Explanation, bridge_netfilter},
+    lossy_settings::Setting,
+    reports::Report,
+    targets::key,
 };
 use svcdiag_api::{Answer, DialPath, DropCause, DropPlace, Hairpin, IpFamily, PacketDrop, Reason};
-use svcdiag_objects::{Object, Pod};
+use svcdiag_objects::Pod;
 
 /// The packets of a failed dial that its node dropped.
 pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Vec<&'a PacketDrop> {
@@ -90,12 +88,13 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
     match drop.cause {
         DropCause::Firewall => {
             let is_full = settings.is_some_and(|s| s.conntrack_full == Some(true));
-            // Rules have functions of their own; this one drops for policies and for conntrack.
+            // Rules of nftables have functions of their own. This one drops for conntrack, and for rules of
+            // iptables-legacy as well.
             if is_full && on_node && drop.function.as_deref().is_none_or(|f| f == "nf_hook_slow") {
-                // Without the function's name it may be a rule as well.
-                let is_seen = drop.function.is_some();
-                return Some(Explanation {
-                    is_seen,
+                // A full table has room for one now and then.
+                let is_probable = !evidence.passing.mostly_passed(node, failed.from_host);
+                return is_probable.then(|| Explanation {
+                    is_seen: false,
                     ..set(Reason::ConntrackTableFull, node, Setting::ConntrackFull)
                 });
             }
@@ -107,7 +106,12 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
                 IpFamily::V6 => s.ipv6_forwarding,
             });
             Some(match (forwards, &drop.interface) {
-                (Some(true), Some(interface)) => forwarding_of(node, interface, family),
+                (Some(true), Some(interface)) => said(
+                    Reason::IPForwardingDisabled,
+                    failed,
+                    drop,
+                    DroppedBy::Interface(interface.clone(), forwarding_of(interface, family)),
+                ),
                 _ => set(
                     Reason::IPForwardingDisabled,
                     node,
@@ -128,7 +132,7 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
             bridge_netfilter(node, settings?).map(seen)
         }
         DropCause::TrafficControl => Some(traffic_control(evidence, failed, drop)),
-        DropCause::NoRoute | DropCause::NeighbourFailed if on_node => no_way(failed, drop),
+        DropCause::NoRoute | DropCause::NeighbourFailed if on_node => no_way(evidence, failed, drop),
         _ => None,
     }
 }
@@ -155,19 +159,19 @@ fn set(reason: Reason, node: &str, setting: Setting) -> Explanation {
         reason,
         node: node.to_owned(),
         setting,
+        of: None,
+        from: None,
         is_seen: true,
     }
 }
 
-fn said(reason: Reason, node: &str, sentence: String, remediation: String) -> Explanation {
-    set(
-        reason,
-        node,
-        Setting::Dropped {
-            sentence,
-            remediation,
-        },
-    )
+fn said(reason: Reason, failed: &Failed<'_>, drop: &PacketDrop, by: DroppedBy) -> Explanation {
+    let dropped = Dropped {
+        by,
+        answers: drop.answers,
+        says: kernel_says(drop),
+    };
+    set(reason, failed.node, Setting::Dropped(dropped))
 }
 
 fn forwarding_sysctl(family: IpFamily) -> &'static str {
@@ -192,14 +196,14 @@ fn kernel_says(drop: &PacketDrop) -> String {
     )
 }
 
-/// Whose network it is: `node n1`, `Pod shop/web`.
-fn whose(drop: &PacketDrop, node: &str, endpoint: Option<&Pod>) -> String {
+/// Where it was: `on node n1`, `in Pod shop/web`.
+fn place(drop: &PacketDrop, node: &str, endpoint: Option<&Pod>) -> String {
     match (drop.place, drop.from.as_deref(), endpoint) {
-        (DropPlace::Node, ..) => format!("node {node}"),
-        (DropPlace::Client, Some(client), _) => format!("Pod {client}"),
-        (DropPlace::Client, None, _) => "the client".to_owned(),
-        (DropPlace::Endpoint, _, Some(pod)) => format!("Pod {}", key(pod)),
-        (DropPlace::Endpoint, _, None) => "the endpoint's Pod".to_owned(),
+        (DropPlace::Node, ..) => format!("on node {node}"),
+        (DropPlace::Client, Some(client), _) => format!("in Pod {client}"),
+        (DropPlace::Client, None, _) => "in the client".to_owned(),
+        (DropPlace::Endpoint, _, Some(pod)) => format!("in Pod {}", key(pod)),
+        (DropPlace::Endpoint, _, None) => "in the endpoint's Pod".to_owned(),
     }
 }
 
@@ -207,110 +211,79 @@ fn pod_behind<'a>(failed: &Failed<'a>) -> Option<&'a Pod> {
     failed.target.and_then(|target| target.pod)
 }
 
-fn firewall(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Explanation {
-    let node = failed.node;
-    let what = if drop.answers { "answers" } else { "packets" };
-    let says = kernel_says(drop);
-    let (sentence, remediation) = match drop.place {
-        DropPlace::Node => (
-            format!("A firewall on node {node} drops the {what} ({says})"),
-            format!(
-                "Find the rule or the policy on node {node}: `nft list ruleset` there (and `iptables-legacy-save`). The names of tables and chains hint at what wrote it (for example firewalld, ufw, Docker or the network plugin). \
-                 Then have that firewall accept the packets of the Pod network."
-            ),
-        ),
-        DropPlace::Client | DropPlace::Endpoint => {
-            let whose = whose(drop, node, pod_behind(failed));
-            let remediation = match pod_of(evidence, failed, drop) {
-                Some((namespace, name)) => format!(
-                    "Find out which of its containers writes firewall rules, for example an init container or a sidecar: `kubectl -n {} describe pod {}`.",
-                    quoted(namespace),
-                    quoted(name)
-                ),
-                None => "Find out which container of the Pod writes firewall rules.".to_owned(),
-            };
-            (
-                format!("A firewall rule inside the network of {whose} itself drops the {what} ({says})"),
-                remediation,
-            )
-        }
-    };
-    said(Reason::FirewallDrops, node, sentence, remediation)
+/// Whether the kernel named a function of nftables.
+pub(crate) fn is_of_nftables(drop: &PacketDrop) -> bool {
+    drop.function.as_deref().is_some_and(|f| f.starts_with("nft_"))
 }
 
-/// Namespace and name of the Pod whose network dropped packets.
-fn pod_of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>, drop: &PacketDrop) -> Option<(&'a str, &'a str)> {
+fn firewall(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Explanation {
+    let by = match drop.place {
+        DropPlace::Node => DroppedBy::Firewall {
+            is_nftables: is_of_nftables(drop),
+        },
+        place => DroppedBy::FirewallOfPods(place),
+    };
     let pod = match drop.place {
         DropPlace::Node => None,
-        DropPlace::Client => evidence.ends.pod(failed.dial.from.as_deref()?),
+        DropPlace::Client => failed
+            .dial
+            .from
+            .as_deref()
+            .and_then(|from| evidence.ends.pod(from)),
         DropPlace::Endpoint => pod_behind(failed),
-    }?;
-    Some((pod.namespace(), pod.name()))
+    };
+    Explanation {
+        of: pod.map(key),
+        ..said(Reason::FirewallDrops, failed, drop, by)
+    }
 }
 
-fn forwarding_of(node: &str, interface: &str, family: IpFamily) -> Explanation {
-    let family = match family {
-        IpFamily::V4 => "ipv4",
-        IpFamily::V6 => "ipv6",
-    };
-    said(
-        Reason::IPForwardingDisabled,
-        node,
-        format!(
-            "IP forwarding is off for packets that come in by interface {interface} of node {node} (net.{family}.conf.{interface}.forwarding)"
-        ),
-        format!(
-            "Find out on node {node} what turned forwarding off for that interface, for example a file in /etc/sysctl.d or the program that manages its network."
-        ),
-    )
+/// The sysctl of one interface. A dot in its name would begin another part of the sysctl's.
+fn forwarding_of(interface: &str, family: IpFamily) -> String {
+    let interface = interface.replace('.', "/");
+    match family {
+        IpFamily::V4 => format!("net.ipv4.conf.{interface}.forwarding"),
+        IpFamily::V6 => format!("net.ipv6.conf.{interface}.forwarding"),
+    }
 }
 
 fn traffic_control(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Explanation {
-    let whose = whose(drop, failed.node, pod_behind(failed));
-    let says = kernel_says(drop);
-    let kinds = crate::policies::describe::other_kinds(evidence.facts);
-    let policies = kinds.map_or_else(String::new, |kinds| {
-        format!(" A policy of another kind ({kinds}) may be what it enforces; these are not evaluated.")
-    });
-    said(
-        Reason::TimedOut,
-        failed.node,
-        format!("An eBPF program on {whose} drops the packets ({says})"),
-        format!(
-            "Find out on node {} whose program it is: `bpftool net` there. Network plugins such as Cilium and Calico enforce policies with such programs.{policies}",
-            quoted(failed.node)
-        ),
-    )
+    let whose = place(drop, failed.node, pod_behind(failed));
+    let policies = crate::policies::describe::other_kinds(evidence.facts);
+    let filter = Filter::of(drop, whose, policies);
+    said(Reason::TimedOut, failed, drop, DroppedBy::Filter(filter))
 }
 
-fn no_way(failed: &Failed<'_>, drop: &PacketDrop) -> Option<Explanation> {
-    let node = failed.node;
-    let to = if drop.answers {
-        "the client".to_owned()
-    } else {
-        let address = drop.endpoint.as_deref().unwrap_or(&drop.target);
-        address.parse::<std::net::SocketAddr>().ok()?.ip().to_string()
+fn no_way(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Option<Explanation> {
+    let family = failed.family();
+    let client = evidence.ends.pod(failed.dial.from.as_deref().unwrap_or_default());
+    let client = client.filter(|_| !failed.from_host).and_then(|pod| {
+        let mut ips = pod.ips().filter_map(|ip| ip.parse::<IpAddr>().ok());
+        ips.find(|ip| IpFamily::of(*ip) == family)
+    });
+    let dialled = drop.endpoint.as_deref().unwrap_or(&drop.target);
+    let dialled = Some(dialled.parse::<SocketAddr>().ok()?.ip());
+    let (from, to) = match drop.answers {
+        true => (dialled, client),
+        false => (client, dialled),
     };
-    let says = kernel_says(drop);
-    let sentence = match drop.cause {
-        DropCause::NoRoute => format!("Node {node} has no route to {to} ({says})"),
-        _ => format!("Nobody on the links of node {node} answers for the address {to} ({says})"),
+    // What a node routes that has come in was on its way through.
+    let is_forwarded = drop.reason == "IP_INNOROUTES" && !failed.from_host;
+    let source = drop.interface.as_ref().zip(from).filter(|_| is_forwarded);
+    let from = source.map(|(interface, address)| Source {
+        address: address.to_string(),
+        interface: interface.clone(),
+    });
+    let node = failed.node.to_owned();
+    let by = match drop.cause {
+        DropCause::NoRoute => DroppedBy::NoRoute(node),
+        _ => DroppedBy::Neighbour(node),
     };
-    let check = match drop.answers {
-        true => format!("Check the routes of node {node} to the client."),
-        false => format!(
-            "Check the route to {to} on node {}: `ip route get {to}`.",
-            quoted(node)
-        ),
-    };
-    Some(said(
-        Reason::NoRouteToHost,
-        node,
-        sentence,
-        format!(
-            "{check} The network plugin writes the routes and links of Pods: check its Pod on that node."
-        ),
-    ))
+    Some(Explanation {
+        of: to.map(|to| to.to_string()),
+        from,
+        ..said(Reason::NoRouteToHost, failed, drop, by)
+    })
 }
 
 /// A drop as an observation: `6 packets dropped by a firewall (NETFILTER_DROP in nft_do_chain, interface veth3a) on node n1`.
@@ -325,6 +298,7 @@ pub(crate) fn observed(drop: &PacketDrop, node: &str, endpoint: Option<&Pod>) ->
         DropCause::AnswerNotTranslated => "refused, as they come from the endpoint's own address",
         DropCause::AcceptQueueFull => "dropped, as the accept queue is full",
         DropCause::TooBig => "dropped, as they are larger than the MTU",
+        DropCause::TrafficControl if drop.reason.starts_with("TC_") => "dropped by a tc filter",
         DropCause::TrafficControl => "dropped by an eBPF program",
         DropCause::NeighbourFailed => "dropped, as nobody answers for the address on the link",
     };
@@ -334,10 +308,6 @@ pub(crate) fn observed(drop: &PacketDrop, node: &str, endpoint: Option<&Pod>) ->
         (true, 1) => "1 packet of the answer".to_owned(),
         (true, n) => format!("{n} packets of the answer"),
     };
-    let at = match drop.place {
-        DropPlace::Node => "on",
-        DropPlace::Client | DropPlace::Endpoint => "in",
-    };
-    let whose = whose(drop, node, endpoint);
-    format!("{what} {why} ({}) {at} {whose}", kernel_says(drop))
+    let place = place(drop, node, endpoint);
+    format!("{what} {why} ({}) {place}", kernel_says(drop))
 }

@@ -10,6 +10,7 @@ use crate::evidence::{
     Evidence,
     dials::Failed,
     dropped,
+    dropped_text::Source,
     lossy_settings::Setting,
     passage::{Passage, links},
     sender::sender,
@@ -25,6 +26,10 @@ pub(crate) struct Explanation {
     pub node: String,
     /// The setting, or what the kernel said.
     pub setting: Setting,
+    /// The Pod or the address that this is about, if it is about one.
+    pub of: Option<String>,
+    /// Where packets had come from that were not routed, if that is known.
+    pub from: Option<Source>,
     /// Whether the kernel dropped packets of the dial for it; else it is but probable.
     pub is_seen: bool,
 }
@@ -131,6 +136,8 @@ fn dead_end(node: &str, settings: &NodeSettings, hook: &'static str, answer: Ans
             chain: rule.chain.clone(),
             rejects: rule.rejects,
         },
+        of: None,
+        from: None,
         is_seen: false,
     })
 }
@@ -221,6 +228,8 @@ fn of_node(
             reason,
             node: node.to_owned(),
             setting,
+            of: None,
+            from: None,
             is_seen: false,
         });
     };
@@ -265,6 +274,8 @@ pub(super) fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Ex
         reason: Reason::BridgeNetfilterDisabled,
         node: node.to_owned(),
         setting: Setting::BridgeNetfilter { is_loaded },
+        of: None,
+        from: None,
         is_seen: false,
     })
 }

@@ -2,7 +2,40 @@
 //!
 //! Nodes with one setting are named together, so that a command is printed only beside the nodes that it is for.
 
-use crate::text::{self, quoted};
+use std::collections::BTreeSet;
+
+use crate::{
+    evidence::{
+        dropped_text::{Dropped, Source},
+        explaining::Explanation,
+    },
+    text::{self, quoted},
+};
+
+/// Where a setting was found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places<'a> {
+    /// The nodes that have it.
+    pub nodes: BTreeSet<&'a str>,
+    /// The Pods or addresses that it is about, if it is about some.
+    pub of: BTreeSet<&'a str>,
+    /// Where packets had come from that were not routed.
+    pub from: BTreeSet<&'a Source>,
+}
+
+impl<'a> Places<'a> {
+    /// Where an explanation says that it was found.
+    pub(crate) fn add(&mut self, explanation: &'a Explanation) {
+        self.nodes.insert(&explanation.node);
+        self.of.extend(explanation.of.as_deref());
+        self.from.extend(&explanation.from);
+    }
+
+    /// `node n1`, `nodes n1 and n2`.
+    pub(super) fn nodes(&self) -> String {
+        text::nodes(&self.nodes.iter().collect::<Vec<_>>())
+    }
+}
 
 /// A setting by which a node loses packets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,39 +63,28 @@ pub(crate) enum Setting {
         is_loaded: bool,
     },
     /// No setting, but what the kernel said when it dropped packets.
-    Dropped {
-        /// In words, with the node.
-        sentence: String,
-        /// What to do.
-        remediation: String,
-    },
+    Dropped(Dropped),
 }
 
 impl Setting {
-    /// What is set on some nodes, without a full stop.
-    pub(crate) fn describe<S: AsRef<str>>(&self, nodes: &[S]) -> String {
-        let on = text::nodes(nodes);
-        let one = nodes.len() == 1;
+    /// What is set there, without a full stop.
+    pub(crate) fn describe(&self, places: &Places<'_>) -> String {
+        let on = places.nodes();
         match self {
-            Self::Dropped { sentence, .. } => sentence.clone(),
+            Self::Dropped(dropped) => dropped.describe(places),
             Self::DeadEnd { hook, chain, rejects } => {
                 let by = match chain == hook {
                     true => format!("chain {hook}"),
                     false => format!("chain {chain} (reached from {hook})"),
                 };
                 let does = if *rejects { "rejects" } else { "drops" };
-                format!("A rule in {by} on {on} {does} every packet")
+                format!("A rule in {by} on {on} {does} all it gets")
             }
             Self::NoForwarding(sysctl) => format!("IP forwarding is off on {on} ({sysctl} is 0)"),
             Self::ForwardPolicy => {
                 format!("On {on}, the policy of the FORWARD chain is to drop what no rule accepts")
             }
-            Self::ConntrackFull if one => {
-                format!("The conntrack table of {on} is full, or within one percent of it")
-            }
-            Self::ConntrackFull => {
-                format!("The conntrack tables of {on} are full, or within one percent of it")
-            }
+            Self::ConntrackFull => full_tables(&places.nodes),
             Self::ReversePath => format!(
                 "{} dropped packets that arrived on a different interface from the one their replies would leave by (rp_filter)",
                 text::capitalized(&on)
@@ -76,15 +98,12 @@ impl Setting {
         }
     }
 
-    /// What to do on some nodes.
-    pub(crate) fn remediation<S: AsRef<str>>(&self, nodes: &[S]) -> String {
-        let on = text::nodes(nodes);
+    /// What to do there.
+    fn remediation(&self, places: &Places<'_>) -> String {
+        let on = places.nodes();
         match self {
-            Self::Dropped { remediation, .. } => remediation.clone(),
-            Self::DeadEnd { chain, .. } => format!(
-                "Find out what wrote the rule, and which rules precede it: `iptables -S {}` or `nft list ruleset` on {on}. A KUBE-FIREWALL rule without its mark match comes from two iptables versions that cannot read each other's rules; otherwise it is often the distribution's firewall.",
-                quoted(chain)
-            ),
+            Self::Dropped(dropped) => dropped.remediation(places),
+            Self::DeadEnd { hook, chain, .. } => dead_ends(&[(hook, chain, places)]),
             Self::NoForwarding(sysctl) => format!(
                 "Enable IP forwarding on {on}: run `sysctl -w {sysctl}=1` there. That lasts until the next reboot; to keep it, use a file in /etc/sysctl.d."
             ),
@@ -108,4 +127,77 @@ impl Setting {
             ),
         }
     }
+}
+
+/// `The conntrack table of node n1 is at least 99% full`.
+pub(crate) fn full_tables(nodes: &BTreeSet<&str>) -> String {
+    let on = text::nodes(&nodes.iter().collect::<Vec<_>>());
+    match nodes.len() {
+        1 => format!("The conntrack table of {on} is at least 99% full"),
+        _ => format!("The conntrack tables of {on} are at least 99% full"),
+    }
+}
+
+/// What to do about several settings. What is the same for some of them is printed once, with all their places.
+pub(crate) fn remediation(found: &[(&Setting, Places<'_>)]) -> String {
+    let chains: Vec<(&str, &str, &Places<'_>)> = found
+        .iter()
+        .filter_map(|(setting, places)| match setting {
+            Setting::DeadEnd { hook, chain, .. } => Some((*hook, chain.as_str(), places)),
+            _ => None,
+        })
+        .collect();
+    let mut fixes: Vec<(&Setting, Places<'_>)> = Vec::new();
+    let others = found
+        .iter()
+        .filter(|(s, _)| !matches!(s, Setting::DeadEnd { .. }));
+    for (setting, places) in others {
+        let nowhere = Places::default();
+        let fix = setting.remediation(&nowhere);
+        match fixes
+            .iter_mut()
+            .find(|(other, _)| other.remediation(&nowhere) == fix)
+        {
+            Some((_, all)) => {
+                all.nodes.extend(&places.nodes);
+                all.of.extend(&places.of);
+                all.from.extend(&places.from);
+            }
+            None => fixes.push((setting, places.clone())),
+        }
+    }
+    let chains = (!chains.is_empty()).then(|| dead_ends(&chains));
+    let others = fixes.iter().map(|(setting, places)| setting.remediation(places));
+    chains.into_iter().chain(others).collect::<Vec<_>>().join(" ")
+}
+
+/// What to do about rules that let nothing through: hook, chain and places of each.
+fn dead_ends(chains: &[(&str, &str, &Places<'_>)]) -> String {
+    const KUBELETS: &str = "KUBE-FIREWALL";
+    let see = chains
+        .iter()
+        .map(|(_, chain, places)| format!("`iptables -S {}` on {}", quoted(chain), places.nodes()));
+    let rules = match chains {
+        [(.., places)] if places.nodes.len() <= 1 => "rule, and which rules precede it",
+        _ => "rules, and which rules precede them",
+    };
+    let of_kubelet = chains.iter().any(|(_, chain, _)| *chain == KUBELETS);
+    let of_others = chains.iter().any(|(_, chain, _)| *chain != KUBELETS);
+    let what = match chains.iter().all(|(hook, ..)| *hook == "FORWARD") {
+        true => "forwarded packets of the Pod network",
+        false => "packets",
+    };
+    format!(
+        "Find out what wrote the {rules}: {} (or `nft list ruleset`).{}{}",
+        text::list(&see.collect::<Vec<_>>()),
+        match of_kubelet {
+            true =>
+                " A KUBE-FIREWALL rule without its mark match comes from two iptables versions that cannot read each other's rules.",
+            false => "",
+        },
+        match of_others {
+            true => format!(" Then have that firewall accept the {what}."),
+            false => String::new(),
+        }
+    )
 }

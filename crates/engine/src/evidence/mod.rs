@@ -8,6 +8,7 @@
 mod collect;
 pub(crate) mod dials;
 pub(crate) mod dropped;
+pub(crate) mod dropped_text;
 mod ends;
 pub(crate) mod explaining;
 mod kept_away;

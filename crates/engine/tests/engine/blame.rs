@@ -116,7 +116,11 @@ fn a_full_table_that_lets_others_through_is_mentioned() {
         on(f, "n1", |n| n.settings.conntrack_full = Some(true));
         lost(f, &[1]);
     });
-    assert!(says(&d, "conntrack table is full on node n1"), "{}", report(&d));
+    assert!(
+        says(&d, "The conntrack table of node n1 is at least 99% full"),
+        "{}",
+        report(&d)
+    );
 }
 
 #[test]
@@ -473,7 +477,7 @@ fn a_rule_at_which_every_packet_ends_is_named() {
         fail_service(f, "n1", Some(CLIENT), Answer::Unreachable);
     });
     assert!(
-        says(&d, "A rule in chain FORWARD on node n1 rejects every packet"),
+        says(&d, "A rule in chain FORWARD on node n1 rejects all it gets"),
         "{}",
         report(&d)
     );
@@ -492,6 +496,11 @@ fn a_rule_at_which_every_packet_ends_is_named() {
         "{}",
         report(&d)
     );
+    let remediation = d.root_cause.unwrap().remediation;
+    assert!(
+        remediation.contains("two iptables versions") && !remediation.contains("accept"),
+        "{remediation}"
+    );
 }
 
 #[test]
@@ -502,5 +511,5 @@ fn a_rule_that_others_got_past_is_not_to_blame() {
         });
         lost(f, &[1, 2]);
     });
-    assert!(!says(&d, "every packet"), "{}", report(&d));
+    assert!(!says(&d, "all it gets"), "{}", report(&d));
 }

@@ -63,6 +63,27 @@ fn a_firewall_that_drops_is_named_with_its_node_and_interface() {
     );
 }
 
+/// Programs of iptables-legacy show rules that nftables does not have, and none of those that it has.
+#[test]
+fn rules_of_iptables_legacy_are_looked_for_only_where_they_may_have_dropped() {
+    for (function, may_be_legacy) in [
+        (Some("nft_do_chain"), false),
+        (Some("nf_hook_slow"), true),
+        (None, true),
+    ] {
+        let mut f = with_agents();
+        lost(&mut f, DropCause::Firewall, |drop| {
+            drop.function = function.map(str::to_owned)
+        });
+        let remediation = svcdiag_engine::diagnose(&f).root_cause.unwrap().remediation;
+        assert_eq!(
+            remediation.contains("iptables-legacy-save"),
+            may_be_legacy,
+            "{remediation}"
+        );
+    }
+}
+
 #[test]
 fn a_rule_in_a_pods_own_network_is_that_pods() {
     let in_endpoint = |drop: &mut PacketDrop| {
@@ -72,14 +93,14 @@ fn a_rule_in_a_pods_own_network_is_that_pods() {
     let d = fault("dropped-in-pod", C::EndpointsReachable, R::FirewallDrops, |f| {
         lost(f, DropCause::Firewall, in_endpoint);
     });
-    said(&d, "inside the network of Pod shop/hostnames-");
+    said(&d, "in the network namespace of Pods shop/hostnames-");
     let d = fault(
         "dropped-in-client",
         C::EndpointsReachable,
         R::FirewallDrops,
         |f| lost(f, DropCause::Firewall, |drop| drop.place = DropPlace::Client),
     );
-    said(&d, "inside the network of Pod shop/client itself");
+    said(&d, "in the network namespace of Pod shop/client drops");
 }
 
 #[test]
@@ -139,7 +160,30 @@ fn conntrack_drops_where_policies_do_and_its_table_is_full() {
             lost(f, DropCause::Firewall, by_hook);
         },
     );
-    said(&d, "The conntrack table of node n1 is full");
+    // A rule of iptables-legacy drops in the same function.
+    let message = d.root_cause.unwrap().message;
+    assert!(
+        message.contains(
+            "The conntrack table of node n1 is at least 99% full. This is probably why connections fail."
+        ),
+        "{message}"
+    );
+}
+
+/// Most get through, so it may be a rule: neither is blamed.
+#[test]
+fn a_full_table_that_lets_most_through_does_not_explain_a_drop_that_a_rule_may_have_made() {
+    let mut f = with_agents();
+    fail_direct(&mut f, &[1], Answer::TimedOut);
+    let mut drop = dropped(&f, 1, DropCause::Firewall);
+    drop.function = Some("nf_hook_slow".to_owned());
+    on(&mut f, "n1", |n| {
+        n.settings.conntrack_full = Some(true);
+        n.drops.push(drop);
+    });
+    let cause = svcdiag_engine::diagnose(&f).root_cause.unwrap();
+    assert_eq!(cause.reason, R::SomeEndpointsFailing.as_str());
+    assert!(!cause.message.contains("firewall"), "{}", cause.message);
 }
 
 #[test]
@@ -159,10 +203,27 @@ fn routes_and_programs_at_tc_have_their_sentences() {
         lost(f, DropCause::NoRoute, |_| {});
     });
     said(&d, "Node n1 has no route to 10.244.");
+    // Of answers the way back is meant, and what a node sends by itself has come in by no interface.
+    for (change, command) in [
+        (
+            (|drop| drop.answers = true) as fn(&mut PacketDrop),
+            "`ip route get 10.244.1.9 from 10.244.1.5 iif veth3a`",
+        ),
+        (
+            |drop| drop.reason = "IP_OUTNOROUTES".to_owned(),
+            "`ip route get 10.244.1.5`",
+        ),
+    ] {
+        let mut f = with_agents();
+        lost(&mut f, DropCause::NoRoute, change);
+        let remediation = svcdiag_engine::diagnose(&f).root_cause.unwrap().remediation;
+        assert!(remediation.contains(command), "{remediation}");
+        assert_eq!(remediation.matches("ip route get").count(), 1, "{remediation}");
+    }
     let d = fault("dropped-at-tc", C::EndpointsReachable, R::TimedOut, |f| {
         lost(f, DropCause::TrafficControl, |_| {});
     });
-    said(&d, "An eBPF program on node n1 drops the packets (TC_EGRESS");
+    said(&d, "A tc filter on node n1 drops the packets (TC_EGRESS");
 }
 
 #[test]
@@ -315,7 +376,7 @@ fn an_application_that_does_not_accept_is_named_for_all_who_dial_it() {
             full_queue(f, 1);
         },
     );
-    said(&d, "the queue where they wait is full");
+    said(&d, "its accept queue is full");
 }
 
 #[test]
@@ -356,7 +417,10 @@ fn a_missing_route_between_nodes_is_still_the_way_between_them() {
             on(f, "n1", |n| n.drops = drops.to_vec());
         },
     );
-    said(&d, "Node n1 has no route to 10.244.2.6");
+    said(
+        &d,
+        "not from other nodes: node n1 has no route to 10.244.2.6 and 10.244.3.7 (",
+    );
 }
 
 #[test]

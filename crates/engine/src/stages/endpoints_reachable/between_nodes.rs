@@ -14,8 +14,12 @@ use svcdiag_objects::Object;
 /// Networks of so many bits are taken for one link.
 const LINK_BITS: (usize, usize) = (24, 64);
 
-/// What is told of the loss, and what to do.
-pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (String, String) {
+/// What is said of the loss, and what to do; by what the kernel dropped the packets for, where that is known.
+pub(super) fn describe(
+    evidence: &Evidence<'_>,
+    failures: &[&Failed<'_>],
+    dropped: Option<(String, String)>,
+) -> (String, String) {
     let facts = evidence.facts;
     let endpoints = describe::endpoints(failures);
     let answers_at_home = |f: &&Failed<'_>| {
@@ -27,26 +31,40 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> (St
             true => "not from every other node",
             false => "not from other nodes",
         };
-        format!("Endpoints answer on their own node but {elsewhere}. {endpoints}.")
+        format!("Endpoints answer on their own node but {elsewhere}")
     } else {
-        format!(
-            "Endpoints on other nodes than the client's do not answer, while those on its own node do. {endpoints}."
-        )
+        "Endpoints on other nodes than the client's do not answer, while those on its own node do".to_owned()
     };
+    if let Some((cause, _)) = &dropped {
+        message.push_str(&format!(": {}", uncapitalized(cause)));
+    }
+    message.push_str(&format!(". {endpoints}."));
     let are_of_host = failures.iter().all(is_of_host);
     let ends = addresses::ends(failures);
     let nodes: Vec<&str> = ends.iter().copied().collect();
+    let is_dropped = dropped.is_some();
     let (known, remediation) = addresses::one_internal_ip(facts, &ends)
         .or_else(|| external_ips(facts))
         .or_else(|| overlap(evidence, failures))
+        .or_else(|| dropped.map(|(_, remediation)| (String::new(), remediation)))
         .unwrap_or_else(|| (String::new(), let_through(evidence, &nodes, failures)));
     if !known.is_empty() {
         message.push_str(&format!(" {known}"));
-    } else if let Some(tunnels) = tunnels(evidence, &ends).filter(|t| !t.is_empty() && !are_of_host) {
+    } else if let Some(tunnels) =
+        tunnels(evidence, &ends).filter(|t| !t.is_empty() && !are_of_host && !is_dropped)
+    {
         let tunnels: Vec<String> = tunnels.iter().map(describe_tunnel).collect();
         message.push_str(&format!(" These nodes use {}.", text::list(&tunnels)));
     }
     (message, remediation)
+}
+
+/// The first letter as in the middle of a sentence.
+fn uncapitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// Whether somebody on another node than its own has reached the endpoint of a failure.

@@ -67,9 +67,7 @@ pub(super) fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) ->
     }
     dialling::with_addresses(evidence, &failures, &mut message);
     if of.iter().all(|c| c.reason == Reason::AcceptQueueFull) {
-        message.push_str(
-            " The application does not accept connections there: the queue where they wait is full.",
-        );
+        message.push_str(" The application does not accept connections there: its accept queue is full.");
     }
     let dropped = dialling::settings(&of).filter(|_| of.iter().all(|c| c.is_seen()));
     if let Some((sentence, remediation)) = dropped {
@@ -194,7 +192,7 @@ pub(super) fn describe_cases(
         Reason::WrongFamilyListening => wrong_family::describe(evidence, &failures, &who, listen, &wanted),
         Reason::AcceptQueueFull => (
             format!(
-                "The application in {who} does not accept connections on port {wanted}: the queue where they wait is full. {endpoints}."
+                "The application in {who} does not accept connections on port {wanted}: its accept queue is full. {endpoints}."
             ),
             format!(
                 "Find out what the application is busy with: `kubectl -n {namespace} logs {}`. It may hang, or get more connections than it can handle; then run more replicas, or let it accept faster or with a longer queue (the backlog of listen and the sysctl net.core.somaxconn).",
@@ -202,9 +200,18 @@ pub(super) fn describe_cases(
             ),
         ),
         Reason::CrossNodeUnreachable => {
-            let (message, remediation) = between_nodes::describe(evidence, &all);
-            match dialling::settings(cases) {
-                Some((sentence, _)) => (format!("{message} {sentence}."), remediation),
+            let found = dialling::found(cases);
+            // What explains only some of them is said beside what is known of the way.
+            let (dropped, some) = match cases.iter().all(|c| c.is_seen()) {
+                true => (found, None),
+                false => (None, found),
+            };
+            let (message, remediation) = between_nodes::describe(evidence, &all, dropped);
+            match some {
+                Some((sentences, _)) => (
+                    format!("{message} {sentences}. This is probably why connections fail."),
+                    remediation,
+                ),
                 None => (message, remediation),
             }
         }

@@ -1,43 +1,39 @@
 //! What is said of Pods that do not reach themselves, and what to do on their nodes.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use crate::{
     Finding,
     dialling::describe,
-    evidence::{Evidence, dropped, proxies, reports::Report},
+    evidence::{Evidence, dropped, dropped_text, lossy_settings::Places, proxies, reports::Report},
     stages::hairpin_ok::{HairpinDial, killer},
     text::{self, SHOWN, quoted},
 };
-use svcdiag_api::{DropCause, Reason};
+use svcdiag_api::{DropCause, DropPlace, PacketDrop, Reason};
 
 pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, dials: &[HairpinDial<'_>]) -> Finding {
     let seen: Vec<String> = dials.iter().map(HairpinDial::describe).collect();
     let seen = text::list(&seen);
     let is_one = dials.len() == 1;
-    let so = match dials.iter().all(|dial| killer(*dial).is_some()) {
-        true => "so",
-        false => "which is probably why",
+    let who = match is_one {
+        true => "a Pod does not reach itself",
+        false => "Pods do not reach themselves",
     };
+    let is_seen = dials.iter().all(|dial| killer(*dial).is_some());
+    let so = if is_seen { "so" } else { "which is probably why" };
     let (message, remediation) = match reason {
         Reason::HairpinModeDisabled => (
             format!(
-                "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), {so} {} through the Service. {seen}.",
-                if is_one {
-                    "a Pod does not reach itself"
-                } else {
-                    "Pods do not reach themselves"
-                }
+                "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), {so} {who} through the Service. {seen}."
             ),
             enable_on_ports(dials),
         ),
         Reason::MasqueradeMissing => (
             format!(
-                "kube-proxy's rules do not masquerade packets that a Pod sends to itself through the Service, so the packets arrive with the Pod's own address as their source, {so} {} through the Service. {seen}.",
-                if is_one {
-                    "a Pod does not reach itself"
-                } else {
-                    "Pods do not reach themselves"
+                "kube-proxy's rules do not masquerade packets that a Pod sends to itself through the Service: they arrive with the Pod's own address as their source, {}. {seen}.",
+                match is_seen {
+                    true => "and the Pod drops them".to_owned(),
+                    false => format!("which is probably why {who}"),
                 }
             ),
             rewrite(dials),
@@ -45,28 +41,21 @@ pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, dials: &[HairpinDia
         Reason::HairpinRefused => (
             format!("A Pod's connection to itself through the Service is refused. {seen}."),
             of_first(dials, |dial, ip| {
-                let (pod, node) = (&dial.hairpin.pod, dial.report.node);
-                let own = evidence.ends.pod(pod).and_then(|pod| pod.ips().next());
-                let own = own.map_or_else(String::new, |own| format!(" ({own})"));
+                let pod = with_address(evidence, dial);
+                let node = dial.report.node;
                 format!(
-                    "On node {node}, look for a rule that rejects packets from Pod {pod}{own} to {ip} or to the Pod's own address: `nft list ruleset` (and `iptables-legacy-save`)."
+                    "On node {node}, look for a rule that rejects packets from Pod {pod} to {ip} or to the Pod's own address: `nft list ruleset` (and `iptables-legacy-save`)."
                 )
             }),
         ),
         _ => (
-            format!(
-                "{} through the Service. {seen}.",
-                if is_one {
-                    "A Pod does not reach itself"
-                } else {
-                    "Pods do not reach themselves"
-                }
-            ),
-            of_first(dials, |dial, ip| {
-                format!(
+            format!("{} through the Service. {seen}.", text::capitalized(who)),
+            of_first(dials, |dial, ip| match killer(*dial) {
+                Some(drop) if drop.cause == DropCause::Firewall => firewall(evidence, dial, drop),
+                _ => format!(
                     "Find out what drops packets from Pod {} to itself on node {}: `nft list ruleset` there (and `iptables-legacy-save`), or `tcpdump -ni any host {ip}` while it connects.",
                     dial.hairpin.pod, dial.report.node
-                )
+                ),
             }),
         ),
     };
@@ -84,6 +73,32 @@ impl HairpinDial<'_> {
             self.hairpin.pod, self.report.node, self.hairpin.target
         )
     }
+}
+
+/// The Pod that dialled itself: `shop/web (10.244.2.6)`.
+fn with_address(evidence: &Evidence<'_>, dial: &HairpinDial<'_>) -> String {
+    let pod = &dial.hairpin.pod;
+    let own = evidence.ends.pod(pod).and_then(|pod| pod.ips().next());
+    own.map_or_else(|| pod.clone(), |own| format!("{pod} ({own})"))
+}
+
+/// What to do about a firewall that drops a Pod's packets to itself.
+fn firewall(evidence: &Evidence<'_>, dial: &HairpinDial<'_>, drop: &PacketDrop) -> String {
+    if drop.place != DropPlace::Node {
+        return dropped_text::firewall_of_pods(&Places {
+            of: BTreeSet::from([dial.hairpin.pod.as_str()]),
+            ..Places::default()
+        });
+    }
+    let legacy = match dropped::is_of_nftables(drop) {
+        true => "",
+        false => " (and `iptables-legacy-save`)",
+    };
+    format!(
+        "Find the rule or chain policy on node {} that drops packets from Pod {} to itself: `nft list ruleset` there{legacy}. Then have that firewall accept them.",
+        dial.report.node,
+        with_address(evidence, dial)
+    )
 }
 
 /// What to look at for the first dial; it is given the address that the Pod dialled.
