@@ -5,13 +5,13 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use crate::{
     Finding,
     dialling::describe,
-    evidence::{Evidence, dropped, dropped_text, lossy_settings::Places, proxies, reports::Report},
+    evidence::{dropped, dropped_text, lossy_settings::Places, proxies, reports::Report},
     stages::hairpin_ok::{HairpinDial, killer},
     text::{self, SHOWN, quoted},
 };
 use svcdiag_api::{DropCause, DropPlace, PacketDrop, Reason};
 
-pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, dials: &[HairpinDial<'_>]) -> Finding {
+pub(super) fn build(reason: Reason, dials: &[HairpinDial<'_>]) -> Finding {
     let seen: Vec<String> = dials.iter().map(HairpinDial::describe).collect();
     let seen = text::list(&seen);
     let is_one = dials.len() == 1;
@@ -41,7 +41,7 @@ pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, dials: &[HairpinDia
         Reason::HairpinRefused => (
             format!("A Pod's connection to itself through the Service is refused. {seen}."),
             of_first(dials, |dial, ip| {
-                let pod = with_address(evidence, dial);
+                let pod = with_address(dial);
                 let node = dial.report.node;
                 format!(
                     "On node {node}, look for a rule that rejects packets from Pod {pod} to {ip} or to the Pod's own address: `nft list ruleset` (and `iptables-legacy-save`)."
@@ -51,7 +51,7 @@ pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, dials: &[HairpinDia
         _ => (
             format!("{} through the Service. {seen}.", text::capitalized(who)),
             of_first(dials, |dial, ip| match killer(*dial) {
-                Some(drop) if drop.cause == DropCause::Firewall => firewall(evidence, dial, drop),
+                Some(drop) if drop.cause == DropCause::Firewall => firewall(dial, drop),
                 _ => format!(
                     "Find out what drops packets from Pod {} to itself on node {}: `nft list ruleset` there (and `iptables-legacy-save`), or `tcpdump -ni any host {ip}` while it connects.",
                     dial.hairpin.pod, dial.report.node
@@ -76,14 +76,14 @@ impl HairpinDial<'_> {
 }
 
 /// The Pod that dialled itself: `shop/web (10.244.2.6)`.
-fn with_address(evidence: &Evidence<'_>, dial: &HairpinDial<'_>) -> String {
+fn with_address(dial: &HairpinDial<'_>) -> String {
     let pod = &dial.hairpin.pod;
-    let own = evidence.ends.pod(pod).and_then(|pod| pod.ips().next());
+    let own = dial.pod.and_then(|pod| pod.ips().next());
     own.map_or_else(|| pod.clone(), |own| format!("{pod} ({own})"))
 }
 
 /// What to do about a firewall that drops a Pod's packets to itself.
-fn firewall(evidence: &Evidence<'_>, dial: &HairpinDial<'_>, drop: &PacketDrop) -> String {
+fn firewall(dial: &HairpinDial<'_>, drop: &PacketDrop) -> String {
     if drop.place != DropPlace::Node {
         return dropped_text::firewall_of_pods(&Places {
             of: BTreeSet::from([dial.hairpin.pod.as_str()]),
@@ -97,7 +97,7 @@ fn firewall(evidence: &Evidence<'_>, dial: &HairpinDial<'_>, drop: &PacketDrop) 
     format!(
         "Find the rule or chain policy on node {} that drops packets from Pod {} to itself: `nft list ruleset` there{legacy}. Then have that firewall accept them.",
         dial.report.node,
-        with_address(evidence, dial)
+        with_address(dial)
     )
 }
 

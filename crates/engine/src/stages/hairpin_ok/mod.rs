@@ -127,7 +127,7 @@ fn pods_do_not_reach_themselves(survey: &Survey<'_>) -> Option<Finding> {
     let mut order = ConditionType::HairpinOK.faults().iter().copied();
     let reason = order.find(|reason| !of(*reason).is_empty())?;
     let is_certain = is_explained(reason) || survey.evidence.reports.waiting.is_empty();
-    is_certain.then(|| describe::build(survey.evidence, reason, &of(reason)))
+    is_certain.then(|| describe::build(reason, &of(reason)))
 }
 
 fn endpoints_have_changed(survey: &Survey<'_>) -> Option<Finding> {
