@@ -35,7 +35,7 @@ const TYPED: [(&str, &[&str], Leaves); 28] = [
     ),
     ("ip link", &[], Nothing),
     ("ip route get {}", &["10.244.1.9"], Nothing),
-    ("ip route show type prohibit", &[], Nothing),
+    ("ip route show table all type prohibit", &[], Nothing),
     ("iptables -S FORWARD", &[], Nothing),
     ("iptables -S {}", &["KUBE-ROUTER-INPUT"], Nothing),
     (

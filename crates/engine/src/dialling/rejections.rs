@@ -8,14 +8,11 @@ use crate::{
         Evidence,
         dials::Failed,
         lossy_settings::{self, Places},
-        sender::{Sender, sender},
+        sender::{Sender, claimants, sender},
     },
     text::{self, quoted},
 };
 use svcdiag_objects::Object;
-
-/// What the rule is called that sends such messages.
-const RULES: &str = "REJECT or reject with admin-prohibited, host-prohibited or net-prohibited";
 
 /// Who rejects, each once, and what to do about the first of them. A setting that explains it names the rule.
 pub(crate) fn describe(evidence: &Evidence<'_>, cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
@@ -27,7 +24,11 @@ pub(crate) fn describe(evidence: &Evidence<'_>, cases: &[&Case<'_, '_>]) -> Opti
     found.sort_by_key(|(sender, _)| *sender);
     found.dedup_by_key(|(sender, _)| *sender);
     let (first, failed) = *found.first()?;
-    let mut sentences: Vec<String> = found.iter().take(SHOWN).map(|(s, f)| sentence(*s, f)).collect();
+    let mut sentences: Vec<String> = found
+        .iter()
+        .take(SHOWN)
+        .map(|(s, f)| sentence(evidence, *s, f))
+        .collect();
     let explanation = cases.iter().find_map(|c| c.explanation.as_ref());
     let known = explanation.map(|e| {
         let mut places = Places::default();
@@ -51,7 +52,7 @@ fn node(sender: Sender<'_>) -> Option<&str> {
     }
 }
 
-fn sentence(sender: Sender<'_>, failed: &Failed<'_>) -> String {
+fn sentence(evidence: &Evidence<'_>, sender: Sender<'_>, failed: &Failed<'_>) -> String {
     let prohibited = "as administratively prohibited (ICMP)";
     match sender {
         Sender::Node(node) if node == failed.node && failed.from_host => format!(
@@ -73,25 +74,28 @@ fn sentence(sender: Sender<'_>, failed: &Failed<'_>) -> String {
             "Packets to {target} are rejected {prohibited}, so a firewall rule or a prohibit route stops them. Address translation hides where: it is on node {} or further on the way to the endpoint",
             failed.node
         ),
-        Sender::Other(ip) => format!(
-            "A machine with the address {ip}, which is not the InternalIP of a Node, rejects the packets {prohibited}, as firewalls and gateways do"
-        ),
+        Sender::Other(ip) => match claimants(evidence, ip).as_slice() {
+            [] => format!(
+                "A machine with the address {ip}, which is not the InternalIP of a Node, rejects the packets {prohibited}, as firewalls and gateways do"
+            ),
+            nodes => format!(
+                "{ip}, which is the InternalIP of {} ({}), rejects the packets {prohibited}, as firewalls and gateways do",
+                text::count(nodes.len(), "Node"),
+                text::list(nodes)
+            ),
+        },
     }
 }
 
 /// What to do about a sender; where it is a node, on all nodes that reject.
 fn remediation(evidence: &Evidence<'_>, sender: Sender<'_>, failed: &Failed<'_>, nodes: &[&str]) -> String {
     let facts = evidence.facts;
-    let accept = "Then have that firewall accept the packets of Pods";
     match sender {
-        Sender::Node(_) => format!(
-            "Find the rule on {}: `nft list ruleset` and `iptables-legacy-save` ({RULES}); it may also be a route, `ip route show type prohibit`. {accept}.",
-            text::nodes(nodes)
-        ),
-        Sender::Hidden(_) => format!(
-            "Find the rule on node {}, and then on the nodes of the endpoints: `nft list ruleset` and `iptables-legacy-save` ({RULES}). {accept}.",
-            quoted(failed.node)
-        ),
+        Sender::Node(_) => find_rule(&format!("On {}", text::nodes(nodes))),
+        Sender::Hidden(_) => find_rule(&format!(
+            "On node {}, and then on the nodes of the endpoints",
+            failed.node
+        )),
         Sender::Client(_) | Sender::Endpoint(_) => {
             let pod = match sender {
                 Sender::Client(client) => client.split_once('/'),
@@ -110,12 +114,20 @@ fn remediation(evidence: &Evidence<'_>, sender: Sender<'_>, failed: &Failed<'_>,
                 "Rules in the network namespace of a Pod are written by one of its containers (often an init container or a sidecar) or by the network plugin. Find out which{see}."
             )
         }
-        Sender::Other(ip) => {
-            let to = failed.endpoint.map_or(ip, |e| e.ip());
-            format!(
-                "Find out which machine has the address {ip}; `ip route get {to}` on node {} shows the way. {accept}.",
-                quoted(failed.node)
-            )
-        }
+        Sender::Other(ip) => match claimants(evidence, ip).as_slice() {
+            [] => format!(
+                "Find out which machine has the address {ip}; `ip route get {}` on node {} shows the way. Then have that firewall accept the packets of Pods.",
+                failed.endpoint.map_or(ip, |e| e.ip()),
+                failed.node
+            ),
+            claimants => find_rule(&format!("On {}", text::nodes(claimants))),
+        },
     }
+}
+
+/// What to do on machines that can be looked at.
+fn find_rule(on: &str) -> String {
+    format!(
+        "{on}, find the rule that rejects with admin-, host- or net-prohibited (`nft list ruleset`, `iptables-legacy-save`), or the route (`ip route show table all type prohibit`). Remove it, or have it spare the packets of Pods."
+    )
 }

@@ -18,7 +18,7 @@ pub(crate) enum Sender<'a> {
     /// Somebody behind this address of the Service, which the message seems to come from: whoever translates the
     /// packets of a connection translates the messages about it.
     Hidden(SocketAddr),
-    /// A machine that is not known by this address.
+    /// A machine that is not known by this address, or one of several Nodes that have it.
     Other(IpAddr),
 }
 
@@ -54,14 +54,9 @@ pub(crate) fn sender<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option
     if rejection.is_by_node {
         return Some(Sender::Node(failed.node));
     }
-    let mut nodes = evidence
-        .facts
-        .cluster_nodes
-        .iter()
-        .filter(|n| n.internal_ips().contains(&by));
     // An address that two Nodes claim names neither.
-    if let (Some(node), None) = (nodes.next(), nodes.next()) {
-        return Some(Sender::Node(node.name()));
+    if let [node] = claimants(evidence, by).as_slice() {
+        return Some(Sender::Node(node));
     }
     let host = failed.target.filter(Target::is_host_network).and_then(|t| t.node);
     Some(match failed.dial.from.as_deref() {
@@ -69,6 +64,15 @@ pub(crate) fn sender<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option
         Some(client) if has_address(evidence, client, by) => Sender::Client(client),
         _ => Sender::Other(by),
     })
+}
+
+/// The Nodes that have an address as their InternalIP, by name.
+pub(crate) fn claimants<'a>(evidence: &Evidence<'a>, ip: IpAddr) -> Vec<&'a str> {
+    let nodes = evidence.facts.cluster_nodes.iter();
+    let nodes = nodes.filter(|n| n.internal_ips().contains(&ip));
+    let mut names: Vec<&str> = nodes.map(|n| n.name()).collect();
+    names.sort_unstable();
+    names
 }
 
 /// The node that rejected a dial, if it is known.

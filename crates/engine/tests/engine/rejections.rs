@@ -67,6 +67,14 @@ fn a_firewall_of_another_node() {
         },
     );
     assert!(!says(&d, "Node n2 rejects"), "{}", report(&d));
+    assert!(
+        says(
+            &d,
+            "192.0.2.2, which is the InternalIP of 2 Nodes (n2 and n3), rejects"
+        ) && says(&d, "On nodes n2 and n3, find the rule"),
+        "{}",
+        report(&d)
+    );
 }
 
 #[test]
