@@ -158,7 +158,6 @@ impl Report<'_> {
         let dns = self.facts.cluster_dns.as_ref();
         let own = dns.map(|d| text::list(&d.service.cluster_ips()));
         let own = own.filter(|ips| !ips.is_empty());
-        let is = own.map_or_else(String::new, |ips| format!(" ({ips})"));
         let seen = if servers::cluster_dns_answers(evidence) {
             ", although cluster DNS answers other clients"
         } else {
@@ -169,29 +168,31 @@ impl Report<'_> {
                 Some(full) => &full.name,
                 None => CONTROL,
             };
-        let on_host = client_pod(self.facts, &self.resolver.pod).is_some_and(|pod| {
-            pod.is_host_network() && pod.spec.dns_policy.as_deref().is_none_or(|p| p == "ClusterFirst")
-        });
-        let (why, fix) = if on_host {
-            (
-                " The Pod uses the host network, where dnsPolicy ClusterFirst means the name servers of the node.",
-                "set dnsPolicy: ClusterFirstWithHostNet in its template",
-            )
-        } else {
-            (
-                "",
-                "if its settings name other servers, remove dnsPolicy and dnsConfig.nameservers from its template; otherwise correct the kubelet's clusterDNS",
-            )
+        let pod = client_pod(self.facts, &self.resolver.pod);
+        let host = pod.filter(|pod| pod.is_host_network());
+        let is_default = |pod: &Pod| pod.spec.dns_policy.as_deref().is_none_or(|p| p == "ClusterFirst");
+        let why = match host.filter(|pod| is_default(pod)) {
+            Some(_) => {
+                " The Pod uses the host network, where dnsPolicy ClusterFirst means the name servers of the node."
+            }
+            None => "",
         };
+        let fix = match host {
+            Some(pod) if is_default(pod) => "Set dnsPolicy: ClusterFirstWithHostNet in its template",
+            Some(_) => {
+                "If they name other servers, or dnsPolicy is Default, remove dnsConfig.nameservers from its template and set dnsPolicy: ClusterFirstWithHostNet; otherwise correct the kubelet's clusterDNS"
+            }
+            None => {
+                "If they name other servers, or dnsPolicy is Default, remove dnsConfig.nameservers and dnsPolicy from its template; otherwise correct the kubelet's clusterDNS"
+            }
+        };
+        let is = own.map_or_else(String::new, |ips| format!(" (cluster DNS is {ips})"));
         (
             format!(
                 "The name servers of {} ({}) are not cluster DNS and cannot resolve {unknown}{seen}.{why}",
                 self.who, self.servers
             ),
-            format!(
-                "Check the Pod's settings: {}. To make it use cluster DNS{is}, {fix}.",
-                self.settings
-            ),
+            format!("Check the Pod's settings: {}. {fix}{is}.", self.settings),
         )
     }
 
@@ -343,7 +344,7 @@ impl Report<'_> {
             return (
                 format!("{message}."),
                 format!(
-                    "{} Find out what keeps the old answer: an entry in spec.hostAliases, a cache, or DNS Pods that no longer get updates from the API server.",
+                    "{} Find out where the answer comes from: spec.hostAliases, a cache, or DNS Pods that no longer get updates from the API server.",
                     diagnose(self.facts)
                 ),
             );

@@ -48,7 +48,7 @@ pub(super) fn stale_connections(evidence: &Evidence<'_>) -> Option<Finding> {
     Some(Finding::part_fails(
         Reason::StaleConntrackEntry,
         format!(
-            "UDP conntrack entries still lead to endpoints that are gone. They do not expire, because the senders keep sending: {}.",
+            "UDP conntrack entries still lead to endpoints that are gone. They do not expire while their senders keep sending: {}.",
             text::list(&entries)
         ),
         format!(
