@@ -301,10 +301,11 @@ pub(crate) fn left_open(
     } else if dials.is_intercepted {
         intercepted()
     } else {
-        let why = reports
-            .problem(stage)
-            .unwrap_or_else(|| "No dial could be made.".to_owned());
-        Finding::unknown(Reason::ProbeFailed, format!("{what}. {why}"))
+        let message = match reports.problem(stage) {
+            Some(why) => format!("{what}. {why}"),
+            None => format!("{what}: no dial could be made."),
+        };
+        Finding::unknown(Reason::ProbeFailed, message)
     })
 }
 
@@ -343,7 +344,7 @@ fn kept_away(evidence: &Evidence<'_>) -> Finding {
     Finding::unknown(
         Reason::NoClientPods,
         format!(
-            "Policies block, or may block, the candidate client Pods from {name}, which is not a fault. To have the actual clients checked, name them in spec.clients.podSelector."
+            "The dials of the candidate client Pods prove nothing: policies keep, or may keep, these Pods from {name}. To have the actual clients checked, name them in spec.clients.podSelector."
         ),
     )
 }

@@ -100,11 +100,14 @@ fn rules_are_unread(survey: &Survey<'_>) -> Option<Finding> {
     if survey.unread.is_empty() || !survey.right.is_empty() && are_files {
         return None;
     }
-    let why = reports
-        .problem(ConditionType::ProxyRulesPresent)
-        .unwrap_or_default();
-    let message = format!("{WHAT} on {}. {why}", text::nodes(&survey.unread));
-    Some(Finding::unknown(Reason::ProbeFailed, message.trim_end()))
+    let on = text::nodes(&survey.unread);
+    let message = match reports.problem(ConditionType::ProxyRulesPresent) {
+        Some(why) => format!("kube-proxy's rules could not be read on {on}. {why}"),
+        None => format!(
+            "kube-proxy's rules could not be compared on {on}: there are none, or it is not known which of them are in use."
+        ),
+    };
+    Some(Finding::unknown(Reason::ProbeFailed, message))
 }
 
 fn only_of_another_family(survey: &Survey<'_>) -> Option<Finding> {
