@@ -128,17 +128,21 @@ impl Samples {
             let now = metrics.writing.get(family)?;
             let restores = now.restore_failures - before.restore_failures;
             let transactions = now.nftables_failures - before.nftables_failures;
-            let (what, times) = if restores > 0.0 {
-                ("iptables-restore", restores)
-            } else if transactions > 0.0 {
-                ("its nftables transaction", transactions)
-            } else {
-                return None;
-            };
             let family = ["IPv4", "IPv6"].into_iter().find(|known| family.contains(known));
             let family = family.map_or_else(String::new, |family| format!(" for {family}"));
-            let plural = if times > 1.0 { "s" } else { "" };
-            Some(format!("{what} has failed {times:.0} time{plural}{family}"))
+            if restores > 0.0 {
+                let plural = if restores > 1.0 { "s" } else { "" };
+                Some(format!(
+                    "iptables-restore has failed {restores:.0} time{plural}{family}"
+                ))
+            } else if transactions > 0.0 {
+                let have = if transactions > 1.0 { "have" } else { "has" };
+                Some(format!(
+                    "{transactions:.0} of its nftables transactions {have} failed{family}"
+                ))
+            } else {
+                None
+            }
         })
     }
 }
@@ -252,7 +256,7 @@ mod tests {
         let lag = last(&[(0, at(100.0, 105.0, 0.0)), (70, at(100.0, 105.0, 2.0))], true);
         assert_eq!(
             lag.sync_error.as_deref(),
-            Some("its nftables transaction has failed 2 times for IPv6")
+            Some("2 of its nftables transactions have failed for IPv6")
         );
         // It has written rules since, and the next change is on its way.
         let over = [
