@@ -131,25 +131,56 @@ pub(crate) fn logs(report: &Report<'_>) -> String {
 
 /// How kube-proxy of a node is restarted, as a clause; with a command where it is known how it is run.
 pub(crate) fn restart(report: &Report<'_>) -> String {
-    let node = quoted(report.node);
-    match run(report) {
-        Run::Pod => format!(
-            "restart kube-proxy on node {node}: `kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={node}` (its DaemonSet creates it again)"
-        ),
-        Run::StaticPod => format!(
-            "restart kube-proxy on node {node} (once its container has stopped, the kubelet starts it again): `crictl stop $(crictl ps -q --name '^kube-proxy$')` there"
-        ),
-        Run::Unit(unit) if program(report) == Some("kube-proxy") => {
+    format!(
+        "restart kube-proxy on node {}{}",
+        report.node,
+        way_to_restart(report)
+    )
+}
+
+/// How a restart has the rules rewritten, as sentences. The log is read before: with its Pod it is gone.
+pub(crate) fn rewrite(report: &Report<'_>) -> String {
+    let name = report.node;
+    let first = match run(report) {
+        Run::Pod => {
+            let node = quoted(name);
             format!(
-                "restart kube-proxy on node {node}: `systemctl restart {}` there",
-                quoted(unit)
+                "Save the log of kube-proxy on node {name}, which a restart loses: `kubectl -n kube-system logs $(kubectl -n kube-system get pods -l k8s-app=kube-proxy --field-selector spec.nodeName={node} -o name) > {node}.log`"
             )
         }
-        Run::Unit(unit) => {
-            let program = program(report).unwrap_or_default();
-            format!("restart kube-proxy on node {node}, which is part of {program}: its unit is {unit}")
+        Run::Unit(unit) => format!(
+            "First read the log of kube-proxy on node {name}: `journalctl -u {} -n 200` there",
+            quoted(unit)
+        ),
+        Run::StaticPod | Run::Unknown => format!(
+            "First read the log of kube-proxy on node {name}: {}",
+            logs(report)
+        ),
+    };
+    format!(
+        "{first}. Then, to have the rules rewritten, restart it{}.",
+        way_to_restart(report)
+    )
+}
+
+/// What follows "restart kube-proxy on the node".
+fn way_to_restart(report: &Report<'_>) -> String {
+    match run(report) {
+        Run::Pod => format!(
+            ": `kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName={}` (its DaemonSet creates it again)",
+            quoted(report.node)
+        ),
+        Run::StaticPod => {
+            ": `crictl stop $(crictl ps -q --name '^kube-proxy$')` there (once its container has stopped, the kubelet starts it again)".to_owned()
         }
-        Run::Unknown => format!("restart kube-proxy on node {node} in the way it is run there"),
+        Run::Unit(unit) if program(report) == Some("kube-proxy") => {
+            format!(": `systemctl restart {}` there", quoted(unit))
+        }
+        Run::Unit(unit) => format!(
+            ", which is part of {}: its unit is {unit}",
+            program(report).unwrap_or_default()
+        ),
+        Run::Unknown => " in the way it is run there".to_owned(),
     }
 }
 
@@ -159,13 +190,13 @@ pub(crate) fn away(reports: &Reports<'_>, report: &Report<'_>) -> String {
     let others = reports.current.iter().map(run);
     match others.into_iter().find(|run| !matches!(run, Run::Unknown)) {
         Some(Run::Pod) => format!(
-            "Find out why its Pod does not run: `kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide --field-selector spec.nodeName={node}`, and `kubectl -n kube-system describe daemonset kube-proxy`."
+            "Find out why the Pod of kube-proxy on node {node} does not run: `kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide --field-selector spec.nodeName={node}`, and `kubectl -n kube-system describe daemonset kube-proxy`."
         ),
         Some(Run::StaticPod) => format!(
-            "On other nodes the kubelet runs it as a static Pod. Check whether node {node} has its manifest file, and `kubectl -n kube-system describe pod kube-proxy-{node}`."
+            "On other nodes the kubelet runs kube-proxy as a static Pod. Check whether node {node} has its manifest file, and `kubectl -n kube-system describe pod kube-proxy-{node}`."
         ),
         Some(Run::Unit(unit)) => format!(
-            "On other nodes it runs as unit {unit}. Check that unit on node {node}: `systemctl status {name}` and `journalctl -u {name} -n 200`.",
+            "On other nodes kube-proxy runs as unit {unit}. Check that unit on node {node}: `systemctl status {name}` and `journalctl -u {name} -n 200`.",
             name = quoted(unit)
         ),
         Some(Run::Unknown) | None => format!(

@@ -181,9 +181,16 @@ fn another_process_has_the_node_port() {
     // kube-proxy of today writes the rules of a node port whoever listens there.
     let remedy = cause.remediation;
     assert!(
-        remedy.contains("`ss -ltnp 'sport = :30080'`") && remedy.contains("delete pod"),
+        remedy.starts_with("On node n1, move nginx (PID 4711) to another port, or give")
+            && remedy.contains("delete pod"),
         "{remedy}"
     );
+    // Its name is not known.
+    let mut facts = with_agents();
+    node_port(&mut facts);
+    gap(&mut facts, GapKind::NodePortInUse, "node port 30080/TCP", None);
+    let remedy = diagnose(&facts).root_cause.unwrap().remediation;
+    assert!(remedy.contains("`ss -ltnp 'sport = :30080'`"), "{remedy}");
     // An older gap: the Service has no node port any more.
     let d = lookalike(|f| gap(f, GapKind::NodePortInUse, "node port 30080/TCP", None));
     assert_eq!(stage(&d, C::ProxyRulesPresent).reason, R::Pending);
@@ -193,7 +200,7 @@ fn another_process_has_the_node_port() {
 fn rules_that_cannot_be_written_are_missing_for_that() {
     let failing = |f: &mut Facts| {
         proxy(f, "n1", |p| {
-            p.sync_error = Some("its nftables transaction has failed 2 times".into())
+            p.sync_error = Some("2 of its nftables transactions have failed".into())
         });
     };
     let d = fault("rules-not-written", C::ProxyRulesPresent, R::RulesMissing, |f| {
@@ -203,7 +210,7 @@ fn rules_that_cannot_be_written_are_missing_for_that() {
     let cause = d.root_cause.unwrap();
     assert!(
         cause.message.contains(
-            "kube-proxy on node n1 fails to write rules: its nftables transaction has failed 2 times"
+            "kube-proxy on node n1 fails to write rules: 2 of its nftables transactions have failed"
         ),
         "{}",
         cause.message

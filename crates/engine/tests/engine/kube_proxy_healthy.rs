@@ -236,17 +236,16 @@ fn n06_a_kube_proxy_that_exited_is_told_apart_from_one_that_is_not_there() {
     assert_contains(
         &message,
         &[
-            "kube-proxy on node n1 has exited",
-            "kube-proxy on node n2 has exited",
+            "kube-proxy on nodes n1 and n2 has exited",
             "kube-proxy is not running on node n3",
         ],
     );
     assert_contains(
         &remediation,
         &[
-            "It looks for a Node named n1.example.",
-            "--hostname-override=n1",
-            "Find out why its Pod",
+            "On node n2, fix what the quoted line names",
+            "On node n1, kube-proxy looks for a Node named n1.example: run it with --hostname-override=n1,",
+            "Find out why the Pod of kube-proxy on node n3 does not run",
         ],
     );
     assert!(!remediation.contains("--hostname-override=n2"), "{remediation}");

@@ -206,7 +206,9 @@ fn n11_endpoints_that_affinity_keeps_are_told_apart_from_rules_that_are_behind()
         cause
             .remediation
             .contains(", on node n1: `ipvsadm -d -t 10.96.1.175:80 -r 10.244.9.9:9376`")
-            && cause.remediation.contains("restart kube-proxy on node n2"),
+            && cause
+                .remediation
+                .contains("Save the log of kube-proxy on node n2"),
         "{}",
         cause.remediation
     );

@@ -78,10 +78,30 @@ impl Cause<'_> {
             Self::APIUnreachable => format!(
                 "All requests of kube-proxy on {on} to the API server fail: it cannot reach the API server, or is refused."
             ),
-            Self::Denied(right) => format!(
-                "The API server does not allow kube-proxy on {on} {} (403 Forbidden), so kube-proxy's rules may not follow changes to Services.",
-                to_do(right)
-            ),
+            Self::Denied("?") => {
+                format!("The API server refuses some requests of kube-proxy on {on} (403 Forbidden).")
+            }
+            Self::Denied(right) => {
+                format!("The API server does not allow kube-proxy on {on} to {right} (403 Forbidden).")
+            }
+        }
+    }
+
+    /// The same without what its message leaves out.
+    fn observed(self) -> Self {
+        match self {
+            Self::Exited { why, .. } => Self::Exited { why, node_name: None },
+            other => other,
+        }
+    }
+
+    /// The same without what its remediation leaves out.
+    fn to_fix(self) -> Self {
+        match self {
+            Self::Exited { node_name, .. } => Self::Exited { why: "", node_name },
+            Self::WritesNothing(Some(_)) => Self::WritesNothing(Some("")),
+            Self::Denied(right) if right != "?" => Self::Denied(""),
+            other => other,
         }
     }
 
@@ -91,12 +111,14 @@ impl Cause<'_> {
             ..
         } = self
         {
-            return format!(
-                "It looks for a Node named {name}. {}",
-                proxies::under_own_name(of)
-            );
+            return other_name(name, of);
         }
-        proxies::for_each_way_to_run(of, |first, others| self.on_node(all, first, others))
+        let each = proxies::for_each_way_to_run(of, |first, others| self.on_node(all, first, others));
+        match self {
+            Self::Denied("?") => format!("{each} {NEEDS} {ROLE}"),
+            Self::Denied(_) => format!("{each} {ROLE}"),
+            _ => each,
+        }
     }
 
     /// What to do on a node, and on the others that it fits.
@@ -104,7 +126,8 @@ impl Cause<'_> {
         let (logs, restart) = (proxies::logs(first), proxies::restart(first));
         match self {
             Self::Exited { .. } => format!(
-                "Fix what that line names: a program, a setting, a file or a permission. Until then, a restart changes nothing. Its full log: {logs}.{others}"
+                "On node {}, fix what the quoted line names: a program, a setting, a file or a permission. Until then, a restart changes nothing. Its full log: {logs}.{others}",
+                first.node
             ),
             Self::Away { .. } => format!("{}{others}", proxies::away(all, first)),
             Self::Hangs => format!("Check what it was doing: {logs}. Then {restart}.{others}"),
@@ -113,7 +136,8 @@ impl Cause<'_> {
                 first.node
             ),
             Self::WritesNothing(Some(_)) => format!(
-                "Its log names the rule, the program or the kernel feature that fails: {logs}. Until that is fixed, a restart changes nothing.{others}"
+                "The log of kube-proxy on node {} names the rule, the program or the kernel feature that fails: {logs}. Until that is fixed, a restart changes nothing.{others}",
+                first.node
             ),
             Self::WritesNothing(None) => {
                 format!("Find out why: {logs}. Then {restart}.{others}")
@@ -128,39 +152,75 @@ impl Cause<'_> {
                     "See which address and credentials it uses: {logs}{configuration}. When they are right, {restart}.{others}"
                 )
             }
-            Self::Denied(right) => format!(
-                "kube-proxy's log names the account and the missing permission: {logs}.{} Its permissions are in a ClusterRole: `kubectl get clusterrole system:node-proxier -o yaml`. If the role lacks the permission (possible after an update of kube-proxy), add it there. If the role has it, bind the role to the account.",
-                if *right == "?" { NEEDS } else { "" }
+            Self::Denied(_) => format!(
+                "In the log of kube-proxy on node {}, find the account and the missing permission: {logs}.{others}",
+                first.node
             ),
         }
     }
 }
 
 /// What kube-proxy cannot do without, where only its counters say that it was denied something.
-const NEEDS: &str =
-    " It has to be allowed to list and watch services, nodes and endpointslices (of discovery.k8s.io).";
+const NEEDS: &str = "kube-proxy has to be allowed to list and watch services, nodes and endpointslices (of discovery.k8s.io).";
 
-/// What is said of nodes with one reason, and what to do there: a sentence for each cause.
-pub(super) fn describe(reports: &Reports<'_>, found: &[(&Report<'_>, Cause<'_>)]) -> (String, String) {
-    let mut causes: BTreeMap<Cause<'_>, Vec<&Report<'_>>> = BTreeMap::new();
-    for (report, cause) in found {
-        causes.entry(*cause).or_default().push(report);
+/// Where its permissions are.
+const ROLE: &str = "kube-proxy's permissions are in a ClusterRole: `kubectl get clusterrole system:node-proxier -o yaml`. If the role lacks the permission (possible after an update of kube-proxy), add it there. If the role has it, bind the role to the account.";
+
+/// What to do on nodes whose kube-proxies look for a Node of another name.
+fn other_name(name: &str, of: &[&Report<'_>]) -> String {
+    match of {
+        [only] => format!(
+            "On node {node}, kube-proxy looks for a Node named {name}: run it with --hostname-override={node}, or hostnameOverride in its configuration (not in one that other nodes share).",
+            node = only.node
+        ),
+        _ => {
+            let nodes: Vec<&str> = of.iter().map(|r| r.node).collect();
+            format!(
+                "On {}, kube-proxy looks for a Node named {name}. {}",
+                text::nodes(&nodes),
+                proxies::under_own_name(of)
+            )
+        }
     }
-    let described = causes.iter().take(SHOWN).map(|(cause, of)| {
+}
+
+/// Nodes with what is the same of their causes.
+type Alike<'r, 'a> = BTreeMap<Cause<'a>, Vec<&'r Report<'a>>>;
+
+fn alike<'r, 'a>(
+    found: &[(&'r Report<'a>, Cause<'a>)],
+    of: impl Fn(Cause<'a>) -> Cause<'a>,
+) -> Alike<'r, 'a> {
+    let mut alike = Alike::new();
+    for (report, cause) in found {
+        alike.entry(of(*cause)).or_default().push(report);
+    }
+    alike
+}
+
+/// What is said of nodes with one reason, and what to do there: each thing once.
+pub(super) fn describe(reports: &Reports<'_>, found: &[(&Report<'_>, Cause<'_>)]) -> (String, String) {
+    let observed = alike(found, Cause::observed);
+    let messages = observed.iter().take(SHOWN).map(|(cause, of)| {
         let nodes: Vec<&str> = of.iter().map(|r| r.node).collect();
-        (
-            cause.message(&text::nodes(&nodes)),
-            cause.remediation(reports, of),
-        )
+        cause.message(&text::nodes(&nodes))
     });
-    let (mut messages, remediations): (Vec<String>, Vec<String>) = described.unzip();
-    let rest: Vec<&str> = causes.values().skip(SHOWN).flatten().map(|r| r.node).collect();
+    let mut messages: Vec<String> = messages.collect();
+    let rest: Vec<&str> = observed.values().skip(SHOWN).flatten().map(|r| r.node).collect();
     if !rest.is_empty() {
         messages.push(format!(
             "Other errors of this kind were seen on {}.",
             text::nodes(&rest)
         ));
     }
+    if found.iter().any(|(_, cause)| matches!(cause, Cause::Denied(_))) {
+        messages.push("So the rules there may not follow changes to Services.".to_owned());
+    }
+    let to_fix = alike(found, Cause::to_fix);
+    let remediations = to_fix.iter().take(SHOWN);
+    let remediations: Vec<String> = remediations
+        .map(|(cause, of)| cause.remediation(reports, of))
+        .collect();
     (messages.join(" "), remediations.join(" "))
 }
 

@@ -7,7 +7,7 @@ use crate::{
     Finding,
     evidence::{Evidence, proxies, reports::Report},
     stages::proxy_rules_present::{
-        remediation::{self, Gap},
+        remediation::{self, Gap, HeldPort},
         survey::Fault,
     },
     text::{self, SHOWN},
@@ -22,12 +22,14 @@ pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_
     let (message, remediation) = match reason {
         Reason::ConflictingBackends => conflicts(faults, |on, own, other| {
             format!(
-                "On {on}, both iptables backends hold rules for the Service's addresses: kube-proxy writes with {own}, so the rules in {other} are leftovers."
+                "On {on}, both iptables backends hold rules for the Service's addresses. kube-proxy uses {}, so those in {} are leftovers.",
+                backend(own),
+                backend(other)
             )
         }),
         Reason::ConflictingModes => conflicts(faults, |on, own, other| {
             format!(
-                "On {on}, rules of another kube-proxy mode also match the Service's addresses: kube-proxy writes {own}, so those in {other} are leftovers."
+                "On {on}, rules of another kube-proxy mode also match the Service's addresses. kube-proxy uses {own}, so those in {other} are leftovers."
             )
         }),
         Reason::EndpointsDrained => (
@@ -59,6 +61,14 @@ pub(super) fn build(evidence: &Evidence<'_>, reason: Reason, faults: &[&Fault<'_
         Finding::nothing_works(reason, message, remediation)
     } else {
         Finding::part_fails(reason, message, remediation)
+    }
+}
+
+/// The program of a backend of iptables, which tells it from the other one.
+fn backend(layout: &str) -> &str {
+    match Backend::parse(layout) {
+        Some(Backend::IptablesNft) => "iptables-nft",
+        _ => layout,
     }
 }
 
@@ -138,14 +148,17 @@ fn in_use(faults: &[&Fault<'_>]) -> Description {
         let nodes = ports.entry((&gap.destination, &gap.detail)).or_default();
         nodes.insert(node);
     }
-    let each: Vec<String> = ports
+    let held = ports.into_iter().map(|((port, detail), nodes)| {
+        let nodes: Vec<&str> = nodes.into_iter().collect();
+        let on = text::nodes(&nodes);
+        HeldPort { port, detail, on }
+    });
+    let held: Vec<HeldPort<'_>> = held.collect();
+    let each: Vec<String> = held
         .iter()
-        .map(|((port, detail), nodes)| {
-            let nodes: Vec<&str> = nodes.iter().copied().collect();
-            format!("{port} on {} ({detail})", text::nodes(&nodes))
-        })
+        .map(|HeldPort { port, detail, on }| format!("{port} on {on} ({detail})"))
         .collect();
-    let (each, remediation) = (text::list(&each), remediation::node_ports(&by_gap(faults)));
+    let (each, remediation) = (text::list(&each), remediation::node_ports(&held));
     // Versions of kube-proxy that listen on node ports say in their log that they could not.
     match faults.iter().all(|f| f.report.saved.is_some()) {
         true => (
@@ -193,11 +206,7 @@ fn rewrite(faults: &[&Fault<'_>]) -> String {
         )
     });
     let restart = proxies::for_each_way_to_run(&others, |first, others| {
-        format!(
-            "To have the rules rewritten, {}.{others} If the rules are wrong again after that, check the log of kube-proxy: {}.",
-            proxies::restart(first),
-            proxies::logs(first)
-        )
+        format!("{}{others}", proxies::rewrite(first))
     });
     match (read.is_empty(), restart.is_empty()) {
         (false, false) => format!("{read} {restart}"),

@@ -30,10 +30,10 @@ pub(super) fn empty_entrance(own: Option<Backend>, other: Option<Backend>, on: &
             "Delete the table of the other mode on {on}. It belongs to kube-proxy alone: `nft delete table ip kube-proxy`. Do the same for ip6 if it exists."
         ),
         Some(Backend::IptablesLegacy) => format!(
-            "On {on}, look at the old rules first: `iptables-legacy-save`. Then flush the chain through which packets enter them, which only kube-proxy uses: `iptables-legacy -w -t nat -F KUBE-SERVICES`. If that chain of the table filter has REJECT rules, flush it too: `iptables-legacy -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-legacy."
+            "On {on}, look at the old rules first: `iptables-legacy-save`. Then flush the chain that leads to them, which only kube-proxy uses: `iptables-legacy -w -t nat -F KUBE-SERVICES`. If KUBE-SERVICES in the filter table has REJECT rules, flush it too: `iptables-legacy -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-legacy."
         ),
         Some(Backend::IptablesNft) => format!(
-            "On {on}, look at the old rules first: `nft list ruleset`. Then flush the chain through which packets enter them, which only kube-proxy uses: `iptables-nft -w -t nat -F KUBE-SERVICES`. If that chain of the table filter has REJECT rules, flush it too: `iptables-nft -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-nft."
+            "On {on}, look at the old rules first: `nft list ruleset`. Then flush the chain that leads to them, which only kube-proxy uses: `iptables-nft -w -t nat -F KUBE-SERVICES`. If KUBE-SERVICES in the filter table has REJECT rules, flush it too: `iptables-nft -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-nft."
         ),
         // What else it may be has no chain or table that is known to be kube-proxy's alone.
         Some(Backend::Ipvs | Backend::Userspace) | None => format!(
@@ -48,7 +48,7 @@ pub(super) fn weights(gaps: &[(Gap<'_>, String)]) -> String {
         let server = gap.virtual_server().zip(gap.endpoint);
         match server {
             Some(((flag, address), endpoint)) => format!(
-                "On {on}, set the weight back to 1: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
+                "On {on}, set it back to 1: `ipvsadm -e {flag} {} -r {} -m -w 1`.",
                 quoted(address),
                 quoted(endpoint)
             ),
@@ -57,7 +57,7 @@ pub(super) fn weights(gaps: &[(Gap<'_>, String)]) -> String {
     });
     let each: Vec<String> = each.collect();
     format!(
-        "kube-proxy treats them as endpoints that are being drained. {}{}",
+        "kube-proxy gives weight 0 to endpoints that it drains. {}{}",
         each.join(" "),
         and_the_rest(gaps)
     )
@@ -102,21 +102,48 @@ impl<'a> Gap<'a> {
     }
 }
 
-/// How the processes are found that have node ports.
-pub(super) fn node_ports(gaps: &[(Gap<'_>, String)]) -> String {
-    let each = gaps.iter().take(SHOWN).map(|(gap, on)| {
-        let number = gap.destination.strip_prefix("node port ");
+/// A node port that another process has.
+pub(super) struct HeldPort<'a> {
+    /// As in `node port 30080/TCP`.
+    pub port: &'a str,
+    /// Who has it, as the agent or a file says it.
+    pub detail: &'a str,
+    /// The nodes.
+    pub on: String,
+}
+
+/// How node ports are freed that processes have.
+pub(super) fn node_ports(held: &[HeldPort<'_>]) -> String {
+    let each = held.iter().take(SHOWN).map(|port| match port.process() {
+        Some(process) => format!("On {}, move {process} to another port", port.on),
+        None => format!(
+            "On {}, find out which process uses the port ({}), and move it to another one",
+            port.on,
+            port.sockets()
+        ),
+    });
+    let each: Vec<String> = each.collect();
+    format!("{}, or give the Service another nodePort.", each.join(". "))
+}
+
+impl HeldPort<'_> {
+    /// `nginx (PID 4711)`, of `process nginx, PID 4711`. Processes choose their names: one that is not plain is not
+    /// repeated.
+    fn process(&self) -> Option<String> {
+        let (name, pid) = self.detail.strip_prefix("process ")?.split_once(", PID ")?;
+        let pid: u32 = pid.parse().ok()?;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/".contains(c);
+        (!name.is_empty() && name.chars().all(is_plain)).then(|| format!("{name} (PID {pid})"))
+    }
+
+    /// The command that shows who has it.
+    fn sockets(&self) -> String {
+        let number = self.port.strip_prefix("node port ");
         let number = number.and_then(|rest| rest.split_once('/'));
-        let see = match number.map(|(port, protocol)| (port.parse::<u16>(), protocol.parse())) {
+        match number.map(|(port, protocol)| (port.parse::<u16>(), protocol.parse())) {
             Some((Ok(port), Ok(Protocol::Udp))) => format!("`ss -lunp 'sport = :{port}'`"),
             Some((Ok(port), _)) => format!("`ss -ltnp 'sport = :{port}'`"),
             _ => "`ss -lntup`".to_owned(),
-        };
-        format!("On {on}, find out which process uses the port: {see}.")
-    });
-    let each: Vec<String> = each.collect();
-    format!(
-        "{} Move that process to another port, or give the Service another nodePort.",
-        each.join(" ")
-    )
+        }
+    }
 }
