@@ -111,6 +111,21 @@ fn a12_the_containers_crash_loop() {
 }
 
 #[test]
+fn a12_is_judged_again_once_the_restarts_are_forgotten() {
+    let container = json!({ "name": "app", "restartCount": 7, "state": { "terminated": { "exitCode": 1, "finishedAt": ago(120) } } });
+    let mut facts = healthy();
+    each_pod(&mut facts, |p| not_ready(p, 600, container.clone()));
+    resync(&mut facts);
+    let d = diagnose(&facts);
+    let pods = stage(&d, C::PodsHealthy);
+    assert_eq!(pods.reason, R::CrashLooping);
+    assert_eq!(
+        pods.recheck_at,
+        Some(now() + jiff::SignedDuration::from_secs(480))
+    );
+}
+
+#[test]
 fn a12_only_the_status_says_that_a_container_ran_out_of_memory() {
     let remediation = |reason: &str| {
         let container = json!({ "name": "app", "restartCount": 7, "state": { "waiting": { "reason": "CrashLoopBackOff" } },

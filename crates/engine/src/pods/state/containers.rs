@@ -258,6 +258,14 @@ pub(crate) fn restarting_until(facts: &Facts, pod: &Pod) -> Option<(String, Time
         .max_by_key(|(_, until)| *until)
 }
 
+/// When the first of the looping containers of a Pod no longer counts as one, unless it ends again.
+pub(crate) fn looping_until(facts: &Facts, pod: &Pod) -> Option<Timestamp> {
+    let init = pod.status.init_container_statuses.iter();
+    let all = init.chain(&pod.status.container_statuses);
+    let ends = all.filter(|s| looping(facts, s)).filter_map(last_end);
+    ends.min().map(|end| later(end, RESTART_MEMORY))
+}
+
 /// `container web was restarted 5 times, last with exit code 1 (Error)`.
 fn ended(name: &str, status: &ContainerStatus) -> String {
     let last = last_termination(status).map(|t| {

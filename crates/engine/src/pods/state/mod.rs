@@ -26,7 +26,7 @@ use crate::{
 use svcdiag_objects::Pod;
 
 pub(crate) use self::{
-    containers::restarting_until,
+    containers::{looping_until, restarting_until},
     deadlines::rolling_out_until,
     terminating::{describe as describe_terminating, gone_by},
 };

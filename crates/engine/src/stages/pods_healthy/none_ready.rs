@@ -67,7 +67,9 @@ pub(super) fn judge(facts: &Facts, service: &Service, pods: &[&Pod]) -> Finding 
             pod.name()
         )
     };
-    let mut finding = Finding::nothing_works(reason(first), message, remediation(facts, service, first, pod));
+    let until = pods.iter().filter_map(|p| state::looping_until(facts, p)).min();
+    let mut finding = Finding::nothing_works(reason(first), message, remediation(facts, service, first, pod))
+        .recheck_at(until);
     finding.observations = troubles
         .iter()
         .take(MAX_PODS_SHOWN)
