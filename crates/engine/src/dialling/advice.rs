@@ -92,12 +92,12 @@ fn no_route(evidence: &Evidence<'_>, first: &Failed<'_>) -> String {
     let is_to_service = of_node && first.dial.path == DialPath::Service;
     match rejecting_node(evidence, first) {
         Some(by) => format!(
-            "Node {by} itself rejects the packets. Check there whether a firewall rule does it (`iptables -S FORWARD` or `nft list ruleset`: REJECT, icmp-host-unreachable) \
+            "Node {by} itself rejects the packets. Check there whether a firewall rule does it (`iptables -S FORWARD` or `nft list ruleset`: REJECT with icmp-host-unreachable or icmp-host-prohibited) \
              or whether the node has no route to {to}: `ip route get {ip}`."
         ),
         None => format!(
             "On node {}, check that there {a_route} to {to}{}: `ip route get {ip}`. \
-             Look also for a firewall rule that rejects the packets (REJECT, icmp-host-unreachable): `nft list ruleset`.",
+             Look also for a firewall rule that rejects the packets (REJECT with icmp-host-unreachable or icmp-host-prohibited): `nft list ruleset`.",
             first.node,
             match is_to_service {
                 true => ", if only the default route (even to the address of a Service)",
