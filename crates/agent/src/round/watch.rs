@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use svcdiag_api::{Answer, DropCause, DropPlace, NodeFacts, PacketDrop};
 use svcdiag_drops::{
-    Cause, Drop, Drops, Filter, Kernel, Leg, MAX_FILTERS, Paths, Tuple, Unavailable, Watch, explain,
+    Cause, Drop, Filter, Kernel, Leg, MAX_FILTERS, Paths, Tuple, Unavailable, Watch, explain,
 };
 use svcdiag_kube_proxy::Protocol;
 use svcdiag_netns::Netns;
@@ -164,12 +164,7 @@ impl Round<'_> {
         let result = again.await;
         if let Some((watch, wanted, _turn)) = begun {
             match self.counted(watch).await {
-                Ok(Drops { counted, complete }) => {
-                    self.note_drops(&dials, &wanted, &counted);
-                    if !complete {
-                        self.problem("More packets were dropped than could be counted.".to_owned());
-                    }
-                }
+                Ok(drops) => self.note_drops(&dials, &wanted, &drops),
                 Err(error) => self.note_unwatched(&error),
             }
         }
@@ -219,9 +214,9 @@ impl Round<'_> {
         None
     }
 
-    async fn counted(&self, watch: Watch) -> io::Result<Drops> {
+    async fn counted(&self, watch: Watch) -> io::Result<Vec<Drop>> {
         let counts = self.node.netns.visit(move || watch.stop()).await?;
-        blocking(Pool::Node, move || counts.describe()).await
+        blocking(Pool::Node, move || counts.describe().counted).await
     }
 
     /// Says once why drops are not known.
