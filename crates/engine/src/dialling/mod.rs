@@ -84,7 +84,17 @@ pub(crate) fn cases<'a, 'b>(
 ) -> Vec<Case<'a, 'b>> {
     let is_dead = failures.iter().any(|f| dials.is_dead_for(f));
     let decisive = failures.iter().filter(|f| !is_dead || dials.is_dead_for(f));
-    decisive.map(|f| case(evidence, f)).collect()
+    let mut cases: Vec<Case> = decisive.map(|f| case(evidence, f)).collect();
+    leave_out_rationed(&mut cases);
+    cases
+}
+
+/// A rule that rejects packets drops them as well, and the kernel rations the messages that say so (icmp_ratelimit): on
+/// a node whose dials got some, what else a firewall drops is no finding of its own.
+pub(crate) fn leave_out_rationed(cases: &mut Vec<Case<'_, '_>>) {
+    let rejected = cases.iter().filter(|c| c.reason == Reason::FirewallRejects);
+    let nodes: BTreeSet<&str> = rejected.map(|c| c.failed.node).collect();
+    cases.retain(|c| !c.is_of_a_rule() || !nodes.contains(c.failed.node));
 }
 
 /// The cases of the reason that takes precedence; the weakest of the stage, if it has none of theirs.

@@ -467,3 +467,16 @@ fn an_answer_from_elsewhere_than_a_shared_bridge_explains_nothing() {
         assert_root_cause(&diagnose(&f), stage, R::TimedOut);
     }
 }
+
+#[test]
+fn a_rule_that_rejects_drops_also_what_it_says_nothing_of() {
+    let mut f = with_agents();
+    fail_from_clients(&mut f, &[0, 1, 2], Answer::TimedOut);
+    let drops = [1, 2].map(|endpoint| dropped(&f, endpoint, DropCause::Firewall));
+    on(&mut f, "n1", |n| {
+        n.failures[0].answer = Answer::Unreachable;
+        n.failures[0].detail = Some("prohibited by the node's address 10.244.1.1".into());
+        n.drops = drops.to_vec();
+    });
+    assert_root_cause(&diagnose(&f), C::EndpointsReachable, R::FirewallRejects);
+}

@@ -132,6 +132,7 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
         .iter()
         .map(|failed| classify(evidence, failed))
         .collect();
+    dialling::leave_out_rationed(&mut cases);
     // A port that nobody reaches says more than an endpoint that somebody does not.
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
         cases.retain(|c| dials.is_dead_for(c.failed));
