@@ -129,7 +129,7 @@ fn leftovers_of_iptables_beside_virtual_servers() {
         page.set(CURL, REFUSED_CURL);
     });
     assert!(
-        remedy(&d).contains("`iptables -w -t filter -F KUBE-SERVICES`"),
+        remedy(&d).contains("`iptables-nft -w -t filter -F KUBE-SERVICES`"),
         "{}",
         remedy(&d)
     );

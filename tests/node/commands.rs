@@ -39,11 +39,6 @@ const TYPED: [(&str, &[&str], Leaves); 28] = [
     ("iptables -S FORWARD", &[], Nothing),
     ("iptables -S {}", &["KUBE-ROUTER-INPUT"], Nothing),
     (
-        "iptables -w -t filter -F KUBE-SERVICES",
-        &[],
-        Change(&["filter nft -A KUBE-SERVICES"], &[]),
-    ),
-    (
         "iptables-legacy -w -t filter -F KUBE-SERVICES",
         &[],
         Change(&["filter legacy -A KUBE-SERVICES"], &[]),

@@ -12,11 +12,11 @@ use ipnet::IpNet;
 use crate::{
     Facts,
     evidence::{Evidence, dials::Failed},
-    pods::shared_addresses,
+    pods::{node::ranges_in_use, shared_addresses},
     text,
 };
 use svcdiag_api::DialPath;
-use svcdiag_objects::{Node, Object};
+use svcdiag_objects::Object;
 
 /// What may be wrong with the addresses of failed dials, in whole sentences.
 pub(super) fn trouble(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Vec<String> {
@@ -80,26 +80,6 @@ pub(crate) fn one_internal_ip(facts: &Facts, ends: &BTreeSet<&str>) -> Option<(S
         ),
         "Give each Node its own address that the others can reach (the kubelet's --node-ip, and the interface that the network plugin uses). Compare `kubectl get nodes -o wide`.".to_owned(),
     ))
-}
-
-/// The ranges from which Pods of a node really have their addresses: network plugins that assign addresses by
-/// themselves leave the Node's ranges unused.
-fn ranges_in_use(facts: &Facts, node: &Node) -> Vec<IpNet> {
-    let pods = || {
-        let of_node = facts
-            .pods
-            .iter()
-            .filter(|p| p.spec.node_name.as_deref() == Some(node.name()));
-        let with_network = of_node.filter(|p| !p.is_host_network() && !p.has_ended());
-        with_network
-            .flat_map(|p| p.ips())
-            .filter_map(|ip| ip.parse::<IpAddr>().ok())
-    };
-    let mut ranges = node.pod_ranges();
-    ranges.sort_unstable();
-    ranges.dedup();
-    ranges.retain(|range| pods().any(|ip| range.contains(&ip)));
-    ranges
 }
 
 /// The nodes that dials began or ended at, with the Pod ranges in use there.

@@ -11,7 +11,7 @@ use crate::{
     evidence::{
         Evidence,
         dials::{Failed, is_udp},
-        sender::rejecting_node,
+        sender::rejecting_node_text,
     },
     text::{self, quoted},
 };
@@ -90,9 +90,9 @@ fn no_route(evidence: &Evidence<'_>, first: &Failed<'_>) -> String {
         "is a route"
     };
     let is_to_service = of_node && first.dial.path == DialPath::Service;
-    match rejecting_node(evidence, first) {
+    match rejecting_node_text(evidence, first) {
         Some(by) => format!(
-            "Node {by} itself rejects the packets. Check there whether a firewall rule does it (`iptables -S FORWARD` or `nft list ruleset`: REJECT with icmp-host-unreachable or icmp-host-prohibited) \
+            "{by} itself rejects the packets. Check there whether a firewall rule does it (`iptables -S FORWARD` or `nft list ruleset`: REJECT with icmp-host-unreachable or icmp-host-prohibited) \
              or whether the node has no route to {to}: `ip route get {ip}`."
         ),
         None => format!(

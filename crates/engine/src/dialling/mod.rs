@@ -18,7 +18,7 @@ use crate::{
         dials::{Dials, Failed, is_udp},
         explaining::{Explanation, closed_chains, explain, full_tables},
         lossy_settings::{self, Places, Setting},
-        sender::is_prohibited,
+        sender::{is_prohibited, sender},
     },
     text::{self, SHOWN, quoted},
 };
@@ -85,16 +85,22 @@ pub(crate) fn cases<'a, 'b>(
     let is_dead = failures.iter().any(|f| dials.is_dead_for(f));
     let decisive = failures.iter().filter(|f| !is_dead || dials.is_dead_for(f));
     let mut cases: Vec<Case> = decisive.map(|f| case(evidence, f)).collect();
-    leave_out_rationed(&mut cases);
+    leave_out_rationed(evidence, &mut cases);
     cases
 }
 
-/// A rule that rejects packets drops them as well, and the kernel rations the messages that say so (icmp_ratelimit): on
-/// a node whose dials got some, what else a firewall drops is no finding of its own.
-pub(crate) fn leave_out_rationed(cases: &mut Vec<Case<'_, '_>>) {
+/// A rule that rejects packets drops them as well, and the kernel rations the messages that say so (icmp_ratelimit): where
+/// a client got some for a port, by what may be its own node, what a firewall there drops of that is no finding of its own.
+pub(crate) fn leave_out_rationed(evidence: &Evidence<'_>, cases: &mut Vec<Case<'_, '_>>) {
+    let way = |c: &Case<'_, '_>| {
+        let dial = c.failed.dial;
+        (c.failed.node.to_owned(), dial.from.clone(), dial.port.clone())
+    };
     let rejected = cases.iter().filter(|c| c.reason == Reason::FirewallRejects);
-    let nodes: BTreeSet<&str> = rejected.map(|c| c.failed.node).collect();
-    cases.retain(|c| !c.is_of_a_rule() || !nodes.contains(c.failed.node));
+    let by_its_node =
+        rejected.filter(|c| sender(evidence, c.failed).is_some_and(|by| by.may_be(c.failed.node)));
+    let ways: BTreeSet<_> = by_its_node.map(way).collect();
+    cases.retain(|c| !c.is_of_a_rule() || !ways.contains(&way(c)));
 }
 
 /// The cases of the reason that takes precedence; the weakest of the stage, if it has none of theirs.
@@ -235,20 +241,46 @@ pub(crate) fn undeclared_port(evidence: &Evidence<'_>, failures: &[&Failed<'_>])
     (!declared.is_empty() && !is_declared).then(|| (number, text::list(&declared)))
 }
 
-/// Adds what else may have cost packets on the way, and which family they are all of.
-pub(crate) fn with_circumstances<'a>(
+/// The finding on cases of one reason: with what else may have cost the packets, unless somebody saw what did.
+pub(crate) fn finish<'a>(
     evidence: &Evidence<'a>,
     dials: &Dials<'a>,
-    reason: Reason,
-    failures: &[&Failed<'a>],
-    message: &mut String,
-) {
+    (reason, cases): (Reason, &[&Case<'a, '_>]),
+    (mut message, remediation): (String, String),
+    is_all: bool,
+) -> Finding {
     if let Some(family) = dials.fails_in_one_family() {
         message.push_str(&format!(" Only dials over {family} fail."));
     }
-    if is_explained(reason) {
-        return;
+    let is_seen = reason == Reason::AcceptQueueFull || cases.iter().all(|c| c.is_seen());
+    if !is_explained(reason) && !is_seen {
+        with_circumstances(evidence, &failures(cases), &mut message);
     }
+    if may_be_of_another_kind(reason) {
+        with_other_kinds(evidence.facts, &mut message);
+    }
+    if is_all {
+        Finding::nothing_works(reason, message, remediation)
+    } else {
+        Finding::part_fails(reason, message, remediation)
+    }
+}
+
+/// Whether a policy that is not evaluated may be behind failures for a reason.
+fn may_be_of_another_kind(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::TimedOut
+            | Reason::NoRouteToHost
+            | Reason::FirewallDrops
+            | Reason::FirewallRejects
+            | Reason::CrossNodeUnreachable
+            | Reason::PartiallyReachable
+    )
+}
+
+/// Adds what else may have cost packets on the way.
+fn with_circumstances(evidence: &Evidence<'_>, failures: &[&Failed<'_>], message: &mut String) {
     with_addresses(evidence, failures, message);
     let closed: Vec<&str> = closed_chains(evidence, failures).into_iter().collect();
     if !closed.is_empty() {
@@ -276,7 +308,7 @@ pub(crate) fn with_addresses(evidence: &Evidence<'_>, failures: &[&Failed<'_>], 
 }
 
 /// Policies of other kinds are not judged, and may be what drops the packets.
-pub(crate) fn with_other_kinds(facts: &Facts, message: &mut String) {
+fn with_other_kinds(facts: &Facts, message: &mut String) {
     if let Some(kinds) = crate::policies::describe::other_kinds(facts) {
         message.push_str(&format!(
             " A policy of another kind ({kinds}) may drop the packets; these are not evaluated."

@@ -7,16 +7,16 @@ use crate::{
     evidence::{
         Evidence,
         dials::Failed,
-        lossy_settings::{self, Places},
+        dropped_text::firewall_of_pods,
+        lossy_settings::Places,
         sender::{Sender, claimants, sender},
     },
-    text::{self, quoted},
+    text,
 };
 use svcdiag_objects::Object;
 
 /// Who rejects, each once, and what to do about the first of them. A setting that explains it names the rule.
 pub(crate) fn describe(evidence: &Evidence<'_>, cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
-    const SHOWN: usize = 3;
     let mut found: Vec<(Sender<'_>, &Failed<'_>)> = cases
         .iter()
         .filter_map(|c| Some((sender(evidence, c.failed)?, c.failed)))
@@ -26,28 +26,20 @@ pub(crate) fn describe(evidence: &Evidence<'_>, cases: &[&Case<'_, '_>]) -> Opti
     let (first, failed) = *found.first()?;
     let mut sentences: Vec<String> = found
         .iter()
-        .take(SHOWN)
+        .take(text::SHOWN)
         .map(|(s, f)| sentence(evidence, *s, f))
         .collect();
-    let explanation = cases.iter().find_map(|c| c.explanation.as_ref());
-    let known = explanation.map(|e| {
-        let mut places = Places::default();
-        places.add(e);
-        (&e.setting, places)
-    });
-    sentences.extend(known.iter().map(|(setting, places)| setting.describe(places)));
+    let (rules, remedy) = super::found(cases).unzip();
+    sentences.extend(rules);
     let nodes: BTreeSet<&str> = found.iter().filter_map(|(s, _)| node(*s)).collect();
     let nodes: Vec<&str> = nodes.into_iter().collect();
-    let remediation = match known {
-        Some(known) => lossy_settings::remediation(&[known]),
-        None => remediation(evidence, first, failed, &nodes),
-    };
+    let remediation = remedy.unwrap_or_else(|| remediation(evidence, first, failed, &nodes));
     Some((sentences.join(". "), remediation))
 }
 
 fn node(sender: Sender<'_>) -> Option<&str> {
     match sender {
-        Sender::Node(node) => Some(node),
+        Sender::Node(node) | Sender::Probably(node, _) => Some(node),
         _ => None,
     }
 }
@@ -63,6 +55,9 @@ fn sentence(evidence: &Evidence<'_>, sender: Sender<'_>, failed: &Failed<'_>) ->
         ),
         Sender::Node(node) => format!(
             "Node {node} rejects the packets {prohibited}, so a firewall rule or a prohibit route on that node stops them"
+        ),
+        Sender::Probably(node, ip) => format!(
+            "{ip}, which is probably an address of node {node} (it is in the Pod range of that Node, and no Pod is known to have it), rejects the packets {prohibited}, as a firewall rule or a prohibit route does"
         ),
         Sender::Client(pod) => format!(
             "The packets of Pod {pod} are rejected {prohibited} in its own network namespace, so a rule or a route there stops them"
@@ -91,7 +86,7 @@ fn sentence(evidence: &Evidence<'_>, sender: Sender<'_>, failed: &Failed<'_>) ->
 fn remediation(evidence: &Evidence<'_>, sender: Sender<'_>, failed: &Failed<'_>, nodes: &[&str]) -> String {
     let facts = evidence.facts;
     match sender {
-        Sender::Node(_) => find_rule(&format!("On {}", text::nodes(nodes))),
+        Sender::Node(_) | Sender::Probably(..) => find_rule(&format!("On {}", text::nodes(nodes))),
         Sender::Hidden(_) => find_rule(&format!(
             "On node {}, and then on the nodes of the endpoints",
             failed.node
@@ -103,16 +98,11 @@ fn remediation(evidence: &Evidence<'_>, sender: Sender<'_>, failed: &Failed<'_>,
                     .target
                     .and_then(|t| Some((facts.namespace.as_str(), t.pod?.name()))),
             };
-            let see = pod.map_or_else(String::new, |(namespace, name)| {
-                format!(
-                    ": `kubectl -n {} describe pod {}`",
-                    quoted(namespace),
-                    quoted(name)
-                )
-            });
-            format!(
-                "Rules in the network namespace of a Pod are written by one of its containers (often an init container or a sidecar) or by the network plugin. Find out which{see}."
-            )
+            let pod = pod.map(|(namespace, name)| format!("{namespace}/{name}"));
+            firewall_of_pods(&Places {
+                of: pod.iter().map(String::as_str).collect(),
+                ..Places::default()
+            })
         }
         Sender::Other(ip) => match claimants(evidence, ip).as_slice() {
             [] => format!(
@@ -128,6 +118,6 @@ fn remediation(evidence: &Evidence<'_>, sender: Sender<'_>, failed: &Failed<'_>,
 /// What to do on machines that can be looked at.
 fn find_rule(on: &str) -> String {
     format!(
-        "{on}, find the rule that rejects with admin-, host- or net-prohibited (`nft list ruleset`, `iptables-legacy-save`), or the route (`ip route show table all type prohibit`). Remove it, or have it spare the packets of Pods."
+        "{on}, find the rule that rejects with admin-, host- or net-prohibited (`nft list ruleset`, `iptables-legacy-save`), or the route (`ip route show table all type prohibit`). If the network plugin wrote it, check its policies; otherwise have it spare the packets of Pods."
     )
 }

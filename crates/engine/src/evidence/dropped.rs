@@ -105,19 +105,20 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
                 IpFamily::V4 => s.ipv4_forwarding,
                 IpFamily::V6 => s.ipv6_forwarding,
             });
-            Some(match (forwards, &drop.interface) {
-                (Some(true), Some(interface)) => said(
+            match (forwards, &drop.interface) {
+                (Some(false), _) => Some(set(
+                    Reason::IPForwardingDisabled,
+                    node,
+                    Setting::NoForwarding(forwarding_sysctl(family)),
+                )),
+                (_, Some(interface)) => Some(said(
                     Reason::IPForwardingDisabled,
                     failed,
                     drop,
                     DroppedBy::Interface(interface.clone(), forwarding_of(interface, family)),
-                ),
-                _ => set(
-                    Reason::IPForwardingDisabled,
-                    node,
-                    Setting::NoForwarding(forwarding_sysctl(family)),
-                ),
-            })
+                )),
+                (_, None) => None,
+            }
         }
         DropCause::ReversePathFilter if on_node => {
             Some(set(Reason::ReversePathFiltering, node, Setting::ReversePath))
@@ -277,7 +278,11 @@ fn no_way(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Op
     let node = failed.node.to_owned();
     let by = match drop.cause {
         DropCause::NoRoute => DroppedBy::NoRoute(node),
-        _ => DroppedBy::Neighbour(node),
+        _ => DroppedBy::Neighbour {
+            // The client, and the endpoints of the node's own Pods, are on its links.
+            is_next_hop: !drop.answers && failed.target.and_then(|t| t.node) != Some(failed.node),
+            node,
+        },
     };
     Some(Explanation {
         of: to.map(|to| to.to_string()),
@@ -289,7 +294,9 @@ fn no_way(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Op
 /// A drop as an observation: `6 packets dropped by a firewall (NETFILTER_DROP in nft_do_chain, interface veth3a) on node n1`.
 pub(crate) fn observed(drop: &PacketDrop, node: &str, endpoint: Option<&Pod>) -> String {
     let why = match drop.cause {
-        DropCause::Firewall => "dropped by a firewall",
+        DropCause::Firewall if is_of_nftables(drop) => "dropped by a firewall",
+        // Conntrack drops there as well.
+        DropCause::Firewall => "dropped by netfilter",
         DropCause::ForwardingDisabled => "dropped, as IP forwarding is off",
         DropCause::NoRoute => "dropped for want of a route",
         DropCause::ReversePathFilter => "dropped by reverse path filtering",
@@ -300,7 +307,7 @@ pub(crate) fn observed(drop: &PacketDrop, node: &str, endpoint: Option<&Pod>) ->
         DropCause::TooBig => "dropped, as they are larger than the MTU",
         DropCause::TrafficControl if drop.reason.starts_with("TC_") => "dropped by a tc filter",
         DropCause::TrafficControl => "dropped by an eBPF program",
-        DropCause::NeighbourFailed => "dropped, as nobody answers for the address on the link",
+        DropCause::NeighbourFailed => "dropped, as nobody on the link answers for the next hop",
     };
     let what = match (drop.answers, drop.packets) {
         (false, 1) => "1 packet".to_owned(),

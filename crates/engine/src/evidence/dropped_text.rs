@@ -32,8 +32,8 @@ pub(crate) enum DroppedBy {
     Filter(Filter),
     /// This node has no route. What one node lacks is not said of another.
     NoRoute(String),
-    /// Nobody answers for the address on the links of this node.
-    Neighbour(String),
+    /// Nobody answers on the links of this node, for the address or for the next hop on the way there.
+    Neighbour { node: String, is_next_hop: bool },
 }
 
 /// A program or a filter at a link.
@@ -99,8 +99,12 @@ impl Dropped {
             DroppedBy::NoRoute(node) => {
                 format!("Node {node} has no route to {} ({says})", destinations(places))
             }
-            DroppedBy::Neighbour(node) => format!(
-                "Nobody on the links of node {node} answers for {} ({says})",
+            DroppedBy::Neighbour { node, is_next_hop } => format!(
+                "Nobody on the links of node {node} answers for {}{} ({says})",
+                match is_next_hop {
+                    true => "the next hop on the way to ",
+                    false => "",
+                },
                 destinations(places)
             ),
         }
@@ -116,7 +120,7 @@ impl Dropped {
                 quoted(sysctl)
             ),
             DroppedBy::Filter(filter) => of_filter(&on, filter),
-            DroppedBy::NoRoute(_) | DroppedBy::Neighbour(_) => routes(&on, places),
+            DroppedBy::NoRoute(_) | DroppedBy::Neighbour { .. } => routes(&on, places),
         }
     }
 }

@@ -69,6 +69,12 @@ impl<'a> Ends<'a> {
         self.pods.get(key).copied()
     }
 
+    /// Whether an endpoint or a known Pod has an address.
+    pub(crate) fn has_pod_at(&self, ip: IpAddr) -> bool {
+        let is_it = |pod: &&Pod| pod.ips().any(|own| own.parse() == Ok(ip));
+        self.targets.keys().any(|endpoint| endpoint.ip() == ip) || self.pods.values().any(|pod| is_it(pod))
+    }
+
     /// A judged port by its number/protocol.
     pub(crate) fn service_port(&self, port: &str) -> Option<&'a ServicePort> {
         self.ports.get(port).copied()

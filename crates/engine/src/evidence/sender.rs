@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::evidence::{Evidence, dials::Failed, targets::Target};
+use crate::{
+    evidence::{Evidence, dials::Failed, targets::Target},
+    pods::node::ranges_in_use,
+};
 use svcdiag_api::{DialPath, Rejection};
 use svcdiag_objects::Object;
 
@@ -11,6 +14,8 @@ use svcdiag_objects::Object;
 pub(crate) enum Sender<'a> {
     /// A node.
     Node(&'a str),
+    /// Probably a node: the address is in its Pod range alone, and no Pod is known to have it.
+    Probably(&'a str, IpAddr),
     /// The Pod that dialled: something in its own network namespace.
     Client(&'a str),
     /// The Pod that was dialled, by the endpoint's address.
@@ -26,7 +31,7 @@ impl Sender<'_> {
     /// Whether it may be a node. A node has addresses that are not known here.
     pub(crate) fn may_be(self, node: &str) -> bool {
         match self {
-            Self::Node(known) => known == node,
+            Self::Node(known) | Self::Probably(known, _) => known == node,
             Self::Client(_) | Self::Endpoint(_) => false,
             Self::Hidden(_) | Self::Other(_) => true,
         }
@@ -62,7 +67,7 @@ pub(crate) fn sender<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option
     Some(match failed.dial.from.as_deref() {
         _ if by == target.ip() => host.map_or(Sender::Endpoint(target), Sender::Node),
         Some(client) if has_address(evidence, client, by) => Sender::Client(client),
-        _ => Sender::Other(by),
+        _ => owner(evidence, by).map_or(Sender::Other(by), |node| Sender::Probably(node, by)),
     })
 }
 
@@ -75,10 +80,31 @@ pub(crate) fn claimants<'a>(evidence: &Evidence<'a>, ip: IpAddr) -> Vec<&'a str>
     names
 }
 
-/// The node that rejected a dial, if it is known.
+/// The Node whose own end of the Pod network, such as flannel.1 or cni0, has an address.
+fn owner<'a>(evidence: &Evidence<'a>, ip: IpAddr) -> Option<&'a str> {
+    if evidence.ends.has_pod_at(ip) {
+        return None;
+    }
+    let nodes = evidence.facts.cluster_nodes.iter();
+    let mut holders = nodes.filter(|n| n.pod_ranges().iter().any(|range| range.contains(&ip)));
+    let node = holders.next().filter(|_| holders.next().is_none())?;
+    let used = ranges_in_use(evidence.facts, node);
+    used.iter().any(|range| range.contains(&ip)).then(|| node.name())
+}
+
+/// The node that rejected a dial, or probably did.
 pub(crate) fn rejecting_node<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<&'a str> {
     match sender(evidence, failed)? {
-        Sender::Node(node) => Some(node),
+        Sender::Node(node) | Sender::Probably(node, _) => Some(node),
+        _ => None,
+    }
+}
+
+/// The same as the beginning of a sentence.
+pub(crate) fn rejecting_node_text(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Option<String> {
+    match sender(evidence, failed)? {
+        Sender::Node(node) => Some(format!("Node {node}")),
+        Sender::Probably(node, _) => Some(format!("Probably node {node}")),
         _ => None,
     }
 }

@@ -1,6 +1,8 @@
 //! What the Nodes say of the Pods that run on them.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
 
 use crate::{Facts, pods::events::one_line};
 use svcdiag_objects::{Node, NodeCondition, Object, Pod};
@@ -64,4 +66,24 @@ fn details(condition: &NodeCondition) -> (String, String) {
         false => format!(" ({})", why.join(": ")),
     };
     (since, why)
+}
+
+/// The ranges from which Pods of a node really have their addresses: network plugins that assign addresses by
+/// themselves leave the Node's ranges unused.
+pub(crate) fn ranges_in_use(facts: &Facts, node: &Node) -> Vec<IpNet> {
+    let pods = || {
+        let of_node = facts
+            .pods
+            .iter()
+            .filter(|p| p.spec.node_name.as_deref() == Some(node.name()));
+        let with_network = of_node.filter(|p| !p.is_host_network() && !p.has_ended());
+        with_network
+            .flat_map(|p| p.ips())
+            .filter_map(|ip| ip.parse::<IpAddr>().ok())
+    };
+    let mut ranges = node.pod_ranges();
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges.retain(|range| pods().any(|ip| range.contains(&ip)));
+    ranges
 }

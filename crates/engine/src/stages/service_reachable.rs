@@ -173,7 +173,6 @@ fn is_explained(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
 }
 
 fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Finding> {
-    let facts = evidence.facts;
     let dials = &evidence.from_clients;
     let mut cases = dialling::cases(evidence, dials, failures);
     for case in &mut cases {
@@ -183,24 +182,14 @@ fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Findin
         }
     }
     let (reason, of) = dialling::foremost(&cases, ConditionType::ServiceReachable.faults())?;
-    let failures = dialling::failures(&of);
-    let (mut message, remediation) = describe_cases(evidence, reason, &of);
-    dialling::with_circumstances(evidence, dials, reason, &failures, &mut message);
-    if matches!(
-        reason,
-        Reason::TimedOut
-            | Reason::NoRouteToHost
-            | Reason::FirewallDrops
-            | Reason::FirewallRejects
-            | Reason::PartiallyReachable
-    ) {
-        dialling::with_other_kinds(facts, &mut message);
-    }
-    Some(if dials.is_all_dead() {
-        Finding::nothing_works(reason, message, remediation)
-    } else {
-        Finding::part_fails(reason, message, remediation)
-    })
+    let said = describe_cases(evidence, reason, &of);
+    Some(dialling::finish(
+        evidence,
+        dials,
+        (reason, &of),
+        said,
+        dials.is_all_dead(),
+    ))
 }
 
 /// What is said of failures for one reason, and what to do.

@@ -213,16 +213,19 @@ fn nodes_under_one_address_do_not_reach_each_other() {
 }
 
 #[test]
-fn external_ips_that_are_nodes_take_them_away() {
-    let d = cross_node(|f| {
-        nodes(f, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
-        service(f, json!({ "spec": { "externalIPs": ["192.0.2.2"] } }));
-    });
-    assert!(
-        says(&d, "externalIPs are addresses of Nodes (192.0.2.2 of n2)"),
-        "{}",
+fn external_ips_that_are_nodes_take_them_away_in_ipvs_mode() {
+    let told = |mode: &str| {
+        let d = cross_node(|f| {
+            nodes(f, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+            service(f, json!({ "spec": { "externalIPs": ["192.0.2.2"] } }));
+            everywhere(f, |n| n.kube_proxy.as_mut().unwrap().mode = Some(mode.to_owned()));
+        });
         report(&d)
-    );
+    };
+    let words = "externalIPs are addresses of Nodes (192.0.2.2 of n2)";
+    assert!(told("ipvs").contains(words), "{}", told("ipvs"));
+    // Otherwise a node takes the packets to the Service's ports alone.
+    assert!(!told("iptables").contains(words), "{}", told("iptables"));
 }
 
 #[test]

@@ -468,15 +468,66 @@ fn an_answer_from_elsewhere_than_a_shared_bridge_explains_nothing() {
     }
 }
 
-#[test]
-fn a_rule_that_rejects_drops_also_what_it_says_nothing_of() {
+/// The client loses all three endpoints: a message about the first, and drops of the other two.
+fn rejected_in_part(by: &str) -> Facts {
     let mut f = with_agents();
     fail_from_clients(&mut f, &[0, 1, 2], Answer::TimedOut);
     let drops = [1, 2].map(|endpoint| dropped(&f, endpoint, DropCause::Firewall));
     on(&mut f, "n1", |n| {
         n.failures[0].answer = Answer::Unreachable;
-        n.failures[0].detail = Some("prohibited by the node's address 10.244.1.1".into());
+        n.failures[0].detail = Some(format!("prohibited by {by}"));
         n.drops = drops.to_vec();
     });
+    f
+}
+
+#[test]
+fn a_rule_that_rejects_drops_also_what_it_says_nothing_of() {
+    let f = rejected_in_part("the node's address 10.244.1.1");
     assert_root_cause(&diagnose(&f), C::EndpointsReachable, R::FirewallRejects);
+    // A rule of another machine drops nothing on this node.
+    let f = rejected_in_part("the Pod's own address 10.244.1.9");
+    let cause = diagnose(&f).root_cause.unwrap();
+    assert_eq!(cause.reason, "FirewallDrops", "{}", cause.message);
+}
+
+#[test]
+fn a_full_accept_queue_outranks_a_setting_that_nobody_saw_at_work() {
+    let mut f = with_agents();
+    fail_from_clients(&mut f, &[1], Answer::TimedOut);
+    let mut drop = dropped(&f, 1, DropCause::AcceptQueueFull);
+    drop.from = None;
+    drop.place = DropPlace::Endpoint;
+    everywhere(&mut f, |n| n.settings.conntrack_full = Some(true));
+    on(&mut f, "n2", |n| n.drops.push(drop.clone()));
+    let cause = diagnose(&f).root_cause.unwrap();
+    assert!(!cause.message.contains("conntrack"), "{}", cause.message);
+}
+
+#[test]
+fn forwarding_is_not_called_off_where_nobody_read_that_it_is() {
+    let said = |forwards, interface: Option<&str>| {
+        let mut f = with_agents();
+        lost(&mut f, DropCause::ForwardingDisabled, |drop| {
+            drop.interface = interface.map(str::to_owned);
+        });
+        everywhere(&mut f, |n| n.settings.ipv4_forwarding = forwards);
+        diagnose(&f).root_cause.unwrap().message
+    };
+    assert!(said(Some(false), None).contains("net.ipv4.ip_forward"));
+    for (forwards, interface) in [(None, Some("veth3a")), (Some(true), None), (None, None)] {
+        let message = said(forwards, interface);
+        assert!(!message.contains("net.ipv4.ip_forward"), "{message}");
+    }
+}
+
+#[test]
+fn a_neighbour_that_does_not_answer_is_the_next_hop_of_other_nodes_endpoints() {
+    let mut f = with_agents();
+    lost(&mut f, DropCause::NeighbourFailed, |_| {});
+    let message = diagnose(&f).root_cause.unwrap().message;
+    assert!(
+        message.contains("the next hop on the way to 10.244.2."),
+        "{message}"
+    );
 }

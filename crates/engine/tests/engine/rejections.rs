@@ -120,6 +120,29 @@ fn a_firewall_that_is_no_node() {
 }
 
 #[test]
+fn a_firewall_that_answers_with_the_nodes_address_in_the_pod_network() {
+    let told = |range: &str| {
+        let mut f = with_agents();
+        rejected("prohibited by 10.244.2.0")(&mut f);
+        let node = f
+            .cluster_nodes
+            .iter_mut()
+            .find(|n| n.metadata.name.as_deref() == Some("n2"));
+        std::sync::Arc::make_mut(node.unwrap()).spec.pod_cidr = Some(range.to_owned());
+        report(&diagnose(&f))
+    };
+    let used = told("10.244.2.0/24");
+    assert!(used.contains("probably an address of node n2"), "{used}");
+    assert!(used.contains("On node n2, find the rule"), "{used}");
+    // Whose Pods have addresses from elsewhere.
+    let unused = told("10.250.2.0/24");
+    assert!(
+        unused.contains("A machine with the address 10.244.2.0"),
+        "{unused}"
+    );
+}
+
+#[test]
 fn whoever_rejects_behind_the_service_is_not_known() {
     let d = fault(
         "rejected-behind-the-service",

@@ -3,9 +3,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    Facts,
     dialling::{addresses, describe},
-    evidence::{Evidence, dials::Failed, listening, targets::Target},
+    evidence::{Evidence, dials::Failed, listening, proxies, targets::Target},
     text::{self, quoted},
 };
 use svcdiag_api::{Tunnel, TunnelKind};
@@ -43,10 +42,11 @@ pub(super) fn describe(
     let ends = addresses::ends(failures);
     let nodes: Vec<&str> = ends.iter().copied().collect();
     let is_dropped = dropped.is_some();
-    let (known, remediation) = addresses::one_internal_ip(facts, &ends)
-        .or_else(|| external_ips(facts))
+    let (known, remediation) = dropped
+        .map(|(_, remediation)| (String::new(), remediation))
+        .or_else(|| addresses::one_internal_ip(facts, &ends))
+        .or_else(|| external_ips(evidence))
         .or_else(|| overlap(evidence, failures))
-        .or_else(|| dropped.map(|(_, remediation)| (String::new(), remediation)))
         .unwrap_or_else(|| (String::new(), let_through(evidence, &nodes, failures)));
     if !known.is_empty() {
         message.push_str(&format!(" {known}"));
@@ -85,7 +85,15 @@ fn is_of_host(failed: &&Failed<'_>) -> bool {
 }
 
 /// externalIPs that are addresses of Nodes: each node takes them for its own.
-fn external_ips(facts: &Facts) -> Option<(String, String)> {
+fn external_ips(evidence: &Evidence<'_>) -> Option<(String, String)> {
+    let facts = evidence.facts;
+    // In the other modes a node takes the packets to the Service's ports alone.
+    if !matches!(
+        proxies::mode(&evidence.reports).as_deref(),
+        Some("ipvs" | "mixed") | None
+    ) {
+        return None;
+    }
     let service = facts.service.as_deref()?;
     let of_nodes: Vec<String> = facts
         .cluster_nodes

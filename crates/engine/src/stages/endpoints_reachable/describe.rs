@@ -12,7 +12,7 @@ use crate::{
         Evidence,
         dials::{Failed, is_udp},
         listening,
-        sender::rejecting_node,
+        sender::rejecting_node_text,
     },
     stages::endpoints_reachable::{between_nodes, wrong_family},
     text::{self, quoted},
@@ -261,14 +261,14 @@ fn what_else(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
     if !failures.iter().all(answers_at_home) {
         return String::new();
     }
-    match (first.answer, rejecting_node(evidence, first)) {
+    match (first.answer, rejecting_node_text(evidence, first)) {
         (Answer::NoAnswer, _) => {
             " They answer on their own node, so packets that exceed the MTU between the nodes may be lost."
                 .to_owned()
         }
         (Answer::Unreachable | Answer::Rejected, Some(by)) => {
             format!(
-                " They answer on their own node. Node {by} rejects the packets, because of a firewall or a missing route."
+                " They answer on their own node. {by} rejects the packets, because of a firewall or a missing route."
             )
         }
         // Their own node may have done no more than connect.

@@ -125,18 +125,18 @@ fn from_where(evidence: &Evidence<'_>) -> &'static str {
 }
 
 fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
-    let facts = evidence.facts;
     let dials = &evidence.direct;
     let mut cases: Vec<Case> = dials
         .failures
         .iter()
         .map(|failed| classify(evidence, failed))
         .collect();
-    dialling::leave_out_rationed(&mut cases);
     // A port that nobody reaches says more than an endpoint that somebody does not.
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
         cases.retain(|c| dials.is_dead_for(c.failed));
+        dialling::leave_out_rationed(evidence, &mut cases);
     } else {
+        dialling::leave_out_rationed(evidence, &mut cases);
         // What the kernel drops of one endpoint's packets alone is that endpoint's.
         let is_of_a_way = |c: &Case| {
             dialling::is_explained(c.reason) && !c.is_of_a_rule()
@@ -150,23 +150,14 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
         }
     }
     let (reason, of) = dialling::foremost(&cases, ConditionType::EndpointsReachable.faults())?;
-    let (mut message, remediation) = describe::describe_cases(evidence, reason, &of);
-    dialling::with_circumstances(evidence, dials, reason, &dialling::failures(&of), &mut message);
-    if matches!(
-        reason,
-        Reason::TimedOut
-            | Reason::NoRouteToHost
-            | Reason::FirewallDrops
-            | Reason::FirewallRejects
-            | Reason::CrossNodeUnreachable
-    ) {
-        dialling::with_other_kinds(facts, &mut message);
-    }
-    Some(if dials.is_all_dead() {
-        Finding::nothing_works(reason, message, remediation)
-    } else {
-        Finding::part_fails(reason, message, remediation)
-    })
+    let said = describe::describe_cases(evidence, reason, &of);
+    Some(dialling::finish(
+        evidence,
+        dials,
+        (reason, &of),
+        said,
+        dials.is_all_dead(),
+    ))
 }
 
 /// Whether somebody said that the packets are not let through, or the endpoint's own node had them: whatever
@@ -189,8 +180,10 @@ fn classify<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a,
         };
     } else if case.is_seen() && case.reason == Reason::NoRouteToHost && is_cross_node(evidence, failed) {
         case.reason = Reason::CrossNodeUnreachable;
-    } else if case.explanation.is_none() && dropped::finds_no_room(evidence, failed) {
+    } else if !case.is_seen() && dropped::finds_no_room(evidence, failed) {
+        // Seen on its node, unlike a setting that may explain it.
         case.reason = Reason::AcceptQueueFull;
+        case.explanation = None;
     } else if case.explanation.is_none()
         && !is_turned_away(evidence, failed)
         && is_cross_node(evidence, failed)

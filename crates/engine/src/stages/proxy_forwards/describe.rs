@@ -9,7 +9,7 @@ use crate::{
     },
     text::quoted,
 };
-use svcdiag_api::{Answer, ConditionType, Reason};
+use svcdiag_api::{Answer, ConditionType};
 
 pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Finding> {
     let facts = evidence.facts;
@@ -48,24 +48,19 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
         ),
     };
     message.push_str(&message_more);
-    dialling::with_circumstances(evidence, dials, reason, &failures, &mut message);
     if let Some(other) = applicable::other_proxy(facts) {
         message.push_str(&format!(
             " Its label assigns the Service to another proxy, {other}."
         ));
     }
-    if matches!(
-        reason,
-        Reason::TimedOut | Reason::FirewallDrops | Reason::FirewallRejects
-    ) {
-        dialling::with_other_kinds(facts, &mut message);
-    }
-    let clients_get_through = evidence.from_clients.succeeded() > 0;
-    Some(if dials.is_all_dead() && !clients_get_through {
-        Finding::nothing_works(reason, message, remediation)
-    } else {
-        Finding::part_fails(reason, message, remediation)
-    })
+    let is_all = dials.is_all_dead() && evidence.from_clients.succeeded() == 0;
+    Some(dialling::finish(
+        evidence,
+        dials,
+        (reason, &of),
+        (message, remediation),
+        is_all,
+    ))
 }
 
 /// What kube-proxy of the node logged of not knowing which addresses are Pods', where the node's own packets are lost:

@@ -15,9 +15,14 @@ use svcdiag_objects::{IpFamily, Object, Service};
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// What is wrong where the rules have a gap; None for what is only told.
-pub(super) fn reason(service: &Service, report: &Report<'_>, gap: &RuleGap) -> Option<Reason> {
+pub(super) fn reason(facts: &Facts, service: &Service, report: &Report<'_>, gap: &RuleGap) -> Option<Reason> {
     let proxy = report.facts.kube_proxy.as_ref();
-    let takes_local_for_remote = || proxy.is_some_and(|p| p.node_name.is_some()) && is_local(service);
+    // Such a kube-proxy leaves out the endpoints of its own node, and no others.
+    let takes_local_for_remote = || {
+        proxy.is_some_and(|p| p.node_name.is_some())
+            && is_local(service)
+            && is_of_node(facts, report.node, gap)
+    };
     match gap.kind {
         GapKind::Missing | GapKind::EndpointMissing | GapKind::NodePortMissing
             if takes_local_for_remote() =>
@@ -35,6 +40,16 @@ pub(super) fn reason(service: &Service, report: &Report<'_>, gap: &RuleGap) -> O
         GapKind::NodePortInUse => Some(Reason::NodePortInUse),
         GapKind::Incomplete => None,
     }
+}
+
+/// Whether a gap is about an endpoint on a node, or about none in particular.
+fn is_of_node(facts: &Facts, node: &str, gap: &RuleGap) -> bool {
+    let endpoint = gap.endpoint.as_deref().and_then(|e| e.parse::<SocketAddr>().ok());
+    endpoint.is_none_or(|endpoint| {
+        let all = facts.slices.iter().flat_map(|slice| &slice.endpoints);
+        let mut here = all.filter(|e| e.node_name.as_deref() == Some(node));
+        here.any(|e| e.addresses.iter().any(|a| a.parse() == Ok(endpoint.ip())))
+    })
 }
 
 /// Whether a traffic policy of the Service asks for endpoints on the node itself.

@@ -21,10 +21,10 @@ pub(super) fn empty_entrance(own: Option<Backend>, other: Option<Backend>, on: &
     let is_ipvs = own == Some(Backend::Ipvs);
     match other {
         Some(Backend::IptablesLegacy) if is_ipvs => format!(
-            "Flush the chain through which the old rules refuse packets on {on}. It belongs to kube-proxy alone: `iptables-legacy -w -t filter -F KUBE-SERVICES`."
+            "Flush the chain through which the old rules refuse packets on {on}. It belongs to kube-proxy alone: `iptables-legacy -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-legacy."
         ),
         Some(Backend::IptablesNft) if is_ipvs => format!(
-            "Flush the chain through which the old rules refuse packets on {on}. It belongs to kube-proxy alone: `iptables -w -t filter -F KUBE-SERVICES`."
+            "Flush the chain through which the old rules refuse packets on {on}. It belongs to kube-proxy alone: `iptables-nft -w -t filter -F KUBE-SERVICES`. Do the same with ip6tables-nft."
         ),
         Some(Backend::Nftables) => format!(
             "Delete the table of the other mode on {on}. It belongs to kube-proxy alone: `nft delete table ip kube-proxy`. Do the same for ip6 if it exists."

@@ -98,7 +98,7 @@ impl<'a> Survey<'a> {
         for gap in gaps {
             if !still_is(facts, self.service, report, gap) {
                 self.is_stale = true;
-            } else if let Some(reason) = gaps::reason(self.service, report, gap) {
+            } else if let Some(reason) = gaps::reason(facts, self.service, report, gap) {
                 self.faults.push(fault(reason, Some(gap)));
             } else {
                 self.hints.insert(format!(
