@@ -72,7 +72,7 @@ impl<'a> Ends<'a> {
     /// Whether an endpoint or a known Pod has an address.
     pub(crate) fn has_pod_at(&self, ip: IpAddr) -> bool {
         let is_it = |pod: &&Pod| pod.ips().any(|own| own.parse() == Ok(ip));
-        self.targets.keys().any(|endpoint| endpoint.ip() == ip) || self.pods.values().any(|pod| is_it(pod))
+        self.targets.keys().any(|endpoint| endpoint.ip() == ip) || self.pods.values().any(is_it)
     }
 
     /// A judged port by its number/protocol.
