@@ -19,7 +19,7 @@ enum Leaves {
 use Leaves::{Change, Nothing};
 
 /// A row of the table, what stands in place of each `{}`, and what it leaves.
-const TYPED: [(&str, &[&str], Leaves); 28] = [
+const TYPED: &[(&str, &[&str], Leaves)] = &[
     ("bridge -d link", &[], Nothing),
     (
         "bridge link set dev {} hairpin on",
@@ -227,7 +227,7 @@ fn each_leaves_what_it_promises_and_nothing_else_changed() {
             let came: Vec<&String> = after.difference(&before).collect();
             let (may_go, may_come): (&[&str], &[&str]) = match leaves {
                 Nothing => (&[], &[]),
-                Change(gone, came) => (gone, came),
+                Change(gone, came) => (*gone, *came),
             };
             for (lines, allowed) in [(gone, may_go), (came, may_come)] {
                 assert_eq!(lines.is_empty(), allowed.is_empty(), "{command}: {lines:?}");
