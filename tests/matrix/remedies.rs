@@ -17,8 +17,8 @@ use crate::harness::{Harness, Kind, SOON, fault};
 /// A fault of three nodes, or of three Pods, is fixed in three steps: each next remedy names the next.
 const MOST_STEPS: usize = 4;
 
-/// The first command in a remediation that may change something: what stands between backquotes. Logs are read by the
-/// kubelet, which the sandbox does not have.
+/// The first command in a remediation, between backquotes, but for those that read kube-proxy's log: the sandbox serves
+/// no logs.
 fn command(remediation: &str) -> Option<&str> {
     let mut commands = remediation.split('`').skip(1).step_by(2);
     commands.find(|command| !command.starts_with("kubectl -n kube-system logs "))

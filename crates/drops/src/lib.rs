@@ -1,9 +1,9 @@
-//! Who dropped the packets of one dial, by the kernel's tracepoint `skb:kfree_skb`.
+//! Who dropped the packets of some dials, by the kernel's tracepoint `skb:kfree_skb`.
 //!
 //! A dial that times out does not say why; the kernel knows. [`Kernel::read`] learns once what this kernel calls its
 //! reasons and where its structs keep what matters (`btf.rs`). [`Watch::start`] assembles a program for the packets of
-//! one dial (`program.rs`) and attaches it; [`Watch::finish`] detaches it and returns what was dropped. [`explain`]
-//! says what a drop means.
+//! these dials (`program.rs`), at most [`MAX_FILTERS`] kinds of packets, and attaches it; [`Watch::finish`] detaches it
+//! and returns what was dropped. [`explain`] says what a drop means.
 //!
 //! At rest nothing is loaded. Unrelated packets are compared with immediate values and go no further; a watch counts
 //! at most [`MAX_DROPS`] different drops in memory that is allocated when it starts, and says if there were more.
