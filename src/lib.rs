@@ -8,6 +8,7 @@ mod clock;
 pub mod collect;
 pub mod controller;
 pub mod report;
+pub mod version;
 
 pub use svcdiag_agent as agent;
 pub use svcdiag_api as api;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{Parser, Subcommand, error::ErrorKind};
-use svcdiag::{agent, api, bundle::diagnose, check, client, collect, controller, netns};
+use svcdiag::{agent, api, bundle::diagnose, check, client, collect, controller, netns, version};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check` and `diagnose`.
@@ -41,6 +41,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         output_dir: Option<PathBuf>,
     },
+    /// Print which build this is: version, commit, date, compiler and platform
+    Version(version::Options),
 }
 
 fn main() -> ExitCode {
@@ -97,6 +99,10 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Crd { output_dir } => crd(output_dir).map(|()| ExitCode::SUCCESS),
+        Command::Version(options) => {
+            version::run(options)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -55,7 +55,7 @@ fn the_image_is_built_from_all_that_cargo_wants_to_see() {
         .map(|member| member.split('/').next().unwrap())
         .filter(|member| *member != ".")
         .collect();
-    wanted.insert("src");
+    wanted.extend(["src", "build.rs"]);
     wanted.extend(manifest.contains("[[test]]").then_some("tests"));
     wanted.extend(manifest.contains("[[bench]]").then_some("benches"));
     assert!(wanted.len() > 4, "{wanted:?}");

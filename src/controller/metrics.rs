@@ -10,11 +10,12 @@ use prometheus_client::{
         family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
+        info::Info,
     },
     registry::{Registry, Unit},
 };
 
-use crate::{api::Reason, inventory::DiagnosisKey};
+use crate::{api::Reason, inventory::DiagnosisKey, version::Build};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfDiagnosis {
@@ -31,6 +32,27 @@ struct OfKind {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfOutcome {
     outcome: Outcome,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfBuild {
+    version: String,
+    git_commit: String,
+    build_date: String,
+    rust_version: String,
+    platform: String,
+}
+
+impl From<Build> for OfBuild {
+    fn from(build: Build) -> Self {
+        Self {
+            version: build.version,
+            git_commit: build.git_commit,
+            build_date: build.build_date,
+            rust_version: build.rust_version,
+            platform: build.platform,
+        }
+    }
 }
 
 /// Outcome of a reconciliation.
@@ -64,6 +86,12 @@ pub(super) struct Metrics {
 impl Metrics {
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("svcdiag");
+        let build = Info::new(OfBuild::from(Build::this()));
+        registry.register(
+            "build",
+            "Which build of svcdiag this is, as `svcdiag version` prints it",
+            build,
+        );
         let ready = Family::default();
         registry.register("ready", "Whether the Service of a ServiceDiagnosis works: 1 if Ready is True, otherwise 0; reason is the reason of Ready", ready.clone());
         let reconciles = Family::default();
@@ -197,5 +225,26 @@ impl Metrics {
 
     pub(super) fn fields_missing(&self, count: usize) {
         self.fields_missing.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_build_is_what_version_prints() {
+        let Build {
+            version,
+            git_commit,
+            build_date,
+            rust_version,
+            platform,
+        } = Build::this();
+        let line = format!(
+            "svcdiag_build_info{{version=\"{version}\",git_commit=\"{git_commit}\",build_date=\"{build_date}\",rust_version=\"{rust_version}\",platform=\"{platform}\"}} 1\n"
+        );
+        let text = Metrics::new().text().unwrap();
+        assert!(text.contains(&line), "{line}{text}");
     }
 }
