@@ -33,18 +33,28 @@ pub type PortRef = IntOrString;
     status = "ServiceDiagnosisStatus",
     derive = "PartialEq",
     doc = "ServiceDiagnosis answers, continuously and with evidence, why a Service does not work: one condition for each question of the Kubernetes page \"Debug Services\", and the root cause with its fix.",
-    printcolumn(name = "Service", type_ = "string", json_path = ".spec.serviceName"),
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
-    printcolumn(name = "Root Cause", type_ = "string", json_path = ".status.rootCause.reason"),
-    printcolumn(name = "DNS", type_ = "string", json_path = ".status.summary.dns"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(name = "Service", type_ = "string", json_path = ".spec.serviceName"),
     printcolumn(name = "Endpoints", type_ = "string", json_path = ".status.summary.endpoints"),
+    printcolumn(name = "DNS", type_ = "string", json_path = ".status.summary.dns"),
     printcolumn(name = "Proxy", type_ = "string", json_path = ".status.summary.proxy"),
     printcolumn(name = "Hairpin", type_ = "string", json_path = ".status.summary.hairpin"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    ),
     printcolumn(
         name = "Mode",
         type_ = "string",
@@ -52,15 +62,9 @@ pub type PortRef = IntOrString;
         priority = 1
     ),
     printcolumn(
-        name = "Changed",
+        name = "Since",
         type_ = "date",
-        json_path = ".status.lastChangeTime",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Message",
-        type_ = "string",
-        json_path = ".status.rootCause.message",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].lastTransitionTime",
         priority = 1
     )
 )]
