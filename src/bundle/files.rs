@@ -23,12 +23,13 @@ use crate::report::printable;
 
 /// Largest text of a node or a Pod that is kept, and most of all of them.
 pub const MAX_FILE: u64 = 32 << 20;
-const MAX_TEXTS: u64 = 128 << 20;
+const MAX_TEXTS: u64 = 64 << 20;
 
 /// Most that is kept of files with API objects, be it one or many. kubectl writes 10 to 18 KiB of JSON for each Pod.
-pub const MAX_OBJECTS: u64 = 192 << 20;
+pub const MAX_OBJECTS: u64 = 128 << 20;
 
-/// Most that is kept of a bundle. Everything is in memory at once.
+/// Most that is kept of a bundle. Everything is in memory at once, and beside it what is kept of the objects (160 MiB)
+/// and the values of one of them (64 MiB): with what evidence is made of, less than 512 MiB in total.
 pub const MAX_BUNDLE: u64 = MAX_TEXTS + MAX_OBJECTS;
 
 /// Most files of a bundle: 5,000 nodes with two files each.
@@ -163,10 +164,13 @@ enum FileKind {
 }
 
 impl FileKind {
-    /// What is in the directory of a node or a Pod is its text, whatever the ending.
+    /// What is in the directory of a node or a Pod is its text, whatever the ending. There may still be directories
+    /// around the bundle, and a namespace may be called like a directory of the layout.
     fn of(path: &str) -> Self {
-        let mut parts = path.split('/');
-        let is_of_somebody = parts.any(|part| matches!(part, "nodes" | "pods"));
+        let parts: Vec<&str> = path.split('/').collect();
+        let mut starts = (0..parts.len()).filter(|n| OWN_DIRECTORIES.contains(&parts[*n]));
+        let inner = starts.next().map_or(&[][..], |start| &parts[start..]);
+        let is_of_somebody = matches!(inner, ["nodes", _, _] | ["pods", _, _, _]);
         match !is_of_somebody && is_structured(path) {
             true => Self::Objects,
             false => Self::Text,

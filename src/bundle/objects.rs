@@ -2,7 +2,8 @@
 //!
 //! Objects may stand in any file that ends like one of these formats: alone, in lists of kubectl or of
 //! the API, or as several documents. An object that cannot be parsed is noted, so that nothing is
-//! blamed on what it may be. Lists are read item by item: what is kept of an object is a tenth of it.
+//! blamed on what it may be. Lists are read item by item, and only those fields of an object are kept
+//! that a verdict may depend on.
 
 mod config_map;
 pub(super) mod endpoints;

@@ -373,14 +373,14 @@ fn dns_is_not_judged_by_some_of_its_pods() {
 
 #[test]
 fn objects_in_another_version_and_without_a_name_are_told() {
-    let mut twin = web_pod();
-    twin["metadata"]["resourceVersion"] = "9".into();
+    let mut lookalike = web_pod();
+    lookalike["metadata"]["resourceVersion"] = "9".into();
     let mut nameless = web_pod();
     nameless["metadata"]["name"] = Value::Null;
     let mut homeless = web_pod();
     homeless["metadata"]["namespace"] = Value::Null;
     let mut files = healthy();
-    files.push(("objects/z.yaml", list(&[twin, nameless, homeless])));
+    files.push(("objects/z.yaml", list(&[lookalike, nameless, homeless])));
     let told: Vec<String> = bundle(&files).problems.iter().map(ToString::to_string).collect();
     assert!(told[0].contains("another version"), "{told:?}");
     assert!(told[1].contains("no name"), "{told:?}");

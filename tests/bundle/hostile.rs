@@ -52,8 +52,12 @@ fn huge_binary_and_cut_files_are_named_and_blame_nobody() {
     for file in &all {
         let root = written();
         let path = root.path().join(&file.path);
+        let too_large = match file.path.starts_with("objects/") {
+            true => "larger than 128 MiB; keep only the objects",
+            false => "larger than 32 MiB; keep only the lines",
+        };
         let damages: [(&str, &dyn Fn()); 5] = [
-            ("larger than ", &|| {
+            (too_large, &|| {
                 // Sparse: it takes no room.
                 let huge = fs::File::create(&path).unwrap();
                 huge.set_len(400 * MIB as u64).unwrap();
@@ -262,7 +266,10 @@ fn an_archive_that_unpacks_without_end_is_left_where_it_becomes_too_large() {
     let bomb = zeros.repeat(2_000);
     assert!(bomb.len() < 400 * MIB);
     let (d, told) = judged_bytes(&bomb);
-    assert!(told.contains("it is too large"), "{told}");
+    assert!(
+        told.contains("(the archive): larger than 240 MiB when it is unpacked"),
+        "{told}"
+    );
     assert_unblamed(&d, "a bomb");
 }
 

@@ -1,7 +1,7 @@
 //! YAML and JSON documents of a file. One that is broken does not hide the others.
 //!
-//! The list of all Pods of a cluster has some hundred MiB, and as values ten times as much. So a list is only divided
-//! here, into the texts of its items; each is parsed when its turn comes, and is gone before the next one.
+//! The list of all Pods of a cluster has some hundred MiB, and several times as much as values. So a list is only
+//! divided here, into the texts of its items; each is parsed when its turn comes, and is gone before the next one.
 
 mod json;
 mod yaml;

@@ -60,13 +60,15 @@ fn is_divided(text: &str) -> bool {
     items.iter().all(|item| !matches!(item, Item::Parsed(_)))
 }
 
-const LISTS: [&str; 8] = [
+const LISTS: [&str; 9] = [
     // As kubectl writes it.
     "apiVersion: v1\nitems:\n- a: |\n    - x\n\n    items:\n  b:\n  - 1\n- a: \"- y\"\n  b:\n  # comment\n  - c: 2\nkind: List\nmetadata:\n  x: y\n",
     // The items deeper, and last.
     "---\nkind: PodList\nitems:\n  - a: 1\n    b: [\n      2]\n\n  -\n    c: 3\n",
     "# comment\nitems: \r\n# another\n-\r\n  a: 1\r\n- b\r\nkind: List\r\n",
     "items:\n- a: 1\n- b: 2",
+    // Dashes before a tab and before nothing.
+    "items:\n- a\n-\tb\n-",
     "items:\n- - 1\n  - 2\n- - 3\n",
     "items:\n- >-\n  folded\n\n  text\n# between\n- x\n\n",
     "{\"kind\": \"List\", \"items\": [{\"a\": 1}, [2], null], \"metadata\": {\"x\": \"y\"}, \"apiVersion\": \"v1\"}",
@@ -115,6 +117,21 @@ fn a_broken_item_is_reported_with_its_line_and_hides_no_other() {
     // What is behind the items.
     let why = only("items:\n- a: 1\n- b: 2\nkind: [\n").unwrap_err();
     assert!(why.contains("line 4") || why.contains("line 5"), "{why}");
+}
+
+#[test]
+fn a_list_that_goes_on_in_another_way_is_not_taken_for_one_that_ends() {
+    for (text, line) in [
+        ("items:\n  - a: 1\n- b: 2\nkind: List\n", 3),
+        ("kind: List\nitems:\n- a: 1\n[b]\n", 4),
+    ] {
+        let why = only(text).unwrap_err();
+        assert!(
+            why.starts_with(&format!("not understood: line {line}: ")),
+            "{why}"
+        );
+    }
+    assert!(only("items:\n- a: 1\nitems:\n- b: 2\n").is_err());
 }
 
 #[test]

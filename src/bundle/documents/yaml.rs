@@ -85,6 +85,13 @@ fn content(part: &str, line: usize) -> Result<Content<'_>, String> {
         behind => behind + cut.len(),
     };
     let head = value(&rest, &line_of)?;
+    // More items behind these, which would be missed.
+    if !head["items"].is_null() {
+        return Err(format!(
+            "not understood: line {}: more items, but not in the block style of those before; save the list as JSON",
+            cut.end
+        ));
+    }
     Ok(Content {
         head,
         items: Some(items),
@@ -167,7 +174,7 @@ impl Line<'_> {
     fn dash(&self) -> Option<usize> {
         let indent = self.indent();
         let item = self.text.get(indent..)?.strip_prefix('-')?;
-        item.starts_with([' ', '\n', '\r']).then_some(indent)
+        (item.is_empty() || item.starts_with([' ', '\t', '\n', '\r'])).then_some(indent)
     }
 }
 

@@ -54,15 +54,16 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 fn read_tar(from: impl Read, taken: &mut Taken) {
-    if let Err(error) = read_members(from, taken) {
-        taken.problem(
-            "(the archive)",
-            format!("damaged or cut short, so the rest is missing: {error}"),
-        );
-    }
+    let what = match read_members(from, taken) {
+        Ok(None) => return,
+        Ok(Some(limit)) => format!("{limit}, so the rest is left out; keep only what docs/bundle.md lists"),
+        Err(error) => format!("damaged or cut short, so the rest is missing: {error}"),
+    };
+    taken.problem("(the archive)", what);
 }
 
-fn read_members(from: impl Read, taken: &mut Taken) -> io::Result<()> {
+/// Reads all members, or up to a limit that the archive exceeds, which is returned.
+fn read_members(from: impl Read, taken: &mut Taken) -> io::Result<Option<String>> {
     let allowance = Rc::new(Cell::new(MAX_HEADERS));
     let mut unpacked = 0u64;
     let mut archive = Archive::new(Limited {
@@ -73,8 +74,12 @@ fn read_members(from: impl Read, taken: &mut Taken) -> io::Result<()> {
         let mut entry = entry?;
         let size = entry.size();
         unpacked = size.saturating_add(unpacked);
-        if n >= 2 * MAX_FILES || unpacked > MAX_UNPACKED {
-            return Err(io::Error::other("it is too large"));
+        if n >= 2 * MAX_FILES {
+            return Ok(Some(format!("more than {} files and directories", 2 * MAX_FILES)));
+        }
+        if unpacked > MAX_UNPACKED {
+            let most = MAX_UNPACKED >> 20;
+            return Ok(Some(format!("larger than {most} MiB when it is unpacked")));
         }
         allowance.set(size.saturating_add(MAX_HEADERS));
         visit(&mut entry, taken)?;
@@ -82,7 +87,7 @@ fn read_members(from: impl Read, taken: &mut Taken) -> io::Result<()> {
         io::copy(&mut entry, &mut io::sink())?;
         allowance.set(MAX_HEADERS);
     }
-    Ok(())
+    Ok(None)
 }
 
 fn visit(entry: &mut Entry<'_, impl Read>, taken: &mut Taken) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! The memory that the objects of a bundle take, and may take.
 
+use std::io::{self, Write};
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -49,6 +51,11 @@ impl Memory {
 
     /// Whether there was room for an object.
     pub(super) fn take_object<K: Serialize>(&mut self, object: &K) -> bool {
+        // A large one that cannot fit is not copied to find out how large it is.
+        if self.left.is_none_or(|left| length(object) > left) {
+            self.left = None;
+            return false;
+        }
         let beyond = serde_json::to_value(object).map_or(MAX, |value| beyond(&value, ""));
         self.take(size_of::<K>() + beyond)
     }
@@ -67,6 +74,22 @@ impl Memory {
             )
         })
     }
+}
+
+/// Bytes of an object as JSON, which nobody keeps.
+fn length<K: Serialize>(object: &K) -> usize {
+    struct Length(usize);
+    impl Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, object).map_or(MAX, |()| length.0)
 }
 
 /// What a field takes beyond the struct that it is in: that has all its fields, whether the text has them or not.
@@ -139,6 +162,13 @@ mod tests {
     fn empty_elements_count_as_what_they_become() {
         let of = |n: usize| beyond(&json!(vec![json!({}); n]), "containers");
         assert_eq!(of(1000), 1000 * size_of::<Container>());
+    }
+
+    #[test]
+    fn what_does_not_fit_leaves_room_for_nothing() {
+        let mut memory = Memory::of(1000);
+        assert!(memory.take_object(&"a"));
+        assert!(!memory.take_object(&"a".repeat(1000)) && !memory.take_object(&"a"));
     }
 
     #[test]
