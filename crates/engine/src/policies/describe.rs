@@ -24,6 +24,31 @@ pub(crate) struct Description {
     pub remediation: String,
 }
 
+/// Something to change in a policy.
+#[derive(PartialEq, Eq)]
+struct Fix<'a> {
+    policy: &'a str,
+    /// The rule that it belongs to; none for a new one.
+    rule: Option<usize>,
+    change: String,
+}
+
+impl Fix<'_> {
+    /// The whole sentence, behind that about another change, if there is one.
+    fn describe(&self, namespace: &str, before: Option<&Fix<'_>>) -> String {
+        let Fix { policy, rule, change } = self;
+        match before.filter(|before| before.policy == *policy) {
+            Some(before) if rule.is_some() && before.rule == *rule => format!("In the same rule, {change}."),
+            Some(_) if rule.is_some() => format!("In another rule of the same policy, {change}."),
+            Some(_) => format!("In the same policy, {change}."),
+            None => format!(
+                "In NetworkPolicy {policy}, {change}: {}.",
+                edit(namespace, policy)
+            ),
+        }
+    }
+}
+
 /// A policy with the rest of a sentence about it.
 fn policies(names: &BTreeSet<String>) -> String {
     let names: Vec<&String> = names.iter().collect();
@@ -78,36 +103,47 @@ impl PolicyView<'_> {
     }
 
     /// What to change in each policy: a sentence for each part of a rule that does not match. Policies only ever admit
-    /// more, so the one that comes nearest is all that has to change.
+    /// more, so the one that comes nearest is all that has to change; half of what a rule needs changes nothing.
     fn fixes(&self, namespace: &str, denials: &[(&ServicePort, &Denial)], is_in: bool) -> String {
+        let mut said: Vec<Fix<'_>> = Vec::new();
         let mut sentences: Vec<String> = Vec::new();
-        let mut said: Vec<(&str, String)> = Vec::new();
+        let mut is_cut = false;
         for (port, denial) in denials {
-            let nearest = denial.closed.mismatch.as_ref();
-            let policy = nearest.map(|m| &m.policy).or(denial.closed.policies.first());
-            let policy = policy.map_or("", String::as_str);
-            let fixes = match nearest.map_or(&[][..], |m| m.fixes.as_slice()) {
-                [] => vec![format!("add {}", self.general_fix(port, is_in))],
-                fixes => fixes.to_vec(),
-            };
-            let mut is_of_same_rule = false;
+            let mut fixes = self.fixes_of(port, denial, is_in);
+            fixes.retain(|fix| !said.contains(fix));
+            if !said.is_empty() && said.len() + fixes.len() > SHOWN {
+                is_cut = true;
+                continue;
+            }
             for fix in fixes {
-                if said.contains(&(policy, fix.clone())) || sentences.len() == SHOWN {
-                    continue;
-                }
-                let is_same_policy = said.last().is_some_and(|(last, _)| *last == policy);
-                sentences.push(match (is_same_policy, is_of_same_rule) {
-                    (_, true) => format!("In the same rule, {fix}."),
-                    (true, false) => format!("In the same policy, {fix}."),
-                    (false, false) => {
-                        format!("In NetworkPolicy {policy}, {fix}: {}.", edit(namespace, policy))
-                    }
-                });
-                is_of_same_rule = true;
-                said.push((policy, fix));
+                sentences.push(fix.describe(namespace, said.last()));
+                said.push(fix);
             }
         }
+        if is_cut {
+            sentences.push("The other ports need changes as well.".to_owned());
+        }
         sentences.join(" ")
+    }
+
+    /// What would admit traffic to one port.
+    fn fixes_of<'d>(&self, port: &ServicePort, denial: &'d Denial, is_in: bool) -> Vec<Fix<'d>> {
+        let nearest = denial.closed.mismatch.as_ref();
+        let policy = nearest.map(|m| &m.policy).or(denial.closed.policies.first());
+        let policy = policy.map_or("", String::as_str);
+        let of_rule = nearest.filter(|m| !m.fixes.is_empty());
+        match of_rule {
+            Some(mismatch) => {
+                let fixes = mismatch.fixes.iter().cloned();
+                let rule = mismatch.rule;
+                fixes.map(|change| Fix { policy, rule, change }).collect()
+            }
+            None => vec![Fix {
+                policy,
+                rule: None,
+                change: format!("add {}", self.general_fix(port, is_in)),
+            }],
+        }
     }
 
     /// What to add where nothing of a rule comes near.

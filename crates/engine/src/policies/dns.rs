@@ -123,15 +123,7 @@ impl<'a> PolicyView<'a> {
             return !rules::admits_anybody(&client.isolating, Direction::Egress, dns_port(DNS_PORT), None);
         };
         dns.pods.iter().all(|pod| {
-            let targets = dns
-                .service
-                .spec
-                .ports
-                .iter()
-                .filter(|p| p.protocol == Protocol::Udp);
-            let mut numbers: Vec<i32> = targets
-                .filter_map(|p| pod.resolve_port(&p.target_port(), &Open::Known(Protocol::Udp)))
-                .collect();
+            let mut numbers = numbers(dns, pod);
             // Most network plugins see the Pod's own port. That the Service's does not help has to be seen.
             if numbers.is_empty() || !is_silent {
                 numbers.push(DNS_PORT);
@@ -157,6 +149,15 @@ fn dns_port(number: i32) -> Port<'static> {
     }
 }
 
+/// The ports at which a Pod of cluster DNS gets what is sent to its Service over UDP.
+fn numbers(dns: &ClusterDns, pod: &Pod) -> Vec<i32> {
+    let ports = dns.service.spec.ports.iter();
+    let of_udp = ports.filter(|p| p.protocol == Protocol::Udp);
+    of_udp
+        .filter_map(|p| pod.resolve_port(&p.target_port(), &Open::Known(Protocol::Udp)))
+        .collect()
+}
+
 /// Policies that let a client send nothing to any Pod of cluster DNS, as namespace/name.
 pub(crate) fn closed_to(facts: &Facts, client: &Pod) -> Option<Vec<String>> {
     let dns = facts.cluster_dns.as_ref()?;
@@ -170,14 +171,7 @@ pub(crate) fn closed_to(facts: &Facts, client: &Pod) -> Option<Vec<String>> {
     let mut names = BTreeSet::new();
     for pod in &dns.pods {
         let isolating = rules::isolating(&policies, pod, Direction::Ingress);
-        let targets = dns
-            .service
-            .spec
-            .ports
-            .iter()
-            .filter(|p| p.protocol == Protocol::Udp);
-        let numbers = targets.filter_map(|p| pod.resolve_port(&p.target_port(), &Open::Known(Protocol::Udp)));
-        let numbers: Vec<i32> = numbers.collect();
+        let numbers = numbers(dns, pod);
         let is_denied = |number: &i32| {
             rules::access(&isolating, Direction::Ingress, from, dns_port(*number), Some(pod))
                 == Access::Denied

@@ -19,6 +19,8 @@ pub(crate) struct Mismatch {
     pub why: String,
     /// What would make it match, one change for each part that does not; empty where that is not plain.
     pub fixes: Vec<String>,
+    /// Which of the policy's rules it is; none where it has none.
+    pub rule: Option<usize>,
 }
 
 /// A part of a rule that does not match.
@@ -53,7 +55,7 @@ pub(crate) fn nearest(
     front: Option<Port>,
     destination: Option<&Pod>,
 ) -> Option<Mismatch> {
-    let of_rule = |policy: &NetworkPolicy, peers: &[Peer], ports: &[PolicyPort]| {
+    let of_rule = |policy: &NetworkPolicy, rule: usize, peers: &[Peer], ports: &[PolicyPort]| {
         let of_peers = other.and_then(|other| nearest_peer(policy, peers, other));
         let of_ports = wrong_port(ports, port, front, destination);
         let parts: Vec<Miss> = of_peers.into_iter().chain(of_ports).collect();
@@ -64,11 +66,13 @@ pub(crate) fn nearest(
             policy: policy.name().to_owned(),
             why: why.join(", and "),
             fixes: fixes.unwrap_or_default(),
+            rule: Some(rule),
         }
     };
-    let all = isolating
-        .iter()
-        .flat_map(|p| rules(p, direction).map(|(peers, ports)| of_rule(p, peers, ports)));
+    let all = isolating.iter().flat_map(|p| {
+        let rules = rules(p, direction).enumerate();
+        rules.map(|(i, (peers, ports))| of_rule(p, i, peers, ports))
+    });
     let nearest = all.filter(|m| !m.why.is_empty()).min();
     nearest.or_else(|| {
         let first = isolating.first()?;
@@ -82,6 +86,7 @@ pub(crate) fn nearest(
             policy: first.name().to_owned(),
             why: format!("there is no {direction} rule"),
             fixes: Vec::new(),
+            rule: None,
         })
     })
 }

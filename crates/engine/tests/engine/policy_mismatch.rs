@@ -203,26 +203,89 @@ fn each_part_of_a_rule_that_does_not_match_has_a_sentence_of_its_own() {
     assert_nothing_false(&facts);
 }
 
+/// Ports of the Service, as name, port and target port.
+fn ports(facts: &mut Facts, all: &[(&str, i32, i32)]) {
+    name_clients(facts);
+    let of_service: Vec<Value> = all
+        .iter()
+        .map(|(name, port, target)| json!({ "name": name, "port": port, "targetPort": target, "protocol": "TCP" }))
+        .collect();
+    let of_slice: Vec<Value> = all
+        .iter()
+        .map(|(name, _, target)| json!({ "name": name, "port": target, "protocol": "TCP" }))
+        .collect();
+    service(facts, json!({ "spec": { "ports": of_service } }));
+    patch(Arc::make_mut(&mut facts.slices[0]), json!({ "ports": of_slice }));
+}
+
+const TWO: [(&str, i32, i32); 2] = [("default", 80, 9376), ("tls", 443, 8443)];
+
+/// A policy with rules for the Service's Pods.
+fn guard(facts: &mut Facts, name: &str, rules: Value) {
+    policy(
+        facts,
+        name,
+        json!({ "podSelector": { "matchLabels": { "app": "hostnames" } }, "policyTypes": ["Ingress"], "ingress": rules }),
+    );
+}
+
 /// Two ports of the Service, each with a policy that lists a port of it.
 fn two_ports(facts: &mut Facts, listed: [i32; 2]) {
-    name_clients(facts);
-    let ports = json!([
-        { "name": "default", "port": 80, "targetPort": 9376, "protocol": "TCP" },
-        { "name": "tls", "port": 443, "targetPort": 8443, "protocol": "TCP" },
-    ]);
-    service(facts, json!({ "spec": { "ports": ports } }));
-    patch(
-        Arc::make_mut(&mut facts.slices[0]),
-        json!({ "ports": [{ "name": "default", "port": 9376, "protocol": "TCP" }, { "name": "tls", "port": 8443, "protocol": "TCP" }] }),
-    );
+    ports(facts, &TWO);
     for (name, port) in ["plain", "tls"].into_iter().zip(listed) {
-        policy(
-            facts,
-            name,
-            json!({ "podSelector": { "matchLabels": { "app": "hostnames" } }, "policyTypes": ["Ingress"],
-                "ingress": [{ "ports": [{ "port": port }] }] }),
-        );
+        guard(facts, name, json!([{ "ports": [{ "port": port }] }]));
     }
+}
+
+/// A rule for a client in a Namespace that its peer does not name, beside one that admits somebody to all ports.
+fn for_client(ports: &[i32]) -> Value {
+    let ports: Vec<Value> = ports.iter().map(|port| json!({ "port": port })).collect();
+    json!([
+        { "from": [{ "podSelector": { "matchLabels": { "app": "client" } } }], "ports": ports },
+        { "from": [{ "ipBlock": { "cidr": "203.0.113.0/24" } }] },
+    ])
+}
+
+const PEER: &str =
+    "add a namespaceSelector (kubernetes.io/metadata.name: web) to the same peer as the podSelector";
+
+#[test]
+fn all_that_one_rule_lacks_is_said_of_that_rule() {
+    let with = |all: &[(&str, i32, i32)]| {
+        let d = denied(R::IngressDenied, &[], |f| {
+            client_elsewhere(f);
+            ports(f, all);
+            guard(f, "guard", for_client(&[80, 443, 9090]));
+        });
+        d.root_cause.unwrap().remediation
+    };
+    let two = format!(
+        "In NetworkPolicy guard, {PEER}: `kubectl -n shop edit networkpolicy guard`. \
+         In the same rule, list port 9376 (TCP). In the same rule, list port 8443 (TCP)."
+    );
+    assert_eq!(with(&TWO), two);
+    let third = ("metrics", 9090, 9100);
+    assert_eq!(
+        with(&[TWO[0], TWO[1], third]),
+        format!("{two} The other ports need changes as well.")
+    );
+}
+
+#[test]
+fn a_rule_is_fixed_as_a_whole_or_left_for_later() {
+    let d = denied(R::IngressDenied, &[], |f| {
+        client_elsewhere(f);
+        ports(f, &TWO);
+        guard(f, "plain", for_client(&[80]));
+        guard(f, "tls", for_client(&[443]));
+    });
+    assert_eq!(
+        d.root_cause.unwrap().remediation,
+        format!(
+            "In NetworkPolicy plain, {PEER}: `kubectl -n shop edit networkpolicy plain`. \
+             In the same rule, list port 9376 (TCP). The other ports need changes as well."
+        )
+    );
 }
 
 #[test]
