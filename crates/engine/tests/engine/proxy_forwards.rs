@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use svcdiag_api::{Answer, ConditionType as C, DialPath, Reason as R, StaleConnection};
+use svcdiag_engine::diagnose;
 
 use crate::{agents::*, fixtures::*, report::*, walkthrough::*};
 
@@ -14,6 +15,30 @@ fn n18_a_tracked_connection_leads_to_a_pod_that_is_gone() {
         look(f);
         on(f, "n1", |n| n.stale_connections.push(stale("10.244.9.9:9376")));
     });
+}
+
+#[test]
+fn n18_every_entry_that_is_reported_is_deleted_or_counted() {
+    let mut f = with_agents();
+    udp(&mut f);
+    look(&mut f);
+    for node in ["n1", "n2"] {
+        on(&mut f, node, |n| {
+            let gone = ["10.244.9.8:9376", "10.244.9.9:9376", "10.244.9.9:9376"];
+            n.stale_connections.extend(gone.map(stale));
+        });
+    }
+    let remediation = diagnose(&f).root_cause.unwrap().remediation;
+    let said = [
+        "on node n1: `conntrack -D -p udp --orig-dst 10.96.1.175 --reply-src 10.244.9.8`",
+        "on node n1: `conntrack -D -p udp --orig-dst 10.96.1.175 --reply-src 10.244.9.9`",
+        "on node n2: `conntrack -D -p udp --orig-dst 10.96.1.175 --reply-src 10.244.9.8`",
+        "Do the same for the others on node n2: `conntrack -L -p udp`",
+    ];
+    for words in said {
+        assert!(remediation.contains(words), "{words:?} is not in {remediation}");
+    }
+    assert_eq!(remediation.matches("conntrack -D").count(), 3, "{remediation}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Senders of UDP that conntrack ties to Pods that are gone.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use crate::{
     Facts, Finding,
@@ -8,7 +8,7 @@ use crate::{
         Evidence,
         proxies::{self, Proxy},
     },
-    text::{self, quoted},
+    text::{self, SHOWN, quoted},
 };
 use svcdiag_api::{Reason, StaleConnection};
 use svcdiag_kube_proxy::{Protocol, expected};
@@ -28,7 +28,9 @@ pub(super) fn stale_connections(evidence: &Evidence<'_>) -> Option<Finding> {
         .filter(|(node, connection)| still_leads_nowhere(facts, service, node, connection))
         .collect();
     found.sort_by(|a, b| (a.0, &a.1.source, &a.1.endpoint).cmp(&(b.0, &b.1.source, &b.1.endpoint)));
-    let (node, first) = found.first().copied()?;
+    if found.is_empty() {
+        return None;
+    }
     let entries: Vec<String> = found
         .iter()
         .map(|(node, c)| {
@@ -40,23 +42,47 @@ pub(super) fn stale_connections(evidence: &Evidence<'_>) -> Option<Finding> {
             format!("on node {node}, {} to {} {goes}", c.source, c.destination)
         })
         .collect();
-    let ip = |address: &str| {
-        address
-            .parse::<SocketAddr>()
-            .map_or_else(|_| address.to_owned(), |a| a.ip().to_string())
-    };
     Some(Finding::part_fails(
         Reason::StaleConntrackEntry,
         format!(
             "UDP conntrack entries still lead to endpoints that are gone. They do not expire while their senders keep sending: {}.",
             text::list(&entries)
         ),
-        format!(
-            "Delete the entries on node {node}: `conntrack -D -p udp --orig-dst {} --reply-src {}`. The next packet then goes to a current endpoint.",
-            quoted(&ip(&first.destination)),
-            quoted(&ip(&first.endpoint))
-        ),
+        delete(&found),
     ))
+}
+
+/// How to delete the entries: one command takes all from one address to one endpoint on a node.
+fn delete(found: &[(&str, &StaleConnection)]) -> String {
+    let ip = |address: &str| {
+        address
+            .parse::<SocketAddr>()
+            .map_or_else(|_| address.to_owned(), |a| a.ip().to_string())
+    };
+    let ways: BTreeSet<(&str, String, String)> = found
+        .iter()
+        .map(|(node, c)| (*node, ip(&c.destination), ip(&c.endpoint)))
+        .collect();
+    let each = ways.iter().take(SHOWN).map(|(node, destination, endpoint)| {
+        format!(
+            "Delete the entries on node {node}: `conntrack -D -p udp --orig-dst {} --reply-src {}`.",
+            quoted(destination),
+            quoted(endpoint)
+        )
+    });
+    let each: Vec<String> = each.collect();
+    let nodes: BTreeSet<&str> = ways.iter().skip(SHOWN).map(|(node, ..)| *node).collect();
+    let others = match nodes.is_empty() {
+        true => String::new(),
+        false => format!(
+            " Do the same for the others on {}: `conntrack -L -p udp` lists them among all entries.",
+            text::nodes(&nodes.into_iter().collect::<Vec<_>>())
+        ),
+    };
+    format!(
+        "{}{others} The next packet then goes to a current endpoint.",
+        each.join(" ")
+    )
 }
 
 fn still_leads_nowhere(facts: &Facts, service: &Service, node: &str, connection: &StaleConnection) -> bool {
