@@ -62,43 +62,47 @@ fn fails(report: &Report<'_>) -> bool {
     report.facts.failures.iter().any(|f| f.path != DialPath::Endpoint)
 }
 
-/// Whether a gap is one today: it was found against these very slices, or they still ask for it.
-pub(super) fn still_is(facts: &Facts, service: &Service, report: &Report<'_>, gap: &RuleGap) -> bool {
-    let mut compared: Vec<(&str, &str)> = report
-        .facts
-        .slices
-        .iter()
-        .map(|s| (s.name.as_str(), s.resource_version.as_str()))
-        .collect();
-    let mut present: Vec<(&str, &str)> = facts
-        .slices
-        .iter()
-        .map(|s| {
-            (
-                s.name(),
-                s.metadata.resource_version.as_deref().unwrap_or_default(),
-            )
-        })
-        .collect();
-    compared.sort_unstable();
-    present.sort_unstable();
-    let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
-    let node = facts.nodes.iter().find(|n| n.name == report.node);
-    let zone = node.and_then(|n| n.labels.get(ZONE_LABEL)).map(String::as_str);
-    let seen_from = svcdiag_kube_proxy::Vantage {
-        node: report.node,
-        zone,
-    };
-    let ports = expected(service, &slices, seen_from);
-    let asked = ports
-        .iter()
-        .flat_map(|port| port.destinations.iter().map(move |d| (port, d)))
-        .find(|(_, destination)| destination.to_string() == gap.destination);
-    // An address that is no longer the Service's says nothing, whatever the slices.
-    let Some((port, destination)) = asked else {
-        return false;
-    };
-    compared == present || is_asked_for(port, destination, gap)
+/// What the rules of a node are held against today.
+pub(super) struct Today {
+    /// What they have to do.
+    ports: Vec<ExpectedPort>,
+    /// Whether they were compared with these very slices.
+    is_compared: bool,
+}
+
+impl Today {
+    pub(super) fn of(facts: &Facts, service: &Service, report: &Report<'_>) -> Self {
+        let compared = report.facts.slices.iter();
+        let mut compared: Vec<(&str, &str)> = compared
+            .map(|s| (s.name.as_str(), s.resource_version.as_str()))
+            .collect();
+        let present = facts.slices.iter().map(|s| {
+            let version = s.metadata.resource_version.as_deref();
+            (s.name(), version.unwrap_or_default())
+        });
+        let mut present: Vec<(&str, &str)> = present.collect();
+        compared.sort_unstable();
+        present.sort_unstable();
+        let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
+        let node = facts.nodes.iter().find(|n| n.name == report.node);
+        let seen_from = svcdiag_kube_proxy::Vantage {
+            node: report.node,
+            zone: node.and_then(|n| n.labels.get(ZONE_LABEL)).map(String::as_str),
+        };
+        Self {
+            ports: expected(service, &slices, seen_from),
+            is_compared: compared == present,
+        }
+    }
+
+    /// Whether a gap still is one: it was found against these very slices, or they still ask for it. An address that
+    /// is no longer the Service's says nothing, whatever the slices.
+    pub(super) fn has(&self, gap: &RuleGap) -> bool {
+        let all = self.ports.iter();
+        let mut all = all.flat_map(|port| port.destinations.iter().map(move |d| (port, d)));
+        let asked = all.find(|(_, destination)| destination.to_string() == gap.destination);
+        asked.is_some_and(|(port, destination)| self.is_compared || is_asked_for(port, destination, gap))
+    }
 }
 
 fn is_asked_for(port: &ExpectedPort, destination: &Destination, gap: &RuleGap) -> bool {

@@ -9,7 +9,7 @@ use crate::{
         reports::Report,
     },
     stages::proxy_rules_present::{
-        gaps::{self, concerns, has_its_family, still_is},
+        gaps::{self, Today, concerns, has_its_family},
         leftovers::Leftover,
     },
 };
@@ -95,8 +95,9 @@ impl<'a> Survey<'a> {
             .partition(|gap| concerns(facts, report.node, gap));
         self.faults
             .extend(conflict(rules).map(|reason| fault(reason, None)));
+        let today = Today::of(facts, self.service, report);
         for gap in gaps {
-            if !still_is(facts, self.service, report, gap) {
+            if !today.has(gap) {
                 self.is_stale = true;
             } else if let Some(reason) = gaps::reason(facts, self.service, report, gap) {
                 self.faults.push(fault(reason, Some(gap)));
