@@ -75,7 +75,7 @@ impl Placeholders {
     pub(crate) fn bind(&mut self, placeholder: &str, value: &str) -> Option<String> {
         let key = placeholder.trim_matches(['<', '>']);
         let kind = key.split(':').next().unwrap_or_default();
-        let lookalike = |env: &BTreeMap<String, String>| {
+        let of_same_value = |env: &BTreeMap<String, String>| {
             let mut same = env
                 .iter()
                 .filter(|(k, v)| *v == value && k.split(':').next() == Some(kind));
@@ -84,14 +84,14 @@ impl Placeholders {
         match self.0.get(key) {
             Some(before) if before == value || kind == "listrv" => None,
             Some(before) => {
-                let others = lookalike(&self.0).map_or(String::new(), |k| format!(" = <{k}>"));
+                let others = of_same_value(&self.0).map_or(String::new(), |k| format!(" = <{k}>"));
                 let why = format!("want <{key}> ({before}) as before, got {value}{others}");
                 self.0.insert(key.to_owned(), value.to_owned());
                 Some(why)
             }
             None => {
                 let unique = matches!(kind, "rv" | "uid" | "name" | "ip");
-                let why = lookalike(&self.0)
+                let why = of_same_value(&self.0)
                     .filter(|_| unique)
                     .map(|k| format!("want a new value, got that of <{k}>"));
                 self.0.insert(key.to_owned(), value.to_owned());

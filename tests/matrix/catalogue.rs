@@ -222,18 +222,17 @@ async fn work(
         }
         let title = format!("{} [{mode}]", scenario.title());
         let may_try_again = again.lock().unwrap().iter().filter(|one| **one == title).count() < ATTEMPTS - 1;
+        let put_back = |scenario: Scenario, why: &str| {
+            println!("AGAIN on a fresh cluster: {title}: {why}");
+            again.lock().unwrap().push(title.clone());
+            let mut queue = queue.lock().unwrap();
+            queue.entry((mode, wiring)).or_default().push_back(scenario);
+        };
         if harness.is_none() {
             match Harness::start(kind).await {
                 Ok(started) => harness = Some(started),
                 Err(_) if may_try_again => {
-                    println!("AGAIN on a fresh cluster: {title}: none could be started");
-                    again.lock().unwrap().push(title);
-                    queue
-                        .lock()
-                        .unwrap()
-                        .entry((mode, wiring))
-                        .or_default()
-                        .push_back(scenario);
+                    put_back(scenario, "none could be started");
                     continue;
                 }
                 Err(why) => {
@@ -258,14 +257,7 @@ async fn work(
         if let Err(Failure::Late(why)) = &result
             && may_try_again
         {
-            println!("AGAIN on a fresh cluster: {title}: {why}");
-            again.lock().unwrap().push(title);
-            queue
-                .lock()
-                .unwrap()
-                .entry((mode, wiring))
-                .or_default()
-                .push_back(scenario);
+            put_back(scenario, why);
             continue;
         }
         results.lock().unwrap().push((title, result));

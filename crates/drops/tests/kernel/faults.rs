@@ -381,23 +381,31 @@ fn a_packet_is_too_big_for_the_next_link() {
     check(&drops, &expected);
 }
 
-#[test]
-fn packets_that_are_dropped_alike_are_counted_together() {
-    const TARGET: &str = "10.2.0.2:5353";
-    let Some(kernel) = kernel() else { return };
+/// Where datagrams go that the node drops.
+const DNS: &str = "10.2.0.2:5353";
+
+/// A node that drops them, and what to watch for.
+fn questions_dropped() -> (Network, Filter) {
     let network = Network::routed();
     network.node.nft(
         &DROP_8080
             .replace("HOOK", "forward")
             .replace("tcp dport 8080", "udp dport 5353"),
     );
-    let mut filter = filters(CLIENT, None, TARGET)[0];
+    let mut filter = filters(CLIENT, None, DNS)[0];
     filter.tuple.protocol = Protocol::Udp;
+    (network, filter)
+}
+
+#[test]
+fn packets_that_are_dropped_alike_are_counted_together() {
+    let Some(kernel) = kernel() else { return };
+    let (network, filter) = questions_dropped();
     let drops = watched(&kernel, &[filter], || {
         network.client.inside(|| {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             for _ in 0..5 {
-                socket.send_to(b"question", TARGET).unwrap();
+                socket.send_to(b"question", DNS).unwrap();
             }
         });
         std::thread::sleep(Duration::from_millis(100));
@@ -408,22 +416,14 @@ fn packets_that_are_dropped_alike_are_counted_together() {
 
 #[test]
 fn more_different_drops_than_there_is_room_for_are_said_not_to_be_all() {
-    const TARGET: &str = "10.2.0.2:5353";
     let Some(kernel) = kernel() else { return };
-    let network = Network::routed();
-    network.node.nft(
-        &DROP_8080
-            .replace("HOOK", "forward")
-            .replace("tcp dport 8080", "udp dport 5353"),
-    );
-    let mut filter = filters(CLIENT, None, TARGET)[0];
-    filter.tuple.protocol = Protocol::Udp;
+    let (network, filter) = questions_dropped();
     let watch = Watch::start(&kernel, &[filter]).unwrap();
     network.client.inside(|| {
         // Each has a port of its own.
         let sockets = (0..=MAX_DROPS).map(|_| UdpSocket::bind("0.0.0.0:0").unwrap());
         for socket in &sockets.collect::<Vec<_>>() {
-            socket.send_to(b"question", TARGET).unwrap();
+            socket.send_to(b"question", DNS).unwrap();
         }
     });
     std::thread::sleep(Duration::from_millis(100));

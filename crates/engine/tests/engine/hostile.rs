@@ -26,30 +26,30 @@ const PAYLOADS: [&str; 8] = [
 ];
 
 /// Facts about which most of what commands are made of is said.
-fn scenes() -> Vec<Facts> {
-    let mut scenes = Vec::new();
-    let mut scene = |break_it: &dyn Fn(&mut Facts)| {
+fn all_facts() -> Vec<Facts> {
+    let mut all = Vec::new();
+    let mut add = |break_it: &dyn Fn(&mut Facts)| {
         let mut facts = with_agents();
         break_it(&mut facts);
-        scenes.push(facts);
+        all.push(facts);
     };
-    scene(&|_| {});
-    scene(&|f| {
+    add(&|_| {});
+    add(&|f| {
         fail_direct(f, &[0, 1, 2], Answer::Refused);
         sockets(f, &[("TCP", "127.0.0.1", 9376)]);
     });
-    scene(&|f| fail_direct(f, &[0, 1, 2], Answer::TimedOut));
+    add(&|f| fail_direct(f, &[0, 1, 2], Answer::TimedOut));
     for cause in [
         DropCause::Firewall,
         DropCause::ForwardingDisabled,
         DropCause::NoRoute,
         DropCause::TrafficControl,
     ] {
-        scene(&|f| dropped::lost(f, cause, |_| {}));
+        add(&|f| dropped::lost(f, cause, |_| {}));
     }
-    scene(&|f| dropped::lost(f, DropCause::Firewall, |drop| drop.place = DropPlace::Endpoint));
-    scene(&|f| fail_direct(f, &[0, 1, 2], Answer::Unreachable));
-    scene(&|f| {
+    add(&|f| dropped::lost(f, DropCause::Firewall, |drop| drop.place = DropPlace::Endpoint));
+    add(&|f| fail_direct(f, &[0, 1, 2], Answer::Unreachable));
+    add(&|f| {
         fail_direct(f, &[0, 1, 2], Answer::Unreachable);
         see(f, &[0, 1, 2], |facts| {
             for failure in &mut facts.failures {
@@ -58,7 +58,7 @@ fn scenes() -> Vec<Facts> {
         });
     });
     for runs_as in [RunsAs::Pod, RunsAs::StaticPod, RunsAs::Unit] {
-        scene(&|f| {
+        add(&|f| {
             see(f, &[0, 1, 2], |facts| {
                 let proxy = facts.kube_proxy.as_mut().unwrap();
                 proxy.livez = PortState::Failing;
@@ -75,7 +75,7 @@ fn scenes() -> Vec<Facts> {
         GapKind::EndpointStuck,
         GapKind::NodePortInUse,
     ] {
-        scene(&|f| {
+        add(&|f| {
             see(f, &[0, 1, 2], |facts| {
                 facts.rules.as_mut().unwrap().gaps = vec![RuleGap {
                     kind,
@@ -86,7 +86,7 @@ fn scenes() -> Vec<Facts> {
             });
         });
     }
-    scene(&|f| {
+    add(&|f| {
         see(f, &[0], |facts| {
             facts.stale_connections = vec![StaleConnection {
                 destination: "10.96.1.175:53".into(),
@@ -95,13 +95,13 @@ fn scenes() -> Vec<Facts> {
             }];
         });
     });
-    scene(&fixtures::old_address);
-    scene(&fixtures::no_record);
-    scene(&fixtures::dns_is_silent);
-    scene(&fixtures::wildcard);
-    scene(&|f| fixtures::external(f, LookupResult::NotFound));
-    scene(&fixtures::client_elsewhere);
-    scenes
+    add(&fixtures::old_address);
+    add(&fixtures::no_record);
+    add(&fixtures::dns_is_silent);
+    add(&fixtures::wildcard);
+    add(&|f| fixtures::external(f, LookupResult::NotFound));
+    add(&fixtures::client_elsewhere);
+    all
 }
 
 /// Changes what nodes saw.
@@ -175,7 +175,7 @@ fn assert_harmless(diagnosis: &Diagnosis, what: &str) {
 #[test]
 fn no_string_of_a_report_becomes_a_part_of_a_command() {
     let mut judged = 0;
-    for facts in scenes() {
+    for facts in all_facts() {
         for node in 0..facts.nodes.len() {
             let seen = facts.nodes[node].probe.as_ref().and_then(|p| p.facts.as_deref());
             let mut paths = Vec::new();
@@ -204,12 +204,12 @@ proptest! {
     #[test]
     fn no_report_yields_a_character_that_is_not_quoted(
         lies in prop::collection::vec("[a-z0-9 ;|&$`'\"(){}*?<>\\\\\n\u{1b}\u{9b}\u{202e}.:/-]{0,24}", 1..8),
-        scene in 0_usize..16,
+        which in 0_usize..16,
         node in 0_usize..3,
     ) {
-        static SCENES: std::sync::OnceLock<Vec<Facts>> = std::sync::OnceLock::new();
-        let scenes = SCENES.get_or_init(scenes);
-        let facts = &scenes[scene % scenes.len()];
+        static ALL_FACTS: std::sync::OnceLock<Vec<Facts>> = std::sync::OnceLock::new();
+        let all = ALL_FACTS.get_or_init(all_facts);
+        let facts = &all[which % all.len()];
         let is_word = |text: &str| text.chars().all(|c| c.is_ascii_alphabetic());
         let diagnosis = lied_to(facts, node, |path, text| {
             // Enums stay, or nothing is heard at all.
@@ -380,7 +380,7 @@ fn a_report_of_nothing_but_problems_decides_nothing() {
 
 #[test]
 fn what_is_well_formed_is_heard_as_it_is() {
-    for facts in scenes() {
+    for facts in all_facts() {
         for node in &facts.nodes {
             let seen = node.probe.as_ref().and_then(|p| p.facts.as_deref());
             assert_eq!(seen.map(bounded).as_ref(), seen);
