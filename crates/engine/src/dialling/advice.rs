@@ -11,7 +11,7 @@ use crate::{
     evidence::{
         Evidence,
         dials::{Failed, is_udp},
-        sender::rejecting_node_text,
+        sender::Sender,
     },
     text::{self, quoted},
 };
@@ -35,7 +35,11 @@ pub(crate) fn advice(evidence: &Evidence<'_>, reason: Reason, failures: &[&Faile
     match reason {
         Reason::NoRouteToHost => no_route(evidence, first),
         Reason::ConnectionRefused => {
-            let nodes: BTreeSet<&str> = failures.iter().map(|f| f.node).collect();
+            // Where a node says that it rejects them, those that dialled do not.
+            let rejecting = failures
+                .iter()
+                .map(|f| f.sender().and_then(Sender::node).unwrap_or(f.node));
+            let nodes: BTreeSet<&str> = rejecting.collect();
             let nodes: Vec<&str> = nodes.into_iter().collect();
             format!(
                 "Look for a rule on {} that rejects packets to {ip}: `nft list ruleset` there (and `iptables-legacy-save`).",
@@ -90,7 +94,7 @@ fn no_route(evidence: &Evidence<'_>, first: &Failed<'_>) -> String {
         "is a route"
     };
     let is_to_service = of_node && first.dial.path == DialPath::Service;
-    match rejecting_node_text(evidence, first) {
+    match first.sender().and_then(Sender::node_text) {
         Some(by) => format!(
             "{by} itself rejects the packets. Check there whether a firewall rule does it (`iptables -S FORWARD` or `nft list ruleset`: REJECT with icmp-host-unreachable or icmp-host-prohibited) \
              or whether the node has no route to {to}: `ip route get {ip}`."

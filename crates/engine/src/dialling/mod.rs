@@ -3,26 +3,27 @@
 
 pub(crate) mod addresses;
 pub(crate) mod advice;
+mod cause;
 pub(crate) mod describe;
 mod rejections;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-};
+use std::{collections::BTreeSet, net::SocketAddr};
+
+pub(crate) use self::cause::{cause, certain_cause, found};
 
 use crate::{
     Facts, Finding,
     evidence::{
         Evidence,
         dials::{Dials, Failed, is_udp},
+        dropped_text::{Dropped, DroppedBy},
         explaining::{Explanation, closed_chains, explain, full_tables},
-        lossy_settings::{self, Places, Setting},
-        sender::{is_prohibited, sender},
+        lossy_settings::{self, Setting},
+        sender::Sender,
     },
-    text::{self, SHOWN, quoted},
+    text::{self, quoted},
 };
-use svcdiag_api::{Answer, ConditionType, Reason};
+use svcdiag_api::{Answer, ConditionType, DropPlace, Reason};
 use svcdiag_objects::{Object, Open, Protocol};
 
 /// Why nothing is judged by what was dialled, if so; `what` says what was not done.
@@ -50,17 +51,26 @@ impl Case<'_, '_> {
         self.explanation.as_ref().is_some_and(|e| e.is_seen)
     }
 
-    /// Whether a firewall was seen to drop the packets: a rule may be about these alone, unlike a setting of the node.
+    /// Whether a firewall was seen to drop the packets, or one in a Pod said that it rejects them: a rule may be about
+    /// these alone, unlike a setting of the node.
     pub(crate) fn is_of_a_rule(&self) -> bool {
-        self.is_seen() && self.reason == Reason::FirewallDrops
+        self.is_seen() && self.reason == Reason::FirewallDrops || self.failed.is_rejected_in_a_pod()
+    }
+
+    /// Whether what stopped the packets is certain.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.is_seen() || self.failed.is_rejected_by_a_rule()
     }
 }
 
 /// Takes a failure for what its answer says, unless a setting of a node explains it.
 pub(crate) fn case<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
-    let explanation = explain(evidence, failed);
+    // Of those that somebody says to reject only a rule that rejects says more.
+    let is_rejected = failed.is_rejected_by_a_rule();
+    let says_more = |e: &Explanation| !is_rejected || matches!(e.setting, Setting::DeadEnd { .. });
+    let explanation = explain(evidence, failed).filter(says_more);
     let by_answer = match failed.answer {
-        _ if is_prohibited(failed) => Reason::FirewallRejects,
+        _ if failed.is_prohibited() => Reason::FirewallRejects,
         Answer::Refused | Answer::Rejected => Reason::ConnectionRefused,
         Answer::Unreachable => Reason::NoRouteToHost,
         Answer::TimedOut | Answer::NoAnswer | Answer::Accepted => Reason::TimedOut,
@@ -85,22 +95,60 @@ pub(crate) fn cases<'a, 'b>(
     let is_dead = failures.iter().any(|f| dials.is_dead_for(f));
     let decisive = failures.iter().filter(|f| !is_dead || dials.is_dead_for(f));
     let mut cases: Vec<Case> = decisive.map(|f| case(evidence, f)).collect();
-    leave_out_rationed(evidence, &mut cases);
+    leave_out_rationed(&mut cases);
     cases
 }
 
 /// A rule that rejects packets drops them as well, and the kernel rations the messages that say so (icmp_ratelimit): where
-/// a client got some for a port, by what may be its own node, what a firewall there drops of that is no finding of its own.
-pub(crate) fn leave_out_rationed(evidence: &Evidence<'_>, cases: &mut Vec<Case<'_, '_>>) {
-    let way = |c: &Case<'_, '_>| {
-        let dial = c.failed.dial;
-        (c.failed.node.to_owned(), dial.from.clone(), dial.port.clone())
-    };
+/// a client got some for a port, what a firewall in the same network namespace drops of that is no finding of its own.
+pub(crate) fn leave_out_rationed(cases: &mut Vec<Case<'_, '_>>) {
     let rejected = cases.iter().filter(|c| c.reason == Reason::FirewallRejects);
-    let by_its_node =
-        rejected.filter(|c| sender(evidence, c.failed).is_some_and(|by| by.may_be(c.failed.node)));
-    let ways: BTreeSet<_> = by_its_node.map(way).collect();
-    cases.retain(|c| !c.is_of_a_rule() || !ways.contains(&way(c)));
+    let ways: BTreeSet<Way> = rejected.filter_map(|c| Way::of_rejection(c.failed)).collect();
+    cases.retain(|c| Way::of_drop(c).is_none_or(|way| !ways.contains(&way)));
+}
+
+/// The packets that a rule of one network namespace stops.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Way<'a> {
+    /// Those of a client, or of the node itself, to a port, on the node where they begin.
+    Node(&'a str, Option<&'a str>, &'a str),
+    /// The same in the network namespace of the client.
+    Client(&'a str, &'a str),
+    /// Those to an endpoint in its own.
+    Endpoint(SocketAddr),
+}
+
+impl<'a> Way<'a> {
+    fn of(place: DropPlace, failed: &Failed<'a>) -> Option<Self> {
+        let dial = failed.dial;
+        Some(match place {
+            DropPlace::Node => Self::Node(failed.node, dial.from.as_deref(), &dial.port),
+            DropPlace::Client => Self::Client(dial.from.as_deref()?, &dial.port),
+            DropPlace::Endpoint => Self::Endpoint(failed.endpoint?),
+        })
+    }
+
+    /// A node has addresses that are not known here.
+    fn of_rejection(failed: &Failed<'a>) -> Option<Self> {
+        match failed.sender()? {
+            Sender::Client(_) => Self::of(DropPlace::Client, failed),
+            Sender::Endpoint(_) => Self::of(DropPlace::Endpoint, failed),
+            by if by.may_be(failed.node) => Self::of(DropPlace::Node, failed),
+            _ => None,
+        }
+    }
+
+    fn of_drop(case: &Case<'a, '_>) -> Option<Self> {
+        let explanation = case.explanation.as_ref().filter(|e| e.is_seen)?;
+        let Setting::Dropped(Dropped { by, .. }) = &explanation.setting else {
+            return None;
+        };
+        match by {
+            DroppedBy::Firewall { .. } => Self::of(DropPlace::Node, case.failed),
+            DroppedBy::FirewallOfPods(place) => Self::of(*place, case.failed),
+            _ => None,
+        }
+    }
 }
 
 /// The cases of the reason that takes precedence; the weakest of the stage, if it has none of theirs.
@@ -131,50 +179,6 @@ pub(crate) fn is_explained(reason: Reason) -> bool {
             | Reason::ConntrackTableFull
             | Reason::ReversePathFiltering
     )
-}
-
-/// What stopped the packets, and what to do, where that is known.
-pub(crate) fn cause(
-    evidence: &Evidence<'_>,
-    reason: Reason,
-    cases: &[&Case<'_, '_>],
-) -> Option<(String, String)> {
-    match reason {
-        Reason::FirewallRejects => rejections::describe(evidence, cases),
-        _ => settings(cases),
-    }
-}
-
-/// The settings behind cases: what they did, or probably did, and what to do.
-pub(crate) fn settings(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
-    let (sentences, remediation) = found(cases)?;
-    let probably = match cases.iter().all(|case| case.is_seen()) {
-        true => "",
-        false => "probably ",
-    };
-    Some((
-        format!("{sentences}. This is {probably}why connections fail"),
-        remediation,
-    ))
-}
-
-/// The settings behind cases, each once with the nodes that have it, and what to do.
-pub(crate) fn found(cases: &[&Case<'_, '_>]) -> Option<(String, String)> {
-    let mut found: BTreeMap<&Setting, Places<'_>> = BTreeMap::new();
-    for explanation in cases.iter().filter_map(|c| c.explanation.as_ref()) {
-        found.entry(&explanation.setting).or_default().add(explanation);
-    }
-    let more = match found.len() {
-        0 => return None,
-        n if n > SHOWN => format!(" ({} more such findings)", n - SHOWN),
-        _ => String::new(),
-    };
-    let shown: Vec<(&Setting, Places<'_>)> = found.into_iter().take(SHOWN).collect();
-    let sentences: Vec<String> = shown.iter().map(|(s, places)| s.describe(places)).collect();
-    Some((
-        format!("{}{more}", sentences.join(". ")),
-        lossy_settings::remediation(&shown),
-    ))
 }
 
 /// What is wrong where endpoints are cluster IPs of Services, and what to do.
@@ -252,9 +256,9 @@ pub(crate) fn finish<'a>(
     if let Some(family) = dials.fails_in_one_family() {
         message.push_str(&format!(" Only dials over {family} fail."));
     }
-    let is_seen = reason == Reason::AcceptQueueFull || cases.iter().all(|c| c.is_seen());
-    if !is_explained(reason) && !is_seen {
-        with_circumstances(evidence, &failures(cases), &mut message);
+    if !is_explained(reason) && reason != Reason::AcceptQueueFull {
+        let open: Vec<&Case> = cases.iter().copied().filter(|c| !c.is_certain()).collect();
+        with_circumstances(evidence, &failures(&open), &mut message);
     }
     if may_be_of_another_kind(reason) {
         with_other_kinds(evidence.facts, &mut message);

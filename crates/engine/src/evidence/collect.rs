@@ -15,6 +15,7 @@ use crate::{
         dials::{Count, Dials, Failed, Route, may_be_policy},
         ends::Ends,
         reports::{Report, Reports},
+        sender::Senders,
         targets::{Target, is_address_of},
     },
     policies::effects,
@@ -128,6 +129,11 @@ impl<'a> Collector<'a, '_> {
             }
             _ => {}
         }
+        let senders = Senders {
+            facts: self.facts,
+            reports: self.reports,
+            ends: self.ends,
+        };
         let failed = Failed {
             node: report.node,
             dial,
@@ -135,6 +141,7 @@ impl<'a> Collector<'a, '_> {
             endpoint,
             target,
             from_host: from.is_none_or(|key| self.ends.pod(key).is_some_and(Pod::is_host_network)),
+            rejected: senders.rejected(report, dial, target),
         };
         if !self.ends.has_family(report.node, from, failed.family()) {
             return;

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use crate::evidence::targets::Target;
+use crate::evidence::{
+    sender::{Rejected, Sender},
+    targets::Target,
+};
 use svcdiag_api::{Answer, DialFailure, DialPath, IpFamily};
 
 /// How the words of a failure begin where small answers came and large ones did not.
@@ -43,9 +46,36 @@ pub(crate) struct Failed<'a> {
     pub target: Option<Target<'a>>,
     /// Whether the one who dialled uses the network of the node.
     pub from_host: bool,
+    /// Who rejected it, if a message said so.
+    pub rejected: Option<Rejected<'a>>,
 }
 
-impl Failed<'_> {
+impl<'a> Failed<'a> {
+    /// Who rejected it, if a message said so.
+    pub(crate) fn sender(&self) -> Option<Sender<'a>> {
+        self.rejected.map(|rejected| rejected.by)
+    }
+
+    /// Whether a message said that the packets are administratively prohibited, as firewalls do.
+    pub(crate) fn is_prohibited(&self) -> bool {
+        self.is_lost() && self.rejected.is_some_and(|rejected| rejected.is_prohibited)
+    }
+
+    /// Whether something in the network namespace of one Pod rejected it. Of a neighbour that does not answer a Pod
+    /// hears from itself, too.
+    pub(crate) fn is_rejected_in_a_pod(&self) -> bool {
+        match self.sender() {
+            Some(Sender::Endpoint(_)) => self.is_lost(),
+            Some(Sender::Client(_)) => self.answer == Answer::Rejected || self.is_prohibited(),
+            _ => false,
+        }
+    }
+
+    /// Whether a rule is known to have rejected it, or a route that prohibits.
+    pub(crate) fn is_rejected_by_a_rule(&self) -> bool {
+        self.is_prohibited() || self.is_rejected_in_a_pod()
+    }
+
     /// Whether the endpoint itself has refused a datagram. A rule on the way refuses those who come that way, and
     /// through the Service the two look alike.
     pub(crate) fn is_closed_to_datagrams(&self) -> bool {

@@ -9,28 +9,35 @@ use crate::evidence::{
     Evidence,
     dials::Failed,
     dropped_text::{Dropped, DroppedBy, Filter, Source},
-    explaining::{Explanation, bridge_netfilter},
+    explaining::{Explanation, bridge_netfilter, forwarding},
     lossy_settings::Setting,
     reports::Report,
-    targets::key,
+    targets::{Target, key},
 };
-use svcdiag_api::{Answer, DialPath, DropCause, DropPlace, Hairpin, IpFamily, PacketDrop, Reason};
+use svcdiag_api::{
+    Answer, DialFailure, DialPath, DropCause, DropPlace, Hairpin, IpFamily, NodeFacts, PacketDrop, Reason,
+};
 use svcdiag_objects::Pod;
 
 /// The packets of a failed dial that its node dropped.
 pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Vec<&'a PacketDrop> {
     let reports = evidence.reports.current.iter();
-    let drops = reports
-        .filter(|r| r.node == failed.node)
-        .flat_map(|r| &r.facts.drops);
-    let dial = failed.dial;
-    let is_its = |drop: &&PacketDrop| {
+    let of_node = reports.filter(|r| r.node == failed.node);
+    of_node.flat_map(|r| of_dial(r.facts, failed.dial)).collect()
+}
+
+/// The packets of a failed dial among those that its node reports.
+pub(super) fn of_dial<'a>(
+    facts: &'a NodeFacts,
+    dial: &'a DialFailure,
+) -> impl Iterator<Item = &'a PacketDrop> {
+    let is_its = move |drop: &&PacketDrop| {
         let endpoint = drop.endpoint.as_deref();
         let is_that_way =
             endpoint.is_none() || dial.endpoint.is_none() || endpoint == dial.endpoint.as_deref();
         drop.from == dial.from && drop.target == dial.target && is_that_way
     };
-    drops.filter(is_its).collect()
+    facts.drops.iter().filter(is_its)
 }
 
 /// The packets of a Pod's dial to itself that its node dropped.
@@ -88,29 +95,22 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
     match drop.cause {
         DropCause::Firewall => {
             let is_full = settings.is_some_and(|s| s.conntrack_full == Some(true));
-            // Rules of nftables have functions of their own. This one drops for conntrack, and for rules of
-            // iptables-legacy as well.
-            if is_full && on_node && drop.function.as_deref().is_none_or(|f| f == "nf_hook_slow") {
+            if is_full && may_be_of_conntrack(drop) {
                 // A full table has room for one now and then.
                 let is_probable = !evidence.passing.mostly_passed(node, failed.from_host);
-                return is_probable.then(|| Explanation {
-                    is_seen: false,
-                    ..set(Reason::ConntrackTableFull, node, Setting::ConntrackFull)
+                return is_probable.then(|| {
+                    Explanation::probable(Reason::ConntrackTableFull, node, Setting::ConntrackFull)
                 });
             }
             Some(firewall(evidence, failed, drop))
         }
         DropCause::ForwardingDisabled if on_node => {
-            let forwards = settings.and_then(|s| match family {
-                IpFamily::V4 => s.ipv4_forwarding,
-                IpFamily::V6 => s.ipv6_forwarding,
-            });
+            let (forwards, sysctl) = forwarding(settings, family);
             match (forwards, &drop.interface) {
-                (Some(false), _) => Some(set(
-                    Reason::IPForwardingDisabled,
-                    node,
-                    Setting::NoForwarding(forwarding_sysctl(family)),
-                )),
+                (Some(false), _) => {
+                    let setting = Setting::NoForwarding(sysctl);
+                    Some(Explanation::seen(Reason::IPForwardingDisabled, node, setting))
+                }
                 (_, Some(interface)) => Some(said(
                     Reason::IPForwardingDisabled,
                     failed,
@@ -121,7 +121,8 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
             }
         }
         DropCause::ReversePathFilter if on_node => {
-            Some(set(Reason::ReversePathFiltering, node, Setting::ReversePath))
+            let setting = Setting::ReversePath;
+            Some(Explanation::seen(Reason::ReversePathFiltering, node, setting))
         }
         // Only a bridge that Pod and endpoint share carries the answer past the translation.
         DropCause::AnswerNotTranslated
@@ -130,7 +131,8 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
                 && drop.place == DropPlace::Client
                 && !failed.from_host =>
         {
-            bridge_netfilter(node, settings?).map(seen)
+            bridge_netfilter(settings?)
+                .map(|setting| Explanation::seen(Reason::BridgeNetfilterDisabled, node, setting))
         }
         DropCause::TrafficControl => Some(traffic_control(evidence, failed, drop)),
         DropCause::NoRoute | DropCause::NeighbourFailed if on_node => no_way(evidence, failed, drop),
@@ -148,22 +150,12 @@ fn leads_to(cause: DropCause, answer: Answer) -> bool {
     }
 }
 
-fn seen(explanation: Explanation) -> Explanation {
-    Explanation {
-        is_seen: true,
-        ..explanation
-    }
-}
-
-fn set(reason: Reason, node: &str, setting: Setting) -> Explanation {
-    Explanation {
-        reason,
-        node: node.to_owned(),
-        setting,
-        of: None,
-        from: None,
-        is_seen: true,
-    }
+/// Whether it may have been conntrack. Rules of nftables have functions of their own; this one drops for conntrack, and
+/// for rules of iptables-legacy as well.
+pub(crate) fn may_be_of_conntrack(drop: &PacketDrop) -> bool {
+    drop.cause == DropCause::Firewall
+        && drop.place == DropPlace::Node
+        && drop.function.as_deref().is_none_or(|f| f == "nf_hook_slow")
 }
 
 fn said(reason: Reason, failed: &Failed<'_>, drop: &PacketDrop, by: DroppedBy) -> Explanation {
@@ -172,14 +164,7 @@ fn said(reason: Reason, failed: &Failed<'_>, drop: &PacketDrop, by: DroppedBy) -
         answers: drop.answers,
         says: kernel_says(drop),
     };
-    set(reason, failed.node, Setting::Dropped(dropped))
-}
-
-fn forwarding_sysctl(family: IpFamily) -> &'static str {
-    match family {
-        IpFamily::V4 => "net.ipv4.ip_forward",
-        IpFamily::V6 => "net.ipv6.conf.all.forwarding",
-    }
+    Explanation::seen(reason, failed.node, Setting::Dropped(dropped))
 }
 
 /// The kernel's own words: `NETFILTER_DROP in nft_do_chain, interface veth3a`.
@@ -208,8 +193,17 @@ fn place(drop: &PacketDrop, node: &str, endpoint: Option<&Pod>) -> String {
     }
 }
 
-fn pod_behind<'a>(failed: &Failed<'a>) -> Option<&'a Pod> {
-    failed.target.and_then(|target| target.pod)
+/// The endpoint that packets were for: what the drop says, where the dial does not.
+fn target<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>, drop: &PacketDrop) -> Option<Target<'a>> {
+    let of_drop = || {
+        let endpoint = drop.endpoint.as_deref()?.parse().ok()?;
+        evidence.ends.targets.get(&endpoint).copied()
+    };
+    failed.target.or_else(of_drop)
+}
+
+fn pod_behind<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>, drop: &PacketDrop) -> Option<&'a Pod> {
+    target(evidence, failed, drop).and_then(|target| target.pod)
 }
 
 /// Whether the kernel named a function of nftables.
@@ -231,7 +225,7 @@ fn firewall(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> 
             .from
             .as_deref()
             .and_then(|from| evidence.ends.pod(from)),
-        DropPlace::Endpoint => pod_behind(failed),
+        DropPlace::Endpoint => pod_behind(evidence, failed, drop),
     };
     Explanation {
         of: pod.map(key),
@@ -249,7 +243,7 @@ fn forwarding_of(interface: &str, family: IpFamily) -> String {
 }
 
 fn traffic_control(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Explanation {
-    let whose = place(drop, failed.node, pod_behind(failed));
+    let whose = place(drop, failed.node, pod_behind(evidence, failed, drop));
     let policies = crate::policies::describe::other_kinds(evidence.facts);
     let filter = Filter::of(drop, whose, policies);
     said(Reason::TimedOut, failed, drop, DroppedBy::Filter(filter))
@@ -270,8 +264,10 @@ fn no_way(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Op
     };
     // What a node routes that has come in was on its way through.
     let is_forwarded = drop.reason == "IP_INNOROUTES" && !failed.from_host;
-    let source = drop.interface.as_ref().zip(from).filter(|_| is_forwarded);
-    let from = source.map(|(interface, address)| Source {
+    let came = drop.interface.as_ref().zip(from.zip(to)).filter(|_| is_forwarded);
+    let from = came.map(|(interface, (address, to))| Source {
+        to: to.to_string(),
+        node: failed.node.to_owned(),
         address: address.to_string(),
         interface: interface.clone(),
     });
@@ -280,7 +276,8 @@ fn no_way(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Op
         DropCause::NoRoute => DroppedBy::NoRoute(node),
         _ => DroppedBy::Neighbour {
             // The client, and the endpoints of the node's own Pods, are on its links.
-            is_next_hop: !drop.answers && failed.target.and_then(|t| t.node) != Some(failed.node),
+            is_next_hop: !drop.answers
+                && target(evidence, failed, drop).and_then(|t| t.node) != Some(failed.node),
             node,
         },
     };

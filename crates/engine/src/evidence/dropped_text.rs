@@ -1,7 +1,7 @@
 //! Packets that the kernel dropped, in words: what dropped them, and what to do about it.
 
 use crate::{
-    evidence::lossy_settings::Places,
+    evidence::lossy_settings::{self, Places},
     text::{self, quoted},
 };
 use svcdiag_api::{DropPlace, PacketDrop};
@@ -51,9 +51,11 @@ pub(crate) struct Filter {
     pub policies: Option<String>,
 }
 
-/// Where packets that were to be routed had come from.
+/// Where packets that were to be routed to an address had come from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Source {
+    pub to: String,
+    pub node: String,
     pub address: String,
     pub interface: String,
 }
@@ -116,8 +118,9 @@ impl Dropped {
             DroppedBy::Firewall { is_nftables } => firewall(&on, *is_nftables),
             DroppedBy::FirewallOfPods(_) => firewall_of_pods(places),
             DroppedBy::Interface(_, sysctl) => format!(
-                "On {on}, enable it: `sysctl -w {}=1`, and find what turned it off (a file in /etc/sysctl.d, a network manager).",
-                quoted(sysctl)
+                "On {on}, enable it: `sysctl -w {}=1`, and find what turned it off (a file in /etc/sysctl.d, a network manager).{}",
+                quoted(sysctl),
+                lossy_settings::advertised_routes(sysctl)
             ),
             DroppedBy::Filter(filter) => of_filter(&on, filter),
             DroppedBy::NoRoute(_) | DroppedBy::Neighbour { .. } => routes(&on, places),
@@ -202,12 +205,19 @@ fn routes(on: &str, places: &Places<'_>) -> String {
             "Check the {noun} to {to} on {on}: `ip route get {}`.",
             quoted(first)
         ),
-        (Some(first), Some(Source { address, interface })) => format!(
-            "Check the {noun} to {to} on {on}, as packets of Pods take them: `ip route get {} from {} iif {}`.",
-            quoted(first),
-            quoted(address),
-            quoted(interface)
-        ),
+        (Some(_), Some(source)) => {
+            // An interface is one of its node.
+            let there = match places.nodes.len() {
+                0 | 1 => String::new(),
+                _ => format!(" (on node {})", source.node),
+            };
+            format!(
+                "Check the {noun} to {to} on {on}, as packets of Pods take them: `ip route get {} from {} iif {}`{there}.",
+                quoted(&source.to),
+                quoted(&source.address),
+                quoted(&source.interface)
+            )
+        }
     };
     let node = places.nodes.first().copied().unwrap_or_default();
     format!(

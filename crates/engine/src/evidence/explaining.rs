@@ -13,7 +13,6 @@ use crate::evidence::{
     dropped_text::Source,
     lossy_settings::Setting,
     passage::{Passage, links},
-    sender::sender,
 };
 use svcdiag_api::{Answer, DialPath, IpFamily, NodeSettings, Reason};
 
@@ -32,6 +31,28 @@ pub(crate) struct Explanation {
     pub from: Option<Source>,
     /// Whether the kernel dropped packets of the dial for it; else it is but probable.
     pub is_seen: bool,
+}
+
+impl Explanation {
+    /// A setting that may explain it.
+    pub(super) fn probable(reason: Reason, node: &str, setting: Setting) -> Self {
+        Self {
+            reason,
+            node: node.to_owned(),
+            setting,
+            of: None,
+            from: None,
+            is_seen: false,
+        }
+    }
+
+    /// What the kernel dropped packets of the dial for.
+    pub(super) fn seen(reason: Reason, node: &str, setting: Setting) -> Self {
+        Self {
+            is_seen: true,
+            ..Self::probable(reason, node, setting)
+        }
+    }
 }
 
 /// The setting that explains why an answer did not come; of several the one with precedence.
@@ -71,7 +92,7 @@ fn candidates(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Vec<Explanation> 
     let family = failed.family();
     let ends = failed.target.and_then(|t| t.node).map(|node| (failed.node, node));
     let leaves_node = failed.dial.same_node != Some(true);
-    let rejected_by = sender(evidence, failed);
+    let rejected_by = failed.sender();
     let mut found = Vec::new();
     for (node, passage) in passages(evidence, failed) {
         let Some(settings) = evidence.settings(node) else {
@@ -109,7 +130,8 @@ fn candidates(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Vec<Explanation> 
         }));
         // What a Pod sends to its own bridge never leaves it, so that the rules are passed by.
         if node == failed.node && failed.dial.same_bridge && failed.dial.path == DialPath::Service {
-            found.extend(bridge_netfilter(node, settings));
+            let setting = bridge_netfilter(settings);
+            found.extend(setting.map(|s| Explanation::probable(Reason::BridgeNetfilterDisabled, node, s)));
         }
     }
     found
@@ -128,18 +150,12 @@ fn dead_end(node: &str, settings: &NodeSettings, hook: &'static str, answer: Ans
         Answer::Unreachable => Reason::NoRouteToHost,
         _ => Reason::ConnectionRefused,
     };
-    Some(Explanation {
-        reason,
-        node: node.to_owned(),
-        setting: Setting::DeadEnd {
-            hook,
-            chain: rule.chain.clone(),
-            rejects: rule.rejects,
-        },
-        of: None,
-        from: None,
-        is_seen: false,
-    })
+    let setting = Setting::DeadEnd {
+        hook,
+        chain: rule.chain.clone(),
+        rejects: rule.rejects,
+    };
+    Some(Explanation::probable(reason, node, setting))
 }
 
 fn drops_by_policy(settings: &NodeSettings) -> bool {
@@ -223,21 +239,9 @@ fn of_node(
     leaves_node: bool,
 ) -> Vec<Explanation> {
     let mut found = Vec::new();
-    let mut add = |reason, setting| {
-        found.push(Explanation {
-            reason,
-            node: node.to_owned(),
-            setting,
-            of: None,
-            from: None,
-            is_seen: false,
-        });
-    };
+    let mut add = |reason, setting| found.push(Explanation::probable(reason, node, setting));
     let is_v4 = family == IpFamily::V4;
-    let (forwards, sysctl) = match family {
-        IpFamily::V4 => (settings.ipv4_forwarding, "net.ipv4.ip_forward"),
-        IpFamily::V6 => (settings.ipv6_forwarding, "net.ipv6.conf.all.forwarding"),
-    };
+    let (forwards, sysctl) = forwarding(Some(settings), family);
     if forwards == Some(false) && passage == Passage::Forwarded {
         add(Reason::IPForwardingDisabled, Setting::NoForwarding(sysctl));
     }
@@ -261,8 +265,19 @@ fn of_node(
     found
 }
 
+/// Whether a node forwards packets of an IP family, if that is known, and the sysctl that says so.
+pub(super) fn forwarding(settings: Option<&NodeSettings>, family: IpFamily) -> (Option<bool>, &'static str) {
+    match family {
+        IpFamily::V4 => (settings.and_then(|s| s.ipv4_forwarding), "net.ipv4.ip_forward"),
+        IpFamily::V6 => (
+            settings.and_then(|s| s.ipv6_forwarding),
+            "net.ipv6.conf.all.forwarding",
+        ),
+    }
+}
+
 /// Without br_netfilter the setting does not exist, and bridged packets skip the rules as well.
-pub(super) fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Explanation> {
+pub(super) fn bridge_netfilter(settings: &NodeSettings) -> Option<Setting> {
     let is_loaded = match settings.bridge_netfilter {
         Some(true) => return None,
         Some(false) => true,
@@ -270,12 +285,5 @@ pub(super) fn bridge_netfilter(node: &str, settings: &NodeSettings) -> Option<Ex
         None if settings.ipv4_forwarding.is_none() => return None,
         None => false,
     };
-    Some(Explanation {
-        reason: Reason::BridgeNetfilterDisabled,
-        node: node.to_owned(),
-        setting: Setting::BridgeNetfilter { is_loaded },
-        of: None,
-        from: None,
-        is_seen: false,
-    })
+    Some(Setting::BridgeNetfilter { is_loaded })
 }

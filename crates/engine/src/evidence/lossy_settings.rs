@@ -105,7 +105,8 @@ impl Setting {
             Self::Dropped(dropped) => dropped.remediation(places),
             Self::DeadEnd { hook, chain, .. } => dead_ends(&[(hook, chain, places)]),
             Self::NoForwarding(sysctl) => format!(
-                "Enable IP forwarding on {on}: run `sysctl -w {sysctl}=1` there. That lasts until the next reboot; to keep it, use a file in /etc/sysctl.d."
+                "Enable IP forwarding on {on}: run `sysctl -w {sysctl}=1` there. That lasts until the next reboot; to keep it, use a file in /etc/sysctl.d.{}",
+                advertised_routes(sysctl)
             ),
             Self::ForwardPolicy => format!(
                 "Look at the chain on {on}: `iptables -S FORWARD`. The names of other chains in it hint at what set the policy (often Docker or ufw); see also whether the network plugin's own rules are missing. \
@@ -126,6 +127,16 @@ impl Setting {
                 "Make bridged packets on {on} pass the iptables rules: run `modprobe br_netfilter` and `sysctl -w net.bridge.bridge-nf-call-iptables=1` there. Both last until the next reboot; to keep them, list br_netfilter in a file in /etc/modules-load.d and the sysctl in a file in /etc/sysctl.d."
             ),
         }
+    }
+}
+
+/// What to see to before IPv6 is forwarded: a host that becomes a router no longer hears where others route.
+pub(super) fn advertised_routes(sysctl: &str) -> &'static str {
+    match sysctl.starts_with("net.ipv6.") {
+        true => {
+            " If the node gets its default route by router advertisements, set accept_ra of that interface to 2 first, or it loses the route."
+        }
+        false => "",
     }
 }
 
@@ -200,4 +211,20 @@ fn dead_ends(chains: &[(&str, &str, &Places<'_>)]) -> String {
             false => String::new(),
         }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ipv6_is_not_forwarded_at_the_price_of_the_default_route() {
+        for (sysctl, is_warned) in [
+            ("net.ipv4.ip_forward", false),
+            ("net.ipv6.conf.all.forwarding", true),
+        ] {
+            let said = Setting::NoForwarding(sysctl).remediation(&Places::default());
+            assert_eq!(said.contains("accept_ra"), is_warned, "{said}");
+        }
+    }
 }

@@ -1,13 +1,28 @@
-//! Who sent the ICMP message that ended a dial.
+//! Who sent the ICMP message that ended a dial. It is worked out once, when the dials are collected.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
-    evidence::{Evidence, dials::Failed, targets::Target},
+    Facts,
+    evidence::{
+        dropped,
+        ends::Ends,
+        reports::{Report, Reports},
+        targets::Target,
+    },
     pods::node::ranges_in_use,
 };
-use svcdiag_api::{DialPath, Rejection};
+use svcdiag_api::{DialFailure, DialPath, DropCause, DropPlace, Rejection};
 use svcdiag_objects::Object;
+
+/// What an ICMP message says that ended a dial.
+#[derive(Clone, Copy)]
+pub(crate) struct Rejected<'a> {
+    /// Who sent it.
+    pub by: Sender<'a>,
+    /// Whether it says that the packets are administratively prohibited, as firewalls do.
+    pub is_prohibited: bool,
+}
 
 /// Who rejected a dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,7 +42,24 @@ pub(crate) enum Sender<'a> {
     Other(IpAddr),
 }
 
-impl Sender<'_> {
+impl<'a> Sender<'a> {
+    /// The node that it is, or probably is.
+    pub(crate) fn node(self) -> Option<&'a str> {
+        match self {
+            Self::Node(node) | Self::Probably(node, _) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// The same as the beginning of a sentence.
+    pub(crate) fn node_text(self) -> Option<String> {
+        match self {
+            Self::Node(node) => Some(format!("Node {node}")),
+            Self::Probably(node, _) => Some(format!("Probably node {node}")),
+            _ => None,
+        }
+    }
+
     /// Whether it may be a node. A node has addresses that are not known here.
     pub(crate) fn may_be(self, node: &str) -> bool {
         match self {
@@ -38,82 +70,98 @@ impl Sender<'_> {
     }
 }
 
-/// What a failed dial says of its rejection.
-pub(crate) fn rejection(failed: &Failed<'_>) -> Option<Rejection> {
-    Rejection::parse(failed.dial.detail.as_deref()?)
+/// What senders are known by.
+pub(super) struct Senders<'a, 'e> {
+    pub facts: &'a Facts,
+    pub reports: &'e Reports<'a>,
+    pub ends: &'e Ends<'a>,
 }
 
-/// Whether a message said that the packets are administratively prohibited, as firewalls do.
-pub(crate) fn is_prohibited(failed: &Failed<'_>) -> bool {
-    failed.is_lost() && rejection(failed).is_some_and(|r| r.is_prohibited)
+impl<'a> Senders<'a, '_> {
+    /// Who rejected a dial, if a message said so.
+    pub(super) fn rejected(
+        &self,
+        report: &Report<'a>,
+        dial: &'a DialFailure,
+        endpoint: Option<Target<'a>>,
+    ) -> Option<Rejected<'a>> {
+        let rejection = Rejection::parse(dial.detail.as_deref()?)?;
+        let target: SocketAddr = dial.target.parse().ok()?;
+        Some(Rejected {
+            by: self.sender(report, dial, (target, endpoint), rejection),
+            is_prohibited: rejection.is_prohibited,
+        })
+    }
+
+    fn sender(
+        &self,
+        report: &Report<'a>,
+        dial: &'a DialFailure,
+        (target, endpoint): (SocketAddr, Option<Target<'a>>),
+        Rejection { by, is_by_node, .. }: Rejection,
+    ) -> Sender<'a> {
+        if dial.path != DialPath::Endpoint && by == target.ip() {
+            return behind_the_service(report, dial).unwrap_or(Sender::Hidden(target));
+        }
+        if is_by_node {
+            return Sender::Node(report.node);
+        }
+        // An address that two Nodes claim names neither.
+        if let [node] = claimants(self.facts, by).as_slice() {
+            return Sender::Node(node);
+        }
+        let host = endpoint.filter(Target::is_host_network).and_then(|t| t.node);
+        match dial.from.as_deref() {
+            _ if by == target.ip() => host.map_or(Sender::Endpoint(target), Sender::Node),
+            Some(client) if self.has_address(client, by) => Sender::Client(client),
+            _ => self
+                .owner(by)
+                .map_or(Sender::Other(by), |node| Sender::Probably(node, by)),
+        }
+    }
+
+    /// The Node whose own end of the Pod network, such as flannel.1 or cni0, has an address.
+    fn owner(&self, ip: IpAddr) -> Option<&'a str> {
+        if self.ends.has_pod_at(ip) {
+            return None;
+        }
+        let nodes = self.facts.cluster_nodes.iter();
+        let mut holders = nodes.filter(|n| n.pod_ranges().iter().any(|range| range.contains(&ip)));
+        let node = holders.next().filter(|_| holders.next().is_none())?;
+        let used = ranges_in_use(self.facts, node);
+        used.iter().any(|range| range.contains(&ip)).then(|| node.name())
+    }
+
+    /// Whether a client Pod, as namespace/name, has an address of its own.
+    fn has_address(&self, client: &str, ip: IpAddr) -> bool {
+        let asked = self.reports.current.iter().flat_map(|r| &r.asked.clients);
+        let mut own = asked.filter(|pod| !pod.host_network && key_of(pod) == client);
+        own.any(|pod| pod.ips.iter().any(|own| own.parse() == Ok(ip)))
+    }
 }
 
-/// Who rejected a dial, if somebody said so.
-pub(crate) fn sender<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<Sender<'a>> {
-    let rejection = rejection(failed)?;
-    let by = rejection.by;
-    let target: SocketAddr = failed.dial.target.parse().ok()?;
-    if failed.dial.path != DialPath::Endpoint && by == target.ip() {
-        return Some(Sender::Hidden(target));
-    }
-    if rejection.is_by_node {
-        return Some(Sender::Node(failed.node));
-    }
-    // An address that two Nodes claim names neither.
-    if let [node] = claimants(evidence, by).as_slice() {
-        return Some(Sender::Node(node));
-    }
-    let host = failed.target.filter(Target::is_host_network).and_then(|t| t.node);
-    Some(match failed.dial.from.as_deref() {
-        _ if by == target.ip() => host.map_or(Sender::Endpoint(target), Sender::Node),
-        Some(client) if has_address(evidence, client, by) => Sender::Client(client),
-        _ => owner(evidence, by).map_or(Sender::Other(by), |node| Sender::Probably(node, by)),
-    })
+/// Who rejects what was sent to the Service, where the kernel saw which network namespace dropped it. Rules that reject
+/// drop as well.
+fn behind_the_service<'a>(report: &Report<'a>, dial: &'a DialFailure) -> Option<Sender<'a>> {
+    let of_firewalls = |drop: &&svcdiag_api::PacketDrop| drop.cause == DropCause::Firewall && !drop.answers;
+    let senders = dropped::of_dial(report.facts, dial).filter(of_firewalls);
+    let mut senders = senders.map(|drop| match drop.place {
+        DropPlace::Node => Some(Sender::Node(report.node)),
+        DropPlace::Client => dial.from.as_deref().map(Sender::Client),
+        DropPlace::Endpoint => Some(Sender::Endpoint(drop.endpoint.as_deref()?.parse().ok()?)),
+    });
+    // Where several drop, it may be any of them.
+    let first = senders.next()??;
+    senders.all(|other| other == Some(first)).then_some(first)
 }
 
 /// The Nodes that have an address as their InternalIP, by name.
-pub(crate) fn claimants<'a>(evidence: &Evidence<'a>, ip: IpAddr) -> Vec<&'a str> {
-    let nodes = evidence.facts.cluster_nodes.iter();
+pub(crate) fn claimants(facts: &Facts, ip: IpAddr) -> Vec<&str> {
+    let nodes = facts.cluster_nodes.iter();
     let nodes = nodes.filter(|n| n.internal_ips().contains(&ip));
     let mut names: Vec<&str> = nodes.map(|n| n.name()).collect();
     names.sort_unstable();
     names
-}
-
-/// The Node whose own end of the Pod network, such as flannel.1 or cni0, has an address.
-fn owner<'a>(evidence: &Evidence<'a>, ip: IpAddr) -> Option<&'a str> {
-    if evidence.ends.has_pod_at(ip) {
-        return None;
-    }
-    let nodes = evidence.facts.cluster_nodes.iter();
-    let mut holders = nodes.filter(|n| n.pod_ranges().iter().any(|range| range.contains(&ip)));
-    let node = holders.next().filter(|_| holders.next().is_none())?;
-    let used = ranges_in_use(evidence.facts, node);
-    used.iter().any(|range| range.contains(&ip)).then(|| node.name())
-}
-
-/// The node that rejected a dial, or probably did.
-pub(crate) fn rejecting_node<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<&'a str> {
-    match sender(evidence, failed)? {
-        Sender::Node(node) | Sender::Probably(node, _) => Some(node),
-        _ => None,
-    }
-}
-
-/// The same as the beginning of a sentence.
-pub(crate) fn rejecting_node_text(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Option<String> {
-    match sender(evidence, failed)? {
-        Sender::Node(node) => Some(format!("Node {node}")),
-        Sender::Probably(node, _) => Some(format!("Probably node {node}")),
-        _ => None,
-    }
-}
-
-/// Whether a client Pod, as namespace/name, has an address of its own.
-fn has_address(evidence: &Evidence<'_>, client: &str, ip: IpAddr) -> bool {
-    let asked = evidence.reports.current.iter().flat_map(|r| &r.asked.clients);
-    let mut own = asked.filter(|pod| !pod.host_network && key_of(pod) == client);
-    own.any(|pod| pod.ips.iter().any(|own| own.parse() == Ok(ip)))
 }
 
 fn key_of(pod: &svcdiag_api::ProbePod) -> String {

@@ -207,7 +207,11 @@ fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_
         let message = format!("The Service does not answer {clients}. {routes}. {why}");
         return (message, remediation);
     }
-    if let Some((sentence, remediation)) = dialling::cause(evidence, reason, cases) {
+    let refused = |open: &[&Failed<'_>]| {
+        dialling::refused_unseen(evidence, open).filter(|_| reason != Reason::PartiallyReachable)
+    };
+    let what_to_do = |open: &[&Failed<'_>]| refused(open).unwrap_or_else(|| advice(evidence, reason, open));
+    if let Some((sentence, remediation)) = dialling::cause(evidence, cases, |open| what_to_do(open)) {
         return (format!("{sentence}. {routes}."), remediation);
     }
     let advice = || advice(evidence, reason, &failures);
@@ -229,7 +233,7 @@ fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_
                 "The Service does not answer {clients}{}. {routes}.",
                 although(evidence, "endpoints do when dialled directly")
             ),
-            dialling::refused_unseen(evidence, &failures).unwrap_or_else(advice),
+            what_to_do(&failures),
         ),
     }
 }

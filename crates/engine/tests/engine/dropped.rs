@@ -6,7 +6,7 @@ use svcdiag_engine::{Diagnosis, Facts, diagnose};
 use crate::{agents::*, report::*};
 
 /// Packets of the client's dial of an endpoint, dropped on its node.
-fn dropped(facts: &Facts, endpoint: usize, cause: DropCause) -> PacketDrop {
+pub(crate) fn dropped(facts: &Facts, endpoint: usize, cause: DropCause) -> PacketDrop {
     let (address, _, _) = endpoints(facts)[endpoint].clone();
     let (reason, function) = match cause {
         DropCause::Firewall => ("NETFILTER_DROP", "nft_do_chain"),

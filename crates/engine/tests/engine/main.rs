@@ -24,6 +24,7 @@ mod kube_proxy_healthy;
 mod local_policies;
 mod network_policy_allows;
 mod other_policies;
+mod partly_known;
 mod plan;
 mod pods;
 mod pods_healthy;

@@ -35,7 +35,7 @@ pub(super) fn describe(
         "Endpoints on other nodes than the client's do not answer, while those on its own node do".to_owned()
     };
     if let Some((cause, _)) = &dropped {
-        message.push_str(&format!(": {}", uncapitalized(cause)));
+        message.push_str(&format!(": {}", text::uncapitalized(cause)));
     }
     message.push_str(&format!(". {endpoints}."));
     let are_of_host = failures.iter().all(is_of_host);
@@ -57,14 +57,6 @@ pub(super) fn describe(
         message.push_str(&format!(" These nodes use {}.", text::list(&tunnels)));
     }
     (message, remediation)
-}
-
-/// The first letter as in the middle of a sentence.
-fn uncapitalized(text: &str) -> String {
-    let mut letters = text.chars();
-    letters
-        .next()
-        .map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// Whether somebody on another node than its own has reached the endpoint of a failure.

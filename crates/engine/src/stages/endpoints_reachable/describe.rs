@@ -12,7 +12,7 @@ use crate::{
         Evidence,
         dials::{Failed, is_udp},
         listening,
-        sender::rejecting_node_text,
+        sender::Sender,
     },
     stages::endpoints_reachable::{between_nodes, wrong_family},
     text::{self, quoted},
@@ -69,17 +69,16 @@ pub(super) fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) ->
     if of.iter().all(|c| c.reason == Reason::AcceptQueueFull) {
         message.push_str(" The application does not accept connections there: its accept queue is full.");
     }
-    let dropped = dialling::settings(&of).filter(|_| of.iter().all(|c| c.is_seen()));
-    if let Some((sentence, remediation)) = dropped {
-        message.push_str(&format!(" {sentence}."));
-        return Some(Finding::part_fails(
-            Reason::SomeEndpointsFailing,
-            message,
-            remediation,
-        ));
-    }
-    let remediation =
-        different_pod(facts, &failures).unwrap_or_else(|| advice(evidence, Reason::TimedOut, &failures));
+    let differs = |failures: &[&Failed<'_>]| {
+        different_pod(facts, failures).unwrap_or_else(|| advice(evidence, Reason::TimedOut, failures))
+    };
+    let remediation = match dialling::certain_cause(evidence, &of, |open| differs(open)) {
+        Some((sentence, remediation)) => {
+            message.push_str(&format!(" {sentence}."));
+            remediation
+        }
+        None => differs(&failures),
+    };
     Some(Finding::part_fails(
         Reason::SomeEndpointsFailing,
         message,
@@ -199,23 +198,8 @@ pub(super) fn describe_cases(
                 quoted(pods.first().copied().unwrap_or_default())
             ),
         ),
-        Reason::CrossNodeUnreachable => {
-            let found = dialling::found(cases);
-            // What explains only some of them is said beside what is known of the way.
-            let (dropped, some) = match cases.iter().all(|c| c.is_seen()) {
-                true => (found, None),
-                false => (None, found),
-            };
-            let (message, remediation) = between_nodes::describe(evidence, &all, dropped);
-            match some {
-                Some((sentences, _)) => (
-                    format!("{message} {sentences}. This is probably why connections fail."),
-                    remediation,
-                ),
-                None => (message, remediation),
-            }
-        }
-        _ => match dialling::cause(evidence, reason, cases) {
+        Reason::CrossNodeUnreachable => between_nodes(evidence, cases),
+        _ => match dialling::cause(evidence, cases, |open| what_to_do(evidence, reason, open)) {
             Some((sentence, remediation)) => {
                 (format!("{sentence}. {}.", describe::endpoints(&all)), remediation)
             }
@@ -224,11 +208,30 @@ pub(super) fn describe_cases(
                     "Endpoints of Service port {port} do not answer as expected. {endpoints}.{}",
                     what_else(evidence, &failures)
                 ),
-                refused_by_pod(evidence, reason, &failures)
-                    .unwrap_or_else(|| advice(evidence, reason, &failures)),
+                what_to_do(evidence, reason, &failures),
             ),
         },
     }
+}
+
+/// Losses between nodes. What explains only some of them is said beside what is known of the way.
+fn between_nodes(evidence: &Evidence<'_>, cases: &[&Case<'_, '_>]) -> (String, String) {
+    let all = dialling::failures(cases);
+    if cases.iter().all(|c| c.is_seen()) {
+        let dropped = dialling::found(cases);
+        return between_nodes::describe(evidence, &all, dropped);
+    }
+    let (message, remediation) = between_nodes::describe(evidence, &all, None);
+    let of_way = |open: &[&Failed<'_>]| between_nodes::describe(evidence, open, None).1;
+    match dialling::cause(evidence, cases, of_way) {
+        Some((sentence, remediation)) => (format!("{message} {sentence}."), remediation),
+        None => (message, remediation),
+    }
+}
+
+/// What to do where only the answer is known.
+fn what_to_do(evidence: &Evidence<'_>, reason: Reason, failures: &[&Failed<'_>]) -> String {
+    refused_by_pod(evidence, reason, failures).unwrap_or_else(|| advice(evidence, reason, failures))
 }
 
 /// The failures at the port of the first: what is said of a port is said of the Pods that fail at that port.
@@ -261,7 +264,7 @@ fn what_else(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
     if !failures.iter().all(answers_at_home) {
         return String::new();
     }
-    match (first.answer, rejecting_node_text(evidence, first)) {
+    match (first.answer, first.sender().and_then(Sender::node_text)) {
         (Answer::NoAnswer, _) => {
             " They answer on their own node, so packets that exceed the MTU between the nodes may be lost."
                 .to_owned()

@@ -8,12 +8,7 @@ mod wrong_family;
 use crate::{
     Finding,
     dialling::{self, Case},
-    evidence::{
-        Evidence,
-        dials::Failed,
-        dropped, listening,
-        sender::{is_prohibited, rejecting_node},
-    },
+    evidence::{Evidence, dials::Failed, dropped, listening, sender::Sender},
     stages::checks::Check,
 };
 use svcdiag_api::{Answer, ConditionType, Reason};
@@ -134,9 +129,9 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
     // A port that nobody reaches says more than an endpoint that somebody does not.
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
         cases.retain(|c| dials.is_dead_for(c.failed));
-        dialling::leave_out_rationed(evidence, &mut cases);
+        dialling::leave_out_rationed(&mut cases);
     } else {
-        dialling::leave_out_rationed(evidence, &mut cases);
+        dialling::leave_out_rationed(&mut cases);
         // What the kernel drops of one endpoint's packets alone is that endpoint's.
         let is_of_a_way = |c: &Case| {
             dialling::is_explained(c.reason) && !c.is_of_a_rule()
@@ -162,10 +157,10 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
 
 /// Whether somebody said that the packets are not let through, or the endpoint's own node had them: whatever
 /// carries packets between the nodes has carried these.
-fn is_turned_away(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
-    let by = rejecting_node(evidence, failed);
+fn is_turned_away(failed: &Failed<'_>) -> bool {
+    let by = failed.sender().and_then(Sender::node);
     failed.answer == Answer::Rejected
-        || is_prohibited(failed)
+        || failed.is_rejected_by_a_rule()
         || by.is_some() && by == failed.target.and_then(|t| t.node)
 }
 
@@ -184,10 +179,7 @@ fn classify<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a,
         // Seen on its node, unlike a setting that may explain it.
         case.reason = Reason::AcceptQueueFull;
         case.explanation = None;
-    } else if case.explanation.is_none()
-        && !is_turned_away(evidence, failed)
-        && is_cross_node(evidence, failed)
-    {
+    } else if case.explanation.is_none() && !is_turned_away(failed) && is_cross_node(evidence, failed) {
         case.reason = Reason::CrossNodeUnreachable;
     }
     case

@@ -5,11 +5,16 @@ use std::{collections::BTreeSet, net::SocketAddr};
 use crate::{
     Finding,
     dialling::describe,
-    evidence::{dropped, dropped_text, lossy_settings::Places, proxies, reports::Report},
+    evidence::{
+        dropped, dropped_text,
+        lossy_settings::{self, Places, Setting},
+        proxies,
+        reports::Report,
+    },
     stages::hairpin_ok::{HairpinDial, killer},
     text::{self, SHOWN, quoted},
 };
-use svcdiag_api::{DropCause, DropPlace, PacketDrop, Reason};
+use svcdiag_api::{Answer, DropCause, DropPlace, PacketDrop, Reason};
 
 pub(super) fn build(reason: Reason, dials: &[HairpinDial<'_>]) -> Finding {
     let seen: Vec<String> = dials.iter().map(HairpinDial::describe).collect();
@@ -21,7 +26,7 @@ pub(super) fn build(reason: Reason, dials: &[HairpinDial<'_>]) -> Finding {
     };
     let is_seen = dials.iter().all(|dial| killer(*dial).is_some());
     let so = if is_seen { "so" } else { "which is probably why" };
-    let (message, remediation) = match reason {
+    let (mut message, remediation) = match reason {
         Reason::HairpinModeDisabled => (
             format!(
                 "Bridge ports do not send packets back to the Pod they came from (hairpin_mode is 0), {so} {who} through the Service. {seen}."
@@ -40,17 +45,25 @@ pub(super) fn build(reason: Reason, dials: &[HairpinDial<'_>]) -> Finding {
         ),
         Reason::HairpinRefused => (
             format!("A Pod's connection to itself through the Service is refused. {seen}."),
-            of_first(dials, |dial, ip| {
-                let pod = with_address(dial);
-                let node = dial.report.node;
-                format!(
-                    "On node {node}, look for a rule that rejects packets from Pod {pod} to {ip} or to the Pod's own address: `nft list ruleset` (and `iptables-legacy-save`)."
-                )
+            of_first(dials, |dial, ip| match killer(*dial) {
+                Some(drop) if drop.cause == DropCause::Firewall && drop.place != DropPlace::Node => {
+                    firewall(dial, drop)
+                }
+                _ => format!(
+                    "On node {}, look for a rule that rejects packets from Pod {} to {ip} or to the Pod's own address: `nft list ruleset` (and `iptables-legacy-save`).",
+                    dial.report.node,
+                    with_address(dial)
+                ),
             }),
         ),
         _ => (
             format!("{} through the Service. {seen}.", text::capitalized(who)),
             of_first(dials, |dial, ip| match killer(*dial) {
+                Some(drop) if is_table_full(dial) && dropped::may_be_of_conntrack(drop) => format!(
+                    "{} If the table has room, {}",
+                    make_room(dial.report.node),
+                    text::uncapitalized(&firewall(dial, drop))
+                ),
                 Some(drop) if drop.cause == DropCause::Firewall => firewall(dial, drop),
                 _ => format!(
                     "Find out what drops packets from Pod {} to itself on node {}: `nft list ruleset` there (and `iptables-legacy-save`), or `tcpdump -ni any host {ip}` while it connects.",
@@ -59,7 +72,36 @@ pub(super) fn build(reason: Reason, dials: &[HairpinDial<'_>]) -> Finding {
             }),
         ),
     };
+    message.push_str(&full_tables(dials));
     Finding::part_fails(reason, message, remediation)
+}
+
+fn is_table_full(dial: &HairpinDial<'_>) -> bool {
+    dial.report.facts.settings.conntrack_full == Some(true)
+}
+
+fn make_room(node: &str) -> String {
+    let places = Places {
+        nodes: BTreeSet::from([node]),
+        ..Places::default()
+    };
+    lossy_settings::remediation(&[(&Setting::ConntrackFull, places)])
+}
+
+/// That the table of tracked connections was full where packets were lost, unless somebody saw something else drop them.
+fn full_tables(dials: &[HairpinDial<'_>]) -> String {
+    let lost = dials.iter().filter(|dial| {
+        let is_lost = dial.hairpin.answer == Some(Answer::TimedOut);
+        is_lost && is_table_full(dial) && killer(**dial).is_none_or(dropped::may_be_of_conntrack)
+    });
+    let nodes: BTreeSet<&str> = lost.map(|dial| dial.report.node).collect();
+    match nodes.is_empty() {
+        true => String::new(),
+        false => format!(
+            " {}, so packets may be lost there.",
+            lossy_settings::full_tables(&nodes)
+        ),
+    }
 }
 
 impl HairpinDial<'_> {

@@ -9,7 +9,7 @@ use crate::{
     },
     text::quoted,
 };
-use svcdiag_api::{Answer, ConditionType};
+use svcdiag_api::{Answer, ConditionType, Reason};
 
 pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Option<Finding> {
     let facts = evidence.facts;
@@ -23,7 +23,9 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
         false => "some dials from nodes",
     };
     let mut message_more = String::new();
-    let (mut message, remediation) = match dialling::cause(evidence, reason, &of) {
+    let (mut message, remediation) = match dialling::cause(evidence, &of, |open| {
+        what_to_do(evidence, reason, open)
+    }) {
         Some((sentence, remediation)) => (format!("{sentence}. {routes}."), remediation),
         None => (
             if failures.iter().all(|f| is_udp(&f.dial.port)) {
@@ -38,12 +40,8 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
             if let Some((said, remediation)) = never_masquerades(evidence, &failures) {
                 message_more = format!(" {said}");
                 remediation
-            } else if failures.iter().all(|f| f.is_late()) {
-                checksums(&failures)
-            } else if is_lost_without_masquerading(evidence, &failures) {
-                masquerading(&failures)
             } else {
-                advice(evidence, reason, &failures)
+                what_to_do(evidence, reason, &failures)
             },
         ),
     };
@@ -61,6 +59,17 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
         (message, remediation),
         is_all,
     ))
+}
+
+/// What to do where only the answer is known.
+fn what_to_do(evidence: &Evidence<'_>, reason: Reason, failures: &[&Failed<'_>]) -> String {
+    if failures.iter().all(|f| f.is_late()) {
+        checksums(failures)
+    } else if is_lost_without_masquerading(evidence, failures) {
+        masquerading(failures)
+    } else {
+        advice(evidence, reason, failures)
+    }
 }
 
 /// What kube-proxy of the node logged of not knowing which addresses are Pods', where the node's own packets are lost:
