@@ -30,6 +30,12 @@ impl Protocol {
         }
     }
 
+    /// The one with a name in lower case.
+    #[must_use]
+    pub fn from_lower_case(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|known| known.lower_case() == name)
+    }
+
     /// Its name in lower case, as the kernel and its tools write it.
     #[must_use]
     pub const fn lower_case(self) -> &'static str {

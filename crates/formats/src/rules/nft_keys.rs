@@ -5,7 +5,7 @@
 use std::{collections::HashMap, net::IpAddr};
 
 use super::Wrong;
-use svcdiag_kube_proxy::Verdict;
+use svcdiag_kube_proxy::{Protocol, Verdict};
 
 /// The elements of a set or map, by key.
 pub(super) type Elements = HashMap<Vec<u8>, Verdict>;
@@ -66,12 +66,8 @@ pub(super) fn key<'a>(fields: &[Field], values: impl IntoIterator<Item = &'a str
 
 /// The number of a protocol by its name or number.
 pub(super) fn protocol(name: &str) -> Option<u8> {
-    match name {
-        "tcp" => Some(6),
-        "udp" => Some(17),
-        "sctp" => Some(132),
-        number => number.parse().ok(),
-    }
+    let known = Protocol::from_lower_case(name).map(Protocol::number);
+    known.or_else(|| name.parse().ok())
 }
 
 /// The words of a part of `nft list ruleset`. Commas are words; quotes stay at what is quoted.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::Wrong;
-use svcdiag_kube_proxy::IpFamily;
+use svcdiag_kube_proxy::{IpFamily, Protocol};
 
 /// The first address and port of `A[-B][:P[-Q][/R]]`, as the kernel holds them.
 pub(super) fn first_destination(text: &str) -> Option<SocketAddr> {
@@ -66,15 +66,15 @@ pub(super) fn protocol(name: &str) -> Option<u8> {
     match name {
         "all" => Some(0),
         "icmp" => Some(1),
-        "tcp" => Some(6),
-        "udp" => Some(17),
         "dccp" => Some(33),
         "gre" => Some(47),
         "esp" => Some(50),
         "ah" => Some(51),
         "icmpv6" | "ipv6-icmp" => Some(58),
-        "sctp" => Some(132),
         "udplite" => Some(136),
-        number => number.parse().ok(),
+        name => {
+            let known = Protocol::from_lower_case(name).map(Protocol::number);
+            known.or_else(|| name.parse().ok())
+        }
     }
 }

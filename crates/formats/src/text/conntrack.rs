@@ -71,14 +71,14 @@ fn is_of_another_protocol(line: &str) -> bool {
 
 fn entry(line: usize, content: &str) -> Option<Entry> {
     let words = || content.split_whitespace();
-    let start = words().position(|word| protocol(word).is_some())?;
+    let start = words().position(|word| Protocol::from_lower_case(word).is_some())?;
     // Behind the name: number of the protocol, seconds; -o extended and /proc write the family before it.
     let seconds_left = words().nth(start + 2).and_then(|word| word.parse().ok());
     let (source, destination) = tuple(content, 0)?;
     let (answers, answers_to) = tuple(content, 1)?;
     Some(Entry {
         line,
-        protocol: words().nth(start).and_then(protocol)?,
+        protocol: words().nth(start).and_then(Protocol::from_lower_case)?,
         connection: Connection {
             source,
             destination,
@@ -89,15 +89,6 @@ fn entry(line: usize, content: &str) -> Option<Entry> {
         assured: words().any(|word| word == "[ASSURED]"),
         unreplied: words().any(|word| word == "[UNREPLIED]"),
     })
-}
-
-fn protocol(word: &str) -> Option<Protocol> {
-    match word {
-        "tcp" => Some(Protocol::Tcp),
-        "udp" => Some(Protocol::Udp),
-        "sctp" => Some(Protocol::Sctp),
-        _ => None,
-    }
 }
 
 /// Source and destination of the original direction (0) or of the answers (1).

@@ -206,12 +206,7 @@ fn port_in_use(message: &str) -> Option<(Protocol, u16)> {
     let (before, _) = message.split_once(": bind: address already in use")?;
     let (_, listen) = before.rsplit_once("listen ")?;
     let (protocol, address) = listen.split_once(' ')?;
-    let protocol = match protocol.trim_end_matches(['4', '6']) {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        "sctp" => Protocol::Sctp,
-        _ => return None,
-    };
+    let protocol = Protocol::from_lower_case(protocol.trim_end_matches(['4', '6']))?;
     let (_, port) = address.rsplit_once(':')?;
     Some((protocol, port.parse().ok()?))
 }
