@@ -154,6 +154,12 @@ fn kube_proxy_under_another_name_takes_local_endpoints_for_remote_ones() {
         "{}",
         cause.remediation
     );
+    // That a process listens there changes nothing: with rules nobody would get to it.
+    let mut facts = with_agents();
+    local(&mut facts);
+    proxy(&mut facts, "n1", |p| p.node_name = Some("n1.example".into()));
+    gap(&mut facts, GapKind::NodePortInUse, "node port 30080/TCP", None);
+    assert_root_cause(&diagnose(&facts), C::ProxyRulesPresent, R::NodeNameMismatch);
     // Nobody asks which endpoints are local.
     lookalike(|f| proxy(f, "n1", |p| p.node_name = Some("n1.example".into())));
     // The name is right, and the rules are missing for another reason.

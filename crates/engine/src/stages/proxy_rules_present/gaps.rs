@@ -24,7 +24,8 @@ pub(super) fn reason(facts: &Facts, service: &Service, report: &Report<'_>, gap:
             && is_of_node(facts, report.node, gap)
     };
     match gap.kind {
-        GapKind::Missing | GapKind::EndpointMissing | GapKind::NodePortMissing
+        // Who listens on a node port gets its connections only because rules are missing.
+        GapKind::Missing | GapKind::EndpointMissing | GapKind::NodePortMissing | GapKind::NodePortInUse
             if takes_local_for_remote() =>
         {
             Some(Reason::NodeNameMismatch)
