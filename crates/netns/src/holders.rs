@@ -2,7 +2,11 @@
 //!
 //! Source: the kernel's Documentation/networking/proc_net_tcp.rst, and proc(5) on /proc/PID/fd.
 
-use std::{collections::BTreeSet, fs, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::IpAddr,
+};
 
 use super::{Netns, procfs, sockets};
 use svcdiag_kube_proxy::Protocol;
@@ -31,51 +35,66 @@ pub struct Process {
     pub name: String,
 }
 
-/// Who listens on a port in a network namespace, on whatever address but a loopback one. Several processes may hold the
-/// socket, as a server and its workers do: then it is the first of them, and not the one that starts all others.
+/// A protocol and a port.
+pub type Port = (Protocol, u16);
+
+/// Who listens on ports in a network namespace, at all addresses or at one of these; of a port on which nobody does
+/// nothing is said. Several processes may hold a socket, as a server and its workers do: then it is the first of them,
+/// and not the one that starts all others.
 ///
 /// # Errors
 /// When the sockets or the processes cannot be listed.
-pub fn holder(netns: &Netns, protocol: Protocol, port: u16) -> io::Result<Option<Holder>> {
-    let sockets = netns.run(move || sockets::on_port(protocol, port))?;
-    let Some(uid) = sockets.first().map(|(_, uid)| *uid) else {
-        return Ok(None);
-    };
-    let wanted: BTreeSet<String> = sockets
-        .iter()
-        .map(|(inode, _)| format!("socket:[{inode}]"))
-        .collect();
-    let mut left = MAX_FILES;
-    let mut found: Option<i32> = None;
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
+pub fn holders(netns: &Netns, ports: &BTreeSet<Port>, ips: &[IpAddr]) -> io::Result<BTreeMap<Port, Holder>> {
+    let (wanted, ips) = (ports.clone(), ips.to_vec());
+    let sockets = netns.run(move || sockets::on_ports(&wanted, &ips))?;
+    let mut found: BTreeMap<Port, Holder> = BTreeMap::new();
+    let mut names: BTreeMap<String, Port> = BTreeMap::new();
+    for socket in sockets {
+        let port = (socket.protocol, socket.port);
+        let of_nobody = Holder {
+            uid: socket.uid,
+            process: None,
         };
-        let is_better = found.is_none_or(|known| (pid == 1, pid) < (known == 1, known));
-        if is_better && has_open(pid, &wanted, &mut left) {
-            found = Some(pid);
+        found.entry(port).or_insert(of_nobody);
+        names.insert(format!("socket:[{}]", socket.inode), port);
+    }
+    if names.is_empty() {
+        return Ok(found);
+    }
+    let processes = fs::read_dir("/proc")?.flatten();
+    let mut processes: Vec<i32> = processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    processes.sort_by_key(|pid| (*pid == 1, *pid));
+    let mut left = MAX_FILES;
+    for pid in processes {
+        if found.values().all(|holder| holder.process.is_some()) {
+            break;
+        }
+        for port in open_sockets(pid, &names, &mut left) {
+            if let Some(holder) = found.get_mut(&port)
+                && holder.process.is_none()
+            {
+                holder.process = Some(Process { pid, name: name(pid) });
+            }
         }
     }
-    let process = found.map(|pid| Process { pid, name: name(pid) });
-    Ok(Some(Holder { uid, process }))
+    Ok(found)
 }
 
-/// Whether a process has one of some files open.
-fn has_open(pid: i32, wanted: &BTreeSet<String>, left: &mut usize) -> bool {
+/// The ports of the sockets that a process has open, of those with these names.
+fn open_sockets(pid: i32, names: &BTreeMap<String, Port>, left: &mut usize) -> BTreeSet<Port> {
+    let mut found = BTreeSet::new();
     let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return false;
+        return found;
     };
     for file in files.flatten() {
-        if *left == 0 {
-            return false;
-        }
-        *left -= 1;
-        let target = fs::read_link(file.path());
-        if target.is_ok_and(|target| target.to_str().is_some_and(|t| wanted.contains(t))) {
-            return true;
-        }
+        let Some(rest) = left.checked_sub(1) else { break };
+        *left = rest;
+        let target = fs::read_link(file.path()).ok();
+        found.extend(target.and_then(|target| names.get(target.to_str()?).copied()));
     }
-    false
+    found
 }
 
 /// The name that a process has given itself.
@@ -94,29 +113,53 @@ fn plain(name: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use std::net::{TcpListener, UdpSocket};
+    use std::net::{SocketAddr, TcpListener, UdpSocket};
 
     use super::*;
 
+    fn local_port(address: io::Result<SocketAddr>) -> u16 {
+        address.unwrap().port()
+    }
+
+    /// The processes that listen on ports of a node with an address.
+    fn found(ports: &[Port], ip: &str) -> BTreeMap<Port, i32> {
+        let here = Netns::current().unwrap();
+        let ports = ports.iter().copied().collect();
+        let holders = holders(&here, &ports, &[ip.parse().unwrap()]).unwrap();
+        let process = |(port, holder): (Port, Holder)| (port, holder.process.unwrap().pid);
+        holders.into_iter().map(process).collect()
+    }
+
     #[test]
     fn whoever_listens_is_found_by_its_socket() {
-        let here = Netns::current().unwrap();
         let own = i32::try_from(std::process::id()).unwrap();
-        let pid = |protocol, port| {
-            holder(&here, protocol, port)
-                .unwrap()
-                .map(|h| h.process.unwrap().pid)
-        };
         let tcp = TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        assert_eq!(pid(Protocol::Tcp, port), Some(own));
-        drop(tcp);
-        assert_eq!(pid(Protocol::Tcp, port), None);
         let udp = UdpSocket::bind("[::]:0").unwrap();
-        assert_eq!(pid(Protocol::Udp, udp.local_addr().unwrap().port()), Some(own));
-        // It takes nothing that comes from elsewhere.
-        let local = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert_eq!(pid(Protocol::Tcp, local.local_addr().unwrap().port()), None);
+        let ports = [
+            (Protocol::Tcp, local_port(tcp.local_addr())),
+            (Protocol::Udp, local_port(udp.local_addr())),
+        ];
+        let of_both = BTreeMap::from(ports.map(|port| (port, own)));
+        assert_eq!(found(&ports, "127.0.0.2"), of_both);
+        drop(tcp);
+        assert_eq!(found(&ports[..1], "127.0.0.2"), BTreeMap::new());
+    }
+
+    /// What comes for the node's address does not get there.
+    #[test]
+    fn who_listens_at_another_address_than_the_nodes_is_none() {
+        for (bound, takes) in [
+            ("127.0.0.1:0", false),
+            ("127.0.0.2:0", true),
+            ("127.0.0.3:0", false),
+            ("[::1]:0", false),
+            ("[::ffff:127.0.0.1]:0", false),
+            ("[::ffff:127.0.0.2]:0", true),
+        ] {
+            let listener = TcpListener::bind(bound).unwrap();
+            let port = (Protocol::Tcp, local_port(listener.local_addr()));
+            assert_eq!(found(&[port], "127.0.0.2").len(), usize::from(takes), "{bound}");
+        }
     }
 
     #[test]

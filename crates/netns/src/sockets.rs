@@ -3,6 +3,7 @@
 //! Source: the kernel's Documentation/networking/proc_net_tcp.rst.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
@@ -13,6 +14,14 @@ use svcdiag_kube_proxy::Protocol;
 /// State TCP_LISTEN, and the state of a UDP socket that is not connected.
 const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
+
+/// The files that list them.
+const FILES: [(&str, Protocol, &str); 4] = [
+    ("tcp", Protocol::Tcp, LISTEN),
+    ("tcp6", Protocol::Tcp, LISTEN),
+    ("udp", Protocol::Udp, UNCONNECTED),
+    ("udp6", Protocol::Udp, UNCONNECTED),
+];
 
 /// A socket that takes connections or datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,12 +41,7 @@ const MAX_LISTENERS: usize = 4096;
 /// When the process has gone, or has more sockets than are read: then it is not known which listen.
 pub fn listeners(pid: i32) -> io::Result<Vec<Listener>> {
     let mut all = Vec::new();
-    for (file, protocol, state) in [
-        ("tcp", Protocol::Tcp, LISTEN),
-        ("tcp6", Protocol::Tcp, LISTEN),
-        ("udp", Protocol::Udp, UNCONNECTED),
-        ("udp6", Protocol::Udp, UNCONNECTED),
-    ] {
+    for (file, protocol, state) in FILES {
         let read = procfs::lines(pid, &format!("net/{file}"), |line| {
             if all.len() < MAX_LISTENERS
                 && let Some(address) = listener(line, state)
@@ -45,40 +49,60 @@ pub fn listeners(pid: i32) -> io::Result<Vec<Listener>> {
                 all.push(Listener { protocol, address });
             }
         });
-        match read {
-            Ok(()) => {}
-            // Without IPv6 there are no files for it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && file.ends_with('6') => {}
-            Err(error) => return Err(error),
-        }
+        unless_without_ipv6(file, read)?;
     }
     all.sort_unstable();
     all.dedup();
     Ok(all)
 }
 
-/// The inodes of the sockets that listen on a port in the network namespace of the calling thread, each with the user
-/// that made it, but for those that only take what comes from the node itself.
-pub(crate) fn on_port(protocol: Protocol, port: u16) -> io::Result<Vec<(u64, u32)>> {
-    let (name, state) = match protocol {
-        Protocol::Tcp => ("tcp", LISTEN),
-        Protocol::Udp => ("udp", UNCONNECTED),
-        Protocol::Sctp => return Ok(Vec::new()),
-    };
+/// A socket that takes what comes for a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OnPort {
+    pub(crate) protocol: Protocol,
+    pub(crate) port: u16,
+    pub(crate) inode: u64,
+    /// Who made it.
+    pub(crate) uid: u32,
+}
+
+/// The sockets in the network namespace of the calling thread that listen on one of some ports, at all addresses or at
+/// one of these.
+pub(crate) fn on_ports(ports: &BTreeSet<(Protocol, u16)>, ips: &[IpAddr]) -> io::Result<Vec<OnPort>> {
     let mut found = Vec::new();
-    for family in ["", "6"] {
-        let read = procfs::lines_here(&format!("net/{name}{family}"), |line| {
-            let is_it = |address: SocketAddr| address.port() == port && !address.ip().is_loopback();
-            if found.len() < MAX_LISTENERS && listener(line, state).is_some_and(is_it) {
-                found.extend(owner(line));
+    for (file, protocol, state) in FILES {
+        let read = procfs::lines_here(&format!("net/{file}"), |line| {
+            let wanted = listener(line, state).filter(|address| {
+                ports.contains(&(protocol, address.port())) && takes_for(address.ip(), ips)
+            });
+            if let Some((address, (inode, uid))) = wanted.zip(owner(line))
+                && found.len() < MAX_LISTENERS
+            {
+                found.push(OnPort {
+                    protocol,
+                    port: address.port(),
+                    inode,
+                    uid,
+                });
             }
         });
-        match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !family.is_empty() => {}
-            read => read?,
-        }
+        unless_without_ipv6(file, read)?;
     }
     Ok(found)
+}
+
+/// Whether a socket with a local address takes what comes for one of some addresses.
+fn takes_for(local: IpAddr, ips: &[IpAddr]) -> bool {
+    let local = local.to_canonical();
+    local.is_unspecified() || ips.iter().any(|ip| ip.to_canonical() == local)
+}
+
+/// Without IPv6 there are no files for it.
+fn unless_without_ipv6(file: &str, read: io::Result<()>) -> io::Result<()> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && file.ends_with('6') => Ok(()),
+        read => read,
+    }
 }
 
 /// `... uid timeout inode`: the inode of a line, and the user.
@@ -103,10 +127,7 @@ pub fn accept_queue(pid: i32, port: u16) -> io::Result<u32> {
                 most = most.max(waiting);
             }
         });
-        match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && file == "tcp6" => {}
-            other => other?,
-        }
+        unless_without_ipv6(file, read)?;
     }
     Ok(most)
 }

@@ -1,45 +1,40 @@
 //! Who listens on a node port that has no rules: connections reach that process instead of the Service.
 
+use std::collections::BTreeSet;
+
 use super::Round;
 use crate::blocking::{Pool, blocking};
 use svcdiag_api::{GapKind, RuleGap, Rules};
-use svcdiag_kube_proxy::Protocol;
-use svcdiag_netns::holders::{Holder, holder};
+use svcdiag_netns::holders::{Holder, Port, holders};
 
 /// Old versions of kube-proxy listen on the node ports that they serve.
 const KUBE_PROXY: &str = "kube-proxy";
 
 /// Names the processes that listen on node ports without rules. With rules it does not matter who listens there.
 pub(super) async fn name_holders(round: &Round<'_>, rules: &mut Rules) {
-    let missing = rules
-        .gaps
-        .iter_mut()
-        .filter(|gap| gap.kind == GapKind::NodePortMissing);
-    for gap in missing {
-        let Some((protocol, port)) = node_port(gap) else {
-            continue;
-        };
-        let netns = round.node.netns.clone();
-        let found = blocking(Pool::Node, move || holder(&netns, protocol, port))
-            .await
-            .flatten();
-        let problem = |error: &std::io::Error| {
-            round.problem(format!(
-                "It is not known who listens on node port {port}: {error}."
-            ));
-        };
-        match found.inspect_err(problem) {
-            Ok(Some(holder)) if !is_kube_proxy(&holder) => {
-                gap.kind = GapKind::NodePortInUse;
-                gap.detail = describe(&holder);
-            }
-            _ => {}
+    let is_missing = |gap: &&mut RuleGap| gap.kind == GapKind::NodePortMissing;
+    let missing = rules.gaps.iter_mut().filter(is_missing);
+    let missing: Vec<(Port, &mut RuleGap)> = missing.filter_map(|gap| Some((node_port(gap)?, gap))).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let ports: BTreeSet<Port> = missing.iter().map(|(port, _)| *port).collect();
+    let (netns, ips) = (round.node.netns.clone(), round.subject.node_ips.clone());
+    let found = blocking(Pool::Node, move || holders(&netns, &ports, &ips)).await;
+    let problem = |error: &std::io::Error| {
+        round.problem(format!("It is not known who listens on node ports: {error}."));
+    };
+    let found = found.flatten().inspect_err(problem).unwrap_or_default();
+    for (port, gap) in missing {
+        if let Some(holder) = found.get(&port).filter(|holder| !is_kube_proxy(holder)) {
+            gap.kind = GapKind::NodePortInUse;
+            gap.detail = describe(holder);
         }
     }
 }
 
 /// The protocol and number of `node port 30080/TCP`.
-fn node_port(gap: &RuleGap) -> Option<(Protocol, u16)> {
+fn node_port(gap: &RuleGap) -> Option<Port> {
     let (port, protocol) = gap.destination.strip_prefix("node port ")?.split_once('/')?;
     Some((protocol.parse().ok()?, port.parse().ok()?))
 }
@@ -58,6 +53,7 @@ fn describe(holder: &Holder) -> String {
 
 #[cfg(test)]
 mod tests {
+    use svcdiag_kube_proxy::Protocol;
     use svcdiag_netns::holders::Process;
 
     use super::*;
