@@ -7,8 +7,6 @@ use crate::{Unavailable, btf::Btf};
 pub struct Paths {
     /// Its types.
     pub btf: PathBuf,
-    /// Its functions.
-    pub symbols: PathBuf,
     /// Whether it is locked down.
     pub lockdown: PathBuf,
     /// What this thread may do.
@@ -19,7 +17,6 @@ impl Default for Paths {
     fn default() -> Self {
         Self {
             btf: "/sys/kernel/btf/vmlinux".into(),
-            symbols: "/proc/kallsyms".into(),
             lockdown: "/sys/kernel/security/lockdown".into(),
             status: "/proc/thread-self/status".into(),
         }
@@ -48,7 +45,6 @@ pub(crate) struct Layout {
     pub network_header: u32,
     pub device: u32,
     pub destination: u32,
-    pub received_by: u32,
     /// struct net_device.
     pub name: u32,
     pub index: u32,
@@ -97,13 +93,6 @@ impl Kernel {
         })
     }
 
-    /// Whether the kernel tells drops for this reason, such as `NETFILTER_DROP`, from others: Linux 5.17 knows a few
-    /// reasons, and later ones know more.
-    #[must_use]
-    pub fn has_reason(&self, name: &str) -> bool {
-        self.reasons.values().any(|known| known == name)
-    }
-
     /// What the kernel calls a reason.
     pub(crate) fn reason(&self, number: u32) -> String {
         let subsystem = self.subsystems.get(&(number >> SUBSYSTEM_SHIFT));
@@ -140,7 +129,6 @@ fn layout(btf: &Btf<'_>) -> Result<Layout, Unavailable> {
         network_header: offset("sk_buff", "network_header")?,
         device: offset("sk_buff", "dev")?,
         destination: offset("sk_buff", "_skb_refdst")?,
-        received_by: offset("sk_buff", "skb_iif")?,
         name: offset("net_device", "name")?,
         index: offset("net_device", "ifindex")?,
         device_namespace: offset("net_device", "nd_net.net")?,

@@ -2,11 +2,11 @@
 //!
 //! A dial that times out does not say why; the kernel knows. [`Kernel::read`] learns once what this kernel calls its
 //! reasons and where its structs keep what matters (`btf.rs`). [`Watch::start`] assembles a program for the packets of
-//! these dials (`program.rs`), at most [`MAX_FILTERS`] kinds of packets, and attaches it; [`Watch::finish`] detaches it
+//! these dials (`program.rs`), at most [`MAX_FILTERS`] kinds of packets, and attaches it; [`Watch::stop`] detaches it
 //! and returns what was dropped. [`explain`] says what a drop means.
 //!
 //! At rest nothing is loaded. Unrelated packets are compared with immediate values and go no further; a watch counts
-//! at most [`MAX_DROPS`] different drops in memory that is allocated when it starts, and says if there were more.
+//! at most [`MAX_DROPS`] different drops in memory that is allocated when it starts.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,6 @@ mod btf;
 mod cause;
 mod kernel;
 mod program;
-mod symbols;
 mod unavailable;
 mod watch;
 
@@ -23,10 +22,10 @@ use std::net::SocketAddr;
 use svcdiag_kube_proxy::Protocol;
 
 pub use self::{
-    cause::{Cause, explain},
+    cause::explain,
     kernel::{Kernel, Paths},
     unavailable::Unavailable,
-    watch::{Counts, Drops, MAX_DROPS, MAX_FILTERS, Watch},
+    watch::{MAX_DROPS, MAX_FILTERS, Watch},
 };
 
 /// Protocol, sender and receiver of a packet. In a filter, port 0 stands for any.
@@ -80,14 +79,12 @@ pub struct Drop {
     pub tuple: Tuple,
     /// The kernel's name of the reason, such as `NETFILTER_DROP`.
     pub reason: String,
-    /// The function that dropped them, unless the kernel hides its addresses.
+    /// The function that dropped them, unless the kernel has no names for its functions.
     pub location: Option<String>,
     /// The interface that they had come in by or were to go out by; none once a socket had them.
     pub interface: Option<Interface>,
     /// The inode of the network namespace that dropped them; none where the packet no longer said.
     pub namespace: Option<u32>,
-    /// The index of the interface by which they came into that namespace; none if they were made there.
-    pub received_by: Option<u32>,
     /// How many.
     pub count: u64,
 }

@@ -16,27 +16,25 @@
 //!     }
 //!     return 0;
 //! matched:
-//!     record.reason = arguments[REASON]; record.location = arguments[LOCATION];
-//!     record.received_by = packet->skb_iif;
+//!     record.reason = arguments[REASON];
+//!     snprintf(record.function, 64, "%ps", arguments[LOCATION]);
 //!     struct net_device *device = packet->dev;
 //!     if (device) { record.name, .index = device...; }
 //!     else device = (packet->_skb_refdst & ~1)->dev;              // a socket's: the route still knows the namespace
 //!     record.namespace = device->nd_net.net->ns.inum;
 //!     map_update(DROPS, &record, &zero, BPF_NOEXIST);             // fails if it is full
 //!     u64 *count = map_lookup(DROPS, &record);
-//!     if (!count) { record = {}; count = map_lookup(DROPS, &record); }    // the one for what is lost
 //!     if (count) atomic_add(count, 1);
 //!     return 0;
 //! }
 //! ```
 //!
-//! Everything in the kernel is read by a helper that fails, and leaves zeros, where a pointer is none.
+//! Everything in the kernel is read by a helper that fails, and leaves zeros, where a pointer is none. The kernel itself
+//! names the function: whoever may trace may be told that, while /proc/kallsyms takes CAP_SYSLOG.
 
 use std::{ffi::CStr, net::IpAddr, os::fd::RawFd};
 
-use svcdiag_kube_proxy::Protocol;
-
-use crate::{Filter, kernel::Layout};
+use crate::{Filter, Tuple, kernel::Layout};
 
 /// Of this file, which is the program: only such programs may read the kernel's memory.
 pub(crate) const LICENCE: &CStr = c"Dual MIT/GPL";
@@ -46,21 +44,27 @@ pub(crate) mod record {
     /// Addresses have 16 bytes; those of IPv4 use the first four.
     pub(crate) const SOURCE: i16 = 0;
     pub(crate) const DESTINATION: i16 = 16;
-    pub(crate) const LOCATION: i16 = 32;
-    pub(crate) const NAMESPACE: i16 = 40;
-    pub(crate) const INDEX: i16 = 44;
-    pub(crate) const NAME: i16 = 48;
-    pub(crate) const REASON: i16 = 64;
+    pub(crate) const FUNCTION: i16 = 32;
+    pub(crate) const NAMESPACE: i16 = 96;
+    pub(crate) const INDEX: i16 = 100;
+    pub(crate) const NAME: i16 = 104;
+    pub(crate) const REASON: i16 = 120;
     /// Ports of source and destination, as they are in the packet.
-    pub(crate) const PORTS: i16 = 68;
-    pub(crate) const RECEIVED_BY: i16 = 72;
-    pub(crate) const PROTOCOL: i16 = 76;
-    pub(crate) const FILTER: i16 = 78;
-    pub(crate) const SIZE: i16 = 80;
+    pub(crate) const PORTS: i16 = 124;
+    pub(crate) const PROTOCOL: i16 = 128;
+    pub(crate) const FILTER: i16 = 130;
+    /// A multiple of eight.
+    pub(crate) const SIZE: i16 = 136;
 }
 
 /// IFNAMSIZ.
 pub(crate) const NAME_LENGTH: i32 = 16;
+
+/// A function's name, with that of its module; of a longer one the beginning is enough.
+pub(crate) const FUNCTION_LENGTH: i32 = 64;
+
+/// What the kernel is to write of an address: the function that has it.
+pub(crate) const FUNCTION_FORMAT: &[u8; 4] = b"%ps\0";
 
 /// Places on the stack, from its end.
 const RECORD: i16 = -record::SIZE;
@@ -73,6 +77,7 @@ const R1: u8 = 1;
 const R2: u8 = 2;
 const R3: u8 = 3;
 const R4: u8 = 4;
+const R5: u8 = 5;
 const ARGUMENTS: u8 = 6;
 const PACKET: u8 = 7;
 const POINTER: u8 = 8;
@@ -82,7 +87,12 @@ const STACK: u8 = 10;
 const MAP_LOOKUP_ELEM: i32 = 1;
 const MAP_UPDATE_ELEM: i32 = 2;
 const PROBE_READ_KERNEL: i32 = 113;
+const SNPRINTF: i32 = 165;
 const BPF_NOEXIST: i32 = 1;
+
+/// What the source of a `LOAD_MAP` says that its value is: a map, or the first value of one.
+const OF_MAP: u8 = 1;
+const OF_VALUE: u8 = 2;
 
 /// Codes of instructions: class, size or source of the operand, operation.
 mod code {
@@ -105,7 +115,6 @@ mod code {
     pub(super) const MOVE: u8 = 0xbf;
     pub(super) const JUMP: u8 = 0x05;
     pub(super) const JUMP_IF_EQUAL: u8 = 0x15;
-    pub(super) const JUMP_UNLESS_EQUAL: u8 = 0x55;
     pub(super) const JUMP_UNLESS_EQUAL_U32: u8 = 0x56;
     pub(super) const CALL: u8 = 0x85;
     pub(super) const EXIT: u8 = 0x95;
@@ -124,8 +133,17 @@ struct Assembler {
     jumps: Vec<(usize, Label)>,
 }
 
-/// The program for these filters, which counts in the map of this descriptor.
-pub(crate) fn assemble(layout: &Layout, filters: &[Filter], map: RawFd) -> Vec<u64> {
+/// Maps of the program, by their descriptors.
+#[derive(Clone, Copy)]
+pub(crate) struct Maps {
+    /// Where it counts.
+    pub drops: RawFd,
+    /// Has [`FUNCTION_FORMAT`].
+    pub format: RawFd,
+}
+
+/// The program for these filters. One whose sender and receiver are of different families matches no packet.
+pub(crate) fn assemble(layout: &Layout, filters: &[Filter], maps: Maps) -> Vec<u64> {
     let mut asm = Assembler::default();
     let (matched, end) = (asm.label(), asm.label());
 
@@ -138,15 +156,23 @@ pub(crate) fn assemble(layout: &Layout, filters: &[Filter], map: RawFd) -> Vec<u
     asm.read(SCRATCH, 2, PACKET, layout.network_header);
     asm.emit(code::LOAD_U16, R1, STACK, SCRATCH, 0);
     asm.emit(code::ADD, POINTER, R1, 0, 0);
+    let mut may_match = false;
     for family in [IPV4, IPV6] {
+        let is_of_family = |filter: &Filter| {
+            let Tuple {
+                source, destination, ..
+            } = filter.tuple;
+            source.is_ipv6() == family.ipv6 && destination.is_ipv6() == family.ipv6
+        };
         let mut of_family = filters
             .iter()
             .enumerate()
-            .filter(|(_, filter)| filter.tuple.destination.is_ipv6() == family.ipv6)
+            .filter(|(_, filter)| is_of_family(filter))
             .peekable();
         if of_family.peek().is_none() {
             continue;
         }
+        may_match = true;
         let other_family = asm.label();
         asm.read(SCRATCH, 2, PACKET, layout.protocol);
         asm.emit(code::LOAD_U16, R1, STACK, SCRATCH, 0);
@@ -162,11 +188,11 @@ pub(crate) fn assemble(layout: &Layout, filters: &[Filter], map: RawFd) -> Vec<u
         asm.place(other_family);
     }
     // The verifier refuses what nothing leads to.
-    if !filters.is_empty() {
+    if may_match {
         asm.jump(code::JUMP, 0, 0, end);
         asm.place(matched);
-        asm.circumstances(layout);
-        asm.count(map, end);
+        asm.circumstances(layout, maps.format);
+        asm.count(maps.drops, end);
     }
     asm.place(end);
     asm.emit(code::MOVE_VALUE, R0, 0, 0, 0);
@@ -236,7 +262,7 @@ impl Assembler {
         let next = self.label();
         let tuple = filter.tuple;
         self.emit(code::LOAD_U8, R1, STACK, RECORD + record::PROTOCOL, 0);
-        self.unless_equal(number_of(tuple.protocol).into(), next);
+        self.unless_equal(tuple.protocol.number().into(), next);
         let sides = [
             (tuple.source, record::SOURCE, 0),
             (tuple.destination, record::DESTINATION, 2),
@@ -258,12 +284,17 @@ impl Assembler {
     }
 
     /// Why, by whom and where.
-    fn circumstances(&mut self, layout: &Layout) {
+    fn circumstances(&mut self, layout: &Layout, format: RawFd) {
         self.argument(R1, layout.reason);
         self.emit(code::STORE_U32, STACK, R1, RECORD + record::REASON, 0);
         self.argument(R1, layout.location);
-        self.emit(code::STORE_U64, STACK, R1, RECORD + record::LOCATION, 0);
-        self.read(RECORD + record::RECEIVED_BY, 4, PACKET, layout.received_by);
+        self.emit(code::STORE_U64, STACK, R1, SCRATCH, 0);
+        self.stack(R1, RECORD + record::FUNCTION);
+        self.emit(code::MOVE_VALUE, R2, 0, 0, FUNCTION_LENGTH);
+        self.map(R3, OF_VALUE, format);
+        self.stack(R4, SCRATCH);
+        self.emit(code::MOVE_VALUE, R5, 0, 0, 8);
+        self.emit(code::CALL, 0, 0, 0, SNPRINTF);
         let (by_route, namespace) = (self.label(), self.label());
         self.follow(PACKET, layout.device);
         self.jump(code::JUMP_IF_EQUAL, POINTER, 0, by_route);
@@ -283,19 +314,12 @@ impl Assembler {
     fn count(&mut self, map: RawFd, end: Label) {
         self.emit(code::STORE_U64_VALUE, STACK, 0, SCRATCH, 0);
         self.map_and_key(map);
-        self.emit(code::MOVE, R3, STACK, 0, 0);
-        self.emit(code::ADD_VALUE, R3, 0, 0, SCRATCH.into());
+        self.stack(R3, SCRATCH);
         self.emit(code::MOVE_VALUE, R4, 0, 0, BPF_NOEXIST);
         self.emit(code::CALL, 0, 0, 0, MAP_UPDATE_ELEM);
-        let found = self.label();
-        self.map_and_key(map);
-        self.emit(code::CALL, 0, 0, 0, MAP_LOOKUP_ELEM);
-        self.jump(code::JUMP_UNLESS_EQUAL, R0, 0, found);
-        self.empty_record();
         self.map_and_key(map);
         self.emit(code::CALL, 0, 0, 0, MAP_LOOKUP_ELEM);
         self.jump(code::JUMP_IF_EQUAL, R0, 0, end);
-        self.place(found);
         self.emit(code::MOVE_VALUE, R1, 0, 0, 1);
         self.emit(code::ATOMIC_ADD_U64, R0, R1, 0, 0);
     }
@@ -307,11 +331,20 @@ impl Assembler {
     }
 
     fn map_and_key(&mut self, map: RawFd) {
-        // The source says that the value is the descriptor of a map; it has two instructions' room.
-        self.emit(code::LOAD_MAP, R1, 1, 0, map);
+        self.map(R1, OF_MAP, map);
+        self.stack(R2, RECORD);
+    }
+
+    /// It has two instructions' room.
+    fn map(&mut self, to: u8, what: u8, map: RawFd) {
+        self.emit(code::LOAD_MAP, to, what, 0, map);
         self.emit(0, 0, 0, 0, 0);
-        self.emit(code::MOVE, R2, STACK, 0, 0);
-        self.emit(code::ADD_VALUE, R2, 0, 0, RECORD.into());
+    }
+
+    /// The address of a place on the stack.
+    fn stack(&mut self, to: u8, place: i16) {
+        self.emit(code::MOVE, to, STACK, 0, 0);
+        self.emit(code::ADD_VALUE, to, 0, 0, place.into());
     }
 
     fn argument(&mut self, to: u8, number: u8) {
@@ -320,8 +353,7 @@ impl Assembler {
 
     /// Reads so many bytes from the kernel to the stack.
     fn read(&mut self, to: i16, size: i32, from: u8, offset: u32) {
-        self.emit(code::MOVE, R1, STACK, 0, 0);
-        self.emit(code::ADD_VALUE, R1, 0, 0, to.into());
+        self.stack(R1, to);
         self.emit(code::MOVE_VALUE, R2, 0, 0, size);
         self.emit(code::MOVE, R3, from, 0, 0);
         self.emit(code::ADD_VALUE, R3, 0, 0, offset.cast_signed());
@@ -398,14 +430,5 @@ fn words(address: IpAddr) -> Vec<u32> {
     match address {
         IpAddr::V4(address) => of(&address.octets()),
         IpAddr::V6(address) => of(&address.octets()),
-    }
-}
-
-/// IPPROTO_*.
-pub(crate) fn number_of(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Sctp => 132,
     }
 }

@@ -26,12 +26,6 @@ pub enum Unavailable {
     /// The process has the capabilities and is refused all the same.
     #[error("the kernel refuses bpf() although the capabilities are there (seccomp, or a user namespace)")]
     Forbidden,
-    /// A filter whose sender and receiver are of different IP families, which no packet matches.
-    #[error("a filter mixes IPv4 and IPv6")]
-    MixedFamilies,
-    /// More filters than one program is made for.
-    #[error("{0} filters are too many for one watch")]
-    TooManyFilters(usize),
     /// Anything else that the kernel says.
     #[error("the tracing program could not be loaded")]
     Refused(#[source] io::Error),

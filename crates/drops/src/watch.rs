@@ -1,31 +1,24 @@
 use std::{
-    collections::BTreeMap,
     fs, io,
     net::{IpAddr, SocketAddr},
 };
 
-use svcdiag_netns::bpf::{Attached, HashMap};
+use svcdiag_netns::bpf::{Attached, Constant, HashMap};
 
 use crate::{
     Drop, Filter, Interface, Kernel, Leg, Tuple, Unavailable,
     kernel::Paths,
-    program::{self, NAME_LENGTH, record},
-    symbols,
+    program::{self, FUNCTION_LENGTH, Maps, NAME_LENGTH, record},
 };
 
-/// Different drops that one watch counts; of others only that there were some is known. A dial leads to a handful.
-pub const MAX_DROPS: usize = 256;
+/// Different drops that one watch counts; others are not known. A dial leads to a handful, but others may dial the same
+/// endpoints, each from a port of its own. The kernel takes some 200 bytes for each, so less than a mebibyte.
+pub const MAX_DROPS: usize = 4096;
 
 /// Filters of one watch: a dial of a Service with a hundred endpoints has four for each at most.
 pub const MAX_FILTERS: usize = 512;
 
 const RECORD_SIZE: usize = record::SIZE.unsigned_abs() as usize;
-
-/// The key under which the program counts what it has no room for. No packet has it: its protocol is none.
-const LOST: [u8; RECORD_SIZE] = [0; RECORD_SIZE];
-
-/// With the one for what is lost.
-const ENTRIES: usize = MAX_DROPS + 1;
 
 /// Of errno.h.
 const EPERM: i32 = 1;
@@ -35,16 +28,7 @@ const SYS_ADMIN: u32 = 21;
 const PERFMON: u32 = 38;
 const BPF: u32 = 39;
 
-/// What was dropped during a watch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Drops {
-    /// In the order of the filters.
-    pub counted: Vec<Drop>,
-    /// Whether that is all: nothing was dropped for which there was no room.
-    pub complete: bool,
-}
-
-/// Drops are counted until this is finished or dropped.
+/// Drops are counted until this is stopped or dropped.
 #[derive(Debug)]
 pub struct Watch {
     program: Attached,
@@ -54,23 +38,23 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts to count the drops of packets that a filter matches, the first that does.
+    /// Starts to count the drops of packets that a filter matches, the first that does. Of more than [`MAX_FILTERS`]
+    /// the first are watched.
     ///
     /// # Errors
     /// Where the kernel does not let this process watch.
     pub fn start(kernel: &Kernel, filters: &[Filter]) -> Result<Self, Unavailable> {
-        if filters.len() > MAX_FILTERS {
-            return Err(Unavailable::TooManyFilters(filters.len()));
-        }
-        let is_mixed = |Filter { tuple, .. }: &Filter| tuple.source.is_ipv6() != tuple.destination.is_ipv6();
-        if filters.iter().any(is_mixed) {
-            return Err(Unavailable::MixedFamilies);
-        }
+        let filters: Vec<Filter> = filters.iter().take(MAX_FILTERS).copied().collect();
         let attach = || {
-            let entries = u32::try_from(ENTRIES).map_err(io::Error::other)?;
+            let entries = u32::try_from(MAX_DROPS).map_err(io::Error::other)?;
             let drops = HashMap::new(RECORD_SIZE, size_of::<u64>(), entries)?;
-            drops.insert(&LOST, &[0; size_of::<u64>()])?;
-            let program = program::assemble(&kernel.layout, filters, drops.descriptor());
+            // The program holds it.
+            let format = Constant::new(program::FUNCTION_FORMAT)?;
+            let maps = Maps {
+                drops: drops.descriptor(),
+                format: format.descriptor(),
+            };
+            let program = program::assemble(&kernel.layout, &filters, maps);
             let program = Attached::to_tracepoint(c"kfree_skb", &program, program::LICENCE)?;
             Ok((program, drops))
         };
@@ -78,71 +62,26 @@ impl Watch {
         Ok(Self {
             program,
             drops,
-            filters: filters.to_vec(),
+            filters,
             kernel: kernel.clone(),
         })
     }
 
-    /// Stops, and returns what was dropped.
+    /// Stops, and returns what was dropped, in the order of the filters. Older kernels want the rights for that which
+    /// starting takes.
     ///
     /// # Errors
     /// When the kernel does not give its counts.
-    pub fn finish(self) -> io::Result<Drops> {
-        self.stop().map(Counts::describe)
-    }
-
-    /// Stops, and reads the counts, for which older kernels want the rights that starting takes.
-    ///
-    /// # Errors
-    /// When the kernel does not give its counts.
-    pub fn stop(self) -> io::Result<Counts> {
+    pub fn stop(self) -> io::Result<Vec<Drop>> {
         drop(self.program);
-        let entries = self.drops.entries(ENTRIES)?;
-        let none = [0; size_of::<u64>()];
-        let complete = entries.iter().any(|(key, count)| *key == LOST && *count == none);
+        let entries = self.drops.entries(MAX_DROPS)?;
         let mut records: Vec<Record> = entries
             .iter()
             .filter_map(|(key, count)| Record::decode(key, count, &self.filters))
             .collect();
         records.sort();
-        Ok(Counts {
-            records,
-            complete,
-            kernel: self.kernel,
-        })
-    }
-}
-
-/// What a watch has counted, by the kernel's own numbers.
-#[derive(Debug)]
-pub struct Counts {
-    records: Vec<Record>,
-    complete: bool,
-    kernel: Kernel,
-}
-
-impl Counts {
-    /// Names what was dropped. If anything was, it reads the list of the kernel's functions, which takes the time of
-    /// a hundred thousand lines: not for a thread that others wait for.
-    #[must_use]
-    pub fn describe(self) -> Drops {
-        let Self {
-            records,
-            complete,
-            kernel,
-        } = self;
-        let mut addresses: Vec<u64> = records.iter().map(|record| record.location).collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        let functions = match addresses[..] {
-            [] => BTreeMap::new(),
-            _ => symbols::functions(&kernel.paths.symbols, &addresses),
-        };
-        let counted = records
-            .into_iter()
-            .map(|record| record.describe(&kernel, &functions))
-            .collect();
-        Drops { counted, complete }
+        let drops = records.into_iter().map(|record| record.describe(&self.kernel));
+        Ok(drops.collect())
     }
 }
 
@@ -180,18 +119,16 @@ struct Record {
     leg: Leg,
     tuple: Tuple,
     reason: u32,
-    location: u64,
+    function: String,
     namespace: u32,
     index: u32,
     name: String,
-    received_by: u32,
     count: u64,
 }
 
 impl Record {
     fn decode(key: &[u8], count: &[u8], filters: &[Filter]) -> Option<Self> {
         let number = |at: i16| bytes(key, at).map(u32::from_ne_bytes);
-        (*key != LOST).then_some(())?;
         let filter: usize = bytes(key, record::FILTER).map(u16::from_ne_bytes)?.into();
         let Filter { leg, tuple } = *filters.get(filter)?;
         let address = |at: i16| {
@@ -203,7 +140,7 @@ impl Record {
         };
         let port = |at: i16| bytes(key, at).map(u16::from_be_bytes);
         let name: [u8; NAME_LENGTH.unsigned_abs() as usize] = bytes(key, record::NAME)?;
-        let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        let function: [u8; FUNCTION_LENGTH.unsigned_abs() as usize] = bytes(key, record::FUNCTION)?;
         Some(Self {
             filter,
             leg,
@@ -213,31 +150,44 @@ impl Record {
                 destination: SocketAddr::new(address(record::DESTINATION)?, port(record::PORTS + 2)?),
             },
             reason: number(record::REASON)?,
-            location: bytes(key, record::LOCATION).map(u64::from_ne_bytes)?,
+            function: function_name(&text(&function)),
             namespace: number(record::NAMESPACE)?,
             index: number(record::INDEX)?,
-            name: String::from_utf8_lossy(&name[..length]).into_owned(),
-            received_by: number(record::RECEIVED_BY)?,
+            name: text(&name),
             count: bytes(count, 0).map(u64::from_ne_bytes)?,
         })
     }
 
-    fn describe(self, kernel: &Kernel, functions: &BTreeMap<u64, String>) -> Drop {
+    fn describe(self, kernel: &Kernel) -> Drop {
         let known = |number: u32| (number != 0).then_some(number);
         Drop {
             leg: self.leg,
             tuple: self.tuple,
             reason: kernel.reason(self.reason),
-            location: functions.get(&self.location).cloned(),
+            location: Some(self.function).filter(|name| !name.is_empty()),
             interface: known(self.index).map(|index| Interface {
                 index,
                 name: self.name,
             }),
             namespace: known(self.namespace),
-            received_by: known(self.received_by),
             count: self.count,
         }
     }
+}
+
+/// Up to the first zero byte.
+fn text(bytes: &[u8]) -> String {
+    let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
+
+/// `nft_do_chain [nf_tables]`, or an address where the kernel has no names, which says nothing.
+fn function_name(text: &str) -> String {
+    let name = text.split(' ').next().unwrap_or_default();
+    if name.starts_with("0x") {
+        return String::new();
+    }
+    name.to_owned()
 }
 
 fn bytes<const N: usize>(from: &[u8], at: i16) -> Option<[u8; N]> {
@@ -262,6 +212,13 @@ mod tests {
             assert_eq!(may_trace(&status(held)), Some(may), "{held:x}");
         }
         assert_eq!(may_trace("Name:\tagent\n"), None);
+    }
+
+    #[test]
+    fn functions_are_named_without_their_module() {
+        assert_eq!(function_name("nft_do_chain [nf_tables]"), "nft_do_chain");
+        assert_eq!(function_name("ip_error"), "ip_error");
+        assert_eq!(function_name("0xffffffff81000000"), "");
     }
 
     #[test]

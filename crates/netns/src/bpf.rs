@@ -14,9 +14,13 @@ const MAP_UPDATE: i32 = 2;
 const MAP_GET_NEXT_KEY: i32 = 4;
 const PROG_LOAD: i32 = 5;
 const RAW_TRACEPOINT_OPEN: i32 = 17;
+const MAP_FREEZE: i32 = 22;
 
-/// BPF_MAP_TYPE_HASH.
+/// BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_ARRAY.
 const HASH: u32 = 1;
+const ARRAY: u32 = 2;
+/// BPF_F_RDONLY_PROG.
+const READ_ONLY: u32 = 1 << 7;
 /// BPF_PROG_TYPE_RAW_TRACEPOINT.
 const RAW_TRACEPOINT: u32 = 17;
 
@@ -37,6 +41,10 @@ impl HashMap {
     /// # Errors
     /// PermissionDenied without CAP_BPF, or where bpf() is forbidden.
     pub fn new(key: usize, value: usize, entries: u32) -> io::Result<Self> {
+        Self::create(HASH, (key, value), entries, 0)
+    }
+
+    fn create(kind: u32, (key, value): (usize, usize), entries: u32, flags: u32) -> io::Result<Self> {
         #[repr(C)]
         struct Create {
             kind: u32,
@@ -48,11 +56,11 @@ impl HashMap {
         let size =
             |bytes: usize| u32::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
         let create = Create {
-            kind: HASH,
+            kind,
             key: size(key)?,
             value: size(value)?,
             entries,
-            flags: 0,
+            flags,
         };
         // SAFETY: MAP_CREATE reads these fields and no pointer, and returns a descriptor.
         let file = unsafe { descriptor(MAP_CREATE, &create)? };
@@ -69,7 +77,7 @@ impl HashMap {
     ///
     /// # Errors
     /// InvalidInput where a size is not that of the map, or what the kernel says.
-    pub fn insert(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+    fn insert(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         if (key.len(), value.len()) != (self.key, self.value) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -135,6 +143,39 @@ impl HashMap {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Bytes that a program may read and nobody can change: what the verifier takes for a constant text.
+#[derive(Debug)]
+pub struct Constant(HashMap);
+
+impl Constant {
+    /// With these bytes.
+    ///
+    /// # Errors
+    /// PermissionDenied without CAP_BPF, or where bpf() is forbidden.
+    pub fn new(bytes: &[u8]) -> io::Result<Self> {
+        #[repr(C)]
+        struct Freeze {
+            map: u32,
+        }
+        // An array's keys are numbers of four bytes.
+        let key = [0; 4];
+        let array = HashMap::create(ARRAY, (key.len(), bytes.len()), 1, READ_ONLY)?;
+        array.insert(&key, bytes)?;
+        let freeze = Freeze {
+            map: array.file.as_raw_fd().cast_unsigned(),
+        };
+        // SAFETY: MAP_FREEZE reads this field and no pointer.
+        unsafe { bpf(MAP_FREEZE, &freeze)? };
+        Ok(Self(array))
+    }
+
+    /// The descriptor that instructions of a program name it by.
+    #[must_use]
+    pub fn descriptor(&self) -> RawFd {
+        self.0.descriptor()
     }
 }
 

@@ -99,6 +99,13 @@ pub struct DialFailure {
 }
 
 impl DialFailure {
+    /// The protocol that its port names, if it is a known one.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        let (_, protocol) = self.port.rsplit_once('/')?;
+        protocol.parse().ok()
+    }
+
     /// How the dial ended. Agents of version 0.1 call it unexpected where a request was not answered at all.
     #[must_use]
     pub fn outcome(&self) -> Answer {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{bounds, macros::string_enum};
+use crate::{Protocol, bounds, macros::string_enum};
 
 string_enum! {
     /// Why packets were dropped.
@@ -53,6 +53,8 @@ pub struct PacketDrop {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub from: Option<String>,
+    /// Protocol of the dial.
+    pub protocol: Protocol,
     /// Address and port dialled.
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub target: String,
@@ -74,7 +76,7 @@ pub struct PacketDrop {
     /// The kernel's name of the reason, for example NETFILTER_DROP, or of the counter that rose.
     #[schemars(length(max = 64), regex(pattern = bounds::WORD))]
     pub reason: String,
-    /// The function of the kernel that dropped them; absent if the kernel hides its addresses.
+    /// The function of the kernel that dropped them; absent if the kernel has no names for its functions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128), regex(pattern = bounds::WORD))]
     pub function: Option<String>,

@@ -1,6 +1,7 @@
 //! Faults of a node with a bridge: hairpin, and answers that netfilter does not see.
 
-use svcdiag_drops::{Cause, Leg};
+use svcdiag_api::DropCause;
+use svcdiag_drops::Leg;
 
 use crate::{
     expected::{Expected, check},
@@ -21,7 +22,7 @@ fn the_bridges_port_does_not_send_back() {
     );
     let expected = Expected {
         leg: Leg::ToEndpoint,
-        cause: Cause::HairpinPortOff,
+        cause: Some(DropCause::HairpinPortOff),
         reason: "NOT_SPECIFIED",
         location: "br_handle_frame_finish",
         interface: Some("vethe"),
@@ -46,7 +47,7 @@ fn a_pod_is_sent_its_own_packet_without_masquerade() {
     );
     let expected = Expected {
         leg: Leg::ToEndpoint,
-        cause: Cause::HairpinNotMasqueraded,
+        cause: Some(DropCause::HairpinNotMasqueraded),
         reason: "IP_LOCAL_SOURCE",
         location: "ip_rcv_finish_core",
         interface: Some("eth0"),
@@ -68,7 +69,7 @@ fn the_bridge_does_not_translate_the_answer() {
     // The client refuses the answer, and the endpoint has a socket for the refusal.
     let expected = Expected {
         leg: Leg::Answer,
-        cause: Cause::AnswerNotTranslated,
+        cause: Some(DropCause::AnswerNotTranslated),
         reason: "NO_SOCKET",
         location: "tcp_v4_rcv",
         interface: Some("eth0"),

@@ -8,14 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use svcdiag_drops::{Drops, Watch};
+use svcdiag_drops::Watch;
 
 use crate::network::{CLIENT, ENDPOINT, Network, dial, filters, kernel, watched};
-
-const NOTHING: Drops = Drops {
-    counted: Vec::new(),
-    complete: true,
-};
 
 const DROP_OTHERS: &str = "table inet filter { chain drops { type filter hook forward priority 0; udp dport 9 drop; tcp dport 8081 drop; }; }";
 
@@ -54,9 +49,9 @@ fn a_healthy_dial_beside_ten_thousand_unrelated_drops_a_second() {
         }
         let rate = (sent.load(Ordering::Relaxed) - before) / 2;
         let begin = Instant::now();
-        let drops = watch.finish().unwrap();
+        let drops = watch.stop().unwrap();
         stop.store(true, Ordering::Relaxed);
-        assert_eq!(drops, NOTHING);
+        assert_eq!(drops, []);
         assert!(rate > RATE / 2, "the noise was but {rate} a second");
         (started, begin.elapsed(), rate)
     });
@@ -90,7 +85,7 @@ fn an_unrelated_drop_costs_less_than_two_microseconds() {
         alone = alone.min(burst());
         let watch = Watch::start(&kernel, &filters(CLIENT, None, ENDPOINT)).unwrap();
         watched = watched.min(burst());
-        assert_eq!(watch.finish().unwrap(), NOTHING);
+        assert_eq!(watch.stop().unwrap(), []);
     }
     let _ = writeln!(
         std::io::stderr(),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
-use svcdiag_drops::{Drop, Filter, Kernel, Leg, Paths, Tuple, Unavailable, Watch};
+use svcdiag_drops::{Drop, Filter, Kernel, Leg, MAX_DROPS, Paths, Tuple, Unavailable, Watch};
 use svcdiag_kube_proxy::Protocol;
 
 /// A network namespace, which goes when this is dropped.
@@ -245,9 +245,9 @@ pub(crate) fn filters(client: &str, service: Option<&str>, endpoint: &str) -> Ve
 pub(crate) fn watched(kernel: &Kernel, filters: &[Filter], dial: impl FnOnce()) -> Vec<Drop> {
     let watch = Watch::start(kernel, filters).unwrap();
     dial();
-    let drops = watch.finish().unwrap();
-    assert!(drops.complete, "{drops:?}");
-    drops.counted
+    let drops = watch.stop().unwrap();
+    assert!(drops.len() < MAX_DROPS);
+    drops
 }
 
 /// Dials until the first packet would be sent again; whether it got through.

@@ -15,7 +15,8 @@ use crate::evidence::{
     targets::{Target, key},
 };
 use svcdiag_api::{
-    Answer, DialFailure, DialPath, DropCause, DropPlace, Hairpin, IpFamily, NodeFacts, PacketDrop, Reason,
+    Answer, DialFailure, DialPath, DropCause, DropPlace, Hairpin, IpFamily, NodeFacts, PacketDrop, Protocol,
+    Reason,
 };
 use svcdiag_objects::Pod;
 
@@ -35,7 +36,8 @@ pub(super) fn of_dial<'a>(
         let endpoint = drop.endpoint.as_deref();
         let is_that_way =
             endpoint.is_none() || dial.endpoint.is_none() || endpoint == dial.endpoint.as_deref();
-        drop.from == dial.from && drop.target == dial.target && is_that_way
+        let is_same = drop.from == dial.from && drop.target == dial.target;
+        is_same && dial.protocol() == Some(drop.protocol) && is_that_way
     };
     facts.drops.iter().filter(is_its)
 }
@@ -51,7 +53,9 @@ pub(crate) fn of_hairpin<'a>(
     let is_its = move |drop: &&PacketDrop| {
         let is_own = |ip: IpAddr| pod.is_none_or(|pod| pod.ips().any(|own| own.parse() == Ok(ip)));
         let is_back = |to: &str| to.parse::<SocketAddr>().is_ok_and(|to| is_own(to.ip()));
+        // Pods dial themselves over TCP only.
         drop.from.as_ref() == Some(&hairpin.pod)
+            && drop.protocol == Protocol::Tcp
             && drop.target == hairpin.target
             && drop.endpoint.as_deref().is_none_or(is_back)
     };
@@ -69,6 +73,7 @@ pub(crate) fn finds_no_room(evidence: &Evidence<'_>, failed: &Failed<'_>) -> boo
     failed.answer == Answer::TimedOut
         && drops.any(|drop| {
             drop.cause == DropCause::AcceptQueueFull
+                && failed.dial.protocol() == Some(drop.protocol)
                 && drop.endpoint.is_some()
                 && drop.endpoint == failed.dial.endpoint
         })

@@ -1,6 +1,6 @@
 //! Packets that the kernel dropped: they explain dials that failed, outrank settings, and make no fault of what works.
 
-use svcdiag_api::{Answer, ConditionType as C, DropCause, DropPlace, PacketDrop, Reason as R};
+use svcdiag_api::{Answer, ConditionType as C, DropCause, DropPlace, PacketDrop, Protocol, Reason as R};
 use svcdiag_engine::{Diagnosis, Facts, diagnose};
 
 use crate::{agents::*, report::*};
@@ -18,6 +18,7 @@ pub(crate) fn dropped(facts: &Facts, endpoint: usize, cause: DropCause) -> Packe
     };
     PacketDrop {
         from: Some(CLIENT.to_owned()),
+        protocol: Protocol::Tcp,
         target: address.clone(),
         endpoint: Some(address),
         answers: false,
@@ -530,4 +531,24 @@ fn a_neighbour_that_does_not_answer_is_the_next_hop_of_other_nodes_endpoints() {
         message.contains("the next hop on the way to 10.244.2."),
         "{message}"
     );
+}
+
+/// The Service has a port for each protocol, with the same number and the same endpoints.
+#[test]
+fn drops_of_udp_say_nothing_of_tcp() {
+    let mut f = with_agents();
+    lost(&mut f, DropCause::Firewall, |drop| drop.protocol = Protocol::Udp);
+    let cause = diagnose(&f).root_cause.unwrap();
+    assert_ne!(cause.reason, "FirewallDrops", "{}", cause.message);
+
+    let mut f = with_agents();
+    fail_direct(&mut f, &[0, 1, 2], Answer::TimedOut);
+    for endpoint in 0..3 {
+        full_queue(&mut f, endpoint);
+    }
+    everywhere(&mut f, |n| {
+        n.drops.iter_mut().for_each(|drop| drop.protocol = Protocol::Udp);
+    });
+    let cause = diagnose(&f).root_cause.unwrap();
+    assert_ne!(cause.reason, "AcceptQueueFull", "{}", cause.message);
 }

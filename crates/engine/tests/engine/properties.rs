@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use svcdiag_api::{
     Answer, CLibrary, ConditionType, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace,
     GapKind, Hairpin, KubeProxy, ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PacketDrop,
-    PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
+    PodListeners, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, IpFamily, NetworkPolicy, Pod, Service};
@@ -454,11 +454,22 @@ fn hairpin() -> impl Strategy<Value = Hairpin> {
 
 fn packet_drop() -> impl Strategy<Value = PacketDrop> {
     let places = (one_of(DropCause::ALL), one_of(DropPlace::ALL), any::<bool>());
+    let ends = (
+        option::of(key()),
+        one_of(Protocol::ALL),
+        socket(),
+        option::of(socket()),
+    );
     let kernel = (option::of(word()), word(), option::of(word()), 0_u32..4);
-    (option::of(key()), socket(), option::of(socket()), places, kernel).prop_map(
-        |(from, target, endpoint, (cause, place, answers), (interface, reason, function, packets))| {
+    (ends, places, kernel).prop_map(
+        |(
+            (from, protocol, target, endpoint),
+            (cause, place, answers),
+            (interface, reason, function, packets),
+        )| {
             PacketDrop {
                 from,
+                protocol,
                 target,
                 endpoint,
                 answers,

@@ -1,0 +1,241 @@
+//! Which packets are watched for which dial, and what it means for that dial when they are dropped.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use futures::future::{join, join_all};
+use svcdiag_api::DropCause;
+use svcdiag_drops::{Drop, Filter, Leg, Tuple, explain};
+
+use super::Repeated;
+use crate::{dial::source_towards, round::Round};
+
+/// Dials of one watch, and endpoints of one dial; of more the first are watched.
+const MAX_DIALS: usize = 64;
+const MAX_ENDPOINTS: usize = 16;
+
+/// Packets to watch, and the dial and the endpoint that they are for.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    pub(super) filter: Filter,
+    /// Its number.
+    pub(super) dial: usize,
+    pub(super) endpoint: Option<SocketAddr>,
+    /// The client's address in these packets is its own, so that its socket is known by it. Others send from the node's
+    /// address as well.
+    pub(super) is_own: bool,
+}
+
+impl Wanted {
+    /// Why a drop of these packets, if it is one, has lost a dial of an address. The same packets may mean something else
+    /// for another dial.
+    pub(super) fn cause(
+        &self,
+        drop: &Drop,
+        dialled: SocketAddr,
+        sources: &BTreeSet<SocketAddr>,
+    ) -> Option<DropCause> {
+        let Self { filter, is_own, .. } = self;
+        let client = match filter.leg {
+            Leg::Answer => drop.tuple.destination,
+            _ => drop.tuple.source,
+        };
+        if !covers(filter.tuple, drop.tuple) || *is_own && !sources.contains(&client) {
+            return None;
+        }
+        let drop = Drop {
+            leg: filter.leg,
+            ..drop.clone()
+        };
+        let cause = explain(&drop, dialled)?;
+        // These may be due to what another process of the node sends; the rest is so for all who send there.
+        let is_of_sender = matches!(cause, DropCause::Firewall | DropCause::AnswerNotTranslated);
+        (*is_own || !is_of_sender).then_some(cause)
+    }
+}
+
+/// The filters of a watch: dials of several ports may go to the same endpoint.
+pub(super) fn distinct(wanted: &[Wanted]) -> Vec<Filter> {
+    let mut known = BTreeSet::new();
+    let filters = wanted.iter().map(|of| of.filter);
+    filters.filter(|filter| known.insert(filter.tuple)).collect()
+}
+
+/// Whether a packet is one of those that a filter is for.
+fn covers(filter: Tuple, packet: Tuple) -> bool {
+    let is_side = |wanted: SocketAddr, found: SocketAddr| {
+        wanted.ip() == found.ip() && (wanted.port() == 0 || wanted.port() == found.port())
+    };
+    filter.protocol == packet.protocol
+        && is_side(filter.source, packet.source)
+        && is_side(filter.destination, packet.destination)
+}
+
+impl Round<'_> {
+    /// The packets of dials, before and after translation. Where they come from is asked for all at the same time: a Pod
+    /// can make each answer take long.
+    pub(super) async fn wanted(&self, dials: &[Repeated<'_>]) -> Vec<Wanted> {
+        let dials = dials.get(..MAX_DIALS).unwrap_or(dials);
+        let clients = dials.iter().map(|dial| source_towards(dial.netns, dial.target));
+        let endpoints = dials.iter().flat_map(|dial| {
+            let watched = dial.endpoints.iter().take(MAX_ENDPOINTS).copied();
+            watched.filter(|endpoint| is_masqueraded(dial, *endpoint))
+        });
+        let endpoints: BTreeSet<SocketAddr> = endpoints.collect();
+        let of_node = endpoints.into_iter().map(async |endpoint| {
+            let node = source_towards(&self.node.netns, endpoint).await;
+            Some((endpoint, node.ok()?))
+        });
+        let (clients, of_node) = join(join_all(clients), join_all(of_node)).await;
+        let of_node: BTreeMap<SocketAddr, IpAddr> = of_node.into_iter().flatten().collect();
+        let known = dials.iter().zip(clients).enumerate();
+        let known = known.filter_map(|(number, (dial, client))| Some((number, dial, client.ok()?)));
+        known
+            .flat_map(|(number, dial, client)| packets(number, dial, client, &of_node))
+            .collect()
+    }
+}
+
+/// Whether packets to an endpoint may have the node's address. Others send from it as well, so that is looked at only where
+/// it is a Pod's way back to itself, which is always masqueraded, or the node's own dial.
+fn is_masqueraded(dial: &Repeated<'_>, endpoint: SocketAddr) -> bool {
+    let ip = endpoint.ip().to_string();
+    dial.from.is_none_or(|pod| pod.pod.ips.contains(&ip))
+}
+
+/// The packets of a dial of a client with an address; the node has others towards some endpoints.
+fn packets(
+    number: usize,
+    dial: &Repeated<'_>,
+    client: IpAddr,
+    of_node: &BTreeMap<SocketAddr, IpAddr>,
+) -> Vec<Wanted> {
+    let add = |leg, source: SocketAddr, destination: SocketAddr, endpoint, is_own| Wanted {
+        filter: Filter {
+            leg,
+            tuple: Tuple {
+                protocol: dial.protocol,
+                source,
+                destination,
+            },
+        },
+        dial: number,
+        endpoint,
+        is_own,
+    };
+    let any_port = |ip: IpAddr| SocketAddr::new(ip, 0);
+    let mut wanted = Vec::new();
+    if !dial.endpoints.contains(&dial.target) {
+        wanted.push(add(Leg::ToService, any_port(client), dial.target, None, true));
+    }
+    for endpoint in dial.endpoints.iter().take(MAX_ENDPOINTS).copied() {
+        let some = Some(endpoint);
+        wanted.push(add(Leg::ToEndpoint, any_port(client), endpoint, some, true));
+        wanted.push(add(Leg::Answer, endpoint, any_port(client), some, true));
+        let node = of_node.get(&endpoint).filter(|node| **node != client);
+        if let Some(node) = node.filter(|_| is_masqueraded(dial, endpoint)) {
+            wanted.push(add(Leg::FromNode, any_port(*node), endpoint, some, false));
+            wanted.push(add(Leg::Answer, endpoint, any_port(*node), some, false));
+        }
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use svcdiag_kube_proxy::Protocol;
+
+    use super::*;
+
+    const CLIENT: &str = "10.244.1.5:0";
+    const SOCKET: &str = "10.244.1.5:40000";
+    const ENDPOINT: &str = "10.244.2.6:9376";
+
+    fn tuple(source: &str, destination: &str) -> Tuple {
+        Tuple {
+            protocol: Protocol::Tcp,
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+        }
+    }
+
+    fn wanted(leg: Leg, tuple: Tuple) -> Wanted {
+        Wanted {
+            filter: Filter { leg, tuple },
+            dial: 0,
+            endpoint: None,
+            is_own: true,
+        }
+    }
+
+    fn dropped(leg: Leg, tuple: Tuple, reason: &str) -> Drop {
+        Drop {
+            leg,
+            tuple,
+            reason: reason.to_owned(),
+            location: None,
+            interface: None,
+            namespace: None,
+            count: 1,
+        }
+    }
+
+    fn cause(of: &Wanted, drop: &Drop, dialled: &str) -> Option<DropCause> {
+        of.cause(drop, dialled.parse().unwrap(), &[SOCKET.parse().unwrap()].into())
+    }
+
+    /// The address of the Service is also that of an endpoint of another port: one filter counts for both dials.
+    #[test]
+    fn a_drop_counted_for_one_dial_is_found_for_another_with_the_same_packets() {
+        let packets = tuple(CLIENT, ENDPOINT);
+        let both = [wanted(Leg::ToService, packets), wanted(Leg::ToEndpoint, packets)];
+        assert_eq!(distinct(&both).len(), 1);
+        let drop = dropped(Leg::ToService, tuple(SOCKET, ENDPOINT), "NETFILTER_DROP");
+        for of in &both {
+            assert_eq!(cause(of, &drop, ENDPOINT), Some(DropCause::Firewall));
+        }
+        let other = dropped(
+            Leg::ToService,
+            tuple("10.244.1.5:40001", ENDPOINT),
+            "NETFILTER_DROP",
+        );
+        assert_eq!(cause(&both[0], &other, ENDPOINT), None);
+    }
+
+    #[test]
+    fn a_drop_means_what_its_packets_are_for_the_dial() {
+        let packets = tuple(ENDPOINT, CLIENT);
+        let drop = dropped(Leg::ToEndpoint, tuple(ENDPOINT, SOCKET), "NO_SOCKET");
+        let answer = wanted(Leg::Answer, packets);
+        assert_eq!(
+            cause(&answer, &drop, "10.96.0.1:80"),
+            Some(DropCause::AnswerNotTranslated)
+        );
+        assert_eq!(
+            cause(&wanted(Leg::ToEndpoint, packets), &drop, "10.96.0.1:80"),
+            None
+        );
+    }
+
+    #[test]
+    fn packets_of_the_node_may_be_those_of_anybody_on_it() {
+        let of_node = |leg, tuple| Wanted {
+            is_own: false,
+            ..wanted(leg, tuple)
+        };
+        let there = of_node(Leg::FromNode, tuple("10.0.0.1:0", ENDPOINT));
+        let reason = |reason: &str| {
+            let drop = dropped(Leg::FromNode, tuple("10.0.0.1:33000", ENDPOINT), reason);
+            cause(&there, &drop, "10.96.0.1:80")
+        };
+        assert_eq!(reason("NETFILTER_DROP"), None);
+        assert_eq!(reason("IP_INNOROUTES"), Some(DropCause::NoRoute));
+        let back = of_node(Leg::Answer, tuple(ENDPOINT, "10.0.0.1:0"));
+        let drop = dropped(Leg::Answer, tuple(ENDPOINT, "10.0.0.1:33000"), "NO_SOCKET");
+        assert_eq!(cause(&back, &drop, "10.96.0.1:80"), None);
+    }
+}
