@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::{Memory, Round};
-use crate::kubeproxy::{SAMPLE_INTERVAL, SAMPLE_LASTS};
+use crate::kubeproxy::{SAMPLE_INTERVAL, SAMPLE_LASTS, State};
 use svcdiag_api::{KubeProxy, PortState};
 
 /// Pause before an unhealthy one is sampled again.
@@ -50,15 +50,23 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> KubeProxy {
 }
 
 /// Whether kube-proxy, by its own metrics, has yet to write the change made at a time, or has not been told of it: a
-/// late watch is no more a fault than a long sync. While it does not answer, that is not known, and it may.
+/// late watch is no more a fault than a long sync. While its metrics cannot be read, that is not known, and it may.
 pub(super) async fn may_still_write(round: &Round<'_>, changed: Option<Timestamp>) -> bool {
     let now = Instant::now();
     let not_before = now.checked_sub(SAMPLE_LASTS).unwrap_or(now);
-    let state = round.node.kube_proxy.state(&round.node.netns, not_before).await;
-    let Some(metrics) = &state.sample.metrics else {
-        return state.sample.metrics_port == PortState::Silent;
-    };
-    state.lag.changes_pending || changed.is_some_and(|at| metrics.has_heard_since(at) == Some(false))
+    let State { sample, lag, .. } = round.node.kube_proxy.state(&round.node.netns, not_before).await;
+    match &sample.metrics {
+        Some(metrics) => {
+            lag.changes_pending || changed.is_some_and(|at| metrics.has_heard_since(at) == Some(false))
+        }
+        None => may_write_unseen(sample.metrics_port),
+    }
+}
+
+/// Without metrics: where nothing listens there is no kube-proxy to wait for. One that answers otherwise, or not in
+/// time, may be about to write.
+fn may_write_unseen(metrics_port: PortState) -> bool {
+    metrics_port != PortState::Closed
 }
 
 /// A new request needs a fresh sample; at the interval, a recent shared one is enough.
@@ -70,5 +78,18 @@ fn not_before(round: &Round<'_>, memory: &Memory) -> Instant {
     } else {
         *revision = Some(round.spec.revision.clone());
         now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kube_proxy_whose_metrics_cannot_be_read_may_still_write() {
+        for metrics_port in [PortState::Ok, PortState::Failing, PortState::Silent] {
+            assert!(may_write_unseen(metrics_port), "{metrics_port}");
+        }
+        assert!(!may_write_unseen(PortState::Closed));
     }
 }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 use super::{CONFIRM_AFTER, MAX_FAILURES, Round, node_ports};
 use crate::kubeproxy::samples::MAY_WAIT;
 use svcdiag_api::Rules;
@@ -16,11 +18,14 @@ use svcdiag_kube_proxy::{
 };
 use svcdiag_netns::netfilter::{ipvs, rulesets::Rulesets};
 
-/// Pause before wrong rules are read again, for as long as kube-proxy may need.
+/// Pause before wrong rules are read again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// How long kube-proxy may need for a change that it has heard of, and does not call pending.
 const SETTLES_WITHIN: Duration = Duration::from_secs(15);
+
+/// A gap counts after this time although the Service goes on to change.
+const JUDGED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Chains that kube-proxy creates to notice when its rules are flushed; only its own backend has them.
 const CANARY: &str = "KUBE-PROXY-CANARY";
@@ -34,39 +39,43 @@ pub(super) async fn probe(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option
     Some(rules)
 }
 
-/// Differences that a second sample shows as well.
+/// Differences that every later sample shows as well.
 async fn confirmed(round: &Round<'_>, mode: Option<&ProxyMode>) -> Option<Rules> {
-    let first = compare(round, &round.subject, mode)?;
-    if first.gaps.is_empty() && first.conflict.is_none() {
-        return Some(first);
-    }
-    // A missing rule counts only after all that time; its arrival is noticed at once.
-    let counts_at = Instant::now() + CONFIRM_AFTER.max(rest_of(SETTLES_WITHIN, &round.subject));
-    let waits_until = Instant::now() + rest_of(MAY_WAIT, &round.subject);
-    loop {
-        let rest = counts_at.saturating_duration_since(Instant::now());
-        tokio::time::sleep(if rest.is_zero() { AGAIN } else { rest.min(AGAIN) }).await;
-        let is_late = Instant::now() >= counts_at;
-        let may_wait = Instant::now() < waits_until
-            && super::kube_proxy::may_still_write(round, round.subject.changed).await;
+    let is_well = |rules: &Rules| rules.gaps.is_empty() && rules.conflict.is_none();
+    let mut seen = compare(round, &round.subject, mode)?;
+    let started = Instant::now();
+    while !is_well(&seen) {
+        tokio::time::sleep(AGAIN).await;
+        // What has changed meanwhile gets its own time, and the arrival of a rule is noticed at once.
         let subject = round.read_again();
-        let mut second = compare(round, &subject, mode)?;
-        second.gaps.retain(|gap| first.gaps.contains(gap));
-        second.conflict = second.conflict.filter(|c| first.conflict.as_ref() == Some(c));
-        if second.gaps.is_empty() && second.conflict.is_none() || is_late && !may_wait {
-            return Some(second);
+        let since = subject.changed.map(age);
+        let may_still_write = may_wait(started.elapsed(), since)
+            && super::kube_proxy::may_still_write(round, subject.changed).await;
+        let mut now = compare(round, &subject, mode)?;
+        now.gaps.retain(|gap| seen.gaps.contains(gap));
+        now.conflict = now.conflict.filter(|c| seen.conflict.as_ref() == Some(c));
+        seen = now;
+        if !may_still_write && counts(started.elapsed(), since) {
+            break;
         }
     }
+    Some(seen)
 }
 
-/// The rest of a period after the last change.
-fn rest_of(time: Duration, subject: &Subject) -> Duration {
-    let Some(changed) = subject.changed else {
-        return Duration::ZERO;
-    };
-    // If the other clock is ahead, nothing has passed, so nothing waits for longer than the period.
-    let passed = Duration::try_from(crate::now().duration_since(changed)).unwrap_or_default();
-    time.saturating_sub(passed)
+/// Whether a gap counts after a time of waiting, and a time since the last change.
+fn counts(waited: Duration, since_change: Option<Duration>) -> bool {
+    let is_settled = since_change.is_none_or(|since| since >= SETTLES_WITHIN);
+    waited >= CONFIRM_AFTER && is_settled || waited >= JUDGED_WITHIN
+}
+
+/// Whether kube-proxy is given more time if it has yet to write the last change.
+fn may_wait(waited: Duration, since_change: Option<Duration>) -> bool {
+    waited < JUDGED_WITHIN && since_change.is_some_and(|since| since < MAY_WAIT)
+}
+
+/// If the other clock is ahead, nothing has passed, so nothing waits for longer than its period.
+fn age(changed: Timestamp) -> Duration {
+    Duration::try_from(crate::now().duration_since(changed)).unwrap_or_default()
 }
 
 /// Opens the rules that kube-proxy writes: those of its mode, or else those with its traces.
@@ -176,4 +185,42 @@ fn conflict(all: Vec<Opened>, own: Backend, ports: &[ExpectedPort]) -> Option<St
                 .any(|port| holds(rules.as_ref(), port).unwrap_or(false))
         })
         .map(|(backend, _)| backend.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(number: u64) -> Duration {
+        Duration::from_secs(number)
+    }
+
+    #[test]
+    fn a_gap_counts_when_kube_proxy_has_had_its_time_since_the_last_change() {
+        assert!(!counts(seconds(2), None));
+        assert!(counts(seconds(3), None));
+        assert!(counts(seconds(3), Some(seconds(15))));
+        // The Service has changed while it was waited.
+        assert!(!counts(seconds(16), Some(seconds(2))));
+    }
+
+    #[test]
+    fn a_service_that_never_stops_to_change_is_judged_all_the_same() {
+        let since = Some(seconds(1));
+        assert!(!counts(seconds(59), since) && may_wait(seconds(59), since));
+        assert!(counts(seconds(60), since) && !may_wait(seconds(60), since));
+    }
+
+    #[test]
+    fn kube_proxy_is_waited_for_only_after_a_change() {
+        assert!(may_wait(seconds(3), Some(seconds(20))));
+        assert!(!may_wait(seconds(3), Some(seconds(60))));
+        assert!(!may_wait(seconds(3), None));
+    }
+
+    #[test]
+    fn a_change_by_a_clock_that_is_ahead_has_just_been_made() {
+        let ahead = crate::now() + jiff::SignedDuration::from_secs(3600);
+        assert_eq!(age(ahead), Duration::ZERO);
+    }
 }
