@@ -42,8 +42,11 @@ const PODS: usize = 4;
 /// Without a change, time before Pods dial themselves again.
 const PAUSE: Duration = Duration::from_secs(3600);
 
+/// A result, with what decided it, and when.
+type Found = (Setup, Instant, Hairpin);
+
 /// Results by Pod, as namespace/name.
-pub(super) type Known = BTreeMap<String, (Setup, Instant, Hairpin)>;
+pub(super) type Known = BTreeMap<String, Found>;
 
 /// What decides whether a Pod reaches itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,32 +61,108 @@ pub(super) struct Setup {
     backend: Option<Backend>,
 }
 
+/// A Pod that dials itself in this round.
+struct Dialler<'a> {
+    pod: &'a LocalPod<'a>,
+    route: Route,
+    /// When it began to dial.
+    setup: Setup,
+    /// The known result of the same setup.
+    before: Option<Found>,
+    /// How a dial that came back has ended.
+    answer: Option<Answer>,
+}
+
+impl Dialler<'_> {
+    fn has_failed(&self) -> bool {
+        self.answer.is_some_and(|answer| answer != Answer::Accepted)
+    }
+}
+
 pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
     let usable = |pod: &&LocalPod<'_>| !pod.pod.host_network && !pod.pod.not_ready;
     let pods: Vec<_> = round.endpoints.iter().filter(usable).collect();
     let known = memory.hairpins().clone();
     let is_every_round = pods.len() <= IN_EVERY_ROUND;
-    let looks = pods.into_iter().take(PODS).map(async |pod| {
-        let route = Route::of(round, &round.subject, pod)?;
+    let (mut found, mut diallers) = (Vec::new(), Vec::new());
+    for pod in pods.into_iter().take(PODS) {
+        let Some(route) = Route::of(round, &round.subject, pod) else {
+            continue;
+        };
         let setup = setup(round, pod, &route).await;
-        let before = known.get(&pod.key).filter(|(of, ..)| *of == setup);
-        if let Some((_, at, hairpin)) = before.filter(|(_, at, _)| at.elapsed() < PAUSE)
-            && !is_every_round
-        {
-            return Some((setup, *at, hairpin.clone()));
+        match known.get(&pod.key).filter(|(of, ..)| *of == setup).cloned() {
+            Some(before) if before.1.elapsed() < PAUSE && !is_every_round => found.push(before),
+            before => diallers.push(Dialler {
+                pod,
+                route,
+                setup,
+                before,
+                answer: None,
+            }),
         }
-        let most = before.map_or(MAX_ATTEMPTS, |_| MAX_REPEATED_ATTEMPTS);
-        let found = hairpin(round, pod, &route, most).await?;
-        // By chance no dial came back: the known result holds, unless it is old.
-        match before.filter(|(_, at, _)| found.answer.is_none() && at.elapsed() < PAUSE) {
-            Some(before) => Some(before.clone()),
-            None => Some((setup, Instant::now(), found)),
-        }
-    });
-    let found: Vec<(Setup, Instant, Hairpin)> = join_all(looks).await.into_iter().flatten().collect();
+    }
+    join_all(diallers.iter_mut().map(async |of| {
+        let most = of.before.as_ref().map_or(MAX_ATTEMPTS, |_| MAX_REPEATED_ATTEMPTS);
+        of.answer = pinned(round, of.pod, &of.route, most).await;
+    }))
+    .await;
+    let diallers = confirmed(round, diallers).await;
+    found.extend(join_all(diallers.into_iter().map(|of| result(round, of))).await);
     let lasting = found.iter().filter(|(_, _, hairpin)| lasts(hairpin));
     *memory.hairpins() = lasting.map(|f| (f.2.pod.clone(), f.clone())).collect();
     found.into_iter().map(|(_, _, hairpin)| hairpin).collect()
+}
+
+/// Repeats what failed, under one watch. What is not reached again stays unknown, and a Pod that is no longer an endpoint is
+/// left out.
+async fn confirmed<'a>(round: &Round<'_>, diallers: Vec<Dialler<'a>>) -> Vec<Dialler<'a>> {
+    let (mut failed, mut all): (Vec<_>, Vec<_>) = diallers.into_iter().partition(Dialler::has_failed);
+    if failed.is_empty() {
+        return all;
+    }
+    tokio::time::sleep(CONFIRM_AFTER).await;
+    let repeated = failed.iter().map(|of| Repeated {
+        from: Some(of.pod),
+        netns: &of.pod.netns,
+        protocol: Protocol::Tcp,
+        target: of.route.target,
+        endpoints: vec![of.route.own],
+    });
+    let again = failed
+        .iter()
+        .map(|of| pinned(round, of.pod, &of.route, MAX_ATTEMPTS));
+    let answers = round.watched(repeated.collect(), join_all(again)).await;
+    for (of, answer) in failed.iter_mut().zip(answers) {
+        of.answer = answer;
+    }
+    let ready = super::ready(round, &round.read_again());
+    failed.retain(|of| ready.iter().any(|ready| ready.address == of.route.own));
+    all.extend(failed);
+    all
+}
+
+async fn result(round: &Round<'_>, dialler: Dialler<'_>) -> Found {
+    let Dialler {
+        pod,
+        route,
+        setup: first,
+        before,
+        answer,
+    } = dialler;
+    // By chance no dial came back: the known result holds, unless it is old.
+    if let Some(before) = before.filter(|(_, at, _)| answer.is_none() && at.elapsed() < PAUSE) {
+        return before;
+    }
+    let setup = setup(round, pod, &route).await;
+    let hairpin = Hairpin {
+        pod: pod.key.clone(),
+        target: route.target.to_string(),
+        answer,
+        bridge_port: setup.bridge_port,
+        hairpin_mode: setup.hairpin_mode,
+        masqueraded: setup.masqueraded,
+    };
+    (first, Instant::now(), hairpin)
 }
 
 /// Whether a result is kept for long. A failure is repeated in the next round, to notice a fix, and so is an inconclusive
@@ -150,40 +229,6 @@ async fn setup(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route) -> Setup {
         }),
         backend: rules.map(|(backend, _)| backend),
     }
-}
-
-async fn hairpin(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usize) -> Option<Hairpin> {
-    let mut answer = pinned(round, pod, route, most).await;
-    if answer.is_some_and(|a| a != Answer::Accepted) {
-        tokio::time::sleep(CONFIRM_AFTER).await;
-        // What was not reached again stays unknown, and so does a Pod that is no longer an endpoint.
-        let repeated = Repeated {
-            from: Some(pod),
-            netns: &pod.netns,
-            protocol: Protocol::Tcp,
-            target: route.target,
-            endpoints: vec![route.own],
-        };
-        answer = round
-            .watched(vec![repeated], pinned(round, pod, route, MAX_ATTEMPTS))
-            .await;
-        let subject = round.read_again();
-        if !super::ready(round, &subject)
-            .iter()
-            .any(|r| r.address == route.own)
-        {
-            return None;
-        }
-    }
-    let setup = setup(round, pod, route).await;
-    Some(Hairpin {
-        pod: pod.key.clone(),
-        target: route.target.to_string(),
-        answer,
-        bridge_port: setup.bridge_port,
-        hairpin_mode: setup.hairpin_mode,
-        masqueraded: setup.masqueraded,
-    })
 }
 
 /// How a dial that comes back to the Pod ends; None if none did.
