@@ -6,12 +6,12 @@ use futures::future::join_all;
 use super::{
     CONFIRM_AFTER, LocalPod, MAX_FAILURES, Memory, Ready, Round,
     dials::{Outcome, Tally},
-    family, ready,
+    ready,
     watch::Repeated,
 };
 use crate::blocking::{Pool, blocking};
 use svcdiag_api::{Answer, DialFailure, DialPath, ListeningSocket, PodListeners};
-use svcdiag_kube_proxy::Protocol;
+use svcdiag_kube_proxy::{IpFamily, Protocol};
 use svcdiag_netns::{Netns, sockets};
 
 /// Endpoints dialled in one round; with more, a window advances every round.
@@ -78,7 +78,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
             planned.from,
             DialPath::Endpoint,
             &planned.to.port,
-            family(planned.to.address),
+            IpFamily::of(planned.to.address.ip()),
             planned.to.same_node,
             failure,
         );

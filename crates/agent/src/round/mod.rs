@@ -40,7 +40,7 @@ use super::{
 use svcdiag_api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion};
 use svcdiag_drops::Paths;
 use svcdiag_engine::asked::Subject;
-use svcdiag_kube_proxy::{IpFamily, Protocol, ProxyMode, Vantage};
+use svcdiag_kube_proxy::{Protocol, ProxyMode, Vantage};
 use svcdiag_netns::{
     Netns, links,
     netfilter::{conntrack::Conntrack, rulesets::Rulesets},
@@ -414,8 +414,4 @@ fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
 
 fn address(endpoint: &Endpoint) -> Option<IpAddr> {
     endpoint.addresses.first()?.parse().ok()
-}
-
-fn family(address: SocketAddr) -> IpFamily {
-    IpFamily::of(address.ip())
 }

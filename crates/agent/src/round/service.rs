@@ -14,11 +14,12 @@ use super::{
     CONFIRM_AFTER, LocalPod, Round,
     attempts::{Outcomes, Route, attempts},
     dials::{Outcome, Tally},
-    family,
     watch::Repeated,
 };
 use svcdiag_api::{Answer, DialFailure, DialPath};
-use svcdiag_kube_proxy::{Destination, Protocol, Purpose, Traffic, destinations, serves_node_ports_at};
+use svcdiag_kube_proxy::{
+    Destination, IpFamily, Protocol, Purpose, Traffic, destinations, serves_node_ports_at,
+};
 
 /// Results of every path, once.
 pub(super) struct FirstProbe<'a> {
@@ -76,7 +77,8 @@ pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
                     detail,
                 });
             }
-            tally.count(from, route.path, &route.port, family(route.target), None, failure);
+            let family = IpFamily::of(route.target.ip());
+            tally.count(from, route.path, &route.port, family, None, failure);
         }
     }
     tally
