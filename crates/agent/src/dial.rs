@@ -4,7 +4,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
@@ -20,7 +20,7 @@ use tokio::{
 
 use svcdiag_api::Answer;
 use svcdiag_kube_proxy::Protocol;
-use svcdiag_netns::Netns;
+use svcdiag_netns::{Netns, tcp_info};
 
 /// A finished dial.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub struct Dialled {
     pub source: Option<SocketAddr>,
     /// Who refused it, if an ICMP message says so.
     pub offender: Option<Offender>,
-    /// How long the answer took.
-    pub latency: Duration,
+    /// Whether the connection was made, but not with the first packet that asked for it.
+    pub needed_another_packet: bool,
 }
 
 /// Who sent the ICMP message that ended a dial.
@@ -82,7 +82,6 @@ pub struct Dial {
     socket: Socket,
     protocol: Protocol,
     source: Option<SocketAddr>,
-    started: Instant,
     /// The immediate result of connect, if any.
     at_once: Option<io::Error>,
 }
@@ -102,7 +101,6 @@ impl Dial {
             socket: Socket::of(protocol, socket)?,
             protocol,
             source,
-            started: Instant::now(),
             at_once,
         })
     }
@@ -134,7 +132,8 @@ impl Dial {
                 Socket::Udp(socket) => not_refused(socket, patience).await,
             },
         };
-        let latency = self.started.elapsed();
+        let needed_another_packet = outcome.is_ok()
+            && matches!(&self.socket, Socket::Tcp(socket) if tcp_info::retransmitted(socket).is_ok_and(|n| n > 0));
         let (answer, offender) = match outcome {
             Ok(()) => (Answer::Accepted, None),
             Err(error) => {
@@ -146,7 +145,7 @@ impl Dial {
             answer,
             source: self.source,
             offender,
-            latency,
+            needed_another_packet,
         })
     }
 }

@@ -250,8 +250,8 @@ impl State {
     }
 }
 
-/// Whether two rounds observed the same. TTLs of DNS answers, how often chance picked an endpoint, and how many of a
-/// dial's packets were dropped do not matter.
+/// Whether two rounds observed the same. TTLs of DNS answers, how often chance picked an endpoint, and how many
+/// packets were dropped or lost do not matter.
 fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
     let essence = |facts: &NodeFacts| {
         let mut facts = facts.clone();
@@ -263,6 +263,9 @@ fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
         }
         for drop in &mut facts.drops {
             drop.packets = 0;
+        }
+        for loss in &mut facts.losses {
+            (loss.tries, loss.lost) = (0, 0);
         }
         for lookup in facts.resolvers.iter_mut().flat_map(|r| &mut r.lookups) {
             lookup.ttl_seconds = 0;

@@ -28,8 +28,9 @@ pub use condition::ConditionStatus;
 pub use network::{IpFamily, Open, Protocol};
 pub use nodefacts::{
     Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace, GapKind, Hairpin,
-    KubeProxy, ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PacketDrop, PodListeners,
-    PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion, StaleConnection,
+    KubeProxy, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort,
+    PacketDrop, PathLoss, PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion,
+    StaleConnection,
 };
 pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
 pub use rejection::Rejection;
@@ -41,8 +42,8 @@ pub use servicediagnosis::{
 };
 pub use stage::{ConditionType, PAGE, Reason, STAGES, Stage};
 pub use subject::{
-    MAX_ADDRESSES, MAX_DNS_ENDPOINTS, MAX_OF_A_SERVICE, ProbeDns, ProbeEndpointPort, ProbeNode, ProbeService,
-    ProbeServicePort, ProbeSubset,
+    MAX_ADDRESSES, MAX_DNS_ENDPOINTS, MAX_OF_A_SERVICE, ProbeDns, ProbeEndpointPort, ProbeNode,
+    ProbeOtherNode, ProbeService, ProbeServicePort, ProbeSubset,
 };
 pub use tunnel::{DeadEndRule, Tunnel, TunnelKind};
 

@@ -12,13 +12,17 @@ use super::{DeadEndRule, Tunnel, bounds};
 mod dials;
 mod drops;
 mod kube_proxy;
+mod losses;
 mod names;
+mod node_ports;
 mod rules;
 
 pub use dials::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSocket, PodListeners};
 pub use drops::{DropCause, DropPlace, PacketDrop};
 pub use kube_proxy::{KubeProxy, PortState, RunsAs};
+pub use losses::{LossyPath, PathLoss};
 pub use names::{CLibrary, DnsServer, Lookup, LookupResult, Resolver};
+pub use node_ports::OtherNodePort;
 pub use rules::{GapKind, RuleGap, Rules, StaleConnection};
 
 /// What an agent observed on its node for one diagnosis.
@@ -43,10 +47,18 @@ pub struct NodeFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub failures: Vec<DialFailure>,
+    /// Node ports of other nodes that were dialled; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub other_node_ports: Vec<OtherNodePort>,
     /// Packets of dials that failed, dropped on this node while the dials were repeated; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub drops: Vec<PacketDrop>,
+    /// Paths on which packets are lost at times; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub losses: Vec<PathLoss>,
     /// Listening sockets in Pods of the node that refused a dial.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

@@ -13,7 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    NodeFacts, PortRef, Probe, ProbeDns, ProbeNode, ProbeService, ProbeSubset, SliceVersion, bounds,
+    NodeFacts, PortRef, Probe, ProbeDns, ProbeNode, ProbeOtherNode, ProbeService, ProbeSubset, SliceVersion,
+    bounds,
 };
 
 /// What the agent of one node probes for one diagnosis.
@@ -91,6 +92,11 @@ pub struct NodeProbeSpec {
     /// not if an endpoint's address does not belong to its running Pod, because a node can reach more than a Pod.
     #[serde(default)]
     pub from_node: bool,
+
+    /// Other nodes whose node ports of the Service are dialled from this one, to connect only. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub other_nodes: Vec<ProbeOtherNode>,
 
     /// Client Pods on this node. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

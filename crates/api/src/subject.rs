@@ -160,3 +160,16 @@ pub struct ProbeNode {
     #[schemars(length(max = 63))]
     pub zone: Option<String>,
 }
+
+/// Another node, whose node ports the agent dials.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeOtherNode {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Addresses by which the cluster reaches it.
+    #[serde(rename = "ips")]
+    #[schemars(schema_with = "bounds::ips")]
+    pub ips: Vec<String>,
+}

@@ -28,8 +28,19 @@ pub struct Subject {
     pub dns: ClusterDns,
     /// The node's addresses in the cluster.
     pub node_ips: Vec<IpAddr>,
+    /// Other nodes whose node ports are dialled.
+    pub other_nodes: Vec<OtherNode>,
     /// The node's zone.
     pub zone: Option<String>,
+}
+
+/// Another node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OtherNode {
+    /// Its name.
+    pub name: String,
+    /// Its addresses in the cluster.
+    pub ips: Vec<IpAddr>,
 }
 
 /// Where cluster DNS answers.
@@ -61,6 +72,14 @@ impl Subject {
                     .collect(),
             },
             node_ips: parsed(&spec.node.ips).collect(),
+            other_nodes: spec
+                .other_nodes
+                .iter()
+                .map(|other| OtherNode {
+                    name: other.name.clone(),
+                    ips: parsed(&other.ips).filter(|ip| is_host(*ip)).collect(),
+                })
+                .collect(),
             zone,
         }
     }

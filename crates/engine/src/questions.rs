@@ -61,6 +61,7 @@ fn without_endpoints(question: &NodeProbeSpec) -> NodeProbeSpec {
         subsets: Vec::new(),
         slices: Vec::new(),
         from_node: false,
+        other_nodes: Vec::new(),
         clients: Vec::new(),
         endpoints: Vec::new(),
         revision: plan::policies_in(&question.revision).to_owned(),

@@ -16,6 +16,7 @@ pub mod procfs;
 pub mod rootfs;
 pub mod sockets;
 mod sockopt;
+pub mod tcp_info;
 mod visitors;
 
 use std::{

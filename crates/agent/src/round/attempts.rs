@@ -153,6 +153,10 @@ async fn attempt(round: &Round<'_>, route: &Route<'_>) -> Option<Attempt> {
     let dialled = started.finish(round.patience()).await;
     let endpoint = sent_to();
     let dialled = dialled.inspect_err(problem).ok()?;
+    if route.protocol == Protocol::Tcp && dialled.answer == Answer::Accepted {
+        let again = dialled.needed_another_packet;
+        round.tries.connected(route.netns, route.target, again);
+    }
     let by = round.rejected_by(dialled.offender, route.target).await;
     let outcome = match route.http {
         Some(http) if dialled.answer == Answer::Accepted => {

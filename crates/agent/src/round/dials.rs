@@ -140,6 +140,9 @@ impl Round<'_> {
         let started = Dial::start(netns, protocol, target).await?;
         self.seen.note_source(started.source());
         let dialled = started.finish(self.patience()).await?;
+        if protocol == Protocol::Tcp && dialled.answer == Answer::Accepted {
+            self.tries.connected(netns, target, dialled.needed_another_packet);
+        }
         let by = self.rejected_by(dialled.offender, target).await;
         // When the Service is bypassed nothing is translated: a refusal that does not come from the endpoint comes from a rule.
         let is_rule = protocol == Protocol::Udp && dialled.offender.is_some_and(|o| o.ip != target.ip());

@@ -76,8 +76,10 @@ pub(super) async fn ask(
     ipv6: bool,
 ) -> Option<Reply> {
     let _permit = round.permit().await?;
-    dns::ask(netns, server, name, ipv6, PATIENCE)
+    let reply = dns::ask(netns, server, name, ipv6, PATIENCE)
         .await
         .inspect_err(|error| round.problem(format!("DNS server {server} could not be queried: {error}.")))
-        .ok()
+        .ok()?;
+    round.tries.asked(netns, server, reply == Reply::TimedOut);
+    Some(reply)
 }

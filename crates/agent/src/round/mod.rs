@@ -12,8 +12,10 @@ mod endpoints;
 mod hairpin;
 mod kube_proxy;
 mod lookups;
+mod losses;
 mod mesh_interception;
 mod node_ports;
+mod other_node_ports;
 mod rules;
 mod service;
 mod stale_conntrack;
@@ -142,6 +144,8 @@ pub struct Memory {
     window: Mutex<usize>,
     /// Results of Pods' dials to themselves.
     hairpins: Mutex<hairpin::Known>,
+    /// What was lost at times.
+    losses: Mutex<losses::History>,
     /// The Pods that were intercepted, for which NodeProbe, and when.
     intercepted: Mutex<Option<(String, Instant, Vec<String>)>>,
 }
@@ -189,6 +193,8 @@ struct Round<'a> {
     addresses: OnceCell<Vec<IpAddr>>,
     /// Packets that were dropped.
     seen: watch::Seen,
+    /// Packets that were sent again.
+    tries: losses::Tries,
     problems: Mutex<Vec<String>>,
 }
 
@@ -213,6 +219,7 @@ pub async fn probe(
         conntrack: None,
         addresses: OnceCell::new(),
         seen: watch::Seen::default(),
+        tries: losses::Tries::default(),
         problems: Mutex::default(),
     };
     round.conntrack = node
@@ -233,14 +240,19 @@ pub async fn probe(
         let dials = tokio::join!(service::probe(&round, first), hairpin::probe(&round, memory));
         (kube_proxy, rules, dials)
     };
-    let ((kube_proxy, rules, (service, hairpins)), direct, names) =
-        tokio::join!(through, endpoints::probe(&round, memory), lookups::probe(&round));
+    let ((kube_proxy, rules, (service, hairpins)), direct, names, other_node_ports) = tokio::join!(
+        through,
+        endpoints::probe(&round, memory),
+        lookups::probe(&round),
+        other_node_ports::probe(&round)
+    );
     let is_all_well = direct.failures.is_empty() && service.failures.is_empty();
     let listeners = endpoints::listeners(&round, &direct.failures).await;
     let mut facts = NodeFacts {
         listeners,
         kube_proxy: Some(kube_proxy),
         rules,
+        other_node_ports,
         intercepted: mesh_interception::probe(&round, memory, is_all_well).await,
         stale_connections: stale_conntrack::probe(&round, memory),
         hairpins,
@@ -268,6 +280,7 @@ pub async fn probe(
         facts.tunnels = found.inspect_err(problem).ok();
         facts.settings.dead_ends = settings::dead_ends(&node.rulesets);
     }
+    facts.losses = losses::over_rounds(&round, memory);
     facts.drops = round.seen.of_failures(&facts);
     facts.slices = round.versions.into_inner();
     facts.problems = round.problems.into_inner();

@@ -3,7 +3,7 @@
 //! [`Evidence`] begins with the Facts and the reports of the agents that count (`reports`). What they dialled is held
 //! against the endpoints of today (`ends`, `targets`) and against the policies (`kept_away`): `collect` makes `dials` of
 //! it, one set for each route. `passing` says what got through a node at the same time, `explaining` which setting of a
-//! node explains a loss (`lossy_settings` in words), `sender` who rejected a dial, `listening` what listens in a Pod, and `proxies` what does kube-proxy's work.
+//! node explains a loss (`lossy_settings` in words), `losses` what is lost only at times, `sender` who rejected a dial, `listening` what listens in a Pod, and `proxies` what does kube-proxy's work.
 
 mod collect;
 pub(crate) mod dials;
@@ -13,6 +13,7 @@ mod ends;
 pub(crate) mod explaining;
 mod kept_away;
 pub(crate) mod listening;
+pub(crate) mod losses;
 pub(crate) mod lossy_settings;
 mod passage;
 mod passing;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use svcdiag_api::{NodeFacts, NodeProbeSpec, ProbePod};
+use svcdiag_api::{NodeFacts, NodeProbeSpec, OtherNodePort, ProbePod};
 
 /// Every cluster has this name, by which its DNS is tried.
 const CONTROL: &str = "kubernetes.default";
@@ -21,6 +21,8 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
     // A Pod that dials itself is asked as an endpoint.
     let is_dialler = |from: &Option<String>| from.as_ref().is_none_or(|pod| pods.contains(pod));
     facts.drops.retain(|drop| is_dialler(&drop.from));
+    facts.losses.retain(|loss| is_origin(&loss.from));
+    facts.other_node_ports.retain(|of| is_other_node_port(asked, of));
     facts.listeners.retain(|of| pods.contains(&of.pod));
     facts.hairpins.retain(|of| pods.contains(&of.pod));
     facts.intercepted.retain(|pod| pods.contains(pod));
@@ -40,6 +42,18 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
     facts
 }
 
+/// Whether the node was asked to dial another one there.
+fn is_other_node_port(asked: &NodeProbeSpec, of: &OtherNodePort) -> bool {
+    let Ok(target) = of.target.parse::<std::net::SocketAddr>() else {
+        return false;
+    };
+    let number = Some(i32::from(target.port()));
+    let is_its = |ip: &String| ip.parse() == Ok(target.ip());
+    let mut others = asked.other_nodes.iter().filter(|other| other.name == of.node);
+    others.any(|other| other.ips.iter().any(is_its))
+        && asked.service.ports.iter().any(|port| port.node_port == number)
+}
+
 /// Whether a name is one of the Service's, or the cluster's own. An ExternalName Service stands for another one,
 /// which no question names.
 fn is_asked(asked: &NodeProbeSpec, name: &str) -> bool {
@@ -57,5 +71,42 @@ fn host(address: &str) -> &str {
             .rsplit_once(':')
             .map_or(address, |(host, _)| host.trim_matches(['[', ']'])),
         Err(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use svcdiag_api::Answer;
+
+    use super::*;
+
+    #[test]
+    fn a_node_speaks_of_no_node_ports_but_those_that_it_was_asked_to_dial() {
+        let asked: NodeProbeSpec = serde_json::from_value(json!({
+            "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "web", "intervalSeconds": 60,
+            "service": { "ports": [{ "protocol": "TCP", "port": 80, "nodePort": 30080 }] },
+            "otherNodes": [{ "name": "n2", "ips": ["192.168.0.2"] }],
+        }))
+        .unwrap();
+        let of = |node: &str, target: &str| OtherNodePort {
+            node: node.to_owned(),
+            port: "80/TCP".to_owned(),
+            target: target.to_owned(),
+            answer: Answer::TimedOut,
+        };
+        let own = of("n2", "192.168.0.2:30080");
+        let said = vec![
+            of("n3", "192.168.0.2:30080"),
+            of("n2", "192.168.0.3:30080"),
+            own.clone(),
+            of("n2", "192.168.0.2:22"),
+            of("n2", "192.168.0.2"),
+        ];
+        let facts = NodeFacts {
+            other_node_ports: said,
+            ..NodeFacts::default()
+        };
+        assert_eq!(super::of(&asked, facts).other_node_ports, [own]);
     }
 }

@@ -1,6 +1,7 @@
 //! What the agents are asked: from Facts to one NodeProbe for each chosen node. Pure, like the verdict.
 
 pub(crate) mod approval;
+pub(crate) mod other_nodes;
 mod subject;
 
 use std::{
@@ -43,8 +44,10 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     let from_node = approval::may_be_dialled_from_nodes(facts);
     let of_service = subject::service(facts, service);
     let slices = subject::slices(facts);
-    chosen_nodes(facts, &clients, &endpoints)
-        .into_iter()
+    let chosen = chosen_nodes(facts, &clients, &endpoints);
+    chosen
+        .iter()
+        .copied()
         .map(|node| {
             let here = |pods: &[&Pod], most: usize, may_be_unready: bool| -> Vec<ProbePod> {
                 let on_node = pods.iter().filter(|p| p.spec.node_name.as_deref() == Some(node));
@@ -73,6 +76,10 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
                 subsets,
                 slices: slices.clone(),
                 from_node,
+                other_nodes: match from_node {
+                    true => other_nodes::of(facts, service, node, &chosen),
+                    false => Vec::new(),
+                },
                 clients,
                 endpoints: here(&endpoints, MAX_ENDPOINTS, service.publishes_not_ready()),
                 revision: revision.clone(),

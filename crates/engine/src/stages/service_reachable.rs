@@ -7,11 +7,12 @@ use crate::{
     evidence::{
         Evidence,
         dials::{Dials, Failed, is_udp},
+        losses,
     },
     stages::checks::{Check, without_address},
     text::{self, quoted},
 };
-use svcdiag_api::{ConditionType, Reason};
+use svcdiag_api::{ConditionType, LossyPath, Reason};
 
 const WHAT: &str = "The Service's addresses were not dialled from client Pods";
 
@@ -55,8 +56,9 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
         Finding::yes(
             Reason::Reachable,
             format!(
-                "The Service's addresses {}, dialled from client Pods.",
-                dials.answer()
+                "The Service's addresses {}, dialled from client Pods.{}",
+                dials.answer(),
+                losses::hint(evidence, losses::From::Clients, &[LossyPath::Service])
             ),
         )
     })

@@ -285,3 +285,38 @@ fn only_a_pod_of_the_kubelet_is_found_by_a_hash() {
     assert!(!client(other, true));
     assert!(!client(node, false));
 }
+
+#[test]
+fn node_ports_are_tried_from_two_other_nodes_that_are_asked_as_well() {
+    let others = |facts: &Facts| -> Vec<Vec<String>> {
+        let asked = asked(facts).into_values();
+        asked
+            .map(|s| s.other_nodes.into_iter().map(|n| n.name).collect())
+            .collect()
+    };
+    let mut facts = agents(4);
+    crate::blame::nodes(
+        &mut facts,
+        &["192.168.0.1", "192.168.0.2", "192.168.0.3", "192.168.0.4"],
+    );
+    assert_eq!(others(&facts), [[""; 0]; 4], "the Service has no node port");
+    crate::fixtures::node_port(&mut facts);
+    assert_eq!(
+        others(&facts),
+        [["n2", "n3"], ["n3", "n4"], ["n4", "n1"], ["n1", "n2"]]
+    );
+    // A node without an endpoint drops what comes from outside.
+    service(
+        &mut facts,
+        json!({ "spec": { "externalTrafficPolicy": "Local" } }),
+    );
+    let mut with_endpoints: Vec<String> = endpoints(&facts).into_iter().map(|(_, node, _)| node).collect();
+    with_endpoints.sort();
+    with_endpoints.dedup();
+    assert!(
+        others(&facts)
+            .concat()
+            .iter()
+            .all(|node| with_endpoints.contains(node))
+    );
+}

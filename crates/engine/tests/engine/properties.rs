@@ -7,8 +7,9 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 use svcdiag_api::{
     Answer, CLibrary, ConditionType, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace,
-    GapKind, Hairpin, KubeProxy, ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PacketDrop,
-    PodListeners, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
+    GapKind, Hairpin, KubeProxy, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings,
+    OtherNodePort, PacketDrop, PathLoss, PodListeners, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs,
+    StaleConnection, Tunnel, TunnelKind,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, IpFamily, NetworkPolicy, Pod, Service};
@@ -510,6 +511,8 @@ prop_compose! {
         stale in vec((socket(), socket(), socket()), 0..2),
         settings in settings(),
         drops in vec(packet_drop(), 0..4),
+        losses in vec((option::of(key()), one_of(LossyPath::ALL), 0_u32..100, 0_u32..100), 0..3),
+        node_ports in vec((word(), socket(), one_of(Answer::ALL)), 0..3),
         tunnels in option::of(vec((word(), one_of(TunnelKind::ALL), option::of(any::<u16>())), 0..3)),
         problems in vec(word(), 0..2),
     ) -> NodeFacts {
@@ -524,6 +527,8 @@ prop_compose! {
                 sockets: sockets.into_iter().map(|(protocol, address, port)| ListeningSocket { protocol: protocol.into(), address, port }).collect(),
             }).collect(),
             tunnels: tunnels.map(|all| all.into_iter().map(|(name, kind, port)| Tunnel { name, kind, port }).collect()),
+            losses: losses.into_iter().map(|(from, path, tries, lost)| PathLoss { from, path, tries, lost }).collect(),
+            other_node_ports: node_ports.into_iter().map(|(node, target, answer)| OtherNodePort { node, port: "80/TCP".into(), target, answer }).collect(),
             stale_connections: stale.into_iter().map(|(destination, endpoint, source)| StaleConnection { destination, endpoint, source }).collect(),
         }
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use svcdiag_api::{Answer, ConditionType as C, DialPath, Reason as R, StaleConnection};
-use svcdiag_engine::diagnose;
+use svcdiag_api::{Answer, ConditionType as C, DialPath, OtherNodePort, Reason as R, StaleConnection};
+use svcdiag_engine::{Facts, diagnose};
 
 use crate::{agents::*, fixtures::*, report::*, walkthrough::*};
 
@@ -139,4 +139,81 @@ fn foreign_addresses_are_not_dialled_from_nodes() {
         look(f);
     });
     assert_eq!(stage(&d, C::ProxyForwards).reason, R::NotApplicable);
+}
+
+/// A node port that every node serves to itself, and one dial of node n1 to node n2.
+fn node_ports(facts: &mut Facts, answer: Answer) {
+    crate::blame::nodes(facts, &["192.168.0.1", "192.168.0.2", "192.168.0.3"]);
+    node_port(facts);
+    look(facts);
+    everywhere(facts, |n| {
+        let of_service = n.dials.iter().find(|d| d.path == DialPath::Service).unwrap();
+        let mut count = of_service.clone();
+        (count.path, count.from) = (DialPath::NodePort, None);
+        n.dials.push(count);
+    });
+    on(facts, "n1", |n| {
+        n.other_node_ports.push(OtherNodePort {
+            node: "n2".into(),
+            port: "80/TCP".into(),
+            target: "192.168.0.2:30080".into(),
+            answer,
+        });
+    });
+}
+
+/// What is said of node ports that are closed to other nodes.
+fn closed(change: impl FnOnce(&mut Facts)) -> Option<String> {
+    let d = works(change);
+    let (_, said) = stage(&d, C::ProxyForwards).message.split_once("Node port ")?;
+    Some(said.split(" It was not").next().unwrap().to_owned())
+}
+
+#[test]
+fn node_ports_that_only_their_own_node_reaches_are_a_hint() {
+    let said = closed(|f| node_ports(f, Answer::TimedOut)).unwrap();
+    assert_eq!(
+        said,
+        "192.168.0.2:30080 answers node n2 itself, but not node n1 (connection timed out). If clients outside the \
+         cluster use node ports, check the firewalls of the nodes and between them."
+    );
+}
+
+#[test]
+fn of_node_ports_that_may_be_well_nothing_is_said() {
+    assert_eq!(closed(|f| node_ports(f, Answer::Accepted)), None);
+    let other = |change: fn(&mut OtherNodePort)| {
+        closed(move |f| {
+            node_ports(f, Answer::TimedOut);
+            on(f, "n1", |n| change(&mut n.other_node_ports[0]));
+        })
+    };
+    assert_eq!(
+        other(|of| of.target = "192.168.0.2:30081".into()),
+        None,
+        "of another Service by now"
+    );
+    assert_eq!(
+        other(|of| of.target = "192.168.0.9:30080".into()),
+        None,
+        "no address of the node"
+    );
+    let not_tried = closed(|f| {
+        node_ports(f, Answer::TimedOut);
+        on(f, "n2", |n| n.dials.retain(|d| d.path != DialPath::NodePort));
+    });
+    assert_eq!(not_tried, None, "the node itself has not tried");
+    let local = closed(|f| {
+        node_ports(f, Answer::TimedOut);
+        service(f, json!({ "spec": { "externalTrafficPolicy": "Local" } }));
+        for endpoint in &mut Arc::make_mut(&mut f.slices[0]).endpoints {
+            if endpoint.node_name.as_deref() == Some("n2") {
+                endpoint.node_name = Some("n3".into());
+            }
+        }
+    });
+    assert_eq!(
+        local, None,
+        "the node has no endpoint, and drops what comes from outside"
+    );
 }

@@ -474,3 +474,31 @@ fn endpoints_of_cluster_dns_are_told_where_clients_ask_them_and_stay_while_it_is
     assert_eq!(of(&facts, "n1"), ["10.244.1.3:53"]);
     assert_eq!(facts.cluster_dns.as_ref().unwrap().pods[0].name(), "coredns-1");
 }
+
+#[test]
+fn node_ports_of_other_nodes_are_dialled_only_where_the_service_may_be() {
+    let mut facts = cluster();
+    crate::fixtures::node_port(&mut facts);
+    let others = |facts: &Facts| -> Vec<String> {
+        let others = asked(facts).other_nodes.into_iter();
+        others
+            .map(|other| format!("{} {}", other.name, other.ips.join(" ")))
+            .collect()
+    };
+    assert_eq!(others(&facts), ["n2 192.168.0.2", "n3 192.168.0.3"]);
+    Arc::make_mut(&mut facts.slices[0]).endpoints[0].addresses = vec!["192.168.0.9".into()];
+    assert_eq!(others(&facts), [""; 0], "an endpoint is no Pod of the namespace");
+    // Whatever a NodeProbe says.
+    let mut asked = asked(&cluster());
+    asked.other_nodes = vec![svcdiag_api::ProbeOtherNode {
+        name: "n2".into(),
+        ips: ["127.0.0.1", "169.254.169.254", "::ffff:10.0.0.1", "192.168.0.2"]
+            .map(Into::into)
+            .into(),
+    }];
+    let dialled = &Subject::of(&asked).other_nodes[0].ips;
+    assert_eq!(
+        dialled.as_slice(),
+        ["192.168.0.2".parse::<std::net::IpAddr>().unwrap()]
+    );
+}

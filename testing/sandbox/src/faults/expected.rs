@@ -60,6 +60,9 @@ pub struct ExpectedCondition {
     pub status: String,
     /// Its reason.
     pub reason: String,
+    /// What its message has to contain.
+    #[serde(default)]
+    pub says: String,
 }
 
 /// A ServiceDiagnosis' status, read without svcdiag's types.
@@ -84,6 +87,7 @@ impl Verdict {
                     kind: text(&condition["type"]),
                     status: text(&condition["status"]),
                     reason: text(&condition["reason"]),
+                    says: text(&condition["message"]),
                 })
                 .collect(),
             root_cause: root_cause.map(|cause| (text(&cause["condition"]), text(&cause["reason"]))),
@@ -164,9 +168,11 @@ impl Expected {
                 }
                 Self::NotFalse(conditions) => {
                     !verdict.is("Ready", "False")
-                        && conditions
-                            .iter()
-                            .all(|wanted| verdict.condition(&wanted.kind) == Some(wanted))
+                        && conditions.iter().all(|wanted| {
+                            verdict
+                                .condition(&wanted.kind)
+                                .is_some_and(|c| wanted.is_met_by(c))
+                        })
                 }
             }
     }
@@ -201,6 +207,13 @@ impl std::fmt::Display for Expected {
                 formatter.write_str(&texts.join(", "))
             }
         }
+    }
+}
+
+impl ExpectedCondition {
+    fn is_met_by(&self, condition: &Self) -> bool {
+        (&self.kind, &self.status, &self.reason) == (&condition.kind, &condition.status, &condition.reason)
+            && condition.says.contains(&self.says)
     }
 }
 

@@ -17,13 +17,13 @@ use std::collections::BTreeSet;
 
 use crate::{
     Finding, applicable,
-    evidence::{Evidence, reports::Report},
+    evidence::{Evidence, losses, reports::Report},
     pods::state,
     policies::{dns, effects},
     stages::{checks::Check, dns_resolves::names::Client},
     text::{self, quoted},
 };
-use svcdiag_api::{ConditionType, Reason, Resolver};
+use svcdiag_api::{ConditionType, LossyPath, Reason, Resolver};
 use svcdiag_objects::{Object, Pod};
 
 pub(super) use self::lost_route::wait_for_lost_route;
@@ -62,7 +62,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     }
     let survey = Survey::of(evidence);
     let found = CHECKS.iter().find_map(|check| check(&survey));
-    found.unwrap_or_else(|| works(&survey.clients))
+    found.unwrap_or_else(|| works(evidence, &survey.clients))
 }
 
 impl<'a> Survey<'a> {
@@ -189,7 +189,7 @@ fn dropped_on_the_way(evidence: &Evidence<'_>) -> Option<Finding> {
     ))
 }
 
-fn works(clients: &[Client<'_>]) -> Finding {
+fn works(evidence: &Evidence<'_>, clients: &[Client<'_>]) -> Finding {
     let wanted: BTreeSet<&str> = clients.iter().map(|c| c.name.as_str()).collect();
     let wanted: Vec<&str> = wanted.into_iter().collect();
     let mut message = format!(
@@ -201,6 +201,7 @@ fn works(clients: &[Client<'_>]) -> Finding {
     for hint in odd {
         message.push_str(&format!(" {hint}"));
     }
+    message.push_str(&losses::hint(evidence, losses::From::Anybody, &[LossyPath::DNS]));
     Finding::yes(Reason::Resolves, message)
 }
 

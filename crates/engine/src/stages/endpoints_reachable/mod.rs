@@ -8,10 +8,10 @@ mod wrong_family;
 use crate::{
     Finding,
     dialling::{self, Case},
-    evidence::{Evidence, dials::Failed, dropped, listening, sender::Sender},
+    evidence::{Evidence, dials::Failed, dropped, listening, losses, sender::Sender},
     stages::checks::Check,
 };
-use svcdiag_api::{Answer, ConditionType, Reason};
+use svcdiag_api::{Answer, ConditionType, LossyPath, Reason};
 use svcdiag_objects::Service;
 
 /// What was not done where nobody looked.
@@ -35,12 +35,14 @@ const CHECKS: [Check; 11] = [
 pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     let found = CHECKS.iter().find_map(|check| check(evidence));
     found.unwrap_or_else(|| {
+        let paths = [LossyPath::SameNode, LossyPath::OtherNode];
         Finding::yes(
             Reason::AllEndpointsAnswer,
             format!(
-                "The endpoints {}, dialled {}.",
+                "The endpoints {}, dialled {}.{}",
                 evidence.direct.answer(),
-                from_where(evidence)
+                from_where(evidence),
+                losses::hint(evidence, losses::From::Anybody, &paths)
             ),
         )
     })

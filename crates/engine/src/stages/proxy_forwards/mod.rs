@@ -1,6 +1,7 @@
 //! Is kube-proxy proxying, tried from the nodes?
 
 mod describe;
+mod other_nodes;
 mod stale_connections;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use crate::{
     evidence::{
         Evidence,
         dials::Failed,
+        losses,
         proxies::{self, Proxy},
     },
     stages::{
@@ -19,7 +21,7 @@ use crate::{
     },
     text,
 };
-use svcdiag_api::{Answer, ConditionType, Reason};
+use svcdiag_api::{Answer, ConditionType, LossyPath, Reason};
 use svcdiag_kube_proxy::destinations;
 use svcdiag_objects::Service;
 
@@ -190,10 +192,12 @@ fn forwards(evidence: &Evidence<'_>) -> Finding {
         }
         false => "",
     };
+    let closed = other_nodes::closed(evidence).unwrap_or_default();
+    let lost = losses::hint(evidence, losses::From::Nodes, &[LossyPath::Service]);
     Finding::yes(
         Reason::Forwards,
         format!(
-            "The Service's addresses {}, dialled from {}.{outside}",
+            "The Service's addresses {}, dialled from {}.{lost}{closed}{outside}",
             dials.answer(),
             text::count(nodes.len(), "node")
         ),
