@@ -1,5 +1,7 @@
 //! The documentation names files and tests; each is there. Names in capitals stand for any: `stages/STAGE.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::BTreeSet,
     fs,

@@ -22,7 +22,7 @@ use super::{
     now,
     round::{self, Memory, Node, Source},
 };
-use svcdiag_api::{DialPath, NodeFacts, NodeProbe};
+use svcdiag_api::{Answer, DialPath, NodeFacts, NodeProbe};
 use svcdiag_client::Pauses;
 use svcdiag_engine::asked::Subject;
 use svcdiag_objects::Object;
@@ -251,7 +251,7 @@ impl State {
 }
 
 /// Whether two rounds observed the same. TTLs of DNS answers, how often chance picked an endpoint, and how many
-/// packets were dropped or lost do not matter.
+/// packets were dropped or lost do not matter, nor how a node port is closed.
 fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
     let essence = |facts: &NodeFacts| {
         let mut facts = facts.clone();
@@ -263,6 +263,11 @@ fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
         }
         for drop in &mut facts.drops {
             drop.packets = 0;
+        }
+        for port in &mut facts.other_node_ports {
+            if port.answer != Answer::Accepted {
+                port.answer = Answer::TimedOut;
+            }
         }
         for loss in &mut facts.losses {
             (loss.tries, loss.lost) = (0, 0);

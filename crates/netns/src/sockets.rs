@@ -3,7 +3,7 @@
 //! Source: the kernel's Documentation/networking/proc_net_tcp.rst.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
@@ -113,23 +113,26 @@ fn owner(line: &str) -> Option<(u64, u32)> {
     Some((inode, uid))
 }
 
-/// How many connections wait to be accepted on a TCP port in the network namespace of a process: of several sockets the
-/// most.
+/// How many connections wait to be accepted in the network namespace of a process, by TCP port: of several sockets of a port
+/// the most. Ports where none waits are left out.
 ///
 /// # Errors
 /// When the process has gone, or has more sockets than are read.
-pub fn accept_queue(pid: i32, port: u16) -> io::Result<u32> {
-    let mut most = 0;
+pub fn accept_queues(pid: i32) -> io::Result<BTreeMap<u16, u32>> {
+    let mut waiting = BTreeMap::new();
     for file in ["tcp", "tcp6"] {
         let read = procfs::lines(pid, &format!("net/{file}"), |line| {
-            let is_its = listener(line, LISTEN).is_some_and(|address| address.port() == port);
-            if let Some(waiting) = is_its.then(|| queued(line)).flatten() {
-                most = most.max(waiting);
+            let found = listener(line, LISTEN).zip(queued(line));
+            if let Some((address, number @ 1..)) = found
+                && waiting.len() < MAX_LISTENERS
+            {
+                let most = waiting.entry(address.port()).or_default();
+                *most = number.max(*most);
             }
         });
         unless_without_ipv6(file, read)?;
     }
-    Ok(most)
+    Ok(waiting)
 }
 
 /// `sl local_address rem_address st tx_queue:rx_queue ...`: the latter, which of a listener are connections.

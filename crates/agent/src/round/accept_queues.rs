@@ -2,7 +2,7 @@
 //!
 //! A SYN that finds no room in the accept queue is freed by the kernel like one that was used: nobody sees a drop. Only
 //! a counter of the Pod's network rises, for all its ports together; so the queue of the port has to hold something, before
-//! and after.
+//! and after, and those of all other ports nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,55 +26,52 @@ const LISTEN_OVERFLOWS: &str = "ListenOverflows";
 /// Endpoints of one watch whose Pods are asked.
 const MAX_ENDPOINTS: usize = 64;
 
-/// What a Pod's network says of an accept queue.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Queue {
-    /// Connections that wait to be accepted on the port.
-    waiting: u32,
+/// What a Pod's network says of its accept queues.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Queues {
+    /// Connections that wait to be accepted, by port.
+    waiting: BTreeMap<u16, u32>,
     /// Connections that were lost because a queue of the Pod had no room.
     overflows: u64,
 }
 
-impl Queue {
+impl Queues {
     /// Nothing where a file cannot be read: it explains nothing then.
-    fn read(pid: i32, port: u16) -> Option<Self> {
+    fn read(pid: i32) -> Option<Self> {
         Some(Self {
-            waiting: sockets::accept_queue(pid, port).ok()?,
+            waiting: sockets::accept_queues(pid).ok()?,
             overflows: overflows(pid)?,
         })
     }
 
-    /// How many connections of the port were lost until a later moment: at both, some have to wait.
-    fn lost_until(self, later: Self) -> u64 {
-        let has_waited = self.waiting > 0 && later.waiting > 0;
+    /// How many connections of a port were lost until a later moment: at both, some wait there and nowhere else.
+    fn lost_until(&self, later: &Self, port: u16) -> u64 {
+        let is_full = |queues: &Self| queues.waiting.keys().eq([&port]);
         let lost = later.overflows.saturating_sub(self.overflows);
-        if has_waited { lost } else { 0 }
+        if is_full(self) && is_full(later) { lost } else { 0 }
     }
 }
 
-/// Queues of endpoints on the node that hold something, and the processes by which their Pods' networks are found.
-pub(super) type Queues = BTreeMap<SocketAddr, (i32, Queue)>;
+/// The queues of Pods on the node, by a process in their network.
+pub(super) type ByProcess = BTreeMap<i32, Queues>;
 
 impl Round<'_> {
-    /// The queues in use before dials are repeated.
-    pub(super) async fn full_queues(&self, dials: &[Repeated<'_>]) -> Queues {
-        let dialled = dials.iter().filter(|dial| dial.protocol == Protocol::Tcp);
-        let endpoints: BTreeSet<SocketAddr> = dialled.flat_map(|dial| &dial.endpoints).copied().collect();
-        let here = endpoints
-            .into_iter()
-            .filter_map(|endpoint| Some((endpoint, self.process_behind(endpoint)?)));
-        let mut queues = read(here.take(MAX_ENDPOINTS)).await;
-        queues.retain(|_, (_, queue)| queue.waiting > 0);
-        queues
+    /// The queues before dials are repeated.
+    pub(super) async fn accept_queues(&self, dials: &[Repeated<'_>]) -> ByProcess {
+        let processes = self.processes_behind(dials).into_values();
+        read(processes.collect()).await
     }
 
     /// Notes for whose dials a queue was full.
-    pub(super) async fn note_overflows(&self, dials: &[Repeated<'_>], before: Queues) {
-        let processes = before.iter().map(|(endpoint, (pid, _))| (*endpoint, *pid));
-        let after = read(processes).await;
-        for (endpoint, (_, queue)) in before {
-            let later = after.get(&endpoint).map(|(_, later)| *later);
-            let lost = later.map_or(0, |later| queue.lost_until(later));
+    pub(super) async fn note_overflows(&self, dials: &[Repeated<'_>], before: ByProcess) {
+        let is_in_use = |queues: &Queues| !queues.waiting.is_empty();
+        let processes = before.iter().filter(|(_, queues)| is_in_use(queues));
+        let after = read(processes.map(|(pid, _)| *pid).collect()).await;
+        for (endpoint, pid) in self.processes_behind(dials) {
+            let Some((before, after)) = before.get(&pid).zip(after.get(&pid)) else {
+                continue;
+            };
+            let lost = before.lost_until(after, endpoint.port());
             if lost == 0 {
                 continue;
             }
@@ -97,6 +94,16 @@ impl Round<'_> {
         }
     }
 
+    /// The endpoints on the node that are dialled over TCP, and a process of the Pod behind each.
+    fn processes_behind(&self, dials: &[Repeated<'_>]) -> BTreeMap<SocketAddr, i32> {
+        let dialled = dials.iter().filter(|dial| dial.protocol == Protocol::Tcp);
+        let endpoints: BTreeSet<SocketAddr> = dialled.flat_map(|dial| &dial.endpoints).copied().collect();
+        let here = endpoints
+            .into_iter()
+            .filter_map(|endpoint| Some((endpoint, self.process_behind(endpoint)?)));
+        here.take(MAX_ENDPOINTS).collect()
+    }
+
     /// A process of the Pod behind an endpoint on the node, if the Pod has a network of its own.
     fn process_behind(&self, endpoint: SocketAddr) -> Option<i32> {
         let ip = endpoint.ip().to_string();
@@ -112,11 +119,11 @@ fn waits_in_queue(dial: &Repeated<'_>, endpoint: SocketAddr) -> bool {
     dial.protocol == Protocol::Tcp && dial.endpoints.contains(&endpoint)
 }
 
-/// Reads queues at the same time: a Pod can make each take long.
-async fn read(processes: impl Iterator<Item = (SocketAddr, i32)>) -> Queues {
-    let queues = join_all(processes.map(async |(endpoint, pid)| {
-        let queue = blocking(Pool::Pod, move || Queue::read(pid, endpoint.port())).await;
-        Some((endpoint, (pid, queue.ok()??)))
+/// Reads the queues of each network once, all at the same time: a Pod can make each take long.
+async fn read(processes: BTreeSet<i32>) -> ByProcess {
+    let queues = join_all(processes.into_iter().map(async |pid| {
+        let queues = blocking(Pool::Pod, move || Queues::read(pid)).await;
+        Some((pid, queues.ok()??))
     }));
     queues.await.into_iter().flatten().collect()
 }
@@ -142,15 +149,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_lost_by_a_queue_that_holds_some_all_the_time() {
-        let queue = |waiting, overflows| Queue { waiting, overflows };
-        assert_eq!(queue(1, 7).lost_until(queue(1, 9)), 2);
-        assert_eq!(queue(1, 7).lost_until(queue(1, 7)), 0);
-        // The counter is of all ports: another queue has overflowed.
-        assert_eq!(queue(0, 7).lost_until(queue(1, 9)), 0);
-        assert_eq!(queue(1, 7).lost_until(queue(0, 9)), 0);
+    fn connections_are_lost_by_a_queue_that_alone_holds_some_all_the_time() {
+        let queues = |waiting: &[u16], overflows| Queues {
+            waiting: waiting.iter().map(|port| (*port, 1)).collect(),
+            overflows,
+        };
+        let lost = |before: &Queues, after: &Queues| before.lost_until(after, 80);
+        assert_eq!(lost(&queues(&[80], 7), &queues(&[80], 9)), 2);
+        assert_eq!(lost(&queues(&[80], 7), &queues(&[80], 7)), 0);
+        // The counter is of all ports: another queue may have overflowed.
+        assert_eq!(lost(&queues(&[], 7), &queues(&[80], 9)), 0);
+        assert_eq!(lost(&queues(&[80], 7), &queues(&[], 9)), 0);
+        assert_eq!(lost(&queues(&[80], 7), &queues(&[80, 9090], 9)), 0);
+        assert_eq!(lost(&queues(&[80, 9090], 7), &queues(&[80], 9)), 0);
         // Another process has come meanwhile.
-        assert_eq!(queue(1, 7).lost_until(queue(1, 2)), 0);
+        assert_eq!(lost(&queues(&[80], 7), &queues(&[80], 2)), 0);
     }
 
     #[test]

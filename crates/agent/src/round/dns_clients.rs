@@ -76,10 +76,8 @@ pub(super) async fn ask(
     ipv6: bool,
 ) -> Option<Reply> {
     let _permit = round.permit().await?;
-    let reply = dns::ask(netns, server, name, ipv6, PATIENCE)
+    dns::ask(netns, server, name, ipv6, PATIENCE)
         .await
         .inspect_err(|error| round.problem(format!("DNS server {server} could not be queried: {error}.")))
-        .ok()?;
-    round.tries.asked(netns, server, reply == Reply::TimedOut);
-    Some(reply)
+        .ok()
 }

@@ -125,7 +125,10 @@ async fn ask_one(
         if attempt == ATTEMPTS {
             tokio::time::sleep(CONFIRM_AFTER).await;
         }
-        last = match ask(round, netns, server, name, ipv6).await? {
+        let reply = ask(round, netns, server, name, ipv6).await?;
+        // These are names of the cluster: for others a server asks another one, which may take its time.
+        round.tries.asked(netns, server, reply == Reply::TimedOut);
+        last = match reply {
             Reply::Addresses(..) => return Some((LookupResult::Found, None)),
             Reply::NotFound(_) => return Some((LookupResult::NotFound, None)),
             Reply::Failed(code) => (LookupResult::Failed, Some(code)),

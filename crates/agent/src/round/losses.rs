@@ -17,9 +17,11 @@ use super::{MAX_FAILURES, Memory, Round};
 /// After so many rounds all counts are halved, so that what is long ago is forgotten.
 const ROUNDS: u32 = 40;
 
-/// What counts as a loss: in so many rounds, and one of so many tries.
+/// What counts as a loss: in so many rounds, and one of so many tries. What was told stays until it is half of that, so
+/// that a report does not come and go by chance.
 const LOSSY_ROUNDS: u32 = 3;
 const ONE_OF: u32 = 50;
+const STILL_ONE_OF: u32 = 2 * ONE_OF;
 
 /// What was tried: an address dialled, or a DNS server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +76,16 @@ struct Counts {
     tries: u32,
     lost: u32,
     lossy_rounds: u32,
+    /// Whether it was told.
+    is_told: bool,
+}
+
+impl Counts {
+    fn is_lossy(self) -> bool {
+        let is_one_of = |most: u32| self.lost.saturating_mul(most) >= self.tries;
+        self.lossy_rounds >= LOSSY_ROUNDS && is_one_of(ONE_OF)
+            || self.is_told && self.lossy_rounds > 0 && is_one_of(STILL_ONE_OF)
+    }
 }
 
 impl History {
@@ -102,11 +114,11 @@ impl History {
     }
 
     /// The paths with losses that count.
-    fn losses(&self) -> Vec<PathLoss> {
-        let is_lossy = |counts: &Counts| {
-            counts.lossy_rounds >= LOSSY_ROUNDS && counts.lost.saturating_mul(ONE_OF) >= counts.tries
-        };
-        let lossy = self.paths.iter().filter(|(_, counts)| is_lossy(counts));
+    fn losses(&mut self) -> Vec<PathLoss> {
+        for counts in self.paths.values_mut() {
+            counts.is_told = counts.is_lossy();
+        }
+        let lossy = self.paths.iter().filter(|(_, counts)| counts.is_told);
         lossy
             .map(|((from, path), counts)| PathLoss {
                 from: from.clone(),
@@ -215,6 +227,8 @@ mod tests {
     fn what_is_long_ago_is_forgotten() {
         let mut losses = vec![5; 4];
         assert_eq!(after(&losses), [(20, 40)]);
+        losses.extend([0; 40]);
+        assert_eq!(after(&losses).len(), 1, "half of them");
         losses.extend([0; 150]);
         assert_eq!(after(&losses), []);
     }

@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use futures::future::join_all;
 
-use super::{CONFIRM_AFTER, Round};
+use super::{CONFIRM_AFTER, Round, rules::age};
+use crate::kubeproxy::samples::MAY_WAIT;
 use svcdiag_api::{Answer, OtherNodePort};
 use svcdiag_engine::asked::{OtherNode, Subject};
 use svcdiag_kube_proxy::{IpFamily, Protocol};
@@ -47,11 +48,16 @@ pub(super) async fn probe(round: &Round<'_>) -> Vec<OtherNodePort> {
     known
 }
 
-/// What a second dial of those that failed says. Nothing is known of what is not served any more.
+/// What a second dial of those that failed says. Nothing is known of what is not served any more, nor of what kube-proxy
+/// of the other node may not have written yet.
 async fn confirmed(round: &Round<'_>, failed: Vec<(Target, Answer)>) -> Vec<OtherNodePort> {
     tokio::time::sleep(CONFIRM_AFTER).await;
     let again = join_all(failed.iter().map(|(target, _)| dial(round, target))).await;
-    let today = self::targets(round, &round.read_again());
+    let subject = round.read_again();
+    if subject.changed.is_some_and(|changed| age(changed) < MAY_WAIT) {
+        return Vec::new();
+    }
+    let today = self::targets(round, &subject);
     failed
         .into_iter()
         .zip(again)

@@ -74,7 +74,7 @@ fn may_wait(waited: Duration, since_change: Option<Duration>) -> bool {
 }
 
 /// If the other clock is ahead, nothing has passed, so nothing waits for longer than its period.
-fn age(changed: Timestamp) -> Duration {
+pub(super) fn age(changed: Timestamp) -> Duration {
     Duration::try_from(crate::now().duration_since(changed)).unwrap_or_default()
 }
 

@@ -53,7 +53,8 @@ pub struct PacketDrop {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
     pub from: Option<String>,
-    /// Protocol of the dial.
+    /// Protocol of the dial. Default: TCP.
+    #[serde(default = "tcp")]
     pub protocol: Protocol,
     /// Address and port dialled.
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
@@ -82,4 +83,8 @@ pub struct PacketDrop {
     pub function: Option<String>,
     /// Number of packets.
     pub packets: u32,
+}
+
+const fn tcp() -> Protocol {
+    Protocol::Tcp
 }

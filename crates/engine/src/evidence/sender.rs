@@ -143,7 +143,12 @@ impl<'a> Senders<'a, '_> {
 /// Who rejects what was sent to the Service, where the kernel saw which network namespace dropped it. Rules that reject
 /// drop as well.
 fn behind_the_service<'a>(report: &Report<'a>, dial: &'a DialFailure) -> Option<Sender<'a>> {
-    let of_firewalls = |drop: &&svcdiag_api::PacketDrop| drop.cause == DropCause::Firewall && !drop.answers;
+    // A full table drops as well, and rejects nothing.
+    let is_full = report.facts.settings.conntrack_full == Some(true);
+    let of_firewalls = |drop: &&svcdiag_api::PacketDrop| {
+        let is_of_table = is_full && dropped::may_be_of_conntrack(drop);
+        drop.cause == DropCause::Firewall && !drop.answers && !is_of_table
+    };
     let senders = dropped::of_dial(report.facts, dial).filter(of_firewalls);
     let mut senders = senders.map(|drop| match drop.place {
         DropPlace::Node => Some(Sender::Node(report.node)),

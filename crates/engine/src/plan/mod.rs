@@ -44,10 +44,10 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     let from_node = approval::may_be_dialled_from_nodes(facts);
     let of_service = subject::service(facts, service);
     let slices = subject::slices(facts);
-    let chosen = chosen_nodes(facts, &clients, &endpoints);
-    chosen
-        .iter()
-        .copied()
+    let eligible = eligible_nodes(facts);
+    let lasting = lasting_nodes(facts, &eligible, &clients, &endpoints);
+    chosen_nodes(facts, &eligible, lasting.clone())
+        .into_iter()
         .map(|node| {
             let here = |pods: &[&Pod], most: usize, may_be_unready: bool| -> Vec<ProbePod> {
                 let on_node = pods.iter().filter(|p| p.spec.node_name.as_deref() == Some(node));
@@ -77,7 +77,7 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
                 slices: slices.clone(),
                 from_node,
                 other_nodes: match from_node {
-                    true => other_nodes::of(facts, service, node, &chosen),
+                    true => other_nodes::of(facts, service, node, &lasting),
                     false => Vec::new(),
                 },
                 clients,
@@ -94,7 +94,9 @@ pub(crate) fn asks_anybody(facts: &Facts) -> bool {
     if facts.spec.suspend || facts.nodes.is_empty() || facts.service.is_none() {
         return false;
     }
-    !chosen_nodes(facts, &chosen_clients(facts), &endpoint_pods(facts)).is_empty()
+    let eligible = eligible_nodes(facts);
+    let lasting = lasting_nodes(facts, &eligible, &chosen_clients(facts), &endpoint_pods(facts));
+    !chosen_nodes(facts, &eligible, lasting).is_empty()
 }
 
 /// Name of the NodeProbe of a diagnosis on a node.
@@ -195,25 +197,39 @@ fn endpoint_pods(facts: &Facts) -> Vec<&Pod> {
     pods
 }
 
-/// The nodes of the clients, up to three with endpoints, those that failed last time, and a sample of
-/// the others.
-fn chosen_nodes<'a>(facts: &'a Facts, clients: &[&'a Pod], endpoints: &[&'a Pod]) -> BTreeSet<&'a str> {
+/// The nodes that may be asked, by name.
+fn eligible_nodes(facts: &Facts) -> Vec<&str> {
     let selector = facts.spec.nodes.selector.as_ref().map(LabelSelector::from);
-    let mut eligible: Vec<&str> = facts
-        .nodes
-        .iter()
+    let nodes = facts.nodes.iter();
+    let mut eligible: Vec<&str> = nodes
         .filter(|n| selector.as_ref().is_none_or(|s| s.matches(&n.labels)))
         .map(|n| n.name.as_str())
         .collect();
     eligible.sort_unstable();
-    let mut chosen: BTreeSet<&str> = BTreeSet::new();
+    eligible
+}
+
+/// The nodes of the clients, and up to three with endpoints.
+fn lasting_nodes<'a>(
+    facts: &'a Facts,
+    eligible: &[&'a str],
+    clients: &[&'a Pod],
+    endpoints: &[&'a Pod],
+) -> BTreeSet<&'a str> {
     let node_of = |p: &&'a Pod| p.spec.node_name.as_deref().filter(|n| eligible.contains(n));
-    chosen.extend(clients.iter().filter_map(node_of));
     let with_endpoints: BTreeSet<&str> = endpoints.iter().filter_map(node_of).collect();
     // Those that were looked at before stay, so that the choice does not wander with a rollout.
     let mut with_endpoints: Vec<&str> = with_endpoints.into_iter().collect();
     with_endpoints.sort_by_key(|n| (!is_alive(facts, n), !was_asked(facts, n), *n));
-    chosen.extend(with_endpoints.into_iter().take(NODES_WITH_ENDPOINTS));
+    let of_clients = clients.iter().filter_map(node_of);
+    of_clients
+        .chain(with_endpoints.into_iter().take(NODES_WITH_ENDPOINTS))
+        .collect()
+}
+
+/// These nodes, those that failed last time, and a sample of the others.
+fn chosen_nodes<'a>(facts: &'a Facts, eligible: &[&'a str], lasting: BTreeSet<&'a str>) -> BTreeSet<&'a str> {
+    let mut chosen = lasting;
     // Further nodes are a sample: one whose agent is silent would only leave the question open.
     let others: Vec<&str> = eligible
         .iter()

@@ -13,13 +13,14 @@ use svcdiag_objects::Service;
 /// Other nodes that each node tries. Each is tried by as many.
 const MOST: usize = 2;
 
-/// The nodes that come after this one among those that are asked, in a ring: each of them tries its own node ports too,
-/// and what does not answer there says nothing of the way between.
+/// The nodes that come after this one in a ring of those that are asked for as long as nothing changes: each of them tries
+/// its own node ports too, and what does not answer there says nothing of the way between. The sample of further nodes
+/// is no part of it: it moves on, and each move would change the question of others.
 pub(super) fn of(
     facts: &Facts,
     service: &Service,
     node: &str,
-    chosen: &BTreeSet<&str>,
+    lasting: &BTreeSet<&str>,
 ) -> Vec<ProbeOtherNode> {
     let has_node_ports = ports::judged(facts, service)
         .iter()
@@ -27,8 +28,8 @@ pub(super) fn of(
     if !has_node_ports {
         return Vec::new();
     }
-    let after = chosen.iter().filter(|other| **other > node);
-    let before = chosen.iter().filter(|other| **other < node);
+    let after = lasting.iter().filter(|other| **other > node);
+    let before = lasting.iter().filter(|other| **other < node);
     after
         .chain(before)
         .filter(|other| serves(facts, service, other))
@@ -42,11 +43,12 @@ pub(super) fn of(
 }
 
 /// Whether a node takes what comes from outside: with the traffic policy Local, one without a ready endpoint drops it.
-pub(crate) fn serves(facts: &Facts, service: &Service, node: &str) -> bool {
-    service.spec.external_traffic_policy.as_deref() != Some("Local")
-        || facts
-            .slices
-            .iter()
-            .flat_map(|s| &s.endpoints)
-            .any(|e| e.is_ready() && e.node_name.as_deref() == Some(node))
+fn serves(facts: &Facts, service: &Service, node: &str) -> bool {
+    let mut endpoints = facts.slices.iter().flat_map(|s| &s.endpoints);
+    !is_local(service) || endpoints.any(|e| e.is_ready() && e.node_name.as_deref() == Some(node))
+}
+
+/// Whether traffic from outside stays on the node that it comes to.
+pub(crate) fn is_local(service: &Service) -> bool {
+    service.spec.external_traffic_policy.as_deref() == Some("Local")
 }

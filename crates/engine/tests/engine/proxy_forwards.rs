@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use svcdiag_api::{Answer, ConditionType as C, DialPath, OtherNodePort, Reason as R, StaleConnection};
 use svcdiag_engine::{Facts, diagnose};
+use svcdiag_objects::EndpointSlice;
 
 use crate::{agents::*, fixtures::*, report::*, walkthrough::*};
 
@@ -174,7 +175,7 @@ fn node_ports_that_only_their_own_node_reaches_are_a_hint() {
     let said = closed(|f| node_ports(f, Answer::TimedOut)).unwrap();
     assert_eq!(
         said,
-        "192.168.0.2:30080 answers node n2 itself, but not node n1 (connection timed out). If clients outside the \
+        "192.168.0.2:30080 answers node n2 itself, but not node n1. If clients outside the \
          cluster use node ports, check the firewalls of the nodes and between them."
     );
 }
@@ -216,4 +217,16 @@ fn of_node_ports_that_may_be_well_nothing_is_said() {
         local, None,
         "the node has no endpoint, and drops what comes from outside"
     );
+    let other_port = closed(|f| {
+        node_ports(f, Answer::TimedOut);
+        service(f, json!({ "spec": { "externalTrafficPolicy": "Local" } }));
+        // The slice with this port has none of its endpoints on the node.
+        let mut other = EndpointSlice::clone(&f.slices[0]);
+        other.metadata.name = Some("other".into());
+        other.ports[0].name = Some("other".into());
+        f.slices.push(Arc::new(other));
+        let here = &mut Arc::make_mut(&mut f.slices[0]).endpoints;
+        here.retain(|e| e.node_name.as_deref() != Some("n2"));
+    });
+    assert_eq!(other_port, None, "the node has no endpoint for that port");
 }

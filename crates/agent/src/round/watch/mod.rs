@@ -10,6 +10,7 @@ mod wanted;
 
 use std::{
     error::Error,
+    io,
     net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -60,10 +61,18 @@ impl Watches {
         }
     }
 
-    /// Reads some megabytes at the first call.
+    /// Reads some megabytes at the first call. What may pass, for example a lack of memory, is not remembered.
     fn kernel(&self) -> Result<Arc<Kernel>, Arc<Unavailable>> {
-        let read = || Kernel::read(self.paths.clone()).map(Arc::new).map_err(Arc::new);
-        self.kernel.get_or_init(read).clone()
+        if let Some(known) = self.kernel.get() {
+            return known.clone();
+        }
+        let read = Kernel::read(self.paths.clone()).map(Arc::new).map_err(Arc::new);
+        let may_pass = matches!(&read, Err(why) if matches!(&**why,
+            Unavailable::NoBtf { source, .. } if source.kind() != io::ErrorKind::NotFound));
+        if may_pass {
+            return read;
+        }
+        self.kernel.get_or_init(|| read).clone()
     }
 }
 
@@ -91,7 +100,7 @@ impl Round<'_> {
             return again.await;
         }
         let begun = self.begin(&dials).await;
-        let queues = self.full_queues(&dials).await;
+        let queues = self.accept_queues(&dials).await;
         let result = again.await;
         if let Some(begun) = begun {
             self.finish(&dials, begun).await;

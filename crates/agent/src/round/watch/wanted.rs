@@ -51,7 +51,10 @@ impl Wanted {
         };
         let cause = explain(&drop, dialled)?;
         // These may be due to what another process of the node sends; the rest is so for all who send there.
-        let is_of_sender = matches!(cause, DropCause::Firewall | DropCause::AnswerNotTranslated);
+        let is_of_sender = matches!(
+            cause,
+            DropCause::Firewall | DropCause::TrafficControl | DropCause::AnswerNotTranslated
+        );
         (*is_own || !is_of_sender).then_some(cause)
     }
 }
