@@ -1,4 +1,5 @@
-//! The documentation names files and tests; each is there. Names in capitals stand for any: `stages/STAGE.rs`.
+//! The documentation names files and tests and links to pages; each is there. Names in capitals stand for any:
+//! `stages/STAGE.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,8 +19,7 @@ const DIRECTORIES: [&str; 11] = [
 /// The documents, by path.
 fn documents() -> Vec<(PathBuf, String)> {
     let root = Path::new(ROOT);
-    let in_docs = fs::read_dir(root.join("docs")).unwrap().flatten();
-    let mut paths: Vec<PathBuf> = in_docs.map(|entry| entry.path()).collect();
+    let mut paths = files(&root.join("docs"), "md");
     paths.extend(["README.md", "CONTRIBUTING.md", "STYLE.md", "SECURITY.md"].map(|name| root.join(name)));
     let read = |path: PathBuf| {
         let text = fs::read_to_string(&path).unwrap();
@@ -28,23 +28,27 @@ fn documents() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(read).collect()
 }
 
-/// Paths below the root of all files in Rust.
-fn sources() -> Vec<String> {
-    fn walk(directory: &Path, found: &mut Vec<String>) {
-        for entry in fs::read_dir(directory).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
-                found.push(path.strip_prefix(ROOT).unwrap().to_str().unwrap().to_owned());
-            }
+/// All files below a directory with that ending.
+fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(files(&path, ending));
+        } else if path.extension().is_some_and(|it| it == ending) {
+            found.push(path);
         }
     }
-    let mut found = Vec::new();
-    for directory in ["benches", "crates", "fuzz", "src", "testing", "tests"] {
-        walk(&Path::new(ROOT).join(directory), &mut found);
-    }
     found
+}
+
+/// Paths below the root of all files in Rust.
+fn sources() -> Vec<String> {
+    ["benches", "crates", "fuzz", "src", "testing", "tests"]
+        .iter()
+        .flat_map(|directory| files(&Path::new(ROOT).join(directory), "rs"))
+        .map(|path| path.strip_prefix(ROOT).unwrap().to_str().unwrap().to_owned())
+        .collect()
 }
 
 /// What may be a path: no spaces, quotes or brackets, and no punctuation at its end.
@@ -131,4 +135,48 @@ fn filters_of_tests_that_the_documentation_names_match_a_module() {
             }
         }
     }
+}
+
+/// The targets of links to files, as written.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://") && !target.starts_with("mailto:"))
+}
+
+/// The anchors of a page, as GitHub makes them of its headings.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut in_code = false;
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        in_code ^= line.starts_with("```");
+        if in_code || !line.starts_with('#') {
+            continue;
+        }
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading
+            .chars()
+            .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        found.insert(kept.map(|c| if c == ' ' { '-' } else { c }).collect());
+    }
+    found
+}
+
+#[test]
+fn links_lead_to_a_file_and_a_heading_in_it() {
+    let mut dead = Vec::new();
+    for (document, text) in documents() {
+        for link in links(&text) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => document.clone(),
+                _ => document.parent().unwrap().join(path),
+            };
+            let has_heading =
+                || anchor.is_empty() || anchors(&fs::read_to_string(&target).unwrap()).contains(anchor);
+            if !target.exists() || !has_heading() {
+                dead.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert_eq!(dead, Vec::<String>::new());
 }
