@@ -44,9 +44,9 @@ build: setup ## Build the binaries.
 	@$(CARGO) build --locked --workspace --bins
 
 .PHONY: generate
-generate: ## Write crds/ and the table of stages in README again from the types in crates/api/src.
+generate: ## Write crds/ and the table of stages in docs/conditions.md again from the types in crates/api/src.
 	@$(CARGO) run --locked --quiet --bin svcdiag -- crd --output-dir crds
-	@GENERATE=1 $(CARGO) test --locked --quiet -p svcdiag-api --test readme the_readme_has_the_stages
+	@GENERATE=1 $(CARGO) test --locked --quiet -p svcdiag-api --test conditions the_page_has_the_stages
 
 .PHONY: fmt
 fmt: ## Format the code.

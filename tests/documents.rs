@@ -180,3 +180,12 @@ fn links_lead_to_a_file_and_a_heading_in_it() {
     }
     assert_eq!(dead, Vec::<String>::new());
 }
+
+#[test]
+fn the_readme_is_a_page_to_read_at_once() {
+    let lines = fs::read_to_string(Path::new(ROOT).join("README.md"))
+        .unwrap()
+        .lines()
+        .count();
+    assert!(lines <= 150, "{lines} lines: move some to docs/");
+}

@@ -3,7 +3,7 @@
 //!
 //! Everything that depends on the tree is made of this table or checked against it: the types of conditions and
 //! the reasons of the API, the CRD, the engine's choice of what it asks and blames, the root cause's link, and
-//! the table in README.
+//! the table in docs/conditions.md and the pages of docs/reasons.
 
 use super::macros::{is_objects, stages, string_enum};
 

@@ -1,4 +1,4 @@
-//! The table of stages in README is that of `stage.rs`. `make generate` writes it.
+//! The table of stages in docs/conditions.md is that of `stage.rs`. `make generate` writes it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -6,11 +6,11 @@ use std::{env, fs};
 
 use svcdiag_api::{Reason, STAGES, Stage};
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+const CONDITIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/conditions.md");
 const START: &str = "<!-- stages: written by `make generate` from crates/api/src/stage.rs -->\n";
 const END: &str = "<!-- end of stages -->\n";
 
-/// Whether a reason is one of several stages, of which README has a list of its own.
+/// Whether a reason is one of several stages, of which the page has a list of its own.
 fn is_of_the_data_path(reason: Reason) -> bool {
     STAGES
         .iter()
@@ -24,8 +24,16 @@ fn list(reasons: impl Iterator<Item = Reason>) -> String {
     names.join(", ")
 }
 
+/// The same, each with a link to its page, which every reason for False has.
+fn links(reasons: impl Iterator<Item = Reason>) -> String {
+    let links: Vec<String> = reasons
+        .map(|reason| format!("[{reason}](reasons/{reason}.md)"))
+        .collect();
+    links.join(", ")
+}
+
 fn row(stage: &Stage) -> String {
-    let own = list(stage.faults.iter().copied().filter(|r| !is_of_the_data_path(*r)));
+    let own = links(stage.faults.iter().copied().filter(|r| !is_of_the_data_path(*r)));
     let shared = match stage.faults.iter().any(|r| is_of_the_data_path(*r)) {
         true => ", and those of the data path",
         false => "",
@@ -43,29 +51,32 @@ fn row(stage: &Stage) -> String {
 }
 
 #[test]
-fn the_readme_has_the_stages_with_their_reasons() {
-    let readme = fs::read_to_string(README).unwrap();
-    let (before, rest) = readme.split_once(START).unwrap();
+fn the_page_has_the_stages_with_their_reasons() {
+    let page = fs::read_to_string(CONDITIONS).unwrap();
+    let (before, rest) = page.split_once(START).unwrap();
     let (written, after) = rest.split_once(END).unwrap();
     let head =
         "| condition | question | reasons to be `False` | other reasons of its own |\n|---|---|---|---|\n";
     let table: String = STAGES.iter().map(row).collect();
     let table = format!("\n{head}{table}\n");
     if env::var_os("GENERATE").is_some() {
-        fs::write(README, format!("{before}{START}{table}{END}{after}")).unwrap();
+        fs::write(CONDITIONS, format!("{before}{START}{table}{END}{after}")).unwrap();
         return;
     }
-    assert!(written == table, "README.md is out of date: run make generate");
+    assert!(
+        written == table,
+        "docs/conditions.md is out of date: run make generate"
+    );
 }
 
 #[test]
-fn the_readme_lists_the_reasons_of_the_data_path() {
-    let readme = fs::read_to_string(README).unwrap();
-    let (_, list) = readme.split_once("Reasons of the data path").unwrap();
-    let (list, _) = list.split_once('.').unwrap();
-    let listed: Vec<Reason> = list
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter_map(|word| word.parse().ok())
+fn the_page_lists_the_reasons_of_the_data_path() {
+    let page = fs::read_to_string(CONDITIONS).unwrap();
+    let (_, list) = page.split_once("Reasons of the data path").unwrap();
+    let (list, _) = list.split_once(".\n").unwrap();
+    let links = list.split('[').skip(1);
+    let listed: Vec<Reason> = links
+        .filter_map(|link| link.split_once(']')?.0.parse().ok())
         .collect();
     let shared: Vec<Reason> = Reason::ALL
         .iter()
