@@ -9,6 +9,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "manifests/alerts.rs"]
+mod alerts;
 #[path = "manifests/overlays.rs"]
 mod overlays;
 #[path = "manifests/rollout.rs"]
