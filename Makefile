@@ -44,8 +44,9 @@ build: setup ## Build the binaries.
 	@$(CARGO) build --locked --workspace --bins
 
 .PHONY: generate
-generate: ## Write crds/ and the table of stages in docs/conditions.md again from the types in crates/api/src.
+generate: ## Write crds/, those of the chart, and the table of stages in docs/conditions.md again from the types in crates/api/src.
 	@$(CARGO) run --locked --quiet --bin svcdiag -- crd --output-dir crds
+	@hack/chart
 	@GENERATE=1 $(CARGO) test --locked --quiet -p svcdiag-api --test conditions the_page_has_the_stages
 
 .PHONY: fmt
@@ -102,7 +103,7 @@ run: build ## Run the controller on this machine against the cluster of the curr
 	@$(CARGO) run --locked --quiet --bin svcdiag -- controller
 
 .PHONY: dist
-dist: setup ## Build the release binary (TARGET=...) with its bill of materials and checksums, into target/dist.
+dist: setup ## Build the release binary (TARGET=...), manifests, chart, bill of materials and checksums, into target/dist.
 	@hack/dist
 
 ##@ Deployment
