@@ -155,7 +155,7 @@ async fn every_object_is_accepted_by_the_api_server() {
     let client = cluster.client();
     let discovery = Discovery::new(client.clone()).run().await.unwrap();
     let mut checked = 0;
-    for directory in ["config/default", "config/samples"] {
+    for directory in ["config/agentless", "config/default", "config/samples"] {
         let mut objects = render(&kubectl, directory).await;
         assert!(!objects.is_empty());
         // Namespaces first, as kubectl does it.
@@ -309,6 +309,39 @@ async fn hardened_is_the_default_with_profiles_and_a_type() {
     let plain = render(&kubectl, "config/default").await;
     let json = |objects: &[DynamicObject]| serde_json::to_value(objects).unwrap();
     assert_eq!(json(&objects), json(&plain));
+}
+
+/// What config/agentless leaves out is what config/agent adds, the kind NodeProbe, and the permission to write it.
+#[tokio::test]
+async fn agentless_is_the_default_without_what_only_agents_need() {
+    let kubectl = Kubectl::find().await.unwrap();
+    let agentless = render(&kubectl, "config/agentless").await;
+    let of_agents = render(&kubectl, "config/agent").await;
+    let identity = |o: &DynamicObject| {
+        (
+            kind(o).to_owned(),
+            o.metadata.namespace.clone(),
+            o.metadata.name.clone(),
+        )
+    };
+    let mut expected = render(&kubectl, "config/default").await;
+    expected.retain(|o| {
+        let is_of_agents = of_agents.iter().any(|other| identity(other) == identity(o));
+        !is_of_agents && o.metadata.name.as_deref() != Some("nodeprobes.svcdiag.dev")
+    });
+    let of_controller = |o: &&mut DynamicObject| {
+        identity(o) == ("ClusterRole".into(), None, Some("svcdiag-controller".into()))
+    };
+    let role = expected.iter_mut().find(of_controller).unwrap();
+    let rules = role.data["rules"].as_array_mut().unwrap();
+    let all = rules.len();
+    rules.retain(|rule| {
+        strings(&rule["resources"]) != BTreeSet::from(["nodeprobes"])
+            || strings(&rule["verbs"]).contains("list")
+    });
+    assert_eq!(rules.len(), all - 1);
+    let json = |objects: &[DynamicObject]| serde_json::to_value(objects).unwrap();
+    assert_eq!(json(&agentless), json(&expected));
 }
 
 #[tokio::test]

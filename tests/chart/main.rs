@@ -1,0 +1,108 @@
+//! The Helm chart: what a real Helm renders from it are the objects of config/, one by one, with labels of Helm's.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and runs Helm"
+)]
+
+mod files;
+mod objects;
+mod values;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use svcdiag_sandbox::kubectl::Kubectl;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const CHART: &str = "charts/svcdiag";
+
+/// Kind, namespace and name.
+type Key = (String, String, String);
+type Objects = BTreeMap<Key, Value>;
+
+fn root(path: &str) -> PathBuf {
+    Path::new(ROOT).join(path)
+}
+
+fn parse(text: &str) -> Objects {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    let mut found = Objects::new();
+    for object in documents.into_iter().filter(|o| o["kind"].is_string()) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let metadata = &object["metadata"];
+        let key = (
+            text(&object["kind"]),
+            text(&metadata["namespace"]),
+            text(&metadata["name"]),
+        );
+        assert!(
+            found.insert(key.clone(), object).is_none(),
+            "{key:?} is there twice"
+        );
+    }
+    found
+}
+
+/// The objects of kustomizations.
+async fn kustomize(directories: &[&str]) -> Objects {
+    let kubectl = Kubectl::find().await.unwrap();
+    let mut all = Objects::new();
+    for directory in directories {
+        let path = root(directory);
+        let text = kubectl.run(&["kustomize", path.to_str().unwrap()]).await.unwrap();
+        all.extend(parse(&text));
+    }
+    all
+}
+
+/// Runs Helm at the root of the sources; its output or its error.
+fn helm(arguments: &[&str], kubeconfig: Option<&Path>) -> Result<String, String> {
+    let mut command = Command::new(root("hack/helm"));
+    command.args(arguments).current_dir(ROOT);
+    if let Some(path) = kubeconfig {
+        command.env("KUBECONFIG", path).env("HELM_DRIVER", "memory");
+    }
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    match output.status.success() {
+        true => Ok(text(output.stdout)),
+        false => Err(text(output.stderr)),
+    }
+}
+
+fn template(release: &str, namespace: &str, chart: &str, values: &Value) -> Result<String, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("values.yaml");
+    std::fs::write(&file, values.to_string()).unwrap();
+    let values = file.to_str().unwrap();
+    helm(
+        &[
+            "template",
+            release,
+            chart,
+            "--namespace",
+            namespace,
+            "--values",
+            values,
+        ],
+        None,
+    )
+}
+
+fn rendered(values: &Value) -> Objects {
+    parse(&template("svcdiag", "svcdiag-system", CHART, values).unwrap())
+}
+
+/// The container of the only object of a kind.
+fn container<'a>(objects: &'a Objects, kind: &str) -> &'a Value {
+    let (_, object) = objects.iter().find(|(key, _)| key.0 == kind).unwrap();
+    &object["spec"]["template"]["spec"]["containers"][0]
+}
