@@ -202,14 +202,12 @@ mod tests {
     fn after(losses: &[u32]) -> Vec<(u32, u32)> {
         let mut history = History::default();
         history.add("1", &round(10, 10));
+        let mut told = history.losses();
         for lost in losses {
             history.add("1", &round(10, *lost));
+            told = history.losses();
         }
-        history
-            .losses()
-            .iter()
-            .map(|loss| (loss.lost, loss.tries))
-            .collect()
+        told.iter().map(|loss| (loss.lost, loss.tries)).collect()
     }
 
     #[test]
