@@ -17,6 +17,9 @@ const LABELS: [&str; 7] = [
 ];
 const KEEP: &str = "helm.sh/resource-policy";
 
+/// Say what made an object, Helm or kustomize, and how it writes its version.
+const MADE_BY: [&str; 2] = ["app.kubernetes.io/managed-by", "app.kubernetes.io/version"];
+
 /// Removes what Helm's objects have more: the labels of charts, and what keeps an object when a release is removed.
 fn without_what_charts_add(object: &mut Value, plain: &Value) {
     for place in ["/metadata", "/spec/template/metadata"] {
@@ -36,14 +39,23 @@ fn without_what_charts_add(object: &mut Value, plain: &Value) {
     }
 }
 
+fn without_maker(object: &mut Value) {
+    for place in ["/metadata/labels", "/spec/template/metadata/labels"] {
+        if let Some(labels) = object.pointer_mut(place).and_then(Value::as_object_mut) {
+            labels.retain(|key, _| !MADE_BY.contains(&key.as_str()));
+        }
+    }
+}
+
 fn are_the_same(chart: &Objects, config: &Objects) {
     let keys = |objects: &Objects| objects.keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(chart), keys(config));
     for (key, plain) in config {
-        let mut object = chart[key].clone();
-        without_what_charts_add(&mut object, plain);
+        let (mut object, mut plain) = (chart[key].clone(), plain.clone());
+        without_maker(&mut plain);
+        without_what_charts_add(&mut object, &plain);
         assert!(
-            &object == plain,
+            object == plain,
             "{key:?} of the chart is\n{object:#}\nand of config/\n{plain:#}"
         );
     }
