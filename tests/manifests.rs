@@ -177,7 +177,7 @@ async fn every_object_is_accepted_by_the_api_server() {
         }
     }
     // Last: nobody here counts what a quota admits, and until then it admits nothing.
-    for overlay in ["gke", "no-agents", "openshift", "selinux"] {
+    for overlay in ["gke", "openshift", "selinux"] {
         let mut objects = render(&kubectl, &format!("config/overlays/{overlay}")).await;
         // What a platform has beyond Kubernetes is not served here.
         objects.retain(|o| is_served(&discovery, o));

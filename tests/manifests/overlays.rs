@@ -86,23 +86,6 @@ async fn on_gke_a_quota_admits_the_priority_class_of_the_agents() {
     assert_eq!(other, names(["ResourceQuota svcdiag-system/svcdiag-agent"]));
 }
 
-/// What is left out is config/agent, and all of it.
-#[tokio::test]
-async fn without_agents_the_rest_is_as_it_was() {
-    let default = by_name(&rendered("config/default").await);
-    let rest = by_name(&rendered("config/overlays/no-agents").await);
-    let agents = by_name(&rendered("config/agent").await);
-    assert!(agents.contains_key(AGENTS) && rest.contains_key(CONTROLLER));
-    for (name, object) in &rest {
-        assert_eq!(Some(object), default.get(name), "{name}");
-    }
-    let kept: BTreeSet<&String> = default
-        .keys()
-        .filter(|name| !agents.contains_key(*name))
-        .collect();
-    assert_eq!(rest.keys().collect::<BTreeSet<_>>(), kept);
-}
-
 #[tokio::test]
 async fn for_selinux_the_agents_get_a_type_and_nothing_else_changes() {
     let objects = by_name(&rendered("config/overlays/selinux").await);
