@@ -40,7 +40,7 @@ pub(crate) fn hint(evidence: &Evidence<'_>, from: From, paths: &[LossyPath]) -> 
     let said = text::list_of(&said, "path");
     match paths.contains(&LossyPath::DNS) {
         true => format!(
-            " But servers do not answer at times: {said} got no answer within two seconds. Most resolvers wait for five before they ask again."
+            " But answers are missing at times: {said} got no answer within two seconds. Most resolvers wait for five before they ask again."
         ),
         false => format!(
             " But packets are lost at times: {said} needed a second SYN, which delays them by a second or more."
