@@ -47,7 +47,7 @@ pub struct NodeFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub failures: Vec<DialFailure>,
-    /// Node ports of other nodes that were dialled; at most 32.
+    /// Node ports of other nodes that did not accept a connection; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub other_node_ports: Vec<OtherNodePort>,

@@ -39,7 +39,7 @@ use super::{
     pods::{self, Census},
     settings,
 };
-use svcdiag_api::{DialPath, NodeFacts, NodeProbeSpec, ProbePod, SliceVersion};
+use svcdiag_api::{DialPath, NodeFacts, NodeProbeSpec, OtherNodePort, ProbePod, SliceVersion};
 use svcdiag_drops::Paths;
 use svcdiag_engine::asked::Subject;
 use svcdiag_kube_proxy::{Protocol, ProxyMode, Vantage};
@@ -146,6 +146,8 @@ pub struct Memory {
     hairpins: Mutex<hairpin::Known>,
     /// What was lost at times.
     losses: Mutex<losses::History>,
+    /// Node ports of other nodes that were closed.
+    closed_node_ports: Mutex<Vec<OtherNodePort>>,
     /// The Pods that were intercepted, for which NodeProbe, and when.
     intercepted: Mutex<Option<(String, Instant, Vec<String>)>>,
 }
@@ -244,7 +246,7 @@ pub async fn probe(
         through,
         endpoints::probe(&round, memory),
         lookups::probe(&round),
-        other_node_ports::probe(&round)
+        other_node_ports::probe(&round, memory)
     );
     let is_all_well = direct.failures.is_empty() && service.failures.is_empty();
     let listeners = endpoints::listeners(&round, &direct.failures).await;
