@@ -67,6 +67,9 @@ pub struct Facts {
     /// EndpointSlices of the Service.
     #[serde(default)]
     pub slices: Vec<Arc<EndpointSlice>>,
+    /// When slices of the Service were last seen to be gone, if that was lately.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slices_gone_at: Option<Timestamp>,
     /// Endpoints of hand-made slices that are cluster IPs of Services: the address, and the Service as
     /// namespace/name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -251,6 +254,7 @@ impl Facts {
             namesakes: Vec::new(),
             saved_objects: SavedObjects::default(),
             slices: Vec::new(),
+            slices_gone_at: None,
             endpoints_of_services: Vec::new(),
             pods: Vec::new(),
             deployments: Vec::new(),

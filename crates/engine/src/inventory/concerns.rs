@@ -6,11 +6,17 @@
 
 use std::collections::BTreeSet;
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{DiagnosisKey, Interest, Inventory, Table, Tracked};
+use crate::time::later;
 use svcdiag_objects::{
     Deployment, EndpointSlice, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service, StatefulSet,
     matches_labels,
 };
+
+/// How long it is known that slices of a Service have gone.
+const GONE_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 impl Inventory {
     /// Diagnoses in a namespace, or with clients there, that pass a test.
@@ -165,6 +171,12 @@ impl Tracked for EndpointSlice {
             names.remove(old.name());
             if names.is_empty() {
                 inventory.slices_of.remove(&key);
+            }
+            if new.and_then(EndpointSlice::service) != old.service() {
+                let now = inventory.now;
+                let is_recent = |at: &Timestamp| later(*at, GONE_FOR) > now;
+                inventory.slices_gone_at.retain(|_, at| is_recent(at));
+                inventory.slices_gone_at.insert(key, now);
             }
         }
         if let Some((new, key)) = new.and_then(|s| Some((s, key(s)?))) {

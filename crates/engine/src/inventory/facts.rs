@@ -61,6 +61,8 @@ impl Inventory {
             facts.namesakes = others.map(|(ns, _)| ns.clone()).collect();
         }
         facts.slices = self.slices_of(namespace, &name).cloned().collect();
+        let key = (namespace.to_owned(), name.clone());
+        facts.slices_gone_at = self.slices_gone_at.get(&key).copied();
         facts.endpoints_of_services = self.endpoints_of_services(&facts, name_other_namespaces);
         facts.pods = self.pods.of(namespace).cloned().collect();
         facts.deployments = self.deployments.of(namespace).cloned().collect();

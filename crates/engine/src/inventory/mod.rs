@@ -133,6 +133,8 @@ pub struct Inventory {
     slices: Table<EndpointSlice>,
     /// Names of the slices of a Service, by namespace and Service.
     slices_of: BTreeMap<(String, String), BTreeSet<String>>,
+    /// When slices of a Service were last seen to be gone, for a while, by namespace and Service.
+    slices_gone_at: BTreeMap<(String, String), Timestamp>,
     pods: Table<Pod>,
     deployments: Table<Deployment>,
     replica_sets: Table<ReplicaSet>,

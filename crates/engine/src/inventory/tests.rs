@@ -102,6 +102,26 @@ fn a_slice_concerns_the_diagnosis_of_its_service() {
 }
 
 #[test]
+fn that_slices_have_gone_is_known_for_a_while() {
+    let at = |second: i64| Timestamp::from_second(second).unwrap();
+    let mut inventory = inventory();
+    assert_eq!(facts(&inventory, "cart").slices_gone_at, None);
+    inventory.observe_at(at(10));
+    inventory.apply(slice("shop", "cart-1", "cart"));
+    assert_eq!(facts(&inventory, "cart").slices_gone_at, None, "a change");
+    inventory.delete::<EndpointSlice>("shop", "cart-1");
+    assert_eq!(facts(&inventory, "cart").slices_gone_at, Some(at(10)));
+    inventory.observe_at(at(100));
+    inventory.replace::<EndpointSlice>(vec![slice("shop", "pay-1", "cart")]);
+    assert_eq!(facts(&inventory, "cart").slices_gone_at, None, "long ago");
+    assert_eq!(
+        facts(&inventory, "pay").slices_gone_at,
+        Some(at(100)),
+        "now another's"
+    );
+}
+
+#[test]
 fn a_pod_concerns_the_services_that_select_it_before_or_after() {
     let mut inventory = inventory();
     assert_eq!(names(inventory.apply(pod("shop", "p", "cart"))), ["cart"]);

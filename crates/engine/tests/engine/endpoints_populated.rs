@@ -127,6 +127,28 @@ fn a14_the_endpoint_slices_do_not_follow_the_pods() {
 }
 
 #[test]
+fn a14_slices_that_have_just_changed_or_gone() {
+    // A deleted Service loses its slices too, and we may hear of that first.
+    let d = api_lookalike(|f| {
+        f.slices.clear();
+        f.slices_gone_at = Some(ago(2).parse().unwrap());
+    });
+    assert_eq!(d.recheck_at, Some(now() + jiff::SignedDuration::from_secs(28)));
+    api_lookalike(|f| {
+        let slice = Arc::make_mut(&mut f.slices[0]);
+        slice.endpoints.truncate(2);
+        patch(
+            slice,
+            json!({ "metadata": { "managedFields": [{ "time": ago(2) }] } }),
+        );
+    });
+    api_fault("A14-gone", C::EndpointsPopulated, R::EndpointSlicesStale, |f| {
+        f.slices.clear();
+        f.slices_gone_at = Some(ago(31).parse().unwrap());
+    });
+}
+
+#[test]
 fn a14_slices_that_are_two_seconds_behind() {
     let d = api_lookalike(|f| {
         f.slices.clear();

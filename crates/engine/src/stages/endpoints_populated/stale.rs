@@ -70,13 +70,19 @@ pub(super) fn staleness<'a>(facts: &Facts, service: &Service, selected: &[&'a Po
 }
 
 /// By when the slices should hold a Pod that is ready. The grace begins with the latest change of the Pod or of the
-/// Service: a new label or selector has to be noticed, too.
+/// Service: a new label or selector has to be noticed, too. Nor are slices behind that have just changed, or have just
+/// gone: then it is we who have yet to see why, as each kind has a watch of its own and a deleted Service loses its
+/// slices too.
 pub(super) fn due(facts: &Facts, service: &Service, pod: &Pod) -> Timestamp {
     let became_ready = pod.condition("Ready").and_then(|c| c.last_transition_time);
-    let since = [became_ready, pod.changed_at(), service.changed_at()]
-        .into_iter()
-        .flatten()
-        .max();
+    let slices = facts.slices.iter().filter_map(|slice| slice.changed_at());
+    let since = [
+        became_ready,
+        pod.changed_at(),
+        service.changed_at(),
+        facts.slices_gone_at,
+    ];
+    let since = since.into_iter().flatten().chain(slices).max();
     later(since.unwrap_or(facts.now), SLICE_GRACE)
 }
 
