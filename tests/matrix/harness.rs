@@ -154,6 +154,14 @@ impl Harness {
         Ok(())
     }
 
+    /// The longest time since the last call by which kube-proxy was behind the objects.
+    pub(crate) fn longest_lag(&self) -> Duration {
+        self.cluster
+            .kernel()
+            .map(|kernel| kernel.longest_lag())
+            .unwrap_or_default()
+    }
+
     fn diagnoses(&self) -> Api<ServiceDiagnosis> {
         Api::namespaced(self.cluster.client(), NAMESPACE)
     }

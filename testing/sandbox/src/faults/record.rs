@@ -1,6 +1,6 @@
 //! Every version of the diagnoses of a fixture, as a watch brings them: what was written, and what Ready was then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -62,16 +62,15 @@ impl Recorder {
             .collect()
     }
 
-    /// Every version in which Ready was not True, in words.
-    pub fn not_ready(&self) -> Vec<String> {
+    /// Every version in which Ready was something else than these, in words.
+    pub fn ready_other_than(&self, statuses: &[&str]) -> BTreeSet<String> {
         let versions = self.versions.lock();
         let all = versions
             .iter()
             .flat_map(|(name, of)| of.iter().map(move |(version, status)| (name, version, status)));
-        all.filter(|(.., status)| condition(status, "Ready")["status"] != "True")
-            .map(|(name, version, status)| {
-                format!("{name} at version {version}: {}", condition(status, "Ready"))
-            })
+        all.map(|(name, version, status)| (name, version, condition(status, "Ready")))
+            .filter(|(.., ready)| !statuses.iter().any(|status| ready["status"] == *status))
+            .map(|(name, version, ready)| format!("{name} at version {version}: {ready}"))
             .collect()
     }
 

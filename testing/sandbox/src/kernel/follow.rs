@@ -3,7 +3,10 @@
 //! Whatever changes, everything is read again and compared with what was written last: a local cluster
 //! is small. Changes that come together are taken together, as kube-proxy does.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{Stream, StreamExt, stream::SelectAll};
 use k8s_openapi::api::{
@@ -15,6 +18,7 @@ use kube::{
     api::ListParams,
     runtime::{WatchStreamExt, watcher},
 };
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use super::{Error, Kernel, Node, daemon, kubeproxy::Conduct, zone};
@@ -36,6 +40,49 @@ const RETRY: Duration = Duration::from_millis(300);
 /// Namespace of cluster DNS.
 const DNS_NAMESPACE: &str = "kube-system";
 
+/// A watch may have to begin anew on a busy machine, and be silent meanwhile: everything is read again after this time.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How far rules and zones are behind the objects.
+#[derive(Debug)]
+pub(super) struct Lag(Mutex<Times>);
+
+#[derive(Debug)]
+struct Times {
+    /// When the objects were read that everything written follows.
+    read: Instant,
+    /// The longest time for which nothing newer was written, since it was last asked for.
+    longest: Duration,
+}
+
+impl Default for Lag {
+    fn default() -> Self {
+        Self(Mutex::new(Times {
+            read: Instant::now(),
+            longest: Duration::ZERO,
+        }))
+    }
+}
+
+impl Lag {
+    /// Everything follows the objects as they were read at this time.
+    fn wrote(&self, read: Instant) {
+        let mut times = self.0.lock();
+        times.longest = times.longest.max(times.read.elapsed());
+        times.read = read;
+    }
+
+    fn now(&self) -> Duration {
+        self.0.lock().read.elapsed()
+    }
+
+    /// The longest that it was since this was last asked for.
+    pub(super) fn take(&self) -> Duration {
+        let mut times = self.0.lock();
+        std::mem::take(&mut times.longest).max(times.read.elapsed())
+    }
+}
+
 type Changes = SelectAll<std::pin::Pin<Box<dyn Stream<Item = ()> + Send>>>;
 
 /// Runs until dropped.
@@ -54,7 +101,8 @@ pub(crate) async fn run(client: Client, kernel: Arc<Kernel>) {
                 for node in kernel.nodes() {
                     told(node.kube_proxy.lock().await.tick());
                 }
-                if !pending && !zone::is_missing(&kernel.dns_roots().await) {
+                let is_due = pending || kernel.lag.now() > AGAIN;
+                if !is_due && !zone::is_missing(&kernel.dns_roots().await) {
                     continue;
                 }
             }
@@ -66,11 +114,15 @@ pub(crate) async fn run(client: Client, kernel: Arc<Kernel>) {
             .flatten()
             .is_some()
         {}
-        pending = false;
-        if let Err(error) = sync(&client, &kernel).await {
-            tracing::debug!(error, "rules and zones will be written again");
-            tokio::time::sleep(RETRY).await;
-            pending = true;
+        let read = Instant::now();
+        let synced = sync(&client, &kernel).await;
+        pending = synced.is_err();
+        match synced {
+            Ok(()) => kernel.lag.wrote(read),
+            Err(error) => {
+                tracing::debug!(error, "rules and zones will be written again");
+                tokio::time::sleep(RETRY).await;
+            }
         }
     }
 }

@@ -123,6 +123,7 @@ pub struct Kernel {
     nodes: Vec<Arc<Node>>,
     pods: Pods,
     data_path: DataPath,
+    lag: follow::Lag,
     // The cable is pulled last.
     _underlay: Namespace,
     directory: TempDir,
@@ -162,6 +163,7 @@ impl Kernel {
             nodes,
             pods: Pods::new(cgroups, workload_program()?, directory.path().join("pods")),
             data_path,
+            lag: follow::Lag::default(),
             _underlay: underlay,
             directory,
         })
@@ -171,6 +173,13 @@ impl Kernel {
     #[must_use]
     pub fn data_path(&self) -> DataPath {
         self.data_path
+    }
+
+    /// The longest time since the last call by which rules and zones were behind the objects, those of a kube-proxy that
+    /// writes none on purpose apart. A few seconds are usual.
+    #[must_use]
+    pub fn longest_lag(&self) -> std::time::Duration {
+        self.lag.take()
     }
 
     /// All nodes.
