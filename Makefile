@@ -103,7 +103,7 @@ run: build ## Run the controller on this machine against the cluster of the curr
 	@$(CARGO) run --locked --quiet --bin svcdiag -- controller
 
 .PHONY: dist
-dist: setup ## Build the release binary (TARGET=...), manifests, chart, bill of materials and checksums, into target/dist.
+dist: setup ## Build what a release consists of into target/dist: archives, image, manifests, chart, checksums (TARGETS=...).
 	@hack/dist
 
 ##@ Deployment

@@ -1,4 +1,4 @@
-//! What `make dist` makes of a binary: the image.
+//! What `make dist` makes of a binary: the image and the manifest of the kubectl plugin.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +8,7 @@
 )]
 
 mod image;
+mod krew;
 
 use std::{
     path::{Path, PathBuf},
