@@ -116,6 +116,10 @@ install: ## Install the CRDs into the cluster of the current kubeconfig.
 uninstall: ## Remove the CRDs, and with them every ServiceDiagnosis.
 	@$(KUBECTL) delete --ignore-not-found -k crds
 
+.PHONY: image-load
+image-load: ## Put the image that `make dist` wrote into a local cluster (CLUSTER=kind|k3d|minikube|containerd).
+	@hack/image-load
+
 .PHONY: deploy
 deploy: ## Install the CRDs, the controller and the agents (IMG=...).
 	@$(KUBECTL) kustomize config/default | sed 's#image: .*/svcdiag:.*#image: $(IMG)#' | $(KUBECTL) apply --server-side -f -

@@ -9,6 +9,7 @@
 
 mod image;
 mod krew;
+mod load;
 
 use std::{
     path::{Path, PathBuf},
