@@ -1,4 +1,5 @@
-//! What `make dist` makes of a binary: the image and the manifest of the kubectl plugin.
+//! What `make dist` makes of a binary: the image and the manifest of the kubectl plugin; and who gets them: a local
+//! cluster (`make image-load`) and the release.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,6 +11,7 @@
 mod image;
 mod krew;
 mod load;
+mod release;
 
 use std::{
     path::{Path, PathBuf},
