@@ -100,7 +100,7 @@ fn with_failures(count: usize) -> Facts {
             .map(|((address, _, _), dial)| DialFailure {
                 from: dial.from.clone(),
                 path: dial.path,
-                port: dial.port.clone(),
+                port: dial.port,
                 target: match dial.path {
                     DialPath::Endpoint => address.clone(),
                     DialPath::Service | DialPath::NodePort => agents::VIP.to_owned(),

@@ -25,7 +25,7 @@ mod tunnel;
 use kube::CustomResourceExt;
 
 pub use condition::ConditionStatus;
-pub use network::{IpFamily, Open, Protocol};
+pub use network::{IpFamily, NotAPort, Open, PortProtocol, Protocol};
 pub use nodefacts::{
     Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace, GapKind, Hairpin,
     KubeProxy, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort,

@@ -77,6 +77,62 @@ impl IpFamily {
     }
 }
 
+/// A port of a Service, as `80/TCP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortProtocol {
+    /// Its number.
+    pub number: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+impl PortProtocol {
+    /// Whether datagrams are sent to it, of which nobody says that they came.
+    #[must_use]
+    pub fn is_udp(self) -> bool {
+        self.protocol == Protocol::Udp
+    }
+}
+
+impl fmt::Display for PortProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.protocol)
+    }
+}
+
+/// A text that is no port of a Service.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no port and protocol such as 80/TCP")]
+pub struct NotAPort(String);
+
+impl FromStr for PortProtocol {
+    type Err = NotAPort;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (number, protocol) = text.split_once('/')?;
+            Some(Self {
+                number: number.parse().ok()?,
+                protocol: protocol.parse().ok()?,
+            })
+        };
+        parse().ok_or_else(|| NotAPort(text.to_owned()))
+    }
+}
+
+impl Serialize for PortProtocol {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PortProtocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// A field whose value is one that this version knows, or another text.
 ///
 /// Kubernetes may get values that are not known here, and a saved file can hold anything. Such a value does not fail
@@ -182,6 +238,28 @@ mod tests {
             assert_eq!(Open::<IpFamily>::from(text), Open::Known(family));
             assert_eq!(serde_json::to_value(family).unwrap(), text);
             assert_ne!(family.other(), family);
+        }
+    }
+
+    #[test]
+    fn a_port_is_written_with_its_protocol() {
+        let port: PortProtocol = "53/UDP".parse().unwrap();
+        assert!(port.number == 53 && port.is_udp());
+        assert_eq!(serde_json::to_value(port).unwrap(), "53/UDP");
+        for text in [
+            "",
+            "80",
+            "80/",
+            "/TCP",
+            "80/tcp",
+            "80/TCP/",
+            "65536/TCP",
+            "-1/TCP",
+            "80/TCP;id",
+        ] {
+            let error = text.parse::<PortProtocol>().unwrap_err();
+            assert!(error.to_string().contains("such as 80/TCP"), "{error}");
+            assert!(serde_json::from_value::<PortProtocol>(text.into()).is_err());
         }
     }
 

@@ -2,12 +2,7 @@
 
 use crate::{
     dialling::describe,
-    evidence::{
-        Evidence,
-        dials::{Dials, is_udp},
-        dropped,
-        reports::Report,
-    },
+    evidence::{Evidence, dials::Dials, dropped, reports::Report},
     text,
 };
 use svcdiag_api::{Answer, ConditionType, LookupResult, Observation};
@@ -108,7 +103,11 @@ fn answered(dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
             _ => "the Service",
         };
         let target = format!("{whom}, port {} over {}", c.port, c.family);
-        let heard = if is_udp(c.port) { "not refused" } else { "answered" };
+        let heard = if c.port.is_udp() {
+            "not refused"
+        } else {
+            "answered"
+        };
         let result = format!("{} of {} dials {heard}", c.succeeded, c.made);
         observation(condition, c.node, c.from, &target, &result)
     });

@@ -5,6 +5,7 @@ use kube::Resource;
 use serde::{Deserialize, Serialize};
 
 use super::{IntOrString, IpFamily, Labels, Open, Protocol, null_is_default};
+use svcdiag_api::PortProtocol;
 
 /// A Service.
 #[derive(Resource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -192,6 +193,15 @@ impl ServicePort {
     #[must_use]
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or_default()
+    }
+
+    /// Its number and protocol, of a port that there can be.
+    #[must_use]
+    pub fn port_protocol(&self) -> Option<PortProtocol> {
+        Some(PortProtocol {
+            number: self.port.try_into().ok()?,
+            protocol: self.protocol.known()?,
+        })
     }
 
     /// The target port with its default; 0 stands for absent, as the API server takes it.

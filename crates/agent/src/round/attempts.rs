@@ -14,7 +14,7 @@ use futures::future::join_all;
 
 use super::{LocalPod, Round, dials::Outcome};
 use crate::dial::{BEFORE_RETRANSMISSION, Dial};
-use svcdiag_api::{Answer, DialPath, HttpProbe};
+use svcdiag_api::{Answer, DialPath, HttpProbe, PortProtocol};
 use svcdiag_kube_proxy::Protocol;
 use svcdiag_netns::Netns;
 
@@ -23,8 +23,8 @@ pub(super) struct Route<'a> {
     pub from: Option<&'a LocalPod<'a>>,
     pub netns: &'a Netns,
     pub path: DialPath,
-    /// The Service port, as number/protocol.
-    pub port: String,
+    /// The Service port.
+    pub port: PortProtocol,
     pub protocol: Protocol,
     pub target: SocketAddr,
     /// Endpoints that it can reach.

@@ -11,7 +11,7 @@ use crate::{
     dial::{Dial, Offender},
     http::{Got, get},
 };
-use svcdiag_api::{Answer, DialCount, DialFailure, DialPath, HttpProbe, Rejection};
+use svcdiag_api::{Answer, DialCount, DialFailure, DialPath, HttpProbe, PortProtocol, Rejection};
 use svcdiag_kube_proxy::{IpFamily, Protocol};
 use svcdiag_netns::{Netns, links};
 
@@ -36,7 +36,7 @@ impl Tally {
         &mut self,
         from: Option<&str>,
         path: DialPath,
-        port: &str,
+        port: PortProtocol,
         family: IpFamily,
         same_node: Option<bool>,
         failure: Option<DialFailure>,
@@ -57,7 +57,7 @@ impl Tally {
             None => self.counts.push(DialCount {
                 from: from.map(str::to_owned),
                 path,
-                port: port.to_owned(),
+                port,
                 family,
                 same_node,
                 made: 1,
@@ -213,7 +213,7 @@ impl Round<'_> {
 
     /// The HTTP request of a client for a Service port, if one is configured. None is sent from the node's own network,
     /// which may reach more than the author of the diagnosis may.
-    pub(super) fn http_for(&self, client: Option<&LocalPod<'_>>, port: &str) -> Option<&HttpProbe> {
+    pub(super) fn http_for(&self, client: Option<&LocalPod<'_>>, port: PortProtocol) -> Option<&HttpProbe> {
         let http = self.spec.probe.http.as_ref()?;
         client.filter(|client| !client.pod.host_network)?;
         let service = &self.subject.service;
@@ -221,7 +221,7 @@ impl Round<'_> {
             .spec
             .ports
             .iter()
-            .find(|p| format!("{}/{}", p.port, p.protocol) == port)?;
+            .find(|p| p.port_protocol() == Some(port))?;
         let is_meant = http.port.as_ref().is_none_or(|wanted| named.is_named_by(wanted));
         // The agent does not speak TLS, so it can only test whether such a port accepts connections.
         let is_plain = http.scheme == svcdiag_api::HttpScheme::HTTP;
@@ -244,11 +244,14 @@ mod tests {
     #[test]
     fn what_is_cut_of_a_report_has_worked_and_is_of_each_way() {
         let mut tally = Tally::default();
-        let mut count = |path, port: usize, failed: u32| {
+        let mut count = |path, number: u16, failed: u32| {
             tally.counts.push(DialCount {
                 from: None,
                 path,
-                port: format!("{port}/TCP"),
+                port: PortProtocol {
+                    number,
+                    protocol: Protocol::Tcp,
+                },
                 family: IpFamily::V4,
                 same_node: None,
                 made: 1,

@@ -60,7 +60,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
                     failure = Some(DialFailure {
                         from: planned.from.map(str::to_owned),
                         path: DialPath::Endpoint,
-                        port: planned.to.port.clone(),
+                        port: planned.to.port,
                         target: planned.to.address.to_string(),
                         endpoint: Some(planned.to.address.to_string()),
                         same_node: planned.to.same_node,
@@ -77,7 +77,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
         tally.count(
             planned.from,
             DialPath::Endpoint,
-            &planned.to.port,
+            planned.to.port,
             IpFamily::of(planned.to.address.ip()),
             planned.to.same_node,
             failure,
@@ -153,7 +153,7 @@ async fn dial_all(round: &Round<'_>, planned: &[Planned<'_>]) -> Vec<Option<Outc
 }
 
 async fn dial(round: &Round<'_>, planned: &Planned<'_>) -> Option<Outcome> {
-    let http = round.http_for(planned.by, &planned.to.port);
+    let http = round.http_for(planned.by, planned.to.port);
     let outcome = round
         .dial(planned.netns, planned.to.protocol, planned.to.address, http)
         .await;

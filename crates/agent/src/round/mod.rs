@@ -39,7 +39,7 @@ use super::{
     pods::{self, Census},
     settings,
 };
-use svcdiag_api::{DialPath, NodeFacts, NodeProbeSpec, OtherNodePort, ProbePod, SliceVersion};
+use svcdiag_api::{DialPath, NodeFacts, NodeProbeSpec, OtherNodePort, PortProtocol, ProbePod, SliceVersion};
 use svcdiag_drops::Paths;
 use svcdiag_engine::asked::Subject;
 use svcdiag_kube_proxy::{Protocol, ProxyMode, Vantage};
@@ -172,8 +172,8 @@ struct LocalPod<'a> {
 struct Ready {
     address: SocketAddr,
     protocol: Protocol,
-    /// The Service port, as number/protocol.
-    port: String,
+    /// The Service port.
+    port: PortProtocol,
     /// Whether it is on this node; None if it is on no known node.
     same_node: Option<bool>,
 }
@@ -401,7 +401,7 @@ impl<'a> Round<'a> {
 fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
     let mut all = Vec::new();
     for port in subject.service.spec.ports.iter().filter(|p| round.is_asked(p)) {
-        let Some(protocol) = port.protocol.known() else {
+        let Some(asked) = port.port_protocol() else {
             continue;
         };
         for slice in &subject.slices {
@@ -415,14 +415,14 @@ fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
                 let Some(ip) = address(endpoint) else { continue };
                 all.push(Ready {
                     address: SocketAddr::new(ip, number),
-                    protocol,
-                    port: format!("{}/{}", port.port, port.protocol),
+                    protocol: asked.protocol,
+                    port: asked,
                     same_node: endpoint.node_name.as_ref().map(|node| *node == round.node.name),
                 });
             }
         }
     }
-    all.sort_by(|a, b| (&a.port, a.address).cmp(&(&b.port, b.address)));
+    all.sort_by_key(|ready| (ready.port, ready.address));
     all.dedup();
     all
 }

@@ -12,7 +12,7 @@ use futures::future::join_all;
 
 use super::{CONFIRM_AFTER, Memory, Round, rules::age};
 use crate::{dial::Dial, kubeproxy::samples::MAY_WAIT};
-use svcdiag_api::{Answer, OtherNodePort};
+use svcdiag_api::{Answer, OtherNodePort, PortProtocol};
 use svcdiag_engine::asked::{OtherNode, Subject};
 use svcdiag_kube_proxy::{IpFamily, Protocol};
 use svcdiag_objects::Open;
@@ -28,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq)]
 struct Target {
     node: String,
-    /// The Service port, as number/protocol.
-    port: String,
+    /// The Service port.
+    port: PortProtocol,
     address: SocketAddr,
 }
 
@@ -117,13 +117,14 @@ fn targets(subject: &Subject, round: &Round<'_>) -> Vec<Target> {
     let ports = subject.service.spec.ports.iter().filter(|p| round.is_asked(p));
     for port in ports.filter(|p| p.protocol == Protocol::Tcp) {
         let number = port.node_port.and_then(|number| u16::try_from(number).ok());
-        let Some(number) = number.filter(|number| *number > 0) else {
+        let number = number.filter(|number| *number > 0);
+        let Some((number, asked)) = number.zip(port.port_protocol()) else {
             continue;
         };
         for other in &subject.other_nodes {
             all.extend(addresses(subject, other).map(|ip| Target {
                 node: other.name.clone(),
-                port: format!("{}/{}", port.port, port.protocol),
+                port: asked,
                 address: SocketAddr::new(ip, number),
             }));
         }

@@ -68,7 +68,7 @@ pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
                 failure = Some(DialFailure {
                     from: from.map(str::to_owned),
                     path: route.path,
-                    port: route.port.clone(),
+                    port: route.port,
                     target: route.target.to_string(),
                     endpoint: endpoint.map(|e| e.to_string()),
                     same_node: endpoint.and_then(|e| is_local(round, e)),
@@ -78,7 +78,7 @@ pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
                 });
             }
             let family = IpFamily::of(route.target.ip());
-            tally.count(from, route.path, &route.port, family, None, failure);
+            tally.count(from, route.path, route.port, family, None, failure);
         }
     }
     tally
@@ -97,20 +97,19 @@ fn routes<'a>(round: &'a Round<'a>) -> Vec<Route<'a>> {
         let Some(asked) = service.spec.ports.iter().find(is_asked) else {
             continue;
         };
-        if port.protocol == Protocol::Sctp {
+        let Some(number) = asked.port_protocol().filter(|p| p.protocol != Protocol::Sctp) else {
             continue;
-        }
-        let name = format!("{}/{}", asked.port, port.protocol);
+        };
         for destination in &port.destinations {
             let Traffic::To(endpoints) = &destination.inside else {
                 continue;
             };
             let route = |from: Option<&'a LocalPod<'a>>, netns, path, target| Route {
-                http: round.http_for(from, &name),
+                http: round.http_for(from, number),
                 from,
                 netns,
                 path,
-                port: name.clone(),
+                port: number,
                 protocol: port.protocol,
                 target,
                 endpoints: endpoints.clone(),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{IpFamily, Open, Protocol, bounds, macros::string_enum};
+use crate::{IpFamily, Open, PortProtocol, Protocol, bounds, macros::string_enum};
 
 string_enum! {
     /// The path of a dial.
@@ -50,8 +50,8 @@ pub struct DialCount {
     /// The path.
     pub path: DialPath,
     /// The Service port, as number/protocol.
-    #[schemars(length(max = 16), regex(pattern = bounds::PORT))]
-    pub port: String,
+    #[schemars(with = "String", length(max = 16), regex(pattern = bounds::PORT))]
+    pub port: PortProtocol,
     /// IPv4 or IPv6.
     #[schemars(with = "String", length(max = 4), regex(pattern = bounds::FAMILY))]
     pub family: IpFamily,
@@ -75,8 +75,8 @@ pub struct DialFailure {
     /// The path.
     pub path: DialPath,
     /// The Service port, as number/protocol.
-    #[schemars(length(max = 16), regex(pattern = bounds::PORT))]
-    pub port: String,
+    #[schemars(with = "String", length(max = 16), regex(pattern = bounds::PORT))]
+    pub port: PortProtocol,
     /// Address and port dialled.
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub target: String,
@@ -99,13 +99,6 @@ pub struct DialFailure {
 }
 
 impl DialFailure {
-    /// The protocol that its port names, if it is a known one.
-    #[must_use]
-    pub fn protocol(&self) -> Option<Protocol> {
-        let (_, protocol) = self.port.rsplit_once('/')?;
-        protocol.parse().ok()
-    }
-
     /// How the dial ended. Agents of version 0.1 call it unexpected where a request was not answered at all.
     #[must_use]
     pub fn outcome(&self) -> Answer {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Answer, bounds};
+use crate::{Answer, PortProtocol, bounds};
 
 /// A node port of the Service on another node, dialled from this node's own network.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
@@ -13,8 +13,8 @@ pub struct OtherNodePort {
     #[schemars(length(max = 253), regex(pattern = bounds::NAME))]
     pub node: String,
     /// The Service port, as number/protocol.
-    #[schemars(length(max = 16), regex(pattern = bounds::PORT))]
-    pub port: String,
+    #[schemars(with = "String", length(max = 16), regex(pattern = bounds::PORT))]
+    pub port: PortProtocol,
     /// Address and node port dialled.
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub target: String,

@@ -8,11 +8,7 @@ use std::{
 use crate::{
     Facts,
     dialling::{addresses, describe},
-    evidence::{
-        Evidence,
-        dials::{Failed, is_udp},
-        sender::Sender,
-    },
+    evidence::{Evidence, dials::Failed, sender::Sender},
     text::{self, quoted},
 };
 use svcdiag_api::{Answer, DialPath, IpFamily, Reason};
@@ -115,7 +111,7 @@ fn no_route(evidence: &Evidence<'_>, first: &Failed<'_>) -> String {
 fn watch(evidence: &Evidence<'_>, failed: &Failed<'_>) -> String {
     let ip = host(&failed.dial.target);
     let ports: BTreeSet<u16> = endpoints(evidence, failed).iter().map(SocketAddr::port).collect();
-    let protocol = if is_udp(&failed.dial.port) { "udp" } else { "tcp" };
+    let protocol = if failed.dial.port.is_udp() { "udp" } else { "tcp" };
     match (failed.dial.path, ports.first()) {
         (DialPath::Endpoint, _) | (_, None) => {
             format!("watch the packets while connecting (`tcpdump -ni any host {ip}`)")

@@ -6,7 +6,7 @@ use crate::{
     evidence::{Evidence, dials::Failed, targets::key},
     text,
 };
-use svcdiag_api::Answer;
+use svcdiag_api::{Answer, PortProtocol};
 use svcdiag_objects::Object;
 
 /// How a dial ended.
@@ -110,11 +110,11 @@ fn dialled(targets: &BTreeSet<String>, failures: &[&Failed<'_>]) -> String {
 }
 
 /// A Service port as its Service describes it.
-pub(crate) fn port(evidence: &Evidence<'_>, port: &str) -> String {
+pub(crate) fn port(evidence: &Evidence<'_>, port: PortProtocol) -> String {
     evidence
         .ends
         .service_port(port)
-        .map_or_else(|| port.to_owned(), |p| p.describe())
+        .map_or_else(|| port.to_string(), |p| p.describe())
 }
 
 /// Names of the Pods behind the endpoints, each once.

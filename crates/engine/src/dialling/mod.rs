@@ -15,7 +15,7 @@ use crate::{
     Facts, Finding,
     evidence::{
         Evidence,
-        dials::{Dials, Failed, is_udp},
+        dials::{Dials, Failed},
         dropped_text::{Dropped, DroppedBy},
         explaining::{Explanation, closed_chains, explain, full_tables},
         lossy_settings::{self, Setting},
@@ -23,7 +23,7 @@ use crate::{
     },
     text::{self, quoted},
 };
-use svcdiag_api::{Answer, ConditionType, DropPlace, Reason};
+use svcdiag_api::{Answer, ConditionType, DropPlace, PortProtocol, Reason};
 use svcdiag_objects::{Object, Open, Protocol};
 
 /// Why nothing is judged by what was dialled, if so; `what` says what was not done.
@@ -111,9 +111,9 @@ pub(crate) fn leave_out_rationed(cases: &mut Vec<Case<'_, '_>>) {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Way<'a> {
     /// Those of a client, or of the node itself, to a port, on the node where they begin.
-    Node(&'a str, Option<&'a str>, &'a str),
+    Node(&'a str, Option<&'a str>, PortProtocol),
     /// The same in the network namespace of the client.
-    Client(&'a str, &'a str),
+    Client(&'a str, PortProtocol),
     /// Those to an endpoint in its own.
     Endpoint(SocketAddr),
 }
@@ -122,8 +122,8 @@ impl<'a> Way<'a> {
     fn of(place: DropPlace, failed: &Failed<'a>) -> Option<Self> {
         let dial = failed.dial;
         Some(match place {
-            DropPlace::Node => Self::Node(failed.node, dial.from.as_deref(), &dial.port),
-            DropPlace::Client => Self::Client(dial.from.as_deref()?, &dial.port),
+            DropPlace::Node => Self::Node(failed.node, dial.from.as_deref(), dial.port),
+            DropPlace::Client => Self::Client(dial.from.as_deref()?, dial.port),
             DropPlace::Endpoint => Self::Endpoint(failed.endpoint?),
         })
     }
@@ -203,7 +203,7 @@ pub(crate) fn refused_unseen(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) 
     let direct = &evidence.direct;
     let are_refused = failures
         .iter()
-        .all(|f| f.answer == Answer::Refused && !is_udp(&f.dial.port));
+        .all(|f| f.answer == Answer::Refused && !f.dial.port.is_udp());
     if !are_refused || direct.made() > 0 {
         return None;
     }
@@ -221,7 +221,7 @@ pub(crate) fn refused_unseen(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) 
 /// The port that a Service sends to, and those that the containers of its Pods declare, where it is none of them.
 pub(crate) fn undeclared_port(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<(u16, String)> {
     let facts = evidence.facts;
-    let port = failures.first()?.dial.port.as_str();
+    let port = failures.first()?.dial.port;
     let name = evidence.ends.service_port(port)?.name();
     let (number, pod) = facts.slices.iter().find_map(|slice| {
         let (_, number) = slice

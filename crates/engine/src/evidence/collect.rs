@@ -20,7 +20,7 @@ use crate::{
     },
     policies::effects,
 };
-use svcdiag_api::{DialFailure, DialPath, HttpScheme};
+use svcdiag_api::{DialFailure, DialPath, HttpScheme, PortProtocol};
 use svcdiag_objects::{IpFamily, Pod, Protocol};
 
 /// What dials are collected from.
@@ -40,12 +40,12 @@ impl<'a> Collector<'a, '_> {
             for count in &report.facts.dials {
                 let from = count.from.as_deref();
                 if !takes(route, count.path, from)
-                    || self.ends.service_port(&count.port).is_none()
+                    || self.ends.service_port(count.port).is_none()
                     || !self.ends.has_family(report.node, from, count.family)
                 {
                     continue;
                 }
-                if self.is_spoken_for(report, from, &count.port) {
+                if self.is_spoken_for(report, from, count.port) {
                     dials.is_intercepted |= count.made > 0;
                     continue;
                 }
@@ -56,7 +56,7 @@ impl<'a> Collector<'a, '_> {
                 dials.counts.push(Count {
                     node: report.node,
                     from,
-                    port: &count.port,
+                    port: count.port,
                     family: count.family,
                     same_node: count.same_node,
                     made: count.made,
@@ -79,9 +79,9 @@ impl<'a> Collector<'a, '_> {
     /// Over UDP whoever is not refused hears nothing, and refusals are rationed by the kernel: where every
     /// endpoint of a family has refused a port, those who heard nothing of it have not reached it either.
     fn count_silence_as_nothing(&self, dials: &mut Dials<'a>) {
-        let mut refused: BTreeMap<(&str, IpFamily), BTreeSet<_>> = BTreeMap::new();
+        let mut refused: BTreeMap<(PortProtocol, IpFamily), BTreeSet<_>> = BTreeMap::new();
         for failed in dials.failures.iter().filter(|f| f.is_closed_to_datagrams()) {
-            let ips = refused.entry((&failed.dial.port, failed.family())).or_default();
+            let ips = refused.entry((failed.dial.port, failed.family())).or_default();
             ips.extend(failed.endpoint.map(|e| e.ip()));
         }
         for ((port, family), ips) in refused {
@@ -98,7 +98,7 @@ impl<'a> Collector<'a, '_> {
         let from = dial.from.as_deref();
         let endpoint = dial.endpoint.as_deref().and_then(|e| e.parse().ok());
         dials.reported.insert((report.node, from, endpoint));
-        if self.ends.service_port(&dial.port).is_none() || self.is_spoken_for(report, from, &dial.port) {
+        if self.ends.service_port(dial.port).is_none() || self.is_spoken_for(report, from, dial.port) {
             return;
         }
         let answer = dial.outcome();
@@ -164,12 +164,12 @@ impl<'a> Collector<'a, '_> {
     }
 
     /// Whether a proxy beside the client speaks for it, so that its connections prove nothing.
-    fn is_spoken_for(&self, report: &Report<'_>, from: Option<&str>, port: &str) -> bool {
+    fn is_spoken_for(&self, report: &Report<'_>, from: Option<&str>, port: PortProtocol) -> bool {
         let Some(key) = from else { return false };
         self.ends.has_sidecar(key) && !self.speaks_http(report, port)
     }
 
-    fn speaks_http(&self, report: &Report<'_>, port: &str) -> bool {
+    fn speaks_http(&self, report: &Report<'_>, port: PortProtocol) -> bool {
         let (Some(http), Some(port)) = (&report.asked.probe.http, self.ends.service_port(port)) else {
             return false;
         };
@@ -182,7 +182,7 @@ impl<'a> Collector<'a, '_> {
     fn is_the_services(&self, dial: &DialFailure) -> bool {
         let (Some(service), Some(port), Ok(target)) = (
             self.facts.service.as_deref(),
-            self.ends.service_port(&dial.port),
+            self.ends.service_port(dial.port),
             dial.target.parse::<SocketAddr>(),
         ) else {
             return false;
@@ -215,10 +215,10 @@ fn takes(route: Route, path: DialPath, from: Option<&str>) -> bool {
     }
 }
 
-fn order(dial: &DialFailure) -> (Option<&str>, &str, &str, Option<&str>, &str) {
+fn order(dial: &DialFailure) -> (Option<&str>, PortProtocol, &str, Option<&str>, &str) {
     (
         dial.from.as_deref(),
-        &dial.port,
+        dial.port,
         &dial.target,
         dial.endpoint.as_deref(),
         dial.answer.as_str(),

@@ -6,7 +6,7 @@ use crate::evidence::{
     sender::{Rejected, Sender},
     targets::Target,
 };
-use svcdiag_api::{Answer, DialFailure, DialPath, IpFamily};
+use svcdiag_api::{Answer, DialFailure, DialPath, IpFamily, PortProtocol};
 
 /// How the words of a failure begin where small answers came and large ones did not.
 pub const LARGE_ANSWERS_STOP: &str = "large answers stop";
@@ -79,7 +79,7 @@ impl<'a> Failed<'a> {
     /// Whether the endpoint itself has refused a datagram. A rule on the way refuses those who come that way, and
     /// through the Service the two look alike.
     pub(crate) fn is_closed_to_datagrams(&self) -> bool {
-        is_udp(&self.dial.port) && self.dial.path == DialPath::Endpoint && self.answer == Answer::Refused
+        self.dial.port.is_udp() && self.dial.path == DialPath::Endpoint && self.answer == Answer::Refused
     }
 
     /// Whether small answers came, and large ones did not.
@@ -133,7 +133,7 @@ impl<'a> Failed<'a> {
 pub(crate) struct Count<'a> {
     pub node: &'a str,
     pub from: Option<&'a str>,
-    pub port: &'a str,
+    pub port: PortProtocol,
     pub family: IpFamily,
     pub same_node: Option<bool>,
     pub made: u32,
@@ -185,7 +185,7 @@ impl Dials<'_> {
     }
 
     /// Whether nothing reached a port in an IP family, by those whose word counts most.
-    pub(crate) fn is_dead(&self, port: &str, family: IpFamily) -> bool {
+    pub(crate) fn is_dead(&self, port: PortProtocol, family: IpFamily) -> bool {
         let of_port = || {
             self.counts
                 .iter()
@@ -199,7 +199,7 @@ impl Dials<'_> {
 
     /// Whether nothing reached the port of a failure, in its IP family.
     pub(crate) fn is_dead_for(&self, failed: &Failed<'_>) -> bool {
-        self.is_dead(&failed.dial.port, failed.family())
+        self.is_dead(failed.dial.port, failed.family())
     }
 
     /// Whether only dials over one IP family failed, and those over the other were answered.
@@ -213,7 +213,7 @@ impl Dials<'_> {
     /// What those do who were reached, as far as it was heard: over UDP silence is all there is.
     pub(crate) fn answer(&self) -> &'static str {
         let made = || self.counts.iter().filter(|c| c.made > 0);
-        match (made().any(|c| is_udp(c.port)), made().all(|c| is_udp(c.port))) {
+        match (made().any(|c| c.port.is_udp()), made().all(|c| c.port.is_udp())) {
             (false, _) => "answer",
             (true, false) => "answer, and do not refuse datagrams",
             (true, true) => "do not refuse datagrams",
@@ -226,18 +226,13 @@ impl Dials<'_> {
     }
 }
 
-/// Whether a Service port, as number/protocol, is of UDP.
-pub(crate) fn is_udp(port: &str) -> bool {
-    port.ends_with("/UDP")
-}
-
 /// Whether a policy may have lost a dial: it lets packets vanish or has them rejected, and a Pod that refuses or
 /// answers was reached. Through the Service all that is refused over UDP seems to come from its address, whoever
 /// says so.
 pub(crate) fn may_be_policy(dial: &DialFailure, answer: Answer) -> bool {
     match answer {
         Answer::TimedOut | Answer::Rejected | Answer::Unreachable => true,
-        Answer::Refused => is_udp(&dial.port) && dial.path != DialPath::Endpoint,
+        Answer::Refused => dial.port.is_udp() && dial.path != DialPath::Endpoint,
         Answer::Accepted | Answer::Reset | Answer::NoAnswer | Answer::Unexpected => false,
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn of_dial<'a>(
         let is_that_way =
             endpoint.is_none() || dial.endpoint.is_none() || endpoint == dial.endpoint.as_deref();
         let is_same = drop.from == dial.from && drop.target == dial.target;
-        is_same && dial.protocol() == Some(drop.protocol) && is_that_way
+        is_same && dial.port.protocol == drop.protocol && is_that_way
     };
     facts.drops.iter().filter(is_its)
 }
@@ -73,7 +73,7 @@ pub(crate) fn finds_no_room(evidence: &Evidence<'_>, failed: &Failed<'_>) -> boo
     failed.answer == Answer::TimedOut
         && drops.any(|drop| {
             drop.cause == DropCause::AcceptQueueFull
-                && failed.dial.protocol() == Some(drop.protocol)
+                && failed.dial.port.protocol == drop.protocol
                 && drop.endpoint.is_some()
                 && drop.endpoint == failed.dial.endpoint
         })

@@ -10,10 +10,10 @@ use crate::{
     evidence::{
         dials::{Count, Dials, Failed},
         reports::Reports,
-        targets::{Target, key, node_has_family, number, targets},
+        targets::{Target, key, node_has_family, targets},
     },
 };
-use svcdiag_api::Answer;
+use svcdiag_api::{Answer, PortProtocol};
 use svcdiag_objects::{IpFamily, Object, Pod, Protocol, ServicePort};
 
 /// Containers of service meshes that take the connections of their Pod.
@@ -28,7 +28,7 @@ pub(crate) struct Ends<'a> {
     /// Ready endpoints of the judged ports.
     pub targets: BTreeMap<SocketAddr, Target<'a>>,
     /// The judged ports, as number/protocol.
-    ports: BTreeMap<String, &'a ServicePort>,
+    ports: BTreeMap<PortProtocol, &'a ServicePort>,
     /// The Pods of the Service's namespace and of the clients', as namespace/name.
     pods: BTreeMap<String, &'a Pod>,
     /// Pods whose connections a proxy takes, as their agents saw it.
@@ -46,7 +46,8 @@ impl<'a> Ends<'a> {
                 *known = pod;
             }
         }
-        let ports: BTreeMap<String, &ServicePort> = judged.iter().map(|p| (number(p), *p)).collect();
+        let ports = judged.iter().filter_map(|p| Some((p.port_protocol()?, *p)));
+        let ports: BTreeMap<PortProtocol, &ServicePort> = ports.collect();
         let intercepted = reports.current.iter().flat_map(|r| &r.facts.intercepted);
         Self {
             facts,
@@ -76,8 +77,8 @@ impl<'a> Ends<'a> {
     }
 
     /// A judged port by its number/protocol.
-    pub(crate) fn service_port(&self, port: &str) -> Option<&'a ServicePort> {
-        self.ports.get(port).copied()
+    pub(crate) fn service_port(&self, port: PortProtocol) -> Option<&'a ServicePort> {
+        self.ports.get(&port).copied()
     }
 
     /// Whether somebody has an address of an IP family, without which nothing can be dialled in it; so it is
@@ -135,7 +136,7 @@ impl<'a> Ends<'a> {
         count: &Count<'_>,
         endpoint: SocketAddr,
         target: Target<'_>,
-        port: &str,
+        port: PortProtocol,
     ) -> bool {
         let is_itself = count
             .from

@@ -73,9 +73,9 @@ pub(crate) fn explain(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Option<Ex
 /// is not what it fails for, unless it keeps these as well.
 fn failure_at_home<'e, 'a>(evidence: &'e Evidence<'a>, failed: &Failed<'a>) -> Option<&'e Failed<'a>> {
     let endpoint = failed.endpoint?;
-    let port = &failed.dial.port;
+    let port = failed.dial.port;
     let home = failed.target?.node?;
-    let is_there = |f: &&Failed<'_>| f.node == home && f.endpoint == Some(endpoint) && f.dial.port == *port;
+    let is_there = |f: &&Failed<'_>| f.node == home && f.endpoint == Some(endpoint) && f.dial.port == port;
     // The node's own dial says most: fewest things can come in its way.
     let of_home = || evidence.direct.failures.iter().filter(is_there);
     let found = of_home()

@@ -5,11 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     Facts,
     clients::Clients,
-    evidence::{
-        dials::{is_udp, may_be_policy},
-        ends::Ends,
-        reports::Reports,
-    },
+    evidence::{dials::may_be_policy, ends::Ends, reports::Reports},
     policies::effects,
 };
 use svcdiag_api::DialPath;
@@ -67,7 +63,7 @@ fn reaches_all_it_dials(reports: &Reports<'_>, ends: &Ends<'_>, key: &str) -> bo
     let mut lost = failures.filter(|f| is_direct(f.path, f.from.as_deref()) && may_be_policy(f, f.answer));
     !ends.has_sidecar(key)
         && dials.peek().is_some()
-        && dials.all(|d| d.made > 0 && !is_udp(&d.port))
+        && dials.all(|d| d.made > 0 && !d.port.is_udp())
         && lost.next().is_none()
 }
 
@@ -76,7 +72,7 @@ fn reaches_all_it_dials(reports: &Reports<'_>, ends: &Ends<'_>, key: &str) -> bo
 pub(super) fn reaches_nobody(reports: &Reports<'_>, ends: &Ends<'_>, key: &str) -> bool {
     let made = || {
         let all = reports.current.iter().flat_map(|r| &r.facts.dials);
-        all.filter(|d| d.from.as_deref() == Some(key) && ends.service_port(&d.port).is_some())
+        all.filter(|d| d.from.as_deref() == Some(key) && ends.service_port(d.port).is_some())
     };
     let lost = reports.current.iter().flat_map(|r| &r.facts.failures);
     let mut lost = lost.filter(|f| f.from.as_deref() == Some(key) && may_be_policy(f, f.answer));

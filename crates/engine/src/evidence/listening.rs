@@ -31,15 +31,15 @@ pub(crate) fn why_refused(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Reaso
     let known =
         (failed.answer == Answer::Refused).then(|| Some((failed.endpoint?, sockets(evidence, failed)?)));
     match known.flatten() {
-        Some((endpoint, sockets)) => by_sockets(sockets, endpoint, &protocol(failed)),
+        Some((endpoint, sockets)) => by_sockets(sockets, endpoint, failed.dial.port.protocol),
         None => Reason::ConnectionRefused,
     }
 }
 
-fn by_sockets(sockets: &[ListeningSocket], endpoint: SocketAddr, protocol: &Open<Protocol>) -> Reason {
+fn by_sockets(sockets: &[ListeningSocket], endpoint: SocketAddr, protocol: Protocol) -> Reason {
     let on_port: Vec<IpAddr> = sockets
         .iter()
-        .filter(|s| s.protocol == *protocol && s.port == endpoint.port())
+        .filter(|s| s.protocol == protocol && s.port == endpoint.port())
         .filter_map(|s| s.address.parse().ok())
         .collect();
     if on_port.is_empty() {
@@ -61,10 +61,10 @@ pub(crate) fn listens_with_other_protocol(evidence: &Evidence<'_>, failed: &Fail
     let (Some(endpoint), Some(sockets)) = (failed.endpoint, sockets(evidence, failed)) else {
         return false;
     };
-    let (own, other) = match protocol(failed).known() {
-        Some(Protocol::Tcp) => (Protocol::Tcp, Protocol::Udp),
-        Some(Protocol::Udp) => (Protocol::Udp, Protocol::Tcp),
-        Some(Protocol::Sctp) | None => return false,
+    let (own, other) = match failed.dial.port.protocol {
+        Protocol::Tcp => (Protocol::Tcp, Protocol::Udp),
+        Protocol::Udp => (Protocol::Udp, Protocol::Tcp),
+        Protocol::Sctp => return false,
     };
     let has = |protocol: Protocol| {
         sockets
@@ -92,7 +92,7 @@ pub(crate) fn open_ports(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> V
 pub(crate) fn addresses(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Vec<String> {
     let bound: BTreeSet<&str> = failures
         .iter()
-        .filter_map(|f| Some((f.endpoint?.port(), protocol(f), sockets(evidence, f)?)))
+        .filter_map(|f| Some((f.endpoint?.port(), f.dial.port.protocol, sockets(evidence, f)?)))
         .flat_map(|(port, protocol, sockets)| {
             sockets
                 .iter()
@@ -101,10 +101,4 @@ pub(crate) fn addresses(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Ve
         .map(|s| s.address.as_str())
         .collect();
     bound.into_iter().map(str::to_owned).collect()
-}
-
-/// The protocol of a dial.
-pub(crate) fn protocol(failed: &Failed<'_>) -> Open<Protocol> {
-    let named = failed.dial.port.rsplit_once('/');
-    named.map(|(_, protocol)| protocol.into()).unwrap_or_default()
 }

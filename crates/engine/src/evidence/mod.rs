@@ -32,7 +32,7 @@ use self::{
     reports::Reports,
 };
 use crate::{Facts, clients::Clients, ports};
-use svcdiag_api::NodeSettings;
+use svcdiag_api::{NodeSettings, PortProtocol};
 use svcdiag_objects::{Service, ServicePort};
 
 /// The Facts, with what follows from them for more than one stage.
@@ -116,7 +116,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// Whether no one who dialled an endpoint directly has reached it.
-    pub(crate) fn fails_from_everywhere(&self, endpoint: SocketAddr, port: &str) -> bool {
+    pub(crate) fn fails_from_everywhere(&self, endpoint: SocketAddr, port: PortProtocol) -> bool {
         let Some(target) = self.ends.targets.get(&endpoint) else {
             return false;
         };
@@ -129,7 +129,7 @@ impl<'a> Evidence<'a> {
     }
 
     /// Whether somebody on the endpoint's own node has reached it.
-    pub(crate) fn is_reached_at_home(&self, endpoint: SocketAddr, port: &str) -> bool {
+    pub(crate) fn is_reached_at_home(&self, endpoint: SocketAddr, port: PortProtocol) -> bool {
         let Some(target) = self.ends.targets.get(&endpoint) else {
             return false;
         };

@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    evidence::{
-        dials::is_udp,
-        reports::{Report, Reports},
-    },
+    evidence::reports::{Report, Reports},
     text::{self, SHOWN, quoted},
 };
 use svcdiag_api::{DialPath, KubeProxy, PortState, RunsAs};
@@ -37,7 +34,7 @@ pub(crate) fn of<'a>(report: &Report<'a>) -> Proxy<'a> {
     }
     let answers =
         report.facts.dials.iter().any(|d| {
-            d.from.is_none() && d.path == DialPath::Service && d.made > d.failed && !is_udp(&d.port)
+            d.from.is_none() && d.path == DialPath::Service && d.made > d.failed && !d.port.is_udp()
         });
     // Files without rules do not say that there are none.
     let may_be_there = proxy.process.is_some() && report.saved.is_some();

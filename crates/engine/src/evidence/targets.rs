@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{Facts, pods::behind_endpoints::EndpointPods};
+use svcdiag_api::PortProtocol;
 use svcdiag_objects::{IpFamily, Object, Pod, Service, ServicePort};
 
 /// An endpoint that is ready today.
@@ -23,10 +24,10 @@ impl Target<'_> {
     }
 }
 
-/// The ready endpoints of some ports; the ports are named by number/protocol.
+/// The ready endpoints of some ports.
 pub(crate) fn targets<'a>(
     facts: &'a Facts,
-    ports: &BTreeMap<String, &ServicePort>,
+    ports: &BTreeMap<PortProtocol, &ServicePort>,
 ) -> BTreeMap<SocketAddr, Target<'a>> {
     let pods = EndpointPods::of(facts);
     let mut targets: BTreeMap<SocketAddr, Target<'a>> = BTreeMap::new();
@@ -68,9 +69,4 @@ pub(crate) fn node_has_family(facts: &Facts, node: &str, family: IpFamily) -> bo
 /// A Pod as namespace/name.
 pub(crate) fn key(pod: &Pod) -> String {
     format!("{}/{}", pod.namespace(), pod.name())
-}
-
-/// A Service port as number/protocol.
-pub(crate) fn number(port: &ServicePort) -> String {
-    format!("{}/{}", port.port, port.protocol)
 }

@@ -91,7 +91,7 @@ mod tests {
         .unwrap();
         let of = |node: &str, target: &str| OtherNodePort {
             node: node.to_owned(),
-            port: "80/TCP".to_owned(),
+            port: "80/TCP".parse().unwrap(),
             target: target.to_owned(),
             answer: Answer::TimedOut,
         };

@@ -6,7 +6,7 @@ use crate::{
     dialling::{self, Case, advice::advice, describe},
     evidence::{
         Evidence,
-        dials::{Dials, Failed, is_udp},
+        dials::{Dials, Failed},
         losses,
     },
     stages::checks::{Check, without_address},
@@ -223,7 +223,7 @@ fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_
             format!("The Service does not answer {clients} as expected. {routes}."),
             advice(),
         ),
-        _ if failures.iter().all(|f| is_udp(&f.dial.port)) => (
+        _ if failures.iter().all(|f| f.dial.port.is_udp()) => (
             format!(
                 "The Service does not accept datagrams from client Pods{}. {routes}.",
                 although(evidence, "endpoints do not refuse them when dialled directly")

@@ -91,7 +91,7 @@ fn count(
     (made > 0).then(|| DialCount {
         from: from.map(str::to_owned),
         path,
-        port: port.to_owned(),
+        port: port.parse().unwrap(),
         family: IpFamily::V4,
         same_node,
         made: u32::try_from(made).unwrap(),
@@ -318,10 +318,7 @@ pub(crate) fn fail(facts: &mut Facts, fail: Fail<'_>) {
     let home = fail.endpoint.and_then(at).map(|(_, node, _)| node);
     let same_node = home.map(|home| home == fail.node);
     let service = facts.service.as_ref().unwrap();
-    let port = format!(
-        "{}/{}",
-        service.spec.ports[0].port, service.spec.ports[0].protocol
-    );
+    let port = service.spec.ports[0].port_protocol().unwrap();
     let target = match fail.path {
         DialPath::Endpoint => fail.endpoint.unwrap().to_owned(),
         DialPath::Service => VIP.to_owned(),

@@ -402,7 +402,7 @@ fn api_server() -> Facts {
         let direct = DialCount {
             from: None,
             path: DialPath::Endpoint,
-            port: "80/TCP".into(),
+            port: "80/TCP".parse().unwrap(),
             family: IpFamily::V4,
             same_node: None,
             made: 1,
@@ -435,7 +435,7 @@ fn the_api_servers_own_service_is_tried_from_nodes() {
             n.failures.push(DialFailure {
                 from: None,
                 path: DialPath::Endpoint,
-                port: "80/TCP".into(),
+                port: "80/TCP".parse().unwrap(),
                 target: "192.0.2.10:9376".into(),
                 endpoint: Some("192.0.2.10:9376".into()),
                 same_node: None,

@@ -26,7 +26,7 @@ fn another_client(facts: &mut Facts, path: DialPath, same_node: Option<bool>) {
         n.dials.push(DialCount {
             from: Some("shop/other".into()),
             path,
-            port: "80/TCP".into(),
+            port: "80/TCP".parse().unwrap(),
             family: IpFamily::V4,
             same_node,
             made: 2,

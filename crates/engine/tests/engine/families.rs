@@ -73,7 +73,7 @@ fn fail_v6(facts: &mut Facts, path: DialPath, answer: Answer) {
                 let failure = |target: &str, endpoint: Option<&str>| DialFailure {
                     from: count.from.clone(),
                     path,
-                    port: count.port.clone(),
+                    port: count.port,
                     target: target.to_owned(),
                     endpoint: endpoint.map(str::to_owned),
                     same_node: count.same_node,

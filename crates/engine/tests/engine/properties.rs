@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use svcdiag_api::{
     Answer, CLibrary, ConditionType, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace,
     GapKind, Hairpin, KubeProxy, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings,
-    OtherNodePort, PacketDrop, PathLoss, PodListeners, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs,
-    StaleConnection, Tunnel, TunnelKind,
+    OtherNodePort, PacketDrop, PathLoss, PodListeners, PortProtocol, PortState, Protocol, Resolver, RuleGap,
+    Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, IpFamily, NetworkPolicy, Pod, Service};
@@ -241,15 +241,15 @@ fn socket() -> impl Strategy<Value = String> {
     .prop_map(str::to_owned)
 }
 
-fn port_name() -> impl Strategy<Value = String> {
-    select(vec!["80/TCP", "80/UDP", "53/UDP", "", "/"]).prop_map(str::to_owned)
+fn service_port() -> impl Strategy<Value = PortProtocol> {
+    select(vec!["80/TCP", "80/UDP", "53/UDP", "0/SCTP"]).prop_map(|port| port.parse().unwrap())
 }
 
 fn dial_count() -> impl Strategy<Value = DialCount> {
     (
         option::of(key()),
         one_of(DialPath::ALL),
-        port_name(),
+        service_port(),
         option::of(any::<bool>()),
         0_u32..4,
         select(vec![0, 1, 3, u32::MAX]),
@@ -275,7 +275,7 @@ fn dial_failure() -> impl Strategy<Value = DialFailure> {
     (
         option::of(key()),
         one_of(DialPath::ALL),
-        port_name(),
+        service_port(),
         socket(),
         one_of(Answer::ALL),
         more,
@@ -528,7 +528,7 @@ prop_compose! {
             }).collect(),
             tunnels: tunnels.map(|all| all.into_iter().map(|(name, kind, port)| Tunnel { name, kind, port }).collect()),
             losses: losses.into_iter().map(|(from, path, tries, lost)| PathLoss { from, path, tries, lost }).collect(),
-            other_node_ports: node_ports.into_iter().map(|(node, target, answer)| OtherNodePort { node, port: "80/TCP".into(), target, answer }).collect(),
+            other_node_ports: node_ports.into_iter().map(|(node, target, answer)| OtherNodePort { node, port: "80/TCP".parse().unwrap(), target, answer }).collect(),
             stale_connections: stale.into_iter().map(|(destination, endpoint, source)| StaleConnection { destination, endpoint, source }).collect(),
         }
     }

@@ -156,7 +156,7 @@ fn node_ports(facts: &mut Facts, answer: Answer) {
     on(facts, "n1", |n| {
         n.other_node_ports.push(OtherNodePort {
             node: "n2".into(),
-            port: "80/TCP".into(),
+            port: "80/TCP".parse().unwrap(),
             target: "192.168.0.2:30080".into(),
             answer,
         });

@@ -45,7 +45,7 @@ impl Dialled {
                     same_bridge: are_beside && key.path == Path::Service && is_of_pod,
                     from: key.from.clone(),
                     path: key.path.into(),
-                    port: key.port.clone(),
+                    port: key.port,
                     target: key.target.to_string(),
                     endpoint: (key.path == Path::Endpoint).then(|| key.target.to_string()),
                     same_node: key.same_node,
@@ -87,8 +87,7 @@ fn count(counts: &mut Vec<DialCount>, key: &Key, is_failure: bool) {
     let path = DialPath::from(key.path);
     let family = IpFamily::of(key.target.ip());
     let is_same = |c: &&mut DialCount| {
-        (&c.from, c.path, &c.port, c.family, c.same_node)
-            == (&key.from, path, &key.port, family, key.same_node)
+        (&c.from, c.path, c.port, c.family, c.same_node) == (&key.from, path, key.port, family, key.same_node)
     };
     match counts.iter_mut().find(is_same) {
         Some(count) => {
@@ -98,7 +97,7 @@ fn count(counts: &mut Vec<DialCount>, key: &Key, is_failure: bool) {
         None => counts.push(DialCount {
             from: key.from.clone(),
             path,
-            port: key.port.clone(),
+            port: key.port,
             family,
             same_node: key.same_node,
             made: 1,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::service::ready;
 use crate::{
-    api::{Answer, DialPath},
+    api::{Answer, DialPath, PortProtocol},
     engine::Facts,
     kube_proxy::Protocol,
     objects::{Object, Pod, ServicePort},
@@ -15,7 +15,7 @@ use crate::{
 pub(super) struct Key {
     pub from: Option<String>,
     pub path: Path,
-    pub port: String,
+    pub port: PortProtocol,
     pub target: SocketAddr,
     pub same_node: Option<bool>,
 }
@@ -45,17 +45,19 @@ pub(super) fn key(facts: &Facts, node: &str, from: Option<&Pod>, target: SocketA
     let has_number = |number: Option<i32>| number == Some(i32::from(target.port()));
     let addresses = service.cluster_ips();
     let is_service = addresses.iter().any(|ip| ip.parse() == Ok(target.ip()));
-    let key = |path, port: &ServicePort, same_node| Key {
-        from: from.map(|pod| format!("{}/{}", pod.namespace(), pod.name())),
-        path,
-        port: format!("{}/{}", port.port, port.protocol),
-        target,
-        same_node,
+    let key = |path, port: &ServicePort, same_node| {
+        Some(Key {
+            from: from.map(|pod| format!("{}/{}", pod.namespace(), pod.name())),
+            path,
+            port: port.port_protocol()?,
+            target,
+            same_node,
+        })
     };
     if is_service {
         return ports()
             .find(|p| has_number(Some(p.port)))
-            .map(|p| key(Path::Service, p, None));
+            .and_then(|p| key(Path::Service, p, None));
     }
     for slice in &facts.slices {
         for port in slice.ports.iter().filter(|p| has_number(p.port)) {
@@ -69,12 +71,12 @@ pub(super) fn key(facts: &Facts, node: &str, from: Option<&Pod>, target: SocketA
             };
             let same_node = endpoint.node_name.as_deref() == Some(node);
             let of_service = ports().find(|p| p.name() == port.name())?;
-            return Some(key(Path::Endpoint, of_service, Some(same_node)));
+            return key(Path::Endpoint, of_service, Some(same_node));
         }
     }
     // A node port is dialled at one of many addresses, of which the objects may name none.
     let port = ports().find(|p| has_number(p.node_port))?;
-    from.is_none().then(|| key(Path::NodePort, port, None))
+    key(Path::NodePort, port, None).filter(|_| from.is_none())
 }
 
 /// Whether a Pod asked for an address of its own.

@@ -45,9 +45,9 @@ impl Seen {
 
     /// The drops of the dials that failed again, those with most packets first.
     pub(in crate::round) fn of_failures(self, facts: &NodeFacts) -> Vec<PacketDrop> {
-        let failures = facts.failures.iter().filter_map(|failure| {
-            let protocol = failure.protocol()?;
-            Some((failure.from.as_deref(), protocol, failure.target.as_str()))
+        let failures = facts.failures.iter().map(|failure| {
+            let (from, target) = (failure.from.as_deref(), failure.target.as_str());
+            (from, failure.port.protocol, target)
         });
         let has_failed = |answer: Option<Answer>| answer.is_some_and(|answer| answer != Answer::Accepted);
         let hairpins = facts.hairpins.iter().filter(|hairpin| has_failed(hairpin.answer));
@@ -98,7 +98,7 @@ mod tests {
         let failure = DialFailure {
             from: None,
             path: DialPath::Service,
-            port: "53/TCP".to_owned(),
+            port: "53/TCP".parse().unwrap(),
             target: TARGET.to_owned(),
             endpoint: None,
             same_node: None,

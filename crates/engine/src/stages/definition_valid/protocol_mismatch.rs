@@ -4,7 +4,7 @@
 use crate::{
     Finding,
     dialling::describe,
-    evidence::{Evidence, dials::Failed, listening, targets},
+    evidence::{Evidence, dials::Failed, listening},
     text::{self, quoted},
 };
 use svcdiag_api::Reason;
@@ -55,8 +55,9 @@ pub(super) fn judge(evidence: &Evidence<'_>, service: &Service, ports: &[&Servic
     }
     let dials = &evidence.direct;
     let of = |port: &ServicePort| -> Vec<&Failed<'_>> {
-        let number = targets::number(port);
-        dials.failures.iter().filter(|f| f.dial.port == number).collect()
+        let asked = port.port_protocol();
+        let of = dials.failures.iter().filter(|f| Some(f.dial.port) == asked);
+        of.collect()
     };
     let mismatched: Vec<(&ServicePort, Vec<&Failed<'_>>)> = ports
         .iter()

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     dialling::{addresses, describe},
-    evidence::{Evidence, dials::Failed, listening, proxies, targets::Target},
+    evidence::{Evidence, dials::Failed, proxies, targets::Target},
     text::{self, quoted},
 };
 use svcdiag_api::{Tunnel, TunnelKind};
@@ -23,7 +23,7 @@ pub(super) fn describe(
     let endpoints = describe::endpoints(failures);
     let answers_at_home = |f: &&Failed<'_>| {
         f.endpoint
-            .is_some_and(|e| evidence.is_reached_at_home(e, &f.dial.port))
+            .is_some_and(|e| evidence.is_reached_at_home(e, f.dial.port))
     };
     let mut message = if failures.iter().all(answers_at_home) {
         let elsewhere = match failures.iter().any(|f| is_reached_elsewhere(evidence, f)) {
@@ -64,7 +64,7 @@ fn is_reached_elsewhere(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
     let (Some(endpoint), Some(target)) = (failed.endpoint, failed.target) else {
         return false;
     };
-    let (dials, port) = (&evidence.direct, &failed.dial.port);
+    let (dials, port) = (&evidence.direct, failed.dial.port);
     // In a window one cannot tell which endpoint answered.
     !evidence.ends.is_in_a_window()
         && dials.counts.iter().any(|c| {
@@ -202,7 +202,7 @@ fn let_through(evidence: &Evidence<'_>, nodes: &[&str], failures: &[&Failed<'_>]
     let ends: BTreeSet<&str> = nodes.iter().copied().collect();
     let ports: BTreeSet<String> = failures
         .iter()
-        .filter_map(|f| Some(format!("{} port {}", listening::protocol(f), f.endpoint?.port())))
+        .filter_map(|f| Some(format!("{} port {}", f.dial.port.protocol, f.endpoint?.port())))
         .collect();
     let ports: Vec<String> = ports.into_iter().collect();
     let what = match tunnels(evidence, &ends) {

@@ -8,12 +8,7 @@ use std::{
 use crate::{
     Facts, Finding,
     dialling::{self, Case, advice::advice, describe},
-    evidence::{
-        Evidence,
-        dials::{Failed, is_udp},
-        listening,
-        sender::Sender,
-    },
+    evidence::{Evidence, dials::Failed, listening, sender::Sender},
     stages::endpoints_reachable::{between_nodes, wrong_family},
     text::{self, quoted},
     workloads,
@@ -27,7 +22,7 @@ pub(super) fn some_endpoints(evidence: &Evidence<'_>, cases: &[Case<'_, '_>]) ->
     let fails_everywhere = |c: &&Case| {
         c.failed
             .endpoint
-            .is_some_and(|e| evidence.fails_from_everywhere(e, &c.failed.dial.port))
+            .is_some_and(|e| evidence.fails_from_everywhere(e, c.failed.dial.port))
     };
     let of: Vec<&Case> = cases.iter().filter(fails_everywhere).collect();
     if of.is_empty() {
@@ -100,7 +95,7 @@ fn what_others_do(
         .any(|ip| others.contains(&ip));
     // In a window not all were dialled.
     let is_of_all = !fails_for_some && !evidence.ends.is_in_a_window();
-    let is_udp = cases.iter().all(|c| is_udp(&c.failed.dial.port));
+    let is_udp = cases.iter().all(|c| c.failed.dial.port.is_udp());
     match (is_udp, is_of_all, others.len()) {
         (true, true, 1) => "the other does not refuse",
         (true, true, _) => "the others do not refuse",
@@ -159,13 +154,13 @@ pub(super) fn describe_cases(
     let failures = of_one_port(first, &all);
     let namespace = quoted(&facts.namespace);
     let number = first.endpoint.map_or(0, |e| e.port());
-    let wanted = format!("{number}/{}", listening::protocol(first));
+    let wanted = format!("{number}/{}", first.dial.port.protocol);
     let pods = describe::pods(&failures);
     let (who, listen) = match pods.as_slice() {
         [one] => (format!("Pod {one}"), "listens"),
         several => (text::count(several.len(), "Pod"), "listen"),
     };
-    let port = describe::port(evidence, &first.dial.port);
+    let port = describe::port(evidence, first.dial.port);
     let endpoints = describe::endpoints(&failures);
     match reason {
         Reason::NotListening => (
@@ -245,7 +240,7 @@ fn of_one_port<'a, 'b>(first: &Failed<'_>, all: &[&'b Failed<'a>]) -> Vec<&'b Fa
 fn what_else(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
     let answers_at_home = |f: &&Failed<'_>| {
         f.endpoint
-            .is_some_and(|e| evidence.is_reached_at_home(e, &f.dial.port))
+            .is_some_and(|e| evidence.is_reached_at_home(e, f.dial.port))
     };
     let Some(first) = failures.first() else {
         return String::new();
@@ -276,7 +271,7 @@ fn what_else(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
         }
         // Their own node may have done no more than connect.
         (Answer::Unexpected, _) => String::new(),
-        _ if failures.iter().any(|f| is_udp(&f.dial.port)) => String::new(),
+        _ if failures.iter().any(|f| f.dial.port.is_udp()) => String::new(),
         _ => " They answer on their own node.".to_owned(),
     }
 }

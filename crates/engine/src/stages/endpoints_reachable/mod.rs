@@ -206,12 +206,12 @@ fn is_cross_node(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
         is_beside
             && f.is_lost()
             && f.endpoint
-                .is_some_and(|e| evidence.is_reached_at_home(e, &f.dial.port))
+                .is_some_and(|e| evidence.is_reached_at_home(e, f.dial.port))
     };
     if dials.failures.iter().any(is_kept_at_home) {
         return false;
     }
-    if evidence.is_reached_at_home(endpoint, &failed.dial.port) {
+    if evidence.is_reached_at_home(endpoint, failed.dial.port) {
         return true;
     }
     let fails_at_home = dials

@@ -15,7 +15,7 @@ pub(super) fn answers_in_the_other<'a>(evidence: &Evidence<'a>, failed: &Failed<
     let (Some(endpoint), Some(pod)) = (failed.endpoint, failed.target.and_then(|t| t.pod)) else {
         return false;
     };
-    let port = &failed.dial.port;
+    let port = failed.dial.port;
     let others = evidence.ends.targets.iter().filter(|(other, target)| {
         let is_same = |p: &Pod| p.metadata.uid == pod.metadata.uid && p.name() == pod.name();
         other.is_ipv4() != endpoint.is_ipv4()

@@ -8,7 +8,6 @@ use crate::{
     Finding,
     evidence::{
         Evidence,
-        dials::is_udp,
         proxies::{self, Proxy},
         reports::Report,
     },
@@ -207,7 +206,7 @@ fn may_be_replaced(evidence: &Evidence<'_>, report: &Report<'_>) -> bool {
     }
     let tcp = |path| {
         let dials = report.facts.dials.iter();
-        dials.filter(move |d: &&DialCount| d.path == path && d.made > 0 && !is_udp(&d.port))
+        dials.filter(move |d: &&DialCount| d.path == path && d.made > 0 && !d.port.is_udp())
     };
     let answers = |d: &DialCount| d.made > d.failed;
     let is_lost = tcp(DialPath::Service).next().is_some() && !tcp(DialPath::Service).any(answers);

@@ -25,7 +25,7 @@ use crate::{
     },
     text,
 };
-use svcdiag_api::Reason;
+use svcdiag_api::{PortProtocol, Reason};
 use svcdiag_objects::{Service, ServicePort};
 
 type Verdicts<'a> = [(&'a ServicePort, PortVerdict)];
@@ -182,7 +182,7 @@ impl<'a> PolicyView<'a> {
         &self,
         denied: Vec<(&ServicePort, &Denial)>,
         ports: usize,
-    ) -> Option<(Finding, Vec<String>, Vec<String>)> {
+    ) -> Option<(Finding, Vec<String>, Vec<PortProtocol>)> {
         let all = denied.len() == ports && denied.iter().all(|(_, d)| !d.partly);
         let by_precedence = [Reason::IngressDenied, Reason::EgressDenied];
         let reason = by_precedence
@@ -202,9 +202,7 @@ impl<'a> PolicyView<'a> {
             .clients
             .iter()
             .map(|name| format!("{}/{name}", self.client_namespace));
-        let of = of
-            .iter()
-            .map(|(port, _)| format!("{}/{}", port.port, port.protocol));
+        let of = of.iter().filter_map(|(port, _)| port.port_protocol());
         Some((finding, keys.collect(), of.collect()))
     }
 

@@ -1,11 +1,7 @@
 //! What the dials of clients say of policies that deny them: whether anybody enforces them.
 
-use crate::{
-    Finding,
-    evidence::{Evidence, dials::is_udp},
-    policies::dns,
-};
-use svcdiag_api::{Answer, DialPath, Reason};
+use crate::{Finding, evidence::Evidence, policies::dns};
+use svcdiag_api::{Answer, DialPath, PortProtocol, Reason};
 
 /// What clients saw.
 pub(super) enum Probed {
@@ -25,21 +21,21 @@ const WHAT: &str = "Whether the policies are enforced was not seen";
 /// reached; what a sidecar says proves nothing. Who goes by hand often dials nothing but the Service, and what
 /// is lost there may be lost for other reasons, but not what gets through. Only dials of some ports count, as
 /// number/protocol; of all where none is named.
-pub(super) fn to_the_service(evidence: &Evidence<'_>, clients: &[String], ports: &[String]) -> Probed {
+pub(super) fn to_the_service(evidence: &Evidence<'_>, clients: &[String], ports: &[PortProtocol]) -> Probed {
     let reports = &evidence.reports;
     let is_meant = |from: Option<&str>| {
         from.is_some_and(|key| clients.is_empty() || clients.iter().any(|client| client == key))
     };
-    let is_asked = |port: &String| ports.is_empty() || ports.contains(port);
+    let is_asked = |port: PortProtocol| ports.is_empty() || ports.contains(&port);
     let made = || {
         let all = reports.current.iter().flat_map(|r| &r.facts.dials);
         // Over UDP silence is no answer.
-        all.filter(|d| is_meant(d.from.as_deref()) && is_asked(&d.port) && !is_udp(&d.port))
+        all.filter(|d| is_meant(d.from.as_deref()) && is_asked(d.port) && !d.port.is_udp())
     };
     let are_direct = made().any(|d| d.path == DialPath::Endpoint);
     let lost = reports.current.iter().flat_map(|r| &r.facts.failures).any(|f| {
         is_meant(f.from.as_deref())
-            && is_asked(&f.port)
+            && is_asked(f.port)
             && (f.path == DialPath::Endpoint || f.path == DialPath::Service && !are_direct)
             && matches!(
                 f.answer,

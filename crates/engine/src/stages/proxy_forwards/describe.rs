@@ -3,10 +3,7 @@
 use crate::{
     Finding, applicable,
     dialling::{self, advice::advice, describe},
-    evidence::{
-        Evidence,
-        dials::{Failed, is_udp},
-    },
+    evidence::{Evidence, dials::Failed},
     text::quoted,
 };
 use svcdiag_api::{Answer, ConditionType, Reason};
@@ -28,7 +25,7 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
     }) {
         Some((sentence, remediation)) => (format!("{sentence}. {routes}."), remediation),
         None => (
-            if failures.iter().all(|f| is_udp(&f.dial.port)) {
+            if failures.iter().all(|f| f.dial.port.is_udp()) {
                 format!(
                     "The Service does not accept datagrams from {from}, although endpoints do not refuse them when dialled directly. {routes}."
                 )

@@ -259,11 +259,10 @@ fn leads_anywhere(facts: &Facts, node: &str) -> bool {
 fn is_past_doubt(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
     let facts = evidence.facts;
     let direct = &evidence.direct;
-    let port = |port: &str| port == failed.dial.port;
     let mut counts = direct
         .counts
         .iter()
-        .filter(|c| c.node == failed.node && port(c.port) && c.succeeded > 0);
+        .filter(|c| c.node == failed.node && c.port == failed.dial.port && c.succeeded > 0);
     match (failed.endpoint, failed.dial.same_node) {
         // Its own dials of the endpoint are not among the failures, or it would have been explained.
         (Some(_), Some(true)) => counts.any(|c| c.same_node == Some(true)),

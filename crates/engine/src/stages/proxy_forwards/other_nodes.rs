@@ -60,7 +60,7 @@ fn is_closed(evidence: &Evidence<'_>, service: &Service, of: &OtherNodePort) -> 
     let is_its = nodes
         .iter()
         .any(|n| n.name() == of.node && n.internal_ips().contains(&target.ip()));
-    let port = evidence.ends.service_port(&of.port);
+    let port = evidence.ends.service_port(of.port);
     let port = port.filter(|p| p.node_port == Some(i32::from(target.port())));
     is_lost
         && is_its
