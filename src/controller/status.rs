@@ -258,7 +258,9 @@ mod tests {
                 .unwrap_err();
             assert!(matches!(refusal, kube::Error::Api(status) if status.is_conflict()));
         }
-        assert!(api.get("cart").await.unwrap().status.is_none());
+        let untouched = first.status.unwrap();
+        assert_eq!(untouched.observed_generation, Some(-1));
+        assert_eq!(api.get("cart").await.unwrap().status, Some(untouched));
         cluster.stop().await;
     }
 

@@ -84,15 +84,21 @@ pub const APISERVER_KEY: &str = "addresses";
 /// Both CRDs, in the order in which they are printed.
 #[must_use]
 pub fn crds() -> Vec<serde_json::Value> {
-    [ServiceDiagnosis::crd(), NodeProbe::crd()]
-        .iter()
-        .map(|crd| {
-            let mut manifest = serde_json::to_value(crd).unwrap_or_default();
-            tidy(&mut manifest);
-            manifest
-        })
-        .collect()
+    let mut crds = [ServiceDiagnosis::crd(), NodeProbe::crd()].map(|crd| {
+        let mut manifest = serde_json::to_value(crd).unwrap_or_default();
+        tidy(&mut manifest);
+        manifest
+    });
+    // What waits for a diagnosis with kstatus takes an object without a status for ready, but not one
+    // whose generation has not been observed.
+    if let Some(status) = crds[0].pointer_mut(STATUS) {
+        status["default"] = serde_json::json!({ "observedGeneration": -1 });
+    }
+    crds.into()
 }
+
+/// Where in a CRD the schema of the status is.
+const STATUS: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/status";
 
 /// The CRDs as YAML, each with the name of its file in `crds/`.
 ///

@@ -20,7 +20,7 @@ string_enum! {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceDiagnosisStatus {
-    /// metadata.generation that the status reflects.
+    /// metadata.generation that the status reflects; -1 before the first verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
