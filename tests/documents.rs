@@ -12,8 +12,9 @@ use std::{
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Directories of the repository that a path may begin with.
-const DIRECTORIES: [&str; 12] = [
-    ".ci", "benches", "charts", "config", "crates", "crds", "docs", "fuzz", "hack", "src", "testing", "tests",
+const DIRECTORIES: [&str; 13] = [
+    ".ci", "benches", "charts", "config", "crates", "crds", "docs", "examples", "fuzz", "hack", "src",
+    "testing", "tests",
 ];
 
 /// The documents, by path.

@@ -1,0 +1,4 @@
+-- A suspended diagnosis probes nothing.
+local actions = {}
+actions["refresh"] = { ["disabled"] = obj.spec.suspend == true }
+return actions
