@@ -14,8 +14,9 @@ use svcdiag_sandbox::{
 
 use crate::harness::{Harness, Kind, SOON, fault};
 
-/// A fault of three nodes, or of three Pods, is fixed in three steps: each next remedy names the next.
-const MOST_STEPS: usize = 4;
+/// A fault of three nodes, or of three Pods, is fixed in three steps: each next remedy names the next. On a busy machine
+/// agents report one after the other, so that a verdict may name one again that is fixed.
+const MOST_STEPS: usize = 12;
 
 /// The first command in a remediation, between backquotes, but for those that read kube-proxy's log: the sandbox serves
 /// no logs.
