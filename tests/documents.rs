@@ -9,6 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+#[path = "common/files.rs"]
+mod files;
+
+use files::files;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Directories of the repository that a path may begin with.
@@ -27,20 +32,6 @@ fn documents() -> Vec<(PathBuf, String)> {
         (path, text)
     };
     paths.into_iter().map(read).collect()
-}
-
-/// All files below a directory with that ending.
-fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files(&path, ending));
-        } else if path.extension().is_some_and(|it| it == ending) {
-            found.push(path);
-        }
-    }
-    found
 }
 
 /// Paths below the root of all files in Rust.

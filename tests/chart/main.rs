@@ -9,19 +9,22 @@
 )]
 
 mod files;
+#[path = "../common/helm.rs"]
+mod helm;
 mod objects;
 mod values;
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde_json::Value;
 use svcdiag_sandbox::kubectl::Kubectl;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use helm::helm;
+
 const CHART: &str = "charts/svcdiag";
 
 /// Kind, namespace and name.
@@ -61,21 +64,6 @@ async fn kustomize(directories: &[&str]) -> Objects {
         all.extend(parse(&text));
     }
     all
-}
-
-/// Runs Helm at the root of the sources; its output or its error.
-fn helm(arguments: &[&str], kubeconfig: Option<&Path>) -> Result<String, String> {
-    let mut command = Command::new(root("hack/helm"));
-    command.args(arguments).current_dir(ROOT);
-    if let Some(path) = kubeconfig {
-        command.env("KUBECONFIG", path).env("HELM_DRIVER", "memory");
-    }
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    match output.status.success() {
-        true => Ok(text(output.stdout)),
-        false => Err(text(output.stderr)),
-    }
 }
 
 fn template(release: &str, namespace: &str, chart: &str, values: &Value) -> Result<String, String> {

@@ -1,10 +1,6 @@
 //! The chart with a ServiceDiagnosis: what Helm renders, and that Helm 4 waits for the verdict.
 
-use std::{
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -12,7 +8,7 @@ use svcdiag::api::ServiceDiagnosis;
 use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
 use tokio::task::JoinHandle;
 
-use super::{ROOT, is_valid, root};
+use super::{is_valid, run_helm::helm};
 
 const CHART: &str = "examples/helm";
 
@@ -21,21 +17,6 @@ const A_WHILE: Duration = Duration::from_secs(8);
 
 /// What takes as long as this hangs.
 const SOON: Duration = Duration::from_secs(120);
-
-/// Runs Helm at the root of the sources; its output or its error.
-fn helm(arguments: &[&str], kubeconfig: Option<&Path>) -> Result<String, String> {
-    let mut command = Command::new(root("hack/helm"));
-    command.args(arguments).current_dir(ROOT);
-    if let Some(path) = kubeconfig {
-        command.env("KUBECONFIG", path).env("HELM_DRIVER", "memory");
-    }
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    match output.status.success() {
-        true => Ok(text(output.stdout)),
-        false => Err(text(output.stderr)),
-    }
-}
 
 #[test]
 fn the_chart_has_a_service_and_its_diagnosis() {

@@ -11,10 +11,14 @@
 
 mod argo_cd;
 mod commands;
+#[path = "../common/files.rs"]
+mod files;
 mod helm;
 mod kinds;
 mod queries;
 mod rights;
+#[path = "../common/helm.rs"]
+mod run_helm;
 
 use std::{
     collections::BTreeSet,
@@ -22,6 +26,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use files::files;
 use serde_json::Value;
 use svcdiag::api::ServiceDiagnosis;
 
@@ -37,20 +42,6 @@ fn read(path: &Path) -> String {
 
 fn yaml(path: &Path) -> Value {
     serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// All files below a directory with that ending.
-fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(files(&path, ending));
-        } else if path.extension().is_some_and(|it| it == ending) {
-            found.push(path);
-        }
-    }
-    found
 }
 
 /// All documents in YAML, with their files. Templates of the chart are for Helm to read.

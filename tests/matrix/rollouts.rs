@@ -240,13 +240,11 @@ async fn ready_stays_true_over_a_rolling_restart_and_little_is_written() {
         let Rollout {
             writes, not_ready, ..
         } = rollout;
-        let late = match rollout.slowest_answer {
-            slowest if slowest > IN_TIME => {
-                format!(" (agents took {:.0} s to answer)", slowest.as_secs_f64())
-            }
-            _ => String::new(),
-        };
-        format!("{writes:?}, not True {} times{late}", not_ready.len())
+        format!(
+            "{writes:?}, not True {} times, the slowest answer of an agent after {:.1} s",
+            not_ready.len(),
+            rollout.slowest_answer.as_secs_f64()
+        )
     };
     println!(
         "rolling restarts (N42) of {} Pods behind {} diagnoses; writes of each diagnosis: {}",

@@ -16,6 +16,9 @@ use super::{agent::Agent, test_cluster::TestCluster};
 /// No call that is let through fails with it: ENOTNAM.
 const REFUSED: i64 = 118;
 
+/// Rounds after the first one, if that was late.
+const ROUNDS: usize = 10;
+
 /// A profile as filters of the kernel, which obeys the strictest.
 struct Profile(Vec<BpfProgram>);
 
@@ -112,12 +115,26 @@ async fn the_agent_works_under_its_profile() {
     let profile = Profile::of("agent", None);
     let agent = Agent::start_by(&cluster, |command| profile.spawn(command)).await;
     let spec = serde_json::to_value(cluster.spec()).unwrap();
-    let facts = agent.round("confined", spec).await;
+    // A busy machine may take longer than an agent waits for a file; what a filter refuses stays refused.
+    let is_late = |facts: &svcdiag::api::NodeFacts| {
+        facts
+            .problems
+            .iter()
+            .any(|problem| problem.contains("could not be read within"))
+    };
+    let mut facts = agent.round("confined", spec.clone()).await;
+    for round in 0..ROUNDS {
+        if !is_late(&facts) {
+            break;
+        }
+        facts = agent.round(&format!("confined-{round}"), spec.clone()).await;
+    }
     assert_confined(agent.pid());
-    // What a filter refuses is refused at once; what takes its time does so on a busy machine.
-    let mut refused = facts.problems.iter();
-    let is_late = |problem: &String| problem.contains("could not be read within");
-    assert!(facts.probes_failed == 0 && refused.all(is_late), "{facts:#?}");
+    assert_eq!(
+        (facts.probes_failed, &facts.problems[..]),
+        (0, &[][..]),
+        "{facts:#?}"
+    );
     assert!(facts.probes_made > 15, "{facts:#?}");
     assert!(
         !facts.hairpins.is_empty() && !facts.resolvers.is_empty(),

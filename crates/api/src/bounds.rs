@@ -32,7 +32,7 @@ pub(super) const DESTINATION: &str = "^(node port )?[0-9a-fA-F:.\\[\\]]+(/[A-Za-
 pub(super) const DOMAIN: &str = "^[A-Za-z0-9_.]([-A-Za-z0-9_.]*[A-Za-z0-9_.])?$";
 
 /// A port of a Service: 80/TCP.
-pub(super) const PORT: &str = "^[0-9]{1,5}/[A-Z]{1,8}$";
+pub(super) const PORT: &str = "^[0-9]{1,5}/(TCP|UDP|SCTP)$";
 
 /// IPv4 or IPv6.
 pub(super) const FAMILY: &str = "^IPv[46]$";

@@ -25,7 +25,6 @@ pub(super) struct Route<'a> {
     pub path: DialPath,
     /// The Service port.
     pub port: PortProtocol,
-    pub protocol: Protocol,
     pub target: SocketAddr,
     /// Endpoints that it can reach.
     pub endpoints: BTreeSet<SocketAddr>,
@@ -47,7 +46,7 @@ pub(super) async fn attempts(round: &Round<'_>, route: &Route<'_>) -> Outcomes {
     let mut left = most - first;
     let mut size = unreached(route, &all);
     loop {
-        let number = more(route.protocol, &all, unreached(route, &all), size).min(left);
+        let number = more(route.port.protocol, &all, unreached(route, &all), size).min(left);
         if number == 0 {
             break;
         }
@@ -55,7 +54,7 @@ pub(super) async fn attempts(round: &Round<'_>, route: &Route<'_>) -> Outcomes {
         left -= number;
         size *= 2;
     }
-    let mut outcomes = tally(route.protocol, all);
+    let mut outcomes = tally(route.port.protocol, all);
     record(&mut outcomes, &route.endpoints);
     outcomes
 }
@@ -141,19 +140,19 @@ async fn attempt(round: &Round<'_>, route: &Route<'_>) -> Option<Attempt> {
     let _permit = round.permit().await?;
     let problem =
         |error: &std::io::Error| round.problem(format!("{} could not be dialled: {error}.", route.target));
-    let started = Dial::start(route.netns, route.protocol, route.target)
+    let started = Dial::start(route.netns, route.port.protocol, route.target)
         .await
         .inspect_err(problem)
         .ok()?;
     let source = started.source();
     round.seen.note_source(source);
-    let sent_to = || source.and_then(|source| round.sent_to(route.protocol, source, route.target));
+    let sent_to = || source.and_then(|source| round.sent_to(route.port.protocol, source, route.target));
     let was_lost = !started.settles_within(BEFORE_RETRANSMISSION).await && sent_to().is_none();
     // An answer may arrive before conntrack is queried; the entry remains for a while.
     let dialled = started.finish(round.patience()).await;
     let endpoint = sent_to();
     let dialled = dialled.inspect_err(problem).ok()?;
-    if route.protocol == Protocol::Tcp && dialled.answer == Answer::Accepted {
+    if route.port.protocol == Protocol::Tcp && dialled.answer == Answer::Accepted {
         let again = dialled.needed_another_packet;
         round.tries.connected(route.netns, route.target, again);
     }

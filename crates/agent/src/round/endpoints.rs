@@ -11,7 +11,7 @@ use super::{
 };
 use crate::blocking::{Pool, blocking};
 use svcdiag_api::{Answer, DialFailure, DialPath, ListeningSocket, PodListeners};
-use svcdiag_kube_proxy::{IpFamily, Protocol};
+use svcdiag_kube_proxy::IpFamily;
 use svcdiag_netns::{Netns, sockets};
 
 /// Endpoints dialled in one round; with more, a window advances every round.
@@ -40,7 +40,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
         let repeated = again.iter().map(|p| Repeated {
             from: p.by,
             netns: p.netns,
-            protocol: p.to.protocol,
+            protocol: p.to.port.protocol,
             target: p.to.address,
             endpoints: vec![p.to.address],
         });
@@ -69,7 +69,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
                         detail: detail.clone(),
                     });
                 }
-                Some((Answer::Accepted, _)) if planned.to.protocol != Protocol::Udp => {}
+                Some((Answer::Accepted, _)) if !planned.to.port.is_udp() => {}
                 // Gone, not dialled again, or silent after a refusal: unknown.
                 _ => continue,
             }
@@ -155,7 +155,7 @@ async fn dial_all(round: &Round<'_>, planned: &[Planned<'_>]) -> Vec<Option<Outc
 async fn dial(round: &Round<'_>, planned: &Planned<'_>) -> Option<Outcome> {
     let http = round.http_for(planned.by, planned.to.port);
     let outcome = round
-        .dial(planned.netns, planned.to.protocol, planned.to.address, http)
+        .dial(planned.netns, planned.to.port.protocol, planned.to.address, http)
         .await;
     outcome
         .inspect_err(|error| {

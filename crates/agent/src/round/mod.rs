@@ -42,7 +42,7 @@ use super::{
 use svcdiag_api::{DialPath, NodeFacts, NodeProbeSpec, OtherNodePort, PortProtocol, ProbePod, SliceVersion};
 use svcdiag_drops::Paths;
 use svcdiag_engine::asked::Subject;
-use svcdiag_kube_proxy::{Protocol, ProxyMode, Vantage};
+use svcdiag_kube_proxy::{ProxyMode, Vantage};
 use svcdiag_netns::{
     Netns, links,
     netfilter::{conntrack::Conntrack, rulesets::Rulesets},
@@ -171,7 +171,6 @@ struct LocalPod<'a> {
 #[derive(Clone, Debug, PartialEq)]
 struct Ready {
     address: SocketAddr,
-    protocol: Protocol,
     /// The Service port.
     port: PortProtocol,
     /// Whether it is on this node; None if it is on no known node.
@@ -415,7 +414,6 @@ fn ready(round: &Round<'_>, subject: &Subject) -> Vec<Ready> {
                 let Some(ip) = address(endpoint) else { continue };
                 all.push(Ready {
                     address: SocketAddr::new(ip, number),
-                    protocol: asked.protocol,
                     port: asked,
                     same_node: endpoint.node_name.as_ref().map(|node| *node == round.node.name),
                 });

@@ -48,7 +48,7 @@ pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
         .map(|(route, _)| Repeated {
             from: route.from,
             netns: route.netns,
-            protocol: route.protocol,
+            protocol: route.port.protocol,
             target: route.target,
             endpoints: route.endpoints.iter().copied().collect(),
         })
@@ -110,7 +110,6 @@ fn routes<'a>(round: &'a Round<'a>) -> Vec<Route<'a>> {
                 netns,
                 path,
                 port: number,
-                protocol: port.protocol,
                 target,
                 endpoints: endpoints.clone(),
             };
@@ -180,7 +179,7 @@ async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes)
     });
     outcomes.retain(|endpoint, outcome| match second.get(endpoint) {
         // Over UDP, silence before or after a refusal proves nothing.
-        Some(again) if is_failure(again) != is_failure(outcome) && route.protocol == Protocol::Udp => false,
+        Some(again) if is_failure(again) != is_failure(outcome) && route.port.is_udp() => false,
         Some(again) if is_failure(outcome) => {
             *outcome = again.clone();
             true
@@ -188,7 +187,7 @@ async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes)
         _ => true,
     });
     // What is reached now counts, even if nothing was reached the first time.
-    if route.protocol != Protocol::Udp {
+    if !route.port.is_udp() {
         let reached = second.into_iter().filter(|(_, outcome)| !is_failure(outcome));
         for (endpoint, outcome) in reached {
             outcomes.entry(endpoint).or_insert(outcome);
