@@ -10,7 +10,6 @@ use std::{
 use kube::api::PostParams;
 use serde_json::json;
 use svcdiag_sandbox::{
-    cluster::NODES,
     error::chain,
     faults::{Fixture, Recorder, Verdict, kinds::Target},
     kernel::Wiring,
@@ -137,80 +136,98 @@ async fn further(harness: &Harness) -> Result<(), String> {
 /// do, leave it no choice: Ready may be Unknown then, and that is written.
 const IN_TIME: Duration = Duration::from_secs(20);
 
-/// The longest time that an agent took to answer a question, until the work is done.
-async fn slowest_answer<T>(
+/// Details are written when the endpoints have been at rest for ten seconds. An answer that comes later is written for
+/// itself.
+const BEFORE_DETAILS: Duration = Duration::from_secs(9);
+
+/// The answers of agents to questions of their time.
+#[derive(Default)]
+struct Answers {
+    slowest: Duration,
+    /// Each with its diagnosis.
+    at: Vec<(String, Instant)>,
+}
+
+/// Notes the answers until the work is done.
+async fn answers_during<T>(
     harness: &Harness,
     work: impl Future<Output = Result<T, String>>,
-) -> Result<Duration, String> {
-    let mut longest = Duration::ZERO;
+) -> Result<(T, Answers), String> {
+    let mut answers = Answers::default();
     let watch = async {
-        let mut asked: BTreeMap<(Option<String>, Option<i64>), Instant> = BTreeMap::new();
+        let mut asked: BTreeMap<(Option<String>, Option<i64>), (Instant, bool)> = BTreeMap::new();
         loop {
             for probe in harness.probes().await? {
                 let generation = probe.metadata.generation;
                 let answered = probe.status.and_then(|status| status.observed_generation);
-                let since = *asked
+                let is_answered = answered == generation;
+                let (since, was_answered) = asked
                     .entry((probe.metadata.uid, generation))
-                    .or_insert_with(Instant::now);
-                if answered != generation {
-                    longest = longest.max(since.elapsed());
+                    .or_insert_with(|| (Instant::now(), is_answered));
+                if is_answered && !*was_answered {
+                    answers.at.push((probe.spec.diagnosis.name, Instant::now()));
                 }
+                if !is_answered {
+                    answers.slowest = answers.slowest.max(since.elapsed());
+                }
+                *was_answered = is_answered;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
     let done = tokio::select! {
-        done = work => done.map(drop),
+        done = work => done,
         never = watch => never,
     };
-    done.map(|()| longest)
+    done.map(|done| (done, answers))
 }
 
 /// What was written over a rollout.
 #[derive(Debug)]
 struct Rollout {
-    /// Of each diagnosis.
-    writes: Vec<usize>,
+    /// Of each diagnosis, and how many answers came after the details.
+    writes: Vec<(usize, usize)>,
     minutes: usize,
     /// Versions in which Ready was not True.
     not_ready: BTreeSet<String>,
     slowest_answer: Duration,
 }
 
-/// Details are written when the endpoints have been at rest for ten seconds. What an agent says later is written for
-/// itself; each may be the last to answer.
-const BEFORE_DETAILS: Duration = Duration::from_secs(5);
-
 impl Rollout {
     fn is_as_it_should_be(&self) -> bool {
-        let late = match self.slowest_answer > BEFORE_DETAILS {
-            true => NODES.len(),
-            false => 0,
-        };
-        let most = MOST_WRITES + late + self.minutes;
+        let mut writes = self.writes.iter();
         self.slowest_answer > IN_TIME
-            || self.not_ready.is_empty() && self.writes.iter().all(|writes| *writes <= most)
+            || self.not_ready.is_empty()
+                && writes.all(|(writes, late)| *writes <= MOST_WRITES + self.minutes + late)
     }
 }
 
 async fn roll_out(harness: &Harness, recorder: &Recorder) -> Result<Rollout, String> {
     let (begun, before) = (Instant::now(), recorder.counts());
     let not_ready_before = recorder.ready_other_than(&["True"]);
-    let slowest_answer = slowest_answer(harness, async {
+    let work = async {
         harness.fixture.roll_out().await.map_err(|e| chain(&e))?;
         let settled = harness.fixture.wait_until_settled().await;
         settled.map_err(|e| chain(&e))?;
+        let settled = Instant::now();
         tokio::time::sleep(AT_REST).await;
-        Ok(())
-    })
-    .await?;
+        Ok(settled)
+    };
+    let (settled, answers) = answers_during(harness, work).await?;
+    let late = |name: &String| {
+        let of = answers.at.iter().filter(|(diagnosis, _)| diagnosis == name);
+        of.filter(|(_, at)| *at > settled + BEFORE_DETAILS).count()
+    };
     let minutes = begun.elapsed().as_secs() / DETAILS_WAIT.as_secs();
     let after = recorder.counts();
+    let writes = after
+        .iter()
+        .map(|(name, count)| (count - before[name], late(name)));
     Ok(Rollout {
-        writes: after.iter().map(|(name, count)| count - before[name]).collect(),
+        writes: writes.collect(),
         minutes: usize::try_from(minutes).unwrap_or(usize::MAX),
         not_ready: &recorder.ready_other_than(&["True"]) - &not_ready_before,
-        slowest_answer,
+        slowest_answer: answers.slowest,
     })
 }
 
@@ -247,7 +264,7 @@ async fn ready_stays_true_over_a_rolling_restart_and_little_is_written() {
         )
     };
     println!(
-        "rolling restarts (N42) of {} Pods behind {} diagnoses; writes of each diagnosis: {}",
+        "rolling restarts (N42) of {} Pods behind {} diagnoses; writes of each diagnosis, and answers after the details: {}",
         Fixture::ENDPOINTS,
         1 + FURTHER,
         rollouts.iter().map(of).collect::<Vec<_>>().join("; ")
@@ -257,6 +274,10 @@ async fn ready_stays_true_over_a_rolling_restart_and_little_is_written() {
         "{rollouts:#?}\n{changes}"
     );
     // The watch sees them: Pods have other names afterwards, which somebody has to say.
-    let writes: usize = rollouts.iter().flat_map(|rollout| &rollout.writes).sum();
+    let writes: usize = rollouts
+        .iter()
+        .flat_map(|rollout| &rollout.writes)
+        .map(|(writes, _)| writes)
+        .sum();
     assert!(writes > 0, "nothing was written");
 }
