@@ -1,14 +1,16 @@
 //! Keeps kube-proxy's rules and the zones of cluster DNS in step with the API's objects.
 //!
 //! Whatever changes, everything is read again and compared with what was written last: a local cluster
-//! is small. Changes that come together are taken together, as kube-proxy does.
+//! is small. Changes that come together are taken together, as kube-proxy does. A change is noted as pending as soon as
+//! it comes in, even while earlier ones are being written: kube-proxy's metrics say so, too, and agents wait for it.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::{Stream, StreamExt, stream::SelectAll};
+use futures::{FutureExt, StreamExt, stream};
+use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::{ConfigMap, Node as NodeObject, Pod, Service},
     discovery::v1::EndpointSlice,
@@ -20,6 +22,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use super::{Error, Kernel, Node, daemon, kubeproxy::Conduct, zone};
 use crate::{
@@ -83,16 +86,51 @@ impl Lag {
     }
 }
 
-type Changes = SelectAll<std::pin::Pin<Box<dyn Stream<Item = ()> + Send>>>;
-
 /// Runs until dropped.
 pub(crate) async fn run(client: Client, kernel: Arc<Kernel>) {
-    let mut changes = Changes::new();
-    changes.push(of(Api::<Service>::all(client.clone())));
-    changes.push(of(Api::<EndpointSlice>::all(client.clone())));
-    changes.push(of(Api::<NodeObject>::all(client.clone())));
-    changes.push(of(Api::<Pod>::namespaced(client.clone(), DNS_NAMESPACE)));
-    changes.push(of(Api::<ConfigMap>::all(client.clone())));
+    let changed = Notify::new();
+    tokio::join!(
+        hear(&client, &kernel, &changed),
+        write(&client, &kernel, &changed)
+    );
+}
+
+/// What has changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// A Service or a slice: kube-proxy has to write its rules.
+    Rules,
+    Other,
+}
+
+/// Tells of changes as they come in.
+async fn hear(client: &Client, kernel: &Kernel, changed: &Notify) {
+    /// Changes that have come in together are noted once.
+    const AT_ONCE: usize = 256;
+    let changes = [
+        of(Api::<Service>::all(client.clone()), Change::Rules),
+        of(Api::<EndpointSlice>::all(client.clone()), Change::Rules),
+        of(Api::<NodeObject>::all(client.clone()), Change::Other),
+        of(
+            Api::<Pod>::namespaced(client.clone(), DNS_NAMESPACE),
+            Change::Other,
+        ),
+        of(Api::<ConfigMap>::all(client.clone()), Change::Other),
+    ];
+    let mut changes = stream::select_all(changes).ready_chunks(AT_ONCE);
+    while let Some(changes) = changes.next().await {
+        let at = Timestamp::now();
+        if changes.contains(&Change::Rules) {
+            for node in kernel.nodes() {
+                told(node.kube_proxy.lock().await.queued(at));
+            }
+        }
+        changed.notify_one();
+    }
+}
+
+/// Writes what has changed.
+async fn write(client: &Client, kernel: &Kernel, changed: &Notify) {
     let mut tick = tokio::time::interval(TICK);
     let mut pending = true;
     loop {
@@ -106,16 +144,12 @@ pub(crate) async fn run(client: Client, kernel: Arc<Kernel>) {
                     continue;
                 }
             }
-            Some(()) = changes.next() => {}
+            () = changed.notified() => {}
         }
         tokio::time::sleep(TOGETHER).await;
-        while futures::future::poll_immediate(changes.next())
-            .await
-            .flatten()
-            .is_some()
-        {}
+        let _ = changed.notified().now_or_never();
         let read = Instant::now();
-        let synced = sync(&client, &kernel).await;
+        let synced = sync(client, kernel).await;
         pending = synced.is_err();
         match synced {
             Ok(()) => kernel.lag.wrote(read),
@@ -128,12 +162,14 @@ pub(crate) async fn run(client: Client, kernel: Arc<Kernel>) {
 }
 
 /// That something of a kind has changed.
-fn of<K>(api: Api<K>) -> std::pin::Pin<Box<dyn Stream<Item = ()> + Send>>
+fn of<K>(api: Api<K>, change: Change) -> stream::BoxStream<'static, Change>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let events = watcher(api, watcher::Config::default()).default_backoff();
-    Box::pin(events.filter_map(|event| async move { event.ok().map(drop) }))
+    events
+        .filter_map(move |event| async move { event.ok().map(|_| change) })
+        .boxed()
 }
 
 fn told(result: Result<(), Error>) {
@@ -143,6 +179,7 @@ fn told(result: Result<(), Error>) {
 }
 
 async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
+    let read = Timestamp::now();
     let failed = |error: kube::Error| error.to_string();
     let everything = ListParams::default();
     let cluster = Cluster {
@@ -174,7 +211,7 @@ async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
     for object in &nodes {
         if let Some(node) = kernel.node(&object.name_any()) {
             let pod = proxies.get(node.name()).map(String::as_str).unwrap_or_default();
-            write_rules(kernel, node, object, &cluster, pod)
+            write_rules(kernel, node, object, &cluster, read, pod)
                 .await
                 .map_err(|error| chain(&error))?;
         }
@@ -182,12 +219,13 @@ async fn sync(client: &Client, kernel: &Kernel) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes what the kube-proxy of a node, in a Pod of this UID, would write.
+/// Writes what the kube-proxy of a node, in a Pod of this UID, would write for the objects as they were `read`.
 async fn write_rules(
     kernel: &Kernel,
     node: &Node,
     object: &NodeObject,
     cluster: &Cluster,
+    read: Timestamp,
     pod: &str,
 ) -> Result<(), Error> {
     let conduct = object
@@ -212,18 +250,17 @@ async fn write_rules(
         kernel.pods.adopt(pod, pid)?;
     }
     let is_new = kube_proxy.is_new(pod);
-    if kube_proxy.written.as_ref() == Some(&text) {
-        return Ok(());
-    }
-    kube_proxy.queued();
     // A process that has just started writes once, as one does that is not broken yet.
     if conduct.writes() || is_new {
-        node.write(&scripts).await?;
-        kube_proxy.applied(text)?;
+        if kube_proxy.written.as_ref() != Some(&text) {
+            node.write(&scripts).await?;
+        }
+        kube_proxy.applied(read, Some(text))
+    } else if conduct == Conduct::Paused {
+        kube_proxy.applied(read, None)
     } else {
-        kube_proxy.pretends()?;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Networks of Services, or of all Pods.

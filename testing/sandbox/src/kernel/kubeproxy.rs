@@ -164,27 +164,24 @@ impl KubeProxy {
     }
 
     /// Notes that changes came in, which are to be written.
-    pub(super) fn queued(&mut self) {
+    pub(super) fn queued(&mut self, at: Timestamp) -> Result<(), Error> {
         if self.conduct.hears_nothing() {
-            return;
-        }
-        self.answers.queued = seconds(Timestamp::now());
-        self.answers.requests_answered += 1;
-    }
-
-    /// Reports that rules were written, if it is one that only says so.
-    pub(super) fn pretends(&mut self) -> Result<(), Error> {
-        if self.conduct != Conduct::Paused {
             return Ok(());
         }
-        self.answers.applied = seconds(Timestamp::now());
+        self.answers.queued = seconds(at);
+        self.answers.requests_answered += 1;
         self.tell()
     }
 
-    /// Notes that rules were written.
-    pub(super) fn applied(&mut self, text: String) -> Result<(), Error> {
-        self.answers.applied = seconds(Timestamp::now());
-        self.written = Some(text);
+    /// Reports that the rules, these if any were written, are those of the objects as they were `read`: what came in
+    /// later is pending still.
+    pub(super) fn applied(&mut self, read: Timestamp, text: Option<String>) -> Result<(), Error> {
+        let is_news = text.is_some() && text != self.written || self.answers.queued > self.answers.applied;
+        self.written = text;
+        if !is_news {
+            return Ok(());
+        }
+        self.answers.applied = seconds(read);
         self.tell()
     }
 
