@@ -8,7 +8,7 @@
     reason = "a benchmark fails by panicking"
 )]
 
-#[path = "../crates/engine/tests/engine/agents.rs"]
+#[path = "../crates/engine/tests/engine/agents/mod.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod agents;
 #[path = "../crates/engine/tests/engine/walkthrough.rs"]

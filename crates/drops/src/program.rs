@@ -32,8 +32,11 @@
 //! Everything in the kernel is read by a helper that fails, and leaves zeros, where a pointer is none. The kernel itself
 //! names the function: whoever may trace may be told that, while /proc/kallsyms takes CAP_SYSLOG.
 
+mod assembler;
+
 use std::{ffi::CStr, net::IpAddr, os::fd::RawFd};
 
+use self::assembler::{Assembler, Label};
 use crate::{Filter, Tuple, kernel::Layout};
 
 /// Of this file, which is the program: only such programs may read the kernel's memory.
@@ -118,19 +121,6 @@ mod code {
     pub(super) const JUMP_UNLESS_EQUAL_U32: u8 = 0x56;
     pub(super) const CALL: u8 = 0x85;
     pub(super) const EXIT: u8 = 0x95;
-}
-
-/// A place to jump to, which may not be known yet.
-#[derive(Clone, Copy)]
-struct Label(usize);
-
-#[derive(Default)]
-struct Assembler {
-    program: Vec<u64>,
-    /// Where each label is.
-    labels: Vec<usize>,
-    /// Jumps, and where they lead.
-    jumps: Vec<(usize, Label)>,
 }
 
 /// Maps of the program, by their descriptors.
@@ -334,87 +324,7 @@ impl Assembler {
         self.map(R1, OF_MAP, map);
         self.stack(R2, RECORD);
     }
-
-    /// It has two instructions' room.
-    fn map(&mut self, to: u8, what: u8, map: RawFd) {
-        self.emit(code::LOAD_MAP, to, what, 0, map);
-        self.emit(0, 0, 0, 0, 0);
-    }
-
-    /// The address of a place on the stack.
-    fn stack(&mut self, to: u8, place: i16) {
-        self.emit(code::MOVE, to, STACK, 0, 0);
-        self.emit(code::ADD_VALUE, to, 0, 0, place.into());
-    }
-
-    fn argument(&mut self, to: u8, number: u8) {
-        self.emit(code::LOAD_U64, to, ARGUMENTS, 8 * i16::from(number), 0);
-    }
-
-    /// Reads so many bytes from the kernel to the stack.
-    fn read(&mut self, to: i16, size: i32, from: u8, offset: u32) {
-        self.stack(R1, to);
-        self.emit(code::MOVE_VALUE, R2, 0, 0, size);
-        self.emit(code::MOVE, R3, from, 0, 0);
-        self.emit(code::ADD_VALUE, R3, 0, 0, offset.cast_signed());
-        self.emit(code::CALL, 0, 0, 0, PROBE_READ_KERNEL);
-    }
-
-    /// Sets the pointer to one in the kernel.
-    fn follow(&mut self, from: u8, offset: u32) {
-        self.read(SCRATCH, 8, from, offset);
-        self.emit(code::LOAD_U64, POINTER, STACK, SCRATCH, 0);
-    }
-
-    /// Jumps unless the first register has the value.
-    fn unless_equal(&mut self, value: u32, label: Label) {
-        self.jump(code::JUMP_UNLESS_EQUAL_U32, R1, value.cast_signed(), label);
-    }
-
-    fn jump(&mut self, operation: u8, register: u8, value: i32, label: Label) {
-        self.jumps.push((self.program.len(), label));
-        self.emit(operation, register, 0, 0, value);
-    }
-
-    fn emit(&mut self, operation: u8, to: u8, from: u8, offset: i16, value: i32) {
-        let [low, high] = offset.to_le_bytes();
-        let [a, b, c, d] = value.to_le_bytes();
-        self.program.push(u64::from_le_bytes([
-            operation,
-            from << 4 | to,
-            low,
-            high,
-            a,
-            b,
-            c,
-            d,
-        ]));
-    }
-
-    fn label(&mut self) -> Label {
-        self.labels.push(0);
-        Label(self.labels.len() - 1)
-    }
-
-    fn place(&mut self, label: Label) {
-        self.labels[label.0] = self.program.len();
-    }
-
-    fn finish(mut self) -> Vec<u64> {
-        for (at, label) in self.jumps {
-            let distance = self.labels[label.0] - at - 1;
-            // `MAX_FILTERS` keeps programs far shorter.
-            let distance = u16::try_from(distance).unwrap_or(u16::MAX);
-            self.program[at] |= u64::from(distance) << 16;
-        }
-        self.program
-    }
 }
-
-#[cfg(target_endian = "big")]
-compile_error!(
-    "instructions are laid out for little-endian machines only, which are those that svcdiag is built for"
-);
 
 /// An address as its words are in a packet.
 fn words(address: IpAddr) -> Vec<u32> {

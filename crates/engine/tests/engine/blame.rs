@@ -1,6 +1,9 @@
 //! What is blamed for lost dials: what got through refutes a setting, and the way between nodes is told by what is
 //! known of it.
 
+mod between_nodes;
+mod dead_ends;
+
 use std::sync::Arc;
 
 use serde_json::json;
@@ -53,6 +56,30 @@ fn lost(facts: &mut Facts, which: &[usize]) {
 
 fn drops_by_policy(facts: &mut Facts) {
     everywhere(facts, |n| n.settings.forward_drops = Some(true));
+}
+
+/// Nodes n1, n2, ... with these addresses.
+pub(crate) fn nodes(facts: &mut Facts, ips: &[&str]) {
+    facts.cluster_nodes = ips
+        .iter()
+        .enumerate()
+        .map(|(i, ip)| {
+            let addresses: Vec<_> = ip
+                .split(',')
+                .map(|ip| json!({ "type": "InternalIP", "address": ip }))
+                .collect();
+            Arc::new(object::<Node>(json!({
+                "metadata": { "name": format!("n{}", i + 1) }, "status": { "addresses": addresses },
+            })))
+        })
+        .collect();
+}
+
+fn cross_node(change: impl FnOnce(&mut Facts)) -> Diagnosis {
+    fault(C::EndpointsReachable, R::CrossNodeUnreachable, |f| {
+        lost(f, &[1, 2]);
+        change(f);
+    })
 }
 
 #[test]
@@ -146,99 +173,6 @@ fn a_node_that_turns_all_packets_of_its_pods_away() {
     assert!(says(&d, "Node n1 rejects the packets"), "{}", report(&d));
     assert!(says(&d, "firewall"), "{}", report(&d));
     assert!(!says(&d, "network plugin"), "{}", report(&d));
-}
-
-/// Nodes n1, n2, ... with these addresses.
-pub(crate) fn nodes(facts: &mut Facts, ips: &[&str]) {
-    facts.cluster_nodes = ips
-        .iter()
-        .enumerate()
-        .map(|(i, ip)| {
-            let addresses: Vec<_> = ip
-                .split(',')
-                .map(|ip| json!({ "type": "InternalIP", "address": ip }))
-                .collect();
-            Arc::new(object::<Node>(json!({
-                "metadata": { "name": format!("n{}", i + 1) }, "status": { "addresses": addresses },
-            })))
-        })
-        .collect();
-}
-
-fn cross_node(change: impl FnOnce(&mut Facts)) -> Diagnosis {
-    fault(C::EndpointsReachable, R::CrossNodeUnreachable, |f| {
-        lost(f, &[1, 2]);
-        change(f);
-    })
-}
-
-#[test]
-fn the_way_between_nodes_is_told_by_its_tunnel() {
-    let tunnel = |name: &str, kind, port| Tunnel {
-        name: name.into(),
-        kind,
-        port,
-    };
-    let with = |tunnels: Vec<Tunnel>| cross_node(|f| everywhere(f, |n| n.tunnels = Some(tunnels.clone())));
-    let d = with(vec![tunnel("flannel.1", TunnelKind::Vxlan, Some(8472))]);
-    assert!(
-        says(&d, "tunnel flannel.1 (VXLAN, UDP port 8472)"),
-        "{}",
-        report(&d)
-    );
-    assert!(says(&d, "let UDP port 8472 pass"), "{}", report(&d));
-    let d = with(vec![tunnel("tunl0", TunnelKind::Ipip, None)]);
-    assert!(says(&d, "let IP protocol 4 pass"), "{}", report(&d));
-    let d = with(Vec::new());
-    assert!(says(&d, "No tunnel is up"), "{}", report(&d));
-    let d = cross_node(|_| {});
-    assert!(!says(&d, "No tunnel is up"), "{}", report(&d));
-    assert!(says(&d, "UDP 8472") && says(&d, "UDP 4789"), "{}", report(&d));
-}
-
-#[test]
-fn endpoints_are_said_to_answer_at_home_only_if_somebody_tried_there() {
-    let d = cross_node(|_| {});
-    assert!(says(&d, "answer on their own node"), "{}", report(&d));
-    let d = cross_node(|f| everywhere(f, |n| n.dials.retain(|d| d.from.is_some())));
-    assert!(!says(&d, "answer on their own node"), "{}", report(&d));
-}
-
-#[test]
-fn nodes_under_one_address_do_not_reach_each_other() {
-    let d = cross_node(|f| nodes(f, &["10.0.2.15", "10.0.2.15", "10.0.2.15"]));
-    assert!(says(&d, "have the same InternalIP, 10.0.2.15"), "{}", report(&d));
-    let d = cross_node(|f| nodes(f, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]));
-    assert!(!says(&d, "InternalIP"), "{}", report(&d));
-}
-
-#[test]
-fn external_ips_that_are_nodes_take_them_away_in_ipvs_mode() {
-    let told = |mode: &str| {
-        let d = cross_node(|f| {
-            nodes(f, &["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
-            service(f, json!({ "spec": { "externalIPs": ["192.0.2.2"] } }));
-            everywhere(f, |n| n.kube_proxy.as_mut().unwrap().mode = Some(mode.to_owned()));
-        });
-        report(&d)
-    };
-    let words = "externalIPs are addresses of Nodes (192.0.2.2 of n2)";
-    assert!(told("ipvs").contains(words), "{}", told("ipvs"));
-    // Otherwise a node takes the packets to the Service's ports alone.
-    assert!(!told("iptables").contains(words), "{}", told("iptables"));
-}
-
-#[test]
-fn a_pod_network_that_holds_the_nodes() {
-    let d = cross_node(|f| nodes(f, &["10.244.2.100", "10.244.2.101", "10.244.2.102"]));
-    assert!(
-        says(&d, "looks like an address of the nodes' own network"),
-        "{}",
-        report(&d)
-    );
-    // Where every Pod has an address of the nodes' network, that is how it is meant.
-    let d = cross_node(|f| nodes(f, &["10.244.1.100", "10.244.2.101", "10.244.3.102"]));
-    assert!(!says(&d, "own network"), "{}", report(&d));
 }
 
 /// Nobody gets an answer from cluster DNS.
@@ -460,59 +394,4 @@ fn an_endpoint_that_is_a_service_is_not_translated_twice() {
         report(&d)
     );
     assert!(!says(&d, "for example a firewall"), "{}", report(&d));
-}
-
-fn end(hook: &str, chain: &str, rejects: bool) -> DeadEndRule {
-    DeadEndRule {
-        hook: hook.into(),
-        chain: chain.into(),
-        rejects,
-    }
-}
-
-#[test]
-fn a_rule_at_which_every_packet_ends_is_named() {
-    let d = fault(C::EndpointsReachable, R::NoRouteToHost, |f| {
-        on(f, "n1", |n| {
-            n.settings.dead_ends = vec![end("FORWARD", "FORWARD", true)]
-        });
-        fail_from_clients(f, &[1, 2], Answer::Unreachable);
-        fail_service(f, "n1", Some(CLIENT), Answer::Unreachable);
-    });
-    assert!(
-        says(&d, "A rule in chain FORWARD on node n1 rejects all it gets"),
-        "{}",
-        report(&d)
-    );
-    let d = fault(C::ProxyForwards, R::TimedOut, |f| {
-        on(f, "n1", |n| {
-            n.settings.dead_ends = vec![end("OUTPUT", "KUBE-FIREWALL", false)]
-        });
-        fail_service(f, "n1", None, Answer::TimedOut);
-        on(f, "n1", |n| {
-            n.dials
-                .retain(|d| d.from.is_some() || d.path != DialPath::Endpoint)
-        });
-    });
-    assert!(
-        says(&d, "chain KUBE-FIREWALL (reached from OUTPUT) on node n1 drops"),
-        "{}",
-        report(&d)
-    );
-    let remediation = d.root_cause.unwrap().remediation;
-    assert!(
-        remediation.contains("two iptables versions") && !remediation.contains("accept"),
-        "{remediation}"
-    );
-}
-
-#[test]
-fn a_rule_that_others_got_past_is_not_to_blame() {
-    let d = fault(C::EndpointsReachable, R::CrossNodeUnreachable, |f| {
-        on(f, "n1", |n| {
-            n.settings.dead_ends = vec![end("FORWARD", "FORWARD", false)]
-        });
-        lost(f, &[1, 2]);
-    });
-    assert!(!says(&d, "all it gets"), "{}", report(&d));
 }

@@ -2,15 +2,15 @@
 //!
 //! Source: `setupNFTables` and `syncProxyRules` of kube-proxy's nftables proxier. The table is replaced as a
 //! whole in one transaction. What a Service port adds to maps, sets and chains is collected in [`Additions`];
-//! what every table holds is written around it.
+//! what every table holds (`base.rs`) is written around it.
 
-use std::{collections::BTreeMap, fmt::Write};
+mod base;
+mod elements;
 
-use super::{
-    IpFamily, NodeView, Script,
-    names::Nftables,
-    select::{Refusal, ServicePort},
-};
+use std::fmt::Write;
+
+use self::elements::Additions;
+use super::{IpFamily, NodeView, Script, names::Nftables, select::ServicePort};
 
 /// How endpoints are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,59 +67,6 @@ fn keyword(family: IpFamily) -> &'static str {
     }
 }
 
-/// Elements of a set or map by their keys, each with what follows its key. An address that two Services
-/// claim belongs to the first.
-#[derive(Default)]
-struct Elements(BTreeMap<String, String>);
-
-impl Elements {
-    fn add(&mut self, key: &str) {
-        self.0.entry(key.to_owned()).or_default();
-    }
-
-    fn add_goto(&mut self, key: &str, chain: &str) {
-        let value = format!(" : goto {chain}");
-        self.0.entry(key.to_owned()).or_insert(value);
-    }
-
-    fn add_refusal(&mut self, key: &str, refusal: Refusal, port: &ServicePort) {
-        let verdict = match refusal {
-            Refusal::Reject => "goto reject-chain",
-            Refusal::Drop => "drop",
-        };
-        let value = format!(" comment \"{}\" : {verdict}", port.name);
-        self.0.entry(key.to_owned()).or_insert(value);
-    }
-}
-
-/// What the Service ports add to the table.
-#[derive(Default)]
-struct Additions {
-    cluster_ips: Elements,
-    hairpins: Elements,
-    service_ips: Elements,
-    service_node_ports: Elements,
-    no_endpoint_services: Elements,
-    no_endpoint_node_ports: Elements,
-    firewall_ips: Elements,
-    affinity_sets: String,
-    chains: String,
-}
-
-impl Additions {
-    fn chain(&mut self, name: &str, rules: &[String]) {
-        write_chain(&mut self.chains, name, rules);
-    }
-}
-
-fn write_chain(text: &mut String, name: &str, rules: &[String]) {
-    let _ = writeln!(text, "\tchain {name} {{");
-    for rule in rules {
-        let _ = writeln!(text, "\t\t{rule}");
-    }
-    text.push_str("\t}\n");
-}
-
 /// A table of one family.
 struct Table<'a> {
     layout: Layout,
@@ -151,210 +98,6 @@ impl<'a> Table<'a> {
     fn pods(&self) -> Option<String> {
         let mut nets = self.family.select_nets(&self.node.pod_cidrs);
         nets.next().map(|net| net.to_string())
-    }
-
-    fn render(&self, ports: &[ServicePort]) -> String {
-        let mut elements = Additions::default();
-        for port in ports {
-            self.add(port, &mut elements);
-        }
-        let (ip, family) = (self.ip, self.family);
-        let mut text = format!("table {ip} kube-proxy {{\n\tcomment \"rules for kube-proxy\"\n");
-        let address = match family {
-            IpFamily::V4 => "ipv4_addr",
-            IpFamily::V6 => "ipv6_addr",
-        };
-        let mut node_ips = Elements::default();
-        for ip in family.select(&self.node.ips) {
-            node_ips.add(&ip.to_string());
-        }
-        let destination = format!("{address} . inet_proto . inet_service");
-        let verdicts = format!("{destination} : verdict");
-        let node_ports = "inet_proto . inet_service : verdict";
-        let mut write = |kind, name, key: &str, comment, elements: &_| {
-            write_set(&mut text, kind, name, key, comment, elements);
-        };
-        if self.layout == Layout::Maps {
-            write(
-                "set",
-                "hairpin-connections",
-                &format!("{address} . {destination}"),
-                "service hairpin connections",
-                &elements.hairpins,
-            );
-        }
-        write(
-            "set",
-            "cluster-ips",
-            address,
-            "Active ClusterIPs",
-            &elements.cluster_ips,
-        );
-        write(
-            "set",
-            "nodeport-ips",
-            address,
-            "IPs that accept NodePort traffic",
-            &node_ips,
-        );
-        write(
-            "map",
-            "no-endpoint-services",
-            &verdicts,
-            "vmap to drop or reject packets to services with no endpoints",
-            &elements.no_endpoint_services,
-        );
-        write(
-            "map",
-            "no-endpoint-nodeports",
-            node_ports,
-            "vmap to drop or reject packets to service nodeports with no endpoints",
-            &elements.no_endpoint_node_ports,
-        );
-        write(
-            "map",
-            "firewall-ips",
-            &verdicts,
-            "destinations that are subject to LoadBalancerSourceRanges",
-            &elements.firewall_ips,
-        );
-        write(
-            "map",
-            "service-ips",
-            &verdicts,
-            "ClusterIP, ExternalIP and LoadBalancer IP traffic",
-            &elements.service_ips,
-        );
-        write(
-            "map",
-            "service-nodeports",
-            node_ports,
-            "NodePort traffic",
-            &elements.service_node_ports,
-        );
-        text += &elements.affinity_sets;
-        self.base_chains(&mut text);
-        text += &elements.chains;
-        text.push_str("}\n");
-        text
-    }
-
-    /// The chains that every table has.
-    fn base_chains(&self, text: &mut String) {
-        let ip = self.ip;
-        let lookup = |map| format!("{ip} daddr . meta l4proto . th dport vmap @{map}");
-        let node_port_lookup = |map| format!("{ip} daddr @nodeport-ips meta l4proto . th dport vmap @{map}");
-        let new_to = |chain: &str| format!("ct state new jump {chain}");
-        let (firewall, endpoints, unused) = (
-            new_to("firewall-check"),
-            new_to("service-endpoints-check"),
-            new_to("cluster-ips-check"),
-        );
-        let node_ports = new_to("nodeport-endpoints-check");
-        let (services, masquerading) = ("jump services".to_owned(), "jump masquerading".to_owned());
-        let hooks = [
-            (
-                "filter-prerouting-pre-dnat",
-                "filter hook prerouting priority -110",
-                vec![&firewall],
-            ),
-            (
-                "filter-output-pre-dnat",
-                "filter hook output priority -110",
-                vec![&firewall],
-            ),
-            (
-                "filter-input",
-                "filter hook input priority 0",
-                vec![&node_ports, &endpoints],
-            ),
-            (
-                "filter-forward",
-                "filter hook forward priority 0",
-                vec![&endpoints, &unused],
-            ),
-            (
-                "filter-output",
-                "filter hook output priority 0",
-                vec![&endpoints, &unused],
-            ),
-            (
-                "nat-prerouting",
-                "nat hook prerouting priority -100",
-                vec![&services],
-            ),
-            ("nat-output", "nat hook output priority -100", vec![&services]),
-            (
-                "nat-postrouting",
-                "nat hook postrouting priority 100",
-                vec![&masquerading],
-            ),
-        ];
-        for (name, hook, jumps) in hooks {
-            let mut rules = vec![format!("type {hook}; policy accept;")];
-            rules.extend(jumps.into_iter().cloned());
-            write_chain(text, name, &rules);
-        }
-
-        let mut services = Vec::new();
-        if self.layout == Layout::Maps
-            && let Some(pods) = self.pods()
-        {
-            services.push(format!(
-                "{ip} daddr @cluster-ips {ip} saddr != {pods} {} comment \"masquerade clusterIP traffic from \
-                 outside cluster\"",
-                self.mark()
-            ));
-        }
-        services.push(lookup("service-ips"));
-        services.push(node_port_lookup("service-nodeports"));
-        let mut unused = vec![format!(
-            "{ip} daddr @cluster-ips reject comment \"Reject traffic to invalid ports of ClusterIPs\""
-        )];
-        let service_nets: Vec<_> = self
-            .family
-            .select_nets(&self.node.service_cidrs)
-            .map(|net| net.to_string())
-            .collect();
-        let service_nets = match service_nets.as_slice() {
-            [] => None,
-            [one] => Some(one.clone()),
-            several => Some(format!("{{ {} }}", several.join(", "))),
-        };
-        unused.extend(service_nets.map(|nets| {
-            format!("{ip} daddr {nets} drop comment \"Drop traffic to unallocated ClusterIPs\"")
-        }));
-        let unmark = format!("meta mark set meta mark ^ {MASQUERADE_MARK}");
-        let masquerading = match self.layout {
-            Layout::Maps => vec![
-                format!("meta mark & {MASQUERADE_MARK} != 0x00000000 {unmark} masquerade fully-random"),
-                format!(
-                    "ct status dnat {ip} saddr . {ip} daddr . meta l4proto . th dport @hairpin-connections \
-                     masquerade fully-random"
-                ),
-            ],
-            Layout::Chains => vec![
-                format!("meta mark & {MASQUERADE_MARK} == 0x00000000 return"),
-                unmark,
-                "masquerade fully-random".to_owned(),
-            ],
-        };
-        write_chain(
-            text,
-            "nodeport-endpoints-check",
-            &[node_port_lookup("no-endpoint-nodeports")],
-        );
-        write_chain(text, "service-endpoints-check", &[lookup("no-endpoint-services")]);
-        write_chain(text, "firewall-check", &[lookup("firewall-ips")]);
-        write_chain(text, "services", &services);
-        write_chain(text, "masquerading", &masquerading);
-        write_chain(text, "cluster-ips-check", &unused);
-        let helper = "comment \"helper for @no-endpoint-services / @no-endpoint-nodeports\"";
-        write_chain(text, "reject-chain", &[helper.to_owned(), "reject".to_owned()]);
-        if self.layout == Layout::Chains {
-            let mark = format!("meta mark set meta mark | {MASQUERADE_MARK}");
-            write_chain(text, "mark-for-masquerade", &[mark]);
-        }
     }
 
     /// Adds what a Service port needs.
@@ -522,21 +265,4 @@ fn numbered(values: impl Iterator<Item = String>) -> String {
         .map(|(i, value)| format!("{i} : {value}"))
         .collect();
     elements.join(", ")
-}
-
-/// Writes a set or map.
-fn write_set(text: &mut String, kind: &str, name: &str, key: &str, comment: &str, elements: &Elements) {
-    let _ = writeln!(
-        text,
-        "\t{kind} {name} {{\n\t\ttype {key}\n\t\tcomment \"{comment}\""
-    );
-    let elements: Vec<_> = elements
-        .0
-        .iter()
-        .map(|(key, rest)| format!("{key}{rest}"))
-        .collect();
-    if !elements.is_empty() {
-        let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "));
-    }
-    text.push_str("\t}\n");
 }
