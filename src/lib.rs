@@ -7,6 +7,7 @@ pub mod check;
 mod clock;
 pub mod collect;
 pub mod controller;
+pub mod explain;
 pub mod report;
 pub mod version;
 

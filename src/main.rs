@@ -1,10 +1,11 @@
 //! The command line of svcdiag.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
 
 use anstream::{AutoStream, ColorChoice};
-use clap::{Parser, Subcommand, error::ErrorKind};
-use svcdiag::{agent, api, bundle::diagnose, check, client, collect, controller, netns, version};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap_complete::Shell;
+use svcdiag::{agent, api, bundle::diagnose, check, collect, controller, explain, netns, version};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check` and `diagnose`.
@@ -29,6 +30,8 @@ enum Command {
     Collect(Box<collect::Options>),
     /// Diagnose a Service from a bundle of files, without access to a cluster
     Diagnose(diagnose::Options),
+    /// Explain a reason: what it means, its usual causes, and what to type
+    Explain(explain::Options),
     /// Run the controller that keeps every ServiceDiagnosis up to date
     Controller(controller::Options),
     /// Run the agent that probes one node for the controller
@@ -41,12 +44,57 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         output_dir: Option<PathBuf>,
     },
+    /// Print the script that completes commands and options in a shell
+    #[command(after_long_help = COMPLETION)]
+    Completion {
+        /// Shell to print it for
+        shell: Shell,
+    },
     /// Print which build this is: version, commit, date, compiler and platform
     Version(version::Options),
 }
 
+const COMPLETION: &str = "\
+Examples:
+  # In bash, now and in every new shell
+  source <(svcdiag completion bash)
+  echo 'source <(svcdiag completion bash)' >> ~/.bashrc
+
+  # In zsh
+  svcdiag completion zsh > \"${fpath[1]}/_svcdiag\"";
+
+/// The file by which kubectl finds its plugin.
+const PLUGIN: &str = "kubectl-svcdiag";
+
+/// The command line, as the user calls it: as a plugin this program is `kubectl svcdiag`.
+fn command_line(program: Option<OsString>) -> clap::Command {
+    let command = Cli::command();
+    let name = program.map(PathBuf::from);
+    let is_plugin = name
+        .as_deref()
+        .and_then(|p| p.file_stem())
+        .is_some_and(|n| n == PLUGIN);
+    if is_plugin { as_plugin(command) } else { command }
+}
+
+fn as_plugin(command: clap::Command) -> clap::Command {
+    command
+        .bin_name("kubectl svcdiag")
+        .mut_subcommands(|of| match of.get_after_long_help() {
+            // Examples stand indented on lines of their own.
+            Some(help) => {
+                let help = help.to_string().replace("\n  svcdiag ", "\n  kubectl svcdiag ");
+                of.after_long_help(help)
+            }
+            None => of,
+        })
+}
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command_line(std::env::args_os().next())
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; nothing can be done when printing fails.
@@ -85,8 +133,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             let config = kube::Config::infer()
                 .await
                 .map_err(|e| format!("could not determine how to reach the cluster: {e}"))?;
-            let client = kube::Client::try_from(client::for_long_runs(config))?;
-            controller::run(options, client, shutdown).await?;
+            controller::run(options, config, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }),
         Command::Agent(options) => runtime.block_on(async {
@@ -99,10 +146,28 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Crd { output_dir } => crd(output_dir).map(|()| ExitCode::SUCCESS),
+        Command::Explain(options) => {
+            explain::run(&options)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Completion { shell } => {
+            completion(shell)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Version(options) => {
             version::run(options)?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+fn completion(shell: Shell) -> std::io::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "svcdiag", &mut script);
+    match std::io::stdout().write_all(&script) {
+        // A reader that has seen enough, such as `head`, is no failure.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
     }
 }
 

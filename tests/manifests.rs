@@ -9,8 +9,12 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "manifests/agent.rs"]
+mod agent;
 #[path = "manifests/alerts.rs"]
 mod alerts;
+#[path = "manifests/controller.rs"]
+mod controller;
 #[path = "manifests/overlays.rs"]
 mod overlays;
 #[path = "manifests/rollout.rs"]
@@ -62,7 +66,8 @@ fn the_image_is_built_from_all_that_cargo_wants_to_see() {
         .map(|member| member.split('/').next().unwrap())
         .filter(|member| *member != ".")
         .collect();
-    wanted.extend(["src", "build.rs"]);
+    // `svcdiag explain` has the pages.
+    wanted.extend(["src", "build.rs", "docs/reasons"]);
     wanted.extend(manifest.contains("[[test]]").then_some("tests"));
     wanted.extend(manifest.contains("[[bench]]").then_some("benches"));
     assert!(wanted.len() > 4, "{wanted:?}");
@@ -311,130 +316,6 @@ async fn hardened_is_the_default_with_profiles_and_a_type() {
     assert_eq!(json(&objects), json(&plain));
 }
 
-/// What config/agentless leaves out is what config/agent adds, the kind NodeProbe, and the permission to write it.
-#[tokio::test]
-async fn agentless_is_the_default_without_what_only_agents_need() {
-    let kubectl = Kubectl::find().await.unwrap();
-    let agentless = render(&kubectl, "config/agentless").await;
-    let of_agents = render(&kubectl, "config/agent").await;
-    let identity = |o: &DynamicObject| {
-        (
-            kind(o).to_owned(),
-            o.metadata.namespace.clone(),
-            o.metadata.name.clone(),
-        )
-    };
-    let mut expected = render(&kubectl, "config/default").await;
-    expected.retain(|o| {
-        let is_of_agents = of_agents.iter().any(|other| identity(other) == identity(o));
-        !is_of_agents && o.metadata.name.as_deref() != Some("nodeprobes.svcdiag.dev")
-    });
-    let of_controller = |o: &&mut DynamicObject| {
-        identity(o) == ("ClusterRole".into(), None, Some("svcdiag-controller".into()))
-    };
-    let role = expected.iter_mut().find(of_controller).unwrap();
-    let rules = role.data["rules"].as_array_mut().unwrap();
-    let all = rules.len();
-    rules.retain(|rule| {
-        strings(&rule["resources"]) != BTreeSet::from(["nodeprobes"])
-            || strings(&rule["verbs"]).contains("list")
-    });
-    assert_eq!(rules.len(), all - 1);
-    let json = |objects: &[DynamicObject]| serde_json::to_value(objects).unwrap();
-    assert_eq!(json(&agentless), json(&expected));
-}
-
-#[tokio::test]
-async fn the_controller_runs_with_no_more_than_it_needs() {
-    let kubectl = Kubectl::find().await.unwrap();
-    let objects = render(&kubectl, "config/default").await;
-    let deployment = find(&objects, "Deployment");
-    let pod = &deployment.data["spec"]["template"]["spec"];
-    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
-    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-    let container = &pod["containers"][0];
-    let security = &container["securityContext"];
-    assert_eq!(security["readOnlyRootFilesystem"], true);
-    assert_eq!(security["allowPrivilegeEscalation"], false);
-    assert_eq!(security["capabilities"]["drop"][0], "ALL");
-    for probe in ["livenessProbe", "readinessProbe"] {
-        assert!(container[probe]["httpGet"]["path"].is_string(), "{probe}");
-    }
-    assert!(container["resources"]["requests"]["memory"].is_string());
-    // What the level `restricted` of Pod Security asks for beyond that, and that its namespace asks for it.
-    for field in ["hostNetwork", "hostPID", "hostIPC", "volumes"] {
-        assert!(pod[field].is_null(), "{field}");
-    }
-    assert!(security["capabilities"]["add"].is_null() && security["privileged"].is_null());
-    let ports = container["ports"].as_array().unwrap();
-    assert!(ports.iter().all(|port| port["hostPort"].is_null()));
-    assert_eq!(pod_security(&objects, deployment), "restricted");
-    let agents = find(&objects, "DaemonSet");
-    assert_eq!(pod_security(&objects, agents), "privileged");
-    let told = format!(
-        "--agent-namespace={}",
-        agents.metadata.namespace.as_deref().unwrap()
-    );
-    assert!(strings(&container["args"]).contains(told.as_str()), "{told}");
-
-    let roles = objects.iter().filter(|o| kind(o) == "ClusterRole");
-    let controller = roles
-        .clone()
-        .find(|o| o.metadata.name.as_deref() == Some("svcdiag-controller"))
-        .expect("the controller's role");
-    for rule in controller.data["rules"].as_array().unwrap() {
-        let has = |key: &str, wanted: &str| rule[key].as_array().unwrap().iter().any(|v| v == wanted);
-        assert!(
-            !has("resources", "secrets") && !has("resources", "configmaps"),
-            "{rule}"
-        );
-        assert!(
-            !has("verbs", "*") && !has("resources", "*") && !has("apiGroups", "*"),
-            "{rule}"
-        );
-        let ours = has("apiGroups", "svcdiag.dev") || has("apiGroups", "events.k8s.io");
-        let writes = ["create", "update", "patch", "delete"]
-            .iter()
-            .any(|verb| has("verbs", verb));
-        assert!(ours || !writes, "it writes what is not its own: {rule}");
-    }
-    for role in ["view", "edit", "admin"] {
-        let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
-        let found = roles.clone().any(|o| {
-            let labels = o.metadata.labels.iter().flatten();
-            labels.into_iter().any(|(k, v)| *k == label && v == "true")
-        });
-        assert!(found, "nothing is aggregated to {role}");
-    }
-}
-
-/// The flags in the manifests are flags that the binary has.
-#[tokio::test]
-async fn the_arguments_of_controller_and_agent_are_understood() {
-    let kubectl = Kubectl::find().await.unwrap();
-    let objects = render(&kubectl, "config/default").await;
-    for kind in ["Deployment", "DaemonSet"] {
-        let arguments = &find(&objects, kind).data["spec"]["template"]["spec"]["containers"][0]["args"];
-        let arguments: Vec<&str> = arguments
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|a| a.as_str().unwrap())
-            .collect();
-        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_svcdiag"))
-            .args(arguments)
-            .arg("--help")
-            .output()
-            .await
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-}
-
 /// The values of a list of strings.
 fn strings(list: &Value) -> BTreeSet<&str> {
     list.as_array()
@@ -442,96 +323,6 @@ fn strings(list: &Value) -> BTreeSet<&str> {
         .iter()
         .map(|v| v.as_str().unwrap())
         .collect()
-}
-
-#[tokio::test]
-async fn the_agent_runs_everywhere_with_no_more_than_it_needs() {
-    let kubectl = Kubectl::find().await.unwrap();
-    let objects = render(&kubectl, "config/default").await;
-    let pod = &find(&objects, "DaemonSet").data["spec"]["template"]["spec"];
-    assert_eq!(
-        (&pod["hostNetwork"], &pod["hostPID"]),
-        (&true.into(), &true.into())
-    );
-    assert_eq!(pod["dnsPolicy"], "Default");
-    assert_eq!(pod["tolerations"], serde_json::json!([{ "operator": "Exists" }]));
-    let container = &pod["containers"][0];
-    let security = &container["securityContext"];
-    assert!(security["privileged"].is_null());
-    assert_eq!(
-        strings(&security["capabilities"]["drop"]),
-        BTreeSet::from(["ALL"])
-    );
-    assert_eq!(
-        strings(&security["capabilities"]["add"]),
-        BTreeSet::from(["BPF", "NET_ADMIN", "PERFMON", "SYS_ADMIN", "SYS_PTRACE"])
-    );
-    assert_eq!(security["readOnlyRootFilesystem"], true);
-    assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault");
-    // The kubelet asks at a socket of the container's own: nobody else can take it, as they could a port of the node.
-    let probe = container["livenessProbe"]["exec"]["command"].as_array().unwrap();
-    assert_eq!(probe[..3], ["/svcdiag", "health", "--socket"]);
-    let socket = probe[3].as_str().unwrap();
-    assert!(strings(&container["args"]).contains(format!("--health-socket={socket}").as_str()));
-    let own = &container["volumeMounts"][1];
-    assert!(socket.starts_with(own["mountPath"].as_str().unwrap()) && own["readOnly"].is_null());
-    assert_eq!(pod["volumes"][1]["name"], own["name"]);
-    assert_eq!(pod["volumes"][1]["emptyDir"]["medium"], "Memory");
-    let map = &pod["volumes"][0]["configMap"];
-    assert_eq!(
-        (&map["name"], &map["optional"]),
-        (&APISERVER_CONFIG_MAP.into(), &true.into())
-    );
-    let file = format!(
-        "--apiserver-addresses={}/{}",
-        container["volumeMounts"][0]["mountPath"].as_str().unwrap(),
-        svcdiag::api::APISERVER_KEY
-    );
-    assert!(strings(&container["args"]).contains(file.as_str()), "{file}");
-    assert_eq!(
-        find(&objects, "DaemonSet").metadata.labels.as_ref().unwrap()[AGENT_LABEL.0],
-        AGENT_LABEL.1
-    );
-}
-
-#[tokio::test]
-async fn the_agent_reads_no_pods_and_writes_only_answers_and_leases() {
-    let kubectl = Kubectl::find().await.unwrap();
-    let objects = render(&kubectl, "config/default").await;
-    let of = |account: &str, kind_: &str| {
-        let role = objects
-            .iter()
-            .find(|o| kind(o) == kind_ && o.metadata.name.as_deref() == Some(account));
-        role.unwrap().data["rules"].as_array().unwrap().clone()
-    };
-    let mut writes = BTreeSet::new();
-    for rule in of("svcdiag-agent", "ClusterRole")
-        .iter()
-        .chain(&of("svcdiag-agent", "Role"))
-    {
-        let (resources, verbs) = (strings(&rule["resources"]), strings(&rule["verbs"]));
-        for forbidden in ["pods", "secrets", "configmaps", "*"] {
-            assert!(!resources.contains(forbidden), "{rule}");
-        }
-        assert!(
-            !verbs.contains("*") && !verbs.contains("update") && !verbs.contains("delete"),
-            "{rule}"
-        );
-        if verbs.contains("patch") {
-            writes.extend(resources.into_iter().map(str::to_owned));
-        }
-    }
-    let expected = ["leases", "nodeprobes/status"].map(str::to_owned);
-    assert_eq!(writes, BTreeSet::from(expected));
-    let own = of("svcdiag-controller", "Role");
-    let maps = own
-        .iter()
-        .find(|r| strings(&r["resources"]).contains("configmaps"))
-        .unwrap();
-    assert_eq!(
-        strings(&maps["resourceNames"]),
-        BTreeSet::from([APISERVER_CONFIG_MAP])
-    );
 }
 
 /// What the expressions say is judged on a real API server (tests/e2e/rights.rs); here, that they are in
@@ -588,12 +379,4 @@ async fn the_admission_policies_are_bound_and_name_what_there_is() {
     for account in ["svcdiag-controller", "svcdiag-agent"] {
         named("ServiceAccount", account);
     }
-}
-
-#[test]
-fn a_node_probe_is_not_for_users() {
-    let roles = std::fs::read_to_string(Path::new(ROOT).join("config/rbac/user_roles.yaml")).unwrap();
-    let plural = <NodeProbe as kube::Resource>::plural(&());
-    let rules = roles.lines().filter(|l| !l.trim_start().starts_with('#'));
-    assert!(rules.into_iter().all(|l| !l.contains(plural.as_ref())));
 }

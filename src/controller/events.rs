@@ -1,7 +1,9 @@
-//! Kubernetes Events for a Service that stops working or works again.
+//! Kubernetes Events for a Service that stops working or works again: on its diagnosis, and on the Service itself, where
+//! `kubectl describe service` shows them.
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client, Resource,
     runtime::events::{Event, EventType, Recorder, Reporter},
@@ -60,15 +62,36 @@ pub(super) async fn ready_flipped(
     while note.len() > NOTE_MAX {
         note.pop();
     }
-    let event = Event {
+    let own = diagnosis.object_ref(&());
+    let service = service(context, diagnosis);
+    let event = |secondary: Option<&ObjectReference>| Event {
         type_,
         reason: reason.to_owned(),
-        note: Some(note),
+        note: Some(note.clone()),
         action: "Diagnose".to_owned(),
-        secondary: None,
+        secondary: secondary.cloned(),
     };
-    let reference = diagnosis.object_ref(&());
-    match tokio::time::timeout(TIMEOUT, context.events.0.publish(&event, &reference)).await {
+    publish(context, diagnosis, &event(service.as_ref()), &own).await;
+    if let Some(service) = &service {
+        publish(context, diagnosis, &event(Some(&own)), service).await;
+    }
+}
+
+/// The Service of a diagnosis, if it exists.
+fn service(context: &Context, diagnosis: &ServiceDiagnosis) -> Option<ObjectReference> {
+    let inventory = context.inventory();
+    let mut services = inventory.services_of(diagnosis.namespace());
+    let service = services.find(|service| service.name() == diagnosis.spec.service_name)?;
+    Some(service.object_ref(&()))
+}
+
+async fn publish(
+    context: &Context,
+    diagnosis: &ServiceDiagnosis,
+    event: &Event,
+    reference: &ObjectReference,
+) {
+    match tokio::time::timeout(TIMEOUT, context.events.0.publish(event, reference)).await {
         Ok(Ok(())) => {}
         Ok(Err(kube::Error::Api(refusal))) if is_going(&refusal) => {}
         Ok(Err(error)) => {

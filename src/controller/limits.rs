@@ -29,9 +29,10 @@ pub(super) fn too_many_questions(options: &Options) -> String {
     )
 }
 
-/// The spec within the limits of the flags.
+/// The spec within the limits of the flags, and with their defaults.
 pub(super) fn bounded(spec: &ServiceDiagnosisSpec, options: &Options) -> ServiceDiagnosisSpec {
     let mut spec = spec.clone();
+    spec.data_path = spec.data_path.or(Some(options.data_path));
     spec.interval_seconds = spec.interval_seconds.max(options.min_interval);
     spec.nodes.max_nodes = spec.nodes.max_nodes.min(options.max_nodes);
     let (probe, most) = (&mut spec.probe, options.max_probe_seconds);

@@ -81,6 +81,7 @@ pub(super) struct Metrics {
     probe_writes: Counter,
     diagnoses: Gauge<i64>,
     fields_missing: Gauge<i64>,
+    leader: Gauge<i64>,
 }
 
 impl Metrics {
@@ -138,6 +139,12 @@ impl Metrics {
             "Fields and values that the installed CRDs lack and that are therefore omitted from what is written",
             fields_missing.clone(),
         );
+        let leader = Gauge::default();
+        registry.register(
+            "leader",
+            "Whether this controller is the leader, which alone writes: 1 if so, and without --leader-elect",
+            leader.clone(),
+        );
         Self {
             registry,
             ready,
@@ -151,7 +158,12 @@ impl Metrics {
             probe_writes,
             diagnoses,
             fields_missing,
+            leader,
         }
+    }
+
+    pub(super) fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
     }
 
     /// All metrics in the text format of OpenMetrics.

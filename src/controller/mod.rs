@@ -4,13 +4,13 @@
 //! `reconcile` builds the Facts of one and diagnoses them, and `status` writes the result if more than times has changed.
 //! `schedule` decides when to reconcile again, `probes` applies the planned NodeProbes, and `apiserver` publishes the
 //! addresses of the API server for the agents. `pod_events` and `policy_kinds` gather what is not needed as whole objects.
-//! `events`, `metrics` and `server` report to the outside; `auto` creates diagnoses for labelled Namespaces.
-//!
-//! There is no leader election: one replica runs at a time (the Deployment's strategy is Recreate).
+//! `events`, `metrics` and `server` report to the outside; `auto` creates diagnoses for labelled Namespaces. `election`
+//! decides which of several controllers works, and lets no other one write.
 
 mod apiserver;
 mod auto;
 mod changes;
+mod election;
 mod events;
 mod limits;
 mod metrics;
@@ -32,7 +32,7 @@ mod watch;
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use clap::Args;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use kube::{
     Client,
     runtime::{
@@ -44,7 +44,7 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::Notify;
 
 use crate::{
-    api::ServiceDiagnosis,
+    api::{DataPath, ServiceDiagnosis},
     inventory::{DiagnosisKey, Inventory},
     objects::Object,
 };
@@ -132,15 +132,43 @@ pub struct Options {
     )]
     max_probe_seconds: u32,
 
+    /// Elect a leader among several controllers, which alone writes; the others stand by. The Lease svcdiag-controller is in
+    /// the namespace of the Pod, or else of the kubeconfig's context
+    #[arg(long, env = "SVCDIAG_LEADER_ELECT")]
+    leader_elect: bool,
+
+    /// What Ready needs of node agents where spec.dataPath does not say: Required, IfAvailable or Ignore
+    #[arg(
+        long,
+        env = "SVCDIAG_DATA_PATH",
+        value_name = "MODE",
+        default_value_t = DataPath::Required,
+        value_parser = data_path
+    )]
+    data_path: DataPath,
+
     /// Name objects of other namespaces in messages: a Service of the same name, Pods that the selector would match,
     /// or the Service whose address is an endpoint
     #[arg(long, env = "SVCDIAG_NAME_OTHER_NAMESPACES")]
     name_other_namespaces: bool,
 }
 
+fn data_path(argument: &str) -> Result<DataPath, String> {
+    let names: Vec<&str> = DataPath::ALL.iter().map(|mode| mode.as_str()).collect();
+    argument
+        .parse()
+        .map_err(|_| format!("use one of {}", names.join(", ")))
+}
+
 /// Why the controller could not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The client could not be made from the configuration.
+    #[error("could not create a client for the cluster: {0}")]
+    Client(#[source] Box<kube::Error>),
+    /// This controller may not write.
+    #[error(transparent)]
+    Election(#[from] election::Error),
     /// The HTTP server cannot listen on its address.
     #[error("could not listen on {address}: {source}; choose another address with --listen")]
     Listen {
@@ -155,6 +183,8 @@ pub enum Error {
 /// State that all parts share.
 struct Context {
     client: Client,
+    /// Whether this controller is the leader.
+    claim: Arc<election::Claim>,
     options: Options,
     inventory: RwLock<Inventory>,
     metrics: Metrics,
@@ -199,17 +229,24 @@ type Queue = futures::channel::mpsc::Sender<ObjectRef<ServiceDiagnosis>>;
 /// Runs until `shutdown`, then finishes what is in progress.
 ///
 /// # Errors
-/// When the HTTP server cannot be started.
+/// When the HTTP server cannot be started, or another controller is or becomes the leader.
 pub async fn run(
     options: Options,
-    client: Client,
+    config: kube::Config,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
+    let elects = options.leader_elect;
+    let claim = Arc::new(match elects {
+        true => election::Claim::default(),
+        false => election::Claim::unlimited(),
+    });
+    let (client, mut candidate) = clients(config, &claim)?;
     let (queue, requests) = futures::channel::mpsc::channel(QUEUE);
     let (store, writer) = reflector::store::<ServiceDiagnosis>();
     let context = Arc::new(Context {
         events: events::Events::new(client.clone()),
         client,
+        claim,
         slots: slots::Slots::new(options.concurrency),
         options,
         diagnoses: store.clone(),
@@ -229,6 +266,18 @@ pub async fn run(
     let server = server::bind(context.clone()).await?;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(server);
+    let shutdown = shutdown.shared();
+    if elects {
+        tokio::select! {
+            acquired = candidate.acquire() => acquired?,
+            () = shutdown.clone() => return stopped(),
+        }
+    } else {
+        tokio::select! {
+            alone = candidate.refuse_beside_another() => alone?,
+            () = shutdown.clone() => return stopped(),
+        }
+    }
     tasks.spawn(auto::run(context.clone()));
     tasks.spawn(apiserver::run(context.clone()));
     tasks.spawn(policy_kinds::run(context.clone(), queue.clone()));
@@ -244,7 +293,7 @@ pub async fn run(
             stopping.slots.close();
         });
     tracing::info!("The controller is starting.");
-    controller::applier(
+    let work = controller::applier(
         |diagnosis, context| Box::pin(reconcile::in_turn(diagnosis, context)),
         |diagnosis: Arc<ServiceDiagnosis>, error: &reconcile::Error, context: Arc<Context>| {
             let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
@@ -271,11 +320,35 @@ pub async fn run(
         if let Err(error) = result {
             tracing::debug!(%error, "A reconciliation ended early.");
         }
-    })
-    .await;
-    tracing::info!("The controller has stopped.");
+    });
+    tokio::select! {
+        () = work => {}
+        // What is in progress is dropped: it could not write any more.
+        lost = candidate.hold(), if elects => return Err(lost.into()),
+    }
     tasks.shutdown().await;
+    if elects {
+        candidate.release().await;
+    }
+    stopped()
+}
+
+fn stopped() -> Result<(), Error> {
+    tracing::info!("The controller has stopped.");
     Ok(())
+}
+
+/// The client of the controller, which writes only while the claim holds, and the candidate for the claim.
+fn clients(
+    config: kube::Config,
+    claim: &Arc<election::Claim>,
+) -> Result<(Client, election::Candidate), Error> {
+    let failed = |error| Error::Client(Box::new(error));
+    let config = crate::client::for_long_runs(config);
+    let namespace = config.default_namespace.clone();
+    let of_election = Client::try_from(config.clone()).map_err(failed)?;
+    let candidate = election::Candidate::new(of_election, &namespace, election::identity(), claim.clone());
+    Ok((election::fenced(config, claim).map_err(failed)?, candidate))
 }
 
 /// A reference by which a diagnosis is queued.

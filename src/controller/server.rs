@@ -58,10 +58,12 @@ async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-/// Ready once every kind has been listed and diagnoses are evaluated.
+/// Ready once every kind has been listed and diagnoses are evaluated; a standby is ready to take over.
 async fn ready(State(context): State<Arc<Context>>) -> Response {
     if context.readiness.is_complete() {
         "ok".into_response()
+    } else if !context.claim.holds() {
+        "standing by".into_response()
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
@@ -77,6 +79,7 @@ async fn metrics(State(context): State<Arc<Context>>, headers: HeaderMap) -> Res
     {
         return refusal.into_response();
     }
+    context.metrics.leads(context.claim.holds());
     match context.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

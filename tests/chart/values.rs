@@ -14,7 +14,7 @@ fn values_lead_to_flags_that_controller_and_agent_know() {
             "pullSecrets": [{ "name": "mirror" }] },
         "log": "debug",
         "controller": {
-            "watchNamespace": "shop", "concurrency": 3, "nameOtherNamespaces": true,
+            "watchNamespace": "shop", "concurrency": 3, "nameOtherNamespaces": true, "dataPath": "Ignore",
             "limits": { "minInterval": 11, "minProbeInterval": 0, "maxNodes": 12,
                 "maxDiagnosesPerNamespace": 1_000_000, "maxNodeProbesPerNamespace": 13, "maxProbeSeconds": 14 },
             "podLabels": { "team": "network" },
@@ -30,6 +30,7 @@ fn values_lead_to_flags_that_controller_and_agent_know() {
                 "--namespace=shop",
                 "--name-other-namespaces",
                 "--concurrency=3",
+                "--data-path=Ignore",
                 "--min-interval=11",
                 "--min-probe-interval=0",
                 "--max-nodes=12",

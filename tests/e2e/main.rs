@@ -15,6 +15,7 @@ mod check;
 mod commands;
 mod controller;
 mod disturbances;
+mod election;
 mod faults;
 mod harness;
 mod kubectl;

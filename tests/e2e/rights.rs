@@ -60,7 +60,9 @@ async fn kubeconfig_with(
     let user = ["config", "set-credentials", account, &token];
     owner.run(&user).await.unwrap();
     let user = format!("--user={account}");
-    let context = ["config", "set-context", "--current", &user];
+    // As a Pod finds it.
+    let namespace = format!("--namespace={namespace}");
+    let context = ["config", "set-context", "--current", &user, &namespace];
     owner.run(&context).await.unwrap();
     path
 }
@@ -101,8 +103,13 @@ async fn granted(kubectl: &Kubectl, account: &str) -> BTreeSet<String> {
         .await
         .unwrap();
     let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let names = match account {
+        "svcdiag-controller" => &[account, "svcdiag-election"][..],
+        _ => &[account],
+    };
     let is_its = |o: &&Value| {
-        matches!(o["kind"].as_str(), Some("ClusterRole" | "Role")) && o["metadata"]["name"] == account
+        let name = o["metadata"]["name"].as_str();
+        matches!(o["kind"].as_str(), Some("ClusterRole" | "Role")) && name.is_some_and(|n| names.contains(&n))
     };
     let all =
         |rule: &Value, field: &str| -> Vec<String> { serde_json::from_value(rule[field].clone()).unwrap() };
@@ -291,7 +298,7 @@ async fn controller_and_agents_do_their_work_with_the_rights_of_their_roles() {
     }
     let own = kubeconfig_of(&cluster, &kubectl, "svcdiag-controller", "svcdiag-controller").await;
     let program = Path::new(env!("CARGO_BIN_EXE_svcdiag"));
-    let controller = Controller::start(program, &own, cluster.state_dir(), &[]).unwrap();
+    let controller = Controller::start(program, &own, cluster.state_dir(), &["--leader-elect"]).unwrap();
 
     let fixture = Fixture::new(cluster.client(), "role");
     fixture.set_up().await.unwrap();
@@ -310,7 +317,12 @@ async fn controller_and_agents_do_their_work_with_the_rights_of_their_roles() {
         verdict(&|v| fault.expected.is_met_by(v)).await;
         eventually("an Event", async || {
             let events = kubectl.run(&["-n", "role", "get", "events"]).await.ok()?;
-            events.contains("SelectorMatchesNoPods").then_some(())
+            let on = |kind: &str| {
+                let row = format!("{kind}/{}", Fixture::NAME);
+                let is_told = |line: &str| line.contains("SelectorMatchesNoPods") && line.contains(&row);
+                events.lines().any(is_told)
+            };
+            (on("servicediagnosis") && on("service")).then_some(())
         })
         .await;
         fault.undo(&fixture).await.unwrap();

@@ -1,5 +1,6 @@
 //! What an upgrade depends on: probes, pace and labels.
 
+use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use svcdiag_sandbox::kubectl::Kubectl;
 
@@ -29,16 +30,32 @@ async fn a_sick_version_of_the_agents_stops_the_rollout() {
 }
 
 #[tokio::test]
-async fn the_only_controller_is_replaced_and_never_kept_from_being_evicted() {
+async fn two_controllers_elect_one_and_may_be_evicted_one_at_a_time() {
     let kubectl = Kubectl::find().await.unwrap();
     let objects = render(&kubectl, "config/default").await;
     let spec = &find(&objects, "Deployment").data["spec"];
-    assert_eq!(
-        (&spec["replicas"], &spec["strategy"]["type"]),
-        (&json!(1), &json!("Recreate"))
-    );
+    assert_eq!(spec["replicas"], 2);
     assert!(spec["minReadySeconds"].as_i64().unwrap() > 0);
-    assert!(objects.iter().all(|o| kind(o) != "PodDisruptionBudget"));
+    let pod = &spec["template"]["spec"];
+    let arguments = pod["containers"][0]["args"].as_array().unwrap();
+    assert!(arguments.contains(&json!("--leader-elect")));
+    let spread = &pod["topologySpreadConstraints"][0];
+    assert_eq!(spread["whenUnsatisfiable"], "ScheduleAnyway");
+    let budget = &find(&objects, "PodDisruptionBudget").data["spec"];
+    assert_eq!(budget["maxUnavailable"], 1);
+    for selector in [&spec["selector"], &spread["labelSelector"], &budget["selector"]] {
+        assert_eq!(*selector, spec["selector"]);
+    }
+    // The Lease is in the namespace of the Pods, where they may write that one.
+    let is_of_election =
+        |o: &&DynamicObject| kind(o) == "Role" && o.metadata.name.as_deref() == Some("svcdiag-election");
+    let role = objects.iter().find(is_of_election).unwrap();
+    let deployment = find(&objects, "Deployment");
+    assert_eq!(role.metadata.namespace, deployment.metadata.namespace);
+    assert_eq!(
+        role.data["rules"][1]["resourceNames"],
+        json!(["svcdiag-controller"])
+    );
 }
 
 /// They tolerate every taint, so nothing but this keeps them from Nodes that run no DaemonSets.

@@ -5,7 +5,7 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::{ConditionType, MAX_ADDRESSES, MAX_DNS_ENDPOINTS, MAX_OF_A_SERVICE};
+use super::{ConditionType, DataPath, MAX_ADDRESSES, MAX_DNS_ENDPOINTS, MAX_OF_A_SERVICE};
 
 /// Longest message we write; the API server would take 32768 characters.
 pub(super) const MESSAGE_MAX: usize = 4096;
@@ -84,6 +84,11 @@ pub(super) fn http_path(_: &mut SchemaGenerator) -> Schema {
 pub(super) fn cluster_domain(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": 253, "nullable": true,
         "pattern": "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?([.][a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*[.]?$" })
+}
+
+pub(super) fn data_path(_: &mut SchemaGenerator) -> Schema {
+    let values: Vec<&str> = DataPath::ALL.iter().map(|v| v.as_str()).collect();
+    json_schema!({ "type": "string", "nullable": true, "enum": values })
 }
 
 pub(super) fn http_statuses(_: &mut SchemaGenerator) -> Schema {

@@ -37,8 +37,8 @@ pub use rejection::Rejection;
 pub use report::{MAX_REPORT, bounded};
 pub use schema::{Schema, Schemas, own_schemas, schemas_in};
 pub use servicediagnosis::{
-    Clients, HttpProbe, HttpScheme, Impact, Nodes, Observation, PortRef, Probe, RootCause, ServiceDiagnosis,
-    ServiceDiagnosisSpec, ServiceDiagnosisStatus, Summary,
+    Clients, DataPath, HttpProbe, HttpScheme, Impact, Nodes, Observation, PortRef, Probe, RootCause,
+    ServiceDiagnosis, ServiceDiagnosisSpec, ServiceDiagnosisStatus, Summary,
 };
 pub use stage::{ConditionType, PAGE, Reason, STAGES, Stage};
 pub use subject::{

@@ -107,6 +107,13 @@ pub struct ServiceDiagnosisSpec {
     #[schemars(schema_with = "bounds::skip")]
     pub skip: Vec<ConditionType>,
 
+    /// What Ready needs of node agents. Required: the data path must have been probed. IfAvailable: the same where the
+    /// cluster has agents; without any, Ready is True if nothing is wrong with the API objects (reason DefinitionWorks).
+    /// Ignore: agents are not asked. Default: that of the controller (--data-path), which is Required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "bounds::data_path")]
+    pub data_path: Option<DataPath>,
+
     /// How long Ready must be False before Stalled becomes True, in seconds. Default: 120.
     #[serde(default = "default_stalled_after")]
     #[schemars(range(min = 0, max = 3600))]
@@ -150,6 +157,7 @@ impl ServiceDiagnosisSpec {
             probe: Probe::default(),
             cluster_domain: None,
             skip: Vec::new(),
+            data_path: None,
             stalled_after_seconds: default_stalled_after(),
             suspend: false,
         }
@@ -279,6 +287,18 @@ pub struct HttpProbe {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "bounds::http_statuses")]
     pub expected_statuses: Vec<u16>,
+}
+
+string_enum! {
+    /// What Ready needs of node agents.
+    DataPath {
+        /// The data path must have been probed.
+        Required,
+        /// The data path must have been probed where the cluster has agents.
+        IfAvailable,
+        /// Only the API objects count; agents are not asked.
+        Ignore,
+    }
 }
 
 string_enum! {

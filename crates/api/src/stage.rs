@@ -310,6 +310,8 @@ stages! {
         ServiceWorks,
         /// Ready is True: the Service works from the nodes; there was no client Pod to probe from.
         WorksFromNodes,
+        /// Ready is True: nothing is wrong with the API objects, and spec.dataPath asks for no more.
+        DefinitionWorks,
         /// Unknown: the diagnosis is suspended.
         Suspended,
         /// Unknown: the first full round has not finished.

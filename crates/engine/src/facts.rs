@@ -41,6 +41,9 @@ pub struct Facts {
     /// Whether agents would be asked, and may not be: other diagnoses of the namespace have all NodeProbes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub are_probes_withheld: bool,
+    /// Whether it is known that the cluster has no agents. That none is known may have other causes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_no_agents: bool,
     /// Since when agents have not answered what they are to be asked, be it that every answer comes too late for that;
     /// unless they have answered an earlier question well meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -246,6 +249,7 @@ impl Facts {
             previous: None,
             only_endpoints_differ: false,
             are_probes_withheld: false,
+            has_no_agents: false,
             unanswered_since: None,
             service: None,
             other_services: Vec::new(),

@@ -31,6 +31,7 @@ mod summary;
 mod text;
 mod time;
 mod workloads;
+mod written;
 
 use crate::evidence::{Evidence, proxies, reports};
 use svcdiag_api::Observation;

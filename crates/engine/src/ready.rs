@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{Facts, Finding, Outcome, Verdict};
-use svcdiag_api::{ConditionStatus, ConditionType, Impact, Reason, RootCause};
+use svcdiag_api::{ConditionStatus, ConditionType, DataPath, Impact, Reason, RootCause};
 
 /// What is said of a Service whose API objects are without fault while no agent has looked further.
 pub const NOTHING_BUT_THE_API: &str = "No fault in the API objects, but the data path was not probed";
@@ -61,6 +61,9 @@ pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
     if open.is_empty() {
         return nothing_open(stages);
     }
+    if let Some(works) = definition_works(facts, &open) {
+        return works;
+    }
     let of = |reasons: &[Reason]| -> Vec<&(ConditionType, Finding)> {
         open.iter()
             .copied()
@@ -113,6 +116,29 @@ pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
         reason,
         message,
     }
+}
+
+/// Where nothing but the data path is open, nobody has tried that, and the diagnosis asks for no more. Agents that have
+/// fallen silent are agents: what they would see is not known.
+fn definition_works(facts: &Facts, open: &[&(ConditionType, Finding)]) -> Option<Outcome> {
+    let why = match facts.spec.data_path.unwrap_or(DataPath::Required) {
+        DataPath::IfAvailable if facts.has_no_agents => "the cluster has no node agents",
+        DataPath::Ignore => "dataPath is Ignore",
+        DataPath::Required | DataPath::IfAvailable => return None,
+    };
+    let is_untried = |(condition, finding): &&(ConditionType, Finding)| {
+        !ConditionType::api_stages().contains(condition)
+            && matches!(finding.reason, Reason::NoVantagePoint | Reason::Blocked)
+    };
+    let names: Vec<&str> = open.iter().map(|(condition, _)| condition.as_str()).collect();
+    open.iter().all(is_untried).then(|| Outcome {
+        status: ConditionStatus::True,
+        reason: Reason::DefinitionWorks,
+        message: format!(
+            "Nothing is wrong with the API objects. Not tested, because {why}: {}.",
+            names.join(", ")
+        ),
+    })
 }
 
 /// Whether anybody dialled the Service or its endpoints.

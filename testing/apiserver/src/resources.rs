@@ -167,6 +167,15 @@ const BUILT_IN: &[Row] = &[
         "",
     ),
     (
+        "policy",
+        "v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+        "pdb",
+        "ns",
+        "",
+    ),
+    (
         "rbac.authorization.k8s.io",
         "v1",
         "ClusterRole",

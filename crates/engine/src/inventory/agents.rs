@@ -63,6 +63,12 @@ impl Inventory {
         self.nodes.of("").filter_map(report).collect()
     }
 
+    /// Whether the Leases of agents were listed, can be read still, and are none. A Lease that has lapsed is one of an agent
+    /// that has fallen silent.
+    pub(super) fn has_no_agents(&self) -> bool {
+        self.leases_are_listed && !self.unreadable.contains_key("leases") && self.agents.is_empty()
+    }
+
     fn probe_report(&self, probe: &NodeProbe) -> ProbeReport {
         let facts = probe.status.as_ref().and_then(|s| s.facts.clone());
         ProbeReport {
@@ -112,6 +118,10 @@ fn is_answered(probe: &NodeProbe) -> bool {
 impl Tracked for Lease {
     fn table(inventory: &mut Inventory) -> &mut Table<Self> {
         &mut inventory.leases
+    }
+
+    fn note_listed(inventory: &mut Inventory) {
+        inventory.leases_are_listed = true;
     }
 
     /// All diagnoses, if an agent comes, comes back after its Lease had lapsed, or goes for good.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::Inventory;
 use crate::{ChainedService, ClientNamespace, ClusterDns, Facts, OtherService, Unreadable};
-use svcdiag_api::{REFRESH_ANNOTATION, ServiceDiagnosis, ServiceDiagnosisStatus};
+use svcdiag_api::{DataPath, REFRESH_ANNOTATION, ServiceDiagnosis, ServiceDiagnosisStatus};
 use svcdiag_objects::{EndpointSlice, Object, Pod, Service, grants_clients_to, matches_labels};
 
 /// Where cluster DNS is looked for: upstream's names and OpenShift's.
@@ -47,7 +47,10 @@ impl Inventory {
         let refresh = diagnosis.annotation(REFRESH_ANNOTATION);
         facts.refresh = refresh.unwrap_or_default().to_owned();
         let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
-        facts.nodes = self.node_reports(&(namespace.to_owned(), diagnosis.name().to_owned()), uid);
+        facts.has_no_agents = self.has_no_agents();
+        if diagnosis.spec.data_path != Some(DataPath::Ignore) {
+            facts.nodes = self.node_reports(&(namespace.to_owned(), diagnosis.name().to_owned()), uid);
+        }
         facts.service = self.services.get(namespace, &name).cloned();
         if facts.service.is_none() {
             // Only a Service that is not there is looked for under other names and in other places.

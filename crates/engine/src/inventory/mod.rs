@@ -143,6 +143,8 @@ pub struct Inventory {
     namespaces: Table<Namespace>,
     nodes: Table<Node>,
     leases: Table<Lease>,
+    /// Whether all Leases were listed, so that one that is not here does not exist.
+    leases_are_listed: bool,
     /// What the Leases say of the agents, by node.
     agents: BTreeMap<String, agents::Agent>,
     probes: Table<NodeProbe>,
@@ -171,6 +173,9 @@ pub trait Tracked: Object + Sized + Send + Sync + 'static {
     fn admitted(self) -> Self {
         self
     }
+
+    /// Notes that all objects of the kind have been listed.
+    fn note_listed(_: &mut Inventory) {}
 
     /// The diagnoses that a change concerns; `old` is absent for a new object, `new` for one that is gone.
     fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey>;
@@ -235,6 +240,7 @@ impl Inventory {
     /// Replaces all objects of a kind, after they were listed anew; concerns every diagnosis.
     pub fn replace<K: Tracked>(&mut self, objects: Vec<K>) -> BTreeSet<DiagnosisKey> {
         let kind = kind_of::<K>();
+        K::note_listed(self);
         self.unparsable.retain(|(k, _, _), _| *k != kind);
         let mut old = std::mem::take(K::table(self));
         for object in objects {

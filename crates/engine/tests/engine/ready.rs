@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use svcdiag_api::{Answer, ConditionType as C, Reason as R};
-use svcdiag_engine::diagnose;
+use svcdiag_api::{Answer, ConditionStatus, ConditionType as C, DataPath, Reason as R};
+use svcdiag_engine::{Facts, diagnose};
 use svcdiag_objects::Object;
 
 use crate::{agents::*, fixtures::*, report::*, walkthrough::*};
@@ -142,4 +142,85 @@ fn odd_services_work() {
             n.kube_proxy.as_mut().unwrap().mode = Some("ipvs".into());
         })
     });
+}
+
+/// Without agents.
+fn asking_for(data_path: DataPath, change: impl FnOnce(&mut Facts)) -> (ConditionStatus, R, String) {
+    let mut facts = healthy();
+    facts.spec.data_path = Some(data_path);
+    facts.has_no_agents = true;
+    change(&mut facts);
+    let ready = diagnose(&facts).ready;
+    (ready.status, ready.reason, ready.message)
+}
+
+#[test]
+fn without_agents_the_objects_are_enough_for_who_asks_for_no_more() {
+    for (data_path, why) in [
+        (DataPath::IfAvailable, "the cluster has no node agents"),
+        (DataPath::Ignore, "dataPath is Ignore"),
+    ] {
+        let (status, reason, message) = asking_for(data_path, |_| {});
+        assert_eq!(
+            (status, reason),
+            (ConditionStatus::True, R::DefinitionWorks),
+            "{message}"
+        );
+        for part in [why, "EndpointsReachable", "ProxyRulesPresent", "HairpinOK"] {
+            assert!(message.contains(part), "{part:?} is not in {message:?}");
+        }
+    }
+    let (status, reason, _) = asking_for(DataPath::Required, |_| {});
+    assert_eq!((status, reason), (ConditionStatus::Unknown, R::NoVantagePoint));
+}
+
+#[test]
+fn what_is_wrong_or_open_with_the_objects_is_so_for_everybody() {
+    for data_path in [DataPath::IfAvailable, DataPath::Ignore] {
+        let (status, reason, _) = asking_for(data_path, |f| f.service = None);
+        assert_eq!((status, reason), (ConditionStatus::False, R::ServiceNotFound));
+        let (status, ..) = asking_for(data_path, |f| {
+            f.pods.clear();
+            f.unreadable.push(svcdiag_engine::Unreadable {
+                resource: "pods".to_owned(),
+                why: "not allowed".to_owned(),
+            });
+        });
+        assert_eq!(status, ConditionStatus::Unknown);
+    }
+}
+
+#[test]
+fn that_no_agent_is_known_does_not_mean_that_there_is_none() {
+    // Who may not list the agents' Leases knows of none either.
+    let (status, reason, _) = asking_for(DataPath::IfAvailable, |f| f.has_no_agents = false);
+    assert_eq!((status, reason), (ConditionStatus::Unknown, R::NoVantagePoint));
+}
+
+#[test]
+fn the_verdict_of_a_status_is_the_one_that_was_written() {
+    let mut broken = with_agents();
+    fail_direct(&mut broken, &[0, 1, 2], Answer::Refused);
+    let mut missing = healthy();
+    missing.service = None;
+    for facts in [healthy(), with_agents(), broken, missing] {
+        let status = diagnose(&facts).status(None, Some(1), facts.now);
+        let read = svcdiag_engine::Diagnosis::of_status(&status).unwrap();
+        assert_eq!(read.status(None, Some(1), facts.now), status);
+    }
+    let mut newer = diagnose(&healthy()).status(None, Some(1), healthy().now);
+    newer.conditions[0].reason = "OfALaterVersion".to_owned();
+    assert_eq!(svcdiag_engine::Diagnosis::of_status(&newer), None);
+}
+
+#[test]
+fn agents_that_there_are_have_to_answer() {
+    let mut facts = with_agents();
+    facts.spec.data_path = Some(DataPath::IfAvailable);
+    assert_eq!(diagnose(&facts).ready.reason, R::ServiceWorks);
+    for node in &mut facts.nodes {
+        node.alive_until = Some(facts.now - jiff::SignedDuration::from_secs(60));
+    }
+    let ready = diagnose(&facts).ready;
+    assert_eq!(ready.status, ConditionStatus::Unknown, "{}", ready.message);
 }

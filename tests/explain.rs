@@ -1,0 +1,106 @@
+//! `svcdiag explain` and `completion`, and the program as a plugin of kubectl, as users run them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and runs the binary"
+)]
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_svcdiag");
+
+fn run(program: &Path, arguments: &[&str]) -> Output {
+    Command::new(program).args(arguments).output().unwrap()
+}
+
+/// What the program prints where it has nothing to complain about.
+#[track_caller]
+fn printed(program: impl AsRef<Path>, arguments: &[&str]) -> String {
+    let output = run(program.as_ref(), arguments);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && complaint.is_empty(), "{complaint}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The reasons that have a page.
+fn reasons() -> Vec<String> {
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reasons");
+    let names = std::fs::read_dir(pages)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter_map(|name| Some(name.strip_suffix(".md")?.to_owned()))
+        .filter(|name| name != "README")
+        .collect()
+}
+
+#[test]
+fn every_reason_is_explained_with_all_that_its_page_lets_one_type() {
+    let reasons = reasons();
+    assert!(reasons.len() > 90, "{}", reasons.len());
+    for reason in reasons {
+        let text = printed(PROGRAM, &["explain", &reason]);
+        assert!(text.starts_with(&format!("{reason}\n\n")), "{text}");
+        for heading in ["What svcdiag saw", "Confirm"] {
+            assert!(text.contains(&format!("\n\n{heading}\n\n")), "{reason}: {text}");
+        }
+        assert!(text.contains("\n  kubectl ") || text.contains("\n  "), "{text}");
+        for mark in ["](", "**", "```", "\n## ", "Tested:"] {
+            assert!(!text.contains(mark), "{reason} has {mark:?}: {text}");
+        }
+        assert!(text.ends_with(&format!("/docs/reasons/{reason}.md\n")), "{text}");
+    }
+}
+
+#[test]
+fn the_list_has_every_reason() {
+    let list = printed(PROGRAM, &["explain"]);
+    for reason in reasons() {
+        assert!(list.contains(&format!("  {reason} ")), "{reason}: {list}");
+    }
+}
+
+#[test]
+fn a_reason_that_does_not_exist_is_a_usage_error() {
+    let output = run(Path::new(PROGRAM), &["explain", "NoReadyEndpoint"]);
+    assert_eq!(output.status.code(), Some(3));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("did you mean NoReadyEndpoints?"), "{text}");
+}
+
+#[test]
+fn shells_get_a_script_that_completes_the_commands() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let script = printed(PROGRAM, &["completion", shell]);
+        for command in ["check", "collect", "diagnose", "explain"] {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+    }
+    let script = printed(PROGRAM, &["completion", "bash"]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("svcdiag.bash");
+    std::fs::write(&file, script).unwrap();
+    let checked = run(Path::new("bash"), &["-n", file.to_str().unwrap()]);
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+#[test]
+fn as_a_plugin_it_is_called_as_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let plugin = directory.path().join("kubectl-svcdiag");
+    std::os::unix::fs::symlink(PROGRAM, &plugin).unwrap();
+    let help = printed(&plugin, &["check", "--help"]);
+    assert!(help.contains("Usage: kubectl svcdiag check"), "{help}");
+    assert!(help.contains("\n  kubectl svcdiag check hostnames\n"), "{help}");
+    assert!(!help.contains("\n  svcdiag "), "{help}");
+    let help = printed(&plugin, &["--help"]);
+    assert!(help.contains("Usage: kubectl svcdiag"), "{help}");
+
+    let own = printed(PROGRAM, &["check", "--help"]);
+    assert!(own.contains("Usage: svcdiag check"), "{own}");
+    assert!(own.contains("\n  svcdiag check hostnames\n"), "{own}");
+}
