@@ -1,6 +1,9 @@
 //! `svcdiag diagnose`: the verdict on a Service from a bundle, as `svcdiag check` gives it live.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
@@ -21,10 +24,10 @@ the stages that need it are Unknown and say so.
 
 Examples:
   # A bundle that svcdiag collect wrote
-  svcdiag diagnose --bundle hostnames.tar.gz
+  svcdiag diagnose hostnames.tar.gz
 
   # A directory made with kubectl, with several Services in it
-  svcdiag diagnose --bundle ./from-customer hostnames -n shop -o wide
+  svcdiag diagnose ./from-customer hostnames -n shop -o wide
 
 Exit codes:
   0  the Service works (with --api-only: no fault in the API objects)
@@ -33,13 +36,17 @@ Exit codes:
   3  usage error, or there is no bundle")]
 pub struct Options {
     /// Bundle: a directory or an archive (.tar.gz, .tgz, .tar)
-    #[arg(long, value_name = "PATH")]
-    bundle: PathBuf,
+    #[arg(value_name = "PATH", required_unless_present = "bundle")]
+    path: Option<PathBuf>,
 
     /// Name of the Service; service/NAME and svc/NAME are accepted as well [default: as in the bundle's
     /// manifest, or else the only Service in the bundle]
     #[arg(value_name = "SERVICE", value_parser = service_name)]
     service: Option<String>,
+
+    /// The same as PATH; SERVICE is then the first argument
+    #[arg(long, value_name = "PATH", hide_short_help = true)]
+    bundle: Option<PathBuf>,
 
     /// Namespace of the Service [default: as in the bundle's manifest, or else the only one in the bundle]
     #[arg(short, long)]
@@ -49,15 +56,40 @@ pub struct Options {
     printing: Printing,
 }
 
+impl Options {
+    /// The bundle, and the Service if it is named.
+    fn operands(&self) -> Result<(&Path, Option<String>), Error> {
+        match (&self.bundle, &self.path) {
+            (Some(bundle), None) => Ok((bundle, self.service.clone())),
+            (Some(bundle), Some(first)) if self.service.is_none() => {
+                let name = service_name(&first.to_string_lossy()).map_err(Error::Service)?;
+                Ok((bundle, Some(name)))
+            }
+            (Some(_), Some(path)) => Err(Error::TwoBundles(path.clone())),
+            (None, Some(path)) => Ok((path, self.service.clone())),
+            (None, None) => Err(Error::NoBundle),
+        }
+    }
+}
+
 /// Why a bundle gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// None is named.
+    #[error("name a bundle: svcdiag diagnose PATH")]
+    NoBundle,
+    /// Two are named.
+    #[error("{} is a second bundle beside that of --bundle; name one of them", .0.display())]
+    TwoBundles(PathBuf),
+    /// What is named beside `--bundle` is no Service.
+    #[error("{0}")]
+    Service(String),
     /// There is no bundle.
     #[error(transparent)]
     Files(#[from] FilesError),
     /// Nothing tells which Service is meant.
     #[error(
-        "the bundle does not say which Service is meant: it has no {MANIFEST} that names one, and no Service or ServiceDiagnosis{place}; name the Service: svcdiag diagnose --bundle PATH SERVICE -n NAMESPACE",
+        "the bundle does not say which Service is meant: it has no {MANIFEST} that names one, and no Service or ServiceDiagnosis{place}; name the Service: svcdiag diagnose PATH SERVICE -n NAMESPACE",
         MANIFEST = super::MANIFEST
     )]
     NoService {
@@ -77,9 +109,10 @@ pub enum Error {
 /// # Errors
 /// When there is no bundle, nothing tells which Service is meant, or the output cannot be written.
 pub fn run(options: &Options) -> Result<Answer, Error> {
-    let bundle = Bundle::read(&options.bundle)?;
+    let (path, named) = options.operands()?;
+    let bundle = Bundle::read(path)?;
     tell(&bundle.problems);
-    let (namespace, service) = target(&bundle, options.service.as_deref(), options.namespace.as_deref())?;
+    let (namespace, service) = target(&bundle, named.as_deref(), options.namespace.as_deref())?;
     let now = bundle.time(crate::clock::now());
     if bundle.manifest.time.is_none() {
         eprintln!(

@@ -4,12 +4,17 @@
 //! the Facts, and the stage that needs it says so. If a ServiceDiagnosis already has agents probe the same Service, their
 //! reports are used, if the user may read them.
 
+mod every;
+
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use kube::{Api, Client, Resource, api::ListParams};
 
 use super::{
+    live,
     query::Query,
-    request::{GatherError, Listable, Request, ask, each, list, optional, pages},
+    request::{GatherError, Listable, Request, api_in, ask, each, list, list_in, optional, pages},
 };
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
@@ -17,10 +22,12 @@ use crate::{
     engine::{Facts, Unreadable},
     inventory::{CLUSTER_DNS, Inventory, Listed, Tracked},
     objects::{
-        Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, POLICY_KINDS, Pod,
+        Deployment, EndpointSlice, Event, Lease, Namespace, NetworkPolicy, Node, Object, POLICY_KINDS, Pod,
         ReplicaSet, Service, StatefulSet, grants_clients_to, trim_metadata,
     },
 };
+
+pub(crate) use self::every::{Everything, gather_every};
 
 /// Everything read about one Service.
 #[derive(Debug)]
@@ -35,6 +42,10 @@ pub struct Gathered {
     pub listed: Listed,
     /// Optional kinds that the user may not read.
     pub gaps: Vec<Unreadable>,
+    /// Whether no ServiceDiagnosis for the Service exists: it is known that none does, suspended ones included.
+    pub is_unwatched: bool,
+    /// Whether the namespace is known not to exist.
+    pub namespace_is_missing: bool,
 }
 
 impl Gathered {
@@ -49,22 +60,32 @@ impl Gathered {
 
 /// The spec of the diagnosis: the user's options, or else the spec of an existing ServiceDiagnosis that the user may read,
 /// whose agents may have probed from other client Pods than the default ones.
-pub(crate) async fn asked(client: &Client, namespace: &str, query: &Query) -> ServiceDiagnosisSpec {
+pub(crate) async fn asked(
+    client: &Client,
+    namespace: &str,
+    service: &str,
+    query: &Query,
+) -> ServiceDiagnosisSpec {
     if !query.is_bare() {
-        return query.spec();
+        return query.spec(service);
     }
-    let service = query.service.as_str();
     // Problems with the cluster are reported by the required reads.
     let listed = list(client, namespace, None).await;
     let diagnoses: Vec<ServiceDiagnosis> = listed.unwrap_or_default();
-    let asks = |d: &ServiceDiagnosis| d.spec.service_name == service && !d.spec.suspend;
-    let mut own: Vec<ServiceDiagnosis> = diagnoses.into_iter().filter(asks).collect();
-    own.sort_by_key(|d| {
-        let name = d.metadata.name.clone();
-        (name.as_deref() != Some(service), name)
-    });
-    let own = own.into_iter().next().map(|d| d.spec);
-    own.unwrap_or_else(|| query.spec())
+    let own = of_service(&diagnoses, service).into_iter().next();
+    own.map_or_else(|| query.spec(service), |own| own.spec.clone())
+}
+
+/// The diagnoses of a Service that are not suspended; one of its name comes first.
+fn of_service<'a>(
+    diagnoses: impl IntoIterator<Item = &'a ServiceDiagnosis>,
+    service: &str,
+) -> Vec<&'a ServiceDiagnosis> {
+    let asks =
+        |d: &&ServiceDiagnosis| d.spec.service_name == service && !d.spec.suspend && !live::is_temporary(d);
+    let mut own: Vec<&ServiceDiagnosis> = diagnoses.into_iter().filter(asks).collect();
+    own.sort_by_key(|d| (d.name() != service, d.name()));
+    own
 }
 
 /// Reads everything about one Service.
@@ -77,49 +98,49 @@ pub(crate) async fn gather(
     spec: ServiceDiagnosisSpec,
     agent_namespace: &str,
 ) -> Result<Gathered, GatherError> {
-    let mut reader = Reader {
-        client,
-        inventory: Inventory::default(),
-        listed: Listed::default(),
-        gaps: Vec::new(),
-    };
+    let mut reader = Reader::of(client);
     let service = spec.service_name.clone();
-    reader.need::<Service>(namespace).await?;
+    let place = Some(namespace);
+    reader.need::<Service>(place).await?;
     reader.slices(namespace, &service).await?;
-    reader.need::<Pod>(namespace).await?;
-    reader.want::<Deployment>(namespace).await?;
-    reader.want::<ReplicaSet>(namespace).await?;
-    reader.want::<StatefulSet>(namespace).await?;
-    reader.want::<NetworkPolicy>(namespace).await?;
-    reader.events(namespace).await?;
-    reader.want_namespace(namespace).await?;
+    reader.need::<Pod>(place).await?;
+    reader.workloads_and_policies(place).await?;
+    reader.events(place).await?;
+    let gaps = reader.gaps.len();
+    let found = reader.want_namespace(namespace).await?;
+    let namespace_is_missing = found.is_none() && reader.gaps.len() == gaps;
     reader.nodes().await?;
     reader.policy_kinds().await;
     reader.namesakes(&service).await;
-    if let Some(other) = spec
-        .clients
-        .namespace
-        .as_deref()
-        .filter(|other| *other != namespace)
-    {
-        let granted = reader.want_namespace(other).await?;
-        if granted.is_some_and(|n| grants_clients_to(&n, namespace)) {
-            reader.need::<Pod>(other).await?;
-            reader.want::<NetworkPolicy>(other).await?;
-        }
-    }
+    reader.clients(namespace, &spec).await?;
     reader.cluster_dns().await?;
-    let diagnosis = reader.agents(namespace, &service, agent_namespace).await?;
+    let (diagnosis, is_unwatched) = reader.agents(namespace, &service, agent_namespace).await?;
     Ok(Gathered {
         judged: ServiceDiagnosis::asked_now(diagnosis.clone(), namespace, spec),
         diagnosis,
         inventory: reader.inventory,
         listed: reader.listed,
         gaps: reader.gaps,
+        is_unwatched,
+        namespace_is_missing,
     })
 }
 
-/// Fills an Inventory with what one diagnosis needs.
+/// UIDs of the diagnoses for which agents were asked.
+fn asked_for(probes: &[NodeProbe]) -> BTreeSet<String> {
+    let uids = probes.iter().map(|probe| probe.spec.diagnosis.uid.clone());
+    uids.collect()
+}
+
+fn is_asked(diagnosis: &ServiceDiagnosis, asked: &BTreeSet<String>) -> bool {
+    diagnosis
+        .metadata
+        .uid
+        .as_ref()
+        .is_some_and(|uid| asked.contains(uid))
+}
+
+/// Fills an Inventory with what diagnoses need.
 struct Reader<'a> {
     client: &'a Client,
     inventory: Inventory,
@@ -127,25 +148,44 @@ struct Reader<'a> {
     gaps: Vec<Unreadable>,
 }
 
-impl Reader<'_> {
-    /// Reads the objects of a kind in a namespace.
-    async fn need<K: Listable + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
-        for object in list::<K>(self.client, namespace, None).await? {
+impl<'a> Reader<'a> {
+    fn of(client: &'a Client) -> Self {
+        Self {
+            client,
+            inventory: Inventory::default(),
+            listed: Listed::default(),
+            gaps: Vec::new(),
+        }
+    }
+
+    /// Reads the objects of a kind in a namespace, or in all of them.
+    async fn need<K: Listable + Tracked>(&mut self, namespace: Option<&str>) -> Result<(), GatherError> {
+        for object in list_in::<K>(self.client, namespace, None).await? {
             self.inventory.apply(object);
         }
-        self.listed.note(&K::plural(&()), namespace);
+        if let Some(namespace) = namespace {
+            self.listed.note(&K::plural(&()), namespace);
+        }
         Ok(())
     }
 
     /// The same, but a missing permission only leaves a gap, and a kind that is not served has no objects.
-    async fn want<K: Listable + Tracked>(&mut self, namespace: &str) -> Result<(), GatherError> {
-        match self.need::<K>(namespace).await {
-            Err(GatherError::NotServed { .. }) => {
+    async fn want<K: Listable + Tracked>(&mut self, namespace: Option<&str>) -> Result<(), GatherError> {
+        match (self.need::<K>(namespace).await, namespace) {
+            (Err(GatherError::NotServed { .. }), Some(namespace)) => {
                 self.listed.note(&K::plural(&()), namespace);
                 Ok(())
             }
-            read => self.or_gap::<K, ()>(read).map(drop),
+            (Err(GatherError::NotServed { .. }), None) => Ok(()),
+            (read, _) => self.or_gap::<K, ()>(read).map(drop),
         }
+    }
+
+    async fn workloads_and_policies(&mut self, namespace: Option<&str>) -> Result<(), GatherError> {
+        self.want::<Deployment>(namespace).await?;
+        self.want::<ReplicaSet>(namespace).await?;
+        self.want::<StatefulSet>(namespace).await?;
+        self.want::<NetworkPolicy>(namespace).await
     }
 
     /// Reads the EndpointSlices of a Service.
@@ -186,16 +226,30 @@ impl Reader<'_> {
         Ok(found)
     }
 
+    /// The Pods of another namespace that are the clients, if that lends them.
+    async fn clients(&mut self, namespace: &str, spec: &ServiceDiagnosisSpec) -> Result<(), GatherError> {
+        let other = spec.clients.namespace.as_deref();
+        let Some(other) = other.filter(|other| *other != namespace) else {
+            return Ok(());
+        };
+        let granted = self.want_namespace(other).await?;
+        if granted.is_some_and(|n| grants_clients_to(&n, namespace)) {
+            self.need::<Pod>(Some(other)).await?;
+            self.want::<NetworkPolicy>(Some(other)).await?;
+        }
+        Ok(())
+    }
+
     /// Warning Events about Pods.
-    async fn events(&mut self, namespace: &str) -> Result<(), GatherError> {
-        let api = Api::<Event>::namespaced(self.client.clone(), namespace);
+    async fn events(&mut self, namespace: Option<&str>) -> Result<(), GatherError> {
+        let api = api_in::<Event>(self.client, namespace);
         let params = ListParams::default().fields(Event::WARNINGS);
-        let request = || Request::list::<Event>(Some(namespace));
+        let request = || Request::list::<Event>(namespace);
         let read = each(&api, params, request, |event| {
             self.inventory.note_event(event);
         })
         .await;
-        if self.or_gap::<Event, ()>(read)?.is_some() {
+        if let (Some(()), Some(namespace)) = (self.or_gap::<Event, ()>(read)?, namespace) {
             self.listed.note(&Event::plural(&()), namespace);
         }
         Ok(())
@@ -252,28 +306,37 @@ impl Reader<'_> {
     }
 
     /// The agents' reports on the Service: the NodeProbes of a ServiceDiagnosis for it, and the Leases that show which agents
-    /// are alive. Returns that diagnosis.
+    /// are alive. Returns that diagnosis, and whether it is known that there is none at all.
     async fn agents(
         &mut self,
         namespace: &str,
         service: &str,
         agent_namespace: &str,
-    ) -> Result<Option<ServiceDiagnosis>, GatherError> {
-        let diagnoses: Vec<ServiceDiagnosis> = optional(list(self.client, namespace, None).await)?;
-        let asks = |d: &ServiceDiagnosis| d.spec.service_name == service && !d.spec.suspend;
-        let diagnoses: Vec<ServiceDiagnosis> = diagnoses.into_iter().filter(asks).collect();
-        if diagnoses.is_empty() {
-            return Ok(None);
+    ) -> Result<(Option<ServiceDiagnosis>, bool), GatherError> {
+        let listed = list::<ServiceDiagnosis>(self.client, namespace, None).await;
+        let is_served = listed.is_ok();
+        let diagnoses = optional(listed)?;
+        let watches = |d: &ServiceDiagnosis| d.spec.service_name == service && !live::is_temporary(d);
+        let is_unwatched = is_served && !diagnoses.iter().any(watches);
+        let candidates = of_service(&diagnoses, service);
+        if candidates.is_empty() {
+            return Ok((None, is_unwatched));
         }
         let probes: Vec<NodeProbe> = optional(list(self.client, namespace, None).await)?;
-        let is_asked = |d: &ServiceDiagnosis| {
-            probes
-                .iter()
-                .any(|p| Some(&p.spec.diagnosis.uid) == d.metadata.uid.as_ref())
+        let asked = asked_for(&probes);
+        let Some(diagnosis) = candidates.into_iter().find(|d| is_asked(d, &asked)).cloned() else {
+            return Ok((None, is_unwatched));
         };
-        let Some(diagnosis) = diagnoses.into_iter().find(is_asked) else {
-            return Ok(None);
-        };
+        self.leases(agent_namespace).await?;
+        let uid = diagnosis.metadata.uid.as_ref();
+        for probe in probes.into_iter().filter(|p| Some(&p.spec.diagnosis.uid) == uid) {
+            self.inventory.apply(probe);
+        }
+        Ok((Some(diagnosis), is_unwatched))
+    }
+
+    /// Which agents are alive.
+    async fn leases(&mut self, agent_namespace: &str) -> Result<(), GatherError> {
         let of_agents = format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1);
         let leases: Vec<Lease> = optional(list(self.client, agent_namespace, Some(&of_agents)).await)?;
         for lease in leases {
@@ -286,15 +349,11 @@ impl Reader<'_> {
             self.inventory.observe_at(renewed.0);
             self.inventory.apply(lease);
         }
-        let uid = diagnosis.metadata.uid.as_ref();
-        for probe in probes.into_iter().filter(|p| Some(&p.spec.diagnosis.uid) == uid) {
-            self.inventory.apply(probe);
-        }
-        Ok(Some(diagnosis))
+        Ok(())
     }
 
     async fn or_nothing(&mut self, namespace: &str) -> Result<Option<()>, GatherError> {
-        match self.need::<Pod>(namespace).await {
+        match self.need::<Pod>(Some(namespace)).await {
             Ok(()) => Ok(Some(())),
             Err(GatherError::Forbidden { .. }) => Ok(None),
             Err(error) => Err(error),

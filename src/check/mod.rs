@@ -1,33 +1,51 @@
 //! `svcdiag check`: diagnoses one Service with the user's own permissions, without anything installed.
 //!
-//! `gather` reads what the engine needs, `diagnose` evaluates it, `report` prints. `collect` and `diagnose --bundle` do one
-//! half each: read into a bundle, and evaluate and print from there.
+//! `gather` reads what the engine needs, `diagnose` evaluates it, `report` prints; `survey` does so for every Service.
+//! `live` has agents probe a Service that no diagnosis watches.
+//! `collect` and `diagnose` do one half each: read into a bundle, and evaluate and print from there.
 
+mod connection;
 mod gather;
+mod live;
 mod query;
 mod request;
+mod survey;
 
-use clap::Args;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
 use kube::config::KubeconfigError;
 
-use crate::report::{self, Answer, Printing};
+use crate::{
+    api::DataPath,
+    engine::Facts,
+    report::{self, Answer, Printing, service_name},
+};
 
+pub use connection::Server;
 pub use gather::Gathered;
-pub use query::Query;
+pub use query::{Connection, Query};
 pub use request::GatherError;
 
+use gather::{Everything, gather_every};
 pub(crate) use gather::{asked, gather};
 pub(crate) use request::{Request, ask};
 
 /// What to check and how to print it.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
-The API objects are read with your own permissions. If node agents are running and the Service has a \
-ServiceDiagnosis, their reports are used as well; otherwise the stages that need a node agent are Unknown.
+The API objects are read with your own permissions. If node agents are running, they probe the data path: for the \
+Service's ServiceDiagnosis if it has one (what they report is used if you may read it), or else for one that is created \
+for this check and removed at its end, if you may create it (--read-only creates none). A check of all Services creates \
+none. Without agents the stages that need one are Unknown.
 
 Examples:
   # Why does the Service hostnames not work?
   svcdiag check hostnames
+
+  # Which Services of a namespace, or of the whole cluster, do not work?
+  svcdiag check -n shop
+  svcdiag check -A --fail-on broken
 
   # In another namespace, for a single port, with all evidence
   svcdiag check hostnames -n shop --ports http -o wide
@@ -45,13 +63,73 @@ Exit codes:
   0  the Service works (with --api-only: no fault in the API objects)
   1  the Service does not work; the root cause is printed
   2  unknown, for example because no node agent has probed the data path
-  3  usage or access error")]
+  3  usage or access error
+Without SERVICE the worst answer of all Services counts.")]
 pub struct Options {
+    /// Name of the Service; service/NAME and svc/NAME are accepted as well [default: every Service of the namespace]
+    #[arg(value_name = "SERVICE", value_parser = service_name)]
+    service: Option<String>,
+
+    /// Check every Service of every namespace
+    #[arg(short = 'A', long, conflicts_with_all = ["service", "namespace"])]
+    all_namespaces: bool,
+
+    /// Which answers are a failure
+    #[arg(long, value_enum, default_value_t = FailOn::Unknown)]
+    fail_on: FailOn,
+
+    /// Create nothing in the cluster, so that agents probe only for a ServiceDiagnosis that is there
+    #[arg(long)]
+    read_only: bool,
+
+    /// How long to wait for the agents' answers, for example 30s or 2m
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    timeout: Duration,
+
     #[command(flatten)]
     query: Query,
 
     #[command(flatten)]
     printing: Printing,
+}
+
+impl Options {
+    /// Whether agents are still to be asked: the Service exists, no diagnosis watches it, and more than the API objects
+    /// counts.
+    fn asks_agents(&self, gathered: &Gathered, facts: &Facts) -> bool {
+        !self.read_only
+            && !self.printing.api_only
+            && gathered.is_unwatched
+            && facts.service.is_some()
+            && facts.spec.data_path != Some(DataPath::Ignore)
+    }
+}
+
+fn duration(argument: &str) -> Result<Duration, String> {
+    let parsed: Result<jiff::SignedDuration, _> = argument.parse();
+    let given = parsed.ok().and_then(|duration| Duration::try_from(duration).ok());
+    given.ok_or_else(|| "use a number with a unit, for example 30s or 2m".to_owned())
+}
+
+/// Which answers the exit code tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Only that a Service does not work
+    Broken,
+    /// That a Service does not work, or that it is not known whether it does
+    Unknown,
+    /// None
+    Never,
+}
+
+impl FailOn {
+    fn is_met_by(self, answer: Answer) -> bool {
+        match self {
+            Self::Broken => answer == Answer::Broken,
+            Self::Unknown => answer != Answer::Works,
+            Self::Never => false,
+        }
+    }
 }
 
 /// Why a check gave no answer.
@@ -66,12 +144,44 @@ pub enum Error {
     /// The client could not be made from the configuration.
     #[error("could not create a client for the cluster: {0}")]
     Client(#[source] Box<kube::Error>),
+    /// The API server could not be reached, or does not accept the user.
+    #[error("{0}")]
+    Connection(String),
     /// Something could not be read.
     #[error(transparent)]
     Gather(#[from] GatherError),
+    /// Signals cannot be waited for.
+    #[error("could not wait for signals: {0}")]
+    Signals(#[source] std::io::Error),
+    /// The user did not wait for the agents.
+    #[error("interrupted while the agents probe")]
+    Interrupted,
     /// The answer could not be printed.
     #[error(transparent)]
     Print(#[from] report::Error),
+}
+
+/// What is read first of a cluster, in words.
+const FIRST: &str = "list services ";
+
+impl Error {
+    /// What went wrong while something was read from a server.
+    pub(crate) fn of(error: GatherError, server: &Server) -> Self {
+        let what = match &error {
+            // Of all answers only the first tells what answers: later ones are of an API server.
+            GatherError::Api { source, what } if matches!(**source, kube::Error::SerdeError(_)) => {
+                what.starts_with(FIRST).then(|| connection::no_api_server(server))
+            }
+            GatherError::Api { source, .. } => connection::explained(source, server),
+            GatherError::Timeout { what } => Some(format!("{server} does not answer: could not {what}")),
+            // Every API server has Services.
+            GatherError::NotServed { what } if what.starts_with(FIRST) => {
+                Some(connection::no_api_server(server))
+            }
+            _ => None,
+        };
+        what.map_or(Self::Gather(error), Self::Connection)
+    }
 }
 
 /// Reads, evaluates and prints.
@@ -80,9 +190,39 @@ pub enum Error {
 /// When the cluster cannot be reached, a required permission is missing, or the output cannot be written.
 pub async fn run(options: Options) -> Result<Answer, Error> {
     let query = &options.query;
-    let (client, namespace) = query.connect().await?;
+    let Connection {
+        client,
+        namespace,
+        server,
+    } = query.connect().await?;
+    let of_server = |error| Error::of(error, &server);
     let now = crate::clock::now();
-    let spec = asked(&client, &namespace, query).await;
-    let gathered = gather(&client, &namespace, spec, &query.agent_namespace).await?;
-    Ok(options.printing.answer(&gathered.facts(now))?)
+    let answer = match &options.service {
+        Some(service) => {
+            let spec = asked(&client, &namespace, service, query).await;
+            let agents = &query.agent_namespace;
+            let read = gather(&client, &namespace, spec.clone(), agents).await;
+            let gathered = read.map_err(of_server)?;
+            if gathered.namespace_is_missing {
+                eprintln!("note: namespace {namespace} does not exist");
+            }
+            let facts = gathered.facts(now);
+            let seen = match options.asks_agents(&gathered, &facts) {
+                true => live::verdict(&client, &namespace, &spec, options.timeout).await?,
+                false => None,
+            };
+            match seen {
+                Some(diagnosis) => options.printing.print(&facts, &diagnosis)?,
+                None => options.printing.answer(&facts)?,
+            }
+        }
+        None => {
+            let place = (!options.all_namespaces).then_some(namespace.as_str());
+            let read = gather_every(&client, place, &query.agent_namespace).await;
+            let everything = read.map_err(of_server)?;
+            survey::run(&everything, place, now, &options.printing)?
+        }
+    };
+    let fails = options.fail_on.is_met_by(answer);
+    Ok(if fails { answer } else { Answer::Works })
 }

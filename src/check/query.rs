@@ -1,4 +1,4 @@
-//! Which Service to diagnose and how to reach its cluster: options that `check` and `collect` share.
+//! From which clients to diagnose a Service, and how to reach its cluster: options that `check` and `collect` share.
 
 use clap::Args;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -7,33 +7,29 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use super::Error;
-use crate::{
-    api::{PortRef, ServiceDiagnosisSpec},
-    report::service_name,
+use super::{
+    Error,
+    connection::{Server, explained},
 };
+use crate::api::{PortRef, ServiceDiagnosisSpec};
 
-/// Which Service, from which clients, in which cluster.
+/// From which clients, in which cluster.
 #[derive(Args, Clone, Debug)]
 pub struct Query {
-    /// Name of the Service; service/NAME and svc/NAME are accepted as well
-    #[arg(value_name = "SERVICE", value_parser = service_name)]
-    pub service: String,
-
     /// Namespace of the Service [default: the namespace of the kubeconfig's context]
     #[arg(short, long)]
     namespace: Option<String>,
 
     /// Service ports that clients use, by number or name [default: all]
-    #[arg(long, value_delimiter = ',', value_name = "PORT")]
+    #[arg(long, value_delimiter = ',', value_name = "PORT", requires = "service")]
     ports: Vec<String>,
 
     /// Labels of the Pods that are clients of the Service, for example app=web
-    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label, requires = "service")]
     client_selector: Vec<(String, String)>,
 
     /// Namespace of the client Pods [default: the namespace of the Service]
-    #[arg(long, value_name = "NAMESPACE")]
+    #[arg(long, value_name = "NAMESPACE", requires = "service")]
     client_namespace: Option<String>,
 
     /// Namespace of the node agents, whose reports are used if the Service has a ServiceDiagnosis
@@ -49,17 +45,50 @@ pub struct Query {
     context: Option<String>,
 }
 
+/// The way to a cluster.
+pub struct Connection {
+    /// Client of its API server.
+    pub client: Client,
+    /// The Service's namespace.
+    pub namespace: String,
+    /// Where the API server is.
+    pub server: Server,
+}
+
 impl Query {
     /// A client of the cluster, and the namespace of the Service.
     ///
     /// # Errors
     /// When there is no usable kubeconfig.
-    pub async fn connect(&self) -> Result<(Client, String), Error> {
+    pub async fn connect(&self) -> Result<Connection, Error> {
         let config = self.config().await?;
+        let server = Server {
+            url: config.cluster_url.to_string(),
+            context: self.context_name(),
+        };
         let namespace = self.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))?;
-        Ok((client, namespace))
+        let client = Client::try_from(config).map_err(|error| match explained(&error, &server) {
+            Some(what) => Error::Connection(what),
+            None => Error::Client(Box::new(error)),
+        })?;
+        Ok(Connection {
+            client,
+            namespace,
+            server,
+        })
+    }
+
+    /// The context that is used, if a kubeconfig says so.
+    fn context_name(&self) -> Option<String> {
+        if self.context.is_some() {
+            return self.context.clone();
+        }
+        let read = match &self.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path),
+            None => Kubeconfig::read(),
+        };
+        read.ok()?.current_context
     }
 
     async fn config(&self) -> Result<Config, Error> {
@@ -80,16 +109,16 @@ impl Query {
         Config::infer().await.map_err(|e| Error::Infer(Box::new(e)))
     }
 
-    /// Whether only the Service was named.
+    /// Whether nothing but a Service is named.
     #[must_use]
     pub fn is_bare(&self) -> bool {
-        self.spec() == ServiceDiagnosisSpec::for_service(&self.service)
+        self.ports.is_empty() && self.client_namespace.is_none() && self.client_selector.is_empty()
     }
 
-    /// The options as the spec of a ServiceDiagnosis.
+    /// The options as the spec of a ServiceDiagnosis for a Service.
     #[must_use]
-    pub fn spec(&self) -> ServiceDiagnosisSpec {
-        let mut spec = ServiceDiagnosisSpec::for_service(&self.service);
+    pub fn spec(&self, service: &str) -> ServiceDiagnosisSpec {
+        let mut spec = ServiceDiagnosisSpec::for_service(service);
         let port = |p: &String| {
             p.parse()
                 .map_or_else(|_| PortRef::String(p.clone()), PortRef::Int)

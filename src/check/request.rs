@@ -36,6 +36,9 @@ pub enum GatherError {
         /// Verb, resource and place, in words.
         what: String,
     },
+    /// There is no such namespace.
+    #[error("namespace {0} does not exist")]
+    NoNamespace(String),
     /// Anything else.
     #[error("could not {what}: {source}")]
     Api {
@@ -72,12 +75,31 @@ pub(super) async fn list<K: Listable>(
     namespace: &str,
     labels: Option<&str>,
 ) -> Result<Vec<K>, GatherError> {
-    let api = Api::<K>::namespaced(client.clone(), namespace);
+    list_in(client, Some(namespace), labels).await
+}
+
+/// All objects of a kind in a namespace, or in all of them, page by page.
+pub(super) async fn list_in<K: Listable>(
+    client: &Client,
+    namespace: Option<&str>,
+    labels: Option<&str>,
+) -> Result<Vec<K>, GatherError> {
     let params = ListParams {
         label_selector: labels.map(str::to_owned),
         ..ListParams::default()
     };
-    pages(&api, params, || Request::list::<K>(Some(namespace))).await
+    pages(&api_in(client, namespace), params, || {
+        Request::list::<K>(namespace)
+    })
+    .await
+}
+
+/// A kind in a namespace, or in all of them.
+pub(super) fn api_in<K: Listable>(client: &Client, namespace: Option<&str>) -> Api<K> {
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
 }
 
 /// All objects that an Api lists, page by page.
@@ -145,6 +167,20 @@ impl Request {
         Self {
             what: format!("list {} {place}", K::plural(&())),
             command: format!("list {} {flag}", resource::<K>()),
+        }
+    }
+
+    pub(super) fn create<K: Resource<DynamicType = ()>>(namespace: &str) -> Self {
+        Self {
+            what: format!("create a {} in namespace {namespace}", K::kind(&())),
+            command: format!("create {} -n {namespace}", resource::<K>()),
+        }
+    }
+
+    pub(super) fn delete<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Self {
+        Self {
+            what: format!("delete {} {name}", K::kind(&())),
+            command: format!("delete {}/{name} -n {namespace}", resource::<K>()),
         }
     }
 

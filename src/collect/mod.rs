@@ -2,20 +2,24 @@
 //!
 //! It reads what `svcdiag check` reads, and a few things for its readers (`extras`). `contents` turns that into files, from
 //! types that have only the fields that a diagnosis needs, and `write` puts them into a directory or an archive.
-//! `svcdiag diagnose --bundle` diagnoses it anywhere.
+//! `svcdiag diagnose` diagnoses it anywhere.
 
 mod contents;
 mod extras;
 mod redact;
 mod write;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 
 use crate::{
     bundle::Manifest,
-    check::{self, Query, asked, gather},
+    check::{self, Connection, Query, asked, gather},
+    report::service_name,
 };
 
 pub use write::WriteError;
@@ -29,25 +33,33 @@ and kube-proxy's configuration only known settings are kept, and anything that l
 URLs. The bundle contains names, labels, images and addresses: review it before you send it.
 
 Examples:
-  # Into an archive to send
+  # Into an archive to send, in the current directory
+  svcdiag collect hostnames -n shop
+
+  # Into an archive of this name
   svcdiag collect hostnames -n shop -o hostnames.tar.gz
 
   # Into a directory to review
   svcdiag collect hostnames -n shop -o ./hostnames
 
   # Diagnose it, anywhere
-  svcdiag diagnose --bundle hostnames.tar.gz
+  svcdiag diagnose hostnames.tar.gz
 
 Exit codes:
   0  the bundle was written
   3  usage or access error")]
 pub struct Options {
+    /// Name of the Service; service/NAME and svc/NAME are accepted as well
+    #[arg(value_name = "SERVICE", value_parser = service_name)]
+    service: String,
+
     #[command(flatten)]
     query: Query,
 
-    /// New or empty directory, or new archive (.tar.gz, .tgz, .tar)
+    /// New or empty directory, or new archive (.tar.gz, .tgz, .tar) [default: an archive in the current directory, named
+    /// after the Service and the time]
     #[arg(short, long, value_name = "PATH")]
-    output: PathBuf,
+    output: Option<PathBuf>,
 }
 
 /// Why there is no bundle.
@@ -69,12 +81,24 @@ pub enum Error {
 pub async fn run(options: Options) -> Result<(), Error> {
     let query = &options.query;
     // Checked first, without waiting for the cluster.
-    write::refuse_to_overwrite(&options.output)?;
-    let (client, namespace) = query.connect().await?;
+    if let Some(path) = &options.output {
+        write::refuse_to_overwrite(path)?;
+    }
+    let Connection {
+        client,
+        namespace,
+        server,
+    } = query.connect().await?;
     let time = crate::clock::now();
-    let spec = asked(&client, &namespace, query).await;
+    let directory = format!("svcdiag-{namespace}-{}", options.service);
+    let output = options
+        .output
+        .clone()
+        .unwrap_or_else(|| format!("{directory}-{}.tar.gz", time.strftime("%Y%m%dT%H%M%SZ")).into());
+    write::refuse_to_overwrite(&output)?;
+    let spec = asked(&client, &namespace, &options.service, query).await;
     let read = gather(&client, &namespace, spec.clone(), &query.agent_namespace).await;
-    let mut gathered = read.map_err(check::Error::from)?;
+    let mut gathered = read.map_err(|error| check::Error::of(error, &server))?;
     let extras = extras::read(&client, &mut gathered)
         .await
         .map_err(check::Error::from)?;
@@ -82,7 +106,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         time: Some(time),
         namespace: Some(namespace.clone()),
-        service: Some(query.service.clone()),
+        service: Some(options.service.clone()),
         kubernetes_version: extras.kubernetes_version.clone(),
         spec: Some(spec),
         listed: Some(gathered.listed.iter().cloned().collect()),
@@ -91,15 +115,14 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let objects = contents::objects(&gathered, &extras);
     let files = contents::files(&objects, &manifest);
-    let directory = format!("svcdiag-{namespace}-{}", query.service);
-    write::write(&options.output, &directory, &files, time)?;
-    print!("{}", report(&options, &objects, &manifest));
+    write::write(&output, &directory, &files, time)?;
+    print!("{}", report(&output, &objects, &manifest));
     Ok(())
 }
 
 /// What was written, what is missing, and what to do next.
-fn report(options: &Options, objects: &contents::Objects, manifest: &Manifest) -> String {
-    let path = options.output.display();
+fn report(output: &Path, objects: &contents::Objects, manifest: &Manifest) -> String {
+    let path = output.display();
     let counts: BTreeMap<&str, usize> = objects.iter().map(|(r, o)| (r.as_str(), o.len())).collect();
     let counts = counts.iter().filter(|(_, n)| **n > 0);
     let counts: Vec<String> = counts.map(|(resource, n)| format!("{resource} ({n})")).collect();
@@ -109,7 +132,7 @@ fn report(options: &Options, objects: &contents::Objects, manifest: &Manifest) -
     }
     text.push_str(&format!(
         "The bundle contains names, labels, images and addresses: review it before you send it.\n\
-         Next: svcdiag diagnose --bundle {path}\n"
+         Next: svcdiag diagnose {path}\n"
     ));
     text
 }

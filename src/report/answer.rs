@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{Error, Style, render};
@@ -17,11 +18,11 @@ use crate::{
 pub struct Printing {
     /// Check only the API objects: exit with 0 if there is no fault in them
     #[arg(long)]
-    api_only: bool,
+    pub(crate) api_only: bool,
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    output: Output,
+    pub(crate) output: Output,
 }
 
 /// Output format.
@@ -35,6 +36,8 @@ pub enum Output {
     Json,
     /// A ServiceDiagnosis as YAML
     Yaml,
+    /// JUnit XML for CI systems: a test for each stage
+    Junit,
 }
 
 /// The result as an exit code.
@@ -59,6 +62,16 @@ impl Answer {
         }
     }
 
+    /// How bad it is, for comparison.
+    #[must_use]
+    pub(crate) const fn badness(self) -> u8 {
+        match self {
+            Self::Works => 0,
+            Self::NotKnown => 1,
+            Self::Broken => 2,
+        }
+    }
+
     /// The result of a Diagnosis; without the data path if that is not wanted.
     #[must_use]
     pub fn of(diagnosis: &Diagnosis, api_only: bool) -> Self {
@@ -77,32 +90,58 @@ impl Printing {
     /// # Errors
     /// When the answer cannot be written.
     pub fn answer(&self, facts: &Facts) -> Result<Answer, Error> {
-        let diagnosis = diagnose(facts);
-        let text = text(self.output, facts, &diagnosis)?;
-        match std::io::stdout().write_all(text.as_bytes()) {
-            // A reader that has seen enough, such as `head`, is no failure.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {}
-            other => other?,
-        }
-        Ok(Answer::of(&diagnosis, self.api_only))
+        self.print(facts, &diagnose(facts))
+    }
+
+    /// Prints a verdict.
+    ///
+    /// # Errors
+    /// When the answer cannot be written.
+    pub(crate) fn print(&self, facts: &Facts, diagnosis: &Diagnosis) -> Result<Answer, Error> {
+        write(&text(self.output, facts, diagnosis)?)?;
+        Ok(Answer::of(diagnosis, self.api_only))
+    }
+}
+
+/// Writes to standard output.
+pub(crate) fn write(text: &str) -> Result<(), Error> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // A reader that has seen enough, such as `head`, is no failure.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// A diagnosis as the controller would write it.
+pub(crate) fn object(facts: &Facts, diagnosis: &Diagnosis) -> ServiceDiagnosis {
+    let mut object = ServiceDiagnosis::new(&facts.spec.service_name, facts.spec.clone());
+    object.metadata.namespace = Some(facts.namespace.clone());
+    object.status = Some(diagnosis.status(None, None, facts.now));
+    object
+}
+
+/// As JSON, or as YAML.
+pub(crate) fn serialized(output: Output, value: &impl Serialize) -> Result<String, Error> {
+    let failed = |e: String| Error::Format(output, e);
+    match output {
+        Output::Yaml => serde_saphyr::to_string(value).map_err(|e| failed(e.to_string())),
+        _ => Ok(serde_json::to_string_pretty(value).map_err(|e| failed(e.to_string()))? + "\n"),
     }
 }
 
 fn text(output: Output, facts: &Facts, diagnosis: &Diagnosis) -> Result<String, Error> {
-    let object = || {
-        let mut object = ServiceDiagnosis::new(&facts.spec.service_name, facts.spec.clone());
-        object.metadata.namespace = Some(facts.namespace.clone());
-        object.status = Some(diagnosis.status(None, None, facts.now));
-        object
-    };
-    let failed = |e: String| Error::Format(output, e);
-    Ok(match output {
-        Output::Table | Output::Wide => render(facts, diagnosis, output == Output::Wide, style()),
-        Output::Json => {
-            serde_json::to_string_pretty(&json!(object())).map_err(|e| failed(e.to_string()))? + "\n"
-        }
-        Output::Yaml => serde_saphyr::to_string(&object()).map_err(|e| failed(e.to_string()))?,
-    })
+    match output {
+        Output::Table | Output::Wide => Ok(render(facts, diagnosis, output == Output::Wide, style())),
+        Output::Json => serialized(output, &json!(object(facts, diagnosis))),
+        Output::Yaml => serialized(output, &object(facts, diagnosis)),
+        Output::Junit => junit(&[&object(facts, diagnosis)]),
+    }
+}
+
+/// As JUnit XML.
+pub(crate) fn junit(diagnoses: &[&ServiceDiagnosis]) -> Result<String, Error> {
+    let xml = super::junit::junit(diagnoses.iter().copied());
+    Ok(xml.map_err(|e| Error::Format(Output::Junit, e.to_string()))? + "\n")
 }
 
 /// Colours where anstream finds that they are wanted (NO_COLOR and its relatives); line art on a terminal that is not

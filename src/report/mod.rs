@@ -1,10 +1,12 @@
 //! Printing of a diagnosis, and the exit codes: the same for a cluster and for a bundle.
 
 mod answer;
+mod junit;
 mod service_name;
 mod tree;
 
 pub use answer::{Answer, Output, Printing};
+pub(crate) use answer::{junit, object, serialized, write};
 pub(crate) use service_name::service_name;
 pub use tree::{Style, printable, render};
 

@@ -100,9 +100,12 @@ async fn without_access_it_says_what_is_missing() {
     assert_answer(
         &svcdiag(&["check", "web"], &nobody).await,
         3,
-        &["could not list services"],
+        &[
+            "the connection to the server http://127.0.0.1:",
+            "(context c) was refused",
+        ],
     );
-    assert_answer(&svcdiag(&["check"], &nobody).await, 3, &["<SERVICE>"]);
+    assert_answer(&svcdiag(&["collect"], &nobody).await, 3, &["<SERVICE>"]);
     assert_answer(
         &svcdiag(&["check", "Web"], &nobody).await,
         3,
@@ -184,4 +187,94 @@ async fn let_reader_read(kubectl: &Kubectl) {
         account,
     ];
     kubectl.run(&binding).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_service_has_a_line_and_what_does_not_work_comes_first() {
+    let harness = Harness::start().await;
+    let _fixture = harness.fixture("survey").await;
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: zebra, namespace: survey}\nspec: {selector: {app: zebra}, ports: [{port: 80}]}\n";
+    let apply = ["apply", "-f", "-"];
+    harness.kubectl.run_with_input(&apply, service).await.unwrap();
+    let check = async |arguments: &[&str]| harness.svcdiag(&[&["check"], arguments].concat()).await;
+
+    let all = check(&["-n", "survey"]).await;
+    assert_answer(
+        &all,
+        1,
+        &["2 Services in namespace survey: 1 does not work, 1 unknown."],
+    );
+    let table = String::from_utf8(all.stdout.clone()).unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        rows[0][..4],
+        ["SERVICE", "READY", "REASON", "ENDPOINTS"],
+        "{table}"
+    );
+    assert_eq!(
+        rows[1][..3],
+        ["zebra", "False", "SelectorMatchesNoPods"],
+        "{table}"
+    );
+    assert_eq!(rows[2][..2], [Fixture::NAME, "Unknown"], "{table}");
+    assert_eq!(rows.len(), 3, "{table}");
+
+    // The answer of a single Service is the same.
+    let listed: Value = serde_json::from_slice(&check(&["-A", "-o", "json"]).await.stdout).unwrap();
+    assert_eq!(listed["kind"], "List");
+    let items = listed["items"].as_array().unwrap();
+    let of = |name: &str| {
+        let is_it = |item: &&Value| item["spec"]["serviceName"] == name;
+        items
+            .iter()
+            .find(is_it)
+            .unwrap_or_else(|| panic!("{name} is not listed"))
+    };
+    assert_eq!(of("kubernetes")["metadata"]["namespace"], "default");
+    for name in ["zebra", Fixture::NAME] {
+        let single = check(&[name, "-n", "survey", "-o", "json"]).await;
+        let single: Value = serde_json::from_slice(&single.stdout).unwrap();
+        let reasons = |object: &Value| {
+            let conditions = object["status"]["conditions"].as_array().unwrap().clone();
+            conditions
+                .into_iter()
+                .map(|c| (c["type"].clone(), c["reason"].clone()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(reasons(of(name)), reasons(&single), "{name}");
+        assert_eq!(
+            of(name)["status"]["rootCause"],
+            single["status"]["rootCause"],
+            "{name}"
+        );
+    }
+
+    assert_answer(
+        &check(&["-n", "survey", "--fail-on", "never"]).await,
+        0,
+        &["zebra"],
+    );
+    assert_answer(
+        &check(&["-A", "-o", "junit"]).await,
+        1,
+        &["<testsuite name=\"survey/zebra\""],
+    );
+    assert_answer(
+        &check(&["-n", "surfey"]).await,
+        3,
+        &["namespace surfey does not exist"],
+    );
+    let nowhere = check(&["zebra", "-n", "surfey"]).await;
+    assert_answer(
+        &nowhere,
+        1,
+        &["note: namespace surfey does not exist", "ServiceNotFound"],
+    );
+    let empty = check(&["-n", "kube-node-lease"]).await;
+    assert_answer(&empty, 0, &["No Services found in namespace kube-node-lease."]);
+    assert_answer(&check(&["--ports", "80"]).await, 3, &["SERVICE"]);
+    assert_answer(&check(&["-A", "zebra"]).await, 3, &["cannot be used with"]);
 }

@@ -32,7 +32,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(180);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Namespace of the walk-through.
-const NAMESPACE: &str = "default";
+pub(crate) const NAMESPACE: &str = "default";
 
 /// Why something did not go as it should.
 #[derive(Debug, thiserror::Error)]
@@ -162,7 +162,7 @@ impl Harness {
             .unwrap_or_default()
     }
 
-    fn diagnoses(&self) -> Api<ServiceDiagnosis> {
+    pub(crate) fn diagnoses(&self) -> Api<ServiceDiagnosis> {
         Api::namespaced(self.cluster.client(), NAMESPACE)
     }
 
@@ -281,7 +281,7 @@ impl Harness {
     }
 
     /// What a command of the binary prints, whatever the verdict.
-    async fn svcdiag(&self, arguments: &[&str]) -> Result<Vec<u8>, String> {
+    pub(crate) async fn svcdiag(&self, arguments: &[&str]) -> Result<Vec<u8>, String> {
         let output = tokio::process::Command::new(BINARY)
             .args(arguments)
             .env("KUBECONFIG", self.cluster.kubeconfig_path())

@@ -89,6 +89,8 @@ fn gathered() -> Gathered {
             resource: "networkpolicies".to_owned(),
             why: "not allowed to list networkpolicies in namespace shop".to_owned(),
         }],
+        is_unwatched: false,
+        namespace_is_missing: false,
     }
 }
 

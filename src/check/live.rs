@@ -1,0 +1,244 @@
+//! The data path of a Service that no diagnosis watches: agents are asked by a ServiceDiagnosis that lasts as long as the
+//! check. The verdict is the controller's, since who may write diagnoses may not read what agents report about nodes.
+
+use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
+
+use jiff::SignedDuration;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, PostParams},
+};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, sleep},
+};
+
+use super::{
+    Error,
+    request::{GatherError, Request, ask, list},
+};
+use crate::{
+    api::{Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
+    engine::Diagnosis,
+};
+
+/// Label of such diagnoses. Nothing else asks what they ask.
+const TEMPORARY: (&str, &str) = ("svcdiag.dev/temporary", "check");
+
+/// A temporary diagnosis that is older was left behind by a check that was killed.
+const LEFT_BEHIND: SignedDuration = SignedDuration::from_hours(1);
+
+/// How often the status is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Whether a diagnosis is one of a check.
+pub(super) fn is_temporary(diagnosis: &ServiceDiagnosis) -> bool {
+    diagnosis.labels().contains_key(TEMPORARY.0)
+}
+
+/// Has the agents probe, and returns the verdict; `None`, with a note, if there is none.
+///
+/// # Errors
+/// When the user interrupts.
+pub(super) async fn verdict(
+    client: &Client,
+    namespace: &str,
+    spec: &ServiceDiagnosisSpec,
+    timeout: Duration,
+) -> Result<Option<Diagnosis>, Error> {
+    let api: Api<ServiceDiagnosis> = Api::namespaced(client.clone(), namespace);
+    remove_left_behind(client, &api, namespace).await;
+    // From here on, so that nothing is left behind.
+    let mut interruption = Interruption::new()?;
+    let (params, wanted) = (PostParams::default(), diagnosis(spec));
+    let request = || Request::create::<ServiceDiagnosis>(namespace);
+    let name = match ask(api.create(&params, &wanted), request).await {
+        Ok(made) => made.name_any(),
+        Err(error) => {
+            eprintln!("note: the agents were not asked to probe the data path: {error}");
+            return Ok(None);
+        }
+    };
+    let answer = tokio::select! {
+        found = settled(&api, &name, timeout) => Ok(found),
+        () = interruption.comes() => Err(Error::Interrupted),
+    };
+    tokio::select! {
+        () = remove(&api, namespace, &name) => {}
+        () = interruption.comes() => eprintln!("warning: ServiceDiagnosis {name} may be left; {}", by_hand(namespace, &name)),
+    }
+    answer
+}
+
+/// ^C, or the request to end.
+struct Interruption(Signal, Signal);
+
+impl Interruption {
+    fn new() -> Result<Self, Error> {
+        let of = |kind| signal(kind).map_err(Error::Signals);
+        Ok(Self(of(SignalKind::interrupt())?, of(SignalKind::terminate())?))
+    }
+
+    async fn comes(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
+}
+
+fn diagnosis(spec: &ServiceDiagnosisSpec) -> ServiceDiagnosis {
+    let mut diagnosis = ServiceDiagnosis::new("", spec.clone());
+    diagnosis.metadata.name = None;
+    diagnosis.metadata.generate_name = Some("svcdiag-check-".to_owned());
+    diagnosis.metadata.labels = Some([(TEMPORARY.0.to_owned(), TEMPORARY.1.to_owned())].into());
+    diagnosis
+}
+
+fn by_hand(namespace: &str, name: &str) -> String {
+    format!("remove it with: kubectl -n {namespace} delete servicediagnosis {name}")
+}
+
+async fn remove(api: &Api<ServiceDiagnosis>, namespace: &str, name: &str) {
+    let params = DeleteParams::default();
+    let request = || Request::delete::<ServiceDiagnosis>(namespace, name);
+    match ask(api.delete(name, &params), request).await {
+        // That it is gone is what matters.
+        Ok(_) | Err(GatherError::NotServed { .. }) => {}
+        Err(error) => eprintln!("warning: {error}; {}", by_hand(namespace, name)),
+    }
+}
+
+/// Removes what killed checks have left; what cannot be removed is tried again by the next.
+async fn remove_left_behind(client: &Client, api: &Api<ServiceDiagnosis>, namespace: &str) {
+    let label = format!("{}={}", TEMPORARY.0, TEMPORARY.1);
+    let found: Result<Vec<ServiceDiagnosis>, GatherError> = list(client, namespace, Some(&label)).await;
+    let old = crate::clock::now() - LEFT_BEHIND;
+    for diagnosis in found.unwrap_or_default() {
+        if diagnosis.creation_timestamp().is_some_and(|time| time.0 < old) {
+            let _ = api.delete(&diagnosis.name_any(), &DeleteParams::default()).await;
+        }
+    }
+}
+
+/// Waits for the verdict, and shows on a terminal which stages have been judged. After the timeout what is known counts.
+async fn settled(api: &Api<ServiceDiagnosis>, name: &str, timeout: Duration) -> Option<Diagnosis> {
+    let end = Instant::now() + timeout;
+    let mut shown = std::io::stderr().is_terminal().then(BTreeMap::new);
+    let (mut last, mut problem) = (None, None);
+    loop {
+        match ask(api.get(name), || Request::get::<ServiceDiagnosis>(name)).await {
+            Ok(found) => {
+                last = verdict_of(&found);
+                if let (Some(verdict), Some(shown)) = (&last, &mut shown) {
+                    show(verdict, shown);
+                }
+                if last.as_ref().is_some_and(is_settled) {
+                    return last;
+                }
+            }
+            Err(error) => problem = Some(error),
+        }
+        if Instant::now() > end {
+            let why = match (&last, problem) {
+                (_, Some(error)) => format!("{error}"),
+                (None, None) => "the controller has written no verdict".to_owned(),
+                (Some(_), None) => "not all agents have answered".to_owned(),
+            };
+            eprintln!("note: {why} within {} s (--timeout)", timeout.as_secs());
+            return last;
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// The verdict on the present spec.
+fn verdict_of(diagnosis: &ServiceDiagnosis) -> Option<Diagnosis> {
+    let status = diagnosis.status.as_ref()?;
+    let is_current = status.observed_generation == diagnosis.metadata.generation;
+    Diagnosis::of_status(status).filter(|_| is_current)
+}
+
+/// Whether nothing is waited for any more.
+fn is_settled(verdict: &Diagnosis) -> bool {
+    let reasons = verdict.stages.iter().map(|(_, finding)| finding.reason);
+    !reasons
+        .chain([verdict.ready.reason])
+        .any(|reason| reason == Reason::Pending)
+}
+
+/// Tells of stages that have got another answer.
+fn show(verdict: &Diagnosis, shown: &mut BTreeMap<&'static str, Reason>) {
+    for (stage, finding) in &verdict.stages {
+        let is_known = finding.status() != crate::api::ConditionStatus::Unknown;
+        if is_known && shown.insert(stage.as_str(), finding.reason) != Some(finding.reason) {
+            eprintln!("{stage:<20} {}", finding.reason);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::engine::{Facts, diagnose};
+
+    /// As the controller writes it for generation 2.
+    fn written(spec: ServiceDiagnosisSpec, observed: i64) -> ServiceDiagnosis {
+        let facts = Facts::new(jiff::Timestamp::UNIX_EPOCH, "shop", spec.clone());
+        let mut diagnosis = ServiceDiagnosis::new("d", spec);
+        diagnosis.metadata.generation = Some(2);
+        diagnosis.status = Some(diagnose(&facts).status(None, Some(observed), facts.now));
+        diagnosis
+    }
+
+    #[test]
+    fn a_fault_settles_the_verdict_at_once_though_it_may_be_reconciling_still() {
+        let diagnosis = written(ServiceDiagnosisSpec::for_service("cart"), 2);
+        let conditions = &diagnosis.status.as_ref().unwrap().conditions;
+        assert!(
+            conditions
+                .iter()
+                .any(|c| c.type_ == "Reconciling" && c.status == "True")
+        );
+        let verdict = verdict_of(&diagnosis).unwrap();
+        assert!(is_settled(&verdict));
+        assert_eq!(verdict.ready.reason, Reason::ServiceNotFound);
+    }
+
+    #[test]
+    fn a_verdict_on_an_earlier_spec_is_none() {
+        assert!(verdict_of(&written(ServiceDiagnosisSpec::for_service("cart"), 1)).is_none());
+        let mut without = written(ServiceDiagnosisSpec::for_service("cart"), 2);
+        without.status = None;
+        assert!(verdict_of(&without).is_none());
+    }
+
+    #[test]
+    fn stages_that_wait_for_agents_are_waited_for() {
+        let mut diagnosis = written(ServiceDiagnosisSpec::for_service("cart"), 2);
+        let status = diagnosis.status.as_mut().unwrap();
+        let stage = status
+            .conditions
+            .iter_mut()
+            .find(|c| c.type_ == "HairpinOK")
+            .unwrap();
+        stage.reason = "Pending".to_owned();
+        assert!(!is_settled(&verdict_of(&diagnosis).unwrap()));
+    }
+
+    #[test]
+    fn a_temporary_diagnosis_is_known_by_its_label() {
+        let made = diagnosis(&ServiceDiagnosisSpec::for_service("cart"));
+        assert!(is_temporary(&made));
+        assert_eq!(
+            json!(made)["metadata"],
+            json!({ "generateName": "svcdiag-check-", "labels": { "svcdiag.dev/temporary": "check" } })
+        );
+        assert!(!is_temporary(&written(
+            ServiceDiagnosisSpec::for_service("cart"),
+            2
+        )));
+    }
+}
