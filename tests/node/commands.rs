@@ -36,8 +36,14 @@ const TYPED: &[(&str, &[&str], Leaves)] = &[
     ("ip link", &[], Nothing),
     ("ip route get {}", &["10.244.1.9"], Nothing),
     ("ip route show table all type prohibit", &[], Nothing),
+    ("ip6tables-legacy -t {} -S {}", &["filter", "FORWARD"], Nothing),
     ("iptables -S FORWARD", &[], Nothing),
     ("iptables -S {}", &["KUBE-ROUTER-INPUT"], Nothing),
+    (
+        "iptables-legacy -t {} -S {}",
+        &["filter", "KUBE-ROUTER-INPUT"],
+        Nothing,
+    ),
     (
         "iptables-legacy -w -t filter -F KUBE-SERVICES",
         &[],
@@ -62,6 +68,11 @@ const TYPED: &[(&str, &[&str], Leaves)] = &[
     ("iptables-save -t nat", &[], Nothing),
     ("iptables-save", &[], Nothing),
     ("ls -ld {}", &["/etc"], Nothing),
+    (
+        "nft -a list chain {} {} {}",
+        &["ip", "filter", "KUBE-ROUTER-INPUT"],
+        Nothing,
+    ),
     (
         "nft delete table ip kube-proxy",
         &[],

@@ -27,7 +27,7 @@ async fn round_of(node: &Node, cluster: &TestCluster) -> NodeFacts {
 }
 
 /// What a round reports; None where the kernel cannot be watched here, which is said.
-async fn round(cluster: &TestCluster) -> Option<NodeFacts> {
+pub(crate) async fn round(cluster: &TestCluster) -> Option<NodeFacts> {
     let facts = round_of(&cluster.as_node(), cluster).await;
     let unwatched = facts.problems.iter().find(|problem| is_unwatched(problem));
     if let Some(why) = unwatched {
@@ -61,13 +61,13 @@ fn is_excused(problem: &str) -> bool {
 
 const DROP: &str = "table inet filter { chain drops { type filter hook HOOK priority 0; MATCH drop; }; }";
 
-fn drop_at(netns: &Netns, hook: &str, what: &str) {
+pub(crate) fn drop_at(netns: &Netns, hook: &str, what: &str) {
     nft(netns, &DROP.replace("HOOK", hook).replace("MATCH", what));
 }
 
 /// The drops of a client's direct dial of the first endpoint, of which there have to be some, all for one cause.
 #[track_caller]
-fn of_direct_dial<'a>(facts: &'a NodeFacts, cluster: &TestCluster) -> &'a PacketDrop {
+pub(crate) fn of_direct_dial<'a>(facts: &'a NodeFacts, cluster: &TestCluster) -> &'a PacketDrop {
     let (client, endpoint) = (
         cluster.clients[0].key(),
         format!("{}:9376", cluster.endpoints[0].ip()),

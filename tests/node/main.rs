@@ -14,6 +14,7 @@ mod commands;
 mod complete;
 mod deletions;
 mod dials;
+mod droppers;
 mod drops;
 mod environment;
 mod kube_proxy;

@@ -263,6 +263,9 @@ fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
         }
         for drop in &mut facts.drops {
             drop.packets = 0;
+            for dropper in &mut drop.droppers {
+                dropper.rose = None;
+            }
         }
         for port in &mut facts.other_node_ports {
             if port.answer != Answer::Accepted {

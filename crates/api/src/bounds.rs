@@ -43,6 +43,12 @@ pub(super) const PROTOCOL: &str = "^[A-Z]{1,8}$";
 /// A word of a program: a mode, a version, a chain, a link, a unit of systemd.
 pub(super) const WORD: &str = "^[A-Za-z0-9_]([-A-Za-z0-9_.:@+/]*[A-Za-z0-9_])?$";
 
+/// A table or chain of netfilter, where ? stands for other characters.
+pub(super) const FILTER_NAME: &str = "^[A-Za-z0-9_.?][-A-Za-z0-9_.:@+/?]*$";
+
+/// A rule of netfilter as it is written here.
+pub(super) const FILTER_RULE: &str = "^[A-Za-z0-9][-A-Za-z0-9_.:@+/?!=*, ]*$";
+
 /// A resourceVersion.
 pub(super) const VERSION: &str = "^[0-9A-Za-z]*$";
 

@@ -27,10 +27,10 @@ use kube::CustomResourceExt;
 pub use condition::ConditionStatus;
 pub use network::{IpFamily, NotAPort, Open, PortProtocol, Protocol};
 pub use nodefacts::{
-    Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace, GapKind, Hairpin,
-    KubeProxy, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort,
-    PacketDrop, PathLoss, PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion,
-    StaleConnection,
+    Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace, Dropper,
+    DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin, KubeProxy, ListeningSocket,
+    Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PathLoss,
+    PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion, StaleConnection,
 };
 pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
 pub use rejection::Rejection;

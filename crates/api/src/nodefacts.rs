@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{DeadEndRule, Tunnel, bounds};
 
 mod dials;
+mod droppers;
 mod drops;
 mod kube_proxy;
 mod losses;
@@ -18,6 +19,7 @@ mod node_ports;
 mod rules;
 
 pub use dials::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSocket, PodListeners};
+pub use droppers::{Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool};
 pub use drops::{DropCause, DropPlace, PacketDrop};
 pub use kube_proxy::{KubeProxy, PortState, RunsAs};
 pub use losses::{LossyPath, PathLoss};

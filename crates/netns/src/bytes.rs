@@ -11,3 +11,9 @@ pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     let end = offset.checked_add(4)?;
     Some(u32::from_ne_bytes(bytes.get(offset..end)?.try_into().ok()?))
 }
+
+/// The number at an offset.
+pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    let end = offset.checked_add(8)?;
+    Some(u64::from_ne_bytes(bytes.get(offset..end)?.try_into().ok()?))
+}

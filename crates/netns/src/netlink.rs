@@ -67,11 +67,11 @@ impl Limit {
             .bytes
             .fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes));
         if spent.is_err() {
-            let why = "there is more than is read of a Pod's network namespace";
+            let why = "there is more in the network namespace than is read";
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
         }
         if Instant::now() > self.until {
-            let why = "it takes too long to read a Pod's network namespace";
+            let why = "it takes too long to read the network namespace";
             return Err(io::Error::new(io::ErrorKind::TimedOut, why));
         }
         Ok(())
@@ -129,9 +129,17 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses.
     pub fn open_in_pod(family: Family) -> io::Result<Self> {
+        Self::open_within(family, MAX_OF_A_POD, POD_LASTS)
+    }
+
+    /// The same for another length and time.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn open_within(family: Family, bytes: usize, lasts: Duration) -> io::Result<Self> {
         let limit = Limit {
-            bytes: MAX_OF_A_POD.into(),
-            until: Instant::now() + POD_LASTS,
+            bytes: bytes.into(),
+            until: Instant::now() + lasts,
         };
         Ok(Self {
             limit: Some(limit),
@@ -144,7 +152,7 @@ impl Netlink {
     /// # Errors
     /// What the kernel says, for example NotFound.
     pub fn get(&self, request: &Request) -> io::Result<Messages> {
-        self.ask(request, 0).map(|(messages, _)| messages)
+        self.ask(request, 0, &|_| true).map(|(messages, _)| messages)
     }
 
     /// Asks for all things of a kind.
@@ -152,8 +160,16 @@ impl Netlink {
     /// # Errors
     /// What the kernel says; Interrupted when they changed again and again while being read.
     pub fn dump(&self, request: &Request) -> io::Result<Messages> {
+        self.dump_where(request, |_| true)
+    }
+
+    /// The same of those that are wanted; the others are not kept in memory.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn dump_where(&self, request: &Request, is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<Messages> {
         for _ in 0..MAX_INTERRUPTIONS {
-            let (messages, is_whole) = self.ask(request, NLM_F_DUMP)?;
+            let (messages, is_whole) = self.ask(request, NLM_F_DUMP, &is_wanted)?;
             if is_whole {
                 return Ok(messages);
             }
@@ -164,7 +180,12 @@ impl Netlink {
         ))
     }
 
-    fn ask(&self, request: &Request, flags: u16) -> io::Result<(Messages, bool)> {
+    fn ask(
+        &self,
+        request: &Request,
+        flags: u16,
+        is_wanted: &dyn Fn(&[u8]) -> bool,
+    ) -> io::Result<(Messages, bool)> {
         let sequence = self.sequence.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let message = request.encode(NLM_F_REQUEST | flags, sequence)?;
         let mut locked = self.socket.lock();
@@ -195,7 +216,10 @@ impl Netlink {
                             code => Err(io::Error::from_raw_os_error(code)),
                         };
                     }
-                    other => messages.push((other, answer.payload().to_vec())),
+                    other if is_wanted(answer.payload()) => {
+                        messages.push((other, answer.payload().to_vec()));
+                    }
+                    _ => {}
                 }
             }
             if flags & NLM_F_DUMP == 0 && !messages.is_empty() {
@@ -247,7 +271,13 @@ impl Request {
     /// Adds an attribute that is a C string.
     #[must_use]
     pub fn text(self, kind: u16, value: &str) -> Self {
-        self.attribute(kind, &[value.as_bytes(), &[0]].concat())
+        self.name(kind, value.as_bytes())
+    }
+
+    /// The same of bytes that are no text.
+    #[must_use]
+    pub fn name(self, kind: u16, value: &[u8]) -> Self {
+        self.attribute(kind, &[value, &[0]].concat())
     }
 
     /// Adds an attribute that holds attributes.

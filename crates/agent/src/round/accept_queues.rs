@@ -88,8 +88,9 @@ impl Round<'_> {
                     reason: LISTEN_OVERFLOWS.to_owned(),
                     function: None,
                     packets: 0,
+                    droppers: Vec::new(),
                 };
-                self.seen.note(drop, lost);
+                self.seen.note(drop, lost, Vec::new());
             }
         }
     }

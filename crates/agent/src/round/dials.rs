@@ -168,8 +168,8 @@ impl Round<'_> {
         Some(rejection.to_string())
     }
 
-    /// The addresses of the node, listed once in a round and only if somebody rejects a dial.
-    async fn own_addresses(&self) -> &[IpAddr] {
+    /// The addresses of the node, listed once in a round and only if somebody rejects a dial or a firewall drops one.
+    pub(super) async fn own_addresses(&self) -> &[IpAddr] {
         let list = async || {
             let listed = self.node.netns.visit(links::addresses).await;
             let problem = |error: &io::Error| {

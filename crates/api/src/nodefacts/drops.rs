@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Dropper;
 use crate::{Protocol, bounds, macros::string_enum};
 
 string_enum! {
@@ -83,6 +84,10 @@ pub struct PacketDrop {
     pub function: Option<String>,
     /// Number of packets.
     pub packets: u32,
+    /// The rule or policy of a firewall that dropped them, or those that may have; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub droppers: Vec<Dropper>,
 }
 
 const fn tcp() -> Protocol {

@@ -145,7 +145,7 @@ impl<'a> Way<'a> {
         };
         match by {
             DroppedBy::Firewall { .. } => Self::of(DropPlace::Node, case.failed),
-            DroppedBy::FirewallOfPods(place) => Self::of(*place, case.failed),
+            DroppedBy::FirewallOfPods(place, _) => Self::of(*place, case.failed),
             _ => None,
         }
     }

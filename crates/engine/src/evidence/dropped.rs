@@ -9,6 +9,7 @@ use crate::evidence::{
     Evidence,
     dials::Failed,
     dropped_text::{Dropped, DroppedBy, Filter, Source},
+    droppers::{self, Droppers},
     explaining::{Explanation, bridge_netfilter, forwarding},
     lossy_settings::Setting,
     reports::Report,
@@ -220,8 +221,9 @@ fn firewall(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> 
     let by = match drop.place {
         DropPlace::Node => DroppedBy::Firewall {
             is_nftables: is_of_nftables(drop),
+            rules: Droppers::of(drop),
         },
-        place => DroppedBy::FirewallOfPods(place),
+        place => DroppedBy::FirewallOfPods(place, Droppers::of(drop)),
     };
     let pod = match drop.place {
         DropPlace::Node => None,
@@ -295,7 +297,9 @@ fn no_way(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Op
 
 /// A drop as an observation: `6 packets dropped by a firewall (NETFILTER_DROP in nft_do_chain, interface veth3a) on node n1`.
 pub(crate) fn observed(drop: &PacketDrop, node: &str, endpoint: Option<&Pod>) -> String {
+    let rule = droppers::observed(drop).map(|rule| format!("dropped by {rule}"));
     let why = match drop.cause {
+        DropCause::Firewall if rule.is_some() => rule.as_deref().unwrap_or_default(),
         DropCause::Firewall if is_of_nftables(drop) => "dropped by a firewall",
         // Conntrack drops there as well.
         DropCause::Firewall => "dropped by netfilter",

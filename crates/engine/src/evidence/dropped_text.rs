@@ -1,7 +1,10 @@
 //! Packets that the kernel dropped, in words: what dropped them, and what to do about it.
 
 use crate::{
-    evidence::lossy_settings::{self, Places},
+    evidence::{
+        droppers::Droppers,
+        lossy_settings::{self, Places},
+    },
     text::{self, quoted},
 };
 use svcdiag_api::{DropPlace, PacketDrop};
@@ -23,9 +26,11 @@ pub(crate) enum DroppedBy {
     Firewall {
         /// Whether the kernel named a function of nftables, whose rules no program of iptables-legacy shows.
         is_nftables: bool,
+        /// The rule, or those that it may have been.
+        rules: Droppers,
     },
     /// A firewall in the network namespace of Pods.
-    FirewallOfPods(DropPlace),
+    FirewallOfPods(DropPlace, Droppers),
     /// An interface that does not forward: its name, and the sysctl.
     Interface(String, String),
     /// A program or a filter at a link.
@@ -87,10 +92,13 @@ impl Dropped {
         let (on, says) = (places.nodes(), &self.says);
         let what = if self.answers { "answers" } else { "packets" };
         match &self.by {
-            DroppedBy::Firewall { .. } => format!("A firewall on {on} drops the {what} ({says})"),
-            DroppedBy::FirewallOfPods(place) => format!(
-                "A firewall rule in the network namespace of {} drops the {what} ({says})",
-                whose(*place, places)
+            DroppedBy::Firewall { rules, .. } => {
+                format!("A firewall on {on} drops the {what} ({says}){}", rules.describe())
+            }
+            DroppedBy::FirewallOfPods(place, rules) => format!(
+                "A firewall rule in the network namespace of {} drops the {what} ({says}){}",
+                whose(*place, places),
+                rules.describe()
             ),
             DroppedBy::Interface(interface, sysctl) => format!(
                 "IP forwarding is off for packets that come in by interface {interface} of {on} ({sysctl})"
@@ -115,8 +123,11 @@ impl Dropped {
     pub(super) fn remediation(&self, places: &Places<'_>) -> String {
         let on = places.nodes();
         match &self.by {
-            DroppedBy::Firewall { is_nftables } => firewall(&on, *is_nftables),
-            DroppedBy::FirewallOfPods(_) => firewall_of_pods(places),
+            DroppedBy::Firewall { is_nftables, rules } => {
+                let of_rules = rules.remediation(&on);
+                of_rules.unwrap_or_else(|| firewall(&on, *is_nftables))
+            }
+            DroppedBy::FirewallOfPods(..) => firewall_of_pods(places),
             DroppedBy::Interface(_, sysctl) => format!(
                 "On {on}, enable it: `sysctl -w {}=1`, and find what turned it off (a file in /etc/sysctl.d, a network manager).{}",
                 quoted(sysctl),

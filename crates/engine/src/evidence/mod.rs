@@ -3,12 +3,13 @@
 //! [`Evidence`] begins with the Facts and the reports of the agents that count (`reports`). What they dialled is held
 //! against the endpoints of today (`ends`, `targets`) and against the policies (`kept_away`): `collect` makes `dials` of
 //! it, one set for each route. `passing` says what got through a node at the same time, `explaining` which setting of a
-//! node explains a loss (`lossy_settings` in words), `losses` what is lost only at times, `sender` who rejected a dial, `listening` what listens in a Pod, and `proxies` what does kube-proxy's work.
+//! node explains a loss (`lossy_settings` in words), or who dropped the packets (`dropped`, `droppers`), `losses` what is lost only at times, `sender` who rejected a dial, `listening` what listens in a Pod, and `proxies` what does kube-proxy's work.
 
 mod collect;
 pub(crate) mod dials;
 pub(crate) mod dropped;
 pub(crate) mod dropped_text;
+pub(crate) mod droppers;
 mod ends;
 pub(crate) mod explaining;
 mod kept_away;

@@ -11,7 +11,7 @@ use svcdiag_api::{
 use svcdiag_api::{MAX_REPORT, bounded};
 use svcdiag_engine::{Diagnosis, Facts, Verdict, diagnose};
 
-use crate::{agents::*, commands, dropped, fixtures};
+use crate::{agents::*, commands, dropped, droppers, fixtures};
 
 /// What ends a word, a command or a quotation for a shell, or a line for a terminal; and an argument that is an option.
 const PAYLOADS: [&str; 8] = [
@@ -48,6 +48,18 @@ fn all_facts() -> Vec<Facts> {
         add(&|f| dropped::lost(f, cause, |_| {}));
     }
     add(&|f| dropped::lost(f, DropCause::Firewall, |drop| drop.place = DropPlace::Endpoint));
+    add(&|f| {
+        dropped::lost(f, DropCause::Firewall, |drop| {
+            drop.droppers = droppers::of_all_kinds()
+        })
+    });
+    for dropper in droppers::of_all_kinds() {
+        add(&|f| {
+            dropped::lost(f, DropCause::Firewall, |drop| {
+                drop.droppers = vec![dropper.clone()]
+            })
+        });
+    }
     add(&|f| fail_direct(f, &[0, 1, 2], Answer::Unreachable));
     add(&|f| {
         fail_direct(f, &[0, 1, 2], Answer::Unreachable);

@@ -12,6 +12,7 @@ mod commands;
 mod definition_valid;
 mod dns_resolves;
 mod dropped;
+mod droppers;
 mod endpoints_populated;
 mod endpoints_reachable;
 mod families;

@@ -7,9 +7,10 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 use svcdiag_api::{
     Answer, CLibrary, ConditionType, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace,
-    GapKind, Hairpin, KubeProxy, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings,
-    OtherNodePort, PacketDrop, PathLoss, PodListeners, PortProtocol, PortState, Protocol, Resolver, RuleGap,
-    Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
+    Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin, KubeProxy,
+    ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop,
+    PathLoss, PodListeners, PortProtocol, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs,
+    StaleConnection, Tunnel, TunnelKind,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, IpFamily, NetworkPolicy, Pod, Service};
@@ -453,6 +454,44 @@ fn hairpin() -> impl Strategy<Value = Hairpin> {
         })
 }
 
+fn dropper() -> impl Strategy<Value = Dropper> {
+    let kinds = (
+        one_of(DropperEvidence::ALL),
+        one_of(FilterTool::ALL),
+        one_of(FilterFamily::ALL),
+        one_of(FilterHook::ALL),
+    );
+    let names = (word(), word(), word(), option::of(word()));
+    let numbers = (
+        number(),
+        any::<bool>(),
+        option::of(0_u32..4),
+        option::of(0_u32..4),
+    );
+    (kinds, names, numbers).prop_map(
+        |(
+            (evidence, tool, family, hook),
+            (table, chain, base_chain, text),
+            (priority, is_policy, rule, rose),
+        )| {
+            Dropper {
+                evidence,
+                tool,
+                family,
+                table,
+                chain,
+                base_chain,
+                hook,
+                priority,
+                is_policy,
+                rule,
+                text,
+                rose,
+            }
+        },
+    )
+}
+
 fn packet_drop() -> impl Strategy<Value = PacketDrop> {
     let places = (one_of(DropCause::ALL), one_of(DropPlace::ALL), any::<bool>());
     let ends = (
@@ -461,12 +500,18 @@ fn packet_drop() -> impl Strategy<Value = PacketDrop> {
         socket(),
         option::of(socket()),
     );
-    let kernel = (option::of(word()), word(), option::of(word()), 0_u32..4);
+    let kernel = (
+        option::of(word()),
+        word(),
+        option::of(word()),
+        0_u32..4,
+        vec(dropper(), 0..3),
+    );
     (ends, places, kernel).prop_map(
         |(
             (from, protocol, target, endpoint),
             (cause, place, answers),
-            (interface, reason, function, packets),
+            (interface, reason, function, packets, droppers),
         )| {
             PacketDrop {
                 from,
@@ -480,6 +525,7 @@ fn packet_drop() -> impl Strategy<Value = PacketDrop> {
                 reason,
                 function,
                 packets,
+                droppers,
             }
         },
     )

@@ -14,6 +14,7 @@
 //! Source: the kernel's include/uapi/linux/netfilter_ipv4/ip_tables.h and netfilter_ipv6/ip6_tables.h.
 
 mod blob;
+pub(super) mod droppers;
 mod entry;
 mod kernel;
 
@@ -49,7 +50,7 @@ impl Legacy {
             let names = fs::read_to_string(names).unwrap_or_default();
             for table in [Table::Nat, Table::Filter] {
                 if names.lines().any(|name| name == table.name()) {
-                    let blob = read(family, table, MAX_SIZE)?;
+                    let blob = read(family, table.name(), MAX_SIZE)?;
                     tables.insert((family, table), blob);
                 }
             }
@@ -65,7 +66,7 @@ impl Legacy {
         let mut tables = HashMap::new();
         let names = fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
         if names.lines().any(|name| name == Table::Nat.name()) {
-            let blob = read(IpFamily::V4, Table::Nat, MAX_SIZE_OF_A_POD)?;
+            let blob = read(IpFamily::V4, Table::Nat.name(), MAX_SIZE_OF_A_POD)?;
             tables.insert((IpFamily::V4, Table::Nat), blob);
         }
         Ok(Self { tables })
@@ -83,7 +84,7 @@ impl Legacy {
 
     /// The answers that [`Self::of_answers`] takes, from the network namespace of the calling thread.
     pub(crate) fn answers(family: IpFamily) -> io::Result<Vec<u8>> {
-        let answers = kernel::read_once(family, Table::Nat, MAX_SIZE_OF_A_POD)?;
+        let answers = kernel::read_once(family, Table::Nat.name(), MAX_SIZE_OF_A_POD)?;
         Ok([answers.info, answers.entries].concat())
     }
 
@@ -104,7 +105,7 @@ impl Legacy {
 }
 
 /// Reads a table of at most so many bytes.
-fn read(family: IpFamily, table: Table, largest: usize) -> Result<Blob, ReadError> {
+fn read(family: IpFamily, table: &str, largest: usize) -> Result<Blob, ReadError> {
     let answers = kernel::read(family, table, largest)?;
     Ok(Blob::of(family, answers.entries, blob::hooks(&answers.info)))
 }

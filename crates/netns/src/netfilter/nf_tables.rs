@@ -19,16 +19,17 @@ use crate::netlink::{self, Attributes, Family, Netlink, Request, attributes_of};
 use svcdiag_kube_proxy::{IpFamily, Layout, ReadError, Rule, Ruleset, Table, Verdict};
 
 /// NFNL_SUBSYS_NFTABLES.
-const SUBSYSTEM: u8 = 10;
+pub(super) const SUBSYSTEM: u8 = 10;
 
-const GET_TABLE: u8 = 1;
-const GET_CHAIN: u8 = 4;
-const GET_RULE: u8 = 7;
-const GET_SET_ELEMENTS: u8 = 13;
+pub(super) const GET_TABLE: u8 = 1;
+pub(super) const GET_CHAIN: u8 = 4;
+pub(super) const GET_RULE: u8 = 7;
+pub(super) const GET_SET: u8 = 10;
+pub(super) const GET_SET_ELEMENTS: u8 = 13;
 const GET_GENERATION: u8 = 16;
 
 /// Length of struct nfgenmsg.
-const HEADER: usize = 4;
+pub(super) const HEADER: usize = 4;
 
 /// The rules of a network namespace in nf_tables, laid out by kube-proxy itself or by iptables-nft.
 #[derive(Debug)]

@@ -55,9 +55,21 @@ impl<'a> Attributes<'a> {
     /// A C string.
     #[must_use]
     pub fn text(self, kind: u16) -> Option<&'a str> {
+        std::str::from_utf8(self.name(kind)?).ok()
+    }
+
+    /// The bytes of a C string.
+    #[must_use]
+    pub fn name(self, kind: u16) -> Option<&'a [u8]> {
         let bytes = self.get(kind)?;
         let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-        std::str::from_utf8(bytes.get(..end)?).ok()
+        bytes.get(..end)
+    }
+
+    /// A number in network byte order.
+    #[must_use]
+    pub fn be_u64(self, kind: u16) -> Option<u64> {
+        Some(u64::from_be_bytes(self.get(kind)?.try_into().ok()?))
     }
 
     /// A number in network byte order, as netfilter writes them.
@@ -90,7 +102,11 @@ mod tests {
     fn read_all(attributes: Attributes<'_>, depth: usize) {
         for kind in 0..8 {
             let _ = (attributes.get(kind), attributes.text(kind), attributes.byte(kind));
-            let _ = (attributes.be_u16(kind), attributes.be_u32(kind));
+            let _ = (
+                attributes.be_u16(kind),
+                attributes.be_u32(kind),
+                attributes.be_u64(kind),
+            );
             if let Some(inner) = attributes.nested(kind).filter(|_| depth > 0) {
                 read_all(inner, depth - 1);
             }

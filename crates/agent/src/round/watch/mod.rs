@@ -2,13 +2,17 @@
 //!
 //! At rest nothing is loaded into the kernel. What is watched are the addresses of the repeated dials, before and after
 //! translation (`wanted.rs`); of what is counted only the packets of the round's own sockets are reported, and only those
-//! that were dropped on the node, in the client or in the endpoint's Pod (`seen.rs`). Where nothing can be watched all else
-//! goes on as usual.
+//! that were dropped on the node, in the client or in the endpoint's Pod (`seen.rs`). For those that a firewall dropped the
+//! counters of its rules are compared, before and after (`rules.rs`), to name the rule (`blame.rs`). Where nothing can be
+//! watched all else goes on as usual.
 
+mod blame;
+mod rules;
 mod seen;
 mod wanted;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     error::Error,
     io,
     net::SocketAddr,
@@ -16,22 +20,29 @@ use std::{
     time::Duration,
 };
 
-use svcdiag_api::{DropPlace, PacketDrop};
+use svcdiag_api::{DropCause, DropPlace, PacketDrop};
 use svcdiag_drops::{Drop, Kernel, Leg, Paths, Unavailable, Watch};
 use svcdiag_kube_proxy::Protocol;
-use svcdiag_netns::Netns;
+use svcdiag_netns::{Netns, netfilter::droppers::Packet};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::timeout,
 };
 
 pub(super) use self::seen::Seen;
-use self::wanted::{Wanted, distinct};
+use self::{
+    blame::Question,
+    rules::{Before, backends, hooks, kernel_version},
+    wanted::{Wanted, distinct},
+};
 use super::{LocalPod, Round};
 use crate::blocking::{Pool, blocking};
 
 /// Watches at the same time, of all NodeProbes: every packet that the node drops meanwhile passes each of them.
 const MAX_WATCHES: usize = 8;
+
+/// Pods whose rules are read at the same time: some megabytes each at most.
+const MAX_RULES_OF_PODS: usize = 4;
 
 /// How long to wait for a turn; otherwise the dials are repeated without a watch.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +54,9 @@ pub(super) struct Watches {
     /// What this kernel is like, or why it cannot be watched, once that was needed: it stays so while the node is up.
     kernel: OnceLock<Result<Arc<Kernel>, Arc<Unavailable>>>,
     turns: Semaphore,
+    /// To read the rules of the node, and those of Pods.
+    rules_of_nodes: Semaphore,
+    rules_of_pods: Semaphore,
 }
 
 impl Default for Watches {
@@ -58,6 +72,8 @@ impl Watches {
             paths,
             kernel: OnceLock::new(),
             turns: Semaphore::new(MAX_WATCHES),
+            rules_of_nodes: Semaphore::new(1),
+            rules_of_pods: Semaphore::new(MAX_RULES_OF_PODS),
         }
     }
 
@@ -90,7 +106,14 @@ pub(super) struct Repeated<'a> {
 struct Begun<'a> {
     watch: Watch,
     wanted: Vec<Wanted>,
+    rules: Before,
     turn: SemaphorePermit<'a>,
+}
+
+/// Packets that were dropped alike.
+struct Lost<'a> {
+    drops: Vec<&'a Drop>,
+    packets: u64,
 }
 
 impl Round<'_> {
@@ -120,6 +143,7 @@ impl Round<'_> {
         if filters.is_empty() {
             return None;
         }
+        let rules = self.rules_before(dials).await;
         let Ok(turn) = timeout(PATIENCE, watches.turns.acquire()).await else {
             self.problem(
                 "Dropped packets were not watched: too many failed dials are repeated at the same time."
@@ -135,15 +159,26 @@ impl Round<'_> {
             .visit(move || Ok(Watch::start(&kernel, &filters)))
             .await;
         let watch = self.unless_unwatched(self.unless_unwatched(started)?)?;
-        Some(Begun { watch, wanted, turn })
+        Some(Begun {
+            watch,
+            wanted,
+            rules,
+            turn,
+        })
     }
 
     async fn finish(&self, dials: &[Repeated<'_>], begun: Begun<'_>) {
-        let Begun { watch, wanted, turn } = begun;
+        let Begun {
+            watch,
+            wanted,
+            rules,
+            turn,
+        } = begun;
         let drops = self.node.netns.visit(move || watch.stop()).await;
         drop(turn);
         if let Some(drops) = self.unless_unwatched(drops) {
-            self.note_drops(dials, &wanted, &drops);
+            let lost = self.lost(dials, &wanted, &drops);
+            self.note_lost(lost, rules).await;
         }
     }
 
@@ -156,8 +191,15 @@ impl Round<'_> {
         result.inspect_err(problem).ok()
     }
 
-    fn note_drops(&self, dials: &[Repeated<'_>], wanted: &[Wanted], drops: &[Drop]) {
+    /// The drops of the dials, those that are alike together.
+    fn lost<'d>(
+        &self,
+        dials: &[Repeated<'_>],
+        wanted: &[Wanted],
+        drops: &'d [Drop],
+    ) -> BTreeMap<PacketDrop, Lost<'d>> {
         let sources = self.seen.sources();
+        let mut lost: BTreeMap<PacketDrop, Lost<'d>> = BTreeMap::new();
         for drop in drops {
             for of in wanted {
                 let Some(dial) = dials.get(of.dial) else { continue };
@@ -177,10 +219,110 @@ impl Round<'_> {
                     reason: drop.reason.clone(),
                     function: drop.location.clone(),
                     packets: 0,
+                    droppers: Vec::new(),
                 };
-                self.seen.note(known, drop.count);
+                let alike = lost.entry(known).or_insert(Lost {
+                    drops: Vec::new(),
+                    packets: 0,
+                });
+                alike.drops.push(drop);
+                alike.packets = alike.packets.saturating_add(drop.count);
             }
         }
+        lost
+    }
+
+    /// Notes drops, and for those by a firewall which rule it was.
+    async fn note_lost(&self, lost: BTreeMap<PacketDrop, Lost<'_>>, mut rules: Before) {
+        let mut by_firewalls: BTreeMap<u64, Vec<(&PacketDrop, Question)>> = BTreeMap::new();
+        let kernel = kernel_version();
+        let untranslated = lost
+            .keys()
+            .filter(|known| known.cause == DropCause::AnswerNotTranslated);
+        let untranslated: BTreeSet<(&Option<String>, &String)> =
+            untranslated.map(|known| (&known.from, &known.target)).collect();
+        for (known, lost) in lost
+            .iter()
+            .filter(|(known, _)| known.cause == DropCause::Firewall)
+        {
+            let namespace = lost.drops.first().and_then(|drop| drop.namespace);
+            let question = self.question(known, lost, kernel).await;
+            if let Some((namespace, mut question)) = namespace.zip(question) {
+                // A client refuses an answer that was not translated, and conntrack knows nothing of that.
+                question.packet.opens &= !untranslated.contains(&(&known.from, &known.target));
+                by_firewalls
+                    .entry(namespace.into())
+                    .or_default()
+                    .push((known, question));
+            }
+        }
+        let mut named: BTreeMap<&PacketDrop, Vec<svcdiag_api::Dropper>> = BTreeMap::new();
+        for (namespace, of) in by_firewalls {
+            let (drops, questions): (Vec<&PacketDrop>, Vec<Question>) = of.into_iter().unzip();
+            if let Some(rules) = rules.remove(&namespace) {
+                named.extend(drops.into_iter().zip(self.droppers(rules, questions).await));
+            }
+        }
+        for (known, lost) in &lost {
+            let droppers = named.remove(known).unwrap_or_default();
+            self.seen.note(known.clone(), lost.packets, droppers);
+        }
+    }
+
+    /// What is to be found out about packets that a firewall dropped.
+    async fn question(
+        &self,
+        known: &PacketDrop,
+        lost: &Lost<'_>,
+        kernel: Option<(u32, u32)>,
+    ) -> Option<Question> {
+        let tuple = lost.drops.first()?.tuple;
+        let packet = Packet {
+            protocol: tuple.protocol.number(),
+            source: tuple.source,
+            destination: tuple.destination,
+            is_answer: known.answers,
+            // With HTTP there is more than SYNs.
+            opens: self.spec.probe.http.is_none(),
+        };
+        let (is_sent, is_received) = match known.place {
+            DropPlace::Node => {
+                let own = self.own_addresses().await;
+                // Without them it is not known which way the packets took.
+                (!own.is_empty()).then_some(())?;
+                (
+                    own.contains(&tuple.source.ip()),
+                    own.contains(&tuple.destination.ip()),
+                )
+            }
+            DropPlace::Client => (
+                !known.answers || self.dials_itself(known),
+                known.answers || self.dials_itself(known),
+            ),
+            DropPlace::Endpoint => (known.answers, !known.answers),
+        };
+        Some(Question {
+            packet,
+            hooks: hooks(known.place, is_sent, is_received),
+            backends: backends(known.function.as_deref(), kernel),
+            packets: lost.packets,
+        })
+    }
+
+    /// Whether packets come back to the Pod that dialled.
+    fn dials_itself(&self, known: &PacketDrop) -> bool {
+        let ip = |address: &str| {
+            address
+                .parse()
+                .ok()
+                .map(|address: SocketAddr| address.ip().to_string())
+        };
+        let endpoint = known.endpoint.as_deref().and_then(ip);
+        let mut pods = self.clients.iter().chain(&self.endpoints);
+        let client = pods.find(|pod| known.from.as_ref() == Some(&pod.key));
+        client
+            .zip(endpoint)
+            .is_some_and(|(pod, ip)| pod.pod.ips.contains(&ip))
     }
 
     /// Whose network dropped packets; none if it is neither the node's nor that of the Pods at the ends.

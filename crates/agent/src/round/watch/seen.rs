@@ -6,7 +6,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use svcdiag_api::{Answer, NodeFacts, PacketDrop};
+use svcdiag_api::{Answer, Dropper, DropperEvidence, NodeFacts, PacketDrop};
 use svcdiag_kube_proxy::Protocol;
 
 use crate::round::MAX_FAILURES;
@@ -19,7 +19,45 @@ const MAX_SOURCES: usize = 16 * 1024;
 pub(in crate::round) struct Seen {
     /// The sockets that dialled.
     sources: Mutex<BTreeSet<SocketAddr>>,
-    drops: Mutex<BTreeMap<PacketDrop, u64>>,
+    drops: Mutex<BTreeMap<PacketDrop, Dropped>>,
+}
+
+/// How many packets were dropped, and by what.
+#[derive(Debug, Default)]
+struct Dropped {
+    packets: u64,
+    droppers: Vec<Dropper>,
+}
+
+impl Dropped {
+    /// Where two watches have found different rules each of them is but one that may have dropped the packets.
+    fn add(&mut self, packets: u64, droppers: Vec<Dropper>) {
+        let essence = |droppers: &[Dropper]| -> Vec<Dropper> {
+            let essence = droppers.iter().cloned().map(|dropper| Dropper {
+                rose: None,
+                ..dropper
+            });
+            essence.collect()
+        };
+        let is_same = essence(&self.droppers) == essence(&droppers);
+        if self.packets == 0 {
+            self.droppers = droppers;
+        } else if !is_same {
+            let unknown = droppers.into_iter().filter(|new| {
+                let is_new = |old: &Dropper| {
+                    (&old.table, &old.chain, old.rule) != (&new.table, &new.chain, new.rule)
+                        || (old.family, old.tool) != (new.family, new.tool)
+                };
+                self.droppers.iter().all(is_new)
+            });
+            let unknown: Vec<Dropper> = unknown.collect();
+            self.droppers.extend(unknown);
+            for dropper in &mut self.droppers {
+                dropper.evidence = DropperEvidence::Candidate;
+            }
+        }
+        self.packets = self.packets.saturating_add(packets);
+    }
 }
 
 impl Seen {
@@ -36,11 +74,10 @@ impl Seen {
         self.sources.lock()
     }
 
-    /// Notes packets that were dropped.
-    pub(in crate::round) fn note(&self, drop: PacketDrop, packets: u64) {
+    /// Notes packets that were dropped, and by what.
+    pub(in crate::round) fn note(&self, drop: PacketDrop, packets: u64, droppers: Vec<Dropper>) {
         let mut drops = self.drops.lock();
-        let count = drops.entry(drop).or_default();
-        *count = count.saturating_add(packets);
+        drops.entry(drop).or_default().add(packets, droppers);
     }
 
     /// The drops of the dials that failed again, those with most packets first.
@@ -56,8 +93,9 @@ impl Seen {
         let failed: BTreeSet<(Option<&str>, Protocol, &str)> = failures.chain(hairpins).collect();
         let counted = self.drops.into_inner().into_iter();
         let mut drops: Vec<PacketDrop> = counted
-            .map(|(drop, packets)| PacketDrop {
-                packets: u32::try_from(packets).unwrap_or(u32::MAX),
+            .map(|(drop, of)| PacketDrop {
+                packets: u32::try_from(of.packets).unwrap_or(u32::MAX),
+                droppers: of.droppers,
                 ..drop
             })
             .filter(|drop| failed.contains(&(drop.from.as_deref(), drop.protocol, drop.target.as_str())))
@@ -71,7 +109,7 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use svcdiag_api::{DialFailure, DialPath, DropCause, DropPlace};
+    use svcdiag_api::{DialFailure, DialPath, DropCause, DropPlace, FilterFamily, FilterHook, FilterTool};
 
     use super::*;
 
@@ -92,8 +130,9 @@ mod tests {
                 reason: "NETFILTER_DROP".to_owned(),
                 function: None,
                 packets: 0,
+                droppers: Vec::new(),
             };
-            seen.note(drop, 1);
+            seen.note(drop, 1, Vec::new());
         }
         let failure = DialFailure {
             from: None,
@@ -116,5 +155,34 @@ mod tests {
             .map(|drop| drop.protocol)
             .collect();
         assert_eq!(protocols, [Protocol::Tcp]);
+    }
+    #[test]
+    fn two_watches_that_name_different_rules_name_none_for_certain() {
+        let dropper = |rule, rose| Dropper {
+            evidence: DropperEvidence::Counted,
+            tool: FilterTool::Nftables,
+            family: FilterFamily::Inet,
+            table: "filter".to_owned(),
+            chain: "forward".to_owned(),
+            base_chain: "forward".to_owned(),
+            hook: FilterHook::Forward,
+            priority: 0,
+            is_policy: false,
+            rule: Some(rule),
+            text: None,
+            rose: Some(rose),
+        };
+        let mut dropped = Dropped::default();
+        dropped.add(3, vec![dropper(1, 3)]);
+        dropped.add(2, vec![dropper(1, 2)]);
+        assert_eq!((dropped.packets, &dropped.droppers), (5, &vec![dropper(1, 3)]));
+        dropped.add(1, vec![dropper(2, 1)]);
+        let found: Vec<(DropperEvidence, Option<u32>)> = dropped
+            .droppers
+            .iter()
+            .map(|dropper| (dropper.evidence, dropper.rule))
+            .collect();
+        let candidate = DropperEvidence::Candidate;
+        assert_eq!(found, [(candidate, Some(1)), (candidate, Some(2))]);
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     dialling::describe,
     evidence::{
         dropped, dropped_text,
+        droppers::Droppers,
         lossy_settings::{self, Places, Setting},
         proxies,
         reports::Report,
@@ -131,6 +132,10 @@ fn firewall(dial: &HairpinDial<'_>, drop: &PacketDrop) -> String {
             of: BTreeSet::from([dial.hairpin.pod.as_str()]),
             ..Places::default()
         });
+    }
+    let on = format!("node {}", dial.report.node);
+    if let Some(of_rule) = Droppers::of(drop).remediation(&on) {
+        return of_rule;
     }
     let legacy = match dropped::is_of_nftables(drop) {
         true => "",

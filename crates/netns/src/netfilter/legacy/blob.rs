@@ -19,7 +19,7 @@ pub(super) struct Blob {
     family: IpFamily,
     /// The kernel's answer: what it puts before them ([`HEAD`]), then the entries, one after the other.
     bytes: Vec<u8>,
-    hooks: Vec<Hook>,
+    pub(super) hooks: Vec<Hook>,
     /// Where the first rules of chains are, as far as that has come out; None for a chain that there is not.
     begins: Mutex<HashMap<ChainName, Option<usize>>>,
 }
@@ -65,11 +65,16 @@ impl Blob {
         }
     }
 
+    /// Its length.
+    pub(super) fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn entries(&self) -> &[u8] {
         self.bytes.get(HEAD..).unwrap_or_default()
     }
 
-    fn entry(&self, offset: usize) -> Result<Entry<'_>, Damaged> {
+    pub(super) fn entry(&self, offset: usize) -> Result<Entry<'_>, Damaged> {
         Entry::at(self.entries(), offset, self.family).ok_or(Damaged)
     }
 
@@ -82,7 +87,7 @@ impl Blob {
     }
 
     /// Where the rules of a chain begin and end. Behind them stands what happens at the end of the chain.
-    fn place(&self, chain: &str) -> Result<Option<Range<usize>>, Damaged> {
+    pub(super) fn place(&self, chain: &str) -> Result<Option<Range<usize>>, Damaged> {
         if let Some((_, rules)) = self.hooks.iter().find(|(name, _)| *name == chain) {
             let at = |offset: u32| usize::try_from(offset).map_err(|_| Damaged);
             return Ok(Some(at(rules.start)?..at(rules.end)?));
@@ -172,7 +177,7 @@ impl Blob {
         }
     }
 
-    fn target(&self, entry: &Entry<'_>) -> Option<Target> {
+    pub(super) fn target(&self, entry: &Entry<'_>) -> Option<Target> {
         let (name, revision, info) = entry.target()?;
         if !name.is_empty() {
             return Some(xt::read_target(name, revision, info, self.family));

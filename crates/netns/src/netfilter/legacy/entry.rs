@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::super::xt;
-use crate::bytes::u16_at;
+use crate::bytes::{u16_at, u64_at};
 use svcdiag_kube_proxy::{IpFamily, Match};
 
 /// Offsets in struct ipt_entry and struct ip6t_entry.
@@ -105,6 +105,11 @@ impl<'a> Entry<'a> {
         self.is_head().then_some(())?;
         let (_, _, info) = self.target()?;
         xt::c_string(info.get(..30)?)
+    }
+
+    /// How many packets it has taken: what stands at the end of the struct, before the bytes.
+    pub(super) fn packets(&self) -> Option<u64> {
+        u64_at(self.bytes, self.layout.length - 16)
     }
 
     pub(super) fn target(&self) -> Option<(&'a str, u8, &'a [u8])> {

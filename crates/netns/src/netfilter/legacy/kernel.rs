@@ -5,7 +5,7 @@ use std::io;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::{bytes::u32_at, sockopt};
-use svcdiag_kube_proxy::{IpFamily, ReadError, Table};
+use svcdiag_kube_proxy::{IpFamily, ReadError};
 
 /// The length of struct ipt_getinfo: name, hooks, two times five offsets, number of entries, size.
 pub(super) const INFO: usize = 84;
@@ -25,7 +25,7 @@ pub(super) struct Answers {
 }
 
 /// Reads a table of at most so many bytes.
-pub(super) fn read(family: IpFamily, table: Table, largest: usize) -> Result<Answers, ReadError> {
+pub(super) fn read(family: IpFamily, table: &str, largest: usize) -> Result<Answers, ReadError> {
     let mut last = io::Error::from(io::ErrorKind::Interrupted);
     for _ in 0..MAX_ATTEMPTS {
         match read_once(family, table, largest) {
@@ -34,13 +34,13 @@ pub(super) fn read(family: IpFamily, table: Table, largest: usize) -> Result<Ans
         }
     }
     Err(ReadError {
-        what: format!("table {} of iptables-legacy ({family})", table.name()),
+        what: format!("table {table} of iptables-legacy ({family})"),
         why: last.to_string(),
     })
 }
 
 /// The same, which fails when the table is replaced meanwhile.
-pub(super) fn read_once(family: IpFamily, table: Table, largest: usize) -> io::Result<Answers> {
+pub(super) fn read_once(family: IpFamily, table: &str, largest: usize) -> io::Result<Answers> {
     /// IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, the same numbers for IPv6.
     const GET_INFO: i32 = 64;
     const GET_ENTRIES: i32 = 65;
@@ -51,7 +51,7 @@ pub(super) fn read_once(family: IpFamily, table: Table, largest: usize) -> io::R
     };
     let socket = socket(domain, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut info = vec![0; INFO];
-    copy_name(&mut info, table.name());
+    copy_name(&mut info, table);
     sockopt::read(&socket, level, GET_INFO, &mut info)?;
     let size = u32_at(&info, 80)
         .and_then(|s| usize::try_from(s).ok())
@@ -63,7 +63,7 @@ pub(super) fn read_once(family: IpFamily, table: Table, largest: usize) -> io::R
     let mut entries = vec![0; HEAD + size];
     // Page by page the kernel would be long about the memory, too.
     sockopt::prefer_huge_pages(&mut entries);
-    copy_name(&mut entries, table.name());
+    copy_name(&mut entries, table);
     if let (Some(field), Ok(size)) = (entries.get_mut(32..36), u32::try_from(size)) {
         field.copy_from_slice(&size.to_ne_bytes());
     }
