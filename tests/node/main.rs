@@ -21,6 +21,7 @@ mod kube_proxy;
 mod names;
 mod namespace;
 mod owners;
+mod packet_size;
 mod rendered;
 mod robustness;
 mod test_cluster;

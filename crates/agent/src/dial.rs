@@ -2,15 +2,14 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
 use nix::{
-    cmsg_space,
     errno::Errno,
-    sys::socket::{self, ControlMessageOwned, MsgFlags, SockType, SockaddrStorage, setsockopt, sockopt},
+    sys::socket::{self, SockType, SockaddrStorage, setsockopt, sockopt},
 };
 use tokio::{
     io::Interest,
@@ -18,6 +17,7 @@ use tokio::{
     time::timeout,
 };
 
+use crate::icmp;
 use svcdiag_api::Answer;
 use svcdiag_kube_proxy::Protocol;
 use svcdiag_netns::{Netns, tcp_info};
@@ -33,6 +33,8 @@ pub struct Dialled {
     pub offender: Option<Offender>,
     /// Whether the connection was made, but not with the first packet that asked for it.
     pub needed_another_packet: bool,
+    /// What the client puts behind the fixed headers of IP and TCP in its largest packets, where a connection was made.
+    pub largest_segment: Option<u32>,
 }
 
 /// Who sent the ICMP message that ended a dial.
@@ -134,6 +136,10 @@ impl Dial {
         };
         let needed_another_packet = outcome.is_ok()
             && matches!(&self.socket, Socket::Tcp(socket) if tcp_info::retransmitted(socket).is_ok_and(|n| n > 0));
+        let largest_segment = match &self.socket {
+            Socket::Tcp(socket) if outcome.is_ok() => tcp_info::largest_segment(socket).ok(),
+            _ => None,
+        };
         let (answer, offender) = match outcome {
             Ok(()) => (Answer::Accepted, None),
             Err(error) => {
@@ -146,6 +152,7 @@ impl Dial {
             source: self.source,
             offender,
             needed_another_packet,
+            largest_segment,
         })
     }
 }
@@ -178,8 +185,8 @@ async fn is_silent(socket: &UdpSocket, patience: Duration) -> io::Result<bool> {
     socket.take_error()?.map_or(Ok(false), Err)
 }
 
-/// Makes a socket in a namespace and connects it.
-async fn begin(
+/// Makes a socket in a namespace and connects it. ICMP messages about what it sends come to its error queue.
+pub(crate) async fn begin(
     netns: &Netns,
     protocol: Protocol,
     target: SocketAddr,
@@ -227,38 +234,11 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
         .map(|v6| SocketAddr::from((v6.ip(), v6.port())))
 }
 
-/// The sender of the ICMP message in the error queue, if there is one. A reset leaves none.
+/// The sender of the ICMP message in the error queue, if there is one.
 fn offender(socket: BorrowedFd<'_>) -> Option<Offender> {
-    let mut space = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
-    let message = socket::recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut [],
-        Some(&mut space),
-        MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
-    )
-    .ok()?;
-    const ORIGIN_ICMP: u8 = 2;
-    const ORIGIN_ICMP6: u8 = 3;
-    // Destination unreachable: network, host and communication prohibited; of ICMPv6: prohibited, failed a policy, and
-    // rejected by a route.
-    const PROHIBITED: [u8; 3] = [9, 10, 13];
-    const PROHIBITED6: [u8; 3] = [1, 5, 6];
-    message.cmsgs().ok()?.find_map(|control| match control {
-        ControlMessageOwned::Ipv4RecvErr(error, sender) if error.ee_origin == ORIGIN_ICMP => Some(Offender {
-            ip: sender.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |s| {
-                IpAddr::V4(Ipv4Addr::from(u32::from_be(s.sin_addr.s_addr)))
-            }),
-            prohibits: error.ee_type == 3 && PROHIBITED.contains(&error.ee_code),
-        }),
-        ControlMessageOwned::Ipv6RecvErr(error, sender) if error.ee_origin == ORIGIN_ICMP6 => {
-            Some(Offender {
-                ip: sender.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |s| {
-                    IpAddr::V6(Ipv6Addr::from(s.sin6_addr.s6_addr))
-                }),
-                prohibits: error.ee_type == 1 && PROHIBITED6.contains(&error.ee_code),
-            })
-        }
-        _ => None,
+    icmp::next(socket).map(|message| Offender {
+        ip: message.sender,
+        prohibits: message.kind == icmp::Kind::Prohibited,
     })
 }
 

@@ -28,9 +28,10 @@ pub use condition::ConditionStatus;
 pub use network::{IpFamily, NotAPort, Open, PortProtocol, Protocol};
 pub use nodefacts::{
     Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace, Dropper,
-    DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin, KubeProxy, ListeningSocket,
-    Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PathLoss,
-    PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion, StaleConnection,
+    DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin, KubeProxy, LinkMtu, LinkRole,
+    ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop,
+    PacketSize, PathLoss, PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion,
+    StaleConnection,
 };
 pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
 pub use rejection::Rejection;
@@ -43,7 +44,7 @@ pub use servicediagnosis::{
 pub use stage::{ConditionType, PAGE, Reason, STAGES, Stage};
 pub use subject::{
     MAX_ADDRESSES, MAX_DNS_ENDPOINTS, MAX_OF_A_SERVICE, ProbeDns, ProbeEndpointPort, ProbeNode,
-    ProbeOtherNode, ProbeService, ProbeServicePort, ProbeSubset,
+    ProbeOtherNode, ProbePath, ProbeService, ProbeServicePort, ProbeSubset,
 };
 pub use tunnel::{DeadEndRule, Tunnel, TunnelKind};
 

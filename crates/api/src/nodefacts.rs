@@ -16,6 +16,7 @@ mod kube_proxy;
 mod losses;
 mod names;
 mod node_ports;
+mod packet_sizes;
 mod rules;
 
 pub use dials::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSocket, PodListeners};
@@ -25,6 +26,7 @@ pub use kube_proxy::{KubeProxy, PortState, RunsAs};
 pub use losses::{LossyPath, PathLoss};
 pub use names::{CLibrary, DnsServer, Lookup, LookupResult, Resolver};
 pub use node_ports::OtherNodePort;
+pub use packet_sizes::{LinkMtu, LinkRole, PacketSize};
 pub use rules::{GapKind, RuleGap, Rules, StaleConnection};
 
 /// What an agent observed on its node for one diagnosis.
@@ -61,6 +63,10 @@ pub struct NodeFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub losses: Vec<PathLoss>,
+    /// Paths to other nodes on which packets of full size are lost, and smaller ones are not; at most 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub packet_sizes: Vec<PacketSize>,
     /// Listening sockets in Pods of the node that refused a dial.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

@@ -13,8 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    NodeFacts, PortRef, Probe, ProbeDns, ProbeNode, ProbeOtherNode, ProbeService, ProbeSubset, SliceVersion,
-    bounds,
+    NodeFacts, PortRef, Probe, ProbeDns, ProbeNode, ProbeOtherNode, ProbePath, ProbeService, ProbeSubset,
+    SliceVersion, bounds,
 };
 
 /// What the agent of one node probes for one diagnosis.
@@ -97,6 +97,11 @@ pub struct NodeProbeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub other_nodes: Vec<ProbeOtherNode>,
+
+    /// Paths to other nodes on which packets of full size are tried. Neither end is isolated by a policy. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub full_size_paths: Vec<ProbePath>,
 
     /// Client Pods on this node. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -145,6 +145,7 @@ stages! {
             AcceptQueueFull = "the application does not accept connections, and the queue where they wait is full.",
             IPForwardingDisabled, FirewallDrops, FirewallRejects, ConntrackTableFull, ReversePathFiltering,
             CrossNodeUnreachable = "endpoints answer on their own node only.",
+            PathMTUTooSmall = "between nodes small packets arrive and large ones are lost.",
             ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,
             SomeEndpointsFailing = "some endpoints do not answer.",
         ],

@@ -161,6 +161,21 @@ pub struct ProbeNode {
     pub zone: Option<String>,
 }
 
+/// A path to a Pod on another node, on which the agent tries packets of full size.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbePath {
+    /// A client Pod on this node, as namespace/name.
+    #[schemars(length(min = 1, max = 317))]
+    pub from: String,
+    /// Address of an endpoint's Pod.
+    #[schemars(length(min = 1, max = 45))]
+    pub to: String,
+    /// The node of that Pod.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+}
+
 /// Another node, whose node ports the agent dials.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]

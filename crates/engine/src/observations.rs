@@ -2,7 +2,7 @@
 
 use crate::{
     dialling::describe,
-    evidence::{Evidence, dials::Dials, dropped, reports::Report},
+    evidence::{Evidence, dials::Dials, dropped, packet_sizes::narrow_paths, reports::Report},
     text,
 };
 use svcdiag_api::{Answer, ConditionType, LookupResult, Observation};
@@ -25,6 +25,7 @@ pub(crate) fn of(evidence: &Evidence<'_>) -> Vec<Observation> {
         failures.extend(failed(evidence, dials, condition));
         successes.extend(answered(dials, condition));
     }
+    failures.extend(large_packets(evidence));
     for report in &reports.current {
         failures.extend(gaps(report));
         for (is_failure, observation) in lookups(report).into_iter().chain(hairpins(evidence, report)) {
@@ -110,6 +111,23 @@ fn answered(dials: &Dials<'_>, condition: ConditionType) -> Vec<Observation> {
         };
         let result = format!("{} of {} dials {heard}", c.succeeded, c.made);
         observation(condition, c.node, c.from, &target, &result)
+    });
+    each.collect()
+}
+
+fn large_packets(evidence: &Evidence<'_>) -> Vec<Observation> {
+    let each = narrow_paths(evidence).into_iter().map(|path| {
+        let size = path.size;
+        Observation {
+            detail: Some(format!("packets of up to {} bytes arrive", size.passes)),
+            ..observation(
+                ConditionType::EndpointsReachable,
+                path.node,
+                Some(&size.from),
+                &size.to,
+                &format!("packets of {} bytes are lost", size.fails),
+            )
+        }
     });
     each.collect()
 }

@@ -62,6 +62,7 @@ fn without_endpoints(question: &NodeProbeSpec) -> NodeProbeSpec {
         slices: Vec::new(),
         from_node: false,
         other_nodes: Vec::new(),
+        full_size_paths: Vec::new(),
         clients: Vec::new(),
         endpoints: Vec::new(),
         revision: plan::policies_in(&question.revision).to_owned(),

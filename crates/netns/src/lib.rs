@@ -11,6 +11,7 @@ pub mod holders;
 pub mod links;
 pub mod netfilter;
 pub mod netlink;
+pub mod path_mtu;
 pub mod privileges;
 pub mod procfs;
 pub mod rootfs;

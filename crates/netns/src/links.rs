@@ -36,6 +36,10 @@ pub struct Link {
     pub bridge: Option<u32>,
     /// Whether the bridge sends packets back out of the port they came in by.
     pub hairpin_mode: Option<bool>,
+    /// The largest packet that it takes, in bytes.
+    pub mtu: Option<u32>,
+    /// How it encapsulates packets, if it is a tunnel that is up.
+    pub tunnel: Option<TunnelKind>,
 }
 
 /// The links in the network namespace of the calling thread.
@@ -73,6 +77,14 @@ pub fn tunnels() -> io::Result<Vec<Tunnel>> {
 /// # Errors
 /// When the kernel refuses, or there are too many.
 pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    Ok(addresses_of_links()?.into_iter().map(|(_, ip)| ip).collect())
+}
+
+/// The same, each with the number of its link.
+///
+/// # Errors
+/// The same.
+pub fn addresses_of_links() -> io::Result<Vec<(u32, IpAddr)>> {
     let messages = Netlink::open_in_pod(Family::Route)?.dump(&Request::addresses())?;
     Ok(of_kind(&messages, NEW_ADDRESS).filter_map(address).collect())
 }
@@ -97,13 +109,27 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
     let (header, attributes) = attributes(body)?;
     let controller = first!(attributes, LinkAttribute::Controller(index) => *index);
     let port = first!(info(&attributes), LinkInfo::PortData(InfoPortData::BridgePort(port)) => port);
+    let is_up = header.flags.contains(LinkFlags::Up);
     Some(Link {
         index: header.index,
         name: name(&attributes)?,
         peer: first!(attributes, LinkAttribute::Link(index) => *index),
         bridge: port.and(controller),
         hairpin_mode: port.and_then(|port| first!(port, InfoBridgePort::HairpinMode(is_on) => *is_on)),
+        mtu: first!(attributes, LinkAttribute::Mtu(mtu) => *mtu),
+        tunnel: tunnel_kind(info(&attributes)).filter(|_| is_up),
     })
+}
+
+fn tunnel_kind(info: &[LinkInfo]) -> Option<TunnelKind> {
+    match first!(info, LinkInfo::Kind(kind) => kind)? {
+        InfoKind::Vxlan => Some(TunnelKind::Vxlan),
+        InfoKind::Geneve => Some(TunnelKind::Geneve),
+        InfoKind::Wireguard => Some(TunnelKind::WireGuard),
+        InfoKind::IpIp => Some(TunnelKind::Ipip),
+        InfoKind::GreTun | InfoKind::GreTap => Some(TunnelKind::Gre),
+        _ => None,
+    }
 }
 
 /// A link, if it is a tunnel and up.
@@ -111,14 +137,7 @@ pub(crate) fn tunnel(body: &[u8]) -> Option<Tunnel> {
     let (header, attributes) = attributes(body)?;
     header.flags.contains(LinkFlags::Up).then_some(())?;
     let info = info(&attributes);
-    let kind = match first!(info, LinkInfo::Kind(kind) => kind)? {
-        InfoKind::Vxlan => TunnelKind::Vxlan,
-        InfoKind::Geneve => TunnelKind::Geneve,
-        InfoKind::Wireguard => TunnelKind::WireGuard,
-        InfoKind::IpIp => TunnelKind::Ipip,
-        InfoKind::GreTun | InfoKind::GreTap => TunnelKind::Gre,
-        _ => return None,
-    };
+    let kind = tunnel_kind(info)?;
     let port = match first!(info, LinkInfo::Data(data) => data) {
         Some(InfoData::Vxlan(data)) => first!(data, InfoVxlan::Port(port) => *port),
         Some(InfoData::Geneve(data)) => first!(data, InfoGeneve::Port(port) => *port),
@@ -131,15 +150,16 @@ pub(crate) fn tunnel(body: &[u8]) -> Option<Tunnel> {
     })
 }
 
-/// The address in a message about one.
-pub(crate) fn address(body: &[u8]) -> Option<IpAddr> {
+/// The address in a message about one, with the number of its link.
+pub(crate) fn address(body: &[u8]) -> Option<(u32, IpAddr)> {
     let header = AddressHeader::parse(body).ok()?;
     let attributes = understood(body.get(header.buffer_len()..)?, |a| {
         AddressAttribute::parse(a).ok()
     });
     // On a link between two ends IFA_ADDRESS is the other end's.
     let local = first!(attributes, AddressAttribute::Local(ip) => *ip);
-    local.or_else(|| first!(attributes, AddressAttribute::Address(ip) => *ip))
+    let address = local.or_else(|| first!(attributes, AddressAttribute::Address(ip) => *ip))?;
+    Some((header.index, address))
 }
 
 fn attributes(body: &[u8]) -> Option<(LinkHeader, Vec<LinkAttribute>)> {
@@ -175,6 +195,7 @@ mod tests {
 
     // The kernel's numbers, include/uapi/linux/if_link.h and if_addr.h.
     const IFLA_IFNAME: u16 = 3;
+    const IFLA_MTU: u16 = 4;
     const IFLA_LINK: u16 = 5;
     const IFLA_MASTER: u16 = 10;
     const IFLA_LINKINFO: u16 = 18;
@@ -206,8 +227,10 @@ mod tests {
             port: Some(8472),
         };
         assert_eq!(tunnel(&body), Some(expected));
+        assert_eq!(link(&body).and_then(|l| l.tunnel), Some(TunnelKind::Vxlan));
         body[8] = 0;
         assert_eq!(tunnel(&body), None, "it is down");
+        assert_eq!(link(&body).and_then(|l| l.tunnel), None, "it is down");
         let bridge = attributes_of(&[(IFLA_INFO_KIND, b"bridge\0")]);
         assert_eq!(
             tunnel(&up(&[(IFLA_IFNAME, b"cni0\0"), (IFLA_LINKINFO, &bridge)])),
@@ -226,6 +249,7 @@ mod tests {
         let body = up(&[
             (IFLA_IFNAME, b"veth1\0"),
             (IFLA_LINK, &2_u32.to_ne_bytes()),
+            (IFLA_MTU, &1450_u32.to_ne_bytes()),
             (IFLA_MASTER, &7_u32.to_ne_bytes()),
             (IFLA_LINKINFO, &info),
         ]);
@@ -235,6 +259,8 @@ mod tests {
             peer: Some(2),
             bridge: Some(7),
             hairpin_mode: Some(true),
+            mtu: Some(1450),
+            tunnel: None,
         };
         assert_eq!(link(&body), Some(expected));
         let of_bond = up(&[(IFLA_IFNAME, b"eth0\0"), (IFLA_MASTER, &7_u32.to_ne_bytes())]);
@@ -244,11 +270,12 @@ mod tests {
     #[test]
     fn the_address_is_that_of_the_near_end() {
         let (near, far) = (Ipv4Addr::new(10, 244, 0, 1), Ipv4Addr::new(10, 244, 0, 2));
-        let message = |list: &[(u16, &[u8])]| [vec![0; 8], attributes_of(list)].concat();
+        let header = [[0; 4], 3_u32.to_ne_bytes()].concat();
+        let message = |list: &[(u16, &[u8])]| [header.clone(), attributes_of(list)].concat();
         let both = message(&[(IFA_ADDRESS, &far.octets()), (IFA_LOCAL, &near.octets())]);
-        assert_eq!(address(&both), Some(near.into()));
+        assert_eq!(address(&both), Some((3, near.into())));
         let v6 = message(&[(IFA_ADDRESS, &Ipv6Addr::LOCALHOST.octets())]);
-        assert_eq!(address(&v6), Some(Ipv6Addr::LOCALHOST.into()));
+        assert_eq!(address(&v6), Some((3, Ipv6Addr::LOCALHOST.into())));
         assert_eq!(address(&message(&[(IFA_ADDRESS, &[1, 2])])), None);
     }
 

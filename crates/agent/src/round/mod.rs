@@ -16,6 +16,7 @@ mod losses;
 mod mesh_interception;
 mod node_ports;
 mod other_node_ports;
+mod path_mtu;
 mod rules;
 mod service;
 mod stale_conntrack;
@@ -146,6 +147,8 @@ pub struct Memory {
     hairpins: Mutex<hairpin::Known>,
     /// What was lost at times.
     losses: Mutex<losses::History>,
+    /// On which paths packets of full size arrive.
+    path_mtu: Mutex<path_mtu::Known>,
     /// Node ports of other nodes that were closed.
     closed_node_ports: Mutex<Vec<OtherNodePort>>,
     /// The Pods that were intercepted, for which NodeProbe, and when.
@@ -241,11 +244,12 @@ pub async fn probe(
         let dials = tokio::join!(service::probe(&round, first), hairpin::probe(&round, memory));
         (kube_proxy, rules, dials)
     };
-    let ((kube_proxy, rules, (service, hairpins)), direct, names, other_node_ports) = tokio::join!(
+    let ((kube_proxy, rules, (service, hairpins)), direct, names, other_node_ports, packet_sizes) = tokio::join!(
         through,
         endpoints::probe(&round, memory),
         lookups::probe(&round),
-        other_node_ports::probe(&round, memory)
+        other_node_ports::probe(&round, memory),
+        path_mtu::probe(&round, memory)
     );
     let is_all_well = direct.failures.is_empty() && service.failures.is_empty();
     let listeners = endpoints::listeners(&round, &direct.failures).await;
@@ -254,6 +258,7 @@ pub async fn probe(
         kube_proxy: Some(kube_proxy),
         rules,
         other_node_ports,
+        packet_sizes,
         intercepted: mesh_interception::probe(&round, memory, is_all_well).await,
         stale_connections: stale_conntrack::probe(&round, memory),
         hairpins,
@@ -379,6 +384,7 @@ impl<'a> Round<'a> {
             facts.dials.retain(|dials| !is_its(&dials.from));
             facts.failures.retain(|failure| !is_its(&failure.from));
             facts.resolvers.retain(|resolver| resolver.pod != client.key);
+            facts.packet_sizes.retain(|size| size.from != client.key);
             self.problem(format!("Pod {} terminated during the round.", client.key));
         }
     }

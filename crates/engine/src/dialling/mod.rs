@@ -256,7 +256,7 @@ pub(crate) fn finish<'a>(
     if let Some(family) = dials.fails_in_one_family() {
         message.push_str(&format!(" Only dials over {family} fail."));
     }
-    if !is_explained(reason) && reason != Reason::AcceptQueueFull {
+    if !is_explained(reason) && !matches!(reason, Reason::AcceptQueueFull | Reason::PathMTUTooSmall) {
         let open: Vec<&Case> = cases.iter().copied().filter(|c| !c.is_certain()).collect();
         with_circumstances(evidence, &failures(&open), &mut message);
     }

@@ -3,7 +3,9 @@
 //! [`Evidence`] begins with the Facts and the reports of the agents that count (`reports`). What they dialled is held
 //! against the endpoints of today (`ends`, `targets`) and against the policies (`kept_away`): `collect` makes `dials` of
 //! it, one set for each route. `passing` says what got through a node at the same time, `explaining` which setting of a
-//! node explains a loss (`lossy_settings` in words), or who dropped the packets (`dropped`, `droppers`), `losses` what is lost only at times, `sender` who rejected a dial, `listening` what listens in a Pod, and `proxies` what does kube-proxy's work.
+//! node explains a loss (`lossy_settings` in words), or who dropped the packets (`dropped`, `droppers`), `losses` what is
+//! lost only at times, `packet_sizes` what is lost for its size, `sender` who rejected a dial, `listening` what listens in
+//! a Pod, and `proxies` what does kube-proxy's work.
 
 mod collect;
 pub(crate) mod dials;
@@ -16,6 +18,7 @@ mod kept_away;
 pub(crate) mod listening;
 pub(crate) mod losses;
 pub(crate) mod lossy_settings;
+pub(crate) mod packet_sizes;
 mod passage;
 mod passing;
 pub(crate) mod proxies;

@@ -23,6 +23,10 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
     facts.drops.retain(|drop| is_dialler(&drop.from));
     facts.losses.retain(|loss| is_origin(&loss.from));
     facts.other_node_ports.retain(|of| is_other_node_port(asked, of));
+    facts.packet_sizes.retain(|size| {
+        let mut paths = asked.full_size_paths.iter();
+        paths.any(|path| (&path.from, &path.to) == (&size.from, &size.to))
+    });
     facts.listeners.retain(|of| pods.contains(&of.pod));
     facts.hairpins.retain(|of| pods.contains(&of.pod));
     facts.intercepted.retain(|pod| pods.contains(pod));
@@ -77,7 +81,7 @@ fn host(address: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use svcdiag_api::Answer;
+    use svcdiag_api::{Answer, PacketSize};
 
     use super::*;
 
@@ -108,5 +112,30 @@ mod tests {
             ..NodeFacts::default()
         };
         assert_eq!(super::of(&asked, facts).other_node_ports, [own]);
+    }
+
+    #[test]
+    fn a_node_speaks_of_no_paths_but_those_that_it_was_asked_to_try() {
+        let asked: NodeProbeSpec = serde_json::from_value(json!({
+            "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "web", "intervalSeconds": 60,
+            "fullSizePaths": [{ "from": "shop/a", "to": "10.0.0.1", "node": "n2" }],
+        }))
+        .unwrap();
+        let of = |from: &str, to: &str| PacketSize {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            passes: 1400,
+            fails: 1500,
+            links: Vec::new(),
+        };
+        let facts = NodeFacts {
+            packet_sizes: vec![
+                of("shop/b", "10.0.0.1"),
+                of("shop/a", "10.0.0.1"),
+                of("shop/a", "10.0.0.2"),
+            ],
+            ..NodeFacts::default()
+        };
+        assert_eq!(super::of(&asked, facts).packet_sizes, [of("shop/a", "10.0.0.1")]);
     }
 }

@@ -1,6 +1,7 @@
 //! What the agents are asked: from Facts to one NodeProbe for each chosen node. Pure, like the verdict.
 
 pub(crate) mod approval;
+mod full_size_paths;
 pub(crate) mod other_nodes;
 mod subject;
 
@@ -37,15 +38,16 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     if facts.spec.suspend || facts.nodes.is_empty() {
         return BTreeMap::new();
     }
-    let clients = chosen_clients(facts);
+    let chosen = chosen_clients(facts);
     let endpoints = endpoint_pods(facts);
-    let of_clients = policies(facts, &clients);
+    let of_clients = policies(facts, &chosen);
     let revision = revision(facts, &policies(facts, &endpoints), &of_clients);
     let from_node = approval::may_be_dialled_from_nodes(facts);
     let of_service = subject::service(facts, service);
     let slices = subject::slices(facts);
+    let full_size_ends = full_size_paths::Ends::of(facts, &chosen);
     let eligible = eligible_nodes(facts);
-    let lasting = lasting_nodes(facts, &eligible, &clients, &endpoints);
+    let lasting = lasting_nodes(facts, &eligible, &chosen, &endpoints);
     chosen_nodes(facts, &eligible, lasting.clone())
         .into_iter()
         .map(|node| {
@@ -57,7 +59,7 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
             };
             let of_node = subject::node(cluster_node(facts, node));
             let (subsets, is_cut) = subject::subsets(facts, service, node, of_node.zone.as_deref());
-            let clients = here(&clients, 10, false);
+            let clients = here(&chosen, 10, false);
             let before = probe_of(facts, node).and_then(|p| p.asked.cluster_dns.as_ref());
             let spec = NodeProbeSpec {
                 node_name: node.to_owned(),
@@ -80,6 +82,7 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
                     true => other_nodes::of(facts, service, node, &lasting),
                     false => Vec::new(),
                 },
+                full_size_paths: full_size_ends.paths(facts, node),
                 clients,
                 endpoints: here(&endpoints, MAX_ENDPOINTS, service.publishes_not_ready()),
                 revision: revision.clone(),

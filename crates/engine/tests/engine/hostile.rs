@@ -5,8 +5,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use svcdiag_api::{
-    Answer, ConditionType, DropCause, DropPlace, GapKind, LookupResult, NodeFacts, PortState, Reason,
-    RuleGap, RunsAs, StaleConnection,
+    Answer, ConditionType, DropCause, DropPlace, GapKind, LinkMtu, LinkRole, LookupResult, NodeFacts,
+    PacketSize, PortState, Reason, RuleGap, RunsAs, StaleConnection, TunnelKind,
 };
 use svcdiag_api::{MAX_REPORT, bounded};
 use svcdiag_engine::{Diagnosis, Facts, Verdict, diagnose};
@@ -106,6 +106,26 @@ fn all_facts() -> Vec<Facts> {
                 source: "10.244.1.7:4000".into(),
             }];
         });
+    });
+    add(&|f| {
+        let link = |role, name: &str, tunnel| LinkMtu {
+            role,
+            name: name.to_owned(),
+            mtu: 1500,
+            tunnel,
+        };
+        let links = vec![
+            link(LinkRole::Tunnel, "flannel.1", Some(TunnelKind::Vxlan)),
+            link(LinkRole::Uplink, "ens3", None),
+        ];
+        let path = PacketSize {
+            from: CLIENT.to_owned(),
+            to: "10.244.2.6".to_owned(),
+            passes: 1450,
+            fails: 1500,
+            links,
+        };
+        see(f, &[0], |facts| facts.packet_sizes = vec![path.clone()]);
     });
     add(&fixtures::old_address);
     add(&fixtures::no_record);

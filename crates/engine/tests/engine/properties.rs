@@ -7,10 +7,10 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 use svcdiag_api::{
     Answer, CLibrary, ConditionType, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace,
-    Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin, KubeProxy,
-    ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop,
-    PathLoss, PodListeners, PortProtocol, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs,
-    StaleConnection, Tunnel, TunnelKind,
+    Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin, KubeProxy, LinkMtu,
+    LinkRole, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort,
+    PacketDrop, PacketSize, PathLoss, PodListeners, PortProtocol, PortState, Protocol, Resolver, RuleGap,
+    Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, IpFamily, NetworkPolicy, Pod, Service};
@@ -531,6 +531,31 @@ fn packet_drop() -> impl Strategy<Value = PacketDrop> {
     )
 }
 
+fn packet_size() -> impl Strategy<Value = PacketSize> {
+    let link = (
+        one_of(LinkRole::ALL),
+        word(),
+        any::<u32>(),
+        option::of(one_of(TunnelKind::ALL)),
+    )
+        .prop_map(|(role, name, mtu, tunnel)| LinkMtu {
+            role,
+            name,
+            mtu,
+            tunnel,
+        });
+    let to = select(vec!["10.244.2.6", "10.244.3.7", "10.244.1.5", "x"]).prop_map(str::to_owned);
+    ((key(), to), 0_u16..2000, 0_u16..2000, vec(link, 0..4)).prop_map(|((from, to), passes, fails, links)| {
+        PacketSize {
+            from,
+            to,
+            passes,
+            fails,
+            links,
+        }
+    })
+}
+
 fn settings() -> impl Strategy<Value = NodeSettings> {
     vec(option::of(any::<bool>()), 6).prop_map(|s| NodeSettings {
         ipv4_forwarding: s[0],
@@ -560,13 +585,14 @@ prop_compose! {
         losses in vec((option::of(key()), one_of(LossyPath::ALL), 0_u32..100, 0_u32..100), 0..3),
         node_ports in vec((word(), socket(), one_of(Answer::ALL)), 0..3),
         tunnels in option::of(vec((word(), one_of(TunnelKind::ALL), option::of(any::<u16>())), 0..3)),
+        packet_sizes in vec(packet_size(), 0..3),
         problems in vec(word(), 0..2),
     ) -> NodeFacts {
         NodeFacts {
             probes_made: 1,
             probes_failed: 0,
             slices: Vec::new(),
-            dials, failures, drops, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
+            dials, failures, drops, packet_sizes, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
             listeners: listeners.into_iter().map(|(pod, ip, sockets)| PodListeners {
                 pod,
                 ips: vec![ip],
@@ -663,6 +689,7 @@ fn shuffled(mut facts: Facts) -> Facts {
         seen.dials.reverse();
         seen.failures.reverse();
         seen.drops.reverse();
+        seen.packet_sizes.reverse();
         seen.listeners.reverse();
         seen.resolvers.reverse();
         seen.dns_servers.reverse();

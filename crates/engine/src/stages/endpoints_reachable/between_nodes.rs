@@ -176,7 +176,7 @@ fn describe_tunnel(tunnel: &&Tunnel) -> String {
     format!("tunnel {} ({}, {by})", tunnel.name, name(tunnel.kind))
 }
 
-fn name(kind: TunnelKind) -> &'static str {
+pub(super) fn name(kind: TunnelKind) -> &'static str {
     match kind {
         TunnelKind::Vxlan => "VXLAN",
         TunnelKind::Geneve => "Geneve",

@@ -8,8 +8,8 @@ use std::{
 use crate::{
     Facts, Finding,
     dialling::{self, Case, advice::advice, describe},
-    evidence::{Evidence, dials::Failed, listening, sender::Sender},
-    stages::endpoints_reachable::{between_nodes, wrong_family},
+    evidence::{Evidence, dials::Failed, listening, packet_sizes::narrow_paths, sender::Sender},
+    stages::endpoints_reachable::{between_nodes, path_mtu, wrong_family},
     text::{self, quoted},
     workloads,
 };
@@ -194,6 +194,10 @@ pub(super) fn describe_cases(
             ),
         ),
         Reason::CrossNodeUnreachable => between_nodes(evidence, cases),
+        Reason::PathMTUTooSmall => {
+            let (message, remediation) = path_mtu::describe(&narrow_paths(evidence)).unwrap_or_default();
+            (format!("{message} {}.", describe::endpoints(&all)), remediation)
+        }
         _ => match dialling::cause(evidence, cases, |open| what_to_do(evidence, reason, open)) {
             Some((sentence, remediation)) => {
                 (format!("{sentence}. {}.", describe::endpoints(&all)), remediation)

@@ -2,13 +2,20 @@
 
 mod between_nodes;
 mod describe;
+mod path_mtu;
 mod untranslated;
 mod wrong_family;
 
 use crate::{
     Finding,
     dialling::{self, Case},
-    evidence::{Evidence, dials::Failed, dropped, listening, losses, sender::Sender},
+    evidence::{
+        Evidence,
+        dials::Failed,
+        dropped, listening, losses,
+        packet_sizes::{self, NarrowPath, narrow_paths},
+        sender::Sender,
+    },
     stages::checks::Check,
 };
 use svcdiag_api::{Answer, ConditionType, LossyPath, Reason};
@@ -18,11 +25,12 @@ use svcdiag_objects::Service;
 const WHAT: &str = "The endpoints were not dialled";
 
 /// In the order of precedence.
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 12] = [
     endpoints_of_an_alias,
     no_ports,
     nothing_to_dial,
     fault,
+    path_mtu::judge,
     untranslated::judge,
     sidecar_resets,
     sidecar_intercepts,
@@ -123,10 +131,11 @@ fn from_where(evidence: &Evidence<'_>) -> &'static str {
 
 fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
     let dials = &evidence.direct;
+    let narrow = narrow_paths(evidence);
     let mut cases: Vec<Case> = dials
         .failures
         .iter()
-        .map(|failed| classify(evidence, failed))
+        .map(|failed| classify(evidence, &narrow, failed))
         .collect();
     // A port that nobody reaches says more than an endpoint that somebody does not.
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
@@ -137,7 +146,7 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
         // What the kernel drops of one endpoint's packets alone is that endpoint's.
         let is_of_a_way = |c: &Case| {
             dialling::is_explained(c.reason) && !c.is_of_a_rule()
-                || c.reason == Reason::CrossNodeUnreachable
+                || matches!(c.reason, Reason::CrossNodeUnreachable | Reason::PathMTUTooSmall)
                 || c.failed.is_of_large_answers()
         };
         if cases.iter().any(is_of_a_way) {
@@ -166,7 +175,11 @@ fn is_turned_away(failed: &Failed<'_>) -> bool {
         || by.is_some() && by == failed.target.and_then(|t| t.node)
 }
 
-fn classify<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a, 'b> {
+fn classify<'a, 'b>(
+    evidence: &Evidence<'a>,
+    narrow: &[NarrowPath<'a>],
+    failed: &'b Failed<'a>,
+) -> Case<'a, 'b> {
     let mut case = dialling::case(evidence, failed);
     if failed.answer == Answer::Refused {
         case.reason = match listening::why_refused(evidence, failed) {
@@ -181,6 +194,8 @@ fn classify<'a, 'b>(evidence: &Evidence<'a>, failed: &'b Failed<'a>) -> Case<'a,
         // Seen on its node, unlike a setting that may explain it.
         case.reason = Reason::AcceptQueueFull;
         case.explanation = None;
+    } else if packet_sizes::explains(narrow, failed) {
+        case.reason = Reason::PathMTUTooSmall;
     } else if case.explanation.is_none() && !is_turned_away(failed) && is_cross_node(evidence, failed) {
         case.reason = Reason::CrossNodeUnreachable;
     }
