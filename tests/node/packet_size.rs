@@ -202,6 +202,20 @@ async fn a_firewall_that_has_tcp_send_smaller_packets_makes_up_for_those_that_ar
 }
 
 #[tokio::test]
+async fn a_client_whose_tcp_looks_for_the_size_itself_is_well() {
+    let rounds = Rounds::new();
+    rounds.lose_large();
+    let pid = rounds.cluster.clients[0].pid();
+    shell(&format!(
+        "nsenter -t {pid} -n sh -c 'echo 1 > /proc/sys/net/ipv4/tcp_mtu_probing'"
+    ));
+    for _ in 0..3 {
+        assert_eq!(rounds.round().await, []);
+    }
+    assert_eq!(rounds.packets(), 0);
+}
+
+#[tokio::test]
 async fn where_no_message_comes_back_nothing_is_known_and_the_node_is_left_alone() {
     let mut rounds = Rounds::new();
     rounds.lose_large();

@@ -44,6 +44,13 @@ fn bridge_netfilter_here() -> Option<bool> {
     number("bridge/bridge-nf-call-iptables").map(|n| n != 0)
 }
 
+/// Whether TCP in a network namespace finds out by itself which sizes are lost, and sends smaller packets then
+/// (`net.ipv4.tcp_mtu_probing`, which holds for both families; off by default).
+pub(crate) async fn tcp_probes_the_mtu(netns: &Netns) -> io::Result<bool> {
+    let read = || Ok(number("ipv4/tcp_mtu_probing").is_some_and(|mode| mode != 0));
+    netns.visit(read).await
+}
+
 /// A number below /proc/sys/net, which shows the namespace of the calling thread.
 fn number(name: &str) -> Option<i64> {
     fs::read_to_string(format!("/proc/sys/net/{name}"))

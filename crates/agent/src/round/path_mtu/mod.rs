@@ -22,6 +22,7 @@ use super::{LocalPod, Memory, Ready, Round};
 use crate::{
     dial::Dial,
     packet_size::{self, Fate, Packets},
+    settings::tcp_probes_the_mtu,
 };
 use svcdiag_api::{Answer, PacketSize, ProbePath};
 use svcdiag_kube_proxy::Protocol;
@@ -84,6 +85,10 @@ impl<'a> Tried<'a> {
 
     /// What is known of the path, and by packets of which size; nothing if no connection could be made.
     async fn look(&self, before: Before) -> Option<(u16, Found)> {
+        // Connections only stall for a moment where TCP looks for the size itself.
+        if tcp_probes_the_mtu(&self.client.netns).await.ok()? {
+            return Some((0, Found::Unknown));
+        }
         let segment = self.largest_segment().await?;
         let Some(full) = self.full_size(segment).await else {
             return Some((0, Found::Unknown));
