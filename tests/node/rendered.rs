@@ -22,7 +22,7 @@ use super::{
     namespace::{feed, in_new_namespace, run},
 };
 
-use self::listing::{assert_same, listing, of_kube_proxy};
+use self::listing::{Listing, assert_same, listing, of_kube_proxy};
 
 /// The captures: the directory, its node and the mode of kube-proxy there.
 const CAPTURES: [(&str, &str, ProxyMode); 6] = [
