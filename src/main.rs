@@ -1,11 +1,11 @@
 //! The command line of svcdiag.
 
-use std::{ffi::OsString, io::Write, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
-use svcdiag::{agent, api, bundle::diagnose, check, collect, controller, explain, netns, version};
+use svcdiag::{agent, api, bundle::diagnose, check, collect, controller, explain, netns, report, version};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check` and `diagnose`.
@@ -164,11 +164,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
 fn completion(shell: Shell) -> std::io::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "svcdiag", &mut script);
-    match std::io::stdout().write_all(&script) {
-        // A reader that has seen enough, such as `head`, is no failure.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
+    report::write(&String::from_utf8_lossy(&script))
 }
 
 fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {

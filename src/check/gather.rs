@@ -106,9 +106,7 @@ pub(crate) async fn gather(
     reader.need::<Pod>(place).await?;
     reader.workloads_and_policies(place).await?;
     reader.events(place).await?;
-    let gaps = reader.gaps.len();
-    let found = reader.want_namespace(namespace).await?;
-    let namespace_is_missing = found.is_none() && reader.gaps.len() == gaps;
+    let namespace_is_missing = reader.lacks_namespace(namespace).await?;
     reader.nodes().await?;
     reader.policy_kinds().await;
     reader.namesakes(&service).await;
@@ -224,6 +222,13 @@ impl<'a> Reader<'a> {
             self.inventory.apply(namespace);
         }
         Ok(found)
+    }
+
+    /// Reads a namespace; true if it is known not to exist.
+    async fn lacks_namespace(&mut self, name: &str) -> Result<bool, GatherError> {
+        let gaps = self.gaps.len();
+        let found = self.want_namespace(name).await?;
+        Ok(found.is_none() && self.gaps.len() == gaps)
     }
 
     /// The Pods of another namespace that are the clients, if that lends them.

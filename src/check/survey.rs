@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::Everything;
 use crate::{
-    api::{Impact, ServiceDiagnosis},
+    api::{ConditionType, Impact, ServiceDiagnosis},
     engine::diagnose,
     objects::Object,
     report::{self, Answer, Output, Printing, object, printable},
@@ -100,7 +100,11 @@ fn table(rows: &[Row], with_namespace: bool, wide: bool) -> String {
 
 fn cells(diagnosis: &ServiceDiagnosis, wide: bool) -> [String; 9] {
     let status = diagnosis.status.as_ref();
-    let ready = status.and_then(|s| s.conditions.iter().find(|c| c.type_ == "Ready"));
+    let ready = status.and_then(|s| {
+        s.conditions
+            .iter()
+            .find(|c| c.type_ == ConditionType::Ready.as_str())
+    });
     let (verdict, reason) = ready.map_or(("Unknown", ""), |c| (c.status.as_str(), c.reason.as_str()));
     let cause = status.and_then(|s| s.root_cause.as_ref());
     let message = match cause {

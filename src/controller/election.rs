@@ -100,14 +100,18 @@ pub(super) struct NotLeader;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another controller has taken over.
-    #[error(
-        "Lease {namespace}/{NAME} was taken over by {holder}; this controller ends, and starts anew as its standby"
-    )]
+    #[error("Lease {namespace}/{NAME} was taken over by {holder}, so this controller ends")]
     Lost {
         /// Namespace of the Lease.
         namespace: String,
         /// Who holds it now.
         holder: String,
+    },
+    /// Somebody has deleted the Lease, so that anybody may have it.
+    #[error("Lease {namespace}/{NAME} of the leader was deleted, so this controller ends")]
+    Deleted {
+        /// Namespace of the Lease.
+        namespace: String,
     },
     /// A controller without election found one that runs.
     #[error(
@@ -145,6 +149,8 @@ pub(super) struct Candidate {
 enum Attempt {
     Ours,
     Theirs(String),
+    /// There is none, and this process may not make one.
+    Nobodys,
 }
 
 impl Candidate {
@@ -175,6 +181,7 @@ impl Candidate {
                     );
                     return Ok(());
                 }
+                Ok(Attempt::Nobodys) => {}
                 Ok(Attempt::Theirs(holder)) => {
                     if told.as_ref() != Some(&holder) {
                         tracing::info!(
@@ -196,17 +203,18 @@ impl Candidate {
     pub(super) async fn hold(&mut self) -> Error {
         loop {
             tokio::time::sleep(RETRY).await;
-            match self.attempt(false).await {
-                Ok(Attempt::Ours) => {}
-                Ok(Attempt::Theirs(holder)) => {
-                    self.claim.set(Standing::None);
-                    return Error::Lost {
-                        namespace: self.namespace.clone(),
-                        holder,
-                    };
+            let namespace = self.namespace.clone();
+            let lost = match self.attempt(false).await {
+                Ok(Attempt::Ours) => continue,
+                Ok(Attempt::Theirs(holder)) => Error::Lost { namespace, holder },
+                Ok(Attempt::Nobodys) => Error::Deleted { namespace },
+                Err(error) => {
+                    tracing::warn!(%error, "Could not renew the Lease of the leader.");
+                    continue;
                 }
-                Err(error) => tracing::warn!(%error, "Could not renew the Lease of the leader."),
-            }
+            };
+            self.claim.set(Standing::None);
+            return lost;
         }
     }
 
@@ -276,7 +284,7 @@ impl Candidate {
         let found = self.get().await?;
         let Some(mut lease) = found else {
             if !may_take {
-                return Ok(Attempt::Theirs("nobody: it was deleted".to_owned()));
+                return Ok(Attempt::Nobodys);
             }
             let new = Lease {
                 metadata: ObjectMeta {

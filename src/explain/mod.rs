@@ -3,7 +3,7 @@
 
 mod page;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use anstream::{AutoStream, ColorChoice};
 use clap::Args;
@@ -84,11 +84,7 @@ pub fn run(options: &Options) -> std::io::Result<()> {
         Some(explained) => text(explained.reason, explained.page, look),
         None => index(INDEX, PAGES, look),
     };
-    match stdout.lock().write_all(text.as_bytes()) {
-        // A reader that has seen enough, such as `head`, is no failure.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
+    crate::report::write(&text)
 }
 
 #[cfg(test)]

@@ -104,11 +104,13 @@ impl Printing {
 }
 
 /// Writes to standard output.
-pub(crate) fn write(text: &str) -> Result<(), Error> {
+///
+/// # Errors
+/// When it cannot be written. A reader that has seen enough, such as `head`, is no failure.
+pub fn write(text: &str) -> std::io::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        // A reader that has seen enough, such as `head`, is no failure.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        other => other,
     }
 }
 

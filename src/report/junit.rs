@@ -2,10 +2,10 @@
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use crate::{api::ServiceDiagnosis, objects::Object};
-
-/// Conditions that sum the stages up.
-const NO_STAGES: [&str; 3] = ["Ready", "Reconciling", "Stalled"];
+use crate::{
+    api::{ConditionType, ServiceDiagnosis},
+    objects::Object,
+};
 
 /// The verdicts. A stage that is Unknown is a skipped test, which no CI system counts as a failure.
 pub(crate) fn junit<'a>(
@@ -22,8 +22,12 @@ fn suite(diagnosis: &ServiceDiagnosis) -> TestSuite {
     let Some(status) = &diagnosis.status else {
         return suite;
     };
-    let stages = status.conditions.iter();
-    for stage in stages.filter(|c| !NO_STAGES.contains(&c.type_.as_str())) {
+    let is_stage = |type_: &str| {
+        ConditionType::stages()
+            .iter()
+            .any(|stage| stage.as_str() == type_)
+    };
+    for stage in status.conditions.iter().filter(|c| is_stage(&c.type_)) {
         let cause = status.root_cause.as_ref().filter(|c| c.condition == stage.type_);
         let result = match stage.status.as_str() {
             "True" => TestCaseStatus::success(),

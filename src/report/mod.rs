@@ -5,8 +5,8 @@ mod junit;
 mod service_name;
 mod tree;
 
-pub use answer::{Answer, Output, Printing};
-pub(crate) use answer::{junit, object, serialized, write};
+pub use answer::{Answer, Output, Printing, write};
+pub(crate) use answer::{junit, object, serialized};
 pub(crate) use service_name::service_name;
 pub use tree::{Style, printable, render};
 

@@ -14,7 +14,7 @@ use svcdiag::{
 };
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig, NODES},
-    faults::Fixture,
+    faults::{Fixture, catalogue},
     svcdiag::Controller,
 };
 use tokio::process::{Child, Command};
@@ -125,6 +125,58 @@ async fn patch(harness: &Harness, namespace: &str, patch: Value) {
     api.patch(Fixture::NAME, &PatchParams::default(), &Patch::Merge(&patch))
         .await
         .unwrap();
+}
+
+/// Status and reason of `Ready`.
+async fn ready_is(cluster: &Cluster, namespace: &str, status: &str, reason: &str) {
+    let api: Api<ServiceDiagnosis> = Api::namespaced(cluster.client(), namespace);
+    eventually(&format!("Ready is {status}/{reason}"), async || {
+        let found = api.get(Fixture::NAME).await.unwrap().status?;
+        let ready = found.conditions.into_iter().find(|c| c.type_ == "Ready")?;
+        (ready.status == status && ready.reason == reason).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_needs_of_agents_what_the_data_path_says() {
+    let mut harness = start().await;
+    let fixture = harness.fixture("without").await;
+    let api: Api<ServiceDiagnosis> = Api::namespaced(harness.cluster.client(), fixture.namespace());
+    let set = async |value: Value| {
+        let patch = Patch::Merge(json!({ "spec": { "dataPath": value } }));
+        api.patch(Fixture::NAME, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    };
+    let is = async |harness: &Harness, status: &str, reason: &str| {
+        ready_is(&harness.cluster, "without", status, reason).await;
+    };
+    is(&harness, "Unknown", "NoVantagePoint").await;
+    set(json!("IfAvailable")).await;
+    is(&harness, "True", "DefinitionWorks").await;
+    // An agent that has fallen silent is one.
+    renew(&harness.cluster, NODES[0], 0).await;
+    eventually("it is no longer True", async || {
+        let ready = fixture.verdict().await.unwrap();
+        (!ready.works()).then_some(())
+    })
+    .await;
+    set(json!("Ignore")).await;
+    is(&harness, "True", "DefinitionWorks").await;
+    assert_eq!(
+        asked(&harness.cluster, "without").await,
+        [""; 0],
+        "agents are asked"
+    );
+    set(Value::Null).await;
+    harness.restart_controller(&["--data-path", "Ignore"]).await;
+    is(&harness, "True", "DefinitionWorks").await;
+    // What is wrong with the objects counts in any case.
+    let fault = catalogue().unwrap().into_iter().find(|f| f.id == "A08").unwrap();
+    fault.inject(&fixture).await.unwrap();
+    is(&harness, "False", "SelectorMatchesNoPods").await;
+    harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

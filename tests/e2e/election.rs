@@ -53,6 +53,13 @@ impl Candidate {
         .await;
     }
 
+    async fn stands_by(&self) {
+        eventually("it stands by", async || {
+            self.says("Another controller is the leader").then_some(())
+        })
+        .await;
+    }
+
     async fn signal(&self, name: &str) {
         let pid = self.process.id().unwrap().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status().await;
@@ -100,10 +107,7 @@ async fn the_standby_takes_over_from_a_leader_that_is_killed_or_stopped() {
     first.leads().await;
     wait(&fixture, "healthy", Verdict::is_healthy).await;
     let mut second = Candidate::start(&cluster, "second");
-    eventually("the second stands by", async || {
-        second.says("Another controller is the leader").then_some(())
-    })
-    .await;
+    second.stands_by().await;
 
     first.process.start_kill().unwrap();
     first.end().await;
@@ -119,10 +123,7 @@ async fn the_standby_takes_over_from_a_leader_that_is_killed_or_stopped() {
 
     // Stopped in good order, it gives its Lease up.
     let mut third = Candidate::start(&cluster, "third");
-    eventually("the third stands by", async || {
-        third.says("Another controller is the leader").then_some(())
-    })
-    .await;
+    third.stands_by().await;
     let stopped = Instant::now();
     second.signal("TERM").await;
     assert_eq!(second.end().await, Some(0));
@@ -145,10 +146,7 @@ async fn a_leader_that_was_stopped_for_longer_than_its_lease_writes_nothing_when
     first.leads().await;
     wait(&fixture, "healthy", Verdict::is_healthy).await;
     let second = Candidate::start(&cluster, "second");
-    eventually("the second stands by", async || {
-        second.says("Another controller is the leader").then_some(())
-    })
-    .await;
+    second.stands_by().await;
     first.signal("STOP").await;
     second.leads().await;
     // What the first would write at once: it has not heard of this change.

@@ -4,9 +4,9 @@
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::Value;
 use svcdiag::api::{ServiceDiagnosis, ServiceDiagnosisSpec};
-use svcdiag_sandbox::{error::chain, faults::Fixture, kernel::Wiring, proxy::ProxyMode};
+use svcdiag_sandbox::{error::chain, faults::Fixture};
 
-use crate::harness::{Harness, Kind, NAMESPACE, fault};
+use crate::harness::{Harness, NAMESPACE, fault, on_a_cluster};
 
 /// Reason of `Ready`, and how many diagnoses there are afterwards.
 async fn check(harness: &Harness, arguments: &[&str]) -> Result<(String, usize), String> {
@@ -60,12 +60,5 @@ async fn judge(harness: &Harness) -> Result<(), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_probe_a_service_that_no_diagnosis_watches_for_as_long_as_it_is_checked() {
-    let kind = Kind {
-        mode: ProxyMode::Nftables,
-        wiring: Wiring::Bridge,
-    };
-    let harness = Harness::start(kind).await.unwrap();
-    let result = judge(&harness).await;
-    harness.stop().await;
-    result.unwrap_or_else(|why| panic!("{why}"));
+    on_a_cluster(judge).await;
 }

@@ -72,6 +72,18 @@ pub(crate) struct Kind {
     pub wiring: Wiring,
 }
 
+/// Judges something on a cluster in kube-proxy's default mode.
+pub(crate) async fn on_a_cluster(judge: impl AsyncFnOnce(&Harness) -> Result<(), String>) {
+    let kind = Kind {
+        mode: ProxyMode::Nftables,
+        wiring: Wiring::Bridge,
+    };
+    let harness = Harness::start(kind).await.unwrap();
+    let result = judge(&harness).await;
+    harness.stop().await;
+    result.unwrap_or_else(|why| panic!("{why}"));
+}
+
 /// A cluster to run scenarios on.
 pub(crate) struct Harness {
     pub cluster: Cluster,

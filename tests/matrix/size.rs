@@ -14,11 +14,9 @@ use svcdiag::api::{DialPath, NodeProbe, ServiceDiagnosis};
 use svcdiag_sandbox::{
     error::chain,
     faults::{Verdict, kinds::Target},
-    kernel::Wiring,
-    proxy::ProxyMode,
 };
 
-use crate::harness::{Harness, Kind, SOON};
+use crate::harness::{Harness, SOON, on_a_cluster};
 
 const ENDPOINTS: usize = 1000;
 const IN_A_SLICE: usize = 100;
@@ -142,12 +140,5 @@ async fn judge(harness: &Harness) -> Result<(), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_endpoints_are_compared_and_few_are_dialled() {
-    let kind = Kind {
-        mode: ProxyMode::Nftables,
-        wiring: Wiring::Bridge,
-    };
-    let harness = Harness::start(kind).await.unwrap();
-    let result = judge(&harness).await;
-    harness.stop().await;
-    result.unwrap_or_else(|why| panic!("{why}"));
+    on_a_cluster(judge).await;
 }

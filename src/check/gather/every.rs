@@ -55,9 +55,7 @@ pub(crate) async fn gather_every(
     reader.events(namespace).await?;
     match namespace {
         Some(namespace) => {
-            let gaps = reader.gaps.len();
-            let found = reader.want_namespace(namespace).await?;
-            if found.is_none() && reader.gaps.len() == gaps {
+            if reader.lacks_namespace(namespace).await? {
                 return Err(GatherError::NoNamespace(namespace.to_owned()));
             }
         }

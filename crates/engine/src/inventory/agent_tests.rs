@@ -80,6 +80,32 @@ fn a_node_is_reported_if_it_has_an_agent() {
 }
 
 #[test]
+fn that_there_are_no_agents_is_known_only_from_a_list_of_their_leases() {
+    let known = |inventory: &Inventory| facts(inventory).has_no_agents;
+    let mut empty = Inventory::default();
+    assert!(!known(&empty), "nobody has looked");
+    empty.replace(Vec::<Lease>::new());
+    assert!(known(&empty));
+    empty.note_unreadable("leases", Some("not allowed".to_owned()));
+    assert!(!known(&empty), "nobody may look any more");
+
+    // Not even one whose Lease has lapsed, or whose Node is gone.
+    let mut silent = Inventory::default();
+    silent.observe_at(at(-86_400));
+    silent.replace(vec![lease("one", 0)]);
+    assert!(!known(&silent));
+    silent.delete::<Lease>("svcdiag-system", &format!("{AGENT_LEASE_PREFIX}one"));
+    assert!(known(&silent));
+}
+
+#[test]
+fn who_ignores_the_data_path_is_told_of_no_agents() {
+    let mut ignoring = diagnosis("");
+    ignoring.spec.data_path = Some(svcdiag_api::DataPath::Ignore);
+    assert!(inventory().facts(&ignoring, at(0), false).nodes.is_empty());
+}
+
+#[test]
 fn an_agent_lives_from_when_its_renewal_was_first_seen() {
     let mut inventory = inventory();
     inventory.observe_at(at(10));

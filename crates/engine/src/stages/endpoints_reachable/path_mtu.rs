@@ -27,8 +27,8 @@ pub(super) fn describe(paths: &[NarrowPath<'_>]) -> Option<(String, String)> {
     let first = paths.first()?;
     let (from, to) = first.ends();
     let mut message = format!(
-        "Packets of {} bytes, as large as TCP sends them, are lost from {from} to {to}, and no ICMP message says that they are too large. Packets of up to {} bytes arrive. \
-         So connections are made, and hang once such packets are sent; large responses probably hang as well.",
+        "UDP packets of {} bytes, as large as TCP sends them, are lost from {from} to {to}, and no ICMP message says that they are too large. Packets of up to {} bytes arrive. \
+         So connections are made, and probably hang once they carry that much.",
         first.size.fails, first.size.passes
     );
     let links: Vec<String> = first.size.links.iter().map(describe_link).collect();
