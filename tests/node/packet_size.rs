@@ -216,6 +216,18 @@ async fn a_client_whose_tcp_looks_for_the_size_itself_is_well() {
 }
 
 #[tokio::test]
+async fn a_filter_of_icmp_messages_by_their_size_loses_no_packets() {
+    let rounds = Rounds::new();
+    nft(
+        &rounds.cluster.node,
+        "table inet answers { chain forward { type filter hook forward priority 0; ip protocol icmp meta length > 500 drop; }; }",
+    );
+    for _ in 0..3 {
+        assert_eq!(rounds.round().await, []);
+    }
+}
+
+#[tokio::test]
 async fn where_no_message_comes_back_nothing_is_known_and_the_node_is_left_alone() {
     let mut rounds = Rounds::new();
     rounds.lose_large();

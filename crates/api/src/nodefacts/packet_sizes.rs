@@ -30,7 +30,8 @@ pub struct PacketSize {
     /// Address of the endpoint's Pod.
     #[schemars(length(max = 45), regex(pattern = bounds::IP))]
     pub to: String,
-    /// Size of the largest IP packet that arrived, in bytes.
+    /// Size of the largest IP packet that arrived, in bytes; every network takes 1280.
+    #[schemars(range(min = 1280))]
     pub passes: u16,
     /// Size of the IP packets that were lost, in bytes: as large as those that TCP sends on this path.
     pub fails: u16,

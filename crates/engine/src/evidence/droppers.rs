@@ -228,8 +228,10 @@ fn hook(hook: FilterHook) -> &'static str {
 /// The command that shows a chain, between backquotes. nft reads its arguments as one text, so no quotes of a shell keep it
 /// from taking a name for something else: only plain names are typed.
 fn show(dropper: &Dropper) -> Option<String> {
+    // An agent cuts names at 64 bytes.
     let is_plain = |name: &str| {
-        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        name.len() < 64
+            && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && name
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | '/'))

@@ -1,5 +1,9 @@
 //! From what becomes of single packets to what is known of a path.
 //!
+//! The small packets are of the smallest size that any network has to carry (1280, the minimum of IPv6), and not smaller:
+//! the answers to them are as large as those to the large ones (an ICMP message quotes up to 576 bytes, over IPv6 1280), so
+//! that what loses answers by their size loses all, and most filters and queues that treat packets by size, too.
+//!
 //! Silence alone means nothing: whoever gets packets may not answer, packets get lost, and the kernel sends one receiver
 //! six ICMP messages at once and then one a second (net.ipv4.icmp_ratelimit). So large packets count as lost only if none
 //! of several is answered while each small one between them is, and nobody says that they are too large: TCP adapts to
@@ -11,8 +15,8 @@ use tokio::time::sleep;
 
 use crate::packet_size::{Fate, Packets};
 
-/// A packet that is as small as those that ask for a connection, with room for what a tunnel adds.
-const SMALL: u16 = 80;
+/// A packet that every path takes.
+const SMALL: u16 = 1280;
 
 /// How long to wait for the answer to a small packet, and to one of those by which the limit is found; an answer from
 /// another node takes a few milliseconds.
@@ -22,7 +26,8 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// them, and long enough for the next small packet to be answered.
 const LONG_PATIENCE: Duration = Duration::from_millis(1100);
 
-/// Before a second small packet, if the first may have been answered by nobody for the limit on ICMP messages.
+/// Between a small packet and the next one of any size: in less time the receiver may not be allowed another ICMP message,
+/// and then it would always be the large ones that are not answered.
 const AGAIN: Duration = Duration::from_millis(1100);
 
 /// How often large and small packets take turns, and how many large ones are sent each time. Where one of three packets
@@ -81,6 +86,7 @@ pub(super) async fn trial(path: &impl Path, full: u16) -> Found {
         Err(found) => return found,
     };
     for _ in 0..TURNS {
+        sleep(AGAIN).await;
         if let Some(found) = take_turns(path, fails).await {
             return found;
         }
@@ -210,7 +216,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_limit_is_found_to_the_byte() {
-        for (full, limit) in [(1500, 1450), (1500, 1499), (9001, 1500), (8951, 8950), (1480, 81)] {
+        for (full, limit) in [
+            (1500, 1450),
+            (1500, 1499),
+            (9001, 1500),
+            (8951, 8950),
+            (1480, 1281),
+        ] {
             let begun = tokio::time::Instant::now();
             let (found, _) = tried(full, up_to(limit)).await;
             let expected = Limit {
@@ -218,7 +230,7 @@ mod tests {
                 fails: full,
             };
             assert_eq!(found, Found::Lost(expected));
-            assert!(begun.elapsed() < Duration::from_secs(13), "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
         }
     }
 
@@ -314,21 +326,39 @@ mod tests {
         }
     }
 
+    /// ICMP messages that a receiver may send: six at once, then one a second. Others may use them up as well.
+    struct Credit {
+        left: f64,
+        since: tokio::time::Instant,
+    }
+
+    impl Credit {
+        fn of(left: f64) -> Mutex<Self> {
+            let since = tokio::time::Instant::now();
+            Mutex::new(Self { left, since })
+        }
+
+        fn earn(&mut self, now: tokio::time::Instant) {
+            self.left = (self.left + now.duration_since(self.since).as_secs_f64()).min(6.0);
+            self.since = now;
+        }
+
+        /// Whether one may be sent at a time.
+        fn spend(&mut self, now: tokio::time::Instant) -> bool {
+            self.earn(now);
+            let may = self.left >= 1.0;
+            self.left -= if may { 1.0 } else { 0.0 };
+            may
+        }
+    }
+
     /// Answers to small packets are so far apart that the receiver sends each of them.
     #[tokio::test(start_paused = true)]
     async fn a_receiver_that_answers_once_a_second_is_not_asked_for_more() {
-        let credit = Mutex::new((6.0_f64, tokio::time::Instant::now()));
+        let credit = Credit::of(6.0);
         let (found, _) = tried(1500, |_, size| {
-            let mut credit = credit.lock().unwrap();
-            let (left, since) = *credit;
-            let now = tokio::time::Instant::now();
-            let left = (left + now.duration_since(since).as_secs_f64()).min(6.0);
-            *credit = (left, now);
-            if size > 1400 || left < 1.0 {
-                return Fate::Silent;
-            }
-            credit.0 -= 1.0;
-            Fate::Arrived
+            let is_answered = size <= 1400 && credit.lock().unwrap().spend(tokio::time::Instant::now());
+            if is_answered { Fate::Arrived } else { Fate::Silent }
         })
         .await;
         let expected = Limit {
@@ -336,6 +366,37 @@ mod tests {
             fails: 1500,
         };
         assert_eq!(found, Found::Lost(expected));
+    }
+
+    /// Small and large packets wait as long for their answers, so that it is not always the large ones that get none.
+    #[tokio::test(start_paused = true)]
+    async fn a_path_that_is_well_is_not_lost_where_others_use_up_the_answers() {
+        for left in [0.0, 0.5, 1.0] {
+            for period in [700, 800, 900, 1000, 1100, 1300, 60_000] {
+                for phase in (0..period.min(1000)).step_by(50) {
+                    let credit = Credit::of(left);
+                    let other = Mutex::new(tokio::time::Instant::now() + Duration::from_millis(phase));
+                    let (found, _) = tried(1500, |_, _| {
+                        let now = tokio::time::Instant::now();
+                        let (mut credit, mut other) = (credit.lock().unwrap(), other.lock().unwrap());
+                        while *other <= now {
+                            credit.spend(*other);
+                            *other += Duration::from_millis(period);
+                        }
+                        if credit.spend(now) {
+                            Fate::Arrived
+                        } else {
+                            Fate::Silent
+                        }
+                    })
+                    .await;
+                    assert!(
+                        !matches!(found, Found::Lost(_)),
+                        "{left} left, another every {period} ms from {phase} ms: {found:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -282,6 +282,7 @@ impl Round<'_> {
             source: tuple.source,
             destination: tuple.destination,
             is_answer: known.answers,
+            is_tracked: true,
             // With HTTP there is more than SYNs.
             opens: self.spec.probe.http.is_none(),
         };

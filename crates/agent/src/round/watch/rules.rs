@@ -72,10 +72,11 @@ impl Round<'_> {
     pub(super) async fn droppers(&self, of: Namespace, mut questions: Vec<Question>) -> Vec<Vec<Dropper>> {
         let Namespace { netns, whose, before } = of;
         questions.truncate(MAX_QUESTIONS);
+        let total = questions.iter().map(|question| question.packets).sum();
         let answer = move |listing: &Listing| {
             let answers = questions
                 .iter()
-                .map(|question| droppers(listing, &before, question));
+                .map(|question| droppers(listing, &before, question, total));
             answers.collect()
         };
         self.with_rules(&netns, whose, answer).await.unwrap_or_default()
@@ -88,12 +89,13 @@ impl Round<'_> {
         whose: Whose,
         look: impl FnOnce(&Listing) -> T + Send + 'static,
     ) -> Option<T> {
-        let source = netns.visit(move || Ok(Source::open(whose))).await.ok()?;
         let (pool, turns) = match whose {
             Whose::Node => (Pool::Node, &self.node.watches.rules_of_nodes),
             Whose::Pod => (Pool::Pod, &self.node.watches.rules_of_pods),
         };
+        // First: opening reads some of them already.
         let _turn = turns.acquire().await.ok()?;
+        let source = netns.visit(move || Ok(Source::open(whose))).await.ok()?;
         blocking(pool, move || look(&source.read())).await.ok()
     }
 }

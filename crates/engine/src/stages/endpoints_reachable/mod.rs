@@ -194,7 +194,7 @@ fn classify<'a, 'b>(
         // Seen on its node, unlike a setting that may explain it.
         case.reason = Reason::AcceptQueueFull;
         case.explanation = None;
-    } else if packet_sizes::explains(narrow, failed) {
+    } else if case.explanation.is_none() && packet_sizes::explains(narrow, failed) {
         case.reason = Reason::PathMTUTooSmall;
     } else if case.explanation.is_none() && !is_turned_away(failed) && is_cross_node(evidence, failed) {
         case.reason = Reason::CrossNodeUnreachable;

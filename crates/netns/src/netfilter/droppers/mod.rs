@@ -23,7 +23,11 @@ mod wording;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
 
 use svcdiag_api::{FilterFamily, FilterHook, FilterTool};
 
@@ -113,6 +117,17 @@ pub struct Dropper {
     pub priority: i32,
     /// How many packets it has dropped; none if nobody counts just these.
     pub packets: Option<u64>,
+    /// Whether it drops every such packet that comes by; otherwise it may.
+    pub is_certain: bool,
+}
+
+/// The rules and policies that can drop a packet.
+#[derive(Clone, Debug, Default)]
+pub struct Possible {
+    /// Each once.
+    pub droppers: Vec<Dropper>,
+    /// Whether there are no others: of more than can be looked at, some are left out.
+    pub are_all: bool,
 }
 
 /// The counters of rules and policies at one moment.
@@ -189,8 +204,17 @@ impl Listing {
 
     /// The rules and policies that can drop a packet which comes by these hooks, without telling the client.
     #[must_use]
-    pub fn possible(&self, packet: &Packet, hooks: &[FilterHook], backends: Backends) -> Vec<Dropper> {
-        let mut possible = Vec::new();
+    pub fn possible(&self, packet: &Packet, hooks: &[FilterHook], backends: Backends) -> Possible {
+        let mut possible: Vec<Dropper> = Vec::new();
+        let mut known: BTreeSet<Id> = BTreeSet::new();
+        let (mut steps, mut are_all) = (MAX_STEPS, true);
+        let mut add = |dropper: Dropper| {
+            // Packets may get to a rule by several base chains.
+            if known.insert(dropper.id.clone()) {
+                possible.push(dropper);
+            }
+            known.len() < MAX_DROPPERS
+        };
         let tables = self.tables.iter().filter(|table| table.sees(packet.family()));
         for table in tables.filter(|_| backends.nf_tables) {
             let sets = OfTable::new(table, self.netlink.as_ref());
@@ -199,14 +223,20 @@ impl Listing {
                 .iter()
                 .filter(|base| table.is_on_the_way(base, hooks))
             {
-                let found = walk::droppers(table, base, packet, &sets);
-                possible.extend(found.iter().map(|found| describe(table, base, found)));
+                let found = walk::droppers(table, base, packet, &sets, &mut steps);
+                are_all &= found.iter().all(|found| add(describe(table, base, found)));
+                if !are_all || steps == 0 {
+                    break;
+                }
             }
         }
         let legacy = self.legacy.iter().filter(|_| backends.legacy);
-        let legacy = legacy.filter(|dropper| hooks.contains(&dropper.hook) && dropper.can_drop(packet));
-        possible.extend(legacy.map(LegacyDropper::describe));
-        possible
+        let mut legacy = legacy.filter(|dropper| hooks.contains(&dropper.hook) && dropper.can_drop(packet));
+        are_all &= legacy.all(|dropper| add(dropper.describe()));
+        Possible {
+            droppers: possible,
+            are_all: are_all && steps > 0,
+        }
     }
 
     /// The counters of all rules and policies that drop packets.
@@ -221,6 +251,7 @@ impl Listing {
                     chain: &base.name,
                     rule: None,
                     packets: base.packets,
+                    is_certain: false,
                 };
                 counters.extend(policy.packets.map(|packets| (id(table, &policy), packets)));
             }
@@ -231,6 +262,7 @@ impl Listing {
                         chain,
                         rule: Some(rule),
                         packets,
+                        is_certain: false,
                     };
                     counters.extend(packets.map(|packets| (id(table, &found), packets)));
                 }
@@ -283,8 +315,15 @@ fn describe(table: &Table, base: &BaseChain, found: &Found<'_>) -> Dropper {
         hook: base.hook,
         priority: base.priority,
         packets: found.packets,
+        is_certain: found.is_certain,
     }
 }
+
+/// Rules that are held against one packet, of all base chains together; a Pod may have as many as it likes.
+const MAX_STEPS: usize = 100_000;
+
+/// Rules and policies that may have dropped a packet; among more than these none is certain.
+const MAX_DROPPERS: usize = 256;
 
 /// Names as long as those that are shown. The kernel takes 255 bytes.
 const LONGEST_NAME: usize = 64;

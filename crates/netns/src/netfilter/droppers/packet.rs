@@ -24,6 +24,8 @@ pub struct Packet {
     pub destination: SocketAddr,
     /// Whether it is on its way back to the client: then a rule that rejects it tells the endpoint, not the client.
     pub is_answer: bool,
+    /// Whether connection tracking has looked at it, so that it has a state.
+    pub is_tracked: bool,
     /// Whether it opens a connection, unless it is an answer: connection tracking finds no SYN or first datagram invalid.
     pub opens: bool,
 }
@@ -35,10 +37,19 @@ impl Packet {
         IpFamily::of(self.destination.ip())
     }
 
+    /// The same before connection tracking has looked at it.
+    #[must_use]
+    pub(super) fn untracked(self) -> Self {
+        Self {
+            is_tracked: false,
+            ..self
+        }
+    }
+
     /// What connection tracking may think of it.
     fn states(&self) -> u32 {
         let possible = ESTABLISHED | NEW | UNTRACKED;
-        if self.opens && !self.is_answer {
+        if self.opens && !self.is_answer && self.is_tracked {
             possible
         } else {
             possible | INVALID | RELATED
@@ -135,6 +146,7 @@ pub(super) mod tests {
             source: "10.244.1.10:40000".parse().unwrap(),
             destination: "10.244.2.20:9376".parse().unwrap(),
             is_answer: false,
+            is_tracked: true,
             opens: true,
         }
     }
@@ -151,6 +163,7 @@ pub(super) mod tests {
         };
         assert_eq!(syn().is_in_state(INVALID | RELATED), Some(false));
         assert_eq!(syn().is_in_state(NEW), None);
+        assert_eq!(syn().untracked().is_in_state(INVALID), None);
         for packet in [answer, later] {
             assert_eq!(packet.is_in_state(INVALID), None);
         }

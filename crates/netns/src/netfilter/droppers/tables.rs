@@ -122,6 +122,18 @@ impl Table {
         self.family == FilterFamily::Bridge || hooks.contains(&base.hook)
     }
 
+    /// Whether connection tracking has looked at packets before they come by a base chain. Before it has, all are invalid to
+    /// it (NF_IP_PRI_CONNTRACK is -200), and for bridges and interfaces nobody knows.
+    pub(super) fn is_tracked(&self, base: &BaseChain) -> bool {
+        const CONNTRACK: i32 = -200;
+        let is_early = match base.hook {
+            FilterHook::Ingress | FilterHook::Egress => true,
+            FilterHook::Prerouting | FilterHook::Output => base.priority <= CONNTRACK,
+            FilterHook::Input | FilterHook::Forward | FilterHook::Postrouting => false,
+        };
+        self.is_ip() && !is_early
+    }
+
     /// What writes a chain: iptables has tables and base chains of certain names.
     pub(super) fn tool(&self, base: &BaseChain) -> FilterTool {
         let is_family = matches!(self.family, FilterFamily::Ip | FilterFamily::Ip6);

@@ -1,6 +1,8 @@
 //! What drops a packet, by rules that are put together here as the kernel describes them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod certain;
+
 use proptest::prelude::*;
 
 use super::{
@@ -168,7 +170,9 @@ fn listing(table: Table) -> Listing {
 
 /// What can drop a packet that is forwarded: chain and handle of each.
 fn possible_for(table: Table, packet: &Packet) -> Vec<(String, Option<u64>)> {
-    let found = listing(table).possible(packet, &[FilterHook::Forward], NF_TABLES);
+    let found = listing(table)
+        .possible(packet, &[FilterHook::Forward], NF_TABLES)
+        .droppers;
     found
         .into_iter()
         .map(|dropper| (dropper.id.chain, dropper.id.rule))
@@ -265,7 +269,9 @@ fn no_rule_about_invalid_packets_drops_a_syn() {
     ];
     of_states.sets.insert(b"__map0".to_vec(), map);
     let rules = |packet: &Packet| {
-        let found = listing(of_states.clone()).possible(packet, &[FilterHook::Forward], NF_TABLES);
+        let found = listing(of_states.clone())
+            .possible(packet, &[FilterHook::Forward], NF_TABLES)
+            .droppers;
         found
             .into_iter()
             .map(|dropper| dropper.id.rule)
@@ -293,20 +299,24 @@ fn a_counter_counts_drops_only_behind_all_conditions() {
         destination: "10.244.2.21:9376".parse().unwrap(),
         ..syn()
     };
-    let found = after.possible(&packet, &[FilterHook::Forward], NF_TABLES);
+    let found = after
+        .possible(&packet, &[FilterHook::Forward], NF_TABLES)
+        .droppers;
     let rises: Vec<Option<u64>> = found.iter().map(|dropper| after.rise(dropper, &before)).collect();
     assert_eq!(rises, [None], "the counter counts what goes on as well");
-    let found = after.possible(&syn(), &[FilterHook::Forward], NF_TABLES);
+    let found = after.possible(&syn(), &[FilterHook::Forward], NF_TABLES).droppers;
     assert_eq!(after.rise(&found[0], &before), Some(3));
     let policy = listing(table(true, Some(10), &[]));
-    let found = policy.possible(&syn(), &[FilterHook::Forward], NF_TABLES);
+    let found = policy
+        .possible(&syn(), &[FilterHook::Forward], NF_TABLES)
+        .droppers;
     assert_eq!(
         (found[0].id.rule, policy.rise(&found[0], &before)),
         (None, Some(3))
     );
     // Somebody has set it back.
     let reset = of(1);
-    let found = reset.possible(&syn(), &[FilterHook::Forward], NF_TABLES);
+    let found = reset.possible(&syn(), &[FilterHook::Forward], NF_TABLES).droppers;
     assert_eq!(reset.rise(&found[0], &after.counters()), None);
 }
 
@@ -314,7 +324,9 @@ fn a_counter_counts_drops_only_behind_all_conditions() {
 fn chains_at_other_hooks_are_not_on_the_way() {
     let table = table(true, None, &[]);
     assert_eq!(
-        listing(table).possible(&syn(), &[FilterHook::Output], NF_TABLES),
+        listing(table)
+            .possible(&syn(), &[FilterHook::Output], NF_TABLES)
+            .droppers,
         []
     );
 }
@@ -410,7 +422,7 @@ proptest! {
         }
         let listing = listing(table(true, Some(1), &[("forward", all)]));
         let packet = Packet { is_answer, ..syn() };
-        let found = listing.possible(&packet, &[FilterHook::Forward], NF_TABLES);
+        let found = listing.possible(&packet, &[FilterHook::Forward], NF_TABLES).droppers;
         prop_assert!(found.len() <= 8);
         let _ = listing.counters();
     }

@@ -1,4 +1,7 @@
-//! A packet on its way through a base chain: the rules that may drop it there.
+//! A packet on its way through a base chain: the rules that may drop it there, and whether one of them does.
+//!
+//! A rule drops for certain if all its conditions are known to hold, and the packet is known to get there: no rule before
+//! it may have taken the packet. Whatever else is wrongly ruled out, such a rule lets none of these packets pass.
 
 use std::collections::HashMap;
 
@@ -20,6 +23,8 @@ pub(super) struct Found<'t> {
     /// None for the policy.
     pub rule: Option<&'t Rule>,
     pub packets: Option<u64>,
+    /// Whether it drops every such packet that comes by the base chain; otherwise it may.
+    pub is_certain: bool,
 }
 
 /// What becomes of a packet that gets into a chain.
@@ -38,6 +43,10 @@ struct Walk<'t, 'p> {
     found: Vec<Found<'t>>,
     /// Chains that were gone through: each is, once, whoever leads there.
     known: HashMap<&'t [u8], Flow>,
+    /// Whether the packet is known to have got so far.
+    is_certain: bool,
+    /// Rules that may still be held against the packet.
+    steps: &'p mut usize,
 }
 
 /// What may drop a packet that comes by a base chain of a table. Rules that reject are among it where the client does not
@@ -47,13 +56,20 @@ pub(super) fn droppers<'t>(
     base: &'t BaseChain,
     packet: &Packet,
     sets: &dyn Sets,
+    steps: &mut usize,
 ) -> Vec<Found<'t>> {
+    let packet = table
+        .is_tracked(base)
+        .then_some(*packet)
+        .unwrap_or_else(|| packet.untracked());
     let mut walk = Walk {
         table,
         sets,
-        packet,
+        packet: &packet,
         found: Vec::new(),
         known: HashMap::new(),
+        is_certain: true,
+        steps,
     };
     let flow = walk.chain(&base.name, 0);
     if flow == Flow::Passes && base.drops {
@@ -61,6 +77,7 @@ pub(super) fn droppers<'t>(
             chain: &base.name,
             rule: None,
             packets: base.packets,
+            is_certain: walk.is_certain,
         });
     }
     walk.found
@@ -69,12 +86,15 @@ pub(super) fn droppers<'t>(
 impl<'t> Walk<'t, '_> {
     fn chain(&mut self, name: &'t [u8], depth: usize) -> Flow {
         if let Some(known) = self.known.get(name) {
+            // What it did to the packet the first time is not kept.
+            self.is_certain = false;
             return *known;
         }
         let Some((name, rules)) = self.table.chains.get_key_value(name) else {
             return Flow::Passes;
         };
         if depth > MAX_DEPTH {
+            self.is_certain = false;
             return Flow::Passes;
         }
         // There are no loops in the kernel's.
@@ -86,10 +106,17 @@ impl<'t> Walk<'t, '_> {
 
     fn rules(&mut self, chain: &'t [u8], rules: &'t [Rule], depth: usize) -> Flow {
         for rule in rules {
+            let Some(left) = self.steps.checked_sub(1) else {
+                self.is_certain = false;
+                return Flow::Passes;
+            };
+            *self.steps = left;
             let outcome = outcome(rule.expressions(), self.packet, self.table.is_ip(), self.sets);
             let Some(end) = outcome.end.filter(|_| outcome.holds != Holds::No) else {
                 continue;
             };
+            // One that may hold may have taken the packet.
+            self.is_certain &= outcome.holds == Holds::Yes;
             match self.end((chain, rule, outcome.packets), end, depth) {
                 Some(flow) if outcome.holds == Holds::Yes => return flow,
                 _ => {}
@@ -127,6 +154,7 @@ impl<'t> Walk<'t, '_> {
                 match (&which, ends.as_slice()) {
                     (Which::Of(_), [end]) => self.end((chain, rule, None), end.clone(), depth),
                     (_, ends) => {
+                        self.is_certain = false;
                         self.any((chain, rule), ends, depth);
                         None
                     }
@@ -164,6 +192,7 @@ impl<'t> Walk<'t, '_> {
             chain,
             rule: Some(rule),
             packets,
+            is_certain: self.is_certain,
         });
     }
 }

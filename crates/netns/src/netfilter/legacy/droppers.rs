@@ -45,12 +45,13 @@ pub(in crate::netfilter) struct LegacyDropper {
 }
 
 impl LegacyTables {
-    /// Reads the tables that exist in the network namespace of the calling thread, each of at most so many bytes.
+    /// Reads the tables that exist in the network namespace of the calling thread, together of at most so many bytes.
     ///
     /// # Errors
     /// When one exists that cannot be read, or that is larger.
     pub(in crate::netfilter) fn open(largest: usize) -> std::io::Result<Self> {
         let mut tables = Vec::new();
+        let mut left = largest;
         for (family, names) in [
             (IpFamily::V4, "/proc/thread-self/net/ip_tables_names"),
             (IpFamily::V6, "/proc/thread-self/net/ip6_tables_names"),
@@ -59,7 +60,8 @@ impl LegacyTables {
             let names = fs::read_to_string(names).unwrap_or_default();
             let exists = |table: &str| names.lines().any(|name| name == table);
             for (table, priority) in TABLES.into_iter().filter(|(table, _)| exists(table)) {
-                let answers = kernel::read(family, table, largest).map_err(to_io)?;
+                let answers = kernel::read(family, table, left).map_err(to_io)?;
+                left = left.saturating_sub(answers.entries.len());
                 let blob = Blob::of(family, answers.entries, hooks(&answers.info));
                 tables.push((family, table, priority, blob));
             }
@@ -211,6 +213,8 @@ impl LegacyDropper {
             hook: self.hook,
             priority: self.priority,
             packets: self.packets,
+            // Which rules accept packets before it is not looked at.
+            is_certain: false,
         }
     }
 }
