@@ -32,16 +32,19 @@ pub struct Kernel {
     subsystems: HashMap<u32, String>,
 }
 
-/// Arguments of the tracepoint, and offsets of fields in bytes.
+/// Arguments of the tracepoints, and offsets of fields in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// Arguments, by position.
+    /// Arguments, by position: of the tracepoint for drops, and the packet in those for what comes in and goes out.
     pub packet: u8,
     pub location: u8,
     pub reason: u8,
+    pub received: u8,
+    pub sent: u8,
     /// struct sk_buff.
     pub protocol: u32,
     pub head: u32,
+    pub data: u32,
     pub network_header: u32,
     pub device: u32,
     pub destination: u32,
@@ -106,11 +109,14 @@ impl Kernel {
 }
 
 fn layout(btf: &Btf<'_>) -> Result<Layout, Unavailable> {
-    let arguments = btf.arguments("kfree_skb").unwrap_or_default();
-    let argument = |kind: &str| {
+    let argument_of = |tracepoint: &str, kind: &str| {
+        let arguments = btf.arguments(tracepoint).unwrap_or_default();
         let position = arguments.iter().position(|found| *found == kind)?;
         u8::try_from(position).ok()
     };
+    let argument = |kind: &str| argument_of("kfree_skb", kind);
+    // The only one there has always been.
+    let packet_of = |tracepoint: &str| argument_of(tracepoint, "sk_buff").unwrap_or(0);
     let offset = |of: &str, field: &str| {
         btf.offset(of, field).ok_or(Unavailable::UnknownBtf(
             "a struct of the network stack lacks a field",
@@ -124,8 +130,11 @@ fn layout(btf: &Btf<'_>) -> Result<Layout, Unavailable> {
         packet,
         location,
         reason: argument("skb_drop_reason").ok_or(Unavailable::NoReason)?,
+        received: packet_of("netif_receive_skb"),
+        sent: packet_of("net_dev_queue"),
         protocol: offset("sk_buff", "protocol")?,
         head: offset("sk_buff", "head")?,
+        data: offset("sk_buff", "data")?,
         network_header: offset("sk_buff", "network_header")?,
         device: offset("sk_buff", "dev")?,
         destination: offset("sk_buff", "_skb_refdst")?,

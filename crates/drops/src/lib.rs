@@ -3,7 +3,8 @@
 //! A dial that times out does not say why; the kernel knows. [`Kernel::read`] learns once what this kernel calls its
 //! reasons and where its structs keep what matters (`btf.rs`). [`Watch::start`] assembles a program for the packets of
 //! these dials (`program.rs`), at most [`MAX_FILTERS`] kinds of packets, and attaches it; [`Watch::stop`] detaches it
-//! and returns what was dropped. [`explain`] says what a drop means.
+//! and returns what was dropped. [`explain`] says what a drop means. [`Sightings`] count in the same way where packets
+//! come in and go out, for dials of other nodes: whether they arrive, and whether answers leave.
 //!
 //! At rest nothing is loaded. Unrelated packets are compared with immediate values and go no further; a watch counts
 //! at most [`MAX_DROPS`] different drops in memory that is allocated when it starts.
@@ -14,6 +15,8 @@ mod btf;
 mod cause;
 mod kernel;
 mod program;
+mod record;
+mod sightings;
 mod unavailable;
 mod watch;
 
@@ -24,6 +27,7 @@ use svcdiag_kube_proxy::Protocol;
 pub use self::{
     cause::explain,
     kernel::{Kernel, Paths},
+    sightings::{Seen, Sighting, Sightings},
     unavailable::Unavailable,
     watch::{MAX_DROPS, MAX_FILTERS, Watch},
 };

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! The program that runs in the kernel for every packet that is dropped while a dial is watched.
+//! The programs that run in the kernel for every packet that is dropped, and where asked for every one that comes in or goes
+//! out, while a dial is watched.
 //!
-//! It is assembled for the addresses of one dial and the structs of this kernel, as tcpdump assembles a filter: no
-//! loops, no maps to look filters up in, and a packet of anybody else is left after some comparisons. In C it reads:
+//! Each is assembled for the addresses of one dial and the structs of this kernel, as tcpdump assembles a filter: no
+//! loops, no maps to look filters up in, and a packet of anybody else is left after some comparisons. In C that for drops
+//! reads:
 //!
 //! ```c
 //! int dropped(u64 *arguments) {
@@ -28,6 +30,8 @@
 //!     return 0;
 //! }
 //! ```
+//!
+//! Those for packets that come in and go out leave reason and function zero.
 //!
 //! Everything in the kernel is read by a helper that fails, and leaves zeros, where a pointer is none. The kernel itself
 //! names the function: whoever may trace may be told that, while /proc/kallsyms takes CAP_SYSLOG.
@@ -123,29 +127,52 @@ mod code {
     pub(super) const EXIT: u8 = 0x95;
 }
 
+/// Where in the kernel a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// A packet is thrown away: `kfree_skb`.
+    Dropped,
+    /// It comes in by an interface: `netif_receive_skb`.
+    Received,
+    /// It is to go out by an interface: `net_dev_queue`.
+    Sent,
+}
+
 /// Maps of the program, by their descriptors.
 #[derive(Clone, Copy)]
 pub(crate) struct Maps {
     /// Where it counts.
-    pub drops: RawFd,
-    /// Has [`FUNCTION_FORMAT`].
-    pub format: RawFd,
+    pub counts: RawFd,
+    /// Has [`FUNCTION_FORMAT`], for drops.
+    pub format: Option<RawFd>,
 }
 
 /// The program for these filters. One whose sender and receiver are of different families matches no packet.
-pub(crate) fn assemble(layout: &Layout, filters: &[Filter], maps: Maps) -> Vec<u64> {
+pub(crate) fn assemble(layout: &Layout, point: Point, filters: &[Filter], maps: Maps) -> Vec<u64> {
     let mut asm = Assembler::default();
     let (matched, end) = (asm.label(), asm.label());
 
     asm.emit(code::MOVE, ARGUMENTS, R1, 0, 0);
-    asm.argument(PACKET, layout.packet);
+    asm.argument(
+        PACKET,
+        match point {
+            Point::Dropped => layout.packet,
+            Point::Received => layout.received,
+            Point::Sent => layout.sent,
+        },
+    );
     asm.empty_record();
-    // header = head + network_header
-    asm.read(SCRATCH, 8, PACKET, layout.head);
-    asm.emit(code::LOAD_U64, POINTER, STACK, SCRATCH, 0);
-    asm.read(SCRATCH, 2, PACKET, layout.network_header);
-    asm.emit(code::LOAD_U16, R1, STACK, SCRATCH, 0);
-    asm.emit(code::ADD, POINTER, R1, 0, 0);
+    if point == Point::Received {
+        // The link's header is off, and nobody has noted yet where the next one begins.
+        asm.follow(PACKET, layout.data);
+    } else {
+        // header = head + network_header
+        asm.read(SCRATCH, 8, PACKET, layout.head);
+        asm.emit(code::LOAD_U64, POINTER, STACK, SCRATCH, 0);
+        asm.read(SCRATCH, 2, PACKET, layout.network_header);
+        asm.emit(code::LOAD_U16, R1, STACK, SCRATCH, 0);
+        asm.emit(code::ADD, POINTER, R1, 0, 0);
+    }
     let mut may_match = false;
     for family in [IPV4, IPV6] {
         let is_of_family = |filter: &Filter| {
@@ -181,8 +208,11 @@ pub(crate) fn assemble(layout: &Layout, filters: &[Filter], maps: Maps) -> Vec<u
     if may_match {
         asm.jump(code::JUMP, 0, 0, end);
         asm.place(matched);
-        asm.circumstances(layout, maps.format);
-        asm.count(maps.drops, end);
+        if let Some(format) = maps.format {
+            asm.why(layout, format);
+        }
+        asm.place_in_network(layout);
+        asm.count(maps.counts, end);
     }
     asm.place(end);
     asm.emit(code::MOVE_VALUE, R0, 0, 0, 0);
@@ -273,8 +303,8 @@ impl Assembler {
         self.place(next);
     }
 
-    /// Why, by whom and where.
-    fn circumstances(&mut self, layout: &Layout, format: RawFd) {
+    /// Why, and by which function.
+    fn why(&mut self, layout: &Layout, format: RawFd) {
         self.argument(R1, layout.reason);
         self.emit(code::STORE_U32, STACK, R1, RECORD + record::REASON, 0);
         self.argument(R1, layout.location);
@@ -285,6 +315,10 @@ impl Assembler {
         self.stack(R4, SCRATCH);
         self.emit(code::MOVE_VALUE, R5, 0, 0, 8);
         self.emit(code::CALL, 0, 0, 0, SNPRINTF);
+    }
+
+    /// The interface, and the namespace.
+    fn place_in_network(&mut self, layout: &Layout) {
         let (by_route, namespace) = (self.label(), self.label());
         self.follow(PACKET, layout.device);
         self.jump(code::JUMP_IF_EQUAL, POINTER, 0, by_route);

@@ -1,14 +1,12 @@
-use std::{
-    fs, io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{fs, io};
 
 use svcdiag_netns::bpf::{Attached, Constant, HashMap};
 
 use crate::{
-    Drop, Filter, Interface, Kernel, Leg, Tuple, Unavailable,
+    Drop, Filter, Kernel, Unavailable,
     kernel::Paths,
-    program::{self, FUNCTION_LENGTH, Maps, NAME_LENGTH, record},
+    program::{self, Maps, Point},
+    record::{RECORD_SIZE, Record},
 };
 
 /// Different drops that one watch counts; others are not known. A dial leads to a handful, but others may dial the same
@@ -17,8 +15,6 @@ pub const MAX_DROPS: usize = 4096;
 
 /// Filters of one watch: a dial of a Service with a hundred endpoints has four for each at most.
 pub const MAX_FILTERS: usize = 512;
-
-const RECORD_SIZE: usize = record::SIZE.unsigned_abs() as usize;
 
 /// Of errno.h.
 const EPERM: i32 = 1;
@@ -51,10 +47,10 @@ impl Watch {
             // The program holds it.
             let format = Constant::new(program::FUNCTION_FORMAT)?;
             let maps = Maps {
-                drops: drops.descriptor(),
-                format: format.descriptor(),
+                counts: drops.descriptor(),
+                format: Some(format.descriptor()),
             };
-            let program = program::assemble(&kernel.layout, &filters, maps);
+            let program = program::assemble(&kernel.layout, Point::Dropped, &filters, maps);
             let program = Attached::to_tracepoint(c"kfree_skb", &program, program::LICENCE)?;
             Ok((program, drops))
         };
@@ -86,7 +82,7 @@ impl Watch {
 }
 
 /// Why the kernel has refused.
-fn why(error: io::Error, paths: &Paths) -> Unavailable {
+pub(crate) fn why(error: io::Error, paths: &Paths) -> Unavailable {
     // Unreadable files say nothing, and the kernel's own word remains.
     let lockdown = fs::read_to_string(&paths.lockdown).unwrap_or_default();
     if lockdown.contains("[confidentiality]") {
@@ -112,89 +108,6 @@ fn may_trace(status: &str) -> Option<bool> {
     Some(has(SYS_ADMIN) || has(BPF) && has(PERFMON))
 }
 
-/// What the program has written, in the order in which drops are returned.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Record {
-    filter: usize,
-    leg: Leg,
-    tuple: Tuple,
-    reason: u32,
-    function: String,
-    namespace: u32,
-    index: u32,
-    name: String,
-    count: u64,
-}
-
-impl Record {
-    fn decode(key: &[u8], count: &[u8], filters: &[Filter]) -> Option<Self> {
-        let number = |at: i16| bytes(key, at).map(u32::from_ne_bytes);
-        let filter: usize = bytes(key, record::FILTER).map(u16::from_ne_bytes)?.into();
-        let Filter { leg, tuple } = *filters.get(filter)?;
-        let address = |at: i16| {
-            Some(if tuple.destination.is_ipv6() {
-                IpAddr::from(bytes::<16>(key, at)?)
-            } else {
-                IpAddr::from(bytes::<4>(key, at)?)
-            })
-        };
-        let port = |at: i16| bytes(key, at).map(u16::from_be_bytes);
-        let name: [u8; NAME_LENGTH.unsigned_abs() as usize] = bytes(key, record::NAME)?;
-        let function: [u8; FUNCTION_LENGTH.unsigned_abs() as usize] = bytes(key, record::FUNCTION)?;
-        Some(Self {
-            filter,
-            leg,
-            tuple: Tuple {
-                protocol: tuple.protocol,
-                source: SocketAddr::new(address(record::SOURCE)?, port(record::PORTS)?),
-                destination: SocketAddr::new(address(record::DESTINATION)?, port(record::PORTS + 2)?),
-            },
-            reason: number(record::REASON)?,
-            function: function_name(&text(&function)),
-            namespace: number(record::NAMESPACE)?,
-            index: number(record::INDEX)?,
-            name: text(&name),
-            count: bytes(count, 0).map(u64::from_ne_bytes)?,
-        })
-    }
-
-    fn describe(self, kernel: &Kernel) -> Drop {
-        let known = |number: u32| (number != 0).then_some(number);
-        Drop {
-            leg: self.leg,
-            tuple: self.tuple,
-            reason: kernel.reason(self.reason),
-            location: Some(self.function).filter(|name| !name.is_empty()),
-            interface: known(self.index).map(|index| Interface {
-                index,
-                name: self.name,
-            }),
-            namespace: known(self.namespace),
-            count: self.count,
-        }
-    }
-}
-
-/// Up to the first zero byte.
-fn text(bytes: &[u8]) -> String {
-    let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..length]).into_owned()
-}
-
-/// `nft_do_chain [nf_tables]`, or an address where the kernel has no names, which says nothing.
-fn function_name(text: &str) -> String {
-    let name = text.split(' ').next().unwrap_or_default();
-    if name.starts_with("0x") {
-        return String::new();
-    }
-    name.to_owned()
-}
-
-fn bytes<const N: usize>(from: &[u8], at: i16) -> Option<[u8; N]> {
-    let at = usize::try_from(at).ok()?;
-    from.get(at..at.checked_add(N)?)?.try_into().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,13 +125,6 @@ mod tests {
             assert_eq!(may_trace(&status(held)), Some(may), "{held:x}");
         }
         assert_eq!(may_trace("Name:\tagent\n"), None);
-    }
-
-    #[test]
-    fn functions_are_named_without_their_module() {
-        assert_eq!(function_name("nft_do_chain [nf_tables]"), "nft_do_chain");
-        assert_eq!(function_name("ip_error"), "ip_error");
-        assert_eq!(function_name("0xffffffff81000000"), "");
     }
 
     #[test]

@@ -15,4 +15,5 @@ mod expected;
 mod faults;
 mod lookalikes;
 mod network;
+mod sightings;
 mod unavailable;

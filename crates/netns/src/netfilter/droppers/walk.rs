@@ -58,10 +58,10 @@ pub(super) fn droppers<'t>(
     sets: &dyn Sets,
     steps: &mut usize,
 ) -> Vec<Found<'t>> {
-    let packet = table
-        .is_tracked(base)
-        .then_some(*packet)
-        .unwrap_or_else(|| packet.untracked());
+    let packet = match table.is_tracked(base) {
+        true => *packet,
+        false => packet.untracked(),
+    };
     let mut walk = Walk {
         table,
         sets,
