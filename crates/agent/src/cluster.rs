@@ -25,6 +25,7 @@ use svcdiag_api::{
 };
 use svcdiag_client::is_outage;
 use svcdiag_client::{is_going, is_of_schema, schemas};
+use svcdiag_engine::question_digest;
 use svcdiag_objects::Object;
 
 /// An API server that takes longer counts as unreachable.
@@ -155,6 +156,7 @@ impl Cluster {
     ) -> Result<(), Error> {
         let status = json!({
             "observedGeneration": probe.metadata.generation,
+            "observedQuestion": question_digest(&probe.spec),
             "observedTime": Time(now),
             "agentVersion": env!("CARGO_PKG_VERSION"),
             "facts": facts,

@@ -24,7 +24,7 @@ use super::{
 };
 use svcdiag_api::{Answer, DialPath, NodeFacts, NodeProbe};
 use svcdiag_client::Pauses;
-use svcdiag_engine::asked::Subject;
+use svcdiag_engine::{asked::Subject, is_same_question};
 use svcdiag_objects::Object;
 
 /// Pause before a failed write is retried, and the maximum pause for one that is rejected repeatedly.
@@ -151,17 +151,26 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
         not_before = Instant::now() + SMALLEST_PAUSE;
         let probe = probes.borrow_and_update().clone();
         let source = Latest(probes.clone());
-        let facts = tokio::select! {
-            facts = round::probe(&node, probe.namespace(), &probe.spec, &source, &state.memory) => facts,
-            () = is_outdated(probes.clone()) => continue,
+        let known = state.answered(&probe);
+        let is_answered = known.is_some();
+        let round = async {
+            let (namespace, spec, memory) = (probe.namespace(), &probe.spec, &state.memory);
+            match known {
+                Some(facts) => round::watch_arrivals(&node, namespace, spec, &source, memory, facts).await,
+                None => round::probe(&node, namespace, spec, &source, memory).await,
+            }
         };
-        if probes.has_changed().unwrap_or(false) {
+        let facts = tokio::select! {
+            facts = round => facts,
+            () = is_outdated(&probe, probes.clone()) => continue,
+        };
+        // The same question in the newest version: our own last report has changed the resourceVersion.
+        let latest = probes.borrow().clone();
+        if !is_same_question(&probe.spec, &latest.spec) {
             continue;
         }
-        // The same spec in the newest version: our own last report has changed the resourceVersion.
-        let probe = probes.borrow().clone();
-        let pause = match state.write(&cluster, &probe, facts).await {
-            Ok(()) => jittered(&probe),
+        let pause = match state.write(&cluster, &latest, &probe, facts).await {
+            Ok(()) => state.pause(&probe, is_answered),
             Err(error) => {
                 tracing::warn!(
                     namespace = probe.namespace(),
@@ -178,37 +187,73 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
     }
 }
 
-/// Waits until a round is outdated and has had its time to end.
-async fn is_outdated(mut probes: watch::Receiver<Arc<NodeProbe>>) {
-    if probes.changed().await.is_err() {
-        // The task itself is stopping.
-        std::future::pending::<()>().await;
+/// Waits until the round of a NodeProbe is outdated, because that asks for something else, and has had its time to end.
+async fn is_outdated(probe: &NodeProbe, mut probes: watch::Receiver<Arc<NodeProbe>>) {
+    loop {
+        if probes.changed().await.is_err() {
+            // The task itself is stopping.
+            std::future::pending::<()>().await;
+        }
+        if !is_same_question(&probe.spec, &probes.borrow_and_update().spec) {
+            break;
+        }
     }
     tokio::time::sleep(LAST_MOMENT).await;
+}
+
+/// A report.
+struct Written {
+    of: Arc<NodeProbe>,
+    generation: Option<i64>,
+    facts: NodeFacts,
 }
 
 /// What a task remembers of its NodeProbe.
 #[derive(Default)]
 struct State {
     memory: Memory,
-    /// What was last written, for which generation.
-    written: Option<(Option<i64>, NodeFacts)>,
+    /// What was last written, of a round for which NodeProbe, and for which generation.
+    written: Option<Written>,
+    /// When the next round is due that nothing but time asks for.
+    due: Option<Instant>,
     /// How often in a row the API server has rejected the report.
     refused: u32,
 }
 
 impl State {
+    /// The facts that answer a NodeProbe already: it asks for nothing new but to watch what arrives from other nodes.
+    fn answered(&self, probe: &NodeProbe) -> Option<NodeFacts> {
+        let Written { of, facts, .. } = self.written.as_ref()?;
+        let is_another_watch = of.spec.arrivals != probe.spec.arrivals && of.spec.repeat == probe.spec.repeat;
+        let is_due = self.due.is_none_or(|due| due <= Instant::now());
+        let is_answered = is_another_watch && !is_due && is_same_question(&of.spec, &probe.spec);
+        is_answered.then(|| facts.clone())
+    }
+
+    /// The pause before the next round, which a watch does not put off.
+    fn pause(&mut self, probe: &NodeProbe, was_answered: bool) -> Duration {
+        let now = Instant::now();
+        let due = self
+            .due
+            .filter(|_| was_answered)
+            .unwrap_or_else(|| now + jittered(probe));
+        self.due = Some(due);
+        due.saturating_duration_since(now)
+    }
+
+    /// Writes the facts of a round for a NodeProbe that was `of` when it began.
     async fn write(
         &mut self,
         cluster: &Cluster,
         probe: &NodeProbe,
+        of: &Arc<NodeProbe>,
         facts: NodeFacts,
     ) -> Result<(), cluster::Error> {
         let generation = probe.metadata.generation;
         let is_known = self
             .written
             .as_ref()
-            .is_some_and(|(of, known)| *of == generation && says_the_same(known, &facts));
+            .is_some_and(|written| written.generation == generation && says_the_same(&written.facts, &facts));
         if !is_known {
             self.written = None;
             match cluster.report(probe, &facts, now()).await {
@@ -220,7 +265,11 @@ impl State {
                     return Err(error);
                 }
             }
-            self.written = Some((generation, facts));
+            self.written = Some(Written {
+                of: of.clone(),
+                generation,
+                facts,
+            });
         }
         self.refused = 0;
         Ok(())
@@ -335,10 +384,14 @@ mod tests {
         let dial = json!({ "path": "Endpoint", "port": "80/TCP", "family": "IPv4", "made": 1, "failed": 0 });
         let facts: NodeFacts = serde_json::from_value(json!({ "dials": [dial] })).unwrap();
 
+        let probe = Arc::new(probe);
         let mut state = State::default();
         let mut pauses = Vec::new();
         for _ in 0..10 {
-            let error = state.write(&cluster, &probe, facts.clone()).await.unwrap_err();
+            let error = state
+                .write(&cluster, &probe, &probe, facts.clone())
+                .await
+                .unwrap_err();
             assert!(!error.is_outage(), "{error}");
             pauses.push(state.next_retry(&error).as_secs());
         }
@@ -353,8 +406,11 @@ mod tests {
         assert!(said[0].get("dials").is_none(), "{said:?}");
 
         // A successful write resets that.
-        state.write(&cluster, &probe, NodeFacts::default()).await.unwrap();
-        let error = state.write(&cluster, &probe, facts).await.unwrap_err();
+        state
+            .write(&cluster, &probe, &probe, NodeFacts::default())
+            .await
+            .unwrap();
+        let error = state.write(&cluster, &probe, &probe, facts).await.unwrap_err();
         assert_eq!(state.next_retry(&error), RETRY);
         assert_eq!(kept.lock().unwrap().len(), 3, "said once more");
         server.abort();

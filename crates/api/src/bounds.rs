@@ -52,6 +52,9 @@ pub(super) const FILTER_RULE: &str = "^[A-Za-z0-9][-A-Za-z0-9_.:@+/?!=*, ]*$";
 /// A resourceVersion.
 pub(super) const VERSION: &str = "^[0-9A-Za-z]*$";
 
+/// Tokens, with commas between them.
+pub(super) const VERSIONS: &str = "^[0-9A-Za-z,]*$";
+
 /// What a DNS server answers instead of an address: SERVFAIL.
 pub(super) const CODE: &str = "^[A-Za-z0-9]+$";
 

@@ -27,11 +27,11 @@ use kube::CustomResourceExt;
 pub use condition::ConditionStatus;
 pub use network::{IpFamily, NotAPort, Open, PortProtocol, Protocol};
 pub use nodefacts::{
-    Answer, CLibrary, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace, Dropper,
-    DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin, KubeProxy, LinkMtu, LinkRole,
-    ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop,
-    PacketSize, PathLoss, PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion,
-    StaleConnection,
+    Answer, Arrivals, Arrived, CLibrary, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace,
+    Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin, KubeProxy, LinkMtu,
+    LinkRole, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort,
+    PacketDrop, PacketSize, PathLoss, PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs,
+    SliceVersion, StaleConnection, WatchState,
 };
 pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
 pub use rejection::Rejection;
@@ -43,8 +43,8 @@ pub use servicediagnosis::{
 };
 pub use stage::{ConditionType, PAGE, Reason, STAGES, Stage};
 pub use subject::{
-    MAX_ADDRESSES, MAX_DNS_ENDPOINTS, MAX_OF_A_SERVICE, ProbeDns, ProbeEndpointPort, ProbeNode,
-    ProbeOtherNode, ProbePath, ProbeService, ProbeServicePort, ProbeSubset,
+    MAX_ADDRESSES, MAX_DNS_ENDPOINTS, MAX_OF_A_SERVICE, ProbeArrival, ProbeArrivals, ProbeDns,
+    ProbeEndpointPort, ProbeNode, ProbeOtherNode, ProbePath, ProbeService, ProbeServicePort, ProbeSubset,
 };
 pub use tunnel::{DeadEndRule, Tunnel, TunnelKind};
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeadEndRule, Tunnel, bounds};
 
+mod arrivals;
 mod dials;
 mod droppers;
 mod drops;
@@ -19,6 +20,7 @@ mod node_ports;
 mod packet_sizes;
 mod rules;
 
+pub use arrivals::{Arrivals, Arrived, WatchState};
 pub use dials::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSocket, PodListeners};
 pub use droppers::{Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool};
 pub use drops::{DropCause, DropPlace, PacketDrop};
@@ -59,6 +61,17 @@ pub struct NodeFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub drops: Vec<PacketDrop>,
+    /// What was seen here of the packets of clients on other nodes, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrivals: Option<Arrivals>,
+    /// Packets of those clients that the node, or Pods of its endpoints, dropped meanwhile; at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub arrival_drops: Vec<PacketDrop>,
+    /// The `repeat` of the NodeProbe, if the failed dials were repeated for it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 132), regex(pattern = bounds::VERSIONS))]
+    pub repeated: String,
     /// Paths on which packets are lost at times; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

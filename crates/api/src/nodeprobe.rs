@@ -13,8 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    NodeFacts, PortRef, Probe, ProbeDns, ProbeNode, ProbeOtherNode, ProbePath, ProbeService, ProbeSubset,
-    SliceVersion, bounds,
+    NodeFacts, PortRef, Probe, ProbeArrivals, ProbeDns, ProbeNode, ProbeOtherNode, ProbePath, ProbeService,
+    ProbeSubset, SliceVersion, bounds,
 };
 
 /// What the agent of one node probes for one diagnosis.
@@ -103,6 +103,16 @@ pub struct NodeProbeSpec {
     #[schemars(length(max = 4))]
     pub full_size_paths: Vec<ProbePath>,
 
+    /// Dials of clients on other nodes to watch here. No part of the question: answers to it stay. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrivals: Option<ProbeArrivals>,
+
+    /// Changes when failed dials are to be repeated at once, since other nodes watch what arrives: the ids of their
+    /// watches, with commas between them. No part of the question either.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 132))]
+    pub repeat: String,
+
     /// Client Pods on this node. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
@@ -167,6 +177,11 @@ pub struct NodeProbeStatus {
     /// metadata.generation that the facts are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// Digest of the question that the facts answer: the spec without what is no part of it. They stand for as long as
+    /// that does not change.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub observed_question: String,
     /// When the facts last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_time: Option<Time>,

@@ -188,3 +188,40 @@ pub struct ProbeOtherNode {
     #[schemars(schema_with = "bounds::ips")]
     pub ips: Vec<String>,
 }
+
+/// Dials of clients on other nodes whose packets the agent watches on its own node, while those nodes repeat the dials. They
+/// have failed, and whether their packets arrive says where they are lost.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeArrivals {
+    /// Another one asks for another watch.
+    #[schemars(length(min = 1, max = 32))]
+    pub token: String,
+    /// The dials.
+    #[schemars(length(max = 8))]
+    pub dials: Vec<ProbeArrival>,
+    /// The id of the watch during which the clients have dialled, so that it ends. Default: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 32))]
+    pub ended: String,
+}
+
+/// A dial of a client on another node.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeArrival {
+    /// The client Pod, as namespace/name.
+    #[schemars(length(min = 1, max = 317))]
+    pub from: String,
+    /// Its node.
+    #[schemars(length(min = 1, max = 253))]
+    pub node: String,
+    /// Its address.
+    #[schemars(length(min = 1, max = 45))]
+    pub ip: String,
+    /// Protocol of the dial.
+    pub protocol: Protocol,
+    /// Address and port of the endpoint, whose Pod is on this node.
+    #[schemars(length(min = 1, max = 64))]
+    pub endpoint: String,
+}

@@ -46,6 +46,7 @@ pub use crate::{
     node_rules::{dead_ends_of, rule_gap},
     plan::{plan, probe_name},
     policies::effects::may_keep_nodes_away,
+    questions::{digest as question_digest, is_same as is_same_question},
     ready::NOTHING_BUT_THE_API,
     saved::{HairpinSetup, Saved, SavedObjects},
     status::{Pace, is_same, pace},

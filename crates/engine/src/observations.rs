@@ -2,7 +2,7 @@
 
 use crate::{
     dialling::describe,
-    evidence::{Evidence, dials::Dials, dropped, packet_sizes::narrow_paths, reports::Report},
+    evidence::{Evidence, arrivals, dials::Dials, dropped, packet_sizes::narrow_paths, reports::Report},
     text,
 };
 use svcdiag_api::{Answer, ConditionType, LookupResult, Observation};
@@ -76,7 +76,13 @@ fn failed(evidence: &Evidence<'_>, dials: &Dials<'_>, condition: ConditionType) 
         let drops = dropped::of(evidence, f);
         let pod = f.target.and_then(|target| target.pod);
         let dropped = drops.into_iter().map(|drop| dropped::observed(drop, f.node, pod));
-        let details: Vec<String> = details.into_iter().flatten().chain(dropped).collect();
+        let arrival = arrivals::of(evidence, f);
+        let there = arrival.iter().flat_map(|a| {
+            let drops = a.drops.iter().map(|drop| dropped::observed(drop, a.node, pod));
+            std::iter::once(arrivals::observed(a)).chain(drops)
+        });
+        let details = details.into_iter().flatten();
+        let details: Vec<String> = details.chain(dropped).chain(there).collect();
         Observation {
             detail: (!details.is_empty()).then(|| cut(&details.join("; "))),
             ..observation(

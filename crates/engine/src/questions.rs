@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
+
 use crate::{Facts, NodeReport, ProbeReport, plan};
-use svcdiag_api::{NodeProbeSpec, ProbeService};
+use svcdiag_api::{NodeProbe, NodeProbeSpec, ProbeService};
 
 impl Facts {
     /// Counts what agents reported only as far as it answers what they are asked now: a question that is about
@@ -14,7 +16,10 @@ impl Facts {
             let asked = plan.get(&node.name);
             let answered = node.probe.take();
             node.probe = asked.map(|asked| match answered {
-                Some(report) if report.asked == *asked => report,
+                Some(report) if is_same(&report.asked, asked) => ProbeReport {
+                    asked: asked.clone(),
+                    ..report
+                },
                 report => ProbeReport {
                     asked: asked.clone(),
                     is_current: false,
@@ -30,6 +35,40 @@ impl Facts {
             });
         }
     }
+}
+
+/// The question without what only says how to look again at what has failed.
+fn question(spec: &NodeProbeSpec) -> NodeProbeSpec {
+    NodeProbeSpec {
+        arrivals: None,
+        repeat: String::new(),
+        ..spec.clone()
+    }
+}
+
+/// Whether answers to one question are answers to the other.
+#[must_use]
+pub fn is_same(a: &NodeProbeSpec, b: &NodeProbeSpec) -> bool {
+    question(a) == question(b)
+}
+
+/// What a question is told from others by.
+#[must_use]
+pub fn digest(spec: &NodeProbeSpec) -> String {
+    // Serialising cannot fail: all keys are strings.
+    let json = serde_json::to_vec(&question(spec)).unwrap_or_default();
+    let digest = Sha256::digest(json);
+    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether an agent has answered what its NodeProbe asks now. Agents of version 0.1 say nothing but the generation.
+pub(crate) fn is_answered(probe: &NodeProbe) -> bool {
+    probe.status.as_ref().is_some_and(|status| {
+        let is_of_generation =
+            status.observed_generation.is_some() && status.observed_generation == probe.metadata.generation;
+        is_of_generation
+            || !status.observed_question.is_empty() && status.observed_question == digest(&probe.spec)
+    })
 }
 
 /// Whether what the agents are to be asked is what they were asked last, with other endpoints. A node that comes
@@ -63,6 +102,8 @@ fn without_endpoints(question: &NodeProbeSpec) -> NodeProbeSpec {
         from_node: false,
         other_nodes: Vec::new(),
         full_size_paths: Vec::new(),
+        arrivals: None,
+        repeat: String::new(),
         clients: Vec::new(),
         endpoints: Vec::new(),
         revision: plan::policies_in(&question.revision).to_owned(),

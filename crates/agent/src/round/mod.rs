@@ -23,7 +23,7 @@ mod stale_conntrack;
 mod watch;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -149,6 +149,8 @@ pub struct Memory {
     losses: Mutex<losses::History>,
     /// On which paths packets of full size arrive.
     path_mtu: Mutex<path_mtu::Known>,
+    /// What was asked to be watched of clients on other nodes.
+    arrivals: watch::arrivals::Known,
     /// Node ports of other nodes that were closed.
     closed_node_ports: Mutex<Vec<OtherNodePort>>,
     /// The Pods that were intercepted, for which NodeProbe, and when.
@@ -210,22 +212,7 @@ pub async fn probe(
     source: &dyn Source,
     memory: &Memory,
 ) -> NodeFacts {
-    let subject = Subject::of(spec);
-    let mut round = Round {
-        node,
-        spec,
-        namespace,
-        versions: Mutex::new(subject.versions.clone()),
-        subject,
-        source,
-        clients: Vec::new(),
-        endpoints: Vec::new(),
-        conntrack: None,
-        addresses: OnceCell::new(),
-        seen: watch::Seen::default(),
-        tries: losses::Tries::default(),
-        problems: Mutex::default(),
-    };
+    let mut round = Round::of(node, namespace, spec, source);
     round.conntrack = node
         .conntrack()
         .inspect_err(|error| round.problem(format!("Conntrack entries could not be queried: {error}.")))
@@ -287,12 +274,32 @@ pub async fn probe(
         facts.settings.dead_ends = settings::dead_ends(&node.rulesets);
     }
     facts.losses = losses::over_rounds(&round, memory);
+    watch::arrivals::probe(&round, &memory.arrivals, &mut facts).await;
+    facts.repeated.clone_from(&spec.repeat);
     facts.drops = round.seen.of_failures(&facts);
     facts.slices = round.versions.into_inner();
     facts.problems = round.problems.into_inner();
     facts.problems.sort();
     facts.problems.dedup();
     facts.problems.truncate(MAX_PROBLEMS);
+    facts
+}
+
+/// Watches what arrives from other nodes, for a NodeProbe that has been answered by these facts already.
+pub async fn watch_arrivals(
+    node: &Node,
+    namespace: &str,
+    spec: &NodeProbeSpec,
+    source: &dyn Source,
+    memory: &Memory,
+    mut facts: NodeFacts,
+) -> NodeFacts {
+    let mut round = Round::of(node, namespace, spec, source);
+    round.find_pods().await;
+    watch::arrivals::probe(&round, &memory.arrivals, &mut facts).await;
+    let known = facts.problems.iter().cloned();
+    let problems: BTreeSet<String> = known.chain(round.problems.into_inner()).collect();
+    facts.problems = problems.into_iter().take(MAX_PROBLEMS).collect();
     facts
 }
 
@@ -307,6 +314,25 @@ fn mixed(failures: Vec<svcdiag_api::DialFailure>) -> Vec<svcdiag_api::DialFailur
 }
 
 impl<'a> Round<'a> {
+    fn of(node: &'a Node, namespace: &'a str, spec: &'a NodeProbeSpec, source: &'a dyn Source) -> Self {
+        let subject = Subject::of(spec);
+        Self {
+            node,
+            spec,
+            namespace,
+            versions: Mutex::new(subject.versions.clone()),
+            subject,
+            source,
+            clients: Vec::new(),
+            endpoints: Vec::new(),
+            conntrack: None,
+            addresses: OnceCell::new(),
+            seen: watch::Seen::default(),
+            tries: losses::Tries::default(),
+            problems: Mutex::default(),
+        }
+    }
+
     /// Finds the network namespaces of the Pods; Pods without one here become problems.
     async fn find_pods(&mut self) {
         let wanted = self.spec.clients.iter().chain(&self.spec.endpoints);

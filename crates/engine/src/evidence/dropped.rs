@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::evidence::{
-    Evidence,
+    Evidence, arrivals,
     dials::Failed,
     dropped_text::{Dropped, DroppedBy, Filter, Source},
     droppers::{self, Droppers},
@@ -80,21 +80,32 @@ pub(crate) fn finds_no_room(evidence: &Evidence<'_>, failed: &Failed<'_>) -> boo
         })
 }
 
-/// Why the packets of a failed dial were dropped, if the kernel said it.
+/// Why the packets of a failed dial were dropped, if the kernel said it: that of the client's node, or else that of the
+/// endpoint's node.
 pub(super) fn explain(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Option<Explanation> {
-    let drops = of(evidence, failed);
-    let explained = drops.into_iter().filter_map(|drop| {
-        let explanation = of_drop(evidence, failed, drop)?;
-        Some((std::cmp::Reverse(drop.packets), explanation))
-    });
-    explained.min().map(|(_, explanation)| explanation)
+    let first = |node: &str, drops: Vec<&PacketDrop>| {
+        let explained = drops.into_iter().filter_map(|drop| {
+            let explanation = of_drop(evidence, failed, node, drop)?;
+            Some((std::cmp::Reverse(drop.packets), explanation))
+        });
+        explained.min().map(|(_, explanation)| explanation)
+    };
+    first(failed.node, of(evidence, failed)).or_else(|| {
+        let arrival = arrivals::of(evidence, failed)?;
+        first(arrival.node, arrival.drops)
+    })
 }
 
-fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Option<Explanation> {
+/// What packets of a dial that a node dropped mean.
+fn of_drop(
+    evidence: &Evidence<'_>,
+    failed: &Failed<'_>,
+    node: &str,
+    drop: &PacketDrop,
+) -> Option<Explanation> {
     if !leads_to(drop.cause, failed.answer) {
         return None;
     }
-    let node = failed.node;
     let family = failed.family();
     let on_node = drop.place == DropPlace::Node;
     let settings = evidence.settings(node);
@@ -108,7 +119,7 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
                     Explanation::probable(Reason::ConntrackTableFull, node, Setting::ConntrackFull)
                 });
             }
-            Some(firewall(evidence, failed, drop))
+            Some(firewall(evidence, failed, node, drop))
         }
         DropCause::ForwardingDisabled if on_node => {
             let (forwards, sysctl) = forwarding(settings, family);
@@ -119,7 +130,7 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
                 }
                 (_, Some(interface)) => Some(said(
                     Reason::IPForwardingDisabled,
-                    failed,
+                    node,
                     drop,
                     DroppedBy::Interface(interface.clone(), forwarding_of(interface, family)),
                 )),
@@ -140,8 +151,8 @@ fn of_drop(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> O
             bridge_netfilter(settings?)
                 .map(|setting| Explanation::seen(Reason::BridgeNetfilterDisabled, node, setting))
         }
-        DropCause::TrafficControl => Some(traffic_control(evidence, failed, drop)),
-        DropCause::NoRoute | DropCause::NeighbourFailed if on_node => no_way(evidence, failed, drop),
+        DropCause::TrafficControl => Some(traffic_control(evidence, failed, node, drop)),
+        DropCause::NoRoute | DropCause::NeighbourFailed if on_node => no_way(evidence, failed, node, drop),
         _ => None,
     }
 }
@@ -164,13 +175,13 @@ pub(crate) fn may_be_of_conntrack(drop: &PacketDrop) -> bool {
         && drop.function.as_deref().is_none_or(|f| f == "nf_hook_slow")
 }
 
-fn said(reason: Reason, failed: &Failed<'_>, drop: &PacketDrop, by: DroppedBy) -> Explanation {
+fn said(reason: Reason, node: &str, drop: &PacketDrop, by: DroppedBy) -> Explanation {
     let dropped = Dropped {
         by,
         answers: drop.answers,
         says: kernel_says(drop),
     };
-    Explanation::seen(reason, failed.node, Setting::Dropped(dropped))
+    Explanation::seen(reason, node, Setting::Dropped(dropped))
 }
 
 /// The kernel's own words: `NETFILTER_DROP in nft_do_chain, interface veth3a`.
@@ -217,7 +228,7 @@ pub(crate) fn is_of_nftables(drop: &PacketDrop) -> bool {
     drop.function.as_deref().is_some_and(|f| f.starts_with("nft_"))
 }
 
-fn firewall(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Explanation {
+fn firewall(evidence: &Evidence<'_>, failed: &Failed<'_>, node: &str, drop: &PacketDrop) -> Explanation {
     let by = match drop.place {
         DropPlace::Node => DroppedBy::Firewall {
             is_nftables: is_of_nftables(drop),
@@ -236,7 +247,7 @@ fn firewall(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> 
     };
     Explanation {
         of: pod.map(key),
-        ..said(Reason::FirewallDrops, failed, drop, by)
+        ..said(Reason::FirewallDrops, node, drop, by)
     }
 }
 
@@ -249,14 +260,24 @@ fn forwarding_of(interface: &str, family: IpFamily) -> String {
     }
 }
 
-fn traffic_control(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Explanation {
-    let whose = place(drop, failed.node, pod_behind(evidence, failed, drop));
+fn traffic_control(
+    evidence: &Evidence<'_>,
+    failed: &Failed<'_>,
+    node: &str,
+    drop: &PacketDrop,
+) -> Explanation {
+    let whose = place(drop, node, pod_behind(evidence, failed, drop));
     let policies = crate::policies::describe::other_kinds(evidence.facts);
     let filter = Filter::of(drop, whose, policies);
-    said(Reason::TimedOut, failed, drop, DroppedBy::Filter(filter))
+    said(Reason::TimedOut, node, drop, DroppedBy::Filter(filter))
 }
 
-fn no_way(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Option<Explanation> {
+fn no_way(
+    evidence: &Evidence<'_>,
+    failed: &Failed<'_>,
+    node: &str,
+    drop: &PacketDrop,
+) -> Option<Explanation> {
     let family = failed.family();
     let client = evidence.ends.pod(failed.dial.from.as_deref().unwrap_or_default());
     let client = client.filter(|_| !failed.from_host).and_then(|pod| {
@@ -274,24 +295,26 @@ fn no_way(evidence: &Evidence<'_>, failed: &Failed<'_>, drop: &PacketDrop) -> Op
     let came = drop.interface.as_ref().zip(from.zip(to)).filter(|_| is_forwarded);
     let from = came.map(|(interface, (address, to))| Source {
         to: to.to_string(),
-        node: failed.node.to_owned(),
+        node: node.to_owned(),
         address: address.to_string(),
         interface: interface.clone(),
     });
-    let node = failed.node.to_owned();
+    let is_of_pods_here = match drop.answers {
+        true => node == failed.node,
+        false => target(evidence, failed, drop).and_then(|t| t.node) == Some(node),
+    };
     let by = match drop.cause {
-        DropCause::NoRoute => DroppedBy::NoRoute(node),
+        DropCause::NoRoute => DroppedBy::NoRoute(node.to_owned()),
         _ => DroppedBy::Neighbour {
-            // The client, and the endpoints of the node's own Pods, are on its links.
-            is_next_hop: !drop.answers
-                && target(evidence, failed, drop).and_then(|t| t.node) != Some(failed.node),
-            node,
+            // The clients and endpoints of the node's own Pods are on its links.
+            is_next_hop: !is_of_pods_here,
+            node: node.to_owned(),
         },
     };
     Some(Explanation {
         of: to.map(|to| to.to_string()),
         from,
-        ..said(Reason::NoRouteToHost, failed, drop, by)
+        ..said(Reason::NoRouteToHost, node, drop, by)
     })
 }
 

@@ -20,7 +20,7 @@ use svcdiag_objects::{IpFamily, Object, Pod, Protocol, ServicePort};
 const SIDECARS: [&str; 4] = ["istio-proxy", "linkerd-proxy", "kuma-sidecar", "consul-dataplane"];
 
 /// Of more endpoints an agent dials a part in each round.
-const WINDOW: usize = 50;
+pub(crate) const WINDOW: usize = 50;
 
 /// What the reports are held against.
 pub(crate) struct Ends<'a> {

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::evidence::{
-    Evidence,
+    Evidence, arrivals,
     dials::Failed,
     dropped,
     dropped_text::Source,
@@ -63,8 +63,11 @@ pub(crate) fn explain(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Option<Ex
     }
     let found = candidates(evidence, failed);
     let of_home = failure_at_home(evidence, failed).map(|home| candidates(evidence, home));
+    let arrival = arrivals::of(evidence, failed);
+    let is_possible = |e: &Explanation| arrival.as_ref().is_none_or(|a| a.may_be_lost_on(&e.node));
     found
         .into_iter()
+        .filter(is_possible)
         .filter(|e| of_home.as_ref().is_none_or(|home| home.contains(e)))
         .min_by_key(|e| (precedence(e.reason), e.node.clone()))
 }

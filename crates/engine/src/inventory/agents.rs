@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{DiagnosisKey, Inventory, Table, Tracked, heard};
-use crate::{NodeReport, ProbeReport};
+use crate::{NodeReport, ProbeReport, questions::is_answered};
 use svcdiag_api::{NodeProbe, bounded};
 use svcdiag_objects::{Labels, Lease, Node, Object};
 
@@ -107,12 +107,6 @@ impl Inventory {
             .flatten()
             .filter_map(|name| self.probes.get(&diagnosis.0, name))
     }
-}
-
-/// Whether an agent has answered what its NodeProbe asks now.
-fn is_answered(probe: &NodeProbe) -> bool {
-    let observed = probe.status.as_ref().and_then(|s| s.observed_generation);
-    observed.is_some() && observed == probe.metadata.generation
 }
 
 impl Tracked for Lease {

@@ -22,6 +22,10 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
     let is_dialler = |from: &Option<String>| from.as_ref().is_none_or(|pod| pods.contains(pod));
     facts.drops.retain(|drop| is_dialler(&drop.from));
     facts.losses.retain(|loss| is_origin(&loss.from));
+    retain_arrivals(asked, &mut facts);
+    if facts.repeated != asked.repeat {
+        facts.repeated.clear();
+    }
     facts.other_node_ports.retain(|of| is_other_node_port(asked, of));
     facts.packet_sizes.retain(|size| {
         let mut paths = asked.full_size_paths.iter();
@@ -44,6 +48,30 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
         .dns_servers
         .retain(|of| is_origin(&of.from) && servers.contains(host(&of.server)));
     facts
+}
+
+/// What a node saw of the dials that it was asked to watch.
+fn retain_arrivals(asked: &NodeProbeSpec, facts: &mut NodeFacts) {
+    let said = facts.arrivals.take();
+    let asked = asked.arrivals.as_ref();
+    let Some((asked, mut said)) = asked.zip(said).filter(|(asked, said)| asked.token == said.token) else {
+        facts.arrival_drops.clear();
+        return;
+    };
+    let is_asked = |from: Option<&str>, protocol, endpoint: &str| {
+        let mut dials = asked.dials.iter();
+        dials.any(|dial| {
+            Some(dial.from.as_str()) == from
+                && (dial.protocol, dial.endpoint.as_str()) == (protocol, endpoint)
+        })
+    };
+    said.dials
+        .retain(|dial| is_asked(Some(&dial.from), dial.protocol, &dial.endpoint));
+    facts.arrivals = Some(said);
+    facts.arrival_drops.retain(|drop| {
+        let is_its = drop.endpoint.as_ref() == Some(&drop.target);
+        is_its && is_asked(drop.from.as_deref(), drop.protocol, &drop.target)
+    });
 }
 
 /// Whether the node was asked to dial another one there.

@@ -1,6 +1,7 @@
 //! What the agents are asked: from Facts to one NodeProbe for each chosen node. Pure, like the verdict.
 
 pub(crate) mod approval;
+mod arrivals;
 mod full_size_paths;
 pub(crate) mod other_nodes;
 mod subject;
@@ -48,7 +49,7 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     let full_size_ends = full_size_paths::Ends::of(facts, &chosen);
     let eligible = eligible_nodes(facts);
     let lasting = lasting_nodes(facts, &eligible, &chosen, &endpoints);
-    chosen_nodes(facts, &eligible, lasting.clone())
+    let mut questions: BTreeMap<String, NodeProbeSpec> = chosen_nodes(facts, &eligible, lasting.clone())
         .into_iter()
         .map(|node| {
             let here = |pods: &[&Pod], most: usize, may_be_unready: bool| -> Vec<ProbePod> {
@@ -83,13 +84,17 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
                     false => Vec::new(),
                 },
                 full_size_paths: full_size_ends.paths(facts, node),
+                arrivals: None,
+                repeat: String::new(),
                 clients,
                 endpoints: here(&endpoints, MAX_ENDPOINTS, service.publishes_not_ready()),
                 revision: revision.clone(),
             };
             (node.to_owned(), spec)
         })
-        .collect()
+        .collect();
+    arrivals::add(facts, &mut questions);
+    questions
 }
 
 /// Whether any node is to be asked.

@@ -6,6 +6,7 @@
 mod addresses;
 mod agents;
 mod answers;
+mod arrivals;
 mod blame;
 mod claims;
 mod commands;

@@ -592,6 +592,9 @@ prop_compose! {
             probes_made: 1,
             probes_failed: 0,
             slices: Vec::new(),
+            arrivals: None,
+            arrival_drops: Vec::new(),
+            repeated: String::new(),
             dials, failures, drops, packet_sizes, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
             listeners: listeners.into_iter().map(|(pod, ip, sockets)| PodListeners {
                 pod,

@@ -30,19 +30,24 @@ pub enum Expected {
         /// Its reason where the kernel does not say who drops packets, if that is another one.
         #[serde(default)]
         unwatched: Option<String>,
+        /// What its message has to contain where the kernel says who drops packets.
+        #[serde(default)]
+        says: String,
     },
     /// Ready is not False, and these conditions say so.
     NotFalse(Vec<ExpectedCondition>),
 }
 
-/// The reason that is expected on this machine. Only root of the machine itself, and not of a user namespace, may ask
-/// the kernel, and only of a kernel that describes its types.
+/// Whether the kernel of this machine says who drops packets. Only root of the machine itself, and not of a user namespace,
+/// may ask it, and only one that describes its types.
+static TELLS: LazyLock<bool> = LazyLock::new(|| {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let is_whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    is_whole && std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
+});
+
+/// The reason that is expected on this machine.
 fn here<'a>(reason: &'a str, unwatched: Option<&'a String>) -> &'a str {
-    static TELLS: LazyLock<bool> = LazyLock::new(|| {
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        let is_whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
-        is_whole && std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
-    });
     match unwatched {
         Some(unwatched) if !*TELLS => unwatched,
         _ => reason,
@@ -157,6 +162,7 @@ impl Expected {
                     condition,
                     reason,
                     unwatched,
+                    says,
                 } => {
                     let reason = here(reason, unwatched.as_ref());
                     verdict.is("Ready", "False")
@@ -165,6 +171,10 @@ impl Expected {
                             .as_ref()
                             .is_some_and(|(a, b)| a == condition && b == reason)
                         && verdict.broken_stages().first() == Some(&condition.as_str())
+                        && (!*TELLS
+                            || verdict
+                                .condition(condition)
+                                .is_some_and(|c| c.says.contains(says.as_str())))
                 }
                 Self::NotFalse(conditions) => {
                     !verdict.is("Ready", "False")
@@ -201,6 +211,7 @@ impl std::fmt::Display for Expected {
                 condition,
                 reason,
                 unwatched,
+                says: _,
             } => write!(formatter, "{condition}/{}", here(reason, unwatched.as_ref())),
             Self::NotFalse(conditions) => {
                 let texts: Vec<String> = conditions.iter().map(ToString::to_string).collect();
@@ -247,6 +258,7 @@ mod tests {
             condition: "EndpointsPopulated".into(),
             reason: "ScaledToZero".into(),
             unwatched: None,
+            says: String::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! counters of its rules are compared, before and after (`rules.rs`), to name the rule (`blame.rs`). Where nothing can be
 //! watched all else goes on as usual.
 
+pub(super) mod arrivals;
 mod blame;
 mod rules;
 mod seen;
@@ -20,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use svcdiag_api::{DropCause, DropPlace, PacketDrop};
+use svcdiag_api::{DropCause, DropPlace, Dropper, PacketDrop};
 use svcdiag_drops::{Drop, Kernel, Leg, Paths, Unavailable, Watch};
 use svcdiag_kube_proxy::Protocol;
 use svcdiag_netns::{Netns, netfilter::droppers::Packet};
@@ -54,6 +55,8 @@ pub(super) struct Watches {
     /// What this kernel is like, or why it cannot be watched, once that was needed: it stays so while the node is up.
     kernel: OnceLock<Result<Arc<Kernel>, Arc<Unavailable>>>,
     turns: Semaphore,
+    /// For packets of clients on other nodes.
+    arrivals: Arc<Semaphore>,
     /// To read the rules of the node, and those of Pods.
     rules_of_nodes: Semaphore,
     rules_of_pods: Semaphore,
@@ -72,6 +75,7 @@ impl Watches {
             paths,
             kernel: OnceLock::new(),
             turns: Semaphore::new(MAX_WATCHES),
+            arrivals: Arc::new(Semaphore::new(arrivals::MAX_WATCHES)),
             rules_of_nodes: Semaphore::new(1),
             rules_of_pods: Semaphore::new(MAX_RULES_OF_PODS),
         }
@@ -101,6 +105,31 @@ pub(super) struct Repeated<'a> {
     /// Where its packets may go: the target itself where the Service is bypassed.
     pub endpoints: Vec<SocketAddr>,
 }
+
+/// Who dialled what, as its packets are told apart.
+#[derive(Debug)]
+struct Dialled {
+    /// The client Pod; none for the node itself.
+    from: Option<String>,
+    protocol: Protocol,
+    target: SocketAddr,
+    /// The inode of the client's network namespace, if it is on this node.
+    client: Option<u64>,
+}
+
+impl Dialled {
+    fn of(dial: &Repeated<'_>) -> Self {
+        Self {
+            from: dial.from.map(|pod| pod.key.clone()),
+            protocol: dial.protocol,
+            target: dial.target,
+            client: Some(dial.netns.inode()),
+        }
+    }
+}
+
+/// Packets that were dropped alike, how many, and by what.
+type Named = (PacketDrop, u64, Vec<Dropper>);
 
 /// A watch that goes on.
 struct Begun<'a> {
@@ -143,7 +172,11 @@ impl Round<'_> {
         if filters.is_empty() {
             return None;
         }
-        let rules = self.rules_before(dials).await;
+        let clients = dials.iter().map(|dial| dial.netns).collect();
+        let dialled = dials.iter().flat_map(|dial| &dial.endpoints);
+        let rules = self
+            .rules_before(clients, &dialled.map(SocketAddr::ip).collect())
+            .await;
         let Ok(turn) = timeout(PATIENCE, watches.turns.acquire()).await else {
             self.problem(
                 "Dropped packets were not watched: too many failed dials are repeated at the same time."
@@ -177,8 +210,11 @@ impl Round<'_> {
         let drops = self.node.netns.visit(move || watch.stop()).await;
         drop(turn);
         if let Some(drops) = self.unless_unwatched(drops) {
-            let lost = self.lost(dials, &wanted, &drops);
-            self.note_lost(lost, rules).await;
+            let dials: Vec<Dialled> = dials.iter().map(Dialled::of).collect();
+            let lost = self.lost(&dials, &wanted, &drops);
+            for (known, packets, droppers) in self.named(lost, rules).await {
+                self.seen.note(known, packets, droppers);
+            }
         }
     }
 
@@ -194,7 +230,7 @@ impl Round<'_> {
     /// The drops of the dials, those that are alike together.
     fn lost<'d>(
         &self,
-        dials: &[Repeated<'_>],
+        dials: &[Dialled],
         wanted: &[Wanted],
         drops: &'d [Drop],
     ) -> BTreeMap<PacketDrop, Lost<'d>> {
@@ -208,7 +244,7 @@ impl Round<'_> {
                     continue;
                 };
                 let known = PacketDrop {
-                    from: dial.from.map(|pod| pod.key.clone()),
+                    from: dial.from.clone(),
                     protocol: dial.protocol,
                     target: dial.target.to_string(),
                     endpoint: of.endpoint.map(|endpoint| endpoint.to_string()),
@@ -232,8 +268,8 @@ impl Round<'_> {
         lost
     }
 
-    /// Notes drops, and for those by a firewall which rule it was.
-    async fn note_lost(&self, lost: BTreeMap<PacketDrop, Lost<'_>>, mut rules: Before) {
+    /// The drops with their packets, and for those by a firewall which rule it was.
+    async fn named(&self, lost: BTreeMap<PacketDrop, Lost<'_>>, mut rules: Before) -> Vec<Named> {
         let mut by_firewalls: BTreeMap<u64, Vec<(&PacketDrop, Question)>> = BTreeMap::new();
         let kernel = kernel_version();
         let untranslated = lost
@@ -256,17 +292,18 @@ impl Round<'_> {
                     .push((known, question));
             }
         }
-        let mut named: BTreeMap<&PacketDrop, Vec<svcdiag_api::Dropper>> = BTreeMap::new();
+        let mut named: BTreeMap<&PacketDrop, Vec<Dropper>> = BTreeMap::new();
         for (namespace, of) in by_firewalls {
             let (drops, questions): (Vec<&PacketDrop>, Vec<Question>) = of.into_iter().unzip();
             if let Some(rules) = rules.remove(&namespace) {
                 named.extend(drops.into_iter().zip(self.droppers(rules, questions).await));
             }
         }
-        for (known, lost) in &lost {
+        let each = lost.iter().map(|(known, lost)| {
             let droppers = named.remove(known).unwrap_or_default();
-            self.seen.note(known.clone(), lost.packets, droppers);
-        }
+            (known.clone(), lost.packets, droppers)
+        });
+        each.collect()
     }
 
     /// What is to be found out about packets that a firewall dropped.
@@ -327,7 +364,7 @@ impl Round<'_> {
     }
 
     /// Whose network dropped packets; none if it is neither the node's nor that of the Pods at the ends.
-    fn place(&self, dial: &Repeated<'_>, endpoint: Option<SocketAddr>, drop: &Drop) -> Option<DropPlace> {
+    fn place(&self, dial: &Dialled, endpoint: Option<SocketAddr>, drop: &Drop) -> Option<DropPlace> {
         let namespace = u64::from(drop.namespace?);
         let is_behind = |pod: &&LocalPod<'_>| {
             endpoint.is_some_and(|endpoint| pod.pod.ips.contains(&endpoint.ip().to_string()))
@@ -338,7 +375,7 @@ impl Round<'_> {
         };
         if namespace == self.node.netns.inode() {
             Some(DropPlace::Node)
-        } else if namespace == dial.netns.inode() {
+        } else if Some(namespace) == dial.client {
             Some(DropPlace::Client)
         } else {
             is_endpoints().then_some(DropPlace::Endpoint)

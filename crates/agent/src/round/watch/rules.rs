@@ -3,7 +3,11 @@
 //! They are read only while a dial is repeated. Of the first reading only the counters are kept; the second one is made
 //! where a firewall did drop packets.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::IpAddr,
+};
 
 use futures::future::join_all;
 use svcdiag_api::{DropPlace, Dropper, FilterHook};
@@ -12,10 +16,7 @@ use svcdiag_netns::{
     netfilter::droppers::{Backends, Counters, Listing, Source, Whose},
 };
 
-use super::{
-    Repeated,
-    blame::{Question, droppers},
-};
+use super::blame::{Question, droppers};
 use crate::{
     blocking::{Pool, blocking},
     round::Round,
@@ -28,6 +29,7 @@ const MAX_PODS: usize = 16;
 const MAX_QUESTIONS: usize = 32;
 
 /// A namespace, and its counters before packets were dropped.
+#[derive(Debug)]
 pub(super) struct Namespace {
     netns: Netns,
     whose: Whose,
@@ -40,17 +42,13 @@ pub(super) type Before = BTreeMap<u64, Namespace>;
 impl Round<'_> {
     /// The rules before dials are repeated: of the node, of the Pods that dial, and of those that are dialled. What cannot be
     /// read is left out, so that no rule of it is named.
-    pub(super) async fn rules_before(&self, dials: &[Repeated<'_>]) -> Before {
+    pub(super) async fn rules_before(&self, clients: Vec<&Netns>, dialled: &BTreeSet<IpAddr>) -> Before {
         let node = self.node.netns.inode();
-        let clients = dials.iter().map(|dial| dial.netns);
         let endpoints = self.endpoints.iter().filter(|pod| {
-            let is_its = |ip: &String| {
-                let mut dialled = dials.iter().flat_map(|dial| &dial.endpoints);
-                dialled.any(|endpoint| endpoint.ip().to_string() == *ip)
-            };
-            pod.pod.ips.iter().any(is_its)
+            let mut ips = pod.pod.ips.iter().filter_map(|ip| ip.parse().ok());
+            ips.any(|ip| dialled.contains(&ip))
         });
-        let pods = clients.chain(endpoints.map(|pod| &pod.netns));
+        let pods = clients.into_iter().chain(endpoints.map(|pod| &pod.netns));
         let pods: BTreeMap<u64, &Netns> = pods.map(|netns| (netns.inode(), netns)).collect();
         let pods = pods
             .into_iter()

@@ -8,6 +8,7 @@ use std::{
 use futures::future::{join, join_all};
 use svcdiag_api::DropCause;
 use svcdiag_drops::{Drop, Filter, Leg, Tuple, explain};
+use svcdiag_kube_proxy::Protocol;
 
 use super::Repeated;
 use crate::{dial::source_towards, round::Round};
@@ -23,9 +24,18 @@ pub(super) struct Wanted {
     /// Its number.
     pub(super) dial: usize,
     pub(super) endpoint: Option<SocketAddr>,
-    /// The client's address in these packets is its own, so that its socket is known by it. Others send from the node's
-    /// address as well.
-    pub(super) is_own: bool,
+    pub(super) sender: Sender,
+}
+
+/// Whose the client's address in packets is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// The client's, whose sockets are known.
+    Socket,
+    /// That of a client on another node: its sockets are not known, but nobody else sends from there.
+    OtherNode,
+    /// The node's, from which others send as well.
+    Shared,
 }
 
 impl Wanted {
@@ -37,12 +47,13 @@ impl Wanted {
         dialled: SocketAddr,
         sources: &BTreeSet<SocketAddr>,
     ) -> Option<DropCause> {
-        let Self { filter, is_own, .. } = self;
+        let Self { filter, sender, .. } = self;
         let client = match filter.leg {
             Leg::Answer => drop.tuple.destination,
             _ => drop.tuple.source,
         };
-        if !covers(filter.tuple, drop.tuple) || *is_own && !sources.contains(&client) {
+        let is_others = *sender == Sender::Socket && !sources.contains(&client);
+        if !covers(filter.tuple, drop.tuple) || is_others {
             return None;
         }
         let drop = Drop {
@@ -55,7 +66,7 @@ impl Wanted {
             cause,
             DropCause::Firewall | DropCause::TrafficControl | DropCause::AnswerNotTranslated
         );
-        (*is_own || !is_of_sender).then_some(cause)
+        (*sender != Sender::Shared || !is_of_sender).then_some(cause)
     }
 }
 
@@ -115,7 +126,7 @@ fn packets(
     client: IpAddr,
     of_node: &BTreeMap<SocketAddr, IpAddr>,
 ) -> Vec<Wanted> {
-    let add = |leg, source: SocketAddr, destination: SocketAddr, endpoint, is_own| Wanted {
+    let add = |leg, source: SocketAddr, destination: SocketAddr, endpoint, sender| Wanted {
         filter: Filter {
             leg,
             tuple: Tuple {
@@ -126,31 +137,74 @@ fn packets(
         },
         dial: number,
         endpoint,
-        is_own,
+        sender,
     };
     let any_port = |ip: IpAddr| SocketAddr::new(ip, 0);
     let mut wanted = Vec::new();
     if !dial.endpoints.contains(&dial.target) {
-        wanted.push(add(Leg::ToService, any_port(client), dial.target, None, true));
+        wanted.push(add(
+            Leg::ToService,
+            any_port(client),
+            dial.target,
+            None,
+            Sender::Socket,
+        ));
     }
     for endpoint in dial.endpoints.iter().take(MAX_ENDPOINTS).copied() {
         let some = Some(endpoint);
-        wanted.push(add(Leg::ToEndpoint, any_port(client), endpoint, some, true));
-        wanted.push(add(Leg::Answer, endpoint, any_port(client), some, true));
+        wanted.push(add(
+            Leg::ToEndpoint,
+            any_port(client),
+            endpoint,
+            some,
+            Sender::Socket,
+        ));
+        wanted.push(add(Leg::Answer, endpoint, any_port(client), some, Sender::Socket));
         let node = of_node.get(&endpoint).filter(|node| **node != client);
         if let Some(node) = node.filter(|_| is_masqueraded(dial, endpoint)) {
-            wanted.push(add(Leg::FromNode, any_port(*node), endpoint, some, false));
-            wanted.push(add(Leg::Answer, endpoint, any_port(*node), some, false));
+            wanted.push(add(
+                Leg::FromNode,
+                any_port(*node),
+                endpoint,
+                some,
+                Sender::Shared,
+            ));
+            wanted.push(add(Leg::Answer, endpoint, any_port(*node), some, Sender::Shared));
         }
     }
     wanted
 }
 
+/// The packets of a client on another node to an endpoint, and the answers.
+pub(super) fn from_elsewhere(
+    number: usize,
+    protocol: Protocol,
+    client: IpAddr,
+    endpoint: SocketAddr,
+) -> [Wanted; 2] {
+    let client = SocketAddr::new(client, 0);
+    [
+        (Leg::ToEndpoint, client, endpoint),
+        (Leg::Answer, endpoint, client),
+    ]
+    .map(|(leg, source, destination)| Wanted {
+        filter: Filter {
+            leg,
+            tuple: Tuple {
+                protocol,
+                source,
+                destination,
+            },
+        },
+        dial: number,
+        endpoint: Some(endpoint),
+        sender: Sender::OtherNode,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-
-    use svcdiag_kube_proxy::Protocol;
 
     use super::*;
 
@@ -171,7 +225,7 @@ mod tests {
             filter: Filter { leg, tuple },
             dial: 0,
             endpoint: None,
-            is_own: true,
+            sender: Sender::Socket,
         }
     }
 
@@ -225,9 +279,23 @@ mod tests {
     }
 
     #[test]
+    fn packets_from_a_client_elsewhere_are_its_own_by_any_socket() {
+        let client: SocketAddr = CLIENT.parse().unwrap();
+        let [there, back] = from_elsewhere(0, Protocol::Tcp, client.ip(), ENDPOINT.parse().unwrap());
+        let lost = |packet: Tuple, leg| dropped(leg, packet, "NETFILTER_DROP");
+        let other = "10.244.1.5:50001";
+        for (of, packet) in [(&there, tuple(other, ENDPOINT)), (&back, tuple(ENDPOINT, other))] {
+            let drop = lost(packet, of.filter.leg);
+            assert_eq!(cause(of, &drop, ENDPOINT), Some(DropCause::Firewall));
+        }
+        let of_another = lost(tuple("10.244.1.6:50001", ENDPOINT), Leg::ToEndpoint);
+        assert_eq!(cause(&there, &of_another, ENDPOINT), None);
+    }
+
+    #[test]
     fn packets_of_the_node_may_be_those_of_anybody_on_it() {
         let of_node = |leg, tuple| Wanted {
-            is_own: false,
+            sender: Sender::Shared,
             ..wanted(leg, tuple)
         };
         let there = of_node(Leg::FromNode, tuple("10.0.0.1:0", ENDPOINT));

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use crate::{
     dialling::{addresses, describe},
     evidence::{Evidence, dials::Failed, proxies, targets::Target},
+    stages::endpoints_reachable::arrived,
     text::{self, quoted},
 };
 use svcdiag_api::{Tunnel, TunnelKind};
@@ -42,8 +43,19 @@ pub(super) fn describe(
     let ends = addresses::ends(failures);
     let nodes: Vec<&str> = ends.iter().copied().collect();
     let is_dropped = dropped.is_some();
+    let arrived = match is_dropped {
+        true => None,
+        false => arrived::describe(evidence, failures),
+    };
+    if let Some(arrived) = &arrived {
+        message.push_str(&format!(" {}", arrived.message));
+    }
+    let of_its_node = arrived.and_then(|arrived| arrived.remediation);
+    let is_of_its_node = of_its_node.is_some();
     let (known, remediation) = dropped
-        .map(|(_, remediation)| (String::new(), remediation))
+        .map(|(_, remediation)| remediation)
+        .or(of_its_node)
+        .map(|remediation| (String::new(), remediation))
         .or_else(|| addresses::one_internal_ip(facts, &ends))
         .or_else(|| external_ips(evidence))
         .or_else(|| overlap(evidence, failures))
@@ -51,7 +63,7 @@ pub(super) fn describe(
     if !known.is_empty() {
         message.push_str(&format!(" {known}"));
     } else if let Some(tunnels) =
-        tunnels(evidence, &ends).filter(|t| !t.is_empty() && !are_of_host && !is_dropped)
+        tunnels(evidence, &ends).filter(|t| !t.is_empty() && !are_of_host && !is_dropped && !is_of_its_node)
     {
         let tunnels: Vec<String> = tunnels.iter().map(describe_tunnel).collect();
         message.push_str(&format!(" These nodes use {}.", text::list(&tunnels)));

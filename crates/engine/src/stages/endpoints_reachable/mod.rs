@@ -1,5 +1,6 @@
 //! Do the Pods answer when the Service is bypassed?
 
+mod arrived;
 mod between_nodes;
 mod describe;
 mod path_mtu;

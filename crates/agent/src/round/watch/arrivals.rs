@@ -1,0 +1,275 @@
+//! Packets of clients on other nodes whose dials of this node's endpoints are lost: whether they arrive here, whether answers
+//! leave, and who drops them.
+//!
+//! The controller asks for a watch, has the clients dial again once it goes on, and then has it end (`ended`). So what was
+//! not seen was not there. A watch that nobody ends stops by itself, and has seen nothing for certain.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use svcdiag_api::{Arrivals, Arrived, NodeFacts, PacketDrop, ProbeArrival, ProbeArrivals, WatchState};
+use svcdiag_drops::{Drop, Leg, Seen, Sighting, Sightings, Watch};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Dialled,
+    rules::Before,
+    wanted::{Wanted, distinct, from_elsewhere},
+};
+use crate::{
+    blocking::{Pool, blocking},
+    round::Round,
+};
+
+/// Such watches at the same time, of all NodeProbes. Every packet of the node passes each of them.
+pub(super) const MAX_WATCHES: usize = 2;
+
+/// How long a watch goes on at most: clients dial twice, with the pause between, and the API server is in between.
+const LASTS: Duration = Duration::from_secs(60);
+
+/// Drops that are reported.
+const MAX_DROPS: usize = 16;
+
+/// What is remembered between rounds.
+pub(in crate::round) type Known = Mutex<Option<Current>>;
+
+/// The last watch that was asked for.
+#[derive(Debug)]
+pub(in crate::round) struct Current {
+    token: String,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Watching(Going),
+    Over(Arrivals, Vec<PacketDrop>),
+}
+
+/// A watch that goes on. Dropping it ends it.
+#[derive(Debug)]
+struct Going {
+    id: String,
+    stop: oneshot::Sender<()>,
+    end: JoinHandle<Option<Raw>>,
+    dials: Vec<Dialled>,
+    wanted: Vec<Wanted>,
+    rules: Before,
+    until: Instant,
+}
+
+/// What the kernel has counted.
+#[derive(Debug)]
+struct Raw {
+    seen: Seen,
+    drops: Vec<Drop>,
+}
+
+/// Begins or ends the watch that is asked for, and reports what it saw.
+pub(in crate::round) async fn probe(round: &Round<'_>, memory: &Known, facts: &mut NodeFacts) {
+    let Some(asked) = &round.spec.arrivals else {
+        *memory.lock() = None;
+        return;
+    };
+    let known = memory.lock().take().filter(|known| known.token == asked.token);
+    let stage = match known.map(|known| known.stage) {
+        None => round.begin_arrivals(asked).await,
+        Some(Stage::Watching(going)) if asked.ended == going.id || going.until <= Instant::now() => {
+            round.end_arrivals(asked, going).await
+        }
+        Some(stage) => stage,
+    };
+    let (arrivals, drops) = match &stage {
+        Stage::Watching(going) => (said(asked, &going.id, WatchState::Watching), Vec::new()),
+        Stage::Over(arrivals, drops) => (arrivals.clone(), drops.clone()),
+    };
+    *memory.lock() = Some(Current {
+        token: asked.token.clone(),
+        stage,
+    });
+    facts.arrivals = Some(arrivals);
+    facts.arrival_drops = drops;
+}
+
+fn said(asked: &ProbeArrivals, id: &str, state: WatchState) -> Arrivals {
+    Arrivals {
+        token: asked.token.clone(),
+        id: id.to_owned(),
+        state,
+        dials: Vec::new(),
+    }
+}
+
+fn failed(asked: &ProbeArrivals, id: &str) -> Stage {
+    Stage::Over(said(asked, id, WatchState::Failed), Vec::new())
+}
+
+/// A dial that is asked for, if its addresses are some.
+fn parsed(dial: &ProbeArrival) -> Option<(IpAddr, SocketAddr)> {
+    let (client, endpoint): (IpAddr, SocketAddr) = (dial.ip.parse().ok()?, dial.endpoint.parse().ok()?);
+    (client.is_ipv4() == endpoint.is_ipv4()).then_some((client, endpoint))
+}
+
+impl Round<'_> {
+    async fn begin_arrivals(&self, asked: &ProbeArrivals) -> Stage {
+        self.begin_arrivals_now(asked)
+            .await
+            .map_or_else(|| failed(asked, ""), Stage::Watching)
+    }
+
+    async fn begin_arrivals_now(&self, asked: &ProbeArrivals) -> Option<Going> {
+        let mut dials = Vec::new();
+        let mut wanted = Vec::new();
+        for dial in &asked.dials {
+            let (client, endpoint) = parsed(dial)?;
+            wanted.extend(from_elsewhere(dials.len(), dial.protocol, client, endpoint));
+            dials.push(Dialled {
+                from: Some(dial.from.clone()),
+                protocol: dial.protocol,
+                target: endpoint,
+                client: None,
+            });
+        }
+        let watches = &self.node.watches;
+        let Ok(turn) = watches.arrivals.clone().try_acquire_owned() else {
+            self.problem(
+                "Packets from other nodes were not watched: too many of such watches go on at the same time."
+                    .to_owned(),
+            );
+            return None;
+        };
+        let shared = watches.clone();
+        let kernel = self.unless_unwatched(blocking(Pool::Node, move || shared.kernel()).await)?;
+        let kernel = self.unless_unwatched(kernel)?;
+        let dialled: BTreeSet<IpAddr> = dials.iter().map(|dial| dial.target.ip()).collect();
+        let rules = self.rules_before(Vec::new(), &dialled).await;
+        let filters = distinct(&wanted);
+        let start = move || {
+            let watch = Watch::start(&kernel, &filters);
+            Ok(watch.and_then(|watch| Ok((watch, Sightings::start(&kernel, &filters)?))))
+        };
+        let started = self.node.netns.visit(start).await;
+        let (watch, sightings) = self.unless_unwatched(self.unless_unwatched(started)?)?;
+        let until = Instant::now() + LASTS;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let netns = self.node.netns.clone();
+        let end = tokio::spawn(async move {
+            let is_stopped = matches!(timeout(LASTS, stopped).await, Ok(Ok(())));
+            let end = move || {
+                Ok(Raw {
+                    seen: sightings.stop()?,
+                    drops: watch.stop()?,
+                })
+            };
+            let raw = netns.visit(end).await;
+            drop(turn);
+            raw.ok().filter(|_| is_stopped)
+        });
+        Some(Going {
+            // No other watch of this agent begins at the same time.
+            id: format!("{:x}", crate::now().as_nanosecond()),
+            stop,
+            end,
+            dials,
+            wanted,
+            rules,
+            until,
+        })
+    }
+
+    async fn end_arrivals(&self, asked: &ProbeArrivals, going: Going) -> Stage {
+        let Going {
+            id,
+            stop,
+            end,
+            dials,
+            wanted,
+            rules,
+            ..
+        } = going;
+        // It has ended by itself, and says so.
+        let _ = stop.send(());
+        let Some(Raw { seen, drops }) = end.await.ok().flatten().filter(|raw| raw.seen.are_all) else {
+            return failed(asked, &id);
+        };
+        let lost = self.lost(&dials, &wanted, &drops);
+        let mut named = self.named(lost, rules).await;
+        named.sort_by_key(|(_, packets, _)| std::cmp::Reverse(*packets));
+        named.truncate(MAX_DROPS);
+        let drops = named.into_iter().map(|(known, packets, droppers)| PacketDrop {
+            packets: number(packets),
+            droppers,
+            ..known
+        });
+        let drops = drops.collect();
+        let each = asked
+            .dials
+            .iter()
+            .filter_map(|dial| self.arrived(dial, &seen.packets));
+        Stage::Over(
+            Arrivals {
+                dials: each.collect(),
+                ..said(asked, &id, WatchState::Ended)
+            },
+            drops,
+        )
+    }
+
+    /// What was seen of one dial.
+    fn arrived(&self, dial: &ProbeArrival, seen: &[Sighting]) -> Option<Arrived> {
+        let (client, endpoint) = parsed(dial)?;
+        let is_behind = |ips: &[String]| ips.iter().any(|ip| ip.parse() == Ok(endpoint.ip()));
+        let pods = self.endpoints.iter().filter(|pod| is_behind(&pod.pod.ips));
+        let pods: BTreeSet<u64> = pods.map(|pod| pod.netns.inode()).collect();
+        let of_dial = |packet: &&Sighting| {
+            let (from, to) = match packet.leg {
+                Leg::Answer => (packet.tuple.destination.ip(), packet.tuple.source),
+                _ => (packet.tuple.source.ip(), packet.tuple.destination),
+            };
+            packet.tuple.protocol == dial.protocol && (from, to) == (client, endpoint)
+        };
+        let node = self.node.netns.inode();
+        let most = |leg: Leg, is_sent: bool, is_there: &dyn Fn(u64) -> bool| {
+            let mut by: BTreeMap<Option<&str>, u64> = BTreeMap::new();
+            for packet in seen.iter().filter(of_dial) {
+                let is_that_way = packet.leg == leg && packet.is_sent == is_sent;
+                if is_that_way && packet.namespace.is_some_and(|of| is_there(of.into())) {
+                    let name = packet.interface.as_ref().map(|interface| interface.name.as_str());
+                    let count = by.entry(name).or_default();
+                    *count = count.saturating_add(packet.count);
+                }
+            }
+            by.into_iter().max_by_key(|(_, count)| *count)
+        };
+        let of_node = |namespace: u64| namespace == node;
+        let of_pods = |namespace: u64| pods.contains(&namespace);
+        let arrived = most(Leg::ToEndpoint, false, &of_node);
+        let in_pods = most(Leg::ToEndpoint, false, &of_pods);
+        let answered = most(Leg::Answer, true, &of_pods);
+        let returned = most(Leg::Answer, true, &of_node);
+        let count = |of: Option<(Option<&str>, u64)>| number(of.map_or(0, |(_, count)| count));
+        let name = |of: Option<(Option<&str>, u64)>| of.and_then(|(name, _)| name).map(str::to_owned);
+        Some(Arrived {
+            from: dial.from.clone(),
+            protocol: dial.protocol,
+            endpoint: dial.endpoint.clone(),
+            arrived: count(arrived).max(count(in_pods)),
+            interface: name(arrived),
+            answered: count(answered),
+            returned: count(returned),
+            return_interface: name(returned),
+        })
+    }
+}
+
+fn number(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,183 @@
+//! Whose packets a node watches for: those of clients on other nodes whose dials of its endpoints are lost.
+//!
+//! Three steps, each by what the agents have reported so far. The node of the endpoint begins to watch; once it says so, the
+//! node of the client repeats its failed dials; once that says so, the watch ends. So what was not seen was not there,
+//! whatever the nodes' clocks say. None of it changes the question, to which the answers stay.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Facts,
+    evidence::{WINDOW, targets::key},
+    plan::{hex, probe_of},
+    pods::behind_endpoints::EndpointPods,
+    questions,
+};
+use svcdiag_api::{Answer, DialPath, NodeFacts, NodeProbeSpec, ProbeArrival, ProbeArrivals, WatchState};
+use svcdiag_objects::{EndpointSlice, IpFamily, Pod};
+
+/// Dials that one node watches for, and nodes that watch for one client's node.
+const MOST: usize = 8;
+const MOST_NODES: usize = 4;
+
+/// A watch is repeated after this time: the packets may be lost elsewhere by then.
+const LASTS_SECONDS: i64 = 600;
+
+/// Adds to the questions of all nodes what they are to watch, and which are to dial again.
+pub(super) fn add(facts: &Facts, questions: &mut BTreeMap<String, NodeProbeSpec>) {
+    let mut wanted = wanted(facts, questions);
+    let mut repeats: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (node, watch) in &mut wanted {
+        let Some(id) = begun(facts, questions, node, &watch.token) else {
+            continue;
+        };
+        for dial in &watch.dials {
+            let ids = repeats.entry(dial.node.clone()).or_default();
+            if ids.len() < MOST_NODES && ids.last() != Some(&id) {
+                ids.push(id.clone());
+            }
+        }
+        let has_dialled = |dial: &ProbeArrival| {
+            let said = answers(facts, questions, &dial.node).map(|facts| facts.repeated.as_str());
+            said.is_some_and(|said| said.split(',').any(|repeated| repeated == id))
+        };
+        if watch.dials.iter().all(has_dialled) {
+            watch.ended = id;
+        }
+    }
+    for (node, question) in questions.iter_mut() {
+        let asked = || probe_of(facts, node).map(|probe| probe.asked.repeat.clone());
+        // Nothing to repeat is no reason to dial.
+        question.repeat = match repeats.get(node) {
+            Some(ids) => ids.join(","),
+            None => asked().unwrap_or_default(),
+        };
+        question.arrivals = wanted.remove(node);
+    }
+}
+
+/// What an agent that is alive has answered to the question that it is asked now.
+fn answers<'a>(
+    facts: &'a Facts,
+    questions: &BTreeMap<String, NodeProbeSpec>,
+    node: &str,
+) -> Option<&'a NodeFacts> {
+    let report = facts.nodes.iter().find(|report| report.name == node)?;
+    let probe = report.probe.as_ref().filter(|_| report.is_alive(facts.now))?;
+    let is_answer = probe.is_current && questions::is_same(&probe.asked, questions.get(node)?);
+    probe.facts.as_deref().filter(|_| is_answer)
+}
+
+/// The watch that a node has begun, unless it has given up.
+fn begun(
+    facts: &Facts,
+    questions: &BTreeMap<String, NodeProbeSpec>,
+    node: &str,
+    token: &str,
+) -> Option<String> {
+    let said = answers(facts, questions, node)?.arrivals.as_ref()?;
+    (said.token == token && said.state != WatchState::Failed).then(|| said.id.clone())
+}
+
+/// What each node is to watch for: for each node with clients one dial.
+fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMap<String, ProbeArrivals> {
+    if has_a_window(facts) {
+        return BTreeMap::new();
+    }
+    let pods = EndpointPods::of(facts);
+    let endpoints = facts.slices.iter().flat_map(|slice| slice.ready());
+    let behind: BTreeMap<IpAddr, &Pod> = endpoints
+        .filter_map(|(ip, endpoint)| Some((ip, pods.behind(endpoint)?)))
+        .collect();
+    let mut lost: BTreeMap<(&str, &str), BTreeSet<ProbeArrival>> = BTreeMap::new();
+    for report in &facts.nodes {
+        let Some(seen) = answers(facts, questions, &report.name) else {
+            continue;
+        };
+        for failure in &seen.failures {
+            let is_lost = failure.path == DialPath::Endpoint
+                && failure.outcome() == Answer::TimedOut
+                && failure.same_node == Some(false);
+            let dial = || {
+                let endpoint: SocketAddr = failure.target.parse().ok()?;
+                let pod = behind.get(&endpoint.ip())?;
+                let node = pod
+                    .spec
+                    .node_name
+                    .as_deref()
+                    .filter(|node| *node != report.name)?;
+                let there = answers(facts, questions, node)?;
+                let fails_at_home = there.failures.iter().any(|f| f.target == failure.target);
+                let client = client(facts, failure.from.as_deref()?)?;
+                let ips = client.ips().filter_map(|ip| ip.parse().ok());
+                let ip = ips
+                    .into_iter()
+                    .find(|ip| IpFamily::of(*ip) == IpFamily::of(endpoint.ip()))?;
+                let dial = ProbeArrival {
+                    from: key(client),
+                    node: report.name.clone(),
+                    ip: ip.to_string(),
+                    protocol: failure.port.protocol,
+                    endpoint: failure.target.clone(),
+                };
+                let of_network = !client.is_host_network();
+                (of_network && !fails_at_home).then_some((node, dial))
+            };
+            if let Some((node, dial)) = is_lost.then(dial).flatten() {
+                lost.entry((node, &report.name)).or_default().insert(dial);
+            }
+        }
+    }
+    let mut wanted: BTreeMap<String, ProbeArrivals> = BTreeMap::new();
+    for ((node, _), dials) in lost {
+        let before = probe_of(facts, node).and_then(|probe| probe.asked.arrivals.as_ref());
+        // The same as before for as long as it fails, since another one is another watch.
+        let was_asked = |dial: &&ProbeArrival| before.is_some_and(|before| before.dials.contains(dial));
+        let chosen = dials.iter().find(was_asked).or_else(|| dials.first());
+        let watch = wanted.entry(node.to_owned()).or_default();
+        watch
+            .dials
+            .extend(chosen.filter(|_| watch.dials.len() < MOST).cloned());
+    }
+    for (node, watch) in &mut wanted {
+        watch.token = token(facts, questions.get(node), &watch.dials);
+    }
+    wanted
+}
+
+/// Whether a round leaves out endpoints, so that a dial may not be repeated.
+fn has_a_window(facts: &Facts) -> bool {
+    let of_slice = |slice: &Arc<EndpointSlice>| slice.ready().count() * slice.ports.len();
+    facts.slices.iter().map(of_slice).sum::<usize>() > WINDOW
+}
+
+fn client<'a>(facts: &'a Facts, name: &str) -> Option<&'a Pod> {
+    let others = facts
+        .client_namespace
+        .iter()
+        .flat_map(|namespace| &namespace.pods);
+    let mut pods = facts.pods.iter().chain(others).map(AsRef::as_ref);
+    pods.find(|pod: &&Pod| key(pod) == name)
+}
+
+/// Another one when anything changes, and after some time, which is another one for each diagnosis.
+fn token(facts: &Facts, question: Option<&NodeProbeSpec>, dials: &[ProbeArrival]) -> String {
+    let mut hasher = Sha256::new();
+    let uid = question.map_or("", |question| question.diagnosis.uid.as_str());
+    let offset: i64 = uid.bytes().map(i64::from).sum();
+    hasher.update(((facts.now.as_second() + 37 * offset) / LASTS_SECONDS).to_be_bytes());
+    hasher.update(question.map_or("", |question| question.revision.as_str()));
+    for dial in dials {
+        hasher.update(format!(
+            "{} {} {} {:?}\n",
+            dial.from, dial.ip, dial.endpoint, dial.protocol
+        ));
+    }
+    hex(hasher, 8)
+}

@@ -1,0 +1,80 @@
+//! Dials that are lost between nodes, of which the endpoint's node saw something: in words.
+
+use crate::{
+    evidence::{
+        Evidence,
+        arrivals::{self, Arrival, Reach},
+        dials::Failed,
+    },
+    text::{self, quoted},
+};
+
+/// What was seen, and what to do where that is not the way between the nodes.
+pub(super) struct Arrived {
+    pub message: String,
+    pub remediation: Option<String>,
+}
+
+/// What the endpoints' nodes saw of failures, of the first of which they saw anything.
+pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<Arrived> {
+    let (failed, arrival) = failures
+        .iter()
+        .find_map(|failed| Some((failed, arrivals::of(evidence, failed)?)))?;
+    let Arrival { node, seen, .. } = &arrival;
+    let client = format!("Pod {} on node {}", seen.from, failed.node);
+    let by = |interface: &Option<String>| match interface {
+        Some(interface) => format!(" (interface {interface})"),
+        None => String::new(),
+    };
+    let message = match arrival.reach() {
+        Reach::NotThere => format!(
+            "Node {node} received none of the packets that {client} sent to {} while node {node} watched for them.",
+            seen.endpoint
+        ),
+        Reach::There => format!(
+            "{} from {client} to {} arrived on node {node}{}, but no answer left that node.",
+            packets(seen.arrived),
+            seen.endpoint,
+            by(&seen.interface)
+        ),
+        Reach::Answered => format!(
+            "The Pod of endpoint {} answered {client}, but no answer left node {node}.",
+            seen.endpoint
+        ),
+        Reach::Returned => format!(
+            "Endpoint {} answered: node {node} sent {} back to {client}{}, but the dial still timed out.",
+            seen.endpoint,
+            text::uncapitalized(&packets(seen.returned)),
+            by(&seen.return_interface)
+        ),
+    };
+    let is_of_the_way = matches!(arrival.reach(), Reach::NotThere | Reach::Returned);
+    Some(Arrived {
+        message,
+        remediation: (!is_of_the_way).then(|| on_its_node(evidence, failed, &arrival)),
+    })
+}
+
+fn packets(count: u32) -> String {
+    match count {
+        1 => "1 packet".to_owned(),
+        _ => format!("{count} packets"),
+    }
+}
+
+/// What to look at on the node that packets come in on.
+fn on_its_node(evidence: &Evidence<'_>, failed: &Failed<'_>, arrival: &Arrival<'_>) -> String {
+    let node = arrival.node;
+    let asked = evidence.reports.current.iter().find(|report| report.node == node);
+    let asked = asked.and_then(|report| report.asked.arrivals.as_ref());
+    let client = asked.and_then(|asked| asked.dials.iter().find(|dial| dial.from == arrival.seen.from));
+    let ip = client.map_or("", |dial| dial.ip.as_str());
+    format!(
+        "Packets get from node {} to node {node}, so look at node {node} itself: `ip route get {}` shows the way back to the client. \
+         Routes and rules for Pods are written by the network plugin; check its Pod there: \
+         `kubectl get pods --all-namespaces -o wide --field-selector spec.nodeName={}`.",
+        failed.node,
+        quoted(ip),
+        quoted(node),
+    )
+}
