@@ -23,7 +23,7 @@ mod rules;
 pub use arrivals::{Arrivals, Arrived, WatchState};
 pub use dials::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSocket, PodListeners};
 pub use droppers::{Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool};
-pub use drops::{DropCause, DropPlace, PacketDrop};
+pub use drops::{Carrier, DropCause, DropPlace, PacketDrop};
 pub use kube_proxy::{KubeProxy, PortState, RunsAs};
 pub use losses::{LossyPath, PathLoss};
 pub use names::{CLibrary, DnsServer, Lookup, LookupResult, Resolver};

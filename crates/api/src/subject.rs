@@ -216,7 +216,11 @@ pub struct ProbeArrival {
     /// Its node.
     #[schemars(length(min = 1, max = 253))]
     pub node: String,
-    /// Its address.
+    /// Addresses of that node.
+    #[serde(default, rename = "nodeIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "bounds::ips")]
+    pub node_ips: Vec<String>,
+    /// The Pod's address.
     #[schemars(length(min = 1, max = 45))]
     pub ip: String,
     /// Protocol of the dial.

@@ -27,6 +27,7 @@ pub fn explain(drop: &Drop, dialled: SocketAddr) -> Option<DropCause> {
             DropCause::AnswerNotTranslated
         }
         "TCP_LISTEN_OVERFLOW" => DropCause::AcceptQueueFull,
+        "IP_CSUM" | "TCP_CSUM" | "UDP_CSUM" | "SKB_CSUM" => DropCause::BadChecksum,
         "PKT_TOO_BIG" => DropCause::TooBig,
         "TC_INGRESS" | "TC_EGRESS" | "XDP" | "BPF_CGROUP_EGRESS" => DropCause::TrafficControl,
         "NEIGH_FAILED" | "NEIGH_CREATEFAIL" | "NEIGH_DEAD" => DropCause::NeighbourFailed,
@@ -80,6 +81,8 @@ mod tests {
             ("IP_INNOROUTES", DropCause::NoRoute),
             ("IP_RPFILTER", DropCause::ReversePathFilter),
             ("TCP_LISTEN_OVERFLOW", DropCause::AcceptQueueFull),
+            ("TCP_CSUM", DropCause::BadChecksum),
+            ("UDP_CSUM", DropCause::BadChecksum),
             ("PKT_TOO_BIG", DropCause::TooBig),
             ("TC_INGRESS", DropCause::TrafficControl),
             ("TC_EGRESS", DropCause::TrafficControl),

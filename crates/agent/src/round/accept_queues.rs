@@ -88,6 +88,7 @@ impl Round<'_> {
                     reason: LISTEN_OVERFLOWS.to_owned(),
                     function: None,
                     packets: 0,
+                    carrier: None,
                     droppers: Vec::new(),
                 };
                 self.seen.note(drop, lost, Vec::new());

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Carrier;
 use crate::{Protocol, bounds, macros::string_enum};
 
 string_enum! {
@@ -54,6 +55,12 @@ pub struct Arrived {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15), regex(pattern = bounds::WORD))]
     pub interface: Option<String>,
+    /// The packets of the node's only tunnel that carry those of the client's node, if there is one over UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<Carrier>,
+    /// How many of them came in, whatever they carried.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub carried: u32,
     /// Packets of the answer that the endpoint's Pod sent.
     pub answered: u32,
     /// Packets of the answer that were to leave the node by one interface, behind all rules: of all interfaces the most.
@@ -62,4 +69,9 @@ pub struct Arrived {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15), regex(pattern = bounds::WORD))]
     pub return_interface: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }

@@ -25,6 +25,8 @@ string_enum! {
         AnswerNotTranslated,
         /// The queue of connections that the application has not accepted yet is full.
         AcceptQueueFull,
+        /// The checksum of the packets is wrong.
+        BadChecksum,
         /// The packets are larger than the MTU of the next link, and may not be fragmented.
         TooBig,
         /// An eBPF program at tc, XDP or a cgroup.
@@ -82,12 +84,29 @@ pub struct PacketDrop {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128), regex(pattern = bounds::WORD))]
     pub function: Option<String>,
+    /// Where these are packets of a tunnel between two nodes, which carries those of the dial: between which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<Carrier>,
     /// Number of packets.
     pub packets: u32,
     /// The rule or policy of a firewall that dropped them, or those that may have; at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub droppers: Vec<Dropper>,
+}
+
+/// UDP packets between two nodes, which carry those of Pods.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct Carrier {
+    /// Address of the node that sends them.
+    #[schemars(length(max = 45), regex(pattern = bounds::IP))]
+    pub from: String,
+    /// Address of the node that they are for.
+    #[schemars(length(max = 45), regex(pattern = bounds::IP))]
+    pub to: String,
+    /// The port that they are for.
+    pub port: u16,
 }
 
 const fn tcp() -> Protocol {

@@ -144,6 +144,28 @@ fn the_node_has_no_route() {
 }
 
 #[test]
+fn a_wrong_checksum() {
+    fails_between_networks(
+        |network| {
+            // What the link was to finish is begun wrongly, and the link no longer finishes it.
+            network.client.run("ethtool -K eth0 tx off >&2");
+            network.client.nft(
+                "table inet mangle { chain out { type filter hook output priority 0; tcp dport 8080 tcp checksum set 0x1234; }; }",
+            );
+        },
+        |network| Expected {
+            leg: Leg::ToEndpoint,
+            cause: Some(DropCause::BadChecksum),
+            reason: "TCP_CSUM",
+            location: "tcp_v4_rcv",
+            interface: Some("eth0"),
+            namespace: &network.endpoint,
+            dialled: ENDPOINT,
+        },
+    );
+}
+
+#[test]
 fn the_reverse_path_filter() {
     fails_between_networks(
         |network| {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::evidence::{Evidence, dials::Failed};
-use svcdiag_api::{Answer, Arrived, DialPath, IpFamily, PacketDrop, ProbeArrival, WatchState};
+use svcdiag_api::{Answer, Arrived, Carrier, DialPath, IpFamily, PacketDrop, ProbeArrival, WatchState};
 
 /// What was seen of a failed dial, or of another one between the same nodes that failed as well.
 #[derive(Clone)]
@@ -106,6 +106,12 @@ fn is_lost_now(evidence: &Evidence<'_>, dial: &ProbeArrival) -> bool {
             && failed.dial.port.protocol == dial.protocol
             && failed.answer == Answer::TimedOut
     })
+}
+
+/// `UDP port 8472 from 10.1.0.4 to 10.1.0.5`.
+pub(crate) fn carrier(carrier: &Carrier) -> String {
+    let Carrier { from, to, port } = carrier;
+    format!("UDP port {port} from {from} to {to}")
 }
 
 /// As an observation: `of Pod shop/client to 10.244.2.6:9376, node w2 saw 3 packets arrive (flannel.1) and 0 answers leave`.

@@ -90,10 +90,15 @@ pub(super) fn explain(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Option<Ex
         });
         explained.min().map(|(_, explanation)| explanation)
     };
-    first(failed.node, of(evidence, failed)).or_else(|| {
-        let arrival = arrivals::of(evidence, failed)?;
-        first(arrival.node, arrival.drops)
-    })
+    let own = of(evidence, failed);
+    let is_unheard = own.iter().all(|drop| drop.cause == DropCause::NeighbourFailed);
+    let arrival = arrivals::of(evidence, failed);
+    let there = || arrival.and_then(|arrival| first(arrival.node, arrival.drops));
+    match first(failed.node, own) {
+        // Whoever is asked through a tunnel whose packets are dropped does not answer either.
+        Some(own) if is_unheard => Some(there().unwrap_or(own)),
+        own => own.or_else(there),
+    }
 }
 
 /// What packets of a dial that a node dropped mean.
@@ -151,6 +156,7 @@ fn of_drop(
             bridge_netfilter(settings?)
                 .map(|setting| Explanation::seen(Reason::BridgeNetfilterDisabled, node, setting))
         }
+        DropCause::BadChecksum => Some(checksum(evidence, failed, node, drop)),
         DropCause::TrafficControl => Some(traffic_control(evidence, failed, node, drop)),
         DropCause::NoRoute | DropCause::NeighbourFailed if on_node => no_way(evidence, failed, node, drop),
         _ => None,
@@ -179,6 +185,7 @@ fn said(reason: Reason, node: &str, drop: &PacketDrop, by: DroppedBy) -> Explana
     let dropped = Dropped {
         by,
         answers: drop.answers,
+        carrier: drop.carrier.as_ref().map(arrivals::carrier),
         says: kernel_says(drop),
     };
     Explanation::seen(reason, node, Setting::Dropped(dropped))
@@ -272,6 +279,19 @@ fn traffic_control(
     said(Reason::TimedOut, node, drop, DroppedBy::Filter(filter))
 }
 
+fn checksum(evidence: &Evidence<'_>, failed: &Failed<'_>, node: &str, drop: &PacketDrop) -> Explanation {
+    let by = DroppedBy::Checksum {
+        place: place(drop, node, pod_behind(evidence, failed, drop)),
+        // Answers come from the endpoint's node.
+        sender: match (drop.answers, target(evidence, failed, drop).and_then(|t| t.node)) {
+            (true, Some(home)) => Some(home.to_owned()),
+            (true, None) => None,
+            (false, _) => Some(failed.node.to_owned()),
+        },
+    };
+    said(Reason::TimedOut, node, drop, by)
+}
+
 fn no_way(
     evidence: &Evidence<'_>,
     failed: &Failed<'_>,
@@ -333,12 +353,20 @@ pub(crate) fn observed(drop: &PacketDrop, node: &str, endpoint: Option<&Pod>) ->
         DropCause::HairpinNotMasqueraded => "dropped, as they have the Pod's own address as their source",
         DropCause::AnswerNotTranslated => "refused, as they come from the endpoint's own address",
         DropCause::AcceptQueueFull => "dropped, as the accept queue is full",
+        DropCause::BadChecksum => "dropped, as their checksum is wrong",
         DropCause::TooBig => "dropped, as they are larger than the MTU",
         DropCause::TrafficControl if drop.reason.starts_with("TC_") => "dropped by a tc filter",
         DropCause::TrafficControl => "dropped by an eBPF program",
         DropCause::NeighbourFailed => "dropped, as nobody on the link answers for the next hop",
     };
+    let tunnel = drop.carrier.as_ref().map(arrivals::carrier);
     let what = match (drop.answers, drop.packets) {
+        (_, n) if tunnel.is_some() => {
+            format!(
+                "{n} packets of the tunnel ({})",
+                tunnel.as_deref().unwrap_or_default()
+            )
+        }
         (false, 1) => "1 packet".to_owned(),
         (false, n) => format!("{n} packets"),
         (true, 1) => "1 packet of the answer".to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::{
     evidence::{
-        droppers::Droppers,
+        droppers::{self, Droppers},
         lossy_settings::{self, Places},
     },
     text::{self, quoted},
@@ -15,6 +15,8 @@ pub(crate) struct Dropped {
     pub by: DroppedBy,
     /// Whether they were on their way back to the client.
     pub answers: bool,
+    /// The tunnel's packets that they were, where it was not the dial's own.
+    pub carrier: Option<String>,
     /// The kernel's own words.
     pub says: String,
 }
@@ -33,6 +35,8 @@ pub(crate) enum DroppedBy {
     FirewallOfPods(DropPlace, Droppers),
     /// An interface that does not forward: its name, and the sysctl.
     Interface(String, String),
+    /// Whoever verifies checksums: where, and on which node the packets came from.
+    Checksum { place: String, sender: Option<String> },
     /// A program or a filter at a link.
     Filter(Filter),
     /// This node has no route. What one node lacks is not said of another.
@@ -90,7 +94,11 @@ impl Dropped {
     /// What dropped the packets, without a full stop.
     pub(super) fn describe(&self, places: &Places<'_>) -> String {
         let (on, says) = (places.nodes(), &self.says);
-        let what = if self.answers { "answers" } else { "packets" };
+        let what = match (&self.carrier, self.answers) {
+            (Some(carrier), _) => format!("tunnel's packets, {carrier}"),
+            (None, true) => "answers".to_owned(),
+            (None, false) => "packets".to_owned(),
+        };
         match &self.by {
             DroppedBy::Firewall { rules, .. } => {
                 format!("A firewall on {on} drops the {what} ({says}){}", rules.describe())
@@ -103,6 +111,9 @@ impl Dropped {
             DroppedBy::Interface(interface, sysctl) => format!(
                 "IP forwarding is off for packets that come in by interface {interface} of {on} ({sysctl})"
             ),
+            DroppedBy::Checksum { place, .. } => {
+                format!("The {what} are dropped {place} because their checksum is wrong ({says})")
+            }
             DroppedBy::Filter(Filter { kind, place, .. }) => {
                 format!("{kind} {place} drops the {what} ({says})")
             }
@@ -124,8 +135,9 @@ impl Dropped {
         let on = places.nodes();
         match &self.by {
             DroppedBy::Firewall { is_nftables, rules } => {
-                let of_rules = rules.remediation(&on);
-                of_rules.unwrap_or_else(|| firewall(&on, *is_nftables))
+                let accepted = self.carrier.as_deref().unwrap_or(droppers::OF_PODS);
+                let of_rules = rules.remediation(&on, accepted);
+                of_rules.unwrap_or_else(|| firewall(&on, *is_nftables, accepted))
             }
             DroppedBy::FirewallOfPods(..) => firewall_of_pods(places),
             DroppedBy::Interface(_, sysctl) => format!(
@@ -133,13 +145,26 @@ impl Dropped {
                 quoted(sysctl),
                 lossy_settings::advertised_routes(sysctl)
             ),
+            DroppedBy::Checksum { sender, .. } => checksums(sender.as_deref()),
             DroppedBy::Filter(filter) => of_filter(&on, filter),
             DroppedBy::NoRoute(_) | DroppedBy::Neighbour { .. } => routes(&on, places),
         }
     }
 }
 
-fn firewall(on: &str, is_nftables: bool) -> String {
+/// Who may have written wrong checksums.
+fn checksums(sender: Option<&str>) -> String {
+    let on = sender.map_or_else(
+        || "the node that sends them".to_owned(),
+        |node| format!("node {node}"),
+    );
+    format!(
+        "Checksum offload of a tunnel or of a virtual NIC is the usual cause. On {on}, see `ethtool -k` for the tunnel's link (`ip -d link`), \
+         where tx-checksum-ip-generic may have to be off."
+    )
+}
+
+fn firewall(on: &str, is_nftables: bool, accepted: &str) -> String {
     let legacy = if is_nftables {
         ""
     } else {
@@ -147,7 +172,7 @@ fn firewall(on: &str, is_nftables: bool) -> String {
     };
     format!(
         "Find the rule or chain policy that drops them on {on}: `nft list ruleset`{legacy}. Names of tables and chains hint at what wrote it. \
-         If the network plugin did, check its policies; otherwise have that firewall (firewalld, ufw, Docker) accept the packets of the Pod network."
+         If the network plugin did, check its policies; otherwise have that firewall (firewalld, ufw, Docker) accept {accepted}."
     )
 }
 

@@ -6,6 +6,9 @@
 use crate::text::{SHOWN, quoted};
 use svcdiag_api::{Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, PacketDrop};
 
+/// What a firewall is to accept, most often.
+pub(crate) const OF_PODS: &str = "the packets of the Pod network";
+
 /// What a firewall dropped packets with, as far as an agent could tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Droppers(Vec<Dropper>);
@@ -113,8 +116,8 @@ impl Droppers {
         }
     }
 
-    /// What to do about it on nodes; None where nothing is named that can be shown.
-    pub(crate) fn remediation(&self, on: &str) -> Option<String> {
+    /// What to do about it on nodes, so that it accepts something; None where nothing is named that can be shown.
+    pub(crate) fn remediation(&self, on: &str, accepted: &str) -> Option<String> {
         let mut commands: Vec<String> = self.0.iter().take(SHOWN).filter_map(show).collect();
         commands.dedup();
         let see = match commands.as_slice() {
@@ -124,21 +127,22 @@ impl Droppers {
         let Some(certain) = self.certain() else {
             return Some(format!(
                 "Find the rule or chain policy that drops them on {on}: {see}. If the network plugin wrote it, check its policies; \
-                 otherwise have that firewall accept the packets of the Pod network."
+                 otherwise have that firewall accept {accepted}."
             ));
         };
         let owner = owner(certain);
         let then = match owner.as_ref().map(|owner| (owner.kind, owner.name)) {
             Some((Kind::Firewall, name)) => {
-                format!("{} writes it: have it accept the packets of the Pod network.", capitalized(name))
+                format!("{} writes it: have it accept {accepted}.", capitalized(name))
             }
             Some((Kind::Plugin, name)) => format!("{} writes it: check its policies.", capitalized(name)),
             Some((Kind::Kubernetes, name)) => format!(
                 "{} writes it, for packets that must not pass: find out why these are among them.",
                 capitalized(name)
             ),
-            None => "If the network plugin wrote it, check its policies; otherwise have that firewall accept the packets of the Pod network."
-                .to_owned(),
+            None => format!(
+                "If the network plugin wrote it, check its policies; otherwise have that firewall accept {accepted}."
+            ),
         };
         Some(format!("See it on {on}: {see}. {then}"))
     }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Facts,
     evidence::{WINDOW, targets::key},
-    plan::{hex, probe_of},
+    plan::{cluster_node, hex, probe_of, subject},
     pods::behind_endpoints::EndpointPods,
     questions,
 };
@@ -122,6 +122,7 @@ fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMa
                 let dial = ProbeArrival {
                     from: key(client),
                     node: report.name.clone(),
+                    node_ips: subject::node(cluster_node(facts, &report.name)).ips,
                     ip: ip.to_string(),
                     protocol: failure.port.protocol,
                     endpoint: failure.target.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 use svcdiag_api::{
-    Answer, Arrivals, Arrived, ConditionType as C, DropCause, DropPlace, NodeFacts, NodeProbeSpec,
+    Answer, Arrivals, Arrived, Carrier, ConditionType as C, DropCause, DropPlace, NodeFacts, NodeProbeSpec,
     NodeSettings, PacketDrop, Protocol, Reason as R, WatchState,
 };
 use svcdiag_engine::{Diagnosis, Facts, diagnose, plan};
@@ -65,6 +65,8 @@ fn watched(see: impl FnOnce(&mut Arrived), tell: impl FnOnce(&mut NodeFacts)) ->
         answered: 0,
         returned: 0,
         return_interface: None,
+        carrier: None,
+        carried: 0,
     };
     see(&mut seen);
     on(&mut facts, "n2", |n| {
@@ -281,6 +283,7 @@ fn dropped_on_n2(cause: DropCause, reason: &str) -> PacketDrop {
         reason: reason.to_owned(),
         function: Some("nft_do_chain".to_owned()),
         packets: 3,
+        carrier: None,
         droppers: vec![crate::droppers::of_firewalld()],
     }
 }
@@ -302,6 +305,60 @@ fn what_the_endpoints_node_drops_is_named_with_that_node() {
     let facts = watched(arrive, |n| n.arrival_drops.push(route));
     let d = judged("arrivals-no-route", &facts, R::CrossNodeUnreachable);
     says(&d, &["node n2 has no route"]);
+}
+
+#[test]
+fn a_tunnel_whose_packets_are_dropped_or_do_not_arrive_is_named() {
+    let carrier = || Carrier {
+        from: "192.168.0.1".to_owned(),
+        to: "192.168.0.2".to_owned(),
+        port: 8472,
+    };
+    let drop = PacketDrop {
+        carrier: Some(carrier()),
+        ..dropped_on_n2(DropCause::Firewall, "NETFILTER_DROP")
+    };
+    let facts = watched(|_| {}, |n| n.arrival_drops.push(drop));
+    let d = judged("arrivals-tunnel-dropped", &facts, R::FirewallDrops);
+    says(
+        &d,
+        &[
+            "A firewall on node n2 drops the tunnel's packets, UDP port 8472 from 192.168.0.1 to 192.168.0.2",
+            "have it accept UDP port 8472 from 192.168.0.1 to 192.168.0.2",
+        ],
+    );
+    let facts = watched(|seen| seen.carrier = Some(carrier()), |_| {});
+    let d = judged("arrivals-no-tunnel", &facts, R::CrossNodeUnreachable);
+    let words = "Nor did any packet of its tunnel arrive (UDP port 8472 from 192.168.0.1 to 192.168.0.2).";
+    says(&d, &[words]);
+    // Others use the tunnel as well.
+    let carried = |seen: &mut Arrived| (seen.carrier, seen.carried) = (Some(carrier()), 2);
+    let d = diagnose(&watched(carried, |_| {}));
+    assert!(!d.root_cause.unwrap().message.contains("tunnel arrive"));
+}
+
+#[test]
+fn wrong_checksums_are_the_senders() {
+    let arrive = |seen: &mut Arrived| seen.arrived = 3;
+    let drop = |answers| PacketDrop {
+        answers,
+        place: DropPlace::Endpoint,
+        interface: Some("eth0".to_owned()),
+        function: Some("tcp_v4_rcv".to_owned()),
+        droppers: Vec::new(),
+        ..dropped_on_n2(DropCause::BadChecksum, "TCP_CSUM")
+    };
+    let facts = watched(arrive, |n| n.arrival_drops.push(drop(false)));
+    let d = judged("arrivals-checksum", &facts, R::TimedOut);
+    says(
+        &d,
+        &[
+            "because their checksum is wrong (TCP_CSUM in tcp_v4_rcv, interface eth0)",
+            "On node n1, see `ethtool -k`",
+        ],
+    );
+    let facts = watched(arrive, |n| n.arrival_drops.push(drop(true)));
+    says(&diagnose(&facts), &["On node n2, see `ethtool -k`"]);
 }
 
 /// Old news, and news of others, prove nothing.

@@ -28,6 +28,7 @@ pub(crate) fn dropped(facts: &Facts, endpoint: usize, cause: DropCause) -> Packe
         reason: reason.to_owned(),
         function: Some(function.to_owned()),
         packets: 3,
+        carrier: None,
         droppers: Vec::new(),
     }
 }

@@ -6,16 +6,20 @@ use jiff::SignedDuration;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 use svcdiag_api::{
-    Answer, CLibrary, ConditionType, DialCount, DialFailure, DialPath, DnsServer, DropCause, DropPlace,
-    Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin, KubeProxy, LinkMtu,
-    LinkRole, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings, OtherNodePort,
-    PacketDrop, PacketSize, PathLoss, PodListeners, PortProtocol, PortState, Protocol, Resolver, RuleGap,
-    Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
+    Answer, Arrivals, Arrived, CLibrary, Carrier, ConditionType, DialCount, DialFailure, DialPath, DnsServer,
+    DropCause, DropPlace, Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin,
+    KubeProxy, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings,
+    OtherNodePort, PacketDrop, PacketSize, PathLoss, PodListeners, PortProtocol, PortState, Protocol,
+    Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind, WatchState,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, IpFamily, NetworkPolicy, Pod, Service};
 
-use crate::{agents::agent, walkthrough::*};
+use crate::{
+    agents::{CLIENT, agent},
+    fixtures::E2,
+    walkthrough::*,
+};
 
 /// Strings that mean something somewhere, and some that mean nothing.
 fn word() -> impl Strategy<Value = String> {
@@ -504,6 +508,7 @@ fn packet_drop() -> impl Strategy<Value = PacketDrop> {
         option::of(word()),
         word(),
         option::of(word()),
+        option::of((word(), word(), any::<u16>())),
         0_u32..4,
         vec(dropper(), 0..3),
     );
@@ -511,7 +516,7 @@ fn packet_drop() -> impl Strategy<Value = PacketDrop> {
         |(
             (from, protocol, target, endpoint),
             (cause, place, answers),
-            (interface, reason, function, packets, droppers),
+            (interface, reason, function, carrier, packets, droppers),
         )| {
             PacketDrop {
                 from,
@@ -524,6 +529,7 @@ fn packet_drop() -> impl Strategy<Value = PacketDrop> {
                 interface,
                 reason,
                 function,
+                carrier: carrier.map(|(from, to, port)| Carrier { from, to, port }),
                 packets,
                 droppers,
             }
@@ -581,20 +587,44 @@ prop_compose! {
         intercepted in vec(key(), 0..2),
         stale in vec((socket(), socket(), socket()), 0..2),
         settings in settings(),
-        drops in vec(packet_drop(), 0..4),
+        drops in vec(packet_drop().boxed(), 0..4),
         losses in vec((option::of(key()), one_of(LossyPath::ALL), 0_u32..100, 0_u32..100), 0..3),
         node_ports in vec((word(), socket(), one_of(Answer::ALL)), 0..3),
         tunnels in option::of(vec((word(), one_of(TunnelKind::ALL), option::of(any::<u16>())), 0..3)),
-        packet_sizes in vec(packet_size(), 0..3),
+        packet_sizes in vec(packet_size().boxed(), 0..3),
+        arrivals in option::of((one_of(WatchState::ALL), 0_u32..3, 0_u32..3, 0_u32..3, option::of(word()))).boxed(),
+        arrival_drops in vec(packet_drop().boxed(), 0..2),
         problems in vec(word(), 0..2),
     ) -> NodeFacts {
         NodeFacts {
             probes_made: 1,
             probes_failed: 0,
             slices: Vec::new(),
-            arrivals: None,
-            arrival_drops: Vec::new(),
-            repeated: String::new(),
+            arrivals: arrivals.map(|(state, arrived, answered, returned, interface)| Arrivals {
+                token: "t".to_owned(),
+                id: "w".to_owned(),
+                state,
+                dials: vec![Arrived {
+                    from: CLIENT.to_owned(),
+                    protocol: Protocol::Tcp,
+                    endpoint: E2.to_owned(),
+                    arrived,
+                    interface: interface.clone(),
+                    carrier: None,
+                    carried: 0,
+                    answered,
+                    returned,
+                    return_interface: interface,
+                }],
+            }),
+            arrival_drops: arrival_drops.into_iter().map(|drop| PacketDrop {
+                from: Some(CLIENT.to_owned()),
+                protocol: Protocol::Tcp,
+                target: E2.to_owned(),
+                endpoint: Some(E2.to_owned()),
+                ..drop
+            }).collect(),
+            repeated: "w".to_owned(),
             dials, failures, drops, packet_sizes, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
             listeners: listeners.into_iter().map(|(pod, ip, sockets)| PodListeners {
                 pod,
@@ -616,7 +646,9 @@ fn node_report(name: &'static str) -> impl Strategy<Value = NodeReport> {
         alive_until: alive.map(|s| now() + SignedDuration::from_secs(s)),
         probe: seen.map(|(is_current, owed, facts)| ProbeReport {
             asked: object(json!({ "nodeName": name, "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "hostnames",
-                "intervalSeconds": 60, "fromNode": true })),
+                "intervalSeconds": 60, "fromNode": true,
+                "arrivals": { "token": "t", "ended": "w", "dials": [{ "from": CLIENT, "node": "n1", "ip": "10.244.1.9",
+                    "protocol": "TCP", "endpoint": E2 }] } })),
             is_current,
             owed_since: owed.map(|s| now() - SignedDuration::from_secs(s)),
             facts: facts.map(Arc::new),

@@ -11,8 +11,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use svcdiag_api::{Arrivals, Arrived, NodeFacts, PacketDrop, ProbeArrival, ProbeArrivals, WatchState};
+use svcdiag_api::{
+    Arrivals, Arrived, Carrier, NodeFacts, PacketDrop, ProbeArrival, ProbeArrivals, Tunnel, WatchState,
+};
 use svcdiag_drops::{Drop, Leg, Seen, Sighting, Sightings, Watch};
+use svcdiag_netns::links;
 use tokio::{
     sync::oneshot,
     task::JoinHandle,
@@ -22,7 +25,7 @@ use tokio::{
 use super::{
     Dialled,
     rules::Before,
-    wanted::{Wanted, distinct, from_elsewhere},
+    wanted::{Wanted, carrying, distinct, from_elsewhere},
 };
 use crate::{
     blocking::{Pool, blocking},
@@ -62,6 +65,7 @@ struct Going {
     end: JoinHandle<Option<Raw>>,
     dials: Vec<Dialled>,
     wanted: Vec<Wanted>,
+    tunnels: Vec<Tunnel>,
     rules: Before,
     until: Instant,
 }
@@ -128,9 +132,13 @@ impl Round<'_> {
     async fn begin_arrivals_now(&self, asked: &ProbeArrivals) -> Option<Going> {
         let mut dials = Vec::new();
         let mut wanted = Vec::new();
+        let tunnels = self.tunnels().await;
         for dial in &asked.dials {
             let (client, endpoint) = parsed(dial)?;
             wanted.extend(from_elsewhere(dials.len(), dial.protocol, client, endpoint));
+            for (from, to) in self.carriers(dial, &tunnels) {
+                wanted.push(carrying(dials.len(), from, to, endpoint));
+            }
             dials.push(Dialled {
                 from: Some(dial.from.clone()),
                 protocol: dial.protocol,
@@ -180,6 +188,7 @@ impl Round<'_> {
             end,
             dials,
             wanted,
+            tunnels,
             rules,
             until,
         })
@@ -192,6 +201,7 @@ impl Round<'_> {
             end,
             dials,
             wanted,
+            tunnels,
             rules,
             ..
         } = going;
@@ -213,7 +223,7 @@ impl Round<'_> {
         let each = asked
             .dials
             .iter()
-            .filter_map(|dial| self.arrived(dial, &seen.packets));
+            .filter_map(|dial| self.arrived(dial, &seen.packets, &tunnels));
         Stage::Over(
             Arrivals {
                 dials: each.collect(),
@@ -223,8 +233,34 @@ impl Round<'_> {
         )
     }
 
+    /// The node's tunnels. What cannot be listed is not watched.
+    async fn tunnels(&self) -> Vec<Tunnel> {
+        let listed = self.node.netns.visit(links::tunnels).await;
+        let problem = |error: &std::io::Error| {
+            self.problem(format!("The node's network links could not be listed: {error}."));
+        };
+        listed.inspect_err(problem).unwrap_or_default()
+    }
+
+    /// Who sends the packets of tunnels over UDP from the client's node, and to which address and port.
+    fn carriers(&self, dial: &ProbeArrival, tunnels: &[Tunnel]) -> Vec<(IpAddr, SocketAddr)> {
+        let from = dial.node_ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
+        let pairs = from.filter_map(|from| {
+            let mut own = self.subject.node_ips.iter().copied();
+            Some((from, own.find(|own| own.is_ipv4() == from.is_ipv4())?))
+        });
+        let pairs: Vec<(IpAddr, IpAddr)> = pairs.collect();
+        let ports = tunnels.iter().filter_map(|tunnel| tunnel.port);
+        let ports: BTreeSet<u16> = ports.collect();
+        let each = pairs.into_iter().flat_map(|(from, to)| {
+            let to_port = move |port: &u16| (from, SocketAddr::new(to, *port));
+            ports.iter().map(to_port).collect::<Vec<_>>()
+        });
+        each.collect()
+    }
+
     /// What was seen of one dial.
-    fn arrived(&self, dial: &ProbeArrival, seen: &[Sighting]) -> Option<Arrived> {
+    fn arrived(&self, dial: &ProbeArrival, seen: &[Sighting], tunnels: &[Tunnel]) -> Option<Arrived> {
         let (client, endpoint) = parsed(dial)?;
         let is_behind = |ips: &[String]| ips.iter().any(|ip| ip.parse() == Ok(endpoint.ip()));
         let pods = self.endpoints.iter().filter(|pod| is_behind(&pod.pod.ips));
@@ -257,7 +293,31 @@ impl Round<'_> {
         let returned = most(Leg::Answer, true, &of_node);
         let count = |of: Option<(Option<&str>, u64)>| number(of.map_or(0, |(_, count)| count));
         let name = |of: Option<(Option<&str>, u64)>| of.and_then(|(name, _)| name).map(str::to_owned);
+        // Which of several carries what is not known.
+        let carrier = match tunnels {
+            [_] => self.carriers(dial, tunnels).into_iter().next(),
+            _ => None,
+        };
+        let carried = carrier.map_or(0, |(from, to)| {
+            let is_its = |packet: &&Sighting| {
+                packet.leg == Leg::FromNode
+                    && !packet.is_sent
+                    && (packet.tuple.source.ip(), packet.tuple.destination) == (from, to)
+                    && packet.namespace.map(u64::from) == Some(node)
+            };
+            seen.iter()
+                .filter(is_its)
+                .map(|packet| packet.count)
+                .max()
+                .unwrap_or(0)
+        });
         Some(Arrived {
+            carrier: carrier.map(|(from, to)| Carrier {
+                from: from.to_string(),
+                to: to.ip().to_string(),
+                port: to.port(),
+            }),
+            carried: number(carried),
             from: dial.from.clone(),
             protocol: dial.protocol,
             endpoint: dial.endpoint.clone(),

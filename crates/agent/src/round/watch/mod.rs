@@ -254,6 +254,7 @@ impl Round<'_> {
                     interface: drop.interface.as_ref().map(|interface| interface.name.clone()),
                     reason: drop.reason.clone(),
                     function: drop.location.clone(),
+                    carrier: of.carrier(drop),
                     packets: 0,
                     droppers: Vec::new(),
                 };

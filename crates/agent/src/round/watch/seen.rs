@@ -130,6 +130,7 @@ mod tests {
                 reason: "NETFILTER_DROP".to_owned(),
                 function: None,
                 packets: 0,
+                carrier: None,
                 droppers: Vec::new(),
             };
             seen.note(drop, 1, Vec::new());

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::future::{join, join_all};
-use svcdiag_api::DropCause;
+use svcdiag_api::{Carrier, DropCause};
 use svcdiag_drops::{Drop, Filter, Leg, Tuple, explain};
 use svcdiag_kube_proxy::Protocol;
 
@@ -39,6 +39,16 @@ pub(super) enum Sender {
 }
 
 impl Wanted {
+    /// Between which nodes a tunnel carried the packets of a dial, where a drop is of that tunnel.
+    pub(super) fn carrier(&self, drop: &Drop) -> Option<Carrier> {
+        let is_tunnel = self.sender == Sender::OtherNode && self.filter.leg == Leg::FromNode;
+        is_tunnel.then(|| Carrier {
+            from: drop.tuple.source.ip().to_string(),
+            to: drop.tuple.destination.ip().to_string(),
+            port: drop.tuple.destination.port(),
+        })
+    }
+
     /// Why a drop of these packets, if it is one, has lost a dial of an address. The same packets may mean something else
     /// for another dial.
     pub(super) fn cause(
@@ -200,6 +210,23 @@ pub(super) fn from_elsewhere(
         endpoint: Some(endpoint),
         sender: Sender::OtherNode,
     })
+}
+
+/// The packets of a tunnel from another node that may carry a dial.
+pub(super) fn carrying(number: usize, from: IpAddr, to: SocketAddr, endpoint: SocketAddr) -> Wanted {
+    Wanted {
+        filter: Filter {
+            leg: Leg::FromNode,
+            tuple: Tuple {
+                protocol: Protocol::Udp,
+                source: SocketAddr::new(from, 0),
+                destination: to,
+            },
+        },
+        dial: number,
+        endpoint: Some(endpoint),
+        sender: Sender::OtherNode,
+    }
 }
 
 #[cfg(test)]

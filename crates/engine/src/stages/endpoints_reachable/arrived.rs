@@ -27,10 +27,20 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Opt
         None => String::new(),
     };
     let message = match arrival.reach() {
-        Reach::NotThere => format!(
-            "Node {node} received none of the packets that {client} sent to {} while node {node} watched for them.",
-            seen.endpoint
-        ),
+        Reach::NotThere => {
+            let carrier = seen.carrier.as_ref().filter(|_| seen.carried == 0);
+            let carrier = carrier.map(|carrier| {
+                format!(
+                    " Nor did any packet of its tunnel arrive ({}).",
+                    arrivals::carrier(carrier)
+                )
+            });
+            format!(
+                "Node {node} received none of the packets that {client} sent to {} while node {node} watched for them.{}",
+                seen.endpoint,
+                carrier.unwrap_or_default()
+            )
+        }
         Reach::There => format!(
             "{} from {client} to {} arrived on node {node}{}, but no answer left that node.",
             packets(seen.arrived),

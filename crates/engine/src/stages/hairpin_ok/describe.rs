@@ -7,7 +7,7 @@ use crate::{
     dialling::describe,
     evidence::{
         dropped, dropped_text,
-        droppers::Droppers,
+        droppers::{self, Droppers},
         lossy_settings::{self, Places, Setting},
         proxies,
         reports::Report,
@@ -134,7 +134,7 @@ fn firewall(dial: &HairpinDial<'_>, drop: &PacketDrop) -> String {
         });
     }
     let on = format!("node {}", dial.report.node);
-    if let Some(of_rule) = Droppers::of(drop).remediation(&on) {
+    if let Some(of_rule) = Droppers::of(drop).remediation(&on, droppers::OF_PODS) {
         return of_rule;
     }
     let legacy = match dropped::is_of_nftables(drop) {
