@@ -29,6 +29,9 @@ Examples:
   # A directory made with kubectl, with several Services in it
   svcdiag diagnose ./from-customer hostnames -n shop -o wide
 
+  # As a page for a ticket, which any browser shows
+  svcdiag diagnose hostnames.tar.gz -o html > hostnames.html
+
 Exit codes:
   0  the Service works (with --api-only: no fault in the API objects)
   1  the Service does not work; the root cause is printed

@@ -59,6 +59,9 @@ Examples:
   # As a ServiceDiagnosis in YAML
   svcdiag check hostnames -o yaml
 
+  # As a page for a ticket, which any browser shows
+  svcdiag check hostnames -n shop -o html > hostnames.html
+
 Exit codes:
   0  the Service works (with --api-only: no fault in the API objects)
   1  the Service does not work; the root cause is printed

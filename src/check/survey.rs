@@ -55,6 +55,10 @@ pub(super) fn run(
             let all: Vec<_> = rows.iter().map(|row| &row.diagnosis).collect();
             report::write(&report::junit(&all)?)?;
         }
+        Output::Html => {
+            let all: Vec<_> = rows.iter().map(|row| &row.diagnosis).collect();
+            report::write(&report::html(&all))?;
+        }
         other => {
             let items: Vec<_> = rows.iter().map(|row| &row.diagnosis).collect();
             let list =

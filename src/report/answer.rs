@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Error, Style, render};
+use super::{Error, Style, html::html, render};
 use crate::{
     api::{ConditionStatus, ServiceDiagnosis},
     engine::{Diagnosis, Facts, diagnose},
@@ -38,6 +38,8 @@ pub enum Output {
     Yaml,
     /// JUnit XML for CI systems: a test for each stage
     Junit,
+    /// A page for a browser, in one file: verdict, path, stages, evidence and fix
+    Html,
 }
 
 /// The result as an exit code.
@@ -137,6 +139,7 @@ fn text(output: Output, facts: &Facts, diagnosis: &Diagnosis) -> Result<String, 
         Output::Json => serialized(output, &json!(object(facts, diagnosis))),
         Output::Yaml => serialized(output, &object(facts, diagnosis)),
         Output::Junit => junit(&[&object(facts, diagnosis)]),
+        Output::Html => Ok(html(&[&object(facts, diagnosis)])),
     }
 }
 

@@ -1,12 +1,18 @@
 //! Printing of a diagnosis, and the exit codes: the same for a cluster and for a bundle.
 
 mod answer;
+#[cfg(test)]
+mod fixtures;
+mod html;
 mod junit;
+mod path;
 mod service_name;
 mod tree;
 
 pub use answer::{Answer, Output, Printing, write};
 pub(crate) use answer::{junit, object, serialized};
+pub(crate) use html::html;
+pub use path::{Hop, Place, State, hops};
 pub(crate) use service_name::service_name;
 pub use tree::{Style, printable, render};
 

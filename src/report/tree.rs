@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anstyle::AnsiColor;
 
+use super::path;
 use crate::{
     api::{ConditionStatus, Reason},
     engine::{Diagnosis, Facts, Finding, NOTHING_BUT_THE_API, Verdict},
@@ -19,10 +20,10 @@ pub struct Style {
 }
 
 /// How a stage's answer is shown.
-struct Mark {
-    unicode: &'static str,
+pub(super) struct Mark {
+    pub(super) unicode: &'static str,
     ascii: &'static str,
-    style: anstyle::Style,
+    pub(super) style: anstyle::Style,
 }
 
 const GOOD: Mark = Mark {
@@ -30,12 +31,12 @@ const GOOD: Mark = Mark {
     ascii: "ok",
     style: AnsiColor::Green.on_default(),
 };
-const BAD: Mark = Mark {
+pub(super) const BAD: Mark = Mark {
     unicode: "✗",
     ascii: "NO",
     style: AnsiColor::Red.on_default(),
 };
-const OPEN: Mark = Mark {
+pub(super) const OPEN: Mark = Mark {
     unicode: "?",
     ascii: "? ",
     style: AnsiColor::Yellow.on_default(),
@@ -65,27 +66,42 @@ pub fn printable(text: &str) -> String {
     text.chars().map(escape).collect()
 }
 
+/// A text in a style, where colours are wanted.
+pub(super) fn paint(text: &str, painted: anstyle::Style, style: Style) -> String {
+    match style.colour {
+        true => format!("{painted}{text}{painted:#}"),
+        false => text.to_owned(),
+    }
+}
+
+/// The answer of Ready, in words.
+pub(super) fn verdict(ready: ConditionStatus) -> &'static str {
+    match ready {
+        ConditionStatus::True => "works",
+        ConditionStatus::False => "does not work",
+        ConditionStatus::Unknown => "unknown",
+    }
+}
+
 /// The whole answer. `wide` adds the reasons of all stages and the single observations.
 #[must_use]
 pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) -> String {
     const BOLD: anstyle::Style = anstyle::Style::new().bold();
-    let paint = |text: &str, painted: anstyle::Style| match style.colour {
-        true => format!("{painted}{text}{painted:#}"),
-        false => text.to_owned(),
-    };
-    let (verdict, colour) = match diagnosis.ready.status {
-        ConditionStatus::True => ("works", GOOD.style),
-        ConditionStatus::False => ("does not work", BAD.style),
-        ConditionStatus::Unknown => ("unknown", OPEN.style),
+    let paint = |text: &str, painted: anstyle::Style| paint(text, painted, style);
+    let colour = match diagnosis.ready.status {
+        ConditionStatus::True => GOOD.style,
+        ConditionStatus::False => BAD.style,
+        ConditionStatus::Unknown => OPEN.style,
     };
     let mut out = String::new();
-    let name = format!("Service {}/{}", facts.namespace, facts.spec.service_name);
+    let service = format!("{}/{}", facts.namespace, facts.spec.service_name);
+    let name = format!("Service {service}");
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
         "{}: {} ({})",
         paint(&name, BOLD),
-        paint(verdict, colour),
+        paint(verdict(diagnosis.ready.status), colour),
         diagnosis.ready.reason
     );
     for (i, (condition, finding)) in diagnosis.stages.iter().enumerate() {
@@ -171,6 +187,10 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
             false => printable(&diagnosis.ready.message),
         };
         let _ = writeln!(out, "\n{sentence}");
+    }
+    let hops = path::hops(&service, diagnosis);
+    if !hops.is_empty() {
+        let _ = writeln!(out, "\n{}: {}", paint("Path", BOLD), path::line(&hops, style));
     }
     out
 }

@@ -1,0 +1,276 @@
+//! What is known of each hop, and what is not said of it.
+
+use proptest::{prelude::*, sample::select};
+
+use super::*;
+use crate::{
+    api::{ConditionType as C, Impact, Observation, RootCause},
+    engine::{Diagnosis, Finding},
+    report::{fixtures::Fixture, tree::Style},
+};
+
+const PLAIN: Style = Style {
+    colour: false,
+    unicode: false,
+};
+
+/// A verdict with these answers; the other stages have that of `rest`.
+fn diagnosis(answers: &[(C, Finding)], rest: &Finding) -> Diagnosis {
+    let answer = |stage: &C| {
+        let given = answers.iter().find(|(c, _)| c == stage);
+        (
+            *stage,
+            given.map_or_else(|| rest.clone(), |(_, finding)| finding.clone()),
+        )
+    };
+    let stages = C::stages().iter().map(answer).collect();
+    Diagnosis::unjudged(stages, Reason::NoVantagePoint, String::new())
+}
+
+fn unknown(reason: Reason) -> Finding {
+    Finding::unknown(reason, "")
+}
+
+fn yes() -> Finding {
+    Finding::yes(Reason::Valid, "")
+}
+
+fn no(reason: Reason) -> Finding {
+    Finding::nothing_works(reason, "", "")
+}
+
+/// With the root cause that the controller names.
+fn caused(mut diagnosis: Diagnosis, stage: C, reason: Reason) -> Diagnosis {
+    diagnosis.root_cause = Some(RootCause {
+        condition: stage.to_string(),
+        reason: reason.to_string(),
+        impact: Impact::All,
+        message: String::new(),
+        remediation: String::new(),
+        link: None,
+    });
+    diagnosis
+}
+
+fn seen(stage: C, pod: Option<&str>, target: &str) -> Observation {
+    Observation {
+        condition: stage.to_string(),
+        node: Some("n7".to_owned()),
+        pod: pod.map(str::to_owned),
+        target: Some(target.to_owned()),
+        result: "connection timed out".to_owned(),
+        detail: None,
+        latency_milliseconds: None,
+    }
+}
+
+fn written(diagnosis: &Diagnosis) -> String {
+    line(&hops("shop/web", diagnosis), PLAIN)
+}
+
+fn broken(hops: &[Hop]) -> Vec<Place> {
+    let is_broken = |hop: &&Hop| matches!(hop.state, State::Broken { .. });
+    hops.iter().filter(is_broken).map(|hop| hop.place).collect()
+}
+
+#[test]
+fn each_kind_of_service_has_its_path() {
+    let paths = [
+        (
+            "healthy",
+            "Pod shop/box -> DNS -> 10.96.143.20:80 -> rules (iptables, 2/2 nodes) -> endpoints (2/2 ready)",
+        ),
+        (
+            "wrong-selector",
+            "? client Pod -> ? DNS -> ? Service shop/web -> ? rules -> x no endpoints",
+        ),
+        (
+            "dropped",
+            "Pod shop/box -> DNS -> 10.96.143.20:80 -> rules (nftables, 2/2 nodes) -> x 10.244.1.5:8080",
+        ),
+        ("headless", "Pod default/app-0 -> DNS -> x endpoint"),
+        (
+            "no-agents",
+            "? client Pod -> ? DNS -> ? Service shop/web -> ? rules -> ? endpoints (2/2 ready)",
+        ),
+        ("external-name", "Pod web/app-0 -> x DNS"),
+    ];
+    for (name, path) in paths {
+        assert_eq!(written(&Fixture::named(name).diagnosis()), path, "{name}");
+    }
+}
+
+#[test]
+fn every_fault_of_every_stage_breaks_one_hop() {
+    let no_address: Vec<(C, Finding)> = [
+        C::KubeProxyHealthy,
+        C::ProxyRulesPresent,
+        C::ProxyForwards,
+        C::ServiceReachable,
+    ]
+    .map(|stage| (stage, unknown(Reason::NotApplicable)))
+    .into();
+    for stage in C::stages() {
+        for reason in stage.faults() {
+            for rest in [
+                yes(),
+                unknown(Reason::NoVantagePoint),
+                unknown(Reason::NotApplicable),
+            ] {
+                let fault = (*stage, no(*reason));
+                for others in [Vec::new(), no_address.clone()] {
+                    let answers: Vec<_> = [fault.clone()].into_iter().chain(others).collect();
+                    let hops = hops("shop/web", &diagnosis(&answers, &rest));
+                    let blamed = State::Broken {
+                        stage: *stage,
+                        reason: *reason,
+                    };
+                    let states: Vec<State> = hops.iter().map(|hop| hop.state).collect();
+                    assert_eq!(broken(&hops).len(), 1, "{stage} {reason}: {hops:?}");
+                    assert!(states.contains(&blamed), "{stage} {reason}: {hops:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_policy_is_broken_where_the_packets_end() {
+    let place = |reason| {
+        let found = diagnosis(&[(C::NetworkPolicyAllows, no(reason))], &yes());
+        broken(&hops("shop/web", &found))
+    };
+    assert_eq!(place(Reason::IngressDenied), [Place::Endpoint]);
+    assert_eq!(place(Reason::EgressDenied), [Place::Client]);
+    assert_eq!(place(Reason::EgressToDNSDenied), [Place::Dns]);
+}
+
+#[test]
+fn dials_that_a_later_hop_explains_do_not_break_the_address() {
+    let dials = (C::ServiceReachable, no(Reason::TimedOut));
+    let rules = (C::ProxyRulesPresent, no(Reason::RulesMissing));
+    let both = diagnosis(&[dials.clone(), rules], &yes());
+    let explained = caused(both.clone(), C::ProxyRulesPresent, Reason::RulesMissing);
+    let found = hops("shop/web", &explained);
+    assert_eq!(broken(&found), [Place::Proxy]);
+    assert_eq!(found[2].state, State::Passed, "the nodes get through");
+    let beside = caused(both, C::ServiceReachable, Reason::TimedOut);
+    assert_eq!(broken(&hops("shop/web", &beside)), [Place::Service, Place::Proxy]);
+    let alone = caused(diagnosis(&[dials], &yes()), C::ServiceReachable, Reason::TimedOut);
+    assert_eq!(broken(&hops("shop/web", &alone)), [Place::Service]);
+}
+
+#[test]
+fn an_address_is_not_checked_if_its_dials_wait_for_a_stage_that_is_unknown() {
+    let state = |endpoints: Finding| {
+        let blocked = |stage| (stage, Finding::blocked(C::EndpointsPopulated));
+        let answers = [
+            (C::EndpointsPopulated, endpoints),
+            blocked(C::ServiceReachable),
+            blocked(C::ProxyForwards),
+        ];
+        let mut found = diagnosis(&answers, &yes());
+        found.observations = vec![seen(C::ServiceReachable, Some("far/lost"), "10.1.9.5:81")];
+        hops("shop/web", &found)[2].state
+    };
+    assert_eq!(state(unknown(Reason::Pending)), State::Unknown);
+    assert_eq!(state(no(Reason::NoReadyEndpoints)), State::BrokenFurtherOn);
+}
+
+#[test]
+fn client_and_endpoint_are_those_of_a_dial_that_failed() {
+    let mut found = caused(
+        diagnosis(&[(C::EndpointsReachable, no(Reason::TimedOut))], &yes()),
+        C::EndpointsReachable,
+        Reason::TimedOut,
+    );
+    found.observations = vec![
+        seen(C::EndpointsReachable, None, "10.1.9.4:81"),
+        seen(C::EndpointsReachable, Some("far/lost"), "10.1.9.5:81"),
+        seen(
+            C::ServiceReachable,
+            Some("far/other"),
+            "the Service, port 81/TCP over IPv4",
+        ),
+    ];
+    let path = "Pod far/lost -> DNS -> Service shop/web -> rules -> x 10.1.9.5:81";
+    assert_eq!(written(&found), path);
+    found.observations.remove(1);
+    let path = "node n7 -> DNS -> Service shop/web -> rules -> x 10.1.9.4:81";
+    assert_eq!(written(&found), path);
+}
+
+#[test]
+fn the_proxy_has_the_name_of_what_was_found() {
+    let of = |answers: &[(C, Finding)], mode: Option<&str>, summary: &str| {
+        let mut found = diagnosis(answers, &yes());
+        found.proxy_mode = mode.map(str::to_owned);
+        summary.clone_into(&mut found.summary.proxy);
+        let hops = hops("shop/web", &found);
+        let proxy: Vec<Hop> = hops.into_iter().filter(|hop| hop.place == Place::Proxy).collect();
+        line(&proxy, PLAIN)
+    };
+    assert_eq!(
+        of(&[], Some("nftables"), "nftables 3/3"),
+        "rules (nftables, 3/3 nodes)"
+    );
+    assert_eq!(of(&[], Some("ipvs"), "ipvs 1/1"), "rules (ipvs, 1/1 node)");
+    assert_eq!(of(&[], None, "OK"), "rules");
+    let stopped = (C::KubeProxyHealthy, no(Reason::NotRunning));
+    assert_eq!(of(&[stopped], Some("ipvs"), "ipvs 1/1"), "x kube-proxy (ipvs)");
+    let replaced = [C::KubeProxyHealthy, C::ProxyRulesPresent].map(|c| (c, unknown(Reason::ProxyReplaced)));
+    assert_eq!(of(&replaced, Some("cilium"), "cilium"), "? cilium");
+    let other =
+        [C::KubeProxyHealthy, C::ProxyRulesPresent].map(|c| (c, unknown(Reason::HandledByAnotherProxy)));
+    assert_eq!(of(&other, None, "?"), "? another proxy");
+    let uncompared = [(C::ProxyRulesPresent, unknown(Reason::NotApplicable))];
+    assert_eq!(
+        of(&uncompared, Some("userspace"), "n/a"),
+        "kube-proxy (userspace)"
+    );
+}
+
+#[test]
+fn a_service_that_is_only_a_name_has_no_path() {
+    let answers = [(C::ServiceExists, yes()), (C::DefinitionValid, yes())];
+    let found = diagnosis(&answers, &unknown(Reason::NotApplicable));
+    assert_eq!(hops("shop/web", &found), []);
+}
+
+#[test]
+fn a_terminal_gets_colours_and_what_others_wrote_does_not_steer_it() {
+    let rich = Style {
+        colour: true,
+        unicode: true,
+    };
+    let found = diagnosis(&[(C::EndpointsPopulated, no(Reason::NoReadyEndpoints))], &yes());
+    let text = line(&hops("shop/\u{1b}[2J", &found), rich);
+    assert!(text.contains(" → \u{1b}[31m✗ endpoints\u{1b}[0m"), "{text}");
+    assert!(!text.contains("\u{1b}[2J") && text.contains("[2J"), "{text}");
+}
+
+fn answer() -> impl Strategy<Value = Finding> {
+    select(vec![
+        yes(),
+        no(Reason::TimedOut),
+        unknown(Reason::NotApplicable),
+        unknown(Reason::NoVantagePoint),
+        unknown(Reason::Blocked),
+        unknown(Reason::Skipped),
+    ])
+}
+
+proptest! {
+    #[test]
+    fn nothing_is_claimed_that_no_stage_says(answers in proptest::collection::vec(answer(), C::stages().len())) {
+        let stages: Vec<(C, Finding)> = C::stages().iter().copied().zip(answers).collect();
+        let found = diagnosis(&stages, &yes());
+        let hops = hops("shop/web", &found);
+        let has = |status| stages.iter().any(|(_, finding)| finding.status() == status);
+        let is_broken = has(crate::api::ConditionStatus::False);
+        prop_assert_eq!(!broken(&hops).is_empty(), is_broken, "{:?}", &hops);
+        let is_known = is_broken || has(crate::api::ConditionStatus::True);
+        prop_assert!(is_known || hops.iter().all(|hop| hop.state == State::Unknown), "{:?}", &hops);
+        prop_assert!(hops.is_sorted_by_key(|hop| hop.place), "{:?}", &hops);
+    }
+}

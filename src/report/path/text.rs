@@ -1,0 +1,22 @@
+//! The hops as one line.
+
+use super::{Hop, State};
+use crate::report::tree::{BAD, OPEN, Style, paint, printable};
+
+/// `Pod shop/client -> DNS -> x 10.96.0.7:80 -> ? rules`
+pub(in crate::report) fn line(hops: &[Hop], style: Style) -> String {
+    let arrow = if style.unicode { " → " } else { " -> " };
+    let written: Vec<String> = hops.iter().map(|hop| written(hop, style)).collect();
+    written.join(arrow)
+}
+
+fn written(hop: &Hop, style: Style) -> String {
+    let label = printable(&hop.label);
+    let (sign, colour) = match hop.state {
+        State::Passed | State::BrokenFurtherOn => return label,
+        State::Broken { .. } if style.unicode => (BAD.unicode, BAD.style),
+        State::Broken { .. } => ("x", BAD.style),
+        State::Unknown => ("?", OPEN.style),
+    };
+    paint(&format!("{sign} {label}"), colour, style)
+}
