@@ -21,6 +21,7 @@ mod misleading;
 #[path = "../node/namespace.rs"]
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod namespace;
+mod output;
 #[path = "../node/owners.rs"]
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod owners;

@@ -263,6 +263,11 @@ async fn every_service_has_a_line_and_what_does_not_work_comes_first() {
         &["<testsuite name=\"survey/zebra\""],
     );
     assert_answer(
+        &check(&["-A", "-o", "html"]).await,
+        1,
+        &["<span class=\"name\">survey/zebra</span>"],
+    );
+    assert_answer(
         &check(&["-n", "surfey"]).await,
         3,
         &["namespace surfey does not exist"],

@@ -4,7 +4,7 @@
 use maud::{Markup, html};
 
 use super::{
-    commands::with_commands,
+    commands::{in_prose, with_commands},
     stages::{badge, code, observations, stages, unchecked},
     svg::figure,
 };
@@ -112,7 +112,7 @@ fn body(subject: &Subject<'_>, diagnosis: &Diagnosis, number: usize, level: Leve
     let hops = hops(&subject.name(), diagnosis);
     let unchecked = unchecked(diagnosis);
     html! {
-        @if diagnosis.root_cause.is_none() { p.lead { (with_commands(&diagnosis.ready.message)) } }
+        @if diagnosis.root_cause.is_none() { p { (in_prose(&diagnosis.ready.message)) } }
         @if !hops.is_empty() {
             section {
                 (level.section("Path"))
@@ -148,7 +148,7 @@ fn root_cause(cause: &RootCause, level: Level) -> Markup {
         section.cause {
             (level.section("Root cause"))
             p { (code(&cause.condition)) " / " (code(&cause.reason)) " (" (impact(cause)) ")" }
-            (with_commands(&cause.message))
+            p { (in_prose(&cause.message)) }
         }
         section {
             (level.section("Fix"))

@@ -17,5 +17,5 @@ use crate::api::ServiceDiagnosis;
 
 /// The verdicts as a page. A single one is the page; of several there is a list as well.
 pub(crate) fn html(diagnoses: &[&ServiceDiagnosis]) -> String {
-    page::page(diagnoses).into_string()
+    page::page(diagnoses).into_string() + "\n"
 }

@@ -48,17 +48,17 @@ const PADDING: usize = 10;
 
 /// The drawing of the article with this number, with the same line that the terminal shows.
 pub(super) fn figure(hops: &[Hop], number: usize) -> Markup {
-    const PLAIN: Style = Style {
+    const STYLE: Style = Style {
         colour: false,
-        unicode: false,
+        unicode: true,
     };
     html! {
         figure {
             (drawing(hops, &ROW, number))
             (drawing(hops, &COLUMN, number))
             figcaption {
-                code { (line(hops, PLAIN)) }
-                span.muted { "x: broken. ?: not checked." }
+                code { (line(hops, STYLE)) }
+                span.muted { "\u{2717}: broken. ?: not checked." }
             }
         }
     }

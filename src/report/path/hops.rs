@@ -78,7 +78,7 @@ fn known(is_known: bool) -> State {
     if is_known { State::Passed } else { State::Unknown }
 }
 
-/// Whoever dialled or looked up a name is there.
+/// A client that dialled or looked up a name is there.
 fn client(seen: &Seen<'_>, labels: &Labels<'_>) -> Hop {
     let observed = labels.client();
     // Observations are bounded: the client's may have been left out.

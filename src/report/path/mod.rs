@@ -1,4 +1,4 @@
-//! The way of a packet from a client to an endpoint, hop by hop, with the hop that is broken.
+//! The path of a packet from a client to an endpoint, hop by hop, with the hop that is broken.
 //!
 //! [`hops`] turns a Diagnosis into a list of hops; `text` writes it as a line, `html/svg.rs` draws it. A hop says no more than
 //! the stages that are about it: one that nobody checked is [`State::Unknown`], and one that the Service does not have (a
