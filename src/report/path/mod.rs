@@ -55,7 +55,7 @@ pub enum State {
         /// Its reason.
         reason: Reason,
     },
-    /// Packets to it do not get through, and a later hop is broken: that is why, as far as is known.
+    /// Dials of it fail, or are not judged, and a later hop is broken.
     BrokenFurtherOn,
     /// Nobody has checked it.
     Unknown,
