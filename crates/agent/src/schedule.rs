@@ -151,17 +151,19 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
         not_before = Instant::now() + SMALLEST_PAUSE;
         let probe = probes.borrow_and_update().clone();
         let source = Latest(probes.clone());
-        let known = state.answered(&probe);
-        let is_answered = known.is_some();
         let round = async {
             let (namespace, spec, memory) = (probe.namespace(), &probe.spec, &state.memory);
-            match known {
-                Some(facts) => round::watch_arrivals(&node, namespace, spec, &source, memory, facts).await,
-                None => round::probe(&node, namespace, spec, &source, memory).await,
+            if let Some(facts) = state.answered(&probe) {
+                let again = round::look_again(&node, namespace, spec, &source, memory, facts);
+                if let Some(facts) = again.await {
+                    return (facts, true);
+                }
             }
+            let facts = round::probe(&node, namespace, spec, &source, memory).await;
+            (facts, false)
         };
-        let facts = tokio::select! {
-            facts = round => facts,
+        let (facts, was_answered) = tokio::select! {
+            round = round => round,
             () = is_outdated(&probe, probes.clone()) => continue,
         };
         // The same question in the newest version: our own last report has changed the resourceVersion.
@@ -170,7 +172,7 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
             continue;
         }
         let pause = match state.write(&cluster, &latest, &probe, facts).await {
-            Ok(()) => state.pause(&probe, is_answered),
+            Ok(()) => state.pause(&probe, was_answered),
             Err(error) => {
                 tracing::warn!(
                     namespace = probe.namespace(),
@@ -221,12 +223,12 @@ struct State {
 }
 
 impl State {
-    /// The facts that answer a NodeProbe already: it asks for nothing new but to watch what arrives from other nodes.
+    /// The facts that answer a NodeProbe already: it asks for nothing new but to look again at what has failed.
     fn answered(&self, probe: &NodeProbe) -> Option<NodeFacts> {
         let Written { of, facts, .. } = self.written.as_ref()?;
-        let is_another_watch = of.spec.arrivals != probe.spec.arrivals && of.spec.repeat == probe.spec.repeat;
+        let is_to_look_again = of.spec.arrivals != probe.spec.arrivals || of.spec.repeat != probe.spec.repeat;
         let is_due = self.due.is_none_or(|due| due <= Instant::now());
-        let is_answered = is_another_watch && !is_due && is_same_question(&of.spec, &probe.spec);
+        let is_answered = is_to_look_again && !is_due && is_same_question(&of.spec, &probe.spec);
         is_answered.then(|| facts.clone())
     }
 

@@ -17,6 +17,7 @@ mod mesh_interception;
 mod node_ports;
 mod other_node_ports;
 mod path_mtu;
+mod repeat;
 mod rules;
 mod service;
 mod stale_conntrack;
@@ -285,22 +286,29 @@ pub async fn probe(
     facts
 }
 
-/// Watches what arrives from other nodes, for a NodeProbe that has been answered by these facts already.
-pub async fn watch_arrivals(
+/// Watches what arrives from other nodes, and repeats dials that are watched there, for a NodeProbe that these facts answer
+/// already. None where they no longer do, so that a round is due.
+pub async fn look_again(
     node: &Node,
     namespace: &str,
     spec: &NodeProbeSpec,
     source: &dyn Source,
     memory: &Memory,
     mut facts: NodeFacts,
-) -> NodeFacts {
+) -> Option<NodeFacts> {
     let mut round = Round::of(node, namespace, spec, source);
     round.find_pods().await;
     watch::arrivals::probe(&round, &memory.arrivals, &mut facts).await;
+    if spec.repeat != facts.repeated {
+        if !repeat::are_still_lost(&round, &facts).await {
+            return None;
+        }
+        facts.repeated.clone_from(&spec.repeat);
+    }
     let known = facts.problems.iter().cloned();
     let problems: BTreeSet<String> = known.chain(round.problems.into_inner()).collect();
     facts.problems = problems.into_iter().take(MAX_PROBLEMS).collect();
-    facts
+    Some(facts)
 }
 
 fn mixed(failures: Vec<svcdiag_api::DialFailure>) -> Vec<svcdiag_api::DialFailure> {
