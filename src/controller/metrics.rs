@@ -15,13 +15,21 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{api::Reason, inventory::DiagnosisKey, version::Build};
+use crate::{api::Reason, engine::NodeLoss, inventory::DiagnosisKey, version::Build};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfDiagnosis {
     namespace: String,
     name: String,
     reason: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfPath {
+    namespace: String,
+    name: String,
+    node: String,
+    path: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -72,6 +80,9 @@ pub(super) struct Metrics {
     ready: Family<OfDiagnosis, Gauge>,
     /// The series of each diagnosis, to be removed when its reason changes or it is deleted.
     series: Mutex<HashMap<DiagnosisKey, OfDiagnosis>>,
+    path_loss: Family<OfPath, Gauge<f64, AtomicU64>>,
+    /// The series of the paths of each diagnosis, of which only those with losses have one.
+    lossy_paths: Mutex<HashMap<DiagnosisKey, Vec<OfPath>>>,
     reconciles: Family<OfOutcome, Counter>,
     duration: Histogram,
     writes: Counter,
@@ -95,6 +106,8 @@ impl Metrics {
         );
         let ready = Family::default();
         registry.register("ready", "Whether the Service of a ServiceDiagnosis works: 1 if Ready is True, otherwise 0; reason is the reason of Ready", ready.clone());
+        let path_loss = Family::default();
+        registry.register("path_loss_ratio", "Share of TCP connections that needed a second SYN (path SameNode, OtherNode, Service) or of DNS questions without an answer (path DNS), from a node and its client Pods, when its agent last reported; absent where less than one of fifty is lost", path_loss.clone());
         let reconciles = Family::default();
         registry.register("reconciles", "Reconciliations, by outcome", reconciles.clone());
         // From a tenth of a millisecond, the time of a diagnosis, to some seconds, the time of a slow API server.
@@ -149,6 +162,8 @@ impl Metrics {
             registry,
             ready,
             series: Mutex::default(),
+            path_loss,
+            lossy_paths: Mutex::default(),
             reconciles,
             duration,
             writes,
@@ -192,8 +207,33 @@ impl Metrics {
         self.ready.get_or_create(&labels).set(i64::from(is_true));
     }
 
+    /// Notes what is lost at times for a diagnosis; series of paths that lose nothing any more are removed.
+    pub(super) fn path_losses(&self, namespace: &str, name: &str, losses: &[NodeLoss]) {
+        let labels = |loss: &NodeLoss| OfPath {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            node: loss.node.clone(),
+            path: loss.path.as_str(),
+        };
+        let key = (namespace.to_owned(), name.to_owned());
+        let now: Vec<OfPath> = losses.iter().map(labels).collect();
+        let mut series = self.lossy_paths.lock();
+        for old in series.remove(&key).unwrap_or_default() {
+            if !now.contains(&old) {
+                self.path_loss.remove(&old);
+            }
+        }
+        for (labels, loss) in now.iter().zip(losses) {
+            self.path_loss.get_or_create(labels).set(ratio(loss));
+        }
+        if !now.is_empty() {
+            series.insert(key, now);
+        }
+    }
+
     /// Removes the series of a deleted diagnosis.
     pub(super) fn forget(&self, namespace: &str, name: &str) {
+        self.path_losses(namespace, name, &[]);
         let key = (namespace.to_owned(), name.to_owned());
         if let Some(old) = self.series.lock().remove(&key) {
             self.ready.remove(&old);
@@ -240,9 +280,67 @@ impl Metrics {
     }
 }
 
+fn ratio(loss: &NodeLoss) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "counts of a few thousand at most")]
+    let ratio = loss.lost as f64 / loss.tries.max(1) as f64;
+    ratio
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::LossyPath;
+
+    /// The series of lossy paths.
+    fn path_losses(metrics: &Metrics) -> Vec<String> {
+        let text = metrics.text().unwrap();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("svcdiag_path_loss_ratio{"));
+        let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn only_paths_that_lose_packets_have_a_series_until_they_lose_none() {
+        let loss = |node: &str, path, lost| NodeLoss {
+            node: node.to_owned(),
+            path,
+            tries: 240,
+            lost,
+        };
+        let metrics = Metrics::new();
+        assert_eq!(path_losses(&metrics), [""; 0]);
+        let two = [
+            loss("n1", LossyPath::DNS, 12),
+            loss("n2", LossyPath::OtherNode, 60),
+        ];
+        metrics.path_losses("shop", "web", &two);
+        metrics.path_losses("shop", "db", &two[..1]);
+        let of = |name: &str, node: &str, path: &str, ratio: &str| {
+            format!(
+                "svcdiag_path_loss_ratio{{namespace=\"shop\",name=\"{name}\",node=\"{node}\",path=\"{path}\"}} {ratio}"
+            )
+        };
+        let db = of("db", "n1", "DNS", "0.05");
+        let expected = [
+            db.clone(),
+            of("web", "n1", "DNS", "0.05"),
+            of("web", "n2", "OtherNode", "0.25"),
+        ];
+        assert_eq!(path_losses(&metrics), expected);
+        metrics.path_losses("shop", "web", &[loss("n2", LossyPath::OtherNode, 120)]);
+        assert_eq!(
+            path_losses(&metrics),
+            [db.clone(), of("web", "n2", "OtherNode", "0.5")]
+        );
+        metrics.forget("shop", "web");
+        assert_eq!(path_losses(&metrics), [db]);
+        metrics.path_losses("shop", "db", &[]);
+        assert_eq!(path_losses(&metrics), [""; 0]);
+        assert!(metrics.lossy_paths.lock().is_empty());
+    }
 
     #[test]
     fn the_build_is_what_version_prints() {

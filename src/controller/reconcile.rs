@@ -115,6 +115,7 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
         verdict.ready.status == ConditionStatus::True,
         verdict.ready.reason,
     );
+    context.metrics.path_losses(namespace, name, &verdict.losses);
     let action = if spec.suspend {
         Action::await_change()
     } else {

@@ -302,7 +302,7 @@ impl State {
 }
 
 /// Whether two rounds observed the same. TTLs of DNS answers, how often chance picked an endpoint, and how many
-/// packets were dropped or lost do not matter, nor how a node port is closed.
+/// packets were dropped, lost or counted by the kernel do not matter, nor how a node port is closed.
 fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
     let essence = |facts: &NodeFacts| {
         let mut facts = facts.clone();
@@ -325,6 +325,9 @@ fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
         }
         for loss in &mut facts.losses {
             (loss.tries, loss.lost) = (0, 0);
+            for counter in &mut loss.counters {
+                (counter.rose, counter.rounds) = (0, 0);
+            }
         }
         for lookup in facts.resolvers.iter_mut().flat_map(|r| &mut r.lookups) {
             lookup.ttl_seconds = 0;

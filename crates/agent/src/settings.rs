@@ -102,7 +102,7 @@ pub fn reverse_path_drops(node: &Netns) -> io::Result<u64> {
     })
 }
 
-/// A counter of /proc/net/netstat: a line of names, and a line of numbers with the same prefix.
+/// A counter of /proc/net/netstat or /proc/net/snmp: a line of names, and a line of numbers with the same prefix.
 pub(crate) fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|line| line.starts_with(group));
     let position = lines.next()?.split_whitespace().position(|word| word == name)?;

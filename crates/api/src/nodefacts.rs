@@ -25,7 +25,7 @@ pub use dials::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSock
 pub use droppers::{Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool};
 pub use drops::{Carrier, DropCause, DropPlace, PacketDrop};
 pub use kube_proxy::{KubeProxy, PortState, RunsAs};
-pub use losses::{LossyPath, PathLoss};
+pub use losses::{LossCounter, LossCounterName, LossyPath, PathLoss};
 pub use names::{CLibrary, DnsServer, Lookup, LookupResult, Resolver};
 pub use node_ports::OtherNodePort;
 pub use packet_sizes::{LinkMtu, LinkRole, PacketSize};

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{Finding, Verdict};
 use svcdiag_api::{
-    ConditionStatus, ConditionType, Observation, Reason, RootCause, Summary, printable::printable,
+    ConditionStatus, ConditionType, LossyPath, Observation, Reason, RootCause, Summary, printable::printable,
 };
 
 /// The verdict on a Service.
@@ -28,10 +28,25 @@ pub struct Diagnosis {
     pub proxy_mode: Option<String>,
     /// What was seen, failures first.
     pub observations: Vec<Observation>,
+    /// What is lost at times, by node and path.
+    pub losses: Vec<NodeLoss>,
     /// The earliest time at which the same Facts give another verdict.
     pub recheck_at: Option<Timestamp>,
     /// When the Service's endpoints have come to rest, unless they change again.
     pub settled_at: Option<Timestamp>,
+}
+
+/// What the clients of a node, and the node itself, lose at times on a path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeLoss {
+    /// The node.
+    pub node: String,
+    /// The path.
+    pub path: LossyPath,
+    /// TCP connections made, or DNS questions asked.
+    pub tries: u64,
+    /// How many of them needed a second SYN, or got no answer.
+    pub lost: u64,
 }
 
 /// A condition that sums up the stages.
@@ -69,6 +84,7 @@ impl Diagnosis {
             proxy_mode: None,
             observations: Vec::new(),
             recheck_at: None,
+            losses: Vec::new(),
             settled_at: None,
         }
     }

@@ -33,11 +33,11 @@ mod time;
 mod workloads;
 mod written;
 
-use crate::evidence::{Evidence, proxies, reports};
+use crate::evidence::{Evidence, losses, proxies, reports};
 use svcdiag_api::Observation;
 
 pub use crate::{
-    diagnosis::{Diagnosis, Outcome},
+    diagnosis::{Diagnosis, NodeLoss, Outcome},
     evidence::dials::{BY_PROXY, LARGE_ANSWERS_STOP, LATE, WITHOUT_STATUS},
     facts::{
         ChainedService, ClientNamespace, ClusterDns, Facts, NodeReport, OtherService, ProbeReport, Unreadable,
@@ -94,6 +94,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         stalled,
         root_cause,
         observations,
+        losses: losses::by_node(&evidence),
         recheck_at,
         settled_at: kept::settled_at(facts),
     };

@@ -21,6 +21,7 @@ pub fn netlink(datagram: &[u8]) {
         let _ = links::tunnel(body);
         let _ = links::address(body);
         let _ = conntrack::connection(body);
+        let _ = conntrack::of_cpu(body);
         let map = nf_tables::map_data(std::iter::once(body));
         for family in [IpFamily::V4, IpFamily::V6] {
             let message = Attributes::behind(body, NETFILTER);

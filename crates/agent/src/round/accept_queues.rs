@@ -130,7 +130,8 @@ async fn read(processes: BTreeSet<i32>) -> ByProcess {
     queues.await.into_iter().flatten().collect()
 }
 
-fn overflows(pid: i32) -> Option<u64> {
+/// How many connections a Pod's network has lost because a queue had no room; nothing if that cannot be read.
+pub(super) fn overflows(pid: i32) -> Option<u64> {
     let mut lines = String::new();
     let read = svcdiag_netns::procfs::lines(pid, "net/netstat", |line| {
         if line.starts_with("TcpExt:") {

@@ -1,7 +1,7 @@
 //! Packets that are lost at times: TCP connections that needed a second SYN, and DNS questions without an answer.
 //!
 //! One lost packet proves nothing, so they are counted over many rounds. Nothing else than what is dialled anyway is
-//! counted, and nothing right after a change, when Pods come and go.
+//! counted, and nothing right after a change, when Pods come and go. `loss_counters` finds what the kernel counts with them.
 
 use std::{
     collections::BTreeMap,
@@ -12,16 +12,22 @@ use parking_lot::Mutex;
 use svcdiag_api::{LossyPath, PathLoss};
 use svcdiag_netns::Netns;
 
-use super::{MAX_FAILURES, Memory, Round};
+use super::{
+    MAX_FAILURES, Memory, Round,
+    loss_counters::{Coincidence, Counter, Rises, Scope},
+};
 
 /// After so many rounds all counts are halved, so that what is long ago is forgotten.
 const ROUNDS: u32 = 40;
 
 /// What counts as a loss: in so many rounds, and one of so many tries. What was told stays until it is half of that, so
 /// that a report does not come and go by chance.
-const LOSSY_ROUNDS: u32 = 3;
+pub(super) const LOSSY_ROUNDS: u32 = 3;
 const ONE_OF: u32 = 50;
 const STILL_ONE_OF: u32 = 2 * ONE_OF;
+
+/// Counters that are reported of a path.
+const MAX_COUNTERS: usize = 8;
 
 /// What was tried: an address dialled, or a DNS server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +58,16 @@ impl Tries {
         self.note(from, To::Dns(server), unanswered);
     }
 
+    /// The DNS servers that were asked.
+    pub(super) fn dns_servers(&self) -> Vec<SocketAddr> {
+        let tries = self.0.lock();
+        let servers = tries.keys().filter_map(|(_, to)| match to {
+            To::Dns(server) => Some(*server),
+            To::Address(_) => None,
+        });
+        servers.collect()
+    }
+
     fn note(&self, from: &Netns, to: To, is_lost: bool) {
         let mut tries = self.0.lock();
         let tally = tries.entry((from.inode(), to)).or_default();
@@ -61,7 +77,7 @@ impl Tries {
 }
 
 /// A client, or the node, and a path.
-type Key = (Option<String>, LossyPath);
+pub(super) type Key = (Option<String>, LossyPath);
 
 /// What many rounds have counted.
 #[derive(Debug, Default)]
@@ -69,6 +85,7 @@ pub(super) struct History {
     revision: String,
     rounds: u32,
     paths: BTreeMap<Key, Counts>,
+    counters: BTreeMap<(Key, Counter), Coincidence>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,8 +106,13 @@ impl Counts {
 }
 
 impl History {
-    /// Adds a round. The first one of a revision does not count.
-    fn add(&mut self, revision: &str, round: &BTreeMap<Key, Tally>) {
+    /// Whether any path has lost packets lately: only then is it worth to read counters.
+    pub(super) fn has_losses(&self) -> bool {
+        self.paths.values().any(|counts| counts.lossy_rounds > 0)
+    }
+
+    /// Adds a round, with the counters that were read in it. The first one of a revision does not count.
+    fn add(&mut self, revision: &str, round: &BTreeMap<Key, Tally>, rises: &Rises, scope: &Scope) {
         if self.revision != revision {
             revision.clone_into(&mut self.revision);
             return;
@@ -100,6 +122,13 @@ impl History {
             counts.tries += tally.tries;
             counts.lost += tally.lost;
             counts.lossy_rounds += u32::from(tally.lost > 0);
+            if counts.lossy_rounds == 0 {
+                continue;
+            }
+            for (counter, rose) in rises.iter().filter(|(counter, _)| scope.concerns(counter, key)) {
+                let both = (key.clone(), counter.clone());
+                self.counters.entry(both).or_default().add(tally.lost, *rose);
+            }
         }
         self.rounds += 1;
         if self.rounds >= ROUNDS {
@@ -110,6 +139,10 @@ impl History {
                 counts.lossy_rounds /= 2;
             }
             self.paths.retain(|_, counts| counts.tries > 0);
+            self.counters.values_mut().for_each(Coincidence::halve);
+            let paths = &self.paths;
+            let is_lossy = |key: &Key| paths.get(key).is_some_and(|counts| counts.lossy_rounds > 0);
+            self.counters.retain(|(key, _), _| is_lossy(key));
         }
     }
 
@@ -118,13 +151,20 @@ impl History {
         for counts in self.paths.values_mut() {
             counts.is_told = counts.is_lossy();
         }
+        let counters = &mut self.counters;
+        let mut reports = |key: &Key| {
+            let of_path = counters.iter_mut().filter(|((of, _), _)| of == key);
+            let reports = of_path.filter_map(|((_, counter), coincidence)| coincidence.report(counter));
+            reports.take(MAX_COUNTERS).collect()
+        };
         let lossy = self.paths.iter().filter(|(_, counts)| counts.is_told);
         lossy
-            .map(|((from, path), counts)| PathLoss {
-                from: from.clone(),
-                path: *path,
+            .map(|(key, counts)| PathLoss {
+                from: key.0.clone(),
+                path: key.1,
                 tries: counts.tries,
                 lost: counts.lost,
+                counters: reports(key),
             })
             .take(MAX_FAILURES)
             .collect()
@@ -132,14 +172,19 @@ impl History {
 }
 
 /// Adds a round to those before, and returns what they say of the clients that are there now.
-pub(super) fn over_rounds(round: &Round<'_>, memory: &Memory) -> Vec<PathLoss> {
+pub(super) fn over_rounds(
+    round: &Round<'_>,
+    memory: &Memory,
+    (rises, scope): &(Rises, Scope),
+) -> Vec<PathLoss> {
     let mut history = memory.losses.lock();
-    history.add(&round.spec.revision, &by_path(round));
+    history.add(&round.spec.revision, &by_path(round), rises, scope);
     let is_here = |from: &Option<String>| {
         from.as_ref()
             .is_none_or(|key| round.clients.iter().any(|client| client.key == *key))
     };
     history.paths.retain(|(from, _), _| is_here(from));
+    history.counters.retain(|((from, _), _), _| is_here(from));
     history.losses()
 }
 
@@ -192,6 +237,8 @@ fn path(round: &Round<'_>, to: To) -> Option<LossyPath> {
 
 #[cfg(test)]
 mod tests {
+    use svcdiag_api::{LossCounter, LossCounterName};
+
     use super::*;
 
     fn round(tries: u32, lost: u32) -> BTreeMap<Key, Tally> {
@@ -200,14 +247,48 @@ mod tests {
 
     /// What rounds of ten tries with these losses are reported as.
     fn after(losses: &[u32]) -> Vec<(u32, u32)> {
+        let (rises, scope) = Default::default();
         let mut history = History::default();
-        history.add("1", &round(10, 10));
+        history.add("1", &round(10, 10), &rises, &scope);
         let mut told = history.losses();
         for lost in losses {
-            history.add("1", &round(10, *lost));
+            history.add("1", &round(10, *lost), &rises, &scope);
             told = history.losses();
         }
         told.iter().map(|loss| (loss.lost, loss.tries)).collect()
+    }
+
+    #[test]
+    fn counters_are_read_only_after_losses_and_reported_with_them() {
+        let clashes = Counter {
+            pod: None,
+            name: LossCounterName::ConntrackInsertFailed,
+        };
+        let (none, scope): (Rises, Scope) = Default::default();
+        let some: Rises = [(clashes.clone(), 4)].into();
+        let mut history = History::default();
+        history.add("1", &round(10, 0), &none, &scope);
+        history.add("1", &round(10, 0), &some, &scope);
+        assert!(!history.has_losses() && history.counters.is_empty());
+        history.add("1", &round(10, 2), &none, &scope);
+        assert!(history.has_losses());
+        for _ in 0..3 {
+            history.add("1", &round(10, 2), &some, &scope);
+        }
+        let told = history.losses();
+        assert_eq!((told[0].lost, told[0].tries), (8, 50));
+        let expected = LossCounter {
+            pod: None,
+            counter: clashes.name,
+            rose: 12,
+            rounds: 3,
+        };
+        assert_eq!(told[0].counters, [expected]);
+        for _ in 0..200 {
+            history.add("1", &round(10, 0), &some, &scope);
+        }
+        assert!(!history.has_losses() && history.counters.is_empty());
+        assert_eq!(history.losses(), []);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod endpoints;
 mod hairpin;
 mod kube_proxy;
 mod lookups;
+mod loss_counters;
 mod losses;
 mod mesh_interception;
 mod node_ports;
@@ -220,6 +221,11 @@ pub async fn probe(
         .ok();
     round.find_pods().await;
     let drops_before = settings::reverse_path_drops(&node.netns).ok();
+    let has_losses = memory.losses.lock().has_losses();
+    let counters_before = match has_losses {
+        true => Some(round.loss_counters().await),
+        false => None,
+    };
     // A failed dial through the Service proves nothing until kube-proxy has had time to write its rules.
     let through = async {
         let rules = async {
@@ -274,7 +280,8 @@ pub async fn probe(
         facts.tunnels = found.inspect_err(problem).ok();
         facts.settings.dead_ends = settings::dead_ends(&node.rulesets);
     }
-    facts.losses = losses::over_rounds(&round, memory);
+    let rises = round.rises_since(counters_before).await;
+    facts.losses = losses::over_rounds(&round, memory, &rises);
     watch::arrivals::probe(&round, &memory.arrivals, &mut facts).await;
     facts.repeated.clone_from(&spec.repeat);
     facts.drops = round.seen.of_failures(&facts);

@@ -19,6 +19,40 @@ string_enum! {
     }
 }
 
+string_enum! {
+    /// A counter of the kernel for packets that it dropped.
+    LossCounterName {
+        /// Packets that conntrack dropped because their entry collided with another one (insert_failed).
+        ConntrackInsertFailed,
+        /// Packets that conntrack dropped because its table was full (drop).
+        ConntrackTableFull,
+        /// Entries that conntrack removed to make room in its full table (early_drop).
+        ConntrackEarlyDrop,
+        /// UDP packets that were dropped for a wrong checksum (InCsumErrors).
+        UDPChecksumErrors,
+        /// UDP packets that were dropped because a socket's receive buffer was full (RcvbufErrors).
+        UDPReceiveBufferErrors,
+        /// TCP connections that an accept queue had no room for (ListenOverflows).
+        ListenOverflows,
+    }
+}
+
+/// A counter of the kernel that rose in rounds that lost packets on a path, hardly in others, and by no less than was lost.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct LossCounter {
+    /// The Pod in whose network it counts, as namespace/name; absent for the node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
+    pub pod: Option<String>,
+    /// The counter.
+    pub counter: LossCounterName,
+    /// By how much it rose in those rounds.
+    pub rose: u32,
+    /// In how many rounds.
+    pub rounds: u32,
+}
+
 /// A path on which several rounds have lost packets: at least one of fifty tries, in at least three rounds.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -33,4 +67,8 @@ pub struct PathLoss {
     pub tries: u32,
     /// How many of them needed a second SYN, or got no answer.
     pub lost: u32,
+    /// Counters of the kernel that rose with the losses; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub counters: Vec<LossCounter>,
 }

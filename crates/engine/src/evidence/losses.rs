@@ -1,6 +1,9 @@
 //! Packets that are lost at times, in words. What works all the same is no fault: it is a hint.
 
-use crate::{evidence::Evidence, text};
+use std::collections::BTreeMap;
+
+use super::loss_causes;
+use crate::{NodeLoss, evidence::Evidence, text};
 use svcdiag_api::{LossyPath, PathLoss};
 
 /// Who tries.
@@ -38,14 +41,35 @@ pub(crate) fn hint(evidence: &Evidence<'_>, from: From, paths: &[LossyPath]) -> 
     }
     let said: Vec<String> = losses.iter().map(|(node, loss)| describe(node, loss)).collect();
     let said = text::list_of(&said, "path");
+    let causes = loss_causes::describe(&losses);
     match paths.contains(&LossyPath::DNS) {
         true => format!(
-            " But answers are missing at times: {said} got no answer within two seconds. Most resolvers wait for five before they ask again."
+            " But answers are missing at times: {said} got no answer within two seconds. Most resolvers wait for five before they ask again.{causes}"
         ),
         false => format!(
-            " But packets are lost at times: {said} needed a second SYN, which delays them by a second or more."
+            " But packets are lost at times: {said} needed a second SYN, which delays them by a second or more.{causes}"
         ),
     }
+}
+
+/// What is lost by node and path, whoever of the node tries.
+pub(crate) fn by_node(evidence: &Evidence<'_>) -> Vec<NodeLoss> {
+    let mut sums: BTreeMap<(&str, LossyPath), (u64, u64)> = BTreeMap::new();
+    for report in &evidence.reports.current {
+        for loss in &report.facts.losses {
+            let (tries, lost) = sums.entry((report.node, loss.path)).or_default();
+            *tries += u64::from(loss.tries);
+            *lost += u64::from(loss.lost.min(loss.tries));
+        }
+    }
+    let sums = sums.into_iter();
+    sums.map(|((node, path), (tries, lost))| NodeLoss {
+        node: node.to_owned(),
+        path,
+        tries,
+        lost,
+    })
+    .collect()
 }
 
 fn describe(node: &str, loss: &PathLoss) -> String {
@@ -54,6 +78,7 @@ fn describe(node: &str, loss: &PathLoss) -> String {
         path,
         tries,
         lost,
+        counters: _,
     } = loss;
     let (what, to) = match path {
         LossyPath::SameNode => ("connections", " to endpoints on the same node"),

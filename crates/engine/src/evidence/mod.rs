@@ -18,6 +18,7 @@ mod ends;
 pub(crate) mod explaining;
 mod kept_away;
 pub(crate) mod listening;
+mod loss_causes;
 pub(crate) mod losses;
 pub(crate) mod lossy_settings;
 pub(crate) mod packet_sizes;

@@ -22,6 +22,9 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
     let is_dialler = |from: &Option<String>| from.as_ref().is_none_or(|pod| pods.contains(pod));
     facts.drops.retain(|drop| is_dialler(&drop.from));
     facts.losses.retain(|loss| is_origin(&loss.from));
+    for loss in &mut facts.losses {
+        loss.counters.retain(|of| is_dialler(&of.pod));
+    }
     retain_arrivals(asked, &mut facts);
     if facts.repeated != asked.repeat {
         facts.repeated.clear();
@@ -109,7 +112,7 @@ fn host(address: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use svcdiag_api::{Answer, PacketSize};
+    use svcdiag_api::{Answer, LossCounter, LossCounterName, LossyPath, PacketSize, PathLoss};
 
     use super::*;
 
@@ -165,5 +168,34 @@ mod tests {
             ..NodeFacts::default()
         };
         assert_eq!(super::of(&asked, facts).packet_sizes, [of("shop/a", "10.0.0.1")]);
+    }
+
+    #[test]
+    fn a_node_speaks_of_no_counters_but_its_own_and_those_of_pods_that_it_was_asked_about() {
+        let asked: NodeProbeSpec = serde_json::from_value(json!({
+            "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "web", "intervalSeconds": 60,
+            "clients": [{ "namespace": "shop", "name": "a", "uid": "1" }],
+            "endpoints": [{ "namespace": "shop", "name": "web-1", "uid": "2" }],
+        }))
+        .unwrap();
+        let of = |pod: Option<&str>| LossCounter {
+            pod: pod.map(str::to_owned),
+            counter: LossCounterName::UDPChecksumErrors,
+            rose: 4,
+            rounds: 3,
+        };
+        let own = [of(None), of(Some("shop/a")), of(Some("shop/web-1"))];
+        let loss = PathLoss {
+            from: Some("shop/a".to_owned()),
+            path: LossyPath::DNS,
+            tries: 100,
+            lost: 4,
+            counters: [&own[..], &[of(Some("kube-system/x"))]].concat(),
+        };
+        let facts = NodeFacts {
+            losses: vec![loss],
+            ..NodeFacts::default()
+        };
+        assert_eq!(super::of(&asked, facts).losses[0].counters, own);
     }
 }

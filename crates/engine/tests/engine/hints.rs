@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use svcdiag_api::{ConditionType as C, LossyPath, PathLoss, Reason as R};
+use svcdiag_api::{ConditionType as C, Reason as R};
 use svcdiag_engine::{ChainedService, Facts, diagnose};
 use svcdiag_objects::{Node, StatefulSet};
 
 use crate::{
-    agents::*,
     fixtures::{external_name, manual},
     report::stage,
     walkthrough::*,
@@ -274,53 +273,4 @@ fn a_stateful_set_that_names_another_service() {
     unhinted(set("hostnames", true));
     // A Service with an address of its own beside the headless one is the usual way.
     unhinted(set("other", false));
-}
-
-/// What packets that are lost at times make of a stage that is True.
-#[test]
-fn losses_are_told_where_they_happen_and_are_no_fault() {
-    let of = |from: Option<&str>, path| PathLoss {
-        from: from.map(str::to_owned),
-        path,
-        tries: 240,
-        lost: 12,
-    };
-    let mut facts = with_agents();
-    on(&mut facts, "n1", |n| {
-        n.losses = vec![
-            of(Some(CLIENT), LossyPath::OtherNode),
-            of(Some(CLIENT), LossyPath::Service),
-            of(None, LossyPath::Service),
-            of(Some(CLIENT), LossyPath::DNS),
-        ];
-    });
-    let diagnosis = diagnose(&facts);
-    assert_eq!(diagnosis.ready.reason, R::ServiceWorks);
-    let from_client = format!("12 of 240 connections from Pod {CLIENT} on node n1");
-    for (condition, words) in [
-        (
-            C::EndpointsReachable,
-            format!("{from_client} to endpoints on other nodes needed a second SYN"),
-        ),
-        (C::ServiceReachable, format!("{from_client} needed a second SYN")),
-        (
-            C::ProxyForwards,
-            "12 of 240 connections from node n1 needed a second SYN".to_owned(),
-        ),
-        (
-            C::DNSResolves,
-            format!("12 of 240 DNS questions from Pod {CLIENT} on node n1 got no answer"),
-        ),
-    ] {
-        let message = &stage(&diagnosis, condition).message;
-        assert!(message.contains(&words), "{message}");
-        assert_eq!(message.matches("at times").count(), 1, "{message}");
-    }
-    for (condition, found) in &diagnose(&with_agents()).stages {
-        assert!(
-            !found.message.contains("at times"),
-            "{condition}: {}",
-            found.message
-        );
-    }
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use svcdiag_api::{
-    Answer, ConditionType, DropCause, DropPlace, GapKind, LinkMtu, LinkRole, LookupResult, NodeFacts,
-    PacketSize, PortState, Reason, RuleGap, RunsAs, StaleConnection, TunnelKind,
+    Answer, ConditionType, DropCause, DropPlace, GapKind, LinkMtu, LinkRole, LookupResult, LossyPath,
+    NodeFacts, PacketSize, PortState, Reason, RuleGap, RunsAs, StaleConnection, TunnelKind,
 };
 use svcdiag_api::{MAX_REPORT, bounded};
 use svcdiag_engine::{Diagnosis, Facts, Verdict, diagnose};
 
-use crate::{agents::*, commands, dropped, droppers, fixtures};
+use crate::{agents::*, commands, dropped, droppers, fixtures, losses};
 
 /// What ends a word, a command or a quotation for a shell, or a line for a terminal; and an argument that is an option.
 const PAYLOADS: [&str; 8] = [
@@ -127,6 +127,9 @@ fn all_facts() -> Vec<Facts> {
         };
         see(f, &[0], |facts| facts.packet_sizes = vec![path.clone()]);
     });
+    for path in [LossyPath::Service, LossyPath::DNS] {
+        add(&|f| see(f, &[0], |facts| facts.losses = vec![losses::of_all_kinds(path)]));
+    }
     add(&fixtures::old_address);
     add(&fixtures::no_record);
     add(&fixtures::dns_is_silent);

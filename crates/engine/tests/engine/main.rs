@@ -25,6 +25,7 @@ mod hostile;
 mod kube_proxy;
 mod kube_proxy_healthy;
 mod local_policies;
+mod losses;
 mod network_policy_allows;
 mod other_policies;
 mod partly_known;

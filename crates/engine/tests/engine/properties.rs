@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use svcdiag_api::{
     Answer, Arrivals, Arrived, CLibrary, Carrier, ConditionType, DialCount, DialFailure, DialPath, DnsServer,
     DropCause, DropPlace, Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin,
-    KubeProxy, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult, LossyPath, NodeFacts, NodeSettings,
-    OtherNodePort, PacketDrop, PacketSize, PathLoss, PodListeners, PortProtocol, PortState, Protocol,
-    Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind, WatchState,
+    KubeProxy, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult, LossCounter, LossCounterName,
+    LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PacketSize, PathLoss, PodListeners,
+    PortProtocol, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
+    WatchState,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, IpFamily, NetworkPolicy, Pod, Service};
@@ -575,6 +576,19 @@ fn settings() -> impl Strategy<Value = NodeSettings> {
 }
 
 prop_compose! {
+    fn path_loss()(
+        from in option::of(key()),
+        path in one_of(LossyPath::ALL),
+        tries in 0_u32..100,
+        lost in 0_u32..100,
+        counters in vec((option::of(key()), one_of(LossCounterName::ALL), any::<u32>(), any::<u32>()), 0..4),
+    ) -> PathLoss {
+        let counters = counters.into_iter().map(|(pod, counter, rose, rounds)| LossCounter { pod, counter, rose, rounds });
+        PathLoss { from, path, tries, lost, counters: counters.collect() }
+    }
+}
+
+prop_compose! {
     fn node_facts()(
         dials in vec(dial_count(), 0..6),
         failures in vec(dial_failure(), 0..6),
@@ -588,7 +602,7 @@ prop_compose! {
         stale in vec((socket(), socket(), socket()), 0..2),
         settings in settings(),
         drops in vec(packet_drop().boxed(), 0..4),
-        losses in vec((option::of(key()), one_of(LossyPath::ALL), 0_u32..100, 0_u32..100), 0..3),
+        losses in vec(path_loss().boxed(), 0..3),
         node_ports in vec((word(), socket(), one_of(Answer::ALL)), 0..3),
         tunnels in option::of(vec((word(), one_of(TunnelKind::ALL), option::of(any::<u16>())), 0..3)),
         packet_sizes in vec(packet_size().boxed(), 0..3),
@@ -625,14 +639,13 @@ prop_compose! {
                 ..drop
             }).collect(),
             repeated: "w".to_owned(),
-            dials, failures, drops, packet_sizes, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
+            dials, failures, drops, losses, packet_sizes, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
             listeners: listeners.into_iter().map(|(pod, ip, sockets)| PodListeners {
                 pod,
                 ips: vec![ip],
                 sockets: sockets.into_iter().map(|(protocol, address, port)| ListeningSocket { protocol: protocol.into(), address, port }).collect(),
             }).collect(),
             tunnels: tunnels.map(|all| all.into_iter().map(|(name, kind, port)| Tunnel { name, kind, port }).collect()),
-            losses: losses.into_iter().map(|(from, path, tries, lost)| PathLoss { from, path, tries, lost }).collect(),
             other_node_ports: node_ports.into_iter().map(|(node, target, answer)| OtherNodePort { node, port: "80/TCP".parse().unwrap(), target, answer }).collect(),
             stale_connections: stale.into_iter().map(|(destination, endpoint, source)| StaleConnection { destination, endpoint, source }).collect(),
         }

@@ -2,6 +2,8 @@
 //!
 //! Source: the kernel's include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 
+mod statistics;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -10,6 +12,9 @@ use std::{
 use crate::netlink::{Attributes, Family, Netlink, Request, attributes_of, nested};
 use svcdiag_formats::connection::Connection;
 use svcdiag_kube_proxy::{IpFamily, Protocol};
+
+pub(crate) use statistics::of_cpu;
+pub use statistics::{Dropped, Statistics};
 
 /// NFNL_SUBSYS_CTNETLINK.
 const SUBSYSTEM: u8 = 1;
