@@ -18,6 +18,7 @@ mod droppers;
 mod drops;
 mod environment;
 mod kube_proxy;
+mod losses;
 mod names;
 mod namespace;
 mod owners;

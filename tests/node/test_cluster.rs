@@ -108,7 +108,9 @@ impl TestCluster {
         .unwrap()
     }
 
-    fn objects(&self) -> [serde_json::Value; 2] {
+    /// The Service and its slice, as they are in the API.
+    #[allow(dead_code, reason = "shared with the attacks, which judge nothing")]
+    pub(crate) fn objects(&self) -> [serde_json::Value; 2] {
         let endpoints: Vec<_> = self
             .endpoints
             .iter()

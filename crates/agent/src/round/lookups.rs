@@ -147,8 +147,9 @@ async fn resolve(
     };
     for candidate in client.conf.candidates(name, client.library) {
         // Names outside the cluster do not matter, unless one was requested itself: the Service has none there.
-        let matters = is_in(&candidate, domain) || candidate == name;
-        match ask_in_turn(round, client, &candidate, ipv6).await? {
+        let is_of_cluster = is_in(&candidate, domain);
+        let matters = is_of_cluster || candidate == name;
+        match ask_in_turn(round, client, &candidate, ipv6, is_of_cluster).await? {
             Reply::Addresses(addresses, ttl) => {
                 lookup.result = LookupResult::Found;
                 lookup.code = None;
@@ -196,13 +197,24 @@ fn is_in(name: &str, domain: &str) -> bool {
         .is_some_and(|start| start.is_empty() || start.ends_with('.'))
 }
 
-/// Queries the client's servers in turn until one answers, twice.
-async fn ask_in_turn(round: &Round<'_>, client: &Client<'_>, name: &str, ipv6: bool) -> Option<Reply> {
+/// Queries the client's servers in turn until one answers, twice. Only names of the cluster count as answers that are
+/// owed in time: for others a server asks another one.
+async fn ask_in_turn(
+    round: &Round<'_>,
+    client: &Client<'_>,
+    name: &str,
+    ipv6: bool,
+    is_of_cluster: bool,
+) -> Option<Reply> {
     let netns = &client.pod.netns;
     let mut last = Reply::TimedOut;
     for _ in 0..ATTEMPTS {
         for server in &client.conf.servers {
-            let reply = ask(round, netns, SocketAddr::new(*server, PORT), name, ipv6).await?;
+            let server = SocketAddr::new(*server, PORT);
+            let reply = ask(round, netns, server, name, ipv6).await?;
+            if is_of_cluster {
+                round.tries.asked(netns, server, reply == Reply::TimedOut);
+            }
             match reply {
                 Reply::Addresses(..) | Reply::NotFound(_) => return Some(reply),
                 other => last = other,

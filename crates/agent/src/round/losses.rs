@@ -22,7 +22,7 @@ const ROUNDS: u32 = 40;
 
 /// What counts as a loss: in so many rounds, and one of so many tries. What was told stays until it is half of that, so
 /// that a report does not come and go by chance.
-pub(super) const LOSSY_ROUNDS: u32 = 3;
+const LOSSY_ROUNDS: u32 = 3;
 const ONE_OF: u32 = 50;
 const STILL_ONE_OF: u32 = 2 * ONE_OF;
 
@@ -272,16 +272,16 @@ mod tests {
         assert!(!history.has_losses() && history.counters.is_empty());
         history.add("1", &round(10, 2), &none, &scope);
         assert!(history.has_losses());
-        for _ in 0..3 {
+        for _ in 0..5 {
             history.add("1", &round(10, 2), &some, &scope);
         }
         let told = history.losses();
-        assert_eq!((told[0].lost, told[0].tries), (8, 50));
+        assert_eq!((told[0].lost, told[0].tries), (12, 70));
         let expected = LossCounter {
             pod: None,
             counter: clashes.name,
-            rose: 12,
-            rounds: 3,
+            rose: 20,
+            rounds: 5,
         };
         assert_eq!(told[0].counters, [expected]);
         for _ in 0..200 {

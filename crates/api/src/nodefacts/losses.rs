@@ -37,7 +37,7 @@ string_enum! {
     }
 }
 
-/// A counter of the kernel that rose in rounds that lost packets on a path, hardly in others, and by no less than was lost.
+/// A counter of the kernel that rose in most rounds that lost packets on a path, in few others, and by no less than was lost.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LossCounter {
