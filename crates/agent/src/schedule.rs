@@ -372,6 +372,19 @@ mod tests {
         json!({ "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "s", "intervalSeconds": 60 })
     }
 
+    #[test]
+    fn how_much_is_lost_and_counted_is_no_news_and_by_which_counter_is() {
+        let facts = |lost: u32, counter: &str| -> NodeFacts {
+            let counter = json!({ "counter": counter, "rose": 3 * lost, "rounds": lost });
+            let loss = json!({ "path": "DNS", "tries": 100, "lost": lost, "counters": [counter] });
+            serde_json::from_value(json!({ "losses": [loss] })).unwrap()
+        };
+        let known = facts(5, "UDPChecksumErrors");
+        assert!(says_the_same(&known, &facts(9, "UDPChecksumErrors")));
+        assert!(!says_the_same(&known, &facts(5, "ConntrackInsertFailed")));
+        assert!(!says_the_same(&known, &NodeFacts::default()));
+    }
+
     #[tokio::test]
     async fn what_is_refused_is_said_once_and_tried_less_and_less_often() {
         let kept: Arc<Mutex<Vec<Value>>> = Arc::default();

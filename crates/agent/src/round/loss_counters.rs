@@ -25,6 +25,9 @@ const DNS: i32 = 53;
 /// reason would do so by chance in one of thirty cases; and it has to keep on, in seven of eight rounds.
 const LINKED_ROUNDS: u32 = 5;
 
+/// Pods whose counters are read: the clients, and most endpoints that a node has of one Service.
+const MAX_PODS: usize = 64;
+
 /// Rounds without a loss from which on they tell something.
 const CALM_ROUNDS: u32 = 3;
 
@@ -86,6 +89,7 @@ impl Round<'_> {
         let pods = self.clients.iter().chain(&self.endpoints).filter(has_network);
         let pods: BTreeMap<&str, i32> = pods
             .filter_map(|pod| Some((pod.key.as_str(), *pod.pids.first()?)))
+            .take(MAX_PODS)
             .collect();
         let of_pods = pods.into_iter().map(async |(key, pid)| {
             let read = blocking(Pool::Pod, move || of_pod(pid)).await.unwrap_or_default();

@@ -4,7 +4,7 @@
 //! against the endpoints of today (`ends`, `targets`) and against the policies (`kept_away`): `collect` makes `dials` of
 //! it, one set for each route. `passing` says what got through a node at the same time, `explaining` which setting of a
 //! node explains a loss (`lossy_settings` in words), or who dropped the packets (`dropped`, `droppers`), `losses` what is
-//! lost only at times, `packet_sizes` what is lost for its size, `arrivals` what of it the
+//! lost only at times and `loss_causes` why, `packet_sizes` what is lost for its size, `arrivals` what of it the
 //! other node saw, `sender` who rejected a dial, `listening` what listens in
 //! a Pod, and `proxies` what does kube-proxy's work.
 
