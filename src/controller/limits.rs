@@ -21,6 +21,9 @@ use crate::{
 /// This many changes at once, and then one per --min-probe-interval.
 const BURST: u32 = 3;
 
+/// How often agents may be asked at once to look again at what has failed: twice for two nodes that fail both ways.
+const SECOND_LOOKS: u32 = 10;
+
 /// The message of Ready while a change is held back.
 pub(super) fn too_many_questions(options: &Options) -> String {
     format!(
@@ -170,6 +173,34 @@ struct Bucket {
     since: Timestamp,
 }
 
+impl Bucket {
+    fn full(tokens: u32, generation: Option<i64>, now: Timestamp) -> Self {
+        Self {
+            tokens,
+            generation,
+            since: now,
+        }
+    }
+
+    /// Takes a token, or returns when the next one is available. At most `burst` accrue, one each `refill`.
+    fn take(&mut self, burst: u32, refill: SignedDuration, now: Timestamp) -> Option<Timestamp> {
+        // A clock that was set back must not block changes until it has caught up.
+        self.since = self.since.min(now);
+        while self.tokens < burst && self.since + refill <= now {
+            self.tokens += 1;
+            self.since += refill;
+        }
+        if self.tokens == 0 {
+            return Some(self.since + refill);
+        }
+        if self.tokens == burst {
+            self.since = now;
+        }
+        self.tokens -= 1;
+        None
+    }
+}
+
 impl Questions {
     /// Takes a token for a change, or returns when the next one is available. A new agent gets the NodeProbe that others
     /// already have, which no user can trigger.
@@ -186,29 +217,37 @@ impl Questions {
             return None;
         }
         let mut all = self.0.lock();
-        let bucket = all.entry(uid.to_owned()).or_insert(Bucket {
-            tokens: BURST,
-            generation,
-            since: now,
-        });
+        let bucket = all
+            .entry(uid.to_owned())
+            .or_insert_with(|| Bucket::full(BURST, generation, now));
         if !work.is_another && bucket.generation == generation {
             return None;
         }
-        // A clock that was set back must not block changes until it has caught up.
-        bucket.since = bucket.since.min(now);
-        while bucket.tokens < BURST && bucket.since + refill <= now {
-            bucket.tokens += 1;
-            bucket.since += refill;
+        let held = bucket.take(BURST, refill, now);
+        if held.is_none() {
+            bucket.generation = generation;
         }
-        if bucket.tokens == 0 {
-            return Some(bucket.since + refill);
+        held
+    }
+
+    /// The same for having agents look again at what has failed. Users do not ask for that, but an agent could go on and
+    /// on having others dial.
+    pub(super) fn hold_second_looks(
+        &self,
+        uid: &str,
+        work: &Work,
+        options: &Options,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let refill = SignedDuration::from_secs(options.min_probe_interval.into());
+        if refill.is_zero() || !work.looks_again {
+            return None;
         }
-        if bucket.tokens == BURST {
-            bucket.since = now;
-        }
-        bucket.tokens -= 1;
-        bucket.generation = generation;
-        None
+        let mut all = self.0.lock();
+        let bucket = all
+            .entry(uid.to_owned())
+            .or_insert_with(|| Bucket::full(SECOND_LOOKS, None, now));
+        bucket.take(SECOND_LOOKS, refill, now)
     }
 
     /// Removes a diagnosis.

@@ -196,6 +196,8 @@ struct Context {
     unanswered: schedule::Unanswered,
     /// Rate limits for changes of NodeProbes.
     questions: limits::Questions,
+    /// What agents are asked to look at again.
+    second_looks: limits::Questions,
     readers: readers::Readers,
     allowance: limits::Allowance,
     installed: schemas::Installed,
@@ -257,6 +259,7 @@ pub async fn run(
         failures: schedule::Failures::default(),
         unanswered: schedule::Unanswered::default(),
         questions: limits::Questions::default(),
+        second_looks: limits::Questions::default(),
         readers: readers::Readers::default(),
         allowance: limits::Allowance::default(),
         installed: schemas::Installed::default(),

@@ -21,7 +21,7 @@ use super::Context;
 use crate::{
     api::{DiagnosisRef, FIELD_MANAGER, NodeProbe, NodeProbeSpec, ServiceDiagnosis},
     client::is_going,
-    engine::probe_name,
+    engine::{is_same_question, probe_name},
     inventory::MANAGED_BY,
     objects::Object,
 };
@@ -60,11 +60,25 @@ pub(super) enum Step {
         spec: Box<NodeProbeSpec>,
         /// Whether it withdraws a permission to dial.
         withdraws: bool,
+        /// Whether it only has an agent look again at what has failed.
+        looks_again: bool,
     },
     Delete {
         name: String,
         uid: Option<String>,
     },
+}
+
+impl Step {
+    fn looks_again(&self) -> bool {
+        matches!(
+            self,
+            Self::Apply {
+                looks_again: true,
+                ..
+            }
+        )
+    }
 }
 
 /// A diagnosis as its NodeProbes refer to it.
@@ -83,6 +97,8 @@ pub(super) struct Work {
     pub(super) is_another: bool,
     /// Whether a NodeProbe is new.
     pub(super) asks_more: bool,
+    /// Whether agents are to look again at what has failed, which is no other question.
+    pub(super) looks_again: bool,
 }
 
 impl Work {
@@ -97,14 +113,19 @@ impl Work {
         let asked: BTreeSet<&str> = present.iter().map(|p| p.name()).collect();
         let asks = |known: bool| {
             let mut names = steps.iter().filter_map(|step| match step {
-                Step::Apply { name, .. } => Some(name.as_str()),
-                Step::Delete { .. } => None,
+                Step::Apply {
+                    name,
+                    looks_again: false,
+                    ..
+                } => Some(name.as_str()),
+                Step::Apply { .. } | Step::Delete { .. } => None,
             });
             names.any(|name| asked.contains(name) == known)
         };
         Self {
             is_another: asks(true),
             asks_more: asks(false),
+            looks_again: steps.iter().any(Step::looks_again),
             steps,
         }
     }
@@ -116,6 +137,12 @@ impl Work {
             Step::Apply { withdraws, .. } => *withdraws,
             Step::Delete { .. } => true,
         });
+        self
+    }
+
+    /// The steps without those that only have agents look again.
+    pub(super) fn without_second_looks(mut self) -> Self {
+        self.steps.retain(|step| !step.looks_again());
         self
     }
 
@@ -148,6 +175,8 @@ fn steps(diagnosis: &ServiceDiagnosis, present: &[Arc<NodeProbe>], plan: Plan) -
             let asked = present.iter().find(|p| p.name() == name);
             steps.push(Step::Apply {
                 withdraws: asked.is_some_and(|asked| withdraws(&asked.spec, &spec)),
+                looks_again: asked
+                    .is_some_and(|asked| asked.spec != spec && is_same_question(&asked.spec, &spec)),
                 spec: Box::new(spec),
                 name,
             });

@@ -98,6 +98,13 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
         None => work,
         Some(_) => work.without_questions(),
     };
+    let looks_held_until = context
+        .second_looks
+        .hold_second_looks(uid, &work, &context.options, now);
+    let work = match looks_held_until {
+        None => work,
+        Some(_) => work.without_second_looks(),
+    };
     let asked = work.run(context, diagnosis).await;
     let (is_written, due) = match written? {
         Written::Yes => (true, None),
@@ -121,7 +128,13 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     } else {
         Action::requeue(schedule::next_round(
             &spec,
-            verdict.recheck_at.into_iter().chain(due).chain(held_until).min(),
+            verdict
+                .recheck_at
+                .into_iter()
+                .chain(due)
+                .chain(held_until)
+                .chain(looks_held_until)
+                .min(),
             uid,
             now,
         ))

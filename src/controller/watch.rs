@@ -214,6 +214,7 @@ async fn watch_diagnoses(
                 context.written.retain(&uids);
                 context.failures.retain(&uids);
                 context.questions.retain(&uids);
+                context.second_looks.retain(&uids);
                 context.unanswered.retain(&uids);
                 context.allowance.retain(&uids);
                 concerned.clone_from(&listed);
@@ -230,6 +231,7 @@ async fn watch_diagnoses(
                 context.written.forget(&uid);
                 context.failures.reset(&uid);
                 context.questions.forget(&uid);
+                context.second_looks.forget(&uid);
                 context.unanswered.note(&uid, false, crate::clock::now());
                 context.allowance.release(&namespace, &uid);
                 forget(&context, &namespace, &name);

@@ -31,7 +31,8 @@
 //! }
 //! ```
 //!
-//! Those for packets that come in and go out leave reason and function zero.
+//! Those for packets that come in and go out leave reason and function zero, and ports that a filter leaves open. Where only
+//! packets that open a connection count, a filter for TCP also asks for the flag SYN.
 //!
 //! Everything in the kernel is read by a helper that fails, and leaves zeros, where a pointer is none. The kernel itself
 //! names the function: whoever may trace may be told that, while /proc/kallsyms takes CAP_SYSLOG.
@@ -41,6 +42,8 @@ mod assembler;
 use std::{ffi::CStr, net::IpAddr, os::fd::RawFd};
 
 use self::assembler::{Assembler, Label};
+use svcdiag_kube_proxy::Protocol;
+
 use crate::{Filter, Tuple, kernel::Layout};
 
 /// Of this file, which is the program: only such programs may read the kernel's memory.
@@ -63,6 +66,10 @@ pub(crate) mod record {
     /// A multiple of eight.
     pub(crate) const SIZE: i16 = 136;
 }
+
+/// Where a TCP header has its flags, and that of a packet that opens a connection.
+const TCP_FLAGS: u32 = 13;
+const SYN: i32 = 0x02;
 
 /// IFNAMSIZ.
 pub(crate) const NAME_LENGTH: i32 = 16;
@@ -147,8 +154,18 @@ pub(crate) struct Maps {
     pub format: Option<RawFd>,
 }
 
+/// What a program counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct What {
+    pub point: Point,
+    /// Of TCP only packets that open a connection: SYN, and the answer to it. Others of the same ends may be of connections
+    /// that were made long ago.
+    pub opening: bool,
+}
+
 /// The program for these filters. One whose sender and receiver are of different families matches no packet.
-pub(crate) fn assemble(layout: &Layout, point: Point, filters: &[Filter], maps: Maps) -> Vec<u64> {
+pub(crate) fn assemble(layout: &Layout, what: What, filters: &[Filter], maps: Maps) -> Vec<u64> {
+    let What { point, opening } = what;
     let mut asm = Assembler::default();
     let (matched, end) = (asm.label(), asm.label());
 
@@ -198,8 +215,11 @@ pub(crate) fn assemble(layout: &Layout, point: Point, filters: &[Filter], maps: 
             other_family,
         );
         asm.header(&family);
+        if opening {
+            asm.read(SCRATCH, 1, POINTER, TCP_FLAGS);
+        }
         for (number, filter) in of_family {
-            asm.filter(number, filter, matched);
+            asm.filter(number, filter, what, matched);
         }
         asm.jump(code::JUMP, 0, 0, end);
         asm.place(other_family);
@@ -278,7 +298,7 @@ impl Assembler {
     }
 
     /// Goes on behind it unless the record is what the filter says.
-    fn filter(&mut self, number: usize, filter: &Filter, matched: Label) {
+    fn filter(&mut self, number: usize, filter: &Filter, what: What, matched: Label) {
         let next = self.label();
         let tuple = filter.tuple;
         self.emit(code::LOAD_U8, R1, STACK, RECORD + record::PROTOCOL, 0);
@@ -287,7 +307,8 @@ impl Assembler {
             (tuple.source, record::SOURCE, 0),
             (tuple.destination, record::DESTINATION, 2),
         ];
-        for (side, address, port) in sides {
+        for (side, address, port) in &sides {
+            let (address, port) = (*address, *port);
             for (part, value) in (0..).step_by(4).zip(words(side.ip())) {
                 self.emit(code::LOAD_U32, R1, STACK, RECORD + address + part, 0);
                 self.unless_equal(value, next);
@@ -295,6 +316,17 @@ impl Assembler {
             if side.port() != 0 {
                 self.emit(code::LOAD_U16, R1, STACK, RECORD + record::PORTS + port, 0);
                 self.unless_equal(u16::from_ne_bytes(side.port().to_be_bytes()).into(), next);
+            }
+        }
+        if what.opening && tuple.protocol == Protocol::Tcp {
+            self.emit(code::LOAD_U8, R1, STACK, SCRATCH, 0);
+            self.emit(code::AND_VALUE, R1, 0, 0, SYN);
+            self.unless_equal(SYN.cast_unsigned(), next);
+        }
+        if what.point != Point::Dropped {
+            // Of a port that may be any, each would take up room of its own.
+            for (_, _, port) in sides.iter().filter(|(side, ..)| side.port() == 0) {
+                self.emit(code::STORE_U16_VALUE, STACK, 0, RECORD + record::PORTS + port, 0);
             }
         }
         let number = i32::try_from(number).unwrap_or(i32::MAX);

@@ -4,17 +4,18 @@ use svcdiag_netns::bpf::{Attached, HashMap};
 
 use crate::{
     Filter, Interface, Kernel, Leg, MAX_DROPS, MAX_FILTERS, Tuple, Unavailable,
-    program::{self, Maps, Point},
+    program::{self, Maps, Point, What},
     record::{RECORD_SIZE, Record},
     watch::why,
 };
 
-/// Packets that came in by an interface or went out by one.
+/// Packets that came in by an interface or went out by one: of TCP those that open a connection, since others may be of
+/// connections that were made long ago.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sighting {
     /// Which filter they matched.
     pub leg: Leg,
-    /// Sender and receiver, when they were seen.
+    /// Sender and receiver, when they were seen. A port that the filter leaves open is 0.
     pub tuple: Tuple,
     /// Whether they went out; else they came in.
     pub is_sent: bool,
@@ -58,7 +59,8 @@ impl Sightings {
                 counts: counts.descriptor(),
                 format: None,
             };
-            let program = program::assemble(&kernel.layout, point, &filters, maps);
+            let what = What { point, opening: true };
+            let program = program::assemble(&kernel.layout, what, &filters, maps);
             Ok((
                 Attached::to_tracepoint(tracepoint, &program, program::LICENCE)?,
                 counts,

@@ -5,7 +5,7 @@ use svcdiag_netns::bpf::{Attached, Constant, HashMap};
 use crate::{
     Drop, Filter, Kernel, Unavailable,
     kernel::Paths,
-    program::{self, Maps, Point},
+    program::{self, Maps, Point, What},
     record::{RECORD_SIZE, Record},
 };
 
@@ -40,7 +40,23 @@ impl Watch {
     /// # Errors
     /// Where the kernel does not let this process watch.
     pub fn start(kernel: &Kernel, filters: &[Filter]) -> Result<Self, Unavailable> {
+        Self::of(kernel, filters, false)
+    }
+
+    /// The same for packets of TCP that open a connection, and all of other protocols.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn of_opening(kernel: &Kernel, filters: &[Filter]) -> Result<Self, Unavailable> {
+        Self::of(kernel, filters, true)
+    }
+
+    fn of(kernel: &Kernel, filters: &[Filter], opening: bool) -> Result<Self, Unavailable> {
         let filters: Vec<Filter> = filters.iter().take(MAX_FILTERS).copied().collect();
+        let what = What {
+            point: Point::Dropped,
+            opening,
+        };
         let attach = || {
             let entries = u32::try_from(MAX_DROPS).map_err(io::Error::other)?;
             let drops = HashMap::new(RECORD_SIZE, size_of::<u64>(), entries)?;
@@ -50,7 +66,7 @@ impl Watch {
                 counts: drops.descriptor(),
                 format: Some(format.descriptor()),
             };
-            let program = program::assemble(&kernel.layout, Point::Dropped, &filters, maps);
+            let program = program::assemble(&kernel.layout, what, &filters, maps);
             let program = Attached::to_tracepoint(c"kfree_skb", &program, program::LICENCE)?;
             Ok((program, drops))
         };

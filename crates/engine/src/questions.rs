@@ -23,6 +23,7 @@ impl Facts {
                 report => ProbeReport {
                     asked: asked.clone(),
                     is_current: false,
+                    may_look_again: false,
                     owed_since: report
                         .as_ref()
                         .and_then(|r| r.owed_since)
@@ -63,12 +64,21 @@ pub fn digest(spec: &NodeProbeSpec) -> String {
 
 /// Whether an agent has answered what its NodeProbe asks now. Agents of version 0.1 say nothing but the generation.
 pub(crate) fn is_answered(probe: &NodeProbe) -> bool {
-    probe.status.as_ref().is_some_and(|status| {
-        let is_of_generation =
-            status.observed_generation.is_some() && status.observed_generation == probe.metadata.generation;
-        is_of_generation
-            || !status.observed_question.is_empty() && status.observed_question == digest(&probe.spec)
-    })
+    let observed = probe
+        .status
+        .as_ref()
+        .and_then(|status| status.observed_generation);
+    let is_of_generation = observed.is_some() && observed == probe.metadata.generation;
+    is_of_generation || is_answered_by_digest(probe)
+}
+
+/// Whether its answer says so by the digest of the question, which stays when the generation does not.
+pub(crate) fn is_answered_by_digest(probe: &NodeProbe) -> bool {
+    let observed = probe
+        .status
+        .as_ref()
+        .map(|status| status.observed_question.as_str());
+    observed.is_some_and(|observed| !observed.is_empty() && observed == digest(&probe.spec))
 }
 
 /// Whether what the agents are to be asked is what they were asked last, with other endpoints. A node that comes
@@ -108,5 +118,38 @@ fn without_endpoints(question: &NodeProbeSpec) -> NodeProbeSpec {
         endpoints: Vec::new(),
         revision: plan::policies_in(&question.revision).to_owned(),
         ..question.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn probe(generation: i64, repeat: &str, revision: &str, status: serde_json::Value) -> NodeProbe {
+        serde_json::from_value(json!({
+            "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe", "metadata": { "name": "p", "generation": generation },
+            "spec": { "nodeName": "n1", "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "web",
+                "intervalSeconds": 60, "revision": revision, "repeat": repeat },
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_answer_stands_while_only_second_looks_are_asked_for() {
+        let first = probe(1, "", "1", json!(null));
+        assert!(!is_answered(&first));
+        let status = json!({ "observedGeneration": 1, "observedQuestion": digest(&first.spec) });
+        assert!(is_answered(&probe(1, "", "1", status.clone())));
+        assert!(is_answered(&probe(2, "w1", "1", status.clone())));
+        assert!(!is_answered(&probe(2, "w1", "2", status)));
+        let of_old_agent = json!({ "observedGeneration": 1 });
+        let old = probe(1, "", "1", of_old_agent.clone());
+        assert!(is_answered(&old) && !is_answered_by_digest(&old));
+        assert!(!is_answered(&probe(2, "w1", "1", of_old_agent)));
     }
 }

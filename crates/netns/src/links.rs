@@ -12,6 +12,7 @@ use netlink_packet_route::{
         InfoBridgePort, InfoData, InfoGeneve, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags,
         LinkHeader, LinkInfo,
     },
+    route::{RouteAttribute, RouteHeader, RouteLwEnCapType},
 };
 use svcdiag_api::{Tunnel, TunnelKind};
 
@@ -19,6 +20,7 @@ use super::netlink::{Family, Messages, Netlink, Request};
 
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
+const NEW_ROUTE: u16 = 24;
 
 /// Most tunnels that are reported; network plugins have one or two.
 const MAX_TUNNELS: usize = 8;
@@ -87,6 +89,16 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
 pub fn addresses_of_links() -> io::Result<Vec<(u32, IpAddr)>> {
     let messages = Netlink::open_in_pod(Family::Route)?.dump(&Request::addresses())?;
     Ok(of_kind(&messages, NEW_ADDRESS).filter_map(address).collect())
+}
+
+/// The number of the link by which packets to an address leave the network namespace of the calling thread.
+///
+/// # Errors
+/// When the kernel refuses, or there is no route.
+pub fn link_towards(ip: IpAddr) -> io::Result<Option<u32>> {
+    let messages = Netlink::open(Family::Route)?.get(&Request::route_to(ip))?;
+    let found = of_kind(&messages, NEW_ROUTE).find_map(outgoing);
+    Ok(found)
 }
 
 fn of_kind(messages: &Messages, kind: u16) -> impl Iterator<Item = &[u8]> {
@@ -160,6 +172,16 @@ pub(crate) fn address(body: &[u8]) -> Option<(u32, IpAddr)> {
     let local = first!(attributes, AddressAttribute::Local(ip) => *ip);
     let address = local.or_else(|| first!(attributes, AddressAttribute::Address(ip) => *ip))?;
     Some((header.index, address))
+}
+
+/// The link in a message about a route.
+pub(crate) fn outgoing(body: &[u8]) -> Option<u32> {
+    let header = RouteHeader::parse(body).ok()?;
+    let of = (header.address_family, header.kind, RouteLwEnCapType::None);
+    let attributes = understood(body.get(header.buffer_len()..)?, |a| {
+        RouteAttribute::parse_with_param(a, of).ok()
+    });
+    first!(attributes, RouteAttribute::Oif(index) => *index)
 }
 
 fn attributes(body: &[u8]) -> Option<(LinkHeader, Vec<LinkAttribute>)> {
@@ -282,7 +304,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
-            let _ = (link(&bytes), tunnel(&bytes), address(&bytes));
+            let _ = (link(&bytes), tunnel(&bytes), address(&bytes), outgoing(&bytes));
         }
 
         #[test]
@@ -295,7 +317,7 @@ mod tests {
             list.extend(others.iter().map(|(kind, value)| (*kind, value.as_slice())));
             let body = [header, attributes_of(&list)].concat();
             prop_assert_eq!(link(&body).map(|l| l.name), Some(name));
-            let _ = (tunnel(&body), address(&body));
+            let _ = (tunnel(&body), address(&body), outgoing(&body));
         }
 
         #[test]

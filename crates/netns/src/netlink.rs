@@ -8,6 +8,7 @@ mod attributes;
 
 use std::{
     io,
+    net::IpAddr,
     os::fd::{AsRawFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -16,7 +17,12 @@ use netlink_packet_core::{
     Emitable, ErrorBuffer, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
     NetlinkBuffer, NetlinkHeader,
 };
-use netlink_packet_route::{RouteNetlinkMessage, address::AddressMessage, link::LinkMessage};
+use netlink_packet_route::{
+    AddressFamily as AddressFamilyOfRoute, RouteNetlinkMessage,
+    address::AddressMessage,
+    link::LinkMessage,
+    route::{RouteAttribute, RouteMessage},
+};
 use nix::sys::{
     socket::{
         self, AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, setsockopt, sockopt,
@@ -250,6 +256,21 @@ impl Request {
     #[must_use]
     pub fn addresses() -> Self {
         Self::route(&RouteNetlinkMessage::GetAddress(AddressMessage::default()))
+    }
+
+    /// A request for the route to an address.
+    #[must_use]
+    pub fn route_to(ip: IpAddr) -> Self {
+        let mut message = RouteMessage::default();
+        (
+            message.header.address_family,
+            message.header.destination_prefix_length,
+        ) = match ip {
+            IpAddr::V4(_) => (AddressFamilyOfRoute::Inet, 32),
+            IpAddr::V6(_) => (AddressFamilyOfRoute::Inet6, 128),
+        };
+        message.attributes.push(RouteAttribute::Destination(ip.into()));
+        Self::route(&RouteNetlinkMessage::GetRoute(message))
     }
 
     fn route(message: &RouteNetlinkMessage) -> Self {

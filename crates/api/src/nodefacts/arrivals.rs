@@ -30,7 +30,7 @@ pub struct Arrivals {
     pub id: String,
     /// How far it has got.
     pub state: WatchState,
-    /// What was seen of each dial, once it has ended; at most 8.
+    /// What was seen of each dial by the last watch that ended, which may be an earlier one; at most 8.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub dials: Vec<Arrived>,
@@ -49,13 +49,16 @@ pub struct Arrived {
     #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
     pub endpoint: String,
     /// Packets from the client's address that came in by one interface of the node, or straight by one of the endpoint's
-    /// Pod: of all interfaces the most.
+    /// Pod: of all interfaces the most. Of TCP those that open a connection, as all that is counted here.
     pub arrived: u32,
     /// That interface of the node; absent if none came in there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15), regex(pattern = bounds::WORD))]
     pub interface: Option<String>,
-    /// The packets of the node's only tunnel that carry those of the client's node, if there is one over UDP.
+    /// Whether the node's route to the client leads through no tunnel that the kernel knows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub direct: bool,
+    /// The packets that carry those of the client's node, if the node's route to the client leads through a tunnel over UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carrier: Option<Carrier>,
     /// How many of them came in, whatever they carried.

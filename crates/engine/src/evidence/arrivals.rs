@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 
 use crate::evidence::{Evidence, dials::Failed};
-use svcdiag_api::{Answer, Arrived, Carrier, DialPath, IpFamily, PacketDrop, ProbeArrival, WatchState};
+use svcdiag_api::{
+    Answer, Arrived, Carrier, DialPath, DropPlace, IpFamily, PacketDrop, ProbeArrival, Protocol,
+};
 
 /// What was seen of a failed dial, or of another one between the same nodes that failed as well.
 #[derive(Clone)]
@@ -32,20 +34,31 @@ pub(crate) enum Reach {
 
 impl Arrival<'_> {
     pub(crate) fn reach(&self) -> Reach {
+        // What was dropped there was there.
+        let is_dropped = self.drops.iter().any(|drop| drop.carrier.is_none());
         match (self.seen.arrived, self.seen.answered, self.seen.returned) {
             (_, _, 1..) => Reach::Returned,
             (_, 1.., 0) => Reach::Answered,
             (1.., 0, 0) => Reach::There,
+            (0, 0, 0) if is_dropped => Reach::There,
             (0, 0, 0) => Reach::NotThere,
         }
     }
 
-    /// Whether the packets, or their answers, may have been lost on a node.
+    /// Whether the packets, or their answers, may have been lost on a node. What a tunnel carries may also be lost before it
+    /// is taken out of it, and after it is put into it.
     pub(crate) fn may_be_lost_on(&self, node: &str) -> bool {
+        let is_here = node == self.node;
         match self.reach() {
-            Reach::NotThere | Reach::Returned => node != self.node,
-            Reach::There | Reach::Answered => node == self.node,
+            Reach::NotThere => !is_here || !self.seen.direct && !self.has_no_carrier(),
+            Reach::Returned => !is_here || !self.seen.direct,
+            Reach::There | Reach::Answered => is_here,
         }
+    }
+
+    /// Whether it is known what carries the packets, and that none of it came.
+    pub(crate) fn has_no_carrier(&self) -> bool {
+        self.seen.carrier.is_some() && self.seen.carried == 0
     }
 }
 
@@ -63,9 +76,7 @@ pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<Arr
         .iter()
         .find(|report| report.node == node)?;
     let asked = report.asked.arrivals.as_ref()?;
-    let said = report.facts.arrivals.as_ref().filter(|said| {
-        said.state == WatchState::Ended && said.token == asked.token && said.id == asked.ended
-    })?;
+    let said = report.facts.arrivals.as_ref()?;
     let is_alike = |dial: &&ProbeArrival| {
         let there = dial.endpoint.parse().ok();
         dial.node == failed.node
@@ -75,26 +86,44 @@ pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<Arr
             })
             && is_lost_now(evidence, dial)
     };
-    let is_it = |dial: &&ProbeArrival| {
+    let is_it = |dial: &ProbeArrival| {
         Some(&dial.from) == failed.dial.from.as_ref() && dial.endpoint == failed.dial.target
     };
-    let watched = || asked.dials.iter().filter(is_alike);
-    let watched = watched().find(is_it).or_else(|| watched().next())?;
-    let is_its = |from: Option<&str>, protocol, to: &str| {
-        from == Some(watched.from.as_str()) && protocol == watched.protocol && to == watched.endpoint
+    let seen = |dial: &ProbeArrival| {
+        said.dials
+            .iter()
+            .find(|seen| is_its(dial, Some(&seen.from), seen.protocol, &seen.endpoint))
     };
-    let seen = said
-        .dials
-        .iter()
-        .find(|seen| is_its(Some(&seen.from), seen.protocol, &seen.endpoint))?;
+    let watched = || {
+        asked
+            .dials
+            .iter()
+            .filter(is_alike)
+            .filter_map(|dial| Some((dial, seen(dial)?)))
+    };
+    let exact = watched().find(|(dial, _)| is_it(dial));
+    let is_exact = exact.is_some();
+    let (dial, seen) = exact.or_else(|| watched().next())?;
     let drops = report.facts.arrival_drops.iter();
-    Some(Arrival {
+    let drops = drops.filter(|drop| is_its(dial, drop.from.as_deref(), drop.protocol, &drop.target));
+    // What a Pod drops, and of answers, is of that Pod alone.
+    let drops = drops.filter(|drop| is_exact || drop.place == DropPlace::Node && !drop.answers);
+    let mut arrival = Arrival {
         node,
         seen,
-        drops: drops
-            .filter(|drop| is_its(drop.from.as_deref(), drop.protocol, &drop.target))
-            .collect(),
-    })
+        drops: drops.collect(),
+    };
+    // A tunnel has others' packets too: of these some may be dropped while those of the dial pass.
+    let is_carried_elsewhere = |drop: &PacketDrop| drop.packets < seen.carried / 2;
+    let is_there = arrival.reach() != Reach::NotThere;
+    arrival
+        .drops
+        .retain(|drop| drop.carrier.is_none() || !is_there && !is_carried_elsewhere(drop));
+    Some(arrival)
+}
+
+fn is_its(dial: &ProbeArrival, from: Option<&str>, protocol: Protocol, to: &str) -> bool {
+    from == Some(dial.from.as_str()) && protocol == dial.protocol && to == dial.endpoint
 }
 
 /// Whether the client still loses what it sends.

@@ -26,9 +26,6 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
         loss.counters.retain(|of| is_dialler(&of.pod));
     }
     retain_arrivals(asked, &mut facts);
-    if facts.repeated != asked.repeat {
-        facts.repeated.clear();
-    }
     facts.other_node_ports.retain(|of| is_other_node_port(asked, of));
     facts.packet_sizes.retain(|size| {
         let mut paths = asked.full_size_paths.iter();
@@ -53,11 +50,10 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
     facts
 }
 
-/// What a node saw of the dials that it was asked to watch.
+/// What a node saw of the dials that it is asked to watch. What it saw of them in an earlier watch stands until the present
+/// one has ended.
 fn retain_arrivals(asked: &NodeProbeSpec, facts: &mut NodeFacts) {
-    let said = facts.arrivals.take();
-    let asked = asked.arrivals.as_ref();
-    let Some((asked, mut said)) = asked.zip(said).filter(|(asked, said)| asked.token == said.token) else {
+    let Some((asked, mut said)) = asked.arrivals.as_ref().zip(facts.arrivals.take()) else {
         facts.arrival_drops.clear();
         return;
     };

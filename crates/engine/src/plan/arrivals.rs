@@ -17,6 +17,7 @@ use crate::{
     evidence::{WINDOW, targets::key},
     plan::{cluster_node, hex, probe_of, subject},
     pods::behind_endpoints::EndpointPods,
+    policies::effects,
     questions,
 };
 use svcdiag_api::{Answer, DialPath, NodeFacts, NodeProbeSpec, ProbeArrival, ProbeArrivals, WatchState};
@@ -27,39 +28,52 @@ const MOST: usize = 8;
 const MOST_NODES: usize = 4;
 
 /// A watch is repeated after this time: the packets may be lost elsewhere by then.
-const LASTS_SECONDS: i64 = 600;
+const LASTS_SECONDS: i64 = 300;
+
+/// Characters of a token that say when it was chosen, and what for.
+const OF_TIME: usize = 8;
 
 /// Adds to the questions of all nodes what they are to watch, and which are to dial again.
 pub(super) fn add(facts: &Facts, questions: &mut BTreeMap<String, NodeProbeSpec>) {
     let mut wanted = wanted(facts, questions);
-    let mut repeats: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut repeats: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (node, watch) in &mut wanted {
         let Some(id) = begun(facts, questions, node, &watch.token) else {
             continue;
         };
+        if before(facts, node).is_some_and(|before| before.ended == id) {
+            watch.ended = id;
+            continue;
+        }
         for dial in &watch.dials {
-            let ids = repeats.entry(dial.node.clone()).or_default();
-            if ids.len() < MOST_NODES && ids.last() != Some(&id) {
-                ids.push(id.clone());
-            }
+            repeats.entry(dial.node.clone()).or_default().insert(id.clone());
         }
         let has_dialled = |dial: &ProbeArrival| {
             let said = answers(facts, questions, &dial.node).map(|facts| facts.repeated.as_str());
-            said.is_some_and(|said| said.split(',').any(|repeated| repeated == id))
+            said.is_some_and(|said| has(said, &id))
         };
         if watch.dials.iter().all(has_dialled) {
             watch.ended = id;
         }
     }
     for (node, question) in questions.iter_mut() {
-        let asked = || probe_of(facts, node).map(|probe| probe.asked.repeat.clone());
-        // Nothing to repeat is no reason to dial.
+        let asked = probe_of(facts, node).map(|probe| probe.asked.repeat.as_str());
+        let asked = asked.unwrap_or_default();
+        // Less to repeat is no reason to dial.
         question.repeat = match repeats.get(node) {
-            Some(ids) => ids.join(","),
-            None => asked().unwrap_or_default(),
+            Some(ids) if !ids.iter().all(|id| has(asked, id)) => {
+                let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+                ids.join(",")
+            }
+            _ => asked.to_owned(),
         };
         question.arrivals = wanted.remove(node);
     }
+}
+
+/// Whether an id is among those of a list with commas between them.
+fn has(ids: &str, id: &str) -> bool {
+    ids.split(',').any(|known| known == id)
 }
 
 /// What an agent that is alive has answered to the question that it is asked now.
@@ -70,7 +84,8 @@ fn answers<'a>(
 ) -> Option<&'a NodeFacts> {
     let report = facts.nodes.iter().find(|report| report.name == node)?;
     let probe = report.probe.as_ref().filter(|_| report.is_alive(facts.now))?;
-    let is_answer = probe.is_current && questions::is_same(&probe.asked, questions.get(node)?);
+    let is_answer =
+        probe.is_current && probe.may_look_again && questions::is_same(&probe.asked, questions.get(node)?);
     probe.facts.as_deref().filter(|_| is_answer)
 }
 
@@ -106,7 +121,8 @@ fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMa
                 && failure.same_node == Some(false);
             let dial = || {
                 let endpoint: SocketAddr = failure.target.parse().ok()?;
-                let pod = behind.get(&endpoint.ip())?;
+                // What Pods send to nodes most plugins give the node's address, by which nobody is known.
+                let pod = behind.get(&endpoint.ip()).filter(|pod| !pod.is_host_network())?;
                 let node = pod
                     .spec
                     .node_name
@@ -127,19 +143,25 @@ fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMa
                     protocol: failure.port.protocol,
                     endpoint: failure.target.clone(),
                 };
-                let of_network = !client.is_host_network();
-                (of_network && !fails_at_home).then_some((node, dial))
+                let is_meant_to_fail = fails_at_home || effects::may_be_shut_out(facts, client);
+                (!client.is_host_network() && !is_meant_to_fail).then_some((node, dial))
             };
             if let Some((node, dial)) = is_lost.then(dial).flatten() {
                 lost.entry((node, &report.name)).or_default().insert(dial);
             }
         }
     }
+    let mut asked: BTreeMap<&str, usize> = BTreeMap::new();
     let mut wanted: BTreeMap<String, ProbeArrivals> = BTreeMap::new();
-    for ((node, _), dials) in lost {
-        let before = probe_of(facts, node).and_then(|probe| probe.asked.arrivals.as_ref());
+    for ((node, from), dials) in lost {
+        let of_client = asked.entry(from).or_default();
+        *of_client += 1;
+        if *of_client > MOST_NODES {
+            continue;
+        }
         // The same as before for as long as it fails, since another one is another watch.
-        let was_asked = |dial: &&ProbeArrival| before.is_some_and(|before| before.dials.contains(dial));
+        let was_asked =
+            |dial: &&ProbeArrival| before(facts, node).is_some_and(|before| before.dials.contains(dial));
         let chosen = dials.iter().find(was_asked).or_else(|| dials.first());
         let watch = wanted.entry(node.to_owned()).or_default();
         watch
@@ -147,9 +169,23 @@ fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMa
             .extend(chosen.filter(|_| watch.dials.len() < MOST).cloned());
     }
     for (node, watch) in &mut wanted {
-        watch.token = token(facts, questions.get(node), &watch.dials);
+        let time = of_time(facts, questions.get(node));
+        let before = before(facts, node).filter(|before| before.token.starts_with(&time));
+        match before.filter(|before| !before.ended.is_empty()) {
+            // Who comes and goes meanwhile waits for the next one.
+            Some(before) if before.dials.iter().any(|dial| watch.dials.contains(dial)) => {
+                watch.token.clone_from(&before.token);
+                watch.dials.clone_from(&before.dials);
+            }
+            _ => watch.token = time + &of_dials(&watch.dials),
+        }
     }
     wanted
+}
+
+/// What a node was asked to watch before.
+fn before<'a>(facts: &'a Facts, node: &str) -> Option<&'a ProbeArrivals> {
+    probe_of(facts, node)?.asked.arrivals.as_ref()
 }
 
 /// Whether a round leaves out endpoints, so that a dial may not be repeated.
@@ -168,17 +204,22 @@ fn client<'a>(facts: &'a Facts, name: &str) -> Option<&'a Pod> {
 }
 
 /// Another one when anything changes, and after some time, which is another one for each diagnosis.
-fn token(facts: &Facts, question: Option<&NodeProbeSpec>, dials: &[ProbeArrival]) -> String {
+fn of_time(facts: &Facts, question: Option<&NodeProbeSpec>) -> String {
     let mut hasher = Sha256::new();
     let uid = question.map_or("", |question| question.diagnosis.uid.as_str());
     let offset: i64 = uid.bytes().map(i64::from).sum();
     hasher.update(((facts.now.as_second() + 37 * offset) / LASTS_SECONDS).to_be_bytes());
     hasher.update(question.map_or("", |question| question.revision.as_str()));
+    hex(hasher, OF_TIME / 2)
+}
+
+fn of_dials(dials: &[ProbeArrival]) -> String {
+    let mut hasher = Sha256::new();
     for dial in dials {
         hasher.update(format!(
             "{} {} {} {:?}\n",
             dial.from, dial.ip, dial.endpoint, dial.protocol
         ));
     }
-    hex(hasher, 8)
+    hex(hasher, 4)
 }

@@ -65,6 +65,7 @@ fn watched(see: impl FnOnce(&mut Arrived), tell: impl FnOnce(&mut NodeFacts)) ->
         answered: 0,
         returned: 0,
         return_interface: None,
+        direct: true,
         carrier: None,
         carried: 0,
     };
@@ -166,6 +167,17 @@ fn nobody_watches_for_what_is_lost_for_another_reason() {
         });
     };
     assert!(!watches(refused), "somebody has answered");
+    let of_host = &|f: &mut Facts| {
+        let mut pods = f
+            .pods
+            .iter_mut()
+            .filter(|p| p.status.pod_ip.as_deref() == Some("10.244.2.6"));
+        std::sync::Arc::make_mut(pods.next().unwrap()).spec.host_network = Some(true);
+    };
+    assert!(
+        !watches(of_host),
+        "a node gives what goes to others its own address"
+    );
     let many = &|f: &mut Facts| {
         for i in 0..60 {
             f.pods.push(pod(
@@ -202,7 +214,7 @@ fn packets_that_do_not_arrive_are_lost_between_the_nodes() {
     let d = judged("arrivals-none", &facts, R::CrossNodeUnreachable);
     says(
         &d,
-        &["Node n2 received none of the packets that Pod shop/client on node n1 sent to 10.244.2.6:9376"],
+        &["Node n2 saw none of the packets that Pod shop/client on node n1 sent to 10.244.2.6:9376"],
     );
     // A setting of the node where they do not arrive is not why.
     let facts = watched(
@@ -254,7 +266,7 @@ fn answers_that_leave_are_lost_on_the_way_back() {
     says(
         &d,
         &[
-            "node n2 sent 5 packets back to Pod shop/client on node n1 (interface flannel.1)",
+            "node n2 passed 5 packets for Pod shop/client on node n1 on to interface flannel.1",
             "security group",
         ],
     );
@@ -329,7 +341,7 @@ fn a_tunnel_whose_packets_are_dropped_or_do_not_arrive_is_named() {
     );
     let facts = watched(|seen| seen.carrier = Some(carrier()), |_| {});
     let d = judged("arrivals-no-tunnel", &facts, R::CrossNodeUnreachable);
-    let words = "Nor did any packet of its tunnel arrive (UDP port 8472 from 192.168.0.1 to 192.168.0.2).";
+    let words = "Nor did any packet of the tunnel from node n1 arrive (UDP port 8472 from 192.168.0.1 to 192.168.0.2).";
     says(&d, &[words]);
     // Others use the tunnel as well.
     let carried = |seen: &mut Arrived| (seen.carrier, seen.carried) = (Some(carrier()), 2);
@@ -361,28 +373,118 @@ fn wrong_checksums_are_the_senders() {
     says(&diagnose(&facts), &["On node n2, see `ethtool -k`"]);
 }
 
-/// Old news, and news of others, prove nothing.
 #[test]
-fn only_what_was_seen_of_this_watch_counts() {
-    let plain = diagnose(&lost()).root_cause.unwrap().message;
-    let message = |change: &dyn Fn(&mut Facts)| {
-        let drop = dropped_on_n2(DropCause::Firewall, "NETFILTER_DROP");
-        let mut facts = watched(|_| {}, |n| n.arrival_drops.push(drop));
+fn what_was_seen_stands_until_more_is_known() {
+    let drop = || dropped_on_n2(DropCause::Firewall, "NETFILTER_DROP");
+    let reason = |change: &dyn Fn(&mut Facts)| {
+        let mut facts = watched(|_| {}, |n| n.arrival_drops.push(drop()));
         change(&mut facts);
-        diagnose(&facts).root_cause.unwrap().message
+        diagnose(&facts).root_cause.unwrap().reason
     };
-    assert_ne!(message(&|_| {}), plain);
-    let of_n2 = |change: fn(&mut Arrivals)| {
-        move |f: &mut Facts| on(f, "n2", |n| change(n.arrivals.as_mut().unwrap()))
-    };
-    assert_eq!(message(&of_n2(|said| said.id = "w0".to_owned())), plain);
-    assert_eq!(message(&of_n2(|said| said.token = "other".to_owned())), plain);
-    assert_eq!(message(&of_n2(|said| said.state = WatchState::Watching)), plain);
-    assert_eq!(message(&of_n2(|said| said.state = WatchState::Failed)), plain);
+    assert_eq!(reason(&|_| {}), R::FirewallDrops.as_str());
+    // The next watch goes on, or could not begin.
+    for state in WatchState::ALL {
+        let change = |f: &mut Facts| {
+            on(f, "n2", |n| {
+                let said = n.arrivals.as_mut().unwrap();
+                (said.token, said.id, said.state) = ("other".to_owned(), "w9".to_owned(), *state);
+            });
+        };
+        assert_eq!(reason(&change), R::FirewallDrops.as_str(), "{state}");
+    }
     // Another endpoint fails now, on a node that watched for nobody.
-    let other = message(&|f| {
+    let other = |f: &mut Facts| {
         on(f, "n1", |n| n.failures.clear());
         fail_from_clients(f, &[2], Answer::TimedOut);
-    });
-    assert!(!other.contains("n2"), "{other}");
+    };
+    assert_eq!(reason(&other), R::CrossNodeUnreachable.as_str());
+}
+
+/// A firewall of a node, or what is in its tunnels, says nothing of packets that came through.
+#[test]
+fn a_tunnel_has_the_packets_of_others_too() {
+    let drop = |packets| PacketDrop {
+        packets,
+        carrier: Some(Carrier {
+            from: "192.168.0.1".to_owned(),
+            to: "192.168.0.2".to_owned(),
+            port: 8472,
+        }),
+        ..dropped_on_n2(DropCause::Firewall, "NETFILTER_DROP")
+    };
+    let reason = |see: &dyn Fn(&mut Arrived), packets| {
+        let facts = watched(see, |n| n.arrival_drops.push(drop(packets)));
+        diagnose(&facts).root_cause.unwrap().reason
+    };
+    assert_eq!(reason(&|_| {}, 3), R::FirewallDrops.as_str());
+    assert_eq!(reason(&|seen| seen.carried = 4, 3), R::FirewallDrops.as_str());
+    for see in [
+        (|seen| seen.arrived = 3) as fn(&mut Arrived),
+        |seen| seen.returned = 3,
+        |seen| seen.carried = 1000,
+    ] {
+        assert_eq!(reason(&see, 3), R::CrossNodeUnreachable.as_str());
+    }
+}
+
+/// What a tunnel carries may be lost on the node before it comes out of it.
+#[test]
+fn a_setting_of_the_endpoints_node_is_ruled_out_only_where_no_tunnel_leads_there() {
+    let reason = |direct| {
+        let facts = watched(
+            |seen| seen.direct = direct,
+            |n| n.settings.reverse_path_drops = Some(true),
+        );
+        diagnose(&facts).root_cause.unwrap().reason
+    };
+    assert_eq!(reason(true), R::CrossNodeUnreachable.as_str());
+    assert_eq!(reason(false), R::ReversePathFiltering.as_str());
+}
+
+#[test]
+fn who_comes_later_waits_for_the_next_watch() {
+    let mut facts = with_agents();
+    let labels = serde_json::json!({ "app": "client" });
+    facts.pods.push(pod("client-b", "n3", "10.244.3.99", labels));
+    look(&mut facts);
+    let fails = |f: &mut Facts, node: &str, from: &str| {
+        let answer = Answer::TimedOut;
+        let path = svcdiag_api::DialPath::Endpoint;
+        fail(
+            f,
+            Fail {
+                node,
+                from: Some(from),
+                path,
+                endpoint: Some(E2),
+                answer,
+            },
+        );
+    };
+    fails(&mut facts, "n1", CLIENT);
+    fails(&mut facts, "n3", "shop/client-b");
+    let watch = ask(&mut facts)["n2"].arrivals.clone().unwrap();
+    assert_eq!(watch.dials.len(), 2);
+    say(&mut facts, "n2", "w2", WatchState::Watching);
+    ask(&mut facts);
+    for node in ["n1", "n3"] {
+        on(&mut facts, node, |n| n.repeated = "w2".to_owned());
+    }
+    let ended = ask(&mut facts)["n2"].arrivals.clone().unwrap();
+    assert_eq!(ended.ended, "w2");
+    on(&mut facts, "n3", |n| n.failures.clear());
+    let fewer = ask(&mut facts)["n2"].arrivals.clone().unwrap();
+    assert_eq!(fewer, ended, "what was seen of n1 stands");
+}
+
+/// Agents of an earlier version answer each change with a whole round.
+#[test]
+fn agents_that_do_not_know_their_questions_by_digest_are_not_asked() {
+    for node in ["n1", "n2"] {
+        let mut facts = lost();
+        let mut reports = facts.nodes.iter_mut().filter(|n| n.name == node);
+        reports.next().unwrap().probe.as_mut().unwrap().may_look_again = false;
+        let questions = ask(&mut facts);
+        assert!(questions.values().all(|q| q.arrivals.is_none()), "{node}");
+    }
 }

@@ -25,7 +25,7 @@ use tokio::{
 use super::{
     Dialled,
     rules::Before,
-    wanted::{Wanted, carrying, distinct, from_elsewhere},
+    wanted::{Wanted, carrying, distinct, from_elsewhere, masqueraded},
 };
 use crate::{
     blocking::{Pool, blocking},
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Such watches at the same time, of all NodeProbes. Every packet of the node passes each of them.
-pub(super) const MAX_WATCHES: usize = 2;
+pub(super) const MAX_WATCHES: usize = 4;
 
 /// How long a watch goes on at most: clients dial twice, with the pause between, and the API server is in between.
 const LASTS: Duration = Duration::from_secs(60);
@@ -42,25 +42,33 @@ const LASTS: Duration = Duration::from_secs(60);
 const MAX_DROPS: usize = 16;
 
 /// What is remembered between rounds.
-pub(in crate::round) type Known = Mutex<Option<Current>>;
+pub(in crate::round) type Known = Mutex<Memory>;
 
-/// The last watch that was asked for.
+#[derive(Debug, Default)]
+pub(in crate::round) struct Memory {
+    current: Option<Current>,
+    /// What the last watch that ended has seen.
+    seen: Vec<Arrived>,
+    drops: Vec<PacketDrop>,
+}
+
+/// The last watch that was asked for and has begun.
 #[derive(Debug)]
-pub(in crate::round) struct Current {
+struct Current {
     token: String,
+    id: String,
     stage: Stage,
 }
 
 #[derive(Debug)]
 enum Stage {
     Watching(Going),
-    Over(Arrivals, Vec<PacketDrop>),
+    Over(WatchState),
 }
 
 /// A watch that goes on. Dropping it ends it.
 #[derive(Debug)]
 struct Going {
-    id: String,
     stop: oneshot::Sender<()>,
     end: JoinHandle<Option<Raw>>,
     dials: Vec<Dialled>,
@@ -70,6 +78,14 @@ struct Going {
     until: Instant,
 }
 
+/// How packets leave the node.
+enum Way<'a> {
+    Tunnel(&'a Tunnel),
+    /// By a link that is no tunnel.
+    Direct,
+    Unknown,
+}
+
 /// What the kernel has counted.
 #[derive(Debug)]
 struct Raw {
@@ -77,43 +93,56 @@ struct Raw {
     drops: Vec<Drop>,
 }
 
-/// Begins or ends the watch that is asked for, and reports what it saw.
+/// Begins or ends the watch that is asked for, and reports what was seen.
 pub(in crate::round) async fn probe(round: &Round<'_>, memory: &Known, facts: &mut NodeFacts) {
     let Some(asked) = &round.spec.arrivals else {
-        *memory.lock() = None;
+        *memory.lock() = Memory::default();
+        (facts.arrivals, facts.arrival_drops) = (None, Vec::new());
         return;
     };
-    let known = memory.lock().take().filter(|known| known.token == asked.token);
-    let stage = match known.map(|known| known.stage) {
+    let known = memory.lock().current.take();
+    let current = match known.filter(|known| known.token == asked.token) {
+        // One that could not begin is tried again in the next round.
         None => round.begin_arrivals(asked).await,
-        Some(Stage::Watching(going)) if asked.ended == going.id || going.until <= Instant::now() => {
-            round.end_arrivals(asked, going).await
+        Some(Current {
+            token,
+            id,
+            stage: Stage::Watching(going),
+        }) if asked.ended == id || going.until <= Instant::now() => {
+            let ended = round.end_arrivals(asked, going).await;
+            let state = if ended.is_some() {
+                WatchState::Ended
+            } else {
+                WatchState::Failed
+            };
+            if let Some((seen, drops)) = ended {
+                let mut memory = memory.lock();
+                (memory.seen, memory.drops) = (seen, drops);
+            }
+            Some(Current {
+                token,
+                id,
+                stage: Stage::Over(state),
+            })
         }
-        Some(stage) => stage,
+        current => current,
     };
-    let (arrivals, drops) = match &stage {
-        Stage::Watching(going) => (said(asked, &going.id, WatchState::Watching), Vec::new()),
-        Stage::Over(arrivals, drops) => (arrivals.clone(), drops.clone()),
+    let mut memory = memory.lock();
+    memory.current = current;
+    let (id, state) = match &memory.current {
+        None => (String::new(), WatchState::Failed),
+        Some(Current { id, stage, .. }) => match stage {
+            Stage::Watching(_) => (id.clone(), WatchState::Watching),
+            Stage::Over(state) => (id.clone(), *state),
+        },
     };
-    *memory.lock() = Some(Current {
+    facts.arrivals = Some(Arrivals {
         token: asked.token.clone(),
-        stage,
-    });
-    facts.arrivals = Some(arrivals);
-    facts.arrival_drops = drops;
-}
-
-fn said(asked: &ProbeArrivals, id: &str, state: WatchState) -> Arrivals {
-    Arrivals {
-        token: asked.token.clone(),
-        id: id.to_owned(),
+        id,
         state,
-        dials: Vec::new(),
-    }
-}
-
-fn failed(asked: &ProbeArrivals, id: &str) -> Stage {
-    Stage::Over(said(asked, id, WatchState::Failed), Vec::new())
+        dials: memory.seen.clone(),
+    });
+    facts.arrival_drops.clone_from(&memory.drops);
 }
 
 /// A dial that is asked for, if its addresses are some.
@@ -123,13 +152,7 @@ fn parsed(dial: &ProbeArrival) -> Option<(IpAddr, SocketAddr)> {
 }
 
 impl Round<'_> {
-    async fn begin_arrivals(&self, asked: &ProbeArrivals) -> Stage {
-        self.begin_arrivals_now(asked)
-            .await
-            .map_or_else(|| failed(asked, ""), Stage::Watching)
-    }
-
-    async fn begin_arrivals_now(&self, asked: &ProbeArrivals) -> Option<Going> {
+    async fn begin_arrivals(&self, asked: &ProbeArrivals) -> Option<Current> {
         let mut dials = Vec::new();
         let mut wanted = Vec::new();
         let tunnels = self.tunnels().await;
@@ -139,6 +162,8 @@ impl Round<'_> {
             for (from, to) in self.carriers(dial, &tunnels) {
                 wanted.push(carrying(dials.len(), from, to, endpoint));
             }
+            let nodes = dial.node_ips.iter().filter_map(|ip| ip.parse().ok());
+            wanted.extend(masqueraded(dials.len(), dial.protocol, nodes, endpoint));
             dials.push(Dialled {
                 from: Some(dial.from.clone()),
                 protocol: dial.protocol,
@@ -147,21 +172,21 @@ impl Round<'_> {
             });
         }
         let watches = &self.node.watches;
-        let Ok(turn) = watches.arrivals.clone().try_acquire_owned() else {
-            self.problem(
-                "Packets from other nodes were not watched: too many of such watches go on at the same time."
-                    .to_owned(),
-            );
-            return None;
-        };
         let shared = watches.clone();
         let kernel = self.unless_unwatched(blocking(Pool::Node, move || shared.kernel()).await)?;
         let kernel = self.unless_unwatched(kernel)?;
         let dialled: BTreeSet<IpAddr> = dials.iter().map(|dial| dial.target.ip()).collect();
         let rules = self.rules_before(Vec::new(), &dialled).await;
         let filters = distinct(&wanted);
+        let Ok(turn) = watches.arrivals.clone().try_acquire_owned() else {
+            self.problem(
+                "Dropped packets of clients on other nodes were not watched: too many of such watches go on at the same time."
+                    .to_owned(),
+            );
+            return None;
+        };
         let start = move || {
-            let watch = Watch::start(&kernel, &filters);
+            let watch = Watch::of_opening(&kernel, &filters);
             Ok(watch.and_then(|watch| Ok((watch, Sightings::start(&kernel, &filters)?))))
         };
         let started = self.node.netns.visit(start).await;
@@ -181,22 +206,29 @@ impl Round<'_> {
             drop(turn);
             raw.ok().filter(|_| is_stopped)
         });
-        Some(Going {
+        Some(Current {
+            token: asked.token.clone(),
             // No other watch of this agent begins at the same time.
             id: format!("{:x}", crate::now().as_nanosecond()),
-            stop,
-            end,
-            dials,
-            wanted,
-            tunnels,
-            rules,
-            until,
+            stage: Stage::Watching(Going {
+                stop,
+                end,
+                dials,
+                wanted,
+                tunnels,
+                rules,
+                until,
+            }),
         })
     }
 
-    async fn end_arrivals(&self, asked: &ProbeArrivals, going: Going) -> Stage {
+    /// What was seen; None if it ended by itself, or if there was more than it has room for.
+    async fn end_arrivals(
+        &self,
+        asked: &ProbeArrivals,
+        going: Going,
+    ) -> Option<(Vec<Arrived>, Vec<PacketDrop>)> {
         let Going {
-            id,
             stop,
             end,
             dials,
@@ -207,9 +239,7 @@ impl Round<'_> {
         } = going;
         // It has ended by itself, and says so.
         let _ = stop.send(());
-        let Some(Raw { seen, drops }) = end.await.ok().flatten().filter(|raw| raw.seen.are_all) else {
-            return failed(asked, &id);
-        };
+        let Raw { seen, drops } = end.await.ok().flatten().filter(|raw| raw.seen.are_all)?;
         let lost = self.lost(&dials, &wanted, &drops);
         let mut named = self.named(lost, rules).await;
         named.sort_by_key(|(_, packets, _)| std::cmp::Reverse(*packets));
@@ -220,17 +250,11 @@ impl Round<'_> {
             ..known
         });
         let drops = drops.collect();
-        let each = asked
-            .dials
-            .iter()
-            .filter_map(|dial| self.arrived(dial, &seen.packets, &tunnels));
-        Stage::Over(
-            Arrivals {
-                dials: each.collect(),
-                ..said(asked, &id, WatchState::Ended)
-            },
-            drops,
-        )
+        let mut arrived = Vec::new();
+        for dial in &asked.dials {
+            arrived.extend(self.arrived(dial, &seen.packets, &tunnels).await);
+        }
+        Some((arrived, drops))
     }
 
     /// The node's tunnels. What cannot be listed is not watched.
@@ -240,6 +264,25 @@ impl Round<'_> {
             self.problem(format!("The node's network links could not be listed: {error}."));
         };
         listed.inspect_err(problem).unwrap_or_default()
+    }
+
+    /// How packets to a client on another node leave this one.
+    async fn way<'t>(&self, client: IpAddr, tunnels: &'t [Tunnel]) -> Way<'t> {
+        let look = move || Ok((links::link_towards(client)?, links::links()?));
+        let Ok((Some(index), all)) = self.node.netns.visit(look).await else {
+            return Way::Unknown;
+        };
+        let Some(link) = all.iter().find(|link| link.index == index) else {
+            return Way::Unknown;
+        };
+        match (
+            link.tunnel,
+            tunnels.iter().find(|tunnel| tunnel.name == link.name),
+        ) {
+            (_, Some(tunnel)) => Way::Tunnel(tunnel),
+            (Some(_), None) => Way::Unknown,
+            (None, None) => Way::Direct,
+        }
     }
 
     /// Who sends the packets of tunnels over UDP from the client's node, and to which address and port.
@@ -259,8 +302,8 @@ impl Round<'_> {
         each.collect()
     }
 
-    /// What was seen of one dial.
-    fn arrived(&self, dial: &ProbeArrival, seen: &[Sighting], tunnels: &[Tunnel]) -> Option<Arrived> {
+    /// What was seen of one dial; None if its packets seem to have come from another address.
+    async fn arrived(&self, dial: &ProbeArrival, seen: &[Sighting], tunnels: &[Tunnel]) -> Option<Arrived> {
         let (client, endpoint) = parsed(dial)?;
         let is_behind = |ips: &[String]| ips.iter().any(|ip| ip.parse() == Ok(endpoint.ip()));
         let pods = self.endpoints.iter().filter(|pod| is_behind(&pod.pod.ips));
@@ -293,24 +336,29 @@ impl Round<'_> {
         let returned = most(Leg::Answer, true, &of_node);
         let count = |of: Option<(Option<&str>, u64)>| number(of.map_or(0, |(_, count)| count));
         let name = |of: Option<(Option<&str>, u64)>| of.and_then(|(name, _)| name).map(str::to_owned);
-        // Which of several carries what is not known.
-        let carrier = match tunnels {
-            [_] => self.carriers(dial, tunnels).into_iter().next(),
-            _ => None,
+        let way = self.way(client, tunnels).await;
+        let carriers = match way {
+            Way::Tunnel(tunnel) => self.carriers(dial, std::slice::from_ref(tunnel)),
+            Way::Direct | Way::Unknown => Vec::new(),
         };
-        let carried = carrier.map_or(0, |(from, to)| {
+        let from_node = |is_it: &dyn Fn(IpAddr, SocketAddr) -> bool| {
             let is_its = |packet: &&Sighting| {
                 packet.leg == Leg::FromNode
                     && !packet.is_sent
-                    && (packet.tuple.source.ip(), packet.tuple.destination) == (from, to)
+                    && is_it(packet.tuple.source.ip(), packet.tuple.destination)
                     && packet.namespace.map(u64::from) == Some(node)
             };
-            seen.iter()
-                .filter(is_its)
-                .map(|packet| packet.count)
-                .max()
-                .unwrap_or(0)
-        });
+            let counts = seen.iter().filter(is_its).map(|packet| packet.count);
+            counts.max().unwrap_or(0)
+        };
+        let nodes = |ip: IpAddr| dial.node_ips.iter().any(|own| own.parse() == Ok(ip));
+        if count(arrived) == 0 && from_node(&|from, to| nodes(from) && to == endpoint) > 0 {
+            return None;
+        }
+        let carried = from_node(&|from, to| carriers.contains(&(from, to)));
+        let carrier = carriers.first().copied();
+        // Links that lead straight into a Pod are none of the node's.
+        let is_past_node = arrived.is_none() && returned.is_none() && in_pods.is_some();
         Some(Arrived {
             carrier: carrier.map(|(from, to)| Carrier {
                 from: from.to_string(),
@@ -318,13 +366,14 @@ impl Round<'_> {
                 port: to.port(),
             }),
             carried: number(carried),
+            direct: matches!(way, Way::Direct),
             from: dial.from.clone(),
             protocol: dial.protocol,
             endpoint: dial.endpoint.clone(),
             arrived: count(arrived).max(count(in_pods)),
             interface: name(arrived),
             answered: count(answered),
-            returned: count(returned),
+            returned: count(if is_past_node { answered } else { returned }),
             return_interface: name(returned),
         })
     }

@@ -323,6 +323,7 @@ impl Round<'_> {
             is_tracked: true,
             // With HTTP there is more than SYNs.
             opens: self.spec.probe.http.is_none(),
+            is_first: false,
         };
         let (is_sent, is_received) = match known.place {
             DropPlace::Node => {

@@ -212,6 +212,29 @@ pub(super) fn from_elsewhere(
     })
 }
 
+/// The packets of a dial where the client's node gives them an address of its own.
+pub(super) fn masqueraded(
+    number: usize,
+    protocol: Protocol,
+    nodes: impl Iterator<Item = IpAddr>,
+    endpoint: SocketAddr,
+) -> impl Iterator<Item = Wanted> {
+    let of_family = nodes.filter(move |node| node.is_ipv4() == endpoint.is_ipv4());
+    of_family.map(move |node| Wanted {
+        filter: Filter {
+            leg: Leg::FromNode,
+            tuple: Tuple {
+                protocol,
+                source: SocketAddr::new(node, 0),
+                destination: endpoint,
+            },
+        },
+        dial: number,
+        endpoint: Some(endpoint),
+        sender: Sender::Shared,
+    })
+}
+
 /// The packets of a tunnel from another node that may carry a dial.
 pub(super) fn carrying(number: usize, from: IpAddr, to: SocketAddr, endpoint: SocketAddr) -> Wanted {
     Wanted {

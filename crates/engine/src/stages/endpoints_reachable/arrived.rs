@@ -6,7 +6,7 @@ use crate::{
         arrivals::{self, Arrival, Reach},
         dials::Failed,
     },
-    text::{self, quoted},
+    text::quoted,
 };
 
 /// What was seen, and what to do where that is not the way between the nodes.
@@ -28,15 +28,16 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Opt
     };
     let message = match arrival.reach() {
         Reach::NotThere => {
-            let carrier = seen.carrier.as_ref().filter(|_| seen.carried == 0);
+            let carrier = seen.carrier.as_ref().filter(|_| arrival.has_no_carrier());
             let carrier = carrier.map(|carrier| {
                 format!(
-                    " Nor did any packet of its tunnel arrive ({}).",
+                    " Nor did any packet of the tunnel from node {} arrive ({}).",
+                    failed.node,
                     arrivals::carrier(carrier)
                 )
             });
             format!(
-                "Node {node} received none of the packets that {client} sent to {} while node {node} watched for them.{}",
+                "Node {node} saw none of the packets that {client} sent to {} while it watched for them.{}",
                 seen.endpoint,
                 carrier.unwrap_or_default()
             )
@@ -52,16 +53,28 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Opt
             seen.endpoint
         ),
         Reach::Returned => format!(
-            "Endpoint {} answered: node {node} sent {} back to {client}{}, but the dial still timed out.",
+            "Endpoint {} answered: node {node} passed {} for {client} on{}, but the dial still timed out.",
             seen.endpoint,
-            text::uncapitalized(&packets(seen.returned)),
-            by(&seen.return_interface)
+            packets(seen.returned),
+            match &seen.return_interface {
+                Some(interface) => format!(" to interface {interface}"),
+                None => String::new(),
+            }
         ),
     };
-    let is_of_the_way = matches!(arrival.reach(), Reach::NotThere | Reach::Returned);
+    // What only some failures have in common is no remedy for all.
+    let is_of_its_node = |failed: &&Failed<'_>| {
+        let there = arrivals::of(evidence, failed);
+        there.is_some_and(|there| {
+            there.node == *node && matches!(there.reach(), Reach::There | Reach::Answered)
+        })
+    };
     Some(Arrived {
         message,
-        remediation: (!is_of_the_way).then(|| on_its_node(evidence, failed, &arrival)),
+        remediation: failures
+            .iter()
+            .all(is_of_its_node)
+            .then(|| on_its_node(evidence, failed, &arrival)),
     })
 }
 

@@ -56,6 +56,7 @@ pub(crate) fn look(facts: &mut Facts) {
             facts: Some(Arc::new(all_is_well(facts, &asked))),
             asked,
             is_current: true,
+            may_look_again: true,
             owed_since: None,
         });
     }

@@ -28,6 +28,8 @@ pub struct Packet {
     pub is_tracked: bool,
     /// Whether it opens a connection, unless it is an answer: connection tracking finds no SYN or first datagram invalid.
     pub opens: bool,
+    /// Whether it is taken for the first of its connection.
+    pub is_first: bool,
 }
 
 impl Packet {
@@ -46,11 +48,20 @@ impl Packet {
         }
     }
 
+    /// The same as the first packet of its connection, as one that opens it nearly always is: connection tracking calls it
+    /// established only where an answer was seen and lost.
+    pub(super) fn first(self) -> Self {
+        Self {
+            is_first: true,
+            ..self
+        }
+    }
+
     /// What connection tracking may think of it.
     fn states(&self) -> u32 {
         let possible = ESTABLISHED | NEW | UNTRACKED;
         if self.opens && !self.is_answer && self.is_tracked {
-            possible
+            possible & !(if self.is_first { ESTABLISHED } else { 0 })
         } else {
             possible | INVALID | RELATED
         }
@@ -148,6 +159,7 @@ pub(super) mod tests {
             is_answer: false,
             is_tracked: true,
             opens: true,
+            is_first: false,
         }
     }
 

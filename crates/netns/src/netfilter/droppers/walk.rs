@@ -115,14 +115,21 @@ impl<'t> Walk<'t, '_> {
             let Some(end) = outcome.end.filter(|_| outcome.holds != Holds::No) else {
                 continue;
             };
-            // One that may hold may have taken the packet.
-            self.is_certain &= outcome.holds == Holds::Yes;
+            // One that may hold may have taken the packet. That it was accepted as one of a connection is no doubt worth.
+            self.is_certain &=
+                outcome.holds == Holds::Yes || end == End::Accept && self.is_not_for_first(rule);
             match self.end((chain, rule, outcome.packets), end, depth) {
                 Some(flow) if outcome.holds == Holds::Yes => return flow,
                 _ => {}
             }
         }
         Flow::Passes
+    }
+
+    /// Whether a rule does not hold for the first packet of a connection.
+    fn is_not_for_first(&self, rule: &Rule) -> bool {
+        let first = self.packet.first();
+        outcome(rule.expressions(), &first, self.table.is_ip(), self.sets).holds == Holds::No
     }
 
     /// What becomes of a packet that a rule takes; None if it may go on to the next rule all the same.

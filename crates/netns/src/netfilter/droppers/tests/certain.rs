@@ -58,6 +58,26 @@ fn behind_a_chain_that_may_have_taken_the_packet_nothing_is_certain() {
     assert_eq!(inside, [(Some(1), true)]);
 }
 
+/// Nearly every firewall accepts what is of a connection first.
+#[test]
+fn what_is_of_a_connection_is_not_what_opens_one() {
+    let certain = |accepted: u32| {
+        let table = table(
+            true,
+            None,
+            &[("forward", vec![[state(accepted), accept()].concat()])],
+        );
+        let found = listing(table).possible(&syn(), &[FilterHook::Forward], NF_TABLES);
+        found
+            .droppers
+            .iter()
+            .map(|dropper| dropper.is_certain)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(certain(ESTABLISHED), [true]);
+    assert_eq!(certain(NEW), [false], "it may not be tracked");
+}
+
 #[test]
 fn before_connection_tracking_a_packet_may_be_invalid() {
     let early = |priority: i32| {
