@@ -30,8 +30,12 @@ setup: ## Install what the build and the tests need and this machine lacks (done
 ##@ Try it
 
 .PHONY: demo
-demo: build ## Break a Service in a local cluster in every stage and watch the verdicts.
+demo: build ## Break a Service in a local cluster five times and watch the verdicts (a minute).
 	@$(SANDBOX) demo
+
+.PHONY: demo-all
+demo-all: build ## Break it in every stage, with kube-proxy in two modes.
+	@$(SANDBOX) demo --all
 
 .PHONY: sandbox
 sandbox: build ## Start the local cluster and leave it running for your own kubectl.

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anstream::{AutoStream, ColorChoice};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 use svcdiag::{agent, api, bundle::diagnose, check, collect, controller, explain, netns, report, version};
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,9 +33,9 @@ enum Command {
     /// Explain a reason: what it means, its usual causes, and what to type
     Explain(explain::Options),
     /// Run the controller that keeps every ServiceDiagnosis up to date
-    Controller(controller::Options),
+    Controller(Logging<controller::Options>),
     /// Run the agent that probes one node for the controller
-    Agent(agent::Options),
+    Agent(Logging<agent::Options>),
     /// Check whether the agent on this machine is healthy, as the kubelet does
     Health(agent::health::Options),
     /// Print the CustomResourceDefinitions, or write them to a directory
@@ -52,6 +52,29 @@ enum Command {
     },
     /// Print which build this is: version, commit, date, compiler and platform
     Version(version::Options),
+}
+
+/// Options of a program that logs.
+#[derive(Args)]
+struct Logging<T: Args> {
+    #[command(flatten)]
+    options: T,
+    /// Form of the log on standard error: lines to read, or an object of JSON for each
+    #[arg(
+        long,
+        env = "SVCDIAG_LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT"
+    )]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum LogFormat {
+    #[default]
+    Text,
+    Json,
 }
 
 const COMPLETION: &str = "\
@@ -128,16 +151,16 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Diagnose(options) => Ok(ExitCode::from(diagnose::run(&options)?.code())),
-        Command::Controller(options) => runtime.block_on(async {
-            let shutdown = start()?;
+        Command::Controller(Logging { options, log_format }) => runtime.block_on(async {
+            let shutdown = start(log_format)?;
             let config = kube::Config::infer()
                 .await
                 .map_err(|e| format!("could not determine how to reach the cluster: {e}"))?;
             controller::run(options, config, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }),
-        Command::Agent(options) => runtime.block_on(async {
-            let shutdown = start()?;
+        Command::Agent(Logging { options, log_format }) => runtime.block_on(async {
+            let shutdown = start(log_format)?;
             agent::run(options, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }),
@@ -182,14 +205,18 @@ fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// What controller and agent begin with: logs, the limit on open files, and the signals that end them.
-fn start() -> Result<impl Future<Output = ()> + Send, Box<dyn std::error::Error>> {
+fn start(log: LogFormat) -> Result<impl Future<Output = ()> + Send, Box<dyn std::error::Error>> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SVCDIAG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn"));
-    tracing_subscriber::fmt()
+    let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never)
-        .init();
+        .with_writer(std::io::stderr);
+    match log {
+        LogFormat::Text => logs
+            .with_ansi(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never)
+            .init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
     // The default of 1,024 is for programs that use select.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::debug!(%error, "Could not raise the limit on open files.");

@@ -31,6 +31,9 @@ const LEFT_BEHIND: SignedDuration = SignedDuration::from_hours(1);
 /// How often the status is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long a dial that is lost between nodes may get another cause: the other node watches for its packets meanwhile.
+const SECOND_LOOK: Duration = Duration::from_secs(8);
+
 /// Whether a diagnosis is one of a check.
 pub(super) fn is_temporary(diagnosis: &ServiceDiagnosis) -> bool {
     diagnosis.labels().contains_key(TEMPORARY.0)
@@ -126,6 +129,7 @@ async fn settled(api: &Api<ServiceDiagnosis>, name: &str, timeout: Duration) -> 
     let end = Instant::now() + timeout;
     let mut shown = std::io::stderr().is_terminal().then(BTreeMap::new);
     let (mut last, mut problem) = (None, None);
+    let mut looked_at: Option<Instant> = None;
     loop {
         match ask(api.get(name), || Request::get::<ServiceDiagnosis>(name)).await {
             Ok(found) => {
@@ -134,7 +138,10 @@ async fn settled(api: &Api<ServiceDiagnosis>, name: &str, timeout: Duration) -> 
                     show(verdict, shown);
                 }
                 if last.as_ref().is_some_and(is_settled) {
-                    return last;
+                    let since = *looked_at.get_or_insert_with(Instant::now);
+                    if !last.as_ref().is_some_and(is_looked_at_again) || since.elapsed() >= SECOND_LOOK {
+                        return last;
+                    }
                 }
             }
             Err(error) => problem = Some(error),
@@ -165,6 +172,12 @@ fn is_settled(verdict: &Diagnosis) -> bool {
     !reasons
         .chain([verdict.ready.reason])
         .any(|reason| reason == Reason::Pending)
+}
+
+/// Whether the agents of both nodes look for what a verdict does not say yet.
+fn is_looked_at_again(verdict: &Diagnosis) -> bool {
+    let mut causes = verdict.root_cause.iter();
+    causes.any(|cause| cause.reason == Reason::CrossNodeUnreachable.as_str())
 }
 
 /// Tells of stages that have got another answer.

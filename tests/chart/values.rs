@@ -13,6 +13,7 @@ fn values_lead_to_flags_that_controller_and_agent_know() {
         "image": { "repository": "mirror.test/svcdiag", "digest": digest, "pullPolicy": "Always",
             "pullSecrets": [{ "name": "mirror" }] },
         "log": "debug",
+        "logFormat": "json",
         "controller": {
             "watchNamespace": "shop", "concurrency": 3, "nameOtherNamespaces": true, "dataPath": "Ignore",
             "limits": { "minInterval": 11, "minProbeInterval": 0, "maxNodes": 12,
@@ -61,7 +62,13 @@ fn values_lead_to_flags_that_controller_and_agent_know() {
         assert_eq!(container["image"], format!("mirror.test/svcdiag@{digest}"));
         assert_eq!(container["imagePullPolicy"], "Always");
         let log = json!({ "name": "SVCDIAG_LOG", "value": "debug" });
-        assert!(container["env"].as_array().unwrap().contains(&log));
+        let format = json!({ "name": "SVCDIAG_LOG_FORMAT", "value": "json" });
+        for variable in [log, format] {
+            assert!(
+                container["env"].as_array().unwrap().contains(&variable),
+                "{variable}"
+            );
+        }
     }
     let pod = |kind: &str| chart.iter().find(|(key, _)| key.0 == kind).unwrap().1["spec"]["template"].clone();
     assert_eq!(

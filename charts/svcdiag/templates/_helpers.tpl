@@ -84,6 +84,10 @@ system:serviceaccount:{{ include "svcdiag.agentNamespace" . }}:{{ include "svcdi
 {{- with .Values.log -}}
 - name: SVCDIAG_LOG
   value: {{ . | quote }}
+{{- end }}
+{{- if eq .Values.logFormat "json" }}
+- name: SVCDIAG_LOG_FORMAT
+  value: json
 {{- end -}}
 {{- end -}}
 

@@ -60,7 +60,16 @@ impl ConditionType {
     }
 }
 
+/// The pages of reasons.
+const REASONS: &str = "https://github.com/svcdiag/svcdiag/blob/main/docs/reasons";
+
 impl Reason {
+    /// Where to read more of a reason for which a stage is False: its page, which leads on to the section of the stage.
+    #[must_use]
+    pub fn link(self) -> String {
+        format!("{REASONS}/{}.md", self.as_str())
+    }
+
     /// Whether a stage that is Unknown for this reason leaves nothing open, so that Ready may be True.
     #[must_use]
     pub const fn is_satisfied(self) -> bool {

@@ -30,7 +30,7 @@ pub(crate) fn root_cause(stages: &Stages) -> Option<RootCause> {
         impact,
         message: finding.message.clone(),
         remediation: remediation.clone(),
-        link: Some(condition.link()),
+        link: Some(finding.reason.link()),
     })
 }
 

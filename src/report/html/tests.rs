@@ -113,7 +113,7 @@ fn nothing_is_run_or_loaded() {
         assert!(
             links
                 .iter()
-                .all(|link| link.starts_with("https://kubernetes.io/")),
+                .all(|link| link.starts_with("https://github.com/svcdiag/svcdiag/blob/main/docs/reasons/")),
             "{links:?}"
         );
     }

@@ -36,7 +36,8 @@ const INTERRUPTED: u8 = 130;
     version,
     after_help = "\
 Examples:
-  svcdiag-sandbox demo                     break the walk-through in every stage and watch svcdiag find out
+  svcdiag-sandbox demo                     break the walk-through five times and watch svcdiag find out
+  svcdiag-sandbox demo --all               break it in every stage
   svcdiag-sandbox demo --only A08,N30      just these two
   svcdiag-sandbox demo --data-path none    objects only: no nodes in the kernel
   svcdiag-sandbox demo --list              all faults
@@ -72,6 +73,7 @@ Exit status: 0 if svcdiag found every cause, 1 otherwise.
 
 Examples:
   svcdiag-sandbox demo
+  svcdiag-sandbox demo --all
   svcdiag-sandbox demo --only A01,N30
   svcdiag-sandbox demo --only N13 --data-path iptables-legacy
   NO_COLOR=1 svcdiag-sandbox demo > demo.log")]

@@ -10,7 +10,10 @@ use clap::Args;
 use svcdiag_sandbox::faults::{Fault, Fixture, Verdict};
 use svcdiag_sandbox::kubectl::Kubectl;
 
-use super::{Common, Failure, Screen, Session, tour};
+use super::{
+    Common, Failure, Screen, Session,
+    tour::{self, Length},
+};
 
 /// svcdiag judges changes of objects at once, and nodes are probed within seconds; the rest is for busy machines.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(45);
@@ -25,6 +28,9 @@ pub(crate) struct Options {
     /// Only these faults, in this order
     #[arg(long, value_delimiter = ',', value_name = "ID,...")]
     only: Vec<String>,
+    /// The whole tour: every condition, and kube-proxy in two modes (some minutes)
+    #[arg(long, conflicts_with = "only")]
+    all: bool,
     /// List all faults and what svcdiag says about each, and end
     #[arg(long)]
     pub(super) list: bool,
@@ -43,7 +49,8 @@ struct Stop {
 
 /// Runs the tour; true if every verdict was the expected one.
 pub(super) async fn run(options: &Options, session: &mut Session, screen: &Screen) -> Result<bool, Failure> {
-    let parts = tour::parts(options.common.data_path(), &options.only)?;
+    let length = if options.all { Length::Whole } else { Length::Short };
+    let parts = tour::parts(options.common.data_path(), &options.only, length)?;
     screen.heading("svcdiag: why does this Service not work?");
     let kubectl = Kubectl::find().await?;
     screen.good(&format!(
@@ -78,7 +85,11 @@ pub(super) async fn run(options: &Options, session: &mut Session, screen: &Scree
         }
     }
     screen.step(&format!("the tour took {:.0} s", start.elapsed().as_secs_f64()));
-    Ok(report(&stops, screen))
+    let is_as_expected = report(&stops, screen);
+    if !options.all && options.only.is_empty() {
+        screen.say("\nThere is more: `make demo-all` breaks it in every stage, `make sandbox` starts a cluster for your own kubectl.");
+    }
+    Ok(is_as_expected)
 }
 
 struct Tour<'a> {

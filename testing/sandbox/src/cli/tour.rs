@@ -8,6 +8,10 @@ use svcdiag_sandbox::{
 
 use super::{Failure, Screen};
 
+/// The short tour: a selector that matches nothing, Pods that listen elsewhere, a packet with its killer, a name that does
+/// not resolve, and a Pod that does not reach itself.
+const SHORT: [&str; 5] = ["A04", "N01", "N37", "N24", "N30"];
+
 /// The stops where nodes are in the kernel, in the order in which the page asks its questions: each condition
 /// has at least one. Rows that take two samples ten seconds apart are left out.
 const DATA_PATH: [&str; 17] = [
@@ -34,8 +38,21 @@ pub(super) struct Part {
     pub(super) faults: Vec<Fault>,
 }
 
+/// How much of the tour is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Length {
+    /// Some faults, in a minute.
+    Short,
+    /// Every condition, and both layouts of rules.
+    Whole,
+}
+
 /// The parts of the tour, or one part with these faults.
-pub(super) fn parts(data_path: Option<DataPath>, only: &[String]) -> Result<Vec<Part>, Failure> {
+pub(super) fn parts(
+    data_path: Option<DataPath>,
+    only: &[String],
+    length: Length,
+) -> Result<Vec<Part>, Failure> {
     let all = all()?;
     if !only.is_empty() {
         let faults = only.iter().map(|id| named(&all, id, data_path));
@@ -48,6 +65,9 @@ pub(super) fn parts(data_path: Option<DataPath>, only: &[String]) -> Result<Vec<
     let Some(chosen) = data_path else {
         return Ok(vec![part(&all, &OBJECTS, None)]);
     };
+    if length == Length::Short {
+        return Ok(vec![part(&all, &SHORT, data_path)]);
+    }
     let mut parts = vec![part(&all, &DATA_PATH, data_path)];
     if chosen.proxy == ProxyMode::Nftables {
         let iptables = DataPath {
@@ -141,8 +161,10 @@ pub(super) fn list(screen: &Screen) -> Result<bool, Failure> {
             "refused"
         } else if fault.driver.is_some() {
             "tests"
+        } else if SHORT.contains(&id) {
+            "short"
         } else if DATA_PATH.contains(&id) {
-            "yes"
+            "whole"
         } else if DATA_PATH_IPTABLES.contains(&id) {
             "iptables"
         } else if OBJECTS.contains(&id) {
@@ -159,7 +181,7 @@ pub(super) fn list(screen: &Screen) -> Result<bool, Failure> {
     }
     screen.table(&rows, &vec![true; rows.len()]);
     screen.say(
-        "\nTOUR: yes, shown by `demo`; iptables, in its second part; none, with `--data-path none`; \
+        "\nTOUR: short, shown by `demo`; whole, by `demo --all`; iptables, in its second part; none, with `--data-path none`; \
          refused, no API server lets it happen;\n\
          tests, run by `make test` only. All others: `demo --only ID,...`.",
     );
@@ -183,15 +205,19 @@ mod tests {
 
     #[test]
     fn every_stop_of_the_tour_can_be_shown() {
-        let parts = parts(nftables(), &[]).unwrap();
-        let shown: Vec<usize> = parts.iter().map(|part| part.faults.len()).collect();
-        assert_eq!(shown, [DATA_PATH.len(), DATA_PATH_IPTABLES.len()]);
-        assert_eq!(super::parts(None, &[]).unwrap()[0].faults.len(), OBJECTS.len());
+        let stops = |data_path, length| -> Vec<usize> {
+            let parts = parts(data_path, &[], length).unwrap();
+            parts.iter().map(|part| part.faults.len()).collect()
+        };
+        assert_eq!(stops(nftables(), Length::Short), [SHORT.len()]);
+        let whole = [DATA_PATH.len(), DATA_PATH_IPTABLES.len()];
+        assert_eq!(stops(nftables(), Length::Whole), whole);
+        assert_eq!(stops(None, Length::Short), [OBJECTS.len()]);
     }
 
     #[test]
     fn every_condition_is_broken_once() {
-        let parts = parts(nftables(), &[]).unwrap();
+        let parts = parts(nftables(), &[], Length::Whole).unwrap();
         let causes = parts[0].faults.iter().filter_map(|fault| match &fault.expected {
             Expected::RootCause { condition, .. } => Some(condition.as_str()),
             Expected::NotFalse(_) => None,
@@ -201,7 +227,10 @@ mod tests {
 
     #[test]
     fn a_fault_of_another_cluster_is_not_shown() {
-        let only = |id: &str, data_path| parts(data_path, &[id.to_owned()]).err().map(|e| e.to_string());
+        let only = |id: &str, data_path| {
+            let parts = parts(data_path, &[id.to_owned()], Length::Short);
+            parts.err().map(|e| e.to_string())
+        };
         assert!(only("N13", nftables()).unwrap().contains("--data-path iptables"));
         assert!(only("n01", None).unwrap().contains("--data-path none"));
         assert!(only("A06", None).unwrap().contains("refuses"));
