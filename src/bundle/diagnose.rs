@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::{Bundle, FilesError, Problem, facts};
+use super::{Bundle, Files, FilesError, Problem, facts};
 use crate::{
     objects::Object,
     report::{self, Answer, Printing, printable, service_name},
@@ -113,8 +113,18 @@ pub enum Error {
 /// When there is no bundle, nothing tells which Service is meant, or the output cannot be written.
 pub fn run(options: &Options) -> Result<Answer, Error> {
     let (path, named) = options.operands()?;
-    let bundle = Bundle::read(path)?;
+    let bundle = Bundle::within(Files::read(path)?, options.namespace.as_deref());
     tell(&bundle.problems);
+    if bundle.without_namespace > 0 && options.namespace.is_none() {
+        eprintln!(
+            "note: {} no namespace, so {} is assumed; name another with -n",
+            match bundle.without_namespace {
+                1 => "1 object has".to_owned(),
+                n => format!("{n} objects have"),
+            },
+            printable(bundle.home())
+        );
+    }
     let (namespace, service) = target(&bundle, named.as_deref(), options.namespace.as_deref())?;
     let now = bundle.time(crate::clock::now());
     if bundle.manifest.time.is_none() {

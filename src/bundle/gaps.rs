@@ -68,6 +68,9 @@ struct Missing<'a> {
 impl Missing<'_> {
     fn kind(&mut self, resource: &str, kinds: &str, namespace: &str) {
         if !has(self.bundle, self.home, resource, namespace) {
+            if resource == "pods" && self.are_manifests() {
+                return self.manifests(resource, "which Pods run and whether they are ready");
+            }
             let what = format!("no list of the {kinds} of namespace {namespace}");
             self.found.push(gap(resource, what));
         }
@@ -101,8 +104,26 @@ impl Missing<'_> {
         self.found.push(gap("pods", what));
     }
 
+    /// Whether nothing of the Service's namespace but manifests says what Pods there are.
+    fn are_manifests(&self) -> bool {
+        self.bundle.manifests.templates.contains_key(self.home) && !self.bundle.inventory.has_pods(self.home)
+    }
+
+    fn manifests(&mut self, resource: &str, what: &str) {
+        self.found.push(Unreadable {
+            resource: resource.to_owned(),
+            why: format!(
+                "the objects come from manifests, which do not say {what}; add `kubectl -n {} get {resource} -o json`",
+                self.home
+            ),
+        });
+    }
+
     fn slices(&mut self, service: &str) {
         if !self.bundle.knows_slices(self.home, service) {
+            if self.are_manifests() {
+                return self.manifests("endpointslices", "whether the Service has endpoints");
+            }
             let what = format!(
                 "neither a list of the EndpointSlices of Service {service} nor its Endpoints (namespace {})",
                 self.home

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::{ServiceDiagnosis, ServiceDiagnosisSpec},
-    engine::{Facts, SavedObjects},
+    engine::{Facts, PodTemplate, SavedObjects},
     inventory::{Inventory, Listed},
     kube_proxy::ProxyMode,
     objects::Object,
@@ -47,12 +47,34 @@ pub struct Bundle {
     backends: Vec<objects::routes::Backend>,
     /// Endpoints of which no EndpointSlice was made, by namespace and name.
     unmirrored: BTreeMap<(String, String), objects::endpoints::Unmirrored>,
+    /// What manifests say that no API server has seen.
+    manifests: Manifests,
+    /// The namespace that was asked for.
+    asked_namespace: Option<String>,
+    /// How many objects do not say their namespace.
+    pub without_namespace: usize,
     /// Its diagnoses.
     pub diagnoses: Vec<ServiceDiagnosis>,
     /// What was listed as a whole, so that what is not in the bundle does not exist.
     pub listed: Listed,
     /// What was left out or not understood.
     pub problems: Vec<Problem>,
+}
+
+/// What manifests say that no API server has seen.
+#[derive(Debug, Default)]
+struct Manifests {
+    /// Services, by namespace and name.
+    services: BTreeSet<(String, String)>,
+    /// Pod templates, by namespace.
+    templates: BTreeMap<String, BTreeSet<PodTemplate>>,
+}
+
+impl Manifests {
+    fn templates_of(&self, namespace: &str) -> Vec<PodTemplate> {
+        let of = self.templates.get(namespace).into_iter().flatten();
+        of.cloned().collect()
+    }
 }
 
 impl Bundle {
@@ -67,9 +89,16 @@ impl Bundle {
     /// Takes a bundle out of its files.
     #[must_use]
     pub fn of(files: Files) -> Self {
+        Self::within(files, None)
+    }
+
+    /// The same, with the namespace of objects that do not say theirs.
+    #[must_use]
+    pub fn within(files: Files, namespace: Option<&str>) -> Self {
         let mut bundle = Self {
             problems: files.problems.clone(),
             files,
+            asked_namespace: namespace.map(str::to_owned),
             ..Self::default()
         };
         manifest::take(&mut bundle);
@@ -95,6 +124,17 @@ impl Bundle {
     fn knows_slices(&self, namespace: &str, service: &str) -> bool {
         self.has_listed("endpointslices", namespace)
             || self.listed.has_for("endpointslices", namespace, service)
+    }
+
+    /// The namespace of objects that do not say theirs: as it was asked for, else as the manifest of the bundle says, else
+    /// that in which kubectl works unless it is told otherwise.
+    #[must_use]
+    pub fn home(&self) -> &str {
+        let namespace = self
+            .asked_namespace
+            .as_deref()
+            .or(self.manifest.namespace.as_deref());
+        namespace.unwrap_or("default")
     }
 
     fn is_home(&self, namespace: &str) -> bool {
@@ -174,6 +214,11 @@ fn saved_objects(bundle: &Bundle, facts: &Facts) -> SavedObjects {
         skips_mirror: unmirrored.is_some_and(|u| u.skips),
         unlabelled_slices: bundle.inventory.unlabelled_slices(namespace, name),
         same_addresses: bundle.inventory.others_at(facts),
+        is_from_manifest: bundle
+            .manifests
+            .services
+            .contains(&(namespace.clone(), name.clone())),
+        templates: bundle.manifests.templates_of(namespace),
     }
 }
 

@@ -9,6 +9,7 @@ mod config_map;
 pub(super) mod endpoints;
 mod identity;
 mod lists;
+mod manifests;
 pub(super) mod memory;
 pub(super) mod routes;
 mod versions;
@@ -20,7 +21,7 @@ use serde_json::Value;
 
 use self::{
     endpoints::Endpoints,
-    identity::{Place, group, identify, text, who},
+    identity::{Place, group, identify, is_homeless, text, who},
     memory::Memory,
     versions::{Seen, Versions},
 };
@@ -47,6 +48,7 @@ pub(super) fn take(bundle: &mut Bundle) {
 /// The same, within some memory.
 pub(super) fn take_within(bundle: &mut Bundle, memory: Memory) {
     let files = std::mem::take(&mut bundle.files.files);
+    let home = bundle.home().to_owned();
     let mut reader = Reader {
         policy_kinds: bundle.manifest.other_policy_kinds.clone(),
         bundle,
@@ -55,6 +57,7 @@ pub(super) fn take_within(bundle: &mut Bundle, memory: Memory) {
         modes: BTreeSet::new(),
         whole: BTreeSet::new(),
         memory,
+        home,
     };
     // Large lists come last: if there is no room for one of them, everything else is there.
     let (small, large): (Vec<&File>, _) = files
@@ -82,6 +85,8 @@ struct Reader<'a> {
     /// Resources of which collect's own file was read to its end.
     whole: BTreeSet<String>,
     memory: Memory,
+    /// The namespace of objects that do not say theirs.
+    home: String,
 }
 
 impl Reader<'_> {
@@ -210,6 +215,9 @@ impl Reader<'_> {
 
     fn object(&mut self, value: Value, place: &Place<'_>) {
         let kind = text(&value, "/kind").to_owned();
+        if manifests::is_manifest(&value) && self.manifest(&value, place) {
+            return;
+        }
         match (group(&value), kind.as_str()) {
             ("", "Service") => self.take::<Service>(value, place),
             ("", "Pod") => self.take::<Pod>(value, place),
@@ -266,6 +274,39 @@ impl Reader<'_> {
         }
     }
 
+    /// Notes what a manifest says beside what an object of a cluster does; returns whether that is all.
+    fn manifest(&mut self, value: &Value, place: &Place<'_>) -> bool {
+        let kind = text(value, "/kind");
+        let is_service = group(value).is_empty() && kind == "Service";
+        let template = manifests::template(value);
+        if !is_service && template.is_none() {
+            return false;
+        }
+        let mut named = value.clone();
+        let Ok((namespace, name)) = identify(&mut named, place, &self.home) else {
+            // The object itself says why it is left out.
+            return false;
+        };
+        if is_service {
+            self.bundle.manifests.services.insert((namespace, name));
+            return false;
+        }
+        // Nobody knows whether a Pod without a status runs.
+        let is_pod = kind == "Pod";
+        if is_pod {
+            self.count_homeless(value, place);
+        }
+        if let Some(template) = template.filter(|t| self.memory.take_object(t)) {
+            let templates = self.bundle.manifests.templates.entry(namespace).or_default();
+            templates.insert(template);
+        }
+        is_pod
+    }
+
+    fn count_homeless(&mut self, value: &Value, place: &Place<'_>) {
+        self.bundle.without_namespace += usize::from(is_homeless(value, place));
+    }
+
     fn backends(&mut self, value: &Value) {
         let found = routes::backends(value);
         if found.iter().all(|backend| self.memory.take_object(backend)) {
@@ -282,7 +323,8 @@ impl Reader<'_> {
 
     /// Takes an object in, or notes that it is there but could not be parsed.
     fn take<K: Tracked + DeserializeOwned + Serialize>(&mut self, mut value: Value, place: &Place<'_>) {
-        let (namespace, name) = match identify(&mut value, place) {
+        self.count_homeless(&value, place);
+        let (namespace, name) = match identify(&mut value, place, &self.home) {
             Ok(key) => key,
             Err(why) => return self.problem(place, format!("{} left out: {why}", who(&value))),
         };

@@ -13,6 +13,7 @@ use crate::{
 mod clients;
 mod gathered;
 mod lists;
+mod manifests;
 
 const NOW: &str = "2026-05-01T12:00:00Z";
 const LONG_AGO: &str = "2026-05-01T10:00:00Z";
@@ -381,10 +382,12 @@ fn objects_in_another_version_and_without_a_name_are_told() {
     homeless["metadata"]["namespace"] = Value::Null;
     let mut files = healthy();
     files.push(("objects/z.yaml", list(&[lookalike, nameless, homeless])));
-    let told: Vec<String> = bundle(&files).problems.iter().map(ToString::to_string).collect();
+    let found = bundle(&files);
+    let told: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
     assert!(told[0].contains("another version"), "{told:?}");
     assert!(told[1].contains("no name"), "{told:?}");
-    assert!(told[2].contains("has no namespace"), "{told:?}");
+    assert_eq!((told.len(), found.without_namespace), (2, 1), "{told:?}");
+    assert!(found.inventory.has_pod("default", "web-1"));
 }
 
 proptest::proptest! {

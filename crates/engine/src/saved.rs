@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use svcdiag_api::Answer;
+use svcdiag_objects::{Labels, Open, Protocol};
 
 /// What saved files tell of a node and no agent looks for: the traces of old clusters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,4 +97,35 @@ pub struct SavedObjects {
     pub unlabelled_slices: Vec<String>,
     /// Pods of other namespaces with an address of an endpoint: the address, and the Pod as namespace/name.
     pub same_addresses: Vec<(String, String)>,
+    /// Whether the Service is from a manifest: nobody has seen it in a cluster.
+    pub is_from_manifest: bool,
+    /// Pod templates of manifests, of any kind of workload.
+    pub templates: Vec<PodTemplate>,
+}
+
+/// What a manifest says of the Pods of a workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodTemplate {
+    /// Kind of the workload; Pod for a Pod of its own.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Labels of the Pods.
+    pub labels: Labels,
+    /// Ports of the containers that run as long as the Pod.
+    pub ports: Vec<TemplatePort>,
+}
+
+/// A port that a container of a Pod template declares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TemplatePort {
+    /// Its name, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its number.
+    pub number: i32,
+    /// Its protocol.
+    pub protocol: Open<Protocol>,
 }

@@ -17,20 +17,28 @@ impl Place<'_> {
     }
 }
 
-/// The namespace and the name of an object; the namespace is filled in where the directory tells it.
+/// The namespace and the name of an object. The namespace is filled in where the directory tells it; a manifest without
+/// one is applied to the namespace that kubectl is set to, which is `home`.
 ///
 /// # Errors
 /// Why it cannot be an object of a cluster.
-pub(super) fn identify(value: &mut Value, place: &Place<'_>) -> Result<(String, String), &'static str> {
+pub(super) fn identify(
+    value: &mut Value,
+    place: &Place<'_>,
+    home: &str,
+) -> Result<(String, String), &'static str> {
     let name = text(value, "/metadata/name").to_owned();
     if name.is_empty() {
         return Err("it has no name");
     }
-    if text(value, "/metadata/namespace").is_empty() && is_namespaced(text(value, "/kind")) {
-        match place.namespace() {
-            "" => return Err("it has no namespace"),
-            namespace => value["metadata"]["namespace"] = namespace.into(),
+    if is_homeless(value, place) {
+        // What the controller and the agents write is never a manifest.
+        if group(value) == crate::api::GROUP {
+            return Err("it has no namespace");
         }
+        value["metadata"]["namespace"] = home.into();
+    } else if text(value, "/metadata/namespace").is_empty() && is_namespaced(text(value, "/kind")) {
+        value["metadata"]["namespace"] = place.namespace().into();
     }
     let namespace = text(value, "/metadata/namespace").to_owned();
     // Names become parts of commands, of which quotes make no option less an option.
@@ -38,6 +46,13 @@ pub(super) fn identify(value: &mut Value, place: &Place<'_>) -> Result<(String, 
         return Err("its name is not valid in Kubernetes");
     }
     Ok((namespace, name))
+}
+
+/// Whether neither an object nor its directory says its namespace.
+pub(super) fn is_homeless(value: &Value, place: &Place<'_>) -> bool {
+    text(value, "/metadata/namespace").is_empty()
+        && is_namespaced(text(value, "/kind"))
+        && place.namespace().is_empty()
 }
 
 fn is_namespaced(kind: &str) -> bool {

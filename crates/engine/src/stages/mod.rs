@@ -10,6 +10,7 @@ mod endpoints_populated;
 mod endpoints_reachable;
 mod hairpin_ok;
 mod kube_proxy_healthy;
+mod manifests;
 mod missing_files;
 mod network_policy_allows;
 mod pods_healthy;
@@ -56,7 +57,8 @@ pub(super) fn judge_all(evidence: &Evidence<'_>) -> Vec<(C, Finding)> {
         {
             Finding::blocked(by.0)
         } else {
-            let finding = on_full_evidence(facts, stage, judge(stage, evidence));
+            let finding = manifests::judge(facts, stage)
+                .unwrap_or_else(|| on_full_evidence(facts, stage, judge(stage, evidence)));
             kept::instead_of(evidence, stage, missing_files::name(facts, stage, finding))
         };
         answers.push((stage, finding));

@@ -13,6 +13,14 @@ const NEAR: usize = 2;
 pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     let facts = evidence.facts;
     let (name, namespace) = (&facts.spec.service_name, &facts.namespace);
+    if facts.service.is_some() && facts.saved_objects.is_from_manifest {
+        return Finding::yes(
+            Reason::ServiceFound,
+            format!(
+                "Service {namespace}/{name} is defined in a manifest, which does not say whether it was applied."
+            ),
+        );
+    }
     if facts.service.is_some() {
         return Finding::yes(
             Reason::ServiceFound,

@@ -33,7 +33,7 @@ enum Nearness {
 
 impl Change<'_> {
     /// Whether somebody slipped: a typing error, or the right value under the wrong key.
-    pub(super) fn is_slip(&self) -> bool {
+    pub(crate) fn is_slip(&self) -> bool {
         self.nearness != Nearness::OtherValue
     }
 }
@@ -50,7 +50,7 @@ impl Difference<'_> {
 
     /// Whether the workload was meant though another Service selects its Pods, too. A value that is another one
     /// altogether says that it is the other Service's.
-    pub(super) fn is_telling(&self) -> bool {
+    pub(crate) fn is_telling(&self) -> bool {
         match self {
             Self::Revision(_) | Self::RunTime(_) => true,
             Self::Labels(changes) => changes.iter().all(Change::is_slip),

@@ -1,6 +1,6 @@
 //! The workloads of a namespace, their Pods, and the labels by which those can be selected.
 
-mod compare;
+pub(crate) mod compare;
 pub(crate) mod matching;
 pub(crate) mod near_miss;
 
