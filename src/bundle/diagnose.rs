@@ -2,15 +2,21 @@
 
 use std::{
     collections::BTreeSet,
+    io::IsTerminal,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
+use jiff::Timestamp;
 
-use super::{Bundle, Files, FilesError, Problem, facts};
+use super::{
+    Bundle, Files, FilesError, Problem, facts,
+    files::{File, MAX_OBJECTS, MAX_PASTE, is_structured},
+    paste::{self, Part},
+};
 use crate::{
     objects::Object,
-    report::{self, Answer, Printing, printable, service_name},
+    report::{self, Answer, Output, Printing, printable, service_name},
 };
 
 /// Most problems of a bundle that are printed.
@@ -22,9 +28,17 @@ const MAX_TOLD: usize = 20;
 Only the files are read. What is not in the bundle is not assumed to be missing in the cluster: \
 the stages that need it are Unknown and say so.
 
+A text is cut into its parts: objects in YAML or JSON, and outputs of commands behind their prompts, in \
+any order. What was recognized is listed, and so is what was not.
+
 Examples:
   # A bundle that svcdiag collect wrote
   svcdiag diagnose hostnames.tar.gz
+
+  # What somebody pasted into an issue, or the manifests of an application
+  svcdiag diagnose - < paste.txt
+  kubectl get service,pods,endpointslices -o yaml | svcdiag diagnose - hostnames
+  svcdiag diagnose app.yaml -n shop
 
   # A directory made with kubectl, with several Services in it
   svcdiag diagnose ./from-customer hostnames -n shop -o wide
@@ -38,7 +52,8 @@ Exit codes:
   2  unknown, for example because files are missing in the bundle
   3  usage error, or there is no bundle")]
 pub struct Options {
-    /// Bundle: a directory or an archive (.tar.gz, .tgz, .tar)
+    /// Bundle: a directory, an archive (.tar.gz, .tgz, .tar), a text of objects and outputs of commands, or - for a
+    /// text from standard input
     #[arg(value_name = "PATH", required_unless_present = "bundle")]
     path: Option<PathBuf>,
 
@@ -113,7 +128,15 @@ pub enum Error {
 /// When there is no bundle, nothing tells which Service is meant, or the output cannot be written.
 pub fn run(options: &Options) -> Result<Answer, Error> {
     let (path, named) = options.operands()?;
-    let bundle = Bundle::within(Files::read(path)?, options.namespace.as_deref());
+    let (bundle, parts) = read(path, options.namespace.as_deref())?;
+    let is_for_people = matches!(options.printing.output, Output::Table | Output::Wide);
+    let target = target(&bundle, named.as_deref(), options.namespace.as_deref());
+    let listed = listed(&parts);
+    // People read it behind the verdict, if there is one; programs get nothing but the verdict.
+    if !is_for_people || target.is_err() {
+        eprint!("{listed}");
+    }
+    let (namespace, service) = target?;
     tell(&bundle.problems);
     if bundle.without_namespace > 0 && options.namespace.is_none() {
         eprintln!(
@@ -125,9 +148,10 @@ pub fn run(options: &Options) -> Result<Answer, Error> {
             printable(bundle.home())
         );
     }
-    let (namespace, service) = target(&bundle, named.as_deref(), options.namespace.as_deref())?;
     let now = bundle.time(crate::clock::now());
-    if bundle.manifest.time.is_none() {
+    if bundle.is_paste {
+        eprintln!("note: the text does not say when it was copied, so {now} is assumed");
+    } else if bundle.manifest.time.is_none() {
         eprintln!(
             "note: {} does not say when the bundle was made, so {now} is assumed",
             super::MANIFEST
@@ -143,7 +167,65 @@ pub fn run(options: &Options) -> Result<Answer, Error> {
         );
     }
     tell(&problems);
-    Ok(options.printing.answer(&facts)?)
+    let answer = options.printing.answer(&facts)?;
+    if is_for_people && !listed.is_empty() {
+        report::write(&format!("\n{listed}")).map_err(report::Error::from)?;
+    }
+    Ok(answer)
+}
+
+/// Reads what the path names: a bundle, one file of objects, or a text with anything in it.
+fn read(path: &Path, namespace: Option<&str>) -> Result<(Bundle, Vec<Part>), Error> {
+    if path.as_os_str() == "-" {
+        let input = std::io::stdin();
+        if input.is_terminal() {
+            eprintln!("Paste objects and outputs of commands, then press Ctrl-D.");
+        }
+        let text = Files::text(input.lock(), Path::new("standard input"), MAX_PASTE)?;
+        return Ok(paste::read(&text, None, namespace));
+    }
+    match Files::read(path) {
+        Err(FilesError::NotABundle(_)) if path.is_file() => read_file(path, namespace),
+        files => Ok((Bundle::within(files?, namespace), Vec::new())),
+    }
+}
+
+fn read_file(path: &Path, namespace: Option<&str>) -> Result<(Bundle, Vec<Part>), Error> {
+    let unreadable = |source| FilesError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let modified = file.metadata().and_then(|m| m.modified()).ok();
+    let modified = modified.and_then(|time| Timestamp::try_from(time).ok());
+    let name = path.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+    if !is_structured(&name) {
+        let text = Files::text(file, path, MAX_PASTE)?;
+        return Ok(paste::read(&text, modified, namespace));
+    }
+    // A list of all Pods of a cluster is larger than anybody pastes.
+    let only = File {
+        path: format!("objects/{name}"),
+        text: Files::text(file, path, MAX_OBJECTS)?,
+        modified,
+    };
+    let files = Files {
+        files: vec![only],
+        problems: Vec::new(),
+    };
+    Ok((Bundle::within(files, namespace), Vec::new()))
+}
+
+/// What the lines of a paste were taken for, as a section of the output.
+fn listed(parts: &[Part]) -> String {
+    if parts.is_empty() {
+        return String::new();
+    }
+    let lines: String = parts
+        .iter()
+        .map(|part| format!("  {}\n", part.describe()))
+        .collect();
+    format!("The text was read as:\n{lines}")
 }
 
 /// What was left out and why, for those who can mend the bundle.

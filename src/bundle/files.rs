@@ -21,6 +21,9 @@ use jiff::Timestamp;
 
 use crate::report::printable;
 
+/// Largest paste: a text with objects and outputs of commands.
+pub const MAX_PASTE: u64 = 16 << 20;
+
 /// Largest text of a node or a Pod that is kept, and most of all of them.
 pub const MAX_FILE: u64 = 32 << 20;
 const MAX_TEXTS: u64 = 64 << 20;
@@ -90,9 +93,20 @@ pub enum FilesError {
     },
     /// It is something else.
     #[error(
-        "{0} is no bundle: neither a directory nor a tar archive (.tar.gz, .tgz, .tar); unpack it into a directory and name that"
+        "{0} is no bundle: neither a directory, nor a tar archive (.tar.gz, .tgz, .tar), nor a text (UTF-8); unpack it into a directory and name that"
     )]
     NotABundle(PathBuf),
+    /// It is a text, but too long.
+    #[error(
+        "{path} is larger than {} MiB; paste only the objects and outputs that are about the Service, or make a directory of them as docs/bundle.md describes",
+        .most >> 20
+    )]
+    TooLarge {
+        /// Path of the text.
+        path: PathBuf,
+        /// The most that is read, in bytes.
+        most: u64,
+    },
 }
 
 /// The files of a bundle and what was left out.
@@ -132,6 +146,28 @@ impl Files {
             return unpacked.ok_or_else(|| FilesError::NotABundle(path.to_owned()));
         }
         Ok(taken.finish())
+    }
+
+    /// Reads a text to its end, without what steers a terminal.
+    ///
+    /// # Errors
+    /// When it cannot be read, is too large, or is no text.
+    pub fn text(from: impl Read, path: &Path, most: u64) -> Result<String, FilesError> {
+        let mut bytes = Vec::new();
+        from.take(most + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|source| FilesError::Unreadable {
+                path: path.to_owned(),
+                source,
+            })?;
+        if bytes.len() as u64 > most {
+            let path = path.to_owned();
+            return Err(FilesError::TooLarge { path, most });
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) if !text.contains('\0') => Ok(colour::without(text)),
+            _ => Err(FilesError::NotABundle(path.to_owned())),
+        }
     }
 
     /// Unpacks an archive that has this path; None if it is none.

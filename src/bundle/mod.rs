@@ -11,6 +11,7 @@ pub mod files;
 mod gaps;
 mod manifest;
 mod objects;
+pub mod paste;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,6 +52,8 @@ pub struct Bundle {
     manifests: Manifests,
     /// The namespace that was asked for.
     asked_namespace: Option<String>,
+    /// Whether it is a paste, of which nobody says when it was made.
+    pub is_paste: bool,
     /// How many objects do not say their namespace.
     pub without_namespace: usize,
     /// Its diagnoses.

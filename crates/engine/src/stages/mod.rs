@@ -93,7 +93,7 @@ fn on_full_evidence(facts: &Facts, condition: C, finding: Finding) -> Finding {
     ) && facts.service.as_deref().is_some_and(Service::has_selector);
     let unseen = facts
         .why_unreadable("pods")
-        .filter(|_| is_of_pods && facts.pods.is_empty());
+        .filter(|_| is_of_pods && facts.selected_pods().is_empty());
     let is_false = matches!(finding.verdict, Verdict::False { .. });
     match gap.filter(|_| is_false).or(unseen) {
         Some(why) => Finding::unknown(

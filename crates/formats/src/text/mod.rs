@@ -14,14 +14,17 @@ pub mod kernel_log;
 mod klog;
 pub mod kube_proxy_faults;
 pub mod kube_proxy_log;
+pub mod kubectl;
 pub mod kubelet_config;
 pub mod kubelet_log;
 pub mod names;
+pub mod paste;
 pub mod prompt;
 pub mod ps;
 pub mod resolv_conf;
 pub mod sockets;
 pub mod sysctl;
+pub mod table;
 
 pub use error::ParseError;
 pub use klog::LogTime;

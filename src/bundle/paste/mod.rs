@@ -1,0 +1,274 @@
+//! A paste as a bundle: objects and outputs of commands in one text, as people copy them from a terminal or an issue.
+//!
+//! [`sections`] cuts the text. Objects become files of a bundle, which is read like every other. Then, when it is known
+//! which Nodes and Pods there are, outputs of commands are put to those on which they were typed; `session` says which.
+//! [`Part`]s say of every line what it was taken for, or that it was not understood.
+
+mod session;
+
+use std::ops::RangeInclusive;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use self::session::{Place, Sessions};
+use super::{
+    Bundle, Files,
+    documents::{self, Content},
+    files::File,
+};
+use crate::{
+    formats::text::{
+        kubectl::Kubectl,
+        paste::{Form, Section, sections},
+    },
+    report::printable,
+};
+
+/// Most parts that are listed.
+const MAX_PARTS: usize = 200;
+
+/// Most blank lines that are put before objects so that messages name the lines of the paste, all together.
+const MAX_PADDING: usize = 4 << 20;
+
+/// How much of a line is shown of what was not understood, in characters.
+const SHOWN: usize = 60;
+
+/// What some lines of a paste were taken for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The lines, from 1.
+    pub lines: RangeInclusive<usize>,
+    /// What they are, or how they begin.
+    pub what: String,
+    /// What became of them.
+    pub fate: Fate,
+}
+
+/// What became of some lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// They count.
+    Used,
+    /// They were recognized, but do not count, and why.
+    NotUsed(String),
+    /// Nobody knows what they are.
+    NotRecognized,
+}
+
+impl Part {
+    /// The part as a line for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let (first, last) = (self.lines.start(), self.lines.end());
+        let lines = match first == last {
+            true => format!("line {first}"),
+            false => format!("lines {first}-{last}"),
+        };
+        let what = printable(&self.what);
+        match &self.fate {
+            Fate::Used => format!("{lines}: {what}"),
+            Fate::NotUsed(why) => format!("{lines}: {what}; not used: {}", printable(why)),
+            Fate::NotRecognized => format!("{lines}: not recognized, not used: {what}"),
+        }
+    }
+}
+
+/// Reads a paste. Objects without a namespace are in `namespace`, or else in that of kubectl's defaults.
+#[must_use]
+pub fn read(text: &str, modified: Option<Timestamp>, namespace: Option<&str>) -> (Bundle, Vec<Part>) {
+    let sections = sections(text);
+    let mut padding = MAX_PADDING;
+    let is_object = |s: &&Section<'_>| matches!(s.form, Form::Yaml | Form::Json);
+    let objects = sections.iter().filter(is_object);
+    let files = objects.map(|section| File {
+        path: path(section),
+        text: padded(section, &mut padding),
+        modified,
+    });
+    let files = Files {
+        files: files.collect(),
+        problems: Vec::new(),
+    };
+    let mut bundle = Bundle::within(files, namespace);
+    let mut sessions = Sessions::default();
+    let mut parts: Vec<Part> = Vec::new();
+    for section in &sections {
+        let place = sessions.place(section);
+        let (what, fate) = match section.form {
+            Form::Yaml | Form::Json => objects_of(section),
+            Form::Table => (
+                "a table of kubectl get".to_owned(),
+                Fate::NotUsed("save the objects with -o yaml".to_owned()),
+            ),
+            Form::Description => (
+                "output of kubectl describe".to_owned(),
+                Fate::NotUsed("save the object with kubectl get -o yaml".to_owned()),
+            ),
+            Form::Output => output(&mut bundle, section, place, modified),
+            Form::Unknown => (beginning(section.text), Fate::NotRecognized),
+        };
+        parts.push(Part {
+            lines: section.first..=section.last,
+            what,
+            fate,
+        });
+    }
+    bundle.is_paste = true;
+    (bundle, limited(parts))
+}
+
+/// What is too much to list is still said.
+fn limited(mut parts: Vec<Part>) -> Vec<Part> {
+    if parts.len() > MAX_PARTS {
+        let rest = parts.split_off(MAX_PARTS);
+        let first = rest.first().map_or(0, |p| *p.lines.start());
+        let last = rest.last().map_or(0, |p| *p.lines.end());
+        let unknown = rest.iter().filter(|p| p.fate == Fate::NotRecognized).count();
+        parts.push(Part {
+            lines: first..=last,
+            what: format!(
+                "{} more parts, {unknown} of which were not recognized",
+                rest.len()
+            ),
+            fate: Fate::Used,
+        });
+    }
+    parts
+}
+
+/// The path of a file of objects. Where the command asked for all objects of one kind, the file is called as that would be
+/// in a bundle, so that it counts as the same list.
+fn path(section: &Section<'_>) -> String {
+    let ending = match section.form {
+        Form::Json => "json",
+        _ => "yaml",
+    };
+    let is_name = |name: &&str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let command = section.command.and_then(Kubectl::parse);
+    let listed = command
+        .as_ref()
+        .filter(|c| !c.all_namespaces)
+        .and_then(Kubectl::lists);
+    let namespace = command.as_ref().and_then(|c| c.namespace);
+    match (listed.filter(is_name), namespace) {
+        (Some(resource), None) => format!("objects/{resource}.{ending}"),
+        (Some(resource), Some(namespace)) if is_name(&namespace) => {
+            format!("objects/{namespace}/{resource}.{ending}")
+        }
+        _ => format!("objects/lines-{}-{}.{ending}", section.first, section.last),
+    }
+}
+
+/// The text of a section behind as many lines as stand before it, so that messages name the right ones.
+fn padded(section: &Section<'_>, left: &mut usize) -> String {
+    let before = section.first.saturating_sub(1);
+    let lines = if before <= *left { before } else { 0 };
+    *left -= lines;
+    let mut text = "\n".repeat(lines);
+    text.push_str(section.text);
+    text
+}
+
+/// The objects of a section, by kind and name.
+fn objects_of(section: &Section<'_>) -> (String, Fate) {
+    const NAMED: usize = 4;
+    let mut names: Vec<String> = Vec::new();
+    let mut broken = 0;
+    for document in documents::of(section.text) {
+        match document.content {
+            Ok(content) => names.extend(object(&content)),
+            Err(_) => broken += 1,
+        }
+    }
+    let format = match section.form {
+        Form::Json => "JSON",
+        _ => "YAML",
+    };
+    if names.is_empty() {
+        let why = match broken {
+            0 => "it holds no Kubernetes object",
+            _ => "it could not be parsed",
+        };
+        return (
+            format!("{format} ({})", beginning(section.text)),
+            Fate::NotUsed(why.to_owned()),
+        );
+    }
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let mut what = names.join(", ");
+    if more > 0 {
+        what.push_str(&format!(" and {more} more"));
+    }
+    (what, Fate::Used)
+}
+
+/// `Service web`, or a list and how long it is.
+fn object(content: &Content<'_>) -> Option<String> {
+    let text = |pointer: &str| content.head.pointer(pointer).and_then(Value::as_str);
+    let kind = text("/kind")?;
+    Some(match (&content.items, text("/metadata/name")) {
+        (Some(items), _) => match items.len() {
+            1 => format!("{kind} with 1 object"),
+            n => format!("{kind} with {n} objects"),
+        },
+        (None, Some(name)) => format!("{kind} {name}"),
+        (None, None) => kind.to_owned(),
+    })
+}
+
+/// Puts the output of a command where the evidence of that Node or Pod is.
+fn output(
+    bundle: &mut Bundle,
+    section: &Section<'_>,
+    place: Option<Place<'_>>,
+    modified: Option<Timestamp>,
+) -> (String, Fate) {
+    let command = section.command.unwrap_or_default();
+    let what = format!("output of `{}`", shortened(command));
+    if section.text.trim().is_empty() {
+        let why = "the command printed nothing, or its output is missing";
+        return (format!("`{}`", shortened(command)), Fate::NotUsed(why.to_owned()));
+    }
+    let Some(place) = place else {
+        let why = match Kubectl::parse(command) {
+            Some(_) => "only objects, tables and the output of kubectl exec are read",
+            None => {
+                "it is not known on which node or in which Pod it was typed; save it in a bundle, in nodes/NODE/ or pods/NAMESPACE/POD/"
+            }
+        };
+        return (what, Fate::NotUsed(why.to_owned()));
+    };
+    let Some(directory) = place.directory(bundle) else {
+        let why = format!("the paste does not show that there is {}", place.describe());
+        return (what, Fate::NotUsed(why));
+    };
+    let typed = place.command.unwrap_or(command);
+    bundle.files.files.push(File {
+        path: format!(
+            "{directory}/{}-line-{}.txt",
+            session::file_name(typed),
+            section.first
+        ),
+        text: format!("$ {typed}\n{}", section.text),
+        modified,
+    });
+    (format!("{what} ({})", place.describe()), Fate::Used)
+}
+
+/// How a text begins.
+fn beginning(text: &str) -> String {
+    let line = text.lines().find(|line| !line.trim().is_empty());
+    shortened(line.unwrap_or_default().trim())
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

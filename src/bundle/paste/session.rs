@@ -1,0 +1,139 @@
+//! Where a command of a paste was typed: on which node, or in which Pod.
+
+use super::super::Bundle;
+use crate::formats::text::{kubectl::Kubectl, paste::Section};
+
+/// Shells in which more commands follow.
+const SHELLS: [&str; 5] = ["sh", "bash", "ash", "zsh", "dash"];
+
+/// Where a command was typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place<'a> {
+    host: Host<'a>,
+    /// The command that ran there, where it is not the one behind the prompt.
+    pub command: Option<&'a str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Host<'a> {
+    /// A Pod; without a namespace, in that of the paste.
+    Pod {
+        namespace: Option<&'a str>,
+        name: &'a str,
+    },
+    /// Whatever a prompt names: a node, a Pod, or somebody's own machine.
+    Named(&'a str),
+}
+
+impl Place<'_> {
+    /// Whose directory of a bundle it is; None where nothing shows that there is such a Node or Pod. Nobody is blamed for
+    /// what somebody's own machine cannot reach.
+    pub(super) fn directory(&self, bundle: &Bundle) -> Option<String> {
+        let pod = |namespace: &str, name: &str| {
+            let is_there = bundle.inventory.has_pod(namespace, name);
+            is_there.then(|| format!("pods/{namespace}/{name}"))
+        };
+        match self.host {
+            Host::Pod { namespace, name } => pod(namespace.unwrap_or_else(|| bundle.home()), name),
+            Host::Named(name) if bundle.inventory.node_labels().contains_key(name) => {
+                Some(format!("nodes/{name}"))
+            }
+            Host::Named(name) => pod(bundle.home(), name),
+        }
+    }
+
+    pub(super) fn describe(&self) -> String {
+        match self.host {
+            Host::Pod {
+                namespace: Some(namespace),
+                name,
+            } => format!("Pod {namespace}/{name}"),
+            Host::Pod {
+                namespace: None,
+                name,
+            } => format!("Pod {name}"),
+            Host::Named(name) => format!("a Node or Pod {name}"),
+        }
+    }
+}
+
+/// A shell in a Pod, into which somebody types.
+#[derive(Clone, Copy, Debug)]
+struct Shell<'a> {
+    host: Host<'a>,
+    /// The prompt behind which it was started: when it is back, the shell has ended.
+    outside: &'a str,
+}
+
+/// Follows the shells that are started and left.
+#[derive(Debug, Default)]
+pub(super) struct Sessions<'a> {
+    shell: Option<Shell<'a>>,
+}
+
+impl<'a> Sessions<'a> {
+    /// Where the command of a section was typed, if that can be known.
+    pub(super) fn place(&mut self, section: &Section<'a>) -> Option<Place<'a>> {
+        let (command, prompt) = (section.command?, section.prompt.unwrap_or_default());
+        if let Some(kubectl) = Kubectl::parse(command) {
+            let host = kubectl.pod().map(|name| Host::Pod {
+                namespace: kubectl.namespace,
+                name,
+            });
+            let runs = kubectl.runs.filter(|_| host.is_some());
+            let is_shell = runs.is_some_and(|r| SHELLS.contains(&base(r)));
+            self.shell = host.filter(|_| is_shell).map(|host| Shell {
+                host,
+                outside: prompt,
+            });
+            let command = runs.filter(|_| !is_shell)?;
+            return Some(Place {
+                host: host?,
+                command: Some(command),
+            });
+        }
+        if command == "exit" || self.shell.is_some_and(|shell| shell.outside == prompt) {
+            self.shell = None;
+        }
+        let host = match self.shell {
+            Some(shell) => shell.host,
+            None => Host::Named(host_of(prompt)?),
+        };
+        Some(Place { host, command: None })
+    }
+}
+
+/// The host in a prompt: `root@n1:~#`, `[root@n1 ~]#`, `me@n1 ~ %`.
+fn host_of(prompt: &str) -> Option<&str> {
+    let (_, behind) = prompt.split_once('@')?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    let end = behind.find(|c| !is_name(c)).unwrap_or(behind.len());
+    behind.get(..end).filter(|host| !host.is_empty())
+}
+
+/// The whole command as one word.
+fn base(command: &str) -> &str {
+    let first = command.split_whitespace().next().unwrap_or_default();
+    match command.split_whitespace().nth(1) {
+        None => first.rsplit('/').next().unwrap_or(first),
+        Some(_) => "",
+    }
+}
+
+/// The name that a file with the output of a command has in a bundle.
+pub(super) fn file_name(command: &str) -> String {
+    let words: Vec<&str> = command.split_whitespace().filter(|w| *w != "sudo").collect();
+    let program = words.first().map_or("", |w| w.rsplit('/').next().unwrap_or(w));
+    let name = match (program, words.get(1..).unwrap_or_default()) {
+        ("cat", rest) => rest
+            .first()
+            .map_or("cat", |path| path.rsplit('/').next().unwrap_or(path)),
+        ("bridge", _) => "bridge-link",
+        ("ip", [.., "link"]) | ("ip", ["-d", "link", ..]) => "ip-d-link",
+        (program, _) => program,
+    };
+    name.chars()
+        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+        .take(40)
+        .collect()
+}
