@@ -42,7 +42,12 @@ pub(super) fn add(bundle: &Bundle, facts: &mut Facts) {
         }
         missing.kind("networkpolicies", "NetworkPolicies", &clients.name);
     }
-    let found = missing.found;
+    let mut found = missing.found;
+    if bundle.is_paste {
+        for gap in &mut found {
+            gap.why = gap.why.replacen("the bundle has", "the text has", 1);
+        }
+    }
     facts.unreadable.extend(found);
     // What whoever collected was not allowed to read is told in their words, and once.
     for gap in &bundle.manifest.unreadable {

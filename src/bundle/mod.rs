@@ -22,11 +22,13 @@ use jiff::Timestamp;
 
 use crate::{
     api::{ServiceDiagnosis, ServiceDiagnosisSpec},
-    engine::{Facts, PodTemplate, SavedObjects},
+    engine::{Facts, PodTemplate, SavedObjects, TableEvidence},
     inventory::{Inventory, Listed},
     kube_proxy::ProxyMode,
     objects::Object,
 };
+
+use paste::tables::Tables;
 
 pub use files::{Files, FilesError, Problem};
 pub use manifest::{MANIFEST, Manifest};
@@ -50,6 +52,10 @@ pub struct Bundle {
     unmirrored: BTreeMap<(String, String), objects::endpoints::Unmirrored>,
     /// What manifests say that no API server has seen.
     manifests: Manifests,
+    /// What tables of kubectl show.
+    tables: Tables,
+    /// Services that are known from tables only, by namespace and name.
+    from_tables: BTreeSet<(String, String)>,
     /// The namespace that was asked for.
     asked_namespace: Option<String>,
     /// Whether it is a paste, of which nobody says when it was made.
@@ -222,6 +228,10 @@ fn saved_objects(bundle: &Bundle, facts: &Facts) -> SavedObjects {
             .services
             .contains(&(namespace.clone(), name.clone())),
         templates: bundle.manifests.templates_of(namespace),
+        tables: TableEvidence {
+            has_service: bundle.from_tables.contains(&(namespace.clone(), name.clone())),
+            ..bundle.tables.evidence(namespace, name)
+        },
     }
 }
 

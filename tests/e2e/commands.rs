@@ -62,6 +62,7 @@ const READS: [(&str, &[&str]); 30] = [
     ),
     ("kubectl -n {} get pod {} -o yaml", &["NAMESPACE", "POD"]),
     ("kubectl -n {} get pods --show-labels", &["NAMESPACE"]),
+    ("kubectl -n {} get pods -o json", &["NAMESPACE"]),
     (
         "kubectl -n {} get pods -l {} -L {}",
         &["NAMESPACE", "app=hostnames", "pod-template-hash"],

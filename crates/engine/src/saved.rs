@@ -101,6 +101,36 @@ pub struct SavedObjects {
     pub is_from_manifest: bool,
     /// Pod templates of manifests, of any kind of workload.
     pub templates: Vec<PodTemplate>,
+    /// What tables of `kubectl get` show.
+    pub tables: TableEvidence,
+}
+
+/// What tables of `kubectl get` show of a Service and its namespace. They may not show everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TableEvidence {
+    /// Pods whose labels are shown.
+    pub pods: Vec<TablePod>,
+    /// How many Pods are shown without labels.
+    pub unlabelled_pods: usize,
+    /// The ready endpoints of the Service; None where no table shows them.
+    pub endpoints: Option<Vec<String>>,
+    /// Whether the Service is known from a table only.
+    pub has_service: bool,
+}
+
+/// A Pod as a table shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TablePod {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Whether it is ready.
+    pub is_ready: bool,
+    /// Its columns READY and STATUS.
+    pub state: String,
 }
 
 /// What a manifest says of the Pods of a workload.

@@ -5,24 +5,28 @@
 //! [`Part`]s say of every line what it was taken for, or that it was not understood.
 
 mod session;
+pub(super) mod tables;
 
 use std::ops::RangeInclusive;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use self::session::{Place, Sessions};
+use self::{
+    session::{Place, Sessions},
+    tables::Tables,
+};
 use super::{
     Bundle, Files,
     documents::{self, Content},
     files::File,
 };
 use crate::{
+    api::printable,
     formats::text::{
         kubectl::Kubectl,
         paste::{Form, Section, sections},
     },
-    report::printable,
 };
 
 /// Most parts that are listed.
@@ -46,9 +50,10 @@ pub struct Part {
 }
 
 /// What became of some lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Fate {
     /// They count.
+    #[default]
     Used,
     /// They were recognized, but do not count, and why.
     NotUsed(String),
@@ -91,16 +96,15 @@ pub fn read(text: &str, modified: Option<Timestamp>, namespace: Option<&str>) ->
         problems: Vec::new(),
     };
     let mut bundle = Bundle::within(files, namespace);
+    bundle.is_paste = true;
+    let mut of_tables = read_tables(&mut bundle, &sections).into_iter();
     let mut sessions = Sessions::default();
     let mut parts: Vec<Part> = Vec::new();
     for section in &sections {
         let place = sessions.place(section);
         let (what, fate) = match section.form {
             Form::Yaml | Form::Json => objects_of(section),
-            Form::Table => (
-                "a table of kubectl get".to_owned(),
-                Fate::NotUsed("save the objects with -o yaml".to_owned()),
-            ),
+            Form::Table => of_tables.next().unwrap_or_default(),
             Form::Description => (
                 "output of kubectl describe".to_owned(),
                 Fate::NotUsed("save the object with kubectl get -o yaml".to_owned()),
@@ -114,8 +118,23 @@ pub fn read(text: &str, modified: Option<Timestamp>, namespace: Option<&str>) ->
             fate,
         });
     }
-    bundle.is_paste = true;
     (bundle, limited(parts))
+}
+
+/// Takes the tables in, for what objects do not say. Says of each what it is and what became of it.
+fn read_tables(bundle: &mut Bundle, sections: &[Section<'_>]) -> Vec<(String, Fate)> {
+    let mut tables = Tables::default();
+    let home = bundle.home().to_owned();
+    let sections = sections.iter().filter(|s| s.form == Form::Table);
+    let found = sections.map(|section| tables.add(section, &home)).collect();
+    for (key, service) in tables.services() {
+        if !bundle.inventory.has_service(&key.0, &key.1) {
+            bundle.inventory.apply(service);
+            bundle.from_tables.insert(key.clone());
+        }
+    }
+    bundle.tables = tables;
+    found
 }
 
 /// What is too much to list is still said.
@@ -254,7 +273,7 @@ fn output(
         text: format!("$ {typed}\n{}", section.text),
         modified,
     });
-    (format!("{what} ({})", place.describe()), Fate::Used)
+    (format!("{what} ({directory})"), Fate::Used)
 }
 
 /// How a text begins.

@@ -29,15 +29,14 @@ impl Place<'_> {
     /// Whose directory of a bundle it is; None where nothing shows that there is such a Node or Pod. Nobody is blamed for
     /// what somebody's own machine cannot reach.
     pub(super) fn directory(&self, bundle: &Bundle) -> Option<String> {
+        let is_node = |name: &str| bundle.inventory.has_node(name) || bundle.tables.nodes.contains(name);
         let pod = |namespace: &str, name: &str| {
             let is_there = bundle.inventory.has_pod(namespace, name);
             is_there.then(|| format!("pods/{namespace}/{name}"))
         };
         match self.host {
             Host::Pod { namespace, name } => pod(namespace.unwrap_or_else(|| bundle.home()), name),
-            Host::Named(name) if bundle.inventory.node_labels().contains_key(name) => {
-                Some(format!("nodes/{name}"))
-            }
+            Host::Named(name) if is_node(name) => Some(format!("nodes/{name}")),
             Host::Named(name) => pod(bundle.home(), name),
         }
     }

@@ -1,6 +1,295 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
 use super::*;
+use crate::{
+    api::{ConditionStatus as S, ConditionType as C, Reason},
+    bundle::facts,
+    engine::{Diagnosis, diagnose},
+};
+
+const NOW: &str = "2026-05-01T12:00:00Z";
 
 fn parts(text: &str) -> Vec<String> {
     let (_, parts) = read(text, None, None);
     parts.iter().map(Part::describe).collect()
+}
+
+fn judge(text: &str) -> Diagnosis {
+    let (bundle, _) = read(text, None, Some("shop"));
+    let diagnosis = bundle.diagnosis("shop", "web");
+    diagnose(&facts(&bundle, &diagnosis, NOW.parse().unwrap()).0)
+}
+
+fn answers(text: &str) -> BTreeMap<C, (S, Reason, String)> {
+    let stages = judge(text).stages.into_iter();
+    stages
+        .map(|(c, f)| (c, (f.status(), f.reason, f.message)))
+        .collect()
+}
+
+/// Whatever a paste leaves open, it blames nobody.
+#[track_caller]
+fn assert_unblamed(text: &str) {
+    let found = judge(text);
+    assert_eq!(found.root_cause, None, "{text}\n{:#?}", found.stages);
+    assert_ne!(found.ready.status, S::True, "{text}\n{:#?}", found.stages);
+}
+
+const SERVICE: &str = "\
+$ kubectl get svc web -n shop -o yaml
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+  namespace: shop
+  uid: web
+  creationTimestamp: \"2026-05-01T08:00:00Z\"
+spec:
+  clusterIP: 10.96.0.7
+  selector:
+    app: web
+  ports:
+  - port: 80
+    targetPort: 8080
+";
+
+const PODS: &str = "\
+$ kubectl get pods -n shop --show-labels
+NAME     READY   STATUS    RESTARTS   AGE   LABELS
+web-1    1/1     Running   0          3m    app=web,tier=front
+client   1/1     Running   0          3m    app=client
+";
+
+const ENDPOINTS: &str = "\
+$ kubectl get endpoints -n shop
+NAME   ENDPOINTS         AGE
+web    10.1.2.3:8080     3d
+";
+
+/// The pods of a list with their status, as an API server has it.
+fn pod_list(items: &str) -> String {
+    format!(
+        "$ kubectl get pods -n shop -o json\n{{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[{items}]}}\n"
+    )
+}
+
+fn pod(name: &str, app: &str) -> String {
+    format!(
+        "{{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{{\"name\":\"{name}\",\"namespace\":\"shop\",\"uid\":\"{name}\",\
+         \"creationTimestamp\":\"2026-05-01T08:00:00Z\",\"labels\":{{\"app\":\"{app}\"}}}},\
+         \"spec\":{{\"nodeName\":\"n1\",\"containers\":[{{\"name\":\"c\"}}]}},\
+         \"status\":{{\"phase\":\"Running\",\"podIP\":\"10.1.2.3\",\"conditions\":[{{\"type\":\"Ready\",\"status\":\"True\"}}]}}}}"
+    )
+}
+
+#[test]
+fn every_part_is_said_with_its_lines() {
+    let text = format!(
+        "Hi, my Service\ndoes not work\n\n{SERVICE}```\n$ iptables-save\n*nat\n$ kubectl get deploy\nNAME  READY  UP-TO-DATE\nweb   1/1    1\n"
+    );
+    assert_eq!(
+        parts(&text),
+        [
+            "lines 1-2: not recognized, not used: Hi, my Service",
+            "lines 5-18: Service web",
+            "line 21: output of `iptables-save`; not used: it is not known on which node or in which Pod it was typed; save it in a bundle, in nodes/NODE/ or pods/NAMESPACE/POD/",
+            "lines 23-24: a table; not used: only tables of Pods, Services, Endpoints, EndpointSlices and Nodes are read",
+        ]
+    );
+}
+
+#[test]
+fn what_is_broken_is_named_with_its_line() {
+    let (bundle, parts) = read("text\n\napiVersion: v1\nkind: Service\nmetadata: [\n", None, None);
+    let problem = bundle.problems[0].to_string();
+    assert!(
+        problem.contains("lines-3-5.yaml") && problem.contains("line 5") || problem.contains("line 6"),
+        "{problem}"
+    );
+    assert!(parts[1].describe().contains("could not be parsed"), "{parts:?}");
+}
+
+#[test]
+fn tables_show_what_they_show_in_any_order() {
+    let all = [SERVICE, PODS, ENDPOINTS];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let text: String = order.iter().map(|i| all[*i]).collect();
+        assert_unblamed(&text);
+        let answers = answers(&text);
+        assert_eq!(answers[&C::PodsHealthy].0, S::True);
+        assert_eq!(answers[&C::EndpointsPopulated].0, S::True);
+        assert_eq!(answers[&C::EndpointsReachable].0, S::Unknown);
+    }
+}
+
+#[test]
+fn a_table_of_pods_that_are_not_ready_proves_nothing_and_is_said() {
+    let broken = PODS.replace("1/1     Running   0", "0/1     Error     3");
+    let none = ENDPOINTS.replace("10.1.2.3:8080", "<none>       ");
+    let text = format!("{SERVICE}{broken}{none}");
+    assert_unblamed(&text);
+    let answers = answers(&text);
+    assert!(
+        answers[&C::PodsHealthy].2.contains("web-1 (0/1 Error)"),
+        "{answers:?}"
+    );
+    assert!(
+        answers[&C::EndpointsPopulated]
+            .2
+            .contains("shows no ready endpoint"),
+        "{answers:?}"
+    );
+}
+
+#[test]
+fn a_table_without_the_pods_or_without_labels_blames_nobody() {
+    let other = PODS.replace("app=web", "app=db");
+    assert_unblamed(&format!("{SERVICE}{other}"));
+    let (_, _, message) = &answers(&format!("{SERVICE}{other}"))[&C::PodsHealthy];
+    assert!(message.contains("neither of the 2 Pods"), "{message}");
+    let plain = "$ kubectl get pods -n shop\nNAME    READY   STATUS    RESTARTS   AGE\nweb-1   1/1     Running   0          3m\n";
+    assert_unblamed(&format!("{SERVICE}{plain}"));
+    assert!(
+        answers(&format!("{SERVICE}{plain}"))[&C::PodsHealthy]
+            .2
+            .contains("no labels")
+    );
+    assert!(parts(plain)[0].contains("add --show-labels"));
+}
+
+#[test]
+fn two_tables_of_one_object_that_differ_say_nothing() {
+    let later = PODS.replace("1/1     Running", "0/1     Running");
+    let none = ENDPOINTS.replace("10.1.2.3:8080", "<none>       ");
+    let text = format!("{SERVICE}{PODS}{later}{ENDPOINTS}{none}");
+    assert_unblamed(&text);
+    let answers = answers(&text);
+    assert_eq!(answers[&C::PodsHealthy].0, S::Unknown);
+    assert_eq!(answers[&C::EndpointsPopulated].0, S::Unknown);
+}
+
+#[test]
+fn objects_count_for_more_than_tables() {
+    // The table is of another moment, and lacks nothing that a list of all Pods has.
+    let broken = PODS.replace("1/1     Running   0", "0/1     Error     3");
+    let text = format!(
+        "{broken}{SERVICE}{}",
+        pod_list(&[pod("web-1", "web"), pod("db-1", "db")].join(","))
+    );
+    assert_unblamed(&text);
+    assert_eq!(answers(&text)[&C::PodsHealthy].0, S::True);
+}
+
+#[test]
+fn a_list_behind_its_command_is_all_that_there_is_unless_it_was_filtered() {
+    // Two Pods without a common label, and none is selected.
+    let pods = pod_list(&[pod("a-1", "a"), pod("b-1", "b")].join(","));
+    let slices = "$ kubectl get endpointslices -n shop -o json\n{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[]}\n";
+    let text = format!("{SERVICE}{pods}{slices}");
+    assert_eq!(judge(&text).root_cause.unwrap().reason, "SelectorMatchesNoPods");
+    for filter in [
+        " -l app=x",
+        " | head -40",
+        " -A",
+        " --field-selector=spec.nodeName=n1",
+    ] {
+        let pods = pods.replacen(" -o json", &format!(" -o json{filter}"), 1);
+        assert_unblamed(&format!("{SERVICE}{pods}{slices}"));
+    }
+}
+
+#[test]
+fn a_service_of_a_table_has_no_target_ports() {
+    let text = format!(
+        "$ kubectl get svc -o wide -n shop\nNAME   TYPE        CLUSTER-IP   EXTERNAL-IP   PORT(S)              AGE   SELECTOR\n\
+         web    NodePort    10.96.0.7    <none>        80:30080/TCP,53/UDP   3d    app=web\n{PODS}{ENDPOINTS}"
+    );
+    assert_unblamed(&text);
+    let (status, _, message) = &answers(&text)[&C::DefinitionValid];
+    assert_eq!(*status, S::Unknown);
+    assert!(message.contains("target ports"), "{message}");
+}
+
+#[test]
+fn outputs_are_put_where_they_were_typed() {
+    let placed = |text: &str| -> Vec<String> {
+        let (bundle, _) = read(text, None, Some("shop"));
+        let files = bundle.files.files.iter().map(|f| f.path.clone());
+        files.filter(|p| !p.starts_with("objects/")).collect()
+    };
+    let objects = pod("client", "client");
+    let exec = format!("{objects}\n$ kubectl exec -n shop client -- curl -sS web\nok\n");
+    assert_eq!(placed(&exec), ["pods/shop/client/curl-line-3.txt"]);
+    let shell = format!(
+        "{objects}\n$ kubectl exec -it client -- sh\n/ # nslookup web\nServer: x\n/ # exit\n$ curl web\nok\n"
+    );
+    assert_eq!(placed(&shell), ["pods/shop/client/nslookup-line-4.txt"]);
+    let node = format!("{objects}\n[root@n1 ~]# iptables-save\n*nat\n[me@laptop ~]# curl web\nno\n");
+    assert_eq!(placed(&node), ["nodes/n1/iptables-save-line-3.txt"]);
+    // Nothing shows that there is such a Pod, or that it is a Pod at all.
+    assert_eq!(placed("$ kubectl exec gone -- curl web\nok\n"), [""; 0]);
+    assert_eq!(placed("me@laptop:~$ curl web\nno\n"), [""; 0]);
+}
+
+#[test]
+fn hostile_texts_are_survived() {
+    let long = "x".repeat(1 << 20);
+    let deep = format!("apiVersion: v1\nkind: Pod\nspec: {}\n", "[".repeat(10_000));
+    let many = "$ x\ny\n".repeat(5_000);
+    let keys = format!(
+        "kind: Pod\napiVersion: v1\nmetadata:\n  name: {}\n",
+        "a: ".repeat(10_000)
+    );
+    let controls = "\u{7}\u{8}\u{202e}NAME  \u{1b}[2J\n\u{0}\n";
+    for text in [
+        &*long,
+        &deep,
+        &many,
+        &keys,
+        controls,
+        &"{\"a\":".repeat(50_000),
+        &"NAME A\n".repeat(20_000),
+    ] {
+        for part in parts(text) {
+            assert!(part.len() < 400, "{part}");
+            assert!(
+                !part.chars().any(|c| c.is_control() || c == '\u{202e}'),
+                "{part:?}"
+            );
+        }
+        assert!(parts(text).len() <= MAX_PARTS + 1);
+    }
+}
+
+fn piece() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(SERVICE.to_owned()),
+        Just(PODS.to_owned()),
+        Just(ENDPOINTS.to_owned()),
+        Just("$ kubectl exec client -- curl web\n".to_owned()),
+        Just(pod("web-1", "web")),
+        Just("\n".to_owned()),
+        "(NAME|NAMESPACE|READY|STATUS|RESTARTS|ENDPOINTS|LABELS|PORT\\(S\\)|   |\n|1/1|app=web|web|\\PC){0,12}",
+        "(?s).{0,40}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_paste_is_read_and_judged(pieces in prop::collection::vec(piece(), 0..8)) {
+        let text = pieces.concat();
+        let _ = judge(&text);
+        let _ = parts(&text);
+    }
+
+    #[test]
+    fn part_of_a_healthy_paste_blames_nobody(keep in prop::collection::vec(any::<bool>(), 40)) {
+        // Whatever lines of the tables somebody leaves out.
+        let kept = |text: &str| -> String {
+            text.lines().zip(&keep).filter(|(_, keep)| **keep).map(|(line, _)| format!("{line}\n")).collect()
+        };
+        assert_unblamed(&format!("{SERVICE}{}", kept(&[PODS, ENDPOINTS].concat())));
+    }
 }

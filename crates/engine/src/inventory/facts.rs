@@ -200,6 +200,17 @@ impl Inventory {
         self.pods.of(namespace).next().is_some()
     }
 
+    /// Whether there is a Node of a name, or a Pod that runs on it.
+    pub fn has_node(&self, node: &str) -> bool {
+        let mut pods = self.pods.0.values().flat_map(BTreeMap::values);
+        self.nodes.get("", node).is_some() || pods.any(|p| p.spec.node_name.as_deref() == Some(node))
+    }
+
+    /// Whether a Service is known.
+    pub fn has_service(&self, namespace: &str, name: &str) -> bool {
+        self.services.get(namespace, name).is_some()
+    }
+
     /// Whether a Pod is known.
     pub fn has_pod(&self, namespace: &str, name: &str) -> bool {
         self.pods.get(namespace, name).is_some()

@@ -18,6 +18,7 @@ mod proxy_forwards;
 mod proxy_rules_present;
 mod service_exists;
 mod service_reachable;
+mod tables;
 
 use crate::{Facts, Finding, Verdict, evidence::Evidence, kept};
 use svcdiag_api::{ConditionType as C, Reason};
@@ -58,6 +59,7 @@ pub(super) fn judge_all(evidence: &Evidence<'_>) -> Vec<(C, Finding)> {
             Finding::blocked(by.0)
         } else {
             let finding = manifests::judge(facts, stage)
+                .or_else(|| tables::judge(facts, stage))
                 .unwrap_or_else(|| on_full_evidence(facts, stage, judge(stage, evidence)));
             kept::instead_of(evidence, stage, missing_files::name(facts, stage, finding))
         };

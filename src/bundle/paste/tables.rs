@@ -1,0 +1,280 @@
+//! Tables of `kubectl get` as evidence of what they show, and of nothing else.
+//!
+//! A table may have been filtered or shortened by whoever copied it, so no object counts as missing for not being in it.
+//! What two tables say of one object counts only if it is the same: nobody knows which one is newer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::Fate;
+use crate::{
+    engine::{TableEvidence, TablePod},
+    formats::text::{
+        kubectl::Kubectl,
+        paste::Section,
+        table::{Table, labels},
+    },
+    objects::Service,
+};
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// What all tables of a paste show.
+#[derive(Debug, Default)]
+pub(in crate::bundle) struct Tables {
+    /// Pods with their labels.
+    pods: BTreeMap<Key, Said<TablePod>>,
+    /// How many Pods stand in tables without labels, by namespace.
+    unlabelled: BTreeMap<String, usize>,
+    /// Ready addresses with ports, as `kubectl get endpoints` lists them.
+    endpoints: BTreeMap<Key, Said<Vec<String>>>,
+    /// Services with their selectors.
+    services: BTreeMap<Key, Said<Value>>,
+    /// Nodes.
+    pub nodes: BTreeSet<String>,
+}
+
+/// What is said of an object; None where two tables disagree.
+#[derive(Debug)]
+struct Said<T>(Option<T>);
+
+fn say<T: PartialEq>(of: &mut BTreeMap<Key, Said<T>>, key: Key, value: T) {
+    match of.get_mut(&key) {
+        Some(before) => {
+            if before.0.as_ref() != Some(&value) {
+                before.0 = None;
+            }
+        }
+        None => {
+            of.insert(key, Said(Some(value)));
+        }
+    }
+}
+
+/// The kind of the objects in a table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Pods,
+    Services,
+    Endpoints,
+    EndpointSlices,
+    Nodes,
+}
+
+impl Kind {
+    /// By the columns, which differ for all of these kinds.
+    fn of(table: &Table<'_>) -> Option<Self> {
+        const KINDS: [(Kind, &[&str]); 5] = [
+            (Kind::Pods, &["READY", "STATUS", "RESTARTS"]),
+            (Kind::Services, &["TYPE", "CLUSTER-IP", "PORT(S)"]),
+            (Kind::EndpointSlices, &["ADDRESSTYPE", "PORTS", "ENDPOINTS"]),
+            (Kind::Endpoints, &["ENDPOINTS"]),
+            (Kind::Nodes, &["STATUS", "ROLES", "VERSION"]),
+        ];
+        let kind = KINDS.iter().find(|(_, columns)| table.has(columns));
+        kind.map(|(kind, _)| *kind)
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Pods => "Pods",
+            Self::Services => "Services",
+            Self::Endpoints => "Endpoints",
+            Self::EndpointSlices => "EndpointSlices",
+            Self::Nodes => "Nodes",
+        }
+    }
+}
+
+impl Tables {
+    /// Takes a table in; says what it is and what became of it.
+    pub(super) fn add(&mut self, section: &Section<'_>, home: &str) -> (String, Fate) {
+        let unknown = || {
+            let why = "only tables of Pods, Services, Endpoints, EndpointSlices and Nodes are read";
+            ("a table".to_owned(), Fate::NotUsed(why.to_owned()))
+        };
+        let Some(table) = Table::parse(section.text) else {
+            return unknown();
+        };
+        let Some(kind) = Kind::of(&table) else {
+            return unknown();
+        };
+        let command = section.command.and_then(Kubectl::parse);
+        let asked = command.as_ref().and_then(|c| c.namespace).unwrap_or(home);
+        // Without the column, a table of all namespaces was cut.
+        let is_placed = table.has(&["NAMESPACE"]) || !command.is_some_and(|c| c.all_namespaces);
+        if !is_placed && kind != Kind::Nodes {
+            let why = "it is of all namespaces, but has no column NAMESPACE";
+            return (
+                format!("a table of {}", kind.plural()),
+                Fate::NotUsed(why.to_owned()),
+            );
+        }
+        let mut misfits: Vec<usize> = table.misfits.iter().map(|line| section.first + line).collect();
+        for (row, cells) in table.rows.iter().enumerate() {
+            let name = table.cell(cells, "NAME").unwrap_or_default();
+            // `kubectl get all` and `get pods,services` write the kind before the name.
+            let name = name.rsplit('/').next().unwrap_or(name);
+            let namespace = table.cell(cells, "NAMESPACE").unwrap_or(asked);
+            let key = (namespace.to_owned(), name.to_owned());
+            if self.row(kind, &table, cells, key).is_none() {
+                misfits.push(section.first + row + 1);
+            }
+        }
+        let mut what = format!(
+            "a table of {} ({})",
+            kind.plural(),
+            match table.rows.len() {
+                1 => "1 row".to_owned(),
+                n => format!("{n} rows"),
+            }
+        );
+        if !misfits.is_empty() {
+            misfits.sort_unstable();
+            let lines: Vec<String> = misfits.iter().take(3).map(ToString::to_string).collect();
+            let more = if misfits.len() > lines.len() { ", ..." } else { "" };
+            what.push_str(&format!(
+                ", of which some were not understood (line {}{more})",
+                lines.join(", ")
+            ));
+        }
+        (what, fate(kind, &table))
+    }
+
+    /// One row; None where it cannot be one.
+    fn row(&mut self, kind: Kind, table: &Table<'_>, cells: &[&str], key: Key) -> Option<()> {
+        // What stands in a message of ours is no more than a name may be.
+        let names = [Some(key.1.as_str()), Some(key.0.as_str()).filter(|n| !n.is_empty())];
+        names.iter().flatten().all(|n| is_word(n)).then_some(())?;
+        match kind {
+            Kind::Pods => {
+                let pod = pod(table, cells, &key.1)?;
+                match pod {
+                    Some(pod) => say(&mut self.pods, key, pod),
+                    None => *self.unlabelled.entry(key.0).or_default() += 1,
+                }
+            }
+            Kind::Services => {
+                if table.has(&["SELECTOR"]) {
+                    let service = service(table, cells, &key)?;
+                    say(&mut self.services, key, service);
+                }
+            }
+            Kind::Endpoints => {
+                // `10.1.2.3:80,10.1.2.4:80 + 3 more...`
+                let listed = table.cell(cells, "ENDPOINTS").unwrap_or_default();
+                let listed = listed.split(" + ").next().unwrap_or_default().split(',');
+                let addresses = listed.map(str::trim).filter(|a| !a.is_empty());
+                let addresses: Vec<String> = addresses.map(str::to_owned).collect();
+                addresses.iter().all(|a| is_address(a)).then_some(())?;
+                say(&mut self.endpoints, key, addresses);
+            }
+            // Which of its addresses are ready is not in the table.
+            Kind::EndpointSlices => {}
+            Kind::Nodes => {
+                self.nodes.insert(key.1);
+            }
+        }
+        Some(())
+    }
+
+    /// Services that are known from tables only, with where they belong.
+    pub(super) fn services(&self) -> impl Iterator<Item = (&Key, Service)> {
+        let known = self
+            .services
+            .iter()
+            .filter_map(|(key, said)| Some((key, said.0.as_ref()?)));
+        known.filter_map(|(key, value)| Some((key, serde_json::from_value(value.clone()).ok()?)))
+    }
+
+    /// What the tables show of a namespace and of one of its Services.
+    pub(in crate::bundle) fn evidence(&self, namespace: &str, service: &str) -> TableEvidence {
+        let of_namespace = self.pods.iter().filter(|((ns, _), _)| ns == namespace);
+        let endpoints = self.endpoints.get(&(namespace.to_owned(), service.to_owned()));
+        TableEvidence {
+            pods: of_namespace.filter_map(|(_, said)| said.0.clone()).collect(),
+            unlabelled_pods: self.unlabelled.get(namespace).copied().unwrap_or(0),
+            endpoints: endpoints.and_then(|said| said.0.clone()),
+            has_service: false,
+        }
+    }
+}
+
+/// What a table of a kind is good for.
+fn fate(kind: Kind, table: &Table<'_>) -> Fate {
+    let why = match kind {
+        Kind::Pods if !table.has(&["LABELS"]) => {
+            "it does not say which Pods the Service selects; add --show-labels"
+        }
+        Kind::Services if !table.has(&["SELECTOR"]) => {
+            "it does not say what the Services select; add -o wide, or save the Service with -o yaml"
+        }
+        Kind::EndpointSlices => "it does not say which endpoints are ready; save them with -o yaml",
+        _ => return Fate::Used,
+    };
+    Fate::NotUsed(why.to_owned())
+}
+
+/// A Pod of a row; Some(None) where its labels are not shown.
+fn pod(table: &Table<'_>, cells: &[&str], name: &str) -> Option<Option<TablePod>> {
+    let (ready, containers) = table.cell(cells, "READY")?.split_once('/')?;
+    let (ready, containers): (u32, u32) = (ready.parse().ok()?, containers.parse().ok()?);
+    let status = table.cell(cells, "STATUS").filter(|s| is_word(s))?.to_owned();
+    if !table.has(&["LABELS"]) {
+        return Some(None);
+    }
+    let labels = match table.cell(cells, "LABELS") {
+        Some(cell) => labels(cell).filter(|_| is_word(cell))?,
+        None => BTreeMap::new(),
+    };
+    let gates = table
+        .cell(cells, "READINESS GATES")
+        .and_then(|g| g.split_once('/'));
+    Some(Some(TablePod {
+        name: name.to_owned(),
+        labels,
+        is_ready: status == "Running"
+            && containers > 0
+            && ready == containers
+            && gates.is_none_or(|(met, all)| met == all),
+        state: format!("{ready}/{containers} {status}"),
+    }))
+}
+
+/// A Service of a row of `-o wide`. The target ports are not shown.
+fn service(table: &Table<'_>, cells: &[&str], (namespace, name): &Key) -> Option<Value> {
+    let ports = table.cell(cells, "PORT(S)").unwrap_or_default();
+    let port = |text: &str| {
+        let (numbers, protocol) = text.split_once('/')?;
+        let mut numbers = numbers.split(':').map(|n| n.parse::<u16>().ok());
+        let (port, node_port) = (numbers.next()??, numbers.next());
+        Some(json!({ "port": port, "protocol": protocol, "nodePort": node_port.flatten() }))
+    };
+    let ports: Option<Vec<Value>> = ports.split(',').filter(|p| !p.is_empty()).map(port).collect();
+    let selector = match table.cell(cells, "SELECTOR") {
+        Some(cell) => labels(cell).filter(|_| is_word(cell))?,
+        None => BTreeMap::new(),
+    };
+    Some(json!({
+        "metadata": { "name": name, "namespace": namespace },
+        "spec": {
+            "type": table.cell(cells, "TYPE"),
+            "clusterIP": table.cell(cells, "CLUSTER-IP"),
+            "selector": selector,
+            "ports": ports?,
+        },
+    }))
+}
+
+/// Whether a text has no other characters than names, labels and states have.
+fn is_word(text: &str) -> bool {
+    let is_fit = |b: u8| b.is_ascii_alphanumeric() || b"-._/=,:".contains(&b);
+    !text.is_empty() && text.len() <= 4096 && text.bytes().all(is_fit)
+}
+
+/// `10.1.2.3:80` or `[fd00::1]:80`, or without a port.
+fn is_address(text: &str) -> bool {
+    text.parse::<std::net::SocketAddr>().is_ok() || text.parse::<std::net::IpAddr>().is_ok()
+}
