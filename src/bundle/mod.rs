@@ -56,6 +56,8 @@ pub struct Bundle {
     tables: Tables,
     /// Services that are known from tables only, by namespace and name.
     from_tables: BTreeSet<(String, String)>,
+    /// Files that are nothing but tables and descriptions, all of which count.
+    read_as_tables: BTreeSet<String>,
     /// The namespace that was asked for.
     asked_namespace: Option<String>,
     /// Whether it is a paste, of which nobody says when it was made.
@@ -112,6 +114,7 @@ impl Bundle {
         };
         manifest::take(&mut bundle);
         objects::take(&mut bundle);
+        paste::read_texts(&mut bundle);
         bundle
     }
 

@@ -1,6 +1,6 @@
 //! Which files of a bundle hold what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{Problem, files::File};
 use crate::formats::text::prompt::{invocation, prompted};
@@ -157,17 +157,21 @@ pub(super) struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    /// That some files were not used, for each directory.
-    pub(super) fn unused(&self) -> impl Iterator<Item = Problem> {
-        self.unused.iter().map(|(directory, names)| Problem {
-            path: match directory.as_str() {
+    /// That some files were not used, for each directory; but for those that were read otherwise.
+    pub(super) fn unused(&self, read: &BTreeSet<String>) -> impl Iterator<Item = Problem> {
+        self.unused.iter().filter_map(|(directory, names)| {
+            // Those are at the top of the bundle.
+            let is_unread = |name: &&&str| !(directory.is_empty() && read.contains(**name));
+            let names: Vec<&str> = names.iter().filter(is_unread).copied().collect();
+            let path = match directory.as_str() {
                 "" => "bundle".to_owned(),
                 directory => directory.to_owned(),
-            },
-            what: format!(
+            };
+            let what = format!(
                 "not used: neither the name, the directory nor the content says what it is (docs/bundle.md lists the known names): {}",
                 names.join(", ")
-            ),
+            );
+            (!names.is_empty()).then_some(Problem { path, what })
         })
     }
 }

@@ -51,7 +51,7 @@ type PodFiles<'a> = (Arc<Pod>, &'a [TextFile<'a>]);
 /// more than its text files. Returns what could not be understood.
 pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Facts) -> Vec<Problem> {
     let evidence = Evidence::of(&bundle.files.files);
-    let mut problems: Vec<Problem> = evidence.unused().collect();
+    let mut problems: Vec<Problem> = evidence.unused(&bundle.read_as_tables).collect();
     let (mut clients, not_used) = clients(bundle, facts, &evidence);
     problems.extend(not_used);
     let nodes = nodes(facts, &evidence, clients.keys());

@@ -4,6 +4,7 @@
 //! which Nodes and Pods there are, outputs of commands are put to those on which they were typed; `session` says which.
 //! [`Part`]s say of every line what it was taken for, or that it was not understood.
 
+mod descriptions;
 mod session;
 pub(super) mod tables;
 
@@ -12,17 +13,14 @@ use std::ops::RangeInclusive;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use self::{
-    session::{Place, Sessions},
-    tables::Tables,
-};
+use self::session::{Place, Sessions};
 use super::{
     Bundle, Files,
     documents::{self, Content},
     files::File,
 };
 use crate::{
-    api::printable,
+    api::printable::printable,
     formats::text::{
         kubectl::Kubectl,
         paste::{Form, Section, sections},
@@ -104,11 +102,7 @@ pub fn read(text: &str, modified: Option<Timestamp>, namespace: Option<&str>) ->
         let place = sessions.place(section);
         let (what, fate) = match section.form {
             Form::Yaml | Form::Json => objects_of(section),
-            Form::Table => of_tables.next().unwrap_or_default(),
-            Form::Description => (
-                "output of kubectl describe".to_owned(),
-                Fate::NotUsed("save the object with kubectl get -o yaml".to_owned()),
-            ),
+            Form::Table | Form::Description => of_tables.next().unwrap_or_default(),
             Form::Output => output(&mut bundle, section, place, modified),
             Form::Unknown => (beginning(section.text), Fate::NotRecognized),
         };
@@ -121,20 +115,44 @@ pub fn read(text: &str, modified: Option<Timestamp>, namespace: Option<&str>) ->
     (bundle, limited(parts))
 }
 
-/// Takes the tables in, for what objects do not say. Says of each what it is and what became of it.
+/// Takes tables and descriptions in, for what objects do not say. Says of each what it is and what became of it.
 fn read_tables(bundle: &mut Bundle, sections: &[Section<'_>]) -> Vec<(String, Fate)> {
-    let mut tables = Tables::default();
     let home = bundle.home().to_owned();
-    let sections = sections.iter().filter(|s| s.form == Form::Table);
-    let found = sections.map(|section| tables.add(section, &home)).collect();
-    for (key, service) in tables.services() {
+    let mut tables = std::mem::take(&mut bundle.tables);
+    let of_section = |section: &Section<'_>| match section.form {
+        Form::Table => Some(tables.add(section, &home)),
+        Form::Description => Some(tables.describe(section, &home)),
+        _ => None,
+    };
+    let found = sections.iter().filter_map(of_section).collect();
+    for (key, service, has_targets) in tables.services() {
         if !bundle.inventory.has_service(&key.0, &key.1) {
             bundle.inventory.apply(service);
-            bundle.from_tables.insert(key.clone());
+            if !has_targets {
+                bundle.from_tables.insert(key.clone());
+            }
         }
     }
     bundle.tables = tables;
     found
+}
+
+/// Takes tables and descriptions in that are files at the top of a bundle, where no node's or Pod's are.
+pub(super) fn read_texts(bundle: &mut Bundle) {
+    let files = std::mem::take(&mut bundle.files.files);
+    let is_text = |file: &&File| {
+        !file.path.contains('/')
+            && [".txt", ".log", ".out"]
+                .iter()
+                .any(|end| file.path.ends_with(end))
+    };
+    for file in files.iter().filter(is_text) {
+        let found = read_tables(bundle, &sections(&file.text));
+        if !found.is_empty() && found.iter().all(|(_, fate)| *fate == Fate::Used) {
+            bundle.read_as_tables.insert(file.path.clone());
+        }
+    }
+    bundle.files.files = files;
 }
 
 /// What is too much to list is still said.

@@ -1,13 +1,16 @@
-//! Tables of `kubectl get` as evidence of what they show, and of nothing else.
+//! Tables of `kubectl get`, and descriptions, as evidence of what they show, and of nothing else.
 //!
 //! A table may have been filtered or shortened by whoever copied it, so no object counts as missing for not being in it.
 //! What two tables say of one object counts only if it is the same: nobody knows which one is newer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use serde_json::{Value, json};
 
-use super::Fate;
+use super::{Fate, descriptions::ips};
 use crate::{
     engine::{TableEvidence, TablePod},
     formats::text::{
@@ -28,10 +31,12 @@ pub(in crate::bundle) struct Tables {
     pods: BTreeMap<Key, Said<TablePod>>,
     /// How many Pods stand in tables without labels, by namespace.
     unlabelled: BTreeMap<String, usize>,
-    /// Ready addresses with ports, as `kubectl get endpoints` lists them.
-    endpoints: BTreeMap<Key, Said<Vec<String>>>,
+    /// Ready addresses, as `kubectl get endpoints` lists them.
+    endpoints: BTreeMap<Key, Said<BTreeSet<IpAddr>>>,
     /// Services with their selectors.
     services: BTreeMap<Key, Said<Value>>,
+    /// Services with their target ports, too.
+    described: BTreeMap<Key, Said<Value>>,
     /// Nodes.
     pub nodes: BTreeSet<String>,
 }
@@ -146,13 +151,16 @@ impl Tables {
     /// One row; None where it cannot be one.
     fn row(&mut self, kind: Kind, table: &Table<'_>, cells: &[&str], key: Key) -> Option<()> {
         // What stands in a message of ours is no more than a name may be.
-        let names = [Some(key.1.as_str()), Some(key.0.as_str()).filter(|n| !n.is_empty())];
+        let names = [
+            Some(key.1.as_str()),
+            Some(key.0.as_str()).filter(|n| !n.is_empty()),
+        ];
         names.iter().flatten().all(|n| is_word(n)).then_some(())?;
         match kind {
             Kind::Pods => {
                 let pod = pod(table, cells, &key.1)?;
                 match pod {
-                    Some(pod) => say(&mut self.pods, key, pod),
+                    Some(pod) => self.say_pod(key, pod)?,
                     None => *self.unlabelled.entry(key.0).or_default() += 1,
                 }
             }
@@ -163,13 +171,8 @@ impl Tables {
                 }
             }
             Kind::Endpoints => {
-                // `10.1.2.3:80,10.1.2.4:80 + 3 more...`
                 let listed = table.cell(cells, "ENDPOINTS").unwrap_or_default();
-                let listed = listed.split(" + ").next().unwrap_or_default().split(',');
-                let addresses = listed.map(str::trim).filter(|a| !a.is_empty());
-                let addresses: Vec<String> = addresses.map(str::to_owned).collect();
-                addresses.iter().all(|a| is_address(a)).then_some(())?;
-                say(&mut self.endpoints, key, addresses);
+                self.say_endpoints(key, ips(listed)?)?;
             }
             // Which of its addresses are ready is not in the table.
             Kind::EndpointSlices => {}
@@ -180,13 +183,34 @@ impl Tables {
         Some(())
     }
 
-    /// Services that are known from tables only, with where they belong.
-    pub(super) fn services(&self) -> impl Iterator<Item = (&Key, Service)> {
-        let known = self
-            .services
-            .iter()
-            .filter_map(|(key, said)| Some((key, said.0.as_ref()?)));
-        known.filter_map(|(key, value)| Some((key, serde_json::from_value(value.clone()).ok()?)))
+    pub(super) fn say_endpoints(&mut self, key: Key, addresses: Vec<IpAddr>) -> Option<()> {
+        say(&mut self.endpoints, key, addresses.into_iter().collect());
+        Some(())
+    }
+
+    pub(super) fn say_pod(&mut self, key: Key, pod: TablePod) -> Option<()> {
+        let is_same = |before: &TablePod| before.is_ready == pod.is_ready && before.labels == pod.labels;
+        // A table and a description say the same in other words.
+        match self.pods.get(&key).and_then(|said| said.0.as_ref()) {
+            Some(before) if is_same(before) => {}
+            _ => say(&mut self.pods, key, pod),
+        }
+        Some(())
+    }
+
+    pub(super) fn say_described(&mut self, key: Key, service: Value) {
+        say(&mut self.described, key, service);
+    }
+
+    /// Services that no object shows, each with whether its target ports are known. A description says more than a table.
+    pub(super) fn services(&self) -> impl Iterator<Item = (&Key, Service, bool)> {
+        fn known(of: &BTreeMap<Key, Said<Value>>) -> impl Iterator<Item = (&Key, Service)> {
+            let said = of.iter().filter_map(|(key, said)| Some((key, said.0.as_ref()?)));
+            said.filter_map(|(key, value)| Some((key, serde_json::from_value(value.clone()).ok()?)))
+        }
+        let described = known(&self.described).map(|(key, service)| (key, service, true));
+        let others = known(&self.services).filter(|(key, _)| !self.described.contains_key(*key));
+        described.chain(others.map(|(key, service)| (key, service, false)))
     }
 
     /// What the tables show of a namespace and of one of its Services.
@@ -196,7 +220,9 @@ impl Tables {
         TableEvidence {
             pods: of_namespace.filter_map(|(_, said)| said.0.clone()).collect(),
             unlabelled_pods: self.unlabelled.get(namespace).copied().unwrap_or(0),
-            endpoints: endpoints.and_then(|said| said.0.clone()),
+            endpoints: endpoints
+                .and_then(|said| said.0.as_ref())
+                .map(|ips| ips.iter().map(ToString::to_string).collect()),
             has_service: false,
         }
     }
@@ -269,12 +295,7 @@ fn service(table: &Table<'_>, cells: &[&str], (namespace, name): &Key) -> Option
 }
 
 /// Whether a text has no other characters than names, labels and states have.
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     let is_fit = |b: u8| b.is_ascii_alphanumeric() || b"-._/=,:".contains(&b);
     !text.is_empty() && text.len() <= 4096 && text.bytes().all(is_fit)
-}
-
-/// `10.1.2.3:80` or `[fd00::1]:80`, or without a port.
-fn is_address(text: &str) -> bool {
-    text.parse::<std::net::SocketAddr>().is_ok() || text.parse::<std::net::IpAddr>().is_ok()
 }

@@ -268,10 +268,13 @@ fn piece() -> impl Strategy<Value = String> {
         Just(SERVICE.to_owned()),
         Just(PODS.to_owned()),
         Just(ENDPOINTS.to_owned()),
+        Just(DESCRIBED.to_owned()),
+        Just(DESCRIBED_POD.to_owned()),
         Just("$ kubectl exec client -- curl web\n".to_owned()),
         Just(pod("web-1", "web")),
         Just("\n".to_owned()),
         "(NAME|NAMESPACE|READY|STATUS|RESTARTS|ENDPOINTS|LABELS|PORT\\(S\\)|   |\n|1/1|app=web|web|\\PC){0,12}",
+        "(Name|Selector|Type|Session Affinity|Subsets|Port|TargetPort|Endpoints|Addresses|: |  |\n|80/TCP|web|,|\\PC){0,16}",
         "(?s).{0,40}",
     ]
 }
@@ -285,11 +288,110 @@ proptest! {
     }
 
     #[test]
-    fn part_of_a_healthy_paste_blames_nobody(keep in prop::collection::vec(any::<bool>(), 40)) {
+    fn part_of_a_healthy_paste_blames_nobody(keep in prop::collection::vec(any::<bool>(), 60)) {
         // Whatever lines of the tables somebody leaves out.
         let kept = |text: &str| -> String {
             text.lines().zip(&keep).filter(|(_, keep)| **keep).map(|(line, _)| format!("{line}\n")).collect()
         };
-        assert_unblamed(&format!("{SERVICE}{}", kept(&[PODS, ENDPOINTS].concat())));
+        assert_unblamed(&format!("{SERVICE}{}", kept(&[PODS, ENDPOINTS, DESCRIBED, "\n\n", DESCRIBED_POD].concat())));
     }
+}
+
+const DESCRIBED: &str = "\
+$ kubectl describe svc web -n shop
+Name:                     web
+Namespace:                shop
+Labels:                   <none>
+Annotations:              <none>
+Selector:                 app=web
+Type:                     ClusterIP
+IP Family Policy:         SingleStack
+IP Families:              IPv4
+IP:                       10.96.0.7
+IPs:                      10.96.0.7
+Port:                     http  80/TCP
+TargetPort:               8080/TCP
+Endpoints:                10.1.2.3:8080
+Port:                     <unset>  81/TCP
+TargetPort:               metrics/TCP
+Endpoints:                10.1.2.3:9090
+Session Affinity:         None
+Events:                   <none>
+";
+
+const DESCRIBED_POD: &str = "\
+Name:             web-1
+Namespace:        shop
+Node:             n1/192.168.0.2
+Labels:           app=web
+                  tier=front
+Status:           Running
+IP:               10.1.2.3
+Containers:
+  app:
+    Port:           8080/TCP
+    Ready:          True
+Conditions:
+  Type              Status
+  Ready             True
+  ContainersReady   True
+Events:             <none>
+";
+
+#[test]
+fn descriptions_are_evidence_like_tables() {
+    let text = format!("{DESCRIBED}\n\n{DESCRIBED_POD}");
+    assert_unblamed(&text);
+    let found = answers(&text);
+    assert_eq!(found[&C::PodsHealthy].0, S::True, "{found:?}");
+    assert_eq!(found[&C::EndpointsPopulated].0, S::True, "{found:?}");
+    assert_eq!(
+        parts(&text),
+        [
+            "lines 2-19: the description of Service web",
+            "lines 22-37: the description of Pod web-1"
+        ]
+    );
+    let (bundle, _) = read(DESCRIBED, None, None);
+    let service = bundle.inventory.services_of("shop").next().unwrap();
+    let targets: Vec<String> = service
+        .spec
+        .ports
+        .iter()
+        .map(|p| p.target_port().to_string())
+        .collect();
+    assert_eq!(targets, ["8080", "metrics"]);
+}
+
+#[test]
+fn descriptions_of_what_fails_blame_nobody() {
+    let none = DESCRIBED
+        .replace("10.1.2.3:8080", "<none>")
+        .replace("10.1.2.3:9090", "<none>");
+    let waiting = DESCRIBED_POD.replace("Ready             True", "Ready             False");
+    let text = format!("{none}\n\n{waiting}");
+    assert_unblamed(&text);
+    let found = answers(&text);
+    assert!(
+        found[&C::PodsHealthy].2.contains("web-1 (Running, not ready)"),
+        "{found:?}"
+    );
+    assert!(
+        found[&C::EndpointsPopulated]
+            .2
+            .contains("shows no ready endpoint"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_description_and_a_table_say_the_same_or_nothing() {
+    let found = answers(&[DESCRIBED, PODS, ENDPOINTS, "\n\n", DESCRIBED_POD].concat());
+    assert_eq!(
+        (found[&C::PodsHealthy].0, found[&C::EndpointsPopulated].0),
+        (S::True, S::True)
+    );
+    let other = ENDPOINTS.replace("10.1.2.3", "10.1.2.4");
+    let found = answers(&[DESCRIBED, &other].concat());
+    assert_eq!(found[&C::EndpointsPopulated].0, S::Unknown);
 }

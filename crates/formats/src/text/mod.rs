@@ -8,6 +8,7 @@ mod api_errors;
 pub mod bridge;
 pub mod carrier_config;
 pub mod conntrack;
+pub mod describe;
 pub mod error;
 pub mod http;
 pub mod kernel_log;
