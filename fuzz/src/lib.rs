@@ -24,6 +24,7 @@ use svcdiag::{
     bundle::{
         Bundle, Files, facts,
         files::{File, MAX_BUNDLE, MAX_FILES},
+        paste,
     },
     engine::diagnose,
     kube_proxy::IpFamily,
@@ -39,6 +40,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("dns", fuzzing::dns),
     ("archive", archive),
     ("bundle", bundle),
+    ("paste", paste),
     ("resolv_conf", resolv_conf),
     ("iptables_save", iptables_save),
     ("nft", nft),
@@ -110,6 +112,19 @@ fn bundle(data: &[u8]) {
     let now = bundle.time(Timestamp::UNIX_EPOCH);
     // Most inputs have one; a thousand of them would only be slow.
     for (namespace, service) in bundle.inventory.service_names().take(3) {
+        let (facts, _) = facts(&bundle, &bundle.diagnosis(&namespace, &service), now);
+        let _ = diagnose(&facts).status(None, None, now);
+    }
+}
+
+/// A text with anything in it, from its parts to the verdict.
+fn paste(data: &[u8]) {
+    let text = text(data);
+    let (bundle, parts) = paste::read(&text, None, None);
+    let lines = text.lines().count();
+    assert!(parts.iter().all(|part| *part.lines.end() <= lines));
+    for (namespace, service) in bundle.inventory.service_names().take(3) {
+        let now = Timestamp::UNIX_EPOCH;
         let (facts, _) = facts(&bundle, &bundle.diagnosis(&namespace, &service), now);
         let _ = diagnose(&facts).status(None, None, now);
     }

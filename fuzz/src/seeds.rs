@@ -70,6 +70,11 @@ pub fn of_files() -> io::Result<Vec<(String, Vec<u8>)>> {
             .map(|(path, text)| format!("{FILE}{path}\n{text}"))
             .collect();
         seeds.push(("bundle".to_owned(), all.into_bytes()));
+        // What a person would copy of it.
+        if case.file_name().to_string_lossy().starts_with("form-") {
+            let texts: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
+            seeds.push(("paste".to_owned(), texts.join("\n").into_bytes()));
+        }
         // Archives are fuzzed for what holds the files together, not for the files.
         if number % 20 == 0 {
             let tar = tar(&files)?;

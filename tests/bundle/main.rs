@@ -26,5 +26,6 @@ mod output;
 #[allow(dead_code, reason = "tests/node uses the rest")]
 mod owners;
 mod page;
+mod paste;
 mod reports;
 mod rules;

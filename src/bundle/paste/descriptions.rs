@@ -152,7 +152,7 @@ fn pod(fields: &[Field<'_>], name: &str) -> Option<TablePod> {
     });
     let status = value(fields, "Status").filter(|s| is_word(s))?;
     let is_true = |line: &&str| line.split_whitespace().eq(["Ready", "True"]);
-    let is_ready = status == "Running" && values(fields, "Conditions").iter().any(|line| is_true(&line));
+    let is_ready = status == "Running" && values(fields, "Conditions").iter().any(is_true);
     Some(TablePod {
         name: name.to_owned(),
         labels: labels.collect::<Option<_>>()?,
