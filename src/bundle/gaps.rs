@@ -74,7 +74,13 @@ impl Missing<'_> {
     fn kind(&mut self, resource: &str, kinds: &str, namespace: &str) {
         if !has(self.bundle, self.home, resource, namespace) {
             if resource == "pods" && self.are_manifests() {
-                return self.manifests(resource, "which Pods run and whether they are ready");
+                return self.manifests(
+                    resource,
+                    &format!(
+                        "which Pods run and whether they are ready; add `kubectl -n {} get pods -o json`",
+                        self.home
+                    ),
+                );
             }
             let what = format!("no list of the {kinds} of namespace {namespace}");
             self.found.push(gap(resource, what));
@@ -117,17 +123,20 @@ impl Missing<'_> {
     fn manifests(&mut self, resource: &str, what: &str) {
         self.found.push(Unreadable {
             resource: resource.to_owned(),
-            why: format!(
-                "the objects come from manifests, which do not say {what}; add `kubectl -n {} get {resource} -o json`",
-                self.home
-            ),
+            why: format!("the objects come from manifests, which do not say {what}"),
         });
     }
 
     fn slices(&mut self, service: &str) {
         if !self.bundle.knows_slices(self.home, service) {
             if self.are_manifests() {
-                return self.manifests("endpointslices", "whether the Service has endpoints");
+                return self.manifests(
+                    "endpointslices",
+                    &format!(
+                        "whether the Service has endpoints; add `kubectl -n {} get endpointslices -l kubernetes.io/service-name={} -o yaml`",
+                        self.home, service
+                    ),
+                );
             }
             let what = format!(
                 "neither a list of the EndpointSlices of Service {service} nor its Endpoints (namespace {})",

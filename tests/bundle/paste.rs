@@ -69,7 +69,7 @@ fn a_paste_is_judged_and_every_part_of_it_is_said() {
     let listed = "\nThe text was read as:\n\
         \x20 line 1: not recognized, not used: My Service does not work!\n\
         \x20 lines 5-30: Service web, Deployment web\n\
-        \x20 line 32: output of `curl -sS web`; not used: ";
+        \x20 line 32: output of \"curl -sS web\"; not used: ";
     assert!(stdout.contains(listed), "{stdout}");
     assert!(
         stderr.contains("2 objects have no namespace, so default is assumed"),

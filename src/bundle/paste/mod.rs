@@ -33,6 +33,9 @@ const MAX_PARTS: usize = 200;
 /// Most blank lines that are put before objects so that messages name the lines of the paste, all together.
 const MAX_PADDING: usize = 4 << 20;
 
+/// Most documents of one part that are looked at for their names.
+const MAX_NAMED: usize = 200;
+
 /// How much of a line is shown of what was not understood, in characters.
 const SHOWN: usize = 60;
 
@@ -212,7 +215,8 @@ fn objects_of(section: &Section<'_>) -> (String, Fate) {
     const NAMED: usize = 4;
     let mut names: Vec<String> = Vec::new();
     let mut broken = 0;
-    for document in documents::of(section.text) {
+    let mut all = documents::of(section.text);
+    for document in all.by_ref().take(MAX_NAMED) {
         match document.content {
             Ok(content) => names.extend(object(&content)),
             Err(_) => broken += 1,
@@ -235,7 +239,9 @@ fn objects_of(section: &Section<'_>) -> (String, Fate) {
     let more = names.len().saturating_sub(NAMED);
     names.truncate(NAMED);
     let mut what = names.join(", ");
-    if more > 0 {
+    if all.next().is_some() {
+        what.push_str(" and many more");
+    } else if more > 0 {
         what.push_str(&format!(" and {more} more"));
     }
     (what, Fate::Used)
@@ -263,10 +269,13 @@ fn output(
     modified: Option<Timestamp>,
 ) -> (String, Fate) {
     let command = section.command.unwrap_or_default();
-    let what = format!("output of `{}`", shortened(command));
+    let what = format!("output of \"{}\"", shortened(command));
     if section.text.trim().is_empty() {
         let why = "the command printed nothing, or its output is missing";
-        return (format!("`{}`", shortened(command)), Fate::NotUsed(why.to_owned()));
+        return (
+            format!("\"{}\"", shortened(command)),
+            Fate::NotUsed(why.to_owned()),
+        );
     }
     let Some(place) = place else {
         let why = match Kubectl::parse(command) {

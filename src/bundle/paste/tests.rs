@@ -94,7 +94,7 @@ fn every_part_is_said_with_its_lines() {
         [
             "lines 1-2: not recognized, not used: Hi, my Service",
             "lines 5-18: Service web",
-            "line 21: output of `iptables-save`; not used: it is not known on which node or in which Pod it was typed; save it in a bundle, in nodes/NODE/ or pods/NAMESPACE/POD/",
+            "line 21: output of \"iptables-save\"; not used: it is not known on which node or in which Pod it was typed; save it in a bundle, in nodes/NODE/ or pods/NAMESPACE/POD/",
             "lines 23-24: a table; not used: only tables of Pods, Services, Endpoints, EndpointSlices and Nodes are read",
         ]
     );
@@ -394,4 +394,22 @@ fn a_description_and_a_table_say_the_same_or_nothing() {
     let other = ENDPOINTS.replace("10.1.2.3", "10.1.2.4");
     let found = answers(&[DESCRIBED, &other].concat());
     assert_eq!(found[&C::EndpointsPopulated].0, S::Unknown);
+}
+
+#[test]
+fn a_cell_with_a_command_is_no_name_or_state() {
+    for (from, to) in [
+        ("Running", "`reboot`"),
+        ("app=web", "app=`reboot`"),
+        ("web-1 ", "`r`   "),
+    ] {
+        let text = format!("{SERVICE}{}", PODS.replacen(from, to, 1));
+        assert_unblamed(&text);
+        assert!(!format!("{:?}", answers(&text)).contains("reboot"), "{text}");
+        assert!(
+            parts(&text)[1].contains("some were not understood (line 17)"),
+            "{:?}",
+            parts(&text)
+        );
+    }
 }

@@ -54,6 +54,7 @@ pub fn sections(text: &str) -> Vec<Section<'_>> {
         open: None,
         command: None,
         after_blank: true,
+        no_json_until: 0,
         found: Vec::new(),
     };
     let mut lines = Lines::of(text);
@@ -152,6 +153,9 @@ struct Cutter<'a> {
     open: Option<Open>,
     command: Option<Command<'a>>,
     after_blank: bool,
+    /// The line to which a JSON document was read that turned out to be none: another one within it would be read again
+    /// and again.
+    no_json_until: usize,
     found: Vec<Section<'a>>,
 }
 
@@ -236,14 +240,21 @@ impl<'a> Cutter<'a> {
     }
 
     /// The length of the JSON document that begins on a line.
-    fn json_at(&self, line: &Line<'a>) -> Option<usize> {
+    fn json_at(&mut self, line: &Line<'a>) -> Option<usize> {
         let is_open = matches!(self.form(), Some(Form::Yaml | Form::Description | Form::Table));
-        if !line.text.starts_with('{') || is_open || !self.may_begin(self.after_blank) {
+        if !line.text.starts_with('{')
+            || line.number <= self.no_json_until
+            || is_open
+            || !self.may_begin(self.after_blank)
+        {
             return None;
         }
         let rest = self.text.get(line.start..)?;
         let mut values = serde_json::Deserializer::from_str(rest).into_iter::<serde::de::IgnoredAny>();
-        values.next()?.ok()?;
+        if let Err(error) = values.next()? {
+            self.no_json_until = line.number + error.line().saturating_sub(1);
+            return None;
+        }
         Some(values.byte_offset())
     }
 
@@ -312,7 +323,7 @@ fn begins(line: &str) -> Option<Form> {
 
 fn is_fence(line: &str) -> bool {
     let line = line.trim_start();
-    line.starts_with("```") || line.starts_with("~~~")
+    line.starts_with("\u{60}\u{60}\u{60}") || line.starts_with("~~~")
 }
 
 fn is_yaml_start(line: &str) -> bool {
@@ -489,9 +500,20 @@ Events:     <none>
     #[test]
     fn json_that_is_cut_short_is_unknown() {
         assert_eq!(cut("{\"a\": [1,\n2\n"), [(Form::Unknown, None, 1, 2)]);
-        // So is one that is too deep.
+        // However deep it is.
         let deep = "{\"a\":".repeat(100_000);
         assert_eq!(cut(&deep), [(Form::Unknown, None, 1, 1)]);
+        let lines = "{\"a\":[\n".repeat(100_000);
+        assert_eq!(cut(&lines), [(Form::Unknown, None, 1, 100_000)]);
+        // What follows the line where it broke is read again.
+        assert_eq!(
+            cut("{\"a\": [1,\n$ curl x\nok\n\n{\"a\": 1}\n"),
+            [
+                (Form::Unknown, None, 1, 1),
+                (Form::Output, Some("curl x"), 3, 3),
+                (Form::Json, Some("curl x"), 5, 5),
+            ]
+        );
     }
 
     #[test]

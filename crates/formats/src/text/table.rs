@@ -40,11 +40,14 @@ impl<'a> Table<'a> {
             ..Self::default()
         };
         for (number, line) in lines {
-            match cells(line, &starts) {
-                Some(cells) if table.rows.len() < MAX_ROWS && has_a_name(&table.columns, &cells) => {
-                    table.rows.push(cells);
-                }
-                _ => table.misfits.push(number),
+            let row = match table.rows.len() {
+                // The others are not looked at.
+                MAX_ROWS => None,
+                _ => cells(line, &starts).filter(|cells| has_a_name(&table.columns, cells)),
+            };
+            match row {
+                Some(cells) => table.rows.push(cells),
+                None => table.misfits.push(number),
             }
         }
         Some(table)
