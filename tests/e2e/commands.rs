@@ -18,7 +18,7 @@ const NAMESPACE: &str = "typed-commands";
 
 /// Rows that change nothing, with what stands in place of each `{}`; a word in capitals is one of the namespace's
 /// own objects.
-const READS: [(&str, &[&str]); 30] = [
+const READS: [(&str, &[&str]); 31] = [
     ("kubectl -n kube-system get configmap kube-proxy -o yaml", &[]),
     (
         "kubectl -n kube-system get pods -l component=kube-controller-manager",

@@ -407,7 +407,7 @@ fn a_cell_with_a_command_is_no_name_or_state() {
         assert_unblamed(&text);
         assert!(!format!("{:?}", answers(&text)).contains("reboot"), "{text}");
         assert!(
-            parts(&text)[1].contains("some were not understood (line 17)"),
+            parts(&text)[1].contains("some were not understood (line 18)"),
             "{:?}",
             parts(&text)
         );
