@@ -66,7 +66,8 @@ pub struct Options {
     #[arg(long, value_name = "PATH", hide_short_help = true)]
     bundle: Option<PathBuf>,
 
-    /// Namespace of the Service [default: as in the bundle's manifest, or else the only one in the bundle]
+    /// Namespace of the Service, and of objects that do not say theirs [default: as in the bundle's manifest,
+    /// or else the only one in the bundle]
     #[arg(short, long)]
     namespace: Option<String>,
 
