@@ -7,7 +7,7 @@
 
 mod config_map;
 pub(super) mod endpoints;
-mod identity;
+pub(super) mod identity;
 mod lists;
 mod manifests;
 pub(super) mod memory;

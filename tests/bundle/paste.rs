@@ -64,8 +64,8 @@ fn texts(output: &Output) -> (String, String) {
 fn a_paste_is_judged_and_every_part_of_it_is_said() {
     let output = diagnose(&["-"], PASTE.as_bytes());
     let (stdout, stderr) = texts(&output);
-    assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
-    assert!(stdout.contains("NamedPortNotFound"), "{stdout}");
+    assert_eq!(output.status.code(), Some(2), "{stdout}{stderr}");
+    assert!(stdout.contains("declares a TCP port of that name"), "{stdout}");
     let listed = "\nThe text was read as:\n\
         \x20 line 1: not recognized, not used: My Service does not work!\n\
         \x20 lines 5-30: Service web, Deployment web\n\
@@ -99,7 +99,7 @@ fn a_file_is_read_like_standard_input() {
     let path = directory.path().join("app.yaml");
     std::fs::write(&path, objects.join("\n")).unwrap();
     let output = diagnose(&[path.to_str().unwrap()], b"");
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(!texts(&output).0.contains("was read as"));
 }
 

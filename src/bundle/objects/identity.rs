@@ -70,7 +70,7 @@ pub(super) fn group(value: &Value) -> &str {
 }
 
 /// Whether a text is a DNS subdomain of RFC 1123, as names of all kinds that are read here have to be.
-fn is_subdomain(text: &str) -> bool {
+pub(in crate::bundle) fn is_subdomain(text: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     text.len() <= 253
         && text.bytes().all(|b| is_plain(b) || matches!(b, b'-' | b'.'))

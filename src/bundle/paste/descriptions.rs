@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde_json::{Value, json};
 
+use crate::bundle::objects::identity::is_subdomain;
+
 use super::{
     Fate,
     tables::{Tables, is_word},
@@ -39,7 +41,7 @@ impl Tables {
         };
         let what = format!("the description of {kind} {name}");
         let key = (namespace.to_owned(), name.to_owned());
-        let is_known = is_word(name) && is_word(namespace);
+        let is_known = is_subdomain(name) && is_subdomain(namespace);
         let is_taken = is_known.then(|| match kind {
             "Service" => self.take_service(&fields, key),
             "Endpoints" => self.say_endpoints(key, endpoints(&fields)?),

@@ -177,27 +177,14 @@ fn limited(mut parts: Vec<Part>) -> Vec<Part> {
     parts
 }
 
-/// The path of a file of objects. Where the command asked for all objects of one kind, the file is called as that would be
-/// in a bundle, so that it counts as the same list.
+/// The path of a file of objects. It is never called as that of a list in a bundle: what is pasted may have been cut, asked
+/// of another namespace or cluster, or at another time than the rest, so that what is not in it may be there all the same.
 fn path(section: &Section<'_>) -> String {
     let ending = match section.form {
         Form::Json => "json",
         _ => "yaml",
     };
-    let is_name = |name: &&str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let command = section.command.and_then(Kubectl::parse);
-    let listed = command
-        .as_ref()
-        .filter(|c| !c.all_namespaces)
-        .and_then(Kubectl::lists);
-    let namespace = command.as_ref().and_then(|c| c.namespace);
-    match (listed.filter(is_name), namespace) {
-        (Some(resource), None) => format!("objects/{resource}.{ending}"),
-        (Some(resource), Some(namespace)) if is_name(&namespace) => {
-            format!("objects/{namespace}/{resource}.{ending}")
-        }
-        _ => format!("objects/lines-{}-{}.{ending}", section.first, section.last),
-    }
+    format!("objects/lines-{}-{}.{ending}", section.first, section.last)
 }
 
 /// The text of a section behind as many lines as stand before it, so that messages name the right ones.

@@ -11,6 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{Fate, descriptions::ips};
+use crate::bundle::objects::identity::is_subdomain;
 use crate::{
     engine::{TableEvidence, TablePod},
     formats::text::{
@@ -155,7 +156,7 @@ impl Tables {
             Some(key.1.as_str()),
             Some(key.0.as_str()).filter(|n| !n.is_empty()),
         ];
-        names.iter().flatten().all(|n| is_word(n)).then_some(())?;
+        names.iter().flatten().all(|n| is_subdomain(n)).then_some(())?;
         match kind {
             Kind::Pods => {
                 let pod = pod(table, cells, &key.1)?;
@@ -271,14 +272,21 @@ fn pod(table: &Table<'_>, cells: &[&str], name: &str) -> Option<Option<TablePod>
 
 /// A Service of a row of `-o wide`. The target ports are not shown.
 fn service(table: &Table<'_>, cells: &[&str], (namespace, name): &Key) -> Option<Value> {
+    const MAX_PORTS: usize = 100;
     let ports = table.cell(cells, "PORT(S)").unwrap_or_default();
+    (ports.is_empty() || is_word(ports)).then_some(())?;
     let port = |text: &str| {
         let (numbers, protocol) = text.split_once('/')?;
         let mut numbers = numbers.split(':').map(|n| n.parse::<u16>().ok());
         let (port, node_port) = (numbers.next()??, numbers.next());
         Some(json!({ "port": port, "protocol": protocol, "nodePort": node_port.flatten() }))
     };
-    let ports: Option<Vec<Value>> = ports.split(',').filter(|p| !p.is_empty()).map(port).collect();
+    let ports: Option<Vec<Value>> = ports
+        .split(',')
+        .filter(|p| !p.is_empty())
+        .take(MAX_PORTS)
+        .map(port)
+        .collect();
     let selector = match table.cell(cells, "SELECTOR") {
         Some(cell) => labels(cell).filter(|_| is_word(cell))?,
         None => BTreeMap::new(),

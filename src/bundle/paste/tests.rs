@@ -182,21 +182,33 @@ fn objects_count_for_more_than_tables() {
     assert_eq!(answers(&text)[&C::PodsHealthy].0, S::True);
 }
 
+/// It may have been cut, filtered, or asked of another cluster, namespace or moment than the rest.
 #[test]
-fn a_list_behind_its_command_is_all_that_there_is_unless_it_was_filtered() {
+fn what_is_not_in_a_pasted_list_may_be_there() {
     // Two Pods without a common label, and none is selected.
     let pods = pod_list(&[pod("a-1", "a"), pod("b-1", "b")].join(","));
     let slices = "$ kubectl get endpointslices -n shop -o json\n{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[]}\n";
-    let text = format!("{SERVICE}{pods}{slices}");
-    assert_eq!(judge(&text).root_cause.unwrap().reason, "SelectorMatchesNoPods");
     for filter in [
+        "",
         " -l app=x",
         " | head -40",
         " -A",
-        " --field-selector=spec.nodeName=n1",
+        " --context other",
+        " && kubectl get netpol -o json",
     ] {
         let pods = pods.replacen(" -o json", &format!(" -o json{filter}"), 1);
         assert_unblamed(&format!("{SERVICE}{pods}{slices}"));
+    }
+}
+
+#[test]
+fn a_name_that_would_be_an_option_is_none() {
+    for name in ["--server=https://evil.example", "-A", "web/../..", "WEB"] {
+        let text = format!(
+            "$ kubectl get pods --show-labels -n shop\nNAME   READY   STATUS    RESTARTS   AGE   LABELS\n{name}   1/1     Running   0          3d    app=web\n"
+        );
+        let told = format!("{:?}", answers(&format!("{SERVICE}{text}")));
+        assert!(!told.contains(name), "{told}");
     }
 }
 

@@ -64,8 +64,11 @@ fn manifests_that_fit_are_no_sign_of_anything_that_runs() {
 }
 
 #[test]
-fn a_target_port_that_no_container_has_is_proven_by_the_template() {
-    let message = assert_cause(&applied(&checkout(json!("web"))), "NamedPortNotFound");
+fn a_target_port_that_no_container_has_is_pointed_out() {
+    let found = applied(&checkout(json!("web")));
+    // A patch or an injected container may have it.
+    assert_nobody_is_blamed(&found);
+    let (_, _, message) = &answers(&found)[&C::DefinitionValid];
     assert!(
         message.contains("Deployment web") && message.contains("http (3000/TCP)"),
         "{message}"
@@ -77,7 +80,13 @@ fn a_target_port_that_no_container_has_is_proven_by_the_template() {
 fn a_name_of_another_protocol_is_none_and_a_number_of_another_is_a_hint() {
     let mut by_name = checkout(json!("http"));
     by_name[0]["spec"]["ports"][0]["protocol"] = "UDP".into();
-    assert_cause(&applied(&by_name), "NamedPortNotFound");
+    let found = applied(&by_name);
+    assert_nobody_is_blamed(&found);
+    assert!(
+        answers(&found)[&C::DefinitionValid]
+            .2
+            .contains("UDP port of that name")
+    );
     let mut by_number = checkout(json!(3000));
     by_number[0]["spec"]["ports"][0]["protocol"] = "UDP".into();
     let found = applied(&by_number);
@@ -88,10 +97,12 @@ fn a_name_of_another_protocol_is_none_and_a_number_of_another_is_a_hint() {
 }
 
 #[test]
-fn a_typing_error_in_the_selector_is_proven_by_the_template() {
+fn what_may_be_a_typing_error_in_the_selector_is_pointed_out() {
     let mut all = checkout(json!(3000));
     all[0]["spec"]["selector"] = json!({ "app": "chekout" });
-    let message = assert_cause(&applied(&all), "SelectorMatchesNoPods");
+    let found = applied(&all);
+    assert_nobody_is_blamed(&found);
+    let (_, _, message) = &answers(&found)[&C::EndpointsPopulated];
     assert!(
         message.contains("app=checkout where the selector wants app=chekout"),
         "{message}"

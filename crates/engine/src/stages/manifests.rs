@@ -1,9 +1,9 @@
 //! What manifests prove, where nobody has seen the Pods of the Service.
 //!
 //! Manifests, as they are kept in Git, have no status: whether Pods run, whether they are ready, and whether the Service
-//! has endpoints stays Unknown. But a selector that misses the labels of the Pod templates by a typing error, and a
-//! targetPort that no container of the selected templates has, are wrong whatever the cluster does. There may always be
-//! workloads in other files: that no template at hand is selected proves nothing by itself.
+//! has endpoints stays Unknown. A selector that misses the labels of the Pod templates by a typing error, and a
+//! targetPort that no container of the selected templates has, are pointed out and make nothing False: there may always be
+//! workloads, patches and injected containers in other files.
 
 use crate::{
     Facts, Finding,
@@ -45,6 +45,15 @@ pub(super) fn judge(facts: &Facts, stage: C) -> Option<Finding> {
         C::EndpointsPopulated => Some(manifests.endpoints_populated()),
         _ => None,
     }
+}
+
+/// Probably wrong, and not for certain: a patch, an overlay, a sidecar that is injected or a workload in another file may make
+/// it right.
+fn in_these_files(message: &str) -> Finding {
+    Finding::unknown(
+        Reason::ProbeFailed,
+        format!("{message} That is probably wrong, unless another file or the cluster adds what is missing."),
+    )
 }
 
 struct Manifests<'a> {
@@ -113,20 +122,14 @@ impl Manifests<'_> {
         if !self.facts.saved_objects.is_from_manifest {
             return self.perhaps(&message);
         }
-        let is_number = name.bytes().all(|b| b.is_ascii_digit());
-        let (reason, fix) = match is_number {
-            true => (
-                Reason::NumericTargetPortName,
-                format!("Remove the quotes around targetPort: {}.", self.edit()),
-            ),
-            false => (
-                Reason::NamedPortNotFound,
-                format!(
-                    "Give a container port the name \"{name}\" in the Pod template, or set targetPort to a port that the containers listen on: {}.",
-                    self.edit()
-                ),
-            ),
-        };
+        // No port has such a name, wherever it may be.
+        if !name.bytes().all(|b| b.is_ascii_digit()) {
+            return in_these_files(&message);
+        }
+        let (reason, fix) = (
+            Reason::NumericTargetPortName,
+            format!("Remove the quotes around targetPort: {}.", self.edit()),
+        );
         let impact = match of >= self.service.spec.ports.len() {
             true => Impact::All,
             false => Impact::Some,
@@ -183,14 +186,7 @@ impl Manifests<'_> {
         if !self.facts.saved_objects.is_from_manifest {
             return self.perhaps(&message);
         }
-        Finding::nothing_works(
-            Reason::SelectorMatchesNoPods,
-            message,
-            format!(
-                "Make the selector of the Service and the labels of the Pod template the same, in the manifests or with {}.",
-                self.edit()
-            ),
-        )
+        in_these_files(&message)
     }
 
     /// The template that the selector misses by a slip, with each label as it is and as it is wanted.

@@ -8,6 +8,9 @@ const MAX_ROWS: usize = 10_000;
 /// Most columns: `-o wide --show-labels` of Pods has eleven.
 const MAX_COLUMNS: usize = 32;
 
+/// Lines that are named as not understood.
+const MAX_MISFITS: usize = 1000;
+
 /// Titles of two words.
 const TWO_WORDS: [&str; 2] = ["NOMINATED NODE", "READINESS GATES"];
 
@@ -47,7 +50,8 @@ impl<'a> Table<'a> {
             };
             match row {
                 Some(cells) => table.rows.push(cells),
-                None => table.misfits.push(number),
+                None if table.misfits.len() < MAX_MISFITS => table.misfits.push(number),
+                None => {}
             }
         }
         Some(table)
@@ -82,7 +86,7 @@ fn has_a_name(columns: &[&str], cells: &[&str]) -> bool {
 fn titles(header: &str) -> Vec<(usize, &str)> {
     let mut found: Vec<(usize, &str)> = Vec::new();
     let mut end = 0;
-    for word in header.split_whitespace() {
+    for word in header.split_whitespace().take(2 * MAX_COLUMNS + 1) {
         let Some(start) = header
             .get(end..)
             .and_then(|rest| rest.find(word))
