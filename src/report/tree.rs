@@ -41,7 +41,7 @@ pub(super) const OPEN: Mark = Mark {
     ascii: "? ",
     style: AnsiColor::Yellow.on_default(),
 };
-const PASSED_OVER: Mark = Mark {
+pub(super) const PASSED_OVER: Mark = Mark {
     unicode: "-",
     ascii: "- ",
     style: anstyle::Style::new().dimmed(),
@@ -180,6 +180,9 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
     } else if diagnosis.ready.status == ConditionStatus::Unknown {
         let sentence = match diagnosis.api_is_faultless() {
             true if diagnosis.is_of_api_alone() => format!("{NOTHING_BUT_THE_API}."),
+            true if diagnosis.ready.message.starts_with(NOTHING_BUT_THE_API) => {
+                printable(&diagnosis.ready.message)
+            }
             true => format!(
                 "No fault in the API objects. {}",
                 printable(&diagnosis.ready.message)

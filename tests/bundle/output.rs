@@ -16,8 +16,7 @@ fn printed(case: &str, output: &str) -> String {
 #[test]
 fn the_answer_ends_with_the_path_of_a_packet() {
     let text = printed("live-frozen-pod", "table");
-    let path =
-        "Path: Pod shop/box -> DNS -> 10.96.143.20:80 -> rules (iptables, 2/2 nodes) -> x 10.244.2.7:8080\n";
+    let path = "Path: Pod shop/box -> DNS -> ~ 10.96.143.20:80 -> rules (iptables, 2/2 checked nodes) -> x 10.244.2.7:8080 (some)\n";
     assert!(text.ends_with(&format!("\n\n{path}")), "{text}");
 }
 
@@ -29,6 +28,6 @@ fn the_page_is_one_document_about_the_service() {
         page.contains("<title>Service shop/web: does not work - svcdiag</title>"),
         "{page}"
     );
-    assert!(page.contains("\u{2717} 10.244.2.7:8080</code>"), "{page}");
+    assert!(page.contains("\u{2717} 10.244.2.7:8080 (some)</code>"), "{page}");
     assert!(page.ends_with("</html>\n"), "{page}");
 }

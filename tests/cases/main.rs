@@ -13,6 +13,7 @@
 )]
 
 mod expect;
+mod path;
 
 use std::{
     path::{Path, PathBuf},
@@ -48,7 +49,7 @@ fn judge(case: &Path) -> Vec<String> {
     }
     let output = command.args(&expect.args).args(["-o", "json"]).output().unwrap();
     match Answer::read(&output) {
-        Ok(answer) => expect.complaints(&answer),
+        Ok(answer) => [expect.complaints(&answer), path::complaints(&output.stdout)].concat(),
         Err(why) => vec![why],
     }
 }

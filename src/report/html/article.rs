@@ -1,11 +1,11 @@
 //! What is said of one Service: the verdict, the path, the root cause with its fix, the stages, what was observed, and what
-//! was not checked.
+//! has no answer.
 
 use maud::{Markup, html};
 
 use super::{
     commands::{in_prose, with_commands},
-    stages::{badge, code, observations, stages, unchecked},
+    stages::{badge, code, observations, stages, unanswered},
     svg::figure,
 };
 use crate::{
@@ -110,7 +110,7 @@ fn time(object: &ServiceDiagnosis) -> Option<String> {
 
 fn body(subject: &Subject<'_>, diagnosis: &Diagnosis, number: usize, level: Level) -> Markup {
     let hops = hops(&subject.name(), diagnosis);
-    let unchecked = unchecked(diagnosis);
+    let unanswered = unanswered(diagnosis);
     html! {
         @if diagnosis.root_cause.is_none() { p { (in_prose(&diagnosis.ready.message)) } }
         @if !hops.is_empty() {
@@ -132,8 +132,8 @@ fn body(subject: &Subject<'_>, diagnosis: &Diagnosis, number: usize, level: Leve
             (observations(&diagnosis.observations))
         }
         section {
-            (level.section("Not checked"))
-            @match unchecked {
+            (level.section("Without an answer"))
+            @match unanswered {
                 Some(list) => (list),
                 None => p { "Every stage that applies to the Service has an answer." },
             }

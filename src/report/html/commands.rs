@@ -22,7 +22,7 @@ pub(super) fn with_commands(message: &str) -> Markup {
     }
     html! {
         p { (inline(&parts)) }
-        @for command in commands { pre tabindex="0" { code { (command) } } }
+        @for command in commands { pre { code { (command) } } }
     }
 }
 

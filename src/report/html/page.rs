@@ -38,7 +38,7 @@ fn document(title: &str, content: &Markup) -> Markup {
                 main { (content) }
                 footer {
                     p {
-                        "Written by svcdiag. This page holds what " code { "svcdiag -o json" }
+                        "Written by svcdiag. This page holds what " code { "svcdiag check -o json" }
                         " prints: names, addresses and messages of the cluster. Review it before you send it."
                     }
                 }
@@ -57,7 +57,7 @@ fn survey(subjects: &[Subject<'_>]) -> Markup {
         header { h1 { "Services" } p { (count) } }
         @if !subjects.is_empty() {
             nav aria-label="Services" {
-                table.services role="table" {
+                table.services role="table" aria-label="Services" {
                     thead role="rowgroup" {
                         tr role="row" {
                             @for column in ["Service", "Verdict", "Reason", "Endpoints", "DNS", "Proxy", "Hairpin"] {

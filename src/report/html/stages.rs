@@ -1,4 +1,4 @@
-//! The stages and the observations as tables, and what was not checked.
+//! The stages and the observations as tables, and what has no answer.
 
 use std::fmt::Display;
 
@@ -12,6 +12,7 @@ use crate::{
 };
 
 /// How an answer is shown: never by its colour alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Mark {
     sign: &'static str,
     word: &'static str,
@@ -28,14 +29,19 @@ const FAILED: Mark = Mark {
     word: "Failed",
     class: "bad",
 };
-const UNKNOWN: Mark = Mark {
+const NOT_KNOWN: Mark = Mark {
     sign: "?",
-    word: "Unknown",
+    word: "Not known",
     class: "open",
 };
-const NOT_NEEDED: Mark = Mark {
+const SKIPPED: Mark = Mark {
     sign: "\u{2013}",
-    word: "Not needed",
+    word: "Skipped",
+    class: "none",
+};
+const NOT_APPLICABLE: Mark = Mark {
+    sign: "\u{2013}",
+    word: "Not applicable",
     class: "none",
 };
 
@@ -44,7 +50,7 @@ pub(super) fn badge(ready: ConditionStatus) -> Markup {
     let mark = match ready {
         ConditionStatus::True => OK,
         ConditionStatus::False => FAILED,
-        ConditionStatus::Unknown => UNKNOWN,
+        ConditionStatus::Unknown => NOT_KNOWN,
     };
     marked(&mark, verdict(ready))
 }
@@ -55,13 +61,20 @@ fn marked(mark: &Mark, word: &str) -> Markup {
     }
 }
 
-fn answer(finding: &Finding) -> Markup {
-    let mark = match finding.verdict {
+fn mark(finding: &Finding) -> Mark {
+    match finding.verdict {
         Verdict::True => OK,
         Verdict::False { .. } => FAILED,
-        Verdict::Unknown if finding.is_satisfied() => NOT_NEEDED,
-        Verdict::Unknown => UNKNOWN,
-    };
+        Verdict::Unknown => match finding.reason {
+            Reason::NotApplicable => NOT_APPLICABLE,
+            Reason::Skipped => SKIPPED,
+            _ => NOT_KNOWN,
+        },
+    }
+}
+
+fn answer(finding: &Finding) -> Markup {
+    let mark = mark(finding);
     marked(&mark, mark.word)
 }
 
@@ -73,7 +86,7 @@ pub(super) fn code(name: impl Display) -> Markup {
 /// A row for each stage. The roles stay where the style turns the table into blocks for a narrow page.
 pub(super) fn stages(diagnosis: &Diagnosis) -> Markup {
     html! {
-        table.stages role="table" {
+        table.stages role="table" aria-label="Stages" {
             thead role="rowgroup" {
                 tr role="row" {
                     @for column in ["Stage", "Result", "Reason", "Message"] {
@@ -98,10 +111,10 @@ pub(super) fn stages(diagnosis: &Diagnosis) -> Markup {
 /// A row for each observation.
 pub(super) fn observations(observations: &[Observation]) -> Markup {
     if observations.is_empty() {
-        return html! { p { "There are none beyond what the stages say." } };
+        return html! { p { "No single observations were recorded." } };
     }
     html! {
-        table.observations role="table" {
+        table.observations role="table" aria-label="Observations" {
             thead role="rowgroup" {
                 tr role="row" {
                     @for column in ["Stage", "From", "Target", "Result"] {
@@ -143,14 +156,16 @@ fn result(seen: &Observation) -> String {
 }
 
 /// The stages without an answer, and why; not those that do not apply to the Service.
-pub(super) fn unchecked(diagnosis: &Diagnosis) -> Option<Markup> {
-    let is_unchecked = |finding: &Finding| {
-        finding.status() == ConditionStatus::Unknown && finding.reason != Reason::NotApplicable
-    };
-    let stages: Vec<_> = diagnosis.stages.iter().filter(|(_, f)| is_unchecked(f)).collect();
+pub(super) fn unanswered(diagnosis: &Diagnosis) -> Option<Markup> {
+    let is_unanswered = |finding: &Finding| [NOT_KNOWN, SKIPPED].contains(&mark(finding));
+    let stages: Vec<_> = diagnosis
+        .stages
+        .iter()
+        .filter(|(_, f)| is_unanswered(f))
+        .collect();
     (!stages.is_empty()).then(|| {
         html! {
-            ul.unchecked {
+            ul.unanswered {
                 @for (stage, finding) in stages {
                     li { (code(stage)) " (" (code(finding.reason)) "): " (in_prose(&finding.message)) }
                 }

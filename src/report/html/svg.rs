@@ -58,7 +58,7 @@ pub(super) fn figure(hops: &[Hop], number: usize) -> Markup {
             (drawing(hops, &COLUMN, number))
             figcaption {
                 code { (line(hops, STYLE)) }
-                span.muted { "\u{2717}: broken. ?: not checked." }
+                span.muted { "\u{2717}: broken. ~: fails because of a later hop, or was not judged. ?: not known." }
             }
         }
     }
@@ -107,7 +107,7 @@ fn drawing(hops: &[Hop], layout: &Layout, number: usize) -> Markup {
         svg class=(format!("path {}", layout.name)) role="img" aria-labelledby=(title) aria-describedby=(description)
             viewBox=(format!("0 0 {width} {height}")) width=(width) height=(height)
         {
-            title id=(title) { "Path of a packet from a client to an endpoint" }
+            title id=(title) { "From client to endpoint" }
             desc id=(description) { (described.join(" ")) }
             @for hop in boxes { (hop) }
         }
@@ -157,8 +157,10 @@ fn hop_box(hop: &Hop, texts: &Texts, (x, y): (usize, usize), (width, height): (u
 
 fn class(hop: &Hop) -> &'static str {
     match hop.state {
+        // That it is there is no more than the lack of a fault.
+        State::Passed if hop.place == Place::Client => "none",
         State::Passed => "ok",
-        State::BrokenFurtherOn => "none",
+        State::BrokenFurtherOn => "later",
         State::Broken { .. } => "bad",
         State::Unknown => "open",
     }
@@ -175,22 +177,29 @@ fn place(place: Place) -> &'static str {
     }
 }
 
+const CONNECTS: &str = "connects from here";
+const FAULTLESS: &str = "no fault found";
+const FAILS_LATER: &str = "fails at a later hop";
+const NOT_KNOWN: &str = "not known";
+
 fn state(hop: &Hop) -> String {
     match hop.state {
-        State::Passed => "\u{2713} no fault found".to_owned(),
+        State::Passed if hop.place == Place::Client => CONNECTS.to_owned(),
+        State::Passed => format!("\u{2713} {FAULTLESS}"),
         State::Broken { reason, .. } => format!("\u{2717} {reason}"),
-        State::BrokenFurtherOn => "broken further on".to_owned(),
-        State::Unknown => "? not checked".to_owned(),
+        State::BrokenFurtherOn => format!("~ {FAILS_LATER}"),
+        State::Unknown => format!("? {NOT_KNOWN}"),
     }
 }
 
 /// A hop in a sentence.
 fn describe(hop: &Hop) -> String {
     let state = match hop.state {
-        State::Passed => "no fault found".to_owned(),
+        State::Passed if hop.place == Place::Client => CONNECTS.to_owned(),
+        State::Passed => FAULTLESS.to_owned(),
         State::Broken { stage, reason } => format!("broken ({stage}: {reason})"),
-        State::BrokenFurtherOn => "broken further on".to_owned(),
-        State::Unknown => "not checked".to_owned(),
+        State::BrokenFurtherOn => FAILS_LATER.to_owned(),
+        State::Unknown => NOT_KNOWN.to_owned(),
     };
     format!("{}, {}: {state}.", place(hop.place), hop.label)
 }

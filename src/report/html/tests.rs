@@ -139,7 +139,7 @@ fn the_page_has_the_cause_the_fix_and_the_evidence() {
         "<h1>Service <span class=\"name\">shop/web</span></h1>",
         "<title>Service shop/web: does not work - svcdiag</title>",
         "<code class=\"name\">FirewallDrops</code> (nothing works)",
-        "<pre tabindex=\"0\"><code>nft -a list chain inet firewalld filter_FORWARD</code></pre>",
+        "<pre><code>nft -a list chain inet firewalld filter_FORWARD</code></pre>",
         "connection timed out; 3 packets dropped by nftables, table inet firewalld",
         "\u{2717} 10.244.1.5:8080",
         "<code class=\"name\">HairpinOK</code> (<code class=\"name\">Blocked</code>): Waiting for EndpointsReachable.",

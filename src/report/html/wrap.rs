@@ -49,8 +49,8 @@ mod tests {
             ["OnlyFullyQualified", "NameResolves"]
         );
         assert_eq!(
-            wrap("rules (nftables, 3/3 nodes)", 19, 3),
-            ["rules (nftables,", "3/3 nodes)"]
+            wrap("rules (nftables, 3/3 checked nodes)", 19, 3),
+            ["rules (nftables,", "3/3 checked nodes)"]
         );
         assert_eq!(wrap("10.96.1.175:80", 20, 3), ["10.96.1.175:80"]);
         assert_eq!(wrap("", 20, 3), [""]);

@@ -32,17 +32,42 @@ impl<'a> Labels<'a> {
         all.filter(move |o| o.condition == stage.as_str())
     }
 
-    /// The dials of a stage that name their target, which are those that failed; from Pods first.
-    fn addressed(&self, stage: C) -> Option<&'a Observation> {
-        let failed = || self.observed(stage).filter(|o| address(o).is_some());
-        failed().find(|o| o.pod.is_some()).or_else(|| failed().next())
+    /// Whether the message of the root cause names this.
+    fn is_named(&self, name: &str) -> bool {
+        let cause = self.diagnosis.root_cause.as_ref();
+        let is_end = |c: char| c.is_ascii_punctuation() && c != ']';
+        let mut words = cause.into_iter().flat_map(|c| c.message.split_whitespace());
+        words.any(|word| word.trim_start_matches('(').trim_end_matches(is_end) == name)
+    }
+
+    /// Of the dials of a stage that failed, one that the root cause names, else one from a Pod, else any.
+    fn failed(&self, stage: C) -> Option<&'a Observation> {
+        let failed = || self.observed(stage).filter(|o| has_failed(o));
+        let is_named = |o: &&Observation| {
+            let pod = o.pod.as_deref();
+            pod.is_some_and(|pod| self.is_named(pod)) && address(o).is_some_and(|to| self.is_named(to))
+        };
+        failed()
+            .find(is_named)
+            .or_else(|| failed().find(|o| o.pod.is_some()))
+            .or_else(|| failed().next())
     }
 
     /// The dial that the root cause is about, so that client and endpoint are those of one packet.
     fn witness(&self) -> Option<&'a Observation> {
-        const DIALLED: [C; 3] = [C::EndpointsReachable, C::ProxyForwards, C::ServiceReachable];
+        const DIALLED: [C; 4] = [
+            C::EndpointsReachable,
+            C::ProxyForwards,
+            C::ServiceReachable,
+            C::HairpinOK,
+        ];
         let cause = self.cause.filter(|cause| DIALLED.contains(cause))?;
-        self.addressed(cause)
+        self.failed(cause)
+    }
+
+    /// Whether the root cause is a policy, which is about the clients that it names.
+    pub(super) fn is_of_policy(&self) -> bool {
+        self.cause == Some(C::NetworkPolicyAllows)
     }
 
     /// Who dialled or looked up the name. A node only where no Pod did.
@@ -51,6 +76,12 @@ impl<'a> Labels<'a> {
         const FROM_NODES: [C; 2] = [C::ProxyForwards, C::EndpointsReachable];
         let names = FROM_PODS.into_iter().filter(|stage| Some(*stage) == self.cause);
         let mut from_pods = names.chain(FROM_PODS).flat_map(|stage| self.observed(stage));
+        if self.is_of_policy() {
+            let mut pods = from_pods.filter_map(|o| o.pod.as_deref());
+            return pods
+                .find(|pod| self.is_named(pod))
+                .map(|pod| format!("Pod {pod}"));
+        }
         let mut from_nodes = FROM_NODES.into_iter().flat_map(|stage| self.observed(stage));
         let found = self
             .witness()
@@ -72,8 +103,12 @@ impl<'a> Labels<'a> {
         let mut stages = vec![C::ServiceReachable, C::HairpinOK, C::ProxyForwards];
         // Sorting is stable: beside that, addresses that Pods dialled come first.
         stages.sort_by_key(|stage| !seen.is_false(*stage));
-        let found = stages.into_iter().find_map(|stage| self.addressed(stage));
-        found.and_then(address).map_or_else(name, str::to_owned)
+        let dialled = |stage: C| {
+            let failed = self.failed(stage).and_then(address);
+            failed.or_else(|| self.observed(stage).find_map(address))
+        };
+        let found = stages.into_iter().find_map(dialled);
+        found.map_or_else(name, str::to_owned)
     }
 
     /// The rules, with the mode and the nodes where they are right of those where they were compared.
@@ -102,7 +137,7 @@ impl<'a> Labels<'a> {
         let nodes = counts.filter(|(right, of)| is_number(right) && is_number(of));
         let nodes = nodes.map(|(right, of)| {
             let noun = if of == "1" { "node" } else { "nodes" };
-            format!("{right}/{of} {noun}")
+            format!("{right}/{of} checked {noun}")
         });
         let details: Vec<String> = mode.map(str::to_owned).into_iter().chain(nodes).collect();
         match details.is_empty() {
@@ -111,14 +146,16 @@ impl<'a> Labels<'a> {
         }
     }
 
-    /// The endpoint that does not answer, or else how many there are. That all are ready is not said of endpoints at fault.
+    /// The endpoint that does not answer.
+    pub(super) fn failed_endpoint(&self) -> Option<String> {
+        self.failed(C::EndpointsReachable)
+            .and_then(address)
+            .map(str::to_owned)
+    }
+
+    /// How many endpoints there are. That all are ready is not said of endpoints at fault.
     pub(super) fn endpoint(&self) -> String {
         let seen = Seen(self.diagnosis);
-        if seen.is_false(C::EndpointsReachable)
-            && let Some(address) = self.addressed(C::EndpointsReachable).and_then(address)
-        {
-            return address.to_owned();
-        }
         let is_at_fault = [C::PodsHealthy, C::EndpointsPopulated, C::EndpointsReachable]
             .iter()
             .any(|stage| seen.is_false(*stage))
@@ -141,7 +178,12 @@ fn is_number(text: &str) -> bool {
     text.parse::<u32>().is_ok()
 }
 
-/// The target, if it is an address. Dials that succeeded are counted, and then it is not.
+/// Whether it is a dial that failed. Those that succeeded are counted, but for the Pods that dialled themselves.
+pub(super) fn has_failed(observation: &Observation) -> bool {
+    address(observation).is_some() && observation.result != "connected"
+}
+
+/// The target, if it is an address. Where dials of a stage that succeeded are counted, it is not.
 fn address(observation: &Observation) -> Option<&str> {
     let target = observation.target.as_deref()?;
     let is_address = target.parse::<SocketAddr>().is_ok() || target.parse::<IpAddr>().is_ok();

@@ -1,7 +1,7 @@
 //! The path of a packet from a client to an endpoint, hop by hop, with the hop that is broken.
 //!
 //! [`hops`] turns a Diagnosis into a list of hops; `text` writes it as a line, `html/svg.rs` draws it. A hop says no more than
-//! the stages that are about it: one that nobody checked is [`State::Unknown`], and one that the Service does not have (a
+//! the stages that are about it: one that is not known is [`State::Unknown`], and one that the Service does not have (a
 //! headless Service has no address) is left out.
 
 mod hops;
@@ -46,7 +46,7 @@ pub enum Place {
 /// What is known of a hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It was checked, and no fault was found in it.
+    /// It was checked, and no fault was found in it. A client is there.
     Passed,
     /// A stage that is about it is False.
     Broken {
@@ -57,6 +57,6 @@ pub enum State {
     },
     /// Dials of it fail, or are not judged, and a later hop is broken.
     BrokenFurtherOn,
-    /// Nobody has checked it.
+    /// It is not known: nobody has checked it, or what was seen decides nothing.
     Unknown,
 }

@@ -1,9 +1,9 @@
 //! The hops as one line.
 
 use super::{Hop, State};
-use crate::report::tree::{BAD, OPEN, Style, paint, printable};
+use crate::report::tree::{BAD, OPEN, PASSED_OVER, Style, paint, printable};
 
-/// `Pod shop/client -> DNS -> x 10.96.0.7:80 -> ? rules`
+/// `Pod shop/client -> DNS -> ~ 10.96.0.7:80 -> x rules -> ? endpoints`
 pub(in crate::report) fn line(hops: &[Hop], style: Style) -> String {
     let arrow = if style.unicode { " → " } else { " -> " };
     let written: Vec<String> = hops.iter().map(|hop| written(hop, style)).collect();
@@ -13,7 +13,8 @@ pub(in crate::report) fn line(hops: &[Hop], style: Style) -> String {
 fn written(hop: &Hop, style: Style) -> String {
     let label = printable(&hop.label);
     let (sign, colour) = match hop.state {
-        State::Passed | State::BrokenFurtherOn => return label,
+        State::Passed => return label,
+        State::BrokenFurtherOn => ("~", PASSED_OVER.style),
         State::Broken { .. } if style.unicode => (BAD.unicode, BAD.style),
         State::Broken { .. } => ("x", BAD.style),
         State::Unknown => ("?", OPEN.style),
