@@ -100,6 +100,9 @@ pub(crate) fn ready(facts: &Facts, stages: &Stages, root_cause: Option<&RootCaus
         (Reason::NoVantagePoint, describe(first))
     } else if let Some(first) = unseen.first().filter(|_| was_looked_at(stages)) {
         (Reason::NoVantagePoint, describe(first))
+    } else if let Some(first) = open.first().filter(|_| unseen.is_empty()) {
+        // What is left waits for a stage that was skipped.
+        (Reason::NoVantagePoint, describe(first))
     } else {
         let unseen = names(&unseen);
         let why = match facts.nodes.is_empty() {

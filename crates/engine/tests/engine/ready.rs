@@ -107,6 +107,26 @@ fn a_failure_that_belongs_to_an_earlier_state_does_not_count() {
 }
 
 #[test]
+fn what_waits_for_a_skipped_stage_is_named() {
+    let mut facts = with_agents();
+    facts.spec.skip = vec![C::EndpointsReachable];
+    fail_direct(&mut facts, &[0, 1, 2], Answer::TimedOut);
+    for node in ["n1", "n2", "n3"] {
+        fail_service(&mut facts, node, None, Answer::TimedOut);
+    }
+    fail_service(&mut facts, "n1", Some(CLIENT), Answer::TimedOut);
+    let d = diagnose(&facts);
+    let open = d.stages.iter().filter(|(_, finding)| !finding.is_satisfied());
+    let reasons: std::collections::BTreeSet<R> = open.map(|(_, finding)| finding.reason).collect();
+    assert_eq!(Vec::from_iter(reasons), [R::Blocked], "{}", report(&d));
+    assert_eq!(d.ready.reason, R::NoVantagePoint);
+    assert_eq!(
+        d.ready.message,
+        "ProxyForwards is Unknown (Blocked): Waiting for EndpointsReachable."
+    );
+}
+
+#[test]
 fn odd_services_work() {
     works(|f| {
         single(f, 2);
