@@ -201,7 +201,7 @@ fn an_address_that_some_do_not_reach_is_not_in_order() {
         State::Unknown
     );
     // Nobody failed.
-    assert_eq!(address_after(&[lost.clone(), blocked], Vec::new()), State::Passed);
+    assert_eq!(address_after(&[lost, blocked], Vec::new()), State::Passed);
     // Dials of nodes, which a policy may keep away.
     let kept_away = [(C::ProxyForwards, unknown(Reason::NotApplicable))];
     let from_nodes = vec![seen(C::ProxyForwards, None, "10.96.0.7:80")];
@@ -335,10 +335,7 @@ fn a_hop_that_the_service_does_not_have_is_left_out() {
     ];
     assert_eq!(places(&skipping), without_address);
     // Of a protocol that is not dialled, but with rules.
-    let of_sctp = [
-        (C::ProxyForwards, none.clone()),
-        (C::ServiceReachable, none.clone()),
-    ];
+    let of_sctp = [(C::ProxyForwards, none.clone()), (C::ServiceReachable, none)];
     assert_eq!(places(&of_sctp).len(), 5);
     let all_skipped = diagnosis(&[], &skipped);
     assert_eq!(hops("shop/web", &all_skipped).len(), 5);
