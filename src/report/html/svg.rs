@@ -53,7 +53,8 @@ pub(super) fn figure(hops: &[Hop], number: usize) -> Markup {
         unicode: true,
     };
     html! {
-        figure {
+        // Six boxes in a row would not fit the page without small text.
+        figure class=[(hops.len() > 5).then_some("long")] {
             (drawing(hops, &ROW, number))
             (drawing(hops, &COLUMN, number))
             figcaption {
