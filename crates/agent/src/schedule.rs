@@ -22,7 +22,7 @@ use super::{
     now,
     round::{self, Memory, Node, Source},
 };
-use svcdiag_api::{Answer, DialPath, NodeFacts, NodeProbe};
+use svcdiag_api::{Answer, DialPath, NodeFacts, NodeProbe, PathLoss};
 use svcdiag_client::Pauses;
 use svcdiag_engine::{asked::Subject, is_same_question};
 use svcdiag_objects::Object;
@@ -302,7 +302,8 @@ impl State {
 }
 
 /// Whether two rounds observed the same. TTLs of DNS answers, how often chance picked an endpoint, and how many
-/// packets were dropped, lost or counted by the kernel do not matter, nor how a node port is closed.
+/// packets were dropped or counted by the kernel do not matter, nor how a node port is closed. Of the share that is lost
+/// only that it is twice as large as was written, or half.
 fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
     let essence = |facts: &NodeFacts| {
         let mut facts = facts.clone();
@@ -335,6 +336,17 @@ fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
         facts
     };
     essence(a) == essence(b)
+        && a.losses
+            .iter()
+            .zip(&b.losses)
+            .all(|(a, b)| !is_twice(a, b) && !is_twice(b, a))
+}
+
+/// Whether one report has at least twice the share of losses of another.
+fn is_twice(loss: &PathLoss, of: &PathLoss) -> bool {
+    let product = |lost, tries| u64::from(lost) * u64::from(tries);
+    let share = product(loss.lost, of.tries);
+    share > 0 && share >= product(of.lost, loss.tries).saturating_mul(2)
 }
 
 /// The interval, varied by up to a tenth by the NodeProbe's UID, so that rounds are spread out.
@@ -373,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn how_much_is_lost_and_counted_is_no_news_and_by_which_counter_is() {
+    fn how_much_is_lost_is_news_where_it_doubles_and_by_which_counter_is() {
         let facts = |lost: u32, counter: &str| -> NodeFacts {
             let counter = json!({ "counter": counter, "rose": 3 * lost, "rounds": lost });
             let loss = json!({ "path": "DNS", "tries": 100, "lost": lost, "counters": [counter] });
@@ -381,6 +393,11 @@ mod tests {
         };
         let known = facts(5, "UDPChecksumErrors");
         assert!(says_the_same(&known, &facts(9, "UDPChecksumErrors")));
+        assert!(says_the_same(&known, &facts(3, "UDPChecksumErrors")));
+        assert!(!says_the_same(&known, &facts(10, "UDPChecksumErrors")));
+        assert!(!says_the_same(&known, &facts(2, "UDPChecksumErrors")));
+        let none = facts(0, "UDPChecksumErrors");
+        assert!(says_the_same(&none, &none) && !says_the_same(&none, &known));
         assert!(!says_the_same(&known, &facts(5, "ConntrackInsertFailed")));
         assert!(!says_the_same(&known, &NodeFacts::default()));
     }

@@ -127,7 +127,7 @@ async fn ask_one(
         }
         let reply = ask(round, netns, server, name, ipv6).await?;
         // These are names of the cluster: for others a server asks another one, which may take its time.
-        round.tries.asked(netns, server, reply == Reply::TimedOut);
+        round.tries.asked(netns, server, name, ipv6, &reply);
         last = match reply {
             Reply::Addresses(..) => return Some((LookupResult::Found, None)),
             Reply::NotFound(_) => return Some((LookupResult::NotFound, None)),

@@ -213,7 +213,7 @@ async fn ask_in_turn(
             let server = SocketAddr::new(*server, PORT);
             let reply = ask(round, netns, server, name, ipv6).await?;
             if is_of_cluster {
-                round.tries.asked(netns, server, reply == Reply::TimedOut);
+                round.tries.asked(netns, server, name, ipv6, &reply);
             }
             match reply {
                 Reply::Addresses(..) | Reply::NotFound(_) => return Some(reply),

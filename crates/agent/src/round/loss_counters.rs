@@ -2,9 +2,14 @@
 //!
 //! A counter counts the packets of everybody in a network, so one that rises proves nothing by itself. It is read before and
 //! after each round, and reported beside a path only if it can drop that path's packets, rose in most rounds that lost
-//! some and in few others, and by no less than was lost. Nothing is read while no path has lost anything lately.
+//! some and in at most half of the others, by no less than was lost, and twice as fast as in others: rounds that lose
+//! packets wait for them and last longer. Nothing is read while no path has lost anything lately.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use svcdiag_api::{LossCounter, LossCounterName, LossyPath, TunnelKind};
@@ -28,7 +33,7 @@ const LINKED_ROUNDS: u32 = 5;
 /// Pods whose counters are read: the clients, and most endpoints that a node has of one Service.
 const MAX_PODS: usize = 64;
 
-/// Rounds without a loss from which on they tell something.
+/// Rounds without a loss from which on they tell something: without them nobody knows whether the counter rises anyway.
 const CALM_ROUNDS: u32 = 3;
 
 /// A counter: of a Pod's network, or of the node's own.
@@ -47,9 +52,18 @@ impl Counter {
 /// By how much each counter rose in a round. Those that could not be read are absent.
 pub(super) type Rises = BTreeMap<Counter, u32>;
 
+/// What rose in a round, for how long it was read, and what it can concern.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Window {
+    pub rises: Rises,
+    pub length: Duration,
+    pub scope: Scope,
+}
+
 /// The counters at one moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reading {
+    at: Instant,
     conntrack: Option<Statistics>,
     others: BTreeMap<Counter, u64>,
 }
@@ -106,43 +120,57 @@ impl Round<'_> {
                 .map(|(name, value)| (Counter::of_node(name), value)),
         );
         Reading {
+            at: Instant::now(),
             conntrack: conntrack.and_then(|conntrack| conntrack.statistics().ok()),
             others,
         }
     }
 
     /// What rose since the beginning of the round.
-    pub(super) async fn rises_since(&self, before: Option<Reading>) -> (Rises, Scope) {
+    pub(super) async fn rises_since(&self, before: Option<Reading>) -> Window {
         let Some(before) = before else {
-            return Default::default();
+            return Window::default();
         };
-        let rises = before.until(&self.loss_counters().await);
-        let scope = self.scope(&rises).await;
-        (rises, scope)
+        let after = self.loss_counters().await;
+        Window {
+            rises: before.until(&after),
+            length: after.at.saturating_duration_since(before.at),
+            scope: self.scope().await,
+        }
     }
 
-    async fn scope(&self, rises: &Rises) -> Scope {
-        let rose = |name| rises.get(&Counter::of_node(name)).is_some_and(|rose| *rose > 0);
-        let mut scope = Scope {
-            serves_dns: self.subject.service.spec.ports.iter().any(is_of_dns),
+    /// The same in every round that reads counters: also those in which a counter stays have to count.
+    async fn scope(&self) -> Scope {
+        let tunnels = self.node.netns.visit(links::tunnels).await.unwrap_or_default();
+        let own = self.own_addresses().await;
+        // In ipvs mode the addresses of all Services are the node's own.
+        let of_cluster = &self.subject.dns.addresses;
+        let servers = self.tries.dns_servers();
+        Scope {
             endpoints: self.endpoints.iter().map(|pod| pod.key.clone()).collect(),
-            ..Scope::default()
-        };
-        // Links and addresses are listed only if they make a difference.
-        let is_in_doubt =
-            rose(LossCounterName::UDPChecksumErrors) || rose(LossCounterName::UDPReceiveBufferErrors);
-        if is_in_doubt {
-            let tunnels = self.node.netns.visit(links::tunnels).await.unwrap_or_default();
-            scope.tunnels_over_udp = tunnels.iter().any(|tunnel| is_over_udp(tunnel.kind));
-            let own = self.own_addresses().await;
-            // In ipvs mode the addresses of all Services are the node's own.
-            let of_cluster = &self.subject.dns.addresses;
-            let servers = self.tries.dns_servers();
-            scope.asks_node = servers
+            serves_dns: self.serves_dns(),
+            asks_node: servers
                 .iter()
-                .any(|server| own.contains(&server.ip()) && !of_cluster.contains(server));
+                .any(|server| own.contains(&server.ip()) && !of_cluster.contains(server)),
+            tunnels_over_udp: tunnels.iter().any(|tunnel| is_over_udp(tunnel.kind)),
         }
-        scope
+    }
+
+    /// Whether the Service is cluster DNS, and not any other on port 53.
+    fn serves_dns(&self) -> bool {
+        let service = &self.subject.service.spec;
+        let dns = &self.subject.dns;
+        let is_asked = |ip: &String| {
+            let ip: Option<IpAddr> = ip.parse().ok();
+            dns.addresses.iter().any(|address| Some(address.ip()) == ip)
+        };
+        let has_endpoint = || {
+            let endpoints = super::ready(self, &self.subject);
+            endpoints
+                .iter()
+                .any(|ready| dns.endpoints.contains(&ready.address))
+        };
+        service.ports.iter().any(is_of_dns) && (service.cluster_ips.iter().any(is_asked) || has_endpoint())
     }
 }
 
@@ -236,7 +264,13 @@ impl Scope {
             .as_ref()
             .is_some_and(|pod| self.endpoints.contains(pod));
         match counter.name {
-            N::ConntrackInsertFailed | N::ConntrackTableFull | N::ConntrackEarlyDrop => true,
+            N::ConntrackTableFull | N::ConntrackEarlyDrop => true,
+            // Connections of a Pod to a Pod are neither masqueraded nor sent to another address: they cannot collide.
+            N::ConntrackInsertFailed => match path {
+                LossyPath::SameNode => false,
+                LossyPath::OtherNode => from.is_none(),
+                LossyPath::Service | LossyPath::DNS => true,
+            },
             N::UDPChecksumErrors if is_dns && counter.pod == *from => true,
             N::UDPChecksumErrors if counter.pod.is_none() => match path {
                 LossyPath::DNS => self.asks_node || self.tunnels_over_udp,
@@ -253,59 +287,91 @@ impl Scope {
 /// How a counter and the losses of a path came together in rounds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Coincidence {
-    /// Rounds that lost packets, and those of them in which the counter rose.
-    lossy: u32,
-    lossy_rises: u32,
-    /// Rounds that lost none, and those of them in which the counter rose.
-    calm: u32,
-    calm_rises: u32,
-    /// What was lost, and by how much the counter rose then.
+    /// What was lost.
     lost: u32,
-    rose: u32,
+    lossy: Rounds,
+    calm: Rounds,
     is_told: bool,
 }
 
+/// Rounds that lost packets, or those that lost none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rounds {
+    count: u32,
+    /// Those in which the counter rose, and by how much.
+    rises: u32,
+    rose: u32,
+    milliseconds: u64,
+}
+
+impl Rounds {
+    /// Whether the counter rose in at least so many of eight rounds.
+    fn rises_in(self, of_eight: u32) -> bool {
+        self.rises * 8 >= self.count * of_eight
+    }
+
+    /// Whether the counter rose at least so many times as fast as in others.
+    fn is_as_fast_as(self, others: Self, times: u64) -> bool {
+        let (own, other) = (u64::from(self.rose), u64::from(others.rose));
+        own.saturating_mul(others.milliseconds)
+            >= other.saturating_mul(self.milliseconds).saturating_mul(times)
+    }
+
+    fn halve(&mut self) {
+        self.count /= 2;
+        self.rises /= 2;
+        self.rose /= 2;
+        self.milliseconds /= 2;
+    }
+}
+
 impl Coincidence {
-    pub(super) fn add(&mut self, lost: u32, rose: u32) {
-        let rises = u32::from(rose > 0);
-        if lost == 0 {
-            self.calm += 1;
-            self.calm_rises += rises;
-            return;
-        }
-        self.lossy += 1;
-        self.lossy_rises += rises;
+    pub(super) fn add(&mut self, lost: u32, rose: u32, length: Duration) {
+        let rounds = match lost {
+            0 => &mut self.calm,
+            _ => &mut self.lossy,
+        };
+        rounds.count += 1;
+        rounds.rises += u32::from(rose > 0);
+        rounds.rose = rounds.rose.saturating_add(rose);
+        let milliseconds = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        rounds.milliseconds = rounds.milliseconds.saturating_add(milliseconds);
         self.lost = self.lost.saturating_add(lost);
-        self.rose = self.rose.saturating_add(rose);
     }
 
     /// Forgets half.
     pub(super) fn halve(&mut self) {
-        for count in [
-            &mut self.lossy,
-            &mut self.lossy_rises,
-            &mut self.calm,
-            &mut self.calm_rises,
-            &mut self.lost,
-            &mut self.rose,
-        ] {
-            *count /= 2;
-        }
+        self.lost /= 2;
+        self.lossy.halve();
+        self.calm.halve();
     }
 
     /// Whether the counter counts what the path loses, as far as can be seen. What was told stays on somewhat less
     /// than that, so that a report does not come and go by chance.
     fn is_linked(self, name: LossCounterName) -> bool {
+        let Self {
+            lost, lossy, calm, ..
+        } = self;
         // A full table has no room for anybody, whether the few packets of a round are among those or not.
         let is_for_all = name == LossCounterName::ConntrackTableFull;
-        let is_calm = |of_eight: u32| {
-            is_for_all || self.calm < CALM_ROUNDS || self.calm_rises * 8 <= self.calm * of_eight
+        let is_calm = |rounds: u32, of_eight: u32, times: u64| {
+            is_for_all
+                || calm.count >= rounds
+                    && calm.rises * 8 <= calm.count * of_eight
+                    && lossy.is_as_fast_as(calm, times)
         };
-        let rises = |of_eight: u32| self.lossy_rises * 8 >= self.lossy * of_eight;
         match self.is_told {
-            false => self.lossy_rises >= LINKED_ROUNDS && rises(7) && is_calm(4) && self.rose >= self.lost,
+            false => {
+                lossy.rises >= LINKED_ROUNDS
+                    && lossy.rises_in(7)
+                    && is_calm(CALM_ROUNDS, 4, 2)
+                    && lossy.rose >= lost
+            }
             true => {
-                self.lossy_rises > 0 && rises(6) && is_calm(6) && self.rose.saturating_mul(2) >= self.lost
+                lossy.rises > 0
+                    && lossy.rises_in(6)
+                    && is_calm(1, 6, 1)
+                    && lossy.rose.saturating_mul(2) >= lost
             }
         }
     }
@@ -316,8 +382,8 @@ impl Coincidence {
         self.is_told.then(|| LossCounter {
             pod: counter.pod.clone(),
             counter: counter.name,
-            rose: self.rose,
-            rounds: self.lossy_rises,
+            rose: self.lossy.rose,
+            rounds: self.lossy.rises,
         })
     }
 }
@@ -326,11 +392,16 @@ impl Coincidence {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Rounds that lose nothing and in which the counter stays.
+    const CALM: [(u32, u32); 3] = [(0, 0); 3];
+
     /// Whether a counter is reported after rounds of (lost, rose).
     fn is_reported(name: LossCounterName, rounds: &[(u32, u32)]) -> bool {
         let mut coincidence = Coincidence::default();
         for (lost, rose) in rounds {
-            coincidence.add(*lost, *rose);
+            coincidence.add(*lost, *rose, SECOND);
         }
         coincidence.report(&Counter::of_node(name)).is_some()
     }
@@ -340,9 +411,10 @@ mod tests {
 
     #[test]
     fn a_counter_that_rises_with_the_losses_is_reported() {
-        assert!(is_reported(CLASHES, &[(2, 3), (1, 1), (1, 4), (1, 1), (1, 1)]));
+        let each = [(2, 3), (1, 1), (1, 4), (1, 1), (1, 1)];
+        assert!(is_reported(CLASHES, &[&each[..], &CALM].concat()));
         assert!(is_reported(CLASHES, &[[(2, 3), (0, 0), (0, 0)]; 5].concat()));
-        let mostly = [vec![(1, 2); 7], vec![(1, 0), (0, 1), (0, 0), (0, 0)]].concat();
+        let mostly = [vec![(1, 2); 7], vec![(1, 0), (0, 1)], CALM.to_vec()].concat();
         assert!(is_reported(CLASHES, &mostly));
     }
 
@@ -359,8 +431,30 @@ mod tests {
             ),
             ("it rises all the time", [[(1, 3), (0, 3)]; 9].concat()),
         ] {
+            let rounds = [&rounds[..], &CALM].concat();
             assert!(!is_reported(CLASHES, &rounds), "{why}");
         }
+        let always = [(2, 3); 9];
+        assert!(!is_reported(CLASHES, &always), "no round without a loss");
+        assert!(!is_reported(CLASHES, &[&always[..], &CALM[1..]].concat()), "two");
+        assert!(is_reported(CLASHES, &[&always[..], &CALM].concat()));
+    }
+
+    #[test]
+    fn what_rises_steadily_is_not_reported_though_rounds_with_losses_last_longer() {
+        let is_reported = |of_lossy: u32| {
+            let mut coincidence = Coincidence::default();
+            for number in 0..40 {
+                // One a second: in two of five short rounds, and three in each long one.
+                match number % 2 {
+                    0 => coincidence.add(1, of_lossy, 3 * SECOND),
+                    _ => coincidence.add(0, u32::from(number % 10 < 4), Duration::from_millis(400)),
+                }
+            }
+            coincidence.report(&Counter::of_node(CLASHES)).is_some()
+        };
+        assert!(!is_reported(3));
+        assert!(is_reported(9), "three times as fast");
     }
 
     #[test]
@@ -374,13 +468,16 @@ mod tests {
         let counter = Counter::of_node(CLASHES);
         let mut coincidence = Coincidence::default();
         for _ in 0..6 {
-            coincidence.add(2, 2);
+            coincidence.add(2, 2, SECOND);
+        }
+        for _ in 0..3 {
+            coincidence.add(0, 0, SECOND);
         }
         assert!(coincidence.report(&counter).is_some());
-        coincidence.add(2, 0);
-        coincidence.add(1, 0);
+        coincidence.add(2, 0, SECOND);
+        coincidence.add(1, 0, SECOND);
         assert!(coincidence.report(&counter).is_some(), "6 of 8 rounds");
-        coincidence.add(1, 0);
+        coincidence.add(1, 0, SECOND);
         assert!(coincidence.report(&counter).is_none(), "6 of 9 rounds");
     }
 
@@ -400,9 +497,14 @@ mod tests {
         };
         let key = |path| (Some("a/client".to_owned()), path);
         let is = |scope: &Scope, pod, name, path| scope.concerns(&of(pod, name), &key(path));
-        assert!(is(&scope, None, CLASHES, LossyPath::SameNode));
+        assert!(is(&scope, None, FULL, LossyPath::SameNode));
+        assert!(is(&scope, None, CLASHES, LossyPath::Service));
+        assert!(is(&scope, None, CLASHES, LossyPath::DNS));
+        assert!(scope.concerns(&of(None, CLASHES), &(None, LossyPath::OtherNode)));
         assert!(is(&scope, Some("a/client"), UDPChecksumErrors, LossyPath::DNS));
         for (pod, name, path) in [
+            (None, CLASHES, LossyPath::SameNode),
+            (None, CLASHES, LossyPath::OtherNode),
             (Some("a/client"), UDPChecksumErrors, LossyPath::Service),
             (Some("a/other"), UDPChecksumErrors, LossyPath::DNS),
             (Some("a/web"), UDPChecksumErrors, LossyPath::DNS),
@@ -461,15 +563,18 @@ mod tests {
 
     #[test]
     fn a_counter_that_was_not_read_twice_did_not_rise() {
-        let reading = |value| Reading {
+        let of_web = of(Some("a/web"), LossCounterName::ListenOverflows);
+        let with = |others| Reading {
+            at: Instant::now(),
             conntrack: None,
-            others: [(of(Some("a/web"), LossCounterName::ListenOverflows), value)].into(),
+            others,
         };
+        let reading = |value| with([(of_web.clone(), value)].into());
         let rises: Vec<u32> = reading(3).until(&reading(7)).into_values().collect();
         assert_eq!(rises, [4]);
         // The Pod's network is another one.
         let rises: Vec<u32> = reading(7).until(&reading(1)).into_values().collect();
         assert_eq!(rises, [0]);
-        assert!(Reading::default().until(&reading(7)).is_empty());
+        assert!(with(BTreeMap::new()).until(&reading(7)).is_empty());
     }
 }

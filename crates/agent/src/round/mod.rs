@@ -280,8 +280,8 @@ pub async fn probe(
         facts.tunnels = found.inspect_err(problem).ok();
         facts.settings.dead_ends = settings::dead_ends(&node.rulesets);
     }
-    let rises = round.rises_since(counters_before).await;
-    facts.losses = losses::over_rounds(&round, memory, &rises);
+    let window = round.rises_since(counters_before).await;
+    facts.losses = losses::over_rounds(&round, memory, &window);
     watch::arrivals::probe(&round, &memory.arrivals, &mut facts).await;
     facts.repeated.clone_from(&spec.repeat);
     facts.drops = round.seen.of_failures(&facts);

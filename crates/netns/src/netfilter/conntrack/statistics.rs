@@ -1,8 +1,8 @@
 //! Packets that conntrack itself has dropped, by the counters that `conntrack -S` prints.
 //!
-//! What a counter means depends on the kernel. Since Linux 5.10 `insert_failed` counts packets that were dropped because
-//! their entry collided with another one, and `clash_resolve` the collisions without a loss; before, `insert_failed`
-//! has both, and only the former are in `drop` as well. `drop` also counts packets that found the table full.
+//! `insert_failed` counts entries that collided with another one, `drop` packets that were dropped for that or because
+//! they found the table full. Kernels differ in whether a collision without a loss, or a chain that is too long, is in
+//! `insert_failed`; neither is in `drop`. So collisions that lost a packet are in both.
 
 use std::io;
 
@@ -15,7 +15,6 @@ const GET_STATS_CPU: u8 = 4;
 const INSERT_FAILED: u16 = 9;
 const DROP: u16 = 10;
 const EARLY_DROP: u16 = 11;
-const CLASH_RESOLVE: u16 = 14;
 /// Entries that were not inserted because a chain of the hash table was too long, which `insert_failed` counts as well.
 const CHAIN_TOO_LONG: u16 = 15;
 
@@ -25,8 +24,6 @@ pub struct Statistics {
     insert_failed: u32,
     drop: u32,
     early_drop: u32,
-    /// None before Linux 5.10.
-    clash_resolve: Option<u32>,
     chain_too_long: u32,
 }
 
@@ -42,18 +39,16 @@ pub struct Dropped {
 }
 
 impl Statistics {
-    /// What has been dropped until a later moment. An older kernel does not tell everything apart: it is at most
+    /// What has been dropped until a later moment. Where collisions without a loss are counted as well, it is at most
     /// that many clashes, and at least that many for want of room.
     #[must_use]
     pub fn until(&self, later: &Self) -> Dropped {
         let rose = |of: fn(&Self) -> u32| of(later).wrapping_sub(of(self));
         let (failed, dropped) = (rose(|s| s.insert_failed), rose(|s| s.drop));
+        let clashes = failed.saturating_sub(rose(|s| s.chain_too_long)).min(dropped);
         Dropped {
-            clashes: match later.clash_resolve {
-                Some(_) => failed.saturating_sub(rose(|s| s.chain_too_long)),
-                None => failed.min(dropped),
-            },
-            table_full: dropped.saturating_sub(failed),
+            clashes,
+            table_full: dropped - clashes,
             evicted: rose(|s| s.early_drop),
         }
     }
@@ -63,9 +58,6 @@ impl Statistics {
         self.drop = self.drop.wrapping_add(cpu.drop);
         self.early_drop = self.early_drop.wrapping_add(cpu.early_drop);
         self.chain_too_long = self.chain_too_long.wrapping_add(cpu.chain_too_long);
-        if let Some(resolved) = cpu.clash_resolve {
-            self.clash_resolve = Some(self.clash_resolve.unwrap_or_default().wrapping_add(resolved));
-        }
     }
 }
 
@@ -92,7 +84,6 @@ pub(crate) fn of_cpu(body: &[u8]) -> Statistics {
         insert_failed: count(INSERT_FAILED),
         drop: count(DROP),
         early_drop: count(EARLY_DROP),
-        clash_resolve: attributes.be_u32(CLASH_RESOLVE),
         chain_too_long: count(CHAIN_TOO_LONG),
     }
 }
@@ -103,11 +94,10 @@ mod tests {
 
     use super::*;
 
-    fn statistics(insert_failed: u32, drop: u32, clash_resolve: Option<u32>) -> Statistics {
+    fn statistics(insert_failed: u32, drop: u32) -> Statistics {
         Statistics {
             insert_failed,
             drop,
-            clash_resolve,
             ..Statistics::default()
         }
     }
@@ -140,36 +130,31 @@ mod tests {
         for message in RECORDED {
             sum.add(&of_cpu(&bytes(message)));
         }
-        assert_eq!(sum, statistics(5, 5, Some(0)));
+        assert_eq!(sum, statistics(5, 5));
         let dropped = Statistics::default().until(&sum);
         assert_eq!((dropped.clashes, dropped.table_full, dropped.evicted), (5, 0, 0));
     }
 
     #[test]
     fn packets_that_collide_are_told_from_those_without_room() {
-        let zero = statistics(0, 0, Some(0));
-        assert_eq!(dropped(zero, statistics(3, 3, Some(9))), (3, 0));
-        assert_eq!(dropped(zero, statistics(3, 10, Some(0))), (3, 7));
-        assert_eq!(dropped(zero, statistics(0, 0, Some(9))), (0, 0), "resolved");
-        let too_long = Statistics {
+        let zero = statistics(0, 0);
+        assert_eq!(dropped(zero, statistics(3, 3)), (3, 0));
+        assert_eq!(dropped(zero, statistics(3, 10)), (3, 7));
+        assert_eq!(dropped(zero, statistics(9, 0)), (0, 0), "nothing was lost");
+        assert_eq!(dropped(zero, statistics(9, 2)), (2, 0));
+        let too_long = |insert_failed, drop| Statistics {
             chain_too_long: 2,
-            ..statistics(3, 1, Some(0))
+            ..statistics(insert_failed, drop)
         };
-        assert_eq!(dropped(zero, too_long), (1, 0));
-    }
-
-    #[test]
-    fn before_linux_5_10_only_dropped_packets_count_as_collisions() {
-        let zero = statistics(0, 0, None);
-        assert_eq!(dropped(zero, statistics(9, 0, None)), (0, 0), "resolved");
-        assert_eq!(dropped(zero, statistics(9, 2, None)), (2, 0));
-        assert_eq!(dropped(zero, statistics(1, 5, None)), (1, 4));
+        assert_eq!(dropped(zero, too_long(3, 1)), (1, 0));
+        assert_eq!(dropped(zero, too_long(3, 4)), (1, 3), "no room for three");
+        assert_eq!(dropped(zero, too_long(0, 4)), (0, 4));
     }
 
     #[test]
     fn counters_that_overflow_are_counted_on() {
-        let before = statistics(u32::MAX, u32::MAX - 1, Some(0));
-        assert_eq!(dropped(before, statistics(1, 4, Some(0))), (2, 4));
+        let before = statistics(u32::MAX, u32::MAX - 1);
+        assert_eq!(dropped(before, statistics(1, 4)), (2, 4));
     }
 
     proptest! {
