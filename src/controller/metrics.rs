@@ -107,7 +107,7 @@ impl Metrics {
         let ready = Family::default();
         registry.register("ready", "Whether the Service of a ServiceDiagnosis works: 1 if Ready is True, otherwise 0; reason is the reason of Ready", ready.clone());
         let path_loss = Family::default();
-        registry.register("path_loss_ratio", "Share of TCP connections that needed a second SYN (path SameNode, OtherNode, Service) or of DNS questions without an answer (path DNS), from a node and its client Pods, when its agent last reported; absent where less than one of fifty is lost", path_loss.clone());
+        registry.register("path_loss_ratio", "Share of TCP connections that needed a second SYN (path SameNode, OtherNode, Service) or of DNS questions without an answer (path DNS), of those clients of a node (Pods, or the node itself) that lose packets, when its agent last reported; absent where less than one of fifty is lost", path_loss.clone());
         let reconciles = Family::default();
         registry.register("reconciles", "Reconciliations, by outcome", reconciles.clone());
         // From a tenth of a millisecond, the time of a diagnosis, to some seconds, the time of a slow API server.

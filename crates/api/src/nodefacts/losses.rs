@@ -37,7 +37,9 @@ string_enum! {
     }
 }
 
-/// A counter of the kernel that rose in most rounds that lost packets on a path, in few others, and by no less than was lost.
+/// A counter of the kernel that rose in most rounds that lost packets on a path, and by no less than was lost. But for
+/// ConntrackTableFull it also rose in at most half of the other rounds, of which there were at least three, and at most half
+/// as fast there. What was reported once stays on somewhat less.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct LossCounter {

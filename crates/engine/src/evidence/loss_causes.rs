@@ -12,7 +12,7 @@ use svcdiag_api::{LossCounterName, LossyPath, PathLoss};
 const MAX_CAUSES: usize = 3;
 
 /// Something that counts: the conntrack of a node, the network of a node or of a Pod there.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Place<'a> {
     node: &'a str,
     pod: Option<&'a str>,
@@ -21,16 +21,22 @@ struct Place<'a> {
 /// By how much counters rose in a place. Several paths may have seen the same packets.
 type Rises = BTreeMap<LossCounterName, u32>;
 
-/// What the counters beside losses say, as sentences with a space before each; nothing where none rose.
+/// What the counters beside losses say, of the first losses first, as sentences with a space before each; nothing where none rose.
 pub(super) fn describe(losses: &[(&str, &PathLoss)]) -> String {
     let is_dns = losses.iter().any(|(_, loss)| loss.path == LossyPath::DNS);
-    let mut places: BTreeMap<Place<'_>, Rises> = BTreeMap::new();
+    let mut places: Vec<(Place<'_>, Rises)> = Vec::new();
     for (node, loss) in losses {
         for counter in loss.counters.iter().filter(|counter| counter.rose > 0) {
             let pod = counter.pod.as_deref();
-            let rises = places.entry(Place { node, pod }).or_default();
-            let rose = rises.entry(counter.counter).or_default();
-            *rose = counter.rose.max(*rose);
+            let place = Place { node, pod };
+            let rose = (counter.counter, counter.rose);
+            match places.iter_mut().find(|(known, _)| *known == place) {
+                Some((_, rises)) => {
+                    let known = rises.entry(rose.0).or_default();
+                    *known = rose.1.max(*known);
+                }
+                None => places.push((place, [rose].into())),
+            }
         }
     }
     let causes = places
@@ -63,12 +69,12 @@ fn full_table(place: Place<'_>, dropped: Option<u32>, evicted: Option<u32>) -> O
     let node = place.node;
     let seen = match (evicted, dropped) {
         (Some(evicted), Some(dropped)) => format!(
-            "In the same rounds the conntrack table of node {node} was full: {} had no room (drop), and unanswered connections were removed {} for new ones (early_drop).",
+            "In the same rounds the conntrack table of node {node} was full: {} had no room (drop), and connections not yet established were removed {} for new ones (early_drop).",
             packets(dropped),
             times(evicted)
         ),
         (Some(evicted), None) => format!(
-            "In the same rounds the conntrack table of node {node} was full: unanswered connections were removed {} for new ones (early_drop).",
+            "In the same rounds the conntrack table of node {node} was full: connections not yet established were removed {} for new ones (early_drop).",
             times(evicted)
         ),
         (None, Some(dropped)) => format!(
@@ -78,7 +84,7 @@ fn full_table(place: Place<'_>, dropped: Option<u32>, evicted: Option<u32>) -> O
         (None, None) => return None,
     };
     Some(format!(
-        "{seen} To double its size until the next boot, run `sysctl -w net.netfilter.nf_conntrack_max=$((2 * $(sysctl -n net.netfilter.nf_conntrack_max)))` on node {node}."
+        "{seen} `conntrack -L` there shows who fills it. If it is too small, run `sysctl -w net.netfilter.nf_conntrack_max=$((2 * $(sysctl -n net.netfilter.nf_conntrack_max)))` on node {node} to double its size until the next boot or start of kube-proxy; conntrack.maxPerCore in kube-proxy's configuration lasts."
     ))
 }
 
@@ -86,10 +92,10 @@ fn collisions(place: Place<'_>, rose: u32, is_dns: bool) -> String {
     let (node, packets) = (place.node, packets(rose));
     match is_dns {
         true => format!(
-            "In the same rounds conntrack on node {node} dropped {packets} because connections collided (insert_failed). Probably these are A and AAAA questions that a client sends at the same moment (kubernetes/kubernetes issue 56903), or connections that are masqueraded to the same port. NodeLocal DNSCache avoids both; the option single-request-reopen in resolv.conf avoids the first for clients with glibc, and --random-fully in the masquerading rules makes the second rare. `conntrack -S` on node {node} shows the counter."
+            "In the same rounds conntrack on node {node} dropped {packets} because connections collided (insert_failed). Clients that ask for A and AAAA over one socket lose answers by that (kubernetes/kubernetes issue 56903); svcdiag, which asks one question over each, need not have lost its own so. NodeLocal DNSCache avoids it, and so does the option single-request-reopen in resolv.conf for clients with glibc. `conntrack -S` on node {node} shows the counter."
         ),
         false => format!(
-            "In the same rounds conntrack on node {node} dropped {packets} because connections collided (insert_failed). Probably they are masqueraded to the same port at the same moment, which --random-fully in the masquerading rules makes rare. `conntrack -S` on node {node} shows the counter."
+            "In the same rounds conntrack on node {node} dropped {packets} because connections collided (insert_failed). Probably they are masqueraded to the same port at the same moment, which --random-fully makes rare if the masquerading rule lacks it. `conntrack -S` on node {node} shows the counter."
         ),
     }
 }

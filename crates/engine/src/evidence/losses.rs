@@ -35,12 +35,14 @@ pub(crate) fn hint(evidence: &Evidence<'_>, from: From, paths: &[LossyPath]) -> 
                 .map(|loss| (report.node, loss))
         })
         .collect();
-    losses.sort_by_key(|(_, loss)| std::cmp::Reverse(loss.lost));
+    losses.sort_by_key(|(_, loss)| std::cmp::Reverse(loss.lost.min(loss.tries)));
     if losses.is_empty() {
         return String::new();
     }
     let said: Vec<String> = losses.iter().map(|(node, loss)| describe(node, loss)).collect();
     let said = text::list_of(&said, "path");
+    // Causes of what is not shown would explain nothing.
+    losses.truncate(text::SHOWN);
     let causes = loss_causes::describe(&losses);
     match paths.contains(&LossyPath::DNS) {
         true => format!(
@@ -80,6 +82,7 @@ fn describe(node: &str, loss: &PathLoss) -> String {
         lost,
         counters: _,
     } = loss;
+    let lost = lost.min(tries);
     let (what, to) = match path {
         LossyPath::SameNode => ("connections", " to endpoints on the same node"),
         LossyPath::OtherNode => ("connections", " to endpoints on other nodes"),
