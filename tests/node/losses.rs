@@ -277,11 +277,11 @@ async fn collisions_that_come_with_losses_are_their_probable_cause() {
     prepare_collisions(&rounds.cluster.node);
     let mut facts = NodeFacts::default();
     // Counters are read once something was lost, have to rise in five rounds with losses, and to stay in three without.
-    for number in 0..16 {
+    for number in 0..15 {
         let fault = number % 3 < 2;
         let _collisions = fault.then(|| Program::start(&rounds.cluster.node, COLLIDE, &["100000", "0.005"]));
         if fault {
-            rounds.lose(50);
+            rounds.lose(33);
         }
         facts = rounds.round().await;
         if fault {
