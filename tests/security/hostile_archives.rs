@@ -103,18 +103,22 @@ fn json_of_tiny_values_takes_no_memory() {
 #[test]
 fn pods_of_empty_containers_take_no_memory() {
     let containers = ["{}"; 20_000].join(",");
-    let pod = |n: usize| {
-        format!(
-            r#"{{"metadata":{{"name":"a-{n}","namespace":"shop"}},"spec":{{"containers":[{containers}]}}}}"#
-        )
+    let files = |status: &str| {
+        let pod = |n: usize| {
+            format!(
+                r#"{{"metadata":{{"name":"a-{n}","namespace":"shop"}},"spec":{{"containers":[{containers}]}}{status}}}"#
+            )
+        };
+        let pods: Vec<String> = (0..200).map(pod).collect();
+        let list = format!(
+            r#"{{"apiVersion":"v1","kind":"PodList","items":[{}]}}"#,
+            pods.join(",")
+        );
+        [("objects/pods.json".to_owned(), list)]
     };
-    let pods: Vec<String> = (0..200).map(pod).collect();
-    let list = format!(
-        r#"{{"apiVersion":"v1","kind":"PodList","items":[{}]}}"#,
-        pods.join(",")
-    );
-    let files = [("objects/pods.json".to_owned(), list)];
-    let errors = assert_bounded("JSON Pods of empty containers", &files, MOST);
+    assert_bounded("manifests of Pods of empty containers", &files(""), MOST);
+    let seen = files(r#","status":{"phase":"Running"}"#);
+    let errors = assert_bounded("JSON Pods of empty containers", &seen, MOST);
     assert!(errors.contains("objects/pods.json: item "), "{errors}");
     assert!(errors.contains("need more than 160 MiB of memory"), "{errors}");
 }

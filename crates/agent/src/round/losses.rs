@@ -36,6 +36,8 @@ const MAX_COUNTERS: usize = 8;
 struct Tally {
     tries: u32,
     lost: u32,
+    /// Whether more was lost that does not count, since it may have another cause.
+    is_unclear: bool,
 }
 
 /// A question to a DNS server.
@@ -118,9 +120,13 @@ fn of_server(questions: &Questions) -> Tally {
     {
         return sum;
     }
-    for answers in questions.values().filter(|answers| answers.is_answered) {
-        sum.tries += answers.tally.tries;
-        sum.lost += answers.tally.lost;
+    for answers in questions.values() {
+        if answers.is_answered {
+            sum.tries += answers.tally.tries;
+            sum.lost += answers.tally.lost;
+        } else {
+            sum.is_unclear |= answers.tally.lost > 0;
+        }
     }
     sum
 }
@@ -171,7 +177,7 @@ impl History {
             counts.tries += tally.tries;
             counts.lost += tally.lost;
             counts.lossy_rounds += u32::from(tally.lost > 0);
-            if counts.lossy_rounds == 0 {
+            if counts.lossy_rounds == 0 || tally.lost == 0 && tally.is_unclear {
                 continue;
             }
             let rises = window.rises.iter();
@@ -247,6 +253,7 @@ fn by_path(round: &Round<'_>) -> BTreeMap<Key, Tally> {
         let sum = all.entry(key).or_default();
         sum.tries += tally.tries;
         sum.lost += tally.lost;
+        sum.is_unclear |= tally.is_unclear;
     };
     for ((namespace, to), tally) in round.tries.connections.lock().iter() {
         add(*namespace, path(round, *to), *tally);
@@ -298,7 +305,15 @@ mod tests {
     use super::{super::loss_counters::Scope, *};
 
     fn round(tries: u32, lost: u32) -> BTreeMap<Key, Tally> {
-        [((None, LossyPath::OtherNode), Tally { tries, lost })].into()
+        [(
+            (None, LossyPath::OtherNode),
+            Tally {
+                tries,
+                lost,
+                ..Tally::default()
+            },
+        )]
+        .into()
     }
 
     /// What rounds of ten tries with these losses are reported as.
@@ -398,7 +413,15 @@ mod tests {
             },
             ..Window::default()
         };
-        let dns: BTreeMap<Key, Tally> = [((None, LossyPath::DNS), Tally { tries: 10, lost: 1 })].into();
+        let dns: BTreeMap<Key, Tally> = [(
+            (None, LossyPath::DNS),
+            Tally {
+                tries: 10,
+                lost: 1,
+                ..Tally::default()
+            },
+        )]
+        .into();
         let mut history = History::default();
         for number in 0..=ROUNDS {
             history.add("1", &dns, &window(if number < 9 { "a/old" } else { "a/new" }));
