@@ -106,10 +106,20 @@ impl Bundle {
     /// The same, with the namespace of objects that do not say theirs.
     #[must_use]
     pub fn within(files: Files, namespace: Option<&str>) -> Self {
+        Self::take(files, namespace, false)
+    }
+
+    /// The same of the objects of a paste, whose lists are no proof of what is not in them.
+    fn pasted(files: Files, namespace: Option<&str>) -> Self {
+        Self::take(files, namespace, true)
+    }
+
+    fn take(files: Files, namespace: Option<&str>, is_paste: bool) -> Self {
         let mut bundle = Self {
             problems: files.problems.clone(),
             files,
             asked_namespace: namespace.map(str::to_owned),
+            is_paste,
             ..Self::default()
         };
         manifest::take(&mut bundle);

@@ -178,6 +178,9 @@ impl Reader<'_> {
                 break;
             }
         }
+        // kubectl writes the version of a list, be it empty; and nobody writes a list of one kind by hand.
+        let is_by_hand =
+            kind.is_empty() && found.is_of_manifests() && list.pointer("/metadata/resourceVersion").is_none();
         if !text(list, "/metadata/continue").is_empty() {
             self.problem(
                 place,
@@ -191,7 +194,8 @@ impl Reader<'_> {
                 .strip_prefix("objects/")
                 .and_then(|p| p.split_once('.'));
             self.whole.extend(stem.map(|(stem, _)| stem.to_owned()));
-        } else {
+        } else if !is_by_hand && !self.bundle.is_paste {
+            // A paste may have been cut or filtered, and may be of another cluster, namespace or moment than the rest.
             found.note(&mut self.bundle.listed);
         }
     }

@@ -348,6 +348,29 @@ mod tests {
     }
 
     #[test]
+    fn second_looks_have_tokens_of_their_own() {
+        let (questions, looks, now) = (Questions::default(), Questions::default(), Timestamp::UNIX_EPOCH);
+        let again = Work {
+            looks_again: true,
+            ..Work::default()
+        };
+        let options = options();
+        let taken = (0..50)
+            .filter(|_| looks.hold_second_looks("u", &again, &options, now).is_none())
+            .count();
+        assert_eq!(taken, 10);
+        assert_eq!(
+            looks.hold_second_looks("u", &again, &options, now),
+            Some(now + SignedDuration::from_secs(10))
+        );
+        assert_eq!(questions.hold("u", Some(1), &again, &options, now), None);
+        assert_eq!(
+            looks.hold_second_looks("u", &Work::default(), &options, now),
+            None
+        );
+    }
+
+    #[test]
     fn agents_that_come_are_asked_at_once_and_others_for_a_new_spec_in_their_turn() {
         let questions = Questions::default();
         let more = Work {

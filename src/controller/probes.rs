@@ -348,6 +348,31 @@ mod tests {
     }
 
     #[test]
+    fn a_second_look_is_no_other_question() {
+        let diagnosis = diagnosis("u");
+        let first = steps(&diagnosis, &[], plan(&["a"]));
+        let present = [stored(&diagnosis, &first[0])];
+        let of = |change: fn(&mut NodeProbeSpec)| {
+            let mut plan = plan(&["a"]);
+            plan.values_mut().for_each(change);
+            steps(&diagnosis, &present, plan)
+        };
+        let again = of(|spec| spec.repeat = "w1".to_owned());
+        assert!(again.len() == 1 && again[0].looks_again());
+        let work = Work {
+            steps: again,
+            ..Work::default()
+        };
+        assert!(work.without_second_looks().steps.is_empty());
+        let another = of(|spec| {
+            spec.repeat = "w1".to_owned();
+            spec.revision = "2".to_owned();
+        });
+        assert!(another.len() == 1 && !another[0].looks_again());
+        assert!(!first[0].looks_again(), "a new one");
+    }
+
+    #[test]
     fn names_are_those_of_diagnosis_and_node() {
         let names = |uid: &str| -> Vec<String> {
             let steps = steps(&diagnosis(uid), &[], plan(&["a", "b"]));

@@ -215,7 +215,7 @@ impl Rounds {
             probe: Some(ProbeReport {
                 asked: self.spec.clone(),
                 is_current: true,
-                may_look_again: false,
+                question: String::new(),
                 owed_since: None,
                 facts: Some(Arc::new(facts)),
             }),

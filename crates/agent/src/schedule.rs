@@ -402,6 +402,42 @@ mod tests {
         assert!(!says_the_same(&known, &NodeFacts::default()));
     }
 
+    fn asked(change: Value) -> Arc<NodeProbe> {
+        let mut spec = spec();
+        spec.as_object_mut()
+            .unwrap()
+            .extend(change.as_object().unwrap().clone());
+        let probe = json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "NodeProbe",
+            "metadata": { "name": "p", "namespace": "default", "generation": 1 }, "spec": spec });
+        Arc::new(serde_json::from_value(probe).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_second_look_takes_no_round_and_puts_none_off() {
+        let mut state = State::default();
+        let again = asked(json!({ "repeat": "w1" }));
+        assert_eq!(state.answered(&again), None, "nothing was answered yet");
+        let first = asked(json!({}));
+        let pause = state.pause(&first, false);
+        assert!(pause > Duration::from_secs(50), "{pause:?}");
+        state.written = Some(Written {
+            of: first.clone(),
+            generation: Some(1),
+            facts: NodeFacts::default(),
+        });
+        assert_eq!(state.answered(&again), Some(NodeFacts::default()));
+        let watch = json!({ "arrivals": { "token": "t", "dials": [] } });
+        assert_eq!(state.answered(&asked(watch)), Some(NodeFacts::default()));
+        assert_eq!(state.answered(&first), None, "the next round");
+        let another = json!({ "repeat": "w1", "revision": "2" });
+        assert_eq!(state.answered(&asked(another)), None, "another question");
+        let due = state.due;
+        state.pause(&again, true);
+        assert_eq!(state.due, due);
+        state.due = Some(Instant::now());
+        assert_eq!(state.answered(&again), None, "a round is due");
+    }
+
     #[tokio::test]
     async fn what_is_refused_is_said_once_and_tried_less_and_less_often() {
         let kept: Arc<Mutex<Vec<Value>>> = Arc::default();

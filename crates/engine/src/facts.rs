@@ -176,10 +176,10 @@ pub struct ProbeReport {
     /// Whether the answer is to the present question, not to an earlier one.
     #[serde(default)]
     pub is_current: bool,
-    /// Whether the agent tells its questions apart by their digest, so that it can be asked to look again at what has failed
-    /// without a new question.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub may_look_again: bool,
+    /// Digest of the question that the answer is to, by which it stands where only second looks are asked for; empty of
+    /// agents that give none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub question: String,
     /// Since when it has owed an answer, be it that questions came one after the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owed_since: Option<Timestamp>,

@@ -23,7 +23,7 @@ impl Facts {
                 report => ProbeReport {
                     asked: asked.clone(),
                     is_current: false,
-                    may_look_again: false,
+                    question: String::new(),
                     owed_since: report
                         .as_ref()
                         .and_then(|r| r.owed_since)
@@ -50,7 +50,8 @@ fn question(spec: &NodeProbeSpec) -> NodeProbeSpec {
 /// Whether answers to one question are answers to the other.
 #[must_use]
 pub fn is_same(a: &NodeProbeSpec, b: &NodeProbeSpec) -> bool {
-    question(a) == question(b)
+    // Copies are made only where they differ.
+    a == b || question(a) == question(b)
 }
 
 /// What a question is told from others by.
@@ -69,16 +70,18 @@ pub(crate) fn is_answered(probe: &NodeProbe) -> bool {
         .as_ref()
         .and_then(|status| status.observed_generation);
     let is_of_generation = observed.is_some() && observed == probe.metadata.generation;
-    is_of_generation || is_answered_by_digest(probe)
+    is_of_generation || is_digest_of(observed_question(probe), &probe.spec)
 }
 
-/// Whether its answer says so by the digest of the question, which stays when the generation does not.
-pub(crate) fn is_answered_by_digest(probe: &NodeProbe) -> bool {
-    let observed = probe
-        .status
-        .as_ref()
-        .map(|status| status.observed_question.as_str());
-    observed.is_some_and(|observed| !observed.is_empty() && observed == digest(&probe.spec))
+/// The digest of the question that an agent has answered; empty if it gives none.
+pub(crate) fn observed_question(probe: &NodeProbe) -> &str {
+    let status = probe.status.as_ref();
+    status.map_or("", |status| &status.observed_question)
+}
+
+/// Whether a digest is that of a question: it stays when the generation does not.
+pub(crate) fn is_digest_of(observed: &str, spec: &NodeProbeSpec) -> bool {
+    !observed.is_empty() && observed == digest(spec)
 }
 
 /// Whether what the agents are to be asked is what they were asked last, with other endpoints. A node that comes
@@ -149,7 +152,7 @@ mod tests {
         assert!(!is_answered(&probe(2, "w1", "2", status)));
         let of_old_agent = json!({ "observedGeneration": 1 });
         let old = probe(1, "", "1", of_old_agent.clone());
-        assert!(is_answered(&old) && !is_answered_by_digest(&old));
+        assert!(is_answered(&old) && !is_digest_of(observed_question(&old), &old.spec));
         assert!(!is_answered(&probe(2, "w1", "1", of_old_agent)));
     }
 }

@@ -101,7 +101,7 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
             report.probe = Some(ProbeReport {
                 asked,
                 is_current: true,
-                may_look_again: false,
+                question: String::new(),
                 owed_since: None,
                 facts: Some(Arc::new(bounded(&judged.seen))),
             });

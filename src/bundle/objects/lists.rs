@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::identity::{Place, text};
+use super::{
+    identity::{Place, text},
+    manifests::is_manifest,
+};
 use crate::{inventory::Listed, objects::EndpointSlice};
 
 /// Kinds whose absence means something: kind, plural, and what people call their files.
@@ -38,6 +41,8 @@ pub(super) struct List {
     shared: BTreeMap<String, BTreeMap<String, String>>,
     /// Namespaces and Services of the EndpointSlices.
     services: BTreeSet<(String, String)>,
+    /// Whether an item is what a cluster answered, and not only what somebody wrote.
+    is_of_cluster: bool,
 }
 
 impl List {
@@ -51,7 +56,13 @@ impl List {
             namespaces: BTreeMap::new(),
             shared: BTreeMap::new(),
             services: BTreeSet::new(),
+            is_of_cluster: false,
         }
+    }
+
+    /// Whether it has items, and all of them are manifests.
+    pub(super) fn is_of_manifests(&self) -> bool {
+        !self.namespaces.is_empty() && !self.is_of_cluster
     }
 
     pub(super) fn add(&mut self, item: &Value) {
@@ -59,6 +70,7 @@ impl List {
         if namespace.is_empty() {
             return;
         }
+        self.is_of_cluster |= !is_manifest(item);
         let namespaces = self.namespaces.entry(kind.to_owned()).or_default();
         namespaces.insert(namespace.to_owned());
         let labels = labels(item);

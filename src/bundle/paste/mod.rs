@@ -96,7 +96,12 @@ pub fn read(text: &str, modified: Option<Timestamp>, namespace: Option<&str>) ->
         files: files.collect(),
         problems: Vec::new(),
     };
-    let mut bundle = Bundle::within(files, namespace);
+    // What kubectl writes straight into a pipe is a file of a bundle.
+    let is_one_answer = matches!(sections.as_slice(), [only] if is_object(&only) && only.command.is_none());
+    let mut bundle = match is_one_answer {
+        true => Bundle::within(files, namespace),
+        false => Bundle::pasted(files, namespace),
+    };
     bundle.is_paste = true;
     let mut of_tables = read_tables(&mut bundle, &sections).into_iter();
     let mut sessions = Sessions::default();
@@ -177,8 +182,7 @@ fn limited(mut parts: Vec<Part>) -> Vec<Part> {
     parts
 }
 
-/// The path of a file of objects. It is never called as that of a list in a bundle: what is pasted may have been cut, asked
-/// of another namespace or cluster, or at another time than the rest, so that what is not in it may be there all the same.
+/// The path of a file of objects, by which messages name it.
 fn path(section: &Section<'_>) -> String {
     let ending = match section.form {
         Form::Json => "json",

@@ -199,6 +199,25 @@ fn what_is_not_in_a_pasted_list_may_be_there() {
         let pods = pods.replacen(" -o json", &format!(" -o json{filter}"), 1);
         assert_unblamed(&format!("{SERVICE}{pods}{slices}"));
     }
+    // As the API itself answers.
+    let typed =
+        |text: &str, kind: &str| text.replacen("\"kind\":\"List\"", &format!("\"kind\":\"{kind}\""), 1);
+    let (pods, slices) = (typed(&pods, "PodList"), typed(slices, "EndpointSliceList"));
+    assert_unblamed(&format!("{SERVICE}{pods}{slices}"));
+}
+
+#[test]
+fn one_answer_of_kubectl_is_a_file_of_a_bundle() {
+    let service = "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"web\",\"namespace\":\"shop\",\"uid\":\"s\"},\
+         \"spec\":{\"selector\":{\"app\":\"web\"},\"ports\":[{\"port\":80}]}}";
+    let slice = "{\"apiVersion\":\"discovery.k8s.io/v1\",\"kind\":\"EndpointSlice\",\"addressType\":\"IPv4\",\"endpoints\":[],\"ports\":[],\
+         \"metadata\":{\"name\":\"web-1\",\"namespace\":\"shop\",\"uid\":\"e\",\"labels\":{\"kubernetes.io/service-name\":\"web\"}}}";
+    let items = [service, slice, &pod("a-1", "a"), &pod("b-1", "b")].join(",");
+    let text = format!(
+        "{{\"apiVersion\":\"v1\",\"items\":[{items}],\"kind\":\"List\",\"metadata\":{{\"resourceVersion\":\"\"}}}}\n"
+    );
+    assert_eq!(judge(&text).root_cause.unwrap().reason, "SelectorMatchesNoPods");
+    assert_unblamed(&format!("Look:\n\n{text}"));
 }
 
 #[test]

@@ -135,6 +135,24 @@ fn a_list_of_all_namespaces_is_one_of_each() {
 }
 
 #[test]
+fn a_list_by_hand_is_of_what_somebody_wrote() {
+    let written = |list: Value| {
+        let mut files = without("objects/pods.yaml");
+        files.push(("objects/pods.yaml", list));
+        bundle(&files)
+    };
+    let mut by_hand = list(&[pod("a", json!({ "app": "a" })), pod("b", json!({ "app": "b" }))]);
+    assert!(written(by_hand.clone()).listed.has("pods", "shop"));
+    by_hand.as_object_mut().unwrap().remove("metadata");
+    for item in by_hand["items"].as_array_mut().unwrap() {
+        item.as_object_mut().unwrap().remove("status");
+        let metadata = item["metadata"].as_object_mut().unwrap();
+        metadata.retain(|field, _| !matches!(field.as_str(), "uid" | "creationTimestamp"));
+    }
+    assert!(!written(by_hand).listed.has("pods", "shop"));
+}
+
+#[test]
 fn a_page_of_a_list_is_no_list() {
     let mut page = list(&[pod("client", json!({}))]);
     page["metadata"]["continue"] = "more".into();

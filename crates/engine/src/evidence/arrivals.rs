@@ -9,7 +9,6 @@ use svcdiag_api::{
 };
 
 /// What was seen of a failed dial, or of another one between the same nodes that failed as well.
-#[derive(Clone)]
 pub(crate) struct Arrival<'a> {
     /// The endpoint's node.
     pub node: &'a str,

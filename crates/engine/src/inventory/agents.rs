@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::{DiagnosisKey, Inventory, Table, Tracked, heard};
 use crate::{
     NodeReport, ProbeReport,
-    questions::{is_answered, is_answered_by_digest},
+    questions::{is_answered, observed_question},
 };
 use svcdiag_api::{NodeProbe, bounded};
 use svcdiag_objects::{Labels, Lease, Node, Object};
@@ -77,7 +77,7 @@ impl Inventory {
         ProbeReport {
             asked: probe.spec.clone(),
             is_current: is_answered(probe),
-            may_look_again: is_answered_by_digest(probe),
+            question: observed_question(probe).to_owned(),
             owed_since: self.owed_since.get(&key_of(probe)).copied(),
             facts: facts.map(Arc::new),
         }

@@ -5,6 +5,7 @@
 //! whatever the nodes' clocks say. None of it changes the question, to which the answers stay.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -20,7 +21,9 @@ use crate::{
     policies::effects,
     questions,
 };
-use svcdiag_api::{Answer, DialPath, NodeFacts, NodeProbeSpec, ProbeArrival, ProbeArrivals, WatchState};
+use svcdiag_api::{
+    Answer, DialFailure, DialPath, NodeFacts, NodeProbeSpec, ProbeArrival, ProbeArrivals, WatchState,
+};
 use svcdiag_objects::{EndpointSlice, IpFamily, Pod};
 
 /// Dials that one node watches for, and nodes that watch for one client's node.
@@ -76,7 +79,8 @@ fn has(ids: &str, id: &str) -> bool {
     ids.split(',').any(|known| known == id)
 }
 
-/// What an agent that is alive has answered to the question that it is asked now.
+/// What an agent that is alive has answered to the question that it is asked now, if it tells questions apart by their
+/// digest: another would take each step for another question.
 fn answers<'a>(
     facts: &'a Facts,
     questions: &BTreeMap<String, NodeProbeSpec>,
@@ -84,8 +88,9 @@ fn answers<'a>(
 ) -> Option<&'a NodeFacts> {
     let report = facts.nodes.iter().find(|report| report.name == node)?;
     let probe = report.probe.as_ref().filter(|_| report.is_alive(facts.now))?;
-    let is_answer =
-        probe.is_current && probe.may_look_again && questions::is_same(&probe.asked, questions.get(node)?);
+    let is_answer = probe.is_current
+        && questions::is_same(&probe.asked, questions.get(node)?)
+        && questions::is_digest_of(&probe.question, &probe.asked);
     probe.facts.as_deref().filter(|_| is_answer)
 }
 
@@ -102,23 +107,18 @@ fn begun(
 
 /// What each node is to watch for: for each node with clients one dial.
 fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMap<String, ProbeArrivals> {
-    if has_a_window(facts) {
-        return BTreeMap::new();
-    }
-    let pods = EndpointPods::of(facts);
-    let endpoints = facts.slices.iter().flat_map(|slice| slice.ready());
-    let behind: BTreeMap<IpAddr, &Pod> = endpoints
-        .filter_map(|(ip, endpoint)| Some((ip, pods.behind(endpoint)?)))
-        .collect();
+    let behind = LazyCell::new(|| pods_behind(facts));
     let mut lost: BTreeMap<(&str, &str), BTreeSet<ProbeArrival>> = BTreeMap::new();
     for report in &facts.nodes {
+        // Nothing more is worked out where nothing is lost.
+        let said = report.probe.as_ref().and_then(|probe| probe.facts.as_deref());
+        if !said.is_some_and(|said| said.failures.iter().any(is_lost)) {
+            continue;
+        }
         let Some(seen) = answers(facts, questions, &report.name) else {
             continue;
         };
         for failure in &seen.failures {
-            let is_lost = failure.path == DialPath::Endpoint
-                && failure.outcome() == Answer::TimedOut
-                && failure.same_node == Some(false);
             let dial = || {
                 let endpoint: SocketAddr = failure.target.parse().ok()?;
                 // What Pods send to nodes most plugins give the node's address, by which nobody is known.
@@ -146,10 +146,13 @@ fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMa
                 let is_meant_to_fail = fails_at_home || effects::may_be_shut_out(facts, client);
                 (!client.is_host_network() && !is_meant_to_fail).then_some((node, dial))
             };
-            if let Some((node, dial)) = is_lost.then(dial).flatten() {
+            if let Some((node, dial)) = is_lost(failure).then(dial).flatten() {
                 lost.entry((node, &report.name)).or_default().insert(dial);
             }
         }
+    }
+    if lost.is_empty() || has_a_window(facts) {
+        return BTreeMap::new();
     }
     let mut asked: BTreeMap<&str, usize> = BTreeMap::new();
     let mut wanted: BTreeMap<String, ProbeArrivals> = BTreeMap::new();
@@ -181,6 +184,22 @@ fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMa
         }
     }
     wanted
+}
+
+/// The Pods behind the ready endpoints.
+fn pods_behind(facts: &Facts) -> BTreeMap<IpAddr, &Pod> {
+    let pods = EndpointPods::of(facts);
+    let endpoints = facts.slices.iter().flat_map(|slice| slice.ready());
+    endpoints
+        .filter_map(|(ip, endpoint)| Some((ip, pods.behind(endpoint)?)))
+        .collect()
+}
+
+/// Whether a dial of an endpoint on another node got no answer.
+fn is_lost(failure: &DialFailure) -> bool {
+    failure.path == DialPath::Endpoint
+        && failure.outcome() == Answer::TimedOut
+        && failure.same_node == Some(false)
 }
 
 /// What a node was asked to watch before.

@@ -483,7 +483,7 @@ fn agents_that_do_not_know_their_questions_by_digest_are_not_asked() {
     for node in ["n1", "n2"] {
         let mut facts = lost();
         let mut reports = facts.nodes.iter_mut().filter(|n| n.name == node);
-        reports.next().unwrap().probe.as_mut().unwrap().may_look_again = false;
+        reports.next().unwrap().probe.as_mut().unwrap().question.clear();
         let questions = ask(&mut facts);
         assert!(questions.values().all(|q| q.arrivals.is_none()), "{node}");
     }

@@ -664,7 +664,7 @@ fn node_report(name: &'static str) -> impl Strategy<Value = NodeReport> {
                 "arrivals": { "token": "t", "ended": "w", "dials": [{ "from": CLIENT, "node": "n1", "ip": "10.244.1.9",
                     "protocol": "TCP", "endpoint": E2 }] } })),
             is_current,
-            may_look_again: true,
+            question: String::new(),
             owed_since: owed.map(|s| now() - SignedDuration::from_secs(s)),
             facts: facts.map(Arc::new),
         }),

@@ -11,8 +11,6 @@ pub struct Kubectl<'a> {
     pub all_namespaces: bool,
     /// What stands behind the verb, without flags: the resource and names, or the Pod.
     pub operands: Vec<&'a str>,
-    /// Whether a selector or another program leaves out a part of what there is.
-    pub is_filtered: bool,
     /// What `exec` runs.
     pub runs: Option<&'a str>,
 }
@@ -59,7 +57,6 @@ impl<'a> Kubectl<'a> {
         };
         while let Some(word) = words.next() {
             if word.starts_with(['|', ';', '&', '>', '<']) {
-                parsed.is_filtered |= word.starts_with('|');
                 break;
             }
             let (flag, value) = match word.split_once('=') {
@@ -70,14 +67,8 @@ impl<'a> Kubectl<'a> {
             match flag {
                 "-n" | "--namespace" => parsed.namespace = value,
                 "-A" | "--all-namespaces" => parsed.all_namespaces = true,
-                "-l" | "--selector" | "--field-selector" => parsed.is_filtered = true,
-                _ if flag.starts_with("-l") || flag.starts_with("-n") && !flag.starts_with("--") => {
-                    // Without a space: -lapp=web, -nshop.
-                    match flag.strip_prefix("-n") {
-                        Some(namespace) => parsed.namespace = Some(namespace),
-                        None => parsed.is_filtered = true,
-                    }
-                }
+                // Without a space: -nshop.
+                _ if flag.starts_with("-n") => parsed.namespace = flag.strip_prefix("-n"),
                 _ if flag.starts_with('-') => {}
                 _ if parsed.verb.is_empty() => parsed.verb = word,
                 _ => parsed.operands.push(word),
@@ -96,17 +87,6 @@ impl<'a> Kubectl<'a> {
             None => Some(target),
         }
     }
-
-    /// The one kind whose objects it lists, all of them of a namespace or of the cluster.
-    #[must_use]
-    pub fn lists(&self) -> Option<&'a str> {
-        match self.operands.as_slice() {
-            [resource] if self.verb == "get" && !self.is_filtered && !resource.contains(['/', ',']) => {
-                Some(resource)
-            }
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -116,23 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_says_what_it_lists_and_where() {
-        let lists = |command| Kubectl::parse(command).and_then(|k| k.lists());
-        assert_eq!(lists("kubectl get pods -n shop -o yaml"), Some("pods"));
-        assert_eq!(lists("kubectl -n shop get --context c svc"), Some("svc"));
-        for partial in [
-            "kubectl get pods -l app=web",
-            "kubectl get pods -lapp=web",
-            "kubectl get pods --selector=app=web",
-            "kubectl get pods | grep web",
-            "kubectl get pod web-1",
-            "kubectl get pod/web-1",
-            "kubectl get pods,svc",
-            "kubectl describe pods",
-            "curl get pods",
-        ] {
-            assert_eq!(lists(partial), None, "{partial}");
-        }
+    fn a_command_says_where_it_looks() {
         let namespace = |command| Kubectl::parse(command).and_then(|k| k.namespace);
         for command in [
             "k get po -n shop",
@@ -159,7 +123,7 @@ mod tests {
         #[test]
         fn any_command_is_survived(command in "(kubectl |k |sudo |-n |-- |=|\\PC){0,20}") {
             let parsed = Kubectl::parse(&command);
-            let _ = parsed.map(|k| (k.pod(), k.lists()));
+            let _ = parsed.map(|k| k.pod().map(str::len));
         }
     }
 }

@@ -38,6 +38,9 @@ pub(super) const MAX_WATCHES: usize = 4;
 /// How long a watch goes on at most: clients dial twice, with the pause between, and the API server is in between.
 const LASTS: Duration = Duration::from_secs(60);
 
+/// How long what was seen stands while later watches fail: packets may be lost elsewhere by then.
+const STANDS: Duration = Duration::from_secs(600);
+
 /// Drops that are reported.
 const MAX_DROPS: usize = 16;
 
@@ -47,9 +50,8 @@ pub(in crate::round) type Known = Mutex<Memory>;
 #[derive(Debug, Default)]
 pub(in crate::round) struct Memory {
     current: Option<Current>,
-    /// What the last watch that ended has seen.
-    seen: Vec<Arrived>,
-    drops: Vec<PacketDrop>,
+    /// What the last watch that ended has seen, and when.
+    seen: Option<(Instant, Vec<Arrived>, Vec<PacketDrop>)>,
 }
 
 /// The last watch that was asked for and has begun.
@@ -116,8 +118,7 @@ pub(in crate::round) async fn probe(round: &Round<'_>, memory: &Known, facts: &m
                 WatchState::Failed
             };
             if let Some((seen, drops)) = ended {
-                let mut memory = memory.lock();
-                (memory.seen, memory.drops) = (seen, drops);
+                memory.lock().seen = Some((Instant::now(), seen, drops));
             }
             Some(Current {
                 token,
@@ -136,13 +137,18 @@ pub(in crate::round) async fn probe(round: &Round<'_>, memory: &Known, facts: &m
             Stage::Over(state) => (id.clone(), *state),
         },
     };
+    memory.seen.take_if(|(at, ..)| at.elapsed() > STANDS);
+    let seen = memory.seen.as_ref();
+    let (dials, drops) = seen.map_or_else(Default::default, |(_, dials, drops)| {
+        (dials.clone(), drops.clone())
+    });
     facts.arrivals = Some(Arrivals {
         token: asked.token.clone(),
         id,
         state,
-        dials: memory.seen.clone(),
+        dials,
     });
-    facts.arrival_drops.clone_from(&memory.drops);
+    facts.arrival_drops = drops;
 }
 
 /// A dial that is asked for, if its addresses are some.

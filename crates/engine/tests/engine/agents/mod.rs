@@ -11,7 +11,7 @@ use svcdiag_api::{
     ListeningSocket, Lookup, LookupResult, NodeFacts, NodeSettings, PodListeners, PortState, Resolver, Rules,
     RunsAs,
 };
-use svcdiag_engine::{Facts, NodeReport, ProbeReport, plan};
+use svcdiag_engine::{Facts, NodeReport, ProbeReport, plan, question_digest};
 use svcdiag_objects::{EndpointSlice, IpFamily, Object, Pod, Protocol};
 
 use crate::walkthrough::*;
@@ -54,9 +54,9 @@ pub(crate) fn look(facts: &mut Facts) {
         let name = facts.nodes[i].name.clone();
         facts.nodes[i].probe = asked.remove(&name).map(|asked| ProbeReport {
             facts: Some(Arc::new(all_is_well(facts, &asked))),
+            question: question_digest(&asked),
             asked,
             is_current: true,
-            may_look_again: true,
             owed_since: None,
         });
     }
