@@ -30,7 +30,7 @@ setup: ## Install what the build and the tests need and this machine lacks (done
 ##@ Try it
 
 .PHONY: demo
-demo: build ## Break a Service in a local cluster five times and watch the verdicts (a minute).
+demo: build ## Break a Service in a local cluster five times and watch the verdicts.
 	@$(SANDBOX) demo
 
 .PHONY: demo-all

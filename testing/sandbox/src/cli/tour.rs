@@ -8,9 +8,9 @@ use svcdiag_sandbox::{
 
 use super::{Failure, Screen};
 
-/// The short tour: a selector that matches nothing, Pods that listen elsewhere, a packet with its killer, a name that does
-/// not resolve, and a Pod that does not reach itself.
-const SHORT: [&str; 5] = ["A04", "N01", "N37", "N24", "N30"];
+/// The short tour, a minute and a half: a selector that matches nothing, a target port that no container has, Pods that listen
+/// elsewhere, a name that does not resolve, and packets with what drops them.
+const SHORT: [&str; 5] = ["A08", "A04", "N01", "N24", "N37"];
 
 /// The stops where nodes are in the kernel, in the order in which the page asks its questions: each condition
 /// has at least one. Rows that take two samples ten seconds apart are left out.
@@ -41,7 +41,7 @@ pub(super) struct Part {
 /// How much of the tour is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
-    /// Some faults, in a minute.
+    /// Some faults.
     Short,
     /// Every condition, and both layouts of rules.
     Whole,
