@@ -2,6 +2,7 @@
 //! what the verdict says. And counters that rise for other reasons.
 
 use std::{
+    io::Read,
     net::UdpSocket,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -10,8 +11,7 @@ use std::{
 
 use serde_json::json;
 use svcdiag::{
-    agent::round::{Memory, Node, probe},
-    api::{ConditionType, LossCounterName, LossyPath, NodeFacts, NodeProbeSpec, PathLoss},
+    api::{ConditionType, LossCounterName, LossyPath, NodeFacts, PathLoss},
     engine::{Facts, NodeReport, ProbeReport, diagnose},
     netns::{
         Netns,
@@ -21,7 +21,8 @@ use svcdiag::{
 
 use super::{
     namespace::{Cable, inside, must, new_namespace, nft, run, shell},
-    test_cluster::{NAMESPACE, Same, TestCluster},
+    rounds::Rounds,
+    test_cluster::{NAMESPACE, TestCluster},
 };
 
 const COLLIDE: &str = include_str!("losses/collide.py");
@@ -41,9 +42,21 @@ struct Program(Child);
 
 impl Program {
     fn start(netns: &Netns, script: &str, arguments: &[&str]) -> Self {
+        Self::spawn(netns, script, arguments, Stdio::null())
+    }
+
+    /// Starts one that prints an empty line once it serves.
+    fn serve(netns: &Netns, script: &str, arguments: &[&str]) -> Self {
+        let mut program = Self::spawn(netns, script, arguments, Stdio::piped());
+        let printed = program.0.stdout.as_mut().unwrap();
+        printed.read_exact(&mut [0]).unwrap();
+        program
+    }
+
+    fn spawn(netns: &Netns, script: &str, arguments: &[&str], stdout: Stdio) -> Self {
         let mut command = Command::new("python3");
         command.args(["-c", script]).args(arguments);
-        Self(inside(netns, || command.stdout(Stdio::null()).spawn().unwrap()))
+        Self(inside(netns, || command.stdout(stdout).spawn().unwrap()))
     }
 
     fn wait(mut self) {
@@ -138,29 +151,16 @@ fn packets_that_find_no_room_in_a_full_table_are_counted() {
     assert_eq!(before.until(&statistics(&cable.client)), expected);
 }
 
-/// A node, its Pods, and what the agent remembers from round to round.
-struct Rounds {
-    cluster: TestCluster,
-    node: Node,
-    spec: NodeProbeSpec,
-    memory: Memory,
+fn new_rounds() -> Rounds {
+    let cluster = TestCluster::new();
+    let mut spec = cluster.spec();
+    // The second SYN comes after a second.
+    spec.probe.timeout_seconds = 4;
+    spec.probe.attempts = 2;
+    Rounds::of(cluster, spec)
 }
 
 impl Rounds {
-    fn new() -> Self {
-        let cluster = TestCluster::new();
-        let mut spec = cluster.spec();
-        // The second SYN comes after a second.
-        spec.probe.timeout_seconds = 4;
-        spec.probe.attempts = 2;
-        Self {
-            node: cluster.as_node(),
-            cluster,
-            spec,
-            memory: Memory::default(),
-        }
-    }
-
     /// Drops so many of a hundred SYNs to endpoints.
     fn lose(&self, of_a_hundred: u8) {
         let rule = format!(
@@ -174,16 +174,11 @@ impl Rounds {
         );
     }
 
-    async fn round(&self) -> NodeFacts {
-        let source = Same(self.spec.clone());
-        probe(&self.node, NAMESPACE, &self.spec, &source, &self.memory).await
-    }
-
     /// The facts of the last of so many rounds.
     async fn rounds(&self, count: usize) -> NodeFacts {
         let mut facts = NodeFacts::default();
         for _ in 0..count {
-            facts = self.round().await;
+            facts = self.next().await;
         }
         facts
     }
@@ -248,7 +243,7 @@ fn counters(facts: &NodeFacts) -> Vec<LossCounterName> {
 
 /// Loses so many of a hundred SYNs for no reason that anybody counts.
 async fn lose_by_chance(of_a_hundred: u8) {
-    let rounds = Rounds::new();
+    let rounds = new_rounds();
     rounds.lose(of_a_hundred);
     // The first round does not count, and three have to lose some.
     let facts = rounds.rounds(8).await;
@@ -285,7 +280,7 @@ fn collisions(node: &Netns) -> Program {
 
 /// Rounds with collisions and losses, and some with neither.
 async fn rounds_with_collisions() -> (Rounds, NodeFacts) {
-    let rounds = Rounds::new();
+    let rounds = new_rounds();
     prepare_collisions(&rounds.cluster.node);
     let mut facts = NodeFacts::default();
     // Counters are read once something was lost, have to rise in five rounds with losses, and to stay in three without.
@@ -295,7 +290,7 @@ async fn rounds_with_collisions() -> (Rounds, NodeFacts) {
         if fault {
             rounds.lose(33);
         }
-        facts = rounds.round().await;
+        facts = rounds.next().await;
         if fault {
             nft(&rounds.cluster.node, "delete table inet loss");
         }
@@ -335,7 +330,7 @@ async fn collisions_that_come_with_losses_are_their_probable_cause() {
 
 #[tokio::test]
 async fn collisions_without_losses_and_those_of_other_rounds_are_not_blamed() {
-    let rounds = Rounds::new();
+    let rounds = new_rounds();
     prepare_collisions(&rounds.cluster.node);
     let collide = || Program::start(&rounds.cluster.node, COLLIDE, &["100000", "0.005"]);
     let collisions = collide();
@@ -353,7 +348,7 @@ async fn collisions_without_losses_and_those_of_other_rounds_are_not_blamed() {
     // The counter is read in five rounds with collisions, and in as many without.
     for number in 0..12 {
         let _collisions = (number % 2 == 0).then(collide);
-        facts = rounds.round().await;
+        facts = rounds.next().await;
     }
     of_client(&facts, &rounds, LossyPath::Service);
     assert_eq!(counters(&facts), [], "{facts:#?}");
@@ -361,7 +356,7 @@ async fn collisions_without_losses_and_those_of_other_rounds_are_not_blamed() {
 
 #[tokio::test]
 async fn answers_with_wrong_checksums_are_the_cause_of_questions_without_one() {
-    let rounds = Rounds::new();
+    let rounds = new_rounds();
     let node = &rounds.cluster.node;
     nft(
         node,
@@ -371,9 +366,8 @@ async fn answers_with_wrong_checksums_are_the_cause_of_questions_without_one() {
     for number in 1..=20 {
         // Rounds without a loss show that the counter does not rise anyway.
         let one_of = if number % 3 == 0 { "1000000" } else { "4" };
-        let _server = Program::start(node, DNS, &[one_of]);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        facts = rounds.round().await;
+        let _server = Program::serve(node, DNS, &[one_of]);
+        facts = rounds.next().await;
         message = rounds.message(facts.clone(), ConditionType::DNSResolves);
         // A name that is not resolved in two attempts is another matter.
         if message.contains("(InCsumErrors)") {

@@ -25,5 +25,6 @@ mod owners;
 mod packet_size;
 mod rendered;
 mod robustness;
+mod rounds;
 mod test_cluster;
 mod traffic;

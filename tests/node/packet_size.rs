@@ -3,17 +3,15 @@
 use std::{net::IpAddr, time::Duration};
 
 use svcdiag::{
-    agent::{
-        packet_size::{Fate, Packets, known_mtu, of_tcp, send},
-        round::{Memory, Node, probe},
-    },
-    api::{LinkRole, NodeFacts, NodeProbeSpec, PacketSize, ProbePath},
+    agent::packet_size::{Fate, Packets, known_mtu, of_tcp, send},
+    api::{LinkRole, PacketSize, ProbePath},
     netns::Netns,
 };
 
 use super::{
     namespace::{Cable, inside, must, nft, run, shell},
-    test_cluster::{NAMESPACE, Same, TestCluster},
+    rounds::Rounds,
+    test_cluster::TestCluster,
 };
 
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -71,45 +69,27 @@ async fn silence_and_those_who_turn_packets_away_are_told_apart() {
     assert_eq!(sent(&cable.client, "10.2.0.1", 80).await, Fate::TurnedAway);
 }
 
-/// A node, its Pods, and what the agent remembers from round to round.
-struct Rounds {
-    cluster: TestCluster,
-    node: Node,
-    spec: NodeProbeSpec,
-    memory: Memory,
+/// Packets of full size are tried from the first client to the first endpoint, as if that were on another node.
+fn new_rounds() -> Rounds {
+    let cluster = TestCluster::new();
+    let mut spec = cluster.spec();
+    spec.full_size_paths = vec![ProbePath {
+        from: cluster.clients[0].key(),
+        to: cluster.endpoints[0].ip(),
+        node: "n2".to_owned(),
+    }];
+    // How many packets are sent, and how large those are that are lost is seen on the node.
+    nft(
+        &cluster.node,
+        "table inet count { chain forward { type filter hook forward priority -10; udp dport 33434 counter; }; }",
+    );
+    Rounds::of(cluster, spec)
 }
 
 impl Rounds {
-    /// Packets of full size are tried from the first client to the first endpoint, as if that were on another node.
-    fn new() -> Self {
-        let cluster = TestCluster::new();
-        let mut spec = cluster.spec();
-        spec.full_size_paths = vec![ProbePath {
-            from: cluster.clients[0].key(),
-            to: cluster.endpoints[0].ip(),
-            node: "n2".to_owned(),
-        }];
-        // How many packets are sent, and how large those are that are lost is seen on the node.
-        nft(
-            &cluster.node,
-            "table inet count { chain forward { type filter hook forward priority -10; udp dport 33434 counter; }; }",
-        );
-        Self {
-            node: cluster.as_node(),
-            cluster,
-            spec,
-            memory: Memory::default(),
-        }
-    }
-
-    async fn facts(&self) -> NodeFacts {
-        let source = Same(self.spec.clone());
-        probe(&self.node, NAMESPACE, &self.spec, &source, &self.memory).await
-    }
-
-    /// What a round reports.
-    async fn round(&self) -> Vec<PacketSize> {
-        let facts = self.facts().await;
+    /// What the next round reports of packets of full size.
+    async fn packet_sizes(&self) -> Vec<PacketSize> {
+        let facts = self.next().await;
         assert_eq!(facts.probes_failed, 0, "{facts:#?}");
         facts.packet_sizes
     }
@@ -132,23 +112,23 @@ impl Rounds {
 
 #[tokio::test]
 async fn a_path_that_is_well_costs_two_packets_and_after_a_change_two_more() {
-    let mut rounds = Rounds::new();
+    let mut rounds = new_rounds();
     for _ in 0..3 {
-        assert_eq!(rounds.round().await, []);
+        assert_eq!(rounds.packet_sizes().await, []);
         assert_eq!(rounds.packets(), 2);
     }
     rounds.spec.revision = "2".to_owned();
-    assert_eq!(rounds.round().await, []);
+    assert_eq!(rounds.packet_sizes().await, []);
     assert_eq!(rounds.packets(), 4);
 }
 
 #[tokio::test]
 async fn packets_that_are_lost_for_their_size_are_reported_until_that_is_fixed() {
-    let rounds = Rounds::new();
+    let rounds = new_rounds();
     rounds.lose_large();
     // One that is lost may be chance.
-    assert_eq!(rounds.round().await, []);
-    let [lost] = &rounds.round().await[..] else {
+    assert_eq!(rounds.packet_sizes().await, []);
+    let [lost] = &rounds.packet_sizes().await[..] else {
         panic!("nothing is reported")
     };
     assert_eq!(
@@ -167,21 +147,21 @@ async fn packets_that_are_lost_for_their_size_are_reported_until_that_is_fixed()
         .collect();
     assert_eq!(links, [(LinkRole::Pod, "eth0", 1500)]);
     let before = rounds.packets();
-    assert_eq!(rounds.round().await, std::slice::from_ref(lost));
+    assert_eq!(rounds.packet_sizes().await, std::slice::from_ref(lost));
     assert_eq!(rounds.packets(), before + 4);
     inside(&rounds.cluster.node, || run("nft delete table inet hole"));
-    assert_eq!(rounds.round().await, []);
+    assert_eq!(rounds.packet_sizes().await, []);
 }
 
 #[tokio::test]
 async fn a_node_that_says_that_packets_are_too_large_is_well() {
-    let rounds = Rounds::new();
+    let rounds = new_rounds();
     let link = rounds.cluster.endpoints[0].link();
     inside(&rounds.cluster.node, || {
         run(&format!("ip link set {link} mtu 1400"))
     });
     for _ in 0..3 {
-        assert_eq!(rounds.round().await, []);
+        assert_eq!(rounds.packet_sizes().await, []);
     }
     // A small one, one of full size, and one of the size that the node names.
     assert!((2..=3).contains(&rounds.packets()), "{}", rounds.packets());
@@ -189,65 +169,65 @@ async fn a_node_that_says_that_packets_are_too_large_is_well() {
 
 #[tokio::test]
 async fn a_firewall_that_has_tcp_send_smaller_packets_makes_up_for_those_that_are_lost() {
-    let rounds = Rounds::new();
+    let rounds = new_rounds();
     rounds.lose_large();
     nft(
         &rounds.cluster.node,
         "table inet clamp { chain forward { type filter hook forward priority -150; tcp flags syn tcp option maxseg size set 1360; }; }",
     );
     for _ in 0..3 {
-        assert_eq!(rounds.round().await, []);
+        assert_eq!(rounds.packet_sizes().await, []);
     }
     assert_eq!(rounds.packets(), 2);
 }
 
 #[tokio::test]
 async fn a_client_whose_tcp_looks_for_the_size_itself_is_well() {
-    let rounds = Rounds::new();
+    let rounds = new_rounds();
     rounds.lose_large();
     let pid = rounds.cluster.clients[0].pid();
     shell(&format!(
         "nsenter -t {pid} -n sh -c 'echo 1 > /proc/sys/net/ipv4/tcp_mtu_probing'"
     ));
     for _ in 0..3 {
-        assert_eq!(rounds.round().await, []);
+        assert_eq!(rounds.packet_sizes().await, []);
     }
     assert_eq!(rounds.packets(), 0);
 }
 
 #[tokio::test]
 async fn a_filter_of_icmp_messages_by_their_size_loses_no_packets() {
-    let rounds = Rounds::new();
+    let rounds = new_rounds();
     nft(
         &rounds.cluster.node,
         "table inet answers { chain forward { type filter hook forward priority 0; ip protocol icmp meta length > 500 drop; }; }",
     );
     for _ in 0..3 {
-        assert_eq!(rounds.round().await, []);
+        assert_eq!(rounds.packet_sizes().await, []);
     }
 }
 
 #[tokio::test]
 async fn where_no_message_comes_back_nothing_is_known_and_the_node_is_left_alone() {
-    let mut rounds = Rounds::new();
+    let mut rounds = new_rounds();
     rounds.lose_large();
     nft(
         &rounds.cluster.node,
         "table inet quiet { chain forward { type filter hook forward priority -150; ip protocol icmp drop; }; }",
     );
     for _ in 0..3 {
-        assert_eq!(rounds.round().await, []);
+        assert_eq!(rounds.packet_sizes().await, []);
     }
     let before = rounds.packets();
     assert_eq!(before, 6);
     rounds.spec.revision = "2".to_owned();
-    assert_eq!(rounds.round().await, []);
+    assert_eq!(rounds.packet_sizes().await, []);
     assert_eq!(rounds.packets(), before);
 }
 
 #[tokio::test]
 async fn packets_of_full_size_go_only_where_they_are_asked_for() {
-    let mut rounds = Rounds::new();
+    let mut rounds = new_rounds();
     let asked = rounds.spec.full_size_paths[0].clone();
     let of = |from: &str, to: &str| ProbePath {
         from: from.to_owned(),
@@ -266,12 +246,12 @@ async fn packets_of_full_size_go_only_where_they_are_asked_for() {
         ],
     ] {
         rounds.spec.full_size_paths = paths;
-        assert_eq!(rounds.round().await, []);
+        assert_eq!(rounds.packet_sizes().await, []);
         assert_eq!(rounds.packets(), 0);
     }
     // From a Pod on the network of the node nothing is tried either.
     rounds.spec.full_size_paths = vec![asked];
     rounds.spec.clients[0].host_network = true;
-    assert_eq!(rounds.facts().await.packet_sizes, []);
+    assert_eq!(rounds.next().await.packet_sizes, []);
     assert_eq!(rounds.packets(), 0);
 }

@@ -73,7 +73,11 @@ fn a_target_port_that_no_container_has_is_pointed_out() {
         message.contains("Deployment web") && message.contains("http (3000/TCP)"),
         "{message}"
     );
-    assert_cause(&applied(&checkout(json!("3000"))), "NumericTargetPortName");
+    let numeric = applied(&checkout(json!("3000")));
+    assert_cause(&numeric, "NumericTargetPortName");
+    // The API server has refused it, so there is nothing to edit in the cluster.
+    let cause = judge(&numeric).root_cause.unwrap();
+    assert!(!cause.remediation.contains("kubectl"), "{cause:?}");
 }
 
 #[test]

@@ -19,31 +19,17 @@ struct Mark {
     class: &'static str,
 }
 
-const OK: Mark = Mark {
-    sign: "\u{2713}",
-    word: "OK",
-    class: "ok",
-};
-const FAILED: Mark = Mark {
-    sign: "\u{2717}",
-    word: "Failed",
-    class: "bad",
-};
-const NOT_KNOWN: Mark = Mark {
-    sign: "?",
-    word: "Not known",
-    class: "open",
-};
-const SKIPPED: Mark = Mark {
-    sign: "\u{2013}",
-    word: "Skipped",
-    class: "none",
-};
-const NOT_APPLICABLE: Mark = Mark {
-    sign: "\u{2013}",
-    word: "Not applicable",
-    class: "none",
-};
+const OK: Mark = Mark::of("\u{2713}", "OK", "ok");
+const FAILED: Mark = Mark::of("\u{2717}", "Failed", "bad");
+const NOT_KNOWN: Mark = Mark::of("?", "Not known", "open");
+const SKIPPED: Mark = Mark::of("\u{2013}", "Skipped", "none");
+const NOT_APPLICABLE: Mark = Mark::of("\u{2013}", "Not applicable", "none");
+
+impl Mark {
+    const fn of(sign: &'static str, word: &'static str, class: &'static str) -> Self {
+        Self { sign, word, class }
+    }
+}
 
 /// The answer of Ready.
 pub(super) fn badge(ready: ConditionStatus) -> Markup {

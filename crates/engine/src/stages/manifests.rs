@@ -16,7 +16,7 @@ use crate::{
     },
 };
 use svcdiag_api::{ConditionType as C, Impact, Reason};
-use svcdiag_objects::{IntOrString, Labels, Object, Service, ServicePort, matches_labels};
+use svcdiag_objects::{IntOrString, Labels, Service, ServicePort, matches_labels};
 
 /// Judges one stage by manifests; None where anything was observed that says more, or the stage does not depend on it.
 pub(super) fn judge(facts: &Facts, stage: C) -> Option<Finding> {
@@ -128,7 +128,7 @@ impl Manifests<'_> {
         }
         let (reason, fix) = (
             Reason::NumericTargetPortName,
-            format!("Remove the quotes around targetPort: {}.", self.edit()),
+            "Remove the quotes around targetPort in the manifest. A current API server refuses such a name.",
         );
         let impact = match of >= self.service.spec.ports.len() {
             true => Impact::All,
@@ -257,13 +257,5 @@ impl Manifests<'_> {
             1 => format!("the Pod template of {}", text::list(&names)),
             _ => format!("the Pod templates of {}", text::list(&names)),
         }
-    }
-
-    fn edit(&self) -> String {
-        format!(
-            "`kubectl -n {} edit service {}`",
-            quoted(&self.facts.namespace),
-            quoted(self.service.name())
-        )
     }
 }
