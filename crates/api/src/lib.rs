@@ -27,11 +27,11 @@ use kube::CustomResourceExt;
 pub use condition::ConditionStatus;
 pub use network::{IpFamily, NotAPort, Open, PortProtocol, Protocol};
 pub use nodefacts::{
-    Answer, Arrivals, Arrived, CLibrary, Carrier, DialCount, DialFailure, DialPath, DnsServer, DropCause,
-    DropPlace, Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin, KubeProxy,
-    LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult, LossCounter, LossCounterName, LossyPath,
-    NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PacketSize, PathLoss, PodListeners, PortState,
-    Resolver, RuleGap, Rules, RunsAs, SliceVersion, StaleConnection, WatchState,
+    Answer, Arrivals, Arrived, CLibrary, Carrier, Departure, DialCount, DialFailure, DialPath, DirectDial,
+    DnsServer, DropCause, DropPlace, Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind,
+    Hairpin, KubeProxy, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult, LossCounter,
+    LossCounterName, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PacketSize, PathLoss,
+    PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion, StaleConnection, WatchState,
 };
 pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
 pub use rejection::Rejection;

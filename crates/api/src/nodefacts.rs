@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{DeadEndRule, Tunnel, bounds};
 
 mod arrivals;
+mod departures;
 mod dials;
 mod droppers;
 mod drops;
@@ -21,6 +22,7 @@ mod packet_sizes;
 mod rules;
 
 pub use arrivals::{Arrivals, Arrived, WatchState};
+pub use departures::{Departure, DirectDial};
 pub use dials::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSocket, PodListeners};
 pub use droppers::{Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool};
 pub use drops::{Carrier, DropCause, DropPlace, PacketDrop};
@@ -53,6 +55,10 @@ pub struct NodeFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub failures: Vec<DialFailure>,
+    /// How packets of some of these left the node that were sent through the Service to other nodes; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub departures: Vec<Departure>,
     /// Node ports of other nodes that did not accept a connection; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

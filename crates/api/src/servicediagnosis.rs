@@ -233,7 +233,8 @@ impl Default for Nodes {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Probe {
-    /// Timeout of one attempt, in seconds. Default: 4, because ARP gives up after 3.
+    /// Timeout of one attempt, in seconds. Default: 4, because ARP gives up after 3. A failure takes two probes, and the
+    /// first of them waits for a connection for 2 seconds at most.
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 1, max = 30))]
     pub timeout_seconds: u32,

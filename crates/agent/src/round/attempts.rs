@@ -7,12 +7,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::SocketAddr,
 };
 
-use futures::future::join_all;
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::{sync::Notify, time::Instant};
 
-use super::{LocalPod, Round, dials::Outcome};
+use super::{
+    LocalPod, Round,
+    dials::{Look, Outcome},
+};
 use crate::dial::{BEFORE_RETRANSMISSION, Dial};
 use svcdiag_api::{Answer, DialPath, HttpProbe, PortProtocol};
 use svcdiag_kube_proxy::Protocol;
@@ -38,20 +43,23 @@ pub(super) type Outcomes = BTreeMap<Option<SocketAddr>, Outcome>;
 /// thirty-two.
 ///
 /// Every dial has a cost for the node, so dials for endpoints that chance has missed come in waves that start small and
-/// double. If anything failed, and over UDP, where silence takes time, all remaining dials are made at once.
-pub(super) async fn attempts(round: &Round<'_>, route: &Route<'_>) -> Outcomes {
+/// double. If anything failed or is silent, in a second look, and over UDP, where silence takes time, all remaining dials
+/// are made at once.
+pub(super) async fn attempts(round: &Round<'_>, route: &Route<'_>, look: Look) -> Outcomes {
     let most = (4 * route.endpoints.len()).clamp(8, 32);
-    let first = route.endpoints.len().clamp(2, most);
-    let mut all = wave(round, route, first).await;
-    let mut left = most - first;
+    let first = match look {
+        Look::First => route.endpoints.len().clamp(2, most),
+        Look::Second => most,
+    };
+    let mut left = most;
+    let mut all = wave(round, route, look, first, &mut left).await;
     let mut size = unreached(route, &all);
     loop {
         let number = more(route.port.protocol, &all, unreached(route, &all), size).min(left);
         if number == 0 {
             break;
         }
-        all.extend(wave(round, route, number).await);
-        left -= number;
+        all.extend(wave(round, route, look, number, &mut left).await);
         size *= 2;
     }
     let mut outcomes = tally(route.port.protocol, all);
@@ -87,9 +95,26 @@ fn unreached(route: &Route<'_>, attempts: &[Attempt]) -> usize {
     route.endpoints.iter().filter(|e| !is_met(e)).count()
 }
 
-async fn wave(round: &Round<'_>, route: &Route<'_>, number: usize) -> Vec<Attempt> {
-    let attempts = join_all((0..number).map(|_| attempt(round, route))).await;
-    attempts.into_iter().flatten().collect()
+/// Makes so many of the dials that are left, and all of them as soon as one is silent.
+async fn wave(
+    round: &Round<'_>,
+    route: &Route<'_>,
+    look: Look,
+    number: usize,
+    left: &mut usize,
+) -> Vec<Attempt> {
+    let is_silent = Notify::new();
+    let attempts = |number| (0..number).map(|_| attempt(round, route, look, &is_silent));
+    let mut running: FuturesUnordered<_> = attempts(number).collect();
+    *left -= number;
+    let mut all = Vec::new();
+    while !running.is_empty() {
+        tokio::select! {
+            Some(one) = running.next() => all.extend(one),
+            () = is_silent.notified(), if *left > 0 => running.extend(attempts(mem::take(left))),
+        }
+    }
+    all
 }
 
 /// One answer is enough: an endpoint fails only if all attempts at it did. Over UDP one refusal is enough, since silence
@@ -135,11 +160,12 @@ fn record(outcomes: &mut Outcomes, endpoints: &BTreeSet<SocketAddr>) {
     }
 }
 
-async fn attempt(round: &Round<'_>, route: &Route<'_>) -> Option<Attempt> {
+async fn attempt(round: &Round<'_>, route: &Route<'_>, look: Look, is_silent: &Notify) -> Option<Attempt> {
     // Held until the dial is over.
     let _permit = round.permit().await?;
     let problem =
         |error: &std::io::Error| round.problem(format!("{} could not be dialled: {error}.", route.target));
+    let begun = Instant::now();
     let started = Dial::start(route.netns, route.port.protocol, route.target)
         .await
         .inspect_err(problem)
@@ -147,9 +173,14 @@ async fn attempt(round: &Round<'_>, route: &Route<'_>) -> Option<Attempt> {
     let source = started.source();
     round.seen.note_source(source);
     let sent_to = || source.and_then(|source| round.sent_to(route.port.protocol, source, route.target));
-    let was_lost = !started.settles_within(BEFORE_RETRANSMISSION).await && sent_to().is_none();
+    let has_settled = started.settles_within(BEFORE_RETRANSMISSION).await;
+    if !has_settled {
+        is_silent.notify_one();
+    }
+    let was_lost = !has_settled && sent_to().is_none();
     // An answer may arrive before conntrack is queried; the entry remains for a while.
-    let dialled = started.finish(round.patience()).await;
+    let patience = round.patience_of(look).saturating_sub(begun.elapsed());
+    let dialled = started.finish(patience).await;
     let endpoint = sent_to();
     let dialled = dialled.inspect_err(problem).ok()?;
     if route.port.protocol == Protocol::Tcp && dialled.answer == Answer::Accepted {

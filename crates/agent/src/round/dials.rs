@@ -3,8 +3,11 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     budget::Permit,
@@ -19,6 +22,18 @@ use super::{LocalPod, Round};
 
 /// Time between the starts of two attempts of one dial.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
+
+/// How long a first probe waits for a connection. What is silent for so long is probed again, with all the patience there
+/// is: TCP has sent its first packet twice by then.
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Which of the two probes that a failure takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Finds what is worth another look.
+    First,
+    Second,
+}
 
 /// How a dial ended, with details.
 pub(super) type Outcome = (Answer, Option<String>);
@@ -106,26 +121,46 @@ impl Round<'_> {
         Duration::from_secs(u64::from(self.spec.probe.timeout_seconds))
     }
 
+    /// How long an attempt waits for a connection.
+    pub(super) fn patience_of(&self, look: Look) -> Duration {
+        match look {
+            Look::First => self.patience().min(FIRST_PATIENCE),
+            Look::Second => self.patience(),
+        }
+    }
+
     /// Dials until there is an answer, at most as often as the probe allows. Returns details as well.
+    ///
+    /// An attempt that is silent does not keep the next one waiting, and when it has waited for as long as it may, those
+    /// after it wait no longer.
     pub(super) async fn dial(
         &self,
         netns: &Netns,
         protocol: Protocol,
         target: SocketAddr,
         http: Option<&HttpProbe>,
+        look: Look,
     ) -> io::Result<Outcome> {
-        let attempts = self.spec.probe.attempts.max(1);
-        let mut attempt = 1;
+        let mut left = self.spec.probe.attempts.max(1);
+        let mut next = Instant::now();
+        let mut attempts = FuturesUnordered::new();
         loop {
-            let begun = Instant::now();
-            let outcome = self.attempt(netns, protocol, target, http).await?;
-            // Over UDP a refusal is conclusive, and the kernel limits how often it sends one.
-            let is_final = outcome.0 == Answer::Accepted || protocol == Protocol::Udp;
-            if is_final || attempt >= attempts {
-                return Ok(outcome);
+            tokio::select! {
+                () = sleep_until(next), if left > 0 => {
+                    attempts.push(self.attempt(netns, protocol, target, http, look));
+                    left -= 1;
+                    next = Instant::now() + BETWEEN_ATTEMPTS;
+                }
+                Some(outcome) = attempts.next() => {
+                    let outcome = outcome?;
+                    // Over UDP a refusal is conclusive, and the kernel limits how often it sends one.
+                    let is_final = outcome.0 == Answer::Accepted || protocol == Protocol::Udp;
+                    let is_silent = matches!(outcome.0, Answer::TimedOut | Answer::NoAnswer);
+                    if is_final || left == 0 && (is_silent || attempts.is_empty()) {
+                        return Ok(outcome);
+                    }
+                }
             }
-            attempt += 1;
-            tokio::time::sleep(BETWEEN_ATTEMPTS.saturating_sub(begun.elapsed())).await;
         }
     }
 
@@ -135,11 +170,12 @@ impl Round<'_> {
         protocol: Protocol,
         target: SocketAddr,
         http: Option<&HttpProbe>,
+        look: Look,
     ) -> io::Result<Outcome> {
         let _permit = self.permit().await.ok_or(io::ErrorKind::Interrupted)?;
         let started = Dial::start(netns, protocol, target).await?;
         self.seen.note_source(started.source());
-        let dialled = started.finish(self.patience()).await?;
+        let dialled = started.finish(self.patience_of(look)).await?;
         if protocol == Protocol::Tcp && dialled.answer == Answer::Accepted {
             self.tries.connected(netns, target, dialled.needed_another_packet);
         }

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use futures::future::join_all;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     CONFIRM_AFTER, LocalPod, Round,
@@ -93,10 +94,13 @@ async fn answer(round: &Round<'_>, question: &Question<'_>, own: Option<IpAddr>)
     } = question;
     let v6 = is_v6(round);
     let name = format!("{}.{}.svc.{domain}.", round.spec.service_name, round.namespace);
-    let (result, code) = ask_one(round, netns, *server, &name, v6).await?;
     let control = format!("{CONTROL}.svc.{domain}.");
     let control_v6 = IpFamily::of(server.ip()) == IpFamily::V6 && v6;
-    let (control, of_control) = ask_one(round, netns, *server, &control, control_v6).await?;
+    let (own_name, control) = tokio::join!(
+        ask_one(round, netns, *server, &name, v6),
+        ask_one(round, netns, *server, &control, control_v6)
+    );
+    let ((result, code), (control, of_control)) = own_name.zip(control)?;
     let domain = match own.filter(|_| control == LookupResult::NotFound) {
         Some(own) => served_domain(round, netns, *server, own).await,
         None => None,
@@ -121,9 +125,10 @@ async fn ask_one(
     ipv6: bool,
 ) -> Option<(LookupResult, Option<String>)> {
     let mut last = (LookupResult::TimedOut, None);
+    let begun = Instant::now();
     for attempt in 0..=ATTEMPTS {
         if attempt == ATTEMPTS {
-            tokio::time::sleep(CONFIRM_AFTER).await;
+            sleep_until(begun + CONFIRM_AFTER).await;
         }
         let reply = ask(round, netns, server, name, ipv6).await?;
         // These are names of the cluster: for others a server asks another one, which may take its time.

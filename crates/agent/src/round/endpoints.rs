@@ -2,10 +2,11 @@
 //! itself, all from the clients.
 
 use futures::future::join_all;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     CONFIRM_AFTER, LocalPod, MAX_FAILURES, Memory, Ready, Round,
-    dials::{Outcome, Tally},
+    dials::{Look, Outcome, Tally},
     ready,
     watch::Repeated,
 };
@@ -30,12 +31,13 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
     let endpoints = window(ready(round, &round.subject), memory);
     let planned = plan(round, &endpoints);
     let mut tally = Tally::default();
-    let first = dial_all(round, &planned).await;
+    let begun = Instant::now();
+    let first = join_all(planned.iter().map(|p| dial(round, p, Look::First))).await;
     let failing: Vec<usize> = failing(&first);
     let mut second = Vec::new();
     let mut still_ready = Vec::new();
     if !failing.is_empty() {
-        tokio::time::sleep(CONFIRM_AFTER).await;
+        sleep_until(begun + CONFIRM_AFTER).await;
         let again: Vec<&Planned<'_>> = failing.iter().filter_map(|i| planned.get(*i)).collect();
         let repeated = again.iter().map(|p| Repeated {
             from: p.by,
@@ -44,7 +46,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
             target: p.to.address,
             endpoints: vec![p.to.address],
         });
-        let dials = join_all(again.iter().map(|p| dial(round, p)));
+        let dials = join_all(again.iter().map(|p| dial(round, p, Look::Second)));
         second = round.watched(repeated.collect(), dials).await;
         still_ready = ready(round, &round.read_again());
     }
@@ -148,14 +150,16 @@ fn is_api_server(round: &Round<'_>) -> bool {
     (round.namespace, round.spec.service_name.as_str()) == ("default", "kubernetes")
 }
 
-async fn dial_all(round: &Round<'_>, planned: &[Planned<'_>]) -> Vec<Option<Outcome>> {
-    join_all(planned.iter().map(|p| dial(round, p))).await
-}
-
-async fn dial(round: &Round<'_>, planned: &Planned<'_>) -> Option<Outcome> {
+async fn dial(round: &Round<'_>, planned: &Planned<'_>, look: Look) -> Option<Outcome> {
     let http = round.http_for(planned.by, planned.to.port);
     let outcome = round
-        .dial(planned.netns, planned.to.port.protocol, planned.to.address, http)
+        .dial(
+            planned.netns,
+            planned.to.port.protocol,
+            planned.to.address,
+            http,
+            look,
+        )
         .await;
     outcome
         .inspect_err(|error| {

@@ -6,12 +6,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::future::join_all;
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{CONFIRM_AFTER, LocalPod, Memory, Round, watch::Repeated};
+use super::{CONFIRM_AFTER, LocalPod, Memory, Round, dials::Look, watch::Repeated};
 use crate::{
     dial::{BEFORE_RETRANSMISSION, Dial},
     settings,
@@ -101,12 +102,13 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
             }),
         }
     }
+    let begun = Instant::now();
     join_all(diallers.iter_mut().map(async |of| {
         let most = of.before.as_ref().map_or(MAX_ATTEMPTS, |_| MAX_REPEATED_ATTEMPTS);
-        of.answer = pinned(round, of.pod, &of.route, most).await;
+        of.answer = pinned(round, of.pod, &of.route, most, Look::First).await;
     }))
     .await;
-    let diallers = confirmed(round, diallers).await;
+    let diallers = confirmed(round, diallers, begun).await;
     found.extend(join_all(diallers.into_iter().map(|of| result(round, of))).await);
     let lasting = found.iter().filter(|(_, _, hairpin)| lasts(hairpin));
     *memory.hairpins() = lasting.map(|f| (f.2.pod.clone(), f.clone())).collect();
@@ -115,12 +117,12 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
 
 /// Repeats what failed, under one watch. What is not reached again stays unknown, and a Pod that is no longer an endpoint is
 /// left out.
-async fn confirmed<'a>(round: &Round<'_>, diallers: Vec<Dialler<'a>>) -> Vec<Dialler<'a>> {
+async fn confirmed<'a>(round: &Round<'_>, diallers: Vec<Dialler<'a>>, begun: Instant) -> Vec<Dialler<'a>> {
     let (mut failed, mut all): (Vec<_>, Vec<_>) = diallers.into_iter().partition(Dialler::has_failed);
     if failed.is_empty() {
         return all;
     }
-    tokio::time::sleep(CONFIRM_AFTER).await;
+    sleep_until(begun + CONFIRM_AFTER).await;
     let repeated = failed.iter().map(|of| Repeated {
         from: Some(of.pod),
         netns: &of.pod.netns,
@@ -130,7 +132,7 @@ async fn confirmed<'a>(round: &Round<'_>, diallers: Vec<Dialler<'a>>) -> Vec<Dia
     });
     let again = failed
         .iter()
-        .map(|of| pinned(round, of.pod, &of.route, MAX_ATTEMPTS));
+        .map(|of| pinned(round, of.pod, &of.route, MAX_ATTEMPTS, Look::Second));
     let answers = round.watched(repeated.collect(), join_all(again)).await;
     for (of, answer) in failed.iter_mut().zip(answers) {
         of.answer = answer;
@@ -235,7 +237,13 @@ async fn setup(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route) -> Setup {
 ///
 /// Conntrack shows at once where a dial goes, so those that go elsewhere are dropped. Those that it does not show were
 /// lost before the node finished with them: they went to the Pod itself if every other endpoint was reached.
-async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usize) -> Option<Answer> {
+async fn pinned(
+    round: &Round<'_>,
+    pod: &LocalPod<'_>,
+    route: &Route,
+    most: usize,
+    look: Look,
+) -> Option<Answer> {
     let Route {
         target,
         own,
@@ -251,12 +259,12 @@ async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usiz
         round.seen.note_source(Some(source));
         let mut sent_to = round.sent_to(Protocol::Tcp, source, target);
         if sent_to.is_none() {
-            tokio::time::sleep(A_MOMENT).await;
+            sleep(A_MOMENT).await;
             sent_to = round.sent_to(Protocol::Tcp, source, target);
         }
         match sent_to {
             Some(endpoint) if endpoint == own => {
-                return dial.finish(round.patience()).await.ok().map(|d| d.answer);
+                return dial.finish(round.patience_of(look)).await.ok().map(|d| d.answer);
             }
             Some(endpoint) => {
                 met.insert(endpoint);
@@ -282,7 +290,7 @@ async fn pinned(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route, most: usiz
         } else if !is_settled && sent_to.is_none() {
             Some(Answer::TimedOut)
         } else {
-            dial.finish(round.patience())
+            dial.finish(round.patience_of(look))
                 .await
                 .ok()
                 .map(|dialled| dialled.answer)

@@ -1,8 +1,9 @@
 //! The Service's names, as the clients resolve them.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use futures::future::join_all;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     CONFIRM_AFTER, Round,
@@ -115,8 +116,9 @@ async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str
     let ipv6 = name != CONTROL && is_v6(round);
     let is_alias = name != CONTROL && round.subject.service.is_external_name();
     let mut found = None;
-    for pause in [Duration::ZERO, CONFIRM_AFTER] {
-        tokio::time::sleep(pause).await;
+    let begun = Instant::now();
+    for at in [begun, begun + CONFIRM_AFTER] {
+        sleep_until(at).await;
         let mut lookup = resolve(round, client, domain, name, ipv6).await?;
         if is_alias && lookup.result == LookupResult::NotFound {
             lookup = resolve(round, client, domain, name, !ipv6).await?;

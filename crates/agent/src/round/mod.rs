@@ -1,10 +1,12 @@
 //! One round: all probes for one NodeProbe, in parallel.
 //!
-//! Each kind of probe is one file. A failure is confirmed by a second probe before it is reported, at least three seconds
-//! later and against the NodeProbe as it is then. What could not be probed becomes a problem, never a failure.
+//! Each kind of probe is one file. A failure is confirmed by a second probe before it is reported, which begins at least
+//! three seconds after the first and is judged by the NodeProbe as it is then. What could not be probed becomes a problem,
+//! never a failure.
 
 mod accept_queues;
 mod attempts;
+mod departures;
 mod dials;
 mod dns_clients;
 mod dns_servers;
@@ -53,7 +55,7 @@ use svcdiag_netns::{
 };
 use svcdiag_objects::Endpoint;
 
-/// A failure counts only if a second probe, this much later, fails as well.
+/// A failure counts only if a second probe fails as well, which begins at least this much later than the first.
 const CONFIRM_AFTER: Duration = Duration::from_secs(3);
 
 /// Maximum entries of a list in a NodeProbe.
@@ -269,6 +271,7 @@ pub async fn probe(
     facts.probes_failed = facts.dials.iter().map(|d| d.failed).sum();
     // Some failures of each path are kept, so that many of one do not hide the other.
     facts.failures = mixed(facts.failures);
+    facts.departures = departures::probe(&round, &facts.failures).await;
     // Every node drops some packets; this matters only if there is a failure.
     facts.settings = round.settings(drops_before.filter(|_| facts.probes_failed > 0));
     // The links to other nodes matter only if some packets did not arrive.
@@ -426,6 +429,7 @@ impl<'a> Round<'a> {
             facts.failures.retain(|failure| !is_its(&failure.from));
             facts.resolvers.retain(|resolver| resolver.pod != client.key);
             facts.packet_sizes.retain(|size| size.from != client.key);
+            facts.departures.retain(|departure| !is_its(&departure.from));
             self.problem(format!("Pod {} terminated during the round.", client.key));
         }
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use futures::future::join_all;
 use svcdiag_api::{Answer, DialFailure, DialPath, NodeFacts};
 
-use super::Round;
+use super::{Round, dials::Look};
 
 /// Whether there are such dials among the failures of the last round, and none of them gets an answer now either.
 pub(super) async fn are_still_lost(round: &Round<'_>, facts: &NodeFacts) -> bool {
@@ -15,7 +15,7 @@ pub(super) async fn are_still_lost(round: &Round<'_>, facts: &NodeFacts) -> bool
         let mut clients = round.clients.iter();
         let client = clients.find(|client| Some(&client.key) == failure.from.as_ref())?;
         let target: SocketAddr = failure.target.parse().ok()?;
-        let dialled = round.dial(&client.netns, failure.port.protocol, target, None);
+        let dialled = round.dial(&client.netns, failure.port.protocol, target, None, Look::Second);
         let (answer, _) = dialled.await.ok()?;
         Some(answer)
     }));

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{
     CONFIRM_AFTER, LocalPod, Round,
     attempts::{Outcomes, Route, attempts},
-    dials::{Outcome, Tally},
+    dials::{Look, Outcome, Tally},
     watch::Repeated,
 };
 use svcdiag_api::{Answer, DialFailure, DialPath};
@@ -24,23 +24,24 @@ use svcdiag_kube_proxy::{
 /// Results of every path, once.
 pub(super) struct FirstProbe<'a> {
     routes: Vec<(Route<'a>, Outcomes)>,
-    at: Instant,
+    begun: Instant,
 }
 
 pub(super) async fn first_probe<'a>(round: &'a Round<'a>) -> FirstProbe<'a> {
+    let begun = Instant::now();
     let routes = join_all(routes(round).into_iter().map(async |route| {
-        let outcomes = without_itself(&route, attempts(round, &route).await);
+        let outcomes = without_itself(&route, attempts(round, &route, Look::First).await);
         (route, outcomes)
     }));
     FirstProbe {
         routes: routes.await,
-        at: Instant::now(),
+        begun,
     }
 }
 
 /// Repeats what failed.
 pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
-    let FirstProbe { routes, at } = first;
+    let FirstProbe { routes, begun } = first;
     let mut tally = Tally::default();
     let repeated: Vec<Repeated<'_>> = routes
         .iter()
@@ -54,7 +55,7 @@ pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
         })
         .collect();
     if !repeated.is_empty() {
-        tokio::time::sleep_until(at + CONFIRM_AFTER).await;
+        tokio::time::sleep_until(begun + CONFIRM_AFTER).await;
     }
     let again = join_all(routes.iter().map(async |(route, outcomes)| {
         let outcomes = try_again(round, route, outcomes.clone()).await;
@@ -167,7 +168,7 @@ async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes)
     if !outcomes.values().any(is_failure) {
         return outcomes;
     }
-    let second = without_itself(route, attempts(round, route).await);
+    let second = without_itself(route, attempts(round, route, Look::Second).await);
     let ready = super::ready(round, &round.read_again());
     let is_ready = |e: &SocketAddr| ready.iter().any(|ready| ready.address == *e);
     outcomes.retain(|endpoint, outcome| {

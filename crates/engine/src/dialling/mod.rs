@@ -5,11 +5,15 @@ pub(crate) mod addresses;
 pub(crate) mod advice;
 mod cause;
 pub(crate) mod describe;
+mod masquerading;
 mod rejections;
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-pub(crate) use self::cause::{cause, certain_cause, found};
+pub(crate) use self::{
+    cause::{cause, certain_cause, found},
+    masquerading::{masquerading, reaches_directly},
+};
 
 use crate::{
     Facts, Finding,

@@ -18,6 +18,7 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
     let is_origin = |from: &Option<String>| from.as_ref().is_none_or(|pod| clients.contains(pod));
     facts.dials.retain(|dial| is_origin(&dial.from));
     facts.failures.retain(|dial| is_origin(&dial.from));
+    facts.departures.retain(|of| is_origin(&of.from));
     // A Pod that dials itself is asked as an endpoint.
     let is_dialler = |from: &Option<String>| from.as_ref().is_none_or(|pod| pods.contains(pod));
     facts.drops.retain(|drop| is_dialler(&drop.from));

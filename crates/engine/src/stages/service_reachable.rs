@@ -216,6 +216,10 @@ fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_
     if let Some((sentence, remediation)) = dialling::cause(evidence, cases, |open| what_to_do(open)) {
         return (format!("{sentence}. {routes}."), remediation);
     }
+    if let Some((said, remediation)) = dialling::masquerading(evidence, &failures) {
+        let message = format!("The Service does not answer {clients}. {routes}. {said}");
+        return (message, remediation);
+    }
     let advice = || advice(evidence, reason, &failures);
     match reason {
         Reason::PartiallyReachable => some_are_lost(evidence, &failures, &routes),

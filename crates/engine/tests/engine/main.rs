@@ -26,6 +26,7 @@ mod kube_proxy;
 mod kube_proxy_healthy;
 mod local_policies;
 mod losses;
+mod masquerading;
 mod network_policy_allows;
 mod other_policies;
 mod partly_known;

@@ -6,12 +6,12 @@ use jiff::SignedDuration;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Value, json};
 use svcdiag_api::{
-    Answer, Arrivals, Arrived, CLibrary, Carrier, ConditionType, DialCount, DialFailure, DialPath, DnsServer,
-    DropCause, DropPlace, Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind, Hairpin,
-    KubeProxy, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult, LossCounter, LossCounterName,
-    LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PacketSize, PathLoss, PodListeners,
-    PortProtocol, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs, StaleConnection, Tunnel, TunnelKind,
-    WatchState,
+    Answer, Arrivals, Arrived, CLibrary, Carrier, ConditionType, Departure, DialCount, DialFailure, DialPath,
+    DirectDial, DnsServer, DropCause, DropPlace, Dropper, DropperEvidence, FilterFamily, FilterHook,
+    FilterTool, GapKind, Hairpin, KubeProxy, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult,
+    LossCounter, LossCounterName, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PacketSize,
+    PathLoss, PodListeners, PortProtocol, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs,
+    StaleConnection, Tunnel, TunnelKind, WatchState,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, IpFamily, NetworkPolicy, Pod, Service};
@@ -608,6 +608,7 @@ prop_compose! {
         packet_sizes in vec(packet_size().boxed(), 0..3),
         arrivals in option::of((one_of(WatchState::ALL), 0_u32..3, 0_u32..3, 0_u32..3, option::of(word()))).boxed(),
         arrival_drops in vec(packet_drop().boxed(), 0..2),
+        departures in vec((any::<bool>(), address(), address(), option::of((one_of(Answer::ALL), address()))), 0..2),
         problems in vec(word(), 0..2),
     ) -> NodeFacts {
         NodeFacts {
@@ -640,6 +641,14 @@ prop_compose! {
                 ..drop
             }).collect(),
             repeated: "w".to_owned(),
+            departures: departures.into_iter().map(|(from, source, left_as, direct)| Departure {
+                from: from.then(|| CLIENT.to_owned()),
+                target: crate::agents::VIP.to_owned(),
+                endpoint: E2.to_owned(),
+                source,
+                left_as,
+                direct: direct.map(|(answer, source)| DirectDial { answer, source }),
+            }).collect(),
             dials, failures, drops, losses, packet_sizes, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
             listeners: listeners.into_iter().map(|(pod, ip, sockets)| PodListeners {
                 pod,

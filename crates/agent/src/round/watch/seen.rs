@@ -70,7 +70,7 @@ impl Seen {
     }
 
     /// The sockets that have dialled so far.
-    pub(super) fn sources(&self) -> MutexGuard<'_, BTreeSet<SocketAddr>> {
+    pub(in crate::round) fn sources(&self) -> MutexGuard<'_, BTreeSet<SocketAddr>> {
         self.sources.lock()
     }
 

@@ -19,10 +19,9 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
         true => "nodes",
         false => "some dials from nodes",
     };
-    let mut message_more = String::new();
-    let (mut message, remediation) = match dialling::cause(evidence, &of, |open| {
-        what_to_do(evidence, reason, open)
-    }) {
+    let cause = dialling::cause(evidence, &of, |open| what_to_do(evidence, reason, open));
+    let is_open = cause.is_none();
+    let (mut message, mut remediation) = match cause {
         Some((sentence, remediation)) => (format!("{sentence}. {routes}."), remediation),
         None => (
             if failures.iter().all(|f| f.dial.port.is_udp()) {
@@ -34,15 +33,18 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
                     "The Service does not answer {from}, although endpoints do when dialled directly. {routes}."
                 )
             },
-            if let Some((said, remediation)) = never_masquerades(evidence, &failures) {
-                message_more = format!(" {said}");
-                remediation
-            } else {
-                what_to_do(evidence, reason, &failures)
-            },
+            what_to_do(evidence, reason, &failures),
         ),
     };
-    message.push_str(&message_more);
+    let masquerading = dialling::masquerading(evidence, &failures);
+    let logged = || never_masquerades(evidence, &failures).filter(|_| is_open);
+    if let Some((said, what_to_do)) = masquerading.or_else(logged) {
+        message.push_str(&format!(" {said}"));
+        // Answers that come back another way are what reverse path filtering drops.
+        if is_open || reason == Reason::ReversePathFiltering {
+            remediation = what_to_do;
+        }
+    }
     if let Some(other) = applicable::other_proxy(facts) {
         message.push_str(&format!(
             " Its label assigns the Service to another proxy, {other}."

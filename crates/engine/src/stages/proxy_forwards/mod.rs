@@ -110,13 +110,16 @@ fn endpoints_are_lost(survey: &Survey<'_>) -> Option<Finding> {
 
 fn endpoints_were_not_dialled(survey: &Survey<'_>) -> Option<Finding> {
     let first = survey.doubtful.first()?;
-    Some(Finding::unknown(
-        Reason::ProbeFailed,
-        format!(
-            "Dials from node {} to the Service fail, but its endpoints were not dialled directly from that node, so it is not known whether they answer there.",
-            first.node
+    let node = first.node;
+    let why = match (first.endpoint, dialling::reaches_directly(survey.evidence, first)) {
+        (Some(endpoint), Some(_)) => format!(
+            "Dials from node {node} to the Service fail, and so does its dial of endpoint {endpoint} past the Service. Something may keep the node itself away, for example a policy that is not evaluated."
         ),
-    ))
+        _ => format!(
+            "Dials from node {node} to the Service fail, but its endpoints were not dialled directly from that node, so it is not known whether they answer there."
+        ),
+    };
+    Some(Finding::unknown(Reason::ProbeFailed, why))
 }
 
 fn replacement_may_not_serve_nodes(survey: &Survey<'_>) -> Option<Finding> {
@@ -257,6 +260,11 @@ fn leads_anywhere(facts: &Facts, node: &str) -> bool {
 /// that it has, or one of a client on it. What others say of the endpoint may be older, and of its network
 /// they say nothing.
 fn is_past_doubt(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
+    match dialling::reaches_directly(evidence, failed) {
+        Some(true) => return true,
+        Some(false) => return dialling::case(evidence, failed).is_certain(),
+        None => {}
+    }
     let facts = evidence.facts;
     let direct = &evidence.direct;
     let mut counts = direct
