@@ -37,10 +37,14 @@ const NAMESPACE: &str = "default";
 /// Diagnoses that are made.
 const DIAGNOSES: usize = 20;
 
-/// How often a fault is made, and which: a selector, and of nodes one that a single probe
-/// shows, and one that takes two probes three seconds apart.
+/// How often a fault is made, and which: a selector; of nodes one that a single probe shows, and one that rules show three
+/// seconds later; and packets that a firewall drops, on their way to the Service and to the endpoints themselves, which takes
+/// two probes and names the rule.
 const INJECTIONS: usize = 5;
-const FAULTS: [&str; 3] = ["A08", "N06", "N09"];
+const FAULTS: [&str; 5] = ["A08", "N06", "N09", "N37", "N16"];
+
+/// From packets that are dropped to the rule that drops them.
+const NAMED_WITHIN: &str = "8 s";
 
 /// Rolling restarts over which the writes are counted, and how long after one there may still be any.
 const ROLLOUTS: usize = 3;
@@ -101,7 +105,11 @@ async fn main() {
             fixed.push(times.1);
         }
         let what = format!("the fault to {}: {}", fault.expected, fault.title);
-        table.add_row(row(&what, found, ""));
+        let goal = match fault.id.as_str() {
+            "N37" | "N16" => NAMED_WITHIN,
+            _ => "",
+        };
+        table.add_row(row(&what, found, goal));
         table.add_row(row(
             &format!("the fix to Ready=True: {}", fault.title),
             fixed,

@@ -319,6 +319,9 @@ fn says_the_same(a: &NodeFacts, b: &NodeFacts) -> bool {
                 dropper.rose = None;
             }
         }
+        for left in &mut facts.left {
+            (left.sent, left.answers) = (left.sent.min(1), left.answers.min(1));
+        }
         for port in &mut facts.other_node_ports {
             if port.answer != Answer::Accepted {
                 port.answer = Answer::TimedOut;

@@ -29,7 +29,7 @@ pub use network::{IpFamily, NotAPort, Open, PortProtocol, Protocol};
 pub use nodefacts::{
     Answer, Arrivals, Arrived, CLibrary, Carrier, Departure, DialCount, DialFailure, DialPath, DirectDial,
     DnsServer, DropCause, DropPlace, Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool, GapKind,
-    Hairpin, KubeProxy, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult, LossCounter,
+    Hairpin, KubeProxy, Left, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult, LossCounter,
     LossCounterName, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PacketSize, PathLoss,
     PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion, StaleConnection, WatchState,
 };

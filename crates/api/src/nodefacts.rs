@@ -21,7 +21,7 @@ mod node_ports;
 mod packet_sizes;
 mod rules;
 
-pub use arrivals::{Arrivals, Arrived, WatchState};
+pub use arrivals::{Arrivals, Arrived, Left, WatchState};
 pub use departures::{Departure, DirectDial};
 pub use dials::{Answer, DialCount, DialFailure, DialPath, Hairpin, ListeningSocket, PodListeners};
 pub use droppers::{Dropper, DropperEvidence, FilterFamily, FilterHook, FilterTool};
@@ -74,6 +74,10 @@ pub struct NodeFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub arrival_drops: Vec<PacketDrop>,
+    /// What was seen here of the packets of this node's clients while their failed dials were repeated; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub left: Vec<Left>,
     /// The `repeat` of the NodeProbe, if the failed dials were repeated for it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 132), regex(pattern = bounds::VERSIONS))]

@@ -155,6 +155,8 @@ pub struct Memory {
     path_mtu: Mutex<path_mtu::Known>,
     /// What was asked to be watched of clients on other nodes.
     arrivals: watch::arrivals::Known,
+    /// What left the node of the dials that were repeated.
+    left: watch::leaving::Known,
     /// Node ports of other nodes that were closed.
     closed_node_ports: Mutex<Vec<OtherNodePort>>,
     /// The Pods that were intercepted, for which NodeProbe, and when.
@@ -287,6 +289,7 @@ pub async fn probe(
     facts.losses = losses::over_rounds(&round, memory, &window);
     watch::arrivals::probe(&round, &memory.arrivals, &mut facts).await;
     facts.repeated.clone_from(&spec.repeat);
+    facts.left = memory.left.get();
     facts.drops = round.seen.of_failures(&facts);
     facts.slices = round.versions.into_inner();
     facts.problems = round.problems.into_inner();
@@ -310,9 +313,9 @@ pub async fn look_again(
     round.find_pods().await;
     watch::arrivals::probe(&round, &memory.arrivals, &mut facts).await;
     if spec.repeat != facts.repeated {
-        if !repeat::are_still_lost(&round, &facts).await {
-            return None;
-        }
+        let left = repeat::still_lost(&round, &facts).await?;
+        memory.left.set(left);
+        facts.left = memory.left.get();
         facts.repeated.clone_from(&spec.repeat);
     }
     let known = facts.problems.iter().cloned();
@@ -430,6 +433,7 @@ impl<'a> Round<'a> {
             facts.resolvers.retain(|resolver| resolver.pod != client.key);
             facts.packet_sizes.retain(|size| size.from != client.key);
             facts.departures.retain(|departure| !is_its(&departure.from));
+            facts.left.retain(|left| left.from != client.key);
             self.problem(format!("Pod {} terminated during the round.", client.key));
         }
     }

@@ -1,4 +1,5 @@
-//! What one node saw of the packets that clients on other nodes sent to its Pods.
+//! What two nodes saw of the packets of a dial that is lost between them: the endpoint's node of those that arrive, and the
+//! client's of those that leave.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,34 @@ pub struct Arrived {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15), regex(pattern = bounds::WORD))]
     pub return_interface: Option<String>,
+}
+
+/// What a client's node saw of the packets of one lost dial while it was repeated. Of TCP those that open a connection.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Left {
+    /// The client Pod on this node, as namespace/name.
+    #[schemars(length(max = 317), regex(pattern = bounds::KEY))]
+    pub from: String,
+    /// Protocol of the dial.
+    pub protocol: Protocol,
+    /// Address and port of the endpoint on another node.
+    #[schemars(length(max = 64), regex(pattern = bounds::ADDRESS))]
+    pub endpoint: String,
+    /// Packets from the client's address that were to leave the node by one interface, behind all rules: of all interfaces
+    /// the most. What a tunnel carries is counted at the tunnel's link.
+    pub sent: u32,
+    /// That interface; absent if its name is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 15), regex(pattern = bounds::WORD))]
+    pub interface: Option<String>,
+    /// Packets of the answer that came in by one interface, before all rules: of all interfaces the most.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answers: u32,
+    /// That interface; absent if none came in, or its name is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 15), regex(pattern = bounds::WORD))]
+    pub answer_interface: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]

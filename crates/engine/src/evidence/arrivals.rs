@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::evidence::{Evidence, dials::Failed};
 use svcdiag_api::{
-    Answer, Arrived, Carrier, DialPath, DropPlace, IpFamily, PacketDrop, ProbeArrival, Protocol,
+    Answer, Arrived, Carrier, DialPath, DropPlace, IpFamily, Left, PacketDrop, ProbeArrival, Protocol,
 };
 
 /// What was seen of a failed dial, or of another one between the same nodes that failed as well.
@@ -16,6 +16,8 @@ pub(crate) struct Arrival<'a> {
     pub seen: &'a Arrived,
     /// Its packets that the node, or the endpoint's Pod, dropped.
     pub drops: Vec<&'a PacketDrop>,
+    /// What the client's node saw of them when the dial was repeated.
+    pub left: Option<&'a Left>,
 }
 
 /// How far the packets of a dial got, and those of its answer.
@@ -111,6 +113,7 @@ pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<Arr
         node,
         seen,
         drops: drops.collect(),
+        left: left(evidence, dial),
     };
     // A tunnel has others' packets too: of these some may be dropped while those of the dial pass.
     let is_carried_elsewhere = |drop: &PacketDrop| drop.packets < seen.carried / 2;
@@ -119,6 +122,14 @@ pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<Arr
         .drops
         .retain(|drop| drop.carrier.is_none() || !is_there && !is_carried_elsewhere(drop));
     Some(arrival)
+}
+
+/// What the client's node saw of the packets of a dial that is watched.
+fn left<'a>(evidence: &Evidence<'a>, dial: &ProbeArrival) -> Option<&'a Left> {
+    let mut reports = evidence.reports.current.iter();
+    let report = reports.find(|report| report.node == dial.node)?;
+    let mut left = report.facts.left.iter();
+    left.find(|left| is_its(dial, Some(&left.from), left.protocol, &left.endpoint))
 }
 
 fn is_its(dial: &ProbeArrival, from: Option<&str>, protocol: Protocol, to: &str) -> bool {
@@ -157,10 +168,22 @@ pub(crate) fn observed(arrival: &Arrival<'_>) -> String {
         Some(interface) => format!(" ({interface})"),
         None => String::new(),
     };
-    format!(
+    let there = format!(
         "of Pod {from} to {endpoint}, node {} saw {arrived} packets arrive{} and {returned} answers leave{}",
         arrival.node,
         by(interface),
         by(return_interface)
-    )
+    );
+    let left = arrival.left.map(|left| {
+        let answers = match left.answers {
+            0 => String::new(),
+            answers => format!(" and {answers} answers arrive{}", by(&left.answer_interface)),
+        };
+        format!(
+            "; the node of that Pod saw {} packets leave{}{answers}",
+            left.sent,
+            by(&left.interface)
+        )
+    });
+    format!("{there}{}", left.unwrap_or_default())
 }

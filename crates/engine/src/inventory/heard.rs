@@ -27,6 +27,7 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
         loss.counters.retain(|of| is_dialler(&of.pod));
     }
     retain_arrivals(asked, &mut facts);
+    facts.left.retain(|of| clients.contains(&of.from));
     facts.other_node_ports.retain(|of| is_other_node_port(asked, of));
     facts.packet_sizes.retain(|size| {
         let mut paths = asked.full_size_paths.iter();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 use svcdiag_api::{
-    Answer, Arrivals, Arrived, Carrier, ConditionType as C, DropCause, DropPlace, NodeFacts, NodeProbeSpec,
-    NodeSettings, PacketDrop, Protocol, Reason as R, WatchState,
+    Answer, Arrivals, Arrived, Carrier, ConditionType as C, DropCause, DropPlace, Left, NodeFacts,
+    NodeProbeSpec, NodeSettings, PacketDrop, Protocol, Reason as R, WatchState,
 };
 use svcdiag_engine::{Diagnosis, Facts, diagnose, plan};
 
@@ -128,6 +128,50 @@ fn the_endpoints_node_watches_while_the_clients_node_dials_again() {
 
     on(&mut facts, "n1", |n| n.failures.clear());
     assert!(ask(&mut facts)["n2"].arrivals.is_none(), "it works again");
+}
+
+/// What the client's node saw when it dialled again.
+fn left(facts: &mut Facts, from: &str, sent: u32, answers: u32) {
+    on(facts, "n1", |n| {
+        n.left.push(Left {
+            from: from.to_owned(),
+            protocol: Protocol::Tcp,
+            endpoint: E2.to_owned(),
+            sent,
+            interface: Some("flannel.1".to_owned()),
+            answers,
+            answer_interface: (answers > 0).then(|| "eth0".to_owned()),
+        });
+    });
+}
+
+#[test]
+fn what_left_the_clients_node_and_came_back_to_it_is_told() {
+    let told = |facts: &Facts| report(&diagnose(facts));
+    let mut facts = watched(|_| {}, |_| {});
+    let before = told(&facts);
+    assert!(!before.contains("left node"), "{before}");
+    left(&mut facts, CLIENT, 3, 0);
+    let after = told(&facts);
+    let sentence = "When the dial was repeated, 3 packets left node n1 (interface flannel.1).";
+    assert!(after.contains(sentence), "{after}");
+    assert!(
+        after.contains("the node of that Pod saw 3 packets leave (flannel.1)"),
+        "{after}"
+    );
+
+    let mut facts = watched(
+        |seen| (seen.arrived, seen.answered, seen.returned) = (3, 3, 3),
+        |_| {},
+    );
+    left(&mut facts, CLIENT, 3, 2);
+    let sentence = "On node n1, 2 packets of the answer came in (interface eth0).";
+    assert!(told(&facts).contains(sentence), "{}", told(&facts));
+
+    // Of others' dials nothing is said.
+    let mut facts = watched(|_| {}, |_| {});
+    left(&mut facts, "shop/other", 3, 0);
+    assert_eq!(told(&facts), before);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use svcdiag_api::{
     Answer, Arrivals, Arrived, CLibrary, Carrier, ConditionType, Departure, DialCount, DialFailure, DialPath,
     DirectDial, DnsServer, DropCause, DropPlace, Dropper, DropperEvidence, FilterFamily, FilterHook,
-    FilterTool, GapKind, Hairpin, KubeProxy, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult,
+    FilterTool, GapKind, Hairpin, KubeProxy, Left, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult,
     LossCounter, LossCounterName, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PacketSize,
     PathLoss, PodListeners, PortProtocol, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs,
     StaleConnection, Tunnel, TunnelKind, WatchState,
@@ -608,6 +608,7 @@ prop_compose! {
         packet_sizes in vec(packet_size().boxed(), 0..3),
         arrivals in option::of((one_of(WatchState::ALL), 0_u32..3, 0_u32..3, 0_u32..3, option::of(word()))).boxed(),
         arrival_drops in vec(packet_drop().boxed(), 0..2),
+        left in vec((0_u32..3, 0_u32..3, option::of(word())), 0..2),
         departures in vec((any::<bool>(), address(), address(), option::of((one_of(Answer::ALL), address()))), 0..2),
         problems in vec(word(), 0..2),
     ) -> NodeFacts {
@@ -641,6 +642,15 @@ prop_compose! {
                 ..drop
             }).collect(),
             repeated: "w".to_owned(),
+            left: left.into_iter().map(|(sent, answers, interface)| Left {
+                from: CLIENT.to_owned(),
+                protocol: Protocol::Tcp,
+                endpoint: E2.to_owned(),
+                sent,
+                interface: interface.clone(),
+                answers,
+                answer_interface: interface,
+            }).collect(),
             departures: departures.into_iter().map(|(from, source, left_as, direct)| Departure {
                 from: from.then(|| CLIENT.to_owned()),
                 target: crate::agents::VIP.to_owned(),

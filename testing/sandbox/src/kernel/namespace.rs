@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Output, Stdio},
+    sync::OnceLock,
     time::Duration,
 };
 
@@ -110,7 +111,7 @@ impl Namespace {
 
     /// A command that runs in it.
     pub(super) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = Command::new(nsenter());
         command
             .arg(format!("--net={}", self.path().display()))
             .args(["--", program])
@@ -171,6 +172,19 @@ impl Namespace {
             message: String::from_utf8_lossy(&stderr).trim().to_owned(),
         })
     }
+}
+
+/// Where nsenter is. With a path, and only then, a changed PATH does not keep the standard library from starting it by
+/// posix_spawn: it would copy the tables of our memory for every command.
+fn nsenter() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let directories = search_path();
+        let mut files = std::env::split_paths(&directories).map(|directory| directory.join("nsenter"));
+        files
+            .find(|file| file.is_file())
+            .unwrap_or_else(|| "nsenter".into())
+    })
 }
 
 /// Tools of the network live where the paths of plain users do not lead.

@@ -5,7 +5,7 @@
 //! not seen was not there. A watch that nobody ends stops by itself, and has seen nothing for certain.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -24,6 +24,7 @@ use tokio::{
 
 use super::{
     Dialled,
+    packets_of::{PacketsOf, count, name, number},
     rules::Before,
     wanted::{Wanted, carrying, distinct, from_elsewhere, masqueraded},
 };
@@ -39,7 +40,7 @@ pub(super) const MAX_WATCHES: usize = 4;
 const LASTS: Duration = Duration::from_secs(60);
 
 /// How long what was seen stands while later watches fail: packets may be lost elsewhere by then.
-const STANDS: Duration = Duration::from_secs(600);
+pub(super) const STANDS: Duration = Duration::from_secs(600);
 
 /// Drops that are reported.
 const MAX_DROPS: usize = 16;
@@ -314,34 +315,19 @@ impl Round<'_> {
         let is_behind = |ips: &[String]| ips.iter().any(|ip| ip.parse() == Ok(endpoint.ip()));
         let pods = self.endpoints.iter().filter(|pod| is_behind(&pod.pod.ips));
         let pods: BTreeSet<u64> = pods.map(|pod| pod.netns.inode()).collect();
-        let of_dial = |packet: &&Sighting| {
-            let (from, to) = match packet.leg {
-                Leg::Answer => (packet.tuple.destination.ip(), packet.tuple.source),
-                _ => (packet.tuple.source.ip(), packet.tuple.destination),
-            };
-            packet.tuple.protocol == dial.protocol && (from, to) == (client, endpoint)
-        };
         let node = self.node.netns.inode();
-        let most = |leg: Leg, is_sent: bool, is_there: &dyn Fn(u64) -> bool| {
-            let mut by: BTreeMap<Option<&str>, u64> = BTreeMap::new();
-            for packet in seen.iter().filter(of_dial) {
-                let is_that_way = packet.leg == leg && packet.is_sent == is_sent;
-                if is_that_way && packet.namespace.is_some_and(|of| is_there(of.into())) {
-                    let name = packet.interface.as_ref().map(|interface| interface.name.as_str());
-                    let count = by.entry(name).or_default();
-                    *count = count.saturating_add(packet.count);
-                }
-            }
-            by.into_iter().max_by_key(|(_, count)| *count)
+        let packets = PacketsOf {
+            seen,
+            protocol: dial.protocol,
+            client,
+            endpoint,
         };
         let of_node = |namespace: u64| namespace == node;
         let of_pods = |namespace: u64| pods.contains(&namespace);
-        let arrived = most(Leg::ToEndpoint, false, &of_node);
-        let in_pods = most(Leg::ToEndpoint, false, &of_pods);
-        let answered = most(Leg::Answer, true, &of_pods);
-        let returned = most(Leg::Answer, true, &of_node);
-        let count = |of: Option<(Option<&str>, u64)>| number(of.map_or(0, |(_, count)| count));
-        let name = |of: Option<(Option<&str>, u64)>| of.and_then(|(name, _)| name).map(str::to_owned);
+        let arrived = packets.most(Leg::ToEndpoint, false, of_node);
+        let in_pods = packets.most(Leg::ToEndpoint, false, of_pods);
+        let answered = packets.most(Leg::Answer, true, of_pods);
+        let returned = packets.most(Leg::Answer, true, of_node);
         let way = self.way(client, tunnels).await;
         let carriers = match way {
             Way::Tunnel(tunnel) => self.carriers(dial, std::slice::from_ref(tunnel)),
@@ -383,8 +369,4 @@ impl Round<'_> {
             return_interface: name(returned),
         })
     }
-}
-
-fn number(count: u64) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
 }

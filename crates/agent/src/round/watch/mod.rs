@@ -8,6 +8,8 @@
 
 pub(super) mod arrivals;
 mod blame;
+pub(super) mod leaving;
+mod packets_of;
 mod rules;
 mod seen;
 mod wanted;

@@ -36,9 +36,18 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Opt
                     arrivals::carrier(carrier)
                 )
             });
+            let left = arrival.left.filter(|left| left.sent > 0);
+            let left = left.map(|left| {
+                let (packets, by) = (packets(left.sent), by(&left.interface));
+                format!(
+                    " When the dial was repeated, {packets} left node {}{by}.",
+                    failed.node
+                )
+            });
             format!(
-                "Node {node} saw none of the packets that {client} sent to {} while it watched for them.{}",
+                "Node {node} saw none of the packets that {client} sent to {} while it watched for them.{}{}",
                 seen.endpoint,
+                left.unwrap_or_default(),
                 carrier.unwrap_or_default()
             )
         }
@@ -52,15 +61,23 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Opt
             "The Pod of endpoint {} answered {client}, but no answer left node {node}.",
             seen.endpoint
         ),
-        Reach::Returned => format!(
-            "Endpoint {} answered: node {node} passed {} for {client} on{}, but the dial still timed out.",
-            seen.endpoint,
-            packets(seen.returned),
-            match &seen.return_interface {
-                Some(interface) => format!(" to interface {interface}"),
-                None => String::new(),
-            }
-        ),
+        Reach::Returned => {
+            let came = arrival.left.filter(|left| left.answers > 0);
+            let came = came.map(|left| {
+                let (packets, by) = (packets(left.answers), by(&left.answer_interface));
+                format!(" On node {}, {packets} of the answer came in{by}.", failed.node)
+            });
+            format!(
+                "Endpoint {} answered: node {node} passed {} for {client} on{}, but the dial still timed out.{}",
+                seen.endpoint,
+                packets(seen.returned),
+                match &seen.return_interface {
+                    Some(interface) => format!(" to interface {interface}"),
+                    None => String::new(),
+                },
+                came.unwrap_or_default()
+            )
+        }
     };
     // What only some failures have in common is no remedy for all.
     let is_of_its_node = |failed: &&Failed<'_>| {
