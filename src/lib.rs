@@ -5,6 +5,7 @@
 pub mod bundle;
 pub mod check;
 mod clock;
+pub mod cluster;
 pub mod collect;
 pub mod controller;
 pub mod explain;

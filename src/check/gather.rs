@@ -11,14 +11,11 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use kube::{Api, Client, Resource, api::ListParams};
 
-use super::{
-    live,
-    query::Query,
-    request::{GatherError, Listable, Request, api_in, ask, each, list, list_in, optional, pages},
-};
+use super::{live, query::Query};
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
     client::policy_kinds,
+    cluster::{Listable, Request, RequestError, api_in, ask, each, list, list_in, optional, pages},
     engine::{Facts, Unreadable},
     inventory::{CLUSTER_DNS, Inventory, Listed, Tracked},
     objects::{
@@ -97,7 +94,7 @@ pub(crate) async fn gather(
     namespace: &str,
     spec: ServiceDiagnosisSpec,
     agent_namespace: &str,
-) -> Result<Gathered, GatherError> {
+) -> Result<Gathered, RequestError> {
     let mut reader = Reader::of(client);
     let service = spec.service_name.clone();
     let place = Some(namespace);
@@ -157,7 +154,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the objects of a kind in a namespace, or in all of them.
-    async fn need<K: Listable + Tracked>(&mut self, namespace: Option<&str>) -> Result<(), GatherError> {
+    async fn need<K: Listable + Tracked>(&mut self, namespace: Option<&str>) -> Result<(), RequestError> {
         for object in list_in::<K>(self.client, namespace, None).await? {
             self.inventory.apply(object);
         }
@@ -168,18 +165,18 @@ impl<'a> Reader<'a> {
     }
 
     /// The same, but a missing permission only leaves a gap, and a kind that is not served has no objects.
-    async fn want<K: Listable + Tracked>(&mut self, namespace: Option<&str>) -> Result<(), GatherError> {
+    async fn want<K: Listable + Tracked>(&mut self, namespace: Option<&str>) -> Result<(), RequestError> {
         match (self.need::<K>(namespace).await, namespace) {
-            (Err(GatherError::NotServed { .. }), Some(namespace)) => {
+            (Err(RequestError::NotServed { .. }), Some(namespace)) => {
                 self.listed.note(&K::plural(&()), namespace);
                 Ok(())
             }
-            (Err(GatherError::NotServed { .. }), None) => Ok(()),
+            (Err(RequestError::NotServed { .. }), None) => Ok(()),
             (read, _) => self.or_gap::<K, ()>(read).map(drop),
         }
     }
 
-    async fn workloads_and_policies(&mut self, namespace: Option<&str>) -> Result<(), GatherError> {
+    async fn workloads_and_policies(&mut self, namespace: Option<&str>) -> Result<(), RequestError> {
         self.want::<Deployment>(namespace).await?;
         self.want::<ReplicaSet>(namespace).await?;
         self.want::<StatefulSet>(namespace).await?;
@@ -187,7 +184,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the EndpointSlices of a Service.
-    async fn slices(&mut self, namespace: &str, service: &str) -> Result<(), GatherError> {
+    async fn slices(&mut self, namespace: &str, service: &str) -> Result<(), RequestError> {
         let of_service = format!("{}={service}", EndpointSlice::SERVICE_LABEL);
         for slice in list::<EndpointSlice>(self.client, namespace, Some(&of_service)).await? {
             self.inventory.apply(slice);
@@ -198,11 +195,11 @@ impl<'a> Reader<'a> {
 
     fn or_gap<K: Resource<DynamicType = ()>, T>(
         &mut self,
-        read: Result<T, GatherError>,
-    ) -> Result<Option<T>, GatherError> {
+        read: Result<T, RequestError>,
+    ) -> Result<Option<T>, RequestError> {
         match read {
             Ok(found) => Ok(Some(found)),
-            Err(error @ GatherError::Forbidden { .. }) => {
+            Err(error @ RequestError::Forbidden { .. }) => {
                 self.gaps.push(Unreadable {
                     resource: K::plural(&()).into_owned(),
                     why: error.to_string(),
@@ -213,7 +210,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    async fn want_namespace(&mut self, name: &str) -> Result<Option<Namespace>, GatherError> {
+    async fn want_namespace(&mut self, name: &str) -> Result<Option<Namespace>, RequestError> {
         let api = Api::<Namespace>::all(self.client.clone());
         let read = ask(api.get_opt(name), || Request::get::<Namespace>(name)).await;
         let found = self.or_gap::<Namespace, _>(read)?.flatten();
@@ -225,14 +222,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a namespace; true if it is known not to exist.
-    async fn lacks_namespace(&mut self, name: &str) -> Result<bool, GatherError> {
+    async fn lacks_namespace(&mut self, name: &str) -> Result<bool, RequestError> {
         let gaps = self.gaps.len();
         let found = self.want_namespace(name).await?;
         Ok(found.is_none() && self.gaps.len() == gaps)
     }
 
     /// The Pods of another namespace that are the clients, if that lends them.
-    async fn clients(&mut self, namespace: &str, spec: &ServiceDiagnosisSpec) -> Result<(), GatherError> {
+    async fn clients(&mut self, namespace: &str, spec: &ServiceDiagnosisSpec) -> Result<(), RequestError> {
         let other = spec.clients.namespace.as_deref();
         let Some(other) = other.filter(|other| *other != namespace) else {
             return Ok(());
@@ -246,7 +243,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Warning Events about Pods.
-    async fn events(&mut self, namespace: Option<&str>) -> Result<(), GatherError> {
+    async fn events(&mut self, namespace: Option<&str>) -> Result<(), RequestError> {
         let api = api_in::<Event>(self.client, namespace);
         let params = ListParams::default().fields(Event::WARNINGS);
         let request = || Request::list::<Event>(namespace);
@@ -260,7 +257,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    async fn nodes(&mut self) -> Result<(), GatherError> {
+    async fn nodes(&mut self) -> Result<(), RequestError> {
         let api = Api::<Node>::all(self.client.clone());
         let read = pages(&api, ListParams::default(), || Request::list::<Node>(None)).await;
         for node in self.or_gap::<Node, _>(read)?.into_iter().flatten() {
@@ -293,7 +290,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Cluster DNS, if the user may read it; a cluster without one is treated like one with managed DNS.
-    async fn cluster_dns(&mut self) -> Result<(), GatherError> {
+    async fn cluster_dns(&mut self) -> Result<(), RequestError> {
         for (namespace, name) in CLUSTER_DNS {
             let api = Api::<Service>::namespaced(self.client.clone(), namespace);
             let Ok(Some(service)) = ask(api.get_opt(name), || Request::get::<Service>(name)).await else {
@@ -317,7 +314,7 @@ impl<'a> Reader<'a> {
         namespace: &str,
         service: &str,
         agent_namespace: &str,
-    ) -> Result<(Option<ServiceDiagnosis>, bool), GatherError> {
+    ) -> Result<(Option<ServiceDiagnosis>, bool), RequestError> {
         let listed = list::<ServiceDiagnosis>(self.client, namespace, None).await;
         let is_served = listed.is_ok();
         let diagnoses = optional(listed)?;
@@ -341,7 +338,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Which agents are alive.
-    async fn leases(&mut self, agent_namespace: &str) -> Result<(), GatherError> {
+    async fn leases(&mut self, agent_namespace: &str) -> Result<(), RequestError> {
         let of_agents = format!("{}={}", AGENT_LABEL.0, AGENT_LABEL.1);
         let leases: Vec<Lease> = optional(list(self.client, agent_namespace, Some(&of_agents)).await)?;
         for lease in leases {
@@ -357,10 +354,10 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    async fn or_nothing(&mut self, namespace: &str) -> Result<Option<()>, GatherError> {
+    async fn or_nothing(&mut self, namespace: &str) -> Result<Option<()>, RequestError> {
         match self.need::<Pod>(Some(namespace)).await {
             Ok(()) => Ok(Some(())),
-            Err(GatherError::Forbidden { .. }) => Ok(None),
+            Err(RequestError::Forbidden { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -13,12 +13,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
-    Error,
-    request::{GatherError, Request, ask, list},
-};
+use super::Error;
 use crate::{
     api::{Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
+    cluster::{Request, RequestError, ask, list},
     engine::Diagnosis,
 };
 
@@ -107,7 +105,7 @@ async fn remove(api: &Api<ServiceDiagnosis>, namespace: &str, name: &str) {
     let request = || Request::delete::<ServiceDiagnosis>(namespace, name);
     match ask(api.delete(name, &params), request).await {
         // That it is gone is what matters.
-        Ok(_) | Err(GatherError::NotServed { .. }) => {}
+        Ok(_) | Err(RequestError::NotServed { .. }) => {}
         Err(error) => eprintln!("warning: {error}; {}", by_hand(namespace, name)),
     }
 }
@@ -115,7 +113,7 @@ async fn remove(api: &Api<ServiceDiagnosis>, namespace: &str, name: &str) {
 /// Removes what killed checks have left; what cannot be removed is tried again by the next.
 async fn remove_left_behind(client: &Client, api: &Api<ServiceDiagnosis>, namespace: &str) {
     let label = format!("{}={}", TEMPORARY.0, TEMPORARY.1);
-    let found: Result<Vec<ServiceDiagnosis>, GatherError> = list(client, namespace, Some(&label)).await;
+    let found: Result<Vec<ServiceDiagnosis>, RequestError> = list(client, namespace, Some(&label)).await;
     let old = crate::clock::now() - LEFT_BEHIND;
     for diagnosis in found.unwrap_or_default() {
         if diagnosis.creation_timestamp().is_some_and(|time| time.0 < old) {

@@ -4,32 +4,27 @@
 //! `live` has agents probe a Service that no diagnosis watches.
 //! `collect` and `diagnose` do one half each: read into a bundle, and evaluate and print from there.
 
-mod connection;
 mod gather;
 mod live;
 mod query;
-mod request;
 mod survey;
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use kube::config::KubeconfigError;
 
 use crate::{
     api::DataPath,
+    cluster::{self, Connection},
     engine::Facts,
     report::{self, Answer, Printing, service_name},
 };
 
-pub use connection::Server;
 pub use gather::Gathered;
-pub use query::{Connection, Query};
-pub use request::GatherError;
+pub use query::Query;
 
 use gather::{Everything, gather_every};
 pub(crate) use gather::{asked, gather};
-pub(crate) use request::{Request, ask};
 
 /// What to check and how to print it.
 #[derive(Args, Clone, Debug)]
@@ -138,21 +133,9 @@ impl FailOn {
 /// Why a check gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no usable kubeconfig.
-    #[error("could not read the kubeconfig: {0}; set --kubeconfig or $KUBECONFIG")]
-    Kubeconfig(#[source] Box<KubeconfigError>),
-    /// No kubeconfig was found, and this is not a Pod.
-    #[error("could not determine how to reach the cluster: {0}; set --kubeconfig or $KUBECONFIG")]
-    Infer(#[source] Box<kube::config::InferConfigError>),
-    /// The client could not be made from the configuration.
-    #[error("could not create a client for the cluster: {0}")]
-    Client(#[source] Box<kube::Error>),
-    /// The API server could not be reached, or does not accept the user.
-    #[error("{0}")]
-    Connection(String),
-    /// Something could not be read.
+    /// The cluster could not be read.
     #[error(transparent)]
-    Gather(#[from] GatherError),
+    Cluster(#[from] cluster::Error),
     /// Signals cannot be waited for.
     #[error("could not wait for signals: {0}")]
     Signals(#[source] std::io::Error),
@@ -162,29 +145,6 @@ pub enum Error {
     /// The answer could not be printed.
     #[error(transparent)]
     Print(#[from] report::Error),
-}
-
-/// What is read first of a cluster, in words.
-const FIRST: &str = "list services ";
-
-impl Error {
-    /// What went wrong while something was read from a server.
-    pub(crate) fn of(error: GatherError, server: &Server) -> Self {
-        let what = match &error {
-            // Of all answers only the first tells what answers: later ones are of an API server.
-            GatherError::Api { source, what } if matches!(**source, kube::Error::SerdeError(_)) => {
-                what.starts_with(FIRST).then(|| connection::no_api_server(server))
-            }
-            GatherError::Api { source, .. } => connection::explained(source, server),
-            GatherError::Timeout { what } => Some(format!("{server} does not answer: could not {what}")),
-            // Every API server has Services.
-            GatherError::NotServed { what } if what.starts_with(FIRST) => {
-                Some(connection::no_api_server(server))
-            }
-            _ => None,
-        };
-        what.map_or(Self::Gather(error), Self::Connection)
-    }
 }
 
 /// Reads, evaluates and prints.
@@ -197,8 +157,8 @@ pub async fn run(options: Options) -> Result<Answer, Error> {
         client,
         namespace,
         server,
-    } = query.connect().await?;
-    let of_server = |error| Error::of(error, &server);
+    } = query.cluster.connect().await?;
+    let of_server = |error| cluster::Error::of(error, &server);
     let now = crate::clock::now();
     let answer = match &options.service {
         Some(service) => {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::redact;
 use crate::{
-    check::{GatherError, Gathered, Request, ask},
+    check::Gathered,
+    cluster::{Request, RequestError, ask},
     engine::Unreadable,
 };
 
@@ -33,7 +34,7 @@ pub(super) struct Extras {
 }
 
 /// Reads it.
-pub(super) async fn read(client: &Client, gathered: &mut Gathered) -> Result<Extras, GatherError> {
+pub(super) async fn read(client: &Client, gathered: &mut Gathered) -> Result<Extras, RequestError> {
     let mut extras = Extras::default();
     let version = ask(client.apiserver_version(), Request::version).await;
     extras.kubernetes_version = version.ok().map(|v| v.git_version);
@@ -50,13 +51,13 @@ pub(super) async fn read(client: &Client, gathered: &mut Gathered) -> Result<Ext
 }
 
 fn or_gap<T>(
-    read: Result<T, GatherError>,
+    read: Result<T, RequestError>,
     resource: &str,
     gathered: &mut Gathered,
-) -> Result<Option<T>, GatherError> {
+) -> Result<Option<T>, RequestError> {
     match read {
         Ok(found) => Ok(Some(found)),
-        Err(error @ GatherError::Forbidden { .. }) => {
+        Err(error @ RequestError::Forbidden { .. }) => {
             gathered.gaps.push(Unreadable {
                 resource: resource.to_owned(),
                 why: error.to_string(),

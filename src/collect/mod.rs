@@ -18,7 +18,8 @@ use clap::Args;
 
 use crate::{
     bundle::Manifest,
-    check::{self, Connection, Query, asked, gather},
+    check::{Query, asked, gather},
+    cluster::{self, Connection},
     report::service_name,
 };
 
@@ -67,7 +68,7 @@ pub struct Options {
 pub enum Error {
     /// The cluster could not be read.
     #[error(transparent)]
-    Read(#[from] check::Error),
+    Read(#[from] cluster::Error),
     /// What was read could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -88,7 +89,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         client,
         namespace,
         server,
-    } = query.connect().await?;
+    } = query.cluster.connect().await?;
     let time = crate::clock::now();
     let directory = format!("svcdiag-{namespace}-{}", options.service);
     let output = options
@@ -98,10 +99,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
     write::refuse_to_overwrite(&output)?;
     let spec = asked(&client, &namespace, &options.service, query).await;
     let read = gather(&client, &namespace, spec.clone(), &query.agent_namespace).await;
-    let mut gathered = read.map_err(|error| check::Error::of(error, &server))?;
+    let mut gathered = read.map_err(|error| cluster::Error::of(error, &server))?;
     let extras = extras::read(&client, &mut gathered)
         .await
-        .map_err(check::Error::from)?;
+        .map_err(cluster::Error::from)?;
     let manifest = Manifest {
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         time: Some(time),

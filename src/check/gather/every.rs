@@ -45,7 +45,7 @@ pub(crate) async fn gather_every(
     client: &Client,
     namespace: Option<&str>,
     agent_namespace: &str,
-) -> Result<Everything, GatherError> {
+) -> Result<Everything, RequestError> {
     let mut reader = Reader::of(client);
     reader.need::<Service>(namespace).await?;
     let services = reader.inventory.service_names().collect();
@@ -56,7 +56,7 @@ pub(crate) async fn gather_every(
     match namespace {
         Some(namespace) => {
             if reader.lacks_namespace(namespace).await? {
-                return Err(GatherError::NoNamespace(namespace.to_owned()));
+                return Err(RequestError::NoNamespace(namespace.to_owned()));
             }
         }
         None => reader.namespaces().await?,
@@ -94,7 +94,7 @@ pub(crate) async fn gather_every(
 }
 
 impl Reader<'_> {
-    async fn namespaces(&mut self) -> Result<(), GatherError> {
+    async fn namespaces(&mut self) -> Result<(), RequestError> {
         let api = Api::<Namespace>::all(self.client.clone());
         let request = || Request::list::<Namespace>(None);
         let read = pages(&api, ListParams::default(), request).await;

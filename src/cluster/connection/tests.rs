@@ -85,10 +85,10 @@ async fn something_that_is_no_api_server() {
     let url = answering("<html>It works!</html>").await;
     let client = Client::try_from(config(&url)).unwrap();
     let spec = crate::api::ServiceDiagnosisSpec::for_service("cart");
-    let error = super::super::gather(&client, "shop", spec, "agents")
+    let error = crate::check::gather(&client, "shop", spec, "agents")
         .await
         .unwrap_err();
-    let error = super::super::Error::of(error, &server(&url));
+    let error = crate::cluster::Error::of(error, &server(&url));
     assert_eq!(error.to_string(), no_api_server(&server(&url)));
 }
 

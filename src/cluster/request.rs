@@ -13,9 +13,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Page size of a list, the same as kubectl's.
 const PAGE: u32 = 500;
 
-/// Why the Facts could not be gathered.
+/// Why a request was not answered.
 #[derive(Debug, thiserror::Error)]
-pub enum GatherError {
+pub enum RequestError {
     /// A permission is missing.
     #[error("not allowed to {what}; ask for that permission, or check with: kubectl auth can-i {command}")]
     Forbidden {
@@ -51,7 +51,7 @@ pub enum GatherError {
 }
 
 /// A namespaced kind that can be listed.
-pub(super) trait Listable:
+pub(crate) trait Listable:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
 {
 }
@@ -62,28 +62,28 @@ impl<K> Listable for K where
 }
 
 /// The listed objects; none if the user may not list them or the cluster does not serve the kind.
-pub(super) fn optional<T>(listed: Result<Vec<T>, GatherError>) -> Result<Vec<T>, GatherError> {
+pub(crate) fn optional<T>(listed: Result<Vec<T>, RequestError>) -> Result<Vec<T>, RequestError> {
     match listed {
-        Err(GatherError::Forbidden { .. } | GatherError::NotServed { .. }) => Ok(Vec::new()),
+        Err(RequestError::Forbidden { .. } | RequestError::NotServed { .. }) => Ok(Vec::new()),
         other => other,
     }
 }
 
 /// All objects of a kind in a namespace, page by page.
-pub(super) async fn list<K: Listable>(
+pub(crate) async fn list<K: Listable>(
     client: &Client,
     namespace: &str,
     labels: Option<&str>,
-) -> Result<Vec<K>, GatherError> {
+) -> Result<Vec<K>, RequestError> {
     list_in(client, Some(namespace), labels).await
 }
 
 /// All objects of a kind in a namespace, or in all of them, page by page.
-pub(super) async fn list_in<K: Listable>(
+pub(crate) async fn list_in<K: Listable>(
     client: &Client,
     namespace: Option<&str>,
     labels: Option<&str>,
-) -> Result<Vec<K>, GatherError> {
+) -> Result<Vec<K>, RequestError> {
     let params = ListParams {
         label_selector: labels.map(str::to_owned),
         ..ListParams::default()
@@ -95,7 +95,7 @@ pub(super) async fn list_in<K: Listable>(
 }
 
 /// A kind in a namespace, or in all of them.
-pub(super) fn api_in<K: Listable>(client: &Client, namespace: Option<&str>) -> Api<K> {
+pub(crate) fn api_in<K: Listable>(client: &Client, namespace: Option<&str>) -> Api<K> {
     match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -103,11 +103,11 @@ pub(super) fn api_in<K: Listable>(client: &Client, namespace: Option<&str>) -> A
 }
 
 /// All objects that an Api lists, page by page.
-pub(super) async fn pages<K>(
+pub(crate) async fn pages<K>(
     api: &Api<K>,
     params: ListParams,
     request: impl Fn() -> Request,
-) -> Result<Vec<K>, GatherError>
+) -> Result<Vec<K>, RequestError>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -117,12 +117,12 @@ where
 }
 
 /// Passes on each object that an Api lists; at most one page of them is in memory.
-pub(super) async fn each<K>(
+pub(crate) async fn each<K>(
     api: &Api<K>,
     params: ListParams,
     request: impl Fn() -> Request,
     mut take: impl FnMut(K),
-) -> Result<(), GatherError>
+) -> Result<(), RequestError>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
@@ -154,7 +154,7 @@ impl Request {
         }
     }
 
-    pub(super) fn api_groups() -> Self {
+    pub(crate) fn api_groups() -> Self {
         Self {
             what: "find out which kinds of policies the API server serves".to_owned(),
             command: "get /apis".to_owned(),
@@ -170,14 +170,14 @@ impl Request {
         }
     }
 
-    pub(super) fn create<K: Resource<DynamicType = ()>>(namespace: &str) -> Self {
+    pub(crate) fn create<K: Resource<DynamicType = ()>>(namespace: &str) -> Self {
         Self {
             what: format!("create a {} in namespace {namespace}", K::kind(&())),
             command: format!("create {} -n {namespace}", resource::<K>()),
         }
     }
 
-    pub(super) fn delete<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Self {
+    pub(crate) fn delete<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Self {
         Self {
             what: format!("delete {} {name}", K::kind(&())),
             command: format!("delete {}/{name} -n {namespace}", resource::<K>()),
@@ -204,18 +204,18 @@ fn resource<K: Resource<DynamicType = ()>>() -> String {
 pub(crate) async fn ask<T>(
     answer: impl Future<Output = kube::Result<T>>,
     request: impl Fn() -> Request,
-) -> Result<T, GatherError> {
+) -> Result<T, RequestError> {
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
             let Request { what, command } = request();
-            Err(GatherError::Forbidden { what, command })
+            Err(RequestError::Forbidden { what, command })
         }
-        Ok(Err(error)) if is_not_served(&error) => Err(GatherError::NotServed { what: request().what }),
-        Ok(Err(error)) => Err(GatherError::Api {
+        Ok(Err(error)) if is_not_served(&error) => Err(RequestError::NotServed { what: request().what }),
+        Ok(Err(error)) => Err(RequestError::Api {
             what: request().what,
             source: Box::new(error),
         }),
-        Err(_) => Err(GatherError::Timeout { what: request().what }),
+        Err(_) => Err(RequestError::Timeout { what: request().what }),
     }
 }
