@@ -247,7 +247,8 @@ impl<'a> Reader<'a> {
         let api = api_in::<Event>(self.client, namespace);
         let params = ListParams::default().fields(Event::WARNINGS);
         let request = || Request::list::<Event>(namespace);
-        let read = each(&api, params, request, |event| {
+        let read = each(&api, params, request, |mut event| {
+            trim_metadata(event.meta_mut());
             self.inventory.note_event(event);
         })
         .await;

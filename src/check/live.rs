@@ -159,9 +159,7 @@ async fn settled(api: &Api<ServiceDiagnosis>, name: &str, timeout: Duration) -> 
 
 /// The verdict on the present spec.
 fn verdict_of(diagnosis: &ServiceDiagnosis) -> Option<Diagnosis> {
-    let status = diagnosis.status.as_ref()?;
-    let is_current = status.observed_generation == diagnosis.metadata.generation;
-    Diagnosis::of_status(status).filter(|_| is_current)
+    diagnosis.current_status().and_then(Diagnosis::of_status)
 }
 
 /// Whether nothing is waited for any more.

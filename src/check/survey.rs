@@ -1,6 +1,6 @@
 //! Every Service at once: a line for each, what does not work first.
 
-use std::{cmp::Reverse, fmt::Write};
+use std::cmp::Reverse;
 
 use jiff::Timestamp;
 
@@ -9,7 +9,7 @@ use crate::{
     api::{ConditionType, Impact, ServiceDiagnosis},
     engine::diagnose,
     objects::Object,
-    report::{self, Answer, Output, Printing, object, printable},
+    report::{self, Answer, Output, Printing, columns, object, printable},
 };
 
 /// A Service and its verdict.
@@ -60,10 +60,8 @@ pub(super) fn run(
             report::write(&report::html(&all))?;
         }
         other => {
-            let items: Vec<_> = rows.iter().map(|row| &row.diagnosis).collect();
-            let list =
-                serde_json::json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
-            report::write(&report::serialized(other, &list)?)?;
+            let all: Vec<_> = rows.iter().map(|row| &row.diagnosis).collect();
+            report::write(&report::serialized(other, &report::list(&all))?)?;
         }
     }
     let worst = rows.iter().map(|row| row.answer).max_by_key(|a| a.badness());
@@ -72,43 +70,30 @@ pub(super) fn run(
 
 /// The columns of `kubectl get svcdiag`, and the root cause.
 fn table(rows: &[Row], with_namespace: bool, wide: bool) -> String {
-    let mut lines = vec![
-        [
-            "NAMESPACE",
-            "SERVICE",
-            "READY",
-            "REASON",
-            "ENDPOINTS",
-            "DNS",
-            "PROXY",
-            "HAIRPIN",
-            "MESSAGE",
-        ]
-        .map(str::to_owned),
+    const HEADINGS: [&str; 9] = [
+        "NAMESPACE",
+        "SERVICE",
+        "READY",
+        "REASON",
+        "ENDPOINTS",
+        "DNS",
+        "PROXY",
+        "HAIRPIN",
+        "MESSAGE",
     ];
-    lines.extend(rows.iter().map(|row| cells(&row.diagnosis, wide)));
-    let first = usize::from(!with_namespace);
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max();
-    let widths: [usize; 9] = std::array::from_fn(|column| width(column).unwrap_or_default());
-    let mut text = String::new();
-    for line in &lines[..if rows.is_empty() { 0 } else { lines.len() }] {
-        let mut row = String::new();
-        for (cell, width) in line.iter().zip(widths).skip(first) {
-            // Writing to a String cannot fail.
-            let _ = write!(row, "{cell:<width$}   ");
-        }
-        let _ = writeln!(text, "{}", row.trim_end());
+    if rows.is_empty() {
+        return String::new();
     }
-    text
+    let cells = rows.iter().map(|row| cells(&row.diagnosis, wide));
+    let lines = std::iter::once(HEADINGS.map(str::to_owned)).chain(cells);
+    let first = usize::from(!with_namespace);
+    let shown: Vec<Vec<String>> = lines.map(|line| line[first..].to_vec()).collect();
+    columns(&shown)
 }
 
 fn cells(diagnosis: &ServiceDiagnosis, wide: bool) -> [String; 9] {
     let status = diagnosis.status.as_ref();
-    let ready = status.and_then(|s| {
-        s.conditions
-            .iter()
-            .find(|c| c.type_ == ConditionType::Ready.as_str())
-    });
+    let ready = status.and_then(|s| s.condition(ConditionType::Ready));
     let (verdict, reason) = ready.map_or(("Unknown", ""), |c| (c.status.as_str(), c.reason.as_str()));
     let cause = status.and_then(|s| s.root_cause.as_ref());
     let message = match cause {

@@ -50,6 +50,20 @@ pub enum RequestError {
     },
 }
 
+impl RequestError {
+    /// What an error of the client means for a request.
+    pub(crate) fn of(error: kube::Error, Request { what, command }: Request) -> Self {
+        match error {
+            kube::Error::Api(status) if status.is_forbidden() => Self::Forbidden { what, command },
+            error if is_not_served(&error) => Self::NotServed { what },
+            error => Self::Api {
+                what,
+                source: Box::new(error),
+            },
+        }
+    }
+}
+
 /// A namespaced kind that can be listed.
 pub(crate) trait Listable:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug
@@ -102,7 +116,7 @@ pub(crate) fn api_in<K: Listable>(client: &Client, namespace: Option<&str>) -> A
     }
 }
 
-/// All objects that an Api lists, page by page.
+/// All objects that an Api lists, page by page, with no more metadata than a diagnosis needs.
 pub(crate) async fn pages<K>(
     api: &Api<K>,
     params: ListParams,
@@ -112,7 +126,11 @@ where
     K: Resource + Clone + DeserializeOwned + Debug,
 {
     let mut objects = Vec::new();
-    each(api, params, request, |object| objects.push(object)).await?;
+    each(api, params, request, |mut object: K| {
+        trim_metadata(object.meta_mut());
+        objects.push(object);
+    })
+    .await?;
     Ok(objects)
 }
 
@@ -130,10 +148,7 @@ where
     loop {
         let page = ask(api.list(&params), &request).await?;
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-        for mut object in page.items {
-            trim_metadata(object.meta_mut());
-            take(object);
-        }
+        page.items.into_iter().for_each(&mut take);
         if params.continue_token.is_none() {
             return Ok(());
         }
@@ -162,11 +177,16 @@ impl Request {
     }
 
     pub(crate) fn list<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Self {
+        Self::of_all::<K>("list", namespace)
+    }
+
+    /// About all objects of a kind in a namespace, or in all of them.
+    fn of_all<K: Resource<DynamicType = ()>>(verb: &str, namespace: Option<&str>) -> Self {
         let place = namespace.map_or_else(|| "in all namespaces".to_owned(), |n| format!("in namespace {n}"));
         let flag = namespace.map_or_else(|| "-A".to_owned(), |n| format!("-n {n}"));
         Self {
-            what: format!("list {} {place}", K::plural(&())),
-            command: format!("list {} {flag}", resource::<K>()),
+            what: format!("{verb} {} {place}", K::plural(&())),
+            command: format!("{verb} {} {flag}", resource::<K>()),
         }
     }
 
@@ -206,16 +226,7 @@ pub(crate) async fn ask<T>(
     request: impl Fn() -> Request,
 ) -> Result<T, RequestError> {
     match tokio::time::timeout(TIMEOUT, answer).await {
-        Ok(Ok(found)) => Ok(found),
-        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
-            let Request { what, command } = request();
-            Err(RequestError::Forbidden { what, command })
-        }
-        Ok(Err(error)) if is_not_served(&error) => Err(RequestError::NotServed { what: request().what }),
-        Ok(Err(error)) => Err(RequestError::Api {
-            what: request().what,
-            source: Box::new(error),
-        }),
+        Ok(answer) => answer.map_err(|error| RequestError::of(error, request())),
         Err(_) => Err(RequestError::Timeout { what: request().what }),
     }
 }

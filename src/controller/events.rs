@@ -11,7 +11,7 @@ use kube::{
 
 use super::Context;
 use crate::{
-    api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
+    api::{ConditionType, FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
     client::is_going,
     objects::Object,
 };
@@ -37,7 +37,7 @@ impl Events {
 
 /// Status, reason and message of Ready.
 fn ready(status: Option<&ServiceDiagnosisStatus>) -> Option<(&str, &str, &str)> {
-    let ready = status?.conditions.iter().find(|c| c.type_ == "Ready")?;
+    let ready = status?.condition(ConditionType::Ready)?;
     Some((&ready.status, &ready.reason, &ready.message))
 }
 

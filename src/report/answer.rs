@@ -124,6 +124,11 @@ pub(crate) fn object(facts: &Facts, diagnosis: &Diagnosis) -> ServiceDiagnosis {
     object
 }
 
+/// Several diagnoses as one object, as kubectl prints them.
+pub(crate) fn list(items: &[&ServiceDiagnosis]) -> serde_json::Value {
+    json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items })
+}
+
 /// As JSON, or as YAML.
 pub(crate) fn serialized(output: Output, value: &impl Serialize) -> Result<String, Error> {
     let failed = |e: String| Error::Format(output, e);

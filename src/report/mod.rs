@@ -1,6 +1,7 @@
 //! Printing of a diagnosis, and the exit codes: the same for a cluster and for a bundle.
 
 mod answer;
+mod columns;
 #[cfg(test)]
 mod fixtures;
 mod html;
@@ -10,7 +11,8 @@ mod service_name;
 mod tree;
 
 pub use answer::{Answer, Output, Printing, write};
-pub(crate) use answer::{junit, object, serialized};
+pub(crate) use answer::{junit, list, object, serialized};
+pub(crate) use columns::columns;
 pub(crate) use html::html;
 pub use path::{Hop, Place, State, hops};
 pub(crate) use service_name::service_name;

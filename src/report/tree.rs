@@ -6,7 +6,7 @@ use anstyle::AnsiColor;
 
 use super::path;
 use crate::{
-    api::{ConditionStatus, Reason},
+    api::{ConditionStatus, Reason, RootCause},
     engine::{Diagnosis, Facts, Finding, NOTHING_BUT_THE_API, Verdict},
 };
 
@@ -74,6 +74,29 @@ pub(super) fn paint(text: &str, painted: anstyle::Style, style: Style) -> String
     }
 }
 
+const BOLD: anstyle::Style = anstyle::Style::new().bold();
+
+/// The root cause, its evidence and its fix, a line for each.
+pub(crate) fn root_cause(cause: &RootCause, style: Style) -> String {
+    let title = |text| paint(text, BOLD, style);
+    let mut out = format!(
+        "{}  {} / {} ({})\n{}    {}\n{}         {}\n",
+        title("Root cause"),
+        printable(&cause.condition),
+        printable(&cause.reason),
+        cause.impact,
+        title("Evidence"),
+        printable(&cause.message),
+        title("Fix"),
+        printable(&cause.remediation)
+    );
+    if let Some(link) = &cause.link {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{}   {}", title("Read more"), printable(link));
+    }
+    out
+}
+
 /// The answer of Ready, in words.
 pub(super) fn verdict(ready: ConditionStatus) -> &'static str {
     match ready {
@@ -86,7 +109,6 @@ pub(super) fn verdict(ready: ConditionStatus) -> &'static str {
 /// The whole answer. `wide` adds the reasons of all stages and the single observations.
 #[must_use]
 pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) -> String {
-    const BOLD: anstyle::Style = anstyle::Style::new().bold();
     let paint = |text: &str, painted: anstyle::Style| paint(text, painted, style);
     let colour = match diagnosis.ready.status {
         ConditionStatus::True => GOOD.style,
@@ -154,29 +176,7 @@ pub fn render(facts: &Facts, diagnosis: &Diagnosis, wide: bool, style: Style) ->
         }
     }
     if let Some(cause) = &diagnosis.root_cause {
-        let _ = writeln!(
-            out,
-            "\n{}  {} / {} ({})",
-            paint("Root cause", BOLD),
-            cause.condition,
-            cause.reason,
-            cause.impact
-        );
-        let _ = writeln!(
-            out,
-            "{}    {}",
-            paint("Evidence", BOLD),
-            printable(&cause.message)
-        );
-        let _ = writeln!(
-            out,
-            "{}         {}",
-            paint("Fix", BOLD),
-            printable(&cause.remediation)
-        );
-        if let Some(link) = &cause.link {
-            let _ = writeln!(out, "{}   {link}", paint("Read more", BOLD));
-        }
+        let _ = write!(out, "\n{}", root_cause(cause, style));
     } else if diagnosis.ready.status == ConditionStatus::Unknown {
         let sentence = match diagnosis.api_is_faultless() {
             true if diagnosis.is_of_api_alone() => format!("{NOTHING_BUT_THE_API}."),

@@ -142,6 +142,14 @@ impl ServiceDiagnosis {
         asked.status = None;
         asked
     }
+
+    /// The status, if it is about the present spec. One of an older generation is about another spec, and the default status
+    /// of a new object (observedGeneration -1) is about none.
+    #[must_use]
+    pub fn current_status(&self) -> Option<&ServiceDiagnosisStatus> {
+        let is_current = |s: &&ServiceDiagnosisStatus| s.observed_generation == self.metadata.generation;
+        self.status.as_ref().filter(is_current)
+    }
 }
 
 impl ServiceDiagnosisSpec {

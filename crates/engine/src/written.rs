@@ -9,10 +9,7 @@ impl Diagnosis {
     /// The verdict of a status; none if it holds none yet, or one in the terms of another version.
     #[must_use]
     pub fn of_status(status: &ServiceDiagnosisStatus) -> Option<Self> {
-        let condition = |type_: ConditionType| {
-            let mut conditions = status.conditions.iter();
-            conditions.find(|c| c.type_ == type_.as_str())
-        };
+        let condition = |type_| status.condition(type_);
         let summed_up = |type_| condition(type_).and_then(outcome);
         let stages = ConditionType::stages()
             .iter()

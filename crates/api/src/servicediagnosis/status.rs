@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{bounds, macros::string_enum};
+use crate::{ConditionType, bounds, macros::string_enum};
 
 string_enum! {
     /// How much of the Service a fault affects.
@@ -50,6 +50,14 @@ pub struct ServiceDiagnosisStatus {
     /// When the result last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_change_time: Option<Time>,
+}
+
+impl ServiceDiagnosisStatus {
+    /// The condition of a type.
+    #[must_use]
+    pub fn condition(&self, type_: ConditionType) -> Option<&Condition> {
+        self.conditions.iter().find(|c| c.type_ == type_.as_str())
+    }
 }
 
 /// The first fault in causal order that explains why the Service does not work.
