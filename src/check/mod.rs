@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     api::DataPath,
-    cluster::{self, Connection},
+    cluster::{self, Connection, duration},
     engine::Facts,
     report::{self, Answer, Printing, service_name},
 };
@@ -103,12 +103,6 @@ impl Options {
     }
 }
 
-fn duration(argument: &str) -> Result<Duration, String> {
-    let parsed: Result<jiff::SignedDuration, _> = argument.parse();
-    let given = parsed.ok().and_then(|duration| Duration::try_from(duration).ok());
-    given.ok_or_else(|| "use a number with a unit, for example 30s or 2m".to_owned())
-}
-
 /// Which answers the exit code tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FailOn {
@@ -152,6 +146,10 @@ pub enum Error {
 /// # Errors
 /// When the cluster cannot be reached, a required permission is missing, or the output cannot be written.
 pub async fn run(options: Options) -> Result<Answer, Error> {
+    options.query.cluster.limiting(answer(&options)).await
+}
+
+async fn answer(options: &Options) -> Result<Answer, Error> {
     let query = &options.query;
     let Connection {
         client,

@@ -2,12 +2,14 @@
 //! (`request`), and what is wrong when there is no answer, in the terms of kubectl (`connection`).
 
 mod connection;
+mod duration;
 mod options;
 mod request;
 
 use kube::config::{InferConfigError, KubeconfigError};
 
 pub use connection::Server;
+pub(crate) use duration::duration;
 pub use options::{ClusterOptions, Connection};
 pub use request::RequestError;
 pub(crate) use request::{Listable, Request, api_in, ask, each, list, list_in, optional, pages};
@@ -21,6 +23,16 @@ pub enum Error {
     /// No kubeconfig was found, and this is not a Pod.
     #[error("could not determine how to reach the cluster: {0}; set --kubeconfig or $KUBECONFIG")]
     Infer(#[source] Box<InferConfigError>),
+    /// The kubeconfig does not have what an option names.
+    #[error("the kubeconfig has no {what} {name:?}; it has {}", known.join(", "))]
+    NotInKubeconfig {
+        /// What the option names.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The names that the kubeconfig has.
+        known: Vec<String>,
+    },
     /// The client could not be made from the configuration.
     #[error("could not create a client for the cluster: {0}")]
     Client(#[source] Box<kube::Error>),
@@ -44,7 +56,7 @@ impl Error {
                 what.starts_with(FIRST).then(|| connection::no_api_server(server))
             }
             RequestError::Api { source, .. } => connection::explained(source, server),
-            RequestError::Timeout { what } => Some(format!("{server} does not answer: could not {what}")),
+            RequestError::Timeout { what, .. } => Some(format!("{server} does not answer: could not {what}")),
             // Every API server has Services.
             RequestError::NotServed { what } if what.starts_with(FIRST) => {
                 Some(connection::no_api_server(server))

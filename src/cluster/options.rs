@@ -1,15 +1,22 @@
 //! The options of every command that talks to a cluster, named as kubectl names them.
 
-use clap::Args;
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueHint};
 use kube::{
     Client, Config,
-    config::{KubeConfigOptions, Kubeconfig},
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
 use super::{
     Error,
     connection::{Server, explained},
+    duration::duration,
+    request,
 };
+
+/// Where the help lists the options that are the same for every command.
+const HEADING: &str = "Cluster options";
 
 /// Which cluster, and which namespace of it.
 #[derive(Args, Clone, Debug)]
@@ -19,12 +26,32 @@ pub struct ClusterOptions {
     namespace: Option<String>,
 
     /// Path to the kubeconfig [default: $KUBECONFIG, then ~/.kube/config, then the Pod's service account]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<std::path::PathBuf>,
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = HEADING)]
+    kubeconfig: Option<PathBuf>,
 
     /// Context in the kubeconfig [default: its current context]
-    #[arg(long)]
+    #[arg(long, help_heading = HEADING)]
     context: Option<String>,
+
+    /// Cluster in the kubeconfig [default: that of the context]
+    #[arg(long, help_heading = HEADING)]
+    cluster: Option<String>,
+
+    /// User in the kubeconfig [default: that of the context]
+    #[arg(long, help_heading = HEADING)]
+    user: Option<String>,
+
+    /// User to impersonate, for example system:serviceaccount:shop:default
+    #[arg(long = "as", value_name = "USER", help_heading = HEADING)]
+    as_user: Option<String>,
+
+    /// Group to impersonate, with --as; may be repeated
+    #[arg(long = "as-group", value_name = "GROUP", requires = "as_user", help_heading = HEADING)]
+    as_groups: Vec<String>,
+
+    /// How long to wait for the answer to a single request, for example 10s; 0 waits for ever
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s", help_heading = HEADING)]
+    request_timeout: Duration,
 }
 
 /// The way to a cluster.
@@ -43,7 +70,8 @@ impl ClusterOptions {
     /// # Errors
     /// When there is no usable kubeconfig.
     pub async fn connect(&self) -> Result<Connection, Error> {
-        let config = self.config().await?;
+        let mut config = self.config().await?;
+        self.impersonate(&mut config);
         let server = Server {
             url: config.cluster_url.to_string(),
             context: self.context_name(),
@@ -61,33 +89,94 @@ impl ClusterOptions {
         })
     }
 
+    /// Runs a command whose requests have the timeout of the options.
+    pub(crate) async fn limiting<T>(&self, command: impl Future<Output = T>) -> T {
+        request::with_timeout(self.request_timeout, command).await
+    }
+
     /// The context that is used, if a kubeconfig says so.
     fn context_name(&self) -> Option<String> {
         if self.context.is_some() {
             return self.context.clone();
         }
-        let read = match &self.kubeconfig {
+        self.read_kubeconfig().ok()?.current_context
+    }
+
+    fn read_kubeconfig(&self) -> Result<Kubeconfig, KubeconfigError> {
+        match &self.kubeconfig {
             Some(path) => Kubeconfig::read_from(path),
             None => Kubeconfig::read(),
-        };
-        read.ok()?.current_context
+        }
     }
 
     async fn config(&self) -> Result<Config, Error> {
+        let chosen = [&self.context, &self.cluster, &self.user];
+        if self.kubeconfig.is_none() && chosen.iter().all(|name| name.is_none()) {
+            return Config::infer().await.map_err(|e| Error::Infer(Box::new(e)));
+        }
         let kubeconfig = |e| Error::Kubeconfig(Box::new(e));
+        let file = self.read_kubeconfig().map_err(kubeconfig)?;
+        self.expect_in(&file)?;
         let chosen = KubeConfigOptions {
             context: self.context.clone(),
-            ..KubeConfigOptions::default()
+            cluster: self.cluster.clone(),
+            user: self.user.clone(),
         };
-        if let Some(path) = &self.kubeconfig {
-            let file = Kubeconfig::read_from(path).map_err(kubeconfig)?;
-            return Config::from_custom_kubeconfig(file, &chosen)
-                .await
-                .map_err(kubeconfig);
+        let read = Config::from_custom_kubeconfig(file, &chosen).await;
+        read.map_err(kubeconfig)
+    }
+
+    /// Fails where the kubeconfig does not have what is named: a user that it does not have would be one without
+    /// credentials.
+    fn expect_in(&self, file: &Kubeconfig) -> Result<(), Error> {
+        let Names {
+            contexts,
+            clusters,
+            users,
+        } = Names::of(file);
+        expect("context", self.context.as_ref(), contexts)?;
+        expect("cluster", self.cluster.as_ref(), clusters)?;
+        expect("user", self.user.as_ref(), users)
+    }
+
+    /// Asks the API server to take the user for another one, as far as it lets this one.
+    fn impersonate(&self, config: &mut Config) {
+        if let Some(user) = &self.as_user {
+            config.auth_info.impersonate = Some(user.clone());
         }
-        if self.context.is_some() {
-            return Config::from_kubeconfig(&chosen).await.map_err(kubeconfig);
+        if !self.as_groups.is_empty() {
+            config.auth_info.impersonate_groups = Some(self.as_groups.clone());
         }
-        Config::infer().await.map_err(|e| Error::Infer(Box::new(e)))
     }
 }
+
+/// Names in a kubeconfig.
+pub(crate) struct Names {
+    pub contexts: Vec<String>,
+    pub clusters: Vec<String>,
+    pub users: Vec<String>,
+}
+
+impl Names {
+    fn of(file: &Kubeconfig) -> Self {
+        Self {
+            contexts: file.contexts.iter().map(|c| c.name.clone()).collect(),
+            clusters: file.clusters.iter().map(|c| c.name.clone()).collect(),
+            users: file.auth_infos.iter().map(|u| u.name.clone()).collect(),
+        }
+    }
+}
+
+fn expect(what: &'static str, name: Option<&String>, known: Vec<String>) -> Result<(), Error> {
+    match name {
+        Some(name) if !known.contains(name) => Err(Error::NotInKubeconfig {
+            what,
+            name: name.clone(),
+            known,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,18 @@ use serde::de::DeserializeOwned;
 
 use crate::{client::is_not_served, objects::trim_metadata};
 
-/// Timeout of a request to the API server.
+/// Timeout of a request to the API server where --request-timeout sets no other.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+tokio::task_local! {
+    /// That of the command that runs: an argument of the user, needed for each of many requests.
+    static OF_COMMAND: Duration;
+}
+
+/// Runs a command whose requests have a timeout; 0 is none.
+pub(super) async fn with_timeout<T>(timeout: Duration, command: impl Future<Output = T>) -> T {
+    OF_COMMAND.scope(timeout, command).await
+}
 
 /// Page size of a list, the same as kubectl's.
 const PAGE: u32 = 500;
@@ -25,10 +35,12 @@ pub enum RequestError {
         command: String,
     },
     /// The API server did not answer.
-    #[error("could not {what}: no answer within {} seconds", TIMEOUT.as_secs())]
+    #[error("could not {what}: no answer within {} seconds (--request-timeout)", timeout.as_secs_f64())]
     Timeout {
         /// Verb, resource and place, in words.
         what: String,
+        /// How long it was waited for.
+        timeout: Duration,
     },
     /// The cluster does not serve the kind.
     #[error("could not {what}: the API server does not serve this kind")]
@@ -225,8 +237,40 @@ pub(crate) async fn ask<T>(
     answer: impl Future<Output = kube::Result<T>>,
     request: impl Fn() -> Request,
 ) -> Result<T, RequestError> {
-    match tokio::time::timeout(TIMEOUT, answer).await {
-        Ok(answer) => answer.map_err(|error| RequestError::of(error, request())),
-        Err(_) => Err(RequestError::Timeout { what: request().what }),
+    let timeout = OF_COMMAND.try_with(|timeout| *timeout).unwrap_or(TIMEOUT);
+    let answer = match timeout.is_zero() {
+        true => answer.await,
+        false => tokio::time::timeout(timeout, answer)
+            .await
+            .map_err(|_| RequestError::Timeout {
+                what: request().what,
+                timeout,
+            })?,
+    };
+    answer.map_err(|error| RequestError::of(error, request()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_has_the_timeout_of_its_command() {
+        let said = async || {
+            let never = std::future::pending::<kube::Result<()>>();
+            ask(never, Request::version).await.unwrap_err().to_string()
+        };
+        let of = |seconds| {
+            format!(
+                "could not get the version of the API server: no answer within {seconds} seconds (--request-timeout)"
+            )
+        };
+        assert_eq!(said().await, of("30"));
+        assert_eq!(with_timeout(Duration::from_millis(500), said()).await, of("0.5"));
+        let patient = with_timeout(Duration::ZERO, said());
+        assert!(
+            tokio::time::timeout(TIMEOUT * 100, patient).await.is_err(),
+            "0 is no timeout"
+        );
     }
 }

@@ -80,6 +80,10 @@ pub enum Error {
 /// When the cluster cannot be reached, a required permission is missing, the output exists already, or it cannot be
 /// written.
 pub async fn run(options: Options) -> Result<(), Error> {
+    options.query.cluster.limiting(collect(&options)).await
+}
+
+async fn collect(options: &Options) -> Result<(), Error> {
     let query = &options.query;
     // Checked first, without waiting for the cluster.
     if let Some(path) = &options.output {
