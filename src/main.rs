@@ -20,6 +20,28 @@ const EXIT_ERROR: u8 = 3;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// When to print colours: on a terminal and as NO_COLOR and CLICOLOR_FORCE say (auto), always, or never
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: Color,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<Color> for ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::Always,
+            Color::Never => Self::Never,
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -128,6 +150,7 @@ fn main() -> ExitCode {
             };
         }
     };
+    ColorChoice::from(cli.color).write_global();
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {

@@ -73,6 +73,30 @@ fn a_reason_that_does_not_exist_is_a_usage_error() {
 }
 
 #[test]
+fn colours_are_printed_where_they_are_asked_for() {
+    let has_colours = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(PROGRAM);
+        command
+            .args(arguments)
+            .env_remove("NO_COLOR")
+            .envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout.contains(&b'\x1b')
+    };
+    const EXPLAIN: [&str; 2] = ["explain", "NoReadyEndpoints"];
+    let with = |color: &'static str| [&EXPLAIN[..], &["--color", color]].concat();
+    assert!(!has_colours(&EXPLAIN, &[]), "in a pipe");
+    assert!(has_colours(&with("always"), &[("NO_COLOR", "1")]));
+    assert!(has_colours(
+        &["--color=always", "explain", "NoReadyEndpoints"],
+        &[]
+    ));
+    assert!(has_colours(&with("auto"), &[("CLICOLOR_FORCE", "1")]));
+    assert!(!has_colours(&with("never"), &[("CLICOLOR_FORCE", "1")]));
+}
+
+#[test]
 fn shells_get_a_script_that_completes_the_commands() {
     for shell in ["bash", "zsh", "fish", "powershell"] {
         let script = printed(PROGRAM, &["completion", shell]);
