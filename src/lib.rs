@@ -8,6 +8,7 @@ mod clock;
 pub mod cluster;
 pub mod collect;
 pub mod controller;
+pub mod diagnoses;
 pub mod explain;
 pub mod report;
 pub mod version;

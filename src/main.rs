@@ -5,10 +5,12 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
-use svcdiag::{agent, api, bundle::diagnose, check, collect, controller, explain, netns, report, version};
+use svcdiag::{
+    agent, api, bundle::diagnose, check, collect, controller, diagnoses, explain, netns, report, version,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check` and `diagnose`.
+/// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check`, `diagnose` and `wait`.
 const EXIT_ERROR: u8 = 3;
 
 /// Why does this Kubernetes Service not work?
@@ -48,6 +50,10 @@ impl From<Color> for ColorChoice {
 enum Command {
     /// Check a Service now, with your kubeconfig; nothing has to be installed in the cluster
     Check(Box<check::Options>),
+    /// List ServiceDiagnoses with their verdicts, what does not work first
+    List(diagnoses::list::Options),
+    /// Wait until ServiceDiagnoses have a condition, for example Ready
+    Wait(Box<diagnoses::wait::Options>),
     /// Collect what is needed to diagnose a Service into a bundle of files
     Collect(Box<collect::Options>),
     /// Diagnose a Service from a bundle of files, without access to a cluster
@@ -169,6 +175,14 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Check(options) => Ok(ExitCode::from(runtime.block_on(check::run(*options))?.code())),
+        Command::List(options) => {
+            runtime.block_on(diagnoses::list::run(options))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Wait(options) => {
+            let outcome = runtime.block_on(diagnoses::wait::run(*options))?;
+            Ok(ExitCode::from(outcome.code()))
+        }
         Command::Collect(options) => {
             runtime.block_on(collect::run(*options))?;
             Ok(ExitCode::SUCCESS)

@@ -48,6 +48,11 @@ pub enum Error {
 const FIRST: &str = "list services ";
 
 impl Error {
+    /// What answers does not do so as an API server does.
+    pub(crate) fn no_api_server(server: &Server) -> Self {
+        Self::Connection(connection::no_api_server(server))
+    }
+
     /// What went wrong while something was read from a server.
     pub(crate) fn of(error: RequestError, server: &Server) -> Self {
         let what = match &error {

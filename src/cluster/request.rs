@@ -202,6 +202,10 @@ impl Request {
         }
     }
 
+    pub(crate) fn watch<K: Resource<DynamicType = ()>>(namespace: Option<&str>) -> Self {
+        Self::of_all::<K>("watch", namespace)
+    }
+
     pub(crate) fn create<K: Resource<DynamicType = ()>>(namespace: &str) -> Self {
         Self {
             what: format!("create a {} in namespace {namespace}", K::kind(&())),

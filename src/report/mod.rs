@@ -16,6 +16,7 @@ pub(crate) use columns::columns;
 pub(crate) use html::html;
 pub use path::{Hop, Place, State, hops};
 pub(crate) use service_name::service_name;
+pub(crate) use tree::root_cause;
 pub use tree::{Style, printable, render};
 
 /// Why an answer could not be printed.

@@ -22,8 +22,9 @@ fn text(output: &Output) -> String {
     )
 }
 
+/// The exit code, and what is printed to either stream.
 #[track_caller]
-fn assert_answer(output: &Output, code: i32, parts: &[&str]) {
+pub(crate) fn assert_answer(output: &Output, code: i32, parts: &[&str]) {
     let text = text(output);
     assert_eq!(output.status.code(), Some(code), "{text}");
     for part in parts {

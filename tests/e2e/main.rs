@@ -14,6 +14,7 @@ mod bundle;
 mod check;
 mod commands;
 mod controller;
+mod diagnoses;
 mod disturbances;
 mod election;
 mod faults;
