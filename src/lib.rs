@@ -7,6 +7,7 @@ pub mod check;
 mod clock;
 pub mod cluster;
 pub mod collect;
+pub mod completion;
 pub mod controller;
 pub mod diagnoses;
 pub mod explain;

@@ -6,7 +6,8 @@ use anstream::{AutoStream, ColorChoice};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 use svcdiag::{
-    agent, api, bundle::diagnose, check, collect, controller, diagnoses, explain, netns, report, version,
+    agent, api, bundle::diagnose, check, collect, completion, controller, diagnoses, explain, netns, report,
+    version,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -72,7 +73,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         output_dir: Option<PathBuf>,
     },
-    /// Print the script that completes commands and options in a shell
+    /// Print the script that completes commands, options and their values in a shell
     #[command(after_long_help = COMPLETION)]
     Completion {
         /// Shell to print it for
@@ -106,13 +107,24 @@ enum LogFormat {
 }
 
 const COMPLETION: &str = "\
+Names of Services, ServiceDiagnoses, namespaces, contexts, clusters and users, and reasons, are completed as well: those of \
+the cluster and namespace that the command line names.
+
 Examples:
   # In bash, now and in every new shell
   source <(svcdiag completion bash)
   echo 'source <(svcdiag completion bash)' >> ~/.bashrc
 
   # In zsh
-  svcdiag completion zsh > \"${fpath[1]}/_svcdiag\"";
+  svcdiag completion zsh > \"${fpath[1]}/_svcdiag\"
+
+  # In fish
+  svcdiag completion fish > ~/.config/fish/completions/svcdiag.fish
+
+As a plugin of kubectl, in every shell in which kubectl completes: kubectl asks a program kubectl_complete-svcdiag on the \
+PATH, which this one is by that name.
+
+  ln -s \"$(command -v kubectl-svcdiag)\" ~/.local/bin/kubectl_complete-svcdiag";
 
 /// The file by which kubectl finds its plugin.
 const PLUGIN: &str = "kubectl-svcdiag";
@@ -142,6 +154,14 @@ fn as_plugin(command: clap::Command) -> clap::Command {
 }
 
 fn main() -> ExitCode {
+    match completion::answer(Cli::command) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(EXIT_ERROR);
+        }
+    }
     let parsed = command_line(std::env::args_os().next())
         .try_get_matches()
         .and_then(|matches| Cli::from_arg_matches(&matches));
@@ -211,7 +231,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Completion { shell } => {
-            completion(shell)?;
+            report::write(&completion::script(shell)?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Version(options) => {
@@ -219,12 +239,6 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-fn completion(shell: Shell) -> std::io::Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "svcdiag", &mut script);
-    report::write(&String::from_utf8_lossy(&script))
 }
 
 fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {

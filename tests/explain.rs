@@ -97,19 +97,52 @@ fn colours_are_printed_where_they_are_asked_for() {
 }
 
 #[test]
-fn shells_get_a_script_that_completes_the_commands() {
-    for shell in ["bash", "zsh", "fish", "powershell"] {
-        let script = printed(PROGRAM, &["completion", shell]);
-        for command in ["check", "collect", "diagnose", "explain"] {
-            assert!(script.contains(command), "{shell}: {command}");
-        }
-    }
+fn bash_completes_commands_and_reasons() {
     let script = printed(PROGRAM, &["completion", "bash"]);
+    // As bash itself calls the function on a Tab.
+    let complete = |line: &str| {
+        let typed = format!(
+            "{script}\nCOMP_WORDS=({line} '') COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)) COMP_TYPE=9\n\
+             _clap_complete_svcdiag svcdiag \"${{COMP_WORDS[COMP_CWORD]}}\" && printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let mut bash = Command::new("bash");
+        let directory = Path::new(PROGRAM).parent().unwrap().display();
+        let path = format!("{directory}:{}", std::env::var("PATH").unwrap());
+        let output = bash.arg("-c").arg(typed).env("PATH", path).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let commands = complete("svcdiag");
+    for command in ["check", "collect", "diagnose", "explain", "list", "wait"] {
+        assert!(
+            commands.lines().any(|line| line == command),
+            "{command}: {commands}"
+        );
+    }
+    let reasons = complete("svcdiag explain");
+    assert!(
+        reasons.lines().any(|line| line == "NoReadyEndpoints"),
+        "{reasons}"
+    );
+}
+
+#[test]
+fn shells_get_a_script() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = printed(PROGRAM, &["completion", shell]);
+        assert!(script.contains("SVCDIAG_COMPLETE"), "{shell}: {script}");
+    }
+}
+
+#[test]
+fn kubectl_completes_its_plugin() {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("svcdiag.bash");
-    std::fs::write(&file, script).unwrap();
-    let checked = run(Path::new("bash"), &["-n", file.to_str().unwrap()]);
-    assert!(checked.status.success(), "{checked:?}");
+    let completer = directory.path().join("kubectl_complete-svcdiag");
+    std::os::unix::fs::symlink(PROGRAM, &completer).unwrap();
+    let commands = printed(&completer, &["c"]);
+    assert!(commands.starts_with("check\tCheck a Service now"), "{commands}");
+    assert!(commands.ends_with("\n:4\n"), "{commands}");
+    let reasons = printed(&completer, &["explain", "noready"]);
+    assert!(reasons.starts_with("NoReadyEndpoints\t"), "{reasons}");
 }
 
 #[test]

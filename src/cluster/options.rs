@@ -139,6 +139,11 @@ impl ClusterOptions {
         expect("user", self.user.as_ref(), users)
     }
 
+    /// The names in the kubeconfig, if it can be read.
+    pub(crate) fn names(&self) -> Option<Names> {
+        self.read_kubeconfig().ok().as_ref().map(Names::of)
+    }
+
     /// Asks the API server to take the user for another one, as far as it lets this one.
     fn impersonate(&self, config: &mut Config) {
         if let Some(user) = &self.as_user {

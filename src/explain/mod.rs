@@ -43,6 +43,11 @@ struct Explained {
     page: &'static str,
 }
 
+/// All reasons that have a page.
+pub(crate) fn reasons() -> impl Iterator<Item = &'static str> {
+    PAGES.iter().map(|(reason, _)| *reason)
+}
+
 /// The reason that a user means.
 fn reason(typed: &str) -> Result<Explained, String> {
     let found = PAGES

@@ -9,12 +9,18 @@ use kube::{
 };
 use serde_json::{Value, json};
 use svcdiag::api::ServiceDiagnosis;
-use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
+use svcdiag_sandbox::{
+    cluster::{Cluster, ClusterConfig},
+    kubectl::Kubectl,
+};
+use tokio::process::Command;
 
 use crate::{
     check::assert_answer,
     harness::{SOON, svcdiag},
 };
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_svcdiag");
 
 /// A cluster in which nothing happens by itself.
 async fn cluster() -> Cluster {
@@ -247,6 +253,53 @@ async fn a_wait_ends_with_a_verdict_on_the_present_generation() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     api.delete("web", &DeleteParams::default()).await.unwrap();
     assert_answer(&deleted.await.unwrap(), 1, &["shop/web: was deleted"]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_in_the_cluster_and_the_kubeconfig_are_completed() {
+    let cluster = cluster().await;
+    create(&cluster.client(), "shop", "web", "frontend").await;
+    create(&cluster.client(), "web", "cart", "backend").await;
+    let directory = tempfile::tempdir().unwrap();
+    let completer = directory.path().join("kubectl_complete-svcdiag");
+    std::os::unix::fs::symlink(PROGRAM, &completer).unwrap();
+    let complete = async |line: &str| {
+        let mut command = Command::new(&completer);
+        let command = command
+            .args(line.split(' '))
+            .env("KUBECONFIG", cluster.kubeconfig_path());
+        String::from_utf8(command.output().await.unwrap().stdout).unwrap()
+    };
+    assert_eq!(complete("wait -n shop ").await, "web\n:4\n");
+    assert_eq!(
+        complete("wait --namespace=web svcdiag/").await,
+        "svcdiag/cart\n:4\n"
+    );
+    assert_eq!(complete("check -n default kub").await, "kubernetes\n:4\n");
+    assert_eq!(complete("list --namespace sh").await, "shop\n:4\n");
+    let file = std::fs::read_to_string(cluster.kubeconfig_path()).unwrap();
+    let file: Value = serde_json::from_str(&file).unwrap();
+    let context = file["current-context"].as_str().unwrap();
+    assert_eq!(complete("list --context ").await, format!("{context}\n:4\n"));
+    // What cannot be reached has no names, and no error either.
+    assert_eq!(complete("wait --kubeconfig /nowhere ").await, ":4\n");
+
+    // As kubectl itself asks, for which the program is a plugin.
+    std::os::unix::fs::symlink(PROGRAM, directory.path().join("kubectl-svcdiag")).unwrap();
+    let kubectl = Kubectl::find()
+        .await
+        .unwrap()
+        .with_kubeconfig(cluster.kubeconfig_path());
+    let path = format!(
+        "{}:{}",
+        directory.path().display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let mut asked = kubectl.command(&["__complete", "svcdiag", "wait", "-n", "shop", ""]);
+    let output = asked.env("PATH", path).output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("web\n") && text.contains(":4"), "{text}");
     cluster.stop().await;
 }
 
