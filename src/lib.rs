@@ -11,6 +11,7 @@ pub mod completion;
 pub mod controller;
 pub mod diagnoses;
 pub mod explain;
+pub mod man;
 pub mod report;
 pub mod version;
 

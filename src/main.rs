@@ -6,8 +6,8 @@ use anstream::{AutoStream, ColorChoice};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 use svcdiag::{
-    agent, api, bundle::diagnose, check, collect, completion, controller, diagnoses, explain, netns, report,
-    version,
+    agent, api, bundle::diagnose, check, collect, completion, controller, diagnoses, explain, man, netns,
+    report, version,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -79,6 +79,8 @@ enum Command {
         /// Shell to print it for
         shell: Shell,
     },
+    /// Write manual pages, one for each command
+    Man(man::Options),
     /// Print which build this is: version, commit, date, compiler and platform
     Version(version::Options),
 }
@@ -232,6 +234,10 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         Command::Completion { shell } => {
             report::write(&completion::script(shell)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man(options) => {
+            man::run(options, Cli::command())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Version(options) => {

@@ -1,4 +1,4 @@
-//! `svcdiag explain` and `completion`, and the program as a plugin of kubectl, as users run them.
+//! `svcdiag explain`, `completion` and `man`, and the program as a plugin of kubectl, as users run them.
 
 #![allow(
     clippy::unwrap_used,
@@ -143,6 +143,18 @@ fn kubectl_completes_its_plugin() {
     assert!(commands.ends_with("\n:4\n"), "{commands}");
     let reasons = printed(&completer, &["explain", "noready"]);
     assert!(reasons.starts_with("NoReadyEndpoints\t"), "{reasons}");
+}
+
+#[test]
+fn manual_pages_are_written_for_each_command() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = directory.path().join("man1");
+    printed(PROGRAM, &["man", "--output-dir", target.to_str().unwrap()]);
+    let page = std::fs::read_to_string(target.join("svcdiag-check.1")).unwrap();
+    for part in [".SH NAME", "svcdiag check hostnames", "Exit codes"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(target.join("svcdiag.1").exists() && target.join("svcdiag-wait.1").exists());
 }
 
 #[test]
