@@ -1,4 +1,5 @@
-//! `svcdiag list` and `svcdiag wait` on a cluster without a controller, so that every status is the one that a test writes.
+//! `svcdiag list` and `svcdiag wait`, mostly on a cluster without a controller, so that every status is the one that a test
+//! writes.
 
 use std::time::Duration;
 
@@ -11,13 +12,14 @@ use serde_json::{Value, json};
 use svcdiag::api::ServiceDiagnosis;
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
+    faults::Fixture,
     kubectl::Kubectl,
 };
 use tokio::process::Command;
 
 use crate::{
     check::assert_answer,
-    harness::{SOON, svcdiag},
+    harness::{Harness, SOON, svcdiag},
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_svcdiag");
@@ -301,6 +303,37 @@ async fn names_in_the_cluster_and_the_kubeconfig_are_completed() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("web\n") && text.contains(":4"), "{text}");
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_ends_when_the_controller_finds_the_fault() {
+    let harness = Harness::start().await;
+    let _fixture = harness.fixture("gate").await;
+    let scale = ["-n", "gate", "scale", "deployment", Fixture::NAME, "--replicas=0"];
+    harness.kubectl.run(&scale).await.unwrap();
+    let on = async |arguments: &[&str]| harness.svcdiag(&[arguments, &["-n", "gate"]].concat()).await;
+    let found = on(&[
+        "wait",
+        Fixture::NAME,
+        "--for=condition=Ready=False",
+        "--timeout=170s",
+    ])
+    .await;
+    assert_answer(&found, 0, &["hostnames condition met"]);
+    assert_answer(
+        &on(&["wait", "--all", "--timeout=0"]).await,
+        1,
+        &[
+            "gate/hostnames: Ready is False (ScaledToZero)",
+            "Root cause  EndpointsPopulated / ScaledToZero",
+        ],
+    );
+    assert_answer(
+        &on(&["list", "--no-headers"]).await,
+        0,
+        &["hostnames   False   ScaledToZero"],
+    );
+    harness.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
