@@ -163,9 +163,12 @@ fn new_rounds() -> Rounds {
 impl Rounds {
     /// Drops so many of a hundred SYNs to endpoints.
     fn lose(&self, of_a_hundred: u8) {
-        let rule = format!(
-            "tcp dport 9376 tcp flags & (syn | ack) == syn numgen random mod 100 < {of_a_hundred} drop"
-        );
+        self.drop_syns(&format!("numgen random mod 100 < {of_a_hundred}"));
+    }
+
+    /// Drops SYNs to endpoints to which a part of a rule applies.
+    fn drop_syns(&self, which: &str) {
+        let rule = format!("tcp dport 9376 tcp flags & (syn | ack) == syn {which} drop");
         nft(
             &self.cluster.node,
             &format!(
@@ -288,7 +291,8 @@ async fn rounds_with_collisions() -> (Rounds, NodeFacts) {
         let fault = number % 3 < 2;
         let _collisions = fault.then(|| collisions(&rounds.cluster.node));
         if fault {
-            rounds.lose(33);
+            // Each third, so that every client loses some in every such round.
+            rounds.drop_syns("numgen inc mod 3 0");
         }
         facts = rounds.next().await;
         if fault {

@@ -13,6 +13,9 @@ use crate::dial::Dial;
 /// Failures that are looked at: they tend to be alike.
 const MAX_DEPARTURES: usize = 8;
 
+/// Sockets of a client that are asked for.
+const MAX_SOCKETS: usize = 256;
+
 pub(super) async fn probe(round: &Round<'_>, failures: &[DialFailure]) -> Vec<Departure> {
     let lost = failures.iter().filter(|failure| {
         // Where the endpoint does not answer past the Service either, the way there is at fault and no translation.
@@ -39,14 +42,19 @@ async fn departure(round: &Round<'_>, failure: &DialFailure) -> Option<Departure
     let target: SocketAddr = failure.target.parse().ok()?;
     let endpoint: SocketAddr = failure.endpoint.as_deref()?.parse().ok()?;
     let own = sources_of(round, failure).await;
-    // The kernel remembers a connection that nobody answered for two minutes (nf_conntrack_tcp_timeout_syn_sent).
-    let known = round.conntrack.as_ref()?.towards(Protocol::Tcp, target).ok()?;
-    let sockets = round.seen.sources().clone();
-    let connection = known.into_iter().find(|connection| {
-        connection.answers == endpoint
-            && sockets.contains(&connection.source)
-            && own.contains(&connection.source.ip())
-    })?;
+    let sockets: Vec<SocketAddr> = {
+        let known = round.seen.sources();
+        let own = known.iter().filter(|socket| own.contains(&socket.ip()));
+        own.take(MAX_SOCKETS).copied().collect()
+    };
+    // The kernel remembers a connection that nobody answered for two minutes (nf_conntrack_tcp_timeout_syn_sent). To ask for
+    // each socket is cheap; to ask for all connections to an address has the kernel walk through its whole table.
+    let conntrack = round.conntrack.as_ref()?;
+    let mut known = sockets.into_iter().filter_map(|socket| {
+        let found = conntrack.find(Protocol::Tcp, socket, target);
+        found.ok().flatten()
+    });
+    let connection = known.find(|connection| connection.answers == endpoint)?;
     let direct = match failure.from {
         None => dial_past_the_service(round, endpoint).await,
         Some(_) => None,
