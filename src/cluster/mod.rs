@@ -10,6 +10,7 @@ use kube::config::{InferConfigError, KubeconfigError};
 
 pub use connection::Server;
 pub(crate) use duration::duration;
+pub(crate) use options::Names;
 pub use options::{ClusterOptions, Connection};
 pub use request::RequestError;
 pub(crate) use request::{Listable, Request, api_in, ask, each, list, list_in, optional, pages};

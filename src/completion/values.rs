@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     api::{Reason, ServiceDiagnosis},
-    cluster::{ClusterOptions, Connection},
+    cluster::{ClusterOptions, Connection, Names},
     explain,
     objects::{Namespace, Service},
 };
@@ -40,30 +40,22 @@ pub(crate) fn namespaces(typed: &OsStr) -> Vec<CompletionCandidate> {
 
 /// Contexts of the kubeconfig.
 pub(crate) fn contexts(typed: &OsStr) -> Vec<CompletionCandidate> {
-    candidates(
-        typed,
-        given()
-            .and_then(|given| given.names())
-            .map(|names| names.contexts),
-    )
+    in_kubeconfig(typed, |names| names.contexts)
 }
 
 /// Clusters of the kubeconfig.
 pub(crate) fn clusters(typed: &OsStr) -> Vec<CompletionCandidate> {
-    candidates(
-        typed,
-        given()
-            .and_then(|given| given.names())
-            .map(|names| names.clusters),
-    )
+    in_kubeconfig(typed, |names| names.clusters)
 }
 
 /// Users of the kubeconfig.
 pub(crate) fn users(typed: &OsStr) -> Vec<CompletionCandidate> {
-    candidates(
-        typed,
-        given().and_then(|given| given.names()).map(|names| names.users),
-    )
+    in_kubeconfig(typed, |names| names.users)
+}
+
+fn in_kubeconfig(typed: &OsStr, which: impl FnOnce(Names) -> Vec<String>) -> Vec<CompletionCandidate> {
+    let names = given().and_then(|given| given.names());
+    candidates(typed, names.map(which))
 }
 
 /// Reasons, in upper or lower case, with what they mean.

@@ -45,7 +45,13 @@ pub(super) type Outcomes = BTreeMap<Option<SocketAddr>, Outcome>;
 /// Every dial has a cost for the node, so dials for endpoints that chance has missed come in waves that start small and
 /// double. If anything failed or is silent, in a second look, and over UDP, where silence takes time, all remaining dials
 /// are made at once.
-pub(super) async fn attempts(round: &Round<'_>, route: &Route<'_>, look: Look) -> Outcomes {
+///
+/// Returns also when the last one began: one that waits for its turn has not begun.
+pub(super) async fn attempts(
+    round: &Round<'_>,
+    route: &Route<'_>,
+    look: Look,
+) -> (Outcomes, Option<Instant>) {
     let most = (4 * route.endpoints.len()).clamp(8, 32);
     let first = match look {
         Look::First => route.endpoints.len().clamp(2, most),
@@ -62,9 +68,10 @@ pub(super) async fn attempts(round: &Round<'_>, route: &Route<'_>, look: Look) -
         all.extend(wave(round, route, look, number, &mut left).await);
         size *= 2;
     }
+    let begun = all.iter().map(|attempt| attempt.begun).max();
     let mut outcomes = tally(route.port.protocol, all);
     record(&mut outcomes, &route.endpoints);
-    outcomes
+    (outcomes, begun)
 }
 
 /// An attempt, and the endpoint that it was sent to.
@@ -73,6 +80,7 @@ struct Attempt {
     outcome: Outcome,
     /// Whether the first packet was lost before the node finished with it.
     was_lost: bool,
+    begun: Instant,
 }
 
 /// How many more dials to make after some attempts, given the endpoints that were not reached and the size of the next
@@ -199,6 +207,7 @@ async fn attempt(round: &Round<'_>, route: &Route<'_>, look: Look, is_silent: &N
         endpoint,
         outcome,
         was_lost,
+        begun,
     })
 }
 
@@ -262,6 +271,7 @@ mod tests {
             endpoint,
             outcome: (answer, None),
             was_lost,
+            begun: Instant::now(),
         }
     }
 

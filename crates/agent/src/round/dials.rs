@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     budget::Permit,
@@ -129,7 +132,8 @@ impl Round<'_> {
         }
     }
 
-    /// Dials until there is an answer, at most as often as the probe allows. Returns details as well.
+    /// Dials until there is an answer, at most as often as the probe allows. Returns details as well, and when the first
+    /// attempt began: one that waits for its turn has not begun.
     ///
     /// An attempt that is silent does not keep the next one waiting, and when it has waited for as long as it may, those
     /// after it wait no longer.
@@ -140,25 +144,38 @@ impl Round<'_> {
         target: SocketAddr,
         http: Option<&HttpProbe>,
         look: Look,
-    ) -> io::Result<Outcome> {
-        let mut left = self.spec.probe.attempts.max(1);
-        let mut next = Instant::now();
-        let mut attempts = FuturesUnordered::new();
+    ) -> io::Result<(Outcome, Instant)> {
+        let has_begun = Notify::new();
+        let attempt = || self.attempt(netns, protocol, target, http, look, &has_begun);
+        // Over UDP a refusal is conclusive, and the kernel limits how often it sends one.
+        let mut left = match protocol {
+            Protocol::Udp => 0,
+            _ => self.spec.probe.attempts.saturating_sub(1),
+        };
+        let mut attempts: FuturesUnordered<_> = [attempt()].into_iter().collect();
+        let mut begun = None;
+        // When the next one is due; not while the last one waits for its turn.
+        let mut next: Option<Instant> = None;
         loop {
+            let due = next.unwrap_or_else(Instant::now);
             tokio::select! {
-                () = sleep_until(next), if left > 0 => {
-                    attempts.push(self.attempt(netns, protocol, target, http, look));
-                    left -= 1;
-                    next = Instant::now() + BETWEEN_ATTEMPTS;
+                biased;
+                () = has_begun.notified() => {
+                    let now = Instant::now();
+                    begun = begun.or(Some(now));
+                    next = Some(now + BETWEEN_ATTEMPTS);
                 }
                 Some(outcome) = attempts.next() => {
                     let outcome = outcome?;
-                    // Over UDP a refusal is conclusive, and the kernel limits how often it sends one.
-                    let is_final = outcome.0 == Answer::Accepted || protocol == Protocol::Udp;
                     let is_silent = matches!(outcome.0, Answer::TimedOut | Answer::NoAnswer);
-                    if is_final || left == 0 && (is_silent || attempts.is_empty()) {
-                        return Ok(outcome);
+                    if outcome.0 == Answer::Accepted || left == 0 && (is_silent || attempts.is_empty()) {
+                        return Ok((outcome, begun.unwrap_or_else(Instant::now)));
                     }
+                }
+                () = sleep_until(due), if next.is_some() && left > 0 => {
+                    attempts.push(attempt());
+                    left -= 1;
+                    next = None;
                 }
             }
         }
@@ -171,8 +188,10 @@ impl Round<'_> {
         target: SocketAddr,
         http: Option<&HttpProbe>,
         look: Look,
+        has_begun: &Notify,
     ) -> io::Result<Outcome> {
         let _permit = self.permit().await.ok_or(io::ErrorKind::Interrupted)?;
+        has_begun.notify_one();
         let started = Dial::start(netns, protocol, target).await?;
         self.seen.note_source(started.source());
         let dialled = started.finish(self.patience_of(look)).await?;

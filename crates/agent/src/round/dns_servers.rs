@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use super::{
     CONFIRM_AFTER, LocalPod, Round,
@@ -125,12 +125,14 @@ async fn ask_one(
     ipv6: bool,
 ) -> Option<(LookupResult, Option<String>)> {
     let mut last = (LookupResult::TimedOut, None);
-    let begun = Instant::now();
+    let mut is_silent = true;
     for attempt in 0..=ATTEMPTS {
-        if attempt == ATTEMPTS {
-            sleep_until(begun + CONFIRM_AFTER).await;
+        // Silence has lasted for longer than that by then.
+        if attempt == ATTEMPTS && !is_silent {
+            sleep(CONFIRM_AFTER).await;
         }
         let reply = ask(round, netns, server, name, ipv6).await?;
+        is_silent &= reply == Reply::TimedOut;
         // These are names of the cluster: for others a server asks another one, which may take its time.
         round.tries.asked(netns, server, name, ipv6, &reply);
         last = match reply {

@@ -31,12 +31,14 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
     let endpoints = window(ready(round, &round.subject), memory);
     let planned = plan(round, &endpoints);
     let mut tally = Tally::default();
-    let begun = Instant::now();
     let first = join_all(planned.iter().map(|p| dial(round, p, Look::First))).await;
     let failing: Vec<usize> = failing(&first);
+    let begun = failing
+        .iter()
+        .filter_map(|index| Some(first.get(*index)?.as_ref()?.1));
     let mut second = Vec::new();
     let mut still_ready = Vec::new();
-    if !failing.is_empty() {
+    if let Some(begun) = begun.max() {
         sleep_until(begun + CONFIRM_AFTER).await;
         let again: Vec<&Planned<'_>> = failing.iter().filter_map(|i| planned.get(*i)).collect();
         let repeated = again.iter().map(|p| Repeated {
@@ -51,14 +53,16 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
         still_ready = ready(round, &round.read_again());
     }
     for (index, (planned, outcome)) in planned.iter().zip(&first).enumerate() {
-        let Some((answer, _)) = outcome else { continue };
+        let Some(((answer, _), _)) = outcome else { continue };
         let mut failure = None;
         if *answer != Answer::Accepted {
             // It counts if the endpoint is still ready and the confirming dial fails as well.
             let position = failing.iter().position(|i| *i == index);
             let confirmed = position.and_then(|p| second.get(p)).and_then(Option::as_ref);
             match confirmed {
-                Some((answer, detail)) if *answer != Answer::Accepted && still_ready.contains(planned.to) => {
+                Some(((answer, detail), _))
+                    if *answer != Answer::Accepted && still_ready.contains(planned.to) =>
+                {
                     failure = Some(DialFailure {
                         from: planned.from.map(str::to_owned),
                         path: DialPath::Endpoint,
@@ -71,7 +75,7 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
                         detail: detail.clone(),
                     });
                 }
-                Some((Answer::Accepted, _)) if !planned.to.port.is_udp() => {}
+                Some(((Answer::Accepted, _), _)) if !planned.to.port.is_udp() => {}
                 // Gone, not dialled again, or silent after a refusal: unknown.
                 _ => continue,
             }
@@ -88,14 +92,14 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Tally {
     tally
 }
 
-fn failing(outcomes: &[Option<Outcome>]) -> Vec<usize> {
+fn failing(outcomes: &[Option<(Outcome, Instant)>]) -> Vec<usize> {
     outcomes
         .iter()
         .enumerate()
         .filter(|(_, outcome)| {
             outcome
                 .as_ref()
-                .is_some_and(|(answer, _)| *answer != Answer::Accepted)
+                .is_some_and(|((answer, _), _)| *answer != Answer::Accepted)
         })
         .map(|(index, _)| index)
         .collect()
@@ -150,7 +154,7 @@ fn is_api_server(round: &Round<'_>) -> bool {
     (round.namespace, round.spec.service_name.as_str()) == ("default", "kubernetes")
 }
 
-async fn dial(round: &Round<'_>, planned: &Planned<'_>, look: Look) -> Option<Outcome> {
+async fn dial(round: &Round<'_>, planned: &Planned<'_>, look: Look) -> Option<(Outcome, Instant)> {
     let http = round.http_for(planned.by, planned.to.port);
     let outcome = round
         .dial(

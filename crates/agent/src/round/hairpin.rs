@@ -6,11 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{CONFIRM_AFTER, LocalPod, Memory, Round, dials::Look, watch::Repeated};
 use crate::{
@@ -102,13 +101,12 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
             }),
         }
     }
-    let begun = Instant::now();
     join_all(diallers.iter_mut().map(async |of| {
         let most = of.before.as_ref().map_or(MAX_ATTEMPTS, |_| MAX_REPEATED_ATTEMPTS);
         of.answer = pinned(round, of.pod, &of.route, most, Look::First).await;
     }))
     .await;
-    let diallers = confirmed(round, diallers, begun).await;
+    let diallers = confirmed(round, diallers).await;
     found.extend(join_all(diallers.into_iter().map(|of| result(round, of))).await);
     let lasting = found.iter().filter(|(_, _, hairpin)| lasts(hairpin));
     *memory.hairpins() = lasting.map(|f| (f.2.pod.clone(), f.clone())).collect();
@@ -117,12 +115,12 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
 
 /// Repeats what failed, under one watch. What is not reached again stays unknown, and a Pod that is no longer an endpoint is
 /// left out.
-async fn confirmed<'a>(round: &Round<'_>, diallers: Vec<Dialler<'a>>, begun: Instant) -> Vec<Dialler<'a>> {
+async fn confirmed<'a>(round: &Round<'_>, diallers: Vec<Dialler<'a>>) -> Vec<Dialler<'a>> {
     let (mut failed, mut all): (Vec<_>, Vec<_>) = diallers.into_iter().partition(Dialler::has_failed);
     if failed.is_empty() {
         return all;
     }
-    sleep_until(begun + CONFIRM_AFTER).await;
+    tokio::time::sleep(CONFIRM_AFTER).await;
     let repeated = failed.iter().map(|of| Repeated {
         from: Some(of.pod),
         netns: &of.pod.netns,
@@ -259,7 +257,7 @@ async fn pinned(
         round.seen.note_source(Some(source));
         let mut sent_to = round.sent_to(Protocol::Tcp, source, target);
         if sent_to.is_none() {
-            sleep(A_MOMENT).await;
+            tokio::time::sleep(A_MOMENT).await;
             sent_to = round.sent_to(Protocol::Tcp, source, target);
         }
         match sent_to {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 
 use super::{
     CONFIRM_AFTER, Round,
@@ -115,30 +115,33 @@ fn external_name(round: &Round<'_>) -> Option<String> {
 async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str) -> Option<Lookup> {
     let ipv6 = name != CONTROL && is_v6(round);
     let is_alias = name != CONTROL && round.subject.service.is_external_name();
-    let mut found = None;
-    let begun = Instant::now();
-    for at in [begun, begun + CONFIRM_AFTER] {
-        sleep_until(at).await;
-        let mut lookup = resolve(round, client, domain, name, ipv6).await?;
+    let look = async || {
+        let (lookup, is_silent) = resolve(round, client, domain, name, ipv6).await?;
         if is_alias && lookup.result == LookupResult::NotFound {
-            lookup = resolve(round, client, domain, name, !ipv6).await?;
+            return resolve(round, client, domain, name, !ipv6).await;
         }
-        let is_found = lookup.result == LookupResult::Found;
-        found = Some(lookup);
-        if is_found {
-            break;
-        }
+        Some((lookup, is_silent))
+    };
+    let (first, is_silent) = look().await?;
+    if first.result == LookupResult::Found {
+        return Some(first);
     }
-    found
+    // Silence has lasted for longer than that by then.
+    if !is_silent {
+        sleep(CONFIRM_AFTER).await;
+    }
+    let (second, _) = look().await?;
+    Some(second)
 }
 
+/// Resolves a name once. Returns also whether no server sent anything in answer to what decided.
 async fn resolve(
     round: &Round<'_>,
     client: &Client<'_>,
     domain: &str,
     name: &str,
     ipv6: bool,
-) -> Option<Lookup> {
+) -> Option<(Lookup, bool)> {
     let mut lookup = Lookup {
         name: name.trim_end_matches('.').to_owned(),
         result: LookupResult::TimedOut,
@@ -147,18 +150,21 @@ async fn resolve(
         addresses: Vec::new(),
         ttl_seconds: 0,
     };
+    let mut is_silent = false;
     for candidate in client.conf.candidates(name, client.library) {
         // Names outside the cluster do not matter, unless one was requested itself: the Service has none there.
         let is_of_cluster = is_in(&candidate, domain);
         let matters = is_of_cluster || candidate == name;
-        match ask_in_turn(round, client, &candidate, ipv6, is_of_cluster).await? {
+        let reply;
+        (reply, is_silent) = ask_in_turn(round, client, &candidate, ipv6, is_of_cluster).await?;
+        match reply {
             Reply::Addresses(addresses, ttl) => {
                 lookup.result = LookupResult::Found;
                 lookup.code = None;
                 lookup.found_as = Some(candidate.trim_end_matches('.').to_owned());
                 lookup.addresses = addresses.iter().take(16).map(ToString::to_string).collect();
                 lookup.ttl_seconds = ttl;
-                return Some(lookup);
+                return Some((lookup, false));
             }
             Reply::NotFound(seconds) => {
                 if lookup.result != LookupResult::Failed {
@@ -189,7 +195,7 @@ async fn resolve(
     if lookup.result != LookupResult::NotFound {
         lookup.ttl_seconds = 0;
     }
-    Some(lookup)
+    Some((lookup, is_silent))
 }
 
 /// Whether a name that ends with a dot is in a domain.
@@ -199,7 +205,7 @@ fn is_in(name: &str, domain: &str) -> bool {
         .is_some_and(|start| start.is_empty() || start.ends_with('.'))
 }
 
-/// Queries the client's servers in turn until one answers, twice. Only names of the cluster count as answers that are
+/// Queries the client's servers in turn until one answers, twice, and returns whether all were silent. Only names of the cluster count as answers that are
 /// owed in time: for others a server asks another one.
 async fn ask_in_turn(
     round: &Round<'_>,
@@ -207,9 +213,10 @@ async fn ask_in_turn(
     name: &str,
     ipv6: bool,
     is_of_cluster: bool,
-) -> Option<Reply> {
+) -> Option<(Reply, bool)> {
     let netns = &client.pod.netns;
     let mut last = Reply::TimedOut;
+    let mut is_silent = !client.conf.servers.is_empty();
     for _ in 0..ATTEMPTS {
         for server in &client.conf.servers {
             let server = SocketAddr::new(*server, PORT);
@@ -217,13 +224,14 @@ async fn ask_in_turn(
             if is_of_cluster {
                 round.tries.asked(netns, server, name, ipv6, &reply);
             }
+            is_silent &= reply == Reply::TimedOut;
             match reply {
-                Reply::Addresses(..) | Reply::NotFound(_) => return Some(reply),
+                Reply::Addresses(..) | Reply::NotFound(_) => return Some((reply, false)),
                 other => last = other,
             }
         }
     }
-    Some(last)
+    Some((last, is_silent))
 }
 
 #[cfg(test)]

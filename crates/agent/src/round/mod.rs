@@ -433,7 +433,6 @@ impl<'a> Round<'a> {
             facts.resolvers.retain(|resolver| resolver.pod != client.key);
             facts.packet_sizes.retain(|size| size.from != client.key);
             facts.departures.retain(|departure| !is_its(&departure.from));
-            facts.left.retain(|left| left.from != client.key);
             self.problem(format!("Pod {} terminated during the round.", client.key));
         }
     }

@@ -9,7 +9,6 @@ use std::{
 };
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep_until};
 
 use super::{CONFIRM_AFTER, Memory, Round, rules::age};
 use crate::{dial::Dial, kubeproxy::samples::MAY_WAIT};
@@ -51,13 +50,12 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<OtherNodePo
     let closed = if is_new(&round.subject) {
         still_there(known, &targets)
     } else {
-        let begun = Instant::now();
         let closed = closed(round, targets).await;
         let (known, new) = closed
             .into_iter()
             .partition(|(target, _)| known.iter().any(|port| target.is_of(port)));
         let mut closed: Vec<(Target, Answer)> = known;
-        closed.extend(confirmed(round, new, begun).await);
+        closed.extend(confirmed(round, new).await);
         closed.into_iter().map(report).collect()
     };
     memory.closed_node_ports.lock().clone_from(&closed);
@@ -73,16 +71,12 @@ fn still_there(mut known: Vec<OtherNodePort>, targets: &[Target]) -> Vec<OtherNo
     known
 }
 
-/// Those that a second dial, some seconds after the first one began, does not reach either.
-async fn confirmed(
-    round: &Round<'_>,
-    failed: Vec<(Target, Answer)>,
-    begun: Instant,
-) -> Vec<(Target, Answer)> {
+/// Those that a second dial, some seconds later, does not reach either.
+async fn confirmed(round: &Round<'_>, failed: Vec<(Target, Answer)>) -> Vec<(Target, Answer)> {
     if failed.is_empty() {
         return failed;
     }
-    sleep_until(begun + CONFIRM_AFTER).await;
+    tokio::time::sleep(CONFIRM_AFTER).await;
     let again = closed(round, failed.into_iter().map(|(target, _)| target).collect()).await;
     let subject = round.read_again();
     let today = targets(&subject, round);

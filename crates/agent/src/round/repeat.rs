@@ -17,7 +17,7 @@ pub(super) async fn still_lost(round: &Round<'_>, facts: &NodeFacts) -> Option<V
     let leaving: Vec<Leaving> = dials.iter().map(|(_, leaving)| leaving.clone()).collect();
     let again = join_all(dials.iter().map(async |(client, to)| {
         let dialled = round.dial(&client.netns, to.protocol, to.endpoint, None, Look::Second);
-        let (answer, _) = dialled.await.ok()?;
+        let ((answer, _), _) = dialled.await.ok()?;
         Some(answer)
     }));
     let (answers, left) = round.seen_leaving(&leaving, again).await;

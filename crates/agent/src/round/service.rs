@@ -24,18 +24,24 @@ use svcdiag_kube_proxy::{
 /// Results of every path, once.
 pub(super) struct FirstProbe<'a> {
     routes: Vec<(Route<'a>, Outcomes)>,
-    begun: Instant,
+    /// When the last of the dials on paths with failures began.
+    begun: Option<Instant>,
 }
 
 pub(super) async fn first_probe<'a>(round: &'a Round<'a>) -> FirstProbe<'a> {
-    let begun = Instant::now();
     let routes = join_all(routes(round).into_iter().map(async |route| {
-        let outcomes = without_itself(&route, attempts(round, &route, Look::First).await);
-        (route, outcomes)
+        let (outcomes, begun) = attempts(round, &route, Look::First).await;
+        (without_itself(&route, outcomes), begun, route)
     }));
+    let routes = routes.await;
+    let has_failed = |outcomes: &Outcomes| outcomes.values().any(is_failure);
+    let failed = routes.iter().filter(|(outcomes, ..)| has_failed(outcomes));
     FirstProbe {
-        routes: routes.await,
-        begun,
+        begun: failed.filter_map(|(_, begun, _)| *begun).max(),
+        routes: routes
+            .into_iter()
+            .map(|(outcomes, _, route)| (route, outcomes))
+            .collect(),
     }
 }
 
@@ -54,7 +60,7 @@ pub(super) async fn probe(round: &Round<'_>, first: FirstProbe<'_>) -> Tally {
             endpoints: route.endpoints.iter().copied().collect(),
         })
         .collect();
-    if !repeated.is_empty() {
+    if let Some(begun) = begun {
         tokio::time::sleep_until(begun + CONFIRM_AFTER).await;
     }
     let again = join_all(routes.iter().map(async |(route, outcomes)| {
@@ -168,7 +174,7 @@ async fn try_again(round: &Round<'_>, route: &Route<'_>, mut outcomes: Outcomes)
     if !outcomes.values().any(is_failure) {
         return outcomes;
     }
-    let second = without_itself(route, attempts(round, route, Look::Second).await);
+    let second = without_itself(route, attempts(round, route, Look::Second).await.0);
     let ready = super::ready(round, &round.read_again());
     let is_ready = |e: &SocketAddr| ready.iter().any(|ready| ready.address == *e);
     outcomes.retain(|endpoint, outcome| {

@@ -25,15 +25,30 @@ enum Source {
     OfPod { pod: String, left_as: IpAddr },
 }
 
-/// What is said of it, as a sentence, and what to do. Nothing where packets of the failures left in different ways, or it is
-/// not known how.
-pub(crate) fn masquerading(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<(String, String)> {
-    let first = failures.first()?;
-    let sources: Option<Vec<Source>> = failures.iter().map(|failed| source(evidence, failed)).collect();
-    let sources = sources?;
-    let source = sources.first()?;
+/// What masquerading has to do with failures.
+pub(crate) struct Masquerading {
+    /// What is known, as a sentence.
+    pub said: String,
+    /// What to do.
+    pub remediation: String,
+    /// Whether answers go to another address than those to a direct dial, so that they may take another way.
+    pub changes_the_way_back: bool,
+}
+
+/// What is known of it. Nothing where packets left in different ways, or nothing is known of those of a node or a client: of
+/// many failures agents look at some.
+pub(crate) fn masquerading(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<Masquerading> {
+    let known = failures
+        .iter()
+        .filter_map(|failed| Some((*failed, source(evidence, failed)?)));
+    let known: Vec<(&Failed<'_>, Source)> = known.collect();
+    let (first, source) = known.first()?;
     let is_alike = |other: &Source| mem::discriminant(other) == mem::discriminant(source);
-    if !sources.iter().all(is_alike) {
+    let is_known = |failed: &Failed<'_>| {
+        let mut known = known.iter();
+        known.any(|(of, _)| (of.node, &of.dial.from) == (failed.node, &failed.dial.from))
+    };
+    if !known.iter().all(|(_, other)| is_alike(other)) || !failures.iter().all(|failed| is_known(failed)) {
         return None;
     }
     let mut said = source.describe(first.node, first.endpoint?);
@@ -42,7 +57,14 @@ pub(crate) fn masquerading(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) ->
     if !others.is_empty() {
         said.push_str(&format!(" The same is true of {}.", text::nodes(&others)));
     }
-    Some((said, source.remediation(evidence, first.node)))
+    Some(Masquerading {
+        said,
+        remediation: source.remediation(evidence, first.node),
+        changes_the_way_back: matches!(
+            source,
+            Source::NotMasqueraded { .. } | Source::ToAnotherAddress { .. }
+        ),
+    })
 }
 
 /// Whether a node that was lost on its way through the Service reaches that endpoint past it; None if it did not try.
@@ -104,13 +126,13 @@ impl Source {
     fn describe(&self, node: &str, endpoint: SocketAddr) -> String {
         match self {
             Self::NotMasqueraded { left_as, direct } => format!(
-                "Node {node} itself reaches {endpoint} directly, with the source address {direct}. Through the Service its packets leave with {left_as}: they are not masqueraded, so answers to them take another way."
+                "Node {node} itself reaches {endpoint} directly, with the source address {direct}. Through the Service its packets leave with {left_as}: they are not masqueraded, so answers go to that address instead."
             ),
             Self::OnlyTranslated { left_as } => format!(
                 "Node {node} itself reaches {endpoint} directly, with the same source address ({left_as}) as its packets through the Service have, so only packets that the node translates are lost."
             ),
             Self::ToAnotherAddress { left_as, direct } => format!(
-                "Node {node} itself reaches {endpoint} directly, with the source address {direct}. Through the Service its packets are masqueraded and leave with {left_as} instead, so answers to them take another way."
+                "Node {node} itself reaches {endpoint} directly, with the source address {direct}. Through the Service its packets are masqueraded and leave with {left_as}, so answers go to that address instead."
             ),
             Self::OfPod { pod, left_as } => format!(
                 "Pod {pod} reaches endpoints on other nodes directly. Through the Service its packets are masqueraded and leave node {node} with the source address {left_as}, and only these are lost."
@@ -137,8 +159,8 @@ impl Source {
     }
 }
 
-/// Translated packets get new checksums, which the card computes, or should.
-fn checksums(evidence: &Evidence<'_>, node: &str) -> String {
+/// What to check where translated packets are lost: they get new checksums, which the card computes, or should.
+pub(crate) fn checksums(evidence: &Evidence<'_>, node: &str) -> String {
     let mut reports = evidence.reports.current.iter();
     let tunnels = reports
         .find(|report| report.node == node)

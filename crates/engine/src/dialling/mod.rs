@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 pub(crate) use self::{
     cause::{cause, certain_cause, found},
-    masquerading::{masquerading, reaches_directly},
+    masquerading::{Masquerading, checksums, masquerading, reaches_directly},
 };
 
 use crate::{

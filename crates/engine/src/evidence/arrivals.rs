@@ -128,7 +128,7 @@ pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<Arr
 fn left<'a>(evidence: &Evidence<'a>, dial: &ProbeArrival) -> Option<&'a Left> {
     let mut reports = evidence.reports.current.iter();
     let report = reports.find(|report| report.node == dial.node)?;
-    let mut left = report.facts.left.iter();
+    let mut left = report.facts.left.iter().filter(|left| left.sent > 0);
     left.find(|left| is_its(dial, Some(&left.from), left.protocol, &left.endpoint))
 }
 

@@ -216,9 +216,9 @@ fn describe_cases(evidence: &Evidence<'_>, reason: Reason, cases: &[&Case<'_, '_
     if let Some((sentence, remediation)) = dialling::cause(evidence, cases, |open| what_to_do(open)) {
         return (format!("{sentence}. {routes}."), remediation);
     }
-    if let Some((said, remediation)) = dialling::masquerading(evidence, &failures) {
-        let message = format!("The Service does not answer {clients}. {routes}. {said}");
-        return (message, remediation);
+    if let Some(of) = dialling::masquerading(evidence, &failures) {
+        let message = format!("The Service does not answer {clients}. {routes}. {}", of.said);
+        return (message, of.remediation);
     }
     let advice = || advice(evidence, reason, &failures);
     match reason {

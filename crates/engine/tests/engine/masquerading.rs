@@ -2,11 +2,12 @@
 //! which one the node's own dial of the endpoint has.
 
 use svcdiag_api::{
-    Answer, ConditionType as C, Departure, DialPath, DirectDial, Reason as R, Tunnel, TunnelKind,
+    Answer, ConditionType as C, Departure, DialPath, DirectDial, DropCause, PacketDrop, Reason as R, Tunnel,
+    TunnelKind,
 };
 use svcdiag_engine::{Diagnosis, Facts, diagnose};
 
-use crate::{agents::*, fixtures::*, report::*};
+use crate::{agents::*, dropped::dropped, fixtures::*, report::*};
 
 /// The addresses of node n1: to everybody, and on its tunnel.
 const NODE: &str = "192.168.0.1";
@@ -138,7 +139,7 @@ fn packets_that_get_an_address_of_another_way() {
         &diagnose(&facts),
         C::ProxyForwards,
         &[
-            "masqueraded and leave with 192.168.7.1 instead",
+            "masqueraded and leave with 192.168.7.1, so answers go to that address instead",
             "translates the source to 192.168.7.1 on node n1",
         ],
     );
@@ -214,16 +215,61 @@ fn departures_without_a_lost_dial_are_nothing() {
     assert_not_told(&diagnosis);
 }
 
+/// One that an agent has looked at stands for the others of its node and client.
+#[test]
+fn of_many_failures_some_are_enough() {
+    let mut facts = with_agents();
+    let third = endpoints(&facts)[2].0.clone();
+    for endpoint in [E2, &third] {
+        let failed = Fail {
+            node: "n1",
+            from: None,
+            path: DialPath::Service,
+            endpoint: Some(endpoint),
+            answer: Answer::TimedOut,
+        };
+        fail(&mut facts, failed);
+    }
+    let direct = Some((Answer::Accepted, TUNNEL));
+    left(&mut facts, "n1", None, [NODE, NODE], direct);
+    assert_told(&diagnose(&facts), C::ProxyForwards, &["they are not masqueraded"]);
+}
+
+/// The kernel says that reverse path filtering of n1 drops the answers to what the node itself sends.
+fn filtered(facts: &mut Facts) {
+    let drop = PacketDrop {
+        from: None,
+        target: VIP.to_owned(),
+        answers: true,
+        ..dropped(facts, 0, DropCause::ReversePathFilter)
+    };
+    on(facts, "n1", |n| n.drops.push(drop));
+}
+
+#[test]
+fn what_the_kernel_saw_is_not_overruled() {
+    let mut facts = lost(None);
+    let direct = Some((Answer::Accepted, TUNNEL));
+    left(&mut facts, "n1", None, [NODE, TUNNEL], direct);
+    filtered(&mut facts);
+    let diagnosis = diagnose(&facts);
+    let cause = diagnosis.root_cause.as_ref().unwrap();
+    assert_eq!(cause.reason, "ReversePathFiltering", "{}", report(&diagnosis));
+    assert!(cause.remediation.contains("rp_filter"), "{}", cause.remediation);
+    assert_not_told(&diagnosis);
+}
+
 #[test]
 fn answers_that_come_back_another_way_are_no_matter_of_reverse_path_filtering_alone() {
     let mut facts = lost(None);
     let direct = Some((Answer::Accepted, TUNNEL));
     left(&mut facts, "n1", None, [NODE, NODE], direct);
-    on(&mut facts, "n1", |n| {
-        n.settings.reverse_path_drops = Some(true);
-    });
+    filtered(&mut facts);
+    let diagnosis = diagnose(&facts);
+    let reason = &diagnosis.root_cause.as_ref().unwrap().reason;
+    assert_eq!(reason, "ReversePathFiltering", "{}", report(&diagnosis));
     assert_told(
-        &diagnose(&facts),
+        &diagnosis,
         C::ProxyForwards,
         &["they are not masqueraded", "Set clusterCIDR"],
     );

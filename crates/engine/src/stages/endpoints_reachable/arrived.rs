@@ -36,8 +36,7 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Opt
                     arrivals::carrier(carrier)
                 )
             });
-            let left = arrival.left.filter(|left| left.sent > 0);
-            let left = left.map(|left| {
+            let left = arrival.left.map(|left| {
                 let (packets, by) = (packets(left.sent), by(&left.interface));
                 format!(
                     " When the dial was repeated, {packets} left node {}{by}.",

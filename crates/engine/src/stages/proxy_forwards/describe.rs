@@ -2,7 +2,7 @@
 
 use crate::{
     Finding, applicable,
-    dialling::{self, advice::advice, describe},
+    dialling::{self, Masquerading, advice::advice, checksums, describe},
     evidence::{Evidence, dials::Failed},
     text::quoted,
 };
@@ -36,14 +36,14 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
             what_to_do(evidence, reason, &failures),
         ),
     };
+    // Answers that come back another way are what reverse path filtering drops.
+    let explains =
+        |of: &Masquerading| is_open || reason == Reason::ReversePathFiltering && of.changes_the_way_back;
     let masquerading = dialling::masquerading(evidence, &failures);
-    let logged = || never_masquerades(evidence, &failures).filter(|_| is_open);
-    if let Some((said, what_to_do)) = masquerading.or_else(logged) {
-        message.push_str(&format!(" {said}"));
-        // Answers that come back another way are what reverse path filtering drops.
-        if is_open || reason == Reason::ReversePathFiltering {
-            remediation = what_to_do;
-        }
+    let masquerading = masquerading.or_else(|| never_masquerades(evidence, &failures));
+    if let Some(of) = masquerading.filter(explains) {
+        message.push_str(&format!(" {}", of.said));
+        remediation = of.remediation;
     }
     if let Some(other) = applicable::other_proxy(facts) {
         message.push_str(&format!(
@@ -63,9 +63,12 @@ pub(super) fn fault<'a>(evidence: &Evidence<'a>, failures: &[&Failed<'a>]) -> Op
 /// What to do where only the answer is known.
 fn what_to_do(evidence: &Evidence<'_>, reason: Reason, failures: &[&Failed<'_>]) -> String {
     if failures.iter().all(|f| f.is_late()) {
-        checksums(failures)
+        format!(
+            "The packets that open a connection are lost and sent again. Check whether {}",
+            checksums(evidence, failures.first().map_or("", |f| f.node))
+        )
     } else if is_lost_without_masquerading(evidence, failures) {
-        masquerading(failures)
+        masquerading(evidence, failures)
     } else {
         advice(evidence, reason, failures)
     }
@@ -73,30 +76,21 @@ fn what_to_do(evidence: &Evidence<'_>, reason: Reason, failures: &[&Failed<'_>])
 
 /// What kube-proxy of the node logged of not knowing which addresses are Pods', where the node's own packets are lost:
 /// it then masquerades none of those that the node sends to Services.
-fn never_masquerades(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<(String, String)> {
+fn never_masquerades(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<Masquerading> {
     let node = failures.first()?.node;
     let is_lost = |f: &&Failed<'_>| f.answer == Answer::TimedOut && f.node == node;
     let mut reports = evidence.reports.current.iter().filter(|r| r.node == node);
     let said = reports.find_map(|r| r.saved?.masquerades_nothing.as_deref())?;
-    failures.iter().all(is_lost).then(|| {
-        (
-            format!(
+    failures.iter().all(is_lost).then(|| Masquerading {
+            said: format!(
                 "kube-proxy there does not know which addresses belong to Pods, so it does not masquerade packets from the node itself: {said}."
             ),
-            format!(
+            remediation: format!(
                 "Set clusterCIDR, or another detectLocalMode, in kube-proxy's configuration. A rule on node {} then marks packets that do not come from Pods: `iptables-save -t nat` there, or `nft list ruleset`.",
                 quoted(node)
             ),
-        )
+            changes_the_way_back: true,
     })
-}
-
-/// Packets that open connections get through only when they are sent again.
-fn checksums(failures: &[&Failed<'_>]) -> String {
-    format!(
-        "The packets that open a connection are lost and sent again. Check on node {} whether the checksums of masqueraded packets survive the tunnel: `ethtool -k` for the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off.",
-        quoted(failures.first().map_or("", |f| f.node))
-    )
 }
 
 /// Whether Pods of the node get through the Service and only what the node itself sends to other nodes is lost.
@@ -116,10 +110,12 @@ fn is_lost_without_masquerading(evidence: &Evidence<'_>, failures: &[&Failed<'_>
 }
 
 /// What a node sends through the Service has to get the node's address on the tunnel as its source.
-fn masquerading(failures: &[&Failed<'_>]) -> String {
-    let node = quoted(failures.first().map_or("", |f| f.node));
+fn masquerading(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> String {
+    let node = failures.first().map_or("", |f| f.node);
     format!(
-        "Pods on the node get through, so the difference is how the node's own packets leave. Check on node {node} whether kube-proxy masquerades them (`nft list ruleset` or `iptables-save -t nat`: a rule that marks packets that do not come from Pods; \
-         without clusterCIDR, or another detectLocalMode, in its configuration kube-proxy writes none), and whether their checksums survive the tunnel: `ethtool -k` for the tunnel's link (`ip -d link`), where tx-checksum-ip-generic may have to be off."
+        "Pods on the node get through, so the difference is how the node's own packets leave. Check on node {} whether kube-proxy masquerades them (`nft list ruleset` or `iptables-save -t nat`: a rule that marks packets that do not come from Pods; \
+         without clusterCIDR, or another detectLocalMode, in its configuration kube-proxy writes none), and whether {}",
+        quoted(node),
+        checksums(evidence, node)
     )
 }
