@@ -1,6 +1,6 @@
-//! Publishes the addresses behind the `kubernetes` Service for the agents.
+//! Publishes the addresses behind the `kubernetes` Service, for the agents and for the controller's own client.
 //!
-//! An agent on a node with a broken kube-proxy cannot use a Service. So the addresses in that Service's EndpointSlices
+//! Who runs on a node with a broken kube-proxy cannot use a Service. So the addresses in that Service's EndpointSlices
 //! are kept in a ConfigMap, which the kubelet mounts for the agents without any Service. It is written only when they
 //! change.
 
@@ -21,6 +21,7 @@ use kube::{
     },
 };
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::Context;
 use crate::{
@@ -39,11 +40,12 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Runs until the controller stops.
-pub(super) async fn run(context: Arc<Context>) {
+/// Runs until the controller stops; the controller's own client learns the addresses from `own`.
+pub(super) async fn run(context: Arc<Context>, own: watch::Sender<String>) {
     let api: Api<EndpointSlice> = Api::namespaced(context.client.clone(), SERVICE.0);
-    let own = watcher::Config::default().labels(&format!("{}={}", EndpointSlice::SERVICE_LABEL, SERVICE.1));
-    let mut events = std::pin::pin!(watcher(api, own).backoff(Pauses::default()));
+    let of_service =
+        watcher::Config::default().labels(&format!("{}={}", EndpointSlice::SERVICE_LABEL, SERVICE.1));
+    let mut events = std::pin::pin!(watcher(api, of_service).backoff(Pauses::default()));
     let mut slices: BTreeMap<String, EndpointSlice> = BTreeMap::new();
     let mut listed = false;
     let mut retry = false;
@@ -74,6 +76,7 @@ pub(super) async fn run(context: Arc<Context>) {
         let addresses = addresses(slices.values());
         // The API server always has an address: if none is listed, the old ones are the better guess.
         if listed && !addresses.is_empty() {
+            own.send_replace(addresses.clone());
             retry = match publish(&context, &addresses).await {
                 Ok(()) => false,
                 Err(why) => {

@@ -18,12 +18,14 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{
-    Api, Client, Config,
+    Api, Client,
     api::{ObjectMeta, PostParams},
     client::{Body, ClientBuilder},
 };
 use parking_lot::Mutex;
 use tower::filter::FilterLayer;
+
+use crate::client::routes::Switching;
 
 /// Name of the Lease.
 const NAME: &str = "svcdiag-controller";
@@ -348,13 +350,10 @@ impl Candidate {
 }
 
 /// A client that writes only while the claim holds.
-///
-/// # Errors
-/// When the configuration is not one that a client can be made of.
-pub(super) fn fenced(config: Config, claim: &Arc<Claim>) -> kube::Result<Client> {
+pub(super) fn fenced(builder: ClientBuilder<Switching>, claim: &Arc<Claim>) -> Client {
     let claim = claim.clone();
     let fence = FilterLayer::new(move |request| claim.fence(request));
-    Ok(ClientBuilder::try_from(config)?.with_layer(&fence).build())
+    builder.with_layer(&fence).build()
 }
 
 /// The name by which this process is a candidate: that of its Pod, which outlives restarts of the container, or else of the

@@ -3,7 +3,7 @@
 //! Data flow: `watch` puts a change into the [`Inventory`], which names the diagnoses that it affects. These are queued.
 //! `reconcile` builds the Facts of one and diagnoses them, and `status` writes the result if more than times has changed.
 //! `schedule` decides when to reconcile again, `probes` applies the planned NodeProbes, and `apiserver` publishes the
-//! addresses of the API server for the agents. `pod_events` and `policy_kinds` gather what is not needed as whole objects.
+//! addresses of the API server for the agents and for the controller's own client. `pod_events` and `policy_kinds` gather what is not needed as whole objects.
 //! `events`, `metrics` and `server` report to the outside; `auto` creates diagnoses for labelled Namespaces. `election`
 //! decides which of several controllers works, and lets no other one write.
 
@@ -45,6 +45,7 @@ use tokio::sync::Notify;
 
 use crate::{
     api::{DataPath, ServiceDiagnosis},
+    client::routes::{self, Fallbacks, Routes},
     inventory::{DiagnosisKey, Inventory},
     objects::Object,
 };
@@ -242,7 +243,12 @@ pub async fn run(
         true => election::Claim::default(),
         false => election::Claim::unlimited(),
     });
-    let (client, mut candidate) = clients(config, &claim)?;
+    let (clients, keep_open) = clients(config, &claim)?;
+    let Clients {
+        fenced: client,
+        mut candidate,
+        addresses,
+    } = clients;
     let (queue, requests) = futures::channel::mpsc::channel(QUEUE);
     let (store, writer) = reflector::store::<ServiceDiagnosis>();
     let context = Arc::new(Context {
@@ -269,6 +275,7 @@ pub async fn run(
     let server = server::bind(context.clone()).await?;
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(server);
+    tasks.spawn(keep_open);
     let shutdown = shutdown.shared();
     if elects {
         tokio::select! {
@@ -282,7 +289,7 @@ pub async fn run(
         }
     }
     tasks.spawn(auto::run(context.clone()));
-    tasks.spawn(apiserver::run(context.clone()));
+    tasks.spawn(apiserver::run(context.clone(), addresses));
     tasks.spawn(policy_kinds::run(context.clone(), queue.clone()));
     tasks.spawn(schemas::run(context.clone(), queue.clone()));
     watch::spawn(&mut tasks, &context, &queue, writer);
@@ -341,17 +348,32 @@ fn stopped() -> Result<(), Error> {
     Ok(())
 }
 
-/// The client of the controller, which writes only while the claim holds, and the candidate for the claim.
+/// What the controller reaches the API server with.
+struct Clients {
+    /// Writes only while the claim holds.
+    fenced: Client,
+    candidate: election::Candidate,
+    /// Takes the API server's own addresses, for when its Service does not work on this node.
+    addresses: tokio::sync::watch::Sender<String>,
+}
+
+/// The clients, and the task that keeps looking for a working route.
 fn clients(
     config: kube::Config,
     claim: &Arc<election::Claim>,
-) -> Result<(Client, election::Candidate), Error> {
-    let failed = |error| Error::Client(Box::new(error));
-    let config = crate::client::for_long_runs(config);
+) -> Result<(Clients, impl Future<Output = ()> + Send + use<>), Error> {
     let namespace = config.default_namespace.clone();
-    let of_election = Client::try_from(config.clone()).map_err(failed)?;
-    let candidate = election::Candidate::new(of_election, &namespace, election::identity(), claim.clone());
-    Ok((election::fenced(config, claim).map_err(failed)?, candidate))
+    let (addresses, learned) = tokio::sync::watch::channel(String::new());
+    let routes = Routes::new(config, Fallbacks::Learned(learned));
+    let opened = routes::access(routes, routes::Pace::default());
+    let (access, keep_open) = opened.map_err(|e| Error::Client(Box::new(e)))?;
+    let of_election = access.switching(&namespace).build();
+    let clients = Clients {
+        fenced: election::fenced(access.switching(&namespace), claim),
+        candidate: election::Candidate::new(of_election, &namespace, election::identity(), claim.clone()),
+        addresses,
+    };
+    Ok((clients, keep_open))
 }
 
 /// A reference by which a diagnosis is queued.

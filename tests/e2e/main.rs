@@ -22,3 +22,4 @@ mod harness;
 mod kubectl;
 mod remedies;
 mod rights;
+mod routes;

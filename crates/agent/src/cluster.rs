@@ -19,12 +19,14 @@ use kube::{
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::apiserver::{Access, is_unreachable};
 use svcdiag_api::{
     AGENT_LABEL, AGENT_LEASE_PREFIX, FIELD_MANAGER_AGENT, NodeFacts, NodeProbe, Schema, bounded, own_schemas,
 };
-use svcdiag_client::is_outage;
-use svcdiag_client::{is_going, is_of_schema, schemas};
+use svcdiag_client::{
+    is_going, is_of_schema, is_outage,
+    routes::{Access, is_unreachable},
+    schemas,
+};
 use svcdiag_engine::question_digest;
 use svcdiag_objects::Object;
 

@@ -2,11 +2,10 @@
 //!
 //! It watches the NodeProbes of its node. Each has its own task, which runs a [`round`] at once when the NodeProbe
 //! changes and otherwise at its interval, and writes the facts if they have changed. A Lease is the agent's heartbeat.
-//! [`apiserver`] keeps the API server reachable when the node's own network is broken.
+//! [`svcdiag_client::routes`] keeps the API server reachable when the node's own network is broken.
 
 #![forbid(unsafe_code)]
 
-pub mod apiserver;
 mod blocking;
 pub mod budget;
 pub mod cluster;
@@ -29,7 +28,8 @@ use std::{path::PathBuf, sync::Arc};
 use jiff::Timestamp;
 use kube::Config;
 
-use self::{apiserver::Routes, budget::Budget, cluster::Cluster, health::Heartbeat, round::Node};
+use self::{budget::Budget, cluster::Cluster, health::Heartbeat, round::Node};
+use svcdiag_client::routes::{self, Fallbacks, Routes};
 use svcdiag_netns::Netns;
 
 /// Flags of `svcdiag agent`.
@@ -114,7 +114,10 @@ async fn routes(options: &Options) -> Result<Routes, Error> {
     let inferred = Config::infer().await;
     let Some(url) = &options.apiserver else {
         let usual = inferred.map_err(|e| Error::Infer(Box::new(e)))?;
-        return Ok(Routes::new(usual, Some(options.apiserver_addresses.clone())));
+        return Ok(Routes::new(
+            usual,
+            Fallbacks::File(options.apiserver_addresses.clone()),
+        ));
     };
     let invalid = || Error::Url(url.clone());
     let parsed = kube::Config::new(url.parse().map_err(|_| invalid())?);
@@ -129,7 +132,7 @@ async fn routes(options: &Options) -> Result<Routes, Error> {
         }
         Err(_) => parsed,
     };
-    Ok(Routes::new(config, None))
+    Ok(Routes::new(config, Fallbacks::None))
 }
 
 /// The agent's clock: the only place where it reads the time of day.
@@ -158,7 +161,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let node = Arc::new(Node::new(&options.node_name, netns, dials));
     let routes = routes(&options).await?;
     let (access, keep_open) =
-        apiserver::access(routes, apiserver::Pace::default()).map_err(|e| Error::Client(Box::new(e)))?;
+        routes::access(routes, routes::Pace::default()).map_err(|e| Error::Client(Box::new(e)))?;
     let cluster = Cluster::new(access, &options.node_name);
     let heartbeat = Heartbeat::new();
     tracing::info!(node = options.node_name, "The agent is starting.");

@@ -17,13 +17,12 @@ use kube::{
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    apiserver,
     cluster::{self, Cluster},
     now,
     round::{self, Memory, Node, Source},
 };
 use svcdiag_api::{Answer, DialPath, NodeFacts, NodeProbe, PathLoss};
-use svcdiag_client::Pauses;
+use svcdiag_client::{Pauses, routes};
 use svcdiag_engine::{asked::Subject, is_same_question};
 use svcdiag_objects::Object;
 
@@ -98,7 +97,7 @@ fn is_unreachable(error: &watcher::Error) -> bool {
     use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
     match error {
         InitialListFailed(source) | WatchStartFailed(source) | WatchFailed(source) => {
-            apiserver::is_unreachable(source)
+            routes::is_unreachable(source)
         }
         _ => false,
     }

@@ -5,6 +5,7 @@
 mod errors;
 mod long_running;
 mod policy_kinds;
+pub mod routes;
 mod schema;
 
 pub use errors::{is_absent, is_going, is_not_served, is_of_schema, is_outage};

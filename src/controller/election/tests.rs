@@ -1,7 +1,9 @@
+use kube::Config;
 use kube::api::DeleteParams;
 use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
 
 use super::*;
+use crate::client::routes::Access;
 
 async fn cluster() -> Cluster {
     let config = ClusterConfig {
@@ -67,7 +69,8 @@ async fn a_fenced_client_sends_no_write_without_a_claim() {
     let claim = Arc::<Claim>::default();
     let mut config = Config::new(url.parse().unwrap());
     config.default_retry = false;
-    let api: Api<Lease> = Api::namespaced(fenced(config, &claim).unwrap(), "shop");
+    let access = Access::from(Client::try_from(config).unwrap());
+    let api: Api<Lease> = Api::namespaced(fenced(access.switching("shop"), &claim), "shop");
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some("a".to_owned()),

@@ -1,25 +1,33 @@
 //! Routes to the API server, for when the node's own network is what is broken.
 //!
-//! The usual route leads through the `kubernetes` Service, and so through the kube-proxy that the agent checks.
-//! The controller keeps the addresses behind that Service in a ConfigMap, which the kubelet mounts as a file. When
-//! a request gets no answer, the caller reports it; then each route is tried in turn, the usual one first, and a
-//! client for the first that answers is handed out. An agent on a fallback route checks from time to time whether
-//! the usual one works again.
+//! The usual route leads through the `kubernetes` Service, and so through the kube-proxy that svcdiag judges. The controller
+//! knows the addresses behind that Service, and keeps them in a ConfigMap, which the kubelet mounts as a file for the agents.
+//! When a request gets no answer, it is reported; then each route is tried in turn, the usual one first, and a client for the
+//! first that answers is handed out. Whoever is on a fallback route checks from time to time whether the usual one works
+//! again.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use kube::{Client, Config};
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Request, Response};
+use http_body_util::{BodyStream, StreamBody, combinators::UnsyncBoxBody};
+use kube::{
+    Client, Config,
+    client::{Body, ClientBuilder},
+};
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
 };
+use tower::{BoxError, service_fn, util::BoxCloneService};
 
-use svcdiag_client::{for_long_runs, is_outage};
+use crate::{for_long_runs, is_outage};
 
 /// Name in the API server's certificate in every cluster; the addresses need not be in it.
 const TLS_SERVER_NAME: &str = "kubernetes.default.svc";
 
-/// More addresses than any control plane has; the file is not trusted to be short.
+/// More addresses than any control plane has; a file is not trusted to be short.
 const MAX_ADDRESSES: usize = 16;
 
 /// An API server that takes longer to report its version counts as unreachable.
@@ -43,13 +51,33 @@ impl Default for Pace {
     }
 }
 
+/// Where the addresses of the fallback routes are found, each time that they are needed.
+#[derive(Clone, Debug)]
+pub enum Fallbacks {
+    /// There are none.
+    None,
+    /// A file with addresses, separated by commas or line breaks. It need not exist, and may change at any time.
+    File(PathBuf),
+    /// What was last sent there, in the form of such a file.
+    Learned(watch::Receiver<String>),
+}
+
+impl Fallbacks {
+    async fn text(&self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::File(path) => tokio::fs::read_to_string(path).await.unwrap_or_default(),
+            Self::Learned(addresses) => addresses.borrow().clone(),
+        }
+    }
+}
+
 /// The known routes.
 #[derive(Clone, Debug)]
 pub struct Routes {
     /// The usual one.
     usual: Config,
-    /// File with the addresses of the fallback routes.
-    addresses: Option<PathBuf>,
+    fallbacks: Fallbacks,
 }
 
 /// A route, identified by its address.
@@ -68,23 +96,19 @@ impl From<Config> for Route {
 }
 
 impl Routes {
-    /// The route of a configuration, and those to the addresses in a file.
+    /// The route of a configuration, and others for when it is closed.
     #[must_use]
-    pub fn new(usual: Config, addresses: Option<PathBuf>) -> Self {
+    pub fn new(usual: Config, fallbacks: Fallbacks) -> Self {
         // The connect timeout is shorter than any caller's timeout, which distinguishes a dead address from a slow
         // answer.
         let usual = for_long_runs(usual);
-        Self { usual, addresses }
+        Self { usual, fallbacks }
     }
 
-    /// All routes, the usual one first. The file is read each time, because the kubelet updates it.
+    /// All routes, the usual one first.
     async fn all(&self) -> Vec<Route> {
         let mut routes = vec![Route::from(self.usual.clone())];
-        let Some(path) = &self.addresses else {
-            return routes;
-        };
-        // Without the ConfigMap there is no file.
-        let text = tokio::fs::read_to_string(path).await.unwrap_or_default();
+        let text = self.fallbacks.text().await;
         let addresses = text.split([',', '\n']).map(str::trim).filter(|a| !a.is_empty());
         routes.extend(addresses.take(MAX_ADDRESSES).filter_map(|a| self.direct(a)));
         routes
@@ -139,9 +163,57 @@ impl Access {
         }
     }
 
+    /// A client whose requests each take the route that works by then, for those who keep one client. A request without an
+    /// answer is reported, one that was given up included; and a watch ends when the route changes, as on a dead route it
+    /// would be silent for minutes.
+    #[must_use]
+    pub fn switching(&self, namespace: &str) -> ClientBuilder<Switching> {
+        let access = self.clone();
+        let service = BoxCloneService::new(service_fn(move |request| access.clone().send(request)));
+        ClientBuilder::new(service, namespace)
+    }
+
+    async fn send(mut self, request: Request<Body>) -> Result<Response<SwitchedBody>, BoxError> {
+        let client = self.latest();
+        let unanswered = Unanswered(Some(self.trouble.clone()));
+        let answer = client.send(request).await;
+        if !matches!(&answer, Err(error) if is_unreachable(error)) {
+            unanswered.is_answered();
+        }
+        let (parts, body) = answer?.into_parts();
+        let frames = BodyStream::new(body).take_until(Box::pin(async move { self.changed().await }));
+        Ok(Response::from_parts(
+            parts,
+            UnsyncBoxBody::new(StreamBody::new(frames)),
+        ))
+    }
+
     /// Reports that the client got no answer.
     pub fn is_in_trouble(&self) {
         self.trouble.notify_one();
+    }
+}
+
+/// The service of a client that switches between routes.
+pub type Switching = BoxCloneService<Request<Body>, Response<SwitchedBody>, BoxError>;
+
+/// A body that ends when the route changes.
+pub type SwitchedBody = UnsyncBoxBody<Bytes, kube::Error>;
+
+/// A request on its way. That it is dropped without an answer is a sign of a dead route.
+struct Unanswered(Option<Arc<Notify>>);
+
+impl Unanswered {
+    fn is_answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(trouble) = &self.0 {
+            trouble.notify_one();
+        }
     }
 }
 
@@ -215,7 +287,7 @@ async fn first_open(routes: Vec<Route>) -> Option<(String, Client)> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{net::SocketAddr, time::Instant};
 
     use axum::{Json, Router, routing::get};
     use serde_json::json;
@@ -258,7 +330,10 @@ mod tests {
         let (listener, direct) = listen("127.0.0.1:0").await;
         let other = tokio::spawn(serve(listener, "direct"));
         let file = tempfile::NamedTempFile::new().unwrap();
-        let routes = Routes::new(config(&format!("http://{usual}")), Some(file.path().to_owned()));
+        let routes = Routes::new(
+            config(&format!("http://{usual}")),
+            Fallbacks::File(file.path().to_owned()),
+        );
         let (mut access, open) = access(routes, PACE).unwrap();
         let task = tokio::spawn(open);
         // The ConfigMap appears late.
@@ -281,13 +356,69 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_switches_goes_on_where_a_request_got_no_answer() {
+        // It takes connections and says nothing.
+        let (listener, usual) = listen("127.0.0.1:0").await;
+        let silent = tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok(connection) = listener.accept().await {
+                held.push(connection);
+            }
+        });
+        let (listener, direct) = listen("127.0.0.1:0").await;
+        let other = tokio::spawn(serve(listener, "direct"));
+        let (addresses, learned) = watch::channel(String::new());
+        let routes = Routes::new(config(&format!("http://{usual}")), Fallbacks::Learned(learned));
+        let (access, open) = access(routes, PACE).unwrap();
+        let client = access.switching("default").build();
+        let task = tokio::spawn(open);
+        // Of no use before anything was learned.
+        let given_up = timeout(PACE.come_back, client.apiserver_version()).await;
+        assert!(given_up.is_err());
+        addresses.send_replace(format!("{direct}\n"));
+        let start = Instant::now();
+        while timeout(PACE.come_back, name(&client)).await.as_deref() != Ok("direct") {
+            assert!(start.elapsed() < Duration::from_secs(60));
+        }
+        for one in [silent, other, task] {
+            one.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_ends_when_the_route_changes() {
+        // The head of an answer, and then silence.
+        let (listener, usual) = listen("127.0.0.1:0").await;
+        let endless =
+            || async { axum::body::Body::from_stream(futures::stream::pending::<Result<Bytes, BoxError>>()) };
+        let app = Router::new().fallback(endless);
+        let server = tokio::spawn(async move { axum::serve(listener, app).await });
+        let client = Client::try_from(config(&format!("http://{usual}"))).unwrap();
+        let (sender, receiver) = watch::channel(client.clone());
+        let access = Access {
+            client: receiver,
+            trouble: Arc::default(),
+        };
+        let answer = access.switching("default").build();
+        let request = Request::get("/").body(Body::empty()).unwrap();
+        let body = answer.send(request).await.unwrap().into_body();
+        let mut read = Box::pin(body.collect_bytes());
+        assert!(timeout(Duration::from_millis(50), &mut read).await.is_err());
+        sender.send_replace(client);
+        assert!(read.await.unwrap().is_empty());
+        server.abort();
+    }
+
+    #[tokio::test]
     async fn a_direct_way_keeps_the_credentials_and_asks_for_the_name_in_the_certificate() {
         let mut usual = config("https://10.96.0.1:443");
         usual.auth_info.token_file = Some("/token".to_owned());
         usual.proxy_url = Some("http://proxy.example:3128".parse().unwrap());
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "192.0.2.1:6443\n[fd00::1]:6443\nnot an address\n").unwrap();
-        let routes = Routes::new(usual, Some(file.path().to_owned())).all().await;
+        let routes = Routes::new(usual, Fallbacks::File(file.path().to_owned()))
+            .all()
+            .await;
         let told: Vec<&str> = routes.iter().map(|w| w.address.as_str()).collect();
         assert_eq!(
             told,
@@ -310,7 +441,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_file_there_is_the_usual_way_only() {
-        let missing = Some(PathBuf::from("/nowhere/addresses"));
+        let missing = Fallbacks::File(PathBuf::from("/nowhere/addresses"));
         assert_eq!(
             Routes::new(config("http://127.0.0.1:1"), missing)
                 .all()
