@@ -86,6 +86,10 @@ test-node:
 test-matrix:
 	@RUST_BACKTRACE=0 $(AS_ROOT) $(CARGO) test --locked --test matrix -- --nocapture --test-threads=2
 
+.PHONY: chaos
+chaos: setup ## Kill controllers, agents and the API server at random for CHAOS_SECONDS, by default half an hour.
+	@SVCDIAG_CHAOS_SECONDS=$${CHAOS_SECONDS:-1800} RUST_BACKTRACE=0 $(AS_ROOT) $(CARGO) test --locked --test matrix -- --nocapture chaos
+
 .PHONY: test-apiserver
 test-apiserver: setup build ## Run the end-to-end tests on the etcd and kube-apiserver in KUBEBUILDER_ASSETS.
 	@hack/test-apiserver

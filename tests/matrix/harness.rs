@@ -16,14 +16,14 @@ use svcdiag::api::{NodeFacts, NodeProbe, ServiceDiagnosis};
 use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig, DataPath, NODES},
     error::chain,
-    faults::{Fault, Fixture, Verdict, data_path_catalogue},
+    faults::{Fault, Fixture, Verdict, catalogue, data_path_catalogue},
     kernel::Wiring,
     proxy::ProxyMode,
     svcdiag::{Agents, Controller},
 };
 
 /// The binary under test.
-const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
 
 /// A round takes a dial, its time-out, and all that a second time. How soon that is is for the benches to say:
 /// what takes as long as this hangs.
@@ -89,7 +89,8 @@ pub(crate) struct Harness {
     pub cluster: Cluster,
     pub fixture: Fixture,
     pub agents: Agents,
-    controller: Controller,
+    /// None where a test starts its own.
+    controller: Option<Controller>,
     kind: Kind,
 }
 
@@ -104,6 +105,22 @@ impl Harness {
 
     /// The same before any agent has come.
     pub(crate) async fn start_without_agents(kind: Kind) -> Result<Self, String> {
+        let mut harness = Self::start_without_svcdiag(kind).await?;
+        // Rounds of the scenarios follow one another faster than those of a tenant may.
+        let arguments = ["--min-probe-interval", "0"];
+        let cluster = &harness.cluster;
+        let controller = Controller::start(
+            Path::new(BINARY),
+            cluster.kubeconfig_path(),
+            cluster.state_dir(),
+            &arguments,
+        );
+        harness.controller = Some(controller.map_err(|e| chain(&e))?);
+        Ok(harness)
+    }
+
+    /// The cluster and the walk-through, and neither controller nor agents.
+    pub(crate) async fn start_without_svcdiag(kind: Kind) -> Result<Self, String> {
         let config = ClusterConfig {
             data_path: Some(DataPath {
                 proxy: kind.mode,
@@ -114,18 +131,13 @@ impl Harness {
             ..ClusterConfig::default()
         };
         let cluster = Cluster::start(config).await.map_err(|e| chain(&e))?;
-        let (program, state) = (Path::new(BINARY), cluster.state_dir());
-        // Rounds of the scenarios follow one another faster than those of a tenant may.
-        let arguments = ["--min-probe-interval", "0"];
-        let controller = Controller::start(program, cluster.kubeconfig_path(), state, &arguments)
-            .map_err(|e| chain(&e))?;
-        let agents = Agents::of(program, &cluster);
+        let agents = Agents::of(Path::new(BINARY), &cluster);
         let fixture = Fixture::of(&cluster, NAMESPACE);
         let harness = Self {
             cluster,
             fixture,
             agents,
-            controller,
+            controller: None,
             kind,
         };
         harness.fixture.set_up().await.map_err(|e| chain(&e))?;
@@ -396,20 +408,26 @@ impl Harness {
 
     /// What the controller has logged.
     fn log(&self) -> String {
-        std::fs::read_to_string(self.controller.log()).unwrap_or_default()
+        let log = self.controller.as_ref().map(Controller::log);
+        log.and_then(|log| std::fs::read_to_string(log).ok())
+            .unwrap_or_default()
     }
 
     pub(crate) async fn stop(self) {
         self.agents.stop().await;
-        self.controller.stop().await;
+        if let Some(controller) = self.controller {
+            controller.stop().await;
+        }
         self.cluster.stop().await;
     }
 }
 
 /// A fault of the catalogue.
 pub(crate) fn fault(id: &str) -> Fault {
-    let all = data_path_catalogue().unwrap();
-    all.into_iter().find(|f| f.id == id).unwrap()
+    let mut all = [data_path_catalogue(), catalogue()]
+        .into_iter()
+        .flat_map(Result::unwrap);
+    all.find(|f| f.id == id).unwrap()
 }
 
 fn cut(text: &str, most: usize) -> &str {

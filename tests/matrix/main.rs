@@ -14,6 +14,7 @@
 
 // Tests run in alphabetical order, two at a time: the catalogue takes as long as all others, so it has to begin first.
 mod catalogue;
+mod chaos;
 mod check;
 mod ends;
 mod hairpin;

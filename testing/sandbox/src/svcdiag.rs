@@ -173,6 +173,12 @@ impl Controller {
     pub async fn stop(mut self) {
         terminate(&mut self.0.process).await;
     }
+
+    /// Kills it.
+    pub async fn kill(mut self) {
+        // One that has ended is as good.
+        let _ = self.0.process.kill().await;
+    }
 }
 
 impl Agents {

@@ -74,6 +74,22 @@ impl Recorder {
             .collect()
     }
 
+    /// Every version whose root cause was in a stage that is none of these, in words.
+    pub fn blamed_other_than(&self, stages: &[&str]) -> BTreeSet<String> {
+        let versions = self.versions.lock();
+        let all = versions
+            .iter()
+            .flat_map(|(name, of)| of.iter().map(move |(version, status)| (name, version, status)));
+        all.map(|(name, version, status)| (name, version, &status["rootCause"]))
+            .filter(|(.., cause)| {
+                cause["condition"]
+                    .as_str()
+                    .is_some_and(|stage| !stages.contains(&stage))
+            })
+            .map(|(name, version, cause)| format!("{name} at version {version}: {cause}"))
+            .collect()
+    }
+
     /// What each version of a diagnosis said otherwise than the one before, for whoever wonders why it was written.
     pub fn changes(&self, name: &str) -> String {
         let versions = self.versions.lock();
