@@ -65,12 +65,13 @@ pub(super) struct Setup {
 struct Dialler<'a> {
     pod: &'a LocalPod<'a>,
     route: Route,
-    /// When it began to dial.
     setup: Setup,
     /// The known result of the same setup.
     before: Option<Found>,
     /// How a dial that came back has ended.
     answer: Option<Answer>,
+    /// When the last of its dials began.
+    begun: Option<tokio::time::Instant>,
 }
 
 impl Dialler<'_> {
@@ -98,12 +99,13 @@ pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<Hairpin> {
                 setup,
                 before,
                 answer: None,
+                begun: None,
             }),
         }
     }
     join_all(diallers.iter_mut().map(async |of| {
         let most = of.before.as_ref().map_or(MAX_ATTEMPTS, |_| MAX_REPEATED_ATTEMPTS);
-        of.answer = pinned(round, of.pod, &of.route, most, Look::First).await;
+        of.answer = pinned(round, of.pod, &of.route, most, Look::First, &mut of.begun).await;
     }))
     .await;
     let diallers = confirmed(round, diallers).await;
@@ -120,7 +122,9 @@ async fn confirmed<'a>(round: &Round<'_>, diallers: Vec<Dialler<'a>>) -> Vec<Dia
     if failed.is_empty() {
         return all;
     }
-    tokio::time::sleep(CONFIRM_AFTER).await;
+    if let Some(begun) = failed.iter().filter_map(|of| of.begun).max() {
+        tokio::time::sleep_until(begun + CONFIRM_AFTER).await;
+    }
     let repeated = failed.iter().map(|of| Repeated {
         from: Some(of.pod),
         netns: &of.pod.netns,
@@ -128,9 +132,10 @@ async fn confirmed<'a>(round: &Round<'_>, diallers: Vec<Dialler<'a>>) -> Vec<Dia
         target: of.route.target,
         endpoints: vec![of.route.own],
     });
-    let again = failed
-        .iter()
-        .map(|of| pinned(round, of.pod, &of.route, MAX_ATTEMPTS, Look::Second));
+    let again = failed.iter().map(async |of| {
+        let mut begun = None;
+        pinned(round, of.pod, &of.route, MAX_ATTEMPTS, Look::Second, &mut begun).await
+    });
     let answers = round.watched(repeated.collect(), join_all(again)).await;
     for (of, answer) in failed.iter_mut().zip(answers) {
         of.answer = answer;
@@ -148,6 +153,7 @@ async fn result(round: &Round<'_>, dialler: Dialler<'_>) -> Found {
         setup: first,
         before,
         answer,
+        begun: _,
     } = dialler;
     // By chance no dial came back: the known result holds, unless it is old.
     if let Some(before) = before.filter(|(_, at, _)| answer.is_none() && at.elapsed() < PAUSE) {
@@ -231,7 +237,7 @@ async fn setup(round: &Round<'_>, pod: &LocalPod<'_>, route: &Route) -> Setup {
     }
 }
 
-/// How a dial that comes back to the Pod ends; None if none did.
+/// How a dial that comes back to the Pod ends; None if none did. Notes when the last dial began.
 ///
 /// Conntrack shows at once where a dial goes, so those that go elsewhere are dropped. Those that it does not show were
 /// lost before the node finished with them: they went to the Pod itself if every other endpoint was reached.
@@ -241,6 +247,7 @@ async fn pinned(
     route: &Route,
     most: usize,
     look: Look,
+    begun: &mut Option<tokio::time::Instant>,
 ) -> Option<Answer> {
     let Route {
         target,
@@ -253,6 +260,7 @@ async fn pinned(
     for _ in 0..most {
         let _permit = round.permit().await?;
         let dial = Dial::start(&pod.netns, Protocol::Tcp, target).await.ok()?;
+        *begun = Some(tokio::time::Instant::now());
         let source = dial.source()?;
         round.seen.note_source(Some(source));
         let mut sent_to = round.sent_to(Protocol::Tcp, source, target);

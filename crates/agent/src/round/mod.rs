@@ -34,6 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::FutureExt;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::OnceCell;
 
@@ -238,8 +239,17 @@ pub async fn probe(
             let rules = rules::probe(&round, mode.as_ref()).await;
             (kube_proxy, rules)
         };
-        let ((kube_proxy, rules), first) = tokio::join!(rules, service::first_probe(&round));
-        let dials = tokio::join!(service::probe(&round, first), hairpin::probe(&round, memory));
+        let rules = rules.shared();
+        let service = async {
+            let (first, _) = tokio::join!(service::first_probe(&round), rules.clone());
+            service::probe(&round, first).await
+        };
+        let hairpins = async {
+            rules.clone().await;
+            hairpin::probe(&round, memory).await
+        };
+        let dials = tokio::join!(service, hairpins);
+        let (kube_proxy, rules) = rules.await;
         (kube_proxy, rules, dials)
     };
     let ((kube_proxy, rules, (service, hairpins)), direct, names, other_node_ports, packet_sizes) = tokio::join!(
