@@ -15,6 +15,8 @@ mod agent;
 mod alerts;
 #[path = "manifests/controller.rs"]
 mod controller;
+#[path = "manifests/dashboards.rs"]
+mod dashboards;
 #[path = "manifests/overlays.rs"]
 mod overlays;
 #[path = "manifests/rollout.rs"]

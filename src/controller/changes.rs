@@ -53,6 +53,7 @@ where
 {
     let kind = K::kind(&()).into_owned();
     let context = context.clone();
+    context.metrics.watches(&kind);
     let guard = move |object: DeserializeGuard<K>, wrap: fn(K) -> Change<K>| match object.0 {
         Ok(mut object) => {
             trim_metadata(object.meta_mut());

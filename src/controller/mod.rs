@@ -243,7 +243,8 @@ pub async fn run(
         true => election::Claim::default(),
         false => election::Claim::unlimited(),
     });
-    let (clients, keep_open) = clients(config, &claim)?;
+    let metrics = Metrics::new();
+    let (clients, keep_open) = clients(config, &claim, metrics.requests())?;
     let Clients {
         fenced: client,
         mut candidate,
@@ -259,7 +260,7 @@ pub async fn run(
         options,
         diagnoses: store.clone(),
         inventory: RwLock::default(),
-        metrics: Metrics::new(),
+        metrics,
         readiness: queue::Readiness::default(),
         written: status::Statuses::default(),
         failures: schedule::Failures::default(),
@@ -361,15 +362,17 @@ struct Clients {
 fn clients(
     config: kube::Config,
     claim: &Arc<election::Claim>,
+    requests: &metrics::Requests,
 ) -> Result<(Clients, impl Future<Output = ()> + Send + use<>), Error> {
     let namespace = config.default_namespace.clone();
     let (addresses, learned) = tokio::sync::watch::channel(String::new());
     let routes = Routes::new(config, Fallbacks::Learned(learned));
     let opened = routes::access(routes, routes::Pace::default());
     let (access, keep_open) = opened.map_err(|e| Error::Client(Box::new(e)))?;
-    let of_election = access.switching(&namespace).build();
+    let counted = || metrics::counted(access.switching(&namespace), requests);
+    let of_election = counted().build();
     let clients = Clients {
-        fenced: election::fenced(access.switching(&namespace), claim),
+        fenced: election::fenced(counted(), claim),
         candidate: election::Candidate::new(of_election, &namespace, election::identity(), claim.clone()),
         addresses,
     };

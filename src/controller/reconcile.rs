@@ -6,13 +6,13 @@ use kube::runtime::{controller::Action, reflector::ObjectRef};
 
 use super::{
     Context, events, limits,
-    metrics::Outcome,
+    metrics::{Outcome, Reported},
     probes::{self, Plan, Work},
     schedule,
     status::{self, Written},
 };
 use crate::{
-    api::{ConditionStatus, ServiceDiagnosis, ServiceDiagnosisSpec, ServiceDiagnosisStatus},
+    api::{ServiceDiagnosis, ServiceDiagnosisSpec, ServiceDiagnosisStatus},
     client::is_outage,
     engine::{Diagnosis, diagnose, plan},
     objects::Object,
@@ -52,10 +52,14 @@ impl Error {
 
 /// Brings the status of a diagnosis up to date once there is a slot, for the spec that it has by then.
 pub(super) async fn in_turn(queued: Arc<ServiceDiagnosis>, context: Arc<Context>) -> Result<Action, Error> {
-    let work = async || match context.diagnoses.get(&ObjectRef::from_obj(&*queued)) {
-        // Boxed, so that those that wait are small.
-        Some(diagnosis) => Box::pin(reconcile(&diagnosis, &context)).await,
-        None => Ok(Action::await_change()),
+    let waiting = context.metrics.waits();
+    let work = async || {
+        drop(waiting);
+        match context.diagnoses.get(&ObjectRef::from_obj(&*queued)) {
+            // Boxed, so that those that wait are small.
+            Some(diagnosis) => Box::pin(reconcile(&diagnosis, &context)).await,
+            None => Ok(Action::await_change()),
+        }
     };
     let done = context.slots.run(work).await;
     done.unwrap_or_else(|| Ok(Action::await_change()))
@@ -80,7 +84,7 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let previous = context.written.latest(diagnosis);
     let now = crate::clock::now();
     let spec = limits::bounded(&diagnosis.spec, &context.options);
-    let (mut verdict, plan) = judge(diagnosis, &spec, context, previous.as_ref(), now);
+    let (mut verdict, plan, reported) = judge(diagnosis, &spec, context, previous.as_ref(), now);
     let work = Work::of(context, diagnosis, plan);
     let held_until = context
         .questions
@@ -116,13 +120,9 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     }
     asked?;
     context.failures.reset(uid);
-    context.metrics.ready(
-        namespace,
-        name,
-        verdict.ready.status == ConditionStatus::True,
-        verdict.ready.reason,
-    );
-    context.metrics.path_losses(namespace, name, &verdict.losses);
+    context
+        .metrics
+        .judged(namespace, name, &spec.service_name, &verdict, reported);
     let action = if spec.suspend {
         Action::await_change()
     } else {
@@ -142,14 +142,14 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     Ok((action, is_written))
 }
 
-/// The diagnosis and the planned NodeProbes, of a spec within the limits.
+/// The diagnosis, the planned NodeProbes, and what agents reported, of a spec within the limits.
 fn judge(
     diagnosis: &ServiceDiagnosis,
     spec: &ServiceDiagnosisSpec,
     context: &Context,
     previous: Option<&ServiceDiagnosisStatus>,
     now: jiff::Timestamp,
-) -> (Diagnosis, Plan) {
+) -> (Diagnosis, Plan, Reported) {
     let limit = context.options.max_diagnoses_per_namespace;
     let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
     let judged = ServiceDiagnosis {
@@ -160,7 +160,7 @@ fn judge(
     let inventory = context.inventory();
     if inventory.is_beyond(limit, diagnosis.namespace(), diagnosis.name()) {
         context.allowance.release(diagnosis.namespace(), uid);
-        return (limits::beyond(limit), Plan::new());
+        return (limits::beyond(limit), Plan::new(), Reported::default());
     }
     let others = inventory.probes_of_others(diagnosis.namespace(), uid);
     let mut facts = inventory.facts(&judged, now, context.options.name_other_namespaces);
@@ -183,5 +183,9 @@ fn judge(
     for remark in limits::remarks(&diagnosis.spec, spec, &context.options, plan.len(), wanted) {
         verdict.ready.message.push_str(&remark);
     }
-    (verdict, plan)
+    let reports = facts
+        .nodes
+        .iter()
+        .filter_map(|node| node.probe.as_ref()?.facts.as_deref());
+    (verdict, plan, Reported::of(reports))
 }

@@ -80,6 +80,8 @@ async fn metrics(State(context): State<Arc<Context>>, headers: HeaderMap) -> Res
         return refusal.into_response();
     }
     context.metrics.leads(context.claim.holds());
+    let (reporting, silent) = context.inventory().agents_by_life(crate::clock::now());
+    context.metrics.agents(reporting, silent);
     match context.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

@@ -83,6 +83,17 @@ impl Inventory {
         }
     }
 
+    /// How many agents are alive, and how many have fallen silent: their Leases have lapsed. Nobody waits for those of nodes
+    /// that are gone.
+    pub fn agents_by_life(&self, now: Timestamp) -> (usize, usize) {
+        let of_nodes = self
+            .agents
+            .iter()
+            .filter(|(node, _)| self.nodes.get("", node).is_some());
+        let (alive, silent): (Vec<_>, Vec<_>) = of_nodes.partition(|(_, agent)| agent.until > now);
+        (alive.len(), silent.len())
+    }
+
     /// Names of the nodes whose agents have Leases.
     pub fn agent_nodes(&self) -> impl Iterator<Item = &str> {
         self.agents.keys().map(String::as_str)

@@ -1,8 +1,15 @@
 //! Metrics for Prometheus.
 
-use std::{collections::HashMap, sync::atomic::AtomicU64, time::Duration};
+mod diagnoses;
+#[cfg(target_os = "linux")]
+mod process;
+mod requests;
 
-use parking_lot::Mutex;
+use std::{
+    sync::atomic::AtomicU64,
+    time::{Duration, Instant},
+};
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
     metrics::{
@@ -15,26 +22,23 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{api::Reason, engine::NodeLoss, inventory::DiagnosisKey, version::Build};
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfDiagnosis {
-    namespace: String,
-    name: String,
-    reason: String,
-}
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct OfPath {
-    namespace: String,
-    name: String,
-    node: String,
-    path: &'static str,
-}
+pub(super) use self::{
+    diagnoses::Reported,
+    requests::{Requests, counted},
+};
+use crate::{engine::Diagnosis, version::Build};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfKind {
     kind: String,
+}
+
+impl OfKind {
+    fn new(kind: &str) -> Self {
+        Self {
+            kind: kind.to_owned(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -63,6 +67,11 @@ impl From<Build> for OfBuild {
     }
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfAgents {
+    state: &'static str,
+}
+
 /// Outcome of a reconciliation.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
 pub(super) enum Outcome {
@@ -77,12 +86,11 @@ pub(super) enum Outcome {
 /// All metrics.
 pub(super) struct Metrics {
     registry: Registry,
-    ready: Family<OfDiagnosis, Gauge>,
-    /// The series of each diagnosis, to be removed when its reason changes or it is deleted.
-    series: Mutex<HashMap<DiagnosisKey, OfDiagnosis>>,
-    path_loss: Family<OfPath, Gauge<f64, AtomicU64>>,
-    /// The series of the paths of each diagnosis, of which only those with losses have one.
-    lossy_paths: Mutex<HashMap<DiagnosisKey, Vec<OfPath>>>,
+    seen: diagnoses::Diagnoses,
+    agents: Family<OfAgents, Gauge>,
+    requests: Requests,
+    waiting: Gauge<i64>,
+    waited: Histogram,
     reconciles: Family<OfOutcome, Counter>,
     duration: Histogram,
     writes: Counter,
@@ -97,19 +105,51 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn new() -> Self {
-        let mut registry = Registry::with_prefix("svcdiag");
+        let mut all = Registry::default();
+        #[cfg(target_os = "linux")]
+        all.sub_registry_with_prefix("process")
+            .register_collector(Box::new(process::Process));
+        let registry = all.sub_registry_with_prefix("svcdiag");
         let build = Info::new(OfBuild::from(Build::this()));
         registry.register(
             "build",
             "Which build of svcdiag this is, as `svcdiag version` prints it",
             build,
         );
-        let ready = Family::default();
-        registry.register("ready", "Whether the Service of a ServiceDiagnosis works: 1 if Ready is True, otherwise 0; reason is the reason of Ready", ready.clone());
-        let path_loss = Family::default();
-        registry.register("path_loss_ratio", "Share of TCP connections that needed a second SYN (path SameNode, OtherNode, Service) or of DNS questions without an answer (path DNS), of those clients of a node (Pods, or the node itself) that lose packets, when its agent last reported; absent where less than one of fifty is lost", path_loss.clone());
-        let reconciles = Family::default();
+        let seen = diagnoses::Diagnoses::default();
+        registry.register_collector(Box::new(seen.clone()));
+        let agents = Family::default();
+        registry.register(
+            "agents",
+            "Node agents with a Lease, by state: Reporting, or Silent if the Lease has lapsed; 0 for a standby",
+            agents.clone(),
+        );
+        let requests = Requests::default();
+        registry.register(
+            "api_requests",
+            "Requests to the API server, by verb (GET is also a list) and code; code <error> is no answer",
+            requests.clone(),
+        );
+        let waiting = Gauge::default();
+        registry.register(
+            "queue_depth",
+            "Diagnoses that wait for a reconciliation",
+            waiting.clone(),
+        );
+        // From a millisecond to some minutes, the time that a slow API server makes thousands wait.
+        let waited = Histogram::new(exponential_buckets(0.001, 4.0, 10));
+        registry.register_with_unit(
+            "queue_wait",
+            "How long a diagnosis waited for its reconciliation",
+            Unit::Seconds,
+            waited.clone(),
+        );
+        let reconciles = Family::<OfOutcome, Counter>::default();
         registry.register("reconciles", "Reconciliations, by outcome", reconciles.clone());
+        // From the start, so that the first failure is an increase.
+        for outcome in [Outcome::Written, Outcome::Unchanged, Outcome::Failed] {
+            drop(reconciles.get_or_create(&OfOutcome { outcome }));
+        }
         // From a tenth of a millisecond, the time of a diagnosis, to some seconds, the time of a slow API server.
         let duration = Histogram::new(exponential_buckets(0.0001, 4.0, 9));
         registry.register_with_unit(
@@ -120,13 +160,13 @@ impl Metrics {
         );
         let writes = Counter::<u64, AtomicU64>::default();
         registry.register("status_writes", "Writes of a status", writes.clone());
-        let unparsable = Family::default();
+        let unparsable = Family::<OfKind, Counter>::default();
         registry.register(
             "unparsable_objects",
             "Objects that could not be parsed, by kind",
             unparsable.clone(),
         );
-        let watch_errors = Family::default();
+        let watch_errors = Family::<OfKind, Counter>::default();
         registry.register(
             "watch_errors",
             "Interrupted watches, by kind",
@@ -159,11 +199,12 @@ impl Metrics {
             leader.clone(),
         );
         Self {
-            registry,
-            ready,
-            series: Mutex::default(),
-            path_loss,
-            lossy_paths: Mutex::default(),
+            registry: all,
+            seen,
+            agents,
+            requests,
+            waiting,
+            waited,
             reconciles,
             duration,
             writes,
@@ -193,50 +234,44 @@ impl Metrics {
         self.duration.observe(took.as_secs_f64());
     }
 
-    pub(super) fn ready(&self, namespace: &str, name: &str, is_true: bool, reason: Reason) {
-        let labels = OfDiagnosis {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            reason: reason.to_string(),
-        };
+    /// What was seen of a diagnosis.
+    pub(super) fn judged(
+        &self,
+        namespace: &str,
+        name: &str,
+        service: &str,
+        verdict: &Diagnosis,
+        reported: Reported,
+    ) {
         let key = (namespace.to_owned(), name.to_owned());
-        let mut series = self.series.lock();
-        if let Some(old) = series.insert(key, labels.clone()).filter(|old| *old != labels) {
-            self.ready.remove(&old);
-        }
-        self.ready.get_or_create(&labels).set(i64::from(is_true));
-    }
-
-    /// Notes what is lost at times for a diagnosis; series of paths that lose nothing any more are removed.
-    pub(super) fn path_losses(&self, namespace: &str, name: &str, losses: &[NodeLoss]) {
-        let labels = |loss: &NodeLoss| OfPath {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            node: loss.node.clone(),
-            path: loss.path.as_str(),
-        };
-        let key = (namespace.to_owned(), name.to_owned());
-        let now: Vec<OfPath> = losses.iter().map(labels).collect();
-        let mut series = self.lossy_paths.lock();
-        for old in series.remove(&key).unwrap_or_default() {
-            if !now.contains(&old) {
-                self.path_loss.remove(&old);
-            }
-        }
-        for (labels, loss) in now.iter().zip(losses) {
-            self.path_loss.get_or_create(labels).set(ratio(loss));
-        }
-        if !now.is_empty() {
-            series.insert(key, now);
-        }
+        self.seen.note(key, service, verdict, reported);
     }
 
     /// Removes the series of a deleted diagnosis.
     pub(super) fn forget(&self, namespace: &str, name: &str) {
-        self.path_losses(namespace, name, &[]);
-        let key = (namespace.to_owned(), name.to_owned());
-        if let Some(old) = self.series.lock().remove(&key) {
-            self.ready.remove(&old);
+        self.seen.forget(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// The counter of the client's requests.
+    pub(super) fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// A diagnosis waits for its reconciliation from now on, until what is returned is dropped.
+    pub(super) fn waits(&self) -> Waiting {
+        self.waiting.inc();
+        Waiting {
+            since: Instant::now(),
+            depth: self.waiting.clone(),
+            waited: self.waited.clone(),
+        }
+    }
+
+    /// How many agents report, and how many have fallen silent.
+    pub(super) fn agents(&self, reporting: usize, silent: usize) {
+        for (state, count) in [("Reporting", reporting), ("Silent", silent)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.agents.get_or_create(&OfAgents { state }).set(count);
         }
     }
 
@@ -244,27 +279,24 @@ impl Metrics {
         self.writes.inc();
     }
 
+    /// A kind is watched from now on: its counters are there before anything happens.
+    pub(super) fn watches(&self, kind: &str) {
+        let kind = OfKind::new(kind);
+        drop(self.watch_errors.get_or_create(&kind));
+        drop(self.unparsable.get_or_create(&kind));
+    }
+
     pub(super) fn unparsable(&self, kind: &str) {
-        self.unparsable
-            .get_or_create(&OfKind {
-                kind: kind.to_owned(),
-            })
-            .inc();
+        self.unparsable.get_or_create(&OfKind::new(kind)).inc();
     }
 
     pub(super) fn watch_error(&self, kind: &str) {
-        self.watch_errors
-            .get_or_create(&OfKind {
-                kind: kind.to_owned(),
-            })
-            .inc();
+        self.watch_errors.get_or_create(&OfKind::new(kind)).inc();
     }
 
     pub(super) fn watch_denied(&self, kind: &str, is_denied: bool) {
-        let kind = OfKind {
-            kind: kind.to_owned(),
-        };
-        self.watch_denied.get_or_create(&kind).set(i64::from(is_denied));
+        let denied = self.watch_denied.get_or_create(&OfKind::new(kind));
+        denied.set(i64::from(is_denied));
     }
 
     pub(super) fn node_probe_written(&self) {
@@ -280,66 +312,64 @@ impl Metrics {
     }
 }
 
-fn ratio(loss: &NodeLoss) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "counts of a few thousand at most")]
-    let ratio = loss.lost as f64 / loss.tries.max(1) as f64;
-    ratio
+/// A diagnosis that waits.
+pub(super) struct Waiting {
+    since: Instant,
+    depth: Gauge<i64>,
+    waited: Histogram,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.depth.dec();
+        self.waited.observe(self.since.elapsed().as_secs_f64());
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::LossyPath;
-
-    /// The series of lossy paths.
-    fn path_losses(metrics: &Metrics) -> Vec<String> {
-        let text = metrics.text().unwrap();
-        let lines = text
-            .lines()
-            .filter(|line| line.starts_with("svcdiag_path_loss_ratio{"));
-        let mut lines: Vec<String> = lines.map(str::to_owned).collect();
-        lines.sort();
-        lines
-    }
 
     #[test]
-    fn only_paths_that_lose_packets_have_a_series_until_they_lose_none() {
-        let loss = |node: &str, path, lost| NodeLoss {
-            node: node.to_owned(),
-            path,
-            tries: 240,
-            lost,
-        };
+    fn what_has_not_happened_yet_is_0_and_who_waits_is_counted_until_it_does_not() {
         let metrics = Metrics::new();
-        assert_eq!(path_losses(&metrics), [""; 0]);
-        let two = [
-            loss("n1", LossyPath::DNS, 12),
-            loss("n2", LossyPath::OtherNode, 60),
-        ];
-        metrics.path_losses("shop", "web", &two);
-        metrics.path_losses("shop", "db", &two[..1]);
-        let of = |name: &str, node: &str, path: &str, ratio: &str| {
-            format!(
-                "svcdiag_path_loss_ratio{{namespace=\"shop\",name=\"{name}\",node=\"{node}\",path=\"{path}\"}} {ratio}"
-            )
+        let has = |line: &str| {
+            let text = metrics.text().unwrap();
+            assert!(text.lines().any(|one| one == line), "{line}\n{text}");
         };
-        let db = of("db", "n1", "DNS", "0.05");
-        let expected = [
-            db.clone(),
-            of("web", "n1", "DNS", "0.05"),
-            of("web", "n2", "OtherNode", "0.25"),
-        ];
-        assert_eq!(path_losses(&metrics), expected);
-        metrics.path_losses("shop", "web", &[loss("n2", LossyPath::OtherNode, 120)]);
-        assert_eq!(
-            path_losses(&metrics),
-            [db.clone(), of("web", "n2", "OtherNode", "0.5")]
-        );
-        metrics.forget("shop", "web");
-        assert_eq!(path_losses(&metrics), [db]);
-        metrics.path_losses("shop", "db", &[]);
-        assert_eq!(path_losses(&metrics), [""; 0]);
-        assert!(metrics.lossy_paths.lock().is_empty());
+        has("svcdiag_reconciles_total{outcome=\"Failed\"} 0");
+        has("svcdiag_queue_depth 0");
+        let waiting = metrics.waits();
+        has("svcdiag_queue_depth 1");
+        drop(waiting);
+        has("svcdiag_queue_depth 0");
+        has("svcdiag_queue_wait_seconds_count 1");
+        metrics.agents(3, 1);
+        has("svcdiag_agents{state=\"Silent\"} 1");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_has_the_usual_names() {
+        let text = Metrics::new().text().unwrap();
+        for name in [
+            "process_cpu_seconds_total",
+            "process_start_time_seconds",
+            "process_resident_memory_bytes",
+            "process_virtual_memory_bytes",
+            "process_threads",
+            "process_open_fds",
+            "process_max_fds",
+        ] {
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("{name} ")));
+            let value: f64 = value.unwrap_or_else(|| panic!("{name}\n{text}")).parse().unwrap();
+            assert!(
+                value > 0.0 || name == "process_cpu_seconds_total",
+                "{name} {value}"
+            );
+        }
     }
 
     #[test]
