@@ -1,15 +1,18 @@
 //! The command line of svcdiag.
 
+#[cfg(target_os = "linux")]
+mod node_commands;
+
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 use svcdiag::{
-    agent, api, bundle::diagnose, check, collect, completion, controller, diagnoses, explain, man, netns,
-    report, version,
+    api, bundle::diagnose, check, collect, completion, controller, diagnoses, explain, man, report,
+    system::Termination, version,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
 
 /// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check`, `diagnose` and `wait`.
 const EXIT_ERROR: u8 = 3;
@@ -63,10 +66,9 @@ enum Command {
     Explain(explain::Options),
     /// Run the controller that keeps every ServiceDiagnosis up to date
     Controller(Logging<controller::Options>),
-    /// Run the agent that probes one node for the controller
-    Agent(Logging<agent::Options>),
-    /// Check whether the agent on this machine is healthy, as the kubelet does
-    Health(agent::health::Options),
+    #[cfg(target_os = "linux")]
+    #[command(flatten)]
+    Node(node_commands::NodeCommand),
     /// Print the CustomResourceDefinitions, or write them to a directory
     Crd {
         /// Write one file per CRD into this directory [default: print all to standard output]
@@ -188,29 +190,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    // Before there are other threads.
-    if let Command::Agent(_) = command {
-        netns::privileges::keep_to_the_visitors()
-            .map_err(|e| format!("could not drop CAP_SYS_ADMIN: {e}"))?;
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+/// Why a command ended without an answer.
+type Failure = Box<dyn std::error::Error>;
+
+/// Threads begin here: not before a command needs them.
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
-        Command::Check(options) => Ok(ExitCode::from(runtime.block_on(check::run(*options))?.code())),
+        Command::Check(options) => Ok(ExitCode::from(runtime()?.block_on(check::run(*options))?.code())),
         Command::List(options) => {
-            runtime.block_on(diagnoses::list::run(options))?;
+            runtime()?.block_on(diagnoses::list::run(options))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Wait(options) => {
-            let outcome = runtime.block_on(diagnoses::wait::run(*options))?;
+            let outcome = runtime()?.block_on(diagnoses::wait::run(*options))?;
             Ok(ExitCode::from(outcome.code()))
         }
         Command::Collect(options) => {
-            runtime.block_on(collect::run(*options))?;
+            runtime()?.block_on(collect::run(*options))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Diagnose(options) => Ok(ExitCode::from(diagnose::run(&options)?.code())),
-        Command::Controller(Logging { options, log_format }) => runtime.block_on(async {
+        Command::Controller(Logging { options, log_format }) => runtime()?.block_on(async {
             let shutdown = start(log_format)?;
             let config = kube::Config::infer()
                 .await
@@ -218,15 +222,8 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
             controller::run(options, config, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }),
-        Command::Agent(Logging { options, log_format }) => runtime.block_on(async {
-            let shutdown = start(log_format)?;
-            agent::run(options, shutdown).await?;
-            Ok(ExitCode::SUCCESS)
-        }),
-        Command::Health(options) => {
-            agent::health::ask(&options).map_err(|e| format!("the agent is not healthy: {e}"))?;
-            Ok(ExitCode::SUCCESS)
-        }
+        #[cfg(target_os = "linux")]
+        Command::Node(command) => node_commands::run(command),
         Command::Crd { output_dir } => crd(output_dir).map(|()| ExitCode::SUCCESS),
         Command::Explain(options) => {
             explain::run(&options)?;
@@ -247,7 +244,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     }
 }
 
-fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+fn crd(output_dir: Option<PathBuf>) -> Result<(), Failure> {
     for (name, manifest) in api::crd_manifests()? {
         match &output_dir {
             Some(dir) => {
@@ -262,7 +259,7 @@ fn crd(output_dir: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// What controller and agent begin with: logs, the limit on open files, and the signals that end them.
-fn start(log: LogFormat) -> Result<impl Future<Output = ()> + Send, Box<dyn std::error::Error>> {
+fn start(log: LogFormat) -> Result<impl Future<Output = ()> + Send, Failure> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("SVCDIAG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn"));
     let logs = tracing_subscriber::fmt()
@@ -279,12 +276,6 @@ fn start(log: LogFormat) -> Result<impl Future<Output = ()> + Send, Box<dyn std:
         tracing::debug!(%error, "Could not raise the limit on open files.");
     }
     // Now, so that none is lost before somebody waits for it.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
+    let mut termination = Termination::new()?;
+    Ok(async move { termination.comes().await })
 }

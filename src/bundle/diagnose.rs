@@ -17,6 +17,7 @@ use super::{
 use crate::{
     objects::Object,
     report::{self, Answer, Output, Printing, printable, service_name},
+    system::END_OF_INPUT,
 };
 
 /// Most problems of a bundle that are printed.
@@ -180,7 +181,7 @@ fn read(path: &Path, namespace: Option<&str>) -> Result<(Bundle, Vec<Part>), Err
     if path.as_os_str() == "-" {
         let input = std::io::stdin();
         if input.is_terminal() {
-            eprintln!("Paste objects and outputs of commands, then press Ctrl-D.");
+            eprintln!("Paste objects and outputs of commands, then press {END_OF_INPUT}.");
         }
         let text = Files::text(input.lock(), Path::new("standard input"), MAX_PASTE)?;
         return Ok(paste::read(&text, None, namespace));

@@ -11,15 +11,14 @@ mod directory;
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::{File as Handle, OpenOptions},
+    fs::File as Handle,
     io::{self, Read, Seek},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
 
-use crate::report::printable;
+use crate::{report::printable, system};
 
 /// Largest paste: a text with objects and outputs of commands.
 pub const MAX_PASTE: u64 = 16 << 20;
@@ -136,11 +135,7 @@ impl Files {
             directory::read(path, &mut taken).map_err(unreadable)?;
         } else {
             // The user names the archive, so that it may be a link; it may not be a FIFO.
-            let options = OpenOptions::new()
-                .read(true)
-                .custom_flags(libc::O_NONBLOCK)
-                .clone();
-            let file = options.open(path).map_err(unreadable)?;
+            let file = system::open_without_waiting(path).map_err(unreadable)?;
             let is_file = file.metadata().map_err(unreadable)?.is_file();
             let unpacked = is_file.then(|| Self::unpack(file, path)).flatten();
             return unpacked.ok_or_else(|| FilesError::NotABundle(path.to_owned()));
@@ -357,8 +352,7 @@ fn directory_around(files: &[File]) -> Option<String> {
 
 /// Opens what has to be a regular file, without following a link or waiting for a FIFO's writer.
 fn open_regular(path: &Path) -> io::Result<Option<Handle>> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = system::open_without_following(path)?;
     Ok(file.metadata()?.is_file().then_some(file))
 }
 

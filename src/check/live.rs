@@ -8,16 +8,14 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, PostParams},
 };
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::Error;
 use crate::{
     api::{Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
     cluster::{Request, RequestError, ask, list},
     engine::Diagnosis,
+    system::Termination,
 };
 
 /// Label of such diagnoses. Nothing else asks what they ask.
@@ -50,7 +48,7 @@ pub(super) async fn verdict(
     let api: Api<ServiceDiagnosis> = Api::namespaced(client.clone(), namespace);
     remove_left_behind(client, &api, namespace).await;
     // From here on, so that nothing is left behind.
-    let mut interruption = Interruption::new()?;
+    let mut termination = Termination::new().map_err(Error::Signals)?;
     let (params, wanted) = (PostParams::default(), diagnosis(spec));
     let request = || Request::create::<ServiceDiagnosis>(namespace);
     let name = match ask(api.create(&params, &wanted), request).await {
@@ -62,30 +60,13 @@ pub(super) async fn verdict(
     };
     let answer = tokio::select! {
         found = settled(&api, &name, timeout) => Ok(found),
-        () = interruption.comes() => Err(Error::Interrupted),
+        () = termination.comes() => Err(Error::Interrupted),
     };
     tokio::select! {
         () = remove(&api, namespace, &name) => {}
-        () = interruption.comes() => eprintln!("warning: ServiceDiagnosis {name} may be left; {}", by_hand(namespace, &name)),
+        () = termination.comes() => eprintln!("warning: ServiceDiagnosis {name} may be left; {}", by_hand(namespace, &name)),
     }
     answer
-}
-
-/// ^C, or the request to end.
-struct Interruption(Signal, Signal);
-
-impl Interruption {
-    fn new() -> Result<Self, Error> {
-        let of = |kind| signal(kind).map_err(Error::Signals);
-        Ok(Self(of(SignalKind::interrupt())?, of(SignalKind::terminate())?))
-    }
-
-    async fn comes(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
-        }
-    }
 }
 
 fn diagnosis(spec: &ServiceDiagnosisSpec) -> ServiceDiagnosis {

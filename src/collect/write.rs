@@ -4,15 +4,15 @@
 //! it: it says much about a cluster.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
 use tar::{Builder, Header};
+
+use crate::system::{private_directory, private_file};
 
 /// Why a bundle was not written.
 #[derive(Debug, thiserror::Error)]
@@ -111,13 +111,13 @@ impl Format {
 }
 
 fn write_directory(at: &Path, files: &[(String, String)]) -> io::Result<()> {
-    make_directory(at)?;
+    private_directory(at)?;
     for (name, text) in files {
         let path = at.join(name);
         if let Some(parent) = path.parent().filter(|p| !p.is_dir()) {
-            make_directory(parent)?;
+            private_directory(parent)?;
         }
-        let mut file = create(&path)?;
+        let mut file = private_file(&path)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
     }
@@ -131,7 +131,7 @@ fn write_archive(
     files: &[(String, String)],
     time: Timestamp,
 ) -> io::Result<()> {
-    let file = create(at)?;
+    let file = private_file(at)?;
     let file = match format {
         Format::TarGz => {
             let encoder = GzEncoder::new(file, Compression::default());
@@ -152,16 +152,6 @@ fn append<W: Write>(to: W, directory: &str, files: &[(String, String)], time: Ti
         builder.append_data(&mut header, format!("{directory}/{name}"), text.as_bytes())?;
     }
     builder.into_inner()
-}
-
-fn make_directory(at: &Path) -> io::Result<()> {
-    DirBuilder::new().mode(0o700).create(at)
-}
-
-/// A new file, never an existing one.
-fn create(at: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600).open(at)
 }
 
 fn io_error(path: &Path, source: io::Error) -> WriteError {

@@ -97,7 +97,7 @@ pub fn answer(command: fn() -> Command) -> Result<bool, clap::Error> {
     let directory = env::current_dir().ok();
     let mut arguments = env::args_os();
     let program = arguments.next().unwrap_or_default();
-    if Path::new(&program).file_name() == Some(OsStr::new(FOR_KUBECTL)) {
+    if Path::new(&program).file_stem() == Some(OsStr::new(FOR_KUBECTL)) {
         let text = for_kubectl(with_values(command()), arguments.collect(), directory.as_deref())?;
         report::write(&text)?;
         return Ok(true);

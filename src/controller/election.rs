@@ -359,10 +359,12 @@ pub(super) fn fenced(builder: ClientBuilder<Switching>, claim: &Arc<Claim>) -> C
 /// The name by which this process is a candidate: that of its Pod, which outlives restarts of the container, or else of the
 /// machine and the process.
 pub(super) fn identity() -> String {
-    std::env::var("POD_NAME").unwrap_or_else(|_| {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        format!("{}_{}", host.trim(), std::process::id())
-    })
+    std::env::var("POD_NAME").unwrap_or_else(|_| outside_of_a_pod())
+}
+
+fn outside_of_a_pod() -> String {
+    let host = hostname::get().unwrap_or_default();
+    format!("{}_{}", host.display(), std::process::id())
 }
 
 /// Who holds a Lease; nobody once it was released.

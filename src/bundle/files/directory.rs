@@ -3,13 +3,13 @@
 use std::{
     fs::FileType,
     io,
-    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp;
 
 use super::{MAX_DEPTH, MAX_FILES, Taken, open_regular};
+use crate::system;
 
 /// Reads what is below a directory.
 pub(super) fn read(root: &Path, taken: &mut Taken) -> io::Result<()> {
@@ -17,11 +17,7 @@ pub(super) fn read(root: &Path, taken: &mut Taken) -> io::Result<()> {
     let mut found = entries(root)?;
     let mut seen = 0;
     while let Some((path, kind)) = found.pop() {
-        let name = path
-            .strip_prefix(root)
-            .unwrap_or(&path)
-            .to_string_lossy()
-            .into_owned();
+        let name = slashed(path.strip_prefix(root).unwrap_or(&path));
         seen += 1;
         if seen > 2 * MAX_FILES {
             taken.problem(
@@ -35,6 +31,12 @@ pub(super) fn read(root: &Path, taken: &mut Taken) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A path as the files of a bundle are named, on every system.
+fn slashed(path: &Path) -> String {
+    let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+    parts.join("/")
 }
 
 fn visit(
@@ -86,13 +88,9 @@ fn entries(directory: &Path) -> io::Result<Vec<(PathBuf, FileType)>> {
 fn refused(kind: FileType) -> Option<&'static str> {
     if kind.is_symlink() {
         Some("a symbolic link; copy the file in its place")
-    } else if kind.is_fifo() {
-        Some("a FIFO")
-    } else if kind.is_socket() {
-        Some("a socket")
     } else if kind.is_file() {
         None
     } else {
-        Some("a device")
+        Some(system::special(kind))
     }
 }

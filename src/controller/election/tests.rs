@@ -20,6 +20,15 @@ fn candidate(cluster: &Cluster, name: &str) -> (Candidate, Arc<Claim>) {
     (candidate, claim)
 }
 
+#[test]
+fn outside_of_a_pod_a_candidate_is_named_after_its_machine_and_its_process() {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(
+        outside_of_a_pod(),
+        format!("{}_{}", host.trim(), std::process::id())
+    );
+}
+
 fn request(method: Method, path: &str) -> Request<Body> {
     let request = Request::builder().method(method).uri(path);
     request.body(Body::empty()).unwrap()
