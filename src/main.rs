@@ -125,6 +125,9 @@ Examples:
   # In fish
   svcdiag completion fish > ~/.config/fish/completions/svcdiag.fish
 
+  # In PowerShell
+  svcdiag completion powershell | Out-String | Invoke-Expression
+
 As a plugin of kubectl, in every shell in which kubectl completes: kubectl asks a program kubectl_complete-svcdiag on the \
 PATH, which this one is by that name.
 
