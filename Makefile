@@ -58,10 +58,11 @@ fmt: ## Format the code.
 	@$(CARGO) fmt --all
 
 .PHONY: lint
-lint: setup ## Check format, lints, documentation, the walls between the crates, and Cargo.lock (deny.toml).
+lint: setup ## Check format, lints (of the command line for macOS and Windows as well), documentation, the walls between the crates, and Cargo.lock (deny.toml).
 	@$(CARGO) fmt --all -- --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@$(CARGO) clippy --locked $(ALONE) -- -D warnings
+	@hack/cross-check
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 	@hack/walls
 	@hack/deny

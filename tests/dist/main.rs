@@ -1,5 +1,5 @@
-//! What `make dist` makes of a binary: the image and the manifest of the kubectl plugin; and who gets them: a local
-//! cluster (`make image-load`) and the release.
+//! What `make dist` makes of binaries: the archives, the image and the manifest of the kubectl plugin; who gets them: a local
+//! cluster (`make image-load`) and the release; and how other systems than this are checked (`hack/cross-check`).
 
 #![allow(
     clippy::unwrap_used,
@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and runs scripts"
 )]
 
+mod cross;
 mod image;
 mod krew;
 mod load;
