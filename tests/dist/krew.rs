@@ -102,6 +102,35 @@ fn the_platforms_are_the_archives_that_are_there_with_their_digests() {
     assert_eq!(manifest(directory.path())["spec"]["platforms"], json!(expected));
 }
 
+/// Its archive is one that Windows can unpack, and kubectl finds programs there by their ending.
+#[test]
+fn on_windows_the_plugin_comes_from_a_zip_and_has_an_ending() {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = format!("svcdiag_{VERSION}_windows_amd64.zip");
+    let files = tempfile::tempdir().unwrap();
+    let zip = || {
+        let arguments = [&directory.path().join(&archive), files.path()];
+        success(Command::new(root("hack/zip")).args(arguments));
+    };
+    fs::write(files.path().join("LICENSE"), "").unwrap();
+    zip();
+    let message = failure(&mut krew(directory.path()));
+    assert!(message.contains("has no svcdiag.exe"), "{message}");
+    fs::write(files.path().join("svcdiag.exe"), "").unwrap();
+    zip();
+    let repository = env!("CARGO_PKG_REPOSITORY");
+    assert_eq!(
+        manifest(directory.path())["spec"]["platforms"],
+        json!([{
+            "selector": {"matchLabels": {"os": "windows", "arch": "amd64"}},
+            "uri": format!("{repository}/releases/download/v{VERSION}/{archive}"),
+            "sha256": sha256(&fs::read(directory.path().join(&archive)).unwrap()),
+            "bin": "kubectl-svcdiag.exe",
+            "files": [{"from": "svcdiag.exe", "to": "kubectl-svcdiag.exe"}, {"from": "LICENSE", "to": "."}],
+        }])
+    );
+}
+
 #[test]
 fn a_manifest_that_would_install_nothing_is_not_written() {
     let directory = tempfile::tempdir().unwrap();

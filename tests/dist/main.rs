@@ -12,6 +12,7 @@ mod cross;
 mod image;
 mod krew;
 mod load;
+mod packed;
 mod release;
 
 use std::{

@@ -1,6 +1,9 @@
 //! The workflow that publishes a release, and the page that says how to verify it.
 
-use std::fs;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use serde_json::{Value, json};
 
@@ -49,6 +52,75 @@ fn only_the_job_that_publishes_may_write() {
         let text = job.to_string();
         assert!(name != "publish" || !text.contains("hack/") && !text.contains("actions/checkout"));
     }
+}
+
+/// The targets that hack/dist knows, with what their archives are called.
+fn platforms() -> BTreeMap<String, String> {
+    let script = fs::read_to_string(root("hack/dist")).unwrap();
+    let lines = script.lines().filter_map(|line| {
+        let (target, name) = line.trim().strip_suffix(" ;;")?.split_once(") echo ")?;
+        (target.matches('-').count() > 1).then(|| (target.to_owned(), name.to_owned()))
+    });
+    lines.filter(|(_, name)| !name.contains('$')).collect()
+}
+
+fn words(of: &Value) -> Vec<String> {
+    let text = of.as_str().unwrap();
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn every_platform_is_built_packed_and_tried_once() {
+    let platforms = platforms();
+    assert_eq!(platforms.len(), 5);
+    let jobs = &workflow()["jobs"];
+    let matrix = |job: &str| {
+        jobs[job]["strategy"]["matrix"]["include"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+
+    let steps = jobs["build"]["steps"].as_array().unwrap();
+    let dist = steps.iter().find(|step| step["run"] == "hack/dist").unwrap();
+    let mut packed = words(&dist["env"]["TARGETS"]);
+    packed.sort();
+    assert_eq!(packed, platforms.keys().cloned().collect::<Vec<_>>());
+
+    // On their own systems, and none of them twice.
+    let mut elsewhere = Vec::new();
+    for row in matrix("native") {
+        for target in words(&row["targets"]) {
+            let system = match &target {
+                it if it.ends_with("-apple-darwin") => "macos-",
+                _ => "windows-",
+            };
+            assert!(row["runner"].as_str().unwrap().starts_with(system), "{target}");
+            elsewhere.push(target);
+        }
+    }
+    elsewhere.sort();
+    let others: Vec<_> = packed.iter().filter(|it| !it.contains("-linux-")).collect();
+    assert_eq!(elsewhere.iter().collect::<Vec<_>>(), others);
+
+    let tried: BTreeSet<_> = matrix("try")
+        .iter()
+        .map(|row| {
+            format!(
+                "{}_{}",
+                row["os"].as_str().unwrap(),
+                row["arch"].as_str().unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(tried, platforms.values().cloned().collect());
+}
+
+/// The pages that are built into the program would have other ends of lines, and the sources would not be those of the tag.
+#[test]
+fn a_checkout_on_windows_changes_no_file() {
+    let attributes = fs::read_to_string(root(".gitattributes")).unwrap();
+    assert!(attributes.lines().any(|line| line == "* -text"));
 }
 
 #[test]
