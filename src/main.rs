@@ -263,8 +263,10 @@ fn crd(output_dir: Option<PathBuf>) -> Result<(), Failure> {
 
 /// What controller and agent begin with: logs, the limit on open files, and the signals that end them.
 fn start(log: LogFormat) -> Result<impl Future<Output = ()> + Send, Failure> {
+    // The client logs every request without an answer as an error; who made it says so once, and what it was for.
+    let usual = "info,kube=warn,kube_client::client::builder=off";
     let filter = tracing_subscriber::EnvFilter::try_from_env("SVCDIAG_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,kube=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
