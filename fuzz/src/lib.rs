@@ -8,14 +8,19 @@ mod ask;
 mod damage;
 pub mod seeds;
 
-use std::{borrow::Cow, io::Cursor, path::Path};
+use std::{
+    borrow::Cow,
+    io::Cursor,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use jiff::Timestamp;
 use svcdiag::formats::{
     ipvs,
     kube_proxy_metrics::Metrics,
     resolv::ResolvConf,
-    rules::{ipset, iptables_save::IptablesSave, ipvsadm, nft::NftList, nft_json::NftJson},
+    rules::{forwarding, ipset, iptables_save::IptablesSave, ipvsadm, nft::NftList, nft_json::NftJson},
     text,
 };
 use svcdiag::netns::sockets;
@@ -213,7 +218,29 @@ pub const NODE_TEXTS: &[(&str, Read)] = &[
         ignore(text::kernel_log::KernelLog::parse(text, Timestamp::UNIX_EPOCH));
     }),
     ("ss.txt", |text| ignore(text::sockets::parse(text))),
+    ("events", |text| {
+        ignore(text::events::table(text));
+        let lines: Vec<&str> = text.lines().collect();
+        ignore(text::events::of_description(&lines));
+    }),
+    ("coredns.log", |text| {
+        ignore(text::coredns_log::CorednsLog::parse(text));
+    }),
+    ("Corefile", |text| {
+        ignore((text::corefile::is_one(text), text::corefile::domain(text)));
+    }),
+    ("ip-route", |text| {
+        let routes = text::routes::Routes::parse(text);
+        ignore(routes.map(|routes| routes.towards(POD).is_some()));
+    }),
+    ("iptables-L", |text| {
+        ignore(forwarding::of_listing(text, &[POD]));
+    }),
+    ("ethtool", |text| ignore(text::offload::parse(text))),
 ];
+
+/// An address of an endpoint.
+const POD: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 244, 2, 7));
 
 fn node_texts(data: &[u8]) {
     let (first, rest) = choice(data);

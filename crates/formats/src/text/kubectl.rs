@@ -16,7 +16,7 @@ pub struct Kubectl<'a> {
 }
 
 /// Flags with a value, which is no operand.
-const VALUES: [&str; 14] = [
+const VALUES: [&str; 18] = [
     "-n",
     "--namespace",
     "-o",
@@ -31,6 +31,10 @@ const VALUES: [&str; 14] = [
     "--sort-by",
     "-L",
     "--request-timeout",
+    "--tail",
+    "--since",
+    "--since-time",
+    "--limit-bytes",
 ];
 
 impl<'a> Kubectl<'a> {
@@ -77,10 +81,13 @@ impl<'a> Kubectl<'a> {
         Some(parsed)
     }
 
-    /// The Pod that `exec` runs a program in.
+    /// The Pod that `exec` runs a program in, or of which `logs` shows the log.
     #[must_use]
     pub fn pod(&self) -> Option<&'a str> {
-        let target = self.operands.first().filter(|_| self.verb == "exec")?;
+        let target = self
+            .operands
+            .first()
+            .filter(|_| matches!(self.verb, "exec" | "logs"))?;
         match target.split_once('/') {
             Some(("pod" | "pods" | "po", name)) => Some(name),
             Some(_) => None,
@@ -117,6 +124,19 @@ mod tests {
             Kubectl::parse("kubectl exec deploy/web -- ls").unwrap().pod(),
             None
         );
+    }
+
+    #[test]
+    fn logs_names_a_pod() {
+        let pod = |command| Kubectl::parse(command).and_then(|k| k.pod());
+        for command in [
+            "kubectl logs --tail 50 kube-proxy-x7k2p -n kube-system",
+            "kubectl -n kube-system logs pod/kube-proxy-x7k2p -f",
+        ] {
+            assert_eq!(pod(command), Some("kube-proxy-x7k2p"), "{command}");
+        }
+        assert_eq!(pod("kubectl logs -l k8s-app=kube-proxy"), None);
+        assert_eq!(pod("kubectl logs ds/kube-proxy"), None);
     }
 
     proptest! {

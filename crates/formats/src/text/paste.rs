@@ -382,7 +382,7 @@ fn continues_yaml(line: &str) -> bool {
         || is_field(line)
 }
 
-/// Whether a line is the header of a table: NAME first, or NAMESPACE before it.
+/// Whether a line is the header of a table: NAME first, or NAMESPACE before it; of Events, when they were seen.
 fn is_header(line: &str) -> bool {
     let mut words = line.split_whitespace();
     let (first, second) = (words.next(), words.next());
@@ -391,7 +391,7 @@ fn is_header(line: &str) -> bool {
         (Some("NAME"), Some(_)) | (Some("NAMESPACE"), Some("NAME"))
     );
     let is_title = |c: char| c.is_ascii_uppercase() || "()-:%/ \t".contains(c);
-    begins && line.chars().all(is_title)
+    (begins || super::events::is_header(line)) && line.chars().all(is_title)
 }
 
 /// Whether a line begins a description: `Name:` with a value, as its first field.

@@ -60,7 +60,7 @@ pub fn pieces_of<'a>(text: &'a str, programs: &[&'static str]) -> Vec<Piece<'a>>
 
 /// Programs that support engineers run. Where little of a prompt is to be seen, as in `# cat x`, only these
 /// tell a command from a comment or an answer.
-const PROGRAMS: &str = " bridge busybox cat conntrack crictl curl dig docker echo exec exit for getent grep head \
+const PROGRAMS: &str = " bridge busybox cat conntrack crictl curl dig docker echo ethtool exec exit for getent grep head \
     host hostname ifconfig ip ip6tables-save iptables iptables-save ipvsadm journalctl kubectl kubelet less ls nc \
     ncat netstat nft nslookup nsenter oc ping podman ps route sh ss sudo sysctl systemctl tail telnet time timeout \
     tracepath traceroute uname wget while zcat ";

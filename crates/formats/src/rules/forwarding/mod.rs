@@ -1,10 +1,11 @@
 //! What the firewall of a node does with packets that Pods open a connection with, as saved rules show: which chain
 //! that packets are forwarded through lets none of them go on.
 //!
-//! [`of_iptables`] and [`of_nft`] reduce each rule to how it bears on such packets (`Fit`) and what becomes of those
+//! [`of_iptables`], [`of_listing`] and [`of_nft`] reduce each rule to how it bears on such packets (`Fit`) and what becomes of those
 //! that it takes (`Verdict`); the chains are then followed from the hook of forwarded packets.
 
 mod iptables;
+mod listing;
 mod nft;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -12,6 +13,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use svcdiag_api::DeadEndRule;
 
 pub use iptables::of_iptables;
+pub use listing::of_listing;
 pub use nft::of_nft;
 
 /// Chains nest no deeper; a circle ends here.
