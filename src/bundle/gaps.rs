@@ -34,7 +34,16 @@ pub(super) fn add(bundle: &Bundle, facts: &mut Facts) {
     missing.kind("replicasets", "ReplicaSets", &namespace);
     missing.kind("statefulsets", "StatefulSets", &namespace);
     missing.kind("networkpolicies", "NetworkPolicies", &namespace);
-    missing.kind("events", "Events", &namespace);
+    if !bundle.tables.has_events(&namespace) {
+        missing.kind("events", "Events", &namespace);
+    }
+    // Of a Node that nobody asked about it is not known that it is gone.
+    let has_all_nodes = bundle.has_all_nodes || bundle.manifest.listed.is_some();
+    if !facts.cluster_nodes.is_empty() && !has_all_nodes {
+        missing
+            .found
+            .push(gap("nodes", "no list of the Nodes".to_owned()));
+    }
     if let Some(clients) = facts.client_namespace.as_ref().filter(|c| c.granted) {
         // Some Pods are enough of those that only dial.
         if bundle.listed.shared_label("pods", &clients.name).is_none() {

@@ -56,6 +56,8 @@ pub struct Bundle {
     tables: Tables,
     /// Services that are known from tables only, by namespace and name.
     from_tables: BTreeSet<(String, String)>,
+    /// Whether the Nodes were listed, so that there are no others.
+    has_all_nodes: bool,
     /// Files that are nothing but tables and descriptions, all of which count.
     read_as_tables: BTreeSet<String>,
     /// The namespace that was asked for.
@@ -206,6 +208,7 @@ pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> (
         bundle.inventory.lend(&mut facts);
     }
     facts.saved_objects = saved_objects(bundle, &facts);
+    bundle.tables.add_events_to(&mut facts);
     gaps::add(bundle, &mut facts);
     if let (Some(dns), Some((config_map, domain))) = (&mut facts.cluster_dns, &bundle.dns_config) {
         dns.config_map = Some(config_map.clone());
@@ -245,6 +248,8 @@ fn saved_objects(bundle: &Bundle, facts: &Facts) -> SavedObjects {
             has_service: bundle.from_tables.contains(&(namespace.clone(), name.clone())),
             ..bundle.tables.evidence(namespace, name)
         },
+        events: Vec::new(),
+        dns_logs: Vec::new(),
     }
 }
 

@@ -195,6 +195,7 @@ impl Reader<'_> {
                 .and_then(|p| p.split_once('.'));
             self.whole.extend(stem.map(|(stem, _)| stem.to_owned()));
         } else if !is_by_hand && !self.bundle.is_paste {
+            self.bundle.has_all_nodes |= found.has_nodes();
             // A paste may have been cut or filtered, and may be of another cluster, namespace or moment than the rest.
             found.note(&mut self.bundle.listed);
         }

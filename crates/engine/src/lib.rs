@@ -48,7 +48,10 @@ pub use crate::{
     policies::effects::may_keep_nodes_away,
     questions::{digest as question_digest, is_same as is_same_question},
     ready::NOTHING_BUT_THE_API,
-    saved::{HairpinSetup, PodTemplate, Saved, SavedObjects, TableEvidence, TablePod, TemplatePort},
+    saved::{
+        DnsLog, DnsTrouble, HairpinSetup, PodTemplate, Saved, SavedEvent, SavedObjects, TableEvidence,
+        TablePod, TemplatePort,
+    },
     status::{Pace, is_same, pace},
 };
 

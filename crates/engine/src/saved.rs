@@ -1,6 +1,9 @@
 //! The part of the Facts that only saved files tell, and no agent or watch does: the traces of old clusters, and objects
 //! that nobody watches.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use svcdiag_api::Answer;
@@ -46,6 +49,9 @@ pub struct Saved {
     /// refused.
     #[serde(default)]
     pub untranslated: Vec<u16>,
+    /// Links, and whether they leave checksums of packets to the network card.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub checksum_offload: BTreeMap<String, bool>,
     /// How Pods are to reach themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hairpin: Option<HairpinSetup>,
@@ -103,6 +109,72 @@ pub struct SavedObjects {
     pub templates: Vec<PodTemplate>,
     /// What tables of `kubectl get` show.
     pub tables: TableEvidence,
+    /// Warnings that kubectl printed of objects that are not known themselves, of each and each reason the last.
+    pub events: Vec<SavedEvent>,
+    /// What logs of cluster DNS complain about.
+    pub dns_logs: Vec<DnsLog>,
+}
+
+/// A line of cluster DNS's log. Later lines seldom say that something is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsLog {
+    /// The Pod, as namespace/name, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// What it is about.
+    pub trouble: DnsTrouble,
+    /// The last line that says so, from 1.
+    pub line: usize,
+    /// How many lines the log has.
+    pub lines: usize,
+    /// The words of that line.
+    pub words: String,
+}
+
+/// What CoreDNS complains about, what explains most first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum DnsTrouble {
+    /// Its configuration is wrong.
+    BadCorefile,
+    /// What it forwards comes back to it.
+    Loop,
+    /// It may not read what it has to know.
+    Denied,
+    /// It does not reach the API server.
+    NoApi,
+    /// It has not read the Services yet.
+    NotSynced,
+    /// Name servers outside of the cluster do not answer it.
+    NoUpstream,
+}
+
+/// A Warning that kubectl printed. It is of the past: that something is over is said by no Event.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SavedEvent {
+    /// Kind of the object that it is about.
+    pub kind: String,
+    /// Name of that object.
+    pub name: String,
+    /// Why, for programs.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+    /// How long before it was printed it was last seen, where kubectl knew.
+    pub seconds_ago: Option<i64>,
+}
+
+impl SavedEvent {
+    /// What it says, and how old that is.
+    #[must_use]
+    pub fn dated(&self) -> String {
+        let message = self.message.trim().trim_end_matches('.');
+        match self.seconds_ago.map(SignedDuration::from_secs) {
+            Some(age) => format!("{message} (last seen {age:#} before this was saved)"),
+            None => format!("{message} (nobody knows when)"),
+        }
+    }
 }
 
 /// What tables of `kubectl get` show of a Service and its namespace. They may not show everything.
@@ -117,6 +189,8 @@ pub struct TableEvidence {
     pub endpoints: Option<Vec<String>>,
     /// Whether the Service is known from a table only.
     pub has_service: bool,
+    /// Nodes that are shown as not ready.
+    pub lost_nodes: BTreeSet<String>,
 }
 
 /// A Pod as a table shows it.
@@ -131,6 +205,9 @@ pub struct TablePod {
     pub is_ready: bool,
     /// Its columns READY and STATUS.
     pub state: String,
+    /// Its node, where that is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// What a manifest says of the Pods of a workload.

@@ -33,10 +33,15 @@ pub(super) enum Form {
     ResolvConf,
     KernelLog,
     Sockets,
+    /// The listing of `iptables -L`.
+    Listing,
+    Routes,
+    Offload,
+    DnsLog,
 }
 
 /// The beginnings of file names, the longer ones first where one begins another.
-const FORMS: [(&str, Form); 40] = [
+const FORMS: [(&str, Form); 45] = [
     ("ps", Form::Processes),
     ("kube-proxy.log", Form::KubeProxyLog),
     ("kube-proxy-log", Form::KubeProxyLog),
@@ -51,6 +56,7 @@ const FORMS: [(&str, Form); 40] = [
     ("rke2-config", Form::CarrierConfig),
     ("k0s-config", Form::CarrierConfig),
     ("iptables-legacy-save", Form::LegacySave),
+    ("iptables-l", Form::Listing),
     ("iptables-save", Form::IptablesSave),
     ("iptables-nft-save", Form::NftSave),
     ("ip6tables-save", Form::Ip6tablesSave),
@@ -77,6 +83,10 @@ const FORMS: [(&str, Form); 40] = [
     ("dmesg", Form::KernelLog),
     ("kern.log", Form::KernelLog),
     ("journalctl-k", Form::KernelLog),
+    ("ip-route", Form::Routes),
+    ("ethtool", Form::Offload),
+    ("coredns.log", Form::DnsLog),
+    ("coredns-log", Form::DnsLog),
 ];
 
 impl Form {
@@ -125,6 +135,11 @@ fn guessed(text: &str) -> Vec<Form> {
     begins.map(|(_, form)| *form).into_iter().collect()
 }
 
+/// Whether anything is read of a text under some name of a file.
+pub(in crate::bundle) fn is_read(name: &str, text: &str) -> bool {
+    Form::of(name).is_some() || !guessed(text).is_empty()
+}
+
 /// A file of a node or of a Pod.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TextFile<'a> {
@@ -152,6 +167,8 @@ pub(super) struct Evidence<'a> {
     pub pods: BTreeMap<(&'a str, &'a str), Vec<TextFile<'a>>>,
     /// Configurations of programs that carry kube-proxy: they are of all nodes.
     pub carriers: Vec<TextFile<'a>>,
+    /// Logs of cluster DNS, which is a client of nobody.
+    pub dns_logs: Vec<TextFile<'a>>,
     /// Names of files that tell nothing, by directory.
     pub unused: BTreeMap<String, Vec<&'a str>>,
 }
@@ -206,6 +223,7 @@ impl<'a> Evidence<'a> {
                     is_cut,
                 };
                 match parts.as_slice() {
+                    _ if form == Form::DnsLog => evidence.dns_logs.push(text),
                     ["nodes", ..] if form == Form::CarrierConfig => evidence.carriers.push(text),
                     ["nodes", node, _] => evidence.nodes.entry(node).or_default().push(text),
                     ["pods", namespace, pod, _] => {
@@ -266,6 +284,10 @@ mod tests {
             ("nft-list-tables.txt", None),
             ("resolv.conf", Some(Form::ResolvConf)),
             ("dmesg-T.txt", Some(Form::KernelLog)),
+            ("iptables-L.txt", Some(Form::Listing)),
+            ("ip-route-show.txt", Some(Form::Routes)),
+            ("ethtool-k.txt", Some(Form::Offload)),
+            ("coredns.log", Some(Form::DnsLog)),
             ("journalctl-kubelet.txt", None),
             ("README", None),
         ];

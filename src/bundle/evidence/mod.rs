@@ -10,12 +10,14 @@
 
 mod connections;
 mod dials;
+mod dns_logs;
 mod files;
 mod hairpin;
 mod kube_proxy;
 mod names;
 mod node;
 mod programs;
+mod routes;
 mod rules;
 mod saved_rules;
 mod settings;
@@ -28,6 +30,7 @@ use std::{
 
 use jiff::SignedDuration;
 
+pub(super) use self::files::is_read;
 use self::{
     files::{Evidence, Form, TextFile},
     node::{Client, Cluster, Node},
@@ -52,6 +55,7 @@ type PodFiles<'a> = (Arc<Pod>, &'a [TextFile<'a>]);
 pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Facts) -> Vec<Problem> {
     let evidence = Evidence::of(&bundle.files.files);
     let mut problems: Vec<Problem> = evidence.unused(&bundle.read_as_tables).collect();
+    problems.extend(dns_logs::add(facts, &evidence));
     let (mut clients, not_used) = clients(bundle, facts, &evidence);
     problems.extend(not_used);
     let nodes = nodes(facts, &evidence, clients.keys());

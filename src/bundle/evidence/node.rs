@@ -1,6 +1,6 @@
 //! What an agent would have reported of a node, from the texts that were saved on it and in its client Pods.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     connections,
@@ -10,6 +10,7 @@ use super::{
     kube_proxy::{Around, mark_ports_in_use},
     names,
     programs::Programs,
+    routes,
     rules::{self, Compared, Mode},
     settings::Settings,
     text::{self, Parsed, Text},
@@ -91,6 +92,11 @@ impl Node<'_> {
         problems.extend(unproven);
         problems.extend(text::problems(&self.files, &[Form::Names, Form::Settings]));
         problems.extend(settings.problems);
+        problems.extend(text::problems(
+            &self.files,
+            &[Form::Listing, Form::Routes, Form::Offload],
+        ));
+        problems.extend(routes::lost(self.facts, &self.files));
         problems.extend(text::problems(&self.files, &[Form::Links]));
         for client in &self.clients {
             problems.extend(text::problems(&client.files, &[Form::Sockets]));
@@ -115,6 +121,9 @@ impl Node<'_> {
         (seen.dials, seen.failures) = dialled.counted(self.facts, self.name, skips_rules);
         seen.probes_made = seen.dials.iter().map(|d| d.made).sum();
         seen.probes_failed = seen.dials.iter().map(|d| d.failed).sum();
+        if !seen.failures.is_empty() {
+            problems.extend(routes::found(self.facts, &self.files));
+        }
         let log = programs.kube_proxy_log();
         seen.rules = rules.rules.map(|rules| mark_ports_in_use(rules, log));
 
@@ -177,8 +186,18 @@ impl Node<'_> {
             masquerades_nothing: programs.masquerades_nothing(),
             perhaps_itself: dialled.perhaps_itself(self.facts),
             asks_its_node: ask_their_node.map(Client::key).collect(),
+            checksum_offload: self.checksum_offload(),
             ..Saved::default()
         }
+    }
+
+    /// Links, and whether they leave checksums to the card, as the last file says.
+    fn checksum_offload(&self) -> BTreeMap<String, bool> {
+        let links = self.files.iter().filter_map(|file| match &file.text {
+            Text::Offload(links) => Some(links),
+            _ => None,
+        });
+        links.flatten().cloned().collect()
     }
 
     /// That files may have been cut.

@@ -1,7 +1,7 @@
 //! Settings of a node's network: sysctls, what the kernel logged, and what the firewall forwards.
 
 use super::text::{Parsed, Text};
-use crate::{api::NodeSettings, bundle::Problem};
+use crate::{api::NodeSettings, bundle::Problem, formats::rules::forwarding::Forwarding};
 
 /// Settings of a node.
 #[derive(Default)]
@@ -43,14 +43,18 @@ impl Settings {
                 }));
             }
             Text::Rules(rules) => {
-                let Some(forwarding) = &rules.forwarding else {
-                    return;
-                };
-                // What one table drops no other can save.
-                self.known.forward_drops = self.known.forward_drops.max(forwarding.drops);
-                self.known.dead_ends.extend(forwarding.dead_ends.iter().cloned());
+                if let Some(forwarding) = &rules.forwarding {
+                    self.forward(forwarding);
+                }
             }
+            Text::Forwarding(forwarding) => self.forward(forwarding),
             _ => {}
         }
+    }
+
+    fn forward(&mut self, forwarding: &Forwarding) {
+        // What one table drops no other can save.
+        self.known.forward_drops = self.known.forward_drops.max(forwarding.drops);
+        self.known.dead_ends.extend(forwarding.dead_ends.iter().cloned());
     }
 }

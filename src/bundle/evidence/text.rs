@@ -16,6 +16,7 @@ use crate::{
     formats::{
         resolv::ResolvConf,
         rules::{
+            forwarding::{Forwarding, of_listing},
             ipset::{self, IpSets},
             ipvsadm::{self, Listing},
         },
@@ -28,8 +29,12 @@ use crate::{
             kubelet_config::KubeletConfig,
             kubelet_log::KubeletLog,
             names::{self, NameLookup},
+            offload,
+            prompt::prompted,
             ps::Ps,
-            resolv_conf, sockets,
+            resolv_conf,
+            routes::Routes,
+            sockets,
             sysctl::Sysctl,
         },
     },
@@ -64,6 +69,11 @@ pub(super) enum Text {
     Requests(Vec<Request>),
     ResolvConf(ResolvConf),
     Sockets(Vec<ListeningSocket>),
+    /// What a listing shows of forwarded packets.
+    Forwarding(Forwarding),
+    Routes(Routes),
+    /// Links, and whether they leave checksums to the card.
+    Offload(Vec<(String, bool)>),
     /// Nothing that anything follows from.
     Unread,
 }
@@ -156,8 +166,30 @@ fn parse(file: &TextFile<'_>, context: &Context) -> (Text, Option<String>) {
         Form::Requests => read(http::parse(text), Text::Requests),
         Form::ResolvConf => read(resolv_conf::parse(text), Text::ResolvConf),
         Form::Sockets => read(sockets::parse(text), Text::Sockets),
-        // It is of the whole cluster, and read before any node is.
-        Form::CarrierConfig => (Text::Unread, None),
+        Form::Listing => listing(text, &context.endpoints),
+        Form::Routes => read(Routes::parse(text), Text::Routes),
+        Form::Offload => read(offload::parse(text), Text::Offload),
+        // These are of the whole cluster, and read before any node is.
+        Form::CarrierConfig | Form::DnsLog => (Text::Unread, None),
+    }
+}
+
+/// What the listing of a whole table filter shows. Of other tables, and of chosen lines, too much is missing.
+fn listing(text: &str, endpoints: &[IpAddr]) -> (Text, Option<String>) {
+    let is_other = |command: &str| {
+        let mut words = command.split_whitespace();
+        let is_other_table = words
+            .find(|word| matches!(*word, "-t" | "--table"))
+            .is_some_and(|_| words.next() != Some("filter"));
+        is_other_table || command.contains('|')
+    };
+    let is_chosen = text.lines().filter_map(prompted).any(is_other);
+    match of_listing(text, endpoints).filter(|_| !is_chosen) {
+        Some(forwarding) => (Text::Forwarding(forwarding), None),
+        None => {
+            let why = "only the whole listing of table filter is read; save the output of `iptables-save`";
+            (Text::Unread, Some(why.to_owned()))
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::identity::text;
-use crate::kube_proxy::ProxyMode;
+use crate::{formats::text::corefile, kube_proxy::ProxyMode};
 
 #[derive(Deserialize)]
 struct Configuration {
@@ -27,20 +27,12 @@ pub(super) fn mode(config_map: &Value) -> Result<Option<ProxyMode>, String> {
     Ok(configuration.mode.and_then(|mode| ProxyMode::parse(mode.trim())))
 }
 
-/// The domain of the cluster's names in a Corefile: the first zone of the plugin kubernetes that is no zone
-/// of addresses. None where there is none, or the ConfigMap is another's.
+/// The domain of the cluster's names in a Corefile. None where there is none, or the ConfigMap is another's.
 pub(super) fn dns_domain(config_map: &Value) -> Option<&str> {
     if text(config_map, "/metadata/namespace") != "kube-system" {
         return None;
     }
-    let corefile = config_map["data"]["Corefile"].as_str()?;
-    let plugin = |line| str::strip_prefix(str::trim_start(line), "kubernetes ");
-    let mut zones = corefile
-        .lines()
-        .filter_map(plugin)
-        .flat_map(str::split_whitespace);
-    let is_domain = |zone: &&str| zone.contains('.') && !zone.ends_with(".arpa") && !zone.contains('/');
-    zones.find(is_domain).map(|zone| zone.trim_end_matches('.'))
+    corefile::domain(config_map["data"]["Corefile"].as_str()?)
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ pub(super) struct List {
     services: BTreeSet<(String, String)>,
     /// Whether an item is what a cluster answered, and not only what somebody wrote.
     is_of_cluster: bool,
+    has_nodes: bool,
 }
 
 impl List {
@@ -57,6 +58,7 @@ impl List {
             shared: BTreeMap::new(),
             services: BTreeSet::new(),
             is_of_cluster: false,
+            has_nodes: false,
         }
     }
 
@@ -65,8 +67,14 @@ impl List {
         !self.namespaces.is_empty() && !self.is_of_cluster
     }
 
+    /// Whether there are Nodes in it.
+    pub(super) fn has_nodes(&self) -> bool {
+        self.has_nodes
+    }
+
     pub(super) fn add(&mut self, item: &Value) {
         let (kind, namespace) = (text(item, "/kind"), text(item, "/metadata/namespace"));
+        self.has_nodes |= kind == "Node";
         if namespace.is_empty() {
             return;
         }

@@ -4,7 +4,10 @@
 //! which Nodes and Pods there are, outputs of commands are put to those on which they were typed; `session` says which.
 //! [`Part`]s say of every line what it was taken for, or that it was not understood.
 
+mod described_nodes;
 mod descriptions;
+mod events;
+mod outputs;
 mod session;
 pub(super) mod tables;
 
@@ -13,7 +16,7 @@ use std::ops::RangeInclusive;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use self::session::{Place, Sessions};
+use self::session::Sessions;
 use super::{
     Bundle, Files,
     documents::{self, Content},
@@ -22,9 +25,10 @@ use super::{
 use crate::{
     api::printable::printable,
     formats::text::{
-        kubectl::Kubectl,
+        corefile,
         paste::{Form, Section, sections},
     },
+    objects::Object,
 };
 
 /// Most parts that are listed.
@@ -38,6 +42,9 @@ const MAX_NAMED: usize = 200;
 
 /// How much of a line is shown of what was not understood, in characters.
 const SHOWN: usize = 60;
+
+/// The ConfigMap of cluster DNS, where only its content is known.
+const CONFIG_MAP: &str = "coredns";
 
 /// What some lines of a paste were taken for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,9 +117,10 @@ pub fn read(text: &str, modified: Option<Timestamp>, namespace: Option<&str>) ->
         let place = sessions.place(section);
         let (what, fate) = match section.form {
             Form::Yaml | Form::Json => objects_of(section),
-            Form::Table | Form::Description => of_tables.next().unwrap_or_default(),
-            Form::Output => output(&mut bundle, section, place, modified),
-            Form::Unknown => (beginning(section.text), Fate::NotRecognized),
+            _ if is_table(section) => of_tables.next().unwrap_or_default(),
+            _ if corefile::is_one(section.text) => corefile_of(&mut bundle, section.text),
+            Form::Output => outputs::take(&mut bundle, section, place, modified),
+            _ => (beginning(section.text), Fate::NotRecognized),
         };
         parts.push(Part {
             lines: section.first..=section.last,
@@ -123,22 +131,45 @@ pub fn read(text: &str, modified: Option<Timestamp>, namespace: Option<&str>) ->
     (bundle, limited(parts))
 }
 
+/// Whether kubectl printed a section of what objects show, but not the objects.
+fn is_table(section: &Section<'_>) -> bool {
+    matches!(section.form, Form::Table | Form::Description) || events::is_bare_table(section)
+}
+
+/// Which lines of a table were not understood, as the end of what is said of it.
+fn not_understood(mut lines: Vec<usize>) -> String {
+    if lines.is_empty() {
+        return String::new();
+    }
+    lines.sort_unstable();
+    let named: Vec<String> = lines.iter().take(3).map(ToString::to_string).collect();
+    let more = if lines.len() > named.len() { ", ..." } else { "" };
+    format!(
+        ", of which some were not understood (line {}{more})",
+        named.join(", ")
+    )
+}
+
 /// Takes tables and descriptions in, for what objects do not say. Says of each what it is and what became of it.
 fn read_tables(bundle: &mut Bundle, sections: &[Section<'_>]) -> Vec<(String, Fate)> {
     let home = bundle.home().to_owned();
     let mut tables = std::mem::take(&mut bundle.tables);
     let of_section = |section: &Section<'_>| match section.form {
-        Form::Table => Some(tables.add(section, &home)),
-        Form::Description => Some(tables.describe(section, &home)),
-        _ => None,
+        Form::Description => tables.describe(section, &home),
+        _ => tables.add(section, &home),
     };
-    let found = sections.iter().filter_map(of_section).collect();
+    let found = sections.iter().filter(|s| is_table(s)).map(of_section).collect();
     for (key, service, has_targets) in tables.services() {
         if !bundle.inventory.has_service(&key.0, &key.1) {
             bundle.inventory.apply(service);
             if !has_targets {
                 bundle.from_tables.insert(key.clone());
             }
+        }
+    }
+    for node in tables.nodes() {
+        if !bundle.inventory.node_labels().contains_key(node.name()) {
+            bundle.inventory.apply(node);
         }
     }
     bundle.tables = tables;
@@ -155,6 +186,11 @@ pub(super) fn read_texts(bundle: &mut Bundle) {
                 .any(|end| file.path.ends_with(end))
     };
     for file in files.iter().filter(is_text) {
+        if corefile::is_one(&file.text) {
+            let _ = corefile_of(bundle, &file.text);
+            bundle.read_as_tables.insert(file.path.clone());
+            continue;
+        }
         let found = read_tables(bundle, &sections(&file.text));
         if !found.is_empty() && found.iter().all(|(_, fate)| *fate == Fate::Used) {
             bundle.read_as_tables.insert(file.path.clone());
@@ -252,46 +288,19 @@ fn object(content: &Content<'_>) -> Option<String> {
     })
 }
 
-/// Puts the output of a command where the evidence of that Node or Pod is.
-fn output(
-    bundle: &mut Bundle,
-    section: &Section<'_>,
-    place: Option<Place<'_>>,
-    modified: Option<Timestamp>,
-) -> (String, Fate) {
-    let command = section.command.unwrap_or_default();
-    let what = format!("output of \"{}\"", shortened(command));
-    if section.text.trim().is_empty() {
-        let why = "the command printed nothing, or its output is missing";
-        return (
-            format!("\"{}\"", shortened(command)),
-            Fate::NotUsed(why.to_owned()),
-        );
+/// Takes the domain of the cluster's names out of a Corefile. The ConfigMap itself counts for more.
+fn corefile_of(bundle: &mut Bundle, text: &str) -> (String, Fate) {
+    match corefile::domain(text) {
+        Some(domain) => {
+            let known = || (CONFIG_MAP.to_owned(), domain.to_owned());
+            bundle.dns_config.get_or_insert_with(known);
+            (format!("a Corefile (cluster domain {domain})"), Fate::Used)
+        }
+        None => {
+            let why = "its plugin kubernetes names no domain";
+            ("a Corefile".to_owned(), Fate::NotUsed(why.to_owned()))
+        }
     }
-    let Some(place) = place else {
-        let why = match Kubectl::parse(command) {
-            Some(_) => "only objects, tables and the output of kubectl exec are read",
-            None => {
-                "it is not known on which node or in which Pod it was typed; save it in a bundle, in nodes/NODE/ or pods/NAMESPACE/POD/"
-            }
-        };
-        return (what, Fate::NotUsed(why.to_owned()));
-    };
-    let Some(directory) = place.directory(bundle) else {
-        let why = format!("the paste does not show that there is {}", place.describe());
-        return (what, Fate::NotUsed(why));
-    };
-    let typed = place.command.unwrap_or(command);
-    bundle.files.files.push(File {
-        path: format!(
-            "{directory}/{}-line-{}.txt",
-            session::file_name(typed),
-            section.first
-        ),
-        text: format!("$ {typed}\n{}", section.text),
-        modified,
-    });
-    (format!("{what} ({directory})"), Fate::Used)
 }
 
 /// How a text begins.

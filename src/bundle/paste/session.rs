@@ -29,7 +29,7 @@ impl Place<'_> {
     /// Whose directory of a bundle it is; None where nothing shows that there is such a Node or Pod. Nobody is blamed for
     /// what somebody's own machine cannot reach.
     pub(super) fn directory(&self, bundle: &Bundle) -> Option<String> {
-        let is_node = |name: &str| bundle.inventory.has_node(name) || bundle.tables.nodes.contains(name);
+        let is_node = |name: &str| bundle.inventory.has_node(name) || bundle.tables.nodes.contains_key(name);
         let pod = |namespace: &str, name: &str| {
             let is_there = bundle.inventory.has_pod(namespace, name);
             is_there.then(|| format!("pods/{namespace}/{name}"))
@@ -119,20 +119,111 @@ fn base(command: &str) -> &str {
     }
 }
 
-/// The name that a file with the output of a command has in a bundle.
-pub(super) fn file_name(command: &str) -> String {
+/// How the output of a command is named as a file of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name<'a> {
+    /// The beginning of the name, which says what it is.
+    pub stem: &'a str,
+    /// Its ending.
+    pub ending: &'static str,
+    /// Whether it holds the answer alone, without the command.
+    pub is_answer: bool,
+}
+
+/// The name that a file with the output of a command has in a bundle. What is not known gets a name that says nothing, so that
+/// its beginning is not taken for another program's: `ssh` is no `ss`.
+pub(super) fn file_name(command: &str) -> Name<'_> {
     let words: Vec<&str> = command.split_whitespace().filter(|w| *w != "sudo").collect();
     let program = words.first().map_or("", |w| w.rsplit('/').next().unwrap_or(w));
-    let name = match (program, words.get(1..).unwrap_or_default()) {
-        ("cat", rest) => rest
-            .first()
-            .map_or("cat", |path| path.rsplit('/').next().unwrap_or(path)),
-        ("bridge", _) => "bridge-link",
-        ("ip", [.., "link"]) | ("ip", ["-d", "link", ..]) => "ip-d-link",
-        (program, _) => program,
+    let rest = words.get(1..).unwrap_or_default();
+    let has = |part: &str| rest.iter().any(|word| word.contains(part));
+    let flag = |letter: char| {
+        let mut flags = rest
+            .iter()
+            .filter(|word| word.starts_with('-') && !word.starts_with("--"));
+        flags.any(|word| word.contains(letter))
     };
-    name.chars()
-        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
-        .take(40)
-        .collect()
+    let named = |stem| Name {
+        stem,
+        ending: "txt",
+        is_answer: false,
+    };
+    let answer = |stem| Name {
+        is_answer: true,
+        ..named(stem)
+    };
+    match program {
+        "curl" | "wget" if has("/proxyMode") => answer("proxymode"),
+        "curl" | "wget" if has(":10256/") => answer("livez"),
+        "cat" if has("/kubelet/config") => answer("kubelet-config"),
+        "cat" => named(
+            rest.first()
+                .map_or("cat", |path| plain(path.rsplit('/').next().unwrap_or(path))),
+        ),
+        "bridge" => named("bridge-link"),
+        "ip" if is_routes(rest) => named("ip-route"),
+        "ip" if matches!(rest, [.., "link"] | ["-d", "link", ..]) => named("ip-d-link"),
+        // A rule of one chain says nothing of the others, nor does one table of the others.
+        "iptables" | "iptables-nft" | "iptables-legacy"
+            if rest == ["-t", "nat", "-S"] || rest == ["-S", "-t", "nat"] =>
+        {
+            named("iptables-save")
+        }
+        "iptables" | "iptables-nft" | "iptables-legacy" if flag('L') || has("--list") => named("iptables-L"),
+        "journalctl" if has("kube-proxy") => answer("kube-proxy.log"),
+        "journalctl" if has("kubelet") => answer("kubelet.log"),
+        "journalctl" if flag('k') || has("--dmesg") => named("journalctl-k"),
+        "docker" | "crictl" | "nerdctl" if rest.first() == Some(&"logs") && has("kube-proxy") => {
+            answer("kube-proxy.log")
+        }
+        "nft" if flag('j') || has("--json") => Name {
+            ending: "json",
+            ..answer("nft")
+        },
+        "ps"
+        | "sysctl"
+        | "conntrack"
+        | "nslookup"
+        | "dig"
+        | "curl"
+        | "wget"
+        | "nc"
+        | "ncat"
+        | "telnet"
+        | "ss"
+        | "netstat"
+        | "dmesg"
+        | "ifconfig"
+        | "nft"
+        | "ipvsadm"
+        | "ipset"
+        | "ethtool"
+        | "iptables-save"
+        | "ip6tables-save"
+        | "iptables-nft-save"
+        | "iptables-legacy-save" => named(program),
+        _ => named("command"),
+    }
+}
+
+/// `ip route`, `ip -4 r show`: the main table, and no single route.
+fn is_routes(words: &[&str]) -> bool {
+    let words: Vec<&str> = words
+        .iter()
+        .filter(|word| !word.starts_with('-'))
+        .copied()
+        .collect();
+    matches!(
+        words.as_slice(),
+        ["r" | "ro" | "route"] | ["r" | "ro" | "route", "show" | "list" | "ls" | "s"]
+    )
+}
+
+/// A file's name, if it is a plain one.
+fn plain(name: &str) -> &str {
+    let is_fit = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    match !name.is_empty() && name.len() <= 40 && name.bytes().all(is_fit) {
+        true => name,
+        false => "cat",
+    }
 }

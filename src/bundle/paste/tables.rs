@@ -10,16 +10,21 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Fate, descriptions::ips};
+use super::{
+    Fate,
+    descriptions::ips,
+    events::{SaidEvents, is_bare_table},
+};
 use crate::bundle::objects::identity::is_subdomain;
 use crate::{
     engine::{TableEvidence, TablePod},
     formats::text::{
+        events,
         kubectl::Kubectl,
         paste::Section,
         table::{Table, labels},
     },
-    objects::Service,
+    objects::{Node, Service},
 };
 
 /// Namespace and name.
@@ -30,16 +35,24 @@ type Key = (String, String);
 pub(in crate::bundle) struct Tables {
     /// Pods with their labels.
     pods: BTreeMap<Key, Said<TablePod>>,
+    /// On which nodes Pods run.
+    placed: BTreeMap<Key, Said<String>>,
     /// How many Pods stand in tables without labels, by namespace.
     unlabelled: BTreeMap<String, usize>,
     /// Ready addresses, as `kubectl get endpoints` lists them.
     endpoints: BTreeMap<Key, Said<BTreeSet<IpAddr>>>,
+    /// Ready addresses of each EndpointSlice of a Service, as descriptions show them.
+    slices: BTreeMap<Key, BTreeMap<Key, Said<BTreeSet<IpAddr>>>>,
     /// Services with their selectors.
     services: BTreeMap<Key, Said<Value>>,
     /// Services with their target ports, too.
     described: BTreeMap<Key, Said<Value>>,
-    /// Nodes.
-    pub nodes: BTreeSet<String>,
+    /// Nodes, with whether they are ready; None where two tables disagree.
+    pub nodes: BTreeMap<String, Option<bool>>,
+    /// Descriptions of Nodes.
+    described_nodes: BTreeMap<Key, Said<Value>>,
+    /// Warnings.
+    pub(super) events: SaidEvents,
 }
 
 /// What is said of an object; None where two tables disagree.
@@ -97,8 +110,11 @@ impl Kind {
 impl Tables {
     /// Takes a table in; says what it is and what became of it.
     pub(super) fn add(&mut self, section: &Section<'_>, home: &str) -> (String, Fate) {
+        if is_bare_table(section) || events::is_header(section.text.lines().next().unwrap_or_default()) {
+            return self.add_events(section, home);
+        }
         let unknown = || {
-            let why = "only tables of Pods, Services, Endpoints, EndpointSlices and Nodes are read";
+            let why = "only tables of Pods, Services, Endpoints, EndpointSlices, Nodes and Events are read";
             ("a table".to_owned(), Fate::NotUsed(why.to_owned()))
         };
         let Some(table) = Table::parse(section.text) else {
@@ -129,23 +145,15 @@ impl Tables {
                 misfits.push(section.first + row + 1);
             }
         }
-        let mut what = format!(
-            "a table of {} ({})",
+        let what = format!(
+            "a table of {} ({}){}",
             kind.plural(),
             match table.rows.len() {
                 1 => "1 row".to_owned(),
                 n => format!("{n} rows"),
-            }
+            },
+            super::not_understood(misfits)
         );
-        if !misfits.is_empty() {
-            misfits.sort_unstable();
-            let lines: Vec<String> = misfits.iter().take(3).map(ToString::to_string).collect();
-            let more = if misfits.len() > lines.len() { ", ..." } else { "" };
-            what.push_str(&format!(
-                ", of which some were not understood (line {}{more})",
-                lines.join(", ")
-            ));
-        }
         (what, fate(kind, &table))
     }
 
@@ -160,6 +168,9 @@ impl Tables {
         match kind {
             Kind::Pods => {
                 let pod = pod(table, cells, &key.1)?;
+                if let Some(node) = table.cell(cells, "NODE").filter(|n| is_subdomain(n)) {
+                    say(&mut self.placed, key.clone(), node.to_owned());
+                }
                 match pod {
                     Some(pod) => self.say_pod(key, pod)?,
                     None => *self.unlabelled.entry(key.0).or_default() += 1,
@@ -178,7 +189,9 @@ impl Tables {
             // Which of its addresses are ready is not in the table.
             Kind::EndpointSlices => {}
             Kind::Nodes => {
-                self.nodes.insert(key.1);
+                let status = table.cell(cells, "STATUS").unwrap_or_default();
+                // `Ready,SchedulingDisabled`, `NotReady`.
+                self.say_node(key.1, status.split(',').any(|word| word == "Ready"));
             }
         }
         Some(())
@@ -199,6 +212,42 @@ impl Tables {
         Some(())
     }
 
+    /// The node on which a Pod runs.
+    pub(super) fn node_of_pod(&self, namespace: &str, name: &str) -> Option<&str> {
+        let said = self.placed.get(&(namespace.to_owned(), name.to_owned()))?;
+        said.0.as_deref()
+    }
+
+    pub(super) fn say_slice(&mut self, service: Key, name: &str, addresses: Vec<IpAddr>) {
+        let slice = (service.0.clone(), name.to_owned());
+        say(
+            self.slices.entry(service).or_default(),
+            slice,
+            addresses.into_iter().collect(),
+        );
+    }
+
+    pub(super) fn say_described_node(&mut self, name: &str, node: Value) {
+        let conditions = node
+            .pointer("/status/conditions/0/status")
+            .and_then(Value::as_str);
+        self.say_node(name.to_owned(), conditions == Some("True"));
+        say(&mut self.described_nodes, (String::new(), name.to_owned()), node);
+    }
+
+    /// Nodes of descriptions that agree with one another.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = Node> {
+        let known = self.described_nodes.values().filter_map(|said| said.0.clone());
+        known.filter_map(|node| serde_json::from_value(node).ok())
+    }
+
+    pub(super) fn say_node(&mut self, name: String, is_ready: bool) {
+        let said = self.nodes.entry(name).or_insert(Some(is_ready));
+        if *said != Some(is_ready) {
+            *said = None;
+        }
+    }
+
     pub(super) fn say_described(&mut self, key: Key, service: Value) {
         say(&mut self.described, key, service);
     }
@@ -214,17 +263,40 @@ impl Tables {
         described.chain(others.map(|(key, service)| (key, service, false)))
     }
 
+    /// The ready addresses of a Service: of its EndpointSlices and of its Endpoints. One of the two may be a part of the other:
+    /// not all slices may be there, and Endpoints are of one IP family. None where two texts disagree.
+    fn ready_of(&self, key: &Key) -> Option<BTreeSet<IpAddr>> {
+        let listed = self.endpoints.get(key).map(|said| said.0.as_ref());
+        let Some(slices) = self.slices.get(key) else {
+            return listed?.cloned();
+        };
+        let mut all = BTreeSet::new();
+        for slice in slices.values() {
+            all.extend(slice.0.as_ref()?);
+        }
+        match listed {
+            Some(None) => None,
+            Some(Some(listed)) if all.is_subset(listed) => Some(listed.clone()),
+            Some(Some(listed)) => listed.is_subset(&all).then_some(all),
+            None => Some(all),
+        }
+    }
+
     /// What the tables show of a namespace and of one of its Services.
     pub(in crate::bundle) fn evidence(&self, namespace: &str, service: &str) -> TableEvidence {
         let of_namespace = self.pods.iter().filter(|((ns, _), _)| ns == namespace);
-        let endpoints = self.endpoints.get(&(namespace.to_owned(), service.to_owned()));
+        let endpoints = self.ready_of(&(namespace.to_owned(), service.to_owned()));
         TableEvidence {
             pods: of_namespace.filter_map(|(_, said)| said.0.clone()).collect(),
             unlabelled_pods: self.unlabelled.get(namespace).copied().unwrap_or(0),
-            endpoints: endpoints
-                .and_then(|said| said.0.as_ref())
-                .map(|ips| ips.iter().map(ToString::to_string).collect()),
+            endpoints: endpoints.map(|ips| ips.iter().map(ToString::to_string).collect()),
             has_service: false,
+            lost_nodes: self
+                .nodes
+                .iter()
+                .filter(|(_, is_ready)| **is_ready == Some(false))
+                .map(|(name, _)| name.clone())
+                .collect(),
         }
     }
 }
@@ -267,6 +339,10 @@ fn pod(table: &Table<'_>, cells: &[&str], name: &str) -> Option<Option<TablePod>
             && ready == containers
             && gates.is_none_or(|(met, all)| met == all),
         state: format!("{ready}/{containers} {status}"),
+        node: table
+            .cell(cells, "NODE")
+            .filter(|n| is_subdomain(n))
+            .map(str::to_owned),
     }))
 }
 

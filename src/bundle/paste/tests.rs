@@ -1,3 +1,6 @@
+mod events;
+mod logs;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -95,7 +98,7 @@ fn every_part_is_said_with_its_lines() {
             "lines 1-2: not recognized, not used: Hi, my Service",
             "lines 5-18: Service web",
             "line 21: output of \"iptables-save\"; not used: it is not known on which node or in which Pod it was typed; save it in a bundle, in nodes/NODE/ or pods/NAMESPACE/POD/",
-            "lines 23-24: a table; not used: only tables of Pods, Services, Endpoints, EndpointSlices and Nodes are read",
+            "lines 23-24: a table; not used: only tables of Pods, Services, Endpoints, EndpointSlices, Nodes and Events are read",
         ]
     );
 }
@@ -302,6 +305,11 @@ fn piece() -> impl Strategy<Value = String> {
         Just(DESCRIBED.to_owned()),
         Just(DESCRIBED_POD.to_owned()),
         Just("$ kubectl exec client -- curl web\n".to_owned()),
+        Just("$ kubectl get events\n5m Warning Unhealthy pod/web-1 x\n".to_owned()),
+        Just("$ kubectl logs -n kube-system kube-proxy-a\nE0501 11:00:00.0 1 a.go:1] x\n".to_owned()),
+        Just("$ kubectl logs coredns-a\n[INFO] plugin/ready: Still waiting on: \"kubernetes\"\n".to_owned()),
+        Just("[root@n1 ~]# ip route\ndefault via 10.0.0.1 dev eth0\n[root@n1 ~]# iptables -nvL\nChain FORWARD (policy DROP)\n".to_owned()),
+        "(Name|Roles|Taints|AddressType|Conditions|Addresses|Events|- Addresses|Ready|Warning|Unhealthy|5m|: |  |\n|kubelet|\\PC){0,16}",
         Just(pod("web-1", "web")),
         Just("\n".to_owned()),
         "(NAME|NAMESPACE|READY|STATUS|RESTARTS|ENDPOINTS|LABELS|PORT\\(S\\)|   |\n|1/1|app=web|web|\\PC){0,12}",

@@ -159,6 +159,21 @@ impl Source {
     }
 }
 
+/// What a saved output of ethtool says of it.
+fn saved_offload(evidence: &Evidence<'_>, node: &str) -> String {
+    let saved = evidence.facts.nodes.iter().find(|n| n.name == node);
+    let links = saved.and_then(|n| n.saved.as_ref()).map(|s| &s.checksum_offload);
+    let said = links.into_iter().flatten().map(|(link, is_on)| {
+        let state = if *is_on { "on" } else { "off" };
+        format!("{state} for {}", quoted(link))
+    });
+    let said: Vec<String> = said.collect();
+    match said.is_empty() {
+        true => String::new(),
+        false => format!(" It was {} when that was saved.", text::list(&said)),
+    }
+}
+
 /// What to check where translated packets are lost: they get new checksums, which the card computes, or should.
 pub(crate) fn checksums(evidence: &Evidence<'_>, node: &str) -> String {
     let mut reports = evidence.reports.current.iter();
@@ -172,7 +187,8 @@ pub(crate) fn checksums(evidence: &Evidence<'_>, node: &str) -> String {
         _ => text::list(&links),
     };
     format!(
-        "the checksums of translated packets survive the tunnel: on node {}, see `ethtool -k` for {whose}, where tx-checksum-ip-generic may have to be off.",
-        quoted(node)
+        "the checksums of translated packets survive the tunnel: on node {}, see `ethtool -k` for {whose}, where tx-checksum-ip-generic may have to be off.{}",
+        quoted(node),
+        saved_offload(evidence, node)
     )
 }

@@ -158,9 +158,13 @@ fn is_about_drops(problem: &str) -> bool {
 /// The stage that a saved file tells most about, where a problem is one of a file: it begins with its path.
 fn stage_of_file(problem: &str) -> Option<ConditionType> {
     use ConditionType as C;
-    const STAGES: [(&str, ConditionType); 14] = [
+    const STAGES: [(&str, ConditionType); 18] = [
         ("curl", C::EndpointsReachable),
         ("wget", C::EndpointsReachable),
+        ("nc", C::EndpointsReachable),
+        ("telnet", C::EndpointsReachable),
+        ("ip-route", C::EndpointsReachable),
+        ("ethtool", C::ProxyForwards),
         ("nslookup", C::DNSResolves),
         ("dig", C::DNSResolves),
         ("resolv.conf", C::DNSResolves),

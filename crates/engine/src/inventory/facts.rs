@@ -211,6 +211,11 @@ impl Inventory {
         self.services.get(namespace, name).is_some()
     }
 
+    /// The node on which a Pod runs, if both are known.
+    pub fn node_of_pod(&self, namespace: &str, name: &str) -> Option<&str> {
+        self.pods.get(namespace, name)?.spec.node_name.as_deref()
+    }
+
     /// Whether a Pod is known.
     pub fn has_pod(&self, namespace: &str, name: &str) -> bool {
         self.pods.get(namespace, name).is_some()

@@ -16,6 +16,8 @@ mod network_policy_allows;
 mod pods_healthy;
 mod proxy_forwards;
 mod proxy_rules_present;
+mod saved_dns_logs;
+mod saved_events;
 mod service_exists;
 mod service_reachable;
 mod tables;
@@ -61,7 +63,9 @@ pub(super) fn judge_all(evidence: &Evidence<'_>) -> Vec<(C, Finding)> {
             let finding = manifests::judge(facts, stage)
                 .or_else(|| tables::judge(facts, stage))
                 .unwrap_or_else(|| on_full_evidence(facts, stage, judge(stage, evidence)));
-            kept::instead_of(evidence, stage, missing_files::name(facts, stage, finding))
+            let finding = saved_events::quote(facts, stage, missing_files::name(facts, stage, finding));
+            let finding = saved_dns_logs::quote(facts, stage, finding);
+            kept::instead_of(evidence, stage, finding)
         };
         answers.push((stage, finding));
     }
@@ -98,6 +102,14 @@ fn on_full_evidence(facts: &Facts, condition: C, finding: Finding) -> Finding {
         .filter(|_| is_of_pods && facts.selected_pods().is_empty());
     let is_false = matches!(finding.verdict, Verdict::False { .. });
     match gap.filter(|_| is_false).or(unseen) {
+        // What is wrong with kube-proxy is seen on its node; only whether it matters here depends on the objects.
+        Some(why) if condition == C::KubeProxyHealthy => Finding::unknown(
+            Reason::ProbeFailed,
+            format!(
+                "{} Whether that affects this Service is not known, because not everything could be read: {why}.",
+                finding.message
+            ),
+        ),
         Some(why) => Finding::unknown(
             Reason::ProbeFailed,
             format!("Not checked, because not everything could be read: {why}."),

@@ -61,7 +61,11 @@ fn pods_healthy(facts: &Facts, service: &Service) -> Option<Finding> {
             ),
         ));
     }
-    let name = |p: &&TablePod| format!("{} ({})", p.name, p.state);
+    let lost = &facts.saved_objects.tables.lost_nodes;
+    let name = |p: &&TablePod| match p.node.as_ref().filter(|node| lost.contains(*node)) {
+        Some(node) => format!("{} ({} on node {node}, which is not ready)", p.name, p.state),
+        None => format!("{} ({})", p.name, p.state),
+    };
     let (ready, waiting): (Vec<&TablePod>, Vec<&TablePod>) = selected.iter().partition(|p| p.is_ready);
     let waiting: Vec<String> = waiting.iter().map(name).collect();
     let pods = text::count(selected.len(), "Pod");
