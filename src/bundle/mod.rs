@@ -10,6 +10,7 @@ mod evidence;
 pub mod files;
 mod gaps;
 mod manifest;
+mod moments;
 mod objects;
 pub mod paste;
 
@@ -56,6 +57,8 @@ pub struct Bundle {
     tables: Tables,
     /// Services that are known from tables only, by namespace and name.
     from_tables: BTreeSet<(String, String)>,
+    /// When Pods and EndpointSlices were listed.
+    moments: moments::Moments,
     /// Whether the Nodes were listed, so that there are no others.
     has_all_nodes: bool,
     /// Files that are nothing but tables and descriptions, all of which count.
@@ -208,6 +211,7 @@ pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> (
         bundle.inventory.lend(&mut facts);
     }
     facts.saved_objects = saved_objects(bundle, &facts);
+    facts.saved_objects.apart = moments::apart(bundle, &facts).into_iter().collect();
     bundle.tables.add_events_to(&mut facts);
     gaps::add(bundle, &mut facts);
     if let (Some(dns), Some((config_map, domain))) = (&mut facts.cluster_dns, &bundle.dns_config) {
@@ -249,6 +253,7 @@ fn saved_objects(bundle: &Bundle, facts: &Facts) -> SavedObjects {
             ..bundle.tables.evidence(namespace, name)
         },
         events: Vec::new(),
+        apart: BTreeSet::new(),
         dns_logs: Vec::new(),
     }
 }

@@ -16,6 +16,7 @@ mod versions;
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -29,6 +30,7 @@ use super::{
     Bundle, MANIFEST, Problem,
     documents::{self, Content, Item},
     files::{File, MAX_PROBLEMS, is_structured},
+    moments::Moment,
 };
 use crate::{
     api::{NodeProbe, ServiceDiagnosis},
@@ -58,6 +60,7 @@ pub(super) fn take_within(bundle: &mut Bundle, memory: Memory) {
         whole: BTreeSet::new(),
         memory,
         home,
+        written: None,
     };
     // Large lists come last: if there is no room for one of them, everything else is there.
     let (small, large): (Vec<&File>, _) = files
@@ -87,10 +90,13 @@ struct Reader<'a> {
     memory: Memory,
     /// The namespace of objects that do not say theirs.
     home: String,
+    /// When the file was written that is read.
+    written: Option<Timestamp>,
 }
 
 impl Reader<'_> {
     fn file(&mut self, file: &File) {
+        self.written = file.modified;
         for document in documents::of(&file.text) {
             let place = Place {
                 path: &file.path,
@@ -178,6 +184,14 @@ impl Reader<'_> {
                 break;
             }
         }
+        found.note_moments(
+            &mut self.bundle.moments,
+            &Moment {
+                version: text(list, "/metadata/resourceVersion").parse().ok(),
+                written: self.written,
+                place: format!("{} {}", place.path, place.document),
+            },
+        );
         // kubectl writes the version of a list, be it empty; and nobody writes a list of one kind by hand.
         let is_by_hand =
             kind.is_empty() && found.is_of_manifests() && list.pointer("/metadata/resourceVersion").is_none();

@@ -14,6 +14,7 @@ mod clients;
 mod gathered;
 mod lists;
 mod manifests;
+mod moments;
 
 const NOW: &str = "2026-05-01T12:00:00Z";
 const LONG_AGO: &str = "2026-05-01T10:00:00Z";

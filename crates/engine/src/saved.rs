@@ -109,6 +109,8 @@ pub struct SavedObjects {
     pub templates: Vec<PodTemplate>,
     /// What tables of `kubectl get` show.
     pub tables: TableEvidence,
+    /// Pods that may have changed between the moments at which the Pods and the EndpointSlices were listed.
+    pub apart: BTreeSet<String>,
     /// Warnings that kubectl printed of objects that are not known themselves, of each and each reason the last.
     pub events: Vec<SavedEvent>,
     /// What logs of cluster DNS complain about.

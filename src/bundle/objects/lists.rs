@@ -8,7 +8,11 @@ use super::{
     identity::{Place, text},
     manifests::is_manifest,
 };
-use crate::{inventory::Listed, objects::EndpointSlice};
+use crate::{
+    bundle::moments::{Kind, Moment, Moments},
+    inventory::Listed,
+    objects::EndpointSlice,
+};
 
 /// Kinds whose absence means something: kind, plural, and what people call their files.
 const KINDS: [(&str, &str, &[&str]); 9] = [
@@ -91,6 +95,24 @@ impl List {
             let labels = &item["metadata"]["labels"];
             let service = labels[EndpointSlice::SERVICE_LABEL].as_str().unwrap_or_default();
             self.services.insert((namespace.to_owned(), service.to_owned()));
+        }
+    }
+
+    /// Notes when Pods and EndpointSlices were listed.
+    pub(super) fn note_moments(&self, moments: &mut Moments, moment: &Moment) {
+        let kinds = [
+            ("Pod", Kind::Pods),
+            ("EndpointSlice", Kind::Slices),
+            ("Endpoints", Kind::Slices),
+        ];
+        for (name, kind) in kinds {
+            for namespace in self.namespaces.get(name).into_iter().flatten() {
+                moments.note(kind, namespace, moment);
+            }
+            // An empty list does not say of which namespace it is.
+            if self.namespaces.is_empty() && self.kind == name {
+                moments.note(kind, "", moment);
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
         local_endpoints::Local,
         no_pods::judge as no_pods,
         ports::Ports,
-        stale::{Lag, stale, staleness},
+        stale::{Lag, apart, stale, staleness},
     },
     text::{self, quoted},
 };
@@ -47,6 +47,10 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Finding {
     }
     match staleness(facts, service, &selected) {
         Some(Lag::Over(pods)) => stale(facts, service, &pods, &endpoints),
+        Some(Lag::Apart(pods)) => {
+            let finding = judge_endpoints(evidence, service, &endpoints);
+            apart(facts, &pods, finding)
+        }
         Some(Lag::Until(time)) if !endpoints.iter().any(|e| e.is_ready()) => Finding::unknown(
             Reason::Pending,
             "Pods are ready, but the EndpointSlices do not list them yet.",

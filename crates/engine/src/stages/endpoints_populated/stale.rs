@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    Facts, Finding,
+    Facts, Finding, Verdict,
     pods::{behind_endpoints::EndpointPods, node},
     text::{self, quoted},
     time::later,
@@ -22,6 +22,8 @@ pub(super) enum Lag<'a> {
     Over(Vec<&'a Pod>),
     /// They may still lag, until this time.
     Until(Timestamp),
+    /// These Pods may have changed after the slices were saved, or before.
+    Apart(Vec<&'a Pod>),
 }
 
 /// Whether Pods that are ready are missing from the slices, or stand there as not ready. Those of a Node that does not
@@ -53,8 +55,13 @@ pub(super) fn staleness<'a>(facts: &Facts, service: &Service, selected: &[&'a Po
         .filter(|p| !listed.contains(p.name()))
         .filter(|p| service.publishes_not_ready() || !node::is_gone(facts, p));
     let mut over = Vec::new();
+    let mut apart = Vec::new();
     let mut until: Option<Timestamp> = None;
     for pod in missing {
+        if facts.saved_objects.apart.contains(pod.name()) {
+            apart.push(pod);
+            continue;
+        }
         let due = due(facts, service, pod);
         if due <= facts.now {
             over.push(pod);
@@ -62,11 +69,35 @@ pub(super) fn staleness<'a>(facts: &Facts, service: &Service, selected: &[&'a Po
             until = Some(until.map_or(due, |u| u.min(due)));
         }
     }
-    if over.is_empty() {
-        until.map(Lag::Until)
-    } else {
+    if !over.is_empty() {
         Some(Lag::Over(over))
+    } else if !apart.is_empty() {
+        Some(Lag::Apart(apart))
+    } else {
+        until.map(Lag::Until)
     }
+}
+
+/// What becomes of an answer on endpoints that lack Pods which may have changed meanwhile: it is no fault.
+pub(super) fn apart(facts: &Facts, pods: &[&Pod], mut finding: Finding) -> Finding {
+    let names: Vec<&str> = pods.iter().map(|p| p.name()).collect();
+    let what = format!(
+        "{} {} ready but not among the Service's ready endpoints. {} may have changed between the moments at which the Pods and the EndpointSlices were saved, so nothing follows from that.",
+        text::list(&names),
+        if pods.len() == 1 { "is" } else { "are" },
+        if pods.len() == 1 { "It" } else { "They" },
+    );
+    if matches!(finding.verdict, Verdict::True) {
+        finding.message.push_str(&format!(" {what}"));
+        return finding;
+    }
+    Finding::unknown(
+        Reason::ProbeFailed,
+        format!(
+            "{what} Save both again with one command: `kubectl -n {} get endpointslices,pods -o yaml`.",
+            quoted(&facts.namespace),
+        ),
+    )
 }
 
 /// By when the slices should hold a Pod that is ready. The grace begins with the latest change of the Pod or of the
