@@ -178,7 +178,7 @@ impl Access {
         let unanswered = Unanswered(Some(self.trouble.clone()));
         let answer = client.send(request).await;
         if !matches!(&answer, Err(error) if is_unreachable(error)) {
-            unanswered.is_answered();
+            unanswered.answered();
         }
         let (parts, body) = answer?.into_parts();
         let frames = BodyStream::new(body).take_until(Box::pin(async move { self.changed().await }));
@@ -204,7 +204,7 @@ pub type SwitchedBody = UnsyncBoxBody<Bytes, kube::Error>;
 struct Unanswered(Option<Arc<Notify>>);
 
 impl Unanswered {
-    fn is_answered(mut self) {
+    fn answered(mut self) {
         self.0 = None;
     }
 }
