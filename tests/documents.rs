@@ -87,7 +87,7 @@ fn tests_that_the_documentation_names_exist() {
                 .chars()
                 .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
     };
-    let is_metric = |name: &&str| name.starts_with("svcdiag_");
+    let is_metric = |name: &&str| name.starts_with("svcdiag_") || name.starts_with("process_");
     for (document, text) in documents() {
         for name in text
             .split('`')

@@ -103,6 +103,7 @@ async fn with_everything_on_it_is_all_of_config() {
         "networkPolicy": { "enabled": true },
         "metricsAuth": { "enabled": true },
         "prometheus": { "serviceMonitor": true, "rule": true },
+        "grafana": { "dashboards": true },
         "flowControl": { "enabled": true },
         "hardening": { "seccomp": true, "seLinux": true },
     }));
@@ -111,6 +112,7 @@ async fn with_everything_on_it_is_all_of_config() {
         "config/network-policy",
         "config/metrics-auth",
         "config/prometheus",
+        "config/grafana",
         "config/flow-control",
     ];
     // The flag that config/metrics-auth leaves to the user.

@@ -64,7 +64,8 @@ async fn dashboards_draw_metrics_that_the_controller_has() {
     let cluster = Cluster::start(config).await.unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_svcdiag"));
     let controller = Controller::start(binary, cluster.kubeconfig_path(), cluster.state_dir(), &[]).unwrap();
-    let text = metrics_with(&controller, "svcdiag_leader").await;
+    // These are there once the watches have begun.
+    let text = metrics_with(&controller, "svcdiag_watch_errors_total").await;
     controller.stop().await;
     cluster.stop().await;
     let there_are = names(&text);

@@ -174,7 +174,7 @@ impl SavedEvent {
         let message = self.message.trim().trim_end_matches('.');
         match self.seconds_ago.map(SignedDuration::from_secs) {
             Some(age) => format!("{message} (last seen {age:#} before this was saved)"),
-            None => format!("{message} (nobody knows when)"),
+            None => format!("{message} (when is not known)"),
         }
     }
 }
