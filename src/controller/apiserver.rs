@@ -92,6 +92,14 @@ pub(super) async fn run(context: Arc<Context>, own: watch::Sender<String>) {
     }
 }
 
+/// Whether a URL is that of the `kubernetes` Service, whose address Pods have in their environment. Only around that do the
+/// addresses behind it lead: a kubeconfig may name a proxy, and its credentials are for nobody else.
+pub(super) fn is_its_service(url: &http::Uri, host_of_service: Option<&str>) -> bool {
+    let bare = |host: &str| host.trim_matches(['[', ']']).to_owned();
+    url.host()
+        .is_some_and(|host| host_of_service.is_some_and(|service| bare(service) == bare(host)))
+}
+
 /// The addresses, one per line.
 fn addresses<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> String {
     let mut found: BTreeSet<String> = BTreeSet::new();
@@ -144,6 +152,16 @@ async fn publish(context: &Context, addresses: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_way_around_is_taken_for_the_service_only() {
+        let is = |url: &str, host| is_its_service(&url.parse().unwrap(), host);
+        assert!(is("https://10.96.0.1:443/", Some("10.96.0.1")));
+        assert!(is("https://[fd00::1]:443/", Some("fd00::1")));
+        // In a Pod, with the kubeconfig of another cluster, and outside of any.
+        assert!(!is("https://rancher.example/k8s/clusters/c-1", Some("10.96.0.1")));
+        assert!(!is("http://127.0.0.1:8001/", None));
+    }
 
     #[test]
     fn the_addresses_of_all_families_are_told_with_their_port() {

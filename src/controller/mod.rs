@@ -3,9 +3,9 @@
 //! Data flow: `watch` puts a change into the [`Inventory`], which names the diagnoses that it affects. These are queued.
 //! `reconcile` builds the Facts of one and diagnoses them, and `status` writes the result if more than times has changed.
 //! `schedule` decides when to reconcile again, `probes` applies the planned NodeProbes, and `apiserver` publishes the
-//! addresses of the API server for the agents and for the controller's own client. `pod_events` and `policy_kinds` gather what is not needed as whole objects.
-//! `events`, `metrics` and `server` report to the outside; `auto` creates diagnoses for labelled Namespaces. `election`
-//! decides which of several controllers works, and lets no other one write.
+//! addresses of the API server for the agents and for the controller's own client. `pod_events` and `policy_kinds` gather
+//! what is not needed as whole objects. `events`, `metrics` and `server` report to the outside; `auto` creates diagnoses for
+//! labelled Namespaces. `election` decides which of several controllers works, and lets no other one write.
 
 mod apiserver;
 mod auto;
@@ -366,7 +366,12 @@ fn clients(
 ) -> Result<(Clients, impl Future<Output = ()> + Send + use<>), Error> {
     let namespace = config.default_namespace.clone();
     let (addresses, learned) = tokio::sync::watch::channel(String::new());
-    let routes = Routes::new(config, Fallbacks::Learned(learned));
+    let host = std::env::var("KUBERNETES_SERVICE_HOST").ok();
+    let fallbacks = match apiserver::is_its_service(&config.cluster_url, host.as_deref()) {
+        true => Fallbacks::Learned(learned),
+        false => Fallbacks::None,
+    };
+    let routes = Routes::new(config, fallbacks);
     let opened = routes::access(routes, routes::Pace::default());
     let (access, keep_open) = opened.map_err(|e| Error::Client(Box::new(e)))?;
     let counted = || metrics::counted(access.switching(&namespace), requests);

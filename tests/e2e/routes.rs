@@ -60,6 +60,8 @@ fn start(kubeconfig: &Path, log: &Path, port: u16) -> Cut {
                 Command::new(env!("CARGO_BIN_EXE_svcdiag"))
                     .args(["controller", "--listen", "127.0.0.1:0", "--leader-elect"])
                     .env("KUBECONFIG", kubeconfig)
+                    // As in a Pod.
+                    .env("KUBERNETES_SERVICE_HOST", SERVICE)
                     .stdin(Stdio::null())
                     .stdout(output.try_clone().unwrap())
                     .stderr(output)

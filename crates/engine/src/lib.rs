@@ -49,8 +49,8 @@ pub use crate::{
     questions::{digest as question_digest, is_same as is_same_question},
     ready::NOTHING_BUT_THE_API,
     saved::{
-        DnsLog, DnsTrouble, HairpinSetup, PodTemplate, Saved, SavedEvent, SavedObjects, TableEvidence,
-        TablePod, TemplatePort,
+        DnsLog, HairpinSetup, PodTemplate, Saved, SavedEvent, SavedObjects, TableEvidence, TablePod,
+        TemplatePort,
     },
     status::{Pace, is_same, pace},
 };

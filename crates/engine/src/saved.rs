@@ -113,7 +113,7 @@ pub struct SavedObjects {
     pub apart: BTreeSet<String>,
     /// Warnings that kubectl printed of objects that are not known themselves, of each and each reason the last.
     pub events: Vec<SavedEvent>,
-    /// What logs of cluster DNS complain about.
+    /// What logs of cluster DNS complain about, what explains most first.
     pub dns_logs: Vec<DnsLog>,
 }
 
@@ -124,31 +124,14 @@ pub struct DnsLog {
     /// The Pod, as namespace/name, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// What it is about.
-    pub trouble: DnsTrouble,
+    /// What the line means, as it stands behind "that".
+    pub meaning: String,
     /// The last line that says so, from 1.
     pub line: usize,
     /// How many lines the log has.
     pub lines: usize,
     /// The words of that line.
     pub words: String,
-}
-
-/// What CoreDNS complains about, what explains most first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum DnsTrouble {
-    /// Its configuration is wrong.
-    BadCorefile,
-    /// What it forwards comes back to it.
-    Loop,
-    /// It may not read what it has to know.
-    Denied,
-    /// It does not reach the API server.
-    NoApi,
-    /// It has not read the Services yet.
-    NotSynced,
-    /// Name servers outside of the cluster do not answer it.
-    NoUpstream,
 }
 
 /// A Warning that kubectl printed. It is of the past: that something is over is said by no Event.

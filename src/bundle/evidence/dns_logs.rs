@@ -1,9 +1,11 @@
 //! Logs of CoreDNS, which say why cluster DNS does not answer as it should.
 
+use std::collections::BTreeMap;
+
 use super::files::Evidence;
 use crate::{
     bundle::Problem,
-    engine::{DnsLog, DnsTrouble, Facts},
+    engine::{DnsLog, Facts},
     formats::text::coredns_log::{CorednsLog, Trouble},
 };
 
@@ -13,6 +15,8 @@ const MAX_LOGS: usize = 20;
 /// Adds what the logs say; returns what could not be understood.
 pub(super) fn add(facts: &mut Facts, evidence: &Evidence<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
+    // Several Pods log the same.
+    let mut told: BTreeMap<Trouble, DnsLog> = BTreeMap::new();
     for file in evidence.dns_logs.iter().take(MAX_LOGS) {
         let log = match CorednsLog::parse(file.text) {
             Ok(log) => log,
@@ -25,26 +29,16 @@ pub(super) fn add(facts: &mut Facts, evidence: &Evidence<'_>) -> Vec<Problem> {
             let (namespace, rest) = file.path.strip_prefix("pods/")?.split_once('/')?;
             Some(format!("{namespace}/{}", rest.split('/').next()?))
         };
-        let lines = log.lines;
-        let told = log.troubles.into_iter().map(|(trouble, (line, words))| DnsLog {
-            pod: of_pod(),
-            trouble: known(trouble),
-            line,
-            lines,
-            words,
-        });
-        facts.saved_objects.dns_logs.extend(told);
+        for (trouble, (line, words)) in log.troubles {
+            told.entry(trouble).or_insert_with(|| DnsLog {
+                pod: of_pod(),
+                meaning: trouble.meaning().to_owned(),
+                line,
+                lines: log.lines,
+                words,
+            });
+        }
     }
+    facts.saved_objects.dns_logs.extend(told.into_values());
     problems
-}
-
-fn known(trouble: Trouble) -> DnsTrouble {
-    match trouble {
-        Trouble::BadCorefile => DnsTrouble::BadCorefile,
-        Trouble::Loop => DnsTrouble::Loop,
-        Trouble::Denied => DnsTrouble::Denied,
-        Trouble::NoApi => DnsTrouble::NoApi,
-        Trouble::NotSynced => DnsTrouble::NotSynced,
-        Trouble::NoUpstream => DnsTrouble::NoUpstream,
-    }
 }

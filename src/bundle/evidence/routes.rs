@@ -15,7 +15,8 @@ pub(super) fn lost(facts: &Facts, files: &[Parsed<'_>]) -> Vec<Problem> {
     let addresses = addresses(facts);
     let mut problems = Vec::new();
     for (file, routes) in tables(files) {
-        let lost = addresses.iter().filter_map(|ip| against(routes, *ip));
+        let shown = addresses.iter().filter(|ip| routes.show(**ip));
+        let lost = shown.filter_map(|ip| against(routes, *ip));
         problems.extend(lost.take(MAX_NAMED).map(|what| file.problem(what)));
     }
     problems
@@ -25,7 +26,8 @@ pub(super) fn lost(facts: &Facts, files: &[Parsed<'_>]) -> Vec<Problem> {
 pub(super) fn found(facts: &Facts, files: &[Parsed<'_>]) -> Vec<Problem> {
     let addresses = addresses(facts);
     let lead = |(_, routes): &(&Parsed<'_>, &Routes)| {
-        addresses.iter().any(IpAddr::is_ipv4) && addresses.iter().all(|ip| against(routes, *ip).is_none())
+        let leads = |ip: &IpAddr| routes.show(*ip) && against(routes, *ip).is_none();
+        !addresses.is_empty() && addresses.iter().all(leads)
     };
     tables(files)
         .filter(lead)
@@ -63,10 +65,8 @@ fn against(routes: &Routes, ip: IpAddr) -> Option<String> {
             route.line
         )),
         Some(_) => None,
-        // `ip route` shows one IP family.
-        None if ip.is_ipv4() => Some(format!(
+        None => Some(format!(
             "no route leads to endpoint {ip}, unless `ip rule` names another table"
         )),
-        None => None,
     }
 }

@@ -205,8 +205,8 @@ fn is_in(name: &str, domain: &str) -> bool {
         .is_some_and(|start| start.is_empty() || start.ends_with('.'))
 }
 
-/// Queries the client's servers in turn until one answers, twice, and returns whether all were silent. Only names of the cluster count as answers that are
-/// owed in time: for others a server asks another one.
+/// Queries the client's servers in turn until one answers, twice. Returns also whether all were silent. Only names of the
+/// cluster count as answers that are owed in time: for others a server asks another one.
 async fn ask_in_turn(
     round: &Round<'_>,
     client: &Client<'_>,

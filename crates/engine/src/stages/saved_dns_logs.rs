@@ -1,11 +1,7 @@
 //! What cluster DNS logged, beside an answer that is not good. It changes no verdict: a log is of the past, and look-ups are
 //! what counts.
 
-use crate::{
-    Facts, Finding, Verdict,
-    pods::events::one_line,
-    saved::{DnsLog, DnsTrouble},
-};
+use crate::{Facts, Finding, Verdict, pods::events::one_line};
 use svcdiag_api::{ConditionType as C, Reason};
 
 /// Most lines of a log that are quoted.
@@ -17,14 +13,11 @@ pub(super) fn quote(facts: &Facts, stage: C, mut finding: Finding) -> Finding {
     if stage != C::DNSResolves || is_good {
         return finding;
     }
-    let mut logs: Vec<&DnsLog> = facts.saved_objects.dns_logs.iter().collect();
-    logs.sort_by_key(|log| (log.trouble, &log.pod));
-    // Several Pods log the same.
-    logs.dedup_by_key(|log| log.trouble);
+    let logs = &facts.saved_objects.dns_logs;
     if !logs.is_empty() && !finding.message.ends_with('.') {
         finding.message.push('.');
     }
-    for log in logs.into_iter().take(MAX_QUOTED) {
+    for log in logs.iter().take(MAX_QUOTED) {
         let whose = match &log.pod {
             Some(pod) => format!("Pod {pod}"),
             None => "CoreDNS".to_owned(),
@@ -33,26 +26,9 @@ pub(super) fn quote(facts: &Facts, stage: C, mut finding: Finding) -> Finding {
             " The log of {whose} says, in line {} of {}, that {}: \"{}\".",
             log.line,
             log.lines,
-            describe(log.trouble),
+            log.meaning,
             one_line(&log.words)
         ));
     }
     finding
-}
-
-fn describe(trouble: DnsTrouble) -> &'static str {
-    match trouble {
-        DnsTrouble::BadCorefile => "CoreDNS could not read its Corefile",
-        DnsTrouble::Loop => {
-            "what CoreDNS forwards came back to it, as it does where the node's resolv.conf names a resolver of the node itself"
-        }
-        DnsTrouble::Denied => "the API server did not allow CoreDNS to read what it answers with",
-        DnsTrouble::NoApi => {
-            "CoreDNS did not reach the API server, without which it knows no Services that are new"
-        }
-        DnsTrouble::NotSynced => "CoreDNS had not read the Services yet",
-        DnsTrouble::NoUpstream => {
-            "name servers outside of the cluster did not answer CoreDNS, which matters to names outside of the cluster only"
-        }
-    }
 }

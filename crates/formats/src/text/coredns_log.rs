@@ -13,7 +13,7 @@ use super::{ParseError, api_errors, api_errors::ApiErrorKind, klog::Entry};
 /// Longest part of a line that is kept, in characters.
 const MAX_WORDS: usize = 200;
 
-/// What CoreDNS complains about.
+/// What CoreDNS complains about, what explains most first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
     /// It cannot start: its configuration is wrong.
@@ -28,6 +28,27 @@ pub enum Trouble {
     NotSynced,
     /// Name servers outside of the cluster do not answer it.
     NoUpstream,
+}
+
+impl Trouble {
+    /// What the log says, as it stands behind "that".
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::BadCorefile => "CoreDNS could not read its Corefile",
+            Self::Loop => {
+                "what CoreDNS forwards came back to it, as it does where the node's resolv.conf names a resolver of the node itself"
+            }
+            Self::Denied => "the API server did not allow CoreDNS to read what it answers with",
+            Self::NoApi => {
+                "CoreDNS did not reach the API server, without which it knows no Services that are new"
+            }
+            Self::NotSynced => "CoreDNS had not read the Services yet",
+            Self::NoUpstream => {
+                "name servers outside of the cluster did not answer CoreDNS, which matters to names outside of the cluster only"
+            }
+        }
+    }
 }
 
 /// What a log says.

@@ -32,13 +32,29 @@ impl Routes {
     /// # Errors
     /// When no line is a route.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let lines = text.lines().enumerate();
-        let routes = lines.filter_map(|(index, line)| route(index + 1, line));
-        let routes: Vec<Route> = routes.take(MAX_ROUTES).collect();
+        let mut lines = text.lines().enumerate().peekable();
+        let mut routes = Vec::new();
+        while let Some((index, line)) = lines.next() {
+            // Each way of a route with several is in a line of its own.
+            let has_ways = lines.peek().is_some_and(|(_, next)| {
+                next.starts_with(char::is_whitespace) && next.trim_start().starts_with("nexthop")
+            });
+            if routes.len() < MAX_ROUTES {
+                routes.extend(route(index + 1, line, has_ways));
+            }
+        }
         match routes.is_empty() {
             true => Err(ParseError::nothing(text, "the output of `ip route`")),
             false => Ok(Self(routes)),
         }
+    }
+
+    /// Whether routes of an IP family are shown: `ip route` prints IPv4, `ip -6 route` the other one, and `default` stands in
+    /// both. A node with an address has a route to its own network.
+    #[must_use]
+    pub fn show(&self, ip: IpAddr) -> bool {
+        let mut networks = self.0.iter().filter_map(|route| route.to);
+        networks.any(|net| net.addr().is_ipv4() == ip.is_ipv4())
     }
 
     /// The route that packets to an address take: the longest one. None where there is none at all.
@@ -52,7 +68,7 @@ impl Routes {
     }
 }
 
-fn route(number: usize, line: &str) -> Option<Route> {
+fn route(number: usize, line: &str, has_ways: bool) -> Option<Route> {
     let mut words = line.split_whitespace().peekable();
     let ends = words
         .next_if(|word| matches!(*word, "blackhole" | "unreachable" | "prohibit"))
@@ -66,7 +82,7 @@ fn route(number: usize, line: &str) -> Option<Route> {
             Err(_) => Some(IpNet::from(word.parse::<IpAddr>().ok()?)),
         },
     };
-    let leads = words.any(|word| matches!(word, "dev" | "via" | "nexthop"));
+    let leads = has_ways || words.any(|word| matches!(word, "dev" | "via" | "nexthop" | "nhid"));
     (ends || leads).then_some(Route {
         to,
         line: number,
@@ -103,6 +119,26 @@ blackhole 10.244.9.0/26 proto bird
         assert_eq!(towards("203.0.113.4"), Some((2, false)));
         let bare = Routes::parse("10.244.7.0/24 dev cni0\n").unwrap();
         assert_eq!(bare.towards(IpAddr::from([10, 244, 8, 3])), None);
+    }
+
+    #[test]
+    fn a_route_with_several_ways_leads_somewhere() {
+        for route in [
+            "10.244.8.0/24 proto bgp metric 20 \n\tnexthop via 192.0.2.1 dev eth0 weight 1 \n\tnexthop via 192.0.2.2 dev eth0 weight 1 \n",
+            "10.244.8.0/24 nhid 12 proto bgp\n",
+        ] {
+            let routes = Routes::parse(route).unwrap();
+            let towards = routes.towards(IpAddr::from([10, 244, 8, 3])).unwrap();
+            assert_eq!((towards.line, towards.ends), (1, false), "{route}");
+        }
+    }
+
+    #[test]
+    fn of_the_other_family_nothing_is_shown() {
+        let endpoint = IpAddr::from([10, 244, 8, 3]);
+        let others = "fd00:7::/64 dev cni0 proto kernel metric 256\ndefault via fe80::1 dev eth0 proto ra\n";
+        assert!(!Routes::parse(others).unwrap().show(endpoint));
+        assert!(Routes::parse(TABLE).unwrap().show(endpoint));
     }
 
     #[test]

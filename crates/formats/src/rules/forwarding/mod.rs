@@ -1,8 +1,8 @@
 //! What the firewall of a node does with packets that Pods open a connection with, as saved rules show: which chain
 //! that packets are forwarded through lets none of them go on.
 //!
-//! [`of_iptables`], [`of_listing`] and [`of_nft`] reduce each rule to how it bears on such packets (`Fit`) and what becomes of those
-//! that it takes (`Verdict`); the chains are then followed from the hook of forwarded packets.
+//! [`of_iptables`], [`of_listing`] and [`of_nft`] reduce each rule to how it bears on such packets (`Fit`) and what becomes of
+//! those that it takes (`Verdict`); the chains are then followed from the hook of forwarded packets.
 
 mod iptables;
 mod listing;
