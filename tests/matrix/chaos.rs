@@ -2,6 +2,7 @@
 //! come and go. No version of the status may blame what is not broken, and the verdict comes soon after the last blow.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -224,16 +225,23 @@ impl Held {
     }
 }
 
-/// The processes that live until the end, and what each holds.
-async fn survivors(harness: &Harness, controllers: &Controllers) -> Result<Vec<(u32, Held)>, String> {
-    let agent = harness.agents.pid(SURVIVOR);
-    let pids = controllers.running.iter().map(Controller::pid).chain([agent]);
-    let mut all = Vec::new();
-    for pid in pids {
-        let pid = pid.ok_or("one that should live has ended")?;
-        all.push((pid, Held::at_rest(pid).await?));
+/// What each process holds that is meant to live until the end, once none of them is about to end: a leader that was held up
+/// for longer than its Lease ends a moment after it goes on.
+async fn survivors(harness: &Harness, controllers: &mut Controllers) -> Result<BTreeMap<u32, Held>, String> {
+    let start = Instant::now();
+    loop {
+        controllers.revive(harness).await?;
+        let agent = harness.agents.pid(SURVIVOR);
+        let pids = controllers.running.iter().map(Controller::pid).chain([agent]);
+        let pids: Vec<u32> = pids.flatten().collect();
+        let held = futures::future::join_all(pids.iter().map(|pid| Held::at_rest(*pid))).await;
+        let held: Result<Vec<Held>, String> = held.into_iter().collect();
+        match held {
+            Ok(held) => return Ok(pids.into_iter().zip(held).collect()),
+            Err(why) if start.elapsed() > SOON => return Err(why),
+            Err(_) => {}
+        }
     }
-    Ok(all)
 }
 
 /// A run of it.
@@ -327,18 +335,21 @@ impl Chaos {
             self.round(&next).await?;
         }
         self.are_controllers_spared = true;
-        let before = survivors(&self.harness, &self.controllers).await?;
+        let before = survivors(&self.harness, &mut self.controllers).await?;
         while start.elapsed() < length {
             let next = faults.next().ok_or("no fault")?;
             self.round(&next).await?;
         }
-        let after = survivors(&self.harness, &self.controllers).await?;
-        for ((pid, before), (other, after)) in before.iter().zip(&after) {
+        let after = survivors(&self.harness, &mut self.controllers).await?;
+        for (pid, before) in &before {
+            // On a busy machine a leader may fail to renew its Lease, and ends.
+            let Some(after) = after.get(pid) else {
+                println!("chaos: process {pid} has ended, and another one is in its place");
+                continue;
+            };
             println!("chaos: process {pid} held {before:?}, then {after:?}");
-            if pid != other || after.leaked_since(*before) {
-                return Err(format!(
-                    "process {pid} held {before:?}, and {other} then {after:?}"
-                ));
+            if after.leaked_since(*before) {
+                return Err(format!("process {pid} held {before:?}, then {after:?}"));
             }
         }
         let longest = self.converged.iter().max().copied().unwrap_or_default();

@@ -26,6 +26,7 @@ const TYPED: &[(&str, &[&str], Leaves)] = &[
         &["port-a"],
         Change(&["port-a hairpin off"], &["port-a hairpin on"]),
     ),
+    ("bridge fdb show dev {}", &["cbr0"], Nothing),
     ("getent hosts {}", &["localhost"], Nothing),
     ("ip -d link", &[], Nothing),
     (

@@ -144,6 +144,7 @@ stages! {
             WrongFamilyListening = "the Pods listen, but not in the IP family of the Service.",
             AcceptQueueFull = "the application does not accept connections, and the queue where they wait is full.",
             IPForwardingDisabled, FirewallDrops, FirewallRejects, ConntrackTableFull, ReversePathFiltering,
+            LostBetweenNodes = "packets left one node and did not arrive at the other: the client's node and the endpoint's saw it.",
             CrossNodeUnreachable = "endpoints answer on their own node only.",
             PathMTUTooSmall = "between nodes small packets arrive and large ones are lost.",
             ConnectionRefused, NoRouteToHost, TimedOut, UnexpectedResponse,

@@ -260,9 +260,14 @@ pub(crate) fn finish<'a>(
     if let Some(family) = dials.fails_in_one_family() {
         message.push_str(&format!(" Only dials over {family} fail."));
     }
-    if !is_explained(reason) && !matches!(reason, Reason::AcceptQueueFull | Reason::PathMTUTooSmall) {
-        let open: Vec<&Case> = cases.iter().copied().filter(|c| !c.is_certain()).collect();
-        with_circumstances(evidence, &failures(&open), &mut message);
+    let open: Vec<&Case> = cases.iter().copied().filter(|c| !c.is_certain()).collect();
+    let open = failures(&open);
+    match reason {
+        Reason::AcceptQueueFull | Reason::PathMTUTooSmall => {}
+        // No setting of either node costs what was seen to leave the one and not to arrive at the other.
+        Reason::LostBetweenNodes => with_addresses(evidence, &open, &mut message),
+        _ if is_explained(reason) => {}
+        _ => with_circumstances(evidence, &open, &mut message),
     }
     if may_be_of_another_kind(reason) {
         with_other_kinds(evidence.facts, &mut message);
@@ -282,6 +287,7 @@ fn may_be_of_another_kind(reason: Reason) -> bool {
             | Reason::NoRouteToHost
             | Reason::FirewallDrops
             | Reason::FirewallRejects
+            | Reason::LostBetweenNodes
             | Reason::CrossNodeUnreachable
             | Reason::PartiallyReachable
     )

@@ -18,6 +18,8 @@ pub(crate) struct Arrival<'a> {
     pub drops: Vec<&'a PacketDrop>,
     /// What the client's node saw of them when the dial was repeated.
     pub left: Option<&'a Left>,
+    /// Whether the interface that they left by is a tunnel's, or nobody knows.
+    leaves_by_tunnel: bool,
 }
 
 /// How far the packets of a dial got, and those of its answer.
@@ -54,6 +56,19 @@ impl Arrival<'_> {
             Reach::NotThere => !is_here || !self.seen.direct && !self.has_no_carrier(),
             Reach::Returned => !is_here || !self.seen.direct,
             Reach::There | Reach::Answered => is_here,
+        }
+    }
+
+    /// Whether packets were seen to leave one of the nodes, and not to arrive at the other. What a tunnel carries may also be
+    /// lost on a node, unless nothing of the tunnel arrives.
+    pub(crate) fn is_lost_between(&self) -> bool {
+        let Some(left) = self.left.filter(|_| self.drops.is_empty()) else {
+            return false;
+        };
+        match self.reach() {
+            Reach::NotThere => self.has_no_carrier() || self.seen.direct && !self.leaves_by_tunnel,
+            Reach::Returned => left.answers == 0 && self.seen.direct,
+            Reach::There | Reach::Answered => false,
         }
     }
 
@@ -109,11 +124,13 @@ pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<Arr
     let drops = drops.filter(|drop| is_its(dial, drop.from.as_deref(), drop.protocol, &drop.target));
     // What a Pod drops, and of answers, is of that Pod alone.
     let drops = drops.filter(|drop| is_exact || drop.place == DropPlace::Node && !drop.answers);
+    let left = left(evidence, dial);
     let mut arrival = Arrival {
         node,
         seen,
         drops: drops.collect(),
-        left: left(evidence, dial),
+        left,
+        leaves_by_tunnel: left.is_none_or(|left| is_tunnel(evidence, failed.node, left.interface.as_deref())),
     };
     // A tunnel has others' packets too: of these some may be dropped while those of the dial pass.
     let is_carried_elsewhere = |drop: &PacketDrop| drop.packets < seen.carried / 2;
@@ -130,6 +147,18 @@ fn left<'a>(evidence: &Evidence<'a>, dial: &ProbeArrival) -> Option<&'a Left> {
     let report = reports.find(|report| report.node == dial.node)?;
     let mut left = report.facts.left.iter().filter(|left| left.sent > 0);
     left.find(|left| is_its(dial, Some(&left.from), left.protocol, &left.endpoint))
+}
+
+/// Whether an interface of a node is a tunnel's, or may be one.
+fn is_tunnel(evidence: &Evidence<'_>, node: &str, interface: Option<&str>) -> bool {
+    let mut reports = evidence.reports.current.iter();
+    let tunnels = reports
+        .find(|report| report.node == node)
+        .and_then(|report| report.facts.tunnels.as_ref());
+    match (interface, tunnels) {
+        (Some(interface), Some(tunnels)) => tunnels.iter().any(|tunnel| tunnel.name == interface),
+        _ => true,
+    }
 }
 
 fn is_its(dial: &ProbeArrival, from: Option<&str>, protocol: Protocol, to: &str) -> bool {

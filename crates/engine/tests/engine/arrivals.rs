@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 use svcdiag_api::{
     Answer, Arrivals, Arrived, Carrier, ConditionType as C, DropCause, DropPlace, Left, NodeFacts,
-    NodeProbeSpec, NodeSettings, PacketDrop, Protocol, Reason as R, WatchState,
+    NodeProbeSpec, NodeSettings, PacketDrop, Protocol, Reason as R, Tunnel, TunnelKind, WatchState,
 };
 use svcdiag_engine::{Diagnosis, Facts, diagnose, plan};
 
@@ -172,6 +172,92 @@ fn what_left_the_clients_node_and_came_back_to_it_is_told() {
     let mut facts = watched(|_| {}, |_| {});
     left(&mut facts, "shop/other", 3, 0);
     assert_eq!(told(&facts), before);
+}
+
+fn left_by(facts: &mut Facts, tunnels: &[&str]) {
+    let tunnels = tunnels.iter().map(|name| Tunnel {
+        name: (*name).to_owned(),
+        kind: TunnelKind::Vxlan,
+        port: Some(8472),
+    });
+    let tunnels: Vec<Tunnel> = tunnels.collect();
+    on(facts, "n1", |n| n.tunnels = Some(tunnels));
+}
+
+#[test]
+fn what_left_one_node_and_did_not_arrive_at_the_other_is_lost_between_them() {
+    let carrier = || Carrier {
+        from: "192.168.0.1".to_owned(),
+        to: "192.168.0.2".to_owned(),
+        port: 8472,
+    };
+    // By a tunnel of which nothing arrives.
+    let mut facts = watched(|seen| seen.carrier = Some(carrier()), |_| {});
+    left(&mut facts, CLIENT, 3, 0);
+    left_by(&mut facts, &["flannel.1"]);
+    let d = judged("arrivals-lost-tunnel", &facts, R::LostBetweenNodes);
+    says(
+        &d,
+        &[
+            "3 packets left node n1 (interface flannel.1)",
+            "Nor did any packet of the tunnel from node n1 arrive (UDP port 8472 from 192.168.0.1 to 192.168.0.2)",
+            "tunnel flannel.1 (VXLAN, UDP port 8472)",
+            "Let UDP port 8472 from 192.168.0.1 to 192.168.0.2 through",
+            "`bridge fdb show dev flannel.1`",
+        ],
+    );
+    // Without a tunnel.
+    let mut facts = watched(|_| {}, |_| {});
+    left(&mut facts, CLIENT, 3, 0);
+    left_by(&mut facts, &[]);
+    judged("arrivals-lost", &facts, R::LostBetweenNodes);
+    // On the way back.
+    let mut facts = watched(
+        |seen| {
+            (seen.arrived, seen.answered, seen.returned) = (3, 3, 3);
+            seen.return_interface = Some("eth0".to_owned());
+        },
+        |_| {},
+    );
+    left(&mut facts, CLIENT, 3, 0);
+    left_by(&mut facts, &[]);
+    let d = judged("arrivals-lost-answers", &facts, R::LostBetweenNodes);
+    says(&d, &["`ip route get 10.244.1.9` on node n2", "get to node n1"]);
+}
+
+#[test]
+fn packets_that_may_be_lost_on_a_node_are_not_said_to_be_lost_between_them() {
+    let lost = |see: fn(&mut Arrived), tunnels: &[&str], answers| {
+        let mut facts = watched(see, |_| {});
+        left(&mut facts, CLIENT, 3, answers);
+        left_by(&mut facts, tunnels);
+        diagnose(&facts).root_cause.unwrap().reason
+    };
+    let unclear = R::CrossNodeUnreachable.as_str();
+    assert_eq!(lost(|_| {}, &[], 0), R::LostBetweenNodes.as_str());
+    // They left by a tunnel that the other node does not know: it may well have arrived there.
+    assert_eq!(lost(|_| {}, &["flannel.1"], 0), unclear);
+    // The tunnel's packets arrive.
+    let carried = |seen: &mut Arrived| {
+        (seen.direct, seen.carried) = (false, 2);
+        seen.carrier = Some(Carrier {
+            from: "192.168.0.1".to_owned(),
+            to: "192.168.0.2".to_owned(),
+            port: 8472,
+        });
+    };
+    assert_eq!(lost(carried, &["flannel.1"], 0), unclear);
+    // They arrive and are answered, and the answers come in at the client's node, or may be in a tunnel there.
+    let answered = |seen: &mut Arrived| (seen.arrived, seen.answered, seen.returned) = (3, 3, 3);
+    assert_eq!(lost(answered, &[], 3), unclear);
+    let by_tunnel = |seen: &mut Arrived| {
+        (seen.arrived, seen.answered, seen.returned, seen.direct) = (3, 3, 3, false);
+    };
+    assert_eq!(lost(by_tunnel, &["flannel.1"], 0), unclear);
+    assert_eq!(lost(|seen| seen.arrived = 3, &[], 0), unclear);
+    // Nobody knows whether they left.
+    let facts = watched(|_| {}, |_| {});
+    assert_eq!(diagnose(&facts).root_cause.unwrap().reason, unclear);
 }
 
 #[test]

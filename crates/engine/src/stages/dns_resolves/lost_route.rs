@@ -85,7 +85,10 @@ fn is_of_the_way(reason: Reason) -> bool {
     dialling::is_explained(reason)
         || matches!(
             reason,
-            Reason::CrossNodeUnreachable | Reason::TimedOut | Reason::NoRouteToHost
+            Reason::LostBetweenNodes
+                | Reason::CrossNodeUnreachable
+                | Reason::TimedOut
+                | Reason::NoRouteToHost
         )
 }
 

@@ -50,20 +50,28 @@ pub(super) fn describe(
     if let Some(arrived) = &arrived {
         message.push_str(&format!(" {}", arrived.message));
     }
-    let of_its_node = arrived.and_then(|arrived| arrived.remediation);
-    let is_of_its_node = of_its_node.is_some();
-    let (known, remediation) = dropped
-        .map(|(_, remediation)| remediation)
-        .or(of_its_node)
-        .map(|remediation| (String::new(), remediation))
-        .or_else(|| addresses::one_internal_ip(facts, &ends))
-        .or_else(|| external_ips(evidence))
-        .or_else(|| overlap(evidence, failures))
-        .unwrap_or_else(|| (String::new(), let_through(evidence, &nodes, failures)));
+    let is_on_its_node = arrived.as_ref().is_some_and(|arrived| arrived.is_on_its_node);
+    let by_what_arrived = arrived.and_then(|arrived| arrived.remediation);
+    // Addresses that two have lead packets astray between nodes, and say nothing of what is lost on one.
+    let by_addresses = || {
+        addresses::one_internal_ip(facts, &ends)
+            .or_else(|| external_ips(evidence))
+            .or_else(|| overlap(evidence, failures))
+    };
+    let of_way = || {
+        by_what_arrived
+            .clone()
+            .unwrap_or_else(|| let_through(evidence, &nodes, failures))
+    };
+    let (known, remediation) = match dropped {
+        Some((_, remediation)) => (String::new(), remediation),
+        None if is_on_its_node => (String::new(), of_way()),
+        None => by_addresses().unwrap_or_else(|| (String::new(), of_way())),
+    };
     if !known.is_empty() {
         message.push_str(&format!(" {known}"));
     } else if let Some(tunnels) =
-        tunnels(evidence, &ends).filter(|t| !t.is_empty() && !are_of_host && !is_dropped && !is_of_its_node)
+        tunnels(evidence, &ends).filter(|t| !t.is_empty() && !are_of_host && !is_dropped && !is_on_its_node)
     {
         let tunnels: Vec<String> = tunnels.iter().map(describe_tunnel).collect();
         message.push_str(&format!(" These nodes use {}.", text::list(&tunnels)));

@@ -193,7 +193,7 @@ pub(super) fn describe_cases(
                 quoted(pods.first().copied().unwrap_or_default())
             ),
         ),
-        Reason::CrossNodeUnreachable => between_nodes(evidence, cases),
+        Reason::LostBetweenNodes | Reason::CrossNodeUnreachable => between_nodes(evidence, cases),
         Reason::PathMTUTooSmall => {
             let (message, remediation) = path_mtu::describe(&narrow_paths(evidence)).unwrap_or_default();
             (format!("{message} {}.", describe::endpoints(&all)), remediation)

@@ -11,7 +11,7 @@ use crate::{
     Finding,
     dialling::{self, Case},
     evidence::{
-        Evidence,
+        Evidence, arrivals,
         dials::Failed,
         dropped, listening, losses,
         packet_sizes::{self, NarrowPath, narrow_paths},
@@ -147,7 +147,10 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
         // What the kernel drops of one endpoint's packets alone is that endpoint's.
         let is_of_a_way = |c: &Case| {
             dialling::is_explained(c.reason) && !c.is_of_a_rule()
-                || matches!(c.reason, Reason::CrossNodeUnreachable | Reason::PathMTUTooSmall)
+                || matches!(
+                    c.reason,
+                    Reason::LostBetweenNodes | Reason::CrossNodeUnreachable | Reason::PathMTUTooSmall
+                )
                 || c.failed.is_of_large_answers()
         };
         if cases.iter().any(is_of_a_way) {
@@ -198,7 +201,11 @@ fn classify<'a, 'b>(
     } else if case.explanation.is_none() && packet_sizes::explains(narrow, failed) {
         case.reason = Reason::PathMTUTooSmall;
     } else if case.explanation.is_none() && !is_turned_away(failed) && is_cross_node(evidence, failed) {
-        case.reason = Reason::CrossNodeUnreachable;
+        let is_seen = arrivals::of(evidence, failed).is_some_and(|arrival| arrival.is_lost_between());
+        case.reason = match is_seen {
+            true => Reason::LostBetweenNodes,
+            false => Reason::CrossNodeUnreachable,
+        };
     }
     case
 }
