@@ -26,10 +26,10 @@ const KIND: Kind = Kind {
 };
 
 /// How long the Lease of an agent holds after its last renewal.
-const LEASE: Duration = Duration::from_secs(40);
+const LEASE: Duration = Duration::from_secs(60);
 
 /// So long the API server is away: Leases end meanwhile, and the pauses of all watches have grown.
-const AWAY: Duration = Duration::from_secs(60);
+const AWAY: Duration = Duration::from_secs(70);
 
 fn unknown(reason: &str) -> impl Fn(&Verdict) -> bool {
     move |v| {

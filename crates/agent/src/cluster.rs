@@ -33,13 +33,14 @@ use svcdiag_objects::Object;
 /// An API server that takes longer counts as unreachable.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Interval and duration of the Lease: three renewals may fail.
-pub const LEASE_RENEWAL: Duration = Duration::from_secs(10);
+/// Interval of renewals of the Lease: 1,000 nodes send 40 of them a second.
+pub const LEASE_RENEWAL: Duration = Duration::from_secs(25);
 
 /// Pause after a renewal that did not reach the API server; it delays everything that waits for the agent.
 pub const LEASE_RETRY: Duration = Duration::from_secs(3);
 
-const LEASE_SECONDS: i32 = 40;
+/// Duration of the Lease, in seconds: an API server that is away for half a minute silences no agent.
+const LEASE_SECONDS: i32 = 60;
 
 /// How long the schema of the installed CRD is cached after it has rejected something.
 const SCHEMA_LASTS: Duration = Duration::from_secs(300);

@@ -86,6 +86,8 @@ async fn follow(api: Api<NodeProbe>, node: &Arc<Node>, cluster: &Cluster, tasks:
             Err(error) => {
                 if is_unreachable(&error) {
                     cluster.access().is_in_trouble();
+                    // Known long before the next renewal of the Lease.
+                    node.reached().note(false);
                 }
                 tracing::warn!("The watch on NodeProbes was interrupted and will be resumed: {error}.");
             }
@@ -173,6 +175,9 @@ async fn serve(node: Arc<Node>, cluster: Cluster, mut probes: watch::Receiver<Ar
         let pause = match state.write(&cluster, &latest, &probe, facts).await {
             Ok(()) => state.pause(&probe, was_answered),
             Err(error) => {
+                if error.is_outage() {
+                    node.reached().note(false);
+                }
                 tracing::warn!(
                     namespace = probe.namespace(),
                     name = probe.name(),
