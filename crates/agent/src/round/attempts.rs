@@ -46,7 +46,8 @@ pub(super) type Outcomes = BTreeMap<Option<SocketAddr>, Outcome>;
 /// double. If anything failed or is silent, in a second look, and over UDP, where silence takes time, all remaining dials
 /// are made at once.
 ///
-/// Returns also when the last one began: one that waits for its turn has not begun.
+/// Returns also when all that has failed had failed once: for each endpoint when the first of its failed dials began, and of
+/// these the latest. A dial that waits for its turn has not begun.
 pub(super) async fn attempts(
     round: &Round<'_>,
     route: &Route<'_>,
@@ -68,7 +69,7 @@ pub(super) async fn attempts(
         all.extend(wave(round, route, look, number, &mut left).await);
         size *= 2;
     }
-    let begun = all.iter().map(|attempt| attempt.begun).max();
+    let begun = failed_since(&all);
     let mut outcomes = tally(route.port.protocol, all);
     record(&mut outcomes, &route.endpoints);
     (outcomes, begun)
@@ -81,6 +82,33 @@ struct Attempt {
     /// Whether the first packet was lost before the node finished with it.
     was_lost: bool,
     begun: Instant,
+}
+
+impl Attempt {
+    /// The endpoint that it counts for, where connections are tracked.
+    fn counts_for(&self, is_tracked: bool) -> Option<SocketAddr> {
+        self.endpoint.filter(|_| !(self.was_lost && is_tracked))
+    }
+
+    fn has_failed(&self) -> bool {
+        self.was_lost || self.outcome.0 != Answer::Accepted
+    }
+}
+
+/// A lost packet is recognised only if the node tracks connections to the Service at all.
+fn is_tracked(attempts: &[Attempt]) -> bool {
+    attempts.iter().any(|attempt| attempt.endpoint.is_some())
+}
+
+/// Since when every endpoint that has failed has done so once; None if none has.
+fn failed_since(attempts: &[Attempt]) -> Option<Instant> {
+    let is_tracked = is_tracked(attempts);
+    let mut since: BTreeMap<Option<SocketAddr>, Instant> = BTreeMap::new();
+    for one in attempts.iter().filter(|attempt| attempt.has_failed()) {
+        let first = since.entry(one.counts_for(is_tracked)).or_insert(one.begun);
+        *first = one.begun.min(*first);
+    }
+    since.into_values().max()
 }
 
 /// How many more dials to make after some attempts, given the endpoints that were not reached and the size of the next
@@ -126,15 +154,15 @@ async fn wave(
 }
 
 /// One answer is enough: an endpoint fails only if all attempts at it did. Over UDP one refusal is enough, since silence
-/// is neither. A lost packet is recognised only if the node tracks connections to the Service at all.
+/// is neither.
 fn tally(protocol: Protocol, attempts: Vec<Attempt>) -> Outcomes {
-    let is_tracked = attempts.iter().any(|t| t.endpoint.is_some());
+    let is_tracked = is_tracked(&attempts);
     let mut outcomes = Outcomes::new();
     for one in attempts {
-        let (endpoint, outcome) = if one.was_lost && is_tracked {
-            (None, (Answer::TimedOut, None))
-        } else {
-            (one.endpoint, one.outcome)
+        let endpoint = one.counts_for(is_tracked);
+        let outcome = match one.was_lost && is_tracked {
+            true => (Answer::TimedOut, None),
+            false => one.outcome,
         };
         match outcomes.get_mut(&endpoint) {
             Some(known) if (outcome.0 == Answer::Accepted) != (protocol == Protocol::Udp) => *known = outcome,
@@ -288,6 +316,33 @@ mod tests {
         }
         assert_eq!(more(Protocol::Udp, &[well()], 1, 2), usize::MAX);
         assert_eq!(more(Protocol::Udp, &[well()], 0, 2), 0);
+    }
+
+    #[test]
+    fn a_second_look_follows_the_first_failure_of_each_endpoint() {
+        let start = Instant::now();
+        let later = start + BEFORE_RETRANSMISSION;
+        let failed = |endpoint, answer, begun| Attempt {
+            begun,
+            ..an_attempt(endpoint, answer, false)
+        };
+        let (one, two) = (Some(endpoint(1)), Some(endpoint(2)));
+        let again = [
+            failed(one, Answer::TimedOut, start),
+            failed(one, Answer::TimedOut, later),
+        ];
+        assert_eq!(failed_since(&again), Some(start));
+        let another = [
+            failed(one, Answer::TimedOut, start),
+            failed(two, Answer::Refused, later),
+        ];
+        assert_eq!(failed_since(&another), Some(later));
+        let well = [
+            failed(one, Answer::TimedOut, start),
+            failed(two, Answer::Accepted, later),
+        ];
+        assert_eq!(failed_since(&well), Some(start));
+        assert_eq!(failed_since(&well[1..]), None);
     }
 
     #[test]

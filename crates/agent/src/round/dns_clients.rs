@@ -20,6 +20,8 @@ pub(super) const PORT: u16 = 53;
 pub(super) const CONTROL: &str = "kubernetes.default";
 /// Resolvers wait five seconds for a server; a cluster's answers in one.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for servers that have been silent for so long before.
+pub(super) const PATIENCE_AFTER_SILENCE: Duration = Duration::from_millis(1500);
 pub(super) const ATTEMPTS: usize = 2;
 
 /// A client Pod, and how it resolves names.
@@ -72,11 +74,11 @@ pub(super) async fn ask(
     round: &Round<'_>,
     netns: &Netns,
     server: SocketAddr,
-    name: &str,
-    ipv6: bool,
+    (name, ipv6): (&str, bool),
+    patience: Duration,
 ) -> Option<Reply> {
     let _permit = round.permit().await?;
-    dns::ask(netns, server, name, ipv6, PATIENCE)
+    dns::ask(netns, server, name, ipv6, patience)
         .await
         .inspect_err(|error| round.problem(format!("DNS server {server} could not be queried: {error}.")))
         .ok()

@@ -131,7 +131,7 @@ async fn ask_one(
         if attempt == ATTEMPTS && !is_silent {
             sleep(CONFIRM_AFTER).await;
         }
-        let reply = ask(round, netns, server, name, ipv6).await?;
+        let reply = ask(round, netns, server, (name, ipv6), PATIENCE).await?;
         is_silent &= reply == Reply::TimedOut;
         // These are names of the cluster: for others a server asks another one, which may take its time.
         round.tries.asked(netns, server, name, ipv6, &reply);

@@ -1,13 +1,13 @@
 //! The Service's names, as the clients resolve them.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
 use tokio::time::sleep;
 
 use super::{
     CONFIRM_AFTER, Round,
-    dns_clients::{ATTEMPTS, CONTROL, Client, PORT, ask, client, is_v6},
+    dns_clients::{ATTEMPTS, CONTROL, Client, PATIENCE, PATIENCE_AFTER_SILENCE, PORT, ask, client, is_v6},
     dns_servers,
 };
 use crate::{
@@ -115,22 +115,26 @@ fn external_name(round: &Round<'_>) -> Option<String> {
 async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str) -> Option<Lookup> {
     let ipv6 = name != CONTROL && is_v6(round);
     let is_alias = name != CONTROL && round.subject.service.is_external_name();
-    let look = async || {
-        let (lookup, is_silent) = resolve(round, client, domain, name, ipv6).await?;
+    let look = async |patience| {
+        let (lookup, is_silent) = resolve(round, client, domain, (name, ipv6), patience).await?;
         if is_alias && lookup.result == LookupResult::NotFound {
-            return resolve(round, client, domain, name, !ipv6).await;
+            return resolve(round, client, domain, (name, !ipv6), patience).await;
         }
         Some((lookup, is_silent))
     };
-    let (first, is_silent) = look().await?;
+    let (first, is_silent) = look(PATIENCE).await?;
     if first.result == LookupResult::Found {
         return Some(first);
     }
     // Silence has lasted for longer than that by then.
-    if !is_silent {
-        sleep(CONFIRM_AFTER).await;
-    }
-    let (second, _) = look().await?;
+    let patience = match is_silent {
+        true => PATIENCE_AFTER_SILENCE,
+        false => {
+            sleep(CONFIRM_AFTER).await;
+            PATIENCE
+        }
+    };
+    let (second, _) = look(patience).await?;
     Some(second)
 }
 
@@ -139,8 +143,8 @@ async fn resolve(
     round: &Round<'_>,
     client: &Client<'_>,
     domain: &str,
-    name: &str,
-    ipv6: bool,
+    (name, ipv6): (&str, bool),
+    patience: Duration,
 ) -> Option<(Lookup, bool)> {
     let mut lookup = Lookup {
         name: name.trim_end_matches('.').to_owned(),
@@ -156,7 +160,7 @@ async fn resolve(
         let is_of_cluster = is_in(&candidate, domain);
         let matters = is_of_cluster || candidate == name;
         let reply;
-        (reply, is_silent) = ask_in_turn(round, client, &candidate, ipv6, is_of_cluster).await?;
+        (reply, is_silent) = ask_in_turn(round, client, (&candidate, ipv6), patience, is_of_cluster).await?;
         match reply {
             Reply::Addresses(addresses, ttl) => {
                 lookup.result = LookupResult::Found;
@@ -210,8 +214,8 @@ fn is_in(name: &str, domain: &str) -> bool {
 async fn ask_in_turn(
     round: &Round<'_>,
     client: &Client<'_>,
-    name: &str,
-    ipv6: bool,
+    (name, ipv6): (&str, bool),
+    patience: Duration,
     is_of_cluster: bool,
 ) -> Option<(Reply, bool)> {
     let netns = &client.pod.netns;
@@ -220,7 +224,7 @@ async fn ask_in_turn(
     for _ in 0..ATTEMPTS {
         for server in &client.conf.servers {
             let server = SocketAddr::new(*server, PORT);
-            let reply = ask(round, netns, server, name, ipv6).await?;
+            let reply = ask(round, netns, server, (name, ipv6), patience).await?;
             if is_of_cluster {
                 round.tries.asked(netns, server, name, ipv6, &reply);
             }

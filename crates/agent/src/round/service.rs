@@ -24,7 +24,7 @@ use svcdiag_kube_proxy::{
 /// Results of every path, once.
 pub(super) struct FirstProbe<'a> {
     routes: Vec<(Route<'a>, Outcomes)>,
-    /// When the last of the dials on paths with failures began.
+    /// Since when all that has failed had failed once.
     begun: Option<Instant>,
 }
 
