@@ -6,9 +6,10 @@
 
 mod every;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{Api, Client, Resource, api::ListParams};
 
 use super::{live, query::Query};
@@ -57,20 +58,49 @@ impl Gathered {
 
 /// The spec of the diagnosis: the user's options, or else the spec of an existing ServiceDiagnosis that the user may read,
 /// whose agents may have probed from other client Pods than the default ones.
+///
+/// # Errors
+/// When the Pod that is named as a client cannot be read, or has no label by which it could be selected.
 pub(crate) async fn asked(
     client: &Client,
     namespace: &str,
     service: &str,
     query: &Query,
-) -> ServiceDiagnosisSpec {
+) -> Result<ServiceDiagnosisSpec, RequestError> {
     if !query.is_bare() {
-        return query.spec(service);
+        let mut spec = query.spec(service);
+        if let Some(name) = &query.from {
+            let labels = labels_of(client, query.client_namespace(namespace), name).await?;
+            spec.clients.pod_selector = Some(LabelSelector {
+                match_labels: Some(labels),
+                match_expressions: None,
+            });
+        }
+        return Ok(spec);
     }
     // Problems with the cluster are reported by the required reads.
     let listed = list(client, namespace, None).await;
     let diagnoses: Vec<ServiceDiagnosis> = listed.unwrap_or_default();
     let own = of_service(&diagnoses, service).into_iter().next();
-    own.map_or_else(|| query.spec(service), |own| own.spec.clone())
+    Ok(own.map_or_else(|| query.spec(service), |own| own.spec.clone()))
+}
+
+/// The labels of a Pod.
+async fn labels_of(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<BTreeMap<String, String>, RequestError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let pod = ask(pods.get_opt(name), || Request::get::<Pod>(name)).await?;
+    let (namespace, name) = (namespace.to_owned(), name.to_owned());
+    let Some(pod) = pod else {
+        return Err(RequestError::NoPod(namespace, name));
+    };
+    match pod.metadata.labels.filter(|labels| !labels.is_empty()) {
+        Some(labels) => Ok(labels),
+        None => Err(RequestError::NoLabels(namespace, name)),
+    }
 }
 
 /// The diagnoses of a Service that are not suspended; one of its name comes first.

@@ -15,6 +15,7 @@ use crate::{
     api::{Reason, ServiceDiagnosis, ServiceDiagnosisSpec},
     cluster::{Request, RequestError, ask, list},
     engine::Diagnosis,
+    report::Answer,
     system::Termination,
 };
 
@@ -35,6 +36,14 @@ pub(super) fn is_temporary(diagnosis: &ServiceDiagnosis) -> bool {
     diagnosis.labels().contains_key(TEMPORARY.0)
 }
 
+/// How long a verdict is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Until {
+    pub timeout: Duration,
+    /// Whether one that the Service does not work is no answer yet.
+    pub works: bool,
+}
+
 /// Has the agents probe, and returns the verdict; `None`, with a note, if there is none.
 ///
 /// # Errors
@@ -43,7 +52,7 @@ pub(super) async fn verdict(
     client: &Client,
     namespace: &str,
     spec: &ServiceDiagnosisSpec,
-    timeout: Duration,
+    until: Until,
 ) -> Result<Option<Diagnosis>, Error> {
     let api: Api<ServiceDiagnosis> = Api::namespaced(client.clone(), namespace);
     remove_left_behind(client, &api, namespace).await;
@@ -59,7 +68,7 @@ pub(super) async fn verdict(
         }
     };
     let answer = tokio::select! {
-        found = settled(&api, &name, timeout) => Ok(found),
+        found = settled(&api, &name, until) => Ok(found),
         () = termination.comes() => Err(Error::Interrupted),
     };
     tokio::select! {
@@ -104,8 +113,8 @@ async fn remove_left_behind(client: &Client, api: &Api<ServiceDiagnosis>, namesp
 }
 
 /// Waits for the verdict, and shows on a terminal which stages have been judged. After the timeout what is known counts.
-async fn settled(api: &Api<ServiceDiagnosis>, name: &str, timeout: Duration) -> Option<Diagnosis> {
-    let end = Instant::now() + timeout;
+async fn settled(api: &Api<ServiceDiagnosis>, name: &str, until: Until) -> Option<Diagnosis> {
+    let end = Instant::now() + until.timeout;
     let mut shown = std::io::stderr().is_terminal().then(BTreeMap::new);
     let (mut last, mut problem) = (None, None);
     let mut looked_at: Option<Instant> = None;
@@ -116,9 +125,10 @@ async fn settled(api: &Api<ServiceDiagnosis>, name: &str, timeout: Duration) -> 
                 if let (Some(verdict), Some(shown)) = (&last, &mut shown) {
                     show(verdict, shown);
                 }
-                if last.as_ref().is_some_and(is_settled) {
+                if let Some(verdict) = last.as_ref().filter(|verdict| is_settled(verdict)) {
                     let since = *looked_at.get_or_insert_with(Instant::now);
-                    if !last.as_ref().is_some_and(is_looked_at_again) || since.elapsed() >= SECOND_LOOK {
+                    let is_last = !is_looked_at_again(verdict) || since.elapsed() >= SECOND_LOOK;
+                    if is_last && (!until.works || Answer::of(verdict, false) == Answer::Works) {
                         return last;
                     }
                 }
@@ -127,11 +137,13 @@ async fn settled(api: &Api<ServiceDiagnosis>, name: &str, timeout: Duration) -> 
         }
         if Instant::now() > end {
             let why = match (&last, problem) {
+                // What was waited for is that it works.
+                (Some(verdict), None) if is_settled(verdict) => return last,
                 (_, Some(error)) => format!("{error}"),
                 (None, None) => "the controller has written no verdict".to_owned(),
                 (Some(_), None) => "not all agents have answered".to_owned(),
             };
-            eprintln!("note: {why} within {} s (--timeout)", timeout.as_secs());
+            eprintln!("note: {why} within {} s (--timeout)", until.timeout.as_secs());
             return last;
         }
         sleep(POLL_INTERVAL).await;

@@ -12,11 +12,13 @@ mod survey;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use kube::Client;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     api::DataPath,
     cluster::{self, Connection, duration},
-    engine::Facts,
+    engine::{Diagnosis, Facts, diagnose},
     report::{self, Answer, Printing, service_name},
 };
 
@@ -25,6 +27,9 @@ pub use query::Query;
 
 use gather::{Everything, gather_every};
 pub(crate) use gather::{asked, gather};
+
+/// Pause between two checks of a Service that is to work.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What to check and how to print it.
 #[derive(Args, Clone, Debug)]
@@ -47,6 +52,12 @@ Examples:
 
   # As seen by the actual client Pods, which are in another namespace
   svcdiag check hostnames -n shop --client-namespace web --client-selector app=frontend
+
+  # As seen by a Pod, and those with its labels
+  svcdiag check hostnames -n shop --from client-7d4b9-x2x5k
+
+  # In a script: wait until it works
+  svcdiag check hostnames -n shop --wait --timeout 5m
 
   # In a pipeline without node agents: fail on any fault in the API objects
   svcdiag check hostnames -n shop --api-only
@@ -80,6 +91,10 @@ pub struct Options {
     #[arg(long)]
     read_only: bool,
 
+    /// Wait until the Service works, for at most --timeout
+    #[arg(short, long, requires = "service")]
+    wait: bool,
+
     /// How long to wait for the agents' answers, for example 30s or 2m
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
     timeout: Duration,
@@ -100,6 +115,10 @@ impl Options {
             && gathered.is_unwatched
             && facts.service.is_some()
             && facts.spec.data_path != Some(DataPath::Ignore)
+    }
+
+    fn answer_to(&self, diagnosis: &Diagnosis) -> Answer {
+        Answer::of(diagnosis, self.printing.api_only)
     }
 }
 
@@ -157,33 +176,54 @@ async fn answer(options: &Options) -> Result<Answer, Error> {
         server,
     } = query.cluster.connect().await?;
     let of_server = |error| cluster::Error::of(error, &server);
-    let now = crate::clock::now();
     let answer = match &options.service {
         Some(service) => {
             let spec = asked(&client, &namespace, service, query).await;
-            let agents = &query.agent_namespace;
-            let read = gather(&client, &namespace, spec.clone(), agents).await;
-            let gathered = read.map_err(of_server)?;
-            if gathered.namespace_is_missing {
-                eprintln!("note: namespace {namespace} does not exist");
-            }
-            let facts = gathered.facts(now);
-            let seen = match options.asks_agents(&gathered, &facts) {
-                true => live::verdict(&client, &namespace, &spec, options.timeout).await?,
-                false => None,
-            };
-            match seen {
-                Some(diagnosis) => options.printing.print(&facts, &diagnosis)?,
-                None => options.printing.answer(&facts)?,
+            let spec = spec.map_err(of_server)?;
+            let end = Instant::now() + options.timeout;
+            loop {
+                let read = gather(&client, &namespace, spec.clone(), &query.agent_namespace).await;
+                let gathered = read.map_err(of_server)?;
+                let (facts, diagnosis) = judged(options, &client, &namespace, &gathered).await?;
+                let is_over = || Instant::now() + AGAIN > end;
+                if !options.wait || options.answer_to(&diagnosis) == Answer::Works || is_over() {
+                    if gathered.namespace_is_missing {
+                        eprintln!("note: namespace {namespace} does not exist");
+                    }
+                    break options.printing.print(&facts, &diagnosis)?;
+                }
+                sleep(AGAIN).await;
             }
         }
         None => {
             let place = (!options.all_namespaces).then_some(namespace.as_str());
             let read = gather_every(&client, place, &query.agent_namespace).await;
             let everything = read.map_err(of_server)?;
-            survey::run(&everything, place, now, &options.printing)?
+            survey::run(&everything, place, crate::clock::now(), &options.printing)?
         }
     };
     let fails = options.fail_on.is_met_by(answer);
     Ok(if fails { answer } else { Answer::Works })
+}
+
+/// The verdict on a Service: that of agents, where they are to be asked, or else that on what was read.
+async fn judged(
+    options: &Options,
+    client: &Client,
+    namespace: &str,
+    gathered: &Gathered,
+) -> Result<(Facts, Diagnosis), Error> {
+    let facts = gathered.facts(crate::clock::now());
+    let seen = match options.asks_agents(gathered, &facts) {
+        true => {
+            let until = live::Until {
+                timeout: options.timeout,
+                works: options.wait,
+            };
+            live::verdict(client, namespace, &facts.spec, until).await?
+        }
+        false => None,
+    };
+    let diagnosis = seen.unwrap_or_else(|| diagnose(&facts));
+    Ok((facts, diagnosis))
 }

@@ -12,8 +12,18 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct Query {
     /// Service ports that clients use, by number or name [default: all]
-    #[arg(long, value_delimiter = ',', value_name = "PORT", requires = "service")]
+    #[arg(
+        long,
+        visible_alias = "port",
+        value_delimiter = ',',
+        value_name = "PORT",
+        requires = "service"
+    )]
     ports: Vec<String>,
+
+    /// A Pod that is a client of the Service; so are those with the same labels
+    #[arg(long, value_name = "POD", value_parser = pod_name, requires = "service", conflicts_with = "client_selector")]
+    pub(super) from: Option<String>,
 
     /// Labels of the Pods that are clients of the Service, for example app=web
     #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label, requires = "service")]
@@ -35,7 +45,14 @@ impl Query {
     /// Whether nothing but a Service is named.
     #[must_use]
     pub fn is_bare(&self) -> bool {
-        self.ports.is_empty() && self.client_namespace.is_none() && self.client_selector.is_empty()
+        let is_of_any_client =
+            self.from.is_none() && self.client_namespace.is_none() && self.client_selector.is_empty();
+        self.ports.is_empty() && is_of_any_client
+    }
+
+    /// The namespace of the client Pods of a Service in a namespace.
+    pub(super) fn client_namespace<'a>(&'a self, of_service: &'a str) -> &'a str {
+        self.client_namespace.as_deref().unwrap_or(of_service)
     }
 
     /// The options as the spec of a ServiceDiagnosis for a Service.
@@ -55,6 +72,15 @@ impl Query {
             });
         }
         spec
+    }
+}
+
+/// A Pod's name, which kubectl also takes as pod/NAME.
+fn pod_name(argument: &str) -> Result<String, String> {
+    let name = argument.strip_prefix("pod/").unwrap_or(argument);
+    match name.contains('/') || name.is_empty() {
+        true => Err("it is not the name of a Pod; its namespace is --client-namespace".to_owned()),
+        false => Ok(name.to_owned()),
     }
 }
 

@@ -51,6 +51,14 @@ pub enum RequestError {
     /// There is no such namespace.
     #[error("namespace {0} does not exist")]
     NoNamespace(String),
+    /// Nothing selects a Pod without labels.
+    #[error(
+        "Pod {1} in namespace {0} has no labels, so it cannot be selected as a client; add one, for example with: kubectl -n {0} label pod {1} app={1}"
+    )]
+    NoLabels(String, String),
+    /// There is no such Pod.
+    #[error("there is no Pod {1} in namespace {0}; the namespace of clients is --client-namespace")]
+    NoPod(String, String),
     /// Anything else.
     #[error("could not {what}: {source}")]
     Api {

@@ -101,9 +101,11 @@ async fn collect(options: &Options) -> Result<(), Error> {
         .clone()
         .unwrap_or_else(|| format!("{directory}-{}.tar.gz", time.strftime("%Y%m%dT%H%M%SZ")).into());
     write::refuse_to_overwrite(&output)?;
+    let of_server = |error| cluster::Error::of(error, &server);
     let spec = asked(&client, &namespace, &options.service, query).await;
+    let spec = spec.map_err(of_server)?;
     let read = gather(&client, &namespace, spec.clone(), &query.agent_namespace).await;
-    let mut gathered = read.map_err(|error| cluster::Error::of(error, &server))?;
+    let mut gathered = read.map_err(of_server)?;
     let extras = extras::read(&client, &mut gathered)
         .await
         .map_err(cluster::Error::from)?;

@@ -82,6 +82,80 @@ async fn the_answer_is_that_of_the_controller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn it_waits_until_the_service_works() {
+    let harness = Harness::start().await;
+    let fixture = harness.fixture("patience").await;
+    let fault = catalogue().unwrap().into_iter().find(|f| f.id == "A08").unwrap();
+    fault.inject(&fixture).await.unwrap();
+    let check = async |timeout: &str| {
+        let arguments = [
+            "check",
+            Fixture::NAME,
+            "-n",
+            "patience",
+            "--api-only",
+            "--wait",
+            "--timeout",
+            timeout,
+        ];
+        harness.svcdiag(&arguments).await
+    };
+    assert_answer(&check("3s").await, 1, &["SelectorMatchesNoPods"]);
+    let mend = async {
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        fault.undo(&fixture).await.unwrap();
+    };
+    let (output, ()) = tokio::join!(check("120s"), mend);
+    // Only the last answer is printed.
+    assert_answer(&output, 0, &["3 of 3 endpoints are ready"]);
+    assert!(
+        !text(&output).contains("SelectorMatchesNoPods"),
+        "{}",
+        text(&output)
+    );
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_names_the_clients_by_its_labels() {
+    let harness = Harness::start().await;
+    harness.fixture("named").await;
+    let first = [
+        "-n",
+        "named",
+        "get",
+        "pods",
+        "-l",
+        "app=hostnames",
+        "-o",
+        "jsonpath={.items[0].metadata.name}",
+    ];
+    let pod = harness.kubectl.run(&first).await.unwrap();
+    let check = async |from: &str| {
+        harness
+            .svcdiag(&[
+                "check",
+                Fixture::NAME,
+                "-n",
+                "named",
+                "--from",
+                from,
+                "-o",
+                "json",
+            ])
+            .await
+    };
+    let output = check(&format!("pod/{}", pod.trim())).await;
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let labels = &found["spec"]["clients"]["podSelector"]["matchLabels"];
+    assert_eq!(labels["app"], "hostnames", "{found:#}");
+    let nobody = "there is no Pod nobody in namespace named";
+    assert_answer(&check("nobody").await, 3, &[nobody]);
+    assert_answer(&check("other/pod").await, 3, &["--client-namespace"]);
+    harness.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_access_it_says_what_is_missing() {
     let directory = tempfile::tempdir().unwrap();
     let nobody = directory.path().join("kubeconfig");
