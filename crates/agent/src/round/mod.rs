@@ -84,6 +84,8 @@ pub struct Node {
     conntrack: Mutex<Option<Arc<Conntrack>>>,
     /// Who watches what it drops.
     watches: Arc<watch::Watches>,
+    /// Paths to other nodes on which packets of full size have just arrived.
+    full_size_paths: Mutex<path_mtu::Shared>,
 }
 
 impl Node {
@@ -100,6 +102,7 @@ impl Node {
             c_libraries: Arc::default(),
             conntrack: Mutex::default(),
             watches: Arc::default(),
+            full_size_paths: Mutex::default(),
         }
     }
 

@@ -15,6 +15,10 @@ const PAUSE: Duration = Duration::from_secs(3600);
 /// node most likely lets no ICMP message pass.
 const MAX_UNKNOWN: u32 = 3;
 
+/// How long what one NodeProbe has found well holds for others, for one round: each endpoint sends a client six ICMP messages
+/// at once and then one a second, and a NodeProbe that comes later would have to wait for them.
+const HOLDS_FOR_OTHERS: Duration = Duration::from_secs(60);
+
 /// A client Pod, as namespace/name, and an address or a node.
 type Key = (String, String);
 
@@ -112,6 +116,27 @@ impl Known {
     }
 }
 
+/// The paths that NodeProbes have found well lately, for one another: which NodeProbe, and when.
+#[derive(Debug, Default)]
+pub(in crate::round) struct Shared(BTreeMap<Key, (String, Instant)>);
+
+impl Shared {
+    /// Whether another NodeProbe has just found a path well. Its own finding says nothing of a change since.
+    pub(super) fn is_well(&self, path: &ProbePath, asking: &str) -> bool {
+        let known = self.0.get(&key(path));
+        known.is_some_and(|(by, at)| by != asking && at.elapsed() < HOLDS_FOR_OTHERS)
+    }
+
+    pub(super) fn note_well(&mut self, path: &ProbePath, by: &str) {
+        self.0.retain(|_, (_, at)| at.elapsed() < HOLDS_FOR_OTHERS);
+        self.0.insert(key(path), (by.to_owned(), Instant::now()));
+    }
+
+    pub(super) fn forget(&mut self, path: &ProbePath) {
+        self.0.remove(&key(path));
+    }
+}
+
 fn key(path: &ProbePath) -> Key {
     (path.from.clone(), path.to.clone())
 }
@@ -154,6 +179,18 @@ mod tests {
         assert_eq!(round(&mut known, "2", &asked, Found::Passes).len(), 2);
         assert_eq!(round(&mut known, "2", &asked[..1], Found::Passes).len(), 0);
         assert_eq!(round(&mut known, "2", &asked, Found::Passes), ["10.0.0.2"]);
+    }
+
+    #[test]
+    fn what_one_has_found_well_holds_for_others_alone() {
+        let (mut shared, well) = (Shared::default(), path("10.0.0.1"));
+        assert!(!shared.is_well(&well, "shop/a"));
+        shared.note_well(&well, "shop/a");
+        assert!(shared.is_well(&well, "shop/b"));
+        assert!(!shared.is_well(&well, "shop/a"), "it asks after a change");
+        assert!(!shared.is_well(&path("10.0.0.2"), "shop/b"));
+        shared.forget(&well);
+        assert!(!shared.is_well(&well, "shop/b"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::{
 use svcdiag_api::{Answer, PacketSize, ProbePath};
 use svcdiag_kube_proxy::Protocol;
 
-pub(super) use self::memory::Known;
+pub(super) use self::memory::{Known, Shared};
 
 /// Time for the connection. Whether the endpoint accepts one is for other dials to say.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -42,13 +42,26 @@ struct Tried<'a> {
 /// The paths on which packets of full size are lost.
 pub(super) async fn probe(round: &Round<'_>, memory: &Memory) -> Vec<PacketSize> {
     let asked = &round.spec.full_size_paths;
-    let due = memory.path_mtu.lock().due(&round.spec.revision, asked);
+    let mut due = memory.path_mtu.lock().due(&round.spec.revision, asked);
+    // Not what somebody else has just tried: it is due in the next round.
+    let asking = &round.spec.diagnosis.uid;
+    let is_news = |(path, before): &(&ProbePath, Before)| {
+        *before != Before::Nothing || !round.node.full_size_paths.lock().is_well(path, asking)
+    };
+    due.retain(is_news);
     let found = join_all(due.into_iter().map(async |(path, before)| {
         let (full, found) = Tried::of(round, path)?.look(before).await?;
         Some((path, full, found))
     }));
-    let found = found.await.into_iter().flatten();
-    let lost = memory.path_mtu.lock().learn(found);
+    let found: Vec<_> = found.await.into_iter().flatten().collect();
+    for (path, _, found) in &found {
+        let mut shared = round.node.full_size_paths.lock();
+        match found {
+            Found::Passes => shared.note_well(path, asking),
+            _ => shared.forget(path),
+        }
+    }
+    let lost = memory.path_mtu.lock().learn(found.into_iter());
     let mut reported = Vec::new();
     for (path, limit) in lost {
         // An endpoint that has gone meanwhile proves nothing.
