@@ -54,6 +54,12 @@ impl Gathered {
         facts.unreadable.extend(self.gaps.iter().cloned());
         facts
     }
+
+    /// Whether the agents whose reports were used dial from other clients than those that are asked for.
+    pub(super) fn is_of_other_clients(&self, facts: &Facts) -> bool {
+        let known = self.diagnosis.as_ref();
+        known.is_some_and(|diagnosis| diagnosis.spec.clients != facts.spec.clients)
+    }
 }
 
 /// The spec of the diagnosis: the user's options, or else the spec of an existing ServiceDiagnosis that the user may read,
@@ -85,7 +91,14 @@ pub(crate) async fn asked(
     Ok(own.map_or_else(|| query.spec(service), |own| own.spec.clone()))
 }
 
-/// The labels of a Pod.
+/// Labels that Pods have until the next rollout.
+const OF_REVISIONS: [&str; 3] = [
+    "pod-template-hash",
+    "controller-revision-hash",
+    "pod-template-generation",
+];
+
+/// The labels of a Pod, but for those of its revision.
 async fn labels_of(
     client: &Client,
     namespace: &str,
@@ -97,9 +110,11 @@ async fn labels_of(
     let Some(pod) = pod else {
         return Err(RequestError::NoPod(namespace, name));
     };
-    match pod.metadata.labels.filter(|labels| !labels.is_empty()) {
-        Some(labels) => Ok(labels),
-        None => Err(RequestError::NoLabels(namespace, name)),
+    let mut labels = pod.metadata.labels.unwrap_or_default();
+    labels.retain(|label, _| !OF_REVISIONS.contains(&label.as_str()));
+    match labels.is_empty() {
+        false => Ok(labels),
+        true => Err(RequestError::NoLabels(namespace, name)),
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) fn is_temporary(diagnosis: &ServiceDiagnosis) -> bool {
 /// How long a verdict is waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Until {
+    pub end: Instant,
+    /// How long that was from the beginning.
     pub timeout: Duration,
     /// Whether one that the Service does not work is no answer yet.
     pub works: bool,
@@ -114,12 +116,11 @@ async fn remove_left_behind(client: &Client, api: &Api<ServiceDiagnosis>, namesp
 
 /// Waits for the verdict, and shows on a terminal which stages have been judged. After the timeout what is known counts.
 async fn settled(api: &Api<ServiceDiagnosis>, name: &str, until: Until) -> Option<Diagnosis> {
-    let end = Instant::now() + until.timeout;
     let mut shown = std::io::stderr().is_terminal().then(BTreeMap::new);
-    let (mut last, mut problem) = (None, None);
+    let mut last = None;
     let mut looked_at: Option<Instant> = None;
     loop {
-        match ask(api.get(name), || Request::get::<ServiceDiagnosis>(name)).await {
+        let problem = match ask(api.get(name), || Request::get::<ServiceDiagnosis>(name)).await {
             Ok(found) => {
                 last = verdict_of(&found);
                 if let (Some(verdict), Some(shown)) = (&last, &mut shown) {
@@ -132,10 +133,11 @@ async fn settled(api: &Api<ServiceDiagnosis>, name: &str, until: Until) -> Optio
                         return last;
                     }
                 }
+                None
             }
-            Err(error) => problem = Some(error),
-        }
-        if Instant::now() > end {
+            Err(error) => Some(error),
+        };
+        if Instant::now() > until.end {
             let why = match (&last, problem) {
                 // What was waited for is that it works.
                 (Some(verdict), None) if is_settled(verdict) => return last,

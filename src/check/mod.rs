@@ -12,7 +12,6 @@ mod survey;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use kube::Client;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
     cluster::{self, Connection, duration},
     engine::{Diagnosis, Facts, diagnose},
     report::{self, Answer, Printing, service_name},
+    system::Termination,
 };
 
 pub use gather::Gathered;
@@ -107,12 +107,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// Whether agents are still to be asked: the Service exists, no diagnosis watches it, and more than the API objects
-    /// counts.
+    /// Whether agents are still to be asked: the Service exists, no diagnosis watches it from these clients, and more than
+    /// the API objects counts.
     fn asks_agents(&self, gathered: &Gathered, facts: &Facts) -> bool {
         !self.read_only
             && !self.printing.api_only
-            && gathered.is_unwatched
+            && (gathered.is_unwatched || gathered.is_of_other_clients(facts))
             && facts.service.is_some()
             && facts.spec.data_path != Some(DataPath::Ignore)
     }
@@ -152,8 +152,8 @@ pub enum Error {
     /// Signals cannot be waited for.
     #[error("could not wait for signals: {0}")]
     Signals(#[source] std::io::Error),
-    /// The user did not wait for the agents.
-    #[error("interrupted while the agents probe")]
+    /// The user did not wait for the answer.
+    #[error("interrupted before there was an answer")]
     Interrupted,
     /// The answer could not be printed.
     #[error(transparent)]
@@ -181,18 +181,43 @@ async fn answer(options: &Options) -> Result<Answer, Error> {
             let spec = asked(&client, &namespace, service, query).await;
             let spec = spec.map_err(of_server)?;
             let end = Instant::now() + options.timeout;
+            let mut termination = Termination::new().map_err(Error::Signals)?;
+            // Agents that may not be asked once may not be asked later.
+            let mut may_ask = true;
             loop {
-                let read = gather(&client, &namespace, spec.clone(), &query.agent_namespace).await;
-                let gathered = read.map_err(of_server)?;
-                let (facts, diagnosis) = judged(options, &client, &namespace, &gathered).await?;
-                let is_over = || Instant::now() + AGAIN > end;
-                if !options.wait || options.answer_to(&diagnosis) == Answer::Works || is_over() {
+                let read = tokio::select! {
+                    read = gather(&client, &namespace, spec.clone(), &query.agent_namespace) => read,
+                    () = termination.comes() => return Err(Error::Interrupted),
+                };
+                let gathered = match read {
+                    Err(error) if options.wait && error.may_pass() && !is_over(end) => {
+                        sleep(AGAIN).await;
+                        continue;
+                    }
+                    read => read.map_err(of_server)?,
+                };
+                let facts = gathered.facts(crate::clock::now());
+                let mut seen = None;
+                if may_ask && options.asks_agents(&gathered, &facts) {
+                    let until = live::Until {
+                        end,
+                        timeout: options.timeout,
+                        works: options.wait,
+                    };
+                    seen = live::verdict(&client, &namespace, &spec, until).await?;
+                    may_ask = seen.is_some();
+                }
+                let diagnosis = seen.unwrap_or_else(|| diagnose(&facts));
+                if !options.wait || options.answer_to(&diagnosis) == Answer::Works || is_over(end) {
                     if gathered.namespace_is_missing {
                         eprintln!("note: namespace {namespace} does not exist");
                     }
                     break options.printing.print(&facts, &diagnosis)?;
                 }
-                sleep(AGAIN).await;
+                tokio::select! {
+                    () = sleep(AGAIN) => {}
+                    () = termination.comes() => return Err(Error::Interrupted),
+                }
             }
         }
         None => {
@@ -206,24 +231,6 @@ async fn answer(options: &Options) -> Result<Answer, Error> {
     Ok(if fails { answer } else { Answer::Works })
 }
 
-/// The verdict on a Service: that of agents, where they are to be asked, or else that on what was read.
-async fn judged(
-    options: &Options,
-    client: &Client,
-    namespace: &str,
-    gathered: &Gathered,
-) -> Result<(Facts, Diagnosis), Error> {
-    let facts = gathered.facts(crate::clock::now());
-    let seen = match options.asks_agents(gathered, &facts) {
-        true => {
-            let until = live::Until {
-                timeout: options.timeout,
-                works: options.wait,
-            };
-            live::verdict(client, namespace, &facts.spec, until).await?
-        }
-        false => None,
-    };
-    let diagnosis = seen.unwrap_or_else(|| diagnose(&facts));
-    Ok((facts, diagnosis))
+fn is_over(end: Instant) -> bool {
+    Instant::now() + AGAIN > end
 }

@@ -5,7 +5,10 @@ use std::{fmt::Debug, time::Duration};
 use kube::{Api, Client, Resource, api::ListParams, core::NamespaceResourceScope};
 use serde::de::DeserializeOwned;
 
-use crate::{client::is_not_served, objects::trim_metadata};
+use crate::{
+    client::{is_not_served, is_outage},
+    objects::trim_metadata,
+};
 
 /// Timeout of a request to the API server where --request-timeout sets no other.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,7 +56,7 @@ pub enum RequestError {
     NoNamespace(String),
     /// Nothing selects a Pod without labels.
     #[error(
-        "Pod {1} in namespace {0} has no labels, so it cannot be selected as a client; add one, for example with: kubectl -n {0} label pod {1} app={1}"
+        "Pod {1} in namespace {0} has no labels, so it cannot be selected as a client; add one, for example with: kubectl -n {0} label pod {1} svcdiag.dev/client=true"
     )]
     NoLabels(String, String),
     /// There is no such Pod.
@@ -71,6 +74,15 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// Whether the same request may be answered later, as in an outage of the API server.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Api { source, .. } => is_outage(source),
+            _ => false,
+        }
+    }
+
     /// What an error of the client means for a request.
     pub(crate) fn of(error: kube::Error, Request { what, command }: Request) -> Self {
         match error {

@@ -39,6 +39,9 @@ pub const LEASE_RENEWAL: Duration = Duration::from_secs(25);
 /// Pause after a renewal that did not reach the API server; it delays everything that waits for the agent.
 pub const LEASE_RETRY: Duration = Duration::from_secs(3);
 
+/// Pause after a renewal that the API server has answered with an error.
+pub const LEASE_RETRY_REFUSED: Duration = Duration::from_secs(10);
+
 /// Duration of the Lease, in seconds: an API server that is away for half a minute silences no agent.
 const LEASE_SECONDS: i32 = 60;
 

@@ -193,7 +193,7 @@ async fn keep_alive(cluster: Cluster, node: &Node, namespace: &str, heartbeat: &
                 if error.is_outage() {
                     cluster::LEASE_RETRY
                 } else {
-                    cluster::LEASE_RENEWAL
+                    cluster::LEASE_RETRY_REFUSED
                 }
             }
         };

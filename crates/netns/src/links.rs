@@ -42,6 +42,10 @@ pub struct Link {
     pub mtu: Option<u32>,
     /// How it encapsulates packets, if it is a tunnel that is up.
     pub tunnel: Option<TunnelKind>,
+    /// The address that it sends encapsulated packets from, if one was set (VXLAN).
+    pub tunnel_from: Option<IpAddr>,
+    /// Whether it is of a kind that passes packets on as they are. Of others, as tun, one cannot tell.
+    pub is_plain: bool,
 }
 
 /// The links in the network namespace of the calling thread.
@@ -130,6 +134,31 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
         hairpin_mode: port.and_then(|port| first!(port, InfoBridgePort::HairpinMode(is_on) => *is_on)),
         mtu: first!(attributes, LinkAttribute::Mtu(mtu) => *mtu),
         tunnel: tunnel_kind(info(&attributes)).filter(|_| is_up),
+        tunnel_from: tunnel_from(info(&attributes)),
+        is_plain: is_plain(info(&attributes)),
+    })
+}
+
+fn tunnel_from(info: &[LinkInfo]) -> Option<IpAddr> {
+    let Some(InfoData::Vxlan(data)) = first!(info, LinkInfo::Data(data) => data) else {
+        return None;
+    };
+    let v4 = first!(data, InfoVxlan::Local(ip) => IpAddr::from(*ip));
+    v4.or_else(|| first!(data, InfoVxlan::Local6(ip) => IpAddr::from(*ip)))
+}
+
+/// A physical link has no kind.
+fn is_plain(info: &[LinkInfo]) -> bool {
+    first!(info, LinkInfo::Kind(kind) => kind).is_none_or(|kind| {
+        matches!(
+            kind,
+            InfoKind::Veth
+                | InfoKind::Bridge
+                | InfoKind::Bond
+                | InfoKind::Vlan
+                | InfoKind::MacVlan
+                | InfoKind::IpVlan
+        )
     })
 }
 
@@ -283,8 +312,13 @@ mod tests {
             hairpin_mode: Some(true),
             mtu: Some(1450),
             tunnel: None,
+            tunnel_from: None,
+            is_plain: true,
         };
         assert_eq!(link(&body), Some(expected));
+        let of_tun = attributes_of(&[(IFLA_INFO_KIND, b"tun\0")]);
+        let tun = up(&[(IFLA_IFNAME, b"tailscale0\0"), (IFLA_LINKINFO, &of_tun)]);
+        assert_eq!(link(&tun).map(|link| link.is_plain), Some(false));
         let of_bond = up(&[(IFLA_IFNAME, b"eth0\0"), (IFLA_MASTER, &7_u32.to_ne_bytes())]);
         assert_eq!(link(&of_bond).and_then(|l| l.bridge), None);
     }

@@ -102,7 +102,9 @@ impl Samples {
             }
         }
         self.last = Some((at, metrics.clone()));
-        let is_alone = |rise: &Rise| reached.is_some_and(|since| since <= rise.since);
+        let is_alone = |rise: &Rise| {
+            reached.is_some_and(|since| rise.last.saturating_duration_since(since.max(rise.since)) > MAY_FAIL)
+        };
         Lag {
             changes_pending: !self.waiting.is_empty(),
             not_syncing: self.waiting.values().any(|(since, _)| is_late(*since, at)),

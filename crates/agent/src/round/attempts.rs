@@ -69,7 +69,7 @@ pub(super) async fn attempts(
         all.extend(wave(round, route, look, number, &mut left).await);
         size *= 2;
     }
-    let begun = failed_since(&all);
+    let begun = failed_since(&all, route.endpoints.len());
     let mut outcomes = tally(route.port.protocol, all);
     record(&mut outcomes, &route.endpoints);
     (outcomes, begun)
@@ -100,15 +100,23 @@ fn is_tracked(attempts: &[Attempt]) -> bool {
     attempts.iter().any(|attempt| attempt.endpoint.is_some())
 }
 
-/// Since when every endpoint that has failed has done so once; None if none has.
-fn failed_since(attempts: &[Attempt]) -> Option<Instant> {
+/// Since when every endpoint that has failed has done so once; None if none has. Where it is not known which endpoint the
+/// dials were sent to, as many must have failed as there are endpoints.
+fn failed_since(attempts: &[Attempt], endpoints: usize) -> Option<Instant> {
     let is_tracked = is_tracked(attempts);
-    let mut since: BTreeMap<Option<SocketAddr>, Instant> = BTreeMap::new();
+    let mut begun: BTreeMap<Option<SocketAddr>, Vec<Instant>> = BTreeMap::new();
     for one in attempts.iter().filter(|attempt| attempt.has_failed()) {
-        let first = since.entry(one.counts_for(is_tracked)).or_insert(one.begun);
-        *first = one.begun.min(*first);
+        begun
+            .entry(one.counts_for(is_tracked))
+            .or_default()
+            .push(one.begun);
     }
-    since.into_values().max()
+    let once = begun.into_iter().filter_map(|(endpoint, mut begun)| {
+        begun.sort();
+        let enough = endpoint.map_or(endpoints, |_| 1);
+        begun.get(enough.saturating_sub(1)).or(begun.last()).copied()
+    });
+    once.max()
 }
 
 /// How many more dials to make after some attempts, given the endpoints that were not reached and the size of the next
@@ -331,18 +339,24 @@ mod tests {
             failed(one, Answer::TimedOut, start),
             failed(one, Answer::TimedOut, later),
         ];
-        assert_eq!(failed_since(&again), Some(start));
+        assert_eq!(failed_since(&again, 2), Some(start));
         let another = [
             failed(one, Answer::TimedOut, start),
             failed(two, Answer::Refused, later),
         ];
-        assert_eq!(failed_since(&another), Some(later));
+        assert_eq!(failed_since(&another, 2), Some(later));
         let well = [
             failed(one, Answer::TimedOut, start),
             failed(two, Answer::Accepted, later),
         ];
-        assert_eq!(failed_since(&well), Some(start));
-        assert_eq!(failed_since(&well[1..]), None);
+        assert_eq!(failed_since(&well, 2), Some(start));
+        assert_eq!(failed_since(&well[1..], 2), None);
+        let nobody_knows = [
+            failed(None, Answer::TimedOut, start),
+            failed(None, Answer::TimedOut, later),
+        ];
+        assert_eq!(failed_since(&nobody_knows, 2), Some(later));
+        assert_eq!(failed_since(&nobody_knows, 1), Some(start));
     }
 
     #[test]

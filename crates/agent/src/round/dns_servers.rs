@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use futures::future::join_all;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     CONFIRM_AFTER, LocalPod, Round,
@@ -126,10 +126,13 @@ async fn ask_one(
 ) -> Option<(LookupResult, Option<String>)> {
     let mut last = (LookupResult::TimedOut, None);
     let mut is_silent = true;
+    let begun = Instant::now();
     for attempt in 0..=ATTEMPTS {
-        // Silence has lasted for longer than that by then.
-        if attempt == ATTEMPTS && !is_silent {
-            sleep(CONFIRM_AFTER).await;
+        match (attempt == ATTEMPTS, is_silent) {
+            (false, _) => {}
+            // Silence has mostly lasted for longer than that by then; what cannot be sent is over at once.
+            (true, true) => sleep_until(begun + CONFIRM_AFTER).await,
+            (true, false) => sleep(CONFIRM_AFTER).await,
         }
         let reply = ask(round, netns, server, (name, ipv6), PATIENCE).await?;
         is_silent &= reply == Reply::TimedOut;

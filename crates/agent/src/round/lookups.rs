@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     CONFIRM_AFTER, Round,
@@ -122,13 +122,17 @@ async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str
         }
         Some((lookup, is_silent))
     };
+    let begun = Instant::now();
     let (first, is_silent) = look(PATIENCE).await?;
     if first.result == LookupResult::Found {
         return Some(first);
     }
-    // Silence has lasted for longer than that by then.
     let patience = match is_silent {
-        true => PATIENCE_AFTER_SILENCE,
+        true => {
+            // Silence has mostly lasted for longer than that by then; what cannot be sent is over at once.
+            sleep_until(begun + CONFIRM_AFTER).await;
+            PATIENCE_AFTER_SILENCE
+        }
         false => {
             sleep(CONFIRM_AFTER).await;
             PATIENCE

@@ -18,8 +18,8 @@ pub(crate) struct Arrival<'a> {
     pub drops: Vec<&'a PacketDrop>,
     /// What the client's node saw of them when the dial was repeated.
     pub left: Option<&'a Left>,
-    /// Whether the interface that they left by is a tunnel's, or nobody knows.
-    leaves_by_tunnel: bool,
+    /// Whether the interface that they left by is a tunnel's, or not known; None where nobody has listed the tunnels.
+    pub left_by_tunnel: Option<bool>,
 }
 
 /// How far the packets of a dial got, and those of its answer.
@@ -60,14 +60,16 @@ impl Arrival<'_> {
     }
 
     /// Whether packets were seen to leave one of the nodes, and not to arrive at the other. What a tunnel carries may also be
-    /// lost on a node, unless nothing of the tunnel arrives.
+    /// lost on the node that it ends on, unless nothing of the tunnel arrives.
     pub(crate) fn is_lost_between(&self) -> bool {
         let Some(left) = self.left.filter(|_| self.drops.is_empty()) else {
             return false;
         };
+        // The one node's route may not show the tunnel that the other one's packets are in.
+        let is_plain = self.seen.direct && self.left_by_tunnel == Some(false);
         match self.reach() {
-            Reach::NotThere => self.has_no_carrier() || self.seen.direct && !self.leaves_by_tunnel,
-            Reach::Returned => left.answers == 0 && self.seen.direct,
+            Reach::NotThere => is_plain || self.has_no_carrier(),
+            Reach::Returned => is_plain && left.answers == 0,
             Reach::There | Reach::Answered => false,
         }
     }
@@ -130,7 +132,7 @@ pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<Arr
         seen,
         drops: drops.collect(),
         left,
-        leaves_by_tunnel: left.is_none_or(|left| is_tunnel(evidence, failed.node, left.interface.as_deref())),
+        left_by_tunnel: left.and_then(|left| is_tunnel(evidence, failed.node, left.interface.as_deref())),
     };
     // A tunnel has others' packets too: of these some may be dropped while those of the dial pass.
     let is_carried_elsewhere = |drop: &PacketDrop| drop.packets < seen.carried / 2;
@@ -149,16 +151,20 @@ fn left<'a>(evidence: &Evidence<'a>, dial: &ProbeArrival) -> Option<&'a Left> {
     left.find(|left| is_its(dial, Some(&left.from), left.protocol, &left.endpoint))
 }
 
-/// Whether an interface of a node is a tunnel's, or may be one.
-fn is_tunnel(evidence: &Evidence<'_>, node: &str, interface: Option<&str>) -> bool {
+/// Whether an interface of a node is a tunnel's, or not known; None where the node has not listed its tunnels.
+fn is_tunnel(evidence: &Evidence<'_>, node: &str, interface: Option<&str>) -> Option<bool> {
     let mut reports = evidence.reports.current.iter();
     let tunnels = reports
-        .find(|report| report.node == node)
-        .and_then(|report| report.facts.tunnels.as_ref());
-    match (interface, tunnels) {
-        (Some(interface), Some(tunnels)) => tunnels.iter().any(|tunnel| tunnel.name == interface),
-        _ => true,
-    }
+        .find(|report| report.node == node)?
+        .facts
+        .tunnels
+        .as_ref()?;
+    Some(
+        tunnels
+            .iter()
+            .any(|tunnel| Some(tunnel.name.as_str()) == interface)
+            || interface.is_none(),
+    )
 }
 
 fn is_its(dial: &ProbeArrival, from: Option<&str>, protocol: Protocol, to: &str) -> bool {

@@ -199,7 +199,7 @@ fn what_left_one_node_and_did_not_arrive_at_the_other_is_lost_between_them() {
     says(
         &d,
         &[
-            "3 packets left node n1 (interface flannel.1)",
+            "3 packets went into tunnel flannel.1 on node n1",
             "Nor did any packet of the tunnel from node n1 arrive (UDP port 8472 from 192.168.0.1 to 192.168.0.2)",
             "tunnel flannel.1 (VXLAN, UDP port 8472)",
             "Let UDP port 8472 from 192.168.0.1 to 192.168.0.2 through",
@@ -255,6 +255,18 @@ fn packets_that_may_be_lost_on_a_node_are_not_said_to_be_lost_between_them() {
     };
     assert_eq!(lost(by_tunnel, &["flannel.1"], 0), unclear);
     assert_eq!(lost(|seen| seen.arrived = 3, &[], 0), unclear);
+    // The answers may be in a tunnel that the endpoint's node has no route by.
+    assert_eq!(lost(answered, &["flannel.1"], 0), unclear);
+    // Of another endpoint it is not known where its packets are lost.
+    let mut facts = watched(|_| {}, |_| {});
+    left(&mut facts, CLIENT, 3, 0);
+    left_by(&mut facts, &[]);
+    fail_from_clients(&mut facts, &[2], Answer::TimedOut);
+    let cause = diagnose(&facts).root_cause.unwrap();
+    assert_eq!(cause.reason, unclear);
+    for endpoint in ["10.244.2.6", "10.244.3.7", "saw none of the packets"] {
+        assert!(cause.message.contains(endpoint), "{}", cause.message);
+    }
     // Nobody knows whether they left.
     let facts = watched(|_| {}, |_| {});
     assert_eq!(diagnose(&facts).root_cause.unwrap().reason, unclear);

@@ -17,7 +17,7 @@ const MAX_UNKNOWN: u32 = 3;
 
 /// How long what one NodeProbe has found well holds for others, for one round: each endpoint sends a client six ICMP messages
 /// at once and then one a second, and a NodeProbe that comes later would have to wait for them.
-const HOLDS_FOR_OTHERS: Duration = Duration::from_secs(60);
+const HOLDS_FOR_OTHERS: Duration = Duration::from_secs(10);
 
 /// A client Pod, as namespace/name, and an address or a node.
 type Key = (String, String);

@@ -286,9 +286,17 @@ impl Round<'_> {
             link.tunnel,
             tunnels.iter().find(|tunnel| tunnel.name == link.name),
         ) {
+            // It sends from another address than the node's, which is the one that is watched.
+            (_, Some(_))
+                if link
+                    .tunnel_from
+                    .is_some_and(|ip| !self.subject.node_ips.contains(&ip)) =>
+            {
+                Way::Unknown
+            }
             (_, Some(tunnel)) => Way::Tunnel(tunnel),
-            (Some(_), None) => Way::Unknown,
-            (None, None) => Way::Direct,
+            (None, None) if link.is_plain => Way::Direct,
+            (_, None) => Way::Unknown,
         }
     }
 

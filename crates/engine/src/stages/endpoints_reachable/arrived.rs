@@ -44,11 +44,22 @@ pub(super) fn describe(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Opt
                 )
             });
             let left = arrival.left.map(|left| {
-                let (packets, by) = (packets(left.sent), by(&left.interface));
-                format!(
-                    " When the dial was repeated, {packets} left node {}{by}.",
-                    failed.node
-                )
+                let packets = packets(left.sent);
+                match left
+                    .interface
+                    .as_ref()
+                    .filter(|_| arrival.left_by_tunnel == Some(true))
+                {
+                    Some(tunnel) => format!(
+                        " When the dial was repeated, {packets} went into tunnel {tunnel} on node {}.",
+                        failed.node
+                    ),
+                    None => format!(
+                        " When the dial was repeated, {packets} left node {}{}.",
+                        failed.node,
+                        by(&left.interface)
+                    ),
+                }
             });
             format!(
                 "Node {node} saw none of the packets that {client} sent to {} while it watched for them.{}{}",

@@ -138,6 +138,11 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
         .iter()
         .map(|failed| classify(evidence, &narrow, failed))
         .collect();
+    // Of some it may not be known yet, and they are lost alike: together they say where more than one part tells.
+    if cases.iter().any(|c| c.reason == Reason::CrossNodeUnreachable) {
+        let between = cases.iter_mut().filter(|c| c.reason == Reason::LostBetweenNodes);
+        between.for_each(|case| case.reason = Reason::CrossNodeUnreachable);
+    }
     // A port that nobody reaches says more than an endpoint that somebody does not.
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
         cases.retain(|c| dials.is_dead_for(c.failed));
