@@ -40,7 +40,8 @@ pub struct Gathered {
     pub listed: Listed,
     /// Optional kinds that the user may not read.
     pub gaps: Vec<Unreadable>,
-    /// Whether no ServiceDiagnosis for the Service exists: it is known that none does, suspended ones included.
+    /// Whether no ServiceDiagnosis watches the Service from the clients that are asked for: it is known that none does,
+    /// suspended ones included.
     pub is_unwatched: bool,
     /// Whether the namespace is known not to exist.
     pub namespace_is_missing: bool,
@@ -53,12 +54,6 @@ impl Gathered {
         let mut facts = self.inventory.facts(&self.judged, now, true);
         facts.unreadable.extend(self.gaps.iter().cloned());
         facts
-    }
-
-    /// Whether the agents whose reports were used dial from other clients than those that are asked for.
-    pub(super) fn is_of_other_clients(&self, facts: &Facts) -> bool {
-        let known = self.diagnosis.as_ref();
-        known.is_some_and(|diagnosis| diagnosis.spec.clients != facts.spec.clients)
     }
 }
 
@@ -154,7 +149,7 @@ pub(crate) async fn gather(
     reader.namesakes(&service).await;
     reader.clients(namespace, &spec).await?;
     reader.cluster_dns().await?;
-    let (diagnosis, is_unwatched) = reader.agents(namespace, &service, agent_namespace).await?;
+    let (diagnosis, is_unwatched) = reader.agents(namespace, &spec, agent_namespace).await?;
     Ok(Gathered {
         judged: ServiceDiagnosis::asked_now(diagnosis.clone(), namespace, spec),
         diagnosis,
@@ -358,13 +353,16 @@ impl<'a> Reader<'a> {
     async fn agents(
         &mut self,
         namespace: &str,
-        service: &str,
+        asked: &ServiceDiagnosisSpec,
         agent_namespace: &str,
     ) -> Result<(Option<ServiceDiagnosis>, bool), RequestError> {
+        let service = &asked.service_name;
         let listed = list::<ServiceDiagnosis>(self.client, namespace, None).await;
         let is_served = listed.is_ok();
-        let diagnoses = optional(listed)?;
-        let watches = |d: &ServiceDiagnosis| d.spec.service_name == service && !live::is_temporary(d);
+        let mut diagnoses = optional(listed)?;
+        // What others dial says nothing of these clients.
+        diagnoses.retain(|diagnosis| diagnosis.spec.clients == asked.clients);
+        let watches = |d: &ServiceDiagnosis| d.spec.service_name == *service && !live::is_temporary(d);
         let is_unwatched = is_served && !diagnoses.iter().any(watches);
         let candidates = of_service(&diagnoses, service);
         if candidates.is_empty() {

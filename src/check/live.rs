@@ -39,38 +39,51 @@ pub(super) fn is_temporary(diagnosis: &ServiceDiagnosis) -> bool {
 /// How long a verdict is waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Until {
-    pub end: Instant,
-    /// How long that was from the beginning.
     pub timeout: Duration,
-    /// Whether one that the Service does not work is no answer yet.
-    pub works: bool,
+    /// Until then a verdict that the Service does not work is no answer yet.
+    pub works_by: Option<Instant>,
 }
 
-/// Has the agents probe, and returns the verdict; `None`, with a note, if there is none.
+/// What came of asking the agents.
+pub(super) enum Asked {
+    /// A diagnosis was made; its verdict, if there was one in time.
+    Answered(Option<Box<Diagnosis>>),
+    /// The API server did not answer; it may do so later.
+    NotNow,
+    /// No diagnosis can be made.
+    Refused,
+}
+
+/// Has the agents probe. Why there is no verdict is noted.
 ///
 /// # Errors
 /// When the user interrupts.
-pub(super) async fn verdict(
+pub(super) async fn probe(
     client: &Client,
     namespace: &str,
     spec: &ServiceDiagnosisSpec,
     until: Until,
-) -> Result<Option<Diagnosis>, Error> {
+    termination: &mut Termination,
+) -> Result<Asked, Error> {
     let api: Api<ServiceDiagnosis> = Api::namespaced(client.clone(), namespace);
-    remove_left_behind(client, &api, namespace).await;
-    // From here on, so that nothing is left behind.
-    let mut termination = Termination::new().map_err(Error::Signals)?;
+    tokio::select! {
+        () = remove_left_behind(client, &api, namespace) => {}
+        () = termination.comes() => return Err(Error::Interrupted),
+    }
     let (params, wanted) = (PostParams::default(), diagnosis(spec));
     let request = || Request::create::<ServiceDiagnosis>(namespace);
     let name = match ask(api.create(&params, &wanted), request).await {
         Ok(made) => made.name_any(),
         Err(error) => {
             eprintln!("note: the agents were not asked to probe the data path: {error}");
-            return Ok(None);
+            return Ok(match error.may_pass() {
+                true => Asked::NotNow,
+                false => Asked::Refused,
+            });
         }
     };
     let answer = tokio::select! {
-        found = settled(&api, &name, until) => Ok(found),
+        found = settled(&api, &name, until) => Ok(Asked::Answered(found.map(Box::new))),
         () = termination.comes() => Err(Error::Interrupted),
     };
     tokio::select! {
@@ -117,6 +130,7 @@ async fn remove_left_behind(client: &Client, api: &Api<ServiceDiagnosis>, namesp
 /// Waits for the verdict, and shows on a terminal which stages have been judged. After the timeout what is known counts.
 async fn settled(api: &Api<ServiceDiagnosis>, name: &str, until: Until) -> Option<Diagnosis> {
     let mut shown = std::io::stderr().is_terminal().then(BTreeMap::new);
+    let end = until.works_by.unwrap_or_else(|| Instant::now() + until.timeout);
     let mut last = None;
     let mut looked_at: Option<Instant> = None;
     loop {
@@ -129,7 +143,7 @@ async fn settled(api: &Api<ServiceDiagnosis>, name: &str, until: Until) -> Optio
                 if let Some(verdict) = last.as_ref().filter(|verdict| is_settled(verdict)) {
                     let since = *looked_at.get_or_insert_with(Instant::now);
                     let is_last = !is_looked_at_again(verdict) || since.elapsed() >= SECOND_LOOK;
-                    if is_last && (!until.works || Answer::of(verdict, false) == Answer::Works) {
+                    if is_last && (until.works_by.is_none() || Answer::of(verdict, false) == Answer::Works) {
                         return last;
                     }
                 }
@@ -137,7 +151,7 @@ async fn settled(api: &Api<ServiceDiagnosis>, name: &str, until: Until) -> Optio
             }
             Err(error) => Some(error),
         };
-        if Instant::now() > until.end {
+        if Instant::now() > end {
             let why = match (&last, problem) {
                 // What was waited for is that it works.
                 (Some(verdict), None) if is_settled(verdict) => return last,

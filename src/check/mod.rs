@@ -112,7 +112,7 @@ impl Options {
     fn asks_agents(&self, gathered: &Gathered, facts: &Facts) -> bool {
         !self.read_only
             && !self.printing.api_only
-            && (gathered.is_unwatched || gathered.is_of_other_clients(facts))
+            && gathered.is_unwatched
             && facts.service.is_some()
             && facts.spec.data_path != Some(DataPath::Ignore)
     }
@@ -200,12 +200,14 @@ async fn answer(options: &Options) -> Result<Answer, Error> {
                 let mut seen = None;
                 if may_ask && options.asks_agents(&gathered, &facts) {
                     let until = live::Until {
-                        end,
                         timeout: options.timeout,
-                        works: options.wait,
+                        works_by: options.wait.then_some(end),
                     };
-                    seen = live::verdict(&client, &namespace, &spec, until).await?;
-                    may_ask = seen.is_some();
+                    match live::probe(&client, &namespace, &spec, until, &mut termination).await? {
+                        live::Asked::Answered(verdict) => seen = verdict.map(|verdict| *verdict),
+                        live::Asked::NotNow => {}
+                        live::Asked::Refused => may_ask = false,
+                    }
                 }
                 let diagnosis = seen.unwrap_or_else(|| diagnose(&facts));
                 if !options.wait || options.answer_to(&diagnosis) == Answer::Works || is_over(end) {

@@ -96,20 +96,20 @@ impl Samples {
                 let is_answered = metrics.requests_answered > old.requests_answered;
                 let fails = metrics.requests_failed > old.requests_failed;
                 let known = self.failing.filter(|_| !is_answered);
-                self.failing = Rise::go_on(known, fails && !is_answered, *before, at);
+                // What fails while the agent does not reach the API server either is not kube-proxy's.
+                let is_alone = reached.is_some_and(|since| since <= *before);
+                let known = known.filter(|_| is_alone);
+                self.failing = Rise::go_on(known, is_alone && fails && !is_answered, *before, at);
                 let denies = metrics.requests_denied > old.requests_denied;
                 self.denied = Rise::go_on(self.denied, denies, *before, at);
             }
         }
         self.last = Some((at, metrics.clone()));
-        let is_alone = |rise: &Rise| {
-            reached.is_some_and(|since| rise.last.saturating_duration_since(since.max(rise.since)) > MAY_FAIL)
-        };
         Lag {
             changes_pending: !self.waiting.is_empty(),
             not_syncing: self.waiting.values().any(|(since, _)| is_late(*since, at)),
             sync_error: self.sync_error(metrics),
-            api_unreachable: self.failing.is_some_and(|rise| rise.is_long() && is_alone(&rise)),
+            api_unreachable: self.failing.is_some_and(|rise| rise.is_long()),
             is_denied: self.denied.is_some_and(|rise| rise.is_long()),
         }
     }

@@ -138,11 +138,6 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
         .iter()
         .map(|failed| classify(evidence, &narrow, failed))
         .collect();
-    // Of some it may not be known yet, and they are lost alike: together they say where more than one part tells.
-    if cases.iter().any(|c| c.reason == Reason::CrossNodeUnreachable) {
-        let between = cases.iter_mut().filter(|c| c.reason == Reason::LostBetweenNodes);
-        between.for_each(|case| case.reason = Reason::CrossNodeUnreachable);
-    }
     // A port that nobody reaches says more than an endpoint that somebody does not.
     if cases.iter().any(|c| dials.is_dead_for(c.failed)) {
         cases.retain(|c| dials.is_dead_for(c.failed));
@@ -163,6 +158,11 @@ fn fault(evidence: &Evidence<'_>) -> Option<Finding> {
         } else if let Some(finding) = describe::some_endpoints(evidence, &cases) {
             return Some(finding);
         }
+    }
+    // Of some it may not be known yet, and they are lost alike: together they say where more than one part tells.
+    if cases.iter().any(|c| c.reason == Reason::CrossNodeUnreachable) {
+        let between = cases.iter_mut().filter(|c| c.reason == Reason::LostBetweenNodes);
+        between.for_each(|case| case.reason = Reason::CrossNodeUnreachable);
     }
     let (reason, of) = dialling::foremost(&cases, ConditionType::EndpointsReachable.faults())?;
     let said = describe::describe_cases(evidence, reason, &of);
