@@ -43,6 +43,9 @@ const SURVIVOR: &str = NODES[NODES.len() - 1];
 const SHORT_PAUSE: Duration = Duration::from_secs(3);
 const LONG_PAUSE: Duration = Duration::from_secs(14);
 
+/// More than the test itself keeps open.
+const STALE_CONNECTIONS: usize = 8;
+
 /// Candidates, as in the shipped manifests.
 const CONTROLLERS: usize = 2;
 
@@ -153,7 +156,12 @@ impl Blow {
             Self::RestartServer => {
                 harness.cluster.stop_server().await;
                 tokio::time::sleep(pause).await;
-                harness.cluster.restart_server().await.map_err(|e| chain(&e))
+                harness.cluster.restart_server().await.map_err(|e| chain(&e))?;
+                // Connections of the test itself to the one that is gone: each fails once.
+                for _ in 0..STALE_CONNECTIONS {
+                    let _ = harness.probes().await;
+                }
+                Ok(())
             }
         }
     }

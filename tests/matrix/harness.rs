@@ -352,7 +352,15 @@ impl Harness {
     ) -> Result<Verdict, Failure> {
         let start = Instant::now();
         loop {
-            let verdict = self.fixture.verdict().await.map_err(|e| chain(&e))?;
+            let verdict = match self.fixture.verdict().await {
+                Ok(verdict) => verdict,
+                // A connection may still be one to an API server that was restarted.
+                Err(_) if start.elapsed() < within => {
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                    continue;
+                }
+                Err(error) => return Err(chain(&error).into()),
+            };
             if passes(&verdict) {
                 return Ok(verdict);
             }
