@@ -230,3 +230,28 @@ fn of_node_ports_that_may_be_well_nothing_is_said() {
     });
     assert_eq!(other_port, None, "the node has no endpoint for that port");
 }
+
+#[test]
+fn a_node_that_has_not_answered_may_be_where_packets_to_its_endpoints_are_lost() {
+    let of = |endpoint, is_waiting: bool| {
+        let mut facts = with_agents();
+        let (node, path, answer) = ("n1", DialPath::Service, Answer::TimedOut);
+        fail(
+            &mut facts,
+            Fail {
+                node,
+                from: None,
+                path,
+                endpoint: Some(endpoint),
+                answer,
+            },
+        );
+        if is_waiting {
+            facts.nodes[1].probe.as_mut().unwrap().facts = None;
+        }
+        stage(&diagnose(&facts), C::ProxyForwards).reason
+    };
+    assert_eq!(of(E2, false), R::TimedOut);
+    assert_eq!(of(E2, true), R::Pending);
+    assert_eq!(of(E1, true), R::TimedOut, "nobody else is on the way");
+}

@@ -37,9 +37,10 @@ const APPLIES: [Check; 5] = [
 ];
 
 /// What the nodes' dials say, in the order of precedence.
-const CHECKS: [fn(&Survey<'_>) -> Option<Finding>; 8] = [
+const CHECKS: [fn(&Survey<'_>) -> Option<Finding>; 9] = [
     service_is_lost,
     endpoints_are_lost,
+    endpoints_nodes_have_not_answered,
     endpoints_were_not_dialled,
     replacement_may_not_serve_nodes,
     policies_may_block_nodes,
@@ -55,6 +56,8 @@ struct Survey<'a> {
     own: Vec<&'a Failed<'a>>,
     /// Of endpoints that fail past the Service as well.
     explained: Vec<&'a Failed<'a>>,
+    /// Of endpoints on other nodes that have not answered yet: packets may be lost there.
+    unanswered: Vec<&'a Failed<'a>>,
     /// Of nodes that have not dialled past the Service.
     doubtful: Vec<&'a Failed<'a>>,
     /// Of nodes where something else does kube-proxy's work.
@@ -79,12 +82,15 @@ impl<'a> Survey<'a> {
             lost.partition(|f| is_replaced(evidence, f.node));
         let (explained, own): (Vec<&Failed<'_>>, Vec<&Failed<'_>>) =
             own.into_iter().partition(|f| is_explained(evidence, f));
+        let (unanswered, own): (Vec<&Failed<'_>>, Vec<&Failed<'_>>) =
+            own.into_iter().partition(|f| is_of_waiting_node(evidence, f));
         let (own, doubtful): (Vec<&Failed<'_>>, Vec<&Failed<'_>>) =
             own.into_iter().partition(|f| is_past_doubt(evidence, f));
         Self {
             evidence,
             own,
             explained,
+            unanswered,
             doubtful,
             replaced,
         }
@@ -106,6 +112,18 @@ fn service_is_lost(survey: &Survey<'_>) -> Option<Finding> {
 fn endpoints_are_lost(survey: &Survey<'_>) -> Option<Finding> {
     let is_explained = !survey.explained.is_empty();
     is_explained.then(|| Finding::blocked(ConditionType::EndpointsReachable))
+}
+
+fn endpoints_nodes_have_not_answered(survey: &Survey<'_>) -> Option<Finding> {
+    survey.unanswered.first()?;
+    survey.evidence.reports.incomplete()
+}
+
+/// Whether packets of a dial are lost, and may be so on the endpoint's node, of which a round is waited for.
+fn is_of_waiting_node(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
+    let node = failed.target.and_then(|target| target.node);
+    let is_elsewhere = node.filter(|node| *node != failed.node);
+    failed.is_lost() && is_elsewhere.is_some_and(|node| evidence.reports.waiting.contains(&node))
 }
 
 fn endpoints_were_not_dialled(survey: &Survey<'_>) -> Option<Finding> {
