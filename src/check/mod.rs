@@ -35,7 +35,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
 The API objects are read with your own permissions. If node agents are running, they probe the data path: for the \
-Service's ServiceDiagnosis if it has one (what they report is used if you may read it), or else for one that is created \
+Service's ServiceDiagnosis if it has one for the same clients (what they report is used if you may read it), or else for one that is created \
 for this check and removed at its end, if you may create it (--read-only creates none). A check of all Services creates \
 none. Without agents the stages that need one are Unknown.
 

@@ -239,9 +239,12 @@ async fn survivors(harness: &Harness, controllers: &mut Controllers) -> Result<B
     let start = Instant::now();
     loop {
         controllers.revive(harness).await?;
-        let agent = harness.agents.pid(SURVIVOR);
-        let pids = controllers.running.iter().map(Controller::pid).chain([agent]);
-        let pids: Vec<u32> = pids.flatten().collect();
+        let agent = harness
+            .agents
+            .pid(SURVIVOR)
+            .ok_or("the agent that is spared has ended")?;
+        let controllers = controllers.running.iter().filter_map(Controller::pid);
+        let pids: Vec<u32> = controllers.chain([agent]).collect();
         let held = futures::future::join_all(pids.iter().map(|pid| Held::at_rest(*pid))).await;
         let held: Result<Vec<Held>, String> = held.into_iter().collect();
         match held {

@@ -298,6 +298,24 @@ mod tests {
             !last(&away, false).api_unreachable,
             "the agent does not reach it either"
         );
+        // The agent reaches it again, and kube-proxy tries later: what failed before is nobody's fault. What fails for more
+        // than a minute after that is kube-proxy's own.
+        let start = Instant::now();
+        let mut samples = Samples::default();
+        let mut lost = |second: u64, count, reached: Option<u64>| {
+            let at = |second| start + Duration::from_secs(second);
+            samples
+                .add(&failed(count), at(second), reached.map(at))
+                .api_unreachable
+        };
+        for (second, count) in [(0, 0.0), (20, 2.0), (40, 3.0)] {
+            assert!(!lost(second, count, Some(0)), "the outage is not known yet");
+        }
+        assert!(!lost(50, 4.0, None));
+        for (second, count) in [(70, 5.0), (90, 6.0), (110, 7.0)] {
+            assert!(!lost(second, count, Some(55)), "{second}");
+        }
+        assert!(lost(140, 8.0, Some(55)));
         // Two samples are not enough, however far apart, nor is one failure an hour ago.
         assert!(!is_lost(&[(0, failed(0.0)), (90, failed(5.0))]));
         assert!(!is_lost(&[

@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use super::{LocalPod, Round};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{CONFIRM_AFTER, LocalPod, Round};
 use crate::{
     blocking::{Pool, blocking},
     dns::{self, Reply},
@@ -67,6 +69,14 @@ fn conf(pids: &[i32], libraries: &CLibraries) -> io::Result<(ResolvConf, CLibrar
 pub(super) fn is_v6(round: &Round<'_>) -> bool {
     let families = &round.subject.service.spec.ip_families;
     families.first().is_some_and(|first| *first == IpFamily::V6)
+}
+
+/// Waits before a second look. Silence has mostly lasted for longer than that by then; what cannot be sent is over at once.
+pub(super) async fn before_second_look(begun: Instant, is_silent: bool) {
+    match is_silent {
+        true => sleep_until(begun + CONFIRM_AFTER).await,
+        false => sleep(CONFIRM_AFTER).await,
+    }
 }
 
 /// Queries a server, which counts as a dial. None if no query could be sent.

@@ -7,11 +7,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::{
-    CONFIRM_AFTER, LocalPod, Round,
-    dns_clients::{ATTEMPTS, CONTROL, Client, PATIENCE, PORT, ask, is_v6},
+    LocalPod, Round,
+    dns_clients::{ATTEMPTS, CONTROL, Client, PATIENCE, PORT, ask, before_second_look, is_v6},
 };
 use crate::dns::{Reply, names_of};
 use svcdiag_api::{DnsServer, LookupResult};
@@ -128,11 +128,8 @@ async fn ask_one(
     let mut is_silent = true;
     let begun = Instant::now();
     for attempt in 0..=ATTEMPTS {
-        match (attempt == ATTEMPTS, is_silent) {
-            (false, _) => {}
-            // Silence has mostly lasted for longer than that by then; what cannot be sent is over at once.
-            (true, true) => sleep_until(begun + CONFIRM_AFTER).await,
-            (true, false) => sleep(CONFIRM_AFTER).await,
+        if attempt == ATTEMPTS {
+            before_second_look(begun, is_silent).await;
         }
         let reply = ask(round, netns, server, (name, ipv6), PATIENCE).await?;
         is_silent &= reply == Reply::TimedOut;

@@ -3,11 +3,14 @@
 use std::{net::SocketAddr, time::Duration};
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::{
-    CONFIRM_AFTER, Round,
-    dns_clients::{ATTEMPTS, CONTROL, Client, PATIENCE, PATIENCE_AFTER_SILENCE, PORT, ask, client, is_v6},
+    Round,
+    dns_clients::{
+        ATTEMPTS, CONTROL, Client, PATIENCE, PATIENCE_AFTER_SILENCE, PORT, ask, before_second_look, client,
+        is_v6,
+    },
     dns_servers,
 };
 use crate::{
@@ -127,16 +130,10 @@ async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str
     if first.result == LookupResult::Found {
         return Some(first);
     }
+    before_second_look(begun, is_silent).await;
     let patience = match is_silent {
-        true => {
-            // Silence has mostly lasted for longer than that by then; what cannot be sent is over at once.
-            sleep_until(begun + CONFIRM_AFTER).await;
-            PATIENCE_AFTER_SILENCE
-        }
-        false => {
-            sleep(CONFIRM_AFTER).await;
-            PATIENCE
-        }
+        true => PATIENCE_AFTER_SILENCE,
+        false => PATIENCE,
     };
     let (second, _) = look(patience).await?;
     Some(second)

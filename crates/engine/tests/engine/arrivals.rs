@@ -181,7 +181,12 @@ fn left_by(facts: &mut Facts, tunnels: &[&str]) {
         port: Some(8472),
     });
     let tunnels: Vec<Tunnel> = tunnels.collect();
-    on(facts, "n1", |n| n.tunnels = Some(tunnels));
+    on(facts, "n1", |n| {
+        if tunnels.is_empty() {
+            n.left[0].interface = Some("eth0".to_owned());
+        }
+        n.tunnels = Some(tunnels);
+    });
 }
 
 #[test]
