@@ -18,6 +18,7 @@ pub mod rootfs;
 pub mod sockets;
 mod sockopt;
 pub mod tcp_info;
+pub mod tunnel_ends;
 mod visitors;
 
 use std::{

@@ -44,6 +44,8 @@ pub struct Link {
     pub tunnel: Option<TunnelKind>,
     /// The address that it sends encapsulated packets from, if one was set (VXLAN).
     pub tunnel_from: Option<IpAddr>,
+    /// The UDP port that it sends to as a tunnel, if it has one and the kernel reports it.
+    pub tunnel_port: Option<u16>,
     /// Whether it is of a kind that passes packets on as they are. Of others, as tun, one cannot tell.
     pub is_plain: bool,
 }
@@ -135,6 +137,7 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
         mtu: first!(attributes, LinkAttribute::Mtu(mtu) => *mtu),
         tunnel: tunnel_kind(info(&attributes)).filter(|_| is_up),
         tunnel_from: tunnel_from(info(&attributes)),
+        tunnel_port: tunnel_port(info(&attributes)),
         is_plain: is_plain(info(&attributes)),
     })
 }
@@ -145,6 +148,14 @@ fn tunnel_from(info: &[LinkInfo]) -> Option<IpAddr> {
     };
     let v4 = first!(data, InfoVxlan::Local(ip) => IpAddr::from(*ip));
     v4.or_else(|| first!(data, InfoVxlan::Local6(ip) => IpAddr::from(*ip)))
+}
+
+fn tunnel_port(info: &[LinkInfo]) -> Option<u16> {
+    match first!(info, LinkInfo::Data(data) => data)? {
+        InfoData::Vxlan(data) => first!(data, InfoVxlan::Port(port) => *port),
+        InfoData::Geneve(data) => first!(data, InfoGeneve::Port(port) => *port),
+        _ => None,
+    }
 }
 
 /// A physical link has no kind.
@@ -179,15 +190,10 @@ pub(crate) fn tunnel(body: &[u8]) -> Option<Tunnel> {
     header.flags.contains(LinkFlags::Up).then_some(())?;
     let info = info(&attributes);
     let kind = tunnel_kind(info)?;
-    let port = match first!(info, LinkInfo::Data(data) => data) {
-        Some(InfoData::Vxlan(data)) => first!(data, InfoVxlan::Port(port) => *port),
-        Some(InfoData::Geneve(data)) => first!(data, InfoGeneve::Port(port) => *port),
-        _ => None,
-    };
     Some(Tunnel {
         name: name(&attributes)?,
         kind,
-        port,
+        port: tunnel_port(info),
     })
 }
 
@@ -313,6 +319,7 @@ mod tests {
             mtu: Some(1450),
             tunnel: None,
             tunnel_from: None,
+            tunnel_port: None,
             is_plain: true,
         };
         assert_eq!(link(&body), Some(expected));

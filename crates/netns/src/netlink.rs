@@ -21,6 +21,7 @@ use netlink_packet_route::{
     AddressFamily as AddressFamilyOfRoute, RouteNetlinkMessage,
     address::AddressMessage,
     link::LinkMessage,
+    neighbour::NeighbourMessage,
     route::{RouteAttribute, RouteMessage},
 };
 use nix::sys::{
@@ -271,6 +272,20 @@ impl Request {
         };
         message.attributes.push(RouteAttribute::Destination(ip.into()));
         Self::route(&RouteNetlinkMessage::GetRoute(message))
+    }
+
+    /// A request for neighbours, of both IP families.
+    #[must_use]
+    pub fn neighbours() -> Self {
+        Self::route(&RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))
+    }
+
+    /// A request for the forwarding databases of all links.
+    #[must_use]
+    pub fn forwarding_database() -> Self {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamilyOfRoute::Bridge;
+        Self::route(&RouteNetlinkMessage::GetNeighbour(message))
     }
 
     fn route(message: &RouteNetlinkMessage) -> Self {

@@ -74,6 +74,22 @@ impl Arrival<'_> {
         }
     }
 
+    /// Whether the packets of a tunnel that were dropped may be those of the dial: others' may be dropped while these pass.
+    pub(crate) fn is_carried_by(&self, drop: &PacketDrop) -> bool {
+        match (self.reach(), drop.answers) {
+            (Reach::NotThere, false) => drop.packets >= self.seen.carried / 2,
+            (Reach::Returned, true) => {
+                drop.packets >= self.seen.returned && self.left.is_some_and(|left| left.answers == 0)
+            }
+            _ => false,
+        }
+    }
+
+    /// The same of packets that the client's node dropped: only if it is known how many of that tunnel arrived.
+    pub(crate) fn was_to_be_carried_by(&self, drop: &PacketDrop) -> bool {
+        drop.carrier == self.seen.carrier && self.is_carried_by(drop)
+    }
+
     /// Whether it is known what carries the packets, and that none of it came.
     pub(crate) fn has_no_carrier(&self) -> bool {
         self.seen.carrier.is_some() && self.seen.carried == 0
@@ -127,20 +143,19 @@ pub(crate) fn of<'a>(evidence: &Evidence<'a>, failed: &Failed<'a>) -> Option<Arr
     // What a Pod drops, and of answers, is of that Pod alone.
     let drops = drops.filter(|drop| is_exact || drop.place == DropPlace::Node && !drop.answers);
     let left = left(evidence, dial);
-    let mut arrival = Arrival {
+    let arrival = Arrival {
         node,
         seen,
         drops: drops.collect(),
         left,
         left_by_tunnel: left.and_then(|left| is_tunnel(evidence, failed.node, left.interface.as_deref())),
     };
-    // A tunnel has others' packets too: of these some may be dropped while those of the dial pass.
-    let is_carried_elsewhere = |drop: &PacketDrop| drop.packets < seen.carried / 2;
-    let is_there = arrival.reach() != Reach::NotThere;
-    arrival
-        .drops
-        .retain(|drop| drop.carrier.is_none() || !is_there && !is_carried_elsewhere(drop));
-    Some(arrival)
+    let drops = arrival.drops.iter().copied();
+    let drops = drops.filter(|drop| drop.carrier.is_none() || arrival.is_carried_by(drop));
+    Some(Arrival {
+        drops: drops.collect(),
+        ..arrival
+    })
 }
 
 /// What the client's node saw of the packets of a dial that is watched.

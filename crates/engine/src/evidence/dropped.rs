@@ -90,9 +90,13 @@ pub(super) fn explain(evidence: &Evidence<'_>, failed: &Failed<'_>) -> Option<Ex
         });
         explained.min().map(|(_, explanation)| explanation)
     };
-    let own = of(evidence, failed);
-    let is_unheard = own.iter().all(|drop| drop.cause == DropCause::NeighbourFailed);
     let arrival = arrivals::of(evidence, failed);
+    let mut own = of(evidence, failed);
+    own.retain(|drop| {
+        let is_its = |arrival: &arrivals::Arrival<'_>| arrival.was_to_be_carried_by(drop);
+        drop.carrier.is_none() || arrival.as_ref().is_some_and(is_its)
+    });
+    let is_unheard = own.iter().all(|drop| drop.cause == DropCause::NeighbourFailed);
     let there = || arrival.and_then(|arrival| first(arrival.node, arrival.drops));
     match first(failed.node, own) {
         // Whoever is asked through a tunnel whose packets are dropped does not answer either.
@@ -306,9 +310,10 @@ fn no_way(
     });
     let dialled = drop.endpoint.as_deref().unwrap_or(&drop.target);
     let dialled = Some(dialled.parse::<SocketAddr>().ok()?.ip());
-    let (from, to) = match drop.answers {
-        true => (dialled, client),
-        false => (client, dialled),
+    let (from, to) = match (&drop.carrier, drop.answers) {
+        (Some(carrier), _) => (None, carrier.to.parse().ok()),
+        (None, true) => (dialled, client),
+        (None, false) => (client, dialled),
     };
     // What a node routes that has come in was on its way through.
     let is_forwarded = drop.reason == "IP_INNOROUTES" && !failed.from_host;

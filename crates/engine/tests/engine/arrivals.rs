@@ -574,6 +574,92 @@ fn a_tunnel_has_the_packets_of_others_too() {
     }
 }
 
+/// What goes into the tunnel on the client's node counts only if the other node knows that nothing of it came.
+#[test]
+fn what_the_clients_node_drops_of_a_tunnel_is_its_own_only_if_the_tunnel_brings_nothing() {
+    let carrier = || Carrier {
+        from: "192.168.0.1".to_owned(),
+        to: "192.168.0.2".to_owned(),
+        port: 8472,
+    };
+    let of = |see: &dyn Fn(&mut Arrived), cause| {
+        let drop = PacketDrop {
+            carrier: Some(carrier()),
+            ..dropped_on_n2(cause, "as the kernel says")
+        };
+        let mut facts = watched(see, |_| {});
+        on(&mut facts, "n1", |n| n.drops.push(drop));
+        facts
+    };
+    let nothing = |seen: &mut Arrived| seen.carrier = Some(carrier());
+    let d = judged(
+        "arrivals-tunnel-dropped-by-client",
+        &of(&nothing, DropCause::Firewall),
+        R::FirewallDrops,
+    );
+    says(
+        &d,
+        &["A firewall on node n1 drops the tunnel's packets, UDP port 8472 from 192.168.0.1 to 192.168.0.2"],
+    );
+    let d = diagnose(&of(&nothing, DropCause::NeighbourFailed));
+    says(&d, &["answers for the next hop on the way to 192.168.0.2"]);
+    let other_way = |seen: &mut Arrived| {
+        let to = "192.168.9.2".to_owned();
+        seen.carrier = Some(Carrier { to, ..carrier() });
+    };
+    let others = |seen: &mut Arrived| (seen.carrier, seen.carried) = (Some(carrier()), 1000);
+    let came = |seen: &mut Arrived| (seen.carrier, seen.arrived) = (Some(carrier()), 3);
+    for see in [
+        &(|_: &mut Arrived| {}) as &dyn Fn(&mut Arrived),
+        &other_way,
+        &others,
+        &came,
+    ] {
+        let d = diagnose(&of(see, DropCause::Firewall));
+        assert_root_cause(&d, C::EndpointsReachable, R::CrossNodeUnreachable);
+    }
+}
+
+/// Answers are put into a tunnel and dropped before they leave.
+#[test]
+fn what_the_endpoints_node_drops_of_a_tunnel_back_is_the_answers_if_none_came() {
+    let drop = |packets| PacketDrop {
+        packets,
+        answers: true,
+        carrier: Some(Carrier {
+            from: "192.168.0.2".to_owned(),
+            to: "192.168.0.1".to_owned(),
+            port: 8472,
+        }),
+        ..dropped_on_n2(DropCause::Firewall, "NETFILTER_DROP")
+    };
+    let of = |returned, packets, came: Option<u32>| {
+        let see = |seen: &mut Arrived| (seen.arrived, seen.answered, seen.returned) = (3, 3, returned);
+        let mut facts = watched(see, |n| n.arrival_drops.push(drop(packets)));
+        if let Some(came) = came {
+            left(&mut facts, CLIENT, 3, came);
+        }
+        facts
+    };
+    let d = judged(
+        "arrivals-tunnel-drops-answers",
+        &of(3, 3, Some(0)),
+        R::FirewallDrops,
+    );
+    says(
+        &d,
+        &["A firewall on node n2 drops the tunnel's packets, UDP port 8472 from 192.168.0.2 to 192.168.0.1"],
+    );
+    for facts in [
+        of(3, 2, Some(0)),
+        of(3, 3, Some(3)),
+        of(3, 3, None),
+        of(0, 3, Some(0)),
+    ] {
+        assert_root_cause(&diagnose(&facts), C::EndpointsReachable, R::CrossNodeUnreachable);
+    }
+}
+
 /// What a tunnel carries may be lost on the node before it comes out of it.
 #[test]
 fn a_setting_of_the_endpoints_node_is_ruled_out_only_where_no_tunnel_leads_there() {

@@ -232,8 +232,14 @@ fn of_node_ports_that_may_be_well_nothing_is_said() {
 }
 
 #[test]
-fn a_node_that_has_not_answered_may_be_where_packets_to_its_endpoints_are_lost() {
-    let of = |endpoint, is_waiting: bool| {
+fn a_node_that_is_not_heard_may_be_where_packets_to_its_endpoints_are_lost() {
+    #[derive(Clone, Copy)]
+    enum Other {
+        Answers,
+        Waits,
+        IsSilent,
+    }
+    let of = |endpoint, other: Other| {
         let mut facts = with_agents();
         let (node, path, answer) = ("n1", DialPath::Service, Answer::TimedOut);
         fail(
@@ -246,12 +252,17 @@ fn a_node_that_has_not_answered_may_be_where_packets_to_its_endpoints_are_lost()
                 answer,
             },
         );
-        if is_waiting {
-            facts.nodes[1].probe.as_mut().unwrap().facts = None;
+        match other {
+            Other::Answers => {}
+            Other::Waits => facts.nodes[1].probe.as_mut().unwrap().facts = None,
+            Other::IsSilent => facts.nodes[1].alive_until = None,
         }
         stage(&diagnose(&facts), C::ProxyForwards).reason
     };
-    assert_eq!(of(E2, false), R::TimedOut);
-    assert_eq!(of(E2, true), R::Pending);
-    assert_eq!(of(E1, true), R::TimedOut, "nobody else is on the way");
+    assert_eq!(of(E2, Other::Answers), R::TimedOut);
+    assert_eq!(of(E2, Other::Waits), R::Pending);
+    assert_eq!(of(E2, Other::IsSilent), R::AgentNotResponding);
+    for other in [Other::Waits, Other::IsSilent] {
+        assert_eq!(of(E1, other), R::TimedOut, "nobody else is on the way");
+    }
 }

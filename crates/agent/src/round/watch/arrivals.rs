@@ -167,7 +167,10 @@ impl Round<'_> {
             let (client, endpoint) = parsed(dial)?;
             wanted.extend(from_elsewhere(dials.len(), dial.protocol, client, endpoint));
             for (from, to) in self.carriers(dial, &tunnels) {
-                wanted.push(carrying(dials.len(), from, to, endpoint));
+                wanted.push(carrying(dials.len(), Leg::FromNode, from, to, endpoint));
+                // The answers go to the same port.
+                let (own, client) = (to.ip(), SocketAddr::new(from, to.port()));
+                wanted.push(carrying(dials.len(), Leg::Answer, own, client, endpoint));
             }
             let nodes = dial.node_ips.iter().filter_map(|ip| ip.parse().ok());
             wanted.extend(masqueraded(dials.len(), dial.protocol, nodes, endpoint));

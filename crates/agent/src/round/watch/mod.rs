@@ -321,7 +321,8 @@ impl Round<'_> {
             protocol: tuple.protocol.number(),
             source: tuple.source,
             destination: tuple.destination,
-            is_answer: known.answers,
+            // Each end of a tunnel sends from ports of its own, so that conntrack sees no answers.
+            is_answer: known.answers && known.carrier.is_none(),
             is_tracked: true,
             // With HTTP there is more than SYNs.
             opens: self.spec.probe.http.is_none(),

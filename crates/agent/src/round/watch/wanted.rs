@@ -5,10 +5,11 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use futures::future::{join, join_all};
+use futures::future::{join_all, join3};
 use svcdiag_api::{Carrier, DropCause};
 use svcdiag_drops::{Drop, Filter, Leg, Tuple, explain};
 use svcdiag_kube_proxy::Protocol;
+use svcdiag_netns::tunnel_ends;
 
 use super::Repeated;
 use crate::{dial::source_towards, round::Round};
@@ -36,13 +37,14 @@ pub(super) enum Sender {
     OtherNode,
     /// The node's, from which others send as well.
     Shared,
+    /// A tunnel between two nodes, which carries the dial with whatever else goes from the one to the other.
+    Tunnel,
 }
 
 impl Wanted {
     /// Between which nodes a tunnel carried the packets of a dial, where a drop is of that tunnel.
     pub(super) fn carrier(&self, drop: &Drop) -> Option<Carrier> {
-        let is_tunnel = self.sender == Sender::OtherNode && self.filter.leg == Leg::FromNode;
-        is_tunnel.then(|| Carrier {
+        (self.sender == Sender::Tunnel).then(|| Carrier {
             from: drop.tuple.source.ip().to_string(),
             to: drop.tuple.destination.ip().to_string(),
             port: drop.tuple.destination.port(),
@@ -112,13 +114,49 @@ impl Round<'_> {
             let node = source_towards(&self.node.netns, endpoint).await;
             Some((endpoint, node.ok()?))
         });
-        let (clients, of_node) = join(join_all(clients), join_all(of_node)).await;
+        let tunnels = self.tunnels_of(dials);
+        let (clients, of_node, tunnels) = join3(join_all(clients), join_all(of_node), tunnels).await;
         let of_node: BTreeMap<SocketAddr, IpAddr> = of_node.into_iter().flatten().collect();
         let known = dials.iter().zip(clients).enumerate();
         let known = known.filter_map(|(number, (dial, client))| Some((number, dial, client.ok()?)));
-        known
+        let mut wanted: Vec<Wanted> = known
             .flat_map(|(number, dial, client)| packets(number, dial, client, &of_node))
-            .collect()
+            .collect();
+        // Of too many filters these are the first to go: the others are of the dials' own packets.
+        wanted.extend(tunnels);
+        wanted
+    }
+
+    /// The packets of the tunnels that take dials to other nodes.
+    async fn tunnels_of(&self, dials: &[Repeated<'_>]) -> Vec<Wanted> {
+        let endpoints = |dial: &Repeated<'_>| -> Vec<SocketAddr> {
+            dial.endpoints.iter().take(MAX_ENDPOINTS).copied().collect()
+        };
+        let ips: BTreeSet<IpAddr> = dials
+            .iter()
+            .flat_map(endpoints)
+            .map(|endpoint| endpoint.ip())
+            .collect();
+        let known = self.node.netns.visit(move || tunnel_ends::towards(&ips)).await;
+        let problem = |error: &std::io::Error| {
+            self.problem(format!("The node's tunnels could not be looked up: {error}."));
+        };
+        let known = known.inspect_err(problem).unwrap_or_default();
+        let mut wanted = Vec::new();
+        for (number, dial) in dials.iter().enumerate() {
+            for endpoint in endpoints(dial) {
+                let Some(ends) = known.get(&endpoint.ip()) else {
+                    continue;
+                };
+                let to = SocketAddr::new(ends.to, ends.port);
+                let from = match ends.from {
+                    Some(from) => Some(from),
+                    None => source_towards(&self.node.netns, to).await.ok(),
+                };
+                wanted.extend(from.map(|from| carrying(number, Leg::FromNode, from, to, endpoint)));
+            }
+        }
+        wanted
     }
 }
 
@@ -235,11 +273,17 @@ pub(super) fn masqueraded(
     })
 }
 
-/// The packets of a tunnel from another node that may carry a dial.
-pub(super) fn carrying(number: usize, from: IpAddr, to: SocketAddr, endpoint: SocketAddr) -> Wanted {
+/// The packets of a tunnel between two nodes that may carry a dial, or its answers.
+pub(super) fn carrying(
+    number: usize,
+    leg: Leg,
+    from: IpAddr,
+    to: SocketAddr,
+    endpoint: SocketAddr,
+) -> Wanted {
     Wanted {
         filter: Filter {
-            leg: Leg::FromNode,
+            leg,
             tuple: Tuple {
                 protocol: Protocol::Udp,
                 source: SocketAddr::new(from, 0),
@@ -248,7 +292,7 @@ pub(super) fn carrying(number: usize, from: IpAddr, to: SocketAddr, endpoint: So
         },
         dial: number,
         endpoint: Some(endpoint),
-        sender: Sender::OtherNode,
+        sender: Sender::Tunnel,
     }
 }
 

@@ -40,7 +40,7 @@ const APPLIES: [Check; 5] = [
 const CHECKS: [fn(&Survey<'_>) -> Option<Finding>; 9] = [
     service_is_lost,
     endpoints_are_lost,
-    endpoints_nodes_have_not_answered,
+    endpoints_nodes_were_not_heard,
     endpoints_were_not_dialled,
     replacement_may_not_serve_nodes,
     policies_may_block_nodes,
@@ -56,7 +56,7 @@ struct Survey<'a> {
     own: Vec<&'a Failed<'a>>,
     /// Of endpoints that fail past the Service as well.
     explained: Vec<&'a Failed<'a>>,
-    /// Of endpoints on other nodes that have not answered yet: packets may be lost there.
+    /// Of endpoints on other nodes of which nothing is known, or not yet: packets may be lost there.
     unanswered: Vec<&'a Failed<'a>>,
     /// Of nodes that have not dialled past the Service.
     doubtful: Vec<&'a Failed<'a>>,
@@ -83,7 +83,7 @@ impl<'a> Survey<'a> {
         let (explained, own): (Vec<&Failed<'_>>, Vec<&Failed<'_>>) =
             own.into_iter().partition(|f| is_explained(evidence, f));
         let (unanswered, own): (Vec<&Failed<'_>>, Vec<&Failed<'_>>) =
-            own.into_iter().partition(|f| is_of_waiting_node(evidence, f));
+            own.into_iter().partition(|f| is_of_unheard_node(evidence, f));
         let (own, doubtful): (Vec<&Failed<'_>>, Vec<&Failed<'_>>) =
             own.into_iter().partition(|f| is_past_doubt(evidence, f));
         Self {
@@ -114,16 +114,19 @@ fn endpoints_are_lost(survey: &Survey<'_>) -> Option<Finding> {
     is_explained.then(|| Finding::blocked(ConditionType::EndpointsReachable))
 }
 
-fn endpoints_nodes_have_not_answered(survey: &Survey<'_>) -> Option<Finding> {
+fn endpoints_nodes_were_not_heard(survey: &Survey<'_>) -> Option<Finding> {
     survey.unanswered.first()?;
     survey.evidence.reports.incomplete()
 }
 
-/// Whether packets of a dial are lost, and may be so on the endpoint's node, of which a round is waited for.
-fn is_of_waiting_node(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
+/// Whether packets of a dial are lost, and may be so on the endpoint's node, whose agent has stopped reporting or has not
+/// answered yet.
+fn is_of_unheard_node(evidence: &Evidence<'_>, failed: &Failed<'_>) -> bool {
     let node = failed.target.and_then(|target| target.node);
     let is_elsewhere = node.filter(|node| *node != failed.node);
-    failed.is_lost() && is_elsewhere.is_some_and(|node| evidence.reports.waiting.contains(&node))
+    let reports = &evidence.reports;
+    failed.is_lost()
+        && is_elsewhere.is_some_and(|node| reports.waiting.contains(&node) || reports.silent.contains(&node))
 }
 
 fn endpoints_were_not_dialled(survey: &Survey<'_>) -> Option<Finding> {
