@@ -62,6 +62,7 @@ lint: setup ## Check format, lints (of the command line for macOS and Windows as
 	@$(CARGO) fmt --all -- --check
 	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@$(CARGO) clippy --locked $(ALONE) -- -D warnings
+	@$(CARGO) clippy --locked --features opentelemetry -- -D warnings
 	@hack/cross-check
 	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 	@hack/walls

@@ -13,6 +13,7 @@ use svcdiag::{
     system::Termination, version,
 };
 use tokio::runtime::Runtime;
+use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check`, `diagnose` and `wait`.
 const EXIT_ERROR: u8 = 3;
@@ -267,20 +268,30 @@ fn start(log: LogFormat) -> Result<impl Future<Output = ()> + Send, Failure> {
     let usual = "info,kube=warn,kube_client::client::builder=off";
     let filter = tracing_subscriber::EnvFilter::try_from_env("SVCDIAG_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match log {
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let logs = match log {
         LogFormat::Text => logs
             .with_ansi(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never)
-            .init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
-    }
+            .boxed(),
+        LogFormat::Json => logs.json().flatten_event(true).boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(filter).with(logs);
+    #[cfg(feature = "opentelemetry")]
+    let (subscriber, sending) = {
+        let (layer, sending) = svcdiag_traces::layer("svcdiag", env!("CARGO_PKG_VERSION"))?.unzip();
+        (subscriber.with(layer), sending)
+    };
+    subscriber.init();
     // The default of 1,024 is for programs that use select.
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::debug!(%error, "Could not raise the limit on open files.");
     }
     // Now, so that none is lost before somebody waits for it.
     let mut termination = Termination::new()?;
-    Ok(async move { termination.comes().await })
+    Ok(async move {
+        termination.comes().await;
+        // The last spans are sent.
+        #[cfg(feature = "opentelemetry")]
+        drop(sending);
+    })
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use kube::runtime::{controller::Action, reflector::ObjectRef};
+use tracing::Instrument;
 
 use super::{
     Context, events, limits,
@@ -57,7 +58,11 @@ pub(super) async fn in_turn(queued: Arc<ServiceDiagnosis>, context: Arc<Context>
         drop(waiting);
         match context.diagnoses.get(&ObjectRef::from_obj(&*queued)) {
             // Boxed, so that those that wait are small.
-            Some(diagnosis) => Box::pin(reconcile(&diagnosis, &context)).await,
+            Some(diagnosis) => {
+                let (namespace, name) = (diagnosis.namespace(), diagnosis.name());
+                let span = tracing::info_span!("reconcile", namespace, name);
+                Box::pin(reconcile(&diagnosis, &context).instrument(span)).await
+            }
             None => Ok(Action::await_change()),
         }
     };

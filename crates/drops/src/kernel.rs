@@ -1,5 +1,7 @@
 use std::{collections::HashMap, fs::File, io::Read, path::PathBuf};
 
+use memmap2::MmapMut;
+
 use crate::{Unavailable, btf::Btf};
 
 /// Where the kernel says what it is like.
@@ -62,7 +64,7 @@ pub(crate) struct Layout {
 const SUBSYSTEM_SHIFT: u32 = 16;
 
 /// Large kernels have some 10 MiB.
-const MAX_BTF: u64 = 64 << 20;
+const MAX_BTF: usize = 64 << 20;
 
 impl Kernel {
     /// Reads the kernel's types, which are some megabytes, and keeps what is needed of them.
@@ -70,17 +72,21 @@ impl Kernel {
     /// # Errors
     /// Where there are none, or the kernel gives no reasons.
     pub fn read(paths: Paths) -> Result<Self, Unavailable> {
-        let mut file = Vec::new();
-        File::open(&paths.btf)
-            .and_then(|types| types.take(MAX_BTF + 1).read_to_end(&mut file))
-            .map_err(|source| Unavailable::NoBtf {
-                path: paths.btf.clone(),
-                source,
-            })?;
-        if u64::try_from(file.len()).is_ok_and(|length| length > MAX_BTF) {
+        let no_btf = |source| Unavailable::NoBtf {
+            path: paths.btf.clone(),
+            source,
+        };
+        let mut file = File::open(&paths.btf).map_err(no_btf)?;
+        let length = file.metadata().map_err(no_btf)?.len();
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > MAX_BTF {
             return Err(Unavailable::UnknownBtf("the file is larger than 64 MiB"));
         }
-        let btf = Btf::parse(&file).map_err(Unavailable::UnknownBtf)?;
+        // Memory of its own, which goes back to the kernel at once. An allocator that has freed so much keeps as much from then
+        // on (glibc's mallopt(3), M_MMAP_THRESHOLD).
+        let mut types = MmapMut::map_anon(length).map_err(no_btf)?;
+        file.read_exact(&mut types).map_err(no_btf)?;
+        let btf = Btf::parse(&types).map_err(Unavailable::UnknownBtf)?;
         let by_number = |name: &str, prefix: &str| -> Option<HashMap<u32, String>> {
             let named =
                 |(name, number): (&str, u32)| (number, name.strip_prefix(prefix).unwrap_or(name).to_owned());
