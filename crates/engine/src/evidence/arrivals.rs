@@ -85,9 +85,10 @@ impl Arrival<'_> {
         }
     }
 
-    /// The same of packets that the client's node dropped: only if it is known how many of that tunnel arrived.
+    /// The same of packets that the client's node dropped: only if it is known how many of that tunnel arrived. A dial sends
+    /// more than one packet, so that a single one was somebody else's.
     pub(crate) fn was_to_be_carried_by(&self, drop: &PacketDrop) -> bool {
-        drop.carrier == self.seen.carrier && self.is_carried_by(drop)
+        drop.packets > 1 && drop.carrier == self.seen.carrier && self.is_carried_by(drop)
     }
 
     /// Whether it is known what carries the packets, and that none of it came.

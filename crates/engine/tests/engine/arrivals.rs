@@ -582,8 +582,9 @@ fn what_the_clients_node_drops_of_a_tunnel_is_its_own_only_if_the_tunnel_brings_
         to: "192.168.0.2".to_owned(),
         port: 8472,
     };
-    let of = |see: &dyn Fn(&mut Arrived), cause| {
+    let lost = |see: &dyn Fn(&mut Arrived), cause, packets| {
         let drop = PacketDrop {
+            packets,
             carrier: Some(carrier()),
             ..dropped_on_n2(cause, "as the kernel says")
         };
@@ -591,6 +592,7 @@ fn what_the_clients_node_drops_of_a_tunnel_is_its_own_only_if_the_tunnel_brings_
         on(&mut facts, "n1", |n| n.drops.push(drop));
         facts
     };
+    let of = |see: &dyn Fn(&mut Arrived), cause| lost(see, cause, 3);
     let nothing = |seen: &mut Arrived| seen.carrier = Some(carrier());
     let d = judged(
         "arrivals-tunnel-dropped-by-client",
@@ -618,6 +620,8 @@ fn what_the_clients_node_drops_of_a_tunnel_is_its_own_only_if_the_tunnel_brings_
         let d = diagnose(&of(see, DropCause::Firewall));
         assert_root_cause(&d, C::EndpointsReachable, R::CrossNodeUnreachable);
     }
+    let d = diagnose(&lost(&nothing, DropCause::Firewall, 1));
+    assert_root_cause(&d, C::EndpointsReachable, R::CrossNodeUnreachable);
 }
 
 /// Answers are put into a tunnel and dropped before they leave.
