@@ -155,7 +155,7 @@ pub struct NodeReport {
     pub name: String,
     /// Its labels, by which a diagnosis chooses nodes.
     #[serde(default)]
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// Until when the agent counts as alive without another sign.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alive_until: Option<Timestamp>,
@@ -241,6 +241,14 @@ impl NodeReport {
     }
 }
 
+/// The item of a name. The order of lists means nothing, but the inventory has its thousands of nodes by name.
+fn named<'a, T>(items: &'a [T], name: &str, name_of: impl Fn(&T) -> &str) -> Option<&'a T> {
+    match items.binary_search_by(|item| name_of(item).cmp(name)) {
+        Ok(at) => items.get(at),
+        Err(_) => items.iter().find(|item| name_of(item) == name),
+    }
+}
+
 impl Facts {
     /// Facts about a Service of which nothing is known yet.
     #[must_use]
@@ -288,6 +296,16 @@ impl Facts {
         let changed = self.slices.iter().filter_map(|s| s.changed_at()).max()?;
         // The API server's clock may be ahead of ours.
         Some(later(changed.min(self.now), within))
+    }
+
+    /// The Node of a name.
+    pub(crate) fn cluster_node(&self, name: &str) -> Option<&Node> {
+        named(&self.cluster_nodes, name, |node| node.name()).map(AsRef::as_ref)
+    }
+
+    /// What the agent of a node was asked and answered.
+    pub(crate) fn report_of(&self, node: &str) -> Option<&NodeReport> {
+        named(&self.nodes, node, |report| &report.name)
     }
 
     /// Whether an agent has yet to answer what it is asked.

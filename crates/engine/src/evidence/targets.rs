@@ -61,8 +61,10 @@ pub(crate) fn is_address_of(service: &Service, ip: IpAddr) -> bool {
 
 /// Whether a node has an address of an IP family in the cluster; so it is where nobody knows.
 pub(crate) fn node_has_family(facts: &Facts, node: &str, family: IpFamily) -> bool {
-    let known = facts.cluster_nodes.iter().find(|n| n.name() == node);
-    let ips = known.map(|n| n.internal_ips()).unwrap_or_default();
+    let ips = facts
+        .cluster_node(node)
+        .map(|n| n.internal_ips())
+        .unwrap_or_default();
     ips.is_empty() || ips.iter().any(|ip| IpFamily::of(*ip) == family)
 }
 

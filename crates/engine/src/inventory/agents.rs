@@ -32,10 +32,12 @@ pub(super) struct Agent {
     since: Timestamp,
     /// When it lapses without another renewal.
     until: Timestamp,
+    /// The labels of its Node; None while there is no such Node.
+    labels: Option<Arc<Labels>>,
 }
 
 impl Agent {
-    fn of(lease: &Lease, before: Option<&Self>, now: Timestamp) -> Self {
+    fn of(lease: &Lease, before: Option<&Self>, node: Option<&Node>, now: Timestamp) -> Self {
         let renewed = lease.spec.renew_time.clone();
         let seen = before.filter(|b| b.renewed == renewed).map_or(now, |b| b.seen);
         let since = before.filter(|b| b.until > seen).map_or(seen, |b| b.since);
@@ -44,8 +46,16 @@ impl Agent {
             seen,
             since,
             until: lease.lasts_until(seen),
+            labels: match before {
+                Some(before) => before.labels.clone(),
+                None => node.map(labels_of),
+            },
         }
     }
+}
+
+fn labels_of(node: &Node) -> Arc<Labels> {
+    Arc::new(node.labels().clone())
 }
 
 impl Inventory {
@@ -53,17 +63,17 @@ impl Inventory {
     pub(super) fn node_reports(&self, diagnosis: &DiagnosisKey, uid: &str) -> Vec<NodeReport> {
         let own = self.probes_of(diagnosis).filter(|p| p.spec.diagnosis.uid == uid);
         let probes: BTreeMap<&str, &Arc<NodeProbe>> = own.map(|p| (p.spec.node_name.as_str(), p)).collect();
-        let report = |node: &Arc<Node>| {
-            let agent = self.agents.get(node.name())?;
+        // Of a thousand nodes for each diagnosis: nothing is looked up that can be kept.
+        let report = |(node, agent): (&String, &Agent)| {
             Some(NodeReport {
-                name: node.name().to_owned(),
-                labels: node.labels().clone(),
+                name: node.clone(),
+                labels: agent.labels.clone()?,
                 alive_until: Some(agent.until),
-                probe: probes.get(node.name()).map(|p| self.probe_report(p)),
+                probe: probes.get(node.as_str()).map(|p| self.probe_report(p)),
                 saved: None,
             })
         };
-        self.nodes.of("").filter_map(report).collect()
+        self.agents.iter().filter_map(report).collect()
     }
 
     /// Whether the Leases of agents were listed, can be read still, and are none. A Lease that has lapsed is one of an agent
@@ -86,11 +96,8 @@ impl Inventory {
     /// How many agents are alive, and how many have fallen silent: their Leases have lapsed. Nobody waits for those of nodes
     /// that are gone.
     pub fn agents_by_life(&self, now: Timestamp) -> (usize, usize) {
-        let of_nodes = self
-            .agents
-            .iter()
-            .filter(|(node, _)| self.nodes.get("", node).is_some());
-        let (alive, silent): (Vec<_>, Vec<_>) = of_nodes.partition(|(_, agent)| agent.until > now);
+        let of_nodes = self.agents.values().filter(|agent| agent.labels.is_some());
+        let (alive, silent): (Vec<_>, Vec<_>) = of_nodes.partition(|agent| agent.until > now);
         (alive.len(), silent.len())
     }
 
@@ -100,9 +107,9 @@ impl Inventory {
     }
 
     /// The labels of every Node.
-    pub fn node_labels(&self) -> BTreeMap<String, Labels> {
+    pub fn node_labels(&self) -> BTreeMap<String, Arc<Labels>> {
         let nodes = self.nodes.of("");
-        nodes.map(|n| (n.name().to_owned(), n.labels().clone())).collect()
+        nodes.map(|n| (n.name().to_owned(), labels_of(n))).collect()
     }
 
     /// How many NodeProbes other diagnoses of a namespace have, by the UID of the diagnosis.
@@ -150,7 +157,8 @@ impl Tracked for Lease {
     fn index(inventory: &mut Inventory, old: Option<&Self>, new: Option<&Self>) {
         match (new.and_then(|l| Some((l, l.agent_node()?))), old) {
             (Some((lease, node)), _) => {
-                let agent = Agent::of(lease, inventory.agents.get(node), inventory.now);
+                let of = inventory.nodes.get("", node).map(AsRef::as_ref);
+                let agent = Agent::of(lease, inventory.agents.get(node), of, inventory.now);
                 inventory.agents.insert(node.to_owned(), agent);
             }
             (None, Some(old)) => {
@@ -182,6 +190,13 @@ impl Tracked for Node {
             inventory.all()
         } else {
             BTreeSet::new()
+        }
+    }
+
+    fn index(inventory: &mut Inventory, old: Option<&Self>, new: Option<&Self>) {
+        let name = old.or(new).map(Object::name).unwrap_or_default();
+        if let Some(agent) = inventory.agents.get_mut(name) {
+            agent.labels = new.map(labels_of);
         }
     }
 }

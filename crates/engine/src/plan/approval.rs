@@ -18,7 +18,7 @@ use svcdiag_objects::{Endpoint, EndpointSlice, Object, Pod};
 /// Addresses that are taken by something else than Pods.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
-    /// Of the nodes, by name.
+    /// Of the nodes that have any of the addresses in question, by name.
     nodes: BTreeMap<String, Vec<IpAddr>>,
     /// Of Services.
     services: BTreeSet<IpAddr>,
@@ -26,7 +26,14 @@ pub(crate) struct Taken {
 
 impl Taken {
     fn of(facts: &Facts) -> Self {
+        let endpoints = facts.slices.iter().flat_map(|s| &s.endpoints);
+        let in_question = endpoints
+            .flat_map(|e| &e.addresses)
+            .filter_map(|ip| ip.parse().ok());
+        let in_question: BTreeSet<IpAddr> = in_question.flat_map(forms).collect();
+        let is_in_question = |ip: &str| ip.parse().is_ok_and(|ip: IpAddr| in_question.contains(&ip));
         let nodes = facts.cluster_nodes.iter();
+        let nodes = nodes.filter(|n| n.status.addresses.iter().any(|a| is_in_question(&a.address)));
         let own = facts.service.iter().flat_map(|s| s.cluster_ips());
         let dns = facts.cluster_dns.iter().flat_map(|dns| dns.service.cluster_ips());
         let others = facts.service_addresses.iter().map(String::as_str);

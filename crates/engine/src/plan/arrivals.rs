@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Facts,
     evidence::{WINDOW, targets::key},
-    plan::{cluster_node, hex, probe_of, subject},
+    plan::{hex, probe_of, subject},
     pods::behind_endpoints::EndpointPods,
     policies::effects,
     questions,
@@ -86,7 +86,7 @@ fn answers<'a>(
     questions: &BTreeMap<String, NodeProbeSpec>,
     node: &str,
 ) -> Option<&'a NodeFacts> {
-    let report = facts.nodes.iter().find(|report| report.name == node)?;
+    let report = facts.report_of(node)?;
     let probe = report.probe.as_ref().filter(|_| report.is_alive(facts.now))?;
     let is_answer = probe.is_current
         && questions::is_same(&probe.asked, questions.get(node)?)
@@ -138,7 +138,7 @@ fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMa
                 let dial = ProbeArrival {
                     from: key(client),
                     node: report.name.clone(),
-                    node_ips: subject::node(cluster_node(facts, &report.name)).ips,
+                    node_ips: subject::node(facts.cluster_node(&report.name)).ips,
                     ip: ip.to_string(),
                     protocol: failure.port.protocol,
                     endpoint: failure.target.clone(),

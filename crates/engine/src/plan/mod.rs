@@ -4,6 +4,7 @@ pub(crate) mod approval;
 mod arrivals;
 mod full_size_paths;
 pub(crate) mod other_nodes;
+mod sample;
 mod subject;
 
 use std::{
@@ -11,24 +12,22 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Facts,
+    Facts, NodeReport,
     clients::{Clients, Role},
     policies::effects,
 };
 use svcdiag_api::{DiagnosisRef, NodeProbeSpec, ProbePod, ProbeService};
-use svcdiag_objects::{LabelSelector, NetworkPolicy, Node, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR};
+use svcdiag_objects::{LabelSelector, NetworkPolicy, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR};
 
 /// Nodes with endpoints that are always looked at.
 const NODES_WITH_ENDPOINTS: usize = 3;
 
 /// Most endpoints that a NodeProbe lists.
 const MAX_ENDPOINTS: usize = 50;
-
-/// The sample of nodes moves on once an hour.
-const ROTATION_SECONDS: i64 = 3600;
 
 /// What each chosen node is asked, by its name. Nothing while the diagnosis is suspended or nobody could answer.
 #[must_use]
@@ -39,7 +38,8 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     if facts.spec.suspend || facts.nodes.is_empty() {
         return BTreeMap::new();
     }
-    let chosen = chosen_clients(facts);
+    let agents = Agents::of(facts);
+    let chosen = chosen_clients(facts, &agents);
     let endpoints = endpoint_pods(facts);
     let of_clients = policies(facts, &chosen);
     let revision = revision(facts, &policies(facts, &endpoints), &of_clients);
@@ -47,52 +47,53 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     let of_service = subject::service(facts, service);
     let slices = subject::slices(facts);
     let full_size_ends = full_size_paths::Ends::of(facts, &chosen);
-    let eligible = eligible_nodes(facts);
-    let lasting = lasting_nodes(facts, &eligible, &chosen, &endpoints);
-    let mut questions: BTreeMap<String, NodeProbeSpec> = chosen_nodes(facts, &eligible, lasting.clone())
-        .into_iter()
-        .map(|node| {
-            let here = |pods: &[&Pod], most: usize, may_be_unready: bool| -> Vec<ProbePod> {
-                let on_node = pods.iter().filter(|p| p.spec.node_name.as_deref() == Some(node));
-                let pods = on_node.take(most);
-                pods.map(|p| probe_pod(p, may_be_unready && !p.is_ready()))
-                    .collect()
-            };
-            let of_node = subject::node(cluster_node(facts, node));
-            let (subsets, is_cut) = subject::subsets(facts, service, node, of_node.zone.as_deref());
-            let clients = here(&chosen, 10, false);
-            let before = probe_of(facts, node).and_then(|p| p.asked.cluster_dns.as_ref());
-            let spec = NodeProbeSpec {
-                node_name: node.to_owned(),
-                diagnosis: diagnosis.clone(),
-                service_name: facts.spec.service_name.clone(),
-                ports: facts.spec.ports.clone(),
-                interval_seconds: facts.spec.interval_seconds,
-                probe: facts.spec.probe.clone(),
-                cluster_domain: facts.spec.cluster_domain.clone(),
-                cluster_dns: subject::dns(facts, before, !clients.is_empty()),
-                node: of_node,
-                service: ProbeService {
-                    is_cut: of_service.is_cut || is_cut,
-                    ..of_service.clone()
-                },
-                subsets,
-                slices: slices.clone(),
-                from_node,
-                other_nodes: match from_node {
-                    true => other_nodes::of(facts, service, node, &lasting),
-                    false => Vec::new(),
-                },
-                full_size_paths: full_size_ends.paths(facts, node),
-                arrivals: None,
-                repeat: String::new(),
-                clients,
-                endpoints: here(&endpoints, MAX_ENDPOINTS, service.publishes_not_ready()),
-                revision: revision.clone(),
-            };
-            (node.to_owned(), spec)
-        })
-        .collect();
+    let eligible = agents.eligible(facts);
+    let lasting = lasting_nodes(&eligible, &chosen, &endpoints);
+    let mut questions: BTreeMap<String, NodeProbeSpec> =
+        chosen_nodes(facts, &eligible, lasting.clone(), &diagnosis.uid)
+            .into_iter()
+            .map(|node| {
+                let here = |pods: &[&Pod], most: usize, may_be_unready: bool| -> Vec<ProbePod> {
+                    let on_node = pods.iter().filter(|p| p.spec.node_name.as_deref() == Some(node));
+                    let pods = on_node.take(most);
+                    pods.map(|p| probe_pod(p, may_be_unready && !p.is_ready()))
+                        .collect()
+                };
+                let of_node = subject::node(facts.cluster_node(node));
+                let (subsets, is_cut) = subject::subsets(facts, service, node, of_node.zone.as_deref());
+                let clients = here(&chosen, 10, false);
+                let before = probe_of(facts, node).and_then(|p| p.asked.cluster_dns.as_ref());
+                let spec = NodeProbeSpec {
+                    node_name: node.to_owned(),
+                    diagnosis: diagnosis.clone(),
+                    service_name: facts.spec.service_name.clone(),
+                    ports: facts.spec.ports.clone(),
+                    interval_seconds: facts.spec.interval_seconds,
+                    probe: facts.spec.probe.clone(),
+                    cluster_domain: facts.spec.cluster_domain.clone(),
+                    cluster_dns: subject::dns(facts, before, !clients.is_empty()),
+                    node: of_node,
+                    service: ProbeService {
+                        is_cut: of_service.is_cut || is_cut,
+                        ..of_service.clone()
+                    },
+                    subsets,
+                    slices: slices.clone(),
+                    from_node,
+                    other_nodes: match from_node {
+                        true => other_nodes::of(facts, service, node, &lasting),
+                        false => Vec::new(),
+                    },
+                    full_size_paths: full_size_ends.paths(facts, node),
+                    arrivals: None,
+                    repeat: String::new(),
+                    clients,
+                    endpoints: here(&endpoints, MAX_ENDPOINTS, service.publishes_not_ready()),
+                    revision: revision.clone(),
+                };
+                (node.to_owned(), spec)
+            })
+            .collect();
     arrivals::add(facts, &mut questions);
     questions
 }
@@ -102,9 +103,11 @@ pub(crate) fn asks_anybody(facts: &Facts) -> bool {
     if facts.spec.suspend || facts.nodes.is_empty() || facts.service.is_none() {
         return false;
     }
-    let eligible = eligible_nodes(facts);
-    let lasting = lasting_nodes(facts, &eligible, &chosen_clients(facts), &endpoint_pods(facts));
-    !chosen_nodes(facts, &eligible, lasting).is_empty()
+    let agents = Agents::of(facts);
+    let eligible = agents.eligible(facts);
+    let lasting = lasting_nodes(&eligible, &chosen_clients(facts, &agents), &endpoint_pods(facts));
+    // Whether there are any does not depend on which of them are in the sample.
+    !chosen_nodes(facts, &eligible, lasting, "").is_empty()
 }
 
 /// Name of the NodeProbe of a diagnosis on a node.
@@ -119,19 +122,18 @@ pub fn probe_name(diagnosis: &DiagnosisRef, node: &str) -> String {
 
 /// The Pods that clients stand for: those that no policy shuts out, spread over the nodes. Where all are
 /// shut out they are tried all the same: only so can it be seen whether policies are enforced.
-fn chosen_clients(facts: &Facts) -> Vec<&Pod> {
+fn chosen_clients<'a>(facts: &'a Facts, agents: &Agents<'_>) -> Vec<&'a Pod> {
     if approval::foreign_clients_are_kept_away(facts) {
         return Vec::new();
     }
     let Clients::Pods { pods, role } = Clients::of(facts) else {
         return Vec::new();
     };
-    let with_agent: BTreeSet<&str> = facts.nodes.iter().map(|n| n.name.as_str()).collect();
     let on_agent = |p: &&Pod| {
         p.spec
             .node_name
             .as_deref()
-            .is_some_and(|n| with_agent.contains(n))
+            .is_some_and(|n| agents.get(n).is_some())
     };
     let pods: Vec<&Pod> = pods.into_iter().filter(on_agent).collect();
     let pods = match role {
@@ -145,12 +147,12 @@ fn chosen_clients(facts: &Facts) -> Vec<&Pod> {
             if admitted.is_empty() { pods } else { admitted }
         }
     };
-    spread(facts, pods)
+    spread(facts, agents, pods)
 }
 
 /// First one Pod of each node, then the second of each, up to the number asked for; nodes whose agents
 /// are alive come before all, and where it makes no difference those that were chosen before.
-fn spread<'a>(facts: &Facts, pods: Vec<&'a Pod>) -> Vec<&'a Pod> {
+fn spread<'a>(facts: &Facts, agents: &Agents<'_>, pods: Vec<&'a Pod>) -> Vec<&'a Pod> {
     let most = usize::try_from(facts.spec.clients.max_pods).unwrap_or(1);
     let known: BTreeSet<&str> = facts
         .nodes
@@ -177,18 +179,13 @@ fn spread<'a>(facts: &Facts, pods: Vec<&'a Pod>) -> Vec<&'a Pod> {
     ranked.sort_by_key(|(nth, pod)| {
         let node = pod.spec.node_name.as_deref().unwrap_or_default();
         (
-            !is_alive(facts, node),
+            !agents.is_alive(node),
             *nth,
             !is_known(pod),
             pod.name().to_owned(),
         )
     });
     ranked.into_iter().take(most).map(|(_, pod)| pod).collect()
-}
-
-fn is_alive(facts: &Facts, node: &str) -> bool {
-    let report = facts.nodes.iter().find(|n| n.name == node);
-    report.is_some_and(|n| n.is_alive(facts.now))
 }
 
 /// The Pods behind the Service's endpoints, by name.
@@ -205,30 +202,54 @@ fn endpoint_pods(facts: &Facts) -> Vec<&Pod> {
     pods
 }
 
-/// The nodes that may be asked, by name.
-fn eligible_nodes(facts: &Facts) -> Vec<&str> {
-    let selector = facts.spec.nodes.selector.as_ref().map(LabelSelector::from);
-    let nodes = facts.nodes.iter();
-    let mut eligible: Vec<&str> = nodes
-        .filter(|n| selector.as_ref().is_none_or(|s| s.matches(&n.labels)))
-        .map(|n| n.name.as_str())
-        .collect();
-    eligible.sort_unstable();
-    eligible
+/// The nodes with agents, by name: in large clusters they are looked up much more often than there are some.
+struct Agents<'a> {
+    nodes: Vec<&'a NodeReport>,
+    now: Timestamp,
+}
+
+impl<'a> Agents<'a> {
+    fn of(facts: &'a Facts) -> Self {
+        let mut nodes: Vec<&NodeReport> = facts.nodes.iter().collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        Self {
+            nodes,
+            now: facts.now,
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a NodeReport> {
+        let at = self
+            .nodes
+            .binary_search_by(|node| node.name.as_str().cmp(name))
+            .ok()?;
+        self.nodes.get(at).copied()
+    }
+
+    fn is_alive(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|node| node.is_alive(self.now))
+    }
+
+    /// Those that may be asked.
+    fn eligible(&self, facts: &Facts) -> Self {
+        let selector = facts.spec.nodes.selector.as_ref().map(LabelSelector::from);
+        let nodes = self.nodes.iter().copied();
+        let is_selected = |n: &&NodeReport| selector.as_ref().is_none_or(|s| s.matches(&n.labels));
+        Self {
+            nodes: nodes.filter(is_selected).collect(),
+            now: self.now,
+        }
+    }
 }
 
 /// The nodes of the clients, and up to three with endpoints.
-fn lasting_nodes<'a>(
-    facts: &'a Facts,
-    eligible: &[&'a str],
-    clients: &[&'a Pod],
-    endpoints: &[&'a Pod],
-) -> BTreeSet<&'a str> {
-    let node_of = |p: &&'a Pod| p.spec.node_name.as_deref().filter(|n| eligible.contains(n));
+fn lasting_nodes<'a>(eligible: &Agents<'a>, clients: &[&'a Pod], endpoints: &[&'a Pod]) -> BTreeSet<&'a str> {
+    let node_of = |p: &&'a Pod| Some(eligible.get(p.spec.node_name.as_deref()?)?.name.as_str());
     let with_endpoints: BTreeSet<&str> = endpoints.iter().filter_map(node_of).collect();
     // Those that were looked at before stay, so that the choice does not wander with a rollout.
     let mut with_endpoints: Vec<&str> = with_endpoints.into_iter().collect();
-    with_endpoints.sort_by_key(|n| (!is_alive(facts, n), !was_asked(facts, n), *n));
+    let was_asked = |n: &str| eligible.get(n).is_some_and(|node| node.probe.is_some());
+    with_endpoints.sort_by_key(|n| (!eligible.is_alive(n), !was_asked(n), *n));
     let of_clients = clients.iter().filter_map(node_of);
     of_clients
         .chain(with_endpoints.into_iter().take(NODES_WITH_ENDPOINTS))
@@ -236,38 +257,33 @@ fn lasting_nodes<'a>(
 }
 
 /// These nodes, those that failed last time, and a sample of the others.
-fn chosen_nodes<'a>(facts: &'a Facts, eligible: &[&'a str], lasting: BTreeSet<&'a str>) -> BTreeSet<&'a str> {
+fn chosen_nodes<'a>(
+    facts: &'a Facts,
+    eligible: &Agents<'a>,
+    lasting: BTreeSet<&'a str>,
+    uid: &str,
+) -> BTreeSet<&'a str> {
     let mut chosen = lasting;
     // Further nodes are a sample: one whose agent is silent would only leave the question open.
-    let others: Vec<&str> = eligible
-        .iter()
-        .copied()
-        .filter(|n| !chosen.contains(n) && is_alive(facts, n))
-        .collect();
-    let (failing, rest): (Vec<&str>, Vec<&str>) = others.into_iter().partition(|n| failed(facts, n));
+    let others = eligible.nodes.iter().copied();
+    let others = others.filter(|n| n.is_alive(facts.now) && !chosen.contains(n.name.as_str()));
+    let (failing, rest): (Vec<&NodeReport>, Vec<&NodeReport>) = others.partition(|n| failed(n));
+    let name = |n: &'a NodeReport| n.name.as_str();
     let most = usize::try_from(facts.spec.nodes.max_nodes).unwrap_or_default();
-    let start = usize::try_from(facts.now.as_second() / ROTATION_SECONDS).unwrap_or_default() * most;
-    let count = rest.len();
-    let sample = (0..count).map(|i| rest[(start + i) % count]);
-    chosen.extend(failing.into_iter().chain(sample).take(most));
+    let failing: Vec<&str> = failing.into_iter().map(name).take(most).collect();
+    let rest: Vec<&str> = rest.into_iter().map(name).collect();
+    let hand = sample::Hand::of(uid, eligible.nodes.len(), facts.now);
+    chosen.extend(hand.next(rest, most - failing.len()));
+    chosen.extend(failing);
     chosen
 }
 
 fn probe_of<'a>(facts: &'a Facts, node: &str) -> Option<&'a crate::facts::ProbeReport> {
-    facts.nodes.iter().find(|n| n.name == node)?.probe.as_ref()
+    facts.report_of(node)?.probe.as_ref()
 }
 
-fn cluster_node<'a>(facts: &'a Facts, name: &str) -> Option<&'a Node> {
-    let node = facts.cluster_nodes.iter().find(|n| n.name() == name);
-    node.map(AsRef::as_ref)
-}
-
-fn was_asked(facts: &Facts, node: &str) -> bool {
-    probe_of(facts, node).is_some()
-}
-
-fn failed(facts: &Facts, node: &str) -> bool {
-    let reported = probe_of(facts, node).and_then(|p| p.facts.as_deref());
+fn failed(node: &NodeReport) -> bool {
+    let reported = node.probe.as_ref().and_then(|p| p.facts.as_deref());
     reported.is_some_and(|f| f.probes_failed > 0 || f.rules.as_ref().is_some_and(|r| !r.gaps.is_empty()))
 }
 

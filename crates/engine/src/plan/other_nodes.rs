@@ -2,11 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{
-    Facts,
-    plan::{cluster_node, subject},
-    ports,
-};
+use crate::{Facts, plan::subject, ports};
 use svcdiag_api::ProbeOtherNode;
 use svcdiag_objects::Service;
 
@@ -36,7 +32,7 @@ pub(super) fn of(
         .take(MOST)
         .map(|other| ProbeOtherNode {
             name: (*other).to_owned(),
-            ips: subject::node(cluster_node(facts, other)).ips,
+            ips: subject::node(facts.cluster_node(other)).ips,
         })
         .filter(|other| !other.ips.is_empty())
         .collect()

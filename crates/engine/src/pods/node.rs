@@ -1,6 +1,6 @@
 //! What the Nodes say of the Pods that run on them.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -21,7 +21,7 @@ pub(crate) fn trouble<'a>(facts: &'a Facts, pod: &Pod) -> Option<NodeTrouble<'a>
         return Some(NodeTrouble::Gone);
     }
     let name = pod.spec.node_name.as_deref()?;
-    let node = facts.cluster_nodes.iter().find(|n| n.name() == name)?;
+    let node = facts.cluster_node(name)?;
     node.ready()
         .filter(|ready| ready.status != "True")
         .map(NodeTrouble::NotReady)
@@ -34,7 +34,7 @@ pub(crate) fn is_gone(facts: &Facts, pod: &Pod) -> bool {
         return false;
     };
     let nodes = &facts.cluster_nodes;
-    if nodes.is_empty() || nodes.iter().any(|n: &Arc<Node>| n.name() == name) {
+    if nodes.is_empty() || facts.cluster_node(name).is_some() {
         return false;
     }
     let mut endpoints = facts.slices.iter().flat_map(|s| &s.endpoints);

@@ -104,8 +104,8 @@ fn pods_on_the_hosts_network_are_asked_only_if_named() {
 fn the_sample_of_further_nodes_moves_on_until_all_were_looked_at() {
     let mut facts = agents(12);
     let mut seen = BTreeSet::new();
-    for hour in 0..3 {
-        facts.now = now() + SignedDuration::from_hours(hour);
+    for minute in 0..24 * 60 {
+        facts.now = now() + SignedDuration::from_mins(minute);
         facts
             .nodes
             .iter_mut()
@@ -118,7 +118,6 @@ fn the_sample_of_further_nodes_moves_on_until_all_were_looked_at() {
                 .iter()
                 .all(|n| chosen.contains(&(*n).to_owned()))
         );
-        assert_eq!(chosen, nodes(&facts), "stable within the hour");
         seen.extend(chosen);
     }
     assert_eq!(seen.len(), 12);

@@ -85,7 +85,7 @@ impl Today {
         compared.sort_unstable();
         present.sort_unstable();
         let slices: Vec<_> = facts.slices.iter().map(AsRef::as_ref).collect();
-        let node = facts.nodes.iter().find(|n| n.name == report.node);
+        let node = facts.report_of(report.node);
         let seen_from = svcdiag_kube_proxy::Vantage {
             node: report.node,
             zone: node.and_then(|n| n.labels.get(ZONE_LABEL)).map(String::as_str),

@@ -2,7 +2,6 @@
 
 use crate::{Facts, Finding, evidence::reports::Report, text::quoted};
 use svcdiag_api::{DialPath, GapKind, Reason, Rules};
-use svcdiag_objects::Object;
 
 /// Rules of a kube-proxy that is gone, which hold the Service's addresses.
 pub(super) struct Leftover<'a> {
@@ -59,7 +58,7 @@ impl<'a> Leftover<'a> {
     /// version is the one that fits.
     pub(super) fn cleanup(&self, facts: &Facts) -> String {
         let node = self.report.node;
-        let object = facts.cluster_nodes.iter().find(|n| n.name() == node);
+        let object = facts.cluster_node(node);
         let name = quoted(node);
         match object.and_then(|n| n.kubernetes_version()).map(quoted) {
             Some(version) => format!(

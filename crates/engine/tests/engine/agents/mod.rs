@@ -32,7 +32,7 @@ pub(crate) fn diagnosis_ref() -> DiagnosisRef {
 pub(crate) fn agent(name: &str) -> NodeReport {
     NodeReport {
         name: name.into(),
-        labels: [("kubernetes.io/hostname".to_owned(), name.to_owned())].into(),
+        labels: Arc::new([("kubernetes.io/hostname".to_owned(), name.to_owned())].into()),
         alive_until: Some(now() + SignedDuration::from_secs(40)),
         probe: None,
         saved: None,

@@ -1,9 +1,6 @@
 //! Addresses that something else has, too.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -46,8 +43,7 @@ fn shared_by_pods(subject: &Subject<'_>) -> Vec<String> {
 /// nodes into one network on purpose, nodes have no ranges.
 fn pod_among_nodes(subject: &Subject<'_>) -> Option<String> {
     let nodes = &subject.facts.cluster_nodes;
-    let by_name: BTreeMap<&str, &Node> = nodes.iter().map(|n| (n.name(), n.as_ref())).collect();
-    let node_of = |pod: &Pod| by_name.get(pod.spec.node_name.as_deref()?);
+    let node_of = |pod: &Pod| subject.facts.cluster_node(pod.spec.node_name.as_deref()?);
     subject.pods.iter().filter(|p| !p.is_host_network()).find_map(|pod| {
         let ranges = node_of(pod)?.pod_ranges();
         let address: IpAddr = pod.ips().find_map(|ip| ip.parse().ok().filter(IpAddr::is_ipv4))?;
