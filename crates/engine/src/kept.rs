@@ -1,6 +1,8 @@
 //! Endpoints that change are no fault: while nothing but them changes (a rollout, scaling) a stage keeps its last
 //! answer until the agents have looked again.
 //!
+//! Nor is it one that the sample of nodes moves on: a node that has come into it is waited for in the same way.
+//!
 //! Only the wait for agents is bridged. What is found anew counts at once, be it good or bad.
 
 use jiff::{SignedDuration, Timestamp};
@@ -25,15 +27,23 @@ const OWED_FOR: SignedDuration = SignedDuration::from_secs(60);
 /// For so long nothing happens to the endpoints when a rollout is over.
 const QUIET_FOR: SignedDuration = SignedDuration::from_secs(10);
 
-/// Until when answers from before the change of the endpoints stand in for those of the nodes that are waited for.
+/// Until when answers from before stand in for those of the nodes that are waited for: after a change of the endpoints, or
+/// where none of these nodes was asked before and all others have answered what they are asked now.
 fn until(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
     if !facts.only_endpoints_differ {
         return None;
     }
-    let kept = facts.endpoints_settle_at(KEPT_FOR)?;
-    let owing = facts.nodes.iter().filter(|n| waiting.contains(&n.name.as_str()));
-    let owed = owing.filter_map(|n| n.probe.as_ref()?.owed_since).min();
-    let until = owed.map_or(kept, |since| kept.min(later(since, OWED_FOR)));
+    let owing = || {
+        let nodes = facts.nodes.iter().filter(|n| waiting.contains(&n.name.as_str()));
+        nodes.filter_map(|n| n.probe.as_ref())
+    };
+    let owed = owing().filter_map(|probe| probe.owed_since).min();
+    let owed = owed.map(|since| later(since, OWED_FOR));
+    let are_all_new = !waiting.is_empty() && owing().all(|probe| probe.facts.is_none());
+    let until = match facts.endpoints_settle_at(KEPT_FOR) {
+        Some(kept) if kept > facts.now => owed.map_or(kept, |owed| kept.min(owed)),
+        _ => owed.filter(|_| are_all_new)?,
+    };
     (until > facts.now).then_some(until)
 }
 

@@ -204,6 +204,33 @@ fn an_answer_is_waited_for_half_a_minute_and_no_longer() {
     assert_eq!(ready(&run.judge()), ConditionStatus::True);
 }
 
+#[test]
+fn a_node_that_comes_into_the_sample_is_waited_for_a_minute_and_no_longer() {
+    let mut run = Run::new();
+    run.facts.nodes.push(agent("n4"));
+    let verdict = run.judge();
+    assert_eq!((ready(&verdict), run.writes), (ConditionStatus::True, 0));
+    let asked = run.facts.nodes[3].probe.as_ref().unwrap();
+    assert!(!asked.is_current, "it is asked");
+    run.wait(59);
+    assert_eq!((ready(&run.judge()), run.writes), (ConditionStatus::True, 0));
+    run.wait(1);
+    let verdict = run.judge();
+    assert_eq!(stage(&verdict, C::ServiceReachable).reason, R::Pending);
+    assert_eq!(verdict.ready.reason, R::Pending);
+    look(&mut run.facts);
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+}
+
+#[test]
+fn what_the_others_see_counts_while_a_node_comes_into_the_sample() {
+    let mut run = Run::new();
+    run.facts.nodes.push(agent("n4"));
+    assert_eq!(ready(&run.judge()), ConditionStatus::True);
+    fail_direct(&mut run.facts, &[0, 1, 2], Answer::Refused);
+    assert_eq!(ready(&run.judge()), ConditionStatus::False);
+}
+
 /// Endpoints change every ten seconds, for so many minutes.
 fn restless(run: &mut Run, minutes: usize, mut each: impl FnMut(&mut Run, usize)) {
     for step in 0..6 * minutes {
