@@ -57,7 +57,8 @@ where
     let guard = move |object: DeserializeGuard<K>, wrap: fn(K) -> Change<K>| match object.0 {
         Ok(mut object) => {
             trim_metadata(object.meta_mut());
-            wrap(object)
+            // A list that was parsed has room for four items at least, its copy for those that there are.
+            wrap(object.clone())
         }
         Err(invalid) => Change::Unparsable {
             namespace: invalid.metadata.namespace.unwrap_or_default(),

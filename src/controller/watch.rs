@@ -101,7 +101,8 @@ async fn watch<K>(context: Arc<Context>, mut queue: Queue, source: Source<K>)
 where
     K: Tracked + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let mut listed: Vec<K> = Vec::new();
+    // Each on its own: tens of thousands in a row would have to move whenever the row grows.
+    let mut listed: Vec<Box<K>> = Vec::new();
     let mut unparsable: Vec<(String, String, String)> = Vec::new();
     let kind = K::kind(&());
     let mut presence = Presence::default();
@@ -114,7 +115,7 @@ where
                 BTreeSet::new()
             }
             Change::Listed(object) => {
-                listed.push(object);
+                listed.push(Box::new(object));
                 BTreeSet::new()
             }
             Change::End => {
@@ -150,11 +151,11 @@ where
 /// Applies a whole list at once.
 fn relist<K: Tracked>(
     context: &Context,
-    listed: Vec<K>,
+    listed: Vec<Box<K>>,
     unparsable: &mut Vec<(String, String, String)>,
 ) -> BTreeSet<DiagnosisKey> {
     let mut inventory = context.inventory_mut();
-    let mut concerned = inventory.replace(listed);
+    let mut concerned = inventory.replace(listed.into_iter().map(|object| *object));
     for (namespace, name, why) in unparsable.drain(..) {
         concerned.extend(inventory.note_unparsable::<K>(&namespace, &name, why));
     }

@@ -238,7 +238,7 @@ impl Inventory {
     }
 
     /// Replaces all objects of a kind, after they were listed anew; concerns every diagnosis.
-    pub fn replace<K: Tracked>(&mut self, objects: Vec<K>) -> BTreeSet<DiagnosisKey> {
+    pub fn replace<K: Tracked>(&mut self, objects: impl IntoIterator<Item = K>) -> BTreeSet<DiagnosisKey> {
         let kind = kind_of::<K>();
         K::note_listed(self);
         self.unparsable.retain(|(k, _, _), _| *k != kind);
