@@ -22,8 +22,9 @@ pub(crate) fn key(i: usize) -> (String, String) {
     (format!("team-{}", i / PER_NAMESPACE), format!("app-{i}"))
 }
 
-/// Puts so many Services with their Deployments, ReplicaSets, Pods and slices into the store.
-pub(crate) fn populate(store: &Store, services: usize) {
+/// Puts so many Services with their Deployments, ReplicaSets, Pods and slices into the store; `node_of` says on which node
+/// each Pod of each Service is.
+pub(crate) fn populate(store: &Store, services: usize, node_of: impl Fn(usize, usize) -> String) {
     for i in 0..services {
         let (namespace, name) = key(i);
         if i % PER_NAMESPACE == 0 {
@@ -52,7 +53,7 @@ pub(crate) fn populate(store: &Store, services: usize) {
             let (pod_name, ip, node) = (
                 format!("{set}-{p}"),
                 format!("10.{}.{}.{}", 128 + p, i / 250, i % 250 + 1),
-                format!("sandbox-{p}"),
+                node_of(i, p),
             );
             store.put_unchecked(
                 "",
@@ -78,12 +79,17 @@ pub(crate) fn populate(store: &Store, services: usize) {
     }
 }
 
+/// None of those that the API server and cluster DNS have.
+fn cluster_ip(i: usize) -> String {
+    format!("10.97.{}.{}", i / 250, i % 250 + 1)
+}
+
 fn service(namespace: &str, name: &str, i: usize) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": metadata(namespace, name, name),
         "spec": {
-            "type": "ClusterIP", "clusterIP": format!("10.96.{}.{}", i / 250, i % 250 + 1), "selector": { "app": name },
-            "clusterIPs": [format!("10.96.{}.{}", i / 250, i % 250 + 1)], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
+            "type": "ClusterIP", "clusterIP": cluster_ip(i), "selector": { "app": name },
+            "clusterIPs": [cluster_ip(i)], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
             "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
             "ports": [{ "name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080 }],
         },

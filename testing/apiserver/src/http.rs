@@ -43,13 +43,17 @@ async fn answer(server: &Server, request: Request) -> Result<Response, Failure> 
         let (namespace, name) = (target.namespace.as_deref(), target.name.as_deref());
         return Err(Failure::forbidden(&target.resource, namespace, name, verb));
     }
+    let right = target.right(verb(&head.method, &target, watches));
+    let agent = text(&head.headers, header::USER_AGENT);
+    let client = agent.split(['/', ' ']).next().unwrap_or_default();
+    server.store.with(|s| s.count_request(client, right.clone()));
     let token = text(&head.headers, header::AUTHORIZATION).strip_prefix("Bearer ");
     let note = |right: Option<String>| {
         if let (Some(token), Some(right)) = (token, right) {
             server.store.with(|s| s.note_use(token, right));
         }
     };
-    note(token.map(|_| target.right(verb(&head.method, &target, watches))));
+    note(token.map(|_| right));
     let create = token.map(|_| target.right("create"));
     let form = form(&head.headers)?;
     let new_events = events::is_new_form(&target.resource);

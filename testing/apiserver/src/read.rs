@@ -56,6 +56,14 @@ impl Call<'_> {
             let past: BTreeMap<Key, Arc<Value>>;
             let (objects, version) = match page.at {
                 At::NotOlder(_) => (&table.objects, present),
+                // Nothing has changed since: a page of a large list is not worth a copy of it.
+                At::Exactly(version)
+                    if table
+                        .since(version)
+                        .is_some_and(|mut since| since.next().is_none()) =>
+                {
+                    (&table.objects, version)
+                }
                 At::Exactly(version) => {
                     past = table.at(version).ok_or_else(|| match &page.after {
                         Some(after) => Failure::page_forgotten(&token(present, after)),

@@ -103,6 +103,8 @@ pub(crate) struct State {
     pub tables: BTreeMap<TableKey, Table>,
     pub version: u64,
     writes: BTreeMap<(String, String), u64>,
+    /// How often each right was used, by client and right.
+    requests: BTreeMap<(String, String), u64>,
     /// Plurals of the kinds that nobody may read or write.
     denied: BTreeSet<String>,
     /// What clients that show a token have done, by token.
@@ -113,6 +115,11 @@ impl State {
     /// Whether requests about a kind are refused.
     pub(crate) fn is_denied(&self, resource: &Resource) -> bool {
         self.denied.contains(&resource.plural)
+    }
+
+    /// Counts a request of a client, by the right that it takes.
+    pub(crate) fn count_request(&mut self, client: &str, right: String) {
+        *self.requests.entry((client.to_owned(), right)).or_default() += 1;
     }
 
     /// Notes that somebody has made use of a right.
@@ -201,6 +208,7 @@ impl Default for Store {
             tables: BTreeMap::new(),
             version: 1,
             writes: BTreeMap::new(),
+            requests: BTreeMap::new(),
             denied: BTreeSet::new(),
             used: BTreeMap::new(),
         };
@@ -248,6 +256,13 @@ impl Store {
             .get(&(plural.to_owned(), manager.to_owned()))
             .copied()
             .unwrap_or(0)
+    }
+
+    /// How often each client (the first word of its User-Agent, empty without one) has sent each kind of request
+    /// about objects, as `VERB PLURAL.GROUP/SUBRESOURCE`. A watch counts once, when it is opened.
+    #[must_use]
+    pub fn requests(&self) -> BTreeMap<(String, String), u64> {
+        self.lock().requests.clone()
     }
 
     /// Stores an object of a built-in kind without any check, as a server of another version might

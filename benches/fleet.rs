@@ -1,0 +1,425 @@
+//! The controller with a large cluster: 5,000 diagnoses, 1,000 nodes with an agent each, 15,000 Pods: `make bench`.
+//!
+//! The controller is the real one, a process. The agents are hollow: tasks of this process that write what agents write and
+//! find all well ([`hollow`]). The API server is the stand-in, in this process too, so all share the machine's cores.
+//! `SVCDIAG_FLEET=500` measures with so many diagnoses, and a fifth as many nodes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a benchmark fails by panicking"
+)]
+
+#[path = "fleet/answers.rs"]
+mod answers;
+#[path = "fleet/cluster.rs"]
+mod cluster;
+#[path = "fleet/hollow.rs"]
+mod hollow;
+#[path = "fleet/measure.rs"]
+mod measure;
+#[path = "scale/population.rs"]
+mod population;
+#[path = "fleet/rotation.rs"]
+mod rotation;
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use k8s_openapi::api::core::v1::Service;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use svcdiag_sandbox::{
+    cluster::{Cluster, ClusterConfig},
+    svcdiag::Controller,
+};
+
+use hollow::{Fleet, Key};
+use measure::{AGENTS, BENCHMARK, Diagnoses, Requests, client, cpu, memory, until};
+
+/// The release build: `cargo bench` builds it with the benchmark.
+const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
+
+/// Environment variable with the number of diagnoses, and the number without it.
+const SIZE: &str = "SVCDIAG_FLEET";
+const DIAGNOSES: usize = 5_000;
+
+/// Diagnoses for each node.
+const FOR_EACH_NODE: usize = 5;
+
+/// Seconds between the rounds of each diagnosis: the default.
+const INTERVAL: u64 = 60;
+
+/// How long is watched what happens at rest, and after a node has failed.
+const AT_REST: Duration = Duration::from_secs(120);
+const AFTER_A_FAILURE: Duration = Duration::from_secs(120);
+
+/// Rollouts at the same time, and changes of other Services that are timed meanwhile.
+const ROLLOUTS: usize = 50;
+const CHANGES: usize = 200;
+
+/// Services that break when the leader ends, evenly spread.
+const BROKEN: usize = 100;
+
+/// What takes longer than this does not end at all.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// What is measured, and with what.
+struct Bench {
+    cluster: Cluster,
+    client: Client,
+    fleet: Fleet,
+    diagnoses: Diagnoses,
+    /// Those with Pods on the node that has failed.
+    failed: HashSet<Key>,
+    /// How many diagnoses and nodes there are.
+    size: (usize, usize),
+    table: Table,
+}
+
+#[tokio::main]
+async fn main() {
+    // `cargo test --benches` builds it only.
+    if !std::env::args().any(|a| a == "--bench") {
+        return;
+    }
+    let diagnoses = std::env::var(SIZE).map_or(DIAGNOSES, |n| n.parse().expect("a number of diagnoses"));
+    let mut bench = Bench::start((diagnoses, diagnoses / FOR_EACH_NODE)).await;
+    let controller = bench.cold_start().await;
+    bench.rest(&controller).await;
+    bench.hour().await;
+    bench.failure().await;
+    bench.changes().await;
+    bench.new_leader(controller).await;
+    let (services, nodes) = bench.size;
+    println!(
+        "{services} diagnoses of {services} Services with {} Pods, {nodes} nodes with a hollow agent each, rounds every {INTERVAL} s:\n{}",
+        services * population::PODS,
+        bench.table
+    );
+    bench.cluster.stop().await;
+}
+
+impl Bench {
+    async fn start((services, nodes): (usize, usize)) -> Self {
+        let config = ClusterConfig {
+            assets: None,
+            controllers: false,
+            ..ClusterConfig::default()
+        };
+        let cluster = Cluster::start(config).await.unwrap();
+        let store = cluster.embedded().unwrap().store();
+        cluster::populate(&store, nodes);
+        population::populate(&store, services, |service, pod| {
+            cluster::node_of(service, pod, nodes)
+        });
+        let client = client(cluster.url(), BENCHMARK);
+        population::create_diagnoses(&client, services, INTERVAL).await;
+        let agents = measure::client(cluster.url(), AGENTS);
+        let fleet = Fleet::start(&agents, (0..nodes).map(cluster::node).collect()).await;
+        let diagnoses = Diagnoses::watch(&client);
+        let mut table = Table::new();
+        table
+            .load_style(ASCII_MARKDOWN)
+            .set_header(["figure", "measured", "goal"]);
+        Self {
+            cluster,
+            client,
+            fleet,
+            diagnoses,
+            failed: HashSet::new(),
+            size: (services, nodes),
+            table,
+        }
+    }
+
+    fn row(&mut self, figure: &str, measured: String, goal: &str) {
+        eprintln!("{figure}: {measured}");
+        self.table.add_row([figure.to_owned(), measured, goal.to_owned()]);
+    }
+
+    /// Starts a controller that takes part in the election, with its log in a directory of its own.
+    fn controller(&self, name: &str) -> Controller {
+        let directory: PathBuf = self.cluster.state_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let kubeconfig = self.cluster.kubeconfig_path();
+        Controller::start(Path::new(BINARY), kubeconfig, &directory, &["--leader-elect"]).unwrap()
+    }
+
+    /// From the start of a controller, with all agents there and nothing asked of them yet.
+    async fn cold_start(&mut self) -> Controller {
+        let services = self.size.0;
+        let start = Instant::now();
+        let controller = self.controller("first");
+        let pid = controller.pid().unwrap();
+        let mut told = Instant::now();
+        let mut judged = None;
+        until("every diagnosis is Ready", PATIENCE, || {
+            let open = self.diagnoses.count("");
+            if open == 0 && self.diagnoses.count("True") + self.diagnoses.count("Unknown") == services {
+                judged.get_or_insert(start.elapsed());
+            }
+            if told.elapsed() > Duration::from_secs(10) {
+                told = Instant::now();
+                eprintln!(
+                    "{:.0} s: {:?}, NodeProbes and answers {:?}, {:.0} MiB, {:.1} s of processor time; {:?}",
+                    start.elapsed().as_secs_f64(),
+                    self.diagnoses.summary(),
+                    self.fleet.probes(),
+                    memory(pid, "VmRSS:"),
+                    cpu(pid).as_secs_f64(),
+                    self.diagnoses.example()
+                );
+            }
+            self.diagnoses.count("True") == services
+        })
+        .await;
+        let all = start.elapsed();
+        let (probes, _) = self.fleet.probes();
+        let first = judged.unwrap_or(all).as_secs_f64();
+        self.row(
+            "cold start until every diagnosis has conditions",
+            format!("{first:.1} s"),
+            "",
+        );
+        let goal = "under 60 s";
+        self.row(
+            "cold start until every verdict is there (Ready=True)",
+            format!("{:.1} s", all.as_secs_f64()),
+            goal,
+        );
+        self.row(
+            "NodeProbes written for that, and answered",
+            probes.to_string(),
+            "",
+        );
+        controller
+    }
+
+    /// Waits until nothing is written any more that is not a Lease, or long enough.
+    async fn calm(&self) {
+        let store = self.cluster.embedded().unwrap().store();
+        for _ in 0..30 {
+            let before = Requests::now(&store);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let others = before
+                .since(&store)
+                .into_iter()
+                .filter(|((_, right), _)| !right.contains("leases"));
+            let per_second = others.map(|(_, n)| n).sum::<u64>() as f64 / 5.0;
+            // The sample of nodes moves on all the time.
+            if per_second < 15.0 * self.size.0 as f64 / DIAGNOSES as f64 + 0.5 {
+                break;
+            }
+        }
+    }
+
+    async fn rest(&mut self, controller: &Controller) {
+        self.calm().await;
+        let store = self.cluster.embedded().unwrap().store();
+        let pid = controller.pid().unwrap();
+        let (before, used) = (Requests::now(&store), cpu(pid));
+        tokio::time::sleep(AT_REST).await;
+        let (sent, used) = (before.since(&store), cpu(pid) - used);
+        let rate = |n: u64| n as f64 / AT_REST.as_secs_f64();
+        let of = |is_wanted: &dyn Fn(&str, &str) -> bool| {
+            let wanted = sent
+                .iter()
+                .filter(|((client, right), _)| is_wanted(client, right));
+            rate(wanted.map(|(_, n)| n).sum())
+        };
+        let renewals = of(&|client, right| client == AGENTS && right.contains("leases"));
+        self.row(
+            "at rest: renewals of the agents' Leases",
+            format!("{renewals:.1} a second"),
+            "at most 40 a second",
+        );
+        for ((client, right), n) in &sent {
+            if client != AGENTS || !right.contains("leases") {
+                let figure = format!("at rest: {} {right}", measure::sender(client));
+                self.row(&figure, format!("{:.2} a second", rate(*n)), "");
+            }
+        }
+        let share = used.as_secs_f64() / AT_REST.as_secs_f64() * 100.0;
+        self.row(
+            "controller at rest",
+            format!("{share:.1} % of a core"),
+            "under 5 %",
+        );
+        for (what, line) in [("present", "VmRSS:"), ("peak", "VmHWM:")] {
+            let measured = format!("{:.0} MiB", memory(pid, line));
+            self.row(
+                &format!("controller's {what} resident memory"),
+                measured,
+                "under 300 MiB",
+            );
+        }
+    }
+
+    /// What the rotation of the sample writes in an hour: computed, since nobody waits for it here.
+    async fn hour(&mut self) {
+        let moves = rotation::an_hour(&self.client).await;
+        let rate = |moved: f64| format!("{:.1} a second", moved * rotation::WRITES as f64 / 60.0);
+        let average = moves.iter().sum::<usize>() as f64 / moves.len() as f64;
+        let most = *moves.iter().max().unwrap() as f64;
+        self.row(
+            "rotation, computed from the plan for an hour: writes, average",
+            rate(average),
+            "",
+        );
+        self.row(
+            "rotation, computed: writes in its busiest minute",
+            rate(most),
+            "at most 10 a second",
+        );
+    }
+
+    /// Breaks a Service's selector, or fixes it.
+    async fn change(&self, (namespace, name): &Key, is_broken: bool) {
+        let app = if is_broken { "typo" } else { name.as_str() };
+        let services = Api::<Service>::namespaced(self.client.clone(), namespace);
+        let patch = Patch::Merge(json!({ "spec": { "selector": { "app": app } } }));
+        services
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+
+    /// From the moment that a client sends a change of a Service to the moment that a watch brings the changed condition,
+    /// every time of another Service, while others are rolled out.
+    async fn changes(&mut self) {
+        let services = self.size.0;
+        let mut rollouts = tokio::task::JoinSet::new();
+        let every = services / ROLLOUTS;
+        for n in 0..ROLLOUTS {
+            rollouts.spawn(cluster::roll_out(self.client.clone(), n * every));
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        // Beside those that are rolled out, and all over the cluster.
+        let is_free = |n: &usize| !n.is_multiple_of(every) && !self.failed.contains(&population::key(*n));
+        let others: Vec<usize> = (0..services).filter(is_free).collect();
+        let mut times = Vec::new();
+        for n in 0..CHANGES {
+            let key = population::key(others[n / 2 * others.len() / (CHANGES / 2)]);
+            let is_broken = n % 2 == 0;
+            let start = Instant::now();
+            self.change(&key, is_broken).await;
+            let what = format!("{key:?} is broken: {is_broken}");
+            until(&what, PATIENCE, || {
+                self.diagnoses.get(&key).has_root_cause == is_broken
+            })
+            .await;
+            times.push(start.elapsed());
+        }
+        let unwell: Vec<String> = (0..ROLLOUTS)
+            .map(|n| self.diagnoses.get(&population::key(n * every)).ready)
+            .filter(|ready| ready.0 == "False")
+            .map(|ready| ready.2)
+            .collect();
+        eprintln!("rolled out and False: {unwell:?}");
+        rollouts.shutdown().await;
+        times.sort_unstable();
+        let at = |share: usize| {
+            let time = times[(times.len() * share).div_ceil(100) - 1];
+            format!("{:.0} ms", time.as_secs_f64() * 1e3)
+        };
+        let (median, p99) = (at(50), at(99));
+        let figure = |p: &str| format!("{ROLLOUTS} rollouts: Service change to changed condition, {p}");
+        self.row(&figure("median"), median, "");
+        self.row(&figure("p99"), p99, "under 1 s");
+    }
+
+    /// A node falls silent. Its agent stops, and a moment later the cluster says that the node is not ready.
+    async fn failure(&mut self) {
+        self.calm().await;
+        let (services, nodes) = self.size;
+        let asked = self.fleet.asked();
+        let concerned = |node: &String| {
+            let on = cluster::services_on(node, services, nodes);
+            let asked = asked.get(node).cloned().unwrap_or_default();
+            asked.into_iter().chain(on).collect::<HashSet<Key>>()
+        };
+        // The worst that there is, but without cluster DNS, which concerns everybody.
+        let all = (2..nodes).map(cluster::node).map(|node| (concerned(&node), node));
+        let (concerned, node) = all.max_by_key(|(concerned, _)| concerned.len()).unwrap();
+        let on = cluster::services_on(&node, services, nodes);
+        let counts = |bench: &Self| {
+            let changes = bench.fleet.changes();
+            let probes: u64 = concerned.iter().filter_map(|key| changes.get(key)).sum();
+            let statuses: u64 = concerned.iter().map(|key| bench.diagnoses.get(key).changes).sum();
+            (probes, statuses)
+        };
+        let before = counts(self);
+        self.fleet.stop(&node);
+        let start = Instant::now();
+        cluster::fail_node(&self.client, &node, services, nodes).await;
+        let written = start.elapsed();
+        until("the failure is reported", PATIENCE, || {
+            on.iter().all(|key| self.diagnoses.get(key).ready.0 == "False")
+        })
+        .await;
+        let reported = start.elapsed();
+        eprintln!("for example {:?}", self.diagnoses.get(&on[0]).ready);
+        eprintln!("the cluster said so within {written:?}");
+        tokio::time::sleep(AFTER_A_FAILURE.saturating_sub(start.elapsed())).await;
+        let after = counts(self);
+        let (probes, statuses) = (after.0 - before.0, after.1 - before.1);
+        self.failed.extend(on.iter().cloned());
+        let figure = format!(
+            "node fails: from its Node being marked not ready to Ready=False of the {} diagnoses with Pods there",
+            on.len()
+        );
+        self.row(&figure, format!("{:.1} s", reported.as_secs_f64()), "under 15 s");
+        let figure = format!(
+            "node fails: writes about the {} diagnoses with Pods, clients or dials there, within {} s",
+            concerned.len(),
+            AFTER_A_FAILURE.as_secs()
+        );
+        let measured = format!("{} ({probes} NodeProbes, {statuses} statuses)", probes + statuses);
+        self.row(&figure, measured, "under 300");
+        eprintln!("{:?}", self.diagnoses.summary());
+    }
+
+    /// Kills the leader while another controller stands by, and breaks Services that nobody has seen broken.
+    async fn new_leader(&mut self, leader: Controller) {
+        self.calm().await;
+        let second = self.controller("second");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let every = self.size.0 / BROKEN;
+        let start = Instant::now();
+        leader.kill().await;
+        // Not those that were rolled out last.
+        let keys = (0..BROKEN).map(|n| population::key(n * every + 1));
+        let broken: Vec<Key> = keys.filter(|key| !self.failed.contains(key)).collect();
+        for key in &broken {
+            self.change(key, true).await;
+        }
+        until("the new leader has seen all", PATIENCE, || {
+            broken.iter().all(|key| self.diagnoses.get(key).has_root_cause)
+        })
+        .await;
+        let figure = format!(
+            "leader killed: until the other has judged all ({} Services that broke meanwhile)",
+            broken.len()
+        );
+        self.row(
+            &figure,
+            format!("{:.1} s", start.elapsed().as_secs_f64()),
+            "under 30 s",
+        );
+        let failures = self.fleet.failures();
+        eprintln!("reports that were written again: {failures}");
+        second.stop().await;
+    }
+}

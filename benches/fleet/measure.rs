@@ -1,0 +1,176 @@
+//! What is seen from outside: the conditions that a watch brings, the requests that the API server counts, and what the
+//! system says of the controller's process.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Client,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use parking_lot::Mutex;
+use svcdiag::{api::ServiceDiagnosis, objects::Object};
+use svcdiag_testing_apiserver::Store;
+use tokio::task::JoinSet;
+
+use crate::hollow::Key;
+
+/// The last status of a diagnosis.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// Status, reason and message of Ready.
+    pub ready: (String, String, String),
+    pub has_root_cause: bool,
+    /// When the watch brought it.
+    pub at: Option<Instant>,
+    /// How often it has changed.
+    pub changes: u64,
+}
+
+/// All diagnoses, as a watch shows them.
+pub(crate) struct Diagnoses {
+    seen: Arc<Mutex<HashMap<Key, Seen>>>,
+    _task: JoinSet<()>,
+}
+
+impl Diagnoses {
+    pub(crate) fn watch(client: &Client) -> Self {
+        let seen: Arc<Mutex<HashMap<Key, Seen>>> = Arc::default();
+        let api = Api::<ServiceDiagnosis>::all(client.clone());
+        let mut task = JoinSet::new();
+        let known = seen.clone();
+        task.spawn(async move {
+            let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(Event::Apply(diagnosis) | Event::InitApply(diagnosis)) => note(&known, &diagnosis),
+                    Ok(_) => {}
+                    Err(error) => eprintln!("the watch of diagnoses: {error}"),
+                }
+            }
+        });
+        Self { seen, _task: task }
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Seen {
+        self.seen.lock().get(key).cloned().unwrap_or_default()
+    }
+
+    /// How many there are with a status of Ready.
+    pub(crate) fn count(&self, ready: &str) -> usize {
+        self.seen
+            .lock()
+            .values()
+            .filter(|seen| seen.ready.0 == ready)
+            .count()
+    }
+
+    /// How many there are with each status and reason of Ready.
+    pub(crate) fn summary(&self) -> BTreeMap<(String, String), usize> {
+        let mut summary = BTreeMap::new();
+        for seen in self.seen.lock().values() {
+            *summary
+                .entry((seen.ready.0.clone(), seen.ready.1.clone()))
+                .or_default() += 1;
+        }
+        summary
+    }
+
+    /// Any that is not ready, in words.
+    pub(crate) fn example(&self) -> Option<String> {
+        let seen = self.seen.lock();
+        let (key, seen) = seen.iter().find(|(_, seen)| seen.ready.0 != "True")?;
+        Some(format!("{key:?}: {:?}", seen.ready))
+    }
+}
+
+fn note(known: &Mutex<HashMap<Key, Seen>>, diagnosis: &ServiceDiagnosis) {
+    let key = (diagnosis.namespace().to_owned(), diagnosis.name().to_owned());
+    let status = diagnosis.status.as_ref();
+    let ready = status.and_then(|s| s.conditions.iter().find(|c| c.type_ == "Ready"));
+    let mut known = known.lock();
+    let seen = known.entry(key).or_default();
+    seen.ready = ready
+        .map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+        .unwrap_or_default();
+    seen.has_root_cause = status.is_some_and(|s| s.root_cause.is_some());
+    seen.at = Some(Instant::now());
+    seen.changes += 1;
+}
+
+/// Waits until something is so, and returns how long that took.
+pub(crate) async fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    start.elapsed()
+}
+
+/// Requests that the API server has counted.
+#[derive(Clone)]
+pub(crate) struct Requests(BTreeMap<(String, String), u64>);
+
+impl Requests {
+    pub(crate) fn now(store: &Store) -> Self {
+        Self(store.requests())
+    }
+
+    /// What has come since, without the requests of this benchmark itself.
+    pub(crate) fn since(&self, store: &Store) -> BTreeMap<(String, String), u64> {
+        let now = store.requests().into_iter();
+        now.filter(|((client, _), _)| client != BENCHMARK)
+            .map(|(key, n)| (key.clone(), n - self.0.get(&key).copied().unwrap_or(0)))
+            .filter(|(_, n)| *n > 0)
+            .collect()
+    }
+}
+
+/// Names of the clients of this process, by which requests are told apart: their User-Agent.
+pub(crate) const BENCHMARK: &str = "benchmark";
+pub(crate) const AGENTS: &str = "hollow-agents";
+
+/// A client with a name.
+pub(crate) fn client(url: &str, name: &'static str) -> Client {
+    let mut config = kube::Config::new(url.parse().unwrap());
+    config.default_retry = false;
+    let name = http::HeaderValue::from_static(name);
+    config.headers.push((http::header::USER_AGENT, name));
+    Client::try_from(config).unwrap()
+}
+
+/// Who sends a request, in words.
+pub(crate) fn sender(client: &str) -> &str {
+    if client == AGENTS { "agents" } else { "controller" }
+}
+
+/// A line of a process' status that is about memory, in MiB.
+pub(crate) fn memory(pid: u32, line: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let found = status.lines().find_map(|l| l.strip_prefix(line)).unwrap();
+    let kibibytes: f64 = found.trim().trim_end_matches(" kB").parse().unwrap();
+    kibibytes / 1024.0
+}
+
+/// Processor time of a process.
+pub(crate) fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name before it may hold spaces.
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let ticks: u64 = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|f| f.parse::<u64>().unwrap())
+        .sum();
+    // USER_HZ is 100 on every Linux that Rust runs on.
+    Duration::from_millis(ticks * 10)
+}
