@@ -237,6 +237,14 @@ pub const NODE_TEXTS: &[(&str, Read)] = &[
         ignore(forwarding::of_listing(text, &[POD]));
     }),
     ("ethtool", |text| ignore(text::offload::parse(text))),
+    ("route", |text| ignore(text::routes::Routes::parse(text))),
+    ("netstat-r", |text| ignore(text::routes::Routes::parse(text))),
+    ("kubectl", |text| {
+        for line in text.lines() {
+            let command = text::kubectl::Kubectl::parse(line);
+            ignore(command.map(|k| (k.target().is_some(), k.is_interactive())));
+        }
+    }),
 ];
 
 /// An address of an endpoint.

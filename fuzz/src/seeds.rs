@@ -59,6 +59,9 @@ pub fn of_files() -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut cases: Vec<_> = fs::read_dir(tests().join("cases"))?.collect::<io::Result<_>>()?;
     cases.sort_by_key(fs::DirEntry::path);
     for (number, case) in cases.iter().enumerate() {
+        if let Ok(paste) = fs::read(case.path().join("paste.txt")) {
+            seeds.push(("paste".to_owned(), paste));
+        }
         let bundle = case.path().join("bundle");
         if !bundle.is_dir() {
             continue;

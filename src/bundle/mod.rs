@@ -12,6 +12,7 @@ mod gaps;
 mod manifest;
 mod moments;
 mod objects;
+mod one_offs;
 pub mod paste;
 
 use std::{
@@ -57,6 +58,8 @@ pub struct Bundle {
     tables: Tables,
     /// Services that are known from tables only, by namespace and name.
     from_tables: BTreeSet<(String, String)>,
+    /// Pods that were made for one command, of which no list tells.
+    one_offs: one_offs::OneOffs,
     /// When Pods and EndpointSlices were listed.
     moments: moments::Moments,
     /// Whether the Nodes were listed, so that there are no others.
@@ -207,10 +210,14 @@ pub fn facts(bundle: &Bundle, diagnosis: &ServiceDiagnosis, now: Timestamp) -> (
     // A Namespace lends its Pods so that agents may dial from them. Files are read only, and whoever has the
     // Pods in them need not ask.
     let clients = facts.client_namespace.as_ref();
-    if clients.is_some_and(|c| bundle.inventory.has_pods(&c.name)) {
+    let has_pods = |namespace: &str| {
+        bundle.inventory.has_pods(namespace) || bundle.one_offs.keys().any(|(of, _)| of == namespace)
+    };
+    if clients.is_some_and(|c| has_pods(&c.name)) {
         bundle.inventory.lend(&mut facts);
     }
     facts.saved_objects = saved_objects(bundle, &facts);
+    one_offs::add(bundle, &mut facts);
     facts.saved_objects.apart = moments::apart(bundle, &facts).into_iter().collect();
     bundle.tables.add_events_to(&mut facts);
     gaps::add(bundle, &mut facts);
@@ -255,6 +262,7 @@ fn saved_objects(bundle: &Bundle, facts: &Facts) -> SavedObjects {
         events: Vec::new(),
         apart: BTreeSet::new(),
         dns_logs: Vec::new(),
+        one_offs: BTreeSet::new(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Reproductions of public bug reports: each directory holds a bundle of files as a user would have saved
-//! them, and `expect.json` with what a right answer has to contain. The real binary judges every one.
+//! them, or a text as somebody would have pasted it (`paste.txt`), and `expect.json` with what a right answer has to contain. The real binary judges every one.
 //!
 //! The bundles were written from scratch after the facts of the reports: names are made up, addresses
 //! are private or of documentation ranges. `live-*` hold reports of node agents in place of text.
@@ -43,7 +43,13 @@ fn judge(case: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(case.join("expect.json")).unwrap();
     let expect: Expect = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
     let mut command = Command::new(BINARY);
-    command.arg("diagnose").arg("--bundle").arg(case.join("bundle"));
+    let paste = case.join("paste.txt");
+    let evidence = if paste.is_file() {
+        paste
+    } else {
+        case.join("bundle")
+    };
+    command.arg("diagnose").arg("--bundle").arg(evidence);
     if let Some((namespace, name)) = expect.service.as_deref().map(|s| s.split_once('/').unwrap()) {
         command.args([name, "-n", namespace]);
     }

@@ -42,8 +42,10 @@ impl<'a> Clients<'a> {
             Some(other) => &other.pods,
             None => &facts.pods,
         };
+        let is_one_off = |p: &Pod| facts.saved_objects.one_offs.contains(&key(p));
         let usable = pods.iter().map(AsRef::as_ref).filter(|p: &&Pod| {
-            p.status.phase.as_deref() == Some("Running") && !p.is_terminating() && p.ips().next().is_some()
+            let has_address = p.ips().next().is_some() || is_one_off(p);
+            p.status.phase.as_deref() == Some("Running") && !p.is_terminating() && has_address
         });
         let (mut pods, role): (Vec<&Pod>, Role) = match &facts.spec.clients.pod_selector {
             Some(selector) => {
@@ -56,10 +58,14 @@ impl<'a> Clients<'a> {
             None => {
                 let tried = who_tried(facts);
                 let (used, idle): (Vec<&Pod>, Vec<&Pod>) = usable.partition(|p| tried.contains(&key(p)));
-                if used.is_empty() {
-                    prefer_others(facts, idle.into_iter().filter(|p| is_ordinary(p)).collect())
+                // Who makes a Pod only to try the Service does not say that it is one of the clients.
+                let (one_offs, named): (Vec<&Pod>, Vec<&Pod>) = used.into_iter().partition(|p| is_one_off(p));
+                if !named.is_empty() {
+                    (named, Role::Named)
+                } else if !one_offs.is_empty() {
+                    (one_offs, Role::Candidate)
                 } else {
-                    (used, Role::Named)
+                    prefer_others(facts, idle.into_iter().filter(|p| is_ordinary(p)).collect())
                 }
             }
         };

@@ -49,8 +49,8 @@ pub use crate::{
     questions::{digest as question_digest, is_same as is_same_question},
     ready::NOTHING_BUT_THE_API,
     saved::{
-        DnsLog, HairpinSetup, PodTemplate, Saved, SavedEvent, SavedObjects, TableEvidence, TablePod,
-        TemplatePort,
+        DnsLog, HairpinSetup, Origin, PodTemplate, Saved, SavedEvent, SavedObjects, SavedText, TableEvidence,
+        TablePod, TemplatePort, UNKNOWN_NODE,
     },
     status::{Pace, is_same, pace},
 };

@@ -1,6 +1,7 @@
 //! What the agents saw, one line for each thing, failures first.
 
 use crate::{
+    UNKNOWN_NODE,
     dialling::describe,
     evidence::{Evidence, arrivals, dials::Dials, dropped, packet_sizes::narrow_paths, reports::Report},
     text,
@@ -59,7 +60,7 @@ fn observation(
 ) -> Observation {
     Observation {
         condition: condition.as_str().to_owned(),
-        node: Some(node.to_owned()),
+        node: Some(node).filter(|node| *node != UNKNOWN_NODE).map(str::to_owned),
         pod: pod.map(str::to_owned),
         target: Some(target.to_owned()),
         result: result.to_owned(),

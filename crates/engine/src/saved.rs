@@ -6,8 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use svcdiag_api::Answer;
+use svcdiag_api::{Answer, DialCount};
 use svcdiag_objects::{Labels, Open, Protocol};
+
+/// The name of the node of a Pod of which that is not known. No Node has it.
+pub const UNKNOWN_NODE: &str = "(unknown)";
 
 /// What saved files tell of a node and no agent looks for: the traces of old clusters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +58,56 @@ pub struct Saved {
     /// How Pods are to reach themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hairpin: Option<HairpinSetup>,
+    /// What was saved, so that nobody is asked for it again.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub texts: BTreeSet<SavedText>,
+    /// From where requests to the Service were made that printed nothing, so that it is not known how they ended.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub silent: BTreeSet<Origin>,
+    /// Whether a request to an endpoint printed nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent_endpoint: bool,
+}
+
+/// A text that was saved on a node or in one of its client Pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SavedText {
+    /// All processes, not only some that were searched for.
+    Processes,
+    /// kube-proxy's log.
+    KubeProxyLog,
+    /// Rules of any backend.
+    Rules,
+    /// Entries of conntrack.
+    Conntrack,
+    /// resolv.conf of a Pod.
+    ResolvConf,
+}
+
+impl SavedText {
+    pub(crate) fn is_of_node(self) -> bool {
+        self != Self::ResolvConf
+    }
+}
+
+/// From where somebody dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Origin {
+    /// From the node itself.
+    Node,
+    /// From a client Pod.
+    Client,
+}
+
+impl Origin {
+    pub(crate) fn of(dial: &DialCount) -> Self {
+        match dial.from {
+            Some(_) => Self::Client,
+            None => Self::Node,
+        }
+    }
 }
 
 /// What a node does so that Pods reach themselves through a Service.
@@ -115,6 +168,8 @@ pub struct SavedObjects {
     pub events: Vec<SavedEvent>,
     /// What logs of cluster DNS complain about, what explains most first.
     pub dns_logs: Vec<DnsLog>,
+    /// Pods that somebody made to try the Service from, as namespace/name. They may be no clients of it.
+    pub one_offs: BTreeSet<String>,
 }
 
 /// A line of cluster DNS's log. Later lines seldom say that something is over.

@@ -1,5 +1,7 @@
 //! Wording that several messages share.
 
+use crate::UNKNOWN_NODE;
+
 /// How many items a list names, and how many sentences of one kind a message has.
 pub(crate) const SHOWN: usize = 3;
 
@@ -32,10 +34,18 @@ pub(crate) fn list_of<S: AsRef<str>>(items: &[S], noun: &str) -> String {
     }
 }
 
-/// `node n1`, `nodes n1 and n2`.
+/// `node n1`, `nodes n1 and n2`; `an unknown node`, where no other is known.
 pub(crate) fn nodes<S: AsRef<str>>(names: &[S]) -> String {
-    let noun = if names.len() == 1 { "node" } else { "nodes" };
-    format!("{noun} {}", list(names))
+    let known: Vec<&str> = names
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|name| *name != UNKNOWN_NODE)
+        .collect();
+    match known.len() {
+        0 if !names.is_empty() => "an unknown node".to_owned(),
+        1 => format!("node {}", list(&known)),
+        _ => format!("nodes {}", list(&known)),
+    }
 }
 
 /// `none of the 3`, and of two `neither of the 2`.

@@ -27,7 +27,8 @@ pub(super) fn add(facts: &mut Facts, evidence: &Evidence<'_>) -> Vec<Problem> {
         };
         let of_pod = || {
             let (namespace, rest) = file.path.strip_prefix("pods/")?.split_once('/')?;
-            Some(format!("{namespace}/{}", rest.split('/').next()?))
+            let (pod, _) = rest.split_once('/')?;
+            Some(format!("{namespace}/{pod}"))
         };
         for (trouble, (line, words)) in log.troubles {
             told.entry(trouble).or_insert_with(|| DnsLog {

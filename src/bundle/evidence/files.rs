@@ -41,7 +41,7 @@ pub(super) enum Form {
 }
 
 /// The beginnings of file names, the longer ones first where one begins another.
-const FORMS: [(&str, Form); 45] = [
+const FORMS: [(&str, Form); 47] = [
     ("ps", Form::Processes),
     ("kube-proxy.log", Form::KubeProxyLog),
     ("kube-proxy-log", Form::KubeProxyLog),
@@ -79,11 +79,13 @@ const FORMS: [(&str, Form); 45] = [
     ("nc", Form::Requests),
     ("telnet", Form::Requests),
     ("ss", Form::Sockets),
+    ("netstat-r", Form::Routes),
     ("netstat", Form::Sockets),
     ("dmesg", Form::KernelLog),
     ("kern.log", Form::KernelLog),
     ("journalctl-k", Form::KernelLog),
     ("ip-route", Form::Routes),
+    ("route", Form::Routes),
     ("ethtool", Form::Offload),
     ("coredns.log", Form::DnsLog),
     ("coredns-log", Form::DnsLog),
@@ -121,6 +123,14 @@ fn guessed(text: &str) -> Vec<Form> {
         ("table ip kube-proxy {", Form::Nft),
     ];
     let commands: Vec<&str> = text.lines().filter_map(prompted).collect();
+    let is_of_routes = |command: &str| {
+        invocation(command, &["netstat"])
+            .is_some_and(|(_, flags)| flags.iter().any(|f| f.starts_with('-') && f.contains('r')))
+    };
+    let commands: Vec<&str> = commands
+        .into_iter()
+        .filter(|command| !is_of_routes(command))
+        .collect();
     let is_called = |programs: &[&'static str]| {
         commands
             .iter()
@@ -201,7 +211,12 @@ impl<'a> Evidence<'a> {
             let Some((name, directory)) = parts.split_last() else {
                 continue;
             };
-            let is_of_somebody = matches!(parts.as_slice(), ["nodes", _, _] | ["pods", _, _, _]);
+            let is_of_somebody = match parts.as_slice() {
+                ["nodes", _, _] | ["pods", _, _, _] => true,
+                // Of which Pod of cluster DNS a log is need not be known.
+                ["pods", _, name] => Form::of(name) == Some(Form::DnsLog),
+                _ => false,
+            };
             let forms = match is_of_somebody {
                 true => Form::of(name).map_or_else(|| guessed(&file.text), |form| vec![form]),
                 false => Vec::new(),
@@ -286,6 +301,9 @@ mod tests {
             ("dmesg-T.txt", Some(Form::KernelLog)),
             ("iptables-L.txt", Some(Form::Listing)),
             ("ip-route-show.txt", Some(Form::Routes)),
+            ("route-n.txt", Some(Form::Routes)),
+            ("netstat-rn.txt", Some(Form::Routes)),
+            ("netstat-tlnp.txt", Some(Form::Sockets)),
             ("ethtool-k.txt", Some(Form::Offload)),
             ("coredns.log", Some(Form::DnsLog)),
             ("journalctl-kubelet.txt", None),

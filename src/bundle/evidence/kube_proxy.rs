@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{super::Problem, programs::Programs};
 use crate::{
     api::{Answer, DialFailure, DialPath, GapKind, KubeProxy, NodeFacts, PortState, RuleGap, Rules},
-    engine::{Facts, Saved, may_keep_nodes_away},
+    engine::{Facts, Saved, SavedText, may_keep_nodes_away},
     formats::text::{
         kube_proxy_log::{ApiError, ApiErrorKind, KubeProxyLog},
         ps::Ps,
@@ -163,9 +163,26 @@ impl<'a> Around<'a> {
         if !runs && (self.fails() || self.has_gaps()) {
             return Ok(Some(exit.clone()));
         }
-        Err(file.problem(format!(
-            "kube-proxy exited, according to the last line ({exit}), but it may have been started again; save `ps auxw` as ps.txt, or requests to the Service from the node as curl.txt"
-        )))
+        let what = format!("kube-proxy exited, according to the last line ({exit}), but it");
+        Err(file.problem(match self.unsaved_signs_of_life().as_slice() {
+            _ if runs => format!("{what} runs again"),
+            [] => format!("{what} may have been started again"),
+            asked => format!("{what} may have been started again; save {}", asked.join(", or ")),
+        }))
+    }
+
+    /// What would tell whether kube-proxy runs, and was not saved.
+    fn unsaved_signs_of_life(self) -> Vec<&'static str> {
+        let has_processes = self.saved.texts.contains(&SavedText::Processes);
+        let processes = (!has_processes).then_some("`ps auxw` as ps.txt");
+        let requests = (!self.has_dialled()).then_some("requests to the Service from the node as curl.txt");
+        processes.into_iter().chain(requests).collect()
+    }
+
+    /// Whether the node itself has dialled the Service.
+    fn has_dialled(self) -> bool {
+        let mut dials = self.seen.dials.iter();
+        dials.any(|d| d.from.is_none() && d.path != DialPath::Endpoint)
     }
 
     /// Whether kube-proxy found no program `conntrack`, and something does not work for which that may be why:
@@ -181,9 +198,17 @@ impl<'a> Around<'a> {
         if self.fails() || !self.seen.stale_connections.is_empty() {
             return Ok(true);
         }
-        Err(file.problem(format!(
-            "line {line}: kube-proxy does not find the conntrack binary, which may do no harm; to find out, save requests to the Service from the node as curl.txt or, for UDP, `conntrack -L -p udp` twice (conntrack-1.txt, conntrack-2.txt)"
-        )))
+        let what =
+            format!("line {line}: kube-proxy does not find the conntrack binary, which may do no harm");
+        let over_udp = "`conntrack -L -p udp` twice (conntrack-1.txt, conntrack-2.txt)";
+        Err(file.problem(match (self.has_dialled(), self.saved.texts.contains(&SavedText::Conntrack)) {
+            (true, true) => what,
+            (true, false) => format!("{what}; for UDP, save {over_udp} to find out"),
+            (false, true) => format!("{what}; to find out, save requests to the Service from the node as curl.txt"),
+            (false, false) => format!(
+                "{what}; to find out, save requests to the Service from the node as curl.txt or, for UDP, {over_udp}"
+            ),
+        }))
     }
 
     /// Whether a dial of the node to the Service failed, for which no policy can be the reason.

@@ -198,21 +198,30 @@ pub(super) fn only_namespace_of_clients(bundle: &Bundle, home: &str) -> Option<S
     let known = evidence
         .pods
         .keys()
-        .filter(|(ns, name)| bundle.inventory.has_pod(ns, name));
+        .filter(|(ns, name)| bundle.inventory.has_pod(ns, name) || is_one_off(bundle, ns, name));
     let namespaces: BTreeSet<&str> = known.map(|(namespace, _)| *namespace).collect();
     let only = namespaces.first().filter(|_| namespaces.len() == 1)?;
     (*only != home).then(|| (*only).to_owned())
+}
+
+fn is_one_off(bundle: &Bundle, namespace: &str, name: &str) -> bool {
+    let key = (namespace.to_owned(), name.to_owned());
+    bundle.one_offs.contains_key(&key)
 }
 
 /// Why the files of a Pod tell nothing.
 fn why_unused(bundle: &Bundle, facts: &Facts, namespace: &str, name: &str) -> String {
     let clients = facts.client_namespace.as_ref().map(|c| c.name.as_str());
     let is_elsewhere = namespace != facts.namespace && clients != Some(namespace);
-    if is_elsewhere && bundle.inventory.has_pod(namespace, name) {
+    let is_known = bundle.inventory.has_pod(namespace, name) || is_one_off(bundle, namespace, name);
+    if is_elsewhere && is_known {
         return format!(
             "not used: the clients are assumed to be in namespace {}; set spec.clients.namespace to {namespace} in {MANIFEST} to use its Pods as clients",
             clients.unwrap_or(&facts.namespace),
         );
+    }
+    if is_one_off(bundle, namespace, name) && namespace == facts.namespace {
+        return format!("not used: the labels of Pod {namespace}/{name} make it one of the Service's own");
     }
     format!(
         "not used: the bundle has no Pod {namespace}/{name} that runs on a node; add `kubectl -n {namespace} get pod {name} -o json`"

@@ -1,6 +1,9 @@
 //! What an agent would have reported of a node, from the texts that were saved on it and in its client Pods.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     connections,
@@ -18,7 +21,7 @@ use super::{
 use crate::{
     api::{NodeFacts, PodListeners, Resolver},
     bundle::Problem,
-    engine::{Facts, Saved},
+    engine::{Facts, Saved, SavedText},
     inventory::Inventory,
     kube_proxy::{Backend, ProxyMode},
     objects::{Object, Pod},
@@ -75,6 +78,7 @@ impl Node<'_> {
     /// Judges the texts. Problems stand in the order of what an agent would do: programs, rules, dials, the rest.
     pub(super) fn judge(mut self) -> Judged {
         let mut problems = self.cut();
+        let texts = self.texts();
         let settings = Settings::of(&self.files);
         // They are the largest of all texts, and let go as soon as they are compared.
         let of_rules: Vec<Parsed<'_>> = self.files.extract_if(.., |f| RULES.contains(&f.form)).collect();
@@ -104,6 +108,7 @@ impl Node<'_> {
         problems.extend(text::problems(&self.files, &[Form::Conntrack]));
 
         let mut saved = self.saved(&programs, &rules, &dialled);
+        saved.texts = texts;
         let mut seen = NodeFacts {
             resolvers,
             dns_servers: names::servers(self.facts, &self.files),
@@ -175,6 +180,7 @@ impl Node<'_> {
             names::asks_its_node(self.facts, &client.pod)
                 && client.files.iter().any(|f| f.form == Form::Names)
         };
+        let (silent, silent_endpoint) = dialled.silent();
         let ask_their_node = self.clients.iter().filter(asks_its_node);
         Saved {
             proxy_port: rules.proxy_port.and_then(|port| dialled.on_loopback(port)),
@@ -187,8 +193,24 @@ impl Node<'_> {
             perhaps_itself: dialled.perhaps_itself(self.facts),
             asks_its_node: ask_their_node.map(Client::key).collect(),
             checksum_offload: self.checksum_offload(),
+            silent,
+            silent_endpoint,
             ..Saved::default()
         }
+    }
+
+    /// What was saved, so that nobody is asked for it again.
+    fn texts(&self) -> BTreeSet<SavedText> {
+        let of_clients = self.clients.iter().flat_map(|client| &client.files);
+        let text = |file: &Parsed<'_>| match (file.form, &file.text) {
+            // A search does not show what it did not search for.
+            (_, Text::Processes(ps)) => ps.would_show("cilium-agent").then_some(SavedText::Processes),
+            (Form::KubeProxyLog, _) => Some(SavedText::KubeProxyLog),
+            (Form::Conntrack, _) => Some(SavedText::Conntrack),
+            (Form::ResolvConf, _) => Some(SavedText::ResolvConf),
+            (form, _) => RULES.contains(&form).then_some(SavedText::Rules),
+        };
+        self.files.iter().chain(of_clients).filter_map(text).collect()
     }
 
     /// Links, and whether they leave checksums to the card, as the last file says.

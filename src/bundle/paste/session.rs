@@ -1,7 +1,13 @@
 //! Where a command of a paste was typed: on which node, or in which Pod.
 
-use super::super::Bundle;
-use crate::formats::text::{kubectl::Kubectl, paste::Section};
+use super::super::{Bundle, objects::identity::is_subdomain, one_offs};
+use crate::formats::text::{
+    kubectl::{Kubectl, Target},
+    paste::Section,
+};
+
+/// What makes the root directory of a node that of a program, in a Pod of `kubectl debug node/NAME`.
+const CHROOT: &str = "chroot /host";
 
 /// Shells in which more commands follow.
 const SHELLS: [&str; 5] = ["sh", "bash", "ash", "zsh", "dash"];
@@ -21,8 +27,38 @@ enum Host<'a> {
         namespace: Option<&'a str>,
         name: &'a str,
     },
+    /// A Pod that was made for the command, of which no list need tell.
+    OneOff {
+        namespace: Option<&'a str>,
+        name: &'a str,
+        labels: Option<&'a str>,
+    },
+    Node {
+        name: &'a str,
+        /// Whether programs are those of the node, and not of an image.
+        is_chrooted: bool,
+    },
     /// Whatever a prompt names: a node, a Pod, or somebody's own machine.
     Named(&'a str),
+}
+
+impl<'a> Host<'a> {
+    /// Where kubectl runs a program.
+    fn of(kubectl: &Kubectl<'a>) -> Option<Self> {
+        let namespace = kubectl.namespace;
+        Some(match kubectl.target()? {
+            Target::Pod(name) => Self::Pod { namespace, name },
+            Target::OneOff { name, labels } => Self::OneOff {
+                namespace,
+                name,
+                labels,
+            },
+            Target::Node(name) => Self::Node {
+                name,
+                is_chrooted: kubectl.runs.is_some_and(|runs| runs.starts_with(CHROOT)),
+            },
+        })
+    }
 }
 
 impl Place<'_> {
@@ -36,21 +72,49 @@ impl Place<'_> {
         };
         match self.host {
             Host::Pod { namespace, name } => pod(namespace.unwrap_or_else(|| bundle.home()), name),
+            // That it was there is shown by what it printed.
+            Host::OneOff { namespace, name, .. } => {
+                let namespace = namespace.unwrap_or_else(|| bundle.home());
+                let is_name = is_subdomain(namespace) && is_subdomain(name);
+                is_name.then(|| format!("pods/{namespace}/{name}"))
+            }
+            Host::Node { name, .. } => is_node(name).then(|| format!("nodes/{name}")),
             Host::Named(name) if is_node(name) => Some(format!("nodes/{name}")),
             Host::Named(name) => pod(bundle.home(), name),
         }
     }
 
+    /// Whether its programs come from an image, although it is a node.
+    pub(super) fn has_programs_of_an_image(&self) -> bool {
+        matches!(
+            self.host,
+            Host::Node {
+                is_chrooted: false,
+                ..
+            }
+        )
+    }
+
+    /// Adds the Pod to what is known, if it was made for the command.
+    pub(super) fn note(&self, bundle: &mut Bundle) {
+        if let Host::OneOff {
+            namespace,
+            name,
+            labels,
+        } = self.host
+        {
+            let namespace = namespace.unwrap_or_else(|| bundle.home()).to_owned();
+            one_offs::note(bundle, &namespace, name, labels);
+        }
+    }
+
     pub(super) fn describe(&self) -> String {
         match self.host {
-            Host::Pod {
-                namespace: Some(namespace),
-                name,
-            } => format!("Pod {namespace}/{name}"),
-            Host::Pod {
-                namespace: None,
-                name,
-            } => format!("Pod {name}"),
+            Host::Pod { namespace, name } | Host::OneOff { namespace, name, .. } => match namespace {
+                Some(namespace) => format!("Pod {namespace}/{name}"),
+                None => format!("Pod {name}"),
+            },
+            Host::Node { name, .. } => format!("a Node {name}"),
             Host::Named(name) => format!("a Node or Pod {name}"),
         }
     }
@@ -75,24 +139,28 @@ impl<'a> Sessions<'a> {
     pub(super) fn place(&mut self, section: &Section<'a>) -> Option<Place<'a>> {
         let (command, prompt) = (section.command?, section.prompt.unwrap_or_default());
         if let Some(kubectl) = Kubectl::parse(command) {
-            let host = kubectl.pod().map(|name| Host::Pod {
-                namespace: kubectl.namespace,
-                name,
-            });
-            let runs = kubectl.runs.filter(|_| host.is_some());
-            let is_shell = runs.is_some_and(|r| SHELLS.contains(&base(r)));
-            self.shell = host.filter(|_| is_shell).map(|host| Shell {
+            self.shell = None;
+            let host = Host::of(&kubectl)?;
+            let is_shell = starts_shell(&kubectl);
+            self.shell = is_shell.then_some(Shell {
                 host,
                 outside: prompt,
             });
-            let command = runs.filter(|_| !is_shell)?;
+            let runs = kubectl.runs.filter(|_| !is_shell)?;
             return Some(Place {
-                host: host?,
-                command: Some(command),
+                host,
+                // The image knows its program: `kubectl run curl --image=curlimages/curl -- -m 5 URL`.
+                command: Some(match runs.starts_with('-') || is_url(runs) {
+                    true => command,
+                    false => without_chroot(runs),
+                }),
             });
         }
         if command == "exit" || self.shell.is_some_and(|shell| shell.outside == prompt) {
             self.shell = None;
+        }
+        if let Some(Host::Node { is_chrooted, .. }) = self.shell.as_mut().map(|shell| &mut shell.host) {
+            *is_chrooted |= command.starts_with(CHROOT);
         }
         let host = match self.shell {
             Some(shell) => shell.host,
@@ -100,6 +168,25 @@ impl<'a> Sessions<'a> {
         };
         Some(Place { host, command: None })
     }
+}
+
+/// Whether kubectl starts a shell, into which commands are typed.
+pub(super) fn starts_shell(kubectl: &Kubectl<'_>) -> bool {
+    let is_alone = || matches!(kubectl.verb, "run" | "debug") && kubectl.is_interactive();
+    match kubectl.runs.map(without_chroot) {
+        None => is_alone(),
+        Some(runs) => runs.is_empty() || SHELLS.contains(&base(runs)),
+    }
+}
+
+/// What runs in the root directory of a node, as `kubectl debug node/NAME` has it.
+fn without_chroot(command: &str) -> &str {
+    command.strip_prefix(CHROOT).map_or(command, str::trim_start)
+}
+
+fn is_url(command: &str) -> bool {
+    let first = command.split_whitespace().next();
+    first.is_some_and(|word| word.contains("://"))
 }
 
 /// The host in a prompt: `root@n1:~#`, `[root@n1 ~]#`, `me@n1 ~ %`.
@@ -110,12 +197,13 @@ fn host_of(prompt: &str) -> Option<&str> {
     behind.get(..end).filter(|host| !host.is_empty())
 }
 
-/// The whole command as one word.
+/// The whole command as one word, with no more than flags for a shell behind it.
 fn base(command: &str) -> &str {
-    let first = command.split_whitespace().next().unwrap_or_default();
-    match command.split_whitespace().nth(1) {
-        None => first.rsplit('/').next().unwrap_or(first),
-        Some(_) => "",
+    let mut words = command.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    match words.all(|word| matches!(word, "-i" | "-l" | "-il" | "-li" | "--login")) {
+        true => first.rsplit('/').next().unwrap_or(first),
+        false => "",
     }
 }
 
@@ -162,7 +250,13 @@ pub(super) fn file_name(command: &str) -> Name<'_> {
         ),
         "bridge" => named("bridge-link"),
         "ip" if is_routes(rest) => named("ip-route"),
+        "route" if is_all_routes(rest) => named("route"),
+        "netstat" if flag('r') || has("--route") => match is_all_routes(rest) {
+            true => named("netstat-r"),
+            false => named("command"),
+        },
         "ip" if matches!(rest, [.., "link"] | ["-d", "link", ..]) => named("ip-d-link"),
+        "ip" if is_addresses(rest) => named("ip-link"),
         // A rule of one chain says nothing of the others, nor does one table of the others.
         "iptables" | "iptables-nft" | "iptables-legacy"
             if rest == ["-t", "nat", "-S"] || rest == ["-S", "-t", "nat"] =>
@@ -208,15 +302,38 @@ pub(super) fn file_name(command: &str) -> Name<'_> {
 
 /// `ip route`, `ip -4 r show`: the main table, and no single route.
 fn is_routes(words: &[&str]) -> bool {
-    let words: Vec<&str> = words
-        .iter()
-        .filter(|word| !word.starts_with('-'))
-        .copied()
-        .collect();
+    let words: Vec<&str> = without_flags(words);
     matches!(
         words.as_slice(),
         ["r" | "ro" | "route"] | ["r" | "ro" | "route", "show" | "list" | "ls" | "s"]
     )
+}
+
+/// `ip addr`, `ip -4 a show`: of it the links are read.
+fn is_addresses(words: &[&str]) -> bool {
+    let words: Vec<&str> = without_flags(words);
+    matches!(
+        words.as_slice(),
+        ["a" | "ad" | "addr" | "address"] | ["a" | "ad" | "addr" | "address", "show" | "list" | "ls" | "s"]
+    )
+}
+
+fn without_flags<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    words
+        .iter()
+        .filter(|word| !word.starts_with('-'))
+        .copied()
+        .collect()
+}
+
+/// `route -n`, `netstat -rn`: a table, and no part of it.
+fn is_all_routes(flags: &[&str]) -> bool {
+    const LONG: [&str; 3] = ["--numeric", "--route", "--inet"];
+    let is_short = |word: &str| {
+        let letters = word.strip_prefix('-');
+        letters.is_some_and(|l| l.bytes().all(|b| b"rnevN46".contains(&b)))
+    };
+    flags.iter().all(|word| is_short(word) || LONG.contains(word))
 }
 
 /// A file's name, if it is a plain one.

@@ -213,7 +213,7 @@ impl Tables {
     }
 
     /// The node on which a Pod runs.
-    pub(super) fn node_of_pod(&self, namespace: &str, name: &str) -> Option<&str> {
+    pub(in crate::bundle) fn node_of_pod(&self, namespace: &str, name: &str) -> Option<&str> {
         let said = self.placed.get(&(namespace.to_owned(), name.to_owned()))?;
         said.0.as_deref()
     }

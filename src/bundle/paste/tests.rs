@@ -1,5 +1,6 @@
 mod events;
 mod logs;
+mod one_offs;
 
 use std::collections::BTreeMap;
 
@@ -305,6 +306,10 @@ fn piece() -> impl Strategy<Value = String> {
         Just(DESCRIBED.to_owned()),
         Just(DESCRIBED_POD.to_owned()),
         Just("$ kubectl exec client -- curl web\n".to_owned()),
+        Just("$ kubectl run tmp --rm -it --image=busybox -- wget -qO- 10.96.0.7\n".to_owned()),
+        Just("$ kubectl debug node/n1 -it --image=busybox\n".to_owned()),
+        Just("$ kubectl logs -l k8s-app=kube-proxy --prefix\n[pod/web-1/c] x\n".to_owned()),
+        Just("pod \"tmp\" deleted\n".to_owned()),
         Just("$ kubectl get events\n5m Warning Unhealthy pod/web-1 x\n".to_owned()),
         Just("$ kubectl logs -n kube-system kube-proxy-a\nE0501 11:00:00.0 1 a.go:1] x\n".to_owned()),
         Just("$ kubectl logs coredns-a\n[INFO] plugin/ready: Still waiting on: \"kubernetes\"\n".to_owned()),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    UNKNOWN_NODE,
     evidence::{Evidence, dials::Failed, targets::key},
     text,
 };
@@ -46,7 +47,10 @@ fn origins(failures: &[&Failed<'_>]) -> String {
         .map(|f| (f.dial.from.as_deref(), f.node))
         .collect();
     if let [(Some(pod), node)] = origins.iter().copied().collect::<Vec<_>>().as_slice() {
-        return format!("Pod {pod} on node {node}");
+        return match *node {
+            UNKNOWN_NODE => format!("Pod {pod}"),
+            node => format!("Pod {pod} on node {node}"),
+        };
     }
     let has_pods = |node: &str| origins.iter().any(|(pod, n)| pod.is_some() && *n == node);
     let (pods, nodes): (Vec<_>, Vec<_>) = origins.iter().copied().partition(|(pod, _)| pod.is_some());
@@ -54,6 +58,7 @@ fn origins(failures: &[&Failed<'_>]) -> String {
         .into_iter()
         .chain(nodes)
         .map(|origin| match origin {
+            (Some(pod), UNKNOWN_NODE) => format!("Pod {pod}"),
             (Some(pod), node) => format!("Pod {pod} (on node {node})"),
             (None, node) if has_pods(node) => format!("node {node} itself"),
             (None, node) => format!("node {node}"),

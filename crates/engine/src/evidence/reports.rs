@@ -6,7 +6,7 @@
 
 use jiff::Timestamp;
 
-use crate::{Facts, Finding, Saved, plan, text};
+use crate::{Facts, Finding, Saved, UNKNOWN_NODE, plan, text};
 use svcdiag_api::{ConditionType, NodeFacts, NodeProbeSpec, Reason};
 
 /// What an agent that is alive answers to the present question.
@@ -138,7 +138,10 @@ impl<'a> Reports<'a> {
     fn problem_of(&self, is_it: impl Fn(&str) -> bool) -> Option<String> {
         self.current.iter().find_map(|r| {
             let problem = r.facts.problems.iter().filter(|p| is_it(p)).min()?;
-            Some(format!("On node {}: {problem}", r.node))
+            Some(match r.node {
+                UNKNOWN_NODE => problem.clone(),
+                node => format!("On node {node}: {problem}"),
+            })
         })
     }
 }
@@ -158,12 +161,14 @@ fn is_about_drops(problem: &str) -> bool {
 /// The stage that a saved file tells most about, where a problem is one of a file: it begins with its path.
 fn stage_of_file(problem: &str) -> Option<ConditionType> {
     use ConditionType as C;
-    const STAGES: [(&str, ConditionType); 18] = [
+    const STAGES: [(&str, ConditionType); 20] = [
         ("curl", C::EndpointsReachable),
         ("wget", C::EndpointsReachable),
         ("nc", C::EndpointsReachable),
         ("telnet", C::EndpointsReachable),
         ("ip-route", C::EndpointsReachable),
+        ("route", C::EndpointsReachable),
+        ("netstat-r", C::EndpointsReachable),
         ("ethtool", C::ProxyForwards),
         ("nslookup", C::DNSResolves),
         ("dig", C::DNSResolves),

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use crate::{Facts, Finding, NodeReport};
-use svcdiag_api::{ConditionType as C, DialPath, Reason};
+use crate::{Facts, Finding, NodeReport, Origin, Saved, SavedText};
+use svcdiag_api::{ConditionType as C, DialCount, DialPath, Reason};
 use svcdiag_objects::{Open, Protocol};
 
 /// Adds to an open question what to save and where.
@@ -19,13 +19,12 @@ pub(super) fn name(facts: &Facts, condition: C, mut finding: Finding) -> Finding
         C::ProxyForwards if looked.iter().any(|n| fails(n)) => C::EndpointsReachable,
         other => other,
     };
-    if let Some(what) = file(told_by).filter(|_| are_files && is_open) {
+    if let Some(what) = missing(facts, told_by).filter(|_| are_files && is_open) {
         // What a parser says has no full stop.
         if !finding.message.ends_with('.') {
             finding.message.push('.');
         }
-        finding.message.push_str(" To find out, save ");
-        finding.message.push_str(what);
+        finding.message.push_str(&format!(" To find out, {what}."));
     }
     finding
 }
@@ -39,15 +38,7 @@ fn fails(node: &NodeReport) -> bool {
 
 /// Agents dial every endpoint; who types may have left some out.
 fn if_all_were_dialled(facts: &Facts, finding: Finding) -> Finding {
-    let saved = facts.nodes.iter().filter_map(|n| n.saved.as_ref());
-    let dialled: BTreeSet<&str> = saved.flat_map(|s| &s.dialled).map(String::as_str).collect();
-    let mut left: BTreeSet<String> = BTreeSet::new();
-    for slice in &facts.slices {
-        for (_, port) in slice.numbers(&Open::Known(Protocol::Tcp)) {
-            left.extend(slice.ready().map(|(ip, _)| SocketAddr::new(ip, port).to_string()));
-        }
-    }
-    left.retain(|endpoint| !dialled.contains(endpoint.as_str()));
+    let left = not_dialled(facts);
     match left.first() {
         None => finding,
         Some(first) => Finding::unknown(
@@ -63,24 +54,151 @@ fn if_all_were_dialled(facts: &Facts, finding: Finding) -> Finding {
     }
 }
 
-fn file(condition: C) -> Option<&'static str> {
-    Some(match condition {
-        C::EndpointsReachable => {
-            "the output of `curl IP:PORT` for each endpoint, run on its node (nodes/NODE/curl.txt) or in a client Pod (pods/NAMESPACE/NAME/curl.txt)."
+/// Ready endpoints that nobody has dialled.
+fn not_dialled(facts: &Facts) -> BTreeSet<String> {
+    let dialled: BTreeSet<&str> = saved(facts)
+        .flat_map(|s| &s.dialled)
+        .map(String::as_str)
+        .collect();
+    let mut left: BTreeSet<String> = BTreeSet::new();
+    for slice in &facts.slices {
+        for (_, port) in slice.numbers(&Open::Known(Protocol::Tcp)) {
+            left.extend(slice.ready().map(|(ip, _)| SocketAddr::new(ip, port).to_string()));
         }
-        C::KubeProxyHealthy => {
-            "the output of `ps auxw` and the log of kube-proxy (nodes/NODE/ps.txt and nodes/NODE/kube-proxy.log)."
+    }
+    left.retain(|endpoint| !dialled.contains(endpoint.as_str()));
+    left
+}
+
+fn saved(facts: &Facts) -> impl Iterator<Item = &Saved> {
+    facts.nodes.iter().filter_map(|n| n.saved.as_ref())
+}
+
+/// What to do for a stage that is open. What is there already is not asked for: why it did not tell enough is in the message.
+fn missing(facts: &Facts, condition: C) -> Option<String> {
+    match condition {
+        C::EndpointsReachable => endpoint_dials(facts),
+        C::KubeProxyHealthy => on_nodes(
+            facts,
+            &[
+                (
+                    SavedText::Processes,
+                    "the output of `ps auxw` (nodes/NODE/ps.txt)",
+                ),
+                (
+                    SavedText::KubeProxyLog,
+                    "the log of kube-proxy (nodes/NODE/kube-proxy.log)",
+                ),
+            ],
+        ),
+        C::ProxyRulesPresent => on_nodes(
+            facts,
+            &[(
+                SavedText::Rules,
+                "the output of `iptables-save`, `nft list ruleset` or `ipvsadm -ln` on the node (nodes/NODE/iptables-save.txt, nft.txt or ipvsadm.txt)",
+            )],
+        ),
+        C::ProxyForwards => service_dials(facts, Origin::Node, "run on the node (nodes/NODE/curl.txt)"),
+        C::ServiceReachable => service_dials(
+            facts,
+            Origin::Client,
+            "run in a client Pod (pods/NAMESPACE/NAME/curl.txt)",
+        ),
+        C::DNSResolves => lookups(facts),
+        _ => None,
+    }
+}
+
+/// Texts that a node lacks, of those of which anything was saved.
+fn on_nodes(facts: &Facts, texts: &[(SavedText, &str)]) -> Option<String> {
+    let with_texts = facts
+        .nodes
+        .iter()
+        .filter_map(|n| Some((n.name.as_str(), n.saved.as_ref()?)));
+    let nodes: Vec<(&str, &Saved)> = with_texts
+        .filter(|(_, saved)| saved.texts.iter().any(|text| text.is_of_node()))
+        .collect();
+    let asked = texts.iter().filter_map(|(text, what)| {
+        let has = |(_, saved): &&(&str, &Saved)| saved.texts.contains(text);
+        match nodes.iter().find(|node| !has(node)) {
+            None if nodes.is_empty() => Some((*what).to_owned()),
+            None => None,
+            Some(_) if !nodes.iter().any(|node| has(&node)) => Some((*what).to_owned()),
+            Some((node, _)) => Some(what.replace("NODE", node)),
         }
-        C::ProxyRulesPresent => {
-            "the output of `iptables-save`, `nft list ruleset` or `ipvsadm -ln` on the node (nodes/NODE/iptables-save.txt, nft.txt or ipvsadm.txt)."
-        }
-        C::ProxyForwards => "the output of `curl CLUSTER-IP:PORT`, run on the node (nodes/NODE/curl.txt).",
-        C::ServiceReachable => {
-            "the output of `curl CLUSTER-IP:PORT`, run in a client Pod (pods/NAMESPACE/NAME/curl.txt)."
-        }
-        C::DNSResolves => {
-            "the output of `nslookup` or `getent hosts` for the Service's names, run in a client Pod (pods/NAMESPACE/NAME/nslookup.txt), and its resolv.conf."
-        }
-        _ => return None,
+    });
+    let asked: Vec<String> = asked.collect();
+    (!asked.is_empty()).then(|| format!("save {}", asked.join(" and ")))
+}
+
+fn endpoint_dials(facts: &Facts) -> Option<String> {
+    const WHERE: &str =
+        "run on its node (nodes/NODE/curl.txt) or in a client Pod (pods/NAMESPACE/NAME/curl.txt)";
+    let left = not_dialled(facts);
+    let are_some_dialled = saved(facts).any(|s| !s.dialled.is_empty());
+    match left.first() {
+        _ if !are_some_dialled && saved(facts).any(|s| s.silent_endpoint) => Some(format!(
+            "repeat the request so that it says how it ends, `curl -v IP:PORT`, {WHERE}"
+        )),
+        _ if !are_some_dialled => Some(format!(
+            "save the output of `curl IP:PORT` for each endpoint, {WHERE}"
+        )),
+        None => None,
+        Some(first) if left.len() == 1 => Some(format!("save the output of `curl {first}`, {WHERE}")),
+        Some(first) => Some(format!(
+            "save the output of `curl {first}`, and of the same for the other endpoints, {WHERE}"
+        )),
+    }
+}
+
+fn service_dials(facts: &Facts, origin: Origin, place: &str) -> Option<String> {
+    let seen = facts
+        .nodes
+        .iter()
+        .filter_map(|n| n.probe.as_ref()?.facts.as_ref());
+    let mut dials = seen.flat_map(|seen| &seen.dials);
+    let is_it = |d: &DialCount| Origin::of(d) == origin && d.path != DialPath::Endpoint;
+    if dials.any(is_it) {
+        return None;
+    }
+    // Without an error and without a body, nobody knows what became of it.
+    Some(match saved(facts).any(|s| s.silent.contains(&origin)) {
+        true => format!("repeat the request so that it says how it ends, `curl -v CLUSTER-IP:PORT`, {place}"),
+        false => format!("save the output of `curl CLUSTER-IP:PORT`, {place}"),
     })
+}
+
+fn lookups(facts: &Facts) -> Option<String> {
+    const WHERE: &str = "run in a client Pod (pods/NAMESPACE/NAME/nslookup.txt)";
+    const CONF: &str = "resolv.conf of the client Pod (pods/NAMESPACE/NAME/resolv.conf)";
+    let name = &facts.spec.service_name;
+    let is_short =
+        |looked_up: &str| *looked_up == **name || looked_up == format!("{name}.{}", facts.namespace);
+    let is_long = |looked_up: &str| looked_up.starts_with(&format!("{name}.{}.", facts.namespace));
+    let seen = facts
+        .nodes
+        .iter()
+        .filter_map(|n| n.probe.as_ref()?.facts.as_ref());
+    let looked_up: Vec<&str> = seen
+        .flat_map(|seen| &seen.resolvers)
+        .flat_map(|r| &r.lookups)
+        .map(|l| l.name.as_str())
+        .collect();
+    let has_short = looked_up.iter().any(|name| is_short(name));
+    let has_conf = saved(facts).any(|s| s.texts.contains(&SavedText::ResolvConf));
+    Some(
+        match (has_short, looked_up.iter().any(|name| is_long(name)), has_conf) {
+            (true, _, true) => return None,
+            (true, _, false) => format!("save {CONF}"),
+            (false, true, true) => {
+                format!("save the output of `nslookup` for the Service's short name, {WHERE}")
+            }
+            (false, true, false) => {
+                format!("save the output of `nslookup` for the Service's short name, {WHERE}, and {CONF}")
+            }
+            (false, false, _) => format!(
+                "save the output of `nslookup` or `getent hosts` for the Service's names, {WHERE}, and its resolv.conf"
+            ),
+        },
+    )
 }

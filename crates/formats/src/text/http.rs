@@ -204,7 +204,7 @@ struct Seen {
 
 impl Seen {
     fn read(&mut self, number: usize, line: &str) {
-        let line = message::behind_meter(line);
+        let line = message::behind_meter(message::before_deletion(line));
         self.tried = message::tried(line).or(self.tried);
         let Some(message) = message(line) else {
             self.body.push(line.to_owned());

@@ -146,6 +146,8 @@ struct Command<'a> {
     prompt: &'a str,
     text: &'a str,
     has_output: bool,
+    /// Whether a line of its output that begins with `Name:` is that of a look-up, and describes no object.
+    looks_up: bool,
 }
 
 struct Cutter<'a> {
@@ -196,11 +198,14 @@ impl<'a> Cutter<'a> {
                 prompt: prompt.trim(),
                 text: command,
                 has_output: false,
+                looks_up: command.contains("nslookup"),
             });
             self.after_blank = true;
             return;
         }
-        let begins = begins(text).filter(|_| self.may_begin(after_blank));
+        let looks_up = self.command.as_ref().is_some_and(|command| command.looks_up);
+        let is_of_lookup = |form: &Form| looks_up && *form == Form::Description;
+        let begins = begins(text).filter(|form| self.may_begin(after_blank) && !is_of_lookup(form));
         match (self.form(), begins) {
             (Some(Form::Description), Some(Form::Table)) if !after_blank => self.extend(line),
             (_, Some(form)) => {
@@ -495,6 +500,12 @@ Events:     <none>
                 (Form::Yaml, Some("curl web"), 4, 5)
             ]
         );
+    }
+
+    #[test]
+    fn what_a_lookup_finds_is_no_description() {
+        let text = "$ nslookup web\nServer:  10.96.0.10\n\nName:\tweb.shop\nAddress: 10.96.0.7\n";
+        assert_eq!(cut(text), [(Form::Output, Some("nslookup web"), 2, 5)]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! The routes of a node, as `ip route` prints its main table.
+//! The routes of a node: its main table as `ip route` prints it, or `route -n` and `netstat -rn` ([`net_tools`]).
 //!
 //! Source: iproute2's ip/iproute.c (`print_route`).
+
+mod net_tools;
 
 use std::net::IpAddr;
 
@@ -32,6 +34,9 @@ impl Routes {
     /// # Errors
     /// When no line is a route.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
+        if let Some(routes) = net_tools::parse(text, MAX_ROUTES) {
+            return Ok(Self(routes));
+        }
         let mut lines = text.lines().enumerate().peekable();
         let mut routes = Vec::new();
         while let Some((index, line)) = lines.next() {
@@ -44,7 +49,10 @@ impl Routes {
             }
         }
         match routes.is_empty() {
-            true => Err(ParseError::nothing(text, "the output of `ip route`")),
+            true => Err(ParseError::nothing(
+                text,
+                "the output of `ip route` or `route -n`",
+            )),
             false => Ok(Self(routes)),
         }
     }
@@ -141,6 +149,67 @@ blackhole 10.244.9.0/26 proto bird
         assert!(Routes::parse(TABLE).unwrap().show(endpoint));
     }
 
+    const NET_TOOLS: &str = "\
+root@w3:~# route -n
+Kernel IP routing table
+Destination     Gateway         Genmask         Flags Metric Ref    Use Iface
+0.0.0.0         192.0.2.1       0.0.0.0         UG    100    0        0 eth0
+10.244.7.0      0.0.0.0         255.255.255.0   U     0      0        0 cni0
+10.244.8.0      10.244.8.0      255.255.255.0   UG    0      0        0 flannel.1
+10.244.9.0      -               255.255.255.192 !     0      -        0 -
+10.244.9.4      0.0.0.0         255.255.255.255 UH    0      0        0 cali0123
+10.244.10.0     0.0.0.0         255.255.255.0   U     0      0        0 *
+192.0.2.0       0.0.0.0         255.255.255.0   U     100    0        0 eth0
+";
+
+    #[test]
+    fn tables_of_net_tools_are_read() {
+        let netstat = NET_TOOLS
+            .replace("route -n", "netstat -rn")
+            .replace("Metric Ref    Use", "MSS Window  irtt");
+        for text in [NET_TOOLS, &netstat] {
+            let routes = Routes::parse(text).unwrap();
+            let towards = |ip: &str| {
+                let route = routes.towards(ip.parse().unwrap());
+                route.map(|r| (r.line, r.ends))
+            };
+            assert_eq!(towards("10.244.8.3"), Some((6, false)));
+            assert_eq!(towards("10.244.9.5"), Some((7, true)));
+            assert_eq!(towards("10.244.9.4"), Some((8, false)));
+            assert_eq!(
+                towards("10.244.10.4"),
+                Some((9, true)),
+                "a black hole has no device"
+            );
+            assert_eq!(towards("203.0.113.4"), Some((4, false)));
+            assert!(routes.show("10.244.8.3".parse().unwrap()));
+        }
+        let v6 = "\
+Kernel IPv6 routing table
+Destination                    Next Hop                   Flag Met Ref Use If
+::1/128                        ::                         U    256 2     0 lo
+fd00:7::/64                    ::                         U    256 1     0 cni0
+::/0                           fe80::1                    UG   1024 5    0 eth0
+fd00:9::/64                    ::                         !n   1024 1    0 lo
+::/0                           ::                         !n   -1  1     0 lo
+";
+        let routes = Routes::parse(v6).unwrap();
+        let towards = |ip: &str| routes.towards(ip.parse().unwrap()).map(|r| (r.line, r.ends));
+        assert_eq!(towards("fd00:7::5"), Some((4, false)));
+        assert_eq!(towards("fd00:9::5"), Some((6, true)));
+        assert_eq!(towards("2001:db8::1"), Some((5, false)));
+    }
+
+    #[test]
+    fn of_a_table_that_is_not_understood_as_a_whole_nothing_is_missing() {
+        for line in [
+            "pods.example    0.0.0.0   255.255.255.0   U     0      0        0 cni0",
+            "10.244.8.0  ...",
+        ] {
+            assert!(Routes::parse(&format!("{NET_TOOLS}{line}\n")).is_err(), "{line}");
+        }
+    }
+
     #[test]
     fn what_is_no_route_is_none() {
         for text in [
@@ -155,7 +224,9 @@ blackhole 10.244.9.0/26 proto bird
 
     proptest! {
         #[test]
-        fn any_text_is_survived(text in "(default|blackhole|10\\.0\\.0\\.0/|8|dev| |\n|é|\\PC){0,30}") {
+        fn any_text_is_survived(
+            text in "(default|blackhole|10\\.0\\.0\\.0/|8|dev| |\n|é|Destination Gateway Genmask Flags|Next Hop|255\\.0\\.0\\.0|UG|!|\\PC){0,30}"
+        ) {
             let _ = Routes::parse(&text).map(|r| r.towards(IpAddr::from([10, 0, 0, 1])).is_some());
         }
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{Answer, Hairpin, ListeningSocket, PodListeners},
-    engine::Facts,
+    engine::{Facts, Origin},
     kube_proxy::Protocol,
 };
 
@@ -40,6 +40,11 @@ impl Dialled {
             })
         });
         each.collect()
+    }
+
+    /// From where requests to the Service were made that printed nothing, and whether one to an endpoint did.
+    pub(in super::super) fn silent(&self) -> (BTreeSet<Origin>, bool) {
+        (self.silent.clone(), self.silent_endpoint)
     }
 
     /// How requests of the node to a port of its own ended, if there were any.

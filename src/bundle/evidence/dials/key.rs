@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::service::ready;
 use crate::{
     api::{Answer, DialPath, PortProtocol},
-    engine::Facts,
+    engine::{Facts, UNKNOWN_NODE},
     kube_proxy::Protocol,
     objects::{Object, Pod, ServicePort},
 };
@@ -69,9 +69,10 @@ pub(super) fn key(facts: &Facts, node: &str, from: Option<&Pod>, target: SocketA
             else {
                 continue;
             };
-            let same_node = endpoint.node_name.as_deref() == Some(node);
+            let is_same = endpoint.node_name.as_deref() == Some(node);
+            let same_node = (node != UNKNOWN_NODE).then_some(is_same);
             let of_service = ports().find(|p| p.name() == port.name())?;
-            return key(Path::Endpoint, of_service, Some(same_node));
+            return key(Path::Endpoint, of_service, same_node);
         }
     }
     // A node port is dialled at one of many addresses, of which the objects may name none.

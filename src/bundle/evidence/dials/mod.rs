@@ -26,7 +26,7 @@ use super::text::{Parsed, Text};
 use crate::{
     api::{Answer, Lookup},
     bundle::Problem,
-    engine::{Facts, may_keep_nodes_away},
+    engine::{Facts, Origin, may_keep_nodes_away},
     formats::text::http::{Outcome, Request},
     objects::{Object, Pod},
 };
@@ -74,6 +74,10 @@ pub(super) struct Dialled {
     of_udp: BTreeMap<u16, (Vec<Answer>, Vec<Answer>)>,
     /// Requests by name to ports of a headless Service that its endpoints do not have, by port.
     untranslated: BTreeMap<u16, Vec<Answer>>,
+    /// From where requests to the Service were made that printed nothing.
+    silent: BTreeSet<Origin>,
+    /// Whether a request to an endpoint printed nothing.
+    silent_endpoint: bool,
 }
 
 impl<'a> Caller<'a> {
@@ -145,7 +149,7 @@ impl Dialled {
             for request in requests {
                 match caller.outcome(request) {
                     Ok(Some((target, answer))) => self.record(caller, request, target, answer),
-                    Ok(None) => {}
+                    Ok(None) => self.note_silent(caller, request),
                     Err(why) => problems.push(file.problem(format!("line {}: {why}", request.line))),
                 }
                 if let Some((pod, name)) = caller.not_resolved(request) {
@@ -155,6 +159,24 @@ impl Dialled {
             }
         }
         problems
+    }
+
+    /// Notes a request that printed nothing.
+    fn note_silent(&mut self, caller: &Caller<'_>, request: &Request) {
+        let Some(asked) = request
+            .target
+            .as_deref()
+            .filter(|_| request.outcome == Outcome::Silent)
+        else {
+            return;
+        };
+        let key = target(asked).and_then(|target| key(caller.facts, caller.node, caller.from, target));
+        let is_endpoint = key.as_ref().is_some_and(|key| key.path == Path::Endpoint);
+        self.silent_endpoint |= is_endpoint;
+        if key.is_some() && !is_endpoint || name_of_service(caller.facts, asked).is_some() {
+            self.silent
+                .insert(caller.from.map_or(Origin::Node, |_| Origin::Client));
+        }
     }
 
     fn record(&mut self, caller: &Caller<'_>, request: &Request, target: SocketAddr, answer: Answer) {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// What was placed, but objects.
-fn placed(text: &str) -> Vec<String> {
+pub(super) fn placed(text: &str) -> Vec<String> {
     let (bundle, _) = read(text, None, Some("shop"));
     let files = bundle.files.files.iter().map(|f| f.path.clone());
     files.filter(|p| !p.starts_with("objects/")).collect()
@@ -52,12 +52,14 @@ fn logs_that_are_not_read_are_named_with_the_reason() {
         ),
         (
             "kubectl logs -n kube-system -l k8s-app=kube-proxy",
-            "does not name one Pod",
+            "does not say on which node it was written; repeat it with --prefix",
         ),
         (
             "kubectl logs -n kube-system ds/kube-proxy",
-            "does not name one Pod",
+            "does not say on which node it was written",
         ),
+        ("kubectl logs -n shop -l app=web", "does not name one Pod"),
+        ("kubectl logs -n shop deploy/web", "does not name one Pod"),
         (
             "kubectl logs -n shop web-1",
             "only logs of kube-proxy and CoreDNS are read",
@@ -70,6 +72,54 @@ fn logs_that_are_not_read_are_named_with_the_reason() {
         let text = format!("{PROXIES}$ {command}\nI0501 11:00:00.000001       1 a.go:1] x\n");
         assert!(fate(&text).contains(why), "{}", fate(&text));
         assert_eq!(placed(&text), [""; 0], "{command}");
+    }
+}
+
+#[test]
+fn logs_by_label_are_those_of_the_pods_that_their_lines_name() {
+    let log = |pod: &str| {
+        format!(
+            "[pod/{pod}/kube-proxy] I0501 11:00:00.000001       1 server_linux.go:53] \"Using iptables proxy\"\n"
+        )
+    };
+    let (ours, other) = (log("kube-proxy-x7k2p"), log("kube-proxy-b4444"));
+    let command = "$ kubectl logs -n kube-system -l k8s-app=kube-proxy --prefix --tail=50\n";
+    let text = format!("{PROXIES}{command}{ours}{other}{ours}");
+    assert_eq!(placed(&text), ["nodes/n1/kube-proxy.log-line-5.txt"]);
+    let (bundle, _) = read(&text, None, Some("shop"));
+    let file = bundle
+        .files
+        .files
+        .iter()
+        .find(|f| f.path.starts_with("nodes/"))
+        .unwrap();
+    assert_eq!(file.text.lines().count(), 2, "{}", file.text);
+    assert!(file.text.starts_with("I0501"), "{}", file.text);
+    assert!(
+        fate(&text).contains("the log of kube-proxy (nodes/n1), but not all: it is not known on which node Pod kube-proxy-b4444 runs"),
+        "{}",
+        fate(&text)
+    );
+    // kubectl says which Pod of a workload it chose.
+    let chosen = "$ kubectl logs -n kube-system ds/kube-proxy\nFound 3 pods, using pod/kube-proxy-x7k2p\nI0501 11:00:00.000001       1 a.go:1] x\n";
+    assert_eq!(
+        placed(&format!("{PROXIES}{chosen}")),
+        ["nodes/n1/kube-proxy.log-line-5.txt"]
+    );
+    // Whichever Pod of cluster DNS it is.
+    for (label, directory) in [
+        ("-l k8s-app=kube-dns", "pods/kube-system"),
+        ("--selector=app.kubernetes.io/name=coredns", "pods/kube-system"),
+        ("deploy/coredns", "pods/kube-system"),
+    ] {
+        let text = format!(
+            "$ kubectl logs {label} -n kube-system\n[INFO] plugin/ready: Still waiting on: \"kubernetes\"\n"
+        );
+        assert_eq!(
+            placed(&text),
+            [format!("{directory}/coredns.log-line-2.txt")],
+            "{label}"
+        );
     }
 }
 
@@ -110,6 +160,14 @@ fn the_log_of_cluster_dns_is_quoted_where_names_are_not_found() {
         "{message}"
     );
     // And a log without trouble is not quoted.
+    // Nor does it matter which Pod of it logged that.
+    let by_label = DNS_LOG.replace("coredns-5d78c9869d-2jq4m", "-l k8s-app=kube-dns");
+    let (same, _, message) = of(&format!("{SERVICE}{failed}{by_label}"));
+    assert_eq!(same, status);
+    assert!(
+        message.contains("The log of CoreDNS says, in line 3 of 3,"),
+        "{message}"
+    );
     let healthy = DNS_LOG.lines().take(3).collect::<Vec<_>>().join("\n");
     let (_, _, message) = of(&format!("{SERVICE}{failed}{healthy}\n"));
     assert_eq!(message, without);
@@ -144,8 +202,9 @@ fn what_nothing_is_read_of_is_not_said_to_be_used() {
         "ssh n2",
         "uptime",
         "iptables -S",
-        "route -n",
-        "ip addr",
+        "route -n | grep 10.1",
+        "netstat -rn | head",
+        "netstat -i -r x",
     ] {
         let text = on_node(&format!("{command}\nsomething\n"));
         assert_eq!(placed(&text), [""; 0], "{command}");
@@ -158,6 +217,12 @@ fn what_nothing_is_read_of_is_not_said_to_be_used() {
     for (command, file) in [
         ("ip route", "ip-route"),
         ("ip -4 r show", "ip-route"),
+        ("route -n", "route"),
+        ("netstat -rn", "netstat-r"),
+        ("netstat -nr", "netstat-r"),
+        ("netstat -tlnp", "netstat"),
+        ("ip addr", "ip-link"),
+        ("ip -4 a", "ip-link"),
         ("sudo iptables -nvL", "iptables-L"),
         ("iptables -t nat -S", "iptables-save"),
         ("ethtool -k flannel.1", "ethtool"),

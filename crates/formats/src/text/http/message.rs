@@ -46,6 +46,25 @@ pub(super) fn behind_meter(line: &str) -> &str {
     }
 }
 
+/// What stands before the words with which kubectl ends a Pod that it ran: they follow the output on its last line, if that
+/// has no end.
+pub(super) fn before_deletion(line: &str) -> &str {
+    let end = line.trim_end();
+    let deleted = || {
+        let at = end
+            .rfind("pod \"")
+            .filter(|_| end.ends_with("deleted") || end.ends_with(" namespace"))?;
+        end.get(at..)?.contains("\" deleted").then_some(at)
+    };
+    let terminated = || {
+        let at = end.rfind("pod ").filter(|_| end.ends_with(')'))?;
+        end.get(at..)?.contains(" terminated (").then_some(at)
+    };
+    deleted()
+        .or_else(terminated)
+        .map_or(line, |at| end.get(..at).unwrap_or_default())
+}
+
 /// Reads a line; None for one of the body.
 pub(super) fn message(line: &str) -> Option<Message<'_>> {
     let line = line.trim();
@@ -308,13 +327,21 @@ fn is_of_the_shell(line: &str) -> bool {
         "error: ",
         "Error from server",
         "Defaulted container",
+        "Defaulting debug container name",
+        "Targeting container",
+        "Creating debugging pod",
+        "All commands and output from this session",
         "If you don't see a command prompt",
+        "warning: couldn't attach to pod/",
+        "Warning: ",
+        "Unable to use a TTY",
+        "--profile=",
         "command terminated with exit code",
     ];
     let ends = ["not found", "No such file or directory", "Permission denied"];
     let is_by_shell = |line: &str| line.contains(": ") && ends.iter().any(|end| line.ends_with(end));
-    let is_deletion = line.starts_with("pod \"") && line.ends_with("deleted");
-    starts.iter().any(|start| line.starts_with(start)) || is_by_shell(line) || is_deletion
+    let is_creation = line.starts_with("pod/") && line.ends_with(" created");
+    starts.iter().any(|start| line.starts_with(start)) || is_by_shell(line) || is_creation
 }
 
 fn is_noise(line: &str) -> bool {
