@@ -1,5 +1,8 @@
 //! What is in the page, and what must not get into it.
 
+#[cfg(unix)]
+mod accessibility;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use regex::Regex;
