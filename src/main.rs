@@ -9,8 +9,8 @@ use anstream::{AutoStream, ColorChoice};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 use svcdiag::{
-    api, bundle::diagnose, check, collect, completion, controller, diagnoses, explain, man, report,
-    system::Termination, version,
+    api, bundle::diagnose, check, cluster::KubeconfigFile, collect, completion, controller, diagnoses,
+    explain, man, report, system::Termination, version,
 };
 use tokio::runtime::Runtime;
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -56,7 +56,7 @@ enum Command {
     /// Check a Service now, with your kubeconfig; nothing has to be installed in the cluster
     Check(Box<check::Options>),
     /// List ServiceDiagnoses with their verdicts, what does not work first
-    List(diagnoses::list::Options),
+    List(Box<diagnoses::list::Options>),
     /// Wait until ServiceDiagnoses have a condition, for example Ready
     Wait(Box<diagnoses::wait::Options>),
     /// Collect what is needed to diagnose a Service into a bundle of files
@@ -66,7 +66,7 @@ enum Command {
     /// Explain a reason: what it means, its usual causes, and what to type
     Explain(explain::Options),
     /// Run the controller that keeps every ServiceDiagnosis up to date
-    Controller(Logging<controller::Options>),
+    Controller(Box<Logging<ControllerOptions>>),
     #[cfg(target_os = "linux")]
     #[command(flatten)]
     Node(node_commands::NodeCommand),
@@ -86,6 +86,15 @@ enum Command {
     Man(man::Options),
     /// Print which build this is: version, commit, date, compiler and platform
     Version(version::Options),
+}
+
+/// Options of the controller, which may run outside of the cluster as well.
+#[derive(Args)]
+struct ControllerOptions {
+    #[command(flatten)]
+    options: controller::Options,
+    #[command(flatten)]
+    file: KubeconfigFile,
 }
 
 /// Options of a program that logs.
@@ -206,7 +215,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Check(options) => Ok(ExitCode::from(runtime()?.block_on(check::run(*options))?.code())),
         Command::List(options) => {
-            runtime()?.block_on(diagnoses::list::run(options))?;
+            runtime()?.block_on(diagnoses::list::run(*options))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Wait(options) => {
@@ -218,11 +227,11 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Diagnose(options) => Ok(ExitCode::from(diagnose::run(&options)?.code())),
-        Command::Controller(Logging { options, log_format }) => runtime()?.block_on(async {
+        Command::Controller(command) => runtime()?.block_on(async {
+            let Logging { options, log_format } = *command;
+            let ControllerOptions { options, file } = options;
             let shutdown = start(log_format)?;
-            let config = kube::Config::infer()
-                .await
-                .map_err(|e| format!("could not determine how to reach the cluster: {e}"))?;
+            let config = file.connect().await?;
             controller::run(options, config, shutdown).await?;
             Ok(ExitCode::SUCCESS)
         }),

@@ -10,9 +10,9 @@ const MAX_WORDS: usize = 2_000;
 /// Where requests go.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// URL from the kubeconfig.
+    /// URL from the kubeconfig, or the command line.
     pub url: String,
-    /// Context in the kubeconfig; absent in a Pod.
+    /// Context in the kubeconfig; absent in a Pod, and where the command line names the server.
     pub context: Option<String>,
 }
 
@@ -30,7 +30,7 @@ impl fmt::Display for Server {
 pub(super) fn explained(error: &kube::Error, server: &Server) -> Option<String> {
     match error {
         kube::Error::Api(status) if status.code == 401 => Some(format!(
-            "{server} does not accept your credentials (401 Unauthorized): log in again, or check the user in the kubeconfig"
+            "{server} does not accept your credentials (401 Unauthorized): log in again, or check the user in the kubeconfig or --token"
         )),
         kube::Error::Auth(error) => Some(of_credentials(error, server)),
         kube::Error::Service(error) => Some(of_transport(error.as_ref(), server)),
@@ -41,7 +41,9 @@ pub(super) fn explained(error: &kube::Error, server: &Server) -> Option<String> 
 
 /// What answers, but does not serve the kinds that every API server does.
 pub(super) fn no_api_server(server: &Server) -> String {
-    format!("{server} does not answer as a Kubernetes API server does: check its URL in the kubeconfig")
+    format!(
+        "{server} does not answer as a Kubernetes API server does: check its URL in the kubeconfig or --server"
+    )
 }
 
 fn of_credentials(error: &AuthError, server: &Server) -> String {
@@ -69,18 +71,20 @@ fn of_transport(error: &(dyn std::error::Error + 'static), server: &Server) -> S
     }
     if causes(error).any(is_refused) {
         return format!(
-            "the connection to {server} was refused: check that the cluster runs, and the host and port in the kubeconfig"
+            "the connection to {server} was refused: check that the cluster runs, and the host and port in the kubeconfig or --server"
         );
     }
     let innermost = causes(error).last().unwrap_or(error);
     let said: Vec<String> = causes(error).map(ToString::to_string).collect();
     let says = |words: &str| said.iter().any(|text| text.contains(words));
     if says("dns error") || says("failed to lookup address") {
-        return format!("{server} was not found by its name ({innermost}): check the host in the kubeconfig");
+        return format!(
+            "{server} was not found by its name ({innermost}): check the host in the kubeconfig or --server"
+        );
     }
     if says("certificate") {
         return format!(
-            "the certificate of {server} is not trusted ({innermost}): check certificate-authority and tls-server-name in the kubeconfig"
+            "the certificate of {server} is not trusted ({innermost}): check certificate-authority and tls-server-name in the kubeconfig, or the options of these names"
         );
     }
     format!("{server} could not be reached: {innermost}")

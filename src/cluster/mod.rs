@@ -4,6 +4,7 @@
 mod connection;
 mod duration;
 mod options;
+mod overrides;
 mod request;
 
 use kube::config::{InferConfigError, KubeconfigError};
@@ -11,7 +12,7 @@ use kube::config::{InferConfigError, KubeconfigError};
 pub use connection::Server;
 pub(crate) use duration::duration;
 pub(crate) use options::Names;
-pub use options::{ClusterOptions, Connection};
+pub use options::{ClusterOptions, Connection, KubeconfigFile};
 pub use request::RequestError;
 pub(crate) use request::{Listable, Request, api_in, ask, each, list, list_in, optional, pages};
 

@@ -12,11 +12,24 @@ use super::{
     Error,
     connection::{Server, explained},
     duration::duration,
+    overrides::Overrides,
     request,
 };
 
 /// Where the help lists the options that are the same for every command.
-const HEADING: &str = "Cluster options";
+pub(super) const HEADING: &str = "Cluster options";
+
+/// Which kubeconfig, and which context of it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct KubeconfigFile {
+    /// Path to the kubeconfig [default: $KUBECONFIG, then ~/.kube/config, then the Pod's service account]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = HEADING)]
+    kubeconfig: Option<PathBuf>,
+
+    /// Context in the kubeconfig [default: its current context]
+    #[arg(long, help_heading = HEADING)]
+    context: Option<String>,
+}
 
 /// Which cluster, and which namespace of it.
 #[derive(Args, Clone, Debug)]
@@ -25,13 +38,8 @@ pub struct ClusterOptions {
     #[arg(short, long)]
     namespace: Option<String>,
 
-    /// Path to the kubeconfig [default: $KUBECONFIG, then ~/.kube/config, then the Pod's service account]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = HEADING)]
-    kubeconfig: Option<PathBuf>,
-
-    /// Context in the kubeconfig [default: its current context]
-    #[arg(long, help_heading = HEADING)]
-    context: Option<String>,
+    #[command(flatten)]
+    file: KubeconfigFile,
 
     /// Cluster in the kubeconfig [default: that of the context]
     #[arg(long, help_heading = HEADING)]
@@ -40,6 +48,9 @@ pub struct ClusterOptions {
     /// User in the kubeconfig [default: that of the context]
     #[arg(long, help_heading = HEADING)]
     user: Option<String>,
+
+    #[command(flatten)]
+    overrides: Overrides,
 
     /// User to impersonate, for example system:serviceaccount:shop:default
     #[arg(long = "as", value_name = "USER", help_heading = HEADING)]
@@ -74,7 +85,7 @@ impl ClusterOptions {
         self.impersonate(&mut config);
         let server = Server {
             url: config.cluster_url.to_string(),
-            context: self.context_name(),
+            context: self.context_name().filter(|_| !self.overrides.name_the_server()),
         };
         let namespace = self.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
@@ -96,52 +107,21 @@ impl ClusterOptions {
 
     /// The context that is used, if a kubeconfig says so.
     fn context_name(&self) -> Option<String> {
-        if self.context.is_some() {
-            return self.context.clone();
+        if self.file.context.is_some() {
+            return self.file.context.clone();
         }
-        self.read_kubeconfig().ok()?.current_context
-    }
-
-    fn read_kubeconfig(&self) -> Result<Kubeconfig, KubeconfigError> {
-        match &self.kubeconfig {
-            Some(path) => Kubeconfig::read_from(path),
-            None => Kubeconfig::read(),
-        }
+        self.file.read().ok()?.current_context
     }
 
     async fn config(&self) -> Result<Config, Error> {
-        let chosen = [&self.context, &self.cluster, &self.user];
-        if self.kubeconfig.is_none() && chosen.iter().all(|name| name.is_none()) {
-            return Config::infer().await.map_err(|e| Error::Infer(Box::new(e)));
-        }
-        let kubeconfig = |e| Error::Kubeconfig(Box::new(e));
-        let file = self.read_kubeconfig().map_err(kubeconfig)?;
-        self.expect_in(&file)?;
-        let chosen = KubeConfigOptions {
-            context: self.context.clone(),
-            cluster: self.cluster.clone(),
-            user: self.user.clone(),
-        };
-        let read = Config::from_custom_kubeconfig(file, &chosen).await;
-        read.map_err(kubeconfig)
-    }
-
-    /// Fails where the kubeconfig does not have what is named: a user that it does not have would be one without
-    /// credentials.
-    fn expect_in(&self, file: &Kubeconfig) -> Result<(), Error> {
-        let Names {
-            contexts,
-            clusters,
-            users,
-        } = Names::of(file);
-        expect("context", self.context.as_ref(), contexts)?;
-        expect("cluster", self.cluster.as_ref(), clusters)?;
-        expect("user", self.user.as_ref(), users)
+        self.file
+            .config(self.cluster.as_ref(), self.user.as_ref(), &self.overrides)
+            .await
     }
 
     /// The names in the kubeconfig, if it can be read.
     pub(crate) fn names(&self) -> Option<Names> {
-        self.read_kubeconfig().ok().as_ref().map(Names::of)
+        self.file.read().ok().as_ref().map(Names::of)
     }
 
     /// Asks the API server to take the user for another one, as far as it lets this one.
@@ -153,6 +133,68 @@ impl ClusterOptions {
             config.auth_info.impersonate_groups = Some(self.as_groups.clone());
         }
     }
+}
+
+impl KubeconfigFile {
+    /// How to reach the cluster of the context.
+    ///
+    /// # Errors
+    /// When there is no usable kubeconfig.
+    pub async fn connect(&self) -> Result<Config, Error> {
+        self.config(None, None, &Overrides::default()).await
+    }
+
+    fn read(&self) -> Result<Kubeconfig, KubeconfigError> {
+        match &self.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path),
+            None => Kubeconfig::read(),
+        }
+    }
+
+    async fn config(
+        &self,
+        cluster: Option<&String>,
+        user: Option<&String>,
+        overrides: &Overrides,
+    ) -> Result<Config, Error> {
+        let chosen = KubeConfigOptions {
+            context: self.context.clone(),
+            cluster: cluster.cloned(),
+            user: user.cloned(),
+        };
+        let names = [&chosen.context, &chosen.cluster, &chosen.user];
+        let is_chosen = self.kubeconfig.is_some() || names.iter().any(|name| name.is_some());
+        if !is_chosen && !overrides.are_given() {
+            return Config::infer().await.map_err(|e| Error::Infer(Box::new(e)));
+        }
+        let kubeconfig = |e| Error::Kubeconfig(Box::new(e));
+        let file = match &self.kubeconfig {
+            Some(_) => self.read(),
+            None => overrides.over(self.read()),
+        };
+        let file = file.map_err(kubeconfig)?;
+        expect_in(&file, &chosen)?;
+        let read = match overrides.are_given() {
+            true => {
+                let file = overrides.apply(&file, &chosen);
+                Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await
+            }
+            false => Config::from_custom_kubeconfig(file, &chosen).await,
+        };
+        read.map_err(kubeconfig)
+    }
+}
+
+/// Fails where the kubeconfig does not have what is named: a user that it does not have would be one without credentials.
+fn expect_in(file: &Kubeconfig, chosen: &KubeConfigOptions) -> Result<(), Error> {
+    let Names {
+        contexts,
+        clusters,
+        users,
+    } = Names::of(file);
+    expect("context", chosen.context.as_ref(), contexts)?;
+    expect("cluster", chosen.cluster.as_ref(), clusters)?;
+    expect("user", chosen.user.as_ref(), users)
 }
 
 /// Names in a kubeconfig.

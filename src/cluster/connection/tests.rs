@@ -52,7 +52,7 @@ async fn a_closed_port() {
     assert_eq!(
         said(config(&url)).await,
         format!(
-            "the connection to the server {url} (context kind) was refused: check that the cluster runs, and the host and port in the kubeconfig"
+            "the connection to the server {url} (context kind) was refused: check that the cluster runs, and the host and port in the kubeconfig or --server"
         )
     );
 }

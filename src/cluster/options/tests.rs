@@ -82,6 +82,56 @@ async fn what_the_kubeconfig_does_not_have_is_named_with_what_it_has() {
 }
 
 #[tokio::test]
+async fn the_command_line_overrides_the_kubeconfig_as_with_kubectl() {
+    let config = async |arguments: &[&str]| config(arguments).await.unwrap();
+    let of_other = config(&["-s", "http://127.0.0.1:1003", "--user=admin"]).await;
+    assert_eq!(of_other.cluster_url.port_u16(), Some(1003));
+    assert_eq!(of_other.default_namespace, "shop", "that of the context stays");
+    assert_eq!(of_other.auth_info.impersonate.as_deref(), Some("root"));
+    // Without a scheme nothing is sent in the clear.
+    let plain = config(&["--server=127.0.0.1:1003"]).await;
+    assert_eq!(plain.cluster_url.scheme_str(), Some("https"));
+    let insecure = config(&["--insecure-skip-tls-verify"]).await;
+    assert!(insecure.accept_invalid_certs && insecure.root_cert.is_none());
+    assert_eq!(insecure.cluster_url.port_u16(), Some(1001));
+    let named = config(&["--tls-server-name", "api.example"]).await;
+    assert_eq!(named.tls_server_name.as_deref(), Some("api.example"));
+    // A token takes the place of all other credentials, and whom to impersonate stays.
+    let token = config(&["--context=live", "--token=secret"]).await.auth_info;
+    let said = serde_json::to_value(&token).unwrap();
+    assert_eq!((&said["token"], &said["as"]), (&"secret".into(), &"root".into()));
+    let options = parse(&["--token=secret"]).unwrap();
+    assert!(!format!("{options:?}").contains("secret"));
+    for wrong in [
+        &["--insecure-skip-tls-verify", "--certificate-authority=ca.pem"][..],
+        &["--client-certificate=c.pem"],
+        &["--client-key=k.pem"],
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_on_the_command_line_needs_no_kubeconfig() {
+    let options = parse(&["--server=http://127.0.0.1:1003", "--token=secret"]).unwrap();
+    let nothing = || {
+        let error = std::io::Error::from(std::io::ErrorKind::NotFound);
+        Err(KubeconfigError::ReadConfig(error, "/nowhere/config".into()))
+    };
+    let file = options.overrides.over(nothing()).unwrap();
+    let file = options.overrides.apply(&file, &KubeConfigOptions::default());
+    let read = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    let config = read.unwrap();
+    assert_eq!(config.cluster_url.port_u16(), Some(1003));
+    assert_eq!(config.default_namespace, "default");
+    // One that is named has to be there, and one that is there has to be one.
+    let without = parse(&["--token=secret"]).unwrap();
+    assert!(without.overrides.over(nothing()).is_err());
+    let named = parse(&["--kubeconfig=/nowhere/config", "-s=http://127.0.0.1:1003"]).unwrap();
+    assert!(named.config().await.is_err());
+}
+
+#[tokio::test]
 async fn a_user_and_groups_are_impersonated() {
     let who = async |arguments: &[&str]| {
         let auth = config(arguments).await.unwrap().auth_info;
