@@ -13,15 +13,33 @@ use serde_json::json;
 use super::Bundle;
 use crate::{
     engine::{Facts, UNKNOWN_NODE},
-    formats::text::table,
+    formats::text::{kubectl::Kubectl, paste::Section, table},
     objects::{Object, Pod, matches_labels},
 };
 
 /// Those of a bundle, by namespace and name.
 pub(super) type OneOffs = BTreeMap<(String, String), Arc<Pod>>;
 
-/// Notes a Pod that ran a command. Without labels of its own, `kubectl run` gives it one with its name.
-pub(super) fn note(bundle: &mut Bundle, namespace: &str, name: &str, labels: Option<&str>) {
+/// The namespace of those whose command names none: it is that of kubectl's context, which is the Service's where no other
+/// command had to name that.
+pub(super) fn namespace(bundle: &Bundle, sections: &[Section<'_>]) -> Option<String> {
+    let services = bundle.inventory.service_names().map(|(namespace, _)| namespace);
+    let namespaces: BTreeSet<String> = services.filter(|namespace| namespace != "kube-system").collect();
+    let namespace = match namespaces.len() {
+        0 => bundle.home(),
+        1 => namespaces.first()?,
+        _ => return None,
+    };
+    let mut commands = sections
+        .iter()
+        .filter_map(|section| Kubectl::parse(section.command?));
+    let is_named = commands.any(|kubectl| kubectl.namespace == Some(namespace));
+    (!is_named).then(|| namespace.to_owned())
+}
+
+/// Notes a Pod that ran a command. Without labels of its own, `kubectl run` gives it one with its name. Returns false where
+/// another Pod of that name had other labels: policies tell the two apart, and nobody else could.
+pub(super) fn note(bundle: &mut Bundle, namespace: &str, name: &str, labels: Option<&str>) -> bool {
     let labels = match labels {
         Some(labels) => table::labels(labels).unwrap_or_default(),
         None => BTreeMap::from([("run".to_owned(), name.to_owned())]),
@@ -32,10 +50,13 @@ pub(super) fn note(bundle: &mut Bundle, namespace: &str, name: &str, labels: Opt
         "spec": { "nodeName": node },
         "status": { "phase": "Running" },
     });
-    if let Ok(pod) = serde_json::from_value(pod) {
-        let key = (namespace.to_owned(), name.to_owned());
-        bundle.one_offs.insert(key, Arc::new(pod));
-    }
+    let Ok(pod) = serde_json::from_value::<Pod>(pod) else {
+        return false;
+    };
+    let key = (namespace.to_owned(), name.to_owned());
+    let labels = pod.labels().clone();
+    let known = bundle.one_offs.entry(key).or_insert_with(|| Arc::new(pod));
+    *known.labels() == labels
 }
 
 /// Adds them to the Pods of their namespaces, but for those that the Service itself selects: they would be taken for its

@@ -21,6 +21,7 @@ use super::{
     Bundle, Files,
     documents::{self, Content},
     files::File,
+    one_offs,
 };
 use crate::{
     api::printable::printable,
@@ -111,7 +112,8 @@ pub fn read(text: &str, modified: Option<Timestamp>, namespace: Option<&str>) ->
     };
     bundle.is_paste = true;
     let mut of_tables = read_tables(&mut bundle, &sections).into_iter();
-    let mut sessions = Sessions::default();
+    let unnamed = one_offs::namespace(&bundle, &sections);
+    let mut sessions = Sessions::new(unnamed.as_deref());
     let mut parts: Vec<Part> = Vec::new();
     for section in &sections {
         let place = sessions.place(section);

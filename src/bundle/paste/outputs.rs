@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
 };
 
 use jiff::Timestamp;
@@ -59,8 +59,7 @@ pub(super) fn take(
         };
     };
     let Some(directory) = place.directory(bundle) else {
-        let why = format!("the paste does not show that there is {}", place.describe());
-        return unused(what, &why);
+        return unused(what, &place.why_nowhere());
     };
     let typed = place.command.unwrap_or(command);
     let name = file_name(typed);
@@ -83,7 +82,9 @@ pub(super) fn take(
     if !is_read(&file, &text) {
         return unused(what, "nothing is read of the output of this command");
     }
-    place.note(bundle);
+    if !place.note(bundle) {
+        return unused(what, "another Pod of this name had other labels");
+    }
     bundle.files.files.push(File {
         path: format!("{directory}/{file}"),
         text,
@@ -131,6 +132,9 @@ impl Program {
     }
 }
 
+/// Most Pods whose logs are read of one output. kubectl follows five, unless it is told another number.
+const MAX_LOGS: usize = 100;
+
 const OTHER_LOG: &str = "only logs of kube-proxy and CoreDNS are read";
 
 /// Takes logs in, if their Pods are of kube-proxy or of CoreDNS.
@@ -141,7 +145,7 @@ fn logs(
     modified: Option<Timestamp>,
 ) -> (String, Fate) {
     let what = format!("output of \"{}\"", shortened(section.command.unwrap_or_default()));
-    let mut taken: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    let mut taken: BTreeMap<&'static str, BTreeSet<String>> = BTreeMap::new();
     let mut not_taken: Vec<String> = Vec::new();
     for (pod, text) in by_pod(kubectl, section.text) {
         match place_of_log(bundle, kubectl, pod) {
@@ -150,15 +154,14 @@ fn logs(
                     Program::KubeProxy => "kube-proxy.log",
                     Program::CoreDns => "coredns.log",
                 };
-                let file = File {
-                    path: format!("{directory}/{name}-line-{}.txt", section.first),
-                    text: text.into_owned(),
-                    modified,
-                };
-                // Two containers of a Pod have two logs.
-                if !bundle.files.files.iter().any(|known| known.path == file.path) {
-                    bundle.files.files.push(file);
-                    taken.entry(program.name()).or_default().push(directory);
+                // Two Pods of one node, of which one is gone, have two logs.
+                let path = format!("{directory}/{name}-line-{}.txt", section.first);
+                if taken.entry(program.name()).or_default().insert(directory) {
+                    bundle.files.files.push(File {
+                        path,
+                        text: text.into_owned(),
+                        modified,
+                    });
                 }
             }
             Err(why) => not_taken.push(why),
@@ -172,14 +175,23 @@ fn logs(
         return (what, Fate::NotUsed(why));
     };
     let plural = if directories.len() == 1 { "log" } else { "logs" };
-    let mut what = format!("the {plural} of {program} ({})", directories.join(", "));
+    let mut what = format!("the {plural} of {program} ({})", some(&directories));
     for (program, directories) in taken {
-        what.push_str(&format!(" and of {program} ({})", directories.join(", ")));
+        what.push_str(&format!(" and of {program} ({})", some(&directories)));
     }
     if let Some(why) = not_taken.first() {
         what.push_str(&format!(", but not all: {why}"));
     }
     (what, Fate::Used)
+}
+
+/// Some of many, as they are named in a line.
+fn some(names: &BTreeSet<String>) -> String {
+    let named: Vec<&str> = names.iter().take(3).map(String::as_str).collect();
+    match names.len() - named.len() {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }
 
 /// The logs in an output by their Pods; None where it does not say whose it is. With --prefix each line does; of a workload
@@ -194,10 +206,16 @@ fn by_pod<'a>(kubectl: &Kubectl<'a>, text: &'a str) -> Vec<(Option<&'a str>, Cow
     let mut logs: Vec<(&str, String)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     for (pod, line) in text.split_inclusive('\n').filter_map(prefixed) {
-        let place = *places.entry(pod).or_insert_with(|| {
-            logs.push((pod, String::new()));
-            logs.len() - 1
-        });
+        let is_full = logs.len() >= MAX_LOGS;
+        let place = match places.get(pod) {
+            Some(place) => *place,
+            None if is_full => continue,
+            None => {
+                logs.push((pod, String::new()));
+                places.insert(pod, logs.len() - 1);
+                logs.len() - 1
+            }
+        };
         if let Some((_, log)) = logs.get_mut(place) {
             log.push_str(line);
         }

@@ -43,13 +43,13 @@ enum Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// Where kubectl runs a program.
-    fn of(kubectl: &Kubectl<'a>) -> Option<Self> {
+    /// Where kubectl runs a program. Of a Pod that it makes, `unnamed` is the namespace where the command names none.
+    fn of(kubectl: &Kubectl<'a>, unnamed: Option<&'a str>) -> Option<Self> {
         let namespace = kubectl.namespace;
         Some(match kubectl.target()? {
             Target::Pod(name) => Self::Pod { namespace, name },
             Target::OneOff { name, labels } => Self::OneOff {
-                namespace,
+                namespace: namespace.or(unnamed),
                 name,
                 labels,
             },
@@ -74,9 +74,8 @@ impl Place<'_> {
             Host::Pod { namespace, name } => pod(namespace.unwrap_or_else(|| bundle.home()), name),
             // That it was there is shown by what it printed.
             Host::OneOff { namespace, name, .. } => {
-                let namespace = namespace.unwrap_or_else(|| bundle.home());
-                let is_name = is_subdomain(namespace) && is_subdomain(name);
-                is_name.then(|| format!("pods/{namespace}/{name}"))
+                let namespace = namespace.filter(|namespace| is_subdomain(namespace))?;
+                is_subdomain(name).then(|| format!("pods/{namespace}/{name}"))
             }
             Host::Node { name, .. } => is_node(name).then(|| format!("nodes/{name}")),
             Host::Named(name) if is_node(name) => Some(format!("nodes/{name}")),
@@ -95,20 +94,30 @@ impl Place<'_> {
         )
     }
 
-    /// Adds the Pod to what is known, if it was made for the command.
-    pub(super) fn note(&self, bundle: &mut Bundle) {
-        if let Host::OneOff {
-            namespace,
-            name,
-            labels,
-        } = self.host
-        {
-            let namespace = namespace.unwrap_or_else(|| bundle.home()).to_owned();
-            one_offs::note(bundle, &namespace, name, labels);
+    /// Adds the Pod to what is known, if it was made for the command. Returns false where it cannot be told from another one.
+    pub(super) fn note(&self, bundle: &mut Bundle) -> bool {
+        match self.host {
+            Host::OneOff {
+                namespace: Some(namespace),
+                name,
+                labels,
+            } => one_offs::note(bundle, namespace, name, labels),
+            _ => true,
         }
     }
 
-    pub(super) fn describe(&self) -> String {
+    /// Why nothing of it is used, where it has no directory.
+    pub(super) fn why_nowhere(&self) -> String {
+        match self.host {
+            Host::OneOff { namespace: None, .. } => {
+                "it does not say in which namespace it ran, and other commands do; repeat it with -n"
+                    .to_owned()
+            }
+            _ => format!("the paste does not show that there is {}", self.describe()),
+        }
+    }
+
+    fn describe(&self) -> String {
         match self.host {
             Host::Pod { namespace, name } | Host::OneOff { namespace, name, .. } => match namespace {
                 Some(namespace) => format!("Pod {namespace}/{name}"),
@@ -132,15 +141,21 @@ struct Shell<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Sessions<'a> {
     shell: Option<Shell<'a>>,
+    /// The namespace of a Pod that kubectl made without being told one, if that can be known.
+    unnamed: Option<&'a str>,
 }
 
 impl<'a> Sessions<'a> {
+    pub(super) fn new(unnamed: Option<&'a str>) -> Self {
+        Self { shell: None, unnamed }
+    }
+
     /// Where the command of a section was typed, if that can be known.
     pub(super) fn place(&mut self, section: &Section<'a>) -> Option<Place<'a>> {
         let (command, prompt) = (section.command?, section.prompt.unwrap_or_default());
         if let Some(kubectl) = Kubectl::parse(command) {
             self.shell = None;
-            let host = Host::of(&kubectl)?;
+            let host = Host::of(&kubectl, self.unnamed)?;
             let is_shell = starts_shell(&kubectl);
             self.shell = is_shell.then_some(Shell {
                 host,

@@ -191,11 +191,11 @@ fn programs_of_run_and_debug_are_put_where_they_ran() {
             "pods/shop/curl/command-line-19.txt",
         ),
         (
-            "$ kubectl run tmp -it --rm --image=busybox -- sh\nIf you don't see a command prompt, try pressing enter.\n/ # nslookup web\nServer: x\n",
+            "$ kubectl run tmp -n shop -it --rm --image=busybox -- sh\nIf you don't see a command prompt, try pressing enter.\n/ # nslookup web\nServer: x\n",
             "pods/shop/tmp/nslookup-line-21.txt",
         ),
         (
-            "$ kubectl run -it --rm --image=nicolaka/netshoot tmp\nbash-5.1# curl web\nok\n",
+            "$ kubectl run -n shop -it --rm --image=nicolaka/netshoot tmp\nbash-5.1# curl web\nok\n",
             "pods/shop/tmp/curl-line-20.txt",
         ),
         (
@@ -232,15 +232,46 @@ fn programs_of_run_and_debug_are_put_where_they_ran() {
             "",
         ),
         (
-            "$ kubectl run tmp --rm -it --image=busybox --overrides='{\"spec\":{\"hostNetwork\":true}}' -- wget -qO- web\nok\n",
+            "$ kubectl run tmp -n shop --rm -it --image=busybox --overrides='{\"spec\":{\"hostNetwork\":true}}' -- wget -qO- web\nok\n",
             "",
         ),
         (
-            "$ kubectl run ../x --rm -it --image=busybox -- wget -qO- web\nok\n",
+            "$ kubectl run ../x -n shop --rm -it --image=busybox -- wget -qO- web\nok\n",
             "",
         ),
     ] {
         let expected: Vec<&str> = Some(expected).filter(|e| !e.is_empty()).into_iter().collect();
         assert_eq!(placed(&on(text)), expected, "{text}\n{:?}", parts(&on(text)));
     }
+}
+
+#[test]
+fn two_pods_of_one_name_that_policies_tell_apart_are_not_taken_for_one() {
+    let run = |flags: &str, answer: &str| {
+        format!(
+            "$ kubectl run tmp -n shop {flags} --rm -it --image=busybox -- wget -qO- 10.96.0.7\n{answer}\n"
+        )
+    };
+    let admitted = run("--labels=app=front", "ok");
+    let lost = run("", "wget: download timed out");
+    let text = format!("{}{admitted}{lost}{lost}", objects());
+    assert_eq!(placed(&text).len(), 1, "{:?}", parts(&text));
+    assert!(parts(&text).pop().unwrap().contains("had other labels"));
+}
+
+/// A short name is looked up in the namespace of the Pod: what is not found in another one is not missing.
+#[test]
+fn in_which_namespace_a_pod_ran_is_known_or_nothing_of_it_is_used() {
+    let lookup = "$ kubectl run tmp --rm -it --image=busybox -- nslookup web\nServer:\t\t10.96.0.10\nAddress:\t10.96.0.10#53\n\n** server can't find web: NXDOMAIN\n";
+    let text = format!("{}{lookup}", objects());
+    assert_eq!(placed(&text), [""; 0]);
+    assert_unblamed(&text);
+    let last = parts(&text).pop().unwrap();
+    assert!(last.contains("repeat it with -n"), "{last}");
+    // Where no command names it, all of them ran in that of the context, which the Service is in.
+    let of_context = format!("{}{lookup}", objects().replace(" -n shop", ""));
+    assert_eq!(placed(&of_context), ["pods/shop/tmp/nslookup-line-19.txt"]);
+    let named = text.replace("run tmp", "run tmp -n web");
+    assert_eq!(placed(&named), ["pods/web/tmp/nslookup-line-19.txt"]);
+    assert_unblamed(&named);
 }
