@@ -36,6 +36,21 @@ fn of_lines(text: &str) -> Vec<Vec<String>> {
     ours.map(command).collect()
 }
 
+/// The arguments of svcdiag in the tools that a model may call.
+fn of_tools(document: &Value) -> Vec<Vec<String>> {
+    let toolsets = document["toolsets"].as_object().into_iter().flatten();
+    let tools = toolsets.flat_map(|(_, toolset)| toolset["tools"].as_array().into_iter().flatten());
+    let command = |tool: &Value| {
+        let command = tool["command"].as_str().unwrap();
+        let (own, _) = command.split_once(" || ").unwrap_or((command, ""));
+        // A name that is filled in is one argument.
+        let own = own.replace("{{ ", "{{").replace(" }}", "}}");
+        let own = own.strip_prefix("svcdiag ").unwrap().split_whitespace();
+        own.map(str::to_owned).collect()
+    };
+    tools.map(command).collect()
+}
+
 /// A value in the place of what another tool fills in.
 fn filled_in(argument: &str) -> String {
     let is_left_open = argument.contains("{{") || argument.contains('$');
@@ -68,6 +83,8 @@ fn svcdiag_understands_the_commands_in_the_examples() {
         commands.extend(of_lines(&read(&path)));
     }
     assert_eq!(commands.len(), 6, "{commands:?}");
+    commands.extend(documents().iter().flat_map(|(_, document)| of_tools(document)));
+    assert_eq!(commands.len(), 10, "{commands:?}");
     commands.extend(of_lines(&read(&root("docs/gitops.md"))));
     commands.iter().for_each(|arguments| is_understood(arguments));
 }
