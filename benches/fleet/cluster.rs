@@ -1,7 +1,10 @@
 //! A cluster of many nodes, and what happens in it: a node fails, workloads are rolled out.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -120,7 +123,7 @@ fn conditions(ready: &str) -> Value {
 
 /// Writes what a cluster's own controllers write when a kubelet has fallen silent: its Node is not Ready, neither are its
 /// Pods, and EndpointSlices say so.
-pub(crate) async fn fail_node(client: &Client, node: &str, services: usize, nodes: usize) {
+pub(crate) async fn fail_node(store: &Store, client: &Client, node: &str, services: usize, nodes: usize) {
     let api = Api::<Node>::all(client.clone());
     let patch = Patch::Merge(json!({ "status": { "conditions": conditions("Unknown") } }));
     api.patch_status(node, &PatchParams::default(), &patch)
@@ -133,7 +136,7 @@ pub(crate) async fn fail_node(client: &Client, node: &str, services: usize, node
             let (namespace, name) = population::key(service);
             let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
             let pod = format!("{name}-7d9f8c6b5-{pod}");
-            set_ready(&pods, &pod, false).await;
+            set_ready(store, &pods, &pod, false).await;
             let is_its =
                 |endpoint: &Endpoint| endpoint.target_ref.as_ref().unwrap().name.as_ref() == Some(&pod);
             change_endpoints(client, &namespace, &name, |endpoints| {
@@ -147,15 +150,19 @@ pub(crate) async fn fail_node(client: &Client, node: &str, services: usize, node
         .await;
 }
 
-async fn set_ready(pods: &Api<Pod>, name: &str, is_ready: bool) {
+/// Pods that were put into the store unchecked lack what the API server adds, so it would take a patch of the status for one
+/// of the spec as well.
+async fn set_ready(store: &Store, pods: &Api<Pod>, name: &str, is_ready: bool) {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let of = |kind: &str, is_true: bool| json!({ "type": kind, "status": if is_true { "True" } else { "False" }, "lastTransitionTime": now });
-    let patch = json!({ "status": { "conditions": [
-        of("PodScheduled", true), of("Initialized", true), of("ContainersReady", is_ready), of("Ready", is_ready),
-    ] } });
-    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .unwrap();
+    let mut pod = serde_json::to_value(pods.get(name).await.unwrap()).unwrap();
+    pod["status"]["conditions"] = json!([
+        of("PodScheduled", true),
+        of("Initialized", true),
+        of("ContainersReady", is_ready),
+        of("Ready", is_ready),
+    ]);
+    store.put_unchecked("", "pods", pod);
 }
 
 async fn change_endpoints(
@@ -175,17 +182,17 @@ async fn change_endpoints(
 static ADDRESSES: AtomicUsize = AtomicUsize::new(0);
 
 /// Rolls a Service's Pods out over and over: a new Pod, then it is ready and an old one goes, which is gone a step later.
-pub(crate) async fn roll_out(client: Client, service: usize) {
+pub(crate) async fn roll_out(store: Arc<Store>, client: Client, service: usize) {
     let (namespace, name) = population::key(service);
     let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
     let labels = ListParams::default().labels(&format!("app={name}"));
     let mut current: Vec<Pod> = pods.list(&labels).await.unwrap().items;
     loop {
         let old = current.remove(0);
-        let new = start_pod(&pods, &old).await;
+        let new = start_pod(&store, &pods, &old).await;
         tokio::time::sleep(STEP).await;
         let new_name = new.metadata.name.clone().unwrap();
-        set_ready(&pods, &new_name, true).await;
+        set_ready(&store, &pods, &new_name, true).await;
         let old_name = old.metadata.name.clone().unwrap();
         let is_of = |endpoint: &Endpoint, pod: &str| {
             endpoint.target_ref.as_ref().unwrap().name.as_deref() == Some(pod)
@@ -219,7 +226,7 @@ pub(crate) async fn roll_out(client: Client, service: usize) {
 }
 
 /// A Pod like another one, with a name and an address of its own, that runs and is not ready.
-async fn start_pod(pods: &Api<Pod>, like: &Pod) -> Pod {
+async fn start_pod(store: &Store, pods: &Api<Pod>, like: &Pod) -> Pod {
     let number = ADDRESSES.fetch_add(1, Ordering::Relaxed);
     let mut pod = like.clone();
     let app = pod.metadata.labels.as_ref().unwrap()["app"].clone();
@@ -238,7 +245,7 @@ async fn start_pod(pods: &Api<Pod>, like: &Pod) -> Pod {
     pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
         .await
         .unwrap();
-    set_ready(pods, &name, false).await;
+    set_ready(store, pods, &name, false).await;
     pods.get(&name).await.unwrap()
 }
 
