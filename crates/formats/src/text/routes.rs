@@ -1,4 +1,4 @@
-//! The routes of a node: its main table as `ip route` prints it, or `route -n` and `netstat -rn` ([`net_tools`]).
+//! The routes of a node: its main table as `ip route` prints it, or `route -n` and `netstat -rn` (`net_tools`).
 //!
 //! Source: iproute2's ip/iproute.c (`print_route`).
 
