@@ -56,6 +56,7 @@ fn filled_in(argument: &str) -> String {
     let is_left_open = argument.contains("{{") || argument.contains('$');
     match argument.split_once('=') {
         _ if !is_left_open => argument.to_owned(),
+        _ if argument == "{{reason}}" => "FirewallDrops".to_owned(),
         Some((flag, _)) if flag.starts_with("--") => format!("{flag}=web"),
         _ => "web".to_owned(),
     }
