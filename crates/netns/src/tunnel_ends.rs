@@ -37,7 +37,7 @@ const NDA_PORT: u16 = 6;
 const ANYBODY: [u8; 6] = [0; 6];
 
 /// The ends of a tunnel, and the UDP port that packets go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TunnelEnds {
     /// The node that it sends from, if one was set.
     pub from: Option<IpAddr>,

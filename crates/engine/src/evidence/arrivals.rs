@@ -74,21 +74,30 @@ impl Arrival<'_> {
         }
     }
 
-    /// Whether the packets of a tunnel that were dropped may be those of the dial: others' may be dropped while these pass.
+    /// Whether the packets of a tunnel that were dropped may be those of the dial: the nodes may have another tunnel that
+    /// carries none of it, and others' packets may be dropped while these pass.
     pub(crate) fn is_carried_by(&self, drop: &PacketDrop) -> bool {
-        match (self.reach(), drop.answers) {
-            (Reach::NotThere, false) => drop.packets >= self.seen.carried / 2,
-            (Reach::Returned, true) => {
-                drop.packets >= self.seen.returned && self.left.is_some_and(|left| left.answers == 0)
+        let is_its_way = match (&self.seen.carrier, &drop.carrier) {
+            (Some(way), Some(carrier)) if drop.answers => {
+                (&way.from, &way.to, way.port) == (&carrier.to, &carrier.from, carrier.port)
             }
-            _ => false,
-        }
+            (Some(way), Some(carrier)) => way == carrier,
+            (_, _) => !self.seen.direct,
+        };
+        is_its_way
+            && match (self.reach(), drop.answers) {
+                (Reach::NotThere, false) => drop.packets >= self.seen.carried / 2,
+                (Reach::Returned, true) => {
+                    drop.packets >= self.seen.returned && self.left.is_some_and(|left| left.answers == 0)
+                }
+                _ => false,
+            }
     }
 
     /// The same of packets that the client's node dropped: only if it is known how many of that tunnel arrived. A dial sends
     /// more than one packet, so that a single one was somebody else's.
     pub(crate) fn was_to_be_carried_by(&self, drop: &PacketDrop) -> bool {
-        drop.packets > 1 && drop.carrier == self.seen.carrier && self.is_carried_by(drop)
+        drop.packets > 1 && self.seen.carrier.is_some() && self.is_carried_by(drop)
     }
 
     /// Whether it is known what carries the packets, and that none of it came.

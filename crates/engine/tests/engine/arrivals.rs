@@ -477,7 +477,10 @@ fn a_tunnel_whose_packets_are_dropped_or_do_not_arrive_is_named() {
         carrier: Some(carrier()),
         ..dropped_on_n2(DropCause::Firewall, "NETFILTER_DROP")
     };
-    let facts = watched(|_| {}, |n| n.arrival_drops.push(drop));
+    let facts = watched(
+        |seen| seen.carrier = Some(carrier()),
+        |n| n.arrival_drops.push(drop),
+    );
     let d = judged("arrivals-tunnel-dropped", &facts, R::FirewallDrops);
     says(
         &d,
@@ -560,7 +563,11 @@ fn a_tunnel_has_the_packets_of_others_too() {
         ..dropped_on_n2(DropCause::Firewall, "NETFILTER_DROP")
     };
     let reason = |see: &dyn Fn(&mut Arrived), packets| {
-        let facts = watched(see, |n| n.arrival_drops.push(drop(packets)));
+        let by_tunnel = |seen: &mut Arrived| {
+            (seen.carrier, seen.direct) = (drop(packets).carrier, false);
+            see(seen);
+        };
+        let facts = watched(by_tunnel, |n| n.arrival_drops.push(drop(packets)));
         diagnose(&facts).root_cause.unwrap().reason
     };
     assert_eq!(reason(&|_| {}, 3), R::FirewallDrops.as_str());
@@ -569,9 +576,14 @@ fn a_tunnel_has_the_packets_of_others_too() {
         (|seen| seen.arrived = 3) as fn(&mut Arrived),
         |seen| seen.returned = 3,
         |seen| seen.carried = 1000,
+        // The way between the nodes is none of the tunnel whose packets are dropped.
+        |seen| (seen.carrier, seen.direct) = (None, true),
+        |seen| seen.carrier.as_mut().unwrap().port = 4789,
     ] {
         assert_eq!(reason(&see, 3), R::CrossNodeUnreachable.as_str());
     }
+    // Where the way is not known, it may be that tunnel.
+    assert_eq!(reason(&|seen| seen.carrier = None, 3), R::FirewallDrops.as_str());
 }
 
 /// What goes into the tunnel on the client's node counts only if the other node knows that nothing of it came.
@@ -637,14 +649,23 @@ fn what_the_endpoints_node_drops_of_a_tunnel_back_is_the_answers_if_none_came() 
         }),
         ..dropped_on_n2(DropCause::Firewall, "NETFILTER_DROP")
     };
-    let of = |returned, packets, came: Option<u32>| {
-        let see = |seen: &mut Arrived| (seen.arrived, seen.answered, seen.returned) = (3, 3, returned);
+    let by_tunnel = |returned, packets, came: Option<u32>, is_tunnel: bool| {
+        let see = |seen: &mut Arrived| {
+            (seen.arrived, seen.answered, seen.returned) = (3, 3, returned);
+            seen.carrier = is_tunnel.then(|| Carrier {
+                from: "192.168.0.1".to_owned(),
+                to: "192.168.0.2".to_owned(),
+                port: 8472,
+            });
+            seen.direct = !is_tunnel;
+        };
         let mut facts = watched(see, |n| n.arrival_drops.push(drop(packets)));
         if let Some(came) = came {
             left(&mut facts, CLIENT, 3, came);
         }
         facts
     };
+    let of = |returned, packets, came| by_tunnel(returned, packets, came, true);
     let d = judged(
         "arrivals-tunnel-drops-answers",
         &of(3, 3, Some(0)),
@@ -659,6 +680,8 @@ fn what_the_endpoints_node_drops_of_a_tunnel_back_is_the_answers_if_none_came() 
         of(3, 3, Some(3)),
         of(3, 3, None),
         of(0, 3, Some(0)),
+        // Another tunnel between the nodes, which the answers do not take.
+        by_tunnel(3, 3, Some(0), false),
     ] {
         assert_root_cause(&diagnose(&facts), C::EndpointsReachable, R::CrossNodeUnreachable);
     }

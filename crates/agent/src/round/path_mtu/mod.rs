@@ -1,6 +1,6 @@
 //! Packets of full size on the paths to other nodes: once an hour for each path, and after every change, unless another
-//! NodeProbe has just found it well; then in the next round. Where nothing was heard of one, the next round finds out whether they are lost; after that the path is tried in each round, so that a fix
-//! is noticed.
+//! NodeProbe has just found it well; then in the next round. Where nothing was heard of one, the next round finds out whether
+//! they are lost; after that the path is tried in each round, so that a fix is noticed.
 //!
 //! Full size is that of the largest packets that TCP sends on a connection to the endpoint: the MTU of the Pod's route
 //! and what the other end asks for (or a firewall between them, which clamps it) are in it. `trial` says what is known of

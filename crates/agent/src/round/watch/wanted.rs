@@ -9,7 +9,7 @@ use futures::future::{join_all, join3};
 use svcdiag_api::{Carrier, DropCause};
 use svcdiag_drops::{Drop, Filter, Leg, Tuple, explain};
 use svcdiag_kube_proxy::Protocol;
-use svcdiag_netns::tunnel_ends;
+use svcdiag_netns::tunnel_ends::{self, TunnelEnds};
 
 use super::Repeated;
 use crate::{dial::source_towards, round::Round};
@@ -142,18 +142,23 @@ impl Round<'_> {
             self.problem(format!("The node's tunnels could not be looked up: {error}."));
         };
         let known = known.inspect_err(problem).unwrap_or_default();
+        // Many endpoints are on few nodes.
+        let nodes: BTreeSet<TunnelEnds> = known.values().copied().collect();
+        let of_nodes = nodes.into_iter().map(async |ends| {
+            let to = SocketAddr::new(ends.to, ends.port);
+            let from = match ends.from {
+                Some(from) => from,
+                None => source_towards(&self.node.netns, to).await.ok()?,
+            };
+            Some((ends, (from, to)))
+        });
+        let of_nodes: BTreeMap<TunnelEnds, (IpAddr, SocketAddr)> =
+            join_all(of_nodes).await.into_iter().flatten().collect();
         let mut wanted = Vec::new();
         for (number, dial) in dials.iter().enumerate() {
             for endpoint in endpoints(dial) {
-                let Some(ends) = known.get(&endpoint.ip()) else {
-                    continue;
-                };
-                let to = SocketAddr::new(ends.to, ends.port);
-                let from = match ends.from {
-                    Some(from) => Some(from),
-                    None => source_towards(&self.node.netns, to).await.ok(),
-                };
-                wanted.extend(from.map(|from| carrying(number, Leg::FromNode, from, to, endpoint)));
+                let ends = known.get(&endpoint.ip()).and_then(|ends| of_nodes.get(ends));
+                wanted.extend(ends.map(|(from, to)| carrying(number, Leg::FromNode, *from, *to, endpoint)));
             }
         }
         wanted
