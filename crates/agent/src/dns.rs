@@ -61,7 +61,7 @@ pub fn is_name(name: &str) -> bool {
     Name::from_ascii(name).is_ok()
 }
 
-/// The names that a server has for an address.
+/// The names that a server has for an address; None if it does not answer.
 ///
 /// # Errors
 /// When no query could be sent.
@@ -70,16 +70,16 @@ pub async fn names_of(
     server: SocketAddr,
     address: IpAddr,
     patience: Duration,
-) -> io::Result<Vec<String>> {
+) -> io::Result<Option<Vec<String>>> {
     let name = format!("{}.", Name::from(address).to_ascii().trim_end_matches('.'));
     let Ok(answer) = exchange(netns, server, &name, RecordType::PTR, patience).await? else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let names = answer.answers.iter().filter_map(|record| match &record.data {
         RData::PTR(name) => Some(name.0.to_ascii().trim_end_matches('.').to_owned()),
         _ => None,
     });
-    Ok(names.collect())
+    Ok(Some(names.collect()))
 }
 
 /// Queries a server and returns its answer, or why there is none.

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use futures::{StreamExt, stream::FuturesOrdered};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{CONFIRM_AFTER, LocalPod, Round};
@@ -22,8 +23,9 @@ pub(super) const PORT: u16 = 53;
 pub(super) const CONTROL: &str = "kubernetes.default";
 /// Resolvers wait five seconds for a server; a cluster's answers in one.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// How long to wait for servers that have been silent for so long before.
-pub(super) const PATIENCE_AFTER_SILENCE: Duration = Duration::from_millis(1500);
+/// How long a query may be silent before the next one is sent beside it.
+pub(super) const BETWEEN_QUERIES: Duration = Duration::from_secs(1);
+/// Queries to each server in a first look.
 pub(super) const ATTEMPTS: usize = 2;
 
 /// A client Pod, and how it resolves names.
@@ -79,16 +81,59 @@ pub(super) async fn before_second_look(begun: Instant, is_silent: bool) {
     }
 }
 
-/// Queries a server, which counts as a dial. None if no query could be sent.
-pub(super) async fn ask(
+/// A name that is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Name<'a> {
+    pub name: &'a str,
+    pub ipv6: bool,
+    /// Whether it is one of the cluster's. Only for these an answer is owed in time: for others a server asks another one.
+    pub is_of_cluster: bool,
+}
+
+/// Queries servers in turn until one says whether there is such a name. Returns also whether all of them were silent.
+///
+/// One that is silent does not keep the next one waiting, but its answer comes first as long as it may still answer:
+/// resolvers wait longer for it, and the next server may know other names.
+pub(super) async fn ask_in_turn(
     round: &Round<'_>,
     netns: &Netns,
-    server: SocketAddr,
-    (name, ipv6): (&str, bool),
-    patience: Duration,
-) -> Option<Reply> {
+    servers: &[SocketAddr],
+    name: Name<'_>,
+) -> Option<(Reply, bool)> {
+    let mut servers = servers.iter().copied();
+    let mut is_silent = servers.len() > 0;
+    let mut last = Reply::TimedOut;
+    let mut queries = FuturesOrdered::new();
+    let mut next = Instant::now();
+    loop {
+        tokio::select! {
+            Some((server, reply)) = queries.next() => {
+                let reply = reply?;
+                if name.is_of_cluster {
+                    round.tries.asked(netns, server, name.name, name.ipv6, &reply);
+                }
+                is_silent &= reply == Reply::TimedOut;
+                match reply {
+                    Reply::Addresses(..) | Reply::NotFound(_) => return Some((reply, false)),
+                    other => last = other,
+                }
+                if queries.is_empty() {
+                    next = Instant::now();
+                }
+            }
+            () = sleep_until(next), if servers.len() > 0 => {
+                queries.extend(servers.next().map(async |server| (server, ask(round, netns, server, name).await)));
+                next = Instant::now() + BETWEEN_QUERIES;
+            }
+            else => return Some((last, is_silent)),
+        }
+    }
+}
+
+/// Queries a server, which counts as a dial. None if no query could be sent.
+async fn ask(round: &Round<'_>, netns: &Netns, server: SocketAddr, name: Name<'_>) -> Option<Reply> {
     let _permit = round.permit().await?;
-    dns::ask(netns, server, name, ipv6, patience)
+    dns::ask(netns, server, name.name, name.ipv6, PATIENCE)
         .await
         .inspect_err(|error| round.problem(format!("DNS server {server} could not be queried: {error}.")))
         .ok()

@@ -4,14 +4,20 @@
 //! uses the domain that cluster DNS reports: otherwise the author of a diagnosis, or a Pod's resolv.conf, could make it
 //! resolve names in any domain.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::{
     LocalPod, Round,
-    dns_clients::{ATTEMPTS, CONTROL, Client, PATIENCE, PORT, ask, before_second_look, is_v6},
+    dns_clients::{
+        ATTEMPTS, BETWEEN_QUERIES, CONTROL, Client, Name, PATIENCE, PORT, ask_in_turn, before_second_look,
+        is_v6,
+    },
 };
 use crate::dns::{Reply, names_of};
 use svcdiag_api::{DnsServer, LookupResult};
@@ -55,14 +61,18 @@ pub(super) async fn probe(round: &Round<'_>, clients: &[Client<'_>], domain: &st
     by_clients.into_iter().chain(by_node).flatten().collect()
 }
 
-/// Cluster DNS as seen from the node, in the domain in which it serves the cluster's names.
+/// Cluster DNS as seen from the node, in the domain in which it serves the cluster's names. Where it does not say which that
+/// is, in the usual one: that it does not know that, or answers other questions than that, proves nothing if the cluster may
+/// use another.
 async fn by_node(round: &Round<'_>, own: Option<IpAddr>, of_clients: &str) -> Vec<Option<DnsServer>> {
     let (Some(server), Some(ip)) = (round.subject.dns.addresses.first(), own) else {
         return Vec::new();
     };
     let netns = &round.node.netns;
-    let known = served_domain(round, netns, *server, ip).await;
-    let domain = known.as_deref().unwrap_or(USUAL_DOMAIN);
+    let names = reverse_lookup(round, netns, *server, ip, BETWEEN_QUERIES).await;
+    let is_silent = names.is_none();
+    let known = names.as_deref().and_then(served_domain);
+    let domain = known.unwrap_or(USUAL_DOMAIN);
     let question = |server: &SocketAddr| Question {
         client: None,
         netns,
@@ -72,9 +82,10 @@ async fn by_node(round: &Round<'_>, own: Option<IpAddr>, of_clients: &str) -> Ve
     };
     let questions: Vec<Question<'_>> = round.subject.dns.addresses.iter().map(question).collect();
     let mut answers = join_all(questions.iter().map(|question| answer(round, question, own))).await;
-    // That it does not know the usual domain proves nothing if the cluster may use another.
-    answers.retain(|found| {
-        known.is_some() || found.as_ref().is_none_or(|s| s.control != LookupResult::NotFound)
+    answers.retain(|found| match found.as_ref().map(|server| server.control) {
+        Some(LookupResult::NotFound) => known.is_some(),
+        Some(LookupResult::TimedOut) => known.is_some() || is_silent,
+        _ => true,
     });
     for server in answers.iter_mut().flatten() {
         if server.control == LookupResult::Found && domain != of_clients {
@@ -102,7 +113,10 @@ async fn answer(round: &Round<'_>, question: &Question<'_>, own: Option<IpAddr>)
     );
     let ((result, code), (control, of_control)) = own_name.zip(control)?;
     let domain = match own.filter(|_| control == LookupResult::NotFound) {
-        Some(own) => served_domain(round, netns, *server, own).await,
+        Some(own) => {
+            let names = reverse_lookup(round, netns, *server, own, PATIENCE).await;
+            names.as_deref().and_then(served_domain).map(str::to_owned)
+        }
         None => None,
     };
     Some(DnsServer {
@@ -124,38 +138,42 @@ async fn ask_one(
     name: &str,
     ipv6: bool,
 ) -> Option<(LookupResult, Option<String>)> {
-    let mut last = (LookupResult::TimedOut, None);
-    let mut is_silent = true;
+    // All that it is asked for are names of the cluster.
+    let name = Name {
+        name,
+        ipv6,
+        is_of_cluster: true,
+    };
     let begun = Instant::now();
-    for attempt in 0..=ATTEMPTS {
-        if attempt == ATTEMPTS {
-            before_second_look(begun, is_silent).await;
-        }
-        let reply = ask(round, netns, server, (name, ipv6), PATIENCE).await?;
-        is_silent &= reply == Reply::TimedOut;
-        // These are names of the cluster: for others a server asks another one, which may take its time.
-        round.tries.asked(netns, server, name, ipv6, &reply);
-        last = match reply {
-            Reply::Addresses(..) => return Some((LookupResult::Found, None)),
-            Reply::NotFound(_) => return Some((LookupResult::NotFound, None)),
-            Reply::Failed(code) => (LookupResult::Failed, Some(code)),
-            Reply::TimedOut | Reply::Refused => (LookupResult::TimedOut, None),
-        };
+    let (mut reply, is_silent) = ask_in_turn(round, netns, &[server; ATTEMPTS], name).await?;
+    if !matches!(reply, Reply::Addresses(..) | Reply::NotFound(_)) {
+        before_second_look(begun, is_silent).await;
+        (reply, _) = ask_in_turn(round, netns, &[server], name).await?;
     }
-    Some(last)
+    Some(match reply {
+        Reply::Addresses(..) => (LookupResult::Found, None),
+        Reply::NotFound(_) => (LookupResult::NotFound, None),
+        Reply::Failed(code) => (LookupResult::Failed, Some(code)),
+        Reply::TimedOut | Reply::Refused => (LookupResult::TimedOut, None),
+    })
 }
 
-/// The domain in which a server serves the cluster's names, from its name for cluster DNS itself.
-async fn served_domain(
+/// The names that a server has for cluster DNS itself; None if it does not answer.
+async fn reverse_lookup(
     round: &Round<'_>,
     netns: &Netns,
     server: SocketAddr,
     cluster_dns: IpAddr,
-) -> Option<String> {
+    patience: Duration,
+) -> Option<Vec<String>> {
     let _permit = round.permit().await?;
-    let names = names_of(netns, server, cluster_dns, PATIENCE).await.ok()?;
+    names_of(netns, server, cluster_dns, patience).await.ok()?
+}
+
+/// The domain in which a server serves the cluster's names, from its names for cluster DNS.
+fn served_domain(names: &[String]) -> Option<&str> {
     names
         .iter()
-        .find_map(|name| Some(name.split_once(".svc.")?.1.to_owned()))
+        .find_map(|name| Some(name.split_once(".svc.")?.1))
         .filter(|domain| domain.len() <= 253)
 }

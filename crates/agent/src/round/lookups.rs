@@ -1,16 +1,13 @@
 //! The Service's names, as the clients resolve them.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::{
     Round,
-    dns_clients::{
-        ATTEMPTS, CONTROL, Client, PATIENCE, PATIENCE_AFTER_SILENCE, PORT, ask, before_second_look, client,
-        is_v6,
-    },
+    dns_clients::{ATTEMPTS, CONTROL, Client, Name, PORT, ask_in_turn, before_second_look, client, is_v6},
     dns_servers,
 };
 use crate::{
@@ -118,24 +115,20 @@ fn external_name(round: &Round<'_>) -> Option<String> {
 async fn lookup(round: &Round<'_>, client: &Client<'_>, domain: &str, name: &str) -> Option<Lookup> {
     let ipv6 = name != CONTROL && is_v6(round);
     let is_alias = name != CONTROL && round.subject.service.is_external_name();
-    let look = async |patience| {
-        let (lookup, is_silent) = resolve(round, client, domain, (name, ipv6), patience).await?;
+    let look = async || {
+        let (lookup, is_silent) = resolve(round, client, domain, (name, ipv6)).await?;
         if is_alias && lookup.result == LookupResult::NotFound {
-            return resolve(round, client, domain, (name, !ipv6), patience).await;
+            return resolve(round, client, domain, (name, !ipv6)).await;
         }
         Some((lookup, is_silent))
     };
     let begun = Instant::now();
-    let (first, is_silent) = look(PATIENCE).await?;
+    let (first, is_silent) = look().await?;
     if first.result == LookupResult::Found {
         return Some(first);
     }
     before_second_look(begun, is_silent).await;
-    let patience = match is_silent {
-        true => PATIENCE_AFTER_SILENCE,
-        false => PATIENCE,
-    };
-    let (second, _) = look(patience).await?;
+    let (second, _) = look().await?;
     Some(second)
 }
 
@@ -145,7 +138,6 @@ async fn resolve(
     client: &Client<'_>,
     domain: &str,
     (name, ipv6): (&str, bool),
-    patience: Duration,
 ) -> Option<(Lookup, bool)> {
     let mut lookup = Lookup {
         name: name.trim_end_matches('.').to_owned(),
@@ -155,13 +147,24 @@ async fn resolve(
         addresses: Vec::new(),
         ttl_seconds: 0,
     };
+    let servers = client
+        .conf
+        .servers
+        .iter()
+        .map(|server| SocketAddr::new(*server, PORT));
+    let servers = servers.collect::<Vec<_>>().repeat(ATTEMPTS);
     let mut is_silent = false;
     for candidate in client.conf.candidates(name, client.library) {
         // Names outside the cluster do not matter, unless one was requested itself: the Service has none there.
         let is_of_cluster = is_in(&candidate, domain);
         let matters = is_of_cluster || candidate == name;
+        let question = Name {
+            name: &candidate,
+            ipv6,
+            is_of_cluster,
+        };
         let reply;
-        (reply, is_silent) = ask_in_turn(round, client, (&candidate, ipv6), patience, is_of_cluster).await?;
+        (reply, is_silent) = ask_in_turn(round, &client.pod.netns, &servers, question).await?;
         match reply {
             Reply::Addresses(addresses, ttl) => {
                 lookup.result = LookupResult::Found;
@@ -208,35 +211,6 @@ fn is_in(name: &str, domain: &str) -> bool {
     let name = name.trim_end_matches('.');
     name.strip_suffix(domain)
         .is_some_and(|start| start.is_empty() || start.ends_with('.'))
-}
-
-/// Queries the client's servers in turn until one answers, twice. Returns also whether all were silent. Only names of the
-/// cluster count as answers that are owed in time: for others a server asks another one.
-async fn ask_in_turn(
-    round: &Round<'_>,
-    client: &Client<'_>,
-    (name, ipv6): (&str, bool),
-    patience: Duration,
-    is_of_cluster: bool,
-) -> Option<(Reply, bool)> {
-    let netns = &client.pod.netns;
-    let mut last = Reply::TimedOut;
-    let mut is_silent = !client.conf.servers.is_empty();
-    for _ in 0..ATTEMPTS {
-        for server in &client.conf.servers {
-            let server = SocketAddr::new(*server, PORT);
-            let reply = ask(round, netns, server, (name, ipv6), patience).await?;
-            if is_of_cluster {
-                round.tries.asked(netns, server, name, ipv6, &reply);
-            }
-            is_silent &= reply == Reply::TimedOut;
-            match reply {
-                Reply::Addresses(..) | Reply::NotFound(_) => return Some((reply, false)),
-                other => last = other,
-            }
-        }
-    }
-    Some((last, is_silent))
 }
 
 #[cfg(test)]
