@@ -22,6 +22,9 @@ pub(super) const KEY: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[a-z0-9]([-a-z0-9.]
 /// An IP address.
 pub(super) const IP: &str = "^[0-9a-fA-F:.]+$";
 
+/// A link-layer address of Ethernet: 0a:58:0a:f4:01:05.
+pub(super) const LINK_ADDRESS: &str = "^[0-9a-f]{2}(:[0-9a-f]{2}){5}$";
+
 /// An address, with its port if it has one: 10.0.0.1:80, [fd00::1]:80.
 pub(super) const ADDRESS: &str = "^[0-9a-fA-F:.\\[\\]]+$";
 

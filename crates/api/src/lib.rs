@@ -32,6 +32,7 @@ pub use nodefacts::{
     Hairpin, KubeProxy, Left, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult, LossCounter,
     LossCounterName, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PacketSize, PathLoss,
     PodListeners, PortState, Resolver, RuleGap, Rules, RunsAs, SliceVersion, StaleConnection, WatchState,
+    WrongNeighbour,
 };
 pub use nodeprobe::{DiagnosisRef, NodeProbe, NodeProbeSpec, NodeProbeStatus, ProbePod};
 pub use rejection::Rejection;

@@ -17,6 +17,7 @@ mod drops;
 mod kube_proxy;
 mod losses;
 mod names;
+mod neighbours;
 mod node_ports;
 mod packet_sizes;
 mod rules;
@@ -29,6 +30,7 @@ pub use drops::{Carrier, DropCause, DropPlace, PacketDrop};
 pub use kube_proxy::{KubeProxy, PortState, RunsAs};
 pub use losses::{LossCounter, LossCounterName, LossyPath, PathLoss};
 pub use names::{CLibrary, DnsServer, Lookup, LookupResult, Resolver};
+pub use neighbours::WrongNeighbour;
 pub use node_ports::OtherNodePort;
 pub use packet_sizes::{LinkMtu, LinkRole, PacketSize};
 pub use rules::{GapKind, RuleGap, Rules, StaleConnection};
@@ -59,6 +61,11 @@ pub struct NodeFacts {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub departures: Vec<Departure>,
+    /// Endpoints' Pods of this node that did not answer, and whose packets are sent to another link-layer address than the
+    /// Pod's own; at most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub wrong_neighbours: Vec<WrongNeighbour>,
     /// Node ports of other nodes that did not accept a connection; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]

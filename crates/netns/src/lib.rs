@@ -9,6 +9,7 @@ mod bytes;
 pub mod fuzzing;
 pub mod holders;
 pub mod links;
+pub mod neighbours;
 pub mod netfilter;
 pub mod netlink;
 pub mod path_mtu;

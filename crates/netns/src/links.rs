@@ -16,7 +16,10 @@ use netlink_packet_route::{
 };
 use svcdiag_api::{Tunnel, TunnelKind};
 
-use super::netlink::{Family, Messages, Netlink, Request};
+use super::{
+    neighbours::LinkAddress,
+    netlink::{Family, Messages, Netlink, Request},
+};
 
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
@@ -48,6 +51,8 @@ pub struct Link {
     pub tunnel_port: Option<u16>,
     /// Whether it is of a kind that passes packets on as they are. Of others, as tun, one cannot tell.
     pub is_plain: bool,
+    /// Its link-layer address, if it has one as Ethernet has them.
+    pub address: Option<LinkAddress>,
 }
 
 /// The links in the network namespace of the calling thread.
@@ -139,6 +144,9 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
         tunnel_from: tunnel_from(info(&attributes)),
         tunnel_port: tunnel_port(info(&attributes)),
         is_plain: is_plain(info(&attributes)),
+        address: first!(attributes, LinkAttribute::Address(bytes) => bytes)
+            .and_then(|bytes| bytes.as_slice().try_into().ok())
+            .map(LinkAddress),
     })
 }
 
@@ -251,6 +259,7 @@ mod tests {
     use crate::netlink::attributes_of;
 
     // The kernel's numbers, include/uapi/linux/if_link.h and if_addr.h.
+    const IFLA_ADDRESS: u16 = 1;
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MTU: u16 = 4;
     const IFLA_LINK: u16 = 5;
@@ -308,6 +317,7 @@ mod tests {
             (IFLA_LINK, &2_u32.to_ne_bytes()),
             (IFLA_MTU, &1450_u32.to_ne_bytes()),
             (IFLA_MASTER, &7_u32.to_ne_bytes()),
+            (IFLA_ADDRESS, &[2, 0, 0, 0, 0, 3]),
             (IFLA_LINKINFO, &info),
         ]);
         let expected = Link {
@@ -321,6 +331,7 @@ mod tests {
             tunnel_from: None,
             tunnel_port: None,
             is_plain: true,
+            address: Some(LinkAddress([2, 0, 0, 0, 0, 3])),
         };
         assert_eq!(link(&body), Some(expected));
         let of_tun = attributes_of(&[(IFLA_INFO_KIND, b"tun\0")]);

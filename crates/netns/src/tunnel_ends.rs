@@ -1,36 +1,23 @@
 //! Which node a VXLAN link sends the packets for an address to.
 //!
-//! As ip-route(8), ip-neighbour(8) and bridge(8) show it: the route has the link and the next hop, the neighbour table the
-//! next hop's link-layer address, and the link's forwarding database the node behind that address. Links that are told so
-//! by a program with each packet ("external", as Cilium's) have no such database.
+//! As bridge(8) shows it: the link's forwarding database has the node behind the link-layer address of the next hop. Links
+//! that are told so by a program with each packet ("external", as Cilium's) have no such database.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
-    time::Duration,
 };
 
 use svcdiag_api::TunnelKind;
 
 use super::{
     links::{self, Link},
+    neighbours::{self, Hop, LASTS, MAX_BYTES, NDA_DST, NDA_LLADDR, ip},
     netlink::{Attributes, Family, Messages, Netlink, Request},
 };
 
-/// The tables of a node among thousands are below a mebibyte.
-const MAX_BYTES: usize = 8 * 1024 * 1024;
-const LASTS: Duration = Duration::from_secs(2);
-
-// linux/rtnetlink.h and linux/neighbour.h.
-const NEW_ROUTE: u16 = 24;
-const NEW_NEIGHBOUR: u16 = 28;
-/// Of struct rtmsg, and of struct ndmsg.
-const HEADER: usize = 12;
-const RTA_OIF: u16 = 4;
-const RTA_GATEWAY: u16 = 5;
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
+// linux/neighbour.h.
 const NDA_PORT: u16 = 6;
 
 /// Whom a link sends to that knows nobody in particular.
@@ -77,56 +64,20 @@ pub fn towards(ips: &BTreeSet<IpAddr>) -> io::Result<BTreeMap<IpAddr, TunnelEnds
     Ok(ends.collect())
 }
 
-/// The next stop of packets on their way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hop {
-    link: u32,
-    ip: IpAddr,
-}
-
-impl Hop {
-    fn of(route: &Messages, destination: IpAddr) -> Option<Self> {
-        let (_, body) = route.iter().find(|(kind, _)| *kind == NEW_ROUTE)?;
-        let attributes = Attributes::behind(body, HEADER);
-        let link = attributes.get(RTA_OIF)?.try_into().ok()?;
-        let ip = match attributes.get(RTA_GATEWAY) {
-            Some(gateway) => ip(gateway)?,
-            None => destination,
-        };
-        Some(Self {
-            link: u32::from_ne_bytes(link),
-            ip,
-        })
-    }
-}
-
 /// The ends for what a link sends to a next hop, unless there are several.
 fn ends(hop: Hop, link: &Link, neighbours: &Messages, database: &Messages) -> Option<TunnelEnds> {
-    let of_link = |messages: &Messages| -> Vec<Vec<u8>> {
-        let of_link = messages
-            .iter()
-            .filter(|(kind, body)| *kind == NEW_NEIGHBOUR && link_of(body) == Some(link.index));
-        of_link.map(|(_, body)| body.clone()).collect()
-    };
-    let attribute = |body: &[u8], kind| Attributes::behind(body, HEADER).get(kind).map(<[u8]>::to_vec);
-    let neighbours = of_link(neighbours);
-    let neighbour = neighbours
-        .iter()
-        .find(|body| attribute(body, NDA_DST).as_deref().and_then(ip) == Some(hop.ip));
-    let hardware = neighbour.and_then(|body| attribute(body, NDA_LLADDR));
-    let database = of_link(database);
+    let hardware = neighbours::link_address(hop, neighbours);
+    let database: Vec<Attributes<'_>> = neighbours::of_link(database, link.index).collect();
     let behind = |hardware: &[u8]| -> BTreeSet<(IpAddr, Option<u16>)> {
-        let entries = database
-            .iter()
-            .filter(|body| attribute(body, NDA_LLADDR).as_deref() == Some(hardware));
-        let ends = entries.filter_map(|body| {
-            let port = attribute(body, NDA_PORT).and_then(|port| port.try_into().ok());
-            Some((ip(&attribute(body, NDA_DST)?)?, port.map(u16::from_be_bytes)))
+        let entries = database.iter().filter(|of| of.get(NDA_LLADDR) == Some(hardware));
+        let ends = entries.filter_map(|of| {
+            let port = of.get(NDA_PORT).and_then(|port| port.try_into().ok());
+            Some((ip(of.get(NDA_DST)?)?, port.map(u16::from_be_bytes)))
         });
         ends.collect()
     };
     // The kernel as well takes the entry for anybody only where there is none for the address (vxlan_xmit).
-    let known = hardware.map(|hardware| behind(&hardware)).unwrap_or_default();
+    let known = hardware.map(behind).unwrap_or_default();
     let mut known = match known.is_empty() {
         true => behind(&ANYBODY),
         false => known,
@@ -142,17 +93,6 @@ fn ends(hop: Hop, link: &Link, neighbours: &Messages, database: &Messages) -> Op
     })
 }
 
-/// The number of the link in a message about a neighbour.
-fn link_of(body: &[u8]) -> Option<u32> {
-    let index = body.get(4..8)?.try_into().ok()?;
-    Some(u32::from_ne_bytes(index))
-}
-
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
@@ -160,7 +100,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::netlink::attributes_of;
+    use crate::neighbours::{NEW_NEIGHBOUR, tests::entry};
 
     const LINK: u32 = 7;
     const HARDWARE: [u8; 6] = [2, 0, 0, 0, 8, 2];
@@ -178,13 +118,8 @@ mod tests {
             tunnel_from: None,
             tunnel_port: Some(8472),
             is_plain: false,
+            address: None,
         }
-    }
-
-    fn entry(link: u32, attributes: &[(u16, &[u8])]) -> (u16, Vec<u8>) {
-        let mut header = vec![0; HEADER];
-        header[4..8].copy_from_slice(&link.to_ne_bytes());
-        (NEW_NEIGHBOUR, [header, attributes_of(attributes)].concat())
     }
 
     fn neighbour(ip: [u8; 4], hardware: &[u8]) -> (u16, Vec<u8>) {
@@ -192,10 +127,10 @@ mod tests {
     }
 
     fn hop() -> Hop {
-        let link = LINK.to_ne_bytes();
-        let attributes: [(u16, &[u8]); 2] = [(RTA_OIF, &link), (RTA_GATEWAY, &[10, 244, 2, 0])];
-        let route = vec![(NEW_ROUTE, [vec![0; HEADER], attributes_of(&attributes)].concat())];
-        Hop::of(&route, "10.244.2.6".parse().unwrap()).unwrap()
+        Hop {
+            link: LINK,
+            ip: "10.244.2.0".parse().unwrap(),
+        }
     }
 
     fn found(neighbours: &Messages, database: &Messages) -> Option<(String, u16)> {
@@ -242,22 +177,9 @@ mod tests {
         assert_eq!(found(&Vec::new(), &Vec::new()), None);
     }
 
-    #[test]
-    fn without_a_gateway_the_next_hop_is_the_address_itself() {
-        let link = LINK.to_ne_bytes();
-        let route = vec![(
-            NEW_ROUTE,
-            [vec![0; HEADER], attributes_of(&[(RTA_OIF, &link)])].concat(),
-        )];
-        let ip = "10.244.2.6".parse().unwrap();
-        assert_eq!(Hop::of(&route, ip), Some(Hop { link: LINK, ip }));
-    }
-
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let route = vec![(NEW_ROUTE, bytes.clone())];
-            let _ = Hop::of(&route, "10.244.2.6".parse().unwrap());
             let messages = vec![(NEW_NEIGHBOUR, bytes)];
             let _ = found(&messages, &messages);
         }

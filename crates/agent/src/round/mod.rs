@@ -17,6 +17,7 @@ mod lookups;
 mod loss_counters;
 mod losses;
 mod mesh_interception;
+mod neighbours;
 mod node_ports;
 mod other_node_ports;
 mod path_mtu;
@@ -286,7 +287,10 @@ pub async fn probe(
     facts.probes_failed = facts.dials.iter().map(|d| d.failed).sum();
     // Some failures of each path are kept, so that many of one do not hide the other.
     facts.failures = mixed(facts.failures);
-    facts.departures = departures::probe(&round, &facts.failures).await;
+    (facts.departures, facts.wrong_neighbours) = tokio::join!(
+        departures::probe(&round, &facts.failures),
+        neighbours::probe(&round, &facts.failures)
+    );
     // Every node drops some packets; this matters only if there is a failure.
     facts.settings = round.settings(drops_before.filter(|_| facts.probes_failed > 0));
     // The links to other nodes matter only if some packets did not arrive.
@@ -446,6 +450,9 @@ impl<'a> Round<'a> {
             facts.resolvers.retain(|resolver| resolver.pod != client.key);
             facts.packet_sizes.retain(|size| size.from != client.key);
             facts.departures.retain(|departure| !is_its(&departure.from));
+            facts
+                .wrong_neighbours
+                .retain(|neighbour| !is_its(&neighbour.from));
             self.problem(format!("Pod {} terminated during the round.", client.key));
         }
     }

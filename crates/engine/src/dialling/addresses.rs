@@ -13,7 +13,7 @@ use crate::{
     Facts,
     evidence::{Evidence, dials::Failed},
     pods::{node::ranges_in_use, shared_addresses},
-    text,
+    text::{self, quoted},
 };
 use svcdiag_api::DialPath;
 use svcdiag_objects::Object;
@@ -26,6 +26,7 @@ pub(super) fn trouble(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Vec<
     let lost: Vec<&Failed<'_>> = lost().collect();
     let ends = ends(&between_nodes);
     let mut found: Vec<String> = shared_by_pods(facts, failures).collect();
+    found.extend(wrong_neighbour(evidence, failures));
     found.extend(one_internal_ip(facts, &ends).map(|(said, _)| said));
     found.extend(
         node_in_pod_range(facts, &ends)
@@ -59,6 +60,33 @@ fn shared_by_pods(facts: &Facts, failures: &[&Failed<'_>]) -> impl Iterator<Item
             shared_addresses::describe(ip, &pods)
         )
     })
+}
+
+/// An endpoint on the node of the dial whose packets are sent to somebody else.
+fn wrong_neighbour(evidence: &Evidence<'_>, failures: &[&Failed<'_>]) -> Option<String> {
+    let reports = evidence.reports.current.iter();
+    let known = reports.flat_map(|report| {
+        let neighbours = report.facts.wrong_neighbours.iter();
+        neighbours.map(|neighbour| (report.node, neighbour))
+    });
+    let (node, neighbour) = known.into_iter().find(|(node, neighbour)| {
+        let ip = neighbour.ip.parse();
+        let mut failures = failures.iter().filter(|failed| failed.node == *node);
+        failures.any(|failed| failed.endpoint.is_some_and(|endpoint| Ok(endpoint.ip()) == ip))
+    })?;
+    let (ip, pod) = (quoted(&neighbour.ip), quoted(&neighbour.pod));
+    let (sender, place) = match &neighbour.from {
+        None => (format!("Node {node}"), "there".to_owned()),
+        Some(client) => (
+            format!("Pod {} on node {node}", quoted(client)),
+            "in it".to_owned(),
+        ),
+    };
+    Some(format!(
+        "{sender} sends packets for {ip} to the link-layer address {}, but Pod {pod}, which has that IP address, has {}: another host answers ARP for it, or the neighbour table is out of date (`ip neigh show {ip}` {place}).",
+        quoted(&neighbour.sent_to),
+        quoted(&neighbour.own),
+    ))
 }
 
 /// Nodes that the cluster knows under one address: the sentence, and what to do.

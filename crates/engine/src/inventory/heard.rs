@@ -33,6 +33,9 @@ pub(super) fn of(asked: &NodeProbeSpec, mut facts: NodeFacts) -> NodeFacts {
         let mut paths = asked.full_size_paths.iter();
         paths.any(|path| (&path.from, &path.to) == (&size.from, &size.to))
     });
+    facts
+        .wrong_neighbours
+        .retain(|of| is_origin(&of.from) && pods.contains(&of.pod));
     facts.listeners.retain(|of| pods.contains(&of.pod));
     facts.hairpins.retain(|of| pods.contains(&of.pod));
     facts.intercepted.retain(|pod| pods.contains(pod));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use svcdiag_api::{Answer, ConditionType as C, Reason as R};
+use svcdiag_api::{Answer, ConditionType as C, Reason as R, WrongNeighbour};
 use svcdiag_engine::{Diagnosis, Facts, diagnose};
 use svcdiag_objects::Node;
 
@@ -95,6 +95,37 @@ fn one_address_after_the_other_or_of_the_host_is_no_trouble() {
         });
         assert!(!said.contains("two Pods"), "{status}: {said}");
     }
+}
+
+/// What is said where the only endpoint on a node refuses that node, which sends its packets for an IP address elsewhere.
+fn sent_elsewhere(failing: usize, ip: &str) -> String {
+    let mut facts = with_agents();
+    on(&mut facts, "n2", |n| {
+        n.wrong_neighbours.push(WrongNeighbour {
+            from: None,
+            pod: "shop/hostnames-632524106-ly40y".to_owned(),
+            ip: ip.to_owned(),
+            sent_to: "0a:58:0a:f4:02:63".to_owned(),
+            own: "0a:58:0a:f4:02:06".to_owned(),
+        });
+    });
+    assert_nothing_false(&facts);
+    fail_direct(&mut facts, &[failing], Answer::Refused);
+    said_of(&diagnose(&facts), C::EndpointsReachable)
+}
+
+#[test]
+fn another_host_answers_for_an_endpoint() {
+    let said = sent_elsewhere(1, "10.244.2.6");
+    for words in [
+        "Node n2 sends packets for 10.244.2.6 to the link-layer address 0a:58:0a:f4:02:63",
+        "but Pod shop/hostnames-632524106-ly40y, which has that IP address, has 0a:58:0a:f4:02:06",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    // It is another endpoint that fails, or another address that is sent elsewhere.
+    assert!(!sent_elsewhere(2, "10.244.2.6").contains("link-layer"));
+    assert!(!sent_elsewhere(1, "10.244.2.7").contains("link-layer"));
 }
 
 #[test]

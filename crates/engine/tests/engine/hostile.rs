@@ -291,7 +291,7 @@ fn longest(pattern: Option<&str>, most: usize, factor: usize) -> String {
         return "é".repeat(most * factor);
     };
     let pattern = regex::Regex::new(pattern).unwrap();
-    let known = ["IPv4", "TCP", "12345/SCTP", "aaaaaaaa"].map(str::to_owned);
+    let known = ["IPv4", "TCP", "12345/SCTP", "aaaaaaaa", "0a:58:0a:f4:01:05"].map(str::to_owned);
     let filled = ["1", "a"].map(|c| c.repeat(most));
     let key = format!("{}/{}", "a".repeat(63), "a".repeat(most.saturating_sub(64)));
     let mut all: Vec<String> = known.into_iter().chain(filled).chain([key]).collect();

@@ -11,7 +11,7 @@ use svcdiag_api::{
     FilterTool, GapKind, Hairpin, KubeProxy, Left, LinkMtu, LinkRole, ListeningSocket, Lookup, LookupResult,
     LossCounter, LossCounterName, LossyPath, NodeFacts, NodeSettings, OtherNodePort, PacketDrop, PacketSize,
     PathLoss, PodListeners, PortProtocol, PortState, Protocol, Resolver, RuleGap, Rules, RunsAs,
-    StaleConnection, Tunnel, TunnelKind, WatchState,
+    StaleConnection, Tunnel, TunnelKind, WatchState, WrongNeighbour,
 };
 use svcdiag_engine::{Facts, NodeReport, OtherService, ProbeReport, Verdict, diagnose};
 use svcdiag_objects::{EndpointSlice, IpFamily, NetworkPolicy, Pod, Service};
@@ -610,6 +610,7 @@ prop_compose! {
         arrival_drops in vec(packet_drop().boxed(), 0..2),
         left in vec((0_u32..3, 0_u32..3, option::of(word())), 0..2),
         departures in vec((any::<bool>(), address(), address(), option::of((one_of(Answer::ALL), address()))), 0..2),
+        neighbours in vec((any::<bool>(), address(), word(), word()), 0..2),
         problems in vec(word(), 0..2),
     ) -> NodeFacts {
         NodeFacts {
@@ -658,6 +659,13 @@ prop_compose! {
                 source,
                 left_as,
                 direct: direct.map(|(answer, source)| DirectDial { answer, source }),
+            }).collect(),
+            wrong_neighbours: neighbours.into_iter().map(|(from, ip, sent_to, own)| WrongNeighbour {
+                from: from.then(|| CLIENT.to_owned()),
+                pod: "shop/hostnames-632524106-ly40y".to_owned(),
+                ip,
+                sent_to,
+                own,
             }).collect(),
             dials, failures, drops, losses, packet_sizes, resolvers, dns_servers, kube_proxy, rules, hairpins, intercepted, settings, problems,
             listeners: listeners.into_iter().map(|(pod, ip, sockets)| PodListeners {
