@@ -1,8 +1,9 @@
-use std::{collections::HashMap, fs::File, io::Read, path::PathBuf};
+use std::{collections::HashMap, fs::File, path::PathBuf};
 
-use memmap2::MmapMut;
-
-use crate::{Unavailable, btf::Btf};
+use crate::{
+    Unavailable,
+    btf::{Btf, Problem},
+};
 
 /// Where the kernel says what it is like.
 #[derive(Clone, Debug)]
@@ -63,11 +64,34 @@ pub(crate) struct Layout {
 /// The reasons of other parts of the kernel have that part's number in the upper half.
 const SUBSYSTEM_SHIFT: u32 = 16;
 
-/// Large kernels have some 10 MiB.
-const MAX_BTF: usize = 64 << 20;
+/// Types of the kernel.
+const REASONS: &str = "skb_drop_reason";
+const SUBSYSTEMS: &str = "skb_drop_reason_subsys";
+const PACKET: &str = "sk_buff";
+const DEVICE: &str = "net_device";
+const DESTINATION: &str = "dst_entry";
+const NAMESPACE: &str = "net";
+
+/// Types that have the arguments of its tracepoints.
+const DROPPED: &str = "btf_trace_kfree_skb";
+const RECEIVED: &str = "btf_trace_netif_receive_skb";
+const SENT: &str = "btf_trace_net_dev_queue";
+
+/// All of these.
+const WANTED: [&str; 9] = [
+    REASONS,
+    SUBSYSTEMS,
+    PACKET,
+    DEVICE,
+    DESTINATION,
+    NAMESPACE,
+    DROPPED,
+    RECEIVED,
+    SENT,
+];
 
 impl Kernel {
-    /// Reads the kernel's types, which are some megabytes, and keeps what is needed of them.
+    /// Reads the kernel's types, and keeps what is needed of them.
     ///
     /// # Errors
     /// Where there are none, or the kernel gives no reasons.
@@ -76,26 +100,22 @@ impl Kernel {
             path: paths.btf.clone(),
             source,
         };
-        let mut file = File::open(&paths.btf).map_err(no_btf)?;
-        let length = file.metadata().map_err(no_btf)?.len();
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length > MAX_BTF {
-            return Err(Unavailable::UnknownBtf("the file is larger than 64 MiB"));
-        }
-        // Memory of its own, which goes back to the kernel at once. An allocator that has freed so much keeps as much from then
-        // on (glibc's mallopt(3), M_MMAP_THRESHOLD).
-        let mut types = MmapMut::map_anon(length).map_err(no_btf)?;
-        file.read_exact(&mut types).map_err(no_btf)?;
-        let btf = Btf::parse(&types).map_err(Unavailable::UnknownBtf)?;
-        let by_number = |name: &str, prefix: &str| -> Option<HashMap<u32, String>> {
-            let named =
-                |(name, number): (&str, u32)| (number, name.strip_prefix(prefix).unwrap_or(name).to_owned());
+        let file = File::open(&paths.btf).map_err(no_btf)?;
+        let mut btf = Btf::parse(file, &WANTED).map_err(|problem| match problem {
+            Problem::File(source) => no_btf(source),
+            Problem::Format(why) => Unavailable::UnknownBtf(why),
+        })?;
+        let mut by_number = |name: &'static str, prefix: &str| -> Option<HashMap<u32, String>> {
+            let named = |(name, number): (String, u32)| match name.strip_prefix(prefix) {
+                Some(rest) => (number, rest.to_owned()),
+                None => (number, name),
+            };
             Some(btf.enumeration(name)?.into_iter().map(named).collect())
         };
-        let reasons = by_number("skb_drop_reason", "SKB_DROP_REASON_").ok_or(Unavailable::NoReason)?;
-        let subsystems = by_number("skb_drop_reason_subsys", "SKB_DROP_REASON_SUBSYS_").unwrap_or_default();
+        let reasons = by_number(REASONS, "SKB_DROP_REASON_").ok_or(Unavailable::NoReason)?;
+        let subsystems = by_number(SUBSYSTEMS, "SKB_DROP_REASON_SUBSYS_").unwrap_or_default();
         Ok(Self {
-            layout: layout(&btf)?,
+            layout: layout(&mut btf)?,
             paths,
             reasons,
             subsystems,
@@ -114,16 +134,17 @@ impl Kernel {
     }
 }
 
-fn layout(btf: &Btf<'_>) -> Result<Layout, Unavailable> {
-    let argument_of = |tracepoint: &str, kind: &str| {
-        let arguments = btf.arguments(tracepoint).unwrap_or_default();
-        let position = arguments.iter().position(|found| *found == kind)?;
+fn layout(btf: &mut Btf<File>) -> Result<Layout, Unavailable> {
+    let mut arguments = |tracepoint| btf.arguments(tracepoint).unwrap_or_default();
+    let (dropped, received, sent) = (arguments(DROPPED), arguments(RECEIVED), arguments(SENT));
+    let argument_of = |arguments: &[String], kind: &str| {
+        let position = arguments.iter().position(|found| found == kind)?;
         u8::try_from(position).ok()
     };
-    let argument = |kind: &str| argument_of("kfree_skb", kind);
+    let argument = |kind: &str| argument_of(&dropped, kind);
     // The only one there has always been.
-    let packet_of = |tracepoint: &str| argument_of(tracepoint, "sk_buff").unwrap_or(0);
-    let offset = |of: &str, field: &str| {
+    let packet_of = |arguments: &[String]| argument_of(arguments, "sk_buff").unwrap_or(0);
+    let mut offset = |of: &'static str, field: &str| {
         btf.offset(of, field).ok_or(Unavailable::UnknownBtf(
             "a struct of the network stack lacks a field",
         ))
@@ -135,19 +156,19 @@ fn layout(btf: &Btf<'_>) -> Result<Layout, Unavailable> {
     Ok(Layout {
         packet,
         location,
-        reason: argument("skb_drop_reason").ok_or(Unavailable::NoReason)?,
-        received: packet_of("netif_receive_skb"),
-        sent: packet_of("net_dev_queue"),
-        protocol: offset("sk_buff", "protocol")?,
-        head: offset("sk_buff", "head")?,
-        data: offset("sk_buff", "data")?,
-        network_header: offset("sk_buff", "network_header")?,
-        device: offset("sk_buff", "dev")?,
-        destination: offset("sk_buff", "_skb_refdst")?,
-        name: offset("net_device", "name")?,
-        index: offset("net_device", "ifindex")?,
-        device_namespace: offset("net_device", "nd_net.net")?,
-        destination_device: offset("dst_entry", "dev")?,
-        inode: offset("net", "ns.inum")?,
+        reason: argument(REASONS).ok_or(Unavailable::NoReason)?,
+        received: packet_of(&received),
+        sent: packet_of(&sent),
+        protocol: offset(PACKET, "protocol")?,
+        head: offset(PACKET, "head")?,
+        data: offset(PACKET, "data")?,
+        network_header: offset(PACKET, "network_header")?,
+        device: offset(PACKET, "dev")?,
+        destination: offset(PACKET, "_skb_refdst")?,
+        name: offset(DEVICE, "name")?,
+        index: offset(DEVICE, "ifindex")?,
+        device_namespace: offset(DEVICE, "nd_net.net")?,
+        destination_device: offset(DESTINATION, "dev")?,
+        inode: offset(NAMESPACE, "ns.inum")?,
     })
 }
