@@ -3,7 +3,10 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use futures::{StreamExt, stream::FuturesOrdered};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
 
 use super::{CONFIRM_AFTER, LocalPod, Round};
 use crate::{
@@ -103,10 +106,15 @@ pub(super) async fn ask_in_turn(
     let mut servers = servers.iter().copied();
     let mut is_silent = servers.len() > 0;
     let mut last = Reply::TimedOut;
+    let has_begun = Notify::new();
     let mut queries = FuturesOrdered::new();
-    let mut next = Instant::now();
-    loop {
+    // When the next one is due; not while the last one waits for its turn.
+    let mut next = Some(Instant::now());
+    while servers.len() > 0 || !queries.is_empty() {
+        let due = next.unwrap_or_else(Instant::now);
         tokio::select! {
+            biased;
+            () = has_begun.notified() => next = Some(Instant::now() + BETWEEN_QUERIES),
             Some((server, reply)) = queries.next() => {
                 let reply = reply?;
                 if name.is_of_cluster {
@@ -118,21 +126,28 @@ pub(super) async fn ask_in_turn(
                     other => last = other,
                 }
                 if queries.is_empty() {
-                    next = Instant::now();
+                    next = Some(Instant::now());
                 }
             }
-            () = sleep_until(next), if servers.len() > 0 => {
-                queries.extend(servers.next().map(async |server| (server, ask(round, netns, server, name).await)));
-                next = Instant::now() + BETWEEN_QUERIES;
+            () = sleep_until(due), if next.is_some() && servers.len() > 0 => {
+                queries.extend(servers.next().map(async |server| (server, ask(round, netns, server, name, &has_begun).await)));
+                next = None;
             }
-            else => return Some((last, is_silent)),
         }
     }
+    Some((last, is_silent))
 }
 
-/// Queries a server, which counts as a dial. None if no query could be sent.
-async fn ask(round: &Round<'_>, netns: &Netns, server: SocketAddr, name: Name<'_>) -> Option<Reply> {
+/// Queries a server, which counts as a dial, and says when it begins. None if no query could be sent.
+async fn ask(
+    round: &Round<'_>,
+    netns: &Netns,
+    server: SocketAddr,
+    name: Name<'_>,
+    has_begun: &Notify,
+) -> Option<Reply> {
     let _permit = round.permit().await?;
+    has_begun.notify_one();
     dns::ask(netns, server, name.name, name.ipv6, PATIENCE)
         .await
         .inspect_err(|error| round.problem(format!("DNS server {server} could not be queried: {error}.")))
