@@ -257,6 +257,7 @@ async fn accounts_and_objects_are_in_namespaces_that_there_are() {
     let opt_in = [
         "config/network-policy",
         "config/metrics-auth",
+        "config/open-reports",
         "config/flow-control",
         "config/overlays/gke",
         "config/overlays/openshift",

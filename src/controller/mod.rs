@@ -4,8 +4,8 @@
 //! `reconcile` builds the Facts of one and diagnoses them, and `status` writes the result if more than times has changed.
 //! `schedule` decides when to reconcile again, `probes` applies the planned NodeProbes, and `apiserver` publishes the
 //! addresses of the API server for the agents and for the controller's own client. `pod_events` and `policy_kinds` gather
-//! what is not needed as whole objects. `events`, `metrics` and `server` report to the outside; `auto` creates diagnoses for
-//! labelled Namespaces. `election` decides which of several controllers works, and lets no other one write.
+//! what is not needed as whole objects. `events`, `open_reports`, `metrics` and `server` report to the outside; `auto` creates
+//! diagnoses for labelled Namespaces. `election` decides which of several controllers works, and lets no other one write.
 
 mod apiserver;
 mod auto;
@@ -14,6 +14,7 @@ mod election;
 mod events;
 mod limits;
 mod metrics;
+mod open_reports;
 mod pod_events;
 mod policy_kinds;
 mod presence;
@@ -152,6 +153,11 @@ pub struct Options {
     /// or the Service whose address is an endpoint
     #[arg(long, env = "SVCDIAG_NAME_OTHER_NAMESPACES")]
     name_other_namespaces: bool,
+
+    /// Write each verdict as a Report of OpenReports (openreports.io/v1alpha1) as well. Needs its CRDs, and the permission
+    /// to write Reports
+    #[arg(long, env = "SVCDIAG_OPEN_REPORTS")]
+    open_reports: bool,
 }
 
 fn data_path(argument: &str) -> Result<DataPath, String> {
@@ -193,6 +199,7 @@ struct Context {
     slots: slots::Slots,
     readiness: queue::Readiness,
     written: status::Statuses,
+    reports: open_reports::Reports,
     failures: schedule::Failures,
     unanswered: schedule::Unanswered,
     /// Rate limits for changes of NodeProbes.
@@ -263,6 +270,7 @@ pub async fn run(
         metrics,
         readiness: queue::Readiness::default(),
         written: status::Statuses::default(),
+        reports: open_reports::Reports::default(),
         failures: schedule::Failures::default(),
         unanswered: schedule::Unanswered::default(),
         questions: limits::Questions::default(),

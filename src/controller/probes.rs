@@ -230,8 +230,9 @@ async fn take(api: &Api<NodeProbe>, diagnosis: &ServiceDiagnosis, step: Step) ->
     }
 }
 
-/// Deleting a diagnosis need not wait for its NodeProbes: blockOwnerDeletion is not set.
-fn owner(diagnosis: &ServiceDiagnosis) -> OwnerReference {
+/// The diagnosis as the owner of what is written for it, which is deleted with it. Deleting a diagnosis need not wait for
+/// that: blockOwnerDeletion is not set.
+pub(super) fn owner(diagnosis: &ServiceDiagnosis) -> OwnerReference {
     OwnerReference {
         api_version: "svcdiag.dev/v1alpha1".to_owned(),
         kind: "ServiceDiagnosis".to_owned(),

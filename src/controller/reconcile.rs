@@ -8,6 +8,7 @@ use tracing::Instrument;
 use super::{
     Context, events, limits,
     metrics::{Outcome, Reported},
+    open_reports,
     probes::{self, Plan, Work},
     schedule,
     status::{self, Written},
@@ -123,6 +124,8 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     if is_written {
         events::ready_flipped(context, diagnosis, previous.as_ref(), &status).await;
     }
+    let data_path = spec.data_path.unwrap_or(context.options.data_path);
+    open_reports::apply_if_changed(context, diagnosis, data_path).await;
     asked?;
     context.failures.reset(uid);
     context

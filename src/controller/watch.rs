@@ -213,6 +213,7 @@ async fn watch_diagnoses(
                     forget(&context, namespace, name);
                 }
                 context.written.retain(&uids);
+                context.reports.retain(&uids);
                 context.failures.retain(&uids);
                 context.questions.retain(&uids);
                 context.second_looks.retain(&uids);
@@ -230,6 +231,7 @@ async fn watch_diagnoses(
             }
             Change::Gone { namespace, name, uid } => {
                 context.written.forget(&uid);
+                context.reports.forget(&uid);
                 context.failures.reset(&uid);
                 context.questions.forget(&uid);
                 context.second_looks.forget(&uid);

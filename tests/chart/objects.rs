@@ -102,6 +102,7 @@ async fn with_everything_on_it_is_all_of_config() {
     let mut chart = rendered(&json!({
         "networkPolicy": { "enabled": true },
         "metricsAuth": { "enabled": true },
+        "openReports": { "enabled": true },
         "prometheus": { "serviceMonitor": true, "rule": true },
         "grafana": { "dashboards": true },
         "flowControl": { "enabled": true },
@@ -111,16 +112,19 @@ async fn with_everything_on_it_is_all_of_config() {
         "config/hardened",
         "config/network-policy",
         "config/metrics-auth",
+        "config/open-reports",
         "config/prometheus",
         "config/grafana",
         "config/flow-control",
     ];
-    // The flag that config/metrics-auth leaves to the user.
+    // The flags that config/metrics-auth and config/open-reports leave to the user.
     let deployment = chart.iter_mut().find(|(key, _)| key.0 == "Deployment").unwrap().1;
     let arguments = &mut deployment["spec"]["template"]["spec"]["containers"][0]["args"];
     let arguments = arguments.as_array_mut().unwrap();
-    let flag = arguments.iter().position(|a| a == "--metrics-auth").unwrap();
-    arguments.remove(flag);
+    for flag in ["--metrics-auth", "--open-reports"] {
+        let place = arguments.iter().position(|a| a == flag).unwrap();
+        arguments.remove(place);
+    }
     are_the_same(&chart, &kustomize(&all).await);
 }
 
@@ -151,6 +155,7 @@ fn another_release_in_other_namespaces_names_its_own_accounts_everywhere() {
         "networkPolicy": { "enabled": true },
         "metricsAuth": { "enabled": true, "readers": [
             { "kind": "ServiceAccount", "name": "prometheus", "namespace": "monitoring" }] },
+        "openReports": { "enabled": true },
         "prometheus": { "serviceMonitor": true, "rule": true },
         "flowControl": { "enabled": true },
     });

@@ -21,6 +21,7 @@ fn values_lead_to_flags_that_controller_and_agent_know() {
             "podLabels": { "team": "network" },
         },
         "metricsAuth": { "enabled": true },
+        "openReports": { "enabled": true },
         "agent": { "maxDials": 15, "connectsPerSecond": 16, "nodeSelector": { "pool": "a" }, "tolerations": [] },
     }));
     let expected = [
@@ -28,6 +29,7 @@ fn values_lead_to_flags_that_controller_and_agent_know() {
             "Deployment",
             &[
                 "--metrics-auth",
+                "--open-reports",
                 "--namespace=shop",
                 "--name-other-namespaces",
                 "--concurrency=3",

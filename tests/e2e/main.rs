@@ -20,6 +20,7 @@ mod election;
 mod faults;
 mod harness;
 mod kubectl;
+mod open_reports;
 mod remedies;
 mod rights;
 mod routes;

@@ -95,18 +95,23 @@ const ELSEWHERE: [(&str, &str, &str); 1] = [(
     "agent::cluster::tests::facts_never_fall_to_a_successor_nor_to_another_question",
 )];
 
-/// The rights that config/ gives to an account, in all its roles, one by one.
+/// The rights that config/default gives to an account, in all its roles, one by one.
 async fn granted(kubectl: &Kubectl, account: &str) -> BTreeSet<String> {
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/default");
+    let names = match account {
+        "svcdiag-controller" => &[account, "svcdiag-election"][..],
+        _ => &[account],
+    };
+    granted_by(kubectl, "config/default", names).await
+}
+
+/// The rights of the roles of these names in a kustomization.
+pub(crate) async fn granted_by(kubectl: &Kubectl, directory: &str, names: &[&str]) -> BTreeSet<String> {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let text = kubectl
         .run(&["kustomize", config.to_str().unwrap()])
         .await
         .unwrap();
     let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
-    let names = match account {
-        "svcdiag-controller" => &[account, "svcdiag-election"][..],
-        _ => &[account],
-    };
     let is_its = |o: &&Value| {
         let name = o["metadata"]["name"].as_str();
         matches!(o["kind"].as_str(), Some("ClusterRole" | "Role")) && name.is_some_and(|n| names.contains(&n))
