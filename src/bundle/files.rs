@@ -9,6 +9,7 @@ mod colour;
 mod directory;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt,
     fs::File as Handle,
@@ -18,7 +19,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::{report::printable, system};
+use crate::{formats::text::continued::joined, report::printable, system};
 
 /// Largest paste: a text with objects and outputs of commands.
 pub const MAX_PASTE: u64 = 16 << 20;
@@ -185,6 +186,15 @@ impl Files {
     }
 }
 
+/// A transcript with each command on one line.
+fn with_whole_commands(text: String) -> String {
+    let changed = match joined(&text) {
+        Cow::Owned(whole) => Some(whole),
+        Cow::Borrowed(_) => None,
+    };
+    changed.unwrap_or(text)
+}
+
 /// What a file may hold.
 #[derive(Clone, Copy)]
 enum FileKind {
@@ -302,11 +312,13 @@ impl Taken {
         }
         match String::from_utf8(bytes) {
             Ok(text) if !text.contains('\0') => {
-                *self.bytes(FileKind::of(path)) += size;
+                let kind = FileKind::of(path);
+                *self.bytes(kind) += size;
                 // What is longer was not copied from a terminal.
-                let text = match size > MAX_FILE {
-                    true => text,
-                    false => colour::without(text),
+                let text = match kind {
+                    _ if size > MAX_FILE => text,
+                    FileKind::Objects => colour::without(text),
+                    FileKind::Text => with_whole_commands(colour::without(text)),
                 };
                 let path = path.to_owned();
                 let file = File {

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     api::printable::printable,
     formats::text::{
+        continued::joined,
         corefile,
         paste::{Form, Section, sections},
     },
@@ -91,7 +92,8 @@ impl Part {
 /// Reads a paste. Objects without a namespace are in `namespace`, or else in that of kubectl's defaults.
 #[must_use]
 pub fn read(text: &str, modified: Option<Timestamp>, namespace: Option<&str>) -> (Bundle, Vec<Part>) {
-    let sections = sections(text);
+    let text = joined(text);
+    let sections = sections(&text);
     let mut padding = MAX_PADDING;
     let is_object = |s: &&Section<'_>| matches!(s.form, Form::Yaml | Form::Json);
     let objects = sections.iter().filter(is_object);

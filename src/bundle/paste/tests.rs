@@ -269,6 +269,43 @@ fn outputs_are_put_where_they_were_typed() {
 }
 
 #[test]
+fn a_command_over_several_lines_is_one() {
+    let objects = pod("client", "client");
+    for (command, line) in [
+        ("$ kubectl exec -n shop client \\\n  -- curl -sS web", 4),
+        ("$ kubectl exec -n shop client \\\n> -- curl \\\n>   -sS web", 5),
+    ] {
+        let (bundle, parts) = read(&format!("{objects}\n{command}\nok\n$ x\ny\n"), None, Some("shop"));
+        let file = bundle
+            .files
+            .get(&format!("pods/shop/client/curl-line-{line}.txt"))
+            .unwrap();
+        assert_eq!(file.text, "$ curl -sS web\nok\n");
+        let told: Vec<String> = parts.iter().map(Part::describe).collect();
+        assert!(
+            told[1].starts_with(&format!(
+                "line {line}: output of \"kubectl exec -n shop client -- curl"
+            )),
+            "{told:?}"
+        );
+        // What follows keeps its line.
+        assert!(
+            told[2].starts_with(&format!("line {}: output of \"x\"", line + 2)),
+            "{told:?}"
+        );
+    }
+    let table = "$ kubectl get pods \\\n> --namespace shop \\\n> --show-labels\nNAME    READY   STATUS    RESTARTS   AGE   LABELS\nweb-1   1/1     Running   0          3m    app=web\n";
+    let told = parts(table);
+    assert_eq!(told, ["lines 4-5: a table of Pods (1 row)"]);
+}
+
+#[test]
+fn an_output_line_that_ends_in_a_backslash_is_no_command() {
+    let told = parts("$ cat notes\ncurl -v \\\n  http://web\n");
+    assert!(told.len() == 1 && told[0].starts_with("lines 2-3: "), "{told:?}");
+}
+
+#[test]
 fn hostile_texts_are_survived() {
     let long = "x".repeat(1 << 20);
     let deep = format!("apiVersion: v1\nkind: Pod\nspec: {}\n", "[".repeat(10_000));
@@ -286,6 +323,8 @@ fn hostile_texts_are_survived() {
         controls,
         &"{\"a\":".repeat(50_000),
         &"NAME A\n".repeat(20_000),
+        &"$ curl \\\n".repeat(20_000),
+        &format!("$ curl \\\n{}", "x \\\n".repeat(20_000)),
     ] {
         for part in parts(text) {
             assert!(part.len() < 400, "{part}");
@@ -307,6 +346,7 @@ fn piece() -> impl Strategy<Value = String> {
         Just(DESCRIBED_POD.to_owned()),
         Just("$ kubectl exec client -- curl web\n".to_owned()),
         Just("$ kubectl run tmp --rm -it --image=busybox -- wget -qO- 10.96.0.7\n".to_owned()),
+        Just("$ kubectl exec client -- \\\n> curl \\\n".to_owned()),
         Just("$ kubectl debug node/n1 -it --image=busybox\n".to_owned()),
         Just("$ kubectl logs -l k8s-app=kube-proxy --prefix\n[pod/web-1/c] x\n".to_owned()),
         Just("pod \"tmp\" deleted\n".to_owned()),

@@ -8,6 +8,7 @@ mod api_errors;
 pub mod bridge;
 pub mod carrier_config;
 pub mod conntrack;
+pub mod continued;
 pub mod coredns_log;
 pub mod corefile;
 pub mod describe;
