@@ -6,7 +6,7 @@ use kube::Resource;
 use serde_json::Value;
 use svcdiag::api::{ServiceDiagnosis, crds};
 
-use super::{documents, root, yaml};
+use super::{documents, read, root, yaml};
 
 #[test]
 fn health_checks_name_the_group_and_version_that_there_is() {
@@ -56,4 +56,32 @@ fn plugins_are_for_services_and_for_diagnoses() {
         .map(|scope| scope.as_str().unwrap())
         .collect();
     assert_eq!(scopes, BTreeSet::from(["servicediagnoses", "services"]));
+}
+
+/// The section in Headlamp reads the kind that there is, and fields that it has.
+#[test]
+fn the_section_reads_fields_that_there_are() {
+    let text = read(&root("examples/headlamp/src/diagnosis.ts"));
+    let (group, version) = (ServiceDiagnosis::group(&()), ServiceDiagnosis::version(&()));
+    let kind = ServiceDiagnosis::kind(&());
+    for needed in [
+        format!("group: '{group}', version: '{version}'"),
+        format!("pluralName: '{}'", ServiceDiagnosis::plural(&())),
+        format!("kind: '{kind}'"),
+    ] {
+        assert!(text.contains(&needed), "{needed}");
+    }
+    let crd = crds().remove(0);
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    let cause = &schema["status"]["properties"]["rootCause"]["properties"];
+    for (object, field) in [
+        (&schema["spec"]["properties"], "serviceName"),
+        (&schema["status"]["properties"], "observedGeneration"),
+        (&schema["status"]["properties"], "conditions"),
+        (cause, "message"),
+        (cause, "remediation"),
+        (cause, "link"),
+    ] {
+        assert!(object[field].is_object() && text.contains(field), "{field}");
+    }
 }

@@ -136,7 +136,7 @@ fn the_page_links_to_every_example() {
             .any(|tool| path.starts_with(&format!("examples/{tool}/")));
         assert!(is_part || page.contains(&format!("(../{path})")), "{path}");
     }
-    for directory in ["examples/argo-cd", "examples/helm"] {
+    for directory in ["examples/argo-cd", "examples/headlamp", "examples/helm"] {
         assert!(page.contains(&format!("(../{directory})")), "{directory}");
     }
 }
