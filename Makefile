@@ -13,7 +13,8 @@ KUBECTL ?= kubectl
 # Test targets that Cargo leaves out of --all-targets: `make test` runs them on their own.
 ALONE := --test node --test security --test matrix
 
-SANDBOX := $(CARGO) run --locked --quiet -p svcdiag-sandbox --bin svcdiag-sandbox --
+# As `build` has made it: `cargo run -p` would build it again, with other features of what it depends on.
+SANDBOX := $${CARGO_TARGET_DIR:-target}/debug/svcdiag-sandbox
 
 ##@ General
 
