@@ -152,10 +152,10 @@ pub fn run(options: &Options) -> Result<Answer, Error> {
     }
     let now = bundle.time(crate::clock::now());
     if bundle.is_paste {
-        eprintln!("note: the text does not say when it was copied, so {now} is assumed");
+        eprintln!("note: the text does not say when it was copied, so {now:.0} is assumed");
     } else if bundle.manifest.time.is_none() {
         eprintln!(
-            "note: {} does not say when the bundle was made, so {now} is assumed",
+            "note: {} does not say when the bundle was made, so {now:.0} is assumed",
             super::MANIFEST
         );
     }

@@ -17,6 +17,9 @@ use crate::{
     formats::text::{kubectl::Kubectl, paste::Section},
 };
 
+/// Why a command that opens a shell is not used itself.
+const STARTS_SHELL: &str = "it starts a shell; what is typed into that is read by itself";
+
 /// Takes the output of a command in; says what it is and what became of it.
 pub(super) fn take(
     bundle: &mut Bundle,
@@ -26,24 +29,26 @@ pub(super) fn take(
 ) -> (String, Fate) {
     let command = section.command.unwrap_or_default();
     let unused = |what: String, why: &str| (what, Fate::NotUsed(why.to_owned()));
+    let kubectl = Kubectl::parse(command);
+    let of_shell = match &kubectl {
+        _ if command == "exit" => Some("it ends a shell"),
+        Some(kubectl) if starts_shell(kubectl) => Some(STARTS_SHELL),
+        _ => None,
+    };
     if section.text.trim().is_empty() {
-        let why = "the command printed nothing, or its output is missing";
+        let why = of_shell.unwrap_or("the command printed nothing, or its output is missing");
         return unused(format!("\"{}\"", shortened(command)), why);
     }
     let what = format!("output of \"{}\"", shortened(command));
     if command == "exit" {
         return unused(what, "it ends a shell");
     }
-    let kubectl = Kubectl::parse(command);
     if let Some(kubectl) = kubectl.as_ref().filter(|k| k.verb == "logs") {
         return logs(bundle, section, kubectl, modified);
     }
     let Some(place) = place else {
         return match kubectl {
-            Some(kubectl) if starts_shell(&kubectl) => unused(
-                what,
-                "it starts a shell; what is typed into that is read by itself",
-            ),
+            Some(kubectl) if starts_shell(&kubectl) => unused(what, STARTS_SHELL),
             Some(kubectl) if kubectl.value(&["--overrides"]).is_some() => unused(
                 what,
                 "its --overrides may put the Pod on the network of a node or give it other labels",
@@ -54,7 +59,7 @@ pub(super) fn take(
             ),
             None => unused(
                 what,
-                "it is not known on which node or in which Pod it was typed; save it in a bundle, in nodes/NODE/ or pods/NAMESPACE/POD/",
+                "it is not known on which node or in which Pod it was typed; paste it behind its `kubectl exec` or a prompt that names the node, or save it in a bundle, in nodes/NODE/ or pods/NAMESPACE/POD/",
             ),
         };
     };

@@ -98,7 +98,7 @@ fn every_part_is_said_with_its_lines() {
         [
             "lines 1-2: not recognized, not used: Hi, my Service",
             "lines 5-18: Service web",
-            "line 21: output of \"iptables-save\"; not used: it is not known on which node or in which Pod it was typed; save it in a bundle, in nodes/NODE/ or pods/NAMESPACE/POD/",
+            "line 21: output of \"iptables-save\"; not used: it is not known on which node or in which Pod it was typed; paste it behind its `kubectl exec` or a prompt that names the node, or save it in a bundle, in nodes/NODE/ or pods/NAMESPACE/POD/",
             "lines 23-24: a table; not used: only tables of Pods, Services, Endpoints, EndpointSlices, Nodes and Events are read",
         ]
     );
@@ -297,6 +297,17 @@ fn a_command_over_several_lines_is_one() {
     let table = "$ kubectl get pods \\\n> --namespace shop \\\n> --show-labels\nNAME    READY   STATUS    RESTARTS   AGE   LABELS\nweb-1   1/1     Running   0          3m    app=web\n";
     let told = parts(table);
     assert_eq!(told, ["lines 4-5: a table of Pods (1 row)"]);
+}
+
+#[test]
+fn the_beginning_and_the_end_of_a_shell_are_not_missed_outputs() {
+    let told = parts("$ kubectl exec -it client -- sh\n/ # exit\n$ kubectl get pods\n");
+    assert!(
+        told[0].ends_with("not used: it starts a shell; what is typed into that is read by itself"),
+        "{told:?}"
+    );
+    assert!(told[1].ends_with("not used: it ends a shell"), "{told:?}");
+    assert!(told[2].ends_with("its output is missing"), "{told:?}");
 }
 
 #[test]

@@ -161,6 +161,8 @@ impl<'a> Labels<'a> {
             .any(|stage| seen.is_false(*stage))
             || seen.has(C::NetworkPolicyAllows, Reason::IngressDenied);
         match self.diagnosis.summary.endpoints.split_once('/') {
+            // They may be known from elsewhere than EndpointSlices.
+            Some((_, "0")) if seen.is_true(C::EndpointsPopulated) => "endpoints".to_owned(),
             Some((_, "0")) => "no endpoints".to_owned(),
             Some((ready, all)) if is_number(ready) && is_number(all) => {
                 let noun = if all == "1" { "endpoint" } else { "endpoints" };

@@ -464,3 +464,14 @@ proptest! {
         }
     }
 }
+
+/// Tables of a paste show endpoints that no EndpointSlice lists.
+#[test]
+fn endpoints_that_are_there_without_slices_are_not_called_none() {
+    let mut found = diagnosis(&[(C::EndpointsPopulated, yes())], &unknown(Reason::ProbeFailed));
+    found.summary.endpoints = "0/0".to_owned();
+    assert!(written(&found).ends_with("? endpoints"), "{}", written(&found));
+    let mut found = diagnosis(&[], &unknown(Reason::ProbeFailed));
+    found.summary.endpoints = "0/0".to_owned();
+    assert!(written(&found).ends_with("no endpoints"), "{}", written(&found));
+}
