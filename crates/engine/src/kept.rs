@@ -3,19 +3,24 @@
 //!
 //! Nor is it one that the sample of nodes moves on: a node that has come into it is waited for in the same way.
 //!
+//! A node that fails takes endpoints away as a rollout does. Where the cluster says that a node is not Ready, its agent is
+//! not waited for longer than one that lives takes.
+//!
 //! Only the wait for agents is bridged. What is found anew counts at once, be it good or bad.
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    Facts, Finding,
+    Facts, Finding, ProbeReport,
     evidence::Evidence,
     plan::approval,
     pods::state::{self, trouble::Trouble},
     time::later,
 };
-use svcdiag_api::{ConditionStatus, ConditionType, Observation, Reason, ServiceDiagnosisStatus};
-use svcdiag_objects::Object;
+use svcdiag_api::{
+    ConditionStatus, ConditionType, NodeProbeSpec, Observation, Reason, ServiceDiagnosisStatus,
+};
+use svcdiag_objects::{Node, Object};
 
 /// How long after the last change of the endpoints an answer from before it may stand.
 const KEPT_FOR: SignedDuration = SignedDuration::from_secs(30);
@@ -23,6 +28,10 @@ const KEPT_FOR: SignedDuration = SignedDuration::from_secs(30);
 /// How long an agent may owe its answer. Endpoints that change more often than it can look leave it no time for one,
 /// and what nobody has looked at for longer is not known.
 const OWED_FOR: SignedDuration = SignedDuration::from_secs(60);
+
+/// How long it may owe its answer where its Node is not Ready and has Pods of the Service or its clients: then a node has
+/// probably failed, and not only endpoints changed. An agent that lives takes three seconds and a few dials to answer.
+const OWED_BY_UNREADY_FOR: SignedDuration = SignedDuration::from_secs(10);
 
 /// For so long nothing happens to the endpoints when a rollout is over.
 const QUIET_FOR: SignedDuration = SignedDuration::from_secs(10);
@@ -37,14 +46,30 @@ fn until(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
         let nodes = facts.nodes.iter().filter(|n| waiting.contains(&n.name.as_str()));
         nodes.filter_map(|n| n.probe.as_ref())
     };
-    let owed = owing().filter_map(|probe| probe.owed_since).min();
-    let owed = owed.map(|since| later(since, OWED_FOR));
+    let owed_until = |probe: &ProbeReport| {
+        let patience = match has_probably_failed(facts, &probe.asked) {
+            true => OWED_BY_UNREADY_FOR,
+            false => OWED_FOR,
+        };
+        Some(later(probe.owed_since?, patience))
+    };
+    let owed = owing().filter_map(owed_until).min();
     let are_all_new = !waiting.is_empty() && owing().all(|probe| probe.facts.is_none());
     let until = match facts.endpoints_settle_at(KEPT_FOR) {
         Some(kept) if kept > facts.now => owed.map_or(kept, |owed| kept.min(owed)),
         _ => owed.filter(|_| are_all_new)?,
     };
     (until > facts.now).then_some(until)
+}
+
+/// Whether the cluster has lost a node that matters to the Service beyond what is seen from there.
+fn has_probably_failed(facts: &Facts, asked: &NodeProbeSpec) -> bool {
+    let is_ready = |node: &Node| node.ready().is_none_or(|ready| ready.status == "True");
+    let has_pods = !asked.endpoints.is_empty() || !asked.clients.is_empty();
+    has_pods
+        && facts
+            .cluster_node(&asked.node_name)
+            .is_some_and(|node| !is_ready(node))
 }
 
 /// The last answer of a stage in place of one that only waits for agents. Of the faults that is the root cause

@@ -174,7 +174,7 @@ fn a_node_concerns_all_when_its_labels_change_and_it_has_an_agent() {
 }
 
 #[test]
-fn a_node_concerns_all_when_it_comes_goes_is_lost_or_gets_another_address() {
+fn a_node_concerns_all_when_it_comes_goes_or_gets_another_address() {
     let mut inventory = inventory();
     let node = |ready: &str, beat: u32, address: &str| -> Node {
         object(
@@ -189,9 +189,42 @@ fn a_node_concerns_all_when_it_comes_goes_is_lost_or_gets_another_address() {
         inventory.apply(node("True", 2, "192.0.2.1")).is_empty(),
         "its heartbeat"
     );
-    assert_eq!(inventory.apply(node("Unknown", 3, "192.0.2.1")).len(), 1);
-    assert_eq!(inventory.apply(node("Unknown", 4, "192.0.2.2")).len(), 1);
+    assert_eq!(inventory.apply(node("True", 3, "192.0.2.2")).len(), 1);
     assert_eq!(inventory.delete::<Node>("", "three").len(), 1);
+}
+
+#[test]
+fn a_node_that_is_lost_concerns_namespaces_with_pods_there_and_all_if_cluster_dns_is_there() {
+    let mut inventory = inventory();
+    let elsewhere = ServiceDiagnosis {
+        metadata: object(json!({ "namespace": "elsewhere", "name": "other" })),
+        ..diagnosis("")
+    };
+    inventory.set_interest(&elsewhere);
+    let concerned = |inventory: &mut Inventory, ready: &str| -> Vec<String> {
+        let node: Node = object(json!({ "metadata": { "name": "one" }, "status": {
+            "conditions": [{ "type": "Ready", "status": ready }] } }));
+        let concerned = inventory.apply(node).into_iter();
+        concerned.map(|(namespace, _)| namespace).collect()
+    };
+    let pod = |namespace: &str, node: &str| -> svcdiag_objects::Pod {
+        let metadata = json!({ "namespace": namespace, "name": "pod", "labels": { "app": namespace } });
+        object(json!({ "metadata": metadata, "spec": { "nodeName": node } }))
+    };
+    concerned(&mut inventory, "True");
+    assert!(
+        concerned(&mut inventory, "Unknown").is_empty(),
+        "there are no Pods"
+    );
+    inventory.apply(pod("shop", "one"));
+    inventory.apply(pod("elsewhere", "two"));
+    assert_eq!(concerned(&mut inventory, "True"), ["shop"]);
+    inventory.apply(pod("kube-system", "one"));
+    assert_eq!(concerned(&mut inventory, "Unknown"), ["shop"]);
+    let dns = json!({ "metadata": { "namespace": "kube-system", "name": "kube-dns" },
+        "spec": { "selector": { "app": "kube-system" } } });
+    inventory.apply::<svcdiag_objects::Service>(object(dns));
+    assert_eq!(concerned(&mut inventory, "True"), ["elsewhere", "shop"]);
 }
 
 #[test]

@@ -176,18 +176,18 @@ impl Tracked for Node {
         &mut inventory.nodes
     }
 
-    /// All diagnoses, if a node comes, goes, becomes Ready or ceases to be, or gets other addresses; and if one
-    /// with an agent gets other labels, since these choose the nodes.
+    /// All diagnoses, if a node comes, goes or gets other addresses, and if one with an agent gets other labels, since these
+    /// choose the nodes. Whether it is Ready concerns those with Pods there.
     fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
         let has_agent = |node: &Self| inventory.agents.contains_key(node.name());
-        let state = |node: &Self| {
-            let ready = node.ready().map(|condition| condition.status.clone());
-            (ready, node.status.addresses.clone())
-        };
+        let ready = |node: &Self| node.ready().map(|condition| condition.status.clone());
+        let state = |node: &Self| (ready(node).is_some(), node.status.addresses.clone());
         let is_chosen_anew =
             old.map(Object::labels) != new.map(Object::labels) && old.or(new).is_some_and(has_agent);
         if is_chosen_anew || old.map(state) != new.map(state) {
             inventory.all()
+        } else if old.map(ready) != new.map(ready) {
+            inventory.with_pods_on(old.or(new).map(Object::name).unwrap_or_default())
         } else {
             BTreeSet::new()
         }

@@ -4,7 +4,7 @@
 //! diagnoses there. Slices and Pods change all the time and are told apart more finely. What slips
 //! through (a Pod that becomes the first candidate for a client, say) is seen in the next round.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -35,6 +35,21 @@ impl Inventory {
             }
         }
         keys
+    }
+
+    /// Diagnoses that involve a namespace with Pods on a node; all, if cluster DNS has some there.
+    pub(super) fn with_pods_on(&self, node: &str) -> BTreeSet<DiagnosisKey> {
+        let is_there = |pod: &Arc<Pod>| pod.spec.node_name.as_deref() == Some(node);
+        if self
+            .cluster_dns()
+            .is_some_and(|dns| dns.pods.iter().any(is_there))
+        {
+            return self.all();
+        }
+        let namespaces = self.pods.0.iter().filter(|(_, pods)| pods.values().any(is_there));
+        namespaces
+            .flat_map(|(name, _)| self.involving(name, |_, _| true))
+            .collect()
     }
 
     fn is_cluster_dns(&self, namespace: &str, name: &str) -> bool {

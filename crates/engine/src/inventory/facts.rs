@@ -315,7 +315,7 @@ impl Inventory {
             .find_map(|(namespace, name)| self.services.get(namespace, name))
     }
 
-    fn cluster_dns(&self) -> Option<ClusterDns> {
+    pub(super) fn cluster_dns(&self) -> Option<ClusterDns> {
         let service = self.dns_service()?;
         let selected =
             |p: &&Arc<Pod>| service.has_selector() && matches_labels(&service.spec.selector, p.labels());

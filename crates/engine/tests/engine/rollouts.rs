@@ -1,6 +1,7 @@
 //! While nothing but endpoints changes, what was said last stands until the agents have looked again, and little is
 //! written.
 
+mod failed_node;
 mod kept;
 
 use std::sync::Arc;
