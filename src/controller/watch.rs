@@ -38,8 +38,8 @@ use crate::{
 /// Kinds that show which agents exist.
 const OF_AGENTS: [&str; 2] = ["Node", "Lease"];
 
-/// Changes of agents are batched for this long: all diagnoses are evaluated again for them, and a rollout replaces one agent
-/// after the other. The pause grows with the number of diagnoses, so that a cluster with few need not wait.
+/// Changes of agents that concern all diagnoses are batched for this long: a rollout replaces one agent after the other. The
+/// pause grows with the number of diagnoses, so that a cluster with few need not wait.
 const SETTLE: Duration = Duration::from_millis(200);
 const PAUSE_FOR_EACH: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -140,10 +140,12 @@ where
         if matches!(kind.as_ref(), "Service" | "Namespace") {
             context.auto.notify_one();
         }
-        if !OF_AGENTS.contains(&kind.as_ref()) {
-            enqueue(&context, &mut queue, concerned).await;
-        } else if !concerned.is_empty() {
+        // A node that is not ready any more concerns few diagnoses, which must not wait for all others.
+        let concerns_all = || concerned.len() == context.inventory().diagnoses();
+        if OF_AGENTS.contains(&kind.as_ref()) && concerns_all() {
             context.agents.notify_one();
+        } else {
+            enqueue(&context, &mut queue, concerned).await;
         }
     }
 }
