@@ -20,7 +20,7 @@ impl<'a> EndpointPods<'a> {
     pub(crate) fn of(facts: &'a Facts) -> Self {
         let mut pods: Vec<&Pod> = facts.pods.iter().map(AsRef::as_ref).collect();
         // Files may hold a Pod twice; which comes first means nothing.
-        pods.sort_by_cached_key(|p| (p.name(), format!("{:?}", p.metadata.uid)));
+        pods.sort_by(|a, b| (a.name(), &a.metadata.uid).cmp(&(b.name(), &b.metadata.uid)));
         let uids = pods.iter().filter_map(|p| Some((p.metadata.uid.as_deref()?, *p)));
         // An address of a node is that of many Pods, and one of a Pod that has ended may be another's by now.
         let owns = |p: &&&Pod| !p.is_host_network() && !p.has_ended();
