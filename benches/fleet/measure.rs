@@ -105,15 +105,21 @@ fn note(known: &Mutex<HashMap<Key, Seen>>, diagnosis: &ServiceDiagnosis) {
     seen.changes += 1;
 }
 
-/// Waits until something is so, and returns how long that took.
-pub(crate) async fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) -> Duration {
+/// How often it is looked whether something is so: where one diagnosis is looked at, and where all are.
+pub(crate) const FOR_ONE: Duration = Duration::from_millis(5);
+pub(crate) const FOR_ALL: Duration = Duration::from_millis(100);
+
+/// Waits until something is so.
+pub(crate) async fn until(what: &str, every: Duration, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < within, "not within {within:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(every).await;
     }
-    start.elapsed()
 }
+
+/// What takes longer than this does not end at all.
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// Requests that the API server has counted.
 #[derive(Clone)]
