@@ -90,7 +90,9 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let previous = context.written.latest(diagnosis);
     let now = crate::clock::now();
     let spec = limits::bounded(&diagnosis.spec, &context.options);
+    let start = Instant::now();
     let (mut verdict, plan, reported) = judge(diagnosis, &spec, context, previous.as_ref(), now);
+    context.metrics.verdict_took(start.elapsed());
     let work = Work::of(context, diagnosis, plan);
     let held_until = context
         .questions

@@ -71,6 +71,7 @@ async fn health_and_metrics_are_served() {
         r#"svcdiag_reconciles_total{outcome="Written"}"#,
         "svcdiag_status_writes_total",
         "svcdiag_reconcile_duration_seconds_count",
+        "svcdiag_verdict_duration_seconds_count",
         "svcdiag_diagnoses",
     ] {
         assert!(

@@ -93,6 +93,7 @@ pub(super) struct Metrics {
     waited: Histogram,
     reconciles: Family<OfOutcome, Counter>,
     duration: Histogram,
+    verdict_duration: Histogram,
     writes: Counter,
     unparsable: Family<OfKind, Counter>,
     watch_errors: Family<OfKind, Counter>,
@@ -158,6 +159,14 @@ impl Metrics {
             Unit::Seconds,
             duration.clone(),
         );
+        // From a tenth of a millisecond to that of a Namespace with thousands of Pods.
+        let verdict_duration = Histogram::new(exponential_buckets(0.0001, 2.0, 10));
+        registry.register_with_unit(
+            "verdict_duration",
+            "Duration of a verdict: facts, questions to the agents and diagnosis, without requests to the API server",
+            Unit::Seconds,
+            verdict_duration.clone(),
+        );
         let writes = Counter::<u64, AtomicU64>::default();
         registry.register("status_writes", "Writes of a status", writes.clone());
         let unparsable = Family::<OfKind, Counter>::default();
@@ -207,6 +216,7 @@ impl Metrics {
             waited,
             reconciles,
             duration,
+            verdict_duration,
             writes,
             unparsable,
             watch_errors,
@@ -232,6 +242,10 @@ impl Metrics {
     pub(super) fn reconciled(&self, outcome: Outcome, took: Duration) {
         self.reconciles.get_or_create(&OfOutcome { outcome }).inc();
         self.duration.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn verdict_took(&self, time: Duration) {
+        self.verdict_duration.observe(time.as_secs_f64());
     }
 
     /// What was seen of a diagnosis.
