@@ -407,11 +407,12 @@ impl Bench {
         self.calm().await;
         let second = self.controller("second");
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let every = self.size.0 / BROKEN;
+        let number = BROKEN.min(self.size.0 / 2);
+        let every = self.size.0 / number;
         let start = Instant::now();
         leader.kill().await;
         // Not those that were rolled out last.
-        let keys = (0..BROKEN).map(|n| population::key(n * every + 1));
+        let keys = (0..number).map(|n| population::key(n * every + 1));
         let broken: Vec<Key> = keys.filter(|key| !self.failed.contains(key)).collect();
         for key in &broken {
             self.change(key, true).await;
