@@ -35,6 +35,7 @@ const TYPED: &[(&str, &[&str], Leaves)] = &[
         Change(&["cbr0 takes only its own"], &["cbr0 takes all packets"]),
     ),
     ("ip link", &[], Nothing),
+    ("ip neigh show {}", &["10.244.1.9"], Nothing),
     ("ip route get {}", &["10.244.1.9"], Nothing),
     ("ip route show table all type prohibit", &[], Nothing),
     ("ip6tables-legacy -t {} -S {}", &["filter", "FORWARD"], Nothing),

@@ -110,17 +110,28 @@ async fn processes_of_any_size_take_no_memory() {
     let cluster = TestCluster::new();
     let client = &cluster.clients[0];
     let directory = tempfile::tempdir().unwrap();
-    let mut many: Vec<Process> = vec![
-        start(client, &mut python(HUGE_ARGUMENTS)),
-        start(client, python(MANY_MAPPINGS).arg(directory.path())),
-        start(&cluster.endpoints[0], &mut python(MANY_SOCKETS)),
-    ];
-    // More processes than are read.
-    for _ in 0..100 {
-        many.push(start(
-            client,
-            Command::new("sh").args(["-c", "echo; exec sleep 3600"]),
-        ));
+    let processes = || -> Vec<Process> {
+        let mut many = vec![
+            start(client, &mut python(HUGE_ARGUMENTS)),
+            start(client, python(MANY_MAPPINGS).arg(directory.path())),
+            start(&cluster.endpoints[0], &mut python(MANY_SOCKETS)),
+        ];
+        // More processes than are read.
+        for _ in 0..100 {
+            many.push(start(
+                client,
+                Command::new("sh").args(["-c", "echo; exec sleep 3600"]),
+            ));
+        }
+        many
+    };
+    let mut many = processes();
+    // Those with the lowest numbers are read, and after the highest one (pid_max) the kernel begins again.
+    while !many.is_sorted_by_key(|process| process.0.id()) {
+        drop(many);
+        std::fs::remove_dir_all(directory.path()).unwrap();
+        std::fs::create_dir(directory.path()).unwrap();
+        many = processes();
     }
     let arguments = format!("/proc/{}/cmdline", many[0].0.id());
     assert_eq!(std::fs::read(arguments).unwrap().len(), 64 << 20);
