@@ -2,16 +2,18 @@
 //!
 //! Data flow: `watch` puts a change into the [`Inventory`], which names the diagnoses that it affects. These are queued.
 //! `reconcile` builds the Facts of one and diagnoses them, and `status` writes the result if more than times has changed.
-//! `schedule` decides when to reconcile again, `probes` applies the planned NodeProbes, and `apiserver` publishes the
-//! addresses of the API server for the agents and for the controller's own client. `pod_events` and `policy_kinds` gather
-//! what is not needed as whole objects. `events`, `open_reports`, `metrics` and `server` report to the outside; `auto` creates
-//! diagnoses for labelled Namespaces. `election` decides which of several controllers works, and lets no other one write.
+//! `schedule` decides when to reconcile again, `lapses` notices agents that fall silent, `probes` applies the planned
+//! NodeProbes, and `apiserver` publishes the addresses of the API server for the agents and for the controller's own client.
+//! `pod_events` and `policy_kinds` gather what is not needed as whole objects. `events`, `open_reports`, `metrics` and `server`
+//! report to the outside; `auto` creates diagnoses for labelled Namespaces. `election` decides which of several controllers
+//! works, and lets no other one write.
 
 mod apiserver;
 mod auto;
 mod changes;
 mod election;
 mod events;
+mod lapses;
 mod limits;
 mod metrics;
 mod open_reports;
@@ -301,6 +303,7 @@ pub async fn run(
     tasks.spawn(apiserver::run(context.clone(), addresses));
     tasks.spawn(policy_kinds::run(context.clone(), queue.clone()));
     tasks.spawn(schemas::run(context.clone(), queue.clone()));
+    tasks.spawn(lapses::run(context.clone(), queue.clone()));
     watch::spawn(&mut tasks, &context, &queue, writer);
     drop(queue);
 

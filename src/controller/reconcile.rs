@@ -147,6 +147,7 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
                 .min(),
             uid,
             now,
+            context.inventory().diagnoses(),
         ))
     };
     Ok((action, is_written))

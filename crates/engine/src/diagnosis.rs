@@ -30,8 +30,11 @@ pub struct Diagnosis {
     pub observations: Vec<Observation>,
     /// What is lost at times, by node and path.
     pub losses: Vec<NodeLoss>,
-    /// The earliest time at which the same Facts give another verdict.
+    /// The earliest time at which the same Facts give another verdict, but for `silent_at`.
     pub recheck_at: Option<Timestamp>,
+    /// When the first agent that was asked no longer counts as alive, unless it gives another sign until then. Agents give one
+    /// all the time, so this is not worth a timer for each diagnosis.
+    pub silent_at: Option<Timestamp>,
     /// When the Service's endpoints have come to rest, unless they change again.
     pub settled_at: Option<Timestamp>,
 }
@@ -84,6 +87,7 @@ impl Diagnosis {
             proxy_mode: None,
             observations: Vec::new(),
             recheck_at: None,
+            silent_at: None,
             losses: Vec::new(),
             settled_at: None,
         }

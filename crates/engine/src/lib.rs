@@ -79,7 +79,6 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         .iter()
         .filter_map(|(_, finding)| finding.recheck_at)
         .chain(stalled_at)
-        .chain(reports::expires_at(facts))
         .filter(|at| *at > facts.now)
         .min();
     let mut summary = summary::summary(&evidence, &stages);
@@ -99,6 +98,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         observations,
         losses: losses::by_node(&evidence),
         recheck_at,
+        silent_at: reports::silent_at(facts),
         settled_at: kept::settled_at(facts),
     };
     diagnosis.clean();

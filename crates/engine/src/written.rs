@@ -24,6 +24,7 @@ impl Diagnosis {
             proxy_mode: status.proxy_mode.clone(),
             observations: status.observations.clone(),
             recheck_at: None,
+            silent_at: None,
             losses: Vec::new(),
             settled_at: None,
         })

@@ -192,7 +192,7 @@ fn stage_of_file(problem: &str) -> Option<ConditionType> {
 }
 
 /// When the first agent that counts as alive no longer does, unless it gives another sign.
-pub(crate) fn expires_at(facts: &Facts) -> Option<Timestamp> {
+pub(crate) fn silent_at(facts: &Facts) -> Option<Timestamp> {
     if facts.spec.suspend {
         return None;
     }

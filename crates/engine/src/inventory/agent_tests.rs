@@ -120,6 +120,23 @@ fn an_agent_lives_from_when_its_renewal_was_first_seen() {
 }
 
 #[test]
+fn a_lease_that_lapses_concerns_once_those_who_have_asked_its_agent() {
+    let mut inventory = inventory();
+    inventory.apply(probe("p", "one", "u", 2));
+    inventory.observe_at(at(10));
+    inventory.apply(lease("one", 10));
+    assert!(
+        inventory.fallen_silent(at(0), at(49)).is_empty(),
+        "nobody asked the other"
+    );
+    assert_eq!(inventory.fallen_silent(at(49), at(50)).len(), 1);
+    assert!(
+        inventory.fallen_silent(at(50), at(60)).is_empty(),
+        "it was told before"
+    );
+}
+
+#[test]
 fn a_new_list_is_no_sign_of_life() {
     let mut inventory = inventory();
     inventory.observe_at(at(30));

@@ -3,7 +3,7 @@
 //! An agent is alive for as long as its Lease lasts, counted from the moment at which a renewal was
 //! first seen here: the clocks of the nodes do not matter. A renewal by itself concerns nobody, or
 //! thousands of nodes would have everything judged all the time; that an agent comes, comes back or
-//! goes for good does. That it falls silent is noticed by who knows until when it counts as alive.
+//! goes for good does. That it falls silent changes no object: who asks [`Inventory::fallen_silent`] now and then learns of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -99,6 +99,21 @@ impl Inventory {
         let of_nodes = self.agents.values().filter(|agent| agent.labels.is_some());
         let (alive, silent): (Vec<_>, Vec<_>) = of_nodes.partition(|agent| agent.until > now);
         (alive.len(), silent.len())
+    }
+
+    /// Diagnoses that have asked agents whose Leases lapsed after a time, by `until`.
+    pub fn fallen_silent(&self, after: Timestamp, until: Timestamp) -> BTreeSet<DiagnosisKey> {
+        let lapsed = |agent: &Agent| agent.until > after && agent.until <= until;
+        let silent = self.agents.iter().filter(|(_, agent)| lapsed(agent));
+        let silent: BTreeSet<&str> = silent.map(|(node, _)| node.as_str()).collect();
+        if silent.is_empty() {
+            return BTreeSet::new();
+        }
+        let has_asked = |key: &&DiagnosisKey| {
+            let mut probes = self.probes_of(key);
+            probes.any(|probe| silent.contains(probe.spec.node_name.as_str()))
+        };
+        self.probes_of.keys().filter(has_asked).cloned().collect()
     }
 
     /// Names of the nodes whose agents have Leases.

@@ -834,7 +834,8 @@ proptest! {
     #[test]
     fn nothing_changes_before_recheck_at(facts in facts(), fraction in 0.0_f64..1.0) {
         let diagnosis = diagnose(&facts);
-        let horizon = diagnosis.recheck_at.unwrap_or_else(|| facts.now + SignedDuration::from_secs(600));
+        let changes = diagnosis.recheck_at.into_iter().chain(diagnosis.silent_at).min();
+        let horizon = changes.unwrap_or_else(|| facts.now + SignedDuration::from_secs(600));
         let span = horizon.duration_since(facts.now).min(SignedDuration::from_secs(7200)).as_secs_f64();
         let later = Facts { now: facts.now + SignedDuration::from_secs_f64(span * fraction * 0.999), not_ready_since: facts.not_ready_since.or(Some(facts.now)), ..facts.clone() };
         let reasons = |f: &Facts| diagnose(f).stages.iter().map(|(c, f)| (*c, f.status(), f.reason)).collect::<Vec<_>>();

@@ -105,9 +105,9 @@ fn nobody_to_ask_is_no_vantage_point() {
 fn silence_comes_with_time_alone() {
     let facts = with_agents();
     let first = diagnose(&facts);
-    assert_eq!(first.recheck_at, Some(now() + SignedDuration::from_secs(40)));
+    assert_eq!(first.silent_at, Some(now() + SignedDuration::from_secs(40)));
     let then = Facts {
-        now: first.recheck_at.unwrap(),
+        now: first.silent_at.unwrap(),
         ..facts
     };
     expect(&then, R::AgentNotResponding);
@@ -118,7 +118,7 @@ fn a_suspended_diagnosis_asks_nobody() {
     let mut facts = with_agents();
     facts.spec.suspend = true;
     let d = expect(&facts, R::Suspended);
-    assert!(d.recheck_at.is_none() && d.observations.is_empty());
+    assert!(d.recheck_at.is_none() && d.silent_at.is_none() && d.observations.is_empty());
     assert!(svcdiag_engine::plan(&facts, &diagnosis_ref()).is_empty());
 }
 
