@@ -50,9 +50,10 @@ async fn wrong(round: &Round<'_>, from: Option<&str>, ip: IpAddr) -> Option<Wron
         Some(key) => &round.clients.iter().find(|client| client.key == key)?.netns,
         None => &round.node.netns,
     };
-    let own = own_address(&pod.netns, ip).await.ok()??;
+    let (own, all) = own_addresses(&pod.netns, ip).await.ok()??;
     let sent_to = sent_to(origin, ip).await.ok()??;
-    (sent_to != own).then(|| WrongNeighbour {
+    // An interface answers for the addresses of the others as well (arp_ignore).
+    (!all.contains(&sent_to)).then(|| WrongNeighbour {
         from: from.map(str::to_owned),
         pod: pod.key.clone(),
         ip: ip.to_string(),
@@ -61,18 +62,18 @@ async fn wrong(round: &Round<'_>, from: Option<&str>, ip: IpAddr) -> Option<Wron
     })
 }
 
-/// The link-layer address of the interface that has an IP address. There is none where a virtual machine in the Pod has it.
-async fn own_address(pod: &Netns, ip: IpAddr) -> io::Result<Option<LinkAddress>> {
+/// The link-layer address of the interface that has an IP address, and those of all interfaces beside it. There is none where
+/// a virtual machine in the Pod has the IP address.
+async fn own_addresses(pod: &Netns, ip: IpAddr) -> io::Result<Option<(LinkAddress, Vec<LinkAddress>)>> {
     let find = move || {
         let addresses = links::addresses_of_links()?;
         let Some((index, _)) = addresses.into_iter().find(|(_, own)| *own == ip) else {
             return Ok(None);
         };
         let links = links::links_of_pod()?;
-        Ok(links
-            .into_iter()
-            .find(|link| link.index == index)
-            .and_then(|link| link.address))
+        let own = links.iter().find(|link| link.index == index);
+        let all = links.iter().filter_map(|link| link.address).collect();
+        Ok(own.and_then(|own| own.address).zip(Some(all)))
     };
     pod.visit(find).await
 }
