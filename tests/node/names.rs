@@ -31,6 +31,11 @@ type Asked = Arc<Mutex<Vec<String>>>;
 
 /// Cluster DNS of a cluster in a domain of its own, on the node's loopback where no Pod reaches it.
 fn serve(node: &Netns, domain: &'static str) -> Asked {
+    serve_but(node, domain, |_, _| false)
+}
+
+/// The same, where some questions from the node get no answer: by name, and how many came before.
+fn serve_but(node: &Netns, domain: &'static str, is_lost: fn(&str, usize) -> bool) -> Asked {
     inside(node, || run(&format!("ip addr add {CLUSTER_DNS}/32 dev lo")));
     let socket = node.run(|| UdpSocket::bind((CLUSTER_DNS, 53))).unwrap();
     let asked = Asked::default();
@@ -40,7 +45,12 @@ fn serve(node: &Netns, domain: &'static str) -> Asked {
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
             let mut message = Message::from_vec(&buffer[..length]).unwrap();
             if from.ip() == CLUSTER_DNS {
-                seen.lock().unwrap().push(message.queries[0].name().to_ascii());
+                let name = message.queries[0].name().to_ascii();
+                let mut seen = seen.lock().unwrap();
+                seen.push(name.clone());
+                if is_lost(&name, seen.len() - 1) {
+                    continue;
+                }
             }
             answer(&mut message, domain);
             let _ = socket.send_to(&message.to_vec().unwrap(), from);
@@ -71,6 +81,12 @@ fn answer(message: &mut Message, domain: &str) {
 
 /// What the node asked of cluster DNS, and what came of it.
 async fn by_node(cluster: &TestCluster, spec: NodeProbeSpec) -> svcdiag::api::DnsServer {
+    said_by_node(cluster, spec)
+        .await
+        .expect("the node says something")
+}
+
+async fn said_by_node(cluster: &TestCluster, spec: NodeProbeSpec) -> Option<svcdiag::api::DnsServer> {
     let facts = probe(
         &cluster.as_node(),
         NAMESPACE,
@@ -79,8 +95,7 @@ async fn by_node(cluster: &TestCluster, spec: NodeProbeSpec) -> svcdiag::api::Dn
         &Memory::default(),
     )
     .await;
-    let found = facts.dns_servers.iter().find(|s| s.from.is_none());
-    found.unwrap_or_else(|| panic!("{facts:#?}")).clone()
+    facts.dns_servers.into_iter().find(|s| s.from.is_none())
 }
 
 fn spec(cluster: &TestCluster, cluster_domain: Option<&str>) -> NodeProbeSpec {
@@ -122,4 +137,22 @@ async fn the_usual_domain_needs_no_mention() {
     let _asked = serve(&cluster.node, "cluster.local");
     let server = by_node(&cluster, spec(&cluster, None)).await;
     assert_eq!((server.control, server.domain), (LookupResult::Found, None));
+}
+
+/// The answer to the first question is lost, and of other domains the server asks another one in vain.
+#[tokio::test]
+async fn a_server_that_is_silent_about_another_domain_than_its_own_is_not_silent() {
+    let cluster = TestCluster::new();
+    let _asked = serve_but(&cluster.node, "corp.local", |name, before| {
+        before == 0 || name.ends_with(".cluster.local.")
+    });
+    assert_eq!(said_by_node(&cluster, spec(&cluster, None)).await, None);
+}
+
+#[tokio::test]
+async fn a_server_that_answers_nothing_is_silent() {
+    let cluster = TestCluster::new();
+    let _asked = serve_but(&cluster.node, "corp.local", |_, _| true);
+    let server = by_node(&cluster, spec(&cluster, None)).await;
+    assert_eq!(server.control, LookupResult::TimedOut);
 }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use futures::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{
-    LocalPod, Round,
+    CONFIRM_AFTER, LocalPod, Round,
     dns_clients::{
         ATTEMPTS, BETWEEN_QUERIES, CONTROL, Client, Name, PATIENCE, PORT, ask_in_turn, before_second_look,
         is_v6,
@@ -62,15 +62,14 @@ pub(super) async fn probe(round: &Round<'_>, clients: &[Client<'_>], domain: &st
 }
 
 /// Cluster DNS as seen from the node, in the domain in which it serves the cluster's names. Where it does not say which that
-/// is, in the usual one: that it does not know that, or answers other questions than that, proves nothing if the cluster may
-/// use another.
+/// is, in the usual one: that it does not know that proves nothing if the cluster may use another. Nor does its silence, where
+/// it answers when it is asked for its domain once more: it may have asked another server in vain.
 async fn by_node(round: &Round<'_>, own: Option<IpAddr>, of_clients: &str) -> Vec<Option<DnsServer>> {
     let (Some(server), Some(ip)) = (round.subject.dns.addresses.first(), own) else {
         return Vec::new();
     };
     let netns = &round.node.netns;
     let names = reverse_lookup(round, netns, *server, ip, BETWEEN_QUERIES).await;
-    let is_silent = names.is_none();
     let known = names.as_deref().and_then(served_domain);
     let domain = known.unwrap_or(USUAL_DOMAIN);
     let question = |server: &SocketAddr| Question {
@@ -81,7 +80,17 @@ async fn by_node(round: &Round<'_>, own: Option<IpAddr>, of_clients: &str) -> Ve
         domain,
     };
     let questions: Vec<Question<'_>> = round.subject.dns.addresses.iter().map(question).collect();
-    let mut answers = join_all(questions.iter().map(|question| answer(round, question, own))).await;
+    let is_silent = async {
+        if names.is_some() {
+            return false;
+        }
+        sleep(CONFIRM_AFTER).await;
+        reverse_lookup(round, netns, *server, ip, PATIENCE)
+            .await
+            .is_none()
+    };
+    let answers = join_all(questions.iter().map(|question| answer(round, question, own)));
+    let (mut answers, is_silent) = tokio::join!(answers, is_silent);
     answers.retain(|found| match found.as_ref().map(|server| server.control) {
         Some(LookupResult::NotFound) => known.is_some(),
         Some(LookupResult::TimedOut) => known.is_some() || is_silent,
