@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use kube_cel::{Validator, apply_defaults};
+use kube_cel::{CompiledSchema, Validator, apply_defaults, compile_schema};
 use parking_lot::Mutex;
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -26,6 +26,11 @@ pub(crate) enum ListKind {
 #[derive(Debug)]
 pub(crate) struct CustomSchema {
     schema: Value,
+    /// The part of the schema that has rules in CEL.
+    ruled: Value,
+    /// These rules: every write asks them, and parsing them takes long.
+    rules: CompiledSchema,
+    validator: Mutex<Validator>,
     /// additionalPrinterColumns.
     pub columns: Vec<Value>,
 }
@@ -33,8 +38,13 @@ pub(crate) struct CustomSchema {
 impl CustomSchema {
     /// Reads a version of a CRD.
     pub(crate) fn new(version: &Value) -> Self {
+        let schema = version["schema"]["openAPIV3Schema"].clone();
+        let ruled = with_rules(&schema).unwrap_or_default();
         Self {
-            schema: version["schema"]["openAPIV3Schema"].clone(),
+            rules: compile_schema(&ruled),
+            ruled,
+            validator: Mutex::new(Validator::new()),
+            schema,
             columns: version["additionalPrinterColumns"]
                 .as_array()
                 .cloned()
@@ -75,7 +85,13 @@ impl CustomSchema {
             causes.push(rules_not_checked());
             return causes;
         }
-        let broken = Validator::new().validate(&self.schema, object, old).err();
+        let of = |object| part_with_rules(&self.ruled, object);
+        let (present, before) = (of(object), old.map(of));
+        let broken = self
+            .validator
+            .lock()
+            .validate_compiled(&self.rules, &present, before.as_ref());
+        let broken = broken.err();
         causes.extend(
             broken
                 .into_iter()
@@ -127,6 +143,56 @@ impl CustomSchema {
             };
         }
         schema
+    }
+}
+
+/// Rules in CEL.
+const RULES: &str = "x-kubernetes-validations";
+
+/// The part of a schema that leads to rules, and all that is below them. What evaluates them converts every value on its way,
+/// and most of an object has none.
+fn with_rules(schema: &Value) -> Option<Value> {
+    schema.as_object()?;
+    if !schema[RULES].is_null() {
+        return Some(schema.clone());
+    }
+    let mut part = Map::from_iter([("type".to_owned(), schema["type"].clone())]);
+    if let Value::Object(fields) = &schema["properties"] {
+        let ruled = fields
+            .iter()
+            .filter_map(|(name, of)| Some((name.clone(), with_rules(of)?)));
+        let ruled: Map<String, Value> = ruled.collect();
+        if !ruled.is_empty() {
+            part.insert("properties".to_owned(), Value::Object(ruled));
+        }
+    }
+    for of_each in ["items", "additionalProperties"] {
+        part.extend(with_rules(&schema[of_each]).map(|of| (of_each.to_owned(), of)));
+    }
+    (part.len() > 1).then_some(Value::Object(part))
+}
+
+/// What of a value such a part of a schema is about.
+fn part_with_rules(schema: &Value, value: &Value) -> Value {
+    if !schema[RULES].is_null() {
+        return value.clone();
+    }
+    match value {
+        Value::Object(fields) => {
+            let of = |name: &str| match &schema["properties"][name] {
+                Value::Null => &schema["additionalProperties"],
+                found => found,
+            };
+            let ruled = fields.iter().filter(|(name, _)| of(name).is_object());
+            ruled
+                .map(|(name, value)| (name.clone(), part_with_rules(of(name), value)))
+                .collect()
+        }
+        Value::Array(items) if schema["items"].is_object() => {
+            let items = items.iter().map(|item| part_with_rules(&schema["items"], item));
+            items.collect()
+        }
+        other => other.clone(),
     }
 }
 
