@@ -45,8 +45,8 @@ use svcdiag_sandbox::{
     svcdiag::Controller,
 };
 
-use hollow::{Fleet, Key};
-use measure::{AGENTS, BENCHMARK, Diagnoses, FOR_ALL, FOR_ONE, Requests, client, cpu, memory, until};
+use hollow::{Changes, Fleet, Key};
+use measure::{AGENTS, BENCHMARK, Diagnoses, FOR_ALL, FOR_ONE, Requests, Writes, client, cpu, memory, until};
 
 /// The release build: `cargo bench` builds it with the benchmark.
 const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
@@ -344,6 +344,17 @@ impl Bench {
         self.row(&figure("p99"), p99, "under 1 s");
     }
 
+    /// How often anything about these diagnoses has been written.
+    fn writes(&self, of: &[&Key]) -> Writes {
+        let changes = self.fleet.changes();
+        let asked: Vec<Changes> = of.iter().filter_map(|key| changes.get(*key).copied()).collect();
+        Writes {
+            questions: asked.iter().map(|changes| changes.questions).sum(),
+            reports: asked.iter().map(|changes| changes.reports).sum(),
+            statuses: of.iter().map(|key| self.diagnoses.get(key).changes).sum(),
+        }
+    }
+
     /// A node falls silent. Its agent stops, and a moment later the cluster says that the node is not ready.
     async fn failure(&mut self) {
         self.calm().await;
@@ -358,13 +369,8 @@ impl Bench {
         let all = (2..nodes).map(cluster::node).map(|node| (concerned(&node), node));
         let (concerned, node) = all.max_by_key(|(concerned, _)| concerned.len()).unwrap();
         let on = cluster::services_on(&node, services, nodes);
-        let counts = |bench: &Self| {
-            let changes = bench.fleet.changes();
-            let probes: u64 = concerned.iter().filter_map(|key| changes.get(key)).sum();
-            let statuses: u64 = concerned.iter().map(|key| bench.diagnoses.get(key).changes).sum();
-            (probes, statuses)
-        };
-        let before = counts(self);
+        let (near, far): (Vec<&Key>, Vec<&Key>) = concerned.iter().partition(|key| on.contains(key));
+        let before = (self.writes(&near), self.writes(&far));
         self.fleet.stop(&node);
         let start = Instant::now();
         cluster::fail_node(
@@ -384,8 +390,8 @@ impl Bench {
         eprintln!("for example {:?}", self.diagnoses.get(&on[0]).ready);
         eprintln!("the cluster said so within {written:?}");
         tokio::time::sleep(AFTER_A_FAILURE.saturating_sub(start.elapsed())).await;
-        let after = counts(self);
-        let (probes, statuses) = (after.0 - before.0, after.1 - before.1);
+        let with_pods = self.writes(&near).since(before.0);
+        let others = self.writes(&far).since(before.1);
         self.failed.extend(on.iter().cloned());
         let figure = format!(
             "node fails: from its Node being marked not ready until no longer Ready=True, of the {} diagnoses with Pods there",
@@ -397,7 +403,10 @@ impl Bench {
             concerned.len(),
             AFTER_A_FAILURE.as_secs()
         );
-        let measured = format!("{} ({probes} NodeProbes, {statuses} statuses)", probes + statuses);
+        let measured = format!(
+            "{} (with Pods there: {with_pods}; others: {others})",
+            with_pods.sum() + others.sum()
+        );
         self.row(&figure, measured, "under 300");
         eprintln!("{:?}", self.diagnoses.summary());
     }

@@ -27,8 +27,8 @@ use crate::{hollow::Key, population};
 
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
-/// Pause between the steps of a rollout.
-const STEP: Duration = Duration::from_secs(1);
+/// Pause between the steps of a rollout: how long a small Pod takes to be ready, and one to end that does so when told.
+const STEP: Duration = Duration::from_secs(3);
 
 /// Name of the node with a number.
 pub(crate) fn node(number: usize) -> String {

@@ -44,6 +44,15 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Namespace and name of a diagnosis.
 pub(crate) type Key = (String, String);
 
+/// How often NodeProbes were written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Changes {
+    /// By the controller.
+    pub questions: u64,
+    /// By agents.
+    pub reports: u64,
+}
+
 /// The hollow agents. They stop when this is dropped.
 pub(crate) struct Fleet {
     shared: Arc<Shared>,
@@ -56,7 +65,7 @@ struct Shared {
     /// The NodeProbes, by UID.
     probes: Mutex<HashMap<String, Arc<NodeProbe>>>,
     /// Changes of NodeProbes that were seen, by diagnosis.
-    changes: Mutex<HashMap<Key, u64>>,
+    changes: Mutex<HashMap<Key, Changes>>,
     /// Reports that could not be written at the first attempt.
     failures: AtomicU64,
 }
@@ -115,8 +124,8 @@ impl Fleet {
         asked
     }
 
-    /// Changes of NodeProbes since the start, by diagnosis: each is a write of the controller or of an agent.
-    pub(crate) fn changes(&self) -> HashMap<Key, u64> {
+    /// Changes of NodeProbes since the start, by diagnosis.
+    pub(crate) fn changes(&self) -> HashMap<Key, Changes> {
         self.shared.changes.lock().clone()
     }
 
@@ -156,17 +165,21 @@ async fn follow(api: Api<NodeProbe>, shared: Arc<Shared>) {
         while rounds.try_join_next().is_some() {}
         match event {
             Ok(Event::Apply(probe) | Event::InitApply(probe)) => {
-                *shared.changes.lock().entry(key(&probe)).or_default() += 1;
                 let probe = Arc::new(probe);
                 let before = shared.probes.lock().insert(uid(&probe), probe.clone());
-                // An agent reacts to a new generation only.
                 let generation = probe.metadata.generation;
+                let mut changes = shared.changes.lock();
+                let changes = changes.entry(key(&probe)).or_default();
+                // An agent reacts to a new generation only.
                 if before.is_none_or(|before| before.metadata.generation != generation) {
+                    changes.questions += 1;
                     rounds.spawn(round(shared.clone(), uid(&probe), generation));
+                } else {
+                    changes.reports += 1;
                 }
             }
             Ok(Event::Delete(probe)) => {
-                *shared.changes.lock().entry(key(&probe)).or_default() += 1;
+                shared.changes.lock().entry(key(&probe)).or_default().questions += 1;
                 shared.probes.lock().remove(&uid(&probe));
             }
             Ok(Event::Init | Event::InitDone) => {}

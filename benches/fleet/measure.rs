@@ -140,6 +140,42 @@ impl Requests {
     }
 }
 
+/// Writes about diagnoses.
+#[derive(Clone, Copy)]
+pub(crate) struct Writes {
+    pub questions: u64,
+    pub reports: u64,
+    pub statuses: u64,
+}
+
+impl Writes {
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            questions: self.questions - before.questions,
+            reports: self.reports - before.reports,
+            statuses: self.statuses - before.statuses,
+        }
+    }
+
+    pub(crate) fn sum(self) -> u64 {
+        self.questions + self.reports + self.statuses
+    }
+}
+
+impl std::fmt::Display for Writes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            questions,
+            reports,
+            statuses,
+        } = self;
+        write!(
+            f,
+            "{questions} of NodeProbes, {reports} of reports, {statuses} of statuses"
+        )
+    }
+}
+
 /// Names of the clients of this process, by which requests are told apart: their User-Agent.
 pub(crate) const BENCHMARK: &str = "benchmark";
 pub(crate) const AGENTS: &str = "hollow-agents";
