@@ -3,6 +3,9 @@
 //! The controller is the real one, a process. The agents are hollow: tasks of this process that write what agents write and
 //! find all well ([`hollow`]). The API server is the stand-in, in this process too, so all share the machine's cores.
 //! `SVCDIAG_FLEET=500` measures with so many diagnoses, and a fifth as many nodes.
+//!
+//! With `KUBEBUILDER_ASSETS` it is the real etcd and kube-apiserver, with 1,000 diagnoses. All objects go through the API then
+//! ([`create`]), and requests are those that the API server's own metrics count.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +21,8 @@
 mod answers;
 #[path = "fleet/cluster.rs"]
 mod cluster;
+#[path = "fleet/create.rs"]
+mod create;
 #[path = "fleet/hollow.rs"]
 mod hollow;
 #[path = "fleet/measure.rs"]
@@ -30,6 +35,7 @@ mod rotation;
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -44,16 +50,21 @@ use svcdiag_sandbox::{
     cluster::{Cluster, ClusterConfig},
     svcdiag::Controller,
 };
+use svcdiag_testing_apiserver::Store;
 
 use hollow::{Changes, Fleet, Key};
-use measure::{AGENTS, BENCHMARK, Diagnoses, FOR_ALL, FOR_ONE, Requests, Writes, client, cpu, memory, until};
+use measure::{
+    AGENTS, BENCHMARK, Diagnoses, FOR_ALL, FOR_ONE, Requests, Writes, client, cpu, cpus, memory, others,
+    until,
+};
 
 /// The release build: `cargo bench` builds it with the benchmark.
 const BINARY: &str = env!("CARGO_BIN_EXE_svcdiag");
 
-/// Environment variable with the number of diagnoses, and the number without it.
+/// Environment variable with the number of diagnoses, and the number without it, with the stand-in and the real API server.
 const SIZE: &str = "SVCDIAG_FLEET";
 const DIAGNOSES: usize = 5_000;
+const DIAGNOSES_ON_REAL: usize = 1_000;
 
 /// Diagnoses for each node.
 const FOR_EACH_NODE: usize = 5;
@@ -68,6 +79,9 @@ const AFTER_A_FAILURE: Duration = Duration::from_secs(90);
 /// Rollouts at the same time, and changes of other Services that are timed meanwhile.
 const ROLLOUTS: usize = 50;
 const CHANGES: usize = 200;
+
+/// No further change is timed after this: where an API server is not up to the rollouts, each takes many seconds.
+const ENOUGH: Duration = Duration::from_secs(240);
 
 /// Services that break when the leader ends, evenly spread.
 const BROKEN: usize = 100;
@@ -91,17 +105,22 @@ async fn main() {
     if !std::env::args().any(|a| a == "--bench") {
         return;
     }
-    let diagnoses = std::env::var(SIZE).map_or(DIAGNOSES, |n| n.parse().expect("a number of diagnoses"));
-    let mut bench = Bench::start((diagnoses, diagnoses / FOR_EACH_NODE)).await;
+    let mut bench = Bench::start().await;
+    let before = Requests::now(&bench.cluster).await;
     let controller = bench.cold_start().await;
     bench.rest(&controller).await;
     bench.hour().await;
     bench.failure().await;
     bench.changes().await;
     bench.new_leader(controller).await;
+    bench.errors(&before).await;
     let (services, nodes) = bench.size;
+    let on = bench
+        .cluster
+        .control_plane()
+        .map_or("", |_| ", on etcd and kube-apiserver");
     println!(
-        "{services} diagnoses of {services} Services with {} Pods, {nodes} nodes with a hollow agent each, rounds every {INTERVAL} s:\n{}",
+        "{services} diagnoses of {services} Services with {} Pods, {nodes} nodes with a hollow agent each, rounds every {INTERVAL} s{on}:\n{}",
         services * population::PODS,
         bench.table
     );
@@ -109,21 +128,24 @@ async fn main() {
 }
 
 impl Bench {
-    async fn start((services, nodes): (usize, usize)) -> Self {
+    async fn start() -> Self {
         let config = ClusterConfig {
-            assets: None,
             controllers: false,
             ..ClusterConfig::default()
         };
         let cluster = Cluster::start(config).await.unwrap();
-        let store = cluster.embedded().unwrap().store();
-        cluster::populate(&store, nodes);
-        population::populate(&store, services, |service, pod| {
-            cluster::node_of(service, pod, nodes)
-        });
-        let client = client(cluster.url(), BENCHMARK);
+        let default = cluster.embedded().map_or(DIAGNOSES_ON_REAL, |_| DIAGNOSES);
+        let services = std::env::var(SIZE).map_or(default, |n| n.parse().expect("a number of diagnoses"));
+        let nodes = services / FOR_EACH_NODE;
+        let client = client(&cluster, BENCHMARK).await;
+        let node_of = |service, pod| cluster::node_of(service, pod, nodes);
+        let objects = cluster::objects(nodes).chain(population::objects(services, node_of));
+        match cluster.embedded() {
+            Some(server) => population::put(&server.store(), objects),
+            None => create::all(&client, objects).await,
+        }
         population::create_diagnoses(&client, services, INTERVAL).await;
-        let agents = measure::client(cluster.url(), AGENTS);
+        let agents = measure::client(&cluster, AGENTS).await;
         let fleet = Fleet::start(&agents, (0..nodes).map(cluster::node).collect()).await;
         let diagnoses = Diagnoses::watch(&client);
         let mut table = Table::new();
@@ -146,6 +168,13 @@ impl Bench {
         self.table.add_row([figure.to_owned(), measured, goal.to_owned()]);
     }
 
+    /// The store of the stand-in.
+    fn store(&self) -> Option<Arc<Store>> {
+        self.cluster
+            .embedded()
+            .map(svcdiag_testing_apiserver::ApiServer::store)
+    }
+
     /// Starts a controller that takes part in the election, with its log in a directory of its own.
     fn controller(&self, name: &str) -> Controller {
         let directory: PathBuf = self.cluster.state_dir().join(name);
@@ -157,7 +186,8 @@ impl Bench {
     /// From the start of a controller, with all agents there and nothing asked of them yet.
     async fn cold_start(&mut self) -> Controller {
         let services = self.size.0;
-        let (start, own) = (Instant::now(), cpu(std::process::id()));
+        let others = others(&self.cluster);
+        let (start, before) = (Instant::now(), cpus(&others));
         let controller = self.controller("first");
         let pid = controller.pid().unwrap();
         let mut told = Instant::now();
@@ -183,7 +213,12 @@ impl Bench {
         })
         .await;
         let all = start.elapsed();
-        let (used, own) = (cpu(pid), cpu(std::process::id()) - own);
+        let mut names = vec!["controller"];
+        let mut used = vec![format!("{:.1} s", cpu(pid).as_secs_f64())];
+        for ((who, pid), before) in others.iter().zip(before) {
+            names.push(who);
+            used.push(format!("{:.1} s", (cpu(*pid) - before).as_secs_f64()));
+        }
         let (probes, _) = self.fleet.probes();
         let first = judged.unwrap_or(all).as_secs_f64();
         self.row(
@@ -202,20 +237,18 @@ impl Bench {
             probes.to_string(),
             "",
         );
-        let figure = "processor time for that: controller; agents, API server and benchmark";
-        let measured = format!("{:.1} s; {:.1} s", used.as_secs_f64(), own.as_secs_f64());
-        self.row(figure, measured, "");
+        let figure = format!("processor time for that: {}", names.join("; "));
+        self.row(&figure, used.join("; "), "");
         controller
     }
 
     /// Waits until nothing is written any more that is not a Lease, or long enough.
     async fn calm(&self) {
-        let store = self.cluster.embedded().unwrap().store();
         for _ in 0..30 {
-            let before = Requests::now(&store);
+            let before = Requests::now(&self.cluster).await;
             tokio::time::sleep(Duration::from_secs(5)).await;
-            let others = before
-                .since(&store)
+            let since = before.since(&self.cluster).await;
+            let others = since
                 .into_iter()
                 .filter(|((_, right), _)| !right.contains("leases"));
             let per_second = others.map(|(_, n)| n).sum::<u64>() as f64 / 5.0;
@@ -228,12 +261,12 @@ impl Bench {
 
     async fn rest(&mut self, controller: &Controller) {
         self.calm().await;
-        let store = self.cluster.embedded().unwrap().store();
         let pid = controller.pid().unwrap();
-        let (before, used, own) = (Requests::now(&store), cpu(pid), cpu(std::process::id()));
+        let processes = [vec![("controller", pid)], others(&self.cluster)].concat();
+        let (before, used) = (Requests::now(&self.cluster).await, cpus(&processes));
         tokio::time::sleep(AT_REST).await;
-        let (sent, used) = (before.since(&store), cpu(pid) - used);
-        let own = cpu(std::process::id()) - own;
+        let all = cpus(&processes);
+        let sent = before.since(&self.cluster).await;
         let rate = |n: u64| n as f64 / AT_REST.as_secs_f64();
         let of = |is_wanted: &dyn Fn(&str, &str) -> bool| {
             let wanted = sent
@@ -253,11 +286,9 @@ impl Bench {
                 self.row(&figure, format!("{:.2} a second", rate(*n)), "");
             }
         }
-        for (who, used, goal) in [
-            ("controller", used, "under 5 %"),
-            ("agents, API server and benchmark", own, ""),
-        ] {
-            let share = used.as_secs_f64() / AT_REST.as_secs_f64() * 100.0;
+        for (n, (who, _)) in processes.iter().enumerate() {
+            let share = (all[n] - used[n]).as_secs_f64() / AT_REST.as_secs_f64() * 100.0;
+            let goal = if n == 0 { "under 5 %" } else { "" };
             self.row(&format!("{who} at rest"), format!("{share:.1} % of a core"), goal);
         }
         for (what, line) in [("present", "VmRSS:"), ("peak", "VmHWM:")] {
@@ -304,17 +335,20 @@ impl Bench {
     async fn changes(&mut self) {
         let services = self.size.0;
         let mut rollouts = tokio::task::JoinSet::new();
-        let store = self.cluster.embedded().unwrap().store();
         let every = services / ROLLOUTS;
         for n in 0..ROLLOUTS {
-            rollouts.spawn(cluster::roll_out(store.clone(), self.client.clone(), n * every));
+            rollouts.spawn(cluster::roll_out(self.store(), self.client.clone(), n * every));
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
         // Beside those that are rolled out, and all over the cluster.
         let is_free = |n: &usize| !n.is_multiple_of(every) && !self.failed.contains(&population::key(*n));
         let others: Vec<usize> = (0..services).filter(is_free).collect();
         let mut times = Vec::new();
+        let first = Instant::now();
         for n in 0..CHANGES {
+            if n % 2 == 0 && n > 0 && first.elapsed() > ENOUGH {
+                break;
+            }
             let key = population::key(others[n / 2 * others.len() / (CHANGES / 2)]);
             let is_broken = n % 2 == 0;
             let start = Instant::now();
@@ -336,7 +370,11 @@ impl Bench {
         times.sort_unstable();
         let at = |share: usize| {
             let time = times[(times.len() * share).div_ceil(100) - 1];
-            format!("{:.0} ms", time.as_secs_f64() * 1e3)
+            let of = match times.len() {
+                CHANGES => String::new(),
+                fewer => format!(" ({fewer} changes only)"),
+            };
+            format!("{:.0} ms{of}", time.as_secs_f64() * 1e3)
         };
         let (median, p99) = (at(50), at(99));
         let figure = |p: &str| format!("{ROLLOUTS} rollouts: Service change to changed condition, {p}");
@@ -373,14 +411,7 @@ impl Bench {
         let before = (self.writes(&near), self.writes(&far));
         self.fleet.stop(&node);
         let start = Instant::now();
-        cluster::fail_node(
-            &self.cluster.embedded().unwrap().store(),
-            &self.client,
-            &node,
-            services,
-            nodes,
-        )
-        .await;
+        cluster::fail_node(self.store().as_deref(), &self.client, &node, services, nodes).await;
         let written = start.elapsed();
         until("the failure is reported", FOR_ALL, || {
             on.iter().all(|key| self.diagnoses.get(key).ready.0 != "True")
@@ -409,6 +440,17 @@ impl Bench {
         );
         self.row(&figure, measured, "under 300");
         eprintln!("{:?}", self.diagnoses.summary());
+    }
+
+    /// Requests that were answered with an error, those of rollouts that were cut off among them; the stand-in does not count
+    /// answers.
+    async fn errors(&mut self, before: &Requests) {
+        for ((_, right), n) in before.since(&self.cluster).await {
+            let code = right.rsplit(' ').next().and_then(|code| code.parse::<u16>().ok());
+            if code.is_some_and(|code| code >= 400) {
+                self.row(&format!("answered with an error: {right}"), n.to_string(), "");
+            }
+        }
     }
 
     /// Kills the leader while another controller stands by, and breaks Services that nobody has seen broken.

@@ -58,7 +58,8 @@ async fn main() {
     };
     let cluster = Cluster::start(config).await.unwrap();
     let server = cluster.embedded().unwrap();
-    population::populate(&server.store(), DIAGNOSES, |_, pod| format!("sandbox-{pod}"));
+    let objects = population::objects(DIAGNOSES, |_, pod| format!("sandbox-{pod}"));
+    population::put(&server.store(), objects);
     population::create_diagnoses(&cluster.client(), DIAGNOSES, INTERVAL).await;
 
     let mut table = Table::new();

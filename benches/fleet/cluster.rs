@@ -41,41 +41,48 @@ pub(crate) fn node_of(service: usize, pod: usize, nodes: usize) -> String {
     node((service * population::PODS + pod) * 617 % nodes)
 }
 
-/// Puts so many nodes into the store, each with what a kubelet says of it, and cluster DNS on two of them.
-pub(crate) fn populate(store: &Store, nodes: usize) {
-    for number in 0..nodes {
-        store.put_unchecked("", "nodes", ready_node(number));
-    }
-    let mut endpoints = Vec::new();
-    for number in 0..2 {
-        let (name, ip) = (
-            format!("coredns-5d78c9869d-{number}"),
-            format!("10.127.0.{}", number + 2),
-        );
-        let uid = format!("uid-{name}");
-        let port =
-            |name: &str, protocol: &str| json!({ "name": name, "containerPort": 53, "protocol": protocol });
-        store.put_unchecked("", "pods", json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": { "namespace": "kube-system", "name": name, "uid": uid, "creationTimestamp": CREATED,
-                "labels": { "k8s-app": "kube-dns" } },
-            "spec": { "nodeName": node(number), "dnsPolicy": "Default", "containers": [{
-                "name": "coredns", "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")] }] },
-            "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }], "startTime": CREATED,
-                "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": CREATED }] },
-        }));
-        endpoints.push(json!({
-            "addresses": [ip], "conditions": { "ready": true, "serving": true, "terminating": false }, "nodeName": node(number),
-            "targetRef": { "kind": "Pod", "namespace": "kube-system", "name": name, "uid": uid },
-        }));
-    }
-    store.put_unchecked("discovery.k8s.io", "endpointslices", json!({
+/// So many nodes, each with what a kubelet says of it, and cluster DNS on two of them.
+pub(crate) fn objects(nodes: usize) -> impl Iterator<Item = Value> {
+    let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": { "namespace": "kube-system", "name": "kube-dns-x7k2p", "uid": "kube-dns-x7k2p", "creationTimestamp": CREATED,
             "labels": { "kubernetes.io/service-name": "kube-dns" } },
         "ports": [{ "name": "dns", "port": 53, "protocol": "UDP" }, { "name": "dns-tcp", "port": 53, "protocol": "TCP" }],
-        "endpoints": endpoints,
-    }));
+        "endpoints": [dns_endpoint(0), dns_endpoint(1)],
+    });
+    let pods = [dns_pod(0), dns_pod(1)];
+    (0..nodes).map(ready_node).chain(pods).chain([slice])
+}
+
+/// Name, address and UID of a Pod of cluster DNS.
+fn dns(number: usize) -> (String, String, String) {
+    let name = format!("coredns-5d78c9869d-{number}");
+    let uid = format!("uid-{name}");
+    (name, format!("10.127.0.{}", number + 2), uid)
+}
+
+fn dns_pod(number: usize) -> Value {
+    let (name, ip, uid) = dns(number);
+    let port =
+        |name: &str, protocol: &str| json!({ "name": name, "containerPort": 53, "protocol": protocol });
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "namespace": "kube-system", "name": name, "uid": uid, "creationTimestamp": CREATED,
+            "labels": { "k8s-app": "kube-dns" } },
+        "spec": { "nodeName": node(number), "dnsPolicy": "Default", "containers": [{
+            "name": "coredns", "image": "registry.k8s.io/coredns/coredns:v1.12.0",
+            "ports": [port("dns", "UDP"), port("dns-tcp", "TCP")] }] },
+        "status": { "phase": "Running", "podIP": ip, "podIPs": [{ "ip": ip }], "startTime": CREATED,
+            "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": CREATED }] },
+    })
+}
+
+fn dns_endpoint(number: usize) -> Value {
+    let (name, ip, uid) = dns(number);
+    json!({
+        "addresses": [ip], "conditions": { "ready": true, "serving": true, "terminating": false }, "nodeName": node(number),
+        "targetRef": { "kind": "Pod", "namespace": "kube-system", "name": name, "uid": uid },
+    })
 }
 
 fn ready_node(number: usize) -> Value {
@@ -123,7 +130,13 @@ fn conditions(ready: &str) -> Value {
 
 /// Writes what a cluster's own controllers write when a kubelet has fallen silent: its Node is not Ready, neither are its
 /// Pods, and EndpointSlices say so.
-pub(crate) async fn fail_node(store: &Store, client: &Client, node: &str, services: usize, nodes: usize) {
+pub(crate) async fn fail_node(
+    store: Option<&Store>,
+    client: &Client,
+    node: &str,
+    services: usize,
+    nodes: usize,
+) {
     let api = Api::<Node>::all(client.clone());
     let patch = Patch::Merge(json!({ "status": { "conditions": conditions("Unknown") } }));
     api.patch_status(node, &PatchParams::default(), &patch)
@@ -150,18 +163,26 @@ pub(crate) async fn fail_node(store: &Store, client: &Client, node: &str, servic
         .await;
 }
 
-/// Pods that were put into the store unchecked lack what the API server adds, so it would take a patch of the status for one
-/// of the spec as well.
-async fn set_ready(store: &Store, pods: &Api<Pod>, name: &str, is_ready: bool) {
+/// Through the API where there is no store. Pods that were put into the store unchecked lack what the API server adds, so it
+/// would take a patch of the status for one of the spec as well.
+async fn set_ready(store: Option<&Store>, pods: &Api<Pod>, name: &str, is_ready: bool) {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let of = |kind: &str, is_true: bool| json!({ "type": kind, "status": if is_true { "True" } else { "False" }, "lastTransitionTime": now });
-    let mut pod = serde_json::to_value(pods.get(name).await.unwrap()).unwrap();
-    pod["status"]["conditions"] = json!([
+    let conditions = json!([
         of("PodScheduled", true),
         of("Initialized", true),
         of("ContainersReady", is_ready),
         of("Ready", is_ready),
     ]);
+    let Some(store) = store else {
+        let patch = Patch::Merge(json!({ "status": { "conditions": conditions } }));
+        pods.patch_status(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+        return;
+    };
+    let mut pod = serde_json::to_value(pods.get(name).await.unwrap()).unwrap();
+    pod["status"]["conditions"] = conditions;
     store.put_unchecked("", "pods", pod);
 }
 
@@ -182,17 +203,17 @@ async fn change_endpoints(
 static ADDRESSES: AtomicUsize = AtomicUsize::new(0);
 
 /// Rolls a Service's Pods out over and over: a new Pod, then it is ready and an old one goes, which is gone a step later.
-pub(crate) async fn roll_out(store: Arc<Store>, client: Client, service: usize) {
-    let (namespace, name) = population::key(service);
+pub(crate) async fn roll_out(store: Option<Arc<Store>>, client: Client, service: usize) {
+    let (store, (namespace, name)) = (store.as_deref(), population::key(service));
     let pods = Api::<Pod>::namespaced(client.clone(), &namespace);
     let labels = ListParams::default().labels(&format!("app={name}"));
     let mut current: Vec<Pod> = pods.list(&labels).await.unwrap().items;
     loop {
         let old = current.remove(0);
-        let new = start_pod(&store, &pods, &old).await;
+        let new = start_pod(store, &pods, &old).await;
         tokio::time::sleep(STEP).await;
         let new_name = new.metadata.name.clone().unwrap();
-        set_ready(&store, &pods, &new_name, true).await;
+        set_ready(store, &pods, &new_name, true).await;
         let old_name = old.metadata.name.clone().unwrap();
         let is_of = |endpoint: &Endpoint, pod: &str| {
             endpoint.target_ref.as_ref().unwrap().name.as_deref() == Some(pod)
@@ -226,7 +247,7 @@ pub(crate) async fn roll_out(store: Arc<Store>, client: Client, service: usize) 
 }
 
 /// A Pod like another one, with a name and an address of its own, that runs and is not ready.
-async fn start_pod(store: &Store, pods: &Api<Pod>, like: &Pod) -> Pod {
+async fn start_pod(store: Option<&Store>, pods: &Api<Pod>, like: &Pod) -> Pod {
     let number = ADDRESSES.fetch_add(1, Ordering::Relaxed);
     let mut pod = like.clone();
     let app = pod.metadata.labels.as_ref().unwrap()["app"].clone();

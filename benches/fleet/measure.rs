@@ -10,6 +10,7 @@ use std::{
 use futures::StreamExt;
 use kube::{
     Api, Client,
+    config::{KubeConfigOptions, Kubeconfig},
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
@@ -17,7 +18,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use svcdiag::{api::ServiceDiagnosis, objects::Object};
-use svcdiag_testing_apiserver::Store;
+use svcdiag_sandbox::cluster::Cluster;
 use tokio::task::JoinSet;
 
 use crate::hollow::Key;
@@ -126,18 +127,61 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 pub(crate) struct Requests(BTreeMap<(String, String), u64>);
 
 impl Requests {
-    pub(crate) fn now(store: &Store) -> Self {
-        Self(store.requests())
+    pub(crate) async fn now(cluster: &Cluster) -> Self {
+        Self(match cluster.embedded() {
+            Some(server) => server.store().requests(),
+            None => from_metrics(&cluster.client()).await,
+        })
     }
 
     /// What has come since, without the requests of this benchmark itself.
-    pub(crate) fn since(&self, store: &Store) -> BTreeMap<(String, String), u64> {
-        let now = store.requests().into_iter();
-        now.filter(|((client, _), _)| client != BENCHMARK)
+    pub(crate) async fn since(&self, cluster: &Cluster) -> BTreeMap<(String, String), u64> {
+        let Self(now) = Self::now(cluster).await;
+        now.into_iter()
+            .filter(|((client, _), _)| client != BENCHMARK)
             .map(|(key, n)| (key.clone(), n - self.0.get(&key).copied().unwrap_or(0)))
             .filter(|(_, n)| *n > 0)
             .collect()
     }
+}
+
+/// The requests about objects in the metrics of kube-apiserver, as `VERB PLURAL.GROUP/SUBRESOURCE CODE`. They do not say who
+/// has sent one: only agents apply Leases; among the others are those of the API server itself (its Lease, what is behind the
+/// Service `kubernetes`). Watches are left out: they are counted when they end, this benchmark's and the API server's own too.
+async fn from_metrics(client: &Client) -> BTreeMap<(String, String), u64> {
+    let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+    let text = client.request_text(request).await.unwrap();
+    let mut requests = BTreeMap::new();
+    for line in text.lines() {
+        if let Some((key, n)) = counted(line) {
+            *requests.entry(key).or_default() += n;
+        }
+    }
+    requests
+}
+
+fn counted(line: &str) -> Option<((String, String), u64)> {
+    let (labels, n) = line.strip_prefix("apiserver_request_total{")?.split_once("} ")?;
+    let labels: HashMap<&str, &str> = labels
+        .split(',')
+        .filter_map(|label| label.split_once('='))
+        .map(|(name, value)| (name, value.trim_matches('"')))
+        .collect();
+    let part = |separator: &str, name: &str| match labels.get(name) {
+        None | Some(&"") => String::new(),
+        Some(value) => format!("{separator}{value}"),
+    };
+    let (verb, resource) = (labels.get("verb")?, labels.get("resource")?);
+    if resource.is_empty() || *verb == "WATCH" {
+        return None;
+    }
+    let (group, subresource) = (part(".", "group"), part("/", "subresource"));
+    let right = format!("{verb} {resource}{group}{subresource}{}", part(" ", "code"));
+    let client = match (*verb, *resource) {
+        ("APPLY", "leases") => AGENTS,
+        _ => ANY,
+    };
+    Some(((client.to_owned(), right), n.parse::<f64>().ok()? as u64))
 }
 
 /// Writes about diagnoses.
@@ -180,10 +224,17 @@ impl std::fmt::Display for Writes {
 pub(crate) const BENCHMARK: &str = "benchmark";
 pub(crate) const AGENTS: &str = "hollow-agents";
 
+/// In place of the name where the API server does not count clients apart.
+const ANY: &str = "any";
+
 /// A client with a name.
-pub(crate) fn client(url: &str, name: &'static str) -> Client {
-    let mut config = kube::Config::new(url.parse().unwrap());
+pub(crate) async fn client(cluster: &Cluster, name: &'static str) -> Client {
+    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig_path()).unwrap();
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
     config.default_retry = false;
+    config.proxy_url = None;
     let name = http::HeaderValue::from_static(name);
     config.headers.push((http::header::USER_AGENT, name));
     Client::try_from(config).unwrap()
@@ -191,7 +242,11 @@ pub(crate) fn client(url: &str, name: &'static str) -> Client {
 
 /// Who sends a request, in words.
 pub(crate) fn sender(client: &str) -> &str {
-    if client == AGENTS { "agents" } else { "controller" }
+    match client {
+        AGENTS => "agents",
+        ANY => "any client:",
+        _ => "controller",
+    }
 }
 
 /// A line of a process' status that is about memory, in MiB.
@@ -215,4 +270,23 @@ pub(crate) fn cpu(pid: u32) -> Duration {
         .sum();
     // USER_HZ is 100 on every Linux that Rust runs on.
     Duration::from_millis(ticks * 10)
+}
+
+/// The processes beside the controller, by what runs in them.
+pub(crate) fn others(cluster: &Cluster) -> Vec<(&'static str, u32)> {
+    let own = std::process::id();
+    let Some(plane) = cluster.control_plane() else {
+        return vec![("agents, API server and benchmark", own)];
+    };
+    let [apiserver, etcd] = plane.pids().map(|pid| pid.expect("it runs"));
+    vec![
+        ("agents and benchmark", own),
+        ("kube-apiserver", apiserver),
+        ("etcd", etcd),
+    ]
+}
+
+/// Processor time of each of these processes.
+pub(crate) fn cpus(processes: &[(&'static str, u32)]) -> Vec<Duration> {
+    processes.iter().map(|(_, pid)| cpu(*pid)).collect()
 }

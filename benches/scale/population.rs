@@ -3,7 +3,7 @@
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Client,
-    api::{Api, PostParams},
+    api::{Api, ApiResource, GroupVersionKind, PostParams, TypeMeta},
 };
 use serde_json::{Value, json};
 use svcdiag::api::{ServiceDiagnosis, ServiceDiagnosisSpec};
@@ -22,77 +22,109 @@ pub(crate) fn key(i: usize) -> (String, String) {
     (format!("team-{}", i / PER_NAMESPACE), format!("app-{i}"))
 }
 
-/// Puts so many Services with their Deployments, ReplicaSets, Pods and slices into the store; `node_of` says on which node
-/// each Pod of each Service is.
-pub(crate) fn populate(store: &Store, services: usize, node_of: impl Fn(usize, usize) -> String) {
-    for i in 0..services {
-        let (namespace, name) = key(i);
-        if i % PER_NAMESPACE == 0 {
-            store.put_unchecked("", "namespaces", json!({
-                "apiVersion": "v1", "kind": "Namespace",
-                "metadata": { "name": namespace, "uid": namespace, "labels": { "kubernetes.io/metadata.name": namespace } },
-            }));
-        }
-        store.put_unchecked("", "services", service(&namespace, &name, i));
-        let template = pod_template(&name);
-        store.put_unchecked("apps", "deployments", json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(&namespace, &name, &name),
-            "spec": { "replicas": PODS, "selector": { "matchLabels": { "app": name } }, "template": template },
-            "status": { "observedGeneration": 1, "replicas": PODS, "readyReplicas": PODS, "updatedReplicas": PODS },
-        }));
-        let set = format!("{name}-7d9f8c6b5");
-        let mut set_metadata = metadata(&namespace, &set, &name);
-        set_metadata["ownerReferences"] = owner("apps/v1", "Deployment", &name);
-        store.put_unchecked("apps", "replicasets", json!({
-            "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": set_metadata,
-            "spec": { "replicas": PODS, "selector": { "matchLabels": { "app": name } }, "template": template },
-            "status": { "observedGeneration": 1, "replicas": PODS, "readyReplicas": PODS },
-        }));
-        let mut endpoints = Vec::new();
-        for p in 0..PODS {
-            let (pod_name, ip, node) = (
-                format!("{set}-{p}"),
-                format!("10.{}.{}.{}", 128 + p, i / 250, i % 250 + 1),
-                node_of(i, p),
-            );
-            store.put_unchecked(
-                "",
-                "pods",
-                pod(&namespace, &pod_name, &name, &set, &ip, &node, &template["spec"]),
-            );
-            endpoints.push(json!({
-                "addresses": [ip], "conditions": { "ready": true, "serving": true, "terminating": false }, "nodeName": node,
-                "targetRef": { "kind": "Pod", "namespace": namespace, "name": pod_name, "uid": format!("{namespace}-{pod_name}") },
-            }));
-        }
-        let slice = format!("{name}-x7k2p");
-        let mut slice_metadata = metadata(&namespace, &slice, &name);
-        slice_metadata["labels"] = json!({
-            "app": name, "kubernetes.io/service-name": name,
-            "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
-        });
-        slice_metadata["ownerReferences"] = owner("v1", "Service", &name);
-        store.put_unchecked("discovery.k8s.io", "endpointslices", json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": slice_metadata, "addressType": "IPv4",
-            "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }], "endpoints": endpoints,
-        }));
+/// So many Services with their Deployments, ReplicaSets, Pods and slices, kind by kind: what an object refers to comes before
+/// it. `node_of` says on which node each Pod of each Service is.
+pub(crate) fn objects(
+    services: usize,
+    node_of: impl Fn(usize, usize) -> String + Copy,
+) -> impl Iterator<Item = Value> {
+    let namespaces = (0..services).step_by(PER_NAMESPACE).map(namespace);
+    let pods = (0..services).flat_map(move |i| (0..PODS).map(move |p| pod(i, p, &node_of(i, p))));
+    namespaces
+        .chain((0..services).map(service))
+        .chain((0..services).map(deployment))
+        .chain((0..services).map(replica_set))
+        .chain(pods)
+        .chain((0..services).map(move |i| slice(i, |p| node_of(i, p))))
+}
+
+/// Puts objects into the store as they are.
+pub(crate) fn put(store: &Store, objects: impl Iterator<Item = Value>) {
+    for object in objects {
+        let resource = resource(&object);
+        store.put_unchecked(&resource.group, &resource.plural, object);
     }
 }
 
-/// None of those that the API server and cluster DNS have.
-fn cluster_ip(i: usize) -> String {
-    format!("10.97.{}.{}", i / 250, i % 250 + 1)
+/// Under what the API serves an object.
+pub(crate) fn resource(object: &Value) -> ApiResource {
+    let types: TypeMeta = serde_json::from_value(object.clone()).unwrap();
+    ApiResource::from_gvk(&GroupVersionKind::try_from(types).unwrap())
 }
 
-fn service(namespace: &str, name: &str, i: usize) -> Value {
+fn namespace(i: usize) -> Value {
+    let (name, _) = key(i);
     json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": metadata(namespace, name, name),
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": { "name": name, "uid": name, "labels": { "kubernetes.io/metadata.name": name } },
+    })
+}
+
+/// In the range of the sandbox, and none of those that the API server and cluster DNS have.
+fn cluster_ip(i: usize) -> String {
+    format!("10.96.{}.{}", 100 + i / 250, i % 250 + 1)
+}
+
+fn pod_ip(i: usize, p: usize) -> String {
+    format!("10.{}.{}.{}", 128 + p, i / 250, i % 250 + 1)
+}
+
+fn service(i: usize) -> Value {
+    let (namespace, name) = key(i);
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": metadata(&namespace, &name, &name),
         "spec": {
             "type": "ClusterIP", "clusterIP": cluster_ip(i), "selector": { "app": name },
             "clusterIPs": [cluster_ip(i)], "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
             "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
             "ports": [{ "name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080 }],
         },
+    })
+}
+
+fn deployment(i: usize) -> Value {
+    let (namespace, name) = key(i);
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata(&namespace, &name, &name),
+        "spec": { "replicas": PODS, "selector": { "matchLabels": { "app": name } }, "template": pod_template(&name) },
+        "status": { "observedGeneration": 1, "replicas": PODS, "readyReplicas": PODS, "updatedReplicas": PODS },
+    })
+}
+
+/// Name of the ReplicaSet of a Deployment.
+fn set_of(name: &str) -> String {
+    format!("{name}-7d9f8c6b5")
+}
+
+fn replica_set(i: usize) -> Value {
+    let (namespace, name) = key(i);
+    let mut metadata = metadata(&namespace, &set_of(&name), &name);
+    metadata["ownerReferences"] = owner("apps/v1", "Deployment", &name);
+    json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": metadata,
+        "spec": { "replicas": PODS, "selector": { "matchLabels": { "app": name } }, "template": pod_template(&name) },
+        "status": { "observedGeneration": 1, "replicas": PODS, "readyReplicas": PODS },
+    })
+}
+
+fn slice(i: usize, node_of: impl Fn(usize) -> String) -> Value {
+    let (namespace, name) = key(i);
+    let endpoint = |p: usize| {
+        let pod = format!("{}-{p}", set_of(&name));
+        json!({
+            "addresses": [pod_ip(i, p)], "conditions": { "ready": true, "serving": true, "terminating": false }, "nodeName": node_of(p),
+            "targetRef": { "kind": "Pod", "namespace": namespace, "name": pod, "uid": format!("{namespace}-{pod}") },
+        })
+    };
+    let mut metadata = metadata(&namespace, &format!("{name}-x7k2p"), &name);
+    metadata["labels"] = json!({
+        "app": name, "kubernetes.io/service-name": name,
+        "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+    });
+    metadata["ownerReferences"] = owner("v1", "Service", &name);
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4",
+        "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }], "endpoints": (0..PODS).map(endpoint).collect::<Vec<_>>(),
     })
 }
 
@@ -120,6 +152,7 @@ fn pod_template(app: &str) -> Value {
     json!({
         "metadata": { "labels": { "app": app } },
         "spec": {
+            "serviceAccountName": "default",
             "containers": [{
                 "name": "app", "image": format!("registry.example.internal/{app}:1.2.3"), "env": env,
                 "ports": [{ "name": "http", "containerPort": 8080, "protocol": "TCP" }],
@@ -136,12 +169,14 @@ fn pod_template(app: &str) -> Value {
     })
 }
 
-fn pod(namespace: &str, name: &str, app: &str, set: &str, ip: &str, node: &str, spec: &Value) -> Value {
-    let mut metadata = metadata(namespace, name, app);
+fn pod(i: usize, p: usize, node: &str) -> Value {
+    let ((namespace, app), ip) = (key(i), pod_ip(i, p));
+    let set = set_of(&app);
+    let mut metadata = metadata(&namespace, &format!("{set}-{p}"), &app);
     metadata["ownerReferences"] = json!([{
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": format!("{namespace}-{set}"), "controller": true,
     }]);
-    let mut spec = spec.clone();
+    let mut spec = pod_template(&app)["spec"].take();
     spec["nodeName"] = json!(node);
     let conditions: Vec<Value> = [
         "PodReadyToStartContainers",

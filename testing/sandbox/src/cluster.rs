@@ -277,6 +277,14 @@ impl Cluster {
         }
     }
 
+    /// The real etcd and kube-apiserver; `None` on the embedded one.
+    pub fn control_plane(&self) -> Option<&ControlPlane> {
+        match &self.server {
+            Server::Embedded(_) => None,
+            Server::Real(plane) => Some(plane),
+        }
+    }
+
     /// Stops the API server and starts it again with the same objects at the same address.
     ///
     /// # Errors

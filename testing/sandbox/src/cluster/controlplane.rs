@@ -101,6 +101,11 @@ impl ControlPlane {
         &self.assets
     }
 
+    /// The numbers of both processes, API server first, for measurements.
+    pub fn pids(&self) -> [Option<u32>; 2] {
+        [self.apiserver.pid(), self.etcd.pid()]
+    }
+
     /// Waits for `/readyz` and for the namespaces the server makes itself.
     pub(super) async fn wait_until_ready(&self, client: &Client) -> Result<(), Error> {
         let ready = async {

@@ -76,6 +76,11 @@ impl Process {
         std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
     }
 
+    /// The number of the process, unless it has ended.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Asks the process to end, and kills it if it does not.
     pub(crate) async fn stop(mut self) {
         terminate(&mut self.child).await;
