@@ -103,8 +103,7 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     }
     let status = verdict.status(previous.as_ref(), diagnosis.metadata.generation, now);
     let status = context.installed.status(status);
-    let written =
-        status::write_if_due(context, diagnosis, previous.as_ref(), &status, verdict.settled_at).await;
+    let written = status::write_if_due(context, diagnosis, previous.as_ref(), &status, &verdict).await;
     // A failed write of the status does not stop the NodeProbes.
     let work = match held_until {
         None => work,

@@ -17,7 +17,7 @@ use super::Context;
 use crate::{
     api::{FIELD_MANAGER, ServiceDiagnosis, ServiceDiagnosisStatus},
     client::is_going,
-    engine::{Pace, is_same, pace},
+    engine::{Diagnosis, Pace, is_same, pace},
     objects::Object,
 };
 
@@ -138,10 +138,10 @@ pub(super) async fn write_if_due(
     diagnosis: &ServiceDiagnosis,
     previous: Option<&ServiceDiagnosisStatus>,
     status: &ServiceDiagnosisStatus,
-    settled_at: Option<Timestamp>,
+    verdict: &Diagnosis,
 ) -> Result<Written, WriteError> {
     let written_at = context.written.at(diagnosis);
-    match pace(previous, written_at, status, settled_at, crate::clock::now()) {
+    match pace(previous, written_at, status, verdict, crate::clock::now()) {
         Pace::Never => return Ok(Written::No),
         Pace::At(time) => return Ok(Written::Later(time)),
         Pace::Now => {}
@@ -195,8 +195,12 @@ async fn write(
     {
         return Ok(written.metadata.resource_version);
     }
-    let mut removal = json!({ "metadata": { "resourceVersion": written.metadata.resource_version } });
-    removal["status"] = difference(&json!(written.status), &json!(status));
+    let left = difference(&json!(written.status), &json!(status));
+    if left == json!({}) {
+        return Ok(written.metadata.resource_version);
+    }
+    let removal =
+        json!({ "metadata": { "resourceVersion": written.metadata.resource_version }, "status": left });
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
@@ -261,6 +265,36 @@ mod tests {
         let untouched = first.status.unwrap();
         assert_eq!(untouched.observed_generation, Some(-1));
         assert_eq!(api.get("cart").await.unwrap().status, Some(untouched));
+        cluster.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_verdict_takes_one_request() {
+        let config = ClusterConfig {
+            controllers: false,
+            assets: None,
+            ..ClusterConfig::default()
+        };
+        let cluster = Cluster::start(config).await.unwrap();
+        let api: Api<ServiceDiagnosis> = Api::namespaced(cluster.client(), "default");
+        let diagnosis = serde_json::from_value(
+            json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
+            "metadata": { "name": "cart" }, "spec": { "serviceName": "cart" } }),
+        )
+        .unwrap();
+        let created = api.create(&PostParams::default(), &diagnosis).await.unwrap();
+        let verdict = crate::controller::limits::beyond(1);
+        // Of its parts of a second nothing is left in the API.
+        let status = verdict.status(None, Some(1), "2026-05-01T12:00:00.123456789Z".parse().unwrap());
+        let patch = manifest(&created, created.metadata.resource_version.clone(), &status);
+        write(&api, "cart", &patch, &status).await.unwrap();
+        let requests = cluster.embedded().unwrap().store().requests();
+        let sent = requests
+            .iter()
+            .filter(|((_, right), _)| right.contains("servicediagnoses"));
+        let sent = sent.filter(|((_, right), _)| right.starts_with("patch"));
+        assert_eq!(sent.map(|(_, n)| n).sum::<u64>(), 1);
+        assert_eq!(api.get("cart").await.unwrap().status, Some(status));
         cluster.stop().await;
     }
 

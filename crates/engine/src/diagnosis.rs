@@ -37,6 +37,8 @@ pub struct Diagnosis {
     pub silent_at: Option<Timestamp>,
     /// When the Service's endpoints have come to rest, unless they change again.
     pub settled_at: Option<Timestamp>,
+    /// Until when agents that are waited for may be about to answer.
+    pub answered_at: Option<Timestamp>,
 }
 
 /// What the clients of a node, and the node itself, lose at times on a path.
@@ -90,6 +92,7 @@ impl Diagnosis {
             silent_at: None,
             losses: Vec::new(),
             settled_at: None,
+            answered_at: None,
         }
     }
 

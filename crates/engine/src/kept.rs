@@ -33,6 +33,9 @@ const OWED_FOR: SignedDuration = SignedDuration::from_secs(60);
 /// probably failed, and not only endpoints changed. An agent that lives takes three seconds and a few dials to answer.
 const OWED_BY_UNREADY_FOR: SignedDuration = SignedDuration::from_secs(10);
 
+/// How long an agent that has nothing to wait for takes to answer.
+const ANSWERED_WITHIN: SignedDuration = SignedDuration::from_secs(10);
+
 /// For so long nothing happens to the endpoints when a rollout is over.
 const QUIET_FOR: SignedDuration = SignedDuration::from_secs(10);
 
@@ -138,4 +141,11 @@ pub(crate) fn settled_at(facts: &Facts) -> Option<Timestamp> {
         return Some(Timestamp::MAX);
     }
     facts.endpoints_settle_at(QUIET_FOR)
+}
+
+/// Until when those that are waited for may be about to answer.
+pub(crate) fn answered_at(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
+    let nodes = facts.nodes.iter().filter(|n| waiting.contains(&n.name.as_str()));
+    let owed_since = nodes.filter_map(|n| n.probe.as_ref()?.owed_since).min()?;
+    Some(later(owed_since, ANSWERED_WITHIN))
 }

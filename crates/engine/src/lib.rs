@@ -100,6 +100,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         recheck_at,
         silent_at: reports::silent_at(facts),
         settled_at: kept::settled_at(facts),
+        answered_at: kept::answered_at(facts, &evidence.reports.waiting),
     };
     diagnosis.clean();
     diagnosis

@@ -26,6 +26,8 @@ impl Diagnosis {
         generation: Option<i64>,
         now: Timestamp,
     ) -> ServiceDiagnosisStatus {
+        // As the API has times: what is read back is what was written.
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
         let old = previous.map(|p| p.conditions.as_slice()).unwrap_or_default();
         let condition = |type_: ConditionType, status: ConditionStatus, reason: Reason, message: &str| {
             let same = old
@@ -130,13 +132,14 @@ pub enum Pace {
 }
 
 /// When a status is to be written over the one that was written at `written_at`. While endpoints come and go each
-/// step changes numbers and names; as long as no verdict changes with them that waits until they have come to rest.
+/// step changes numbers and names; as long as no verdict changes with them that waits until they have come to rest, and until
+/// the agents have answered that are asked about it.
 #[must_use]
 pub fn pace(
     written: Option<&ServiceDiagnosisStatus>,
     written_at: Option<Timestamp>,
     status: &ServiceDiagnosisStatus,
-    settled_at: Option<Timestamp>,
+    verdict: &Diagnosis,
     now: Timestamp,
 ) -> Pace {
     let Some(written) = written else {
@@ -145,12 +148,15 @@ pub fn pace(
     if is_same(written, status) {
         return Pace::Never;
     }
-    let due = settled_at.zip(written_at).map(|(settled_at, written_at)| {
-        // The API server's clock may be ahead of ours.
-        let at_last = later(written_at.min(now), DETAILS_WAIT);
-        settled_at.min(at_last)
-    });
-    match due {
+    let settled = verdict
+        .settled_at
+        .zip(written_at)
+        .map(|(settled_at, written_at)| {
+            // The API server's clock may be ahead of ours.
+            let at_last = later(written_at.min(now), DETAILS_WAIT);
+            settled_at.min(at_last)
+        });
+    match settled.max(verdict.answered_at) {
         Some(due) if due > now && same_verdicts(written, status) => Pace::At(due),
         _ => Pace::Now,
     }

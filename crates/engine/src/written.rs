@@ -27,6 +27,7 @@ impl Diagnosis {
             silent_at: None,
             losses: Vec::new(),
             settled_at: None,
+            answered_at: None,
         })
     }
 }

@@ -61,13 +61,7 @@ impl Run {
         let now = self.facts.now;
         let status = verdict.status(self.status.as_ref(), Some(1), now);
         self.due = None;
-        match pace(
-            self.status.as_ref(),
-            self.written_at,
-            &status,
-            verdict.settled_at,
-            now,
-        ) {
+        match pace(self.status.as_ref(), self.written_at, &status, &verdict, now) {
             Pace::Never => {}
             Pace::At(time) => {
                 assert!(time > now);
@@ -221,6 +215,30 @@ fn a_node_that_comes_into_the_sample_is_waited_for_a_minute_and_no_longer() {
     assert_eq!(verdict.ready.reason, R::Pending);
     look(&mut run.facts);
     assert_eq!(ready(&run.judge()), ConditionStatus::True);
+}
+
+#[test]
+fn what_is_seen_from_a_node_that_comes_into_the_sample_is_written_once_it_is_known() {
+    let mut run = Run::new();
+    // What was seen from a node that has left.
+    run.status.as_mut().unwrap().observations.truncate(1);
+    run.facts.nodes.push(agent("n4"));
+    run.judge();
+    assert_eq!(run.writes, 0);
+    assert!(run.due.is_some());
+    run.wait(1);
+    look(&mut run.facts);
+    run.judge();
+    assert_eq!((run.writes, run.due), (1, None));
+
+    // Nor is that waited for without end.
+    run.facts.nodes.push(agent("n5"));
+    run.status.as_mut().unwrap().observations.truncate(1);
+    run.judge();
+    assert_eq!(run.writes, 1);
+    run.wait(10);
+    run.judge();
+    assert_eq!(run.writes, 2);
 }
 
 #[test]

@@ -98,7 +98,10 @@ fn new_pods_that_refuse_are_blamed_as_soon_as_agents_say_so() {
         verdict.root_cause.as_ref().unwrap().condition,
         "EndpointsReachable"
     );
-    assert_eq!(run.writes, 2, "a verdict is written at once");
+    assert_eq!(
+        run.writes, 1,
+        "a verdict is written at once, and other words wait for it"
+    );
     // The next endpoint is no reason to take it back before anybody has looked.
     run.ready_pod(2);
     let verdict = run.judge();
@@ -196,13 +199,19 @@ fn without_a_status_on_the_present_spec_nothing_is_kept() {
 fn other_words_wait_and_other_verdicts_do_not() {
     let now = now();
     let at = |seconds| now + SignedDuration::from_secs(seconds);
-    let written = diagnose(&with_agents()).status(None, Some(1), now);
+    let verdict = diagnose(&with_agents());
+    let written = verdict.status(None, Some(1), now);
     let other_words = ServiceDiagnosisStatus {
         proxy_mode: Some("ipvs".into()),
         ..written.clone()
     };
+    let of = |settled_at, answered_at| Diagnosis {
+        settled_at,
+        answered_at,
+        ..verdict.clone()
+    };
     let pace_of = |status: &ServiceDiagnosisStatus, settled, written_at| {
-        pace(Some(&written), written_at, status, settled, now)
+        pace(Some(&written), written_at, status, &of(settled, None), now)
     };
     assert_eq!(pace_of(&written, Some(at(9)), Some(now)), Pace::Never);
     assert_eq!(pace_of(&other_words, Some(at(9)), Some(now)), Pace::At(at(9)));
@@ -221,12 +230,20 @@ fn other_words_wait_and_other_verdicts_do_not() {
     for (settled, written_at) in [(None, Some(now)), (Some(now), Some(now)), (Some(at(9)), None)] {
         assert_eq!(pace_of(&other_words, settled, written_at), Pace::Now);
     }
-    assert_eq!(pace(None, None, &written, Some(at(9)), now), Pace::Now);
+    assert_eq!(pace(None, None, &written, &of(Some(at(9)), None), now), Pace::Now);
+    // Those that are about to answer are waited for, whenever it was written last.
+    let while_awaited = |status: &ServiceDiagnosisStatus, settled| {
+        let verdict = of(settled, Some(at(5)));
+        pace(Some(&written), Some(at(-600)), status, &verdict, now)
+    };
+    assert_eq!(while_awaited(&other_words, None), Pace::At(at(5)));
+    assert_eq!(while_awaited(&other_words, Some(at(9))), Pace::At(at(5)));
     let mut flipped = written.clone();
     flipped.conditions[0].status = "False".into();
     let mut of_next_spec = other_words;
     of_next_spec.observed_generation = Some(2);
     for status in [flipped, of_next_spec] {
         assert_eq!(pace_of(&status, Some(at(9)), Some(now)), Pace::Now);
+        assert_eq!(while_awaited(&status, None), Pace::Now);
     }
 }
