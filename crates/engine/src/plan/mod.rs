@@ -151,7 +151,9 @@ fn chosen_clients<'a>(facts: &'a Facts, agents: &Agents<'_>) -> Vec<&'a Pod> {
 }
 
 /// First one Pod of each node, then the second of each, up to the number asked for; nodes whose agents
-/// are alive come before all, and where it makes no difference those that were chosen before.
+/// are alive come before all, and where it makes no difference those that were chosen before. Then come Pods that are ready,
+/// the oldest first: one that a rollout has just made will be replaced by the next, and each change of a client is another
+/// question to agents, of every diagnosis of the namespace.
 fn spread<'a>(facts: &Facts, agents: &Agents<'_>, pods: Vec<&'a Pod>) -> Vec<&'a Pod> {
     let most = usize::try_from(facts.spec.clients.max_pods).unwrap_or(1);
     let known: BTreeSet<&str> = facts
@@ -162,8 +164,12 @@ fn spread<'a>(facts: &Facts, agents: &Agents<'_>, pods: Vec<&'a Pod>) -> Vec<&'a
         .map(|c| c.uid.as_str())
         .collect();
     let is_known = |p: &Pod| p.metadata.uid.as_deref().is_some_and(|uid| known.contains(uid));
+    let preference = |p: &Pod| {
+        let created = p.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (!is_known(p), !p.is_ready(), created, p.name().to_owned())
+    };
     let mut pods = pods;
-    pods.sort_by_key(|p| (!is_known(p), p.name().to_owned()));
+    pods.sort_by_cached_key(|p| preference(p));
     let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
     let nth: Vec<usize> = pods
         .iter()
@@ -178,12 +184,7 @@ fn spread<'a>(facts: &Facts, agents: &Agents<'_>, pods: Vec<&'a Pod>) -> Vec<&'a
     let mut ranked: Vec<(usize, &Pod)> = nth.into_iter().zip(pods).collect();
     ranked.sort_by_key(|(nth, pod)| {
         let node = pod.spec.node_name.as_deref().unwrap_or_default();
-        (
-            !agents.is_alive(node),
-            *nth,
-            !is_known(pod),
-            pod.name().to_owned(),
-        )
+        (!agents.is_alive(node), *nth, preference(pod))
     });
     ranked.into_iter().take(most).map(|(_, pod)| pod).collect()
 }

@@ -71,6 +71,25 @@ fn clients_stay_the_same_where_it_makes_no_difference() {
 }
 
 #[test]
+fn pods_that_a_rollout_has_just_made_are_no_clients_where_there_are_others() {
+    let mut facts = agents(3);
+    patch(&mut facts.spec, json!({ "clients": { "maxPods": 1 } }));
+    let mut add = |name: &str, created: &str, ready: &str| {
+        add_client(&mut facts, name, "n1");
+        let state = json!({ "metadata": { "creationTimestamp": created },
+            "status": { "conditions": [{ "type": "Ready", "status": ready }] } });
+        patch(Arc::make_mut(facts.pods.last_mut().unwrap()), state);
+    };
+    add("a-new-one", "2026-05-01T11:59:00Z", "True");
+    add("an-old-one", "2026-01-01T00:00:00Z", "True");
+    add("an-older-one", "2025-01-01T00:00:00Z", "False");
+    facts.pods.retain(|pod| pod.name() != "client");
+    assert_eq!(clients(&facts), ["an-old-one"]);
+    facts.pods.retain(|pod| pod.name() != "an-old-one");
+    assert_eq!(clients(&facts), ["a-new-one"]);
+}
+
+#[test]
 fn pods_that_policies_keep_away_are_asked_only_if_all_are() {
     let mut facts = agents(3);
     add_client(&mut facts, "web", "n2");
