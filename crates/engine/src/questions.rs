@@ -9,11 +9,13 @@ use svcdiag_api::{NodeProbe, NodeProbeSpec, ProbeService};
 
 impl Facts {
     /// Counts what agents reported only as far as it answers what they are asked now: a question that is about
-    /// to be written is asked already.
+    /// to be written is asked already. Of the sample only those count who are alive.
     pub fn ask(&mut self, plan: &BTreeMap<String, NodeProbeSpec>) {
         self.only_endpoints_differ = only_endpoints_differ(&self.nodes, plan);
         for node in &mut self.nodes {
+            let is_alive = node.is_alive(self.now);
             let asked = plan.get(&node.name);
+            let asked = asked.filter(|asked| is_alive || !plan::is_of_sample(asked));
             let answered = node.probe.take();
             node.probe = asked.map(|asked| match answered {
                 Some(report) if is_same(&report.asked, asked) => ProbeReport {

@@ -107,7 +107,15 @@ pub(crate) fn asks_anybody(facts: &Facts) -> bool {
     let eligible = agents.eligible(facts);
     let lasting = lasting_nodes(&eligible, &chosen_clients(facts, &agents), &endpoint_pods(facts));
     // Whether there are any does not depend on which of them are in the sample.
-    !chosen_nodes(facts, &eligible, lasting, "").is_empty()
+    let chosen = chosen_nodes(facts, &eligible, lasting.clone(), "");
+    chosen
+        .iter()
+        .any(|node| lasting.contains(node) || agents.is_alive(node))
+}
+
+/// Whether a node is asked as one of the sample: what is seen from there is of no more weight than from any other.
+pub(crate) fn is_of_sample(asked: &NodeProbeSpec) -> bool {
+    asked.clients.is_empty() && asked.endpoints.is_empty()
 }
 
 /// Name of the NodeProbe of a diagnosis on a node.
@@ -265,10 +273,16 @@ fn chosen_nodes<'a>(
     uid: &str,
 ) -> BTreeSet<&'a str> {
     let mut chosen = lasting;
-    // Further nodes are a sample: one whose agent is silent would only leave the question open.
+    // Further nodes are a sample: one whose agent is silent would only leave the question open. But one that has fallen
+    // silent keeps its place until its time is over, and is left out by whoever judges: when a zone fails, as many NodeProbes
+    // would be written as it had nodes in samples, just when the API server has other things to do.
     let others = eligible.nodes.iter().copied();
-    let others = others.filter(|n| n.is_alive(facts.now) && !chosen.contains(n.name.as_str()));
-    let (failing, rest): (Vec<&NodeReport>, Vec<&NodeReport>) = others.partition(|n| failed(n));
+    let others = others.filter(|n| !chosen.contains(n.name.as_str()));
+    let (alive, silent): (Vec<&NodeReport>, Vec<&NodeReport>) = others.partition(|n| n.is_alive(facts.now));
+    let (failing, mut rest): (Vec<&NodeReport>, Vec<&NodeReport>) =
+        alive.into_iter().partition(|n| failed(n));
+    let was_in_sample = |n: &&NodeReport| n.probe.as_ref().is_some_and(|p| is_of_sample(&p.asked));
+    rest.extend(silent.into_iter().filter(was_in_sample));
     let name = |n: &'a NodeReport| n.name.as_str();
     let most = usize::try_from(facts.spec.nodes.max_nodes).unwrap_or_default();
     let failing: Vec<&str> = failing.into_iter().map(name).take(most).collect();

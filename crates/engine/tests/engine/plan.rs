@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use jiff::SignedDuration;
 use serde_json::json;
 use svcdiag_api::NodeProbeSpec;
-use svcdiag_engine::{Facts, plan};
+use svcdiag_engine::{Facts, NodeReport, plan};
 use svcdiag_objects::Object;
 
 use crate::{agents::*, fixtures::default_deny, walkthrough::*};
@@ -147,6 +147,41 @@ fn silent_nodes_are_no_part_of_the_sample() {
     let mut facts = agents(5);
     facts.nodes[3].alive_until = Some(now());
     assert_eq!(nodes(&facts), ["n1", "n2", "n3", "n5"]);
+}
+
+#[test]
+fn a_node_of_the_sample_that_falls_silent_keeps_its_place_until_its_time_is_over() {
+    let mut facts = agents(12);
+    look(&mut facts);
+    let before = nodes(&facts);
+    let plan = asked(&facts);
+    facts.ask(&plan);
+    let is_sampled = |node: &NodeReport| {
+        let asked = plan.get(&node.name);
+        asked.is_some_and(|asked: &NodeProbeSpec| asked.clients.is_empty() && asked.endpoints.is_empty())
+    };
+    let mut silent = Vec::new();
+    for node in facts.nodes.iter_mut().filter(|node| is_sampled(node)) {
+        node.alive_until = Some(now());
+        silent.push(node.name.clone());
+    }
+    assert_eq!(silent.len(), 3);
+    assert_eq!(nodes(&facts), before, "nothing is written about it");
+    // Nobody judges by it, nor waits for it.
+    let mut judged = facts.clone();
+    judged.ask(&plan);
+    let mut asked = judged.nodes.iter().filter(|node| node.probe.is_some());
+    assert!(asked.all(|node| !silent.contains(&node.name)));
+    let kept = |hours: i64| {
+        let mut facts = facts.clone();
+        facts.now = now() + SignedDuration::from_hours(hours);
+        for node in &mut facts.nodes {
+            let is_silent = silent.contains(&node.name);
+            node.alive_until = (!is_silent).then(|| facts.now + SignedDuration::from_secs(40));
+        }
+        nodes(&facts).iter().filter(|node| silent.contains(node)).count()
+    };
+    assert_eq!(kept(24), 0);
 }
 
 #[test]
