@@ -6,10 +6,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
+use futures::TryStreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{
     Api,
@@ -25,6 +25,9 @@ use crate::{
     inventory::MANAGED_BY,
     objects::Object,
 };
+
+/// Steps that are taken at once: a diagnosis is not judged again before all have been.
+const AT_ONCE: usize = 4;
 
 /// Timeout of a request to the API server.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -102,14 +105,12 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn of(context: &Context, diagnosis: &ServiceDiagnosis, plan: Plan) -> Self {
+    pub(super) fn of(diagnosis: &ServiceDiagnosis, present: &[NodeProbe], plan: Plan) -> Self {
         if diagnosis.is_terminating() {
             // They are garbage-collected with it.
             return Self::default();
         }
-        let key = (diagnosis.namespace().to_owned(), diagnosis.name().to_owned());
-        let present: Vec<Arc<NodeProbe>> = context.inventory().probes_of(&key).cloned().collect();
-        let steps = steps(diagnosis, &present, plan);
+        let steps = steps(diagnosis, present, plan);
         let asked: BTreeSet<&str> = present.iter().map(|p| p.name()).collect();
         let asks = |known: bool| {
             let mut names = steps.iter().filter_map(|step| match step {
@@ -148,24 +149,27 @@ impl Work {
 
     /// Takes the steps.
     pub(super) async fn run(self, context: &Context, diagnosis: &ServiceDiagnosis) -> Result<(), Error> {
-        let api: Api<NodeProbe> = Api::namespaced(context.client.clone(), diagnosis.namespace());
-        for step in self.steps {
-            take(&api, diagnosis, step).await?;
-            context.metrics.node_probe_written();
-        }
-        Ok(())
+        let api: &Api<NodeProbe> = &Api::namespaced(context.client.clone(), diagnosis.namespace());
+        let steps = futures::stream::iter(self.steps.into_iter().map(Ok));
+        steps
+            .try_for_each_concurrent(AT_ONCE, async |step| {
+                take(api, diagnosis, step).await?;
+                context.metrics.node_probe_written();
+                Ok(())
+            })
+            .await
     }
 }
 
 /// The difference between the planned and the existing NodeProbes.
-fn steps(diagnosis: &ServiceDiagnosis, present: &[Arc<NodeProbe>], plan: Plan) -> Vec<Step> {
+fn steps(diagnosis: &ServiceDiagnosis, present: &[NodeProbe], plan: Plan) -> Vec<Step> {
     let of = reference(diagnosis);
     let owner = owner(diagnosis);
     let mut steps = Vec::new();
     let mut wanted = BTreeSet::new();
     for (node, spec) in plan {
         let name = probe_name(&of, &node);
-        let is_right = |p: &&Arc<NodeProbe>| {
+        let is_right = |p: &&NodeProbe| {
             p.name() == name
                 && p.spec == spec
                 && p.metadata.owner_references.iter().flatten().any(|o| *o == owner)
@@ -182,7 +186,7 @@ fn steps(diagnosis: &ServiceDiagnosis, present: &[Arc<NodeProbe>], plan: Plan) -
             });
         }
     }
-    let leftover = |p: &&Arc<NodeProbe>| !wanted.contains(p.name()) && !p.is_terminating();
+    let leftover = |p: &&NodeProbe| !wanted.contains(p.name()) && !p.is_terminating();
     steps.extend(present.iter().filter(leftover).map(|p| Step::Delete {
         name: p.name().to_owned(),
         uid: p.metadata.uid.clone(),
@@ -200,7 +204,9 @@ async fn take(api: &Api<NodeProbe>, diagnosis: &ServiceDiagnosis, step: Step) ->
         Step::Apply { name, spec, .. } => {
             let params = PatchParams::apply(FIELD_MANAGER).force();
             let patch = manifest(diagnosis, &name, &spec);
-            let call = async { api.patch(&name, &params, &Patch::Apply(patch)).await.map(drop) };
+            // Of the answer nothing is needed.
+            let patch = Patch::Apply(patch);
+            let call = async { api.patch_metadata(&name, &params, &patch).await.map(drop) };
             ("write", name.clone(), tokio::time::timeout(TIMEOUT, call).await)
         }
         Step::Delete { name, uid } => {
@@ -279,11 +285,11 @@ mod tests {
     }
 
     /// The objects in the API server after a step.
-    fn stored(diagnosis: &ServiceDiagnosis, step: &Step) -> Arc<NodeProbe> {
+    fn stored(diagnosis: &ServiceDiagnosis, step: &Step) -> NodeProbe {
         let Step::Apply { name, spec, .. } = step else {
             panic!("{step:?}")
         };
-        Arc::new(serde_json::from_value(manifest(diagnosis, name, spec)).unwrap())
+        serde_json::from_value(manifest(diagnosis, name, spec)).unwrap()
     }
 
     fn told(steps: &[Step]) -> Vec<String> {
@@ -391,16 +397,16 @@ mod tests {
     fn what_lost_its_owner_is_written_again_and_what_is_being_deleted_left_alone() {
         let diagnosis = diagnosis("u");
         let first = steps(&diagnosis, &[], plan(&["a"]));
-        let mut probe = NodeProbe::clone(&stored(&diagnosis, &first[0]));
+        let mut probe = stored(&diagnosis, &first[0]);
         let owners = probe.metadata.owner_references.take().unwrap();
         assert_eq!((owners.len(), owners[0].block_owner_deletion), (1, None));
         assert_eq!(
-            told(&steps(&diagnosis, &[Arc::new(probe.clone())], plan(&["a"]))),
+            told(&steps(&diagnosis, &[probe.clone()], plan(&["a"]))),
             ["apply a"]
         );
         probe.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
             "2026-01-01T00:00:00Z".parse().unwrap(),
         ));
-        assert!(steps(&diagnosis, &[Arc::new(probe)], Plan::new()).is_empty());
+        assert!(steps(&diagnosis, &[probe], Plan::new()).is_empty());
     }
 }

@@ -14,7 +14,7 @@ use super::{
     status::{self, Written},
 };
 use crate::{
-    api::{ServiceDiagnosis, ServiceDiagnosisSpec, ServiceDiagnosisStatus},
+    api::{NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec, ServiceDiagnosisStatus},
     client::is_outage,
     engine::{Diagnosis, diagnose, plan},
     objects::Object,
@@ -91,9 +91,11 @@ async fn round(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<(Actio
     let now = crate::clock::now();
     let spec = limits::bounded(&diagnosis.spec, &context.options);
     let start = Instant::now();
-    let (mut verdict, plan, reported) = judge(diagnosis, &spec, context, previous.as_ref(), now);
+    let key = (namespace.to_owned(), name.to_owned());
+    let present: Vec<NodeProbe> = context.inventory().probes_of(&key).collect();
+    let (mut verdict, plan, reported) = judge(diagnosis, &spec, context, &present, previous.as_ref(), now);
     context.metrics.verdict_took(start.elapsed());
-    let work = Work::of(context, diagnosis, plan);
+    let work = Work::of(diagnosis, &present, plan);
     let held_until = context
         .questions
         .hold(uid, diagnosis.metadata.generation, &work, &context.options, now);
@@ -157,6 +159,7 @@ fn judge(
     diagnosis: &ServiceDiagnosis,
     spec: &ServiceDiagnosisSpec,
     context: &Context,
+    present: &[NodeProbe],
     previous: Option<&ServiceDiagnosisStatus>,
     now: jiff::Timestamp,
 ) -> (Diagnosis, Plan, Reported) {
@@ -173,7 +176,7 @@ fn judge(
         return (limits::beyond(limit), Plan::new(), Reported::default());
     }
     let others = inventory.probes_of_others(diagnosis.namespace(), uid);
-    let mut facts = inventory.facts(&judged, now, context.options.name_other_namespaces);
+    let mut facts = inventory.facts_with(&judged, present, now, context.options.name_other_namespaces);
     drop(inventory);
     // A report counts if it matches the NodeProbe as written, which with older CRDs has less than planned.
     let plan: Plan = plan(&facts, &probes::reference(diagnosis))

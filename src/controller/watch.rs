@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
-    inventory::{DiagnosisKey, Tracked},
+    inventory::{DiagnosisKey, Tracked, as_held},
     objects::{
         Deployment, EndpointSlice, Lease, Namespace, NetworkPolicy, Node, Object, Pod, ReplicaSet, Service,
         StatefulSet,
@@ -39,10 +39,11 @@ use crate::{
 const OF_AGENTS: [&str; 2] = ["Node", "Lease"];
 
 /// Changes of agents that concern all diagnoses are batched for this long: a rollout replaces one agent after the other. The
-/// pause grows with the number of diagnoses, so that a cluster with few need not wait.
+/// pause grows with the number of diagnoses, so that a cluster with few need not wait, and one in which nodes come and go all
+/// the time is not busy with nothing else.
 const SETTLE: Duration = Duration::from_millis(200);
 const PAUSE_FOR_EACH: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Starts all watches.
 pub(super) fn spawn(
@@ -101,8 +102,7 @@ async fn watch<K>(context: Arc<Context>, mut queue: Queue, source: Source<K>)
 where
     K: Tracked + Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    // Each on its own: tens of thousands in a row would have to move whenever the row grows.
-    let mut listed: Vec<Box<K>> = Vec::new();
+    let mut listed: Vec<Arc<K::Held>> = Vec::new();
     let mut unparsable: Vec<(String, String, String)> = Vec::new();
     let kind = K::kind(&());
     let mut presence = Presence::default();
@@ -115,11 +115,11 @@ where
                 BTreeSet::new()
             }
             Change::Listed(object) => {
-                listed.push(Box::new(object));
+                listed.push(as_held(object));
                 BTreeSet::new()
             }
             Change::End => {
-                let concerned = relist(&context, std::mem::take(&mut listed), &mut unparsable);
+                let concerned = relist::<K>(&context, std::mem::take(&mut listed), &mut unparsable);
                 presence.listed::<K>(&context, &mut queue).await;
                 concerned
             }
@@ -153,11 +153,11 @@ where
 /// Applies a whole list at once.
 fn relist<K: Tracked>(
     context: &Context,
-    listed: Vec<Box<K>>,
+    listed: Vec<Arc<K::Held>>,
     unparsable: &mut Vec<(String, String, String)>,
 ) -> BTreeSet<DiagnosisKey> {
     let mut inventory = context.inventory_mut();
-    let mut concerned = inventory.replace(listed.into_iter().map(|object| *object));
+    let mut concerned = inventory.replace_held::<K>(listed);
     for (namespace, name, why) in unparsable.drain(..) {
         concerned.extend(inventory.note_unparsable::<K>(&namespace, &name, why));
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{Facts, NodeReport};
 use svcdiag_api::{AGENT_LEASE_PREFIX, NodeProbe, REFRESH_ANNOTATION};
-use svcdiag_objects::{Lease, Node, trim_metadata};
+use svcdiag_objects::{Lease, Node, Pod, trim_metadata};
 
 fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
@@ -155,9 +155,30 @@ fn a_renewal_concerns_nobody_but_an_agent_that_comes_or_goes_does() {
     inventory.observe_at(at(20));
     assert!(inventory.apply(lease("one", 20)).is_empty());
     inventory.observe_at(at(61));
-    assert_eq!(inventory.apply(lease("one", 30)).len(), 1, "it had lapsed");
-    inventory.observe_at(at(62));
-    assert!(inventory.apply(lease("one", 31)).is_empty());
+    assert!(
+        inventory.apply(lease("one", 30)).is_empty(),
+        "it had lapsed, and nobody has to do with it"
+    );
+    inventory.apply(probe("p", "one", "u", 2));
+    inventory.observe_at(at(102));
+    assert_eq!(
+        inventory.apply(lease("one", 31)).len(),
+        1,
+        "somebody waits for it"
+    );
+    inventory.observe_at(at(103));
+    assert!(inventory.apply(lease("one", 32)).is_empty());
+    inventory.delete::<NodeProbe>("shop", "p");
+    inventory.apply(object::<Pod>(json!({
+        "metadata": { "namespace": "shop", "name": "web" }, "spec": { "nodeName": "one" },
+    })));
+    inventory.observe_at(at(144));
+    assert_eq!(
+        inventory.apply(lease("one", 33)).len(),
+        1,
+        "Pods of its node may be asked about again"
+    );
+    inventory.observe_at(at(145));
     assert_eq!(
         inventory.apply(lease("three", 0)).len(),
         1,
@@ -367,7 +388,7 @@ fn an_agent_is_not_heard_on_what_it_was_not_asked() {
     }));
     let mut inventory = Inventory::default();
     inventory.apply(probe);
-    let probe = inventory.probes.get("shop", "hostile").unwrap();
+    let probe = inventory.probes.get("shop", "hostile").unwrap().object().unwrap();
     let facts = probe.status.as_ref().unwrap().facts.as_ref().unwrap();
     let from: Vec<Option<&str>> = facts.dials.iter().map(|d| d.from.as_deref()).collect();
     assert_eq!(from, [None, Some("shop/client")]);

@@ -2,8 +2,9 @@
 //!
 //! An agent is alive for as long as its Lease lasts, counted from the moment at which a renewal was
 //! first seen here: the clocks of the nodes do not matter. A renewal by itself concerns nobody, or
-//! thousands of nodes would have everything judged all the time; that an agent comes, comes back or
-//! goes for good does. That it falls silent changes no object: who asks [`Inventory::fallen_silent`] now and then learns of it.
+//! thousands of nodes would have everything judged all the time; that an agent comes or goes for good
+//! concerns all, that it comes back those who have to do with its node. That it falls silent changes
+//! no object: who asks [`Inventory::fallen_silent`] now and then learns of it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +14,7 @@ use std::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{DiagnosisKey, Inventory, Table, Tracked, heard};
+use super::{DiagnosisKey, Inventory, PackedProbe, Table, Tracked, heard, held_as_it_is};
 use crate::{
     NodeReport, ProbeReport,
     questions::{is_answered, observed_question},
@@ -60,9 +61,9 @@ fn labels_of(node: &Node) -> Arc<Labels> {
 
 impl Inventory {
     /// Every Node with an agent, and what that was asked for a diagnosis.
-    pub(super) fn node_reports(&self, diagnosis: &DiagnosisKey, uid: &str) -> Vec<NodeReport> {
-        let own = self.probes_of(diagnosis).filter(|p| p.spec.diagnosis.uid == uid);
-        let probes: BTreeMap<&str, &Arc<NodeProbe>> = own.map(|p| (p.spec.node_name.as_str(), p)).collect();
+    pub(super) fn node_reports(&self, probes: &[NodeProbe], uid: &str) -> Vec<NodeReport> {
+        let own = probes.iter().filter(|p| p.spec.diagnosis.uid == uid);
+        let probes: BTreeMap<&str, &NodeProbe> = own.map(|p| (p.spec.node_name.as_str(), p)).collect();
         // Of a thousand nodes for each diagnosis: nothing is looked up that can be kept.
         let report = |(node, agent): (&String, &Agent)| {
             Some(NodeReport {
@@ -105,13 +106,17 @@ impl Inventory {
     pub fn fallen_silent(&self, after: Timestamp, until: Timestamp) -> BTreeSet<DiagnosisKey> {
         let lapsed = |agent: &Agent| agent.until > after && agent.until <= until;
         let silent = self.agents.iter().filter(|(_, agent)| lapsed(agent));
-        let silent: BTreeSet<&str> = silent.map(|(node, _)| node.as_str()).collect();
-        if silent.is_empty() {
+        self.asking(&silent.map(|(node, _)| node.as_str()).collect())
+    }
+
+    /// Diagnoses that have asked the agents of any of these nodes.
+    fn asking(&self, nodes: &BTreeSet<&str>) -> BTreeSet<DiagnosisKey> {
+        if nodes.is_empty() {
             return BTreeSet::new();
         }
         let has_asked = |key: &&DiagnosisKey| {
-            let mut probes = self.probes_of(key);
-            probes.any(|probe| silent.contains(probe.spec.node_name.as_str()))
+            let mut probes = self.packed_of(key);
+            probes.any(|probe| nodes.contains(&*probe.node))
         };
         self.probes_of.keys().filter(has_asked).cloned().collect()
     }
@@ -130,14 +135,18 @@ impl Inventory {
     /// How many NodeProbes other diagnoses of a namespace have, by the UID of the diagnosis.
     pub fn probes_of_others(&self, namespace: &str, uid: &str) -> BTreeMap<String, usize> {
         let mut found = BTreeMap::new();
-        for probe in self.probes.of(namespace).filter(|p| p.spec.diagnosis.uid != uid) {
-            *found.entry(probe.spec.diagnosis.uid.clone()).or_default() += 1;
+        for probe in self.probes.of(namespace).filter(|p| *p.of != *uid) {
+            *found.entry(probe.of.to_string()).or_default() += 1;
         }
         found
     }
 
     /// The NodeProbes that say they are of a diagnosis.
-    pub fn probes_of(&self, diagnosis: &DiagnosisKey) -> impl Iterator<Item = &Arc<NodeProbe>> {
+    pub fn probes_of(&self, diagnosis: &DiagnosisKey) -> impl Iterator<Item = NodeProbe> {
+        self.packed_of(diagnosis).filter_map(|probe| probe.object())
+    }
+
+    fn packed_of(&self, diagnosis: &DiagnosisKey) -> impl Iterator<Item = &Arc<PackedProbe>> {
         let names = self.probes_of.get(diagnosis);
         names
             .into_iter()
@@ -147,6 +156,8 @@ impl Inventory {
 }
 
 impl Tracked for Lease {
+    held_as_it_is!();
+
     fn table(inventory: &mut Inventory) -> &mut Table<Self> {
         &mut inventory.leases
     }
@@ -155,17 +166,20 @@ impl Tracked for Lease {
         inventory.leases_are_listed = true;
     }
 
-    /// All diagnoses, if an agent comes, comes back after its Lease had lapsed, or goes for good.
+    /// All diagnoses, if an agent comes or goes for good. If it comes back after its Lease had lapsed, those that have asked it or
+    /// have Pods on its node: for others it is a node like any other.
     fn concerns(inventory: &Inventory, old: Option<&Self>, new: Option<&Self>) -> BTreeSet<DiagnosisKey> {
-        let agent = |lease: &Self| inventory.agents.get(lease.agent_node()?);
-        let concerns = match (old, new) {
-            (_, Some(new)) => agent(new).is_some_and(|a| a.since == inventory.now),
-            (old, None) => old.is_some_and(|l| l.agent_node().is_some()),
-        };
-        if concerns {
-            inventory.all()
-        } else {
-            BTreeSet::new()
+        let of_agent = |lease: &Self| lease.agent_node().map(str::to_owned);
+        match (old.and_then(of_agent), new.and_then(of_agent)) {
+            (Some(_), Some(node)) => {
+                let is_back = |agent: &Agent| agent.since == inventory.now;
+                if !inventory.agents.get(&node).is_some_and(is_back) {
+                    return BTreeSet::new();
+                }
+                &inventory.asking(&[node.as_str()].into()) | &inventory.with_pods_on(&node)
+            }
+            (None, None) => BTreeSet::new(),
+            (Some(_), None) | (None, Some(_)) => inventory.all(),
         }
     }
 
@@ -187,6 +201,8 @@ impl Tracked for Lease {
 }
 
 impl Tracked for Node {
+    held_as_it_is!();
+
     fn table(inventory: &mut Inventory) -> &mut Table<Self> {
         &mut inventory.nodes
     }
@@ -217,8 +233,18 @@ impl Tracked for Node {
 }
 
 impl Tracked for NodeProbe {
-    fn table(inventory: &mut Inventory) -> &mut Table<Self> {
+    type Held = PackedProbe;
+
+    fn table(inventory: &mut Inventory) -> &mut Table<PackedProbe> {
         &mut inventory.probes
+    }
+
+    fn hold(object: &Arc<Self>) -> Arc<PackedProbe> {
+        Arc::new(PackedProbe::of(object))
+    }
+
+    fn held(held: &Arc<PackedProbe>) -> Option<Arc<Self>> {
+        held.object().map(Arc::new)
     }
 
     /// What the agent was asked about, and no more of it than its kind may hold.

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{DiagnosisKey, Interest, Inventory, Table, Tracked};
+use super::{DiagnosisKey, Interest, Inventory, Table, Tracked, held_as_it_is};
 use crate::time::later;
 use svcdiag_objects::{
     Deployment, EndpointSlice, Namespace, NetworkPolicy, Object, Pod, ReplicaSet, Service, StatefulSet,
@@ -66,6 +66,8 @@ fn place<K: Object>(old: Option<&K>, new: Option<&K>) -> (String, String) {
 }
 
 impl Tracked for NetworkPolicy {
+    held_as_it_is!();
+
     fn table(inventory: &mut Inventory) -> &mut Table<Self> {
         &mut inventory.policies
     }
@@ -81,6 +83,8 @@ impl Tracked for NetworkPolicy {
 macro_rules! workload {
     ($kind:ident, $table:ident) => {
         impl Tracked for $kind {
+            held_as_it_is!();
+
             fn table(inventory: &mut Inventory) -> &mut Table<Self> {
                 &mut inventory.$table
             }
@@ -113,6 +117,8 @@ workload!(ReplicaSet, replica_sets);
 workload!(StatefulSet, stateful_sets);
 
 impl Tracked for Service {
+    held_as_it_is!();
+
     fn table(inventory: &mut Inventory) -> &mut Table<Self> {
         &mut inventory.services
     }
@@ -162,6 +168,8 @@ fn note_addresses(inventory: &mut Inventory, old: Option<&Service>, new: Option<
 }
 
 impl Tracked for EndpointSlice {
+    held_as_it_is!();
+
     fn table(inventory: &mut Inventory) -> &mut Table<Self> {
         &mut inventory.slices
     }
@@ -205,6 +213,8 @@ impl Tracked for EndpointSlice {
 }
 
 impl Tracked for Pod {
+    held_as_it_is!();
+
     fn table(inventory: &mut Inventory) -> &mut Table<Self> {
         &mut inventory.pods
     }
@@ -258,6 +268,8 @@ fn client_view(pod: &Pod) -> impl PartialEq + use<> {
 }
 
 impl Tracked for Namespace {
+    held_as_it_is!();
+
     fn table(inventory: &mut Inventory) -> &mut Table<Self> {
         &mut inventory.namespaces
     }

@@ -14,6 +14,7 @@ impl Inventory {
     /// The types hold nothing but what a verdict can depend on: no environment, no annotation but our
     /// own. Metadata is trimmed here, whatever it was when the object came in.
     pub fn contents(&self) -> impl Iterator<Item = (String, Value)> {
+        let probes = self.probes.0.values().flat_map(BTreeMap::values);
         rows(&self.services)
             .chain(rows(&self.slices))
             .chain(rows(&self.pods))
@@ -24,7 +25,7 @@ impl Inventory {
             .chain(rows(&self.namespaces))
             .chain(rows(&self.nodes))
             .chain(rows(&self.leases))
-            .chain(rows(&self.probes))
+            .chain(probes.filter_map(|p| p.object()).map(|p| row(&Arc::new(p))))
             .chain(self.events.iter().map(row))
     }
 }

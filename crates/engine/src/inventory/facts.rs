@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::Inventory;
 use crate::{ChainedService, ClientNamespace, ClusterDns, Facts, OtherService, Unreadable};
-use svcdiag_api::{DataPath, REFRESH_ANNOTATION, ServiceDiagnosis, ServiceDiagnosisStatus};
+use svcdiag_api::{DataPath, NodeProbe, REFRESH_ANNOTATION, ServiceDiagnosis, ServiceDiagnosisStatus};
 use svcdiag_objects::{EndpointSlice, Object, Pod, Service, grants_clients_to, matches_labels};
 
 /// Where cluster DNS is looked for: upstream's names and OpenShift's.
@@ -36,6 +36,20 @@ impl Inventory {
     /// unless the reader of the verdict may know it.
     #[must_use]
     pub fn facts(&self, diagnosis: &ServiceDiagnosis, now: Timestamp, name_other_namespaces: bool) -> Facts {
+        let key = (diagnosis.namespace().to_owned(), diagnosis.name().to_owned());
+        let probes: Vec<NodeProbe> = self.probes_of(&key).collect();
+        self.facts_with(diagnosis, &probes, now, name_other_namespaces)
+    }
+
+    /// The same for who has the NodeProbes of the diagnosis already.
+    #[must_use]
+    pub fn facts_with(
+        &self,
+        diagnosis: &ServiceDiagnosis,
+        probes: &[NodeProbe],
+        now: Timestamp,
+        name_other_namespaces: bool,
+    ) -> Facts {
         let namespace = diagnosis.namespace();
         let mut facts = Facts::new(now, namespace, diagnosis.spec.clone());
         let name = facts.spec.service_name.clone();
@@ -49,7 +63,7 @@ impl Inventory {
         let uid = diagnosis.metadata.uid.as_deref().unwrap_or_default();
         facts.has_no_agents = self.has_no_agents();
         if diagnosis.spec.data_path != Some(DataPath::Ignore) {
-            facts.nodes = self.node_reports(&(namespace.to_owned(), diagnosis.name().to_owned()), uid);
+            facts.nodes = self.node_reports(probes, uid);
         }
         facts.service = self.services.get(namespace, &name).cloned();
         if facts.service.is_none() {

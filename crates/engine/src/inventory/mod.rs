@@ -11,6 +11,7 @@ mod events;
 mod facts;
 mod heard;
 mod listed;
+mod packed;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,8 +24,9 @@ pub use contents::written;
 pub use events::PodEvents;
 pub use facts::CLUSTER_DNS;
 pub use listed::{Listed, Listing};
+use packed::PackedProbe;
 
-use svcdiag_api::{NodeProbe, ServiceDiagnosis};
+use svcdiag_api::ServiceDiagnosis;
 use svcdiag_objects::{
     Deployment, EndpointSlice, Lease, Namespace, NetworkPolicy, Node, Object, Pod, ReplicaSet, Service,
     StatefulSet,
@@ -147,7 +149,7 @@ pub struct Inventory {
     leases_are_listed: bool,
     /// What the Leases say of the agents, by node.
     agents: BTreeMap<String, agents::Agent>,
-    probes: Table<NodeProbe>,
+    probes: Table<PackedProbe>,
     /// Names of the NodeProbes of a diagnosis.
     probes_of: BTreeMap<DiagnosisKey, BTreeSet<String>>,
     /// Since when agents have owed an answer to a NodeProbe, by its namespace and name.
@@ -166,8 +168,17 @@ pub struct Inventory {
 
 /// A kind that the Inventory holds.
 pub trait Tracked: Object + Sized + Send + Sync + 'static {
+    /// As what it is held: for most kinds, as it is.
+    type Held: Send + Sync;
+
     /// Where it is held.
-    fn table(inventory: &mut Inventory) -> &mut Table<Self>;
+    fn table(inventory: &mut Inventory) -> &mut Table<Self::Held>;
+
+    /// The object as it is held.
+    fn hold(object: &Arc<Self>) -> Arc<Self::Held>;
+
+    /// What is held, as an object.
+    fn held(held: &Arc<Self::Held>) -> Option<Arc<Self>>;
 
     /// What of an object is taken in.
     fn admitted(self) -> Self {
@@ -184,6 +195,22 @@ pub trait Tracked: Object + Sized + Send + Sync + 'static {
     fn index(_: &mut Inventory, _old: Option<&Self>, _new: Option<&Self>) {}
 }
 
+/// What a kind says of itself that is held as it is.
+macro_rules! held_as_it_is {
+    () => {
+        type Held = Self;
+
+        fn hold(object: &Arc<Self>) -> Arc<Self> {
+            object.clone()
+        }
+
+        fn held(held: &Arc<Self>) -> Option<Arc<Self>> {
+            Some(held.clone())
+        }
+    };
+}
+use held_as_it_is;
+
 impl Inventory {
     /// Sets the time at which what is taken in next was seen. Only what agents say, and do not say, asks for it.
     pub fn observe_at(&mut self, now: Timestamp) {
@@ -195,7 +222,8 @@ impl Inventory {
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         let closed = self.close_gap::<K>(&namespace, &name);
         let object = Arc::new(object.admitted());
-        let old = K::table(self).insert(&namespace, &name, object.clone());
+        let before = K::table(self).insert(&namespace, &name, K::hold(&object));
+        let old = before.and_then(|held| K::held(&held));
         K::index(self, old.as_deref(), Some(&object));
         let concerned = K::concerns(self, old.as_deref(), Some(&object));
         &closed | &concerned
@@ -213,7 +241,10 @@ impl Inventory {
     /// Forgets an object; returns the diagnoses it concerned.
     pub fn delete<K: Tracked>(&mut self, namespace: &str, name: &str) -> BTreeSet<DiagnosisKey> {
         let closed = self.close_gap::<K>(namespace, name);
-        let Some(old) = K::table(self).remove(namespace, name) else {
+        let Some(old) = K::table(self)
+            .remove(namespace, name)
+            .and_then(|held| K::held(&held))
+        else {
             return closed;
         };
         K::index(self, Some(&old), None);
@@ -239,18 +270,27 @@ impl Inventory {
 
     /// Replaces all objects of a kind, after they were listed anew; concerns every diagnosis.
     pub fn replace<K: Tracked>(&mut self, objects: impl IntoIterator<Item = K>) -> BTreeSet<DiagnosisKey> {
+        self.replace_held::<K>(objects.into_iter().map(as_held))
+    }
+
+    /// The same with objects as they are held ([`as_held`]), so that a long list takes no more memory than its objects will.
+    pub fn replace_held<K: Tracked>(
+        &mut self,
+        objects: impl IntoIterator<Item = Arc<K::Held>>,
+    ) -> BTreeSet<DiagnosisKey> {
         let kind = kind_of::<K>();
         K::note_listed(self);
         self.unparsable.retain(|(k, _, _), _| *k != kind);
         let mut old = std::mem::take(K::table(self));
-        for object in objects {
-            let object = Arc::new(object.admitted());
+        for held in objects {
+            let Some(object) = K::held(&held) else { continue };
             let before = old.remove(object.namespace(), object.name());
-            K::table(self).insert(object.namespace(), object.name(), object.clone());
+            let before = before.and_then(|held| K::held(&held));
+            K::table(self).insert(object.namespace(), object.name(), held);
             K::index(self, before.as_deref(), Some(&object));
         }
-        for gone in old.0.values().flat_map(BTreeMap::values) {
-            K::index(self, Some(gone), None);
+        for gone in old.0.values().flat_map(BTreeMap::values).filter_map(K::held) {
+            K::index(self, Some(&gone), None);
         }
         self.all()
     }
@@ -367,6 +407,11 @@ impl Inventory {
     pub fn interests_of(&self, namespace: &str) -> impl Iterator<Item = (&String, &Arc<Interest>)> {
         self.interests.0.get(namespace).into_iter().flatten()
     }
+}
+
+/// What is taken in of an object, as it is held.
+pub fn as_held<K: Tracked>(object: K) -> Arc<K::Held> {
+    K::hold(&Arc::new(object.admitted()))
 }
 
 /// Our types have the names of their kinds.
