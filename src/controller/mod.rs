@@ -200,6 +200,7 @@ struct Context {
     diagnoses: Store<ServiceDiagnosis>,
     slots: slots::Slots,
     readiness: queue::Readiness,
+    crowd: queue::Crowd,
     written: status::Statuses,
     reports: open_reports::Reports,
     failures: schedule::Failures,
@@ -271,6 +272,7 @@ pub async fn run(
         inventory: RwLock::default(),
         metrics,
         readiness: queue::Readiness::default(),
+        crowd: queue::Crowd::default(),
         written: status::Statuses::default(),
         reports: open_reports::Reports::default(),
         failures: schedule::Failures::default(),
@@ -304,6 +306,7 @@ pub async fn run(
     tasks.spawn(policy_kinds::run(context.clone(), queue.clone()));
     tasks.spawn(schemas::run(context.clone(), queue.clone()));
     tasks.spawn(lapses::run(context.clone(), queue.clone()));
+    tasks.spawn(queue::admit_crowd(context.clone(), queue.clone()));
     watch::spawn(&mut tasks, &context, &queue, writer);
     drop(queue);
 

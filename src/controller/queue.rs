@@ -1,17 +1,33 @@
 //! The queue of diagnoses to evaluate, which nothing enters before every kind has been listed.
+//!
+//! What concerns many diagnoses (a start, a new node, cluster DNS) must not keep a Service waiting that has just changed. So
+//! many do not enter the queue together: they form a crowd, of which a few enter whenever there is nobody before them.
 
 use std::{
     collections::BTreeSet,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use futures::SinkExt;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::{Context, Queue, reference};
 use crate::inventory::DiagnosisKey;
 
 /// Number of kinds that are watched, plus one for the kinds of policies that the cluster serves.
 const KINDS: u32 = 14;
+
+/// More diagnoses than these are a crowd.
+const FEW: usize = 50;
+
+/// Of a crowd, so many enter the queue at a time, and have so long to reach the line for a slot.
+const AT_A_TIME: usize = 8;
+const ON_THE_WAY: Duration = Duration::from_millis(5);
 
 /// Number of kinds that have been listed once.
 #[derive(Debug, Default)]
@@ -29,6 +45,41 @@ impl Readiness {
     }
 }
 
+/// Diagnoses that wait until there is nobody before them.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    waiting: Mutex<BTreeSet<DiagnosisKey>>,
+    grown: Notify,
+}
+
+impl Crowd {
+    fn join(&self, concerned: BTreeSet<DiagnosisKey>) {
+        self.waiting.lock().extend(concerned);
+        self.grown.notify_one();
+    }
+
+    /// All that wait now. Those that join later come after them.
+    fn take(&self) -> BTreeSet<DiagnosisKey> {
+        std::mem::take(&mut *self.waiting.lock())
+    }
+}
+
+/// Lets the crowd into the queue.
+pub(super) async fn admit_crowd(context: Arc<Context>, mut queue: Queue) {
+    loop {
+        context.crowd.grown.notified().await;
+        let waiting: Vec<DiagnosisKey> = context.crowd.take().into_iter().collect();
+        for some in waiting.chunks(AT_A_TIME) {
+            context.slots.wait_in_line().await;
+            for key in some {
+                // The receiver is gone when the controller is shutting down.
+                let _ = queue.send(reference(key)).await;
+            }
+            tokio::time::sleep(ON_THE_WAY).await;
+        }
+    }
+}
+
 /// Records that a kind has been listed for the first time, or may not be; after the last, everything is evaluated.
 pub(super) async fn begin_if_complete(context: &Context, queue: &mut Queue) {
     if context.readiness.complete() {
@@ -38,13 +89,16 @@ pub(super) async fn begin_if_complete(context: &Context, queue: &mut Queue) {
     }
 }
 
-/// Has diagnoses evaluated.
+/// Has diagnoses evaluated: few as soon as possible, many one after the other.
 pub(super) async fn enqueue(context: &Context, queue: &mut Queue, concerned: BTreeSet<DiagnosisKey>) {
     if !context.readiness.is_complete() {
         return;
     }
+    if concerned.len() > FEW {
+        context.crowd.join(concerned);
+        return;
+    }
     for key in concerned {
-        // The receiver is gone when the controller is shutting down.
         let _ = queue.send(reference(&key)).await;
     }
 }

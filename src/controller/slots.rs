@@ -20,6 +20,12 @@ impl Slots {
         Some(work().await)
     }
 
+    /// Waits until those that wait now have begun.
+    pub(super) async fn wait_in_line(&self) {
+        // Closed: the controller stops.
+        drop(self.0.acquire().await);
+    }
+
     /// Lets nothing begin any more; what has begun is finished.
     pub(super) fn close(&self) {
         self.0.close();
