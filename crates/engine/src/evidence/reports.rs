@@ -53,7 +53,10 @@ impl<'a> Reports<'a> {
         for node in nodes {
             let Some(probe) = &node.probe else { continue };
             if !node.is_alive(facts.now) {
-                reports.silent.push(&node.name);
+                // Of the sample only those count who are alive.
+                if !plan::is_of_sample(&probe.asked) {
+                    reports.silent.push(&node.name);
+                }
             } else if let Some(seen) = probe.facts.as_deref().filter(|_| probe.is_current) {
                 reports.current.push(Report {
                     node: &node.name,
