@@ -282,7 +282,11 @@ fn chosen_nodes<'a>(
     let (failing, mut rest): (Vec<&NodeReport>, Vec<&NodeReport>) =
         alive.into_iter().partition(|n| failed(n));
     let was_in_sample = |n: &&NodeReport| n.probe.as_ref().is_some_and(|p| is_of_sample(&p.asked));
-    rest.extend(silent.into_iter().filter(was_in_sample));
+    // Somebody has to look.
+    let is_anybody_alive = !failing.is_empty() || chosen.iter().any(|node| eligible.is_alive(node));
+    if is_anybody_alive {
+        rest.extend(silent.into_iter().filter(was_in_sample));
+    }
     let name = |n: &'a NodeReport| n.name.as_str();
     let most = usize::try_from(facts.spec.nodes.max_nodes).unwrap_or_default();
     let failing: Vec<&str> = failing.into_iter().map(name).take(most).collect();

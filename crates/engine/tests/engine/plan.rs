@@ -182,6 +182,19 @@ fn a_node_of_the_sample_that_falls_silent_keeps_its_place_until_its_time_is_over
         nodes(&facts).iter().filter(|node| silent.contains(node)).count()
     };
     assert_eq!(kept(24), 0);
+
+    // Where nobody else looks, others take its place.
+    for node in facts.nodes.iter_mut().take(3) {
+        node.alive_until = Some(now());
+    }
+    let chosen = nodes(&facts);
+    let is_alive = |name: &String| {
+        facts
+            .nodes
+            .iter()
+            .any(|n| n.name == *name && n.alive_until > Some(now()))
+    };
+    assert_eq!(chosen.iter().filter(|name| is_alive(name)).count(), 3);
 }
 
 #[test]
