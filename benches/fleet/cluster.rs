@@ -23,7 +23,7 @@ use kube::{
 use serde_json::{Value, json};
 use svcdiag_testing_apiserver::Store;
 
-use crate::{hollow::Key, population};
+use crate::population;
 
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
@@ -271,7 +271,7 @@ async fn start_pod(store: Option<&Store>, pods: &Api<Pod>, like: &Pod) -> Pod {
 }
 
 /// The Services with a Pod on a node.
-pub(crate) fn services_on(node: &str, services: usize, nodes: usize) -> Vec<Key> {
+pub(crate) fn services_on(node: &str, services: usize, nodes: usize) -> Vec<(String, String)> {
     let is_on = |service: &usize| (0..population::PODS).any(|pod| node_of(*service, pod, nodes) == node);
     (0..services).filter(is_on).map(population::key).collect()
 }

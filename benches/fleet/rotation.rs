@@ -56,6 +56,8 @@ pub(crate) async fn an_hour(client: &Client) -> Vec<usize> {
         for lease in &leases {
             let mut lease = lease.clone();
             lease.spec.renew_time = Some(MicroTime(now));
+            // Minutes pass at once here, and no agent is to come back in each of them.
+            lease.spec.lease_duration_seconds = Some(3600);
             inventory.apply(lease);
         }
         // Long, and the agents and the API server have to go on meanwhile.

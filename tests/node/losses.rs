@@ -206,17 +206,17 @@ impl Rounds {
         }))
         .unwrap();
         all.nodes = vec![NodeReport {
-            name: self.spec.node_name.clone(),
+            name: self.spec.node_name.as_str().into(),
             labels: Default::default(),
             alive_until: Some(now + jiff::SignedDuration::from_secs(60)),
             saved: None,
-            probe: Some(ProbeReport {
+            probe: Some(Box::new(ProbeReport {
                 asked: self.spec.clone(),
                 is_current: true,
                 question: String::new(),
                 owed_since: None,
                 facts: Some(Arc::new(facts)),
-            }),
+            })),
         }];
         let diagnosis = diagnose(&all);
         let (_, finding) = diagnosis.stages.iter().find(|(c, _)| *c == condition).unwrap();

@@ -147,12 +147,12 @@ pub struct ChainedService {
     pub name: String,
 }
 
-/// A node with an agent.
+/// A node with an agent. There may be a thousand, and few of them were asked: what was is boxed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeReport {
     /// Name of the node.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its labels, by which a diagnosis chooses nodes.
     #[serde(default)]
     pub labels: Arc<Labels>,
@@ -161,10 +161,10 @@ pub struct NodeReport {
     pub alive_until: Option<Timestamp>,
     /// What it was asked for this diagnosis, if anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probe: Option<ProbeReport>,
+    pub probe: Option<Box<ProbeReport>>,
     /// What only saved files tell of it; then there is no agent, and the probe was made of files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub saved: Option<Saved>,
+    pub saved: Option<Box<Saved>>,
 }
 
 /// What an agent was asked and what it answered.

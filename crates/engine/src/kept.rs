@@ -46,8 +46,8 @@ fn until(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
         return None;
     }
     let owing = || {
-        let nodes = facts.nodes.iter().filter(|n| waiting.contains(&n.name.as_str()));
-        nodes.filter_map(|n| n.probe.as_ref())
+        let nodes = facts.nodes.iter().filter(|n| waiting.contains(&&*n.name));
+        nodes.filter_map(|n| n.probe.as_deref())
     };
     let owed_until = |probe: &ProbeReport| {
         let patience = match has_probably_failed(facts, &probe.asked) {
@@ -145,7 +145,7 @@ pub(crate) fn settled_at(facts: &Facts) -> Option<Timestamp> {
 
 /// Until when those that are waited for may be about to answer.
 pub(crate) fn answered_at(facts: &Facts, waiting: &[&str]) -> Option<Timestamp> {
-    let nodes = facts.nodes.iter().filter(|n| waiting.contains(&n.name.as_str()));
+    let nodes = facts.nodes.iter().filter(|n| waiting.contains(&&*n.name));
     let owed_since = nodes.filter_map(|n| n.probe.as_ref()?.owed_since).min()?;
     Some(later(owed_since, ANSWERED_WITHIN))
 }

@@ -14,10 +14,11 @@ impl Facts {
         self.only_endpoints_differ = only_endpoints_differ(&self.nodes, plan);
         for node in &mut self.nodes {
             let is_alive = node.is_alive(self.now);
-            let asked = plan.get(&node.name);
+            let asked = plan.get(&*node.name);
             let asked = asked.filter(|asked| is_alive || !plan::is_of_sample(asked));
             let answered = node.probe.take();
-            node.probe = asked.map(|asked| match answered {
+            let answered = answered.map(|report| *report);
+            let report = asked.map(|asked| match answered {
                 Some(report) if is_same(&report.asked, asked) => ProbeReport {
                     asked: asked.clone(),
                     ..report
@@ -36,6 +37,7 @@ impl Facts {
                     facts: report.and_then(|r| r.facts),
                 },
             });
+            node.probe = report.map(Box::new);
         }
     }
 }
@@ -92,7 +94,7 @@ fn only_endpoints_differ(nodes: &[NodeReport], plan: &BTreeMap<String, NodeProbe
     let asked = |n: &NodeReport| n.probe.as_ref().map(|p| without_endpoints(&p.asked));
     let mut before = nodes
         .iter()
-        .filter_map(|n| Some((asked(n)?, without_endpoints(plan.get(&n.name)?))))
+        .filter_map(|n| Some((asked(n)?, without_endpoints(plan.get(&*n.name)?))))
         .peekable();
     before.peek().is_some() && before.all(|(asked, planned)| asked == planned)
 }

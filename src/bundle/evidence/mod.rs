@@ -64,9 +64,9 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
     }
     let labels = bundle.inventory.node_labels();
     for node in nodes.keys() {
-        facts.nodes.retain(|n| n.name != *node);
+        facts.nodes.retain(|n| *n.name != **node);
         facts.nodes.push(NodeReport {
-            name: node.clone(),
+            name: node.as_str().into(),
             labels: labels.get(node).cloned().unwrap_or_default(),
             alive_until: facts.now.checked_add(LASTS).ok(),
             probe: None,
@@ -99,16 +99,16 @@ pub(super) fn add(bundle: &Bundle, diagnosis: &ServiceDiagnosis, facts: &mut Fac
         };
         let judged = node.judge();
         problems.extend(judged.problems);
-        let report = facts.nodes.iter_mut().find(|n| n.name == name);
+        let report = facts.nodes.iter_mut().find(|n| *n.name == *name);
         if let Some(report) = report {
-            report.saved = Some(judged.saved);
-            report.probe = Some(ProbeReport {
+            report.saved = Some(Box::new(judged.saved));
+            report.probe = Some(Box::new(ProbeReport {
                 asked,
                 is_current: true,
                 question: String::new(),
                 owed_since: None,
                 facts: Some(Arc::new(bounded(&judged.seen))),
-            });
+            }));
         }
     }
     problems
@@ -158,7 +158,7 @@ fn nodes<'a, 'n>(
     for node in of_clients {
         nodes.entry(node.clone()).or_default();
     }
-    let has_reported = |node: &String| facts.nodes.iter().any(|n| n.name == *node && n.probe.is_some());
+    let has_reported = |node: &String| facts.nodes.iter().any(|n| *n.name == **node && n.probe.is_some());
     nodes.retain(|node, _| !has_reported(node));
     nodes
 }

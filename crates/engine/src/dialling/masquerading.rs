@@ -161,7 +161,7 @@ impl Source {
 
 /// What a saved output of ethtool says of it.
 fn saved_offload(evidence: &Evidence<'_>, node: &str) -> String {
-    let saved = evidence.facts.nodes.iter().find(|n| n.name == node);
+    let saved = evidence.facts.nodes.iter().find(|n| *n.name == *node);
     let links = saved.and_then(|n| n.saved.as_ref()).map(|s| &s.checksum_offload);
     let said = links.into_iter().flatten().map(|(link, is_on)| {
         let state = if *is_on { "on" } else { "off" };

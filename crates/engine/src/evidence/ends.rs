@@ -1,7 +1,7 @@
 //! Both ends of the dials as they are today: who dials, and the endpoints and ports that are dialled.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, SocketAddr},
 };
 
@@ -40,10 +40,17 @@ impl<'a> Ends<'a> {
         let others = facts.client_namespace.iter().flat_map(|n| &n.pods);
         let mut pods: BTreeMap<String, &Pod> = BTreeMap::new();
         for pod in facts.pods.iter().chain(others).map(AsRef::as_ref) {
-            let known = pods.entry(key(pod)).or_insert(pod);
-            // Files may hold a Pod twice; which comes first means nothing.
-            if *known != pod && format!("{known:?}") < format!("{pod:?}") {
-                *known = pod;
+            match pods.entry(key(pod)) {
+                Entry::Vacant(entry) => {
+                    entry.insert(pod);
+                }
+                // Files may hold a Pod twice; which comes first means nothing.
+                Entry::Occupied(mut entry) => {
+                    let known = *entry.get();
+                    if known != pod && format!("{known:?}") < format!("{pod:?}") {
+                        entry.insert(pod);
+                    }
+                }
             }
         }
         let ports = judged.iter().filter_map(|p| Some((p.port_protocol()?, *p)));

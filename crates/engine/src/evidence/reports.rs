@@ -62,7 +62,7 @@ impl<'a> Reports<'a> {
                     node: &node.name,
                     asked: &probe.asked,
                     facts: seen,
-                    saved: node.saved.as_ref(),
+                    saved: node.saved.as_deref(),
                 });
             } else {
                 reports.waiting.push(&node.name);

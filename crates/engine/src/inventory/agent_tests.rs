@@ -63,7 +63,7 @@ fn facts(inventory: &Inventory) -> Facts {
 
 fn report(inventory: &Inventory, node: &str) -> NodeReport {
     let nodes = facts(inventory).nodes;
-    nodes.into_iter().find(|n| n.name == node).unwrap()
+    nodes.into_iter().find(|n| *n.name == *node).unwrap()
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_node_is_reported_if_it_has_an_agent() {
     inventory.apply(node("three", "a"));
     inventory.apply(lease("four", 0));
     let nodes = facts(&inventory).nodes;
-    let names: Vec<&str> = nodes.iter().map(|n| n.name.as_str()).collect();
+    let names: Vec<&str> = nodes.iter().map(|n| &*n.name).collect();
     assert_eq!(names, ["one", "two"]);
     assert_eq!(nodes[0].labels["zone"], "a");
     assert_eq!(nodes[0].alive_until, Some(at(40)));

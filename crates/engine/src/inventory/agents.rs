@@ -65,16 +65,18 @@ impl Inventory {
         let own = probes.iter().filter(|p| p.spec.diagnosis.uid == uid);
         let probes: BTreeMap<&str, &NodeProbe> = own.map(|p| (p.spec.node_name.as_str(), p)).collect();
         // Of a thousand nodes for each diagnosis: nothing is looked up that can be kept.
-        let report = |(node, agent): (&String, &Agent)| {
+        let report = |(node, agent): (&Arc<str>, &Agent)| {
             Some(NodeReport {
                 name: node.clone(),
                 labels: agent.labels.clone()?,
                 alive_until: Some(agent.until),
-                probe: probes.get(node.as_str()).map(|p| self.probe_report(p)),
+                probe: probes.get(&**node).map(|p| Box::new(self.probe_report(p))),
                 saved: None,
             })
         };
-        self.agents.iter().filter_map(report).collect()
+        let mut reports = Vec::with_capacity(self.agents.len());
+        reports.extend(self.agents.iter().filter_map(report));
+        reports
     }
 
     /// Whether the Leases of agents were listed, can be read still, and are none. A Lease that has lapsed is one of an agent
@@ -106,7 +108,7 @@ impl Inventory {
     pub fn fallen_silent(&self, after: Timestamp, until: Timestamp) -> BTreeSet<DiagnosisKey> {
         let lapsed = |agent: &Agent| agent.until > after && agent.until <= until;
         let silent = self.agents.iter().filter(|(_, agent)| lapsed(agent));
-        self.asking(&silent.map(|(node, _)| node.as_str()).collect())
+        self.asking(&silent.map(|(node, _)| &**node).collect())
     }
 
     /// Diagnoses that have asked the agents of any of these nodes.
@@ -123,7 +125,7 @@ impl Inventory {
 
     /// Names of the nodes whose agents have Leases.
     pub fn agent_nodes(&self) -> impl Iterator<Item = &str> {
-        self.agents.keys().map(String::as_str)
+        self.agents.keys().map(AsRef::as_ref)
     }
 
     /// The labels of every Node.
@@ -134,16 +136,22 @@ impl Inventory {
 
     /// How many NodeProbes other diagnoses of a namespace have, by the UID of the diagnosis.
     pub fn probes_of_others(&self, namespace: &str, uid: &str) -> BTreeMap<String, usize> {
-        let mut found = BTreeMap::new();
+        let mut found: BTreeMap<&str, usize> = BTreeMap::new();
         for probe in self.probes.of(namespace).filter(|p| *p.of != *uid) {
-            *found.entry(probe.of.to_string()).or_default() += 1;
+            *found.entry(&probe.of).or_default() += 1;
         }
-        found
+        found.into_iter().map(|(of, count)| (of.to_owned(), count)).collect()
     }
 
     /// The NodeProbes that say they are of a diagnosis.
     pub fn probes_of(&self, diagnosis: &DiagnosisKey) -> impl Iterator<Item = NodeProbe> {
         self.packed_of(diagnosis).filter_map(|probe| probe.object())
+    }
+
+    /// Whether an agent owes an answer to a NodeProbe of a diagnosis.
+    pub fn awaits_answers(&self, diagnosis: &DiagnosisKey) -> bool {
+        let mut names = self.probes_of.get(diagnosis).into_iter().flatten();
+        names.any(|name| self.owed_since.contains_key(&(diagnosis.0.clone(), name.clone())))
     }
 
     fn packed_of(&self, diagnosis: &DiagnosisKey) -> impl Iterator<Item = &Arc<PackedProbe>> {
@@ -173,7 +181,7 @@ impl Tracked for Lease {
         match (old.and_then(of_agent), new.and_then(of_agent)) {
             (Some(_), Some(node)) => {
                 let is_back = |agent: &Agent| agent.since == inventory.now;
-                if !inventory.agents.get(&node).is_some_and(is_back) {
+                if !inventory.agents.get(node.as_str()).is_some_and(is_back) {
                     return BTreeSet::new();
                 }
                 &inventory.asking(&[node.as_str()].into()) | &inventory.with_pods_on(&node)
@@ -188,7 +196,7 @@ impl Tracked for Lease {
             (Some((lease, node)), _) => {
                 let of = inventory.nodes.get("", node).map(AsRef::as_ref);
                 let agent = Agent::of(lease, inventory.agents.get(node), of, inventory.now);
-                inventory.agents.insert(node.to_owned(), agent);
+                inventory.agents.insert(node.into(), agent);
             }
             (None, Some(old)) => {
                 if let Some(node) = old.agent_node() {

@@ -25,16 +25,15 @@ impl Inventory {
         namespace: &str,
         test: impl Fn(&str, &Interest) -> bool,
     ) -> BTreeSet<DiagnosisKey> {
-        let mut keys = BTreeSet::new();
-        for (home, interests) in &self.interests.0 {
-            for (name, interest) in interests {
-                let involved = home == namespace || interest.client_namespace.as_deref() == Some(namespace);
-                if involved && test(home, interest) {
-                    keys.insert((home.clone(), name.clone()));
-                }
-            }
-        }
-        keys
+        let own = self.interests_of(namespace);
+        let own = own.map(|(name, interest)| (namespace, name, interest));
+        let others = self.clients_in.get(namespace).into_iter().flatten();
+        let others =
+            others.filter_map(|(home, name)| Some((home.as_str(), name, self.interests.get(home, name)?)));
+        let involved = own.chain(others).filter(|(home, _, interest)| test(home, interest));
+        involved
+            .map(|(home, name, _)| (home.to_owned(), name.clone()))
+            .collect()
     }
 
     /// Diagnoses that involve a namespace with Pods on a node; all, if cluster DNS has some there.

@@ -148,7 +148,7 @@ pub struct Inventory {
     /// Whether all Leases were listed, so that one that is not here does not exist.
     leases_are_listed: bool,
     /// What the Leases say of the agents, by node.
-    agents: BTreeMap<String, agents::Agent>,
+    agents: BTreeMap<Arc<str>, agents::Agent>,
     probes: Table<PackedProbe>,
     /// Names of the NodeProbes of a diagnosis.
     probes_of: BTreeMap<DiagnosisKey, BTreeSet<String>>,
@@ -162,6 +162,8 @@ pub struct Inventory {
     /// When what is taken in was seen.
     now: Timestamp,
     interests: Table<Interest>,
+    /// Diagnoses whose clients are in another namespace, by that.
+    clients_in: BTreeMap<String, BTreeSet<DiagnosisKey>>,
     /// Objects that could not be parsed: kind, namespace and name, and why.
     unparsable: BTreeMap<(String, String, String), String>,
 }
@@ -355,16 +357,28 @@ impl Inventory {
 
     /// Takes in a diagnosis that is new or has changed.
     pub fn set_interest(&mut self, diagnosis: &ServiceDiagnosis) {
-        self.interests.insert(
-            diagnosis.namespace(),
-            diagnosis.name(),
-            Arc::new(Interest::from(diagnosis)),
-        );
+        let (namespace, name) = (diagnosis.namespace(), diagnosis.name());
+        let interest = Interest::from(diagnosis);
+        self.remove_interest(namespace, name);
+        if let Some(clients) = &interest.client_namespace {
+            let there = self.clients_in.entry(clients.clone()).or_default();
+            there.insert((namespace.to_owned(), name.to_owned()));
+        }
+        self.interests.insert(namespace, name, Arc::new(interest));
     }
 
     /// Forgets a diagnosis.
     pub fn remove_interest(&mut self, namespace: &str, name: &str) {
-        self.interests.remove(namespace, name);
+        let gone = self.interests.remove(namespace, name);
+        let Some(clients) = gone.and_then(|interest| interest.client_namespace.clone()) else {
+            return;
+        };
+        if let Some(there) = self.clients_in.get_mut(&clients) {
+            there.remove(&(namespace.to_owned(), name.to_owned()));
+            if there.is_empty() {
+                self.clients_in.remove(&clients);
+            }
+        }
     }
 
     /// Whether a diagnosis is beyond the number that a namespace may have, the oldest first.

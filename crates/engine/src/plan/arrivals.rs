@@ -127,7 +127,7 @@ fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMa
                     .spec
                     .node_name
                     .as_deref()
-                    .filter(|node| *node != report.name)?;
+                    .filter(|node| *node != &*report.name)?;
                 let there = answers(facts, questions, node)?;
                 let fails_at_home = there.failures.iter().any(|f| f.target == failure.target);
                 let client = client(facts, failure.from.as_deref()?)?;
@@ -137,7 +137,7 @@ fn wanted(facts: &Facts, questions: &BTreeMap<String, NodeProbeSpec>) -> BTreeMa
                     .find(|ip| IpFamily::of(*ip) == IpFamily::of(endpoint.ip()))?;
                 let dial = ProbeArrival {
                     from: key(client),
-                    node: report.name.clone(),
+                    node: report.name.as_ref().to_owned(),
                     node_ips: subject::node(facts.cluster_node(&report.name)).ips,
                     ip: ip.to_string(),
                     protocol: failure.port.protocol,

@@ -12,19 +12,23 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::{
     Facts, NodeReport,
     clients::{Clients, Role},
     policies::effects,
+    time::later,
 };
 use svcdiag_api::{DiagnosisRef, NodeProbeSpec, ProbePod, ProbeService};
 use svcdiag_objects::{LabelSelector, NetworkPolicy, Object, Pod, STATIC_POD_HASH, STATIC_POD_MIRROR};
 
 /// Nodes with endpoints that are always looked at.
 const NODES_WITH_ENDPOINTS: usize = 3;
+
+/// A Pod younger than this may be one of a rollout that has not ended.
+const YOUNG_FOR: SignedDuration = SignedDuration::from_hours(1);
 
 /// Most endpoints that a NodeProbe lists.
 const MAX_ENDPOINTS: usize = 50;
@@ -39,7 +43,7 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
         return BTreeMap::new();
     }
     let agents = Agents::of(facts);
-    let chosen = chosen_clients(facts, &agents);
+    let chosen = chosen_clients(facts, &agents, &diagnosis.uid);
     let endpoints = endpoint_pods(facts);
     let of_clients = policies(facts, &chosen);
     let revision = revision(facts, &policies(facts, &endpoints), &of_clients);
@@ -105,8 +109,9 @@ pub(crate) fn asks_anybody(facts: &Facts) -> bool {
     }
     let agents = Agents::of(facts);
     let eligible = agents.eligible(facts);
-    let lasting = lasting_nodes(&eligible, &chosen_clients(facts, &agents), &endpoint_pods(facts));
-    // Whether there are any does not depend on which of them are in the sample.
+    // Whether there are any does not depend on which of them are clients, or in the sample.
+    let clients = chosen_clients(facts, &agents, "");
+    let lasting = lasting_nodes(&eligible, &clients, &endpoint_pods(facts));
     let chosen = chosen_nodes(facts, &eligible, lasting.clone(), "");
     chosen
         .iter()
@@ -130,7 +135,7 @@ pub fn probe_name(diagnosis: &DiagnosisRef, node: &str) -> String {
 
 /// The Pods that clients stand for: those that no policy shuts out, spread over the nodes. Where all are
 /// shut out they are tried all the same: only so can it be seen whether policies are enforced.
-fn chosen_clients<'a>(facts: &'a Facts, agents: &Agents<'_>) -> Vec<&'a Pod> {
+fn chosen_clients<'a>(facts: &'a Facts, agents: &Agents<'_>, uid: &str) -> Vec<&'a Pod> {
     if approval::foreign_clients_are_kept_away(facts) {
         return Vec::new();
     }
@@ -147,22 +152,19 @@ fn chosen_clients<'a>(facts: &'a Facts, agents: &Agents<'_>) -> Vec<&'a Pod> {
     let pods = match role {
         Role::Named => pods,
         Role::Candidate | Role::Endpoint => {
-            let admitted: Vec<&Pod> = pods
-                .iter()
-                .copied()
-                .filter(|p| !effects::shut_out(facts, p))
-                .collect();
+            let admitted = effects::admitted(facts, &pods);
             if admitted.is_empty() { pods } else { admitted }
         }
     };
-    spread(facts, agents, pods)
+    spread(facts, agents, pods, uid)
 }
 
 /// First one Pod of each node, then the second of each, up to the number asked for; nodes whose agents
 /// are alive come before all, and where it makes no difference those that were chosen before. Then come Pods that are ready,
-/// the oldest first: one that a rollout has just made will be replaced by the next, and each change of a client is another
-/// question to agents, of every diagnosis of the namespace.
-fn spread<'a>(facts: &Facts, agents: &Agents<'_>, pods: Vec<&'a Pod>) -> Vec<&'a Pod> {
+/// and of them those that have been there for a while: one that a rollout has just made will be replaced by the next, and each
+/// change of a client is another question to agents. Which of these come first differs from diagnosis to diagnosis, or all of a
+/// namespace would have to find other clients when one node fails.
+fn spread<'a>(facts: &Facts, agents: &Agents<'_>, pods: Vec<&'a Pod>, uid: &str) -> Vec<&'a Pod> {
     let most = usize::try_from(facts.spec.clients.max_pods).unwrap_or(1);
     let known: BTreeSet<&str> = facts
         .nodes
@@ -174,7 +176,9 @@ fn spread<'a>(facts: &Facts, agents: &Agents<'_>, pods: Vec<&'a Pod>) -> Vec<&'a
     let is_known = |p: &Pod| p.metadata.uid.as_deref().is_some_and(|uid| known.contains(uid));
     let preference = |p: &Pod| {
         let created = p.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (!is_known(p), !p.is_ready(), created, p.name().to_owned())
+        let young = created.filter(|created| later(*created, YOUNG_FOR) > facts.now);
+        let place = sample::place(&format!("{uid}/{}", p.name()));
+        (!is_known(p), !p.is_ready(), young, place, p.name().to_owned())
     };
     let mut pods = pods;
     pods.sort_by_cached_key(|p| preference(p));
@@ -230,7 +234,7 @@ impl<'a> Agents<'a> {
     fn get(&self, name: &str) -> Option<&'a NodeReport> {
         let at = self
             .nodes
-            .binary_search_by(|node| node.name.as_str().cmp(name))
+            .binary_search_by(|node| (*node.name).cmp(name))
             .ok()?;
         self.nodes.get(at).copied()
     }
@@ -253,7 +257,7 @@ impl<'a> Agents<'a> {
 
 /// The nodes of the clients, and up to three with endpoints.
 fn lasting_nodes<'a>(eligible: &Agents<'a>, clients: &[&'a Pod], endpoints: &[&'a Pod]) -> BTreeSet<&'a str> {
-    let node_of = |p: &&'a Pod| Some(eligible.get(p.spec.node_name.as_deref()?)?.name.as_str());
+    let node_of = |p: &&'a Pod| Some(eligible.get(p.spec.node_name.as_deref()?)?.name.as_ref());
     let with_endpoints: BTreeSet<&str> = endpoints.iter().filter_map(node_of).collect();
     // Those that were looked at before stay, so that the choice does not wander with a rollout.
     let mut with_endpoints: Vec<&str> = with_endpoints.into_iter().collect();
@@ -277,7 +281,7 @@ fn chosen_nodes<'a>(
     // silent keeps its place until its time is over, and is left out by whoever judges: when a zone fails, as many NodeProbes
     // would be written as it had nodes in samples, just when the API server has other things to do.
     let others = eligible.nodes.iter().copied();
-    let others = others.filter(|n| !chosen.contains(n.name.as_str()));
+    let others = others.filter(|n| !chosen.contains(&*n.name));
     let (alive, silent): (Vec<&NodeReport>, Vec<&NodeReport>) = others.partition(|n| n.is_alive(facts.now));
     let (failing, mut rest): (Vec<&NodeReport>, Vec<&NodeReport>) =
         alive.into_iter().partition(|n| failed(n));
@@ -287,7 +291,7 @@ fn chosen_nodes<'a>(
     if is_anybody_alive {
         rest.extend(silent.into_iter().filter(was_in_sample));
     }
-    let name = |n: &'a NodeReport| n.name.as_str();
+    let name = |n: &'a NodeReport| &*n.name;
     let most = usize::try_from(facts.spec.nodes.max_nodes).unwrap_or_default();
     let failing: Vec<&str> = failing.into_iter().map(name).take(most).collect();
     let rest: Vec<&str> = rest.into_iter().map(name).collect();
@@ -298,7 +302,7 @@ fn chosen_nodes<'a>(
 }
 
 fn probe_of<'a>(facts: &'a Facts, node: &str) -> Option<&'a crate::facts::ProbeReport> {
-    facts.report_of(node)?.probe.as_ref()
+    facts.report_of(node)?.probe.as_deref()
 }
 
 fn failed(node: &NodeReport) -> bool {

@@ -42,7 +42,7 @@ impl Hand {
 
 /// A place on the dial: FNV-1a, whose high bits are spread evenly by the last step of SplitMix64. It stays the same over
 /// versions, or an update would have all samples exchanged.
-fn place(text: &str) -> u64 {
+pub(super) fn place(text: &str) -> u64 {
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
     let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -7,7 +7,7 @@ use crate::{
     pods::behind_endpoints::EndpointPods,
     policies::{
         rules::{self, Direction},
-        view::{PolicyView, Routes},
+        view::{Client, PolicyView, Routes},
     },
     ports,
 };
@@ -50,22 +50,23 @@ pub(crate) fn is_cut_off_from_dns(facts: &Facts, key: &str) -> bool {
 
 /// Whether the policies keep a Pod from any endpoint, or may do so for all that can be told.
 pub(crate) fn may_be_shut_out(facts: &Facts, pod: &Pod) -> bool {
-    is_kept(facts, pod, |routes| !routes.pass())
+    free(facts, &[pod], Routes::pass).is_empty()
 }
 
-/// Whether the policies keep a Pod from any endpoint at a port that clients use. Such a Pod is no client:
-/// that it does not get through is what somebody wanted.
-pub(crate) fn shut_out(facts: &Facts, pod: &Pod) -> bool {
-    is_kept(facts, pod, |routes| routes.denied > 0)
+/// Those of some Pods that the policies keep from no endpoint at a port that clients use. The others are no clients:
+/// that they do not get through is what somebody wanted.
+pub(crate) fn admitted<'a>(facts: &'a Facts, pods: &[&'a Pod]) -> Vec<&'a Pod> {
+    free(facts, pods, |routes| routes.denied == 0)
 }
 
-fn is_kept(facts: &Facts, pod: &Pod, is_kept: fn(&Routes) -> bool) -> bool {
+/// Those of some Pods whose routes at all ports are free.
+fn free<'a>(facts: &'a Facts, pods: &[&'a Pod], are_free: fn(&Routes) -> bool) -> Vec<&'a Pod> {
     let Some(service) = facts.service.as_deref() else {
-        return false;
+        return pods.to_vec();
     };
-    let view = PolicyView::new(facts, service, &[pod], Role::Candidate);
     let ports = ports::judged(facts, service);
-    ports
-        .iter()
-        .any(|port| view.clients.iter().any(|c| is_kept(&view.routes(c, port))))
+    let view = PolicyView::new(facts, service, pods, Role::Candidate);
+    let clients = view.clients.iter();
+    let is_free = |client: &&Client<'a>| ports.iter().all(|port| are_free(&view.routes(client, port)));
+    clients.filter(is_free).map(|client| client.pod).collect()
 }

@@ -71,7 +71,7 @@ fn not_dialled(facts: &Facts) -> BTreeSet<String> {
 }
 
 fn saved(facts: &Facts) -> impl Iterator<Item = &Saved> {
-    facts.nodes.iter().filter_map(|n| n.saved.as_ref())
+    facts.nodes.iter().filter_map(|n| n.saved.as_deref())
 }
 
 /// What to do for a stage that is open. What is there already is not asked for: why it did not tell enough is in the message.
@@ -114,7 +114,7 @@ fn on_nodes(facts: &Facts, texts: &[(SavedText, &str)]) -> Option<String> {
     let with_texts = facts
         .nodes
         .iter()
-        .filter_map(|n| Some((n.name.as_str(), n.saved.as_ref()?)));
+        .filter_map(|n| Some((&*n.name, n.saved.as_deref()?)));
     let nodes: Vec<(&str, &Saved)> = with_texts
         .filter(|(_, saved)| saved.texts.iter().any(|text| text.is_of_node()))
         .collect();

@@ -24,7 +24,7 @@ fn ask(facts: &mut Facts) -> Questions {
 
 /// What a node says of the watch that it is asked for.
 fn say(facts: &mut Facts, node: &str, id: &str, state: WatchState) {
-    let mut reports = facts.nodes.iter().filter(|report| report.name == node);
+    let mut reports = facts.nodes.iter().filter(|report| *report.name == *node);
     let asked = reports
         .next()
         .and_then(|report| report.probe.clone())
@@ -303,7 +303,7 @@ fn nobody_watches_for_what_is_lost_for_another_reason() {
         "the endpoint fails at home"
     );
     assert!(
-        !watches(&|f| f.nodes.retain(|n| n.name != "n2")),
+        !watches(&|f| f.nodes.retain(|n| *n.name != *"n2")),
         "nobody is there"
     );
     let refused = &|f: &mut Facts| {
@@ -742,7 +742,7 @@ fn who_comes_later_waits_for_the_next_watch() {
 fn agents_that_do_not_know_their_questions_by_digest_are_not_asked() {
     for node in ["n1", "n2"] {
         let mut facts = lost();
-        let mut reports = facts.nodes.iter_mut().filter(|n| n.name == node);
+        let mut reports = facts.nodes.iter_mut().filter(|n| *n.name == *node);
         reports.next().unwrap().probe.as_mut().unwrap().question.clear();
         let questions = ask(&mut facts);
         assert!(questions.values().all(|q| q.arrivals.is_none()), "{node}");

@@ -222,11 +222,11 @@ fn n08_each_node_is_told_its_own_error() {
 fn n06_a_kube_proxy_that_exited_is_told_apart_from_one_that_is_not_there() {
     let (message, remediation) = said(fault("N06-exited", C::KubeProxyHealthy, R::NotRunning, |f| {
         for (node, name) in [("n1", Some("n1.example")), ("n2", None)] {
-            let report = f.nodes.iter_mut().find(|n| n.name == node).unwrap();
-            report.saved = Some(Saved {
+            let report = f.nodes.iter_mut().find(|n| *n.name == *node).unwrap();
+            report.saved = Some(Box::new(Saved {
                 proxy_exit: Some("F0101 node not found".into()),
                 ..Saved::default()
-            });
+            }));
             on(f, node, |n| {
                 n.kube_proxy.as_mut().unwrap().node_name = name.map(str::to_owned)
             });

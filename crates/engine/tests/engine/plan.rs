@@ -1,16 +1,19 @@
 //! What the agents are asked.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::SignedDuration;
 use serde_json::json;
-use svcdiag_api::NodeProbeSpec;
+use svcdiag_api::{DiagnosisRef, NodeProbeSpec};
 use svcdiag_engine::{Facts, NodeReport, plan};
 use svcdiag_objects::Object;
 
 use crate::{agents::*, fixtures::default_deny, walkthrough::*};
 
-fn asked(facts: &Facts) -> std::collections::BTreeMap<String, NodeProbeSpec> {
+fn asked(facts: &Facts) -> BTreeMap<String, NodeProbeSpec> {
     plan(facts, &diagnosis_ref())
 }
 
@@ -47,9 +50,39 @@ fn clients_are_spread_over_the_nodes() {
     let mut facts = agents(3);
     add_client(&mut facts, "client-b", "n1");
     add_client(&mut facts, "client-c", "n3");
-    assert_eq!(clients(&facts), ["client", "client-c"]);
+    let node_of = |name: &String| match name.as_str() {
+        "client" | "client-b" => "n1",
+        _ => "n3",
+    };
+    let nodes: Vec<&str> = clients(&facts).iter().map(node_of).collect();
+    assert_eq!(nodes, ["n1", "n3"]);
     patch(&mut facts.spec, json!({ "clients": { "maxPods": 1 } }));
-    assert_eq!(clients(&facts), ["client"]);
+    assert_eq!(clients(&facts).len(), 1);
+}
+
+#[test]
+fn diagnoses_of_a_namespace_have_different_clients_and_keep_them() {
+    let mut facts = agents(3);
+    for number in 1..4 {
+        add_client(&mut facts, &format!("client-{number}"), "n1");
+    }
+    patch(&mut facts.spec, json!({ "clients": { "maxPods": 1 } }));
+    let client_of = |number: usize| {
+        let reference = DiagnosisRef {
+            uid: format!("uid-{number}"),
+            ..diagnosis_ref()
+        };
+        let asked = plan(&facts, &reference).into_values();
+        asked.flat_map(|spec| spec.clients).next().unwrap().name
+    };
+    let mut diagnoses_of: BTreeMap<String, usize> = BTreeMap::new();
+    for number in 0..100 {
+        let client = client_of(number);
+        assert_eq!(client, client_of(number));
+        *diagnoses_of.entry(client).or_default() += 1;
+    }
+    let are_even = diagnoses_of.values().all(|count| (12..40).contains(count));
+    assert!(diagnoses_of.len() == 4 && are_even, "{diagnoses_of:?}");
 }
 
 #[test]
@@ -58,7 +91,9 @@ fn clients_come_from_nodes_whose_agents_live() {
     add_client(&mut facts, "client-b", "n2");
     add_client(&mut facts, "client-c", "n2");
     facts.nodes[0].alive_until = None;
-    assert_eq!(clients(&facts), ["client-b", "client-c"]);
+    let mut names = clients(&facts);
+    names.sort();
+    assert_eq!(names, ["client-b", "client-c"]);
 }
 
 #[test]
@@ -157,7 +192,7 @@ fn a_node_of_the_sample_that_falls_silent_keeps_its_place_until_its_time_is_over
     let plan = asked(&facts);
     facts.ask(&plan);
     let is_sampled = |node: &NodeReport| {
-        let asked = plan.get(&node.name);
+        let asked = plan.get(&*node.name);
         asked.is_some_and(|asked: &NodeProbeSpec| asked.clients.is_empty() && asked.endpoints.is_empty())
     };
     let mut silent = Vec::new();
@@ -179,7 +214,8 @@ fn a_node_of_the_sample_that_falls_silent_keeps_its_place_until_its_time_is_over
             let is_silent = silent.contains(&node.name);
             node.alive_until = (!is_silent).then(|| facts.now + SignedDuration::from_secs(40));
         }
-        nodes(&facts).iter().filter(|node| silent.contains(node)).count()
+        let is_silent = |node: &&String| silent.iter().any(|name| **name == ***node);
+        nodes(&facts).iter().filter(is_silent).count()
     };
     assert_eq!(kept(24), 0);
 
@@ -192,7 +228,7 @@ fn a_node_of_the_sample_that_falls_silent_keeps_its_place_until_its_time_is_over
         facts
             .nodes
             .iter()
-            .any(|n| n.name == *name && n.alive_until > Some(now()))
+            .any(|n| *n.name == **name && n.alive_until > Some(now()))
     };
     assert_eq!(chosen.iter().filter(|name| is_alive(name)).count(), 3);
 }

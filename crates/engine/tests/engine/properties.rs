@@ -685,7 +685,7 @@ fn node_report(name: &'static str) -> impl Strategy<Value = NodeReport> {
     let seen = option::of((any::<bool>(), option::of(0_i64..100), option::of(node_facts())));
     (option::of(-50_i64..500), seen).prop_map(move |(alive, seen)| NodeReport {
         alive_until: alive.map(|s| now() + SignedDuration::from_secs(s)),
-        probe: seen.map(|(is_current, owed, facts)| ProbeReport {
+        probe: seen.map(|(is_current, owed, facts)| Box::new(ProbeReport {
             asked: object(json!({ "nodeName": name, "diagnosis": { "name": "d", "uid": "u" }, "serviceName": "hostnames",
                 "intervalSeconds": 60, "fromNode": true,
                 "arrivals": { "token": "t", "ended": "w", "dials": [{ "from": CLIENT, "node": "n1", "ip": "10.244.1.9",
@@ -694,7 +694,7 @@ fn node_report(name: &'static str) -> impl Strategy<Value = NodeReport> {
             question: String::new(),
             owed_since: owed.map(|s| now() - SignedDuration::from_secs(s)),
             facts: facts.map(Arc::new),
-        }),
+        })),
         ..agent(name)
     })
 }

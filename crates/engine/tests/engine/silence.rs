@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn kill(facts: &mut Facts, node: &str) {
-    let report = facts.nodes.iter_mut().find(|n| n.name == node).unwrap();
+    let report = facts.nodes.iter_mut().find(|n| *n.name == *node).unwrap();
     report.alive_until = Some(now() - SignedDuration::from_secs(1));
 }
 

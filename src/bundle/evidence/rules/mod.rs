@@ -144,7 +144,7 @@ fn ports(facts: &Facts, node: &str) -> Result<Option<Vec<ExpectedPort>>, String>
     let Some(service) = facts.service.as_deref() else {
         return Ok(None);
     };
-    let labels = facts.nodes.iter().find(|n| n.name == node).map(|n| &n.labels);
+    let labels = facts.nodes.iter().find(|n| *n.name == *node).map(|n| &n.labels);
     let zone = labels.and_then(|labels| labels.get(ZONE_LABEL));
     let slices: Vec<&EndpointSlice> = facts.slices.iter().map(AsRef::as_ref).collect();
     let mut endpoints = slices.iter().flat_map(|s| &s.endpoints);

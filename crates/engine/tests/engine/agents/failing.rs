@@ -4,7 +4,7 @@ use super::*;
 
 /// Changes what a node saw.
 pub(crate) fn on(facts: &mut Facts, node: &str, change: impl FnOnce(&mut NodeFacts)) {
-    let report = facts.nodes.iter_mut().find(|n| n.name == node).unwrap();
+    let report = facts.nodes.iter_mut().find(|n| *n.name == *node).unwrap();
     let seen = report.probe.as_mut().unwrap().facts.as_mut().unwrap();
     change(Arc::make_mut(seen));
 }

@@ -52,13 +52,14 @@ pub(crate) fn look(facts: &mut Facts) {
     let mut asked = plan(facts, &diagnosis_ref());
     for i in 0..facts.nodes.len() {
         let name = facts.nodes[i].name.clone();
-        facts.nodes[i].probe = asked.remove(&name).map(|asked| ProbeReport {
+        let report = asked.remove(&*name).map(|asked| ProbeReport {
             facts: Some(Arc::new(all_is_well(facts, &asked))),
             question: question_digest(&asked),
             asked,
             is_current: true,
             owed_since: None,
         });
+        facts.nodes[i].probe = report.map(Box::new);
     }
 }
 

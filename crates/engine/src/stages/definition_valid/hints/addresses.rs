@@ -79,6 +79,9 @@ fn external_ips_of_nodes(subject: &Subject<'_>) -> Option<String> {
         .iter()
         .map(String::as_str)
         .collect();
+    if external.is_empty() {
+        return None;
+    }
     let mut found: BTreeSet<String> = BTreeSet::new();
     for node in &subject.facts.cluster_nodes {
         let of_node = node
