@@ -80,6 +80,9 @@ const AFTER_A_FAILURE: Duration = Duration::from_secs(90);
 const ROLLOUTS: usize = 50;
 const CHANGES: usize = 200;
 
+/// Changes that take longer are told one by one.
+const SLOW: Duration = Duration::from_millis(500);
+
 /// No further change is timed after this: where an API server is not up to the rollouts, each takes many seconds.
 const ENOUGH: Duration = Duration::from_secs(240);
 
@@ -359,6 +362,9 @@ impl Bench {
             })
             .await;
             times.push(start.elapsed());
+            if start.elapsed() > SLOW {
+                eprintln!("{what}: {:.1} s", start.elapsed().as_secs_f64());
+            }
         }
         let unwell: Vec<String> = (0..ROLLOUTS)
             .map(|n| self.diagnoses.get(&population::key(n * every)).ready)

@@ -25,11 +25,8 @@ fn dependents(state: &mut State, uid: &str) -> Vec<(Arc<Resource>, Key, Arc<Valu
     let kinds: Vec<Arc<Resource>> = state.registry.all().cloned().collect();
     let mut found = Vec::new();
     for kind in kinds {
-        for (key, object) in &state.table(&kind).objects {
-            if owners(object).any(|o| o["uid"] == uid) {
-                found.push((kind.clone(), key.clone(), object.clone()));
-            }
-        }
+        let owned = state.table(&kind).owned_by(uid);
+        found.extend(owned.map(|(key, object)| (kind.clone(), key.clone(), object.clone())));
     }
     found
 }

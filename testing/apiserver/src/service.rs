@@ -125,7 +125,7 @@ pub(crate) fn allocate(
     old: Option<&Value>,
 ) -> Vec<Cause> {
     let spec = &mut object["spec"];
-    if spec["type"] == "ExternalName" {
+    if spec["type"] == "ExternalName" || old.is_some_and(|old| keeps_all(spec, &old["spec"])) {
         return Vec::new();
     }
     let mut taken = taken(state, resource, key);
@@ -135,6 +135,23 @@ pub(crate) fn allocate(
         node_ports(spec, old, &mut taken, &mut causes);
     }
     causes
+}
+
+/// Whether an update leaves all that is allocated as it is, and asks for no more.
+fn keeps_all(spec: &Value, old: &Value) -> bool {
+    const ALLOCATES: [&str; 9] = [
+        "type",
+        "clusterIP",
+        "clusterIPs",
+        "ipFamilies",
+        "ipFamilyPolicy",
+        "ports",
+        "externalTrafficPolicy",
+        "allocateLoadBalancerNodePorts",
+        "healthCheckNodePort",
+    ];
+    let has_all = old["clusterIP"].is_string() && old["ipFamilies"].is_array();
+    has_all && ALLOCATES.iter().all(|field| spec[field] == old[field])
 }
 
 fn node_ports(spec: &mut Value, old: Option<&Value>, taken: &mut Taken, causes: &mut Vec<Cause>) {

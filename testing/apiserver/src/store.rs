@@ -40,6 +40,8 @@ pub(crate) struct Change {
 #[derive(Default)]
 pub(crate) struct Table {
     pub objects: BTreeMap<Key, Arc<Value>>,
+    /// The objects that an owner has, by its UID.
+    owned: BTreeMap<String, BTreeSet<Key>>,
     history: VecDeque<Change>,
     /// Version up to which changes have been forgotten.
     forgotten: u64,
@@ -52,6 +54,38 @@ impl Table {
         namespace: Option<&'a str>,
     ) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
         in_namespace(&self.objects, namespace)
+    }
+
+    /// Objects that an owner has.
+    pub(crate) fn owned_by(&self, uid: &str) -> impl Iterator<Item = (&Key, &Arc<Value>)> {
+        let keys = self.owned.get(uid).into_iter().flatten();
+        keys.filter_map(|key| self.objects.get_key_value(key))
+    }
+
+    fn insert(&mut self, key: Key, object: Arc<Value>) -> Option<Arc<Value>> {
+        let before = self.objects.insert(key.clone(), object.clone());
+        self.disown(&key, before.as_deref());
+        for uid in owner_uids(&object) {
+            self.owned.entry(uid.to_owned()).or_default().insert(key.clone());
+        }
+        before
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Arc<Value>> {
+        let before = self.objects.remove(key);
+        self.disown(key, before.as_deref());
+        before
+    }
+
+    fn disown(&mut self, key: &Key, object: Option<&Value>) {
+        for uid in object.into_iter().flat_map(owner_uids) {
+            if let Some(keys) = self.owned.get_mut(uid) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.owned.remove(uid);
+                }
+            }
+        }
     }
 
     /// Objects as they were at a version; `None` if changes since then have been forgotten.
@@ -84,6 +118,14 @@ impl Table {
         let start = self.history.partition_point(|c| c.version <= version);
         (version >= self.forgotten).then(|| self.history.range(start..))
     }
+}
+
+fn owner_uids(object: &Value) -> impl Iterator<Item = &str> {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    owners
+        .into_iter()
+        .flatten()
+        .filter_map(|owner| owner["uid"].as_str())
 }
 
 /// Objects of one namespace, or of all.
@@ -157,7 +199,7 @@ impl State {
             .entry((resource.plural.clone(), manager.to_owned()))
             .or_default() += 1;
         let table = self.table(resource);
-        let before = table.objects.insert(key, object.clone());
+        let before = table.insert(key, object.clone());
         table.record(Change {
             version,
             before,
@@ -171,7 +213,7 @@ impl State {
     pub(crate) fn remove(&mut self, resource: &Resource, key: &Key) -> Option<Arc<Value>> {
         let version = self.version + 1;
         let table = self.table(resource);
-        let before = table.objects.remove(key)?;
+        let before = table.remove(key)?;
         let mut last = Value::clone(&before);
         last["metadata"]["resourceVersion"] = Value::String(version.to_string());
         let last = Arc::new(last);
