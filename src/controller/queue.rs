@@ -1,7 +1,9 @@
 //! The queue of diagnoses to evaluate, which nothing enters before every kind has been listed.
 //!
 //! What concerns many diagnoses (a start, a new node, cluster DNS) must not keep a Service waiting that has just changed. So
-//! many do not enter the queue together: they form a crowd, of which a few enter whenever there is nobody before them.
+//! many do not enter the queue together: they form a crowd, of which a few enter whenever there is nobody before them. Nor must
+//! what the controller itself has written, or one of several answers that are waited for: while others are evaluated, more
+//! of these come, and one evaluation does for all.
 
 use std::{
     collections::BTreeSet,
@@ -86,6 +88,14 @@ pub(super) async fn begin_if_complete(context: &Context, queue: &mut Queue) {
         tracing::info!("Every kind has been listed. Diagnoses are evaluated from now on.");
         let all = context.inventory().all();
         enqueue(context, queue, all).await;
+    }
+}
+
+/// Has diagnoses evaluated once there is nobody before them: what has happened is unlikely to change a verdict, and more is
+/// about to happen.
+pub(super) fn enqueue_behind(context: &Context, concerned: BTreeSet<DiagnosisKey>) {
+    if context.readiness.is_complete() && !concerned.is_empty() {
+        context.crowd.join(concerned);
     }
 }
 

@@ -5,14 +5,14 @@
 //! listed: half a cluster looks like a broken one. A controller for a single namespace may not be allowed to read Nodes,
 //! the agents' Leases and Events: the rest is checked without them.
 
-use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
+use std::{any::TypeId, collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use kube::{
     Api, Resource,
     core::NamespaceResourceScope,
     runtime::{
-        reflector::store::Writer,
+        reflector::{ObjectRef, store::Writer},
         watcher::{self, Event},
     },
 };
@@ -24,7 +24,7 @@ use super::{
     changes::{Change, Source, changes},
     pod_events,
     presence::Presence,
-    queue::{begin_if_complete, enqueue},
+    queue::{begin_if_complete, enqueue, enqueue_behind},
 };
 use crate::{
     api::{AGENT_LABEL, NodeProbe, ServiceDiagnosis, ServiceDiagnosisSpec},
@@ -145,9 +145,25 @@ where
         if OF_AGENTS.contains(&kind.as_ref()) && concerns_all() {
             context.agents.notify_one();
         } else {
+            let (waiting, concerned) = still_waiting::<K>(&context, concerned);
+            enqueue_behind(&context, waiting);
             enqueue(&context, &mut queue, concerned).await;
         }
     }
+}
+
+/// Of the diagnoses that a NodeProbe concerns those that wait for further answers, and the others.
+fn still_waiting<K: Tracked>(
+    context: &Context,
+    concerned: BTreeSet<DiagnosisKey>,
+) -> (BTreeSet<DiagnosisKey>, BTreeSet<DiagnosisKey>) {
+    if TypeId::of::<K>() != TypeId::of::<NodeProbe>() {
+        return (BTreeSet::new(), concerned);
+    }
+    let inventory = context.inventory();
+    concerned
+        .into_iter()
+        .partition(|key| inventory.awaits_answers(key))
 }
 
 /// Applies a whole list at once.
@@ -227,9 +243,15 @@ async fn watch_diagnoses(
                 }
             }
             Change::Applied(diagnosis) => {
-                concerned.insert(key(&diagnosis));
+                let known = context.diagnoses.get(&ObjectRef::from_obj(&diagnosis));
+                let is_news = known.is_none_or(|known| !is_status_alone(&known, &diagnosis));
+                let key = [key(&diagnosis)].into();
                 context.inventory_mut().set_interest(&diagnosis);
                 writer.apply_watcher_event(&Event::Apply(diagnosis));
+                match is_news {
+                    true => concerned = key,
+                    false => enqueue_behind(&context, key),
+                }
             }
             Change::Gone { namespace, name, uid } => {
                 context.written.forget(&uid);
@@ -258,6 +280,21 @@ async fn watch_diagnoses(
         context.auto.notify_one();
         enqueue(&context, &mut queue, concerned).await;
     }
+}
+
+/// Whether nothing but the status of a diagnosis has changed, which the controller writes.
+fn is_status_alone(before: &ServiceDiagnosis, now: &ServiceDiagnosis) -> bool {
+    let asked = |diagnosis: &ServiceDiagnosis| {
+        let meta = diagnosis.metadata.clone();
+        (
+            meta.uid,
+            meta.generation,
+            meta.deletion_timestamp,
+            meta.labels,
+            meta.annotations,
+        )
+    };
+    asked(before) == asked(now)
 }
 
 fn forget(context: &Context, namespace: &str, name: &str) {

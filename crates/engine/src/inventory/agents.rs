@@ -140,7 +140,10 @@ impl Inventory {
         for probe in self.probes.of(namespace).filter(|p| *p.of != *uid) {
             *found.entry(&probe.of).or_default() += 1;
         }
-        found.into_iter().map(|(of, count)| (of.to_owned(), count)).collect()
+        found
+            .into_iter()
+            .map(|(of, count)| (of.to_owned(), count))
+            .collect()
     }
 
     /// The NodeProbes that say they are of a diagnosis.
