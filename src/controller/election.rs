@@ -39,6 +39,9 @@ const VALID: Duration = Duration::from_secs(7);
 /// Between two attempts to acquire or to renew.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// The same after a renewal has failed: a claim outlasts one request that took too long, but not that and a [`RETRY`].
+const RETRY_SOON: Duration = Duration::from_millis(500);
+
 /// A request that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -203,8 +206,9 @@ impl Candidate {
     /// Renews the Lease until another controller has it. While it cannot be renewed, nothing is written, and as long as
     /// nobody else has taken it, work goes on afterwards.
     pub(super) async fn hold(&mut self) -> Error {
+        let mut pause = RETRY;
         loop {
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(std::mem::replace(&mut pause, RETRY)).await;
             let namespace = self.namespace.clone();
             let lost = match self.attempt(false).await {
                 Ok(Attempt::Ours) => continue,
@@ -212,6 +216,7 @@ impl Candidate {
                 Ok(Attempt::Nobodys) => Error::Deleted { namespace },
                 Err(error) => {
                     tracing::warn!(%error, "Could not renew the Lease of the leader.");
+                    pause = RETRY_SOON;
                     continue;
                 }
             };

@@ -170,3 +170,58 @@ async fn a_leader_whose_lease_is_deleted_steps_down() {
     assert_eq!(first.attempt(false).await.unwrap(), Attempt::Nobodys);
     cluster.stop().await;
 }
+
+/// An API server with this one Lease, which does not answer the second time that somebody reads it.
+async fn server_that_stalls_once() -> Client {
+    let held = Arc::<Mutex<Option<serde_json::Value>>>::default();
+    let reads = Arc::<Mutex<usize>>::default();
+    let answer = async move |request: axum::extract::Request| {
+        let is_read = *request.method() == Method::GET;
+        if !is_read {
+            let body = axum::body::to_bytes(request.into_body(), 65_536).await.unwrap();
+            *held.lock() = serde_json::from_slice(&body).unwrap();
+        }
+        let stalls = is_read && {
+            let mut reads = reads.lock();
+            *reads += 1;
+            *reads == 2
+        };
+        if stalls {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        match held.lock().clone() {
+            Some(lease) => (http::StatusCode::OK, axum::Json(lease)),
+            None => {
+                let status = serde_json::json!({ "kind": "Status", "apiVersion": "v1", "metadata": {},
+                    "status": "Failure", "message": "not found", "reason": "NotFound", "code": 404 });
+                (http::StatusCode::NOT_FOUND, axum::Json(status))
+            }
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().fallback(answer);
+    tokio::spawn(async { axum::serve(listener, app).await });
+    let mut config = Config::new(url.parse().unwrap());
+    config.default_retry = false;
+    Client::try_from(config).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_outlasts_one_renewal_without_an_answer() {
+    let claim = Arc::<Claim>::default();
+    let client = server_that_stalls_once().await;
+    let mut candidate = Candidate::new(client, "default", "first".to_owned(), claim.clone());
+    assert_eq!(candidate.attempt(true).await.unwrap(), Attempt::Ours);
+    let start = Instant::now();
+    let holds_all_the_time = async {
+        while start.elapsed() < LEASE {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(claim.holds(), "{:?}", start.elapsed());
+        }
+    };
+    tokio::select! {
+        () = holds_all_the_time => {}
+        lost = candidate.hold() => panic!("{lost}"),
+    }
+}
