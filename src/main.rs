@@ -15,6 +15,12 @@ use svcdiag::{
 use tokio::runtime::Runtime;
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
+/// The allocator of musl takes half as long again for a verdict (`benches/evaluate.rs`), and the released binaries are
+/// linked to musl.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// Exit code for usage and access errors; 1 and 2 are answers of `svcdiag check`, `diagnose` and `wait`.
 const EXIT_ERROR: u8 = 3;
 
@@ -206,9 +212,16 @@ fn main() -> ExitCode {
 /// Why a command ended without an answer.
 type Failure = Box<dyn std::error::Error>;
 
+/// Each thread keeps memory of its own, and no command has work for as many as a large machine would get.
+const MOST_THREADS: usize = 4;
+
 /// Threads begin here: not before a command needs them.
 fn runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(MOST_THREADS))
+        .enable_all()
+        .build()
 }
 
 fn run(command: Command) -> Result<ExitCode, Failure> {

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use kube::runtime::{controller::Action, reflector::ObjectRef};
+use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::{
@@ -58,17 +59,31 @@ pub(super) async fn in_turn(queued: Arc<ServiceDiagnosis>, context: Arc<Context>
     let work = async || {
         drop(waiting);
         match context.diagnoses.get(&ObjectRef::from_obj(&*queued)) {
-            // Boxed, so that those that wait are small.
             Some(diagnosis) => {
                 let (namespace, name) = (diagnosis.namespace(), diagnosis.name());
                 let span = tracing::info_span!("reconcile", namespace, name);
-                Box::pin(reconcile(&diagnosis, &context).instrument(span)).await
+                let context = context.clone();
+                on_any_core(async move { reconcile(&diagnosis, &context).await }.instrument(span)).await
             }
             None => Ok(Action::await_change()),
         }
     };
     let done = context.slots.run(work).await;
     done.unwrap_or_else(|| Ok(Action::await_change()))
+}
+
+/// Does the work on a task of its own: all that the queue polls itself runs on one core. It ends with who waits for it.
+async fn on_any_core(
+    work: impl Future<Output = Result<Action, Error>> + Send + 'static,
+) -> Result<Action, Error> {
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    match task.join_next().await {
+        Some(Ok(done)) => done,
+        Some(Err(failed)) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+        // The runtime ends.
+        Some(Err(_)) | None => Ok(Action::await_change()),
+    }
 }
 
 async fn reconcile(diagnosis: &ServiceDiagnosis, context: &Context) -> Result<Action, Error> {
