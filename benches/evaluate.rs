@@ -52,7 +52,9 @@ fn main() {
         let row = times.iter().chain([&all]).map(micros);
         table.add_row([nodes.to_string()].into_iter().chain(row));
     }
-    println!("microseconds of an evaluation in which nothing has changed, mean of {DIAGNOSES} diagnoses:\n{table}");
+    println!(
+        "microseconds of an evaluation in which nothing has changed, mean of {DIAGNOSES} diagnoses:\n{table}"
+    );
 }
 
 /// A cluster of so many nodes, all with agents that have answered.

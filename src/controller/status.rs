@@ -230,22 +230,30 @@ mod tests {
     use svcdiag_sandbox::cluster::{Cluster, ClusterConfig};
 
     use super::*;
+    use crate::api::ServiceDiagnosisSpec;
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_verdict_never_falls_to_a_successor() {
+    /// An API server and nothing else.
+    async fn cluster() -> Cluster {
         let config = ClusterConfig {
             controllers: false,
             assets: None,
             ..ClusterConfig::default()
         };
-        let cluster = Cluster::start(config).await.unwrap();
+        Cluster::start(config).await.unwrap()
+    }
+
+    /// The diagnosis `cart`, as the API server has made it.
+    async fn create(api: &Api<ServiceDiagnosis>) -> ServiceDiagnosis {
+        let mut diagnosis = ServiceDiagnosis::new("cart", ServiceDiagnosisSpec::for_service("cart"));
+        diagnosis.metadata.namespace = Some("default".to_owned());
+        api.create(&PostParams::default(), &diagnosis).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_verdict_never_falls_to_a_successor() {
+        let cluster = cluster().await;
         let api: Api<ServiceDiagnosis> = Api::namespaced(cluster.client(), "default");
-        let diagnosis = serde_json::from_value(
-            json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
-            "metadata": { "name": "cart" }, "spec": { "serviceName": "cart" } }),
-        )
-        .unwrap();
-        let first = api.create(&PostParams::default(), &diagnosis).await.unwrap();
+        let first = create(&api).await;
         let status: ServiceDiagnosisStatus =
             serde_json::from_value(json!({ "observedGeneration": 1, "proxyMode": "nftables" })).unwrap();
         let of_first = |version| manifest(&first, version, &status);
@@ -255,7 +263,7 @@ mod tests {
             version = write(&api, "cart", &of_first(version), &status).await.unwrap();
         }
         api.delete("cart", &DeleteParams::default()).await.unwrap();
-        api.create(&PostParams::default(), &diagnosis).await.unwrap();
+        create(&api).await;
         for version in [version, first.metadata.resource_version.clone()] {
             let refusal = write(&api, "cart", &of_first(version), &status)
                 .await
@@ -270,19 +278,9 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_verdict_takes_one_request() {
-        let config = ClusterConfig {
-            controllers: false,
-            assets: None,
-            ..ClusterConfig::default()
-        };
-        let cluster = Cluster::start(config).await.unwrap();
+        let cluster = cluster().await;
         let api: Api<ServiceDiagnosis> = Api::namespaced(cluster.client(), "default");
-        let diagnosis = serde_json::from_value(
-            json!({ "apiVersion": "svcdiag.dev/v1alpha1", "kind": "ServiceDiagnosis",
-            "metadata": { "name": "cart" }, "spec": { "serviceName": "cart" } }),
-        )
-        .unwrap();
-        let created = api.create(&PostParams::default(), &diagnosis).await.unwrap();
+        let created = create(&api).await;
         let verdict = crate::controller::limits::beyond(1);
         // Of its parts of a second nothing is left in the API.
         let status = verdict.status(None, Some(1), "2026-05-01T12:00:00.123456789Z".parse().unwrap());

@@ -30,7 +30,9 @@ impl Inventory {
         let others = self.clients_in.get(namespace).into_iter().flatten();
         let others =
             others.filter_map(|(home, name)| Some((home.as_str(), name, self.interests.get(home, name)?)));
-        let involved = own.chain(others).filter(|(home, _, interest)| test(home, interest));
+        let involved = own
+            .chain(others)
+            .filter(|(home, _, interest)| test(home, interest));
         involved
             .map(|(home, name, _)| (home.to_owned(), name.clone()))
             .collect()

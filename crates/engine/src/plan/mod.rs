@@ -232,10 +232,7 @@ impl<'a> Agents<'a> {
     }
 
     fn get(&self, name: &str) -> Option<&'a NodeReport> {
-        let at = self
-            .nodes
-            .binary_search_by(|node| (*node.name).cmp(name))
-            .ok()?;
+        let at = self.nodes.binary_search_by(|node| (*node.name).cmp(name)).ok()?;
         self.nodes.get(at).copied()
     }
 
