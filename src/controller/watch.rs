@@ -307,6 +307,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_status_alone_is_no_wish_of_a_user() {
+        let mut diagnosis = ServiceDiagnosis::new("cart", ServiceDiagnosisSpec::for_service("cart"));
+        diagnosis.metadata.generation = Some(1);
+        let changed = |change: fn(&mut ServiceDiagnosis)| {
+            let mut changed = diagnosis.clone();
+            change(&mut changed);
+            is_status_alone(&diagnosis, &changed)
+        };
+        assert!(changed(|d| {
+            d.status = Some(Default::default());
+            d.metadata.resource_version = Some("2".to_owned());
+            d.metadata.managed_fields = Some(Vec::new());
+        }));
+        assert!(!changed(|d| d.metadata.generation = Some(2)));
+        assert!(!changed(|d| d.metadata.uid = Some("successor".to_owned())));
+        assert!(!changed(
+            |d| d.metadata.annotations = Some([("svcdiag.dev/refresh".to_owned(), "1".to_owned())].into())
+        ));
+        assert!(!changed(
+            |d| d.metadata.labels = Some([("team".to_owned(), "a".to_owned())].into())
+        ));
+        assert!(!changed(|d| {
+            let now = jiff::Timestamp::UNIX_EPOCH;
+            d.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+        }));
+    }
+
+    #[test]
     fn few_diagnoses_are_judged_again_soon_and_many_not_all_the_time() {
         assert_eq!(pause_after(1), Duration::from_millis(10));
         assert_eq!(pause_after(100), Duration::from_secs(1));

@@ -318,6 +318,24 @@ fn an_answer_is_owed_since_the_first_question_without_one() {
 }
 
 #[test]
+fn a_diagnosis_waits_until_every_agent_has_answered() {
+    let mut inventory = inventory();
+    let key = ("shop".to_owned(), diagnosis("").name().to_owned());
+    let other = ("shop".to_owned(), "nobody".to_owned());
+    assert!(!inventory.awaits_answers(&key), "nobody was asked");
+    inventory.apply(probe("p", "one", "u", 1));
+    inventory.apply(probe("q", "two", "u", 1));
+    assert!(inventory.awaits_answers(&key) && !inventory.awaits_answers(&other));
+    inventory.apply(probe("p", "one", "u", 2));
+    assert!(inventory.awaits_answers(&key));
+    inventory.apply(probe("q", "two", "u", 2));
+    assert!(!inventory.awaits_answers(&key));
+    inventory.apply(probe("q", "two", "u", 1));
+    inventory.delete::<NodeProbe>("shop", "q");
+    assert!(!inventory.awaits_answers(&key), "it is asked no more");
+}
+
+#[test]
 fn an_answer_is_current_if_it_is_to_the_present_question() {
     let mut inventory = inventory();
     inventory.apply(probe("p", "one", "u", 1));

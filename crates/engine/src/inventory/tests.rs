@@ -146,6 +146,12 @@ fn a_pod_concerns_those_who_are_judged_by_their_clients() {
         names(inventory.apply(pod("web", "p", "none"))).is_empty(),
         "nothing has changed for clients"
     );
+    let spec = json!({ "serviceName": "cart", "clients": { "namespace": "api", "podSelector": {} } });
+    inventory.set_interest(&diagnosis("shop", "cart", spec));
+    assert!(names(inventory.apply(pod("web", "q", "none"))).is_empty());
+    assert_eq!(names(inventory.apply(pod("api", "q", "none"))), ["cart"]);
+    inventory.remove_interest("shop", "cart");
+    assert!(names(inventory.apply(pod("api", "r", "none"))).is_empty());
 }
 
 #[test]
