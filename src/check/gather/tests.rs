@@ -103,7 +103,7 @@ async fn what_agents_saw_for_a_diagnosis_of_the_service_is_used() {
     let nodes: Vec<(&str, bool)> = facts
         .nodes
         .iter()
-        .map(|n| (n.name.as_str(), n.alive_until.is_some_and(|until| until > now)))
+        .map(|n| (&*n.name, n.alive_until.is_some_and(|until| until > now)))
         .collect();
     assert_eq!(nodes, [("one", true), ("two", false)]);
     for node in &facts.nodes {
@@ -180,7 +180,7 @@ async fn without_the_right_to_events_and_nodes_there_are_gaps() {
             facts.unreadable
         );
     }
-    let nodes: Vec<&str> = facts.nodes.iter().map(|n| n.name.as_str()).collect();
+    let nodes: Vec<&str> = facts.nodes.iter().map(|n| &*n.name).collect();
     assert_eq!(nodes, ["one", "two"], "the agents count all the same");
     cluster.stop().await;
 }
