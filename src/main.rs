@@ -212,7 +212,7 @@ fn main() -> ExitCode {
 /// Why a command ended without an answer.
 type Failure = Box<dyn std::error::Error>;
 
-/// Each thread keeps memory of its own, and no command has work for as many as a large machine would get.
+/// Each thread keeps the tools that pack NodeProbes, and no command has work for as many as a large machine would get.
 const MOST_THREADS: usize = 4;
 
 /// Threads begin here: not before a command needs them.

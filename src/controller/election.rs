@@ -39,7 +39,7 @@ const VALID: Duration = Duration::from_secs(7);
 /// Between two attempts to acquire or to renew.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The same after a renewal has failed: a claim outlasts one request that took too long, but not that and a [`RETRY`].
+/// The same after a renewal has failed while the claim holds, which need not end for one request that took too long.
 const RETRY_SOON: Duration = Duration::from_millis(500);
 
 /// A request that takes longer has failed.
@@ -216,7 +216,9 @@ impl Candidate {
                 Ok(Attempt::Nobodys) => Error::Deleted { namespace },
                 Err(error) => {
                     tracing::warn!(%error, "Could not renew the Lease of the leader.");
-                    pause = RETRY_SOON;
+                    if self.claim.holds() {
+                        pause = RETRY_SOON;
+                    }
                     continue;
                 }
             };

@@ -2,8 +2,8 @@
 //!
 //! What concerns many diagnoses (a start, a new node, cluster DNS) must not keep a Service waiting that has just changed. So
 //! many do not enter the queue together: they form a crowd, of which a few enter whenever there is nobody before them. Nor must
-//! what the controller itself has written, or one of several answers that are waited for: while others are evaluated, more
-//! of these come, and one evaluation does for all.
+//! what the controller itself has written, or one of several answers that are waited for and has no fault to tell: while others
+//! are evaluated, more of these come, and one evaluation does for all.
 
 use std::{
     collections::BTreeSet,

@@ -20,9 +20,13 @@ const AFTER_DEADLINE: Duration = Duration::from_millis(50);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 const IN_OUTAGE: Duration = Duration::from_secs(5);
 
-/// Reconciliations in a second for which there is no reason but that time has passed. Whatever changes has a diagnosis
-/// reconciled at once, be it an object or what agents see: agents keep to their interval, however many diagnoses there are.
+/// Reconciliations in a second for which there is no reason but that time has passed. Whatever changes, be it an object or what
+/// agents see, has a diagnosis reconciled when its turn in the queue comes: agents keep to their interval, however many
+/// diagnoses there are.
 const AT_REST: u32 = 5;
+
+/// The shortest round, whatever the interval is.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Time until the next reconciliation: the next moment of the diagnosis in a round of the interval, or longer with many
 /// diagnoses; or the time at which the result changes by itself, if that is earlier. Each diagnosis has a moment of its own by
@@ -35,11 +39,17 @@ pub(super) fn next_round(
     diagnoses: usize,
 ) -> Duration {
     let interval = Duration::from_secs(u64::from(spec.interval_seconds));
-    let for_all = Duration::from_secs(u64::try_from(diagnoses).unwrap_or(u64::MAX)) / AT_REST;
-    let next = until_moment(interval.max(for_all), fraction_of(uid), now);
+    let for_all = Duration::from_secs(in_steps(diagnoses)) / AT_REST;
+    let next = until_moment(interval.max(for_all).max(SHORTEST), fraction_of(uid), now);
     let recheck =
         recheck_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default() + AFTER_DEADLINE);
     recheck.map_or(next, |recheck| recheck.min(next))
+}
+
+/// A number rounded up to one of eight steps between two powers of two: in a round of another length all moments are others.
+fn in_steps(number: usize) -> u64 {
+    let number = u64::try_from(number).unwrap_or(u64::MAX).clamp(1, 1 << 32);
+    number.next_multiple_of((number.next_power_of_two() / 16).max(1))
 }
 
 /// Time until the moment at a fraction of each round, unless it is just about to come.
@@ -129,7 +139,7 @@ mod tests {
     fn rounds_are_spread_evenly_whenever_they_begin_and_come_once_in_each_interval() {
         let start = Timestamp::from_second(1_790_000_000).unwrap();
         let next = |uid: &str, now: Timestamp| {
-            let wait = next_round(&spec(), None, uid, now, 300);
+            let wait = next_round(&spec(), None, uid, now, 250);
             (wait, now + SignedDuration::try_from(wait).unwrap())
         };
         let mut in_each_ten = [0; 7];
@@ -149,6 +159,22 @@ mod tests {
     }
 
     #[test]
+    fn one_diagnosis_more_seldom_gives_all_of_them_other_moments() {
+        let steps: BTreeSet<u64> = (4096..=8192).map(in_steps).collect();
+        assert_eq!(steps.len(), 9);
+        for number in [1, 2, 17, 300, 4097, 5000, 100_000] {
+            let step = in_steps(number);
+            let number = u64::try_from(number).unwrap();
+            assert!(
+                (number..=number + number / 8 + 1).contains(&step),
+                "{number}: {step}"
+            );
+        }
+        assert_eq!(in_steps(0), 1);
+        assert_eq!(in_steps(usize::MAX), 1 << 32);
+    }
+
+    #[test]
     fn recheck_at_is_honoured_when_it_comes_first() {
         let now = Timestamp::UNIX_EPOCH;
         let at = |seconds: i64| {
@@ -162,8 +188,8 @@ mod tests {
         };
         assert_eq!(at(28), Duration::from_millis(28_050));
         assert_eq!(at(-5), Duration::from_millis(50));
-        // All 5,000 in 1,000 s.
-        assert!((100..=1100).contains(&at(3600).as_secs()));
+        // All 5,000 in 1,024 s.
+        assert!((102..=1127).contains(&at(3600).as_secs()));
     }
 
     #[test]

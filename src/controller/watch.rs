@@ -5,7 +5,7 @@
 //! listed: half a cluster looks like a broken one. A controller for a single namespace may not be allowed to read Nodes,
 //! the agents' Leases and Events: the rest is checked without them.
 
-use std::{any::TypeId, collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use kube::{
@@ -127,6 +127,15 @@ where
                 presence.missing::<K>(&context, &mut queue, why).await;
                 continue;
             }
+            Change::Applied(object) if object.tells_no_fault() => {
+                let concerned = context.inventory_mut().apply(object);
+                let inventory = context.inventory();
+                let (waiting, concerned) = concerned
+                    .into_iter()
+                    .partition(|key| inventory.awaits_answers(key));
+                enqueue_behind(&context, waiting);
+                concerned
+            }
             Change::Applied(object) => context.inventory_mut().apply(object),
             Change::Gone { namespace, name, .. } => context.inventory_mut().delete::<K>(&namespace, &name),
             Change::Unparsable { namespace, name, why } => {
@@ -145,25 +154,9 @@ where
         if OF_AGENTS.contains(&kind.as_ref()) && concerns_all() {
             context.agents.notify_one();
         } else {
-            let (waiting, concerned) = still_waiting::<K>(&context, concerned);
-            enqueue_behind(&context, waiting);
             enqueue(&context, &mut queue, concerned).await;
         }
     }
-}
-
-/// Of the diagnoses that a NodeProbe concerns those that wait for further answers, and the others.
-fn still_waiting<K: Tracked>(
-    context: &Context,
-    concerned: BTreeSet<DiagnosisKey>,
-) -> (BTreeSet<DiagnosisKey>, BTreeSet<DiagnosisKey>) {
-    if TypeId::of::<K>() != TypeId::of::<NodeProbe>() {
-        return (BTreeSet::new(), concerned);
-    }
-    let inventory = context.inventory();
-    concerned
-        .into_iter()
-        .partition(|key| inventory.awaits_answers(key))
 }
 
 /// Applies a whole list at once.
@@ -282,7 +275,8 @@ async fn watch_diagnoses(
     }
 }
 
-/// Whether nothing but the status of a diagnosis has changed, which the controller writes.
+/// Whether nothing has changed of a diagnosis by which it is judged but its status: nearly always that is what the controller
+/// itself has just written.
 fn is_status_alone(before: &ServiceDiagnosis, now: &ServiceDiagnosis) -> bool {
     let asked = |diagnosis: &ServiceDiagnosis| {
         let meta = diagnosis.metadata.clone();

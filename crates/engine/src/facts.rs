@@ -234,6 +234,11 @@ pub struct Unreadable {
     pub why: String,
 }
 
+/// Whether nothing that an agent tried has failed, and no rule is missing.
+pub(crate) fn is_well(seen: &NodeFacts) -> bool {
+    seen.probes_failed == 0 && seen.rules.as_ref().is_none_or(|rules| rules.gaps.is_empty())
+}
+
 impl NodeReport {
     /// Whether the agent counts as alive.
     pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
@@ -318,9 +323,6 @@ impl Facts {
     /// Whether all agents have answered what they were asked, and nothing failed.
     #[must_use]
     pub fn is_answered_well(&self) -> bool {
-        let is_well = |seen: &NodeFacts| {
-            seen.probes_failed == 0 && seen.rules.as_ref().is_none_or(|rules| rules.gaps.is_empty())
-        };
         let mut asked = self.nodes.iter().filter_map(|n| n.probe.as_ref());
         asked.all(|probe| probe.is_current && probe.facts.as_deref().is_some_and(is_well))
     }

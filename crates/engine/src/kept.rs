@@ -34,7 +34,7 @@ const OWED_FOR: SignedDuration = SignedDuration::from_secs(60);
 const OWED_BY_UNREADY_FOR: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long an agent that has nothing to wait for takes to answer.
-const ANSWERED_WITHIN: SignedDuration = SignedDuration::from_secs(10);
+pub(crate) const ANSWERED_WITHIN: SignedDuration = SignedDuration::from_secs(10);
 
 /// For so long nothing happens to the endpoints when a rollout is over.
 const QUIET_FOR: SignedDuration = SignedDuration::from_secs(10);

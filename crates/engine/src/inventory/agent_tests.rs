@@ -331,8 +331,35 @@ fn a_diagnosis_waits_until_every_agent_has_answered() {
     inventory.apply(probe("q", "two", "u", 2));
     assert!(!inventory.awaits_answers(&key));
     inventory.apply(probe("q", "two", "u", 1));
+    assert!(inventory.awaits_answers(&key));
+    inventory.observe_at(at(11));
+    assert!(!inventory.awaits_answers(&key), "it has had time");
+    inventory.delete::<NodeProbe>("shop", "q");
+    // By then the Lease of the agent has lapsed.
+    inventory.observe_at(at(3600));
+    inventory.apply(probe("q", "two", "u", 1));
+    assert!(!inventory.awaits_answers(&key), "its agent is silent");
+    inventory.apply(lease("two", 1));
+    assert!(inventory.awaits_answers(&key));
     inventory.delete::<NodeProbe>("shop", "q");
     assert!(!inventory.awaits_answers(&key), "it is asked no more");
+}
+
+#[test]
+fn an_answer_with_a_failure_tells_of_a_fault() {
+    let mut answer = probe("p", "one", "u", 2);
+    assert!(answer.tells_no_fault());
+    answer
+        .status
+        .as_mut()
+        .unwrap()
+        .facts
+        .as_mut()
+        .unwrap()
+        .probes_failed = 1;
+    assert!(!answer.tells_no_fault());
+    answer.status = None;
+    assert!(answer.tells_no_fault(), "a question");
 }
 
 #[test]

@@ -17,7 +17,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::{DiagnosisKey, Inventory, PackedProbe, Table, Tracked, heard, held_as_it_is};
 use crate::{
     NodeReport, ProbeReport,
+    facts::is_well,
+    kept::ANSWERED_WITHIN,
     questions::{is_answered, observed_question},
+    time::later,
 };
 use svcdiag_api::{NodeProbe, bounded};
 use svcdiag_objects::{Labels, Lease, Node, Object};
@@ -151,10 +154,16 @@ impl Inventory {
         self.packed_of(diagnosis).filter_map(|probe| probe.object())
     }
 
-    /// Whether an agent owes an answer to a NodeProbe of a diagnosis.
+    /// Whether an agent that is alive was asked for a diagnosis a moment ago, and has not answered yet.
     pub fn awaits_answers(&self, diagnosis: &DiagnosisKey) -> bool {
-        let mut names = self.probes_of.get(diagnosis).into_iter().flatten();
-        names.any(|name| self.owed_since.contains_key(&(diagnosis.0.clone(), name.clone())))
+        let names = self.probes_of.get(diagnosis).into_iter().flatten();
+        let asked_just_now = names.filter(|name| {
+            let owed_since = self.owed_since.get(&(diagnosis.0.clone(), (*name).clone()));
+            owed_since.is_some_and(|since| later(*since, ANSWERED_WITHIN) > self.now)
+        });
+        let mut asked = asked_just_now.filter_map(|name| self.probes.get(&diagnosis.0, name));
+        let is_alive = |agent: &Agent| agent.until > self.now;
+        asked.any(|probe| self.agents.get(&*probe.node).is_some_and(is_alive))
     }
 
     fn packed_of(&self, diagnosis: &DiagnosisKey) -> impl Iterator<Item = &Arc<PackedProbe>> {
@@ -245,6 +254,12 @@ impl Tracked for Node {
 
 impl Tracked for NodeProbe {
     type Held = PackedProbe;
+
+    /// A question, or an answer without a failure.
+    fn tells_no_fault(&self) -> bool {
+        let said = self.status.as_ref().and_then(|status| status.facts.as_ref());
+        said.is_none_or(is_well)
+    }
 
     fn table(inventory: &mut Inventory) -> &mut Table<PackedProbe> {
         &mut inventory.probes

@@ -187,6 +187,11 @@ pub trait Tracked: Object + Sized + Send + Sync + 'static {
         self
     }
 
+    /// Whether the object seldom changes a verdict while more of its kind are about to come.
+    fn tells_no_fault(&self) -> bool {
+        false
+    }
+
     /// Notes that all objects of the kind have been listed.
     fn note_listed(_: &mut Inventory) {}
 

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Facts, NodeReport,
     clients::{Clients, Role},
+    facts::is_well,
     policies::effects,
     time::later,
 };
@@ -42,8 +43,8 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     if facts.spec.suspend || facts.nodes.is_empty() {
         return BTreeMap::new();
     }
-    let agents = Agents::of(facts);
-    let chosen = chosen_clients(facts, &agents, &diagnosis.uid);
+    let eligible = Agents::of(facts).eligible(facts);
+    let chosen = chosen_clients(facts, &eligible, &diagnosis.uid);
     let endpoints = endpoint_pods(facts);
     let of_clients = policies(facts, &chosen);
     let revision = revision(facts, &policies(facts, &endpoints), &of_clients);
@@ -51,7 +52,6 @@ pub fn plan(facts: &Facts, diagnosis: &DiagnosisRef) -> BTreeMap<String, NodePro
     let of_service = subject::service(facts, service);
     let slices = subject::slices(facts);
     let full_size_ends = full_size_paths::Ends::of(facts, &chosen);
-    let eligible = agents.eligible(facts);
     let lasting = lasting_nodes(&eligible, &chosen, &endpoints);
     let mut questions: BTreeMap<String, NodeProbeSpec> =
         chosen_nodes(facts, &eligible, lasting.clone(), &diagnosis.uid)
@@ -107,15 +107,14 @@ pub(crate) fn asks_anybody(facts: &Facts) -> bool {
     if facts.spec.suspend || facts.nodes.is_empty() || facts.service.is_none() {
         return false;
     }
-    let agents = Agents::of(facts);
-    let eligible = agents.eligible(facts);
+    let eligible = Agents::of(facts).eligible(facts);
     // Whether there are any does not depend on which of them are clients, or in the sample.
-    let clients = chosen_clients(facts, &agents, "");
+    let clients = chosen_clients(facts, &eligible, "");
     let lasting = lasting_nodes(&eligible, &clients, &endpoint_pods(facts));
     let chosen = chosen_nodes(facts, &eligible, lasting.clone(), "");
     chosen
         .iter()
-        .any(|node| lasting.contains(node) || agents.is_alive(node))
+        .any(|node| lasting.contains(node) || eligible.is_alive(node))
 }
 
 /// Whether a node is asked as one of the sample: what is seen from there is of no more weight than from any other.
@@ -304,7 +303,7 @@ fn probe_of<'a>(facts: &'a Facts, node: &str) -> Option<&'a crate::facts::ProbeR
 
 fn failed(node: &NodeReport) -> bool {
     let reported = node.probe.as_ref().and_then(|p| p.facts.as_deref());
-    reported.is_some_and(|f| f.probes_failed > 0 || f.rules.as_ref().is_some_and(|r| !r.gaps.is_empty()))
+    reported.is_some_and(|seen| !is_well(seen))
 }
 
 fn probe_pod(pod: &Pod, not_ready: bool) -> ProbePod {

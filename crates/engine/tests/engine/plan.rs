@@ -86,6 +86,26 @@ fn diagnoses_of_a_namespace_have_different_clients_and_keep_them() {
 }
 
 #[test]
+fn clients_are_taken_where_nodes_are_selected() {
+    let mut facts = agents(2);
+    add_client(&mut facts, "elsewhere", "n2");
+    let only = json!({ "matchLabels": { "kubernetes.io/hostname": "n1" } });
+    patch(
+        &mut facts.spec,
+        json!({ "clients": { "maxPods": 1 }, "nodes": { "maxNodes": 0, "selector": only } }),
+    );
+    for number in 0..20 {
+        let reference = DiagnosisRef {
+            uid: format!("uid-{number}"),
+            ..diagnosis_ref()
+        };
+        let asked = plan(&facts, &reference).into_values();
+        let clients: Vec<String> = asked.flat_map(|spec| spec.clients).map(|c| c.name).collect();
+        assert_eq!(clients, ["client"]);
+    }
+}
+
+#[test]
 fn clients_come_from_nodes_whose_agents_live() {
     let mut facts = agents(3);
     add_client(&mut facts, "client-b", "n2");
