@@ -179,6 +179,7 @@ fn spread<'a>(facts: &Facts, agents: &Agents<'_>, pods: Vec<&'a Pod>, uid: &str)
         let place = sample::place(&format!("{uid}/{}", p.name()));
         (!is_known(p), !p.is_ready(), young, place, p.name().to_owned())
     };
+    // The second sort leaves the order of the first where it makes no difference.
     let mut pods = pods;
     pods.sort_by_cached_key(|p| preference(p));
     let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
@@ -195,7 +196,7 @@ fn spread<'a>(facts: &Facts, agents: &Agents<'_>, pods: Vec<&'a Pod>, uid: &str)
     let mut ranked: Vec<(usize, &Pod)> = nth.into_iter().zip(pods).collect();
     ranked.sort_by_key(|(nth, pod)| {
         let node = pod.spec.node_name.as_deref().unwrap_or_default();
-        (!agents.is_alive(node), *nth, preference(pod))
+        (!agents.is_alive(node), *nth)
     });
     ranked.into_iter().take(most).map(|(_, pod)| pod).collect()
 }

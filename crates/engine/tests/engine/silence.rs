@@ -37,6 +37,21 @@ fn n33_a_dead_agent_leaves_the_question_open() {
     expect(&facts, R::AgentNotResponding);
 }
 
+/// `svcdiag check` reads what was asked and does not ask itself.
+#[test]
+fn a_silent_node_of_the_sample_is_left_out_where_nobody_is_asked_anew() {
+    let mut facts = with_agents();
+    facts.nodes.push(agent("n4"));
+    look(&mut facts);
+    let n4 = facts.nodes.iter().find(|n| *n.name == *"n4").unwrap();
+    let sampled = &n4.probe.as_ref().unwrap().asked;
+    assert!(sampled.clients.is_empty() && sampled.endpoints.is_empty());
+    kill(&mut facts, "n4");
+    expect(&facts, R::ServiceWorks);
+    kill(&mut facts, "n2");
+    expect(&facts, R::AgentNotResponding);
+}
+
 #[test]
 fn what_a_dead_agent_saw_does_not_count() {
     let mut facts = with_agents();
